@@ -1,0 +1,3 @@
+"""Run every pytest test in a process of its own."""
+
+__version__ = "1.0.0.dev0"

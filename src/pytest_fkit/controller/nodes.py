@@ -1,0 +1,188 @@
+"""The workers as the controller sees them: their orders, their deaths, the end of the run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Any, Callable, Dict, Generator, List, Optional, Set
+
+import pytest
+
+from .. import private_api
+from ..messages import Interrupted
+from ..settings import Settings
+
+_CAREFUL_DEATHS = 3
+"""After so many deaths of workers that try every import first, it is not a test module."""
+
+END_WAIT = 2.0
+"""Seconds for workers that were told to end at once."""
+
+
+class Nodes:
+    """Plugin of the controller.
+
+    :param show: writes a line that a test wrote; called in any thread.
+    """
+
+    def __init__(
+        self, config: pytest.Config, settings: Settings, show: Callable[[str], None]
+    ) -> None:
+        self._config = config
+        self._settings = settings
+        self._show = show
+        self._channels: Dict[Any, Any] = {}
+        self._gone: Dict[Any, threading.Event] = {}
+        self._collected: Set[Any] = set()
+        self._careful: Set[Any] = set()
+        self._careful_deaths = 0
+        self._one_died_collecting = False
+        self._sigterm: Any = None
+
+    # --- orders ---
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a new worker what it can't know."""
+        channel = node.gateway.newchannel()
+        node.workerinput["fkit"] = {
+            "channel": channel,
+            "controller": os.getpid(),
+            "worker": node.gateway.id,
+            "careful": self._one_died_collecting,
+        }
+        if self._one_died_collecting:
+            self._careful.add(node)
+        gone = threading.Event()
+        self._channels[node], self._gone[node] = channel, gone
+
+        def heard(message: Any) -> None:
+            # Called in execnet's receiver thread.
+            if message is None or message[0] == "stopped":
+                gone.set()
+            elif message[0] == "line":
+                self._show(f"[{node.gateway.id}] {message[1]}")
+
+        channel.setcallback(heard, endmarker=None)
+
+    # --- deaths during collection ---
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any) -> None:
+        """From now on a death is not that of an import."""
+        self._collected.add(node)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: Optional[object]) -> None:
+        """Stop the run as its worker was stopped; let a worker that an import killed be replaced.
+
+        :raises KeyboardInterrupt, pytest.exit.Exception: as plain pytest does.
+        """
+        self._gone[node].set()
+        del self._channels[node]
+        words = getattr(node, "workeroutput", {}).get("fkit_stop")
+        if words is not None:
+            _raise_in_controller(Interrupted(*words))
+        if error and node not in self._collected and not self._shutting_down():
+            self._died_collecting(node)
+
+    def _shutting_down(self) -> bool:
+        dsession: Any = self._config.pluginmanager.getplugin("dsession")
+        return bool(dsession is not None and dsession.shouldstop)
+
+    def _died_collecting(self, node: Any) -> None:
+        if node in self._careful:
+            self._careful_deaths += 1
+            if self._careful_deaths >= _CAREFUL_DEATHS:
+                raise pytest.exit.Exception(
+                    "workers die while they collect, though every test module is tried in a "
+                    "process of its own first: a conftest.py, a plugin or a collection hook ends "
+                    "the process; `pytest --collect-only` without --fkit shows which",
+                    pytest.ExitCode.INTERRUPTED,
+                )
+            return
+        self._one_died_collecting = True
+        private_api.grant_restart(self._config)
+
+    # --- the end ---
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Take SIGTERM for a Ctrl-C."""
+        self._sigterm = interrupt_on_sigterm()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self) -> Generator[None, object, object]:
+        """Let workers that are still alive end their tests and tear down, within the grace."""
+        try:
+            self._stop_workers()
+        finally:
+            restore_sigterm(self._sigterm)
+        return (yield)
+
+    def _stop_workers(self) -> None:
+        living = list(self._channels)
+        if not living:
+            return
+        try:
+            for node in living:
+                node.shutdown()
+                self._order(node, "stop")
+            self._await(living, self._settings.grace + END_WAIT)
+        except KeyboardInterrupt:
+            self._show("pytest-fkit: interrupted again, ending everything")
+        for node in living:
+            if not self._gone[node].is_set():
+                self._order(node, "kill")
+        self._await(living, END_WAIT)
+
+    def _order(self, node: Any, order: str) -> None:
+        try:
+            self._channels[node].send(order)
+        except OSError:  # it is gone
+            self._gone[node].set()
+
+    def _await(self, nodes: List[Any], limit: float) -> None:
+        deadline = threading.TIMEOUT_MAX if limit == float("inf") else limit
+        timer = _Countdown(deadline)
+        for node in nodes:
+            # In slices: on some platforms a signal does not wake a wait for a lock.
+            while not self._gone[node].wait(min(0.2, timer.left())) and timer.left() > 0:
+                pass
+
+
+class _Countdown:
+    def __init__(self, seconds: float) -> None:
+        import time
+
+        self._clock = time.monotonic
+        self._end = self._clock() + seconds
+
+    def left(self) -> float:
+        return max(0.0, self._end - self._clock())
+
+
+def _raise_in_controller(words: Interrupted) -> None:
+    if words.kind == "exit":
+        raise pytest.exit.Exception(words.text, words.returncode)
+    if words.kind == "interrupt":
+        raise KeyboardInterrupt(*([words.text] if words.text else []))
+
+
+def interrupt_on_sigterm() -> Any:
+    """Have SIGTERM raise KeyboardInterrupt, unless somebody handles it already.
+
+    :return: what :func:`restore_sigterm` needs.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if before is not signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
+        return None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return before
+
+
+def restore_sigterm(before: Any) -> None:
+    """Undo :func:`interrupt_on_sigterm`."""
+    if before is not None:
+        signal.signal(signal.SIGTERM, before)

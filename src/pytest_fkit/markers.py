@@ -1,0 +1,115 @@
+"""What marks say about one test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Optional
+
+import pytest
+
+from .settings import ISOLATION_SCOPES, Settings, parse_isolation, parse_seconds, parse_size
+
+TEXTS = (
+    "fkit(isolation=None, timeout=None, memory_limit=None): how pytest-fkit runs this test: how "
+    f"long its process lives ({', '.join(ISOLATION_SCOPES)}), seconds, and memory as in '2G'",
+    "fkit_skip: no process of its own; it shares one with the other fkit_skip tests",
+    "fkit_single_gpu: the test needs one GPU",
+    "fkit_multi_gpu(number=2): the test needs several GPUs",
+)
+TIMEOUT_TEXT = "timeout(seconds): time limit of the test, as pytest-timeout's"
+
+_ARGUMENTS: Dict[str, Callable[[Any], Any]] = {
+    "isolation": parse_isolation,
+    "timeout": parse_seconds,
+    "memory_limit": parse_size,
+}
+
+HANG_GRACE = 5.0
+"""Seconds that pytest-timeout, where it is active, has before our own limit strikes."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How one test is to be run.
+
+    :param share: name of the process it shares, "" for one of its own.
+    :param timeout: seconds, 0 for no limit.
+    :param memory_limit: bytes, 0 for no limit.
+    """
+
+    share: str
+    timeout: float
+    memory_limit: int
+
+
+def limits(item: pytest.Item, settings: Settings) -> Limits:
+    """What options and marks together say.
+
+    :raises pytest.UsageError: for wrong arguments of a mark; the text names the place and the fix.
+    """
+    chosen: Dict[str, Any] = {}
+    for node, mark in reversed(list(item.iter_markers_with_node("fkit"))):
+        chosen.update(_arguments(node.nodeid, mark))
+    timeout = chosen.get("timeout")
+    return Limits(
+        share=_share(item, chosen.get("isolation", settings.isolation)),
+        timeout=_timeout(item, settings) if timeout is None else timeout,
+        memory_limit=chosen.get("memory_limit", settings.memory_limit),
+    )
+
+
+def _arguments(nodeid: str, mark: pytest.Mark) -> Dict[str, Any]:
+    if mark.args:
+        raise pytest.UsageError(
+            f"{nodeid}: @pytest.mark.fkit takes keyword arguments only: {', '.join(_ARGUMENTS)}"
+        )
+    values = {}
+    for name, value in mark.kwargs.items():
+        if name not in _ARGUMENTS:
+            raise pytest.UsageError(
+                f"{nodeid}: @pytest.mark.fkit has no argument {name!r}, "
+                f"only {', '.join(_ARGUMENTS)}"
+            )
+        try:
+            values[name] = _ARGUMENTS[name](value)
+        except ValueError as error:
+            raise pytest.UsageError(
+                f"{nodeid}: @pytest.mark.fkit({name}={value!r}): {error}"
+            ) from None
+    return values
+
+
+def _share(item: pytest.Item, isolation: str) -> str:
+    if isolation == "session":
+        return "session"
+    if item.get_closest_marker("fkit_skip") is not None:
+        return "fkit_skip"
+    kinds: Dict[str, Any] = {"class": pytest.Class, "module": pytest.File}
+    kind = kinds.get(isolation)
+    node = item.getparent(kind) if kind is not None else None
+    return f"{isolation}:{node.nodeid}" if node is not None else ""
+
+
+def _timeout(item: pytest.Item, settings: Settings) -> float:
+    seconds = _marked_timeout(item)
+    if seconds is None:
+        seconds = settings.others_timeout
+    if seconds is None:
+        return settings.timeout
+    if item.config.pluginmanager.hasplugin("timeout") and seconds > 0:
+        return seconds + HANG_GRACE
+    return seconds
+
+
+def _marked_timeout(item: pytest.Item) -> Optional[float]:
+    """The limit in pytest-timeout's mark."""
+    mark = item.get_closest_marker("timeout")
+    if mark is None:
+        return None
+    value = mark.kwargs.get("timeout", mark.args[0] if mark.args else None)
+    try:
+        return None if value is None else parse_seconds(value)
+    except ValueError as error:
+        raise pytest.UsageError(
+            f"{item.nodeid}: @pytest.mark.timeout({value!r}): {error}"
+        ) from None

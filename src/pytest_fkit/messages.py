@@ -1,0 +1,271 @@
+"""What the processes of a run say to each other, as immutable values of built-in types."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, NamedTuple, Optional, Tuple, Type, Union
+
+# --- worker to keeper ---------------------------------------------------------------------------
+
+
+class Run(NamedTuple):
+    """Run one test.
+
+    :param index: position of the test in ``session.items``.
+    :param next_index: position of the test that runs after it in this worker, -1 for none.
+    :param share: name of the process the test shares with others; "" gives it one of its own.
+    :param next_share: the same for the next test.
+    :param timeout: seconds from setup to teardown, 0 for no limit.
+    :param wide_timeout: seconds for the setup or teardown of wide fixtures, 0 for no limit.
+    :param memory_limit: bytes, 0 for no limit.
+    :param tests_failed: failures this session has counted.
+    """
+
+    index: int
+    next_index: int
+    share: str
+    next_share: str
+    timeout: float
+    wide_timeout: float
+    memory_limit: int
+    tests_failed: int
+
+
+class Finish(NamedTuple):
+    """Tear all wide fixtures down, end every host, then answer with :class:`TornDown`."""
+
+    timeout: float
+
+
+class Stop(NamedTuple):
+    """Interrupt the running test, tear wide fixtures down, all within `grace` seconds."""
+
+    grace: float
+
+
+class Broken(NamedTuple):
+    """Remember that setting up the wide fixture `key` killed a process, so nobody tries again."""
+
+    key: str
+    text: str
+
+
+# --- keeper to worker ---------------------------------------------------------------------------
+
+
+class Events(NamedTuple):
+    """Frames as the test process wrote them, to be decoded by the worker."""
+
+    frames: bytes
+
+
+class Output(NamedTuple):
+    """What reached descriptor `fd` of a test whose output is not captured."""
+
+    fd: int
+    text: bytes
+
+
+class Restarted(NamedTuple):
+    """The test process left to have a wide fixture set up; the test starts again."""
+
+
+class Ended(NamedTuple):
+    """The test is over and so is everything it started.
+
+    :param ending: as :func:`pytest_fkit.endings.to_wire` gives it.
+    :param pid: of the process that ended, 0 if there was none.
+    :param wide: "setup" or "teardown" if a wide fixture was being set up or torn down.
+    :param out: uncollected standard output.
+    :param err: uncollected standard error.
+    :param dump: what faulthandler wrote.
+    :param leftovers: descriptions of processes that had to be ended.
+    :param survivors: descriptions of processes that not even SIGKILL ended.
+    """
+
+    ending: Tuple[Any, ...]
+    pid: int = 0
+    wide: str = ""
+    out: bytes = b""
+    err: bytes = b""
+    dump: bytes = b""
+    leftovers: Tuple[str, ...] = ()
+    survivors: Tuple[str, ...] = ()
+
+
+class TornDown(NamedTuple):
+    """Everything is torn down and every host is gone.
+
+    :param ending: of the host that tore down, Finished if all went well.
+    :param leftovers: descriptions of processes that had to be ended.
+    """
+
+    ending: Tuple[Any, ...]
+    out: bytes = b""
+    err: bytes = b""
+    dump: bytes = b""
+    leftovers: Tuple[str, ...] = ()
+
+
+# --- keeper to host -----------------------------------------------------------------------------
+
+
+class Release(NamedTuple):
+    """Tear down the wide fixtures that the item at `next_index` (-1: none) does not share."""
+
+    next_index: int
+
+
+# --- host to keeper -----------------------------------------------------------------------------
+
+
+class Forked(NamedTuple):
+    """A child runs the test; its files travel along as SCM_RIGHTS in the order of Files."""
+
+    pid: int
+
+
+class ChildExited(NamedTuple):
+    """The child was waited for.
+
+    :param status: as waitpid(2) gives it.
+    :param leaves: whether it left so that a wide fixture is set up, and comes again.
+    """
+
+    pid: int
+    status: int
+    leaves: bool
+
+
+class Began(NamedTuple):
+    """The host begins something that has a clock of its own: "setup", "teardown" or "test"."""
+
+    what: str
+
+
+class HostDone(NamedTuple):
+    """The host did what it was told and is idle."""
+
+
+# --- test process to worker, through its event file ---------------------------------------------
+
+
+class LogStart(NamedTuple):
+    """pytest_runtest_logstart."""
+
+    nodeid: str
+    location: Tuple[str, Optional[int], str]
+
+
+class LogFinish(NamedTuple):
+    """pytest_runtest_logfinish."""
+
+    nodeid: str
+    location: Tuple[str, Optional[int], str]
+
+
+class Report(NamedTuple):
+    """pytest_runtest_logreport, as pytest_report_to_serializable gives it."""
+
+    data: Dict[str, Any]
+
+
+class WarningRecorded(NamedTuple):
+    """pytest_warning_recorded; `category` is the module and name of the class."""
+
+    category: Tuple[str, str]
+    args: Optional[Tuple[Any, ...]]
+    text: str
+    filename: str
+    lineno: int
+    when: str
+    nodeid: str
+    location: Optional[Tuple[str, int, str]]
+
+
+class Phase(NamedTuple):
+    """The test enters "setup", "call", "teardown" or "exit" at `time`, seconds since the epoch."""
+
+    name: str
+    time: float
+
+
+class WideSetup(NamedTuple):
+    """A wide fixture is about to be set up in this process (`key` as in :class:`Broken`)."""
+
+    key: str
+    label: str
+
+
+class WideSetupDone(NamedTuple):
+    """The wide fixture announced last is set up, or raised."""
+
+
+class WideTeardown(NamedTuple):
+    """Wide fixtures were torn down after the test.
+
+    :param report: a failed teardown report, or None.
+    """
+
+    duration: float
+    sections: Tuple[Tuple[str, str], ...]
+    report: Optional[Dict[str, Any]]
+
+
+class ExpectedFailure(NamedTuple):
+    """The test marked itself xfail while it ran."""
+
+    reason: str
+
+
+class SessionFlag(NamedTuple):
+    """``session.shouldstop`` or ``session.shouldfail`` was set."""
+
+    name: str
+    value: str
+
+
+class Interrupted(NamedTuple):
+    """KeyboardInterrupt ("interrupt"), pytest.exit ("exit") or an error in a hook ("internal")."""
+
+    kind: str
+    text: str
+    returncode: Optional[int]
+    path: str
+    lineno: int
+
+
+class LiveText(NamedTuple):
+    """What a live log or ``--setup-show`` writes to the terminal."""
+
+    text: str
+
+
+class Leaves(NamedTuple):
+    """The child leaves so that the host sets the wide fixture `argname` up."""
+
+    argname: str
+
+
+class TestFinished(NamedTuple):
+    """The last frame of a process that finished its test."""
+
+    __test__ = False
+
+
+_TYPES = (
+    Run, Finish, Stop, Broken,
+    Events, Output, Restarted, Ended, TornDown,
+    Release, Forked, ChildExited, Began, HostDone,
+    LogStart, LogFinish, Report, WarningRecorded, Phase, WideSetup, WideSetupDone, WideTeardown,
+    ExpectedFailure, SessionFlag, Interrupted, LiveText, Leaves, TestFinished,
+)  # fmt: skip
+
+Message = Union[
+    Run, Finish, Stop, Broken,
+    Events, Output, Restarted, Ended, TornDown,
+    Release, Forked, ChildExited, Began, HostDone,
+    LogStart, LogFinish, Report, WarningRecorded, Phase, WideSetup, WideSetupDone, WideTeardown,
+    ExpectedFailure, SessionFlag, Interrupted, LiveText, Leaves, TestFinished,
+]  # fmt: skip
+
+BY_NAME: Dict[str, Type[Message]] = {cls.__name__: cls for cls in _TYPES}

@@ -1,0 +1,90 @@
+"""The entry point: options, markers, and who gets which hooks."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, Generator, List, Optional
+
+import pytest
+
+from . import markers, settings
+from .controller.nodes import Nodes
+from .controller.reporting import Reporting, header
+from .controller.workers import choose_workers
+from .worker.plugin import Alone, Worker
+
+_settings = pytest.StashKey[settings.Settings]()
+_notices = pytest.StashKey[List[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare options and ini values."""
+    settings.add_options(parser, pluginmanager)
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, None, None]:
+    """Check the options and choose the number of workers, before xdist does."""
+    if config.getoption("fkit") and not hasattr(config, "workerinput"):
+        _prepare(config)
+    yield
+
+
+def _prepare(config: pytest.Config) -> None:
+    parsed = settings.parse(config)
+    notices = config.stash[_notices] = []
+    if not hasattr(os, "fork"):
+        raise pytest.UsageError(
+            "pytest-fkit: --fkit needs os.fork(), which this platform lacks; run without --fkit"
+        )
+    for option, name in (("usepdb", "--pdb"), ("trace", "--trace")):
+        if config.getoption(option, False):
+            notices.append(f"fkit: isolation is off, because of {name}")
+            config.option.fkit = False
+            return
+    if config.pluginmanager.hasplugin("xdist"):
+        choose_workers(config, parsed.workers)
+    else:
+        notices.append("fkit: pytest-xdist is disabled, so there are no workers, as with -n0")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marks, and the plugin for this process's role."""
+    for text in markers.TEXTS:
+        config.addinivalue_line("markers", text)
+    if settings.honours_timeout_options(config.pluginmanager):
+        config.addinivalue_line("markers", markers.TIMEOUT_TEXT)
+    if not config.getoption("fkit"):
+        return
+    parsed = config.stash[_settings] = settings.parse(config)
+    orders: Optional[Dict[str, Any]] = getattr(config, "workerinput", {}).get("fkit")
+    plugins = config.pluginmanager
+    if orders is not None:
+        plugins.register(Worker(config, parsed, orders), "fkit-worker")
+        return
+    if hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    plugins.register(Reporting(config), "fkit-reporting")
+    if config.getoption("tx", None) and config.getoption("dist", "no") != "no":
+        plugins.register(Nodes(config, parsed, _terminal_line(config)), "fkit-nodes")
+    else:
+        plugins.register(Alone(parsed), "fkit-alone")
+
+
+def _terminal_line(config: pytest.Config) -> Any:
+    def write(line: str) -> None:
+        reporter: Any = config.pluginmanager.getplugin("terminalreporter")
+        if reporter is not None:
+            reporter.ensure_newline()
+            reporter.write(f"{line}\n", flush=True)
+
+    return write
+
+
+def pytest_report_header(config: pytest.Config) -> Optional[List[str]]:
+    """Say how tests are run."""
+    lines = list(config.stash.get(_notices, []))
+    parsed = config.stash.get(_settings, None)
+    if parsed is not None:
+        lines.append(header(config, parsed))
+    return lines or None

@@ -1,0 +1,327 @@
+"""Every use of a private name of pytest, pluggy or xdist.
+
+Checked against pytest 7.0.0 to 9.2.0, pluggy 1.2 to 1.7 and pytest-xdist 3.6.1 to 3.8.0;
+``tests/test_private_api.py`` fails first when one of them changes.
+"""
+
+from __future__ import annotations
+
+import functools
+import pdb
+from typing import Any, Callable, List, Optional, Sequence, TextIO, Tuple, cast
+
+import _pytest.debugging
+import _pytest.skipping
+import pytest
+from _pytest.terminal import TerminalReporter
+
+# --- hooks (pluggy) -----------------------------------------------------------------------------
+
+
+def silence_hook(config: pytest.Config, name: str, keep: Sequence[object]) -> None:
+    """Take all implementations of hook `name` out, except those of the plugins in `keep`.
+
+    pluggy can only unregister whole plugins; ``HookCaller._remove_plugin`` is what that calls.
+    """
+    caller = getattr(config.hook, name)
+    for implementation in caller.get_hookimpls():
+        if implementation.plugin not in keep:
+            caller._remove_plugin(implementation.plugin)
+
+
+# --- setup state and fixtures (_pytest.runner.SetupState, _pytest.fixtures) ---------------------
+
+
+def _stack(session: pytest.Session) -> Any:
+    return cast(Any, session)._setupstate.stack
+
+
+def forget_finalizers(session: pytest.Session, fixturedefs: Sequence[Any]) -> None:
+    """In a forked process: what the host set up is the host's to tear down.
+
+    :param fixturedefs: those whose finalizers are dropped as well.
+    """
+    for finalizers, _ in _stack(session).values():
+        del finalizers[:]
+    for fixturedef in fixturedefs:
+        # A list that FixtureDef.finish() pops from; bound anew by pytest before 8.1.
+        del fixturedef._finalizers[:]
+
+
+def tear_down(session: pytest.Session, nextitem: Optional[pytest.Item]) -> None:
+    """Run the finalizers of all nodes that `nextitem` does not descend from."""
+    cast(Any, session)._setupstate.teardown_exact(nextitem)
+
+
+def needs_tear_down(session: pytest.Session, nextitem: Optional[pytest.Item]) -> bool:
+    """Whether :func:`tear_down` would run more than the empty teardown of a collector."""
+    needed = nextitem.listchain() if nextitem is not None else []
+    stack = _stack(session)
+    if list(stack) == needed[: len(stack)]:
+        return False
+    return any(
+        len(finalizers) > 1 or type(node).teardown is not pytest.Collector.teardown
+        for node, (finalizers, _) in stack.items()
+        if node not in needed
+    )
+
+
+def needs_set_up(item: pytest.Item) -> bool:
+    """Whether a collector above `item` that is not set up has more than the empty setup."""
+    stack = _stack(item.session)
+    return any(
+        type(node).setup is not pytest.Collector.setup and node not in stack
+        for node in item.listchain()[:-1]
+    )
+
+
+def set_up_collectors(item: pytest.Item) -> None:
+    """Set the collectors above `item` up, which is what the setup of an item begins with."""
+    assert item.parent is not None
+    cast(Any, item.session)._setupstate.setup(item.parent)
+
+
+def request_fixtures(item: pytest.Item, names: Sequence[str]) -> None:
+    """Have the fixtures set up as the item's own setup would, in this order."""
+    request = _request(item)
+    stack = _stack(item.session)
+    # pytest 9.1 on takes requests by an item that is not on the stack for requests in teardown.
+    stack[item] = ([], None)
+    try:
+        for name in names:
+            request.getfixturevalue(name)
+    finally:
+        del stack[item]
+
+
+def _request(item: pytest.Item) -> Any:
+    request = getattr(item, "_request", None)
+    if request is False:  # it ran before in this process
+        cast(Any, item)._initrequest()
+        request = cast(Any, item)._request
+    return request
+
+
+def takes_requests(item: pytest.Item) -> bool:
+    """Whether fixtures can be requested for `item` before it is set up."""
+    return hasattr(item, "_request")
+
+
+def forget_request(item: pytest.Item) -> None:
+    """Drop what an item that ran holds, as _pytest.runner.runtestprotocol does."""
+    if hasattr(item, "_request"):
+        cast(Any, item)._request = False
+        cast(Any, item).funcargs = None
+    del cast(Any, item)._report_sections[:]
+
+
+def wide_fixtures(item: pytest.Item) -> List[str]:
+    """The names of the fixtures in the item's closure that are wider than function scope."""
+    info = getattr(item, "_fixtureinfo", None)
+    if info is None:
+        return []
+    scopes = getattr(getattr(item, "callspec", None), "_arg2scope", {})
+    wide = []
+    for name in cast(Any, item).fixturenames:
+        fixturedefs = info.name2fixturedefs.get(name)
+        if not fixturedefs:
+            continue
+        # What parametrize(scope=...) says wins, as in FixtureRequest._get_active_fixturedef.
+        scope = scopes.get(name, fixturedefs[-1]._scope)
+        if scope.value != "function":
+            wide.append(name)
+    return wide
+
+
+# --- capture (_pytest.capture) ------------------------------------------------------------------
+
+
+def capture_descriptors(config: pytest.Config) -> Optional[Tuple[int, int]]:
+    """The descriptors of the files into which pytest captures descriptors 1 and 2.
+
+    None if it captures in another way or not at all.
+    """
+    manager: Any = config.pluginmanager.getplugin("capturemanager")
+    capturing = getattr(manager, "_global_capturing", None)
+    if capturing is None or not hasattr(capturing.out, "targetfd"):
+        return None
+    return capturing.out.tmpfile.fileno(), capturing.err.tmpfile.fileno()
+
+
+def python_level_captures(config: pytest.Config) -> List[Tuple[Any, int]]:
+    """Objects that collect what is written to sys.stdout (1) and sys.stderr (2) in memory only."""
+    manager: Any = config.pluginmanager.getplugin("capturemanager")
+    return _in_memory(getattr(manager, "_global_capturing", None))
+
+
+def fixture_captures(fixture: Any) -> List[Tuple[Any, int]]:
+    """The same for the value of the fixtures capsys, capsysbinary and capteesys."""
+    return _in_memory(getattr(fixture, "_capture", None))
+
+
+def fixture_capture_descriptors(fixture: Any) -> Optional[Tuple[int, int]]:
+    """As :func:`capture_descriptors`, for the value of the fixtures capfd and capfdbinary."""
+    capturing = getattr(fixture, "_capture", None)
+    if capturing is None or not hasattr(capturing.out, "targetfd"):
+        return None
+    return capturing.out.tmpfile.fileno(), capturing.err.tmpfile.fileno()
+
+
+def _in_memory(capturing: Any) -> List[Tuple[Any, int]]:
+    if capturing is None or capturing.out is None or hasattr(capturing.out, "targetfd"):
+        return []
+    return [(capturing.out.tmpfile, 1), (capturing.err.tmpfile, 2)]
+
+
+# --- marks (_pytest.skipping) -------------------------------------------------------------------
+
+
+def expected_failure(item: pytest.Item) -> Optional[str]:
+    """The reason for which a death of `item` is expected: an xfail mark without ``raises``."""
+    if item.config.getoption("runxfail", False):
+        return None
+    xfail = _pytest.skipping.evaluate_xfail_marks(item)
+    if xfail is None or xfail.raises is not None:
+        return None
+    return xfail.reason
+
+
+# --- the debugger (_pytest.debugging) -----------------------------------------------------------
+
+
+def replace_debugger(action: Callable[..., None]) -> None:
+    """Have `action` called where ``breakpoint()`` or ``pytest.set_trace()`` would start pdb."""
+    pdb.set_trace = action
+    _pytest.debugging.pytestPDB.set_trace = action  # type: ignore[method-assign]
+    pytest.set_trace = action  # type: ignore[assignment]
+
+
+# --- temporary directories (_pytest.tmpdir) -----------------------------------------------------
+
+
+def resolve_basetemp(config: pytest.Config) -> None:
+    """Make the base temporary directory now: every process that first asks for it empties it."""
+    factory = getattr(config, "_tmp_path_factory", None)
+    if factory is not None:
+        factory.getbasetemp()
+
+
+# --- the terminal (_pytest.terminal) ------------------------------------------------------------
+
+
+class _WorkerTerminal:
+    """Stands where plugins look for the terminal reporter, and reports nothing by itself."""
+
+    def __init__(self, reporter: TerminalReporter) -> None:
+        self._reporter = reporter
+
+    # pluggy takes the methods of a class for hooks; what is asked for here is none.
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reporter, name)
+
+
+def add_worker_terminal(config: pytest.Config, file: TextIO) -> None:
+    """Let live logs and ``--setup-show`` of a worker, which has no terminal, write to `file`.
+
+    Called before the logging plugin is configured.
+    """
+    reporter = TerminalReporter(config, file)
+    config.pluginmanager.register(_WorkerTerminal(reporter), "terminalreporter")
+
+
+# --- JUnit (_pytest.junitxml) -------------------------------------------------------------------
+
+
+def junit_log(config: pytest.Config) -> Optional[Any]:
+    """The object that writes the JUnit file, if one is written."""
+    for plugin in config.pluginmanager.get_plugins():
+        if type(plugin).__module__ == "_pytest.junitxml" and type(plugin).__name__ == "LogXML":
+            return plugin
+    return None
+
+
+def junit_errors_for_deaths(
+    log: Any, describe: Callable[[Any], Optional[Tuple[str, str]]]
+) -> None:
+    """Have deaths written as ``<error>``, where LogXML writes ``<failure>`` for the call phase.
+
+    :param describe: the message and the text of a report on a death, None for other reports.
+    """
+    original = log.node_reporter
+
+    def node_reporter(report: Any) -> Any:
+        reporter = original(report)
+        death = describe(report)
+        if death is not None:
+            message, text = death
+            add = functools.partial(_add_junit_error, reporter, message, text)
+            reporter.append_failure = reporter.append_error = add
+        return reporter
+
+    log.node_reporter = node_reporter
+
+
+def _add_junit_error(reporter: Any, message: str, text: str, report: Any) -> None:
+    del report
+    reporter._add_simple("error", message, text)
+
+
+# --- xdist --------------------------------------------------------------------------------------
+
+
+class _Hooks:
+    def __init__(self, hooks: Any, run: Callable[..., Any]) -> None:
+        self._hooks = hooks
+        self.pytest_runtest_protocol = run
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._hooks, name)
+
+
+class _Config:
+    def __init__(self, config: Any, run: Callable[..., Any]) -> None:
+        self._config = config
+        self.hook = _Hooks(config.hook, run)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._config, name)
+
+
+def worker_interactor(config: pytest.Config) -> Optional[Any]:
+    """xdist's plugin object in a worker."""
+    for plugin in config.pluginmanager.get_plugins():
+        if type(plugin).__name__ == "WorkerInteractor":
+            return plugin
+    return None
+
+
+def run_tests_of_worker(
+    interactor: Any, run: Callable[[pytest.Item, Optional[pytest.Item]], None]
+) -> None:
+    """Have xdist's own loop call `run` where it would call the hook pytest_runtest_protocol.
+
+    Not a hook implementation, since wrappers of other plugins would surround it, timers of
+    pytest-timeout for example, in a process that runs no test. xdist's loop asks its ``config``
+    attribute for the hook and nothing else of it that we change.
+    """
+
+    def protocol(item: pytest.Item, nextitem: Optional[pytest.Item]) -> bool:
+        run(item, nextitem)
+        return True
+
+    interactor.config = _Config(interactor.config, protocol)
+
+
+def worker_descriptors(interactor: Any) -> List[int]:
+    """The descriptors by which a worker talks to the controller."""
+    io = interactor.channel.gateway._io
+    return [file.fileno() for file in (io.infile, io.outfile)]
+
+
+def grant_restart(config: pytest.Config) -> None:
+    """Don't count the worker that just died against ``--max-worker-restart``.
+
+    Called from pytest_testnodedown, after which DSession adds one.
+    """
+    dsession: Any = config.pluginmanager.getplugin("dsession")
+    dsession._failed_nodes_count -= 1

@@ -1,0 +1,1 @@
+"""What runs in forked processes: keeper, host and child."""

@@ -1,0 +1,113 @@
+"""A process forked from the host that runs one test and is gone."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any, NoReturn, Optional, Set, Tuple
+
+import pytest
+
+from .. import private_api, system
+from ..messages import Leaves, TestFinished
+from . import finalizers
+from .descriptors import ERR, OUT, Files
+from .fixtures import WideFixtures
+from .output import OutputPolicy
+from .relay import CHANNEL_LOST, Relay, interruption
+
+LEAVES = 83
+"""Exit status of a child that left a Leaves frame."""
+
+
+def run_protocol(item: pytest.Item, nextitem: Optional[pytest.Item], relay: Relay) -> None:
+    """Run the whole pytest_runtest_protocol chain; what would stop the run is relayed.
+
+    :raises pytest.exit.Exception: only where the relay is muted, that is, in a child that leaves.
+    """
+    try:
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
+    except BaseException as error:  # noqa: BLE001 (it is the worker's to raise it)
+        if relay.muted:
+            raise
+        relay.send(interruption(error))
+
+
+class Child:
+    """What the new process needs, put together in the host before the fork."""
+
+    def __init__(self, session: pytest.Session, relay: Relay, fixtures: WideFixtures) -> None:
+        self._session = session
+        self._relay = relay
+        self._fixtures = fixtures
+        self._output = OutputPolicy(session.config)
+
+    def main(
+        self,
+        item: pytest.Item,
+        nextitem: Optional[pytest.Item],
+        files: Files,
+        host: int,
+        refused: Set[str],
+        wide_setup_seconds: float,
+    ) -> NoReturn:
+        """Run the test; called in the new process.
+
+        :param host: pid of the host.
+        :param refused: see :meth:`WideFixtures.enter_child`.
+        :param wide_setup_seconds: see :meth:`Relay.open`.
+        """
+        status = 70  # EX_SOFTWARE, for errors in the lines below
+        try:
+            os.setsid()
+            system.die_with_parent(host)
+            system.be_first_for_oom_killer()
+            files.install()
+            self._relay.open(wide_setup_seconds)
+            self._output.enter_process()
+            finalizers.forget_inherited()
+            self._fixtures.enter_child(refused, item)
+            status = self._run(item, nextitem)
+        except BaseException:  # noqa: BLE001 (nothing may return into the host's code)
+            sys.excepthook(*sys.exc_info())
+        finally:
+            _flush()
+            os._exit(0 if self._relay.is_copy() else status)
+
+    def _run(self, item: pytest.Item, nextitem: Optional[pytest.Item]) -> int:
+        try:
+            run_protocol(item, nextitem, self._relay)
+        except pytest.exit.Exception:
+            return self._leave()
+        self._tear_down_quietly()
+        self._relay.enter("exit")
+        self._output.enter_exit()
+        finalizers.run_own()
+        self._relay.send(TestFinished())
+        return CHANNEL_LOST if self._relay.lost else 0
+
+    def _leave(self) -> int:
+        leaving = self._fixtures.leaving
+        assert leaving is not None
+        self._tear_down_quietly()
+        finalizers.run_own()
+        self._relay.muted = False
+        self._relay.send(Leaves(leaving.argname))
+        return LEAVES
+
+    def _tear_down_quietly(self) -> None:
+        # After an interruption something may still be set up; nobody hears of errors here, as in
+        # plain pytest, where the terminal is showing the interruption by then.
+        try:
+            private_api.tear_down(self._session, None)
+        except BaseException:  # noqa: BLE001 (see above)
+            return
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):  # replaced, broken or closed by the test
+            continue

@@ -1,0 +1,63 @@
+"""Copies of a test process that the test itself forked and that come back into pytest."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Generator
+
+import pytest
+
+from .relay import Relay
+
+
+def fork() -> int:
+    """os.fork() without Python 3.12's warning on threads, which we know about or have checked."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+class Copies:
+    """Plugin: ends a copy as soon as the code of the test or of a fixture returns.
+
+    Otherwise it would run the fixtures' finalizers a second time, and report.
+    """
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    def _end_copy(self) -> Generator[None, object, object]:
+        status = 1
+        try:
+            result = yield
+            status = 0
+            return result
+        finally:
+            if self._relay.is_copy():
+                os._exit(status)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_pyfunc_call(self) -> Generator[None, object, object]:
+        """Around the test function."""
+        return (yield from self._end_copy())
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_fixture_setup(self) -> Generator[None, object, object]:
+        """Around a fixture function, up to its yield."""
+        return (yield from self._end_copy())
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_setup(self) -> Generator[None, object, object]:
+        """Around everything else that sets a test up."""
+        return (yield from self._end_copy())
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_call(self) -> Generator[None, object, object]:
+        """Around items that are no functions."""
+        return (yield from self._end_copy())
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
+        """Around finalizers."""
+        return (yield from self._end_copy())

@@ -1,0 +1,157 @@
+"""Files and sockets of our own, at descriptor numbers where no test meets them."""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import resource
+import socket
+from typing import List, NamedTuple, Optional, Sequence, Tuple
+
+from .. import system
+from ..messages import Message
+from ..wire import Unpacker, pack
+
+_SLOTS = 4
+_RESERVED = 32
+
+
+def _base() -> int:
+    # High, so that a test gets the numbers it would get without us, and that the customary loop
+    # over 3..255 spares them; below the soft limit, since F_DUPFD refuses what is above.
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (1024 if soft == resource.RLIM_INFINITY else min(soft, 1024)) - _RESERVED
+
+
+_BASE = _base()
+EVENTS, OUT, ERR, DUMP = range(_BASE, _BASE + _SLOTS)
+"""Where every test process finds its files; the same numbers in each, see Files.install."""
+
+
+def move_up(descriptor: int) -> int:
+    """The same file at a high number, closed on exec; `descriptor` is closed."""
+    high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _BASE + _SLOTS)
+    os.close(descriptor)
+    return int(high)
+
+
+class Files(NamedTuple):
+    """What one test process writes: frames of messages, its output, and faulthandler's dump.
+
+    Files, not pipes: nothing blocks on a reader, a dead process leaves all that it wrote, and a
+    surviving grandchild that holds a copy holds up nobody.
+    """
+
+    events: int
+    out: int
+    err: int
+    dump: int
+
+    @classmethod
+    def create(cls) -> Files:
+        """Four new empty files."""
+        descriptors = [move_up(system.anonymous_file(name)) for name in cls._fields]
+        for descriptor in descriptors:
+            # pytest truncates captured output; writers must not leave holes behind that.
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
+        return cls(*descriptors)
+
+    def install(self) -> None:
+        """In a new process: put the files where its code expects them."""
+        for descriptor, slot in zip(self, (EVENTS, OUT, ERR, DUMP)):
+            os.dup2(descriptor, slot, inheritable=False)
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Close all four."""
+        for descriptor in self:
+            os.close(descriptor)
+
+
+def read_from(descriptor: int, offset: int = 0) -> bytes:
+    """What the file holds from `offset` on, the file position left alone."""
+    size = os.fstat(descriptor).st_size
+    chunks: List[bytes] = []
+    while offset < size:
+        chunk = os.pread(descriptor, size - offset, offset)
+        if not chunk:
+            break
+        chunks.append(chunk)
+        offset += len(chunk)
+    return b"".join(chunks)
+
+
+class Link:
+    """One end of a stream of messages between two of our processes."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._unpacker = Unpacker()
+        self._messages: List[Message] = []
+        self._descriptors: List[int] = []
+        self.closed = False
+
+    @classmethod
+    def pair(cls) -> Tuple[Link, Link]:
+        """Two connected ends."""
+        ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        first, second = (socket.socket(fileno=move_up(end.detach())) for end in ends)
+        return cls(first), cls(second)
+
+    def fileno(self) -> int:
+        """For poll(2)."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close this end in this process."""
+        self._socket.close()
+        self.closed = True
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send one message, and descriptors with it.
+
+        :raises OSError: if nobody is at the other end.
+        """
+        data = pack(message)
+        if descriptors:
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
+            sent = self._socket.sendmsg([data], [rights])
+            data = data[sent:]
+        if data:
+            self._socket.sendall(data)
+
+    def receive(self) -> Optional[Message]:
+        """The next message; None at the end of the stream, which a reset counts as."""
+        while not self._messages:
+            if not self.read():
+                return None
+        return self._messages.pop(0)
+
+    def read(self) -> bool:
+        """Take in what has arrived, waiting for something; False at the end of the stream."""
+        room = socket.CMSG_SPACE(_SLOTS * array.array("i").itemsize)
+        try:
+            data, ancillary, _, _ = self._socket.recvmsg(1 << 18, room)
+        except ConnectionResetError:
+            data, ancillary = b"", []
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                received = array.array("i")
+                received.frombytes(payload[: len(payload) - len(payload) % received.itemsize])
+                self._descriptors += [move_up(descriptor) for descriptor in received]
+        if not data:
+            self.closed = True
+            return False
+        self._messages += self._unpacker.feed(data)
+        return True
+
+    def take_messages(self) -> List[Message]:
+        """The messages taken in so far."""
+        messages, self._messages = self._messages, []
+        return messages
+
+    def take_files(self) -> Files:
+        """The descriptors that came with the oldest message whose files were not taken yet."""
+        files, self._descriptors = self._descriptors[:_SLOTS], self._descriptors[_SLOTS:]
+        return Files(*files)

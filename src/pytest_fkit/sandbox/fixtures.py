@@ -1,0 +1,243 @@
+"""Wide fixtures: class, module, package and session scope, set up once, in the host."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Callable, Dict, Generator, Iterator, List, Optional, Set, Tuple
+
+import pytest
+
+from .. import private_api
+from ..messages import WideSetup, WideSetupDone, WideTeardown
+from ..wire import carriable
+from .relay import Relay
+
+# Plugins whose part in a phase surrounds the setup and teardown of fixtures, by the names under
+# which pytest registers them. The host runs a phase with these alone: everybody else's hooks run
+# in the child, once.
+_SURROUNDING = (
+    "assertion",
+    "capturemanager",
+    "logging-plugin",
+    "threadexception",
+    "unraisableexception",
+    "warnings",
+)
+_REPORTING = ("runner", "skipping")
+_INNERMOST = "fkit-innermost"
+_COLLECTORS = ""
+
+
+class LeaveForHost(BaseException):  # noqa: N818 (not an error)
+    """Raised in a child to unwind the setup of a test whose wide fixture the host lacks.
+
+    Not an Exception: fixtures may catch those.
+    """
+
+    def __init__(self, argname: str) -> None:
+        super().__init__(argname)
+        self.argname = argname
+
+
+class WideFixtures:
+    """Plugin of a test process; knows which wide fixtures are set up here and which must not be.
+
+    :param broken: by key, why setting up a wide fixture killed a process before.
+    """
+
+    def __init__(self, session: pytest.Session, relay: Relay, broken: Dict[str, str]) -> None:
+        self._session = session
+        self._relay = relay
+        self._broken = broken
+        self._active: List[Any] = []
+        self._may_leave = False
+        self._owns_all = True
+        self._leaving: Optional[LeaveForHost] = None
+        self._refused: Set[str] = set()
+        self._innermost = _Innermost(self)
+        session.config.pluginmanager.register(self._innermost, _INNERMOST)
+
+    # --- in the child ---
+
+    def enter_child(self, refused: Set[str], item: pytest.Item) -> None:
+        """In a new child: leave what is set up to the host; ask it for what is missing.
+
+        :param refused: wide fixtures that the host was asked for already, in vain.
+        """
+        private_api.forget_finalizers(self._session, self._active)
+        self._owns_all = False
+        self._refused = refused
+        self._may_leave = private_api.takes_requests(item)
+
+    @property
+    def leaving(self) -> Optional[LeaveForHost]:
+        """Why this child has to leave, if it has to."""
+        return self._leaving
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_fixture_setup(
+        self, fixturedef: Any, request: Any
+    ) -> Generator[None, object, object]:
+        """Leave a child for a fixture that belongs into the host; announce the others."""
+        if request.scope == "function":
+            return (yield)
+        name = fixturedef.argname
+        key = "::".join((str(fixturedef.baseid), name, str(request.param_index))) + (
+            f"@{request.node.nodeid}"
+        )
+        if key in self._broken:
+            __tracebackhide__ = True
+            pytest.fail(self._broken[key], pytrace=False)
+        if self._may_leave and self._relay.phase == "setup" and name not in self._refused:
+            self._leave(name)
+        self._relay.send(WideSetup(key, f"{request.scope}-scoped fixture {name!r}"))
+        try:
+            return (yield)
+        finally:
+            self._relay.send(WideSetupDone())
+            if fixturedef not in self._active:
+                self._active.append(fixturedef)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self) -> Generator[None, object, object]:
+        """Make sure that a child that has to leave does, whatever caught the reason."""
+        try:
+            result = yield
+        except LeaveForHost:
+            # The runner lets this one class pass, where it would report any other.
+            raise pytest.exit.Exception("leaves for its host") from None
+        if self._leaving is not None:
+            raise pytest.exit.Exception("leaves for its host")
+        self._may_leave = False
+        return result
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
+        """Tear down what the child itself set up, though the next test might share it."""
+        try:
+            return (yield)
+        finally:
+            if not self._owns_all:
+                private_api.tear_down(self._session, None)
+
+    def leave_for_collectors(self, item: pytest.Item) -> None:
+        """Leave if a collector above `item` has a setup of its own that the host did not run."""
+        if self._may_leave and _COLLECTORS not in self._refused:
+            if private_api.needs_set_up(item):
+                self._leave(_COLLECTORS)
+
+    def _leave(self, argname: str) -> None:
+        self._leaving = LeaveForHost(argname)
+        self._relay.muted = True
+        raise self._leaving
+
+    # --- in the host ---
+
+    def set_up(self, item: pytest.Item, argname: str) -> float:
+        """Set up all wide fixtures of `item`, and `argname`, until one raises.
+
+        What was raised is remembered by pytest, and raised again in the child that asks next.
+
+        :return: seconds it took.
+        :raises pytest.exit.Exception, KeyboardInterrupt: to be passed on.
+        """
+        names = private_api.wide_fixtures(item)
+        if argname not in (*names, _COLLECTORS):
+            names.append(argname)
+
+        def work() -> None:
+            private_api.set_up_collectors(item)
+            private_api.request_fixtures(item, names)
+
+        return self._phase("setup", item, work).duration
+
+    def tear_down(self, item: pytest.Item, nextitem: Optional[pytest.Item]) -> bool:
+        """Tear down what `nextitem` does not share; errors are reported on `item`.
+
+        :return: whether there was anything to do.
+        """
+        if not private_api.needs_tear_down(self._session, nextitem):
+            private_api.tear_down(self._session, nextitem)
+            return False
+        private_api.forget_request(item)
+        # The logging plugin's teardown relies on what its setup put into the item's stash.
+        self._phase("setup", item, lambda: None)
+        call = self._phase(
+            "teardown", item, lambda: private_api.tear_down(self._session, nextitem)
+        )
+        report = None
+        if call.excinfo is not None:
+            made = self._caller("pytest_runtest_makereport", _REPORTING)(item=item, call=call)
+            report = carriable(
+                item.config.hook.pytest_report_to_serializable(config=item.config, report=made)
+            )
+        sections = tuple(
+            (f"Captured {key} {when}", content) for when, key, content in item._report_sections
+        )
+        self._relay.send(WideTeardown(call.duration, carriable(sections), report))
+        self._active = [each for each in self._active if each.cached_result is not None]
+        return True
+
+    def _phase(self, when: Any, item: pytest.Item, work: Callable[[], None]) -> Any:
+        """Do `work` as if it were the `when` phase of `item`: captured, logged, warnings heard."""
+        calls: List[Any] = []
+        arguments: Dict[str, Any] = {} if when == "setup" else {"nextitem": None}
+        hook = self._caller(f"pytest_runtest_{when}", _SURROUNDING)
+
+        def protocol() -> None:
+            calls.append(
+                pytest.CallInfo.from_call(
+                    lambda: hook(item=item, **arguments),
+                    when=when,
+                    reraise=(pytest.exit.Exception, KeyboardInterrupt),
+                )
+            )
+
+        with self._innermost.doing(protocol, work):
+            self._caller("pytest_runtest_protocol", _SURROUNDING)(item=item, nextitem=None)
+        return calls[0]
+
+    def _caller(self, name: str, plugins: Tuple[str, ...]) -> Any:
+        manager = self._session.config.pluginmanager
+        keep = {_INNERMOST, *plugins}
+        return manager.subset_hook_caller(
+            name, [plugin for key, plugin in manager.list_name_plugin() if plugin and key not in keep]
+        )
+
+
+class _Innermost:
+    """The plugin whose part in a phase is the phase itself, where the host runs one."""
+
+    def __init__(self, fixtures: WideFixtures) -> None:
+        self._fixtures = fixtures
+        self._protocol: Optional[Callable[[], None]] = None
+        self._phase: Optional[Callable[[], None]] = None
+
+    @contextlib.contextmanager
+    def doing(self, protocol: Callable[[], None], phase: Callable[[], None]) -> Iterator[None]:
+        """Within the block: do these where pytest would run a test, and a phase of it."""
+        self._protocol, self._phase = protocol, phase
+        try:
+            yield
+        finally:
+            self._protocol = self._phase = None
+
+    @pytest.hookimpl
+    def pytest_runtest_protocol(self) -> Optional[bool]:
+        if self._protocol is None:
+            return None
+        self._protocol()
+        return True
+
+    @pytest.hookimpl
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        # Not tryfirst: by now marks and most hooks that skip tests have had their say.
+        if self._phase is None:
+            self._fixtures.leave_for_collectors(item)
+        else:
+            self._phase()
+
+    @pytest.hookimpl
+    def pytest_runtest_teardown(self) -> None:
+        if self._phase is not None:
+            self._phase()

@@ -1,0 +1,210 @@
+"""The pytest plugin of a test process: what pytest reports goes into the event file."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from typing import Any, Dict, Generator, List, Optional, Tuple
+
+import pytest
+
+from ..messages import (
+    ExpectedFailure,
+    Interrupted,
+    LogFinish,
+    LogStart,
+    Message,
+    Phase,
+    Report,
+    SessionFlag,
+    WarningRecorded,
+)
+from ..private_api import expected_failure
+from ..wire import carriable, pack
+from .descriptors import EVENTS
+
+CHANNEL_LOST = 86
+"""Exit status of a test process whose event file the test had closed."""
+
+
+class Relay:
+    """Implements the reporting hooks in keeper, hosts and children, where nobody else hears them.
+
+    Every process that is to report calls :meth:`open` first.
+    """
+
+    def __init__(self, session: pytest.Session) -> None:
+        self._session = session
+        self._config = session.config
+        self._pid = -1
+        self._inode = -1
+        self._flags: Dict[str, object] = {}
+        self._wide_setup_seconds = 0.0
+        self.muted = False
+        self.phase = ""
+        self.lost = False
+
+    def open(self, wide_setup_seconds: float = 0.0) -> None:
+        """Report for this process.
+
+        :param wide_setup_seconds: time the host spent for this test, part of its setup.
+        """
+        self._pid = os.getpid()
+        self._inode = os.fstat(EVENTS).st_ino
+        self._flags = {"shouldstop": self._session.shouldstop, "shouldfail": False}
+        self._wide_setup_seconds = wide_setup_seconds
+        self.muted = False
+
+    def is_copy(self) -> bool:
+        """Whether this is a process that a test forked, not the one that runs the test."""
+        return self._pid not in (-1, os.getpid())
+
+    def send(self, message: Message) -> None:
+        """Write one frame, unless the event file is not ours any more."""
+        if self.muted or self.is_copy():
+            return
+        try:
+            # A test may have closed the descriptor, and a file of its own may have the number now.
+            mine = os.fstat(EVENTS).st_ino == self._inode
+        except OSError:
+            mine = False
+        if not mine:
+            self.lost = True
+            return
+        data = memoryview(pack(message))
+        while data:
+            data = data[os.write(EVENTS, data) :]
+
+    def enter(self, phase: str) -> None:
+        """Announce the phase the test is in from now on."""
+        self.phase = phase
+        self.send(Phase(phase, time.time()))
+
+    # --- hooks ---
+
+    @pytest.hookimpl
+    def pytest_runtest_logstart(self, nodeid: str, location: Tuple[str, Optional[int], str]) -> None:
+        """Relay."""
+        self.send(LogStart(str(nodeid), carriable(location)))
+
+    @pytest.hookimpl
+    def pytest_runtest_logfinish(
+        self, nodeid: str, location: Tuple[str, Optional[int], str]
+    ) -> None:
+        """Relay."""
+        self._send_flags()
+        self.send(LogFinish(str(nodeid), carriable(location)))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Relay; after the session, which counts failures and may set shouldfail."""
+        if self.is_copy():
+            return
+        if report.when == "setup" and self._wide_setup_seconds:
+            report.duration += self._wide_setup_seconds
+            self._wide_setup_seconds = 0.0
+        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        data["sections"] = _merged(data.get("sections", ()))
+        self.send(Report(carriable(data)))
+        self._send_flags()
+
+    @pytest.hookimpl
+    def pytest_warning_recorded(
+        self,
+        warning_message: Any,
+        when: str,
+        nodeid: str,
+        location: Optional[Tuple[str, int, str]],
+    ) -> None:
+        """Relay, by the class's name: the worker has the class if the test process has it."""
+        message = warning_message.message
+        category = type(message) if isinstance(message, Warning) else warning_message.category
+        args = carriable(message.args) if isinstance(message, Warning) else None
+        self.send(
+            WarningRecorded(
+                (category.__module__, category.__qualname__),
+                args,
+                carriable(str(message)),
+                str(warning_message.filename),
+                int(warning_message.lineno),
+                when,
+                str(nodeid),
+                carriable(location),
+            )
+        )
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Announce the phase, and marks that the test gives itself."""
+        self.enter("setup")
+        self._watch_marks(item)
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self) -> Generator[None, object, object]:
+        """Announce the phase."""
+        self.enter("call")
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
+        """Announce the phase."""
+        self.enter("teardown")
+        return (yield)
+
+    # --- implementation ---
+
+    def _send_flags(self) -> None:
+        for name, before in self._flags.items():
+            value = getattr(self._session, name)
+            if value and value != before:
+                self._flags[name] = value
+                self.send(SessionFlag(name, str(value)))
+
+    def _watch_marks(self, item: pytest.Item) -> None:
+        add_marker = item.add_marker
+
+        def watched(marker: Any, append: bool = True) -> None:
+            add_marker(marker, append)
+            if getattr(marker, "name", marker) == "xfail":
+                # If the test dies now, the worker can't know of this mark otherwise.
+                reason = expected_failure(item)
+                if reason is not None:
+                    self.send(ExpectedFailure(reason))
+
+        item.add_marker = watched  # type: ignore[method-assign]
+
+
+def interruption(error: BaseException) -> Interrupted:
+    """The message for what stops a run: KeyboardInterrupt, pytest.exit or an error in a hook."""
+    path, lineno = _raised_at(error)
+    if isinstance(error, pytest.exit.Exception):
+        return Interrupted("exit", str(error.msg), error.returncode, path, lineno)
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("interrupt", str(error), None, path, lineno)
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return Interrupted("internal", carriable(text), None, path, lineno)
+
+
+def _raised_at(error: BaseException) -> Tuple[str, int]:
+    entries = list(traceback.walk_tb(error.__traceback__))
+    if not entries:
+        return "", 0
+    frame, lineno = entries[-1]
+    return frame.f_code.co_filename, lineno
+
+
+def _merged(sections: Any) -> List[Tuple[str, str]]:
+    # The host's part of a phase and the child's are one section for the user, as in plain pytest.
+    merged: List[Tuple[str, str]] = []
+    captured: Dict[str, int] = {}
+    for name, content in sections:
+        if name in captured:
+            position = captured[name]
+            merged[position] = (name, merged[position][1] + content)
+            continue
+        if name.startswith("Captured "):
+            captured[name] = len(merged)
+        merged.append((name, content))
+    return merged

@@ -1,0 +1,175 @@
+"""Every option, parsed and checked once, immutable afterwards."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from dataclasses import dataclass
+from typing import Any, Callable, Optional, TypeVar, Union
+
+import pytest
+
+ISOLATION_SCOPES = ("function", "class", "module", "session")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for.
+
+    :param workers: a number, "auto", or None where ``--fkit-workers`` was not given.
+    :param isolation: how long one process lives, one of ISOLATION_SCOPES.
+    :param timeout: seconds for one test, 0 for no limit.
+    :param memory_limit: bytes that one test may take, 0 for no limit.
+    :param others_timeout: what pytest-timeout's option, variable or ini value says, or None; ours
+        to enforce where that plugin is absent, its own first where it is active.
+    :param grace: seconds for running tests and wide fixtures to end after an interrupt.
+    """
+
+    workers: Union[int, str, None]
+    isolation: str
+    timeout: float
+    memory_limit: int
+    grace: float
+    others_timeout: Optional[float]
+
+
+def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the options and ini values."""
+    group = parser.getgroup("fkit", "a process per test (pytest-fkit)")
+    group.addoption("--fkit", action="store_true", help="run every test in a process of its own")
+    group.addoption(
+        "--fkit-workers",
+        metavar="N|auto",
+        help="number of xdist workers, the same as -n (default: 1)",
+    )
+    _add(
+        parser, "isolation", "function|class|module|session",
+        "how long one process lives (default: function)",
+    )  # fmt: skip
+    _add(
+        parser, "timeout", "SECONDS",
+        "time limit of one test, setup to teardown; 0 for none (default: 600)",
+    )  # fmt: skip
+    _add(
+        parser, "memory-limit", "SIZE",
+        "memory that one test may take, as in 500M or 2G; 0 for no limit (default: 0)",
+    )  # fmt: skip
+    _add(
+        parser, "grace", "SECONDS",
+        "time for tests and wide fixtures to end after Ctrl-C or SIGTERM (default: 30)",
+    )  # fmt: skip
+    if honours_timeout_options(pluginmanager):
+        group.addoption("--timeout", metavar="SECONDS", help="as pytest-timeout's, for --fkit")
+        parser.addini("timeout", "as pytest-timeout's, for --fkit")
+
+
+def _add(parser: pytest.Parser, name: str, metavar: str, text: str) -> None:
+    group = parser.getgroup("fkit")
+    group.addoption(f"--fkit-{name}", metavar=metavar, help=text)
+    parser.addini(f"fkit_{name.replace('-', '_')}", text)
+
+
+def honours_timeout_options(pluginmanager: pytest.PytestPluginManager) -> bool:
+    """Whether ``--timeout`` and the like are ours, since pytest-timeout is absent."""
+    return importlib.util.find_spec("pytest_timeout") is None or pluginmanager.is_blocked("timeout")
+
+
+def parse(config: pytest.Config) -> Settings:
+    """The settings.
+
+    :raises pytest.UsageError: naming the option and what it takes.
+    """
+    return Settings(
+        workers=_workers(config.getoption("fkit_workers")),
+        isolation=_value(config, "isolation", parse_isolation, "function"),
+        timeout=_value(config, "timeout", parse_seconds, 600.0),
+        memory_limit=_value(config, "memory_limit", parse_size, 0),
+        grace=_value(config, "grace", parse_seconds, 30.0),
+        others_timeout=_others_timeout(config),
+    )
+
+
+def _others_timeout(config: pytest.Config) -> Optional[float]:
+    ours = config.getoption("fkit_timeout") is not None
+    if ours and not config.pluginmanager.hasplugin("timeout"):
+        return None
+    for source, text in (
+        ("--timeout", config.getoption("timeout", None)),
+        ("PYTEST_TIMEOUT", os.environ.get("PYTEST_TIMEOUT")),
+        ("ini value timeout", config.getini("timeout")),
+    ):
+        if text not in (None, ""):
+            return _checked(source, text, parse_seconds)
+    return None
+
+
+def _value(
+    config: pytest.Config, name: str, parse_text: Callable[[Any], T], default: Any
+) -> Any:
+    text = config.getoption(f"fkit_{name}")
+    if text is not None:
+        return _checked(f"--fkit-{name.replace('_', '-')}", text, parse_text)
+    text = config.getini(f"fkit_{name}")
+    if text:
+        return _checked(f"ini value fkit_{name}", text, parse_text)
+    return default
+
+
+def _checked(source: str, text: Any, parse_text: Callable[[Any], T]) -> T:
+    try:
+        return parse_text(text)
+    except ValueError as error:
+        raise pytest.UsageError(f"pytest-fkit: {source}={text}: {error}") from None
+
+
+def _workers(text: Optional[str]) -> Union[int, str, None]:
+    if text is None or text == "auto":
+        return text
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise pytest.UsageError(
+            f"pytest-fkit: --fkit-workers={text}: expected a number from 1 on, or auto; "
+            "-n0 runs without workers"
+        )
+    return number
+
+
+def parse_isolation(text: object) -> str:
+    """An isolation scope.
+
+    :raises ValueError: saying what is expected.
+    """
+    if text not in ISOLATION_SCOPES:
+        raise ValueError(f"expected one of {', '.join(ISOLATION_SCOPES)}")
+    return str(text)
+
+
+def parse_seconds(value: object) -> float:
+    """Seconds, from a number or its text.
+
+    :raises ValueError: saying what is expected.
+    """
+    try:
+        seconds = float(str(value))
+    except ValueError:
+        seconds = -1.0
+    if isinstance(value, bool) or not 0 <= seconds < float("inf"):
+        raise ValueError("expected seconds, a number from 0 (no limit) on")
+    return seconds
+
+
+def parse_size(value: object) -> int:
+    """Bytes, from a number or a text as 500M, 1.5G, 64KiB; units are powers of 1024.
+
+    :raises ValueError: saying what is expected.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", str(value).strip().lower())
+    if match is None or isinstance(value, bool):
+        raise ValueError("expected a size as 500M or 2G, 0 for no limit")
+    return int(float(match[1]) * 1024 ** ("kmgt".find(match[2]) + 1 if match[2] else 0))

@@ -1,0 +1,56 @@
+"""What the operating system can do for a process tree: one module per road, the same functions.
+
+``FKIT_PORTABLE=1`` in the environment takes the portable road on Linux too.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+PORTABLE = not sys.platform.startswith("linux") or os.environ.get("FKIT_PORTABLE", "") == "1"
+
+if TYPE_CHECKING or not PORTABLE:
+    from .linux import (
+        adopted_children,
+        anonymous_file,
+        be_first_for_oom_killer,
+        become_subreaper,
+        describe,
+        descendants,
+        die_with_parent,
+        oom_kills,
+        process_memory,
+        process_state,
+        tree_memory,
+    )
+else:
+    from .portable import (
+        adopted_children,
+        anonymous_file,
+        be_first_for_oom_killer,
+        become_subreaper,
+        describe,
+        descendants,
+        die_with_parent,
+        oom_kills,
+        process_memory,
+        process_state,
+        tree_memory,
+    )
+
+__all__ = [
+    "PORTABLE",
+    "adopted_children",
+    "anonymous_file",
+    "be_first_for_oom_killer",
+    "become_subreaper",
+    "descendants",
+    "describe",
+    "die_with_parent",
+    "oom_kills",
+    "process_memory",
+    "process_state",
+    "tree_memory",
+]

@@ -1,0 +1,159 @@
+"""The Linux road: prctl(2), memfd_create(2) and /proc."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from pathlib import Path
+from typing import List, Set
+
+# include/uapi/linux/prctl.h
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def become_subreaper() -> None:
+    """Have orphaned descendants handed to this process instead of to init."""
+    if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def die_with_parent(parent: int) -> None:
+    """Have SIGKILL sent to this process when the thread that forked it ends.
+
+    :param parent: the pid of the parent; if it is gone already, this process leaves at once.
+    """
+    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    # The parent may have died before the call above took effect; then nobody tells us.
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def anonymous_file(name: str) -> int:
+    """A new unnamed file in memory, as a close-on-exec descriptor."""
+    return os.memfd_create(f"fkit-{name}", os.MFD_CLOEXEC)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read().decode("utf-8", "replace")
+    except OSError:  # the process is gone
+        return ""
+
+
+def _children(pid: int) -> List[int]:
+    # Every thread has its own list of the children it forked.
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+    return [
+        int(child)
+        for thread in threads
+        for child in _read(f"/proc/{pid}/task/{thread}/children").split()
+    ]
+
+
+def adopted_children(known: Set[int]) -> Set[int]:
+    """Pids of children of this process that are not among the `known` ones."""
+    pid = os.getpid()
+    # Only the main thread forks here, and orphans are handed to it.
+    return {int(child) for child in _read(f"/proc/{pid}/task/{pid}/children").split()} - known
+
+
+def descendants(pid: int) -> List[int]:
+    """Pids of all living processes below `pid`, parents before their children."""
+    found: List[int] = []
+    queue = _children(pid)
+    while queue:
+        child = queue.pop(0)
+        if child not in found:
+            found.append(child)
+            queue.extend(_children(child))
+    return found
+
+
+def process_state(pid: int) -> str:
+    """The state letter of proc(5) ("R", "S", "D", "T", "Z", ...), or "" if there is no process."""
+    # The name, in parentheses, may contain anything, a closing parenthesis included.
+    _, _, rest = _read(f"/proc/{pid}/stat").rpartition(") ")
+    return rest[:1]
+
+
+def describe(pid: int) -> str:
+    """The process for people: pid, state and command line."""
+    command = _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
+    if not command:
+        command = f"[{_read(f'/proc/{pid}/comm').strip()}]"
+    return f"pid {pid} ({process_state(pid) or 'gone'}): {command[:200]}"
+
+
+def process_memory(pid: int) -> int:
+    """Bytes of memory the process alone has, pages shared with forked copies included."""
+    # RssAnon and RssShmem: "Rss" itself counts files that nobody has to pay for.
+    total = 0
+    for line in _read(f"/proc/{pid}/status").splitlines():
+        if line.startswith(("RssAnon:", "RssShmem:")):
+            total += int(line.split()[1]) * 1024
+    return total
+
+
+def _proportional_memory(pid: int) -> int:
+    total = 0
+    for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
+        if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
+            total += int(line.split()[1]) * 1024
+    return total
+
+
+def tree_memory(pid: int, inherited: int = 0, limit: int = 0) -> int:
+    """Bytes of memory the process and its descendants have for themselves.
+
+    :param inherited: what the process had when it was forked, not counted.
+    :param limit: a cheap measure counts pages that forked copies share more than once; only if
+        it exceeds `limit` the exact and expensive one is taken.
+    """
+    own = max(0, process_memory(pid) - inherited)
+    below = descendants(pid)
+    if not below:
+        return own
+    cheap = own + sum(process_memory(child) for child in below)
+    if cheap <= limit:
+        return cheap
+    tree = [pid, *below]
+    exact = sum(_proportional_memory(process) for process in tree)
+    # Pages inherited from the processes above (worker, keeper and host) are shared with these three.
+    return max(0, exact - inherited * len(tree) // (len(tree) + 3))
+
+
+def be_first_for_oom_killer() -> None:
+    """Offer this process to the kernel's out-of-memory killer before the ones above it."""
+    try:
+        with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+            file.write(b"800")
+    except OSError:  # read-only /proc in a container
+        return
+
+
+def oom_kills() -> int:
+    """How often the out-of-memory killer struck, as far as counters can be read."""
+    total = 0
+    for line in _read("/proc/vmstat").splitlines():
+        if line.startswith("oom_kill "):
+            total += int(line.split()[1])
+    for line in _read("/proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        for base, name in (
+            ("/sys/fs/cgroup", "memory.events"),
+            ("/sys/fs/cgroup/memory", "memory.oom_control"),
+        ):
+            if controllers in ("", "memory"):
+                for entry in _read(str(Path(base + path) / name)).splitlines():
+                    if entry.startswith("oom_kill "):
+                        total += int(entry.split()[1])
+    return total

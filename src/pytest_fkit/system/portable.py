@@ -1,0 +1,102 @@
+"""The portable road: POSIX calls and psutil.
+
+Without a subreaper, processes that left the session of the test and lost their parent can't be
+found any more; without PDEATHSIG, a child notices the death of its host only through the keeper.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import List, Set
+
+import psutil
+
+
+def become_subreaper() -> None:
+    """Nothing: orphans go to init."""
+
+
+def die_with_parent(parent: int) -> None:
+    """Leave if the parent is gone already; later deaths are the keeper's to notice."""
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def anonymous_file(name: str) -> int:
+    """A new unnamed file in the temporary directory, as a close-on-exec descriptor."""
+    descriptor, path = tempfile.mkstemp(prefix=f"fkit-{name}-")
+    os.unlink(path)  # noqa: PTH108 (no pathlib where every test pays for it)
+    return descriptor
+
+
+def adopted_children(known: Set[int]) -> Set[int]:
+    """Nobody: see the module's text."""
+    del known
+    return set()
+
+
+def descendants(pid: int) -> List[int]:
+    """Pids of all living processes below `pid`, and those left in the session that it leads."""
+    try:
+        found = [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        found = []
+    for other in psutil.pids():
+        try:
+            if other not in found and other != pid and os.getsid(other) == pid:
+                found.append(other)
+        except OSError:  # gone, or not ours to ask about
+            continue
+    return found
+
+
+_STATES = {
+    psutil.STATUS_RUNNING: "R",
+    psutil.STATUS_SLEEPING: "S",
+    psutil.STATUS_DISK_SLEEP: "D",
+    psutil.STATUS_STOPPED: "T",
+    psutil.STATUS_ZOMBIE: "Z",
+}
+
+
+def process_state(pid: int) -> str:
+    """The state as a letter ("R", "S", "D", "T", "Z"), or "" if there is no process."""
+    try:
+        return _STATES.get(psutil.Process(pid).status(), "S")
+    except psutil.Error:
+        return ""
+
+
+def describe(pid: int) -> str:
+    """The process for people: pid, state and command line."""
+    try:
+        command = " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        command = "?"
+    return f"pid {pid} ({process_state(pid) or 'gone'}): {command[:200]}"
+
+
+def process_memory(pid: int) -> int:
+    """Bytes of resident memory of the process alone."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def tree_memory(pid: int, inherited: int = 0, limit: int = 0) -> int:
+    """Bytes of resident memory of the process and its descendants, less what was inherited."""
+    del limit
+    total = -inherited
+    total += sum(process_memory(process) for process in [pid, *descendants(pid)])
+    return max(0, total)
+
+
+def be_first_for_oom_killer() -> None:
+    """Nothing: other systems have no such knob."""
+
+
+def oom_kills() -> int:
+    """Zero: other systems have no such counter."""
+    return 0

@@ -1,0 +1,1 @@
+"""What runs in an xdist worker, and in the pytest process itself at ``-n0``."""

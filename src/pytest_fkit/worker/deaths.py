@@ -1,0 +1,231 @@
+"""From the ending of a test process to the report that explains it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from ..endings import Ending, Exited, MemoryExceeded, Signaled, TimedOut
+
+_FRAME = re.compile(r'^  File "(?P<path>.*)", line (?P<line>\d+|\?\?\?) in (?P<name>.*)$')
+
+# Signals for which faulthandler, or our use of it, writes the stacks.
+_WITH_STACK = {"SIGSEGV", "SIGFPE", "SIGABRT", "SIGBUS", "SIGILL", "SIGTERM"}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One line of a stack as faulthandler writes it."""
+
+    path: str
+    line: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Death:
+    """All that is known about a test process that did not finish.
+
+    :param phase: "setup", "call", "teardown" or "exit" (after the test, in exit handlers).
+    :param seconds: from the beginning of the phase.
+    :param wide: what the host was doing with a wide fixture ("setup", "teardown"), or "".
+    :param fixture: the wide fixture that was being set up, or "".
+    """
+
+    nodeid: str
+    ending: Ending
+    phase: str
+    seconds: float
+    worker: str
+    pid: int
+    out: str
+    err: str
+    log: str
+    dump: str
+    wide: str
+    fixture: str
+    leftovers: Sequence[str]
+    survivors: Sequence[str]
+    reproduce: str
+
+    @property
+    def when(self) -> str:
+        """The phase as pytest names it in a report."""
+        return "teardown" if self.phase == "exit" else self.phase
+
+
+def reorder_stacks(dump: str) -> str:
+    """faulthandler's text with the stack of the crashing thread first.
+
+    Only the last fatal error counts: processes forked by the test write into the same file.
+    """
+    _, fatal, rest = dump.rpartition("Fatal Python error: ")
+    blocks: List[List[str]] = [[]]
+    for line in (fatal + rest).splitlines():
+        if line.startswith(("Thread 0x", "Current thread 0x", "Current thread's C stack")):
+            blocks.append([])
+        blocks[-1].append(line)
+    head, stacks = blocks[0], blocks[1:]
+    stacks.sort(key=lambda block: not block[0].startswith("Current thread"))
+    return "\n".join(
+        line for block in (head, *stacks) for line in block if line.strip() or block is head
+    ).strip()
+
+
+def innermost_frame(dump: str, rootdir: Path) -> Optional[Frame]:
+    """The innermost frame under `rootdir`, of the crashing thread, else of any other.
+
+    Installed packages don't count, though an environment may lie under `rootdir`.
+    """
+    for line in reorder_stacks(dump).splitlines():
+        match = _FRAME.match(line)
+        if match is None or not match["line"].isdigit():
+            continue
+        path = Path(_unescaped(match["path"]))
+        if not path.is_absolute():
+            path = rootdir / path
+        try:
+            relative = path.relative_to(rootdir)
+        except ValueError:
+            continue
+        if not {"site-packages", "dist-packages"} & set(relative.parts):
+            return Frame(str(relative), int(match["line"]), match["name"])
+    return None
+
+
+def _unescaped(text: str) -> str:
+    # faulthandler writes non-ASCII characters of file names as \xhh, \uhhhh and \Uhhhhhhhh.
+    return re.sub(
+        r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))",
+        lambda match: chr(int(match[1] or match[2] or match[3], 16)),
+        text,
+    )
+
+
+def headline(death: Death, rootdir: Path) -> str:
+    """One line: how it ended and where, as in "SIGSEGV at tests/test_x.py:27 in test_segv"."""
+    frame = innermost_frame(death.dump, rootdir)
+    text = death.ending.title
+    if death.fixture and death.wide == "setup":
+        text += f" while setting up {death.fixture}"
+    elif death.wide == "teardown":
+        text += " while tearing down wide fixtures"
+    elif death.phase == "exit":
+        text += " in an exit handler"
+    if frame is not None:
+        text += f" at {frame.path}:{frame.line} in {frame.name}"
+    return text
+
+
+def story(death: Death) -> str:
+    """The body of the report."""
+    process = f"pid {death.pid}" if death.pid else "no process"
+    lines = [
+        f"{death.nodeid}: the test process {death.ending.story}",
+        f"phase {_phase(death)}, {death.seconds:.2f} s after its begin; "
+        f"worker {death.worker}, {process}",
+        "",
+        _stacks(death),
+    ]
+    for title, processes in (
+        ("processes that the test left running, now ended:", death.leftovers),
+        ("processes that not even SIGKILL ended, now left alone:", death.survivors),
+    ):
+        if processes:
+            lines += ["", title, *(f"  {text}" for text in processes)]
+    lines += ["", f"reproduce: {death.reproduce}"]
+    return "\n".join(lines)
+
+
+def _phase(death: Death) -> str:
+    if death.wide == "setup":
+        return f"setup of {death.fixture or 'wide fixtures'}"
+    if death.wide == "teardown":
+        return "teardown of wide fixtures"
+    if death.phase == "exit":
+        return "exit handlers, after the test"
+    return death.phase
+
+
+def _stacks(death: Death) -> str:
+    if death.dump.strip():
+        return f"Python stacks at that moment:\n{reorder_stacks(death.dump)}"
+    return f"no Python stack: {_why_no_stack(death.ending)}"
+
+
+def _why_no_stack(ending: Ending) -> str:
+    if isinstance(ending, Exited):
+        return "a process that exits by itself (os._exit, os.execv and the like) leaves none"
+    if isinstance(ending, Signaled) and ending.title == "SIGKILL":
+        return "SIGKILL ends a process at once"
+    if isinstance(ending, Signaled) and ending.title in _WITH_STACK:
+        return "the signal handler that writes it was replaced, or its descriptor closed"
+    if isinstance(ending, Signaled):
+        return f"Python's fault handler does not handle {ending.title}"
+    if isinstance(ending, (TimedOut, MemoryExceeded)):
+        return "the process did not answer within 200 ms (blocked signals, or inside the kernel)"
+    return "the process was not the one that failed"
+
+
+def report_data(
+    death: Death,
+    location: Tuple[str, Optional[int], str],
+    keywords: Dict[str, int],
+    rootdir: Path,
+    start: float,
+    expected: Optional[str],
+) -> Dict[str, Any]:
+    """The report in the format of pytest_report_to_serializable.
+
+    That format carries what a report class can't be given without pytest's private classes: a
+    text with a one-line message, which the short summary shows.
+
+    :param start: of the phase, in seconds since the epoch.
+    :param expected: the reason if the death was expected (xfail), else None.
+    """
+    frame = innermost_frame(death.dump, rootdir)
+    message = headline(death, rootdir)
+    path = str(rootdir / frame.path) if frame is not None else str(rootdir / location[0])
+    line = frame.line if frame is not None else (location[1] or 0) + 1
+    crash = {"path": path, "lineno": line, "message": message}
+    traceback = {
+        "reprentries": [
+            {"type": "ReprEntryNative", "data": {"lines": [story(death) + "\n"]}},
+        ],
+        "extraline": None,
+        "style": "native",
+    }
+    sections = [
+        (f"Captured {name} {death.when}", text)
+        for name, text in (("stdout", death.out), ("stderr", death.err), ("log", death.log))
+        if text
+    ]
+    data: Dict[str, Any] = {
+        "$report_type": "TestReport",
+        "nodeid": death.nodeid,
+        "location": location,
+        "keywords": keywords,
+        "outcome": "failed",
+        "longrepr": {
+            "reprcrash": crash,
+            "reprtraceback": traceback,
+            "sections": [],
+            "chain": [(traceback, crash, None)],
+        },
+        "when": death.when,
+        "user_properties": [],
+        "sections": sections,
+        "duration": death.seconds,
+        "start": start,
+        "stop": start + death.seconds,
+        "fkit_death": message,
+        "fkit_worker": death.worker,
+    }
+    if expected is not None:
+        data["outcome"] = "skipped"
+        data["wasxfail"] = expected
+    return data
+
+

@@ -1,0 +1,212 @@
+"""The worker's view of its keeper: a test in, messages and an ending out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import threading
+import time
+from typing import Callable, Iterator, List, Optional
+
+import pytest
+
+from .. import system
+from ..endings import Lost, to_wire
+from ..messages import Broken, Ended, Finish, Message, Run, Stop, TornDown
+from ..sandbox.copies import fork
+from ..sandbox.descriptors import Link
+from ..sandbox.startup import keeper_main
+
+KILL_WAIT = 2.0
+"""Seconds for the processes below a dead keeper to be gone."""
+
+
+class KeeperClient:
+    """Forks a keeper when one is needed, and another when that has died.
+
+    :param descriptors: those of the worker's connection to the controller.
+    :param controller: pid of the controller on this machine, or 0.
+    """
+
+    def __init__(
+        self, session: pytest.Session, descriptors: List[int], controller: int
+    ) -> None:
+        self._session = session
+        self._descriptors = descriptors
+        self._controller = controller
+        self._link: Optional[Link] = None
+        self._pid = 0
+        self._broken: List[Broken] = []
+        self._lock = threading.Lock()
+        self._grace: Optional[float] = None
+        self.at_start: Callable[[], object] = lambda: None
+        """Called in a new keeper, before anything else."""
+
+    def _start(self) -> Link:
+        # If the keeper dies, what is below it comes to us: somebody has to end it.
+        system.become_subreaper()
+        ours, theirs = Link.pair()
+        pid = fork()
+        if pid == 0:
+            os.close(ours.fileno())
+            self.at_start()
+            keeper_main(self._session, theirs, self._descriptors, self._controller)
+        theirs.close()
+        self._pid, self._link = pid, ours
+        for message in self._broken:
+            ours.send(message)
+        return ours
+
+    def run(self, run: Run) -> Iterator[Message]:
+        """Run a test; the last message is its :class:`Ended`, whatever happens."""
+        link = self._link or self._start()
+        try:
+            with self._lock:
+                link.send(run)
+            while True:
+                message = link.receive()
+                if message is None:
+                    break
+                yield message
+                if isinstance(message, Ended):
+                    return
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        yield Ended(to_wire(Lost(f"its keeper process {self._bury()} while the test was running")))
+
+    def remember_broken(self, key: str, text: str) -> None:
+        """Have nobody set the wide fixture `key` up again."""
+        message = Broken(key, text)
+        self._broken.append(message)
+        if self._link is not None:
+            self._link.send(message)
+
+    def finish(self, timeout: float) -> Iterator[Message]:
+        """Tear everything down and end the keeper; the last message is a :class:`TornDown`.
+
+        Nothing is yielded where there is no keeper.
+        """
+        if self._link is not None:
+            if self._grace is None:
+                yield from self._last_words(Finish(timeout), timeout or None)
+            else:  # asked for already
+                yield from self._last_words(None, self._grace)
+
+    def request_stop(self, grace: float) -> None:
+        """Have the running test end and all be torn down; called in another thread.
+
+        The messages come to who is waiting for them.
+        """
+        with self._lock:
+            self._grace = grace
+            if self._link is not None:
+                with contextlib.suppress(OSError):  # it is dead; who waits for it will see
+                    self._link.send(Stop(grace))
+
+    def stop(self, grace: float) -> Iterator[Message]:
+        """Interrupt the running test and tear down, within `grace` seconds."""
+        if self._link is not None:
+            yield from self._last_words(Stop(grace), grace)
+
+    def _last_words(
+        self, command: Optional[Message], limit: Optional[float]
+    ) -> Iterator[Message]:
+        assert self._link is not None
+        link = self._link
+        # The keeper enforces the limit for each host; this is for a keeper that does not.
+        deadline = None if limit is None else time.monotonic() + 2 * limit + 4 * KILL_WAIT
+        try:
+            if command is not None:
+                with self._lock:
+                    link.send(command)
+            while deadline is None or _readable(link, deadline - time.monotonic()):
+                message = link.receive()
+                if message is None:
+                    break
+                yield message
+                if isinstance(message, TornDown):
+                    self.close()
+                    return
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        yield TornDown(to_wire(Lost(f"the keeper process {self._bury()}")))
+
+    def close(self) -> None:
+        """Let go of the keeper, which ends all below it and itself."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+            _wait(self._pid, KILL_WAIT * 2)
+
+    def _bury(self) -> str:
+        """Clean up after a dead keeper.
+
+        :return: how it died.
+        """
+        assert self._link is not None
+        self._link.close()
+        self._link = None
+        how = _wait(self._pid, KILL_WAIT)
+        deadline = time.monotonic() + KILL_WAIT
+        orphans = self._orphans()
+        while orphans and time.monotonic() < deadline:
+            for pid in orphans:
+                for process in (pid, *system.descendants(pid)):
+                    _kill(process)
+                _wait(pid, deadline - time.monotonic())
+            orphans = self._orphans()
+        return how
+
+    def _orphans(self) -> List[int]:
+        # Processes that plugins and conftest files started stay: they lead no session of ours.
+        return [
+            pid for pid in system.adopted_children({self._pid}) if not _started_here(pid)
+        ]
+
+
+def _started_here(pid: int) -> bool:
+    """Whether the process is in the worker's own session, as what the worker starts is."""
+    try:
+        return os.getsid(pid) == os.getsid(0)
+    except OSError:
+        return False
+
+
+def _readable(link: Link, wait: float) -> bool:
+    poller = select.poll()
+    poller.register(link.fileno(), select.POLLIN)
+    return bool(poller.poll(max(0.0, wait) * 1000))
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _wait(pid: int, limit: float) -> str:
+    """Wait for a process to end, SIGKILL it if it does not; how it ended."""
+    from ..endings import Exited, from_wait_status
+
+    deadline = time.monotonic() + limit
+    killed = False
+    while True:
+        try:
+            found, status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            return "is gone"
+        if found:
+            ending = from_wait_status(status)
+            if isinstance(ending, Exited):
+                return f"exited with status {ending.status}"
+            return f"was ended by {ending.title}"
+        if time.monotonic() > deadline:
+            if killed:
+                return "can't be ended"
+            _kill(pid)
+            killed = True
+            deadline = time.monotonic() + KILL_WAIT
+        select.select([], [], [], 0.005)

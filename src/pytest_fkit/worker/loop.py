@@ -1,0 +1,323 @@
+"""The test loop of a worker, and of pytest itself at ``-n0``: one item-level path for both."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import time
+from typing import Any, Iterator, List, NoReturn, Optional, Tuple
+
+import pytest
+
+from .. import private_api
+from ..endings import Ending, Finished, from_wire
+from ..markers import limits
+from ..messages import Ended, Events, Interrupted, Message, Output, Run, WideTeardown
+from ..sandbox.relay import interruption
+from ..settings import Settings
+from ..wire import Unpacker, carriable
+from . import deaths
+from .keeper import KeeperClient
+from .output import Lines
+from .replay import Replay
+
+
+class TestLoop:
+    """Runs tests, one after the other, through the keeper.
+
+    :param name: of the worker, as in "gw0"; "main" at ``-n0``.
+    :param lines: where the text goes that tests write to the terminal.
+    """
+
+    __test__ = False
+
+    def __init__(
+        self,
+        session: pytest.Session,
+        settings: Settings,
+        keeper: KeeperClient,
+        name: str,
+        lines: Lines,
+    ) -> None:
+        self._session = session
+        self._settings = settings
+        self._keeper = keeper
+        self._name = name
+        self._lines = lines
+        self._stopping = False
+        self._last_words: Optional[Interrupted] = None
+        self._index = {item: number for number, item in enumerate(session.items)}
+
+    def run_all(self) -> None:
+        """Run the whole session, as pytest's own loop does.
+
+        :raises pytest.Session.Failed, pytest.Session.Interrupted: as that does.
+        """
+        session = self._session
+        for item, nextitem in zip(session.items, [*session.items[1:], None]):
+            self.run_test(item, nextitem)
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+            if session.shouldstop:
+                raise session.Interrupted(session.shouldstop)
+
+    def run_test(self, item: pytest.Item, nextitem: Optional[pytest.Item]) -> None:
+        """Run one test and report it.
+
+        :raises KeyboardInterrupt, pytest.exit.Exception: if the test or the user says so.
+        """
+        replay = Replay(item, self._lines)
+        if self._stopping:
+            raise KeyboardInterrupt
+        try:
+            run = self._request(item, nextitem)
+        except pytest.UsageError as error:
+            self._refuse(item, replay, str(error))
+            return
+        try:
+            ended = self._listen(replay, self._keeper.run(run))
+        except KeyboardInterrupt:
+            self._stop(replay)
+            raise
+        ending = from_wire(ended.ending)
+        if self._stopping and not isinstance(ending, Finished):
+            raise KeyboardInterrupt
+        if not isinstance(ending, Finished):
+            self._report_death(item, replay, ended, ending)
+        elif ended.leftovers:
+            _note_leftovers(replay, ended)
+        if self._session.shouldfail or self._session.shouldstop:
+            self._tear_down(replay)
+        replay.finish()
+        private_api.forget_request(item)
+        self._lines.flush()
+        if replay.interrupted is not None:
+            self._last_words = replay.interrupted
+            _raise(replay.interrupted)
+        if self._stopping:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def deaf_to_interrupts(self) -> Iterator[None]:
+        """Within the block, in a worker: leave Ctrl-C to the controller, who calls :meth:`stop`.
+
+        Both get the signal from the terminal; who gets both would take it for a second one.
+        """
+        handler = signal.signal(signal.SIGINT, _ignored)
+        self._keeper.at_start = lambda: signal.signal(signal.SIGINT, handler)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, handler)
+
+    def stop(self) -> None:
+        """End the running test and tear down, within the grace; called in another thread."""
+        self._stopping = True
+        self._keeper.request_stop(self._settings.grace)
+
+    def last_words(self, error: BaseException) -> Tuple[Any, ...]:
+        """What the controller needs to stop the run as `error` would stop plain pytest."""
+        return tuple(self._last_words or interruption(error))
+
+    def finish(self) -> None:
+        """Tear down what is still set up; called when no test is left.
+
+        An error of a fixture that no test is there to report is raised, as in plain pytest.
+        """
+        for message in self._decoded(self._keeper.finish(self._settings.timeout)):
+            if isinstance(message, Output):
+                self._lines.feed(message.fd, message.text)
+        self._lines.flush()
+
+    def close(self) -> None:
+        """Let go of all processes at once."""
+        self._keeper.close()
+
+    # --- one test ---
+
+    def _request(self, item: pytest.Item, nextitem: Optional[pytest.Item]) -> Run:
+        wanted = limits(item, self._settings)
+        return Run(
+            index=self._index[item],
+            next_index=-1 if nextitem is None else self._index[nextitem],
+            share=wanted.share,
+            next_share="" if nextitem is None else self._share(nextitem),
+            timeout=wanted.timeout,
+            wide_timeout=wanted.timeout,
+            memory_limit=wanted.memory_limit,
+            tests_failed=self._session.testsfailed,
+        )
+
+    def _share(self, item: pytest.Item) -> str:
+        try:
+            return limits(item, self._settings).share
+        except pytest.UsageError:  # reported when it is that test's turn
+            return ""
+
+    def _listen(self, replay: Replay, messages: Iterator[Message]) -> Ended:
+        for message in self._decoded(messages):
+            if isinstance(message, Ended):
+                return message
+            if isinstance(message, Output):
+                self._lines.feed(message.fd, message.text)
+            else:
+                replay.take(message)
+        raise AssertionError("the keeper's last message is Ended")
+
+    def _decoded(self, messages: Iterator[Message]) -> Iterator[Message]:
+        for message in messages:
+            if isinstance(message, Events):
+                yield from Unpacker().feed(message.frames)
+            else:
+                yield message
+
+    def _refuse(self, item: pytest.Item, replay: Replay, text: str) -> None:
+        """Report a test whose marks are wrong."""
+        replay.log(
+            pytest.TestReport(
+                item.nodeid, item.location, dict.fromkeys(item.keywords, 1), "failed", text, "setup"
+            )
+        )
+        replay.finish()
+
+    def _tear_down(self, replay: Replay) -> None:
+        """No test follows: what fixtures say at their end belongs to this one."""
+        for message in self._decoded(self._keeper.finish(self._settings.timeout)):
+            if isinstance(message, WideTeardown):
+                replay.wide_teardown(message)
+
+    def _stop(self, replay: Replay) -> None:
+        """The user interrupts: end the running test and tear down, within the grace."""
+        self._stopping = True
+        try:
+            for message in self._decoded(self._keeper.stop(self._settings.grace)):
+                replay.take(message)
+        finally:
+            self._keeper.close()  # the second Ctrl-C comes here at once
+        if replay.interrupted is not None:
+            _raise(replay.interrupted)
+
+    # --- a death ---
+
+    def _report_death(
+        self, item: pytest.Item, replay: Replay, ended: Ended, ending: Ending
+    ) -> None:
+        fixture = replay.setting_up
+        death = deaths.Death(
+            nodeid=item.nodeid,
+            ending=ending,
+            phase=ended.wide or replay.phase,
+            seconds=max(0.0, time.time() - replay.phase_began),
+            worker=self._name,
+            pid=ended.pid,
+            out=_text(ended.out),
+            err=_text(ended.err),
+            log="",
+            dump=_text(ended.dump),
+            wide=ended.wide or ("setup" if fixture is not None else ""),
+            fixture=fixture.label if fixture is not None else "",
+            leftovers=ended.leftovers,
+            survivors=ended.survivors,
+            reproduce=reproducing_command(item),
+        )
+        expected = replay.expected
+        if expected is None and death.when != "teardown":
+            expected = private_api.expected_failure(item)
+        rootdir = item.config.rootpath
+        data = deaths.report_data(
+            death,
+            item.location,
+            dict.fromkeys(item.keywords, 1),
+            rootdir,
+            replay.phase_began,
+            expected,
+        )
+        if fixture is not None:
+            self._keeper.remember_broken(
+                fixture.key,
+                f"{fixture.label} was not set up again: "
+                f"{deaths.headline(death, rootdir)}, for {item.nodeid}\n\n{deaths.story(death)}",
+            )
+        if death.when == "teardown":
+            failed = replay.held_teardown_failed()
+            if failed is not None:
+                failed.sections.append(("pytest-fkit", deaths.story(death)))
+                return
+            replay.drop_teardown()
+        data["sections"] = [*_earlier(replay, data["sections"]), *data["sections"]]
+        report = replay.report_from(carriable(data))
+        replay.release()
+        replay.log(report)
+        if death.when != "teardown":
+            # It did not run, but reporters (JUnit's output, HTML) close a test with this one.
+            replay.log(_empty_teardown(report))
+
+
+def _earlier(replay: Replay, sections: List[Any]) -> List[Any]:
+    names = {name for name, _ in sections}
+    return [(name, text) for name, text in replay.sections if name not in names]
+
+
+def _empty_teardown(report: Any) -> Any:
+    return pytest.TestReport(
+        report.nodeid,
+        report.location,
+        report.keywords,
+        "passed",
+        None,
+        "teardown",
+        sections=report.sections,
+        start=report.stop,
+        stop=report.stop,
+    )
+
+
+def _note_leftovers(replay: Replay, ended: Ended) -> None:
+    text = "".join(f"{line}\n" for line in ended.leftovers)
+    replay.add_teardown_section("processes left running, now ended", text)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def reproducing_command(item: pytest.Item) -> str:
+    """The command that runs this one test again, from the directory of this run."""
+    config = item.config
+    given = [str(argument) for argument in config.invocation_params.args]
+    paths = {str(path) for path in config.getoption("file_or_dir", None) or ()}
+    arguments = ["pytest"]
+    skip = False
+    for argument in given:
+        if skip or argument in paths:
+            skip = False
+        elif argument in ("-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml"):
+            skip = True
+        elif not argument.startswith(("-n", "--numprocesses=", "--dist=", "--junit")):
+            arguments.append(argument)
+    directory = config.invocation_params.dir
+    path, separator, rest = item.nodeid.partition("::")
+    # Node ids are relative to rootdir, arguments to the current directory.
+    path = os.path.relpath(config.rootpath / path, directory)
+    return shlex.join([*arguments, path + separator + rest])
+
+
+def _ignored(signum: int, frame: object) -> None:
+    del signum, frame
+
+
+def _raise(message: Interrupted) -> NoReturn:
+    """Raise what a test process passed on, from the line where it happened there."""
+    if message.kind == "exit":
+        error: BaseException = pytest.exit.Exception(message.text, message.returncode)
+    elif message.kind == "interrupt":
+        error = KeyboardInterrupt(message.text) if message.text else KeyboardInterrupt()
+    else:
+        raise RuntimeError(f"error in a hook, in a test's process:\n{message.text}")
+    if message.path:
+        # pytest shows where an interruption came from; its last frame has to be that place.
+        code = compile("\n" * (message.lineno - 1) + "raise error", message.path, "exec")
+        exec(code, {"error": error})  # noqa: S102 (the text is the line above)
+    raise error

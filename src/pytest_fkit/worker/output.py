@@ -1,0 +1,55 @@
+"""What tests of a worker write to the terminal, in whole lines."""
+
+from __future__ import annotations
+
+import codecs
+import io
+from typing import Callable, Dict
+
+
+class Lines:
+    """Cuts text into lines.
+
+    :param write: called with each whole line, without its end.
+    """
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._decoders: Dict[int, codecs.IncrementalDecoder] = {}
+        self._rest: Dict[int, str] = {}
+
+    def feed(self, stream: int, data: bytes) -> None:
+        """Take bytes of a stream in: 1 and 2 as the descriptors."""
+        decoder = self._decoders.get(stream)
+        if decoder is None:
+            decoder = self._decoders[stream] = codecs.getincrementaldecoder("utf-8")("replace")
+        self.feed_text(stream, decoder.decode(data))
+
+    def feed_text(self, stream: int, text: str) -> None:
+        """Take text of a stream in."""
+        *lines, self._rest[stream] = (self._rest.get(stream, "") + text).split("\n")
+        for line in lines:
+            self._write(line)
+
+    def flush(self) -> None:
+        """At the end of a test: write what has no end of line."""
+        for stream, rest in self._rest.items():
+            if rest:
+                self._write(rest)
+                self._rest[stream] = ""
+
+
+class TerminalFile(io.TextIOBase):
+    """A text file for a terminal writer, whose text goes to a function that can be exchanged."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self.send = write
+
+    def write(self, text: str) -> int:
+        """Pass the text on."""
+        self.send(text)
+        return len(text)
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True

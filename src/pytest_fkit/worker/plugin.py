@@ -1,0 +1,113 @@
+"""The hooks of a worker, and of pytest itself at ``-n0``."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, Generator, Optional
+
+import pytest
+
+from .. import private_api, system
+from ..settings import Settings
+from .imports import CarefulCollection
+from .keeper import KeeperClient
+from .loop import TestLoop
+from .output import Lines, TerminalFile
+
+
+class Worker:
+    """Plugin of an xdist worker.
+
+    :param orders: what the controller put into workerinput, see Nodes.pytest_configure_node.
+    """
+
+    def __init__(self, config: pytest.Config, settings: Settings, orders: Dict[str, Any]) -> None:
+        self._config = config
+        self._settings = settings
+        self._channel = orders["channel"]
+        self._controller: int = orders["controller"]
+        self._name: str = orders["worker"]
+        self._lines = Lines(lambda line: self._channel.send(("line", line)))
+        self._loop: Optional[TestLoop] = None
+        self._stopped = False
+        if os.getppid() == self._controller:
+            system.die_with_parent(self._controller)
+        else:
+            self._controller = 0  # it is on another machine, or not our parent
+        if orders["careful"]:
+            config.pluginmanager.register(CarefulCollection(settings.timeout), "fkit-careful")
+        if _writes_to_terminal(config):
+            private_api.add_worker_terminal(config, TerminalFile(self._live_text))
+        self._channel.setcallback(self._ordered)
+
+    def _live_text(self, text: str) -> None:
+        self._lines.feed_text(0, text)
+
+    def _ordered(self, order: str) -> None:
+        # Called in execnet's receiver thread.
+        if order == "kill":
+            os._exit(1)  # the keeper sees it, and ends everything
+        self._stopped = True
+        if self._loop is not None:
+            self._loop.stop()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Have xdist's loop run the tests our way."""
+        interactor = private_api.worker_interactor(self._config)
+        assert interactor is not None
+        keeper = KeeperClient(
+            session, private_api.worker_descriptors(interactor), self._controller
+        )
+        private_api.resolve_basetemp(self._config)
+        loop = self._loop = TestLoop(session, self._settings, keeper, self._name, self._lines)
+        private_api.run_tests_of_worker(interactor, loop.run_test)
+        if self._stopped:
+            loop.stop()
+        try:
+            with loop.deaf_to_interrupts():
+                return (yield)
+        except (KeyboardInterrupt, pytest.exit.Exception) as error:
+            self._config.workeroutput["fkit_stop"] = loop.last_words(error)  # type: ignore[attr-defined]
+            raise
+        finally:
+            loop.finish()
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self) -> None:
+        """Tell the controller, who may be waiting, that nothing is left."""
+        try:
+            self._channel.send(("stopped", ""))
+        except OSError:  # the controller is gone
+            return
+
+
+class Alone:
+    """Plugin of a pytest process that runs tests without xdist."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Optional[bool]:
+        """Run all tests, unless there is nothing to run."""
+        config = session.config
+        errors = session.testsfailed and not config.option.continue_on_collection_errors
+        if errors or config.option.collectonly:
+            return None
+        private_api.resolve_basetemp(config)
+        loop = TestLoop(session, self._settings, KeeperClient(session, [], 0), "main", Lines(print))
+        try:
+            loop.run_all()
+        finally:
+            loop.finish()
+        return True
+
+
+def _writes_to_terminal(config: pytest.Config) -> bool:
+    """Whether tests write to the terminal in other ways than by printing."""
+    return bool(
+        config.getoption("setupshow", False)
+        or config.getoption("log_cli_level", None) is not None
+        or config.getini("log_cli")
+    )

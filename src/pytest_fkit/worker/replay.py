@@ -1,0 +1,204 @@
+"""What a test process reported, said again in the worker, where plugins hear it."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from typing import Any, Dict, List, Optional, Tuple, Type
+
+import pytest
+
+from ..messages import (
+    ExpectedFailure,
+    Interrupted,
+    LiveText,
+    LogFinish,
+    LogStart,
+    Message,
+    Phase,
+    Report,
+    SessionFlag,
+    WarningRecorded,
+    WideSetup,
+    WideSetupDone,
+    WideTeardown,
+)
+from .output import Lines
+
+
+class Replay:
+    """The reports of one test, from its first message to its ending.
+
+    The teardown report is held back until it is known whether the process ended well and which
+    wide fixtures were torn down after the test.
+    """
+
+    def __init__(self, item: pytest.Item, lines: Lines) -> None:
+        self._item = item
+        self._lines = lines
+        self._hooks: Any = item.ihook
+        self._started = False
+        self._finished = False
+        self._held: List[Any] = []
+        self.phase = "setup"
+        self.phase_began = time.time()
+        self.sections: List[Tuple[str, str]] = []
+        self.setting_up: Optional[WideSetup] = None
+        self.expected: Optional[str] = None
+        self.interrupted: Optional[Interrupted] = None
+
+    def take(self, message: Message) -> None:
+        """Take one message in."""
+        handler = _HANDLERS.get(type(message))
+        if handler is not None:
+            handler(self, message)
+
+    # --- messages ---
+
+    def _log_start(self, message: LogStart) -> None:
+        if not self._started:
+            self._started = True
+            self._hooks.pytest_runtest_logstart(
+                nodeid=message.nodeid, location=message.location
+            )
+
+    def _log_finish(self, message: LogFinish) -> None:
+        del message
+        self._finished = True
+
+    def _phase(self, message: Phase) -> None:
+        self.phase, self.phase_began = message.name, message.time
+
+    def _report(self, message: Report) -> None:
+        report = self.report_from(message.data)
+        if report.when == "setup":
+            self.release()  # the teardown of a run before this one, as pytest-rerunfailures makes
+        if report.when == "teardown" or self._held:
+            self._held.append(report)
+        else:
+            self.log(report)
+
+    def _warning(self, message: WarningRecorded) -> None:
+        category = _warning_class(*message.category)
+        try:
+            text: Any = category(*message.args) if message.args is not None else message.text
+        except TypeError:
+            text = message.text
+        recorded = warnings.WarningMessage(text, category, message.filename, message.lineno)
+        self._item.config.hook.pytest_warning_recorded.call_historic(
+            kwargs={
+                "warning_message": recorded,
+                "when": message.when,
+                "nodeid": message.nodeid,
+                "location": message.location,
+            }
+        )
+
+    def _wide_setup(self, message: WideSetup) -> None:
+        self.setting_up = message
+
+    def _wide_setup_done(self, message: WideSetupDone) -> None:
+        del message
+        self.setting_up = None
+
+    def wide_teardown(self, message: WideTeardown) -> None:
+        """Make the teardown of wide fixtures part of the test's teardown report."""
+        failed = self.report_from(message.report) if message.report is not None else None
+        report = next((each for each in reversed(self._held) if each.when == "teardown"), None)
+        if report is None:
+            if failed is not None:
+                self._held.append(failed)
+            return
+        report.duration += message.duration
+        report.sections.extend(message.sections)
+        if failed is None:
+            return
+        if report.failed:
+            report.sections.append(("teardown of wide fixtures", str(failed.longrepr)))
+        else:
+            report.outcome, report.longrepr = failed.outcome, failed.longrepr
+
+    def _expected(self, message: ExpectedFailure) -> None:
+        self.expected = message.reason
+
+    def _flag(self, message: SessionFlag) -> None:
+        session = self._item.session
+        if not getattr(session, message.name):
+            setattr(session, message.name, message.value)
+
+    def _live_text(self, message: LiveText) -> None:
+        self._lines.feed_text(0, message.text)
+
+    def _interrupted(self, message: Interrupted) -> None:
+        self.interrupted = message
+
+    # --- endings ---
+
+    def held_teardown_failed(self) -> Optional[Any]:
+        """The teardown report that is held back, if it is a failed one."""
+        return next(
+            (each for each in self._held if each.when == "teardown" and each.failed), None
+        )
+
+    def add_teardown_section(self, name: str, text: str) -> None:
+        """Add a section to the teardown report that is held back."""
+        for report in self._held:
+            if report.when == "teardown":
+                report.sections.append((name, text))
+
+    def drop_teardown(self) -> None:
+        """Forget the teardown report that is held back: something else takes its place."""
+        self._held = [each for each in self._held if each.when != "teardown"]
+
+    def release(self) -> None:
+        """Log the reports that were held back."""
+        held, self._held = self._held, []
+        for report in held:
+            self.log(report)
+
+    def log(self, report: Any) -> None:
+        """Log one report, after the start of the test if it did not get to say so."""
+        if not self._started:
+            self._log_start(LogStart(self._item.nodeid, self._item.location))
+        if report.when != "teardown":
+            self.sections = list(report.sections)
+        self._hooks.pytest_runtest_logreport(report=report)
+
+    def finish(self) -> None:
+        """Log the rest and the end of the test."""
+        self.release()
+        if self._started:
+            self._hooks.pytest_runtest_logfinish(
+                nodeid=self._item.nodeid, location=self._item.location
+            )
+
+    def report_from(self, data: Dict[str, Any]) -> Any:
+        """The report in the format of pytest_report_to_serializable."""
+        config = self._item.config
+        return config.hook.pytest_report_from_serializable(config=config, data=data)
+
+
+_HANDLERS: Dict[Type[Any], Any] = {
+    LogStart: Replay._log_start,
+    LogFinish: Replay._log_finish,
+    Phase: Replay._phase,
+    Report: Replay._report,
+    WarningRecorded: Replay._warning,
+    WideSetup: Replay._wide_setup,
+    WideSetupDone: Replay._wide_setup_done,
+    WideTeardown: Replay.wide_teardown,
+    ExpectedFailure: Replay._expected,
+    SessionFlag: Replay._flag,
+    Interrupted: Replay._interrupted,
+    LiveText: Replay._live_text,
+}
+
+
+def _warning_class(module: str, qualname: str) -> Type[Warning]:
+    found: Any = sys.modules.get(module)
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    if isinstance(found, type) and issubclass(found, Warning):
+        return found
+    return UserWarning  # made inside a function: nobody else can name it
