@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from dataclasses import astuple, dataclass
-from typing import Any, Dict, Tuple, Type, Union
+from typing import Any, Union
 
 
 @dataclass(frozen=True)
@@ -140,23 +140,23 @@ class Lost:
 
 Ending = Union[Finished, Signaled, Exited, TimedOut, MemoryExceeded, Lost]
 
-_TYPES: Dict[str, Type[Ending]] = {
+_TYPES: dict[str, type[Ending]] = {
     cls.__name__: cls for cls in (Finished, Signaled, Exited, TimedOut, MemoryExceeded, Lost)
 }
 
 
-def to_wire(ending: Ending) -> Tuple[Any, ...]:
+def to_wire(ending: Ending) -> tuple[Any, ...]:
     """The ending as a tuple of built-in values."""
     return (type(ending).__name__, *astuple(ending))
 
 
-def from_wire(data: Tuple[Any, ...]) -> Ending:
+def from_wire(data: tuple[Any, ...]) -> Ending:
     """The ending that :func:`to_wire` turned into `data`."""
     name, *fields = data
     return _TYPES[name](*fields)
 
 
-def from_wait_status(status: int, out_of_memory: bool = False) -> Union[Signaled, Exited]:
+def from_wait_status(status: int, out_of_memory: bool = False) -> Signaled | Exited:
     """The ending that a status of waitpid(2) tells, for a process that had not finished."""
     # os.waitstatus_to_exitcode exists from Python 3.9 on.
     if status & 0x7F:

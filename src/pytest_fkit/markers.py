@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable
 
 import pytest
 
 from .settings import ISOLATION_SCOPES, Settings, parse_isolation, parse_seconds, parse_size
 
 TEXTS = (
-    "fkit(isolation=None, timeout=None, memory_limit=None): how pytest-fkit runs this test: how "
-    f"long its process lives ({', '.join(ISOLATION_SCOPES)}), seconds, and memory as in '2G'",
+    (
+        "fkit(isolation=None, timeout=None, memory_limit=None): how long the test's process lives "
+        f"({', '.join(ISOLATION_SCOPES)}), its time limit in seconds, its memory as in '2G'"
+    ),
     "fkit_skip: no process of its own; it shares one with the other fkit_skip tests",
     "fkit_single_gpu: the test needs one GPU",
     "fkit_multi_gpu(number=2): the test needs several GPUs",
 )
 TIMEOUT_TEXT = "timeout(seconds): time limit of the test, as pytest-timeout's"
 
-_ARGUMENTS: Dict[str, Callable[[Any], Any]] = {
+_ARGUMENTS: dict[str, Callable[[Any], Any]] = {
     "isolation": parse_isolation,
     "timeout": parse_seconds,
     "memory_limit": parse_size,
@@ -47,7 +49,7 @@ def limits(item: pytest.Item, settings: Settings) -> Limits:
 
     :raises pytest.UsageError: for wrong arguments of a mark; the text names the place and the fix.
     """
-    chosen: Dict[str, Any] = {}
+    chosen: dict[str, Any] = {}
     for node, mark in reversed(list(item.iter_markers_with_node("fkit"))):
         chosen.update(_arguments(node.nodeid, mark))
     timeout = chosen.get("timeout")
@@ -58,7 +60,7 @@ def limits(item: pytest.Item, settings: Settings) -> Limits:
     )
 
 
-def _arguments(nodeid: str, mark: pytest.Mark) -> Dict[str, Any]:
+def _arguments(nodeid: str, mark: pytest.Mark) -> dict[str, Any]:
     if mark.args:
         raise pytest.UsageError(
             f"{nodeid}: @pytest.mark.fkit takes keyword arguments only: {', '.join(_ARGUMENTS)}"
@@ -84,7 +86,7 @@ def _share(item: pytest.Item, isolation: str) -> str:
         return "session"
     if item.get_closest_marker("fkit_skip") is not None:
         return "fkit_skip"
-    kinds: Dict[str, Any] = {"class": pytest.Class, "module": pytest.File}
+    kinds: dict[str, Any] = {"class": pytest.Class, "module": pytest.File}
     kind = kinds.get(isolation)
     node = item.getparent(kind) if kind is not None else None
     return f"{isolation}:{node.nodeid}" if node is not None else ""
@@ -101,7 +103,7 @@ def _timeout(item: pytest.Item, settings: Settings) -> float:
     return seconds
 
 
-def _marked_timeout(item: pytest.Item) -> Optional[float]:
+def _marked_timeout(item: pytest.Item) -> float | None:
     """The limit in pytest-timeout's mark."""
     mark = item.get_closest_marker("timeout")
     if mark is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, NamedTuple, Optional, Tuple, Type, Union
+from typing import Any, NamedTuple, Union
 
 # --- worker to keeper ---------------------------------------------------------------------------
 
@@ -10,8 +10,8 @@ from typing import Any, Dict, NamedTuple, Optional, Tuple, Type, Union
 class Run(NamedTuple):
     """Run one test.
 
-    :param index: position of the test in ``session.items``.
-    :param next_index: position of the test that runs after it in this worker, -1 for none.
+    :param position: of the test in ``session.items``.
+    :param next_position: of the test that runs after it in this worker, -1 for none.
     :param share: name of the process the test shares with others; "" gives it one of its own.
     :param next_share: the same for the next test.
     :param timeout: seconds from setup to teardown, 0 for no limit.
@@ -20,8 +20,8 @@ class Run(NamedTuple):
     :param tests_failed: failures this session has counted.
     """
 
-    index: int
-    next_index: int
+    position: int
+    next_position: int
     share: str
     next_share: str
     timeout: float
@@ -82,14 +82,14 @@ class Ended(NamedTuple):
     :param survivors: descriptions of processes that not even SIGKILL ended.
     """
 
-    ending: Tuple[Any, ...]
+    ending: tuple[Any, ...]
     pid: int = 0
     wide: str = ""
     out: bytes = b""
     err: bytes = b""
     dump: bytes = b""
-    leftovers: Tuple[str, ...] = ()
-    survivors: Tuple[str, ...] = ()
+    leftovers: tuple[str, ...] = ()
+    survivors: tuple[str, ...] = ()
 
 
 class TornDown(NamedTuple):
@@ -99,20 +99,20 @@ class TornDown(NamedTuple):
     :param leftovers: descriptions of processes that had to be ended.
     """
 
-    ending: Tuple[Any, ...]
+    ending: tuple[Any, ...]
     out: bytes = b""
     err: bytes = b""
     dump: bytes = b""
-    leftovers: Tuple[str, ...] = ()
+    leftovers: tuple[str, ...] = ()
 
 
 # --- keeper to host -----------------------------------------------------------------------------
 
 
 class Release(NamedTuple):
-    """Tear down the wide fixtures that the item at `next_index` (-1: none) does not share."""
+    """Tear down the wide fixtures that the item at `next_position` (-1: none) does not share."""
 
-    next_index: int
+    next_position: int
 
 
 # --- host to keeper -----------------------------------------------------------------------------
@@ -153,33 +153,33 @@ class LogStart(NamedTuple):
     """pytest_runtest_logstart."""
 
     nodeid: str
-    location: Tuple[str, Optional[int], str]
+    location: tuple[str, int | None, str]
 
 
 class LogFinish(NamedTuple):
     """pytest_runtest_logfinish."""
 
     nodeid: str
-    location: Tuple[str, Optional[int], str]
+    location: tuple[str, int | None, str]
 
 
 class Report(NamedTuple):
     """pytest_runtest_logreport, as pytest_report_to_serializable gives it."""
 
-    data: Dict[str, Any]
+    data: dict[str, Any]
 
 
 class WarningRecorded(NamedTuple):
     """pytest_warning_recorded; `category` is the module and name of the class."""
 
-    category: Tuple[str, str]
-    args: Optional[Tuple[Any, ...]]
+    category: tuple[str, str]
+    args: tuple[Any, ...] | None
     text: str
     filename: str
     lineno: int
     when: str
     nodeid: str
-    location: Optional[Tuple[str, int, str]]
+    location: tuple[str, int, str] | None
 
 
 class Phase(NamedTuple):
@@ -207,8 +207,8 @@ class WideTeardown(NamedTuple):
     """
 
     duration: float
-    sections: Tuple[Tuple[str, str], ...]
-    report: Optional[Dict[str, Any]]
+    sections: tuple[tuple[str, str], ...]
+    report: dict[str, Any] | None
 
 
 class ExpectedFailure(NamedTuple):
@@ -229,7 +229,7 @@ class Interrupted(NamedTuple):
 
     kind: str
     text: str
-    returncode: Optional[int]
+    returncode: int | None
     path: str
     lineno: int
 
@@ -246,10 +246,8 @@ class Leaves(NamedTuple):
     argname: str
 
 
-class TestFinished(NamedTuple):
+class Completed(NamedTuple):
     """The last frame of a process that finished its test."""
-
-    __test__ = False
 
 
 _TYPES = (
@@ -257,7 +255,7 @@ _TYPES = (
     Events, Output, Restarted, Ended, TornDown,
     Release, Forked, ChildExited, Began, HostDone,
     LogStart, LogFinish, Report, WarningRecorded, Phase, WideSetup, WideSetupDone, WideTeardown,
-    ExpectedFailure, SessionFlag, Interrupted, LiveText, Leaves, TestFinished,
+    ExpectedFailure, SessionFlag, Interrupted, LiveText, Leaves, Completed,
 )  # fmt: skip
 
 Message = Union[
@@ -265,7 +263,7 @@ Message = Union[
     Events, Output, Restarted, Ended, TornDown,
     Release, Forked, ChildExited, Began, HostDone,
     LogStart, LogFinish, Report, WarningRecorded, Phase, WideSetup, WideSetupDone, WideTeardown,
-    ExpectedFailure, SessionFlag, Interrupted, LiveText, Leaves, TestFinished,
+    ExpectedFailure, SessionFlag, Interrupted, LiveText, Leaves, Completed,
 ]  # fmt: skip
 
-BY_NAME: Dict[str, Type[Message]] = {cls.__name__: cls for cls in _TYPES}
+BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in _TYPES}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, Generator, List, Optional
+from typing import Any, Generator
 
 import pytest
 
@@ -13,8 +13,8 @@ from .controller.reporting import Reporting, header
 from .controller.workers import choose_workers
 from .worker.plugin import Alone, Worker
 
-_settings = pytest.StashKey[settings.Settings]()
-_notices = pytest.StashKey[List[str]]()
+_settings: pytest.StashKey[settings.Settings] = pytest.StashKey()
+_notices: pytest.StashKey[list[str]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -57,14 +57,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("fkit"):
         return
     parsed = config.stash[_settings] = settings.parse(config)
-    orders: Optional[Dict[str, Any]] = getattr(config, "workerinput", {}).get("fkit")
+    orders: dict[str, Any] | None = getattr(config, "workerinput", {}).get("fkit")
     plugins = config.pluginmanager
     if orders is not None:
         plugins.register(Worker(config, parsed, orders), "fkit-worker")
         return
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
-    plugins.register(Reporting(config), "fkit-reporting")
+    plugins.register(Reporting(), "fkit-reporting")
     if config.getoption("tx", None) and config.getoption("dist", "no") != "no":
         plugins.register(Nodes(config, parsed, _terminal_line(config)), "fkit-nodes")
     else:
@@ -81,9 +81,10 @@ def _terminal_line(config: pytest.Config) -> Any:
     return write
 
 
-def pytest_report_header(config: pytest.Config) -> Optional[List[str]]:
+def pytest_report_header(config: pytest.Config) -> list[str] | None:
     """Say how tests are run."""
-    lines = list(config.stash.get(_notices, []))
+    notices: list[str] = config.stash.get(_notices, [])
+    lines = list(notices)
     parsed = config.stash.get(_settings, None)
     if parsed is not None:
         lines.append(header(config, parsed))

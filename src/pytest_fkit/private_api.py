@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import pdb
-from typing import Any, Callable, List, Optional, Sequence, TextIO, Tuple, cast
+from typing import Any, Callable, Sequence, TextIO, cast
 
 import _pytest.debugging
 import _pytest.skipping
@@ -33,7 +33,7 @@ def silence_hook(config: pytest.Config, name: str, keep: Sequence[object]) -> No
 
 
 def _stack(session: pytest.Session) -> Any:
-    return cast(Any, session)._setupstate.stack
+    return cast("Any", session)._setupstate.stack
 
 
 def forget_finalizers(session: pytest.Session, fixturedefs: Sequence[Any]) -> None:
@@ -48,12 +48,12 @@ def forget_finalizers(session: pytest.Session, fixturedefs: Sequence[Any]) -> No
         del fixturedef._finalizers[:]
 
 
-def tear_down(session: pytest.Session, nextitem: Optional[pytest.Item]) -> None:
+def tear_down(session: pytest.Session, nextitem: pytest.Item | None) -> None:
     """Run the finalizers of all nodes that `nextitem` does not descend from."""
-    cast(Any, session)._setupstate.teardown_exact(nextitem)
+    cast("Any", session)._setupstate.teardown_exact(nextitem)
 
 
-def needs_tear_down(session: pytest.Session, nextitem: Optional[pytest.Item]) -> bool:
+def needs_tear_down(session: pytest.Session, nextitem: pytest.Item | None) -> bool:
     """Whether :func:`tear_down` would run more than the empty teardown of a collector."""
     needed = nextitem.listchain() if nextitem is not None else []
     stack = _stack(session)
@@ -78,7 +78,7 @@ def needs_set_up(item: pytest.Item) -> bool:
 def set_up_collectors(item: pytest.Item) -> None:
     """Set the collectors above `item` up, which is what the setup of an item begins with."""
     assert item.parent is not None
-    cast(Any, item.session)._setupstate.setup(item.parent)
+    cast("Any", item.session)._setupstate.setup(item.parent)
 
 
 def request_fixtures(item: pytest.Item, names: Sequence[str]) -> None:
@@ -97,8 +97,8 @@ def request_fixtures(item: pytest.Item, names: Sequence[str]) -> None:
 def _request(item: pytest.Item) -> Any:
     request = getattr(item, "_request", None)
     if request is False:  # it ran before in this process
-        cast(Any, item)._initrequest()
-        request = cast(Any, item)._request
+        cast("Any", item)._initrequest()
+        request = cast("Any", item)._request
     return request
 
 
@@ -110,19 +110,19 @@ def takes_requests(item: pytest.Item) -> bool:
 def forget_request(item: pytest.Item) -> None:
     """Drop what an item that ran holds, as _pytest.runner.runtestprotocol does."""
     if hasattr(item, "_request"):
-        cast(Any, item)._request = False
-        cast(Any, item).funcargs = None
-    del cast(Any, item)._report_sections[:]
+        cast("Any", item)._request = False
+        cast("Any", item).funcargs = None
+    del cast("Any", item)._report_sections[:]
 
 
-def wide_fixtures(item: pytest.Item) -> List[str]:
+def wide_fixtures(item: pytest.Item) -> list[str]:
     """The names of the fixtures in the item's closure that are wider than function scope."""
     info = getattr(item, "_fixtureinfo", None)
     if info is None:
         return []
     scopes = getattr(getattr(item, "callspec", None), "_arg2scope", {})
     wide = []
-    for name in cast(Any, item).fixturenames:
+    for name in cast("Any", item).fixturenames:
         fixturedefs = info.name2fixturedefs.get(name)
         if not fixturedefs:
             continue
@@ -136,7 +136,7 @@ def wide_fixtures(item: pytest.Item) -> List[str]:
 # --- capture (_pytest.capture) ------------------------------------------------------------------
 
 
-def capture_descriptors(config: pytest.Config) -> Optional[Tuple[int, int]]:
+def capture_descriptors(config: pytest.Config) -> tuple[int, int] | None:
     """The descriptors of the files into which pytest captures descriptors 1 and 2.
 
     None if it captures in another way or not at all.
@@ -148,18 +148,18 @@ def capture_descriptors(config: pytest.Config) -> Optional[Tuple[int, int]]:
     return capturing.out.tmpfile.fileno(), capturing.err.tmpfile.fileno()
 
 
-def python_level_captures(config: pytest.Config) -> List[Tuple[Any, int]]:
+def python_level_captures(config: pytest.Config) -> list[tuple[Any, int]]:
     """Objects that collect what is written to sys.stdout (1) and sys.stderr (2) in memory only."""
     manager: Any = config.pluginmanager.getplugin("capturemanager")
     return _in_memory(getattr(manager, "_global_capturing", None))
 
 
-def fixture_captures(fixture: Any) -> List[Tuple[Any, int]]:
+def fixture_captures(fixture: Any) -> list[tuple[Any, int]]:
     """The same for the value of the fixtures capsys, capsysbinary and capteesys."""
     return _in_memory(getattr(fixture, "_capture", None))
 
 
-def fixture_capture_descriptors(fixture: Any) -> Optional[Tuple[int, int]]:
+def fixture_capture_descriptors(fixture: Any) -> tuple[int, int] | None:
     """As :func:`capture_descriptors`, for the value of the fixtures capfd and capfdbinary."""
     capturing = getattr(fixture, "_capture", None)
     if capturing is None or not hasattr(capturing.out, "targetfd"):
@@ -167,7 +167,7 @@ def fixture_capture_descriptors(fixture: Any) -> Optional[Tuple[int, int]]:
     return capturing.out.tmpfile.fileno(), capturing.err.tmpfile.fileno()
 
 
-def _in_memory(capturing: Any) -> List[Tuple[Any, int]]:
+def _in_memory(capturing: Any) -> list[tuple[Any, int]]:
     if capturing is None or capturing.out is None or hasattr(capturing.out, "targetfd"):
         return []
     return [(capturing.out.tmpfile, 1), (capturing.err.tmpfile, 2)]
@@ -176,7 +176,7 @@ def _in_memory(capturing: Any) -> List[Tuple[Any, int]]:
 # --- marks (_pytest.skipping) -------------------------------------------------------------------
 
 
-def expected_failure(item: pytest.Item) -> Optional[str]:
+def expected_failure(item: pytest.Item) -> str | None:
     """The reason for which a death of `item` is expected: an xfail mark without ``raises``."""
     if item.config.getoption("runxfail", False):
         return None
@@ -193,7 +193,7 @@ def replace_debugger(action: Callable[..., None]) -> None:
     """Have `action` called where ``breakpoint()`` or ``pytest.set_trace()`` would start pdb."""
     pdb.set_trace = action
     _pytest.debugging.pytestPDB.set_trace = action  # type: ignore[method-assign]
-    pytest.set_trace = action  # type: ignore[assignment]
+    pytest.set_trace = action
 
 
 # --- temporary directories (_pytest.tmpdir) -----------------------------------------------------
@@ -232,7 +232,7 @@ def add_worker_terminal(config: pytest.Config, file: TextIO) -> None:
 # --- JUnit (_pytest.junitxml) -------------------------------------------------------------------
 
 
-def junit_log(config: pytest.Config) -> Optional[Any]:
+def junit_log(config: pytest.Config) -> Any | None:
     """The object that writes the JUnit file, if one is written."""
     for plugin in config.pluginmanager.get_plugins():
         if type(plugin).__module__ == "_pytest.junitxml" and type(plugin).__name__ == "LogXML":
@@ -240,9 +240,7 @@ def junit_log(config: pytest.Config) -> Optional[Any]:
     return None
 
 
-def junit_errors_for_deaths(
-    log: Any, describe: Callable[[Any], Optional[Tuple[str, str]]]
-) -> None:
+def junit_errors_for_deaths(log: Any, describe: Callable[[Any], tuple[str, str] | None]) -> None:
     """Have deaths written as ``<error>``, where LogXML writes ``<failure>`` for the call phase.
 
     :param describe: the message and the text of a report on a death, None for other reports.
@@ -287,8 +285,8 @@ class _Config:
         return getattr(self._config, name)
 
 
-def worker_interactor(config: pytest.Config) -> Optional[Any]:
-    """xdist's plugin object in a worker."""
+def worker_interactor(config: pytest.Config) -> Any | None:
+    """Xdist's plugin object in a worker."""
     for plugin in config.pluginmanager.get_plugins():
         if type(plugin).__name__ == "WorkerInteractor":
             return plugin
@@ -296,7 +294,7 @@ def worker_interactor(config: pytest.Config) -> Optional[Any]:
 
 
 def run_tests_of_worker(
-    interactor: Any, run: Callable[[pytest.Item, Optional[pytest.Item]], None]
+    interactor: Any, run: Callable[[pytest.Item, pytest.Item | None], None]
 ) -> None:
     """Have xdist's own loop call `run` where it would call the hook pytest_runtest_protocol.
 
@@ -305,14 +303,14 @@ def run_tests_of_worker(
     attribute for the hook and nothing else of it that we change.
     """
 
-    def protocol(item: pytest.Item, nextitem: Optional[pytest.Item]) -> bool:
+    def protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
         run(item, nextitem)
         return True
 
     interactor.config = _Config(interactor.config, protocol)
 
 
-def worker_descriptors(interactor: Any) -> List[int]:
+def worker_descriptors(interactor: Any) -> list[int]:
     """The descriptors by which a worker talks to the controller."""
     io = interactor.channel.gateway._io
     return [file.fileno() for file in (io.infile, io.outfile)]

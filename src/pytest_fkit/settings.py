@@ -6,7 +6,7 @@ import importlib.util
 import os
 import re
 from dataclasses import dataclass
-from typing import Any, Callable, Optional, TypeVar, Union
+from typing import Any, Callable, TypeVar
 
 import pytest
 
@@ -28,12 +28,12 @@ class Settings:
     :param grace: seconds for running tests and wide fixtures to end after an interrupt.
     """
 
-    workers: Union[int, str, None]
+    workers: int | str | None
     isolation: str
     timeout: float
     memory_limit: int
     grace: float
-    others_timeout: Optional[float]
+    others_timeout: float | None
 
 
 def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -92,7 +92,7 @@ def parse(config: pytest.Config) -> Settings:
     )
 
 
-def _others_timeout(config: pytest.Config) -> Optional[float]:
+def _others_timeout(config: pytest.Config) -> float | None:
     ours = config.getoption("fkit_timeout") is not None
     if ours and not config.pluginmanager.hasplugin("timeout"):
         return None
@@ -106,9 +106,7 @@ def _others_timeout(config: pytest.Config) -> Optional[float]:
     return None
 
 
-def _value(
-    config: pytest.Config, name: str, parse_text: Callable[[Any], T], default: Any
-) -> Any:
+def _value(config: pytest.Config, name: str, parse_text: Callable[[Any], T], default: Any) -> Any:
     text = config.getoption(f"fkit_{name}")
     if text is not None:
         return _checked(f"--fkit-{name.replace('_', '-')}", text, parse_text)
@@ -125,7 +123,7 @@ def _checked(source: str, text: Any, parse_text: Callable[[Any], T]) -> T:
         raise pytest.UsageError(f"pytest-fkit: {source}={text}: {error}") from None
 
 
-def _workers(text: Optional[str]) -> Union[int, str, None]:
+def _workers(text: str | None) -> int | str | None:
     if text is None or text == "auto":
         return text
     try:

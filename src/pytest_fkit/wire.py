@@ -80,7 +80,7 @@ def carriable(value: object, _depth: int = 0) -> Any:
     if value is None or kind in (bool, int, float, complex, bytes):
         return value
     if kind is str:
-        return _plain_text(cast(str, value))
+        return _plain_text(cast("str", value))
     if _depth > _DEEPEST:
         return "..."
     if isinstance(value, dict):
@@ -105,12 +105,12 @@ def _plain_text(text: str) -> str:
 
 
 def _converted(value: object) -> Any:
-    for kind in (bool, int, float, complex, str, bytes):
+    for kind in (int, float, complex, str, bytes):
         if isinstance(value, kind):
-            # Not kind(value): a subclass may define __str__ and the like.
-            plain = getattr(kind, "__getnewargs__", None)
-            base = plain(value)[0] if plain else kind(value)
-            return _plain_text(base) if kind is str else base
+            # Not kind(value), which asks the subclass, whose __str__ and the like may do anything.
+            arguments = cast("Any", kind).__getnewargs__(value)
+            base = kind(*arguments)
+            return _plain_text(base) if isinstance(base, str) else base
     if isinstance(value, os.PathLike):
         path = os.fspath(value)
         return _plain_text(path) if isinstance(path, str) else path

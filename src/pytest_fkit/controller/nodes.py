@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from typing import Any, Callable, Dict, Generator, List, Optional, Set
+from typing import Any, Callable, Generator
 
 import pytest
 
@@ -32,10 +32,10 @@ class Nodes:
         self._config = config
         self._settings = settings
         self._show = show
-        self._channels: Dict[Any, Any] = {}
-        self._gone: Dict[Any, threading.Event] = {}
-        self._collected: Set[Any] = set()
-        self._careful: Set[Any] = set()
+        self._channels: dict[Any, Any] = {}
+        self._gone: dict[Any, threading.Event] = {}
+        self._collected: set[Any] = set()
+        self._careful: set[Any] = set()
         self._careful_deaths = 0
         self._one_died_collecting = False
         self._sigterm: Any = None
@@ -74,7 +74,7 @@ class Nodes:
         self._collected.add(node)
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any, error: Optional[object]) -> None:
+    def pytest_testnodedown(self, node: Any, error: object | None) -> None:
         """Stop the run as its worker was stopped; let a worker that an import killed be replaced.
 
         :raises KeyboardInterrupt, pytest.exit.Exception: as plain pytest does.
@@ -143,7 +143,7 @@ class Nodes:
         except OSError:  # it is gone
             self._gone[node].set()
 
-    def _await(self, nodes: List[Any], limit: float) -> None:
+    def _await(self, nodes: list[Any], limit: float) -> None:
         deadline = threading.TIMEOUT_MAX if limit == float("inf") else limit
         timer = _Countdown(deadline)
         for node in nodes:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Mapping, Optional, Tuple, Union
+from typing import Any, Mapping
 
 import pytest
 
 from .. import private_api
+from ..endings import format_size
+from ..settings import Settings
 
 
 class DeathText(str):
@@ -18,11 +20,11 @@ class DeathText(str):
 
     @property
     def reprcrash(self) -> DeathText:
-        """pytest takes the message from here."""
+        """Pytest takes the message from here."""
         return self
 
 
-def death_of(report: Any) -> Optional[str]:
+def death_of(report: Any) -> str | None:
     """The headline of a report on a death, None for any other report."""
     if getattr(report, "outcome", None) != "failed":
         return None
@@ -33,22 +35,26 @@ def death_of(report: Any) -> Optional[str]:
 class Reporting:
     """Plugin of the process that owns the terminal."""
 
-    def __init__(self, config: pytest.Config) -> None:
-        self._deaths: List[Tuple[str, str, str]] = []
-        log = private_api.junit_log(config)
+    def __init__(self) -> None:
+        self._deaths: list[tuple[str, str, str]] = []
+        self._imports: list[tuple[str, str, str]] = []
+        self._leftovers: list[tuple[str, list[str]]] = []
+
+    @pytest.hookimpl
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Have JUnit call a death an error; its plugin is there by now."""
+        log = private_api.junit_log(session.config)
         if log is not None:
             private_api.junit_errors_for_deaths(log, _junit_error)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(
         self, report: Any
-    ) -> Optional[Tuple[str, str, Union[str, Tuple[str, Mapping[str, bool]]]]]:
+    ) -> tuple[str, str, str | tuple[str, Mapping[str, bool]]] | None:
         """Count a death as an error, whatever the phase."""
-        headline = death_of(report)
-        if headline is None:
+        if death_of(report) is None:
             return None
-        word = f"ERROR ({headline.split(' at ')[0]})"
-        return "error", "E", (word, {"red": True, "bold": True})
+        return "error", "E", ("ERROR", {"red": True, "bold": True})
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -57,6 +63,9 @@ class Reporting:
         if headline is not None:
             worker = getattr(report, "fkit_worker", "")
             self._deaths.append((report.nodeid, headline, worker))
+        leftovers = getattr(report, "fkit_leftovers", None)
+        if leftovers:
+            self._leftovers.append((report.nodeid, leftovers))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: Any) -> None:
@@ -66,7 +75,7 @@ class Reporting:
             text = DeathText(report.longrepr)
             text.message = headline
             report.longrepr = text
-            self._deaths.append((report.nodeid, f"{headline}, when imported", ""))
+            self._imports.append((report.nodeid, headline, ""))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: Any) -> None:
@@ -83,25 +92,43 @@ class Reporting:
         report.longrepr = text
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """List the deaths, if there are any."""
-        if not self._deaths:
+        """List deaths and processes left running, if there are any."""
+        if not self._deaths and not self._imports and not self._leftovers:
             return
-        number = len(self._deaths)
         terminalreporter.section("pytest-fkit summary")
-        tests = "1 test" if number == 1 else f"{number} tests"
-        were = "was reported as an error" if number == 1 else "were reported as errors"
-        terminalreporter.line(f"{tests} crashed and {were}:")
-        width = max(len(nodeid) for nodeid, _, _ in self._deaths)
-        for nodeid, headline, worker in self._deaths:
-            what, _, where = headline.partition(" at ")
-            where = where.partition(" in ")[0]
-            columns = (what, where, worker)
+        for what, ended, deaths in (
+            ("test", "crashed and", self._deaths),
+            ("module", "ended the process when imported and", self._imports),
+        ):
+            if deaths:
+                were = "was reported as an error" if len(deaths) == 1 else "were reported as errors"
+                terminalreporter.line(f"{_count(len(deaths), what)} {ended} {were}:")
+                for line in _table(deaths):
+                    terminalreporter.line(line)
+        if self._leftovers:
             terminalreporter.line(
-                f"  {nodeid:{width}}  " + "  ".join(column for column in columns if column)
+                f"{_count(len(self._leftovers), 'test')} left processes running, which were ended:"
             )
+            for nodeid, processes in self._leftovers:
+                for process in processes:
+                    terminalreporter.line(f"  {nodeid}  {process}")
 
 
-def _junit_error(report: Any) -> Optional[Tuple[str, str]]:
+def _count(number: int, what: str) -> str:
+    return f"1 {what}" if number == 1 else f"{number} {what}s"
+
+
+def _table(deaths: list[tuple[str, str, str]]) -> list[str]:
+    width = max(len(nodeid) for nodeid, _, _ in deaths)
+    lines = []
+    for nodeid, headline, worker in deaths:
+        what, _, where = headline.partition(" at ")
+        columns = (f"{nodeid:{width}}", what, where.partition(" in ")[0], worker)
+        lines.append("  " + "  ".join(column for column in columns if column))
+    return lines
+
+
+def _junit_error(report: Any) -> tuple[str, str] | None:
     headline = death_of(report)
     if headline is None or not hasattr(report, "when"):
         return None
@@ -109,7 +136,7 @@ def _junit_error(report: Any) -> Optional[Tuple[str, str]]:
     return f"died in {report.when}: {headline}", f"{report.longrepr}{output}"
 
 
-def header(config: pytest.Config, settings: Any) -> str:
+def header(config: pytest.Config, settings: Settings) -> str:
     """The line in pytest's header."""
     number = len(config.getoption("tx", None) or [])
     workers = {0: "no workers", 1: "1 worker"}.get(number, f"{number} workers")
@@ -120,7 +147,5 @@ def header(config: pytest.Config, settings: Any) -> str:
         f"timeout: {timeout:g} s" if timeout else "timeout: none",
     ]
     if settings.memory_limit:
-        from ..endings import format_size
-
         parts.append(f"memory limit: {format_size(settings.memory_limit)}")
     return "fkit: " + ", ".join(parts)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Union
-
 import pytest
 
 # With these, pytest shows something and runs no test.
 _SHOWING = ("collectonly", "showfixtures", "show_fixtures_per_test", "markers", "cacheshow", "help")
 
 
-def choose_workers(config: pytest.Config, workers: Union[int, str, None]) -> None:
+def choose_workers(config: pytest.Config, workers: int | str | None) -> None:
     """Give xdist the number of workers, before it reads its options.
 
     :param workers: what ``--fkit-workers`` says.

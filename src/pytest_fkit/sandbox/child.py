@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from typing import Any, NoReturn, Optional, Set, Tuple
+from typing import NoReturn
 
 import pytest
 
 from .. import private_api, system
-from ..messages import Leaves, TestFinished
+from ..messages import Completed, Leaves
 from . import finalizers
-from .descriptors import ERR, OUT, Files
+from .descriptors import Files
 from .fixtures import WideFixtures
 from .output import OutputPolicy
 from .relay import CHANNEL_LOST, Relay, interruption
@@ -21,14 +20,14 @@ LEAVES = 83
 """Exit status of a child that left a Leaves frame."""
 
 
-def run_protocol(item: pytest.Item, nextitem: Optional[pytest.Item], relay: Relay) -> None:
+def run_protocol(item: pytest.Item, nextitem: pytest.Item | None, relay: Relay) -> None:
     """Run the whole pytest_runtest_protocol chain; what would stop the run is relayed.
 
     :raises pytest.exit.Exception: only where the relay is muted, that is, in a child that leaves.
     """
     try:
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
-    except BaseException as error:  # noqa: BLE001 (it is the worker's to raise it)
+    except BaseException as error:
         if relay.muted:
             raise
         relay.send(interruption(error))
@@ -46,10 +45,10 @@ class Child:
     def main(
         self,
         item: pytest.Item,
-        nextitem: Optional[pytest.Item],
+        nextitem: pytest.Item | None,
         files: Files,
         host: int,
-        refused: Set[str],
+        refused: set[str],
         wide_setup_seconds: float,
     ) -> NoReturn:
         """Run the test; called in the new process.
@@ -75,7 +74,7 @@ class Child:
             _flush()
             os._exit(0 if self._relay.is_copy() else status)
 
-    def _run(self, item: pytest.Item, nextitem: Optional[pytest.Item]) -> int:
+    def _run(self, item: pytest.Item, nextitem: pytest.Item | None) -> int:
         try:
             run_protocol(item, nextitem, self._relay)
         except pytest.exit.Exception:
@@ -84,7 +83,7 @@ class Child:
         self._relay.enter("exit")
         self._output.enter_exit()
         finalizers.run_own()
-        self._relay.send(TestFinished())
+        self._relay.send(Completed())
         return CHANNEL_LOST if self._relay.lost else 0
 
     def _leave(self) -> int:

@@ -28,6 +28,7 @@ class Copies:
         self._relay = relay
 
     def _end_copy(self) -> Generator[None, object, object]:
+        __tracebackhide__ = True
         status = 1
         try:
             result = yield
@@ -40,24 +41,29 @@ class Copies:
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_pyfunc_call(self) -> Generator[None, object, object]:
         """Around the test function."""
+        __tracebackhide__ = True
         return (yield from self._end_copy())
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_fixture_setup(self) -> Generator[None, object, object]:
         """Around a fixture function, up to its yield."""
+        __tracebackhide__ = True
         return (yield from self._end_copy())
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
         """Around everything else that sets a test up."""
+        __tracebackhide__ = True
         return (yield from self._end_copy())
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self) -> Generator[None, object, object]:
         """Around items that are no functions."""
+        __tracebackhide__ = True
         return (yield from self._end_copy())
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_teardown(self) -> Generator[None, object, object]:
         """Around finalizers."""
+        __tracebackhide__ = True
         return (yield from self._end_copy())

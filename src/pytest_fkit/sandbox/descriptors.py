@@ -7,7 +7,7 @@ import fcntl
 import os
 import resource
 import socket
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Sequence
 
 from .. import system
 from ..messages import Message
@@ -72,7 +72,7 @@ class Files(NamedTuple):
 def read_from(descriptor: int, offset: int = 0) -> bytes:
     """What the file holds from `offset` on, the file position left alone."""
     size = os.fstat(descriptor).st_size
-    chunks: List[bytes] = []
+    chunks: list[bytes] = []
     while offset < size:
         chunk = os.pread(descriptor, size - offset, offset)
         if not chunk:
@@ -88,12 +88,12 @@ class Link:
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
         self._unpacker = Unpacker()
-        self._messages: List[Message] = []
-        self._descriptors: List[int] = []
+        self._messages: list[Message] = []
+        self._descriptors: list[int] = []
         self.closed = False
 
     @classmethod
-    def pair(cls) -> Tuple[Link, Link]:
+    def pair(cls) -> tuple[Link, Link]:
         """Two connected ends."""
         ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         first, second = (socket.socket(fileno=move_up(end.detach())) for end in ends)
@@ -121,7 +121,7 @@ class Link:
         if data:
             self._socket.sendall(data)
 
-    def receive(self) -> Optional[Message]:
+    def receive(self) -> Message | None:
         """The next message; None at the end of the stream, which a reset counts as."""
         while not self._messages:
             if not self.read():
@@ -146,7 +146,7 @@ class Link:
         self._messages += self._unpacker.feed(data)
         return True
 
-    def take_messages(self) -> List[Message]:
+    def take_messages(self) -> list[Message]:
         """The messages taken in so far."""
         messages, self._messages = self._messages, []
         return messages

@@ -14,18 +14,18 @@ def forget_inherited() -> None:
     ``atexit._clear`` and ``atexit._run_exitfuncs`` are what CPython's own tests use, 3.8 to 3.14.
     """
     atexit._clear()
-    registry = cast(Any, weakref.finalize)._registry
+    registry = cast("Any", weakref.finalize)._registry
     for finalizer in list(registry):
         finalizer.atexit = False
     # atexit.register(weakref.finalize._exitfunc) happens once per process image.
-    cast(Any, weakref.finalize)._registered_with_atexit = False
+    cast("Any", weakref.finalize)._registered_with_atexit = False
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         # As multiprocessing.process.BaseProcess._bootstrap does after its own fork.
-        cast(Any, util)._finalizer_registry.clear()
+        cast("Any", util)._finalizer_registry.clear()
     process = sys.modules.get("multiprocessing.process")
     if process is not None:
-        cast(Any, process)._children.clear()
+        cast("Any", process)._children.clear()
 
 
 def run_own() -> None:
@@ -33,6 +33,6 @@ def run_own() -> None:
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         # Its atexit handler was dropped with the inherited ones if it was imported before.
-        atexit.unregister(cast(Any, util)._exit_function)
-        atexit.register(cast(Any, util)._exit_function)
+        atexit.unregister(cast("Any", util)._exit_function)
+        atexit.register(cast("Any", util)._exit_function)
     atexit._run_exitfuncs()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Callable, Dict, Generator, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Generator, Iterator
 
 import pytest
 
@@ -28,7 +28,7 @@ _INNERMOST = "fkit-innermost"
 _COLLECTORS = ""
 
 
-class LeaveForHost(BaseException):  # noqa: N818 (not an error)
+class LeaveForHost(BaseException):
     """Raised in a child to unwind the setup of a test whose wide fixture the host lacks.
 
     Not an Exception: fixtures may catch those.
@@ -45,21 +45,21 @@ class WideFixtures:
     :param broken: by key, why setting up a wide fixture killed a process before.
     """
 
-    def __init__(self, session: pytest.Session, relay: Relay, broken: Dict[str, str]) -> None:
+    def __init__(self, session: pytest.Session, relay: Relay, broken: dict[str, str]) -> None:
         self._session = session
         self._relay = relay
         self._broken = broken
-        self._active: List[Any] = []
+        self._active: list[Any] = []
         self._may_leave = False
         self._owns_all = True
-        self._leaving: Optional[LeaveForHost] = None
-        self._refused: Set[str] = set()
+        self._leaving: LeaveForHost | None = None
+        self._refused: set[str] = set()
         self._innermost = _Innermost(self)
         session.config.pluginmanager.register(self._innermost, _INNERMOST)
 
     # --- in the child ---
 
-    def enter_child(self, refused: Set[str], item: pytest.Item) -> None:
+    def enter_child(self, refused: set[str], item: pytest.Item) -> None:
         """In a new child: leave what is set up to the host; ask it for what is missing.
 
         :param refused: wide fixtures that the host was asked for already, in vain.
@@ -70,7 +70,7 @@ class WideFixtures:
         self._may_leave = private_api.takes_requests(item)
 
     @property
-    def leaving(self) -> Optional[LeaveForHost]:
+    def leaving(self) -> LeaveForHost | None:
         """Why this child has to leave, if it has to."""
         return self._leaving
 
@@ -79,6 +79,7 @@ class WideFixtures:
         self, fixturedef: Any, request: Any
     ) -> Generator[None, object, object]:
         """Leave a child for a fixture that belongs into the host; announce the others."""
+        __tracebackhide__ = True
         if request.scope == "function":
             return (yield)
         name = fixturedef.argname
@@ -86,7 +87,6 @@ class WideFixtures:
             f"@{request.node.nodeid}"
         )
         if key in self._broken:
-            __tracebackhide__ = True
             pytest.fail(self._broken[key], pytrace=False)
         if self._may_leave and self._relay.phase == "setup" and name not in self._refused:
             self._leave(name)
@@ -101,6 +101,7 @@ class WideFixtures:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
         """Make sure that a child that has to leave does, whatever caught the reason."""
+        __tracebackhide__ = True
         try:
             result = yield
         except LeaveForHost:
@@ -114,6 +115,7 @@ class WideFixtures:
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_teardown(self) -> Generator[None, object, object]:
         """Tear down what the child itself set up, though the next test might share it."""
+        __tracebackhide__ = True
         try:
             return (yield)
         finally:
@@ -122,9 +124,9 @@ class WideFixtures:
 
     def leave_for_collectors(self, item: pytest.Item) -> None:
         """Leave if a collector above `item` has a setup of its own that the host did not run."""
-        if self._may_leave and _COLLECTORS not in self._refused:
-            if private_api.needs_set_up(item):
-                self._leave(_COLLECTORS)
+        missing = self._may_leave and _COLLECTORS not in self._refused
+        if missing and private_api.needs_set_up(item):
+            self._leave(_COLLECTORS)
 
     def _leave(self, argname: str) -> None:
         self._leaving = LeaveForHost(argname)
@@ -149,9 +151,9 @@ class WideFixtures:
             private_api.set_up_collectors(item)
             private_api.request_fixtures(item, names)
 
-        return self._phase("setup", item, work).duration
+        return float(self._phase("setup", item, work).duration)
 
-    def tear_down(self, item: pytest.Item, nextitem: Optional[pytest.Item]) -> bool:
+    def tear_down(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
         """Tear down what `nextitem` does not share; errors are reported on `item`.
 
         :return: whether there was anything to do.
@@ -162,9 +164,7 @@ class WideFixtures:
         private_api.forget_request(item)
         # The logging plugin's teardown relies on what its setup put into the item's stash.
         self._phase("setup", item, lambda: None)
-        call = self._phase(
-            "teardown", item, lambda: private_api.tear_down(self._session, nextitem)
-        )
+        call = self._phase("teardown", item, lambda: private_api.tear_down(self._session, nextitem))
         report = None
         if call.excinfo is not None:
             made = self._caller("pytest_runtest_makereport", _REPORTING)(item=item, call=call)
@@ -180,8 +180,8 @@ class WideFixtures:
 
     def _phase(self, when: Any, item: pytest.Item, work: Callable[[], None]) -> Any:
         """Do `work` as if it were the `when` phase of `item`: captured, logged, warnings heard."""
-        calls: List[Any] = []
-        arguments: Dict[str, Any] = {} if when == "setup" else {"nextitem": None}
+        calls: list[Any] = []
+        arguments: dict[str, Any] = {} if when == "setup" else {"nextitem": None}
         hook = self._caller(f"pytest_runtest_{when}", _SURROUNDING)
 
         def protocol() -> None:
@@ -197,11 +197,12 @@ class WideFixtures:
             self._caller("pytest_runtest_protocol", _SURROUNDING)(item=item, nextitem=None)
         return calls[0]
 
-    def _caller(self, name: str, plugins: Tuple[str, ...]) -> Any:
+    def _caller(self, name: str, plugins: tuple[str, ...]) -> Any:
         manager = self._session.config.pluginmanager
         keep = {_INNERMOST, *plugins}
         return manager.subset_hook_caller(
-            name, [plugin for key, plugin in manager.list_name_plugin() if plugin and key not in keep]
+            name,
+            [plugin for key, plugin in manager.list_name_plugin() if plugin and key not in keep],
         )
 
 
@@ -210,8 +211,8 @@ class _Innermost:
 
     def __init__(self, fixtures: WideFixtures) -> None:
         self._fixtures = fixtures
-        self._protocol: Optional[Callable[[], None]] = None
-        self._phase: Optional[Callable[[], None]] = None
+        self._protocol: Callable[[], None] | None = None
+        self._phase: Callable[[], None] | None = None
 
     @contextlib.contextmanager
     def doing(self, protocol: Callable[[], None], phase: Callable[[], None]) -> Iterator[None]:
@@ -223,7 +224,7 @@ class _Innermost:
             self._protocol = self._phase = None
 
     @pytest.hookimpl
-    def pytest_runtest_protocol(self) -> Optional[bool]:
+    def pytest_runtest_protocol(self) -> bool | None:
         if self._protocol is None:
             return None
         self._protocol()

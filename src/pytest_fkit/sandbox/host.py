@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import traceback
-from typing import Dict, NoReturn, Optional, Set
+from typing import NoReturn
 
 import pytest
 
@@ -14,13 +14,13 @@ from .. import private_api, system
 from ..messages import (
     Began,
     ChildExited,
+    Completed,
     Finish,
     Forked,
     HostDone,
     Leaves,
     Release,
     Run,
-    TestFinished,
 )
 from ..wire import Unpacker
 from . import finalizers
@@ -43,7 +43,7 @@ class Host:
         self._relay = relay
         self._fixtures = fixtures
         self._child = Child(session, relay, fixtures)
-        self._last: Optional[pytest.Item] = None
+        self._last: pytest.Item | None = None
 
     def main(self, link: Link, files: Files, keeper: int) -> NoReturn:
         """Called in the new process."""
@@ -72,7 +72,7 @@ class Host:
             if isinstance(message, Run):
                 self._run(message)
             elif isinstance(message, Release):
-                self._tear_down(self._item(message.next_index))
+                self._tear_down(self._item(message.next_position))
             elif isinstance(message, Finish):
                 self._tear_down(None)
                 finalizers.run_own()
@@ -80,12 +80,12 @@ class Host:
                 return
             self._link.send(HostDone())
 
-    def _item(self, index: int) -> Optional[pytest.Item]:
+    def _item(self, index: int) -> pytest.Item | None:
         return self._session.items[index] if index >= 0 else None
 
     def _run(self, run: Run) -> None:
-        item = self._session.items[run.index]
-        nextitem = self._item(run.next_index)
+        item = self._session.items[run.position]
+        nextitem = self._item(run.next_position)
         self._session.testsfailed = run.tests_failed
         self._last = item
         try:
@@ -93,7 +93,7 @@ class Host:
                 self._link.send(Began("test"))
                 self._relay.open()
                 run_protocol(item, nextitem, self._relay)
-                self._relay.send(TestFinished())
+                self._relay.send(Completed())
             else:
                 self._run_in_children(item, nextitem)
                 self._tear_down(nextitem)
@@ -101,8 +101,8 @@ class Host:
             self._relay.send(interruption(error))
         private_api.forget_request(item)
 
-    def _run_in_children(self, item: pytest.Item, nextitem: Optional[pytest.Item]) -> None:
-        refused: Set[str] = set()
+    def _run_in_children(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
+        refused: set[str] = set()
         seconds = 0.0
         while True:
             files = Files.create()
@@ -119,11 +119,11 @@ class Host:
     def _fork(
         self,
         item: pytest.Item,
-        nextitem: Optional[pytest.Item],
+        nextitem: pytest.Item | None,
         files: Files,
-        refused: Set[str],
+        refused: set[str],
         seconds: float,
-    ) -> Optional[str]:
+    ) -> str | None:
         """Run one child to its end.
 
         :return: the wide fixture that it left for, None if it ran the test.
@@ -145,7 +145,7 @@ class Host:
         self._link.send(ChildExited(pid, status, argname is not None))
         return argname
 
-    def _tear_down(self, nextitem: Optional[pytest.Item]) -> None:
+    def _tear_down(self, nextitem: pytest.Item | None) -> None:
         if self._last is None:
             return
         if private_api.needs_tear_down(self._session, nextitem):
@@ -156,7 +156,7 @@ class Host:
             self._relay.send(interruption(error))
 
 
-def _left_for(files: Files) -> Optional[str]:
+def _left_for(files: Files) -> str | None:
     last = None
     for message in Unpacker().feed(read_from(files.events)):
         last = message

@@ -7,15 +7,25 @@ import os
 import select
 import signal
 import time
-from typing import Callable, Dict, List, NoReturn, Optional, Set, Tuple
+from typing import Callable, NoReturn
 
 from .. import system
-from ..endings import Ending, Exited, Finished, Lost, MemoryExceeded, Signaled, TimedOut
-from ..endings import from_wait_status, to_wire
+from ..endings import (
+    Ending,
+    Exited,
+    Finished,
+    Lost,
+    MemoryExceeded,
+    Signaled,
+    TimedOut,
+    from_wait_status,
+    to_wire,
+)
 from ..messages import (
     Began,
     Broken,
     ChildExited,
+    Completed,
     Ended,
     Events,
     Finish,
@@ -27,13 +37,14 @@ from ..messages import (
     Restarted,
     Run,
     Stop,
-    TestFinished,
     TornDown,
 )
 from ..wire import pack, whole_frames
 from .copies import fork
 from .descriptors import Files, Link, move_up, read_from
+from .jobs import ChildProcess, HostProcess, Job
 from .relay import CHANNEL_LOST
+from .tree import Settled, is_alive, kill_tree, send_signal
 
 # Seconds.
 TICK = 0.1  # between looks at a test that is running
@@ -46,82 +57,11 @@ LEFTOVER_GRACE = 0.1  # for processes of an ended test to end by themselves
 # No test has a use for this one; macOS has no real-time signals.
 DUMP_SIGNAL = signal.SIGRTMAX - 3 if hasattr(signal, "SIGRTMAX") else signal.SIGINFO  # type: ignore[attr-defined,unused-ignore]
 
-_FINISHED = pack(TestFinished())
+_FINISHED = pack(Completed())
 
 
 class WorkerGoneError(Exception):
     """The worker died or let go of us."""
-
-
-class HostProcess:
-    """The keeper's view of one host."""
-
-    def __init__(self, pid: int, link: Link, files: Files, share: str) -> None:
-        self.pid = pid
-        self.link = link
-        self.files = files
-        self.share = share
-        self.status: Optional[int] = None
-        self.events_read = 0
-        self.output_read = [0, 0]
-        self.daemons: Set[int] = set()
-
-    def close(self) -> None:
-        """Give its descriptors back."""
-        self.link.close()
-        self.files.close()
-
-
-class ChildProcess:
-    """The keeper's view of the child that runs the current test."""
-
-    def __init__(self, pid: int, files: Files) -> None:
-        self.pid = pid
-        self.files = files
-        self.events_read = 0
-        self.output_read = [0, 0]
-
-
-class Job:
-    """The test that is running."""
-
-    def __init__(self, run: Run, host: HostProcess) -> None:
-        self.run = run
-        self.host = host
-        self.child: Optional[ChildProcess] = None
-        self.ending: Optional[Ending] = None
-        self.verdict: Optional[Ending] = None  # fixed before the process is ended for it
-        self.deadline: Optional[float] = None
-        self.limit = 0.0
-        self.stage = ""  # what the host is doing: "setup" or "teardown" of wide fixtures, or ""
-        self.wide = ""  # the stage in which it ended badly
-        self.inherited_memory = 0
-        self.peak_memory = 0
-        self.pid = 0
-        self.out = self.err = self.dump = b""
-        self.leftovers: Tuple[str, ...] = ()
-        self.survivors: Tuple[str, ...] = ()
-        self.done = False
-
-    def conclude(self, ending: Ending, pid: int, out: bytes, err: bytes, dump: bytes) -> None:
-        """Take down how a process ended; the first bad ending of a test is the one that counts."""
-        if self.ending is None or self.ending == Finished():
-            self.ending, self.pid, self.out, self.err = ending, pid, out, err
-            self.dump = self.dump or dump
-            self.wide = self.stage
-
-    def absorb(self, other: Job) -> None:
-        """Take down how an idle host fared that tore down after the test."""
-        if other.ending is not None and other.ending != Finished():
-            self.conclude(other.ending, other.pid, other.out, other.err, other.dump)
-            self.wide = "teardown"
-        self.leftovers += other.leftovers
-        self.survivors += other.survivors
-
-    @property
-    def process(self) -> int:
-        """The pid that the clock and the memory limit are about."""
-        return self.child.pid if self.child is not None else self.host.pid
 
 
 class Keeper:
@@ -147,10 +87,10 @@ class Keeper:
         self._remember = remember
         self._stream = stream
         self._controller = controller
-        self._hosts: List[HostProcess] = []
-        self._job: Optional[Job] = None
-        self._abandoned: Set[int] = set()
-        self._stop_deadline: Optional[float] = None
+        self._hosts: list[HostProcess] = []
+        self._job: Job | None = None
+        self._abandoned: set[int] = set()
+        self._stop_deadline: float | None = None
         self._oom_kills = system.oom_kills()
 
     def main(self) -> NoReturn:
@@ -194,7 +134,7 @@ class Keeper:
             if self._job is None:
                 self._finish(message.grace)
             else:
-                _signal(self._job.process, signal.SIGINT)
+                send_signal(self._job.process, signal.SIGINT)
 
     def _run(self, run: Run) -> None:
         if self._stop_deadline is not None:
@@ -214,6 +154,9 @@ class Keeper:
                 job.leftovers, job.survivors,
             )
         )  # fmt: skip
+        self._finish_if_stopped()
+
+    def _finish_if_stopped(self) -> None:
         if self._stop_deadline is not None:
             self._finish(max(0.0, self._stop_deadline - time.monotonic()))
 
@@ -249,10 +192,10 @@ class Keeper:
         run = job.run
         for host in list(self._hosts):
             scoped = host.share.startswith(("class:", "module:"))
-            if (scoped and host.share != run.next_share) or run.next_index < 0:
+            if (scoped and host.share != run.next_share) or run.next_position < 0:
                 job.absorb(self._command(host, Finish(run.wide_timeout), run))
             elif host is not job.host:
-                job.absorb(self._command(host, Release(run.next_index), run))
+                job.absorb(self._command(host, Release(run.next_position), run))
 
     def _command(self, host: HostProcess, command: Message, run: Run) -> Job:
         """Have an idle host tear down."""
@@ -286,7 +229,7 @@ class Keeper:
         if host not in self._hosts:
             return
         if not self._until(lambda: host.status is not None, TERM_GRACE):
-            self._kill_tree(host.pid)
+            kill_tree(host.pid)
             self._until(lambda: host.status is not None, KILL_WAIT)
         job.leftovers += self._sweep(host)
         if host in self._hosts:
@@ -297,17 +240,19 @@ class Keeper:
 
     def _wait_for(self, job: Job) -> None:
         while not job.done:
-            now = time.monotonic()
             wait = MEMORY_TICK if job.run.memory_limit else TICK
             if job.deadline is not None:
-                wait = max(0.0, min(wait, job.deadline - now))
+                wait = max(0.0, min(wait, job.deadline - time.monotonic()))
             self._poll(wait)
-            if job.done:
-                break
-            if self._stop_deadline is not None and time.monotonic() > self._stop_deadline:
-                self._end_process(job, Lost("the run was stopped"))
-            self._forward(job)
-            self._check_limits(job)
+            self._look_after(job)
+
+    def _look_after(self, job: Job) -> None:
+        if job.done:
+            return
+        if self._stop_deadline is not None and time.monotonic() > self._stop_deadline:
+            self._end_process(job, Lost("the run was stopped"))
+        self._forward(job)
+        self._check_limits(job)
 
     def _check_limits(self, job: Job) -> None:
         if job.verdict is not None:
@@ -329,23 +274,28 @@ class Keeper:
         job.verdict = verdict
         pid = job.process
         ended = self._is_over(job)
-        dump = job.child.files.dump if job.child is not None else job.host.files.dump
-        before = os.fstat(dump).st_size
-        settled = _Settled(dump, before)
-        _signal(pid, DUMP_SIGNAL)
-        _signal(pid, signal.SIGCONT)
-        self._until(lambda: ended() or settled(), DUMP_WAIT)
-        job.dump = read_from(dump, before)
+        files = job.child.files if job.child is not None else job.host.files
+        # The process may end while we wait, and its files be closed.
+        dump = os.dup(files.dump)
+        try:
+            before = os.fstat(dump).st_size
+            settled = Settled(dump, before)
+            send_signal(pid, DUMP_SIGNAL)
+            send_signal(pid, signal.SIGCONT)
+            self._until(lambda: ended() or settled(), DUMP_WAIT)
+            job.dump = job.dump or read_from(dump, before)
+        finally:
+            os.close(dump)
         tree = [pid, *system.descendants(pid)]
         for process in tree:
-            _signal(process, signal.SIGTERM)
+            send_signal(process, signal.SIGTERM)
         if not self._until(ended, TERM_GRACE):
-            self._kill_tree(pid)
+            kill_tree(pid)
             if not self._until(ended, KILL_WAIT):
                 self._abandon(job, pid)
         for process in tree[1:]:
             if system.process_state(process) not in ("", "Z"):
-                self._kill_tree(process)
+                kill_tree(process)
 
     def _is_over(self, job: Job) -> Callable[[], bool]:
         child = job.child
@@ -357,7 +307,7 @@ class Keeper:
         """Go on without a process that not even SIGKILL ends, and without its host."""
         job.survivors += (system.describe(pid),)
         self._abandoned.add(pid)
-        self._kill_tree(job.host.pid)
+        kill_tree(job.host.pid)
         if not self._until(lambda: job.done, KILL_WAIT):
             self._abandoned.add(job.host.pid)
             self._hosts.remove(job.host)
@@ -392,14 +342,7 @@ class Keeper:
             if not host.link.closed:
                 poller.register(host.link.fileno(), select.POLLIN)
         ready = {descriptor for descriptor, _ in poller.poll(wait * 1000)}
-        if self._link.fileno() in ready:
-            if not self._link.read():
-                raise WorkerGoneError
-            if self._job is not None:
-                for message in self._link.take_messages():
-                    self._obey(message)
-        if self._controller and not _alive(self._controller):
-            raise WorkerGoneError
+        self._hear_worker(ready)
         for host in list(self._hosts):
             if not host.link.closed and host.link.fileno() in ready:
                 host.link.read()
@@ -410,6 +353,15 @@ class Keeper:
                 os.read(self._wakeup[0], 4096)
             self._reap()
 
+    def _hear_worker(self, ready: set[int]) -> None:
+        if self._link.fileno() in ready and not self._link.read():
+            raise WorkerGoneError
+        if self._controller and not is_alive(self._controller):
+            raise WorkerGoneError
+        if self._job is not None:
+            for message in self._link.take_messages():
+                self._obey(message)
+
     def _heard(self, host: HostProcess, message: Message) -> None:
         job = self._job
         if job is None or job.host is not host:
@@ -418,7 +370,7 @@ class Keeper:
             job.child = ChildProcess(message.pid, host.link.take_files())
             self._test_begins(job, "")
             if self._stop_deadline is not None:
-                _signal(message.pid, signal.SIGINT)
+                send_signal(message.pid, signal.SIGINT)
         elif isinstance(message, ChildExited):
             self._child_exited(job, message)
         elif isinstance(message, Began) and message.what == "test":
@@ -501,7 +453,7 @@ class Keeper:
                 if os.waitpid(pid, os.WNOHANG)[0]:
                     self._abandoned.discard(pid)
 
-    def _known(self) -> Set[int]:
+    def _known(self) -> set[int]:
         return {host.pid for host in self._hosts if host.status is None} | self._abandoned
 
     def _host_died(self, host: HostProcess) -> None:
@@ -532,7 +484,7 @@ class Keeper:
     def _lose_child(self, job: Job, child: ChildProcess) -> None:
         """The host died while a test was running in a child of its own."""
         assert job.host.status is not None
-        self._kill_tree(child.pid)
+        kill_tree(child.pid)
         reason = f"its host process {_how(job.host.status)} while the test was running"
         job.conclude(
             job.verdict or Lost(reason),
@@ -546,7 +498,7 @@ class Keeper:
 
     # --- what is left ---
 
-    def _sweep(self, host: HostProcess, child: int = 0) -> Tuple[str, ...]:
+    def _sweep(self, host: HostProcess, child: int = 0) -> tuple[str, ...]:
         """End what a test, or a host that is gone, left running.
 
         :param child: the test's process; what fixtures of the host started is spared then.
@@ -555,8 +507,10 @@ class Keeper:
         spared = host.daemons if child else set()
         known = self._known() | spared
 
-        def left() -> Set[int]:
-            others = {daemon for other in self._hosts if other is not host for daemon in other.daemons}
+        def left() -> set[int]:
+            others = {
+                daemon for other in self._hosts if other is not host for daemon in other.daemons
+            }
             found = system.adopted_children(known | others)
             if system.PORTABLE:
                 found |= set(system.descendants(child or host.pid))
@@ -564,7 +518,7 @@ class Keeper:
 
         if not left() or self._until(lambda: not left(), LEFTOVER_GRACE):
             return ()
-        named: List[str] = []
+        named: list[str] = []
         deadline = time.monotonic() + KILL_WAIT
         while time.monotonic() < deadline:
             found = left()
@@ -577,31 +531,22 @@ class Keeper:
                     text = system.describe(process)
                     if text.split(" ", 2)[1] not in {name.split(" ", 2)[1] for name in named}:
                         named.append(text)
-                self._kill_tree(pid)
+                kill_tree(pid)
             self._until(lambda: not left(), 0.05)
         self._abandoned |= left()
         return tuple(named)
 
-    def _kill_tree(self, pid: int) -> None:
-        # Stopped first, so that nothing forks away from under the list.
-        _signal(pid, signal.SIGSTOP)
-        tree = [pid, *system.descendants(pid)]
-        for process in tree:
-            _signal(process, signal.SIGSTOP)
-        for process in [*tree, *system.descendants(pid)]:
-            _signal(process, signal.SIGKILL)
-
     def _end_everything(self) -> None:
         for host in self._hosts:
             if host.status is None:
-                self._kill_tree(host.pid)
+                kill_tree(host.pid)
             if self._job is not None and self._job.child is not None:
-                self._kill_tree(self._job.child.pid)
+                kill_tree(self._job.child.pid)
         deadline = time.monotonic() + KILL_WAIT
         while time.monotonic() < deadline:
             pids = system.adopted_children(set())
             for pid in pids:
-                self._kill_tree(pid)
+                kill_tree(pid)
             try:
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
@@ -630,7 +575,7 @@ class Keeper:
             raise WorkerGoneError from error
 
 
-def _wake_on_child_exit() -> Tuple[int, int]:
+def _wake_on_child_exit() -> tuple[int, int]:
     """A pipe that becomes readable when a child ends."""
     reader, writer = (move_up(end) for end in os.pipe())
     os.set_blocking(reader, False)
@@ -640,35 +585,8 @@ def _wake_on_child_exit() -> Tuple[int, int]:
     return reader, writer
 
 
-def _signal(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, number)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _how(status: int) -> str:
     ending = from_wait_status(status)
     if isinstance(ending, Exited):
         return f"exited with status {ending.status}"
     return f"was ended by {ending.title}"
-
-
-class _Settled:
-    """Tells whether a file has grown and stopped growing, from one call to the next."""
-
-    def __init__(self, descriptor: int, size: int) -> None:
-        self._descriptor = descriptor
-        self._start = self._size = size
-
-    def __call__(self) -> bool:
-        before, self._size = self._size, os.fstat(self._descriptor).st_size
-        return self._start < self._size == before

@@ -42,6 +42,7 @@ class CaptureFixtures:
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, object, object]:
         """Look at the fixture's value once it is there."""
+        __tracebackhide__ = True
         value = yield
         if fixturedef.argname.startswith("cap"):
             descriptors = private_api.fixture_capture_descriptors(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from typing import Any, Dict, Generator, List, Optional, Tuple
+from typing import Any, Generator
 
 import pytest
 
@@ -39,7 +39,7 @@ class Relay:
         self._config = session.config
         self._pid = -1
         self._inode = -1
-        self._flags: Dict[str, object] = {}
+        self._flags: dict[str, object] = {}
         self._wide_setup_seconds = 0.0
         self.muted = False
         self.phase = ""
@@ -84,14 +84,12 @@ class Relay:
     # --- hooks ---
 
     @pytest.hookimpl
-    def pytest_runtest_logstart(self, nodeid: str, location: Tuple[str, Optional[int], str]) -> None:
+    def pytest_runtest_logstart(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
         """Relay."""
         self.send(LogStart(str(nodeid), carriable(location)))
 
     @pytest.hookimpl
-    def pytest_runtest_logfinish(
-        self, nodeid: str, location: Tuple[str, Optional[int], str]
-    ) -> None:
+    def pytest_runtest_logfinish(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
         """Relay."""
         self._send_flags()
         self.send(LogFinish(str(nodeid), carriable(location)))
@@ -115,7 +113,7 @@ class Relay:
         warning_message: Any,
         when: str,
         nodeid: str,
-        location: Optional[Tuple[str, int, str]],
+        location: tuple[str, int, str] | None,
     ) -> None:
         """Relay, by the class's name: the worker has the class if the test process has it."""
         message = warning_message.message
@@ -137,6 +135,7 @@ class Relay:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
         """Announce the phase, and marks that the test gives itself."""
+        __tracebackhide__ = True
         self.enter("setup")
         self._watch_marks(item)
         return (yield)
@@ -144,12 +143,14 @@ class Relay:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self) -> Generator[None, object, object]:
         """Announce the phase."""
+        __tracebackhide__ = True
         self.enter("call")
         return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self) -> Generator[None, object, object]:
         """Announce the phase."""
+        __tracebackhide__ = True
         self.enter("teardown")
         return (yield)
 
@@ -187,7 +188,7 @@ def interruption(error: BaseException) -> Interrupted:
     return Interrupted("internal", carriable(text), None, path, lineno)
 
 
-def _raised_at(error: BaseException) -> Tuple[str, int]:
+def _raised_at(error: BaseException) -> tuple[str, int]:
     entries = list(traceback.walk_tb(error.__traceback__))
     if not entries:
         return "", 0
@@ -195,10 +196,10 @@ def _raised_at(error: BaseException) -> Tuple[str, int]:
     return frame.f_code.co_filename, lineno
 
 
-def _merged(sections: Any) -> List[Tuple[str, str]]:
+def _merged(sections: Any) -> list[tuple[str, str]]:
     # The host's part of a phase and the child's are one section for the user, as in plain pytest.
-    merged: List[Tuple[str, str]] = []
-    captured: Dict[str, int] = {}
+    merged: list[tuple[str, str]] = []
+    captured: dict[str, int] = {}
     for name, content in sections:
         if name in captured:
             position = captured[name]

@@ -1,4 +1,4 @@
-"""From a fork of the worker to a keeper: what is taken away, and what every test process inherits."""
+"""From a fork of the worker to a keeper, and what every test process inherits from it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import faulthandler
 import os
 import signal
 import sys
-from typing import Any, Dict, List, NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -29,7 +29,7 @@ _REPORTING_HOOKS = (
 
 
 def keeper_main(
-    session: pytest.Session, link: Link, worker_descriptors: List[int], controller: int
+    session: pytest.Session, link: Link, worker_descriptors: list[int], controller: int
 ) -> NoReturn:
     """Called in the new process, in the worker's main thread, after collection.
 
@@ -47,7 +47,7 @@ def keeper_main(
     keeper.main()
 
 
-def _hand_back(descriptors: List[int]) -> None:
+def _hand_back(descriptors: list[int]) -> None:
     # Not by closing the Python objects: the locks they hold belong to a thread that is not here.
     # And not by closing the numbers: these objects would close what comes to have them.
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -58,7 +58,7 @@ def _hand_back(descriptors: List[int]) -> None:
 
 def _prepare(session: pytest.Session, link: Link, controller: int) -> Keeper:
     config = session.config
-    broken: Dict[str, str] = {}
+    broken: dict[str, str] = {}
     relay = Relay(session)
     fixtures = WideFixtures(session, relay, broken)
     plugins = config.pluginmanager

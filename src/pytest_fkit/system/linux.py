@@ -6,7 +6,6 @@ import ctypes
 import os
 import signal
 from pathlib import Path
-from typing import List, Set
 
 # include/uapi/linux/prctl.h
 _PR_SET_PDEATHSIG = 1
@@ -40,16 +39,16 @@ def anonymous_file(name: str) -> int:
 
 def _read(path: str) -> str:
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (often called)
             return file.read().decode("utf-8", "replace")
     except OSError:  # the process is gone
         return ""
 
 
-def _children(pid: int) -> List[int]:
+def _children(pid: int) -> list[int]:
     # Every thread has its own list of the children it forked.
     try:
-        threads = os.listdir(f"/proc/{pid}/task")
+        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 (often called)
     except OSError:
         return []
     return [
@@ -59,16 +58,16 @@ def _children(pid: int) -> List[int]:
     ]
 
 
-def adopted_children(known: Set[int]) -> Set[int]:
+def adopted_children(known: set[int]) -> set[int]:
     """Pids of children of this process that are not among the `known` ones."""
     pid = os.getpid()
     # Only the main thread forks here, and orphans are handed to it.
     return {int(child) for child in _read(f"/proc/{pid}/task/{pid}/children").split()} - known
 
 
-def descendants(pid: int) -> List[int]:
+def descendants(pid: int) -> list[int]:
     """Pids of all living processes below `pid`, parents before their children."""
-    found: List[int] = []
+    found: list[int] = []
     queue = _children(pid)
     while queue:
         child = queue.pop(0)
@@ -127,14 +126,14 @@ def tree_memory(pid: int, inherited: int = 0, limit: int = 0) -> int:
         return cheap
     tree = [pid, *below]
     exact = sum(_proportional_memory(process) for process in tree)
-    # Pages inherited from the processes above (worker, keeper and host) are shared with these three.
+    # Inherited pages are shared with the three processes above: worker, keeper and host.
     return max(0, exact - inherited * len(tree) // (len(tree) + 3))
 
 
 def be_first_for_oom_killer() -> None:
     """Offer this process to the kernel's out-of-memory killer before the ones above it."""
     try:
-        with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+        with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:  # noqa: PTH123 (per test)
             file.write(b"800")
     except OSError:  # read-only /proc in a container
         return

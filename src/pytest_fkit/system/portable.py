@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from typing import List, Set
 
 import psutil
 
@@ -30,13 +29,13 @@ def anonymous_file(name: str) -> int:
     return descriptor
 
 
-def adopted_children(known: Set[int]) -> Set[int]:
+def adopted_children(known: set[int]) -> set[int]:
     """Nobody: see the module's text."""
     del known
     return set()
 
 
-def descendants(pid: int) -> List[int]:
+def descendants(pid: int) -> list[int]:
     """Pids of all living processes below `pid`, and those left in the session that it leads."""
     try:
         found = [child.pid for child in psutil.Process(pid).children(recursive=True)]

@@ -5,11 +5,23 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Sequence
 
 from ..endings import Ending, Exited, MemoryExceeded, Signaled, TimedOut
 
 _FRAME = re.compile(r'^  File "(?P<path>.*)", line (?P<line>\d+|\?\?\?) in (?P<name>.*)$')
+
+_THREAD = re.compile(r"^(Current t|T)hread\b.*:$")
+
+# The functions of ours that call pytest in test processes.
+_OURS = {
+    "run_protocol",
+    "set_up",
+    "tear_down",
+    "_tear_down_quietly",
+    "run_own",
+    "_collect_and_leave",
+}
 
 # Signals for which faulthandler, or our use of it, writes the stacks.
 _WITH_STACK = {"SIGSEGV", "SIGFPE", "SIGABRT", "SIGBUS", "SIGILL", "SIGTERM"}
@@ -57,24 +69,34 @@ class Death:
 
 
 def reorder_stacks(dump: str) -> str:
-    """faulthandler's text with the stack of the crashing thread first.
+    """Faulthandler's text with the stack of the crashing thread first.
 
     Only the last fatal error counts: processes forked by the test write into the same file.
     """
     _, fatal, rest = dump.rpartition("Fatal Python error: ")
-    blocks: List[List[str]] = [[]]
+    blocks: list[list[str]] = [[]]
     for line in (fatal + rest).splitlines():
-        if line.startswith(("Thread 0x", "Current thread 0x", "Current thread's C stack")):
+        if _THREAD.match(line):
             blocks.append([])
         blocks[-1].append(line)
     head, stacks = blocks[0], blocks[1:]
     stacks.sort(key=lambda block: not block[0].startswith("Current thread"))
+    stacks = [_without_our_frames(block) for block in stacks]
     return "\n".join(
         line for block in (head, *stacks) for line in block if line.strip() or block is head
     ).strip()
 
 
-def innermost_frame(dump: str, rootdir: Path) -> Optional[Frame]:
+def _without_our_frames(block: list[str]) -> list[str]:
+    """The stack up to where this package called pytest to run the test."""
+    for number, line in enumerate(block):
+        match = _FRAME.match(line)
+        if match is not None and match["name"] in _OURS and "pytest_fkit" in match["path"]:
+            return block[:number]
+    return block
+
+
+def innermost_frame(dump: str, rootdir: Path) -> Frame | None:
     """The innermost frame under `rootdir`, of the crashing thread, else of any other.
 
     Installed packages don't count, though an environment may lie under `rootdir`.
@@ -124,8 +146,10 @@ def story(death: Death) -> str:
     process = f"pid {death.pid}" if death.pid else "no process"
     lines = [
         f"{death.nodeid}: the test process {death.ending.story}",
-        f"phase {_phase(death)}, {death.seconds:.2f} s after its begin; "
-        f"worker {death.worker}, {process}",
+        (
+            f"phase {_phase(death)}, {death.seconds:.2f} s after its begin; "
+            f"worker {death.worker}, {process}"
+        ),
         "",
         _stacks(death),
     ]
@@ -171,12 +195,12 @@ def _why_no_stack(ending: Ending) -> str:
 
 def report_data(
     death: Death,
-    location: Tuple[str, Optional[int], str],
-    keywords: Dict[str, int],
+    location: tuple[str, int | None, str],
+    keywords: dict[str, int],
     rootdir: Path,
     start: float,
-    expected: Optional[str],
-) -> Dict[str, Any]:
+    expected: str | None,
+) -> dict[str, Any]:
     """The report in the format of pytest_report_to_serializable.
 
     That format carries what a report class can't be given without pytest's private classes: a
@@ -202,7 +226,7 @@ def report_data(
         for name, text in (("stdout", death.out), ("stderr", death.err), ("log", death.log))
         if text
     ]
-    data: Dict[str, Any] = {
+    data: dict[str, Any] = {
         "$report_type": "TestReport",
         "nodeid": death.nodeid,
         "location": location,
@@ -227,5 +251,3 @@ def report_data(
         data["outcome"] = "skipped"
         data["wasxfail"] = expected
     return data
-
-

@@ -12,7 +12,7 @@ import select
 import signal
 import sys
 import time
-from typing import NoReturn, Optional
+from typing import NoReturn
 
 import pytest
 
@@ -37,7 +37,7 @@ class CarefulCollection:
     @pytest.hookimpl(tryfirst=True)
     def pytest_make_collect_report(
         self, collector: pytest.Collector
-    ) -> Optional[pytest.CollectReport]:
+    ) -> pytest.CollectReport | None:
         """Report the file as an error if collecting it kills a copy of this process."""
         if not isinstance(collector, pytest.File):
             return None
@@ -86,7 +86,7 @@ def _collect_and_leave(collector: pytest.File, files: Files, worker: int) -> NoR
         os._exit(status)
 
 
-def _wait(pid: int, limit: float) -> Optional[int]:
+def _wait(pid: int, limit: float) -> int | None:
     """The status of the process, None if it had to be killed."""
     deadline = time.monotonic() + limit if limit else float("inf")
     while True:
@@ -116,7 +116,6 @@ def _error(collector: pytest.File, ending: Ending, files: Files) -> pytest.Colle
         for name, text in (("stdout", read_from(files.out)), ("stderr", read_from(files.err)))
         if text
     ]
-    report = pytest.CollectReport(
+    return pytest.CollectReport(
         collector.nodeid, "failed", "\n".join(lines), [], sections, fkit_death=headline
     )
-    return report

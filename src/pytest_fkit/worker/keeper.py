@@ -8,7 +8,7 @@ import select
 import signal
 import threading
 import time
-from typing import Callable, Iterator, List, Optional
+from typing import Callable, Iterator
 
 import pytest
 
@@ -30,17 +30,15 @@ class KeeperClient:
     :param controller: pid of the controller on this machine, or 0.
     """
 
-    def __init__(
-        self, session: pytest.Session, descriptors: List[int], controller: int
-    ) -> None:
+    def __init__(self, session: pytest.Session, descriptors: list[int], controller: int) -> None:
         self._session = session
         self._descriptors = descriptors
         self._controller = controller
-        self._link: Optional[Link] = None
+        self._link: Link | None = None
         self._pid = 0
-        self._broken: List[Broken] = []
+        self._broken: list[Broken] = []
         self._lock = threading.Lock()
-        self._grace: Optional[float] = None
+        self._grace: float | None = None
         self.at_start: Callable[[], object] = lambda: None
         """Called in a new keeper, before anything else."""
 
@@ -110,9 +108,7 @@ class KeeperClient:
         if self._link is not None:
             yield from self._last_words(Stop(grace), grace)
 
-    def _last_words(
-        self, command: Optional[Message], limit: Optional[float]
-    ) -> Iterator[Message]:
+    def _last_words(self, command: Message | None, limit: float | None) -> Iterator[Message]:
         assert self._link is not None
         link = self._link
         # The keeper enforces the limit for each host; this is for a keeper that does not.
@@ -159,11 +155,9 @@ class KeeperClient:
             orphans = self._orphans()
         return how
 
-    def _orphans(self) -> List[int]:
+    def _orphans(self) -> list[int]:
         # Processes that plugins and conftest files started stay: they lead no session of ours.
-        return [
-            pid for pid in system.adopted_children({self._pid}) if not _started_here(pid)
-        ]
+        return [pid for pid in system.adopted_children({self._pid}) if not _started_here(pid)]
 
 
 def _started_here(pid: int) -> bool:

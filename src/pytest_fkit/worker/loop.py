@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import time
-from typing import Any, Iterator, List, NoReturn, Optional, Tuple
+from typing import Any, Iterator, NoReturn
 
 import pytest
 
@@ -47,7 +47,7 @@ class TestLoop:
         self._name = name
         self._lines = lines
         self._stopping = False
-        self._last_words: Optional[Interrupted] = None
+        self._last_words: Interrupted | None = None
         self._index = {item: number for number, item in enumerate(session.items)}
 
     def run_all(self) -> None:
@@ -63,14 +63,13 @@ class TestLoop:
             if session.shouldstop:
                 raise session.Interrupted(session.shouldstop)
 
-    def run_test(self, item: pytest.Item, nextitem: Optional[pytest.Item]) -> None:
+    def run_test(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
         """Run one test and report it.
 
         :raises KeyboardInterrupt, pytest.exit.Exception: if the test or the user says so.
         """
         replay = Replay(item, self._lines)
-        if self._stopping:
-            raise KeyboardInterrupt
+        self._raise_if_stopping()
         try:
             run = self._request(item, nextitem)
         except pytest.UsageError as error:
@@ -82,8 +81,8 @@ class TestLoop:
             self._stop(replay)
             raise
         ending = from_wire(ended.ending)
-        if self._stopping and not isinstance(ending, Finished):
-            raise KeyboardInterrupt
+        if not isinstance(ending, Finished):
+            self._raise_if_stopping()
         if not isinstance(ending, Finished):
             self._report_death(item, replay, ended, ending)
         elif ended.leftovers:
@@ -96,6 +95,9 @@ class TestLoop:
         if replay.interrupted is not None:
             self._last_words = replay.interrupted
             _raise(replay.interrupted)
+        self._raise_if_stopping()
+
+    def _raise_if_stopping(self) -> None:
         if self._stopping:
             raise KeyboardInterrupt
 
@@ -117,7 +119,7 @@ class TestLoop:
         self._stopping = True
         self._keeper.request_stop(self._settings.grace)
 
-    def last_words(self, error: BaseException) -> Tuple[Any, ...]:
+    def last_words(self, error: BaseException) -> tuple[Any, ...]:
         """What the controller needs to stop the run as `error` would stop plain pytest."""
         return tuple(self._last_words or interruption(error))
 
@@ -137,11 +139,11 @@ class TestLoop:
 
     # --- one test ---
 
-    def _request(self, item: pytest.Item, nextitem: Optional[pytest.Item]) -> Run:
+    def _request(self, item: pytest.Item, nextitem: pytest.Item | None) -> Run:
         wanted = limits(item, self._settings)
         return Run(
-            index=self._index[item],
-            next_index=-1 if nextitem is None else self._index[nextitem],
+            position=self._index[item],
+            next_position=-1 if nextitem is None else self._index[nextitem],
             share=wanted.share,
             next_share="" if nextitem is None else self._share(nextitem),
             timeout=wanted.timeout,
@@ -255,7 +257,7 @@ class TestLoop:
             replay.log(_empty_teardown(report))
 
 
-def _earlier(replay: Replay, sections: List[Any]) -> List[Any]:
+def _earlier(replay: Replay, sections: list[Any]) -> list[Any]:
     names = {name for name, _ in sections}
     return [(name, text) for name, text in replay.sections if name not in names]
 
@@ -275,8 +277,7 @@ def _empty_teardown(report: Any) -> Any:
 
 
 def _note_leftovers(replay: Replay, ended: Ended) -> None:
-    text = "".join(f"{line}\n" for line in ended.leftovers)
-    replay.add_teardown_section("processes left running, now ended", text)
+    replay.name_leftovers([carriable(line) for line in ended.leftovers])
 
 
 def _text(data: bytes) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
-from typing import Callable, Dict
+from typing import Callable
 
 
 class Lines:
@@ -15,8 +15,8 @@ class Lines:
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
-        self._decoders: Dict[int, codecs.IncrementalDecoder] = {}
-        self._rest: Dict[int, str] = {}
+        self._decoders: dict[int, codecs.IncrementalDecoder] = {}
+        self._rest: dict[int, str] = {}
 
     def feed(self, stream: int, data: bytes) -> None:
         """Take bytes of a stream in: 1 and 2 as the descriptors."""
@@ -39,17 +39,14 @@ class Lines:
                 self._rest[stream] = ""
 
 
-class TerminalFile(io.TextIOBase):
+class TerminalFile(io.StringIO):
     """A text file for a terminal writer, whose text goes to a function that can be exchanged."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
+        super().__init__()
         self.send = write
 
     def write(self, text: str) -> int:
         """Pass the text on."""
         self.send(text)
         return len(text)
-
-    def writable(self) -> bool:
-        """Yes."""
-        return True

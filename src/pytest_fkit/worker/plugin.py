@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, Generator, Optional
+from typing import Any, Generator
 
 import pytest
 
@@ -21,14 +21,14 @@ class Worker:
     :param orders: what the controller put into workerinput, see Nodes.pytest_configure_node.
     """
 
-    def __init__(self, config: pytest.Config, settings: Settings, orders: Dict[str, Any]) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings, orders: dict[str, Any]) -> None:
         self._config = config
         self._settings = settings
         self._channel = orders["channel"]
         self._controller: int = orders["controller"]
         self._name: str = orders["worker"]
         self._lines = Lines(lambda line: self._channel.send(("line", line)))
-        self._loop: Optional[TestLoop] = None
+        self._loop: TestLoop | None = None
         self._stopped = False
         if os.getppid() == self._controller:
             system.die_with_parent(self._controller)
@@ -56,9 +56,7 @@ class Worker:
         """Have xdist's loop run the tests our way."""
         interactor = private_api.worker_interactor(self._config)
         assert interactor is not None
-        keeper = KeeperClient(
-            session, private_api.worker_descriptors(interactor), self._controller
-        )
+        keeper = KeeperClient(session, private_api.worker_descriptors(interactor), self._controller)
         private_api.resolve_basetemp(self._config)
         loop = self._loop = TestLoop(session, self._settings, keeper, self._name, self._lines)
         private_api.run_tests_of_worker(interactor, loop.run_test)
@@ -89,7 +87,7 @@ class Alone:
         self._settings = settings
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> Optional[bool]:
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         """Run all tests, unless there is nothing to run."""
         config = session.config
         errors = session.testsfailed and not config.option.continue_on_collection_errors

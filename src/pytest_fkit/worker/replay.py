@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from typing import Any, Dict, List, Optional, Tuple, Type
+from typing import Any
 
 import pytest
 
@@ -40,13 +40,13 @@ class Replay:
         self._hooks: Any = item.ihook
         self._started = False
         self._finished = False
-        self._held: List[Any] = []
+        self._held: list[Any] = []
         self.phase = "setup"
         self.phase_began = time.time()
-        self.sections: List[Tuple[str, str]] = []
-        self.setting_up: Optional[WideSetup] = None
-        self.expected: Optional[str] = None
-        self.interrupted: Optional[Interrupted] = None
+        self.sections: list[tuple[str, str]] = []
+        self.setting_up: WideSetup | None = None
+        self.expected: str | None = None
+        self.interrupted: Interrupted | None = None
 
     def take(self, message: Message) -> None:
         """Take one message in."""
@@ -59,9 +59,7 @@ class Replay:
     def _log_start(self, message: LogStart) -> None:
         if not self._started:
             self._started = True
-            self._hooks.pytest_runtest_logstart(
-                nodeid=message.nodeid, location=message.location
-            )
+            self._hooks.pytest_runtest_logstart(nodeid=message.nodeid, location=message.location)
 
     def _log_finish(self, message: LogFinish) -> None:
         del message
@@ -135,17 +133,17 @@ class Replay:
 
     # --- endings ---
 
-    def held_teardown_failed(self) -> Optional[Any]:
+    def held_teardown_failed(self) -> Any | None:
         """The teardown report that is held back, if it is a failed one."""
-        return next(
-            (each for each in self._held if each.when == "teardown" and each.failed), None
-        )
+        return next((each for each in self._held if each.when == "teardown" and each.failed), None)
 
-    def add_teardown_section(self, name: str, text: str) -> None:
-        """Add a section to the teardown report that is held back."""
+    def name_leftovers(self, processes: list[str]) -> None:
+        """Name processes that the test left running in its teardown report, which is held back."""
         for report in self._held:
             if report.when == "teardown":
-                report.sections.append((name, text))
+                text = "".join(f"{line}\n" for line in processes)
+                report.sections.append(("processes left running, now ended", text))
+                report.fkit_leftovers = processes
 
     def drop_teardown(self) -> None:
         """Forget the teardown report that is held back: something else takes its place."""
@@ -173,13 +171,13 @@ class Replay:
                 nodeid=self._item.nodeid, location=self._item.location
             )
 
-    def report_from(self, data: Dict[str, Any]) -> Any:
+    def report_from(self, data: dict[str, Any]) -> Any:
         """The report in the format of pytest_report_to_serializable."""
         config = self._item.config
         return config.hook.pytest_report_from_serializable(config=config, data=data)
 
 
-_HANDLERS: Dict[Type[Any], Any] = {
+_HANDLERS: dict[type[Any], Any] = {
     LogStart: Replay._log_start,
     LogFinish: Replay._log_finish,
     Phase: Replay._phase,
@@ -195,7 +193,7 @@ _HANDLERS: Dict[Type[Any], Any] = {
 }
 
 
-def _warning_class(module: str, qualname: str) -> Type[Warning]:
+def _warning_class(module: str, qualname: str) -> type[Warning]:
     found: Any = sys.modules.get(module)
     for name in qualname.split("."):
         found = getattr(found, name, None)
