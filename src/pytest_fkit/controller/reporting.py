@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Any
 
 import pytest
 
@@ -48,13 +48,11 @@ class Reporting:
             private_api.junit_errors_for_deaths(log, _junit_error)
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_report_teststatus(
-        self, report: Any
-    ) -> tuple[str, str, str | tuple[str, Mapping[str, bool]]] | None:
+    def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
         """Count a death as an error, whatever the phase."""
         if death_of(report) is None:
             return None
-        return "error", "E", ("ERROR", {"red": True, "bold": True})
+        return "error", "E", "ERROR"
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
