@@ -44,6 +44,10 @@ def _prepare(config: pytest.Config) -> None:
             return
     if config.pluginmanager.hasplugin("xdist"):
         choose_workers(config, parsed.workers)
+        if parsed.start_method == "spawn" and config.option.numprocesses == 0:
+            raise pytest.UsageError(
+                "pytest-fkit: --fkit-start-method=spawn needs a worker; leave -n0 away"
+            )
     else:
         notices.append("fkit: pytest-xdist is disabled, so there are no workers, as with -n0")
 

@@ -10,6 +10,7 @@ import functools
 import pdb
 from typing import Any, Callable, Sequence, TextIO, cast
 
+import _pytest.config
 import _pytest.debugging
 import _pytest.skipping
 import pytest
@@ -206,6 +207,12 @@ def resolve_basetemp(config: pytest.Config) -> None:
         factory.getbasetemp()
 
 
+def basetemp(config: pytest.Config) -> str | None:
+    """A base directory for another process, below this one's."""
+    factory = getattr(config, "_tmp_path_factory", None)
+    return None if factory is None else str(factory.mktemp("spawned", numbered=True))
+
+
 # --- the terminal (_pytest.terminal) ------------------------------------------------------------
 
 
@@ -291,6 +298,39 @@ def worker_interactor(config: pytest.Config) -> Any | None:
         if type(plugin).__name__ == "WorkerInteractor":
             return plugin
     return None
+
+
+def arguments_for_file(config: pytest.Config, path: str) -> list[str]:
+    """The command line of this run for one file alone."""
+    selected = {str(argument) for argument in config.getoption("file_or_dir", None) or ()}
+    arguments = [str(each) for each in config.invocation_params.args if str(each) not in selected]
+    arguments.append(f"--rootdir={config.rootpath}")
+    if config.inipath is not None:
+        arguments += ["-c", str(config.inipath)]
+    return [*arguments, path]
+
+
+def worker_config(
+    arguments: list[str], workerinput: dict[str, Any], basetemp: str | None
+) -> pytest.Config:
+    """A configuration as xdist.remote makes it for a worker, in a process that xdist did not start.
+
+    It runs its tests itself, without isolation and without workers.
+    """
+    config = _pytest.config._prepareconfig(arguments, None)
+    config.option.fkit = False
+    config.option.loadgroup = config.getvalue("dist") == "loadgroup"
+    config.option.looponfail = False
+    config.option.usepdb = False
+    config.option.dist = "no"
+    config.option.distload = False
+    config.option.numprocesses = None
+    config.option.maxprocesses = None
+    config.option.tx = []
+    config.option.basetemp = basetemp
+    config.workerinput = workerinput  # type: ignore[attr-defined]
+    config.workeroutput = {}  # type: ignore[attr-defined]
+    return config
 
 
 def run_tests_of_worker(

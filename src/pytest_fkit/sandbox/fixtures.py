@@ -11,6 +11,7 @@ from .. import private_api
 from ..messages import WideSetup, WideSetupDone, WideTeardown
 from ..system import holdings
 from ..wire import carriable
+from .copies import fork
 from .relay import Relay
 
 # Plugins whose part in a phase surrounds the setup and teardown of fixtures, by the names under
@@ -178,11 +179,7 @@ class WideFixtures:
 
     def _look_for_leftovers(self, fixturedef: Any, label: str) -> None:
         assert self._held is not None
-        now = holdings.take()
-        if now.natives > self._held.natives:
-            holdings.release_pools()
-            holdings.end_forkable_threads()
-            now = holdings.take()
+        now = holdings.take_forkable(fork, self._held)
         found = now.beyond(self._held)
         self._held = now
         if found:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import traceback
-from typing import NoReturn
+from typing import Callable, NoReturn
 
 import pytest
 
@@ -36,11 +36,18 @@ from .relay import Relay, interruption
 class Host:
     """Serves the keeper until it says Finish or is gone.
 
-    :param broken: see :class:`WideFixtures`.
+    :param item_at: the item at a position, None where there is none.
     """
 
-    def __init__(self, session: pytest.Session, relay: Relay, fixtures: WideFixtures) -> None:
+    def __init__(
+        self,
+        session: pytest.Session,
+        relay: Relay,
+        fixtures: WideFixtures,
+        item_at: Callable[[int], pytest.Item | None],
+    ) -> None:
         self._session = session
+        self._item = item_at
         self._relay = relay
         self._fixtures = fixtures
         self._child = Child(session, relay, fixtures)
@@ -66,6 +73,13 @@ class Host:
         finally:
             os._exit(status)
 
+    def serve_here(self, link: Link) -> None:
+        """As :meth:`main`, in a process that is a fresh interpreter, and goes on afterwards."""
+        self._relay.open()
+        OutputPolicy(self._session.config).enter_process()
+        self._link = link
+        self._serve()
+
     def _serve(self) -> None:
         while True:
             message = self._link.receive()
@@ -86,11 +100,10 @@ class Host:
                 return
             self._link.send(HostDone())
 
-    def _item(self, index: int) -> pytest.Item | None:
-        return self._session.items[index] if index >= 0 else None
-
     def _run(self, run: Run) -> None:
-        item = self._session.items[run.position]
+        item = self._item(run.position)
+        if item is None:
+            raise LookupError(f"the fresh interpreter did not collect test {run.position}")
         nextitem = self._item(run.next_position)
         self._session.testsfailed = run.tests_failed
         self._last = item

@@ -68,7 +68,8 @@ class Keeper:
     """Serves one worker.
 
     :param link: to the worker.
-    :param host_main: what a new host runs, with its link, its files and the keeper's pid.
+    :param host_main: what a new host runs, with the name under which tests share it, its link,
+        its files and the keeper's pid.
     :param remember: called with each :class:`Broken`, for hosts forked later.
     :param stream: whether output is passed on while it is written.
     :param controller: pid to watch where the kernel does not tell of its death, or 0.
@@ -77,7 +78,7 @@ class Keeper:
     def __init__(
         self,
         link: Link,
-        host_main: Callable[[Link, Files, int], NoReturn],
+        host_main: Callable[[str, Link, Files, int], NoReturn],
         remember: Callable[[Broken], None],
         stream: bool,
         controller: int = 0,
@@ -143,6 +144,9 @@ class Keeper:
             self._finish(0.0)
             return
         job = self._job = Job(run, self._host(run.share))
+        # Until the host says what it does: a fresh interpreter has to collect first.
+        job.stage = "start"
+        self._set_clock(job, run.wide_timeout)
         self._tell(job.host, run)
         self._wait_for(job)
         self._release_others(job)
@@ -170,7 +174,7 @@ class Keeper:
         pid = fork()
         if pid == 0:
             self._leave_host(ours)
-            self._host_main(theirs, files, keeper)
+            self._host_main(share, theirs, files, keeper)
         theirs.close()
         host = HostProcess(pid, ours, files, share)
         self._hosts.append(host)
@@ -191,7 +195,7 @@ class Keeper:
         """Have idle hosts tear down what the next test does not share, or end."""
         run = job.run
         for host in list(self._hosts):
-            scoped = host.share.startswith(("class:", "module:"))
+            scoped = host.share.startswith(("class:", "module:", "spawn:"))
             over = scoped and host.share != run.next_share
             if over or host.retire or run.next_position < 0:
                 job.absorb(self._command(host, Finish(run.wide_timeout), run))
@@ -431,7 +435,7 @@ class Keeper:
     def _host_done(self, job: Job) -> None:
         self._forward(job)
         host = job.host
-        if job.stage:
+        if job.stage in ("setup", "teardown"):
             host.daemons |= system.adopted_children(self._known())
         os.ftruncate(host.files.events, 0)
         host.events_read = 0

@@ -13,12 +13,13 @@ import pytest
 from .. import private_api, system
 from ..messages import Broken
 from .copies import Copies
-from .descriptors import DUMP, Link
+from .descriptors import DUMP, Files, Link
 from .fixtures import WideFixtures
 from .host import Host
 from .keeper import DUMP_SIGNAL, Keeper
 from .output import CaptureFixtures
 from .relay import Relay
+from .spawn import PREFIX, exec_host
 
 _REPORTING_HOOKS = (
     "pytest_runtest_logstart",
@@ -58,6 +59,32 @@ def _hand_back(descriptors: list[int]) -> None:
 
 def _prepare(session: pytest.Session, link: Link, controller: int) -> Keeper:
     config = session.config
+    relay, fixtures, broken = equip(session)
+    items = session.items
+
+    def item_at(position: int) -> pytest.Item | None:
+        return items[position] if position >= 0 else None
+
+    host = Host(session, relay, fixtures, item_at)
+
+    def host_main(share: str, host_link: Link, files: Files, keeper: int) -> NoReturn:
+        if share.startswith(PREFIX):
+            exec_host(session, share, host_link, files, keeper)
+        host.main(host_link, files, keeper)
+
+    def remember(message: Broken) -> None:
+        broken[message.key] = message.text
+
+    stream = config.getoption("capture") == "no" and hasattr(config, "workerinput")
+    return Keeper(link, host_main, remember, stream, controller if system.PORTABLE else 0)
+
+
+def equip(session: pytest.Session) -> tuple[Relay, WideFixtures, dict[str, str]]:
+    """Make this process one that can run tests, or fork others that do.
+
+    :return: with the third, why wide fixtures must not be set up, by key, to be filled in.
+    """
+    config = session.config
     broken: dict[str, str] = {}
     relay = Relay(session)
     fixtures = WideFixtures(session, relay, broken)
@@ -77,13 +104,7 @@ def _prepare(session: pytest.Session, link: Link, controller: int) -> Keeper:
     faulthandler.enable(file=DUMP)
     faulthandler.register(DUMP_SIGNAL, file=DUMP, all_threads=True)
     faulthandler.register(signal.SIGTERM, file=DUMP, all_threads=True, chain=True)
-    host = Host(session, relay, fixtures)
-
-    def remember(message: Broken) -> None:
-        broken[message.key] = message.text
-
-    stream = config.getoption("capture") == "no" and hasattr(config, "workerinput")
-    return Keeper(link, host.main, remember, stream, controller if system.PORTABLE else 0)
+    return relay, fixtures, broken
 
 
 def _no_debugger(*args: Any, **kwargs: Any) -> None:

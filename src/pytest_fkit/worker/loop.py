@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import time
-from typing import Any, Iterator, NoReturn
+from typing import Any, Callable, Iterator, NoReturn
 
 import pytest
 
@@ -16,6 +16,7 @@ from ..endings import Ending, Finished, from_wire
 from ..markers import limits
 from ..messages import Ended, Events, Interrupted, Message, Output, Run, WideTeardown
 from ..sandbox.relay import interruption
+from ..sandbox.spawn import PREFIX
 from ..settings import Settings
 from ..wire import Unpacker, carriable
 from . import deaths
@@ -28,6 +29,7 @@ class TestLoop:
     """Runs tests, one after the other, through the keeper.
 
     :param name: of the worker, as in "gw0"; "main" at ``-n0``.
+    :param unforkable: says what keeps a test from being forked, or "".
     :param lines: where the text goes that tests write to the terminal.
     """
 
@@ -40,12 +42,14 @@ class TestLoop:
         keeper: KeeperClient,
         name: str,
         lines: Lines,
+        unforkable: Callable[[pytest.Item], str],
     ) -> None:
         self._session = session
         self._settings = settings
         self._keeper = keeper
         self._name = name
         self._lines = lines
+        self._unforkable = unforkable
         self._stopping = False
         self._last_words: Interrupted | None = None
         self._index = {item: number for number, item in enumerate(session.items)}
@@ -68,7 +72,7 @@ class TestLoop:
 
         :raises KeyboardInterrupt, pytest.exit.Exception: if the test or the user says so.
         """
-        replay = Replay(item, self._lines)
+        replay = Replay(item, self._lines, self._unforkable(item))
         self._raise_if_stopping()
         try:
             run = self._request(item, nextitem)
@@ -141,10 +145,11 @@ class TestLoop:
 
     def _request(self, item: pytest.Item, nextitem: pytest.Item | None) -> Run:
         wanted = limits(item, self._settings)
+        share = self._spawned(item) or wanted.share
         return Run(
             position=self._index[item],
             next_position=-1 if nextitem is None else self._index[nextitem],
-            share=wanted.share,
+            share=share,
             next_share="" if nextitem is None else self._share(nextitem),
             timeout=wanted.timeout,
             wide_timeout=wanted.timeout,
@@ -152,9 +157,14 @@ class TestLoop:
             tests_failed=self._session.testsfailed,
         )
 
+    def _spawned(self, item: pytest.Item) -> str:
+        if not self._unforkable(item):
+            return ""
+        return f"{PREFIX}{item.nodeid.partition('::')[0]}"
+
     def _share(self, item: pytest.Item) -> str:
         try:
-            return limits(item, self._settings).share
+            return self._spawned(item) or limits(item, self._settings).share
         except pytest.UsageError:  # reported when it is that test's turn
             return ""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Generator
+from typing import Any, Callable, Generator
 
 import pytest
 
@@ -11,6 +11,7 @@ from .. import private_api, system
 from ..settings import Settings
 from .imports import CarefulCollection
 from .keeper import KeeperClient
+from .leftovers import CollectionWatch
 from .loop import TestLoop
 from .output import Lines, TerminalFile
 
@@ -30,6 +31,15 @@ class Worker:
         self._lines = Lines(lambda line: self._channel.send(("line", line)))
         self._loop: TestLoop | None = None
         self._stopped = False
+        self._unforkable: Callable[[pytest.Item], str] = lambda _: ""
+        if settings.start_method == "spawn":
+            self._unforkable = lambda _: "--fkit-start-method=spawn"
+        elif settings.start_method == "auto":
+            watch = CollectionWatch()
+            config.pluginmanager.register(watch, "fkit-watch")
+            self._unforkable = watch.cause
+        # Without it torch.cuda.is_available() opens a CUDA runtime, and that does not survive a fork.
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         if os.getppid() == self._controller:
             system.die_with_parent(self._controller)
         else:
@@ -58,7 +68,9 @@ class Worker:
         assert interactor is not None
         keeper = KeeperClient(session, private_api.worker_descriptors(interactor), self._controller)
         private_api.resolve_basetemp(self._config)
-        loop = self._loop = TestLoop(session, self._settings, keeper, self._name, self._lines)
+        loop = self._loop = TestLoop(
+            session, self._settings, keeper, self._name, self._lines, self._unforkable
+        )
         private_api.run_tests_of_worker(interactor, loop.run_test)
         if self._stopped:
             loop.stop()
@@ -94,7 +106,8 @@ class Alone:
         if errors or config.option.collectonly:
             return None
         private_api.resolve_basetemp(config)
-        loop = TestLoop(session, self._settings, KeeperClient(session, [], 0), "main", Lines(print))
+        keeper = KeeperClient(session, [], 0)
+        loop = TestLoop(session, self._settings, keeper, "main", Lines(print), lambda _: "")
         try:
             loop.run_all()
         finally:

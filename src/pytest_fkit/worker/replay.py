@@ -35,10 +35,10 @@ class Replay:
     wide fixtures were torn down after the test.
     """
 
-    def __init__(self, item: pytest.Item, lines: Lines) -> None:
+    def __init__(self, item: pytest.Item, lines: Lines, shared: str = "") -> None:
         self._item = item
         self._lines = lines
-        self._shared = ""
+        self._shared = shared
         self._hooks: Any = item.ihook
         self._started = False
         self._finished = False
