@@ -38,7 +38,7 @@ class Worker:
             watch = CollectionWatch()
             config.pluginmanager.register(watch, "fkit-watch")
             self._unforkable = watch.cause
-        # Without it torch.cuda.is_available() opens a CUDA runtime, and that does not survive a fork.
+        # Without it torch.cuda.is_available() opens a CUDA runtime, which does not survive a fork.
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         if os.getppid() == self._controller:
             system.die_with_parent(self._controller)
