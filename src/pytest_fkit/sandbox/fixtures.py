@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Any, Callable, Generator, Iterator
 
 import pytest
@@ -183,8 +184,7 @@ class WideFixtures:
         found = now.beyond(self._held)
         self._held = now
         if found:
-            code = getattr(fixturedef.func, "__code__", None)
-            place = f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""
+            place = _place(fixturedef.func, self._session.config.rootpath)
             self._causes[fixturedef] = f"{label}{place}: {', '.join(found)}"
 
     def tear_down(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
@@ -238,6 +238,16 @@ class WideFixtures:
             name,
             [plugin for key, plugin in manager.list_name_plugin() if plugin and key not in keep],
         )
+
+
+def _place(function: Any, rootdir: Path) -> str:
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return ""
+    path = Path(code.co_filename)
+    if rootdir in path.parents:
+        path = path.relative_to(rootdir)
+    return f" ({path}:{code.co_firstlineno})"
 
 
 class _Innermost:

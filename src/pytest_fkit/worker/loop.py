@@ -24,6 +24,9 @@ from .keeper import KeeperClient
 from .output import Lines
 from .replay import Replay
 
+# What a command that runs one test again leaves out.
+_DROPPED = ("-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml", "--basetemp")
+
 
 class TestLoop:
     """Runs tests, one after the other, through the keeper.
@@ -304,9 +307,9 @@ def reproducing_command(item: pytest.Item) -> str:
     for argument in given:
         if skip or argument in paths:
             skip = False
-        elif argument in ("-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml"):
+        elif argument in _DROPPED:
             skip = True
-        elif not argument.startswith(("-n", "--numprocesses=", "--dist=", "--junit")):
+        elif not argument.startswith(tuple(f"{option}=" for option in _DROPPED) + ("-n",)):
             arguments.append(argument)
     directory = config.invocation_params.dir
     path, separator, rest = item.nodeid.partition("::")

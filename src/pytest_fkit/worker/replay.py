@@ -74,8 +74,6 @@ class Replay:
         report = self.report_from(message.data)
         if report.when == "setup":
             self.release()  # the teardown of a run before this one, as pytest-rerunfailures makes
-        if report.when == "teardown" and self._shared:
-            report.fkit_shared = self._shared
         if report.when == "teardown" or self._held:
             self._held.append(report)
         else:
@@ -168,6 +166,8 @@ class Replay:
             self._log_start(LogStart(self._item.nodeid, self._item.location))
         if report.when != "teardown":
             self.sections = list(report.sections)
+        elif self._shared:
+            report.fkit_shared = self._shared
         self._hooks.pytest_runtest_logreport(report=report)
 
     def finish(self) -> None:
