@@ -309,7 +309,7 @@ def reproducing_command(item: pytest.Item) -> str:
             skip = False
         elif argument in _DROPPED:
             skip = True
-        elif not argument.startswith(tuple(f"{option}=" for option in _DROPPED) + ("-n",)):
+        elif not argument.startswith((*(f"{option}=" for option in _DROPPED), "-n")):
             arguments.append(argument)
     directory = config.invocation_params.dir
     path, separator, rest = item.nodeid.partition("::")
