@@ -77,6 +77,7 @@ class Ended(NamedTuple):
     :param wide: "setup" or "teardown" if a wide fixture was being set up or torn down.
     :param out: uncollected standard output.
     :param err: uncollected standard error.
+    :param log: uncollected log.
     :param dump: what faulthandler wrote.
     :param leftovers: descriptions of processes that had to be ended.
     :param survivors: descriptions of processes that not even SIGKILL ended.
@@ -87,6 +88,7 @@ class Ended(NamedTuple):
     wide: str = ""
     out: bytes = b""
     err: bytes = b""
+    log: bytes = b""
     dump: bytes = b""
     leftovers: tuple[str, ...] = ()
     survivors: tuple[str, ...] = ()
@@ -102,6 +104,7 @@ class TornDown(NamedTuple):
     ending: tuple[Any, ...]
     out: bytes = b""
     err: bytes = b""
+    log: bytes = b""
     dump: bytes = b""
     leftovers: tuple[str, ...] = ()
 

@@ -173,6 +173,23 @@ def _in_memory(capturing: Any) -> list[tuple[Any, int]]:
     return [(capturing.out.tmpfile, 1), (capturing.err.tmpfile, 2)]
 
 
+# --- log (_pytest.logging) ----------------------------------------------------------------------
+
+
+def on_new_log_stream(config: pytest.Config, action: Callable[[TextIO], None]) -> None:
+    """Have `action` called with every stream in which pytest collects the log of a phase."""
+    handler: Any = getattr(config.pluginmanager.getplugin("logging-plugin"), "report_handler", None)
+    if handler is None:  # -p no:logging
+        return
+    reset = handler.reset
+
+    def reset_and_tell() -> None:
+        reset()
+        action(handler.stream)
+
+    handler.reset = reset_and_tell
+
+
 # --- marks (_pytest.skipping) -------------------------------------------------------------------
 
 

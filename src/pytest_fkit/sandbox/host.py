@@ -28,7 +28,7 @@ from .child import LEAVES, Child, run_protocol
 from .copies import fork
 from .descriptors import ERR, Files, Link, read_from
 from .fixtures import WideFixtures
-from .output import OutputPolicy
+from .output import Output
 from .relay import Relay, interruption
 
 
@@ -38,11 +38,14 @@ class Host:
     :param broken: see :class:`WideFixtures`.
     """
 
-    def __init__(self, session: pytest.Session, relay: Relay, fixtures: WideFixtures) -> None:
+    def __init__(
+        self, session: pytest.Session, relay: Relay, fixtures: WideFixtures, output: Output
+    ) -> None:
         self._session = session
         self._relay = relay
         self._fixtures = fixtures
-        self._child = Child(session, relay, fixtures)
+        self._output = output
+        self._child = Child(session, relay, fixtures, output)
         self._last: pytest.Item | None = None
 
     def main(self, link: Link, files: Files, keeper: int) -> NoReturn:
@@ -53,7 +56,7 @@ class Host:
             system.die_with_parent(keeper)
             files.install()
             self._relay.open()
-            OutputPolicy(self._session.config).enter_process()
+            self._output.enter_process()
             finalizers.forget_inherited()
             self._link = link
             self._serve()

@@ -17,7 +17,7 @@ from .descriptors import DUMP, Link
 from .fixtures import WideFixtures
 from .host import Host
 from .keeper import DUMP_SIGNAL, Keeper
-from .output import CaptureFixtures
+from .output import Output
 from .relay import Relay
 
 _REPORTING_HOOKS = (
@@ -61,11 +61,12 @@ def _prepare(session: pytest.Session, link: Link, controller: int) -> Keeper:
     broken: dict[str, str] = {}
     relay = Relay(session)
     fixtures = WideFixtures(session, relay, broken)
+    output = Output(config)
     plugins = config.pluginmanager
     for name, plugin in (
         ("fkit-relay", relay),
         ("fkit-wide", fixtures),
-        ("fkit-capture", CaptureFixtures()),
+        ("fkit-output", output),
         ("fkit-copies", Copies(relay)),
     ):
         plugins.register(plugin, name)
@@ -77,7 +78,7 @@ def _prepare(session: pytest.Session, link: Link, controller: int) -> Keeper:
     faulthandler.enable(file=DUMP)
     faulthandler.register(DUMP_SIGNAL, file=DUMP, all_threads=True)
     faulthandler.register(signal.SIGTERM, file=DUMP, all_threads=True, chain=True)
-    host = Host(session, relay, fixtures)
+    host = Host(session, relay, fixtures, output)
 
     def remember(message: Broken) -> None:
         broken[message.key] = message.text

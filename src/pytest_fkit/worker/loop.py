@@ -216,7 +216,7 @@ class TestLoop:
             pid=ended.pid,
             out=_text(ended.out),
             err=_text(ended.err),
-            log="",
+            log=_text(ended.log).strip(),
             dump=_text(ended.dump),
             wide=ended.wide or ("setup" if fixture is not None else ""),
             fixture=fixture.label if fixture is not None else "",
