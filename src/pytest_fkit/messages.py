@@ -203,6 +203,12 @@ class WideSetupDone(NamedTuple):
     """The wide fixture announced last is set up, or raised."""
 
 
+class WideOutput(NamedTuple):
+    """What was printed and logged while the host set wide fixtures up for the test."""
+
+    sections: tuple[tuple[str, str], ...]
+
+
 class WideTeardown(NamedTuple):
     """Wide fixtures were torn down after the test.
 
@@ -257,7 +263,8 @@ _TYPES = (
     Run, Finish, Stop, Broken,
     Events, Output, Restarted, Ended, TornDown,
     Release, Forked, ChildExited, Began, HostDone,
-    LogStart, LogFinish, Report, WarningRecorded, Phase, WideSetup, WideSetupDone, WideTeardown,
+    LogStart, LogFinish, Report, WarningRecorded, Phase,
+    WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, Leaves, Completed,
 )  # fmt: skip
 
@@ -265,7 +272,8 @@ Message = Union[
     Run, Finish, Stop, Broken,
     Events, Output, Restarted, Ended, TornDown,
     Release, Forked, ChildExited, Began, HostDone,
-    LogStart, LogFinish, Report, WarningRecorded, Phase, WideSetup, WideSetupDone, WideTeardown,
+    LogStart, LogFinish, Report, WarningRecorded, Phase,
+    WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, Leaves, Completed,
 ]  # fmt: skip
 

@@ -167,6 +167,25 @@ def fixture_capture_descriptors(fixture: Any) -> tuple[int, int] | None:
     return capturing.out.tmpfile.fileno(), capturing.err.tmpfile.fileno()
 
 
+def on_fixture_capture(fixture: Any, action: Callable[[], None]) -> None:
+    """Have `action` called whenever the value of capsys, capfd or the like begins to collect.
+
+    It has begun by now, and pytest ends and begins it anew for each phase of the test.
+    """
+    start = getattr(fixture, "_start", None)
+    if start is None:  # a fixture of that name by somebody else
+        return
+
+    def start_and_tell() -> None:
+        begins = fixture._capture is None
+        start()
+        if begins:
+            action()
+
+    fixture._start = start_and_tell
+    action()
+
+
 def _in_memory(capturing: Any) -> list[tuple[Any, int]]:
     if capturing is None or capturing.out is None or hasattr(capturing.out, "targetfd"):
         return []

@@ -8,7 +8,7 @@ from typing import Any, Callable, Generator, Iterator
 import pytest
 
 from .. import private_api
-from ..messages import WideSetup, WideSetupDone, WideTeardown
+from ..messages import WideOutput, WideSetup, WideSetupDone, WideTeardown
 from ..wire import carriable
 from .relay import Relay
 
@@ -151,7 +151,10 @@ class WideFixtures:
             private_api.set_up_collectors(item)
             private_api.request_fixtures(item, names)
 
-        return float(self._phase("setup", item, work).duration)
+        call = self._phase("setup", item, work)
+        # The child has them, too, and reports them if it lives to do so.
+        self._relay.send(WideOutput(_sections(item)))
+        return float(call.duration)
 
     def tear_down(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
         """Tear down what `nextitem` does not share; errors are reported on `item`.
@@ -171,10 +174,7 @@ class WideFixtures:
             report = carriable(
                 item.config.hook.pytest_report_to_serializable(config=item.config, report=made)
             )
-        sections = tuple(
-            (f"Captured {key} {when}", content) for when, key, content in item._report_sections
-        )
-        self._relay.send(WideTeardown(call.duration, carriable(sections), report))
+        self._relay.send(WideTeardown(call.duration, _sections(item), report))
         self._active = [each for each in self._active if each.cached_result is not None]
         return True
 
@@ -204,6 +204,14 @@ class WideFixtures:
             name,
             [plugin for key, plugin in manager.list_name_plugin() if plugin and key not in keep],
         )
+
+
+def _sections(item: pytest.Item) -> tuple[tuple[str, str], ...]:
+    """What was captured for `item`, as a report names it."""
+    return tuple(
+        (f"Captured {key} {when}", carriable(content))
+        for when, key, content in item._report_sections
+    )
 
 
 class _Innermost:

@@ -50,12 +50,16 @@ class Output:
         __tracebackhide__ = True
         value = yield
         if fixturedef.argname.startswith("cap"):
-            descriptors = private_api.fixture_capture_descriptors(value)
-            if descriptors is not None:
-                _point((FIXTURE_OUT, FIXTURE_ERR), descriptors)
-            for stream, number in private_api.fixture_captures(value):
-                _mirror(stream, self._files[FIXTURE_OUT if number == 1 else FIXTURE_ERR])
+            private_api.on_fixture_capture(value, lambda: self._fixture_captures(value))
         return value
+
+    def _fixture_captures(self, fixture: object) -> None:
+        descriptors = private_api.fixture_capture_descriptors(fixture)
+        if descriptors is not None:
+            _point((FIXTURE_OUT, FIXTURE_ERR), descriptors)
+            _point((FIXTURE_OUT, FIXTURE_ERR), (1, 2))
+        for stream, number in private_api.fixture_captures(fixture):
+            _mirror(stream, self._files[FIXTURE_OUT if number == 1 else FIXTURE_ERR])
 
     def _new_log_stream(self, stream: TextIO) -> None:
         file = self._files[LOG]
