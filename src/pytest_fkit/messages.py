@@ -77,6 +77,7 @@ class Ended(NamedTuple):
     :param wide: "setup" or "teardown" if a wide fixture was being set up or torn down.
     :param out: uncollected standard output.
     :param err: uncollected standard error.
+    :param log: uncollected log.
     :param dump: what faulthandler wrote.
     :param leftovers: descriptions of processes that had to be ended.
     :param survivors: descriptions of processes that not even SIGKILL ended.
@@ -87,6 +88,7 @@ class Ended(NamedTuple):
     wide: str = ""
     out: bytes = b""
     err: bytes = b""
+    log: bytes = b""
     dump: bytes = b""
     leftovers: tuple[str, ...] = ()
     survivors: tuple[str, ...] = ()
@@ -102,6 +104,7 @@ class TornDown(NamedTuple):
     ending: tuple[Any, ...]
     out: bytes = b""
     err: bytes = b""
+    log: bytes = b""
     dump: bytes = b""
     leftovers: tuple[str, ...] = ()
 
@@ -205,6 +208,12 @@ class WideSetupDone(NamedTuple):
     """The wide fixture announced last is set up, or raised."""
 
 
+class WideOutput(NamedTuple):
+    """What was printed and logged while the host set wide fixtures up for the test."""
+
+    sections: tuple[tuple[str, str], ...]
+
+
 class WideTeardown(NamedTuple):
     """Wide fixtures were torn down after the test.
 
@@ -265,7 +274,8 @@ _TYPES = (
     Run, Finish, Stop, Broken,
     Events, Output, Restarted, Ended, TornDown,
     Release, Forked, ChildExited, Began, HostDone,
-    LogStart, LogFinish, Report, WarningRecorded, Phase, WideSetup, WideSetupDone, WideTeardown,
+    LogStart, LogFinish, Report, WarningRecorded, Phase,
+    WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, Leaves, Completed,
 )  # fmt: skip
 
@@ -273,7 +283,8 @@ Message = Union[
     Run, Finish, Stop, Broken,
     Events, Output, Restarted, Ended, TornDown,
     Release, Forked, ChildExited, Began, HostDone,
-    LogStart, LogFinish, Report, WarningRecorded, Phase, WideSetup, WideSetupDone, WideTeardown,
+    LogStart, LogFinish, Report, WarningRecorded, Phase,
+    WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, Leaves, Completed,
 ]  # fmt: skip
 

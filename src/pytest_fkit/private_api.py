@@ -168,10 +168,46 @@ def fixture_capture_descriptors(fixture: Any) -> tuple[int, int] | None:
     return capturing.out.tmpfile.fileno(), capturing.err.tmpfile.fileno()
 
 
+def on_fixture_capture(fixture: Any, action: Callable[[], None]) -> None:
+    """Have `action` called whenever the value of capsys, capfd or the like begins to collect.
+
+    It has begun by now, and pytest ends and begins it anew for each phase of the test.
+    """
+    start = getattr(fixture, "_start", None)
+    if start is None:  # a fixture of that name by somebody else
+        return
+
+    def start_and_tell() -> None:
+        begins = fixture._capture is None
+        start()
+        if begins:
+            action()
+
+    fixture._start = start_and_tell
+    action()
+
+
 def _in_memory(capturing: Any) -> list[tuple[Any, int]]:
     if capturing is None or capturing.out is None or hasattr(capturing.out, "targetfd"):
         return []
     return [(capturing.out.tmpfile, 1), (capturing.err.tmpfile, 2)]
+
+
+# --- log (_pytest.logging) ----------------------------------------------------------------------
+
+
+def on_new_log_stream(config: pytest.Config, action: Callable[[TextIO], None]) -> None:
+    """Have `action` called with every stream in which pytest collects the log of a phase."""
+    handler: Any = getattr(config.pluginmanager.getplugin("logging-plugin"), "report_handler", None)
+    if handler is None:  # -p no:logging
+        return
+    reset = handler.reset
+
+    def reset_and_tell() -> None:
+        reset()
+        action(handler.stream)
+
+    handler.reset = reset_and_tell
 
 
 # --- marks (_pytest.skipping) -------------------------------------------------------------------

@@ -12,8 +12,7 @@ from .. import private_api, system
 from ..messages import Completed, Leaves
 from . import finalizers
 from .descriptors import Files
-from .fixtures import WideFixtures
-from .output import OutputPolicy
+from .equipment import TestProcess
 from .relay import CHANNEL_LOST, Relay, interruption
 
 LEAVES = 83
@@ -36,11 +35,11 @@ def run_protocol(item: pytest.Item, nextitem: pytest.Item | None, relay: Relay) 
 class Child:
     """What the new process needs, put together in the host before the fork."""
 
-    def __init__(self, session: pytest.Session, relay: Relay, fixtures: WideFixtures) -> None:
+    def __init__(self, session: pytest.Session, process: TestProcess) -> None:
         self._session = session
-        self._relay = relay
-        self._fixtures = fixtures
-        self._output = OutputPolicy(session.config)
+        self._relay = process.relay
+        self._fixtures = process.fixtures
+        self._output = process.output
 
     def main(
         self,

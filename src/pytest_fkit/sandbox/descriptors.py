@@ -13,7 +13,7 @@ from .. import system
 from ..messages import Message
 from ..wire import Unpacker, pack
 
-_SLOTS = 4
+_SLOTS = 7
 _RESERVED = 32
 
 
@@ -25,7 +25,7 @@ def _base() -> int:
 
 
 _BASE = _base()
-EVENTS, OUT, ERR, DUMP = range(_BASE, _BASE + _SLOTS)
+SLOTS = EVENTS, OUT, ERR, FIXTURE_OUT, FIXTURE_ERR, LOG, DUMP = range(_BASE, _BASE + _SLOTS)
 """Where every test process finds its files; the same numbers in each, see Files.install."""
 
 
@@ -37,7 +37,10 @@ def move_up(descriptor: int) -> int:
 
 
 class Files(NamedTuple):
-    """What one test process writes: frames of messages, its output, and faulthandler's dump.
+    """What one test process writes: frames of messages, output, log, and faulthandler's dump.
+
+    `fixture_out` and `fixture_err` are for what capsys, capfd and the like hold back: a test asks
+    for it, and must not get what pytest captures for the report.
 
     Files, not pipes: nothing blocks on a reader, a dead process leaves all that it wrote, and a
     surviving grandchild that holds a copy holds up nobody.
@@ -46,11 +49,14 @@ class Files(NamedTuple):
     events: int
     out: int
     err: int
+    fixture_out: int
+    fixture_err: int
+    log: int
     dump: int
 
     @classmethod
     def create(cls) -> Files:
-        """Four new empty files."""
+        """New empty files."""
         descriptors = [move_up(system.anonymous_file(name)) for name in cls._fields]
         for descriptor in descriptors:
             # pytest truncates captured output; writers must not leave holes behind that.
@@ -59,14 +65,45 @@ class Files(NamedTuple):
 
     def install(self) -> None:
         """In a new process: put the files where its code expects them."""
-        for descriptor, slot in zip(self, (EVENTS, OUT, ERR, DUMP)):
+        for descriptor, slot in zip(self, SLOTS):
             os.dup2(descriptor, slot, inheritable=False)
             os.close(descriptor)
 
     def close(self) -> None:
-        """Close all four."""
+        """Close all of them."""
         for descriptor in self:
             os.close(descriptor)
+
+
+class OwnFile:
+    """The file in a slot, as long as the test leaves it there.
+
+    A test may close every descriptor; a file of its own may then get the number.
+    """
+
+    def __init__(self, slot: int) -> None:
+        self._slot = slot
+        self._inode = -1
+
+    def enter_process(self) -> None:
+        """In a new process, whose files are installed."""
+        self._inode = os.fstat(self._slot).st_ino
+
+    def write(self, data: bytes) -> None:
+        """Append `data`."""
+        if self._is_there():
+            os.write(self._slot, data)
+
+    def truncate(self) -> None:
+        """Forget what was written."""
+        if self._is_there():
+            os.ftruncate(self._slot, 0)
+
+    def _is_there(self) -> bool:
+        try:
+            return os.fstat(self._slot).st_ino == self._inode
+        except OSError:
+            return False
 
 
 def read_from(descriptor: int, offset: int = 0) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any, Callable, Generator, Iterator
 import pytest
 
 from .. import private_api
-from ..messages import WideSetup, WideSetupDone, WideTeardown
+from ..messages import WideOutput, WideSetup, WideSetupDone, WideTeardown
 from ..system import holdings
 from ..wire import carriable
 from .copies import fork
@@ -164,9 +164,12 @@ class WideFixtures:
             private_api.request_fixtures(item, names)
 
         try:
-            return float(self._phase("setup", item, work).duration)
+            call = self._phase("setup", item, work)
         finally:
             self._watching = False
+        # The child has them, too, and reports them if it lives to do so.
+        self._relay.send(WideOutput(_sections(item)))
+        return float(call.duration)
 
     @property
     def unforkable(self) -> str:
@@ -205,10 +208,7 @@ class WideFixtures:
             report = carriable(
                 item.config.hook.pytest_report_to_serializable(config=item.config, report=made)
             )
-        sections = tuple(
-            (f"Captured {key} {when}", content) for when, key, content in item._report_sections
-        )
-        self._relay.send(WideTeardown(call.duration, carriable(sections), report))
+        self._relay.send(WideTeardown(call.duration, _sections(item), report))
         self._active = [each for each in self._active if each.cached_result is not None]
         return True
 
@@ -248,6 +248,14 @@ def _place(function: Any, rootdir: Path) -> str:
     if rootdir in path.parents:
         path = path.relative_to(rootdir)
     return f" ({path}:{code.co_firstlineno})"
+
+
+def _sections(item: pytest.Item) -> tuple[tuple[str, str], ...]:
+    """What was captured for `item`, as a report names it."""
+    return tuple(
+        (f"Captured {key} {when}", carriable(content))
+        for when, key, content in item._report_sections
+    )
 
 
 class _Innermost:

@@ -28,9 +28,8 @@ from . import finalizers
 from .child import LEAVES, Child, run_protocol
 from .copies import fork
 from .descriptors import ERR, Files, Link, read_from
-from .fixtures import WideFixtures
-from .output import OutputPolicy
-from .relay import Relay, interruption
+from .equipment import TestProcess
+from .relay import interruption
 
 
 class Host:
@@ -42,15 +41,15 @@ class Host:
     def __init__(
         self,
         session: pytest.Session,
-        relay: Relay,
-        fixtures: WideFixtures,
+        process: TestProcess,
         item_at: Callable[[int], pytest.Item | None],
     ) -> None:
         self._session = session
         self._item = item_at
-        self._relay = relay
-        self._fixtures = fixtures
-        self._child = Child(session, relay, fixtures)
+        self._relay = process.relay
+        self._fixtures = process.fixtures
+        self._output = process.output
+        self._child = Child(session, process)
         self._last: pytest.Item | None = None
         self._ran_tests = False
 
@@ -62,7 +61,7 @@ class Host:
             system.die_with_parent(keeper)
             files.install()
             self._relay.open()
-            OutputPolicy(self._session.config).enter_process()
+            self._output.enter_process()
             finalizers.forget_inherited()
             self._link = link
             self._serve()
@@ -76,7 +75,7 @@ class Host:
     def serve_here(self, link: Link) -> None:
         """As :meth:`main`, in a process that is a fresh interpreter, and goes on afterwards."""
         self._relay.open()
-        OutputPolicy(self._session.config).enter_process()
+        self._output.enter_process()
         self._link = link
         self._serve()
 

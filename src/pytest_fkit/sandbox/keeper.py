@@ -44,7 +44,7 @@ from .copies import fork
 from .descriptors import Files, Link, move_up, read_from
 from .jobs import ChildProcess, HostProcess, Job
 from .relay import CHANNEL_LOST
-from .tree import Settled, is_alive, kill_tree, send_signal
+from .tree import DUMP_SIGNAL, Settled, is_alive, kill_tree, send_signal
 
 # Seconds.
 TICK = 0.1  # between looks at a test that is running
@@ -53,9 +53,6 @@ DUMP_WAIT = 0.2  # for faulthandler to write the stacks of all threads
 TERM_GRACE = 2.0  # between SIGTERM and SIGKILL
 KILL_WAIT = 2.0  # for SIGKILL to take effect
 LEFTOVER_GRACE = 0.1  # for processes of an ended test to end by themselves
-
-# No test has a use for this one; macOS has no real-time signals.
-DUMP_SIGNAL = signal.SIGRTMAX - 3 if hasattr(signal, "SIGRTMAX") else signal.SIGINFO  # type: ignore[attr-defined,unused-ignore]
 
 _FINISHED = pack(Completed())
 
@@ -154,7 +151,7 @@ class Keeper:
         assert job.ending is not None
         self._send(
             Ended(
-                to_wire(job.ending), job.pid, job.wide, job.out, job.err, job.dump,
+                to_wire(job.ending), job.pid, job.wide, *job.remains[:3], job.dump,
                 job.leftovers, job.survivors,
             )
         )  # fmt: skip
@@ -223,9 +220,8 @@ class Keeper:
         leftovers = tuple(text for job in endings for text in job.leftovers)
         if bad:
             assert bad[0].ending is not None
-            self._send(
-                TornDown(to_wire(bad[0].ending), bad[0].out, bad[0].err, bad[0].dump, leftovers)
-            )
+            remains = bad[0].remains._replace(dump=bad[0].dump)
+            self._send(TornDown(to_wire(bad[0].ending), *remains, leftovers))
         else:
             self._send(TornDown(to_wire(Finished()), leftovers=leftovers))
 
@@ -316,7 +312,7 @@ class Keeper:
         if not self._until(lambda: job.done, KILL_WAIT):
             self._abandoned.add(job.host.pid)
             self._hosts.remove(job.host)
-            job.conclude(job.verdict or Lost("it can't be ended"), pid, b"", b"", b"")
+            job.conclude(job.verdict or Lost("it can't be ended"), pid)
             job.done = True
 
     def _forward(self, job: Job) -> None:
@@ -408,15 +404,10 @@ class Keeper:
             self._forward(job)
             job.deadline = None
             if job.verdict is None and read_from(child.files.events).endswith(_FINISHED):
-                job.conclude(Finished(), child.pid, b"", b"", b"")
+                job.conclude(Finished(), child.pid)
             else:
-                job.conclude(
-                    job.verdict or self._ending(message.status),
-                    child.pid,
-                    read_from(child.files.out, child.output_read[0]),
-                    read_from(child.files.err, child.output_read[1]),
-                    read_from(child.files.dump),
-                )
+                ending = job.verdict or self._ending(message.status)
+                job.conclude(ending, child.pid, child.remains())
             job.verdict = None  # the host, which goes on, has a clock of its own
             job.leftovers += self._sweep(job.host, child.pid)
         child.files.close()
@@ -444,7 +435,7 @@ class Keeper:
                 os.ftruncate(descriptor, 0)
                 host.output_read[position] = 0
         if job.ending is None:
-            job.conclude(job.verdict or Finished(), host.pid, b"", b"", b"")
+            job.conclude(job.verdict or Finished(), host.pid)
         job.done = True
 
     def _reap(self) -> None:
@@ -476,13 +467,8 @@ class Keeper:
                 self._lose_child(job, job.child)
             else:
                 assert host.status is not None
-                job.conclude(
-                    job.verdict or self._ending(host.status),
-                    host.pid,
-                    read_from(host.files.out, host.output_read[0]),
-                    read_from(host.files.err, host.output_read[1]),
-                    read_from(host.files.dump),
-                )
+                ending = job.verdict or self._ending(host.status)
+                job.conclude(ending, host.pid, host.remains())
             job.leftovers += self._sweep(host)
             job.done = True
         host.close()
@@ -492,13 +478,7 @@ class Keeper:
         assert job.host.status is not None
         kill_tree(child.pid)
         reason = f"its host process {_how(job.host.status)} while the test was running"
-        job.conclude(
-            job.verdict or Lost(reason),
-            child.pid,
-            read_from(child.files.out, child.output_read[0]),
-            read_from(child.files.err, child.output_read[1]),
-            read_from(child.files.dump),
-        )
+        job.conclude(job.verdict or Lost(reason), child.pid, child.remains())
         child.files.close()
         job.child = None
 

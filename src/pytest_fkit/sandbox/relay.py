@@ -103,7 +103,7 @@ class Relay:
             report.duration += self._wide_setup_seconds
             self._wide_setup_seconds = 0.0
         data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
-        data["sections"] = _merged(data.get("sections", ()))
+        data["sections"] = merged(data.get("sections", ()))
         self.send(Report(carriable(data)))
         self._send_flags()
 
@@ -196,16 +196,22 @@ def _raised_at(error: BaseException) -> tuple[str, int]:
     return frame.f_code.co_filename, lineno
 
 
-def _merged(sections: Any) -> list[tuple[str, str]]:
-    # The host's part of a phase and the child's are one section for the user, as in plain pytest.
-    merged: list[tuple[str, str]] = []
+def merged(sections: Any) -> list[tuple[str, str]]:
+    """Sections with those of one name joined.
+
+    The host's part of a phase and the child's are one for the user, as in plain pytest.
+    """
+    joined: list[tuple[str, str]] = []
     captured: dict[str, int] = {}
     for name, content in sections:
         if name in captured:
             position = captured[name]
-            merged[position] = (name, merged[position][1] + content)
+            before = joined[position][1]
+            # pytest strips the log.
+            newline = "\n" if name.startswith("Captured log") and before else ""
+            joined[position] = (name, before + newline + content)
             continue
         if name.startswith("Captured "):
-            captured[name] = len(merged)
-        merged.append((name, content))
-    return merged
+            captured[name] = len(joined)
+        joined.append((name, content))
+    return joined

@@ -12,7 +12,7 @@ import pytest
 
 from .. import private_api, system
 from ..wire import carriable
-from .descriptors import DUMP, ERR, EVENTS, OUT, Files, Link
+from .descriptors import ERR, SLOTS, Files, Link
 
 PREFIX = "spawn:"
 """Begins the name of a shared process that is spawned; the node id of its module follows."""
@@ -42,7 +42,7 @@ def exec_host(
         data = marshal.dumps(_spec(session, share[len(PREFIX) :]))
         spec = system.anonymous_file("spec")
         os.write(spec, data)
-        for descriptor in (EVENTS, OUT, ERR, DUMP, link.fileno(), spec):
+        for descriptor in (*SLOTS, link.fileno(), spec):
             os.set_inheritable(descriptor, True)
         flags = cast("Any", subprocess)._args_from_interpreter_flags()
         numbers = [str(spec), str(len(data)), str(link.fileno())]

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from .. import private_api
-from .descriptors import DUMP, ERR, EVENTS, OUT, Link
+from .descriptors import DUMP, ERR, OUT, SLOTS, Link
+from .equipment import equip
 from .host import Host
-from .startup import equip
 
 
 def main(spec: dict[str, Any], descriptor: int) -> None:
@@ -22,7 +22,7 @@ def main(spec: dict[str, Any], descriptor: int) -> None:
     :param spec: see spawn.py.
     :param descriptor: of the link to the keeper.
     """
-    for inherited in (EVENTS, OUT, ERR, DUMP, descriptor):
+    for inherited in (*SLOTS, descriptor):
         os.set_inheritable(inherited, False)
     faulthandler.enable(file=DUMP)
     # What pytest prints here is seen only if it fails before the first test.
@@ -53,6 +53,5 @@ class Spawned:
             if item.nodeid in self._positions
         }
         os.ftruncate(OUT, 0)
-        relay, fixtures, _ = equip(session)
-        Host(session, relay, fixtures, items.get).serve_here(self._link)
+        Host(session, equip(session), items.get).serve_here(self._link)
         return True

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
-import signal
 import sys
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 
-from .. import private_api, system
+from .. import system
 from ..messages import Broken
-from .copies import Copies
-from .descriptors import DUMP, Files, Link
-from .fixtures import WideFixtures
+from .descriptors import Files, Link
+from .equipment import equip
 from .host import Host
-from .keeper import DUMP_SIGNAL, Keeper
-from .output import CaptureFixtures
-from .relay import Relay
+from .keeper import Keeper
 from .spawn import PREFIX, exec_host
-
-_REPORTING_HOOKS = (
-    "pytest_runtest_logstart",
-    "pytest_runtest_logreport",
-    "pytest_runtest_logfinish",
-    "pytest_warning_recorded",
-)
 
 
 def keeper_main(
@@ -59,13 +47,13 @@ def _hand_back(descriptors: list[int]) -> None:
 
 def _prepare(session: pytest.Session, link: Link, controller: int) -> Keeper:
     config = session.config
-    relay, fixtures, broken = equip(session)
+    process = equip(session)
     items = session.items
 
     def item_at(position: int) -> pytest.Item | None:
         return items[position] if position >= 0 else None
 
-    host = Host(session, relay, fixtures, item_at)
+    host = Host(session, process, item_at)
 
     def host_main(share: str, host_link: Link, files: Files, keeper: int) -> NoReturn:
         if share.startswith(PREFIX):
@@ -73,44 +61,7 @@ def _prepare(session: pytest.Session, link: Link, controller: int) -> Keeper:
         host.main(host_link, files, keeper)
 
     def remember(message: Broken) -> None:
-        broken[message.key] = message.text
+        process.broken[message.key] = message.text
 
     stream = config.getoption("capture") == "no" and hasattr(config, "workerinput")
     return Keeper(link, host_main, remember, stream, controller if system.PORTABLE else 0)
-
-
-def equip(session: pytest.Session) -> tuple[Relay, WideFixtures, dict[str, str]]:
-    """Make this process one that can run tests, or fork others that do.
-
-    :return: with the third, why wide fixtures must not be set up, by key, to be filled in.
-    """
-    config = session.config
-    broken: dict[str, str] = {}
-    relay = Relay(session)
-    fixtures = WideFixtures(session, relay, broken)
-    plugins = config.pluginmanager
-    for name, plugin in (
-        ("fkit-relay", relay),
-        ("fkit-wide", fixtures),
-        ("fkit-capture", CaptureFixtures()),
-        ("fkit-copies", Copies(relay)),
-    ):
-        plugins.register(plugin, name)
-    keep = (relay, session, plugins.getplugin("logging-plugin"))
-    for hook in _REPORTING_HOOKS:
-        private_api.silence_hook(config, hook, keep)
-    private_api.replace_debugger(_no_debugger)
-    # The descriptor is each test process's own file of that number.
-    faulthandler.enable(file=DUMP)
-    faulthandler.register(DUMP_SIGNAL, file=DUMP, all_threads=True)
-    faulthandler.register(signal.SIGTERM, file=DUMP, all_threads=True, chain=True)
-    return relay, fixtures, broken
-
-
-def _no_debugger(*args: Any, **kwargs: Any) -> None:
-    del args, kwargs
-    __tracebackhide__ = True
-    pytest.fail(
-        "the debugger can't be used in a test's own process; run the test with: "
-        "pytest -n0 --fkit --pdb (which turns isolation off), or without --fkit"
-    )

@@ -15,7 +15,7 @@ from .. import private_api
 from ..endings import Ending, Finished, from_wire
 from ..markers import limits
 from ..messages import Ended, Events, Interrupted, Message, Output, Run, WideTeardown
-from ..sandbox.relay import interruption
+from ..sandbox.relay import interruption, merged
 from ..sandbox.spawn import PREFIX
 from ..settings import Settings
 from ..wire import Unpacker, carriable
@@ -229,7 +229,7 @@ class TestLoop:
             pid=ended.pid,
             out=_text(ended.out),
             err=_text(ended.err),
-            log="",
+            log=_text(ended.log).strip(),
             dump=_text(ended.dump),
             wide=ended.wide or ("setup" if fixture is not None else ""),
             fixture=fixture.label if fixture is not None else "",
@@ -238,7 +238,7 @@ class TestLoop:
             reproduce=reproducing_command(item),
         )
         expected = replay.expected
-        if expected is None and death.when != "teardown":
+        if expected is None and death.phase != "exit":
             expected = private_api.expected_failure(item)
         rootdir = item.config.rootpath
         data = deaths.report_data(
@@ -261,18 +261,13 @@ class TestLoop:
                 failed.sections.append(("pytest-fkit", deaths.story(death)))
                 return
             replay.drop_teardown()
-        data["sections"] = [*_earlier(replay, data["sections"]), *data["sections"]]
+        data["sections"] = merged([*replay.sections(), *data["sections"]])
         report = replay.report_from(carriable(data))
         replay.release()
         replay.log(report)
         if death.when != "teardown":
             # It did not run, but reporters (JUnit's output, HTML) close a test with this one.
             replay.log(_empty_teardown(report))
-
-
-def _earlier(replay: Replay, sections: list[Any]) -> list[Any]:
-    names = {name for name, _ in sections}
-    return [(name, text) for name, text in replay.sections if name not in names]
 
 
 def _empty_teardown(report: Any) -> Any:

@@ -21,6 +21,7 @@ from ..messages import (
     SessionFlag,
     SharedProcess,
     WarningRecorded,
+    WideOutput,
     WideSetup,
     WideSetupDone,
     WideTeardown,
@@ -45,7 +46,8 @@ class Replay:
         self._held: list[Any] = []
         self.phase = "setup"
         self.phase_began = time.time()
-        self.sections: list[tuple[str, str]] = []
+        self._sections: list[tuple[str, str]] = []
+        self._wide_sections: list[tuple[str, str]] = []
         self.setting_up: WideSetup | None = None
         self.expected: str | None = None
         self.interrupted: Interrupted | None = None
@@ -102,6 +104,9 @@ class Replay:
         del message
         self.setting_up = None
 
+    def _wide_output(self, message: WideOutput) -> None:
+        self._wide_sections += message.sections
+
     def wide_teardown(self, message: WideTeardown) -> None:
         """Make the teardown of wide fixtures part of the test's teardown report."""
         failed = self.report_from(message.report) if message.report is not None else None
@@ -152,7 +157,14 @@ class Replay:
 
     def drop_teardown(self) -> None:
         """Forget the teardown report that is held back: something else takes its place."""
+        for report in self._held:
+            if report.when == "teardown":
+                self._sections = list(report.sections)
         self._held = [each for each in self._held if each.when != "teardown"]
+
+    def sections(self) -> list[tuple[str, str]]:
+        """What was captured so far, as far as it was reported."""
+        return self._sections or self._wide_sections
 
     def release(self) -> None:
         """Log the reports that were held back."""
@@ -165,7 +177,7 @@ class Replay:
         if not self._started:
             self._log_start(LogStart(self._item.nodeid, self._item.location))
         if report.when != "teardown":
-            self.sections = list(report.sections)
+            self._sections = list(report.sections)
         elif self._shared:
             report.fkit_shared = self._shared
         self._hooks.pytest_runtest_logreport(report=report)
@@ -192,6 +204,7 @@ _HANDLERS: dict[type[Any], Any] = {
     WarningRecorded: Replay._warning,
     WideSetup: Replay._wide_setup,
     WideSetupDone: Replay._wide_setup_done,
+    WideOutput: Replay._wide_output,
     WideTeardown: Replay.wide_teardown,
     ExpectedFailure: Replay._expected,
     SessionFlag: Replay._flag,
