@@ -260,7 +260,7 @@ class Keeper:
         if job.deadline is not None and time.monotonic() >= job.deadline:
             state = system.process_state(job.process)
             self._end_process(job, TimedOut(job.limit, state))
-        elif job.run.memory_limit and not job.stage:
+        elif job.run.memory_limit and job.inherited_memory is not None:
             used = system.tree_memory(job.process, job.inherited_memory, job.run.memory_limit)
             job.peak_memory = max(job.peak_memory, used)
             if used > job.run.memory_limit:
@@ -377,6 +377,7 @@ class Keeper:
             self._test_begins(job, "")
         elif isinstance(message, Began):
             job.stage = message.what
+            job.inherited_memory = None
             self._set_clock(job, job.run.wide_timeout)
         elif isinstance(message, HostDone):
             self._host_done(job)
@@ -394,6 +395,7 @@ class Keeper:
     def _child_exited(self, job: Job, message: ChildExited) -> None:
         child = job.child
         assert child is not None
+        job.inherited_memory = None
         self._abandoned.discard(child.pid)
         if message.leaves and job.verdict is None:
             if child.events_read:
