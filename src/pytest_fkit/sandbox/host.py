@@ -21,6 +21,7 @@ from ..messages import (
     Leaves,
     Release,
     Run,
+    WideSetUp,
 )
 from ..wire import Unpacker
 from . import finalizers
@@ -115,6 +116,9 @@ class Host:
             refused.add(argname)
             self._link.send(Began("setup"))
             seconds += self._fixtures.set_up(item, argname)
+            self._link.send(WideSetUp())
+            if self._link.receive() is None:
+                raise ConnectionError("the keeper is gone")
 
     def _fork(
         self,

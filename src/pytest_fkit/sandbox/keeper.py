@@ -33,11 +33,13 @@ from ..messages import (
     HostDone,
     Message,
     Output,
+    Proceed,
     Release,
     Restarted,
     Run,
     Stop,
     TornDown,
+    WideSetUp,
 )
 from ..wire import pack, whole_frames
 from .copies import fork
@@ -379,8 +381,15 @@ class Keeper:
             job.stage = message.what
             job.inherited_memory = None
             self._set_clock(job, job.run.wide_timeout)
+        elif isinstance(message, WideSetUp):
+            self._note_daemons(host)
+            self._tell(host, Proceed())
         elif isinstance(message, HostDone):
             self._host_done(job)
+
+    def _note_daemons(self, host: HostProcess) -> None:
+        """Take what became ours while wide fixtures were set up for part of these."""
+        host.daemons |= system.adopted_children(self._known())
 
     def _test_begins(self, job: Job, stage: str) -> None:
         job.stage = stage
@@ -432,7 +441,7 @@ class Keeper:
         self._forward(job)
         host = job.host
         if job.stage:
-            host.daemons |= system.adopted_children(self._known())
+            self._note_daemons(host)
         os.ftruncate(host.files.events, 0)
         host.events_read = 0
         if self._stream:
@@ -459,8 +468,9 @@ class Keeper:
         return {host.pid for host in self._hosts if host.status is None} | self._abandoned
 
     def _host_died(self, host: HostProcess) -> None:
-        # Messages it sent before may still be on their way.
-        while not host.link.closed and host.link.read():
+        # Messages it sent before may still be there. Not up to the end of the stream: a process
+        # that a fixture started may hold the other end.
+        while not host.link.closed and host.link.is_readable(0.0) and host.link.read():
             pass
         for message in host.link.take_messages():
             self._heard(host, message)
