@@ -231,7 +231,7 @@ def test_no_socket_listens_and_no_file_is_left(tmp_path: Path, workers: str) -> 
 
 def _listening(process: psutil.Process) -> list[str]:
     connections = process.net_connections(kind="all")
-    return [str(c) for c in connections if c.status == psutil.CONN_LISTEN or c.laddr and c.raddr]
+    return [str(c) for c in connections if c.status == psutil.CONN_LISTEN or (c.laddr and c.raddr)]
 
 
 def _files(inner: Run) -> list[str]:
