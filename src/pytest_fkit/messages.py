@@ -118,6 +118,10 @@ class Release(NamedTuple):
     next_position: int
 
 
+class Proceed(NamedTuple):
+    """Go on after :class:`WideSetUp`."""
+
+
 # --- host to keeper -----------------------------------------------------------------------------
 
 
@@ -143,6 +147,13 @@ class Began(NamedTuple):
     """The host begins something that has a clock of its own: "setup", "teardown" or "test"."""
 
     what: str
+
+
+class WideSetUp(NamedTuple):
+    """Wide fixtures are set up; the host waits for :class:`Proceed` before it forks a test.
+
+    What they started must be known before a test can start anything.
+    """
 
 
 class HostDone(NamedTuple):
@@ -273,7 +284,7 @@ class Completed(NamedTuple):
 _TYPES = (
     Run, Finish, Stop, Broken,
     Events, Output, Restarted, Ended, TornDown,
-    Release, Forked, ChildExited, Began, HostDone,
+    Release, Proceed, Forked, ChildExited, Began, WideSetUp, HostDone,
     LogStart, LogFinish, Report, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, Leaves, Completed,
@@ -282,7 +293,7 @@ _TYPES = (
 Message = Union[
     Run, Finish, Stop, Broken,
     Events, Output, Restarted, Ended, TornDown,
-    Release, Forked, ChildExited, Began, HostDone,
+    Release, Proceed, Forked, ChildExited, Began, WideSetUp, HostDone,
     LogStart, LogFinish, Report, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, Leaves, Completed,

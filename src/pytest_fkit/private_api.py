@@ -37,16 +37,22 @@ def _stack(session: pytest.Session) -> Any:
     return cast("Any", session)._setupstate.stack
 
 
-def forget_finalizers(session: pytest.Session, fixturedefs: Sequence[Any]) -> None:
+def forget_finalizers(session: pytest.Session, fixturedefs: Sequence[Any]) -> list[Any]:
     """In a forked process: what the host set up is the host's to tear down.
 
     :param fixturedefs: those whose finalizers are dropped as well.
+    :return: what was dropped. It has to be kept alive: the generator of a fixture runs its
+        ``finally`` blocks when it is collected.
     """
+    dropped: list[Any] = []
     for finalizers, _ in _stack(session).values():
+        dropped += finalizers
         del finalizers[:]
     for fixturedef in fixturedefs:
+        dropped += fixturedef._finalizers
         # A list that FixtureDef.finish() pops from; bound anew by pytest before 8.1.
         del fixturedef._finalizers[:]
+    return dropped
 
 
 def tear_down(session: pytest.Session, nextitem: pytest.Item | None) -> None:

@@ -6,6 +6,7 @@ import array
 import fcntl
 import os
 import resource
+import select
 import socket
 from typing import NamedTuple, Sequence
 
@@ -139,6 +140,12 @@ class Link:
     def fileno(self) -> int:
         """For poll(2)."""
         return self._socket.fileno()
+
+    def is_readable(self, wait: float) -> bool:
+        """Whether :meth:`read` would not wait, now or within `wait` seconds."""
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        return bool(poller.poll(max(0.0, wait) * 1000))
 
     def close(self) -> None:
         """Close this end in this process."""

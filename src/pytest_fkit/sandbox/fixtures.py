@@ -53,6 +53,7 @@ class WideFixtures:
         self._relay = relay
         self._broken = broken
         self._active: list[Any] = []
+        self._dropped: list[Any] = []
         self._may_leave = False
         self._owns_all = True
         self._leaving: LeaveForHost | None = None
@@ -70,7 +71,7 @@ class WideFixtures:
 
         :param refused: wide fixtures that the host was asked for already, in vain.
         """
-        private_api.forget_finalizers(self._session, self._active)
+        self._dropped = private_api.forget_finalizers(self._session, self._active)
         self._owns_all = False
         self._refused = refused
         self._may_leave = private_api.takes_requests(item)

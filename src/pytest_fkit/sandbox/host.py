@@ -22,6 +22,7 @@ from ..messages import (
     Release,
     Run,
     SharedProcess,
+    WideSetUp,
 )
 from ..wire import Unpacker, carriable
 from . import finalizers
@@ -130,6 +131,9 @@ class Host:
             refused.add(argname)
             self._link.send(Began("setup"))
             seconds += self._fixtures.set_up(item, argname)
+            self._link.send(WideSetUp())
+            if self._link.receive() is None:
+                raise ConnectionError("the keeper is gone")
             if self._fixtures.unforkable:
                 self._run_here(item, nextitem, seconds)
                 return

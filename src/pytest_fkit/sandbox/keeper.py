@@ -33,11 +33,13 @@ from ..messages import (
     HostDone,
     Message,
     Output,
+    Proceed,
     Release,
     Restarted,
     Run,
     Stop,
     TornDown,
+    WideSetUp,
 )
 from ..wire import pack, whole_frames
 from .copies import fork
@@ -261,7 +263,7 @@ class Keeper:
         if job.deadline is not None and time.monotonic() >= job.deadline:
             state = system.process_state(job.process)
             self._end_process(job, TimedOut(job.limit, state))
-        elif job.run.memory_limit and not job.stage:
+        elif job.run.memory_limit and job.inherited_memory is not None:
             used = system.tree_memory(job.process, job.inherited_memory, job.run.memory_limit)
             job.peak_memory = max(job.peak_memory, used)
             if used > job.run.memory_limit:
@@ -378,10 +380,18 @@ class Keeper:
             self._test_begins(job, "")
         elif isinstance(message, Began):
             job.stage = message.what
+            job.inherited_memory = None
             self._set_clock(job, job.run.wide_timeout)
+        elif isinstance(message, WideSetUp):
+            self._note_daemons(host)
+            self._tell(host, Proceed())
         elif isinstance(message, HostDone):
             host.retire = message.retire
             self._host_done(job)
+
+    def _note_daemons(self, host: HostProcess) -> None:
+        """Take what became ours while wide fixtures were set up for part of these."""
+        host.daemons |= system.adopted_children(self._known())
 
     def _test_begins(self, job: Job, stage: str) -> None:
         job.stage = stage
@@ -396,6 +406,7 @@ class Keeper:
     def _child_exited(self, job: Job, message: ChildExited) -> None:
         child = job.child
         assert child is not None
+        job.inherited_memory = None
         self._abandoned.discard(child.pid)
         if message.leaves and job.verdict is None:
             if child.events_read:
@@ -427,7 +438,7 @@ class Keeper:
         self._forward(job)
         host = job.host
         if job.stage in ("setup", "teardown"):
-            host.daemons |= system.adopted_children(self._known())
+            self._note_daemons(host)
         os.ftruncate(host.files.events, 0)
         host.events_read = 0
         if self._stream:
@@ -454,8 +465,9 @@ class Keeper:
         return {host.pid for host in self._hosts if host.status is None} | self._abandoned
 
     def _host_died(self, host: HostProcess) -> None:
-        # Messages it sent before may still be on their way.
-        while not host.link.closed and host.link.read():
+        # Messages it sent before may still be there. Not up to the end of the stream: a process
+        # that a fixture started may hold the other end.
+        while not host.link.closed and host.link.is_readable(0.0) and host.link.read():
             pass
         for message in host.link.take_messages():
             self._heard(host, message)

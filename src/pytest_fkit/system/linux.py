@@ -111,24 +111,41 @@ def _proportional_memory(pid: int) -> int:
     return total
 
 
+def _image(pid: int) -> str:
+    """Something that a process has in common with its forked copies, until it executes a program.
+
+    It is the address at which its stack began (startstack in proc(5)).
+    """
+    fields = _read(f"/proc/{pid}/stat").rpartition(") ")[2].split()
+    return fields[25] if len(fields) > 25 else ""
+
+
 def tree_memory(pid: int, inherited: int = 0, limit: int = 0) -> int:
     """Bytes of memory the process and its descendants have for themselves.
+
+    Called in a process of which `pid` is a forked copy.
 
     :param inherited: what the process had when it was forked, not counted.
     :param limit: a cheap measure counts pages that forked copies share more than once; only if
         it exceeds `limit` the exact and expensive one is taken.
     """
-    own = max(0, process_memory(pid) - inherited)
     below = descendants(pid)
     if not below:
-        return own
-    cheap = own + sum(process_memory(child) for child in below)
-    if cheap <= limit:
-        return cheap
+        return max(0, process_memory(pid) - inherited)
     tree = [pid, *below]
+    image = _image(os.getpid())
+    copies = {process for process in tree if _image(process) == image}
+    at_most = sum(
+        max(0, process_memory(process) - (inherited if process in copies else 0))
+        for process in tree
+    )
+    if at_most <= limit:
+        return at_most
     exact = sum(_proportional_memory(process) for process in tree)
     # Inherited pages are shared with the three processes above: worker, keeper and host.
-    return max(0, exact - inherited * len(tree) // (len(tree) + 3))
+    exact -= inherited * len(copies) // (len(copies) + 3)
+    # Less than exact where copies wrote to inherited pages.
+    return min(at_most, max(0, exact))
 
 
 def be_first_for_oom_killer() -> None:
