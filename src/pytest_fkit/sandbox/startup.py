@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 import pytest
 
 from .. import private_api, system
-from ..messages import Broken
+from ..messages import Broken, LiveText
+from ..wire import carriable
 from .copies import Copies
 from .descriptors import DUMP, Link
 from .fixtures import WideFixtures
@@ -73,6 +74,7 @@ def _prepare(session: pytest.Session, link: Link, controller: int) -> Keeper:
     for hook in _REPORTING_HOOKS:
         private_api.silence_hook(config, hook, keep)
     private_api.replace_debugger(_no_debugger)
+    private_api.redirect_terminal(config, lambda text: relay.send(LiveText(carriable(text))))
     # The descriptor is each test process's own file of that number.
     faulthandler.enable(file=DUMP)
     faulthandler.register(DUMP_SIGNAL, file=DUMP, all_threads=True)

@@ -12,7 +12,7 @@ from ..settings import Settings
 from .imports import CarefulCollection
 from .keeper import KeeperClient
 from .loop import TestLoop
-from .output import Lines, TerminalFile
+from .output import LIVE, Lines, Unchanged
 
 
 class Worker:
@@ -36,12 +36,14 @@ class Worker:
             self._controller = 0  # it is on another machine, or not our parent
         if orders["careful"]:
             config.pluginmanager.register(CarefulCollection(settings.timeout), "fkit-careful")
-        if _writes_to_terminal(config):
-            private_api.add_worker_terminal(config, TerminalFile(self._live_text))
         self._channel.setcallback(self._ordered)
 
-    def _live_text(self, text: str) -> None:
-        self._lines.feed_text(0, text)
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionstart(self) -> Generator[None, object, object]:
+        """From now on, pass on what plugins write to the terminal; a worker has none."""
+        result = yield
+        private_api.redirect_terminal(self._config, lambda text: self._lines.feed_text(LIVE, text))
+        return result
 
     def _ordered(self, order: str) -> None:
         # Called in execnet's receiver thread.
@@ -94,18 +96,10 @@ class Alone:
         if errors or config.option.collectonly:
             return None
         private_api.resolve_basetemp(config)
-        loop = TestLoop(session, self._settings, KeeperClient(session, [], 0), "main", Lines(print))
+        lines = Unchanged(private_api.terminal_writer(config))
+        loop = TestLoop(session, self._settings, KeeperClient(session, [], 0), "main", lines)
         try:
             loop.run_all()
         finally:
             loop.finish()
         return True
-
-
-def _writes_to_terminal(config: pytest.Config) -> bool:
-    """Whether tests write to the terminal in other ways than by printing."""
-    return bool(
-        config.getoption("setupshow", False)
-        or config.getoption("log_cli_level", None) is not None
-        or config.getini("log_cli")
-    )
