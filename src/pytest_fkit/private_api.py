@@ -254,7 +254,7 @@ def terminal_writer(config: pytest.Config) -> Callable[[str], None]:
     """What writes text to the terminal as it is."""
     reporter: Any = config.pluginmanager.getplugin("terminalreporter")
     if reporter is None:  # -p no:terminal
-        return lambda text: None
+        return lambda _: None
     return functools.partial(reporter.write, flush=True)
 
 

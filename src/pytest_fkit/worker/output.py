@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 from typing import Callable
 
-
 LIVE = 0
 """The stream of live logs and ``--setup-show``, whose empty lines only set them off."""
 

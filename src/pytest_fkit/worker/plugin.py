@@ -9,7 +9,7 @@ import pytest
 
 from .. import private_api, system
 from ..settings import Settings
-from .imports import CarefulCollection
+from .imports import CarefulCollection, Collection, LimitedCollection, import_limit
 from .keeper import KeeperClient
 from .loop import TestLoop
 from .output import LIVE, Lines, Unchanged
@@ -34,8 +34,12 @@ class Worker:
             system.die_with_parent(self._controller)
         else:
             self._controller = 0  # it is on another machine, or not our parent
+        limit = import_limit(settings.timeout)
+        config.pluginmanager.register(Collection(), "fkit-collection")
         if orders["careful"]:
-            config.pluginmanager.register(CarefulCollection(settings.timeout), "fkit-careful")
+            config.pluginmanager.register(CarefulCollection(limit), "fkit-careful")
+        elif limit:
+            config.pluginmanager.register(LimitedCollection(limit), "fkit-limited")
         self._channel.setcallback(self._ordered)
 
     @pytest.hookimpl(wrapper=True)
@@ -82,7 +86,7 @@ class Worker:
             return
 
 
-class Alone:
+class Alone(Collection):
     """Plugin of a pytest process that runs tests without xdist."""
 
     def __init__(self, settings: Settings) -> None:
