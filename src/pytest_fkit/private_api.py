@@ -195,6 +195,8 @@ def replace_debugger(action: Callable[..., None]) -> None:
     pdb.set_trace = action
     _pytest.debugging.pytestPDB.set_trace = action  # type: ignore[method-assign]
     pytest.set_trace = action
+    # For those who imported one of these by name before.
+    _pytest.debugging.pytestPDB._init_pdb = action  # type: ignore[method-assign]
 
 
 # --- temporary directories (_pytest.tmpdir) -----------------------------------------------------

@@ -92,6 +92,6 @@ def _no_debugger(*args: Any, **kwargs: Any) -> None:
     del args, kwargs
     __tracebackhide__ = True
     pytest.fail(
-        "the debugger can't be used in a test's own process; run the test with: "
-        "pytest -n0 --fkit --pdb (which turns isolation off), or without --fkit"
+        "no debugger here: run it with -n0 --pdb, which turns isolation off "
+        "(a test's own process has no terminal)"
     )
