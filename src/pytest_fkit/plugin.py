@@ -7,7 +7,7 @@ from typing import Any, Generator
 
 import pytest
 
-from . import markers, settings
+from . import markers, private_api, settings
 from .controller.nodes import Nodes
 from .controller.reporting import Reporting, header
 from .controller.workers import choose_workers
@@ -79,7 +79,7 @@ def _terminal_line(config: pytest.Config) -> Any:
     def write(line: str) -> None:
         reporter: Any = config.pluginmanager.getplugin("terminalreporter")
         if reporter is not None:
-            reporter.ensure_newline()
+            private_api.begin_terminal_line(reporter)
             reporter.write(f"{line}\n", flush=True)
 
     return write

@@ -7,14 +7,15 @@ Checked against pytest 7.0.0 to 9.2.0, pluggy 1.2 to 1.7 and pytest-xdist 3.6.1 
 from __future__ import annotations
 
 import functools
+import io
 import pdb
-from typing import Any, Callable, Sequence, TextIO, cast
+from typing import Any, Callable, Sequence, cast
 
 import _pytest.config
 import _pytest.debugging
 import _pytest.skipping
 import pytest
-from _pytest.terminal import TerminalReporter
+from _pytest.config import create_terminal_writer
 
 # --- hooks (pluggy) -----------------------------------------------------------------------------
 
@@ -237,6 +238,8 @@ def replace_debugger(action: Callable[..., None]) -> None:
     pdb.set_trace = action
     _pytest.debugging.pytestPDB.set_trace = action  # type: ignore[method-assign]
     pytest.set_trace = action
+    # For those who imported one of these by name before.
+    _pytest.debugging.pytestPDB._init_pdb = action  # type: ignore[method-assign]
 
 
 # --- temporary directories (_pytest.tmpdir) -----------------------------------------------------
@@ -258,10 +261,22 @@ def basetemp(config: pytest.Config) -> str | None:
 # --- the terminal (_pytest.terminal) ------------------------------------------------------------
 
 
-class _WorkerTerminal:
+class _Text(io.StringIO):
+    """A text file that keeps nothing: its text goes to a function."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        super().__init__()
+        self._write = write
+
+    def write(self, text: str) -> int:
+        self._write(text)
+        return len(text)
+
+
+class _SilentTerminal:
     """Stands where plugins look for the terminal reporter, and reports nothing by itself."""
 
-    def __init__(self, reporter: TerminalReporter) -> None:
+    def __init__(self, reporter: Any) -> None:
         self._reporter = reporter
 
     # pluggy takes the methods of a class for hooks; what is asked for here is none.
@@ -269,13 +284,36 @@ class _WorkerTerminal:
         return getattr(self._reporter, name)
 
 
-def add_worker_terminal(config: pytest.Config, file: TextIO) -> None:
-    """Let live logs and ``--setup-show`` of a worker, which has no terminal, write to `file`.
+def redirect_terminal(config: pytest.Config, write: Callable[[str], None]) -> None:
+    """Have `write` called with what live logs, ``--setup-show`` and the like write; no reports.
 
-    Called before the logging plugin is configured.
+    Live logs hold a reference to the reporter, so it stays, with another writer.
     """
-    reporter = TerminalReporter(config, file)
-    config.pluginmanager.register(_WorkerTerminal(reporter), "terminalreporter")
+    plugins = config.pluginmanager
+    reporter: Any = plugins.getplugin("terminalreporter")
+    if reporter is None:  # -p no:terminal
+        return
+    if not isinstance(reporter, _SilentTerminal):
+        plugins.unregister(reporter)
+        plugins.register(_SilentTerminal(reporter), "terminalreporter")
+    else:
+        reporter = reporter._reporter
+    reporter._tw = create_terminal_writer(config, _Text(write))
+
+
+def terminal_writer(config: pytest.Config) -> Callable[[str], None]:
+    """What writes text to the terminal as it is."""
+    reporter: Any = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is None:  # -p no:terminal
+        return lambda _: None
+    return functools.partial(reporter.write, flush=True)
+
+
+def begin_terminal_line(reporter: Any) -> None:
+    """Have what the reporter writes next stand at the beginning of a line."""
+    reporter.ensure_newline()
+    if reporter._tw.width_of_current_line:  # letters of tests
+        reporter._tw.line()
 
 
 # --- JUnit (_pytest.junitxml) -------------------------------------------------------------------

@@ -101,7 +101,6 @@ class Nodes:
                     "the process; `pytest --collect-only` without --fkit shows which",
                     pytest.ExitCode.INTERRUPTED,
                 )
-            return
         self._one_died_collecting = True
         private_api.grant_restart(self._config)
 

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from .. import private_api
+from ..messages import LiveText
+from ..wire import carriable
 from .copies import Copies
 from .descriptors import DUMP
 from .fixtures import WideFixtures
@@ -55,6 +57,7 @@ def equip(session: pytest.Session) -> TestProcess:
     for hook in _REPORTING_HOOKS:
         private_api.silence_hook(config, hook, keep)
     private_api.replace_debugger(_no_debugger)
+    private_api.redirect_terminal(config, lambda text: relay.send(LiveText(carriable(text))))
     # The descriptor is each test process's own file of that number.
     faulthandler.enable(file=DUMP)
     faulthandler.register(DUMP_SIGNAL, file=DUMP, all_threads=True)
@@ -66,6 +69,6 @@ def _no_debugger(*args: Any, **kwargs: Any) -> None:
     del args, kwargs
     __tracebackhide__ = True
     pytest.fail(
-        "the debugger can't be used in a test's own process; run the test with: "
-        "pytest -n0 --fkit --pdb (which turns isolation off), or without --fkit"
+        "no debugger here: run it with -n0 --pdb, which turns isolation off "
+        "(a test's own process has no terminal)"
     )

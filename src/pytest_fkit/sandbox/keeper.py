@@ -370,6 +370,7 @@ class Keeper:
         if job is None or job.host is not host:
             return
         if isinstance(message, Forked):
+            self._forward(job)  # what the host wrote comes before what the child will write
             job.child = ChildProcess(message.pid, host.link.take_files())
             self._test_begins(job, "")
             if self._stop_deadline is not None:

@@ -14,14 +14,14 @@ import pytest
 from .. import private_api
 from ..endings import Ending, Finished, from_wire
 from ..markers import limits
-from ..messages import Ended, Events, Interrupted, Message, Output, Run, WideTeardown
+from ..messages import Ended, Events, Interrupted, LiveText, Message, Output, Run, WideTeardown
 from ..sandbox.relay import interruption, merged
 from ..sandbox.spawn import PREFIX
 from ..settings import Settings
 from ..wire import Unpacker, carriable
 from . import deaths
 from .keeper import KeeperClient
-from .output import Lines
+from .output import LIVE, Lines
 from .replay import Replay
 
 # What a command that runs one test again leaves out.
@@ -138,6 +138,8 @@ class TestLoop:
         for message in self._decoded(self._keeper.finish(self._settings.timeout)):
             if isinstance(message, Output):
                 self._lines.feed(message.fd, message.text)
+            elif isinstance(message, LiveText):
+                self._lines.feed_text(LIVE, message.text)
         self._lines.flush()
 
     def close(self) -> None:

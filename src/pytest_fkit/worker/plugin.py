@@ -9,11 +9,11 @@ import pytest
 
 from .. import private_api, system
 from ..settings import Settings
-from .imports import CarefulCollection
+from .imports import CarefulCollection, Collection, LimitedCollection, import_limit
 from .keeper import KeeperClient
 from .leftovers import CollectionWatch
 from .loop import TestLoop
-from .output import Lines, TerminalFile
+from .output import LIVE, Lines, Unchanged
 
 
 class Worker:
@@ -44,14 +44,20 @@ class Worker:
             system.die_with_parent(self._controller)
         else:
             self._controller = 0  # it is on another machine, or not our parent
+        limit = import_limit(settings.timeout)
+        config.pluginmanager.register(Collection(), "fkit-collection")
         if orders["careful"]:
-            config.pluginmanager.register(CarefulCollection(settings.timeout), "fkit-careful")
-        if _writes_to_terminal(config):
-            private_api.add_worker_terminal(config, TerminalFile(self._live_text))
+            config.pluginmanager.register(CarefulCollection(limit), "fkit-careful")
+        elif limit:
+            config.pluginmanager.register(LimitedCollection(limit), "fkit-limited")
         self._channel.setcallback(self._ordered)
 
-    def _live_text(self, text: str) -> None:
-        self._lines.feed_text(0, text)
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionstart(self) -> Generator[None, object, object]:
+        """From now on, pass on what plugins write to the terminal; a worker has none."""
+        result = yield
+        private_api.redirect_terminal(self._config, lambda text: self._lines.feed_text(LIVE, text))
+        return result
 
     def _ordered(self, order: str) -> None:
         # Called in execnet's receiver thread.
@@ -92,7 +98,7 @@ class Worker:
             return
 
 
-class Alone:
+class Alone(Collection):
     """Plugin of a pytest process that runs tests without xdist."""
 
     def __init__(self, settings: Settings) -> None:
@@ -106,19 +112,11 @@ class Alone:
         if errors or config.option.collectonly:
             return None
         private_api.resolve_basetemp(config)
+        lines = Unchanged(private_api.terminal_writer(config))
         keeper = KeeperClient(session, [], 0)
-        loop = TestLoop(session, self._settings, keeper, "main", Lines(print), lambda _: "")
+        loop = TestLoop(session, self._settings, keeper, "main", lines, lambda _: "")
         try:
             loop.run_all()
         finally:
             loop.finish()
         return True
-
-
-def _writes_to_terminal(config: pytest.Config) -> bool:
-    """Whether tests write to the terminal in other ways than by printing."""
-    return bool(
-        config.getoption("setupshow", False)
-        or config.getoption("log_cli_level", None) is not None
-        or config.getini("log_cli")
-    )

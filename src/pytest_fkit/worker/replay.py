@@ -26,7 +26,7 @@ from ..messages import (
     WideSetupDone,
     WideTeardown,
 )
-from .output import Lines
+from .output import LIVE, Lines
 
 
 class Replay:
@@ -133,7 +133,8 @@ class Replay:
             setattr(session, message.name, message.value)
 
     def _live_text(self, message: LiveText) -> None:
-        self._lines.feed_text(0, message.text)
+        self._start()  # the process that said so may have left to have a wide fixture set up
+        self._lines.feed_text(LIVE, message.text)
 
     def _shared_process(self, message: SharedProcess) -> None:
         self._shared = message.cause
@@ -174,13 +175,16 @@ class Replay:
 
     def log(self, report: Any) -> None:
         """Log one report, after the start of the test if it did not get to say so."""
-        if not self._started:
-            self._log_start(LogStart(self._item.nodeid, self._item.location))
+        self._start()
         if report.when != "teardown":
             self._sections = list(report.sections)
         elif self._shared:
             report.fkit_shared = self._shared
         self._hooks.pytest_runtest_logreport(report=report)
+
+    def _start(self) -> None:
+        if not self._started:
+            self._log_start(LogStart(self._item.nodeid, self._item.location))
 
     def finish(self) -> None:
         """Log the rest and the end of the test."""
