@@ -143,7 +143,12 @@ class Began(NamedTuple):
 
 
 class HostDone(NamedTuple):
-    """The host did what it was told and is idle."""
+    """The host did what it was told and is idle.
+
+    :param retire: it has run tests itself, for a reason that has gone, and must fork no more.
+    """
+
+    retire: bool = False
 
 
 # --- test process to worker, through its event file ---------------------------------------------
@@ -240,6 +245,12 @@ class LiveText(NamedTuple):
     text: str
 
 
+class SharedProcess(NamedTuple):
+    """The test runs in the process of its host, because of what a wide fixture left there."""
+
+    cause: str
+
+
 class Leaves(NamedTuple):
     """The child leaves so that the host sets the wide fixture `argname` up."""
 
@@ -255,7 +266,7 @@ _TYPES = (
     Events, Output, Restarted, Ended, TornDown,
     Release, Forked, ChildExited, Began, HostDone,
     LogStart, LogFinish, Report, WarningRecorded, Phase, WideSetup, WideSetupDone, WideTeardown,
-    ExpectedFailure, SessionFlag, Interrupted, LiveText, Leaves, Completed,
+    ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, Leaves, Completed,
 )  # fmt: skip
 
 Message = Union[
@@ -263,7 +274,7 @@ Message = Union[
     Events, Output, Restarted, Ended, TornDown,
     Release, Forked, ChildExited, Began, HostDone,
     LogStart, LogFinish, Report, WarningRecorded, Phase, WideSetup, WideSetupDone, WideTeardown,
-    ExpectedFailure, SessionFlag, Interrupted, LiveText, Leaves, Completed,
+    ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, Leaves, Completed,
 ]  # fmt: skip
 
 BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in _TYPES}

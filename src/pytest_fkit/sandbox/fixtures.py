@@ -9,6 +9,7 @@ import pytest
 
 from .. import private_api
 from ..messages import WideSetup, WideSetupDone, WideTeardown
+from ..system import holdings
 from ..wire import carriable
 from .relay import Relay
 
@@ -54,6 +55,9 @@ class WideFixtures:
         self._owns_all = True
         self._leaving: LeaveForHost | None = None
         self._refused: set[str] = set()
+        self._watching = False
+        self._held: holdings.Holdings | None = None
+        self._causes: dict[Any, str] = {}
         self._innermost = _Innermost(self)
         session.config.pluginmanager.register(self._innermost, _INNERMOST)
 
@@ -90,13 +94,18 @@ class WideFixtures:
             pytest.fail(self._broken[key], pytrace=False)
         if self._may_leave and self._relay.phase == "setup" and name not in self._refused:
             self._leave(name)
-        self._relay.send(WideSetup(key, f"{request.scope}-scoped fixture {name!r}"))
+        label = f"{request.scope}-scoped fixture {name!r}"
+        self._relay.send(WideSetup(key, label))
+        if self._watching and self._held is None:
+            self._held = holdings.take()
         try:
             return (yield)
         finally:
             self._relay.send(WideSetupDone())
             if fixturedef not in self._active:
                 self._active.append(fixturedef)
+            if self._watching:
+                self._look_for_leftovers(fixturedef, label)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
@@ -143,6 +152,7 @@ class WideFixtures:
         :return: seconds it took.
         :raises pytest.exit.Exception, KeyboardInterrupt: to be passed on.
         """
+        self._watching = True
         names = private_api.wide_fixtures(item)
         if argname not in (*names, _COLLECTORS):
             names.append(argname)
@@ -151,7 +161,34 @@ class WideFixtures:
             private_api.set_up_collectors(item)
             private_api.request_fixtures(item, names)
 
-        return float(self._phase("setup", item, work).duration)
+        try:
+            return float(self._phase("setup", item, work).duration)
+        finally:
+            self._watching = False
+
+    @property
+    def unforkable(self) -> str:
+        """What keeps this host from forking tests: the wide fixture and what it left, or ""."""
+        for fixturedef, cause in list(self._causes.items()):
+            if fixturedef.cached_result is None:
+                del self._causes[fixturedef]
+            else:
+                return cause
+        return ""
+
+    def _look_for_leftovers(self, fixturedef: Any, label: str) -> None:
+        assert self._held is not None
+        now = holdings.take()
+        if now.natives > self._held.natives:
+            holdings.release_pools()
+            holdings.end_forkable_threads()
+            now = holdings.take()
+        found = now.beyond(self._held)
+        self._held = now
+        if found:
+            code = getattr(fixturedef.func, "__code__", None)
+            place = f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""
+            self._causes[fixturedef] = f"{label}{place}: {', '.join(found)}"
 
     def tear_down(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
         """Tear down what `nextitem` does not share; errors are reported on `item`.

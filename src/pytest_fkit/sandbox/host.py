@@ -21,8 +21,9 @@ from ..messages import (
     Leaves,
     Release,
     Run,
+    SharedProcess,
 )
-from ..wire import Unpacker
+from ..wire import Unpacker, carriable
 from . import finalizers
 from .child import LEAVES, Child, run_protocol
 from .copies import fork
@@ -44,6 +45,7 @@ class Host:
         self._fixtures = fixtures
         self._child = Child(session, relay, fixtures)
         self._last: pytest.Item | None = None
+        self._ran_tests = False
 
     def main(self, link: Link, files: Files, keeper: int) -> NoReturn:
         """Called in the new process."""
@@ -71,7 +73,11 @@ class Host:
                 return
             if isinstance(message, Run):
                 self._run(message)
-            elif isinstance(message, Release):
+                # What keeps it from forking has gone, and with it the reason to run tests itself.
+                retire = not message.share and self._ran_tests and not self._fixtures.unforkable
+                self._link.send(HostDone(retire))
+                continue
+            if isinstance(message, Release):
                 self._tear_down(self._item(message.next_position))
             elif isinstance(message, Finish):
                 self._tear_down(None)
@@ -89,11 +95,8 @@ class Host:
         self._session.testsfailed = run.tests_failed
         self._last = item
         try:
-            if run.share:
-                self._link.send(Began("test"))
-                self._relay.open()
-                run_protocol(item, nextitem, self._relay)
-                self._relay.send(Completed())
+            if run.share or self._ran_tests:
+                self._run_here(item, nextitem, 0.0)
             else:
                 self._run_in_children(item, nextitem)
                 self._tear_down(nextitem)
@@ -115,6 +118,21 @@ class Host:
             refused.add(argname)
             self._link.send(Began("setup"))
             seconds += self._fixtures.set_up(item, argname)
+            if self._fixtures.unforkable:
+                self._run_here(item, nextitem, seconds)
+                return
+
+    def _run_here(
+        self, item: pytest.Item, nextitem: pytest.Item | None, wide_setup_seconds: float
+    ) -> None:
+        """Run the test in this process, which forks no test from now on."""
+        self._ran_tests = True
+        self._link.send(Began("test"))
+        self._relay.open(wide_setup_seconds)
+        if self._fixtures.unforkable:
+            self._relay.send(SharedProcess(carriable(self._fixtures.unforkable)))
+        run_protocol(item, nextitem, self._relay)
+        self._relay.send(Completed())
 
     def _fork(
         self,

@@ -16,6 +16,7 @@ class HostProcess:
         self.files = files
         self.share = share
         self.status: int | None = None
+        self.retire = False
         self.events_read = 0
         self.output_read = [0, 0]
         self.daemons: set[int] = set()

@@ -192,7 +192,8 @@ class Keeper:
         run = job.run
         for host in list(self._hosts):
             scoped = host.share.startswith(("class:", "module:"))
-            if (scoped and host.share != run.next_share) or run.next_position < 0:
+            over = scoped and host.share != run.next_share
+            if over or host.retire or run.next_position < 0:
                 job.absorb(self._command(host, Finish(run.wide_timeout), run))
             elif host is not job.host:
                 job.absorb(self._command(host, Release(run.next_position), run))
@@ -379,6 +380,7 @@ class Keeper:
             job.stage = message.what
             self._set_clock(job, job.run.wide_timeout)
         elif isinstance(message, HostDone):
+            host.retire = message.retire
             self._host_done(job)
 
     def _test_begins(self, job: Job, stage: str) -> None:

@@ -45,7 +45,8 @@ def _read(path: str) -> str:
         return ""
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """Pids of the children of a process."""
     # Every thread has its own list of the children it forked.
     try:
         threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 (often called)
@@ -68,12 +69,12 @@ def adopted_children(known: set[int]) -> set[int]:
 def descendants(pid: int) -> list[int]:
     """Pids of all living processes below `pid`, parents before their children."""
     found: list[int] = []
-    queue = _children(pid)
+    queue = children(pid)
     while queue:
         child = queue.pop(0)
         if child not in found:
             found.append(child)
-            queue.extend(_children(child))
+            queue.extend(children(child))
     return found
 
 

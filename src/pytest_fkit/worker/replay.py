@@ -19,6 +19,7 @@ from ..messages import (
     Phase,
     Report,
     SessionFlag,
+    SharedProcess,
     WarningRecorded,
     WideSetup,
     WideSetupDone,
@@ -37,6 +38,7 @@ class Replay:
     def __init__(self, item: pytest.Item, lines: Lines) -> None:
         self._item = item
         self._lines = lines
+        self._shared = ""
         self._hooks: Any = item.ihook
         self._started = False
         self._finished = False
@@ -72,6 +74,8 @@ class Replay:
         report = self.report_from(message.data)
         if report.when == "setup":
             self.release()  # the teardown of a run before this one, as pytest-rerunfailures makes
+        if report.when == "teardown" and self._shared:
+            report.fkit_shared = self._shared
         if report.when == "teardown" or self._held:
             self._held.append(report)
         else:
@@ -127,6 +131,9 @@ class Replay:
 
     def _live_text(self, message: LiveText) -> None:
         self._lines.feed_text(0, message.text)
+
+    def _shared_process(self, message: SharedProcess) -> None:
+        self._shared = message.cause
 
     def _interrupted(self, message: Interrupted) -> None:
         self.interrupted = message
@@ -190,6 +197,7 @@ _HANDLERS: dict[type[Any], Any] = {
     SessionFlag: Replay._flag,
     Interrupted: Replay._interrupted,
     LiveText: Replay._live_text,
+    SharedProcess: Replay._shared_process,
 }
 
 
