@@ -83,7 +83,7 @@ def parse(config: pytest.Config) -> Settings:
     :raises pytest.UsageError: naming the option and what it takes.
     """
     return Settings(
-        workers=_workers(config.getoption("fkit_workers")),
+        workers=parse_workers(config.getoption("fkit_workers")),
         isolation=_value(config, "isolation", parse_isolation, "function"),
         timeout=_value(config, "timeout", parse_seconds, 600.0),
         memory_limit=_value(config, "memory_limit", parse_size, 0),
@@ -123,7 +123,11 @@ def _checked(source: str, text: Any, parse_text: Callable[[Any], T]) -> T:
         raise pytest.UsageError(f"pytest-fkit: {source}={text}: {error}") from None
 
 
-def _workers(text: str | None) -> int | str | None:
+def parse_workers(text: str | None) -> int | str | None:
+    """What ``--fkit-workers`` says.
+
+    :raises pytest.UsageError: saying what is expected.
+    """
     if text is None or text == "auto":
         return text
     try:
