@@ -251,6 +251,19 @@ class SharedProcess(NamedTuple):
     cause: str
 
 
+class Measured(NamedTuple):
+    """What coverage.py counted in this process since it last said so.
+
+    :param arcs: whether it counts pairs of lines, not lines.
+    :param contexts: by context and path, what was run.
+    :param tracers: by path, the coverage plugin that measured it, where one did.
+    """
+
+    arcs: bool
+    contexts: dict[str, dict[str, tuple[Any, ...]]]
+    tracers: dict[str, str]
+
+
 class Leaves(NamedTuple):
     """The child leaves so that the host sets the wide fixture `argname` up."""
 
@@ -266,7 +279,8 @@ _TYPES = (
     Events, Output, Restarted, Ended, TornDown,
     Release, Forked, ChildExited, Began, HostDone,
     LogStart, LogFinish, Report, WarningRecorded, Phase, WideSetup, WideSetupDone, WideTeardown,
-    ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, Leaves, Completed,
+    ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, Measured,
+    Leaves, Completed,
 )  # fmt: skip
 
 Message = Union[
@@ -274,7 +288,8 @@ Message = Union[
     Events, Output, Restarted, Ended, TornDown,
     Release, Forked, ChildExited, Began, HostDone,
     LogStart, LogFinish, Report, WarningRecorded, Phase, WideSetup, WideSetupDone, WideTeardown,
-    ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, Leaves, Completed,
+    ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, Measured,
+    Leaves, Completed,
 ]  # fmt: skip
 
 BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in _TYPES}

@@ -11,6 +11,7 @@ import pytest
 from .. import private_api, system
 from ..messages import Completed, Leaves
 from . import finalizers
+from .coverage import Measuring
 from .descriptors import Files
 from .fixtures import WideFixtures
 from .output import OutputPolicy
@@ -36,10 +37,17 @@ def run_protocol(item: pytest.Item, nextitem: pytest.Item | None, relay: Relay) 
 class Child:
     """What the new process needs, put together in the host before the fork."""
 
-    def __init__(self, session: pytest.Session, relay: Relay, fixtures: WideFixtures) -> None:
+    def __init__(
+        self,
+        session: pytest.Session,
+        relay: Relay,
+        fixtures: WideFixtures,
+        measuring: Measuring,
+    ) -> None:
         self._session = session
         self._relay = relay
         self._fixtures = fixtures
+        self._measuring = measuring
         self._output = OutputPolicy(session.config)
 
     def main(
@@ -80,6 +88,7 @@ class Child:
         except pytest.exit.Exception:
             return self._leave()
         self._tear_down_quietly()
+        self._measuring.send()
         self._relay.enter("exit")
         self._output.enter_exit()
         finalizers.run_own()

@@ -27,6 +27,7 @@ from ..wire import Unpacker, carriable
 from . import finalizers
 from .child import LEAVES, Child, run_protocol
 from .copies import fork
+from .coverage import Measuring
 from .descriptors import ERR, Files, Link, read_from
 from .fixtures import WideFixtures
 from .output import OutputPolicy
@@ -39,11 +40,18 @@ class Host:
     :param broken: see :class:`WideFixtures`.
     """
 
-    def __init__(self, session: pytest.Session, relay: Relay, fixtures: WideFixtures) -> None:
+    def __init__(
+        self,
+        session: pytest.Session,
+        relay: Relay,
+        fixtures: WideFixtures,
+        measuring: Measuring,
+    ) -> None:
         self._session = session
         self._relay = relay
         self._fixtures = fixtures
-        self._child = Child(session, relay, fixtures)
+        self._measuring = measuring
+        self._child = Child(session, relay, fixtures, measuring)
         self._last: pytest.Item | None = None
         self._ran_tests = False
 
@@ -118,6 +126,7 @@ class Host:
             refused.add(argname)
             self._link.send(Began("setup"))
             seconds += self._fixtures.set_up(item, argname)
+            self._measuring.send()
             if self._fixtures.unforkable:
                 self._run_here(item, nextitem, seconds)
                 return
@@ -132,6 +141,7 @@ class Host:
         if self._fixtures.unforkable:
             self._relay.send(SharedProcess(carriable(self._fixtures.unforkable)))
         run_protocol(item, nextitem, self._relay)
+        self._measuring.send()
         self._relay.send(Completed())
 
     def _fork(
@@ -169,7 +179,8 @@ class Host:
         if private_api.needs_tear_down(self._session, nextitem):
             self._link.send(Began("teardown"))
         try:
-            self._fixtures.tear_down(self._last, nextitem)
+            if self._fixtures.tear_down(self._last, nextitem):
+                self._measuring.send()
         except (pytest.exit.Exception, KeyboardInterrupt) as error:
             self._relay.send(interruption(error))
 

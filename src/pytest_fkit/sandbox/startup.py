@@ -13,6 +13,7 @@ import pytest
 from .. import private_api, system
 from ..messages import Broken
 from .copies import Copies
+from .coverage import Measuring
 from .descriptors import DUMP, Link
 from .fixtures import WideFixtures
 from .host import Host
@@ -29,18 +30,23 @@ _REPORTING_HOOKS = (
 
 
 def keeper_main(
-    session: pytest.Session, link: Link, worker_descriptors: list[int], controller: int
+    session: pytest.Session,
+    link: Link,
+    worker_descriptors: list[int],
+    controller: int,
+    coverage: Any | None,
 ) -> NoReturn:
     """Called in the new process, in the worker's main thread, after collection.
 
     :param worker_descriptors: what the worker and nobody else may use.
     :param controller: pid of the controller on this machine, or 0.
+    :param coverage: see :func:`pytest_fkit.sandbox.coverage.running_coverage`.
     """
     try:
         os.setsid()  # neither the terminal's Ctrl-C nor its hang-up is for us
         system.become_subreaper()
         _hand_back(worker_descriptors)
-        keeper = _prepare(session, link, controller)
+        keeper = _prepare(session, link, controller, coverage)
     except BaseException:  # noqa: BLE001 (nothing may return into the worker's code)
         sys.excepthook(*sys.exc_info())
         os._exit(70)
@@ -56,7 +62,7 @@ def _hand_back(descriptors: list[int]) -> None:
     os.close(nothing)
 
 
-def _prepare(session: pytest.Session, link: Link, controller: int) -> Keeper:
+def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any | None) -> Keeper:
     config = session.config
     broken: dict[str, str] = {}
     relay = Relay(session)
@@ -77,7 +83,7 @@ def _prepare(session: pytest.Session, link: Link, controller: int) -> Keeper:
     faulthandler.enable(file=DUMP)
     faulthandler.register(DUMP_SIGNAL, file=DUMP, all_threads=True)
     faulthandler.register(signal.SIGTERM, file=DUMP, all_threads=True, chain=True)
-    host = Host(session, relay, fixtures)
+    host = Host(session, relay, fixtures, Measuring(relay, coverage))
 
     def remember(message: Broken) -> None:
         broken[message.key] = message.text
