@@ -99,11 +99,18 @@ def _others_timeout(config: pytest.Config) -> float | None:
     for source, text in (
         ("--timeout", config.getoption("timeout", None)),
         ("PYTEST_TIMEOUT", os.environ.get("PYTEST_TIMEOUT")),
-        ("ini value timeout", config.getini("timeout")),
+        ("ini value timeout", _timeout_ini(config)),
     ):
         if text not in (None, ""):
             return _checked(source, text, parse_seconds)
     return None
+
+
+def _timeout_ini(config: pytest.Config) -> Any:
+    try:
+        return config.getini("timeout")
+    except ValueError:  # pytest-timeout is installed, but was not loaded
+        return None
 
 
 def _value(config: pytest.Config, name: str, parse_text: Callable[[Any], T], default: Any) -> Any:
