@@ -271,6 +271,19 @@ class SharedProcess(NamedTuple):
     cause: str
 
 
+class Measured(NamedTuple):
+    """What coverage.py counted in this process since it last said so.
+
+    :param arcs: whether it counts pairs of lines, not lines.
+    :param contexts: by context and path, what was run.
+    :param tracers: by path, the coverage plugin that measured it, where one did.
+    """
+
+    arcs: bool
+    contexts: dict[str, dict[str, tuple[Any, ...]]]
+    tracers: dict[str, str]
+
+
 class Leaves(NamedTuple):
     """The child leaves so that the host sets the wide fixture `argname` up."""
 
@@ -287,7 +300,8 @@ _TYPES = (
     Release, Proceed, Forked, ChildExited, Began, WideSetUp, HostDone,
     LogStart, LogFinish, Report, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
-    ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, Leaves, Completed,
+    ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, Measured,
+    Leaves, Completed,
 )  # fmt: skip
 
 Message = Union[
@@ -296,7 +310,8 @@ Message = Union[
     Release, Proceed, Forked, ChildExited, Began, WideSetUp, HostDone,
     LogStart, LogFinish, Report, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
-    ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, Leaves, Completed,
+    ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, Measured,
+    Leaves, Completed,
 ]  # fmt: skip
 
 BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in _TYPES}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import os
 from typing import Any, Generator
 
@@ -23,6 +25,16 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, None, None]:
+    """Tell plugins that ask early, as pytest-cov does, that there will be workers."""
+    options = early_config.known_args_namespace
+    if options.fkit and hasattr(options, "numprocesses") and not _debugs(options):
+        with contextlib.suppress(pytest.UsageError):  # reported when the options are complete
+            choose_workers(options, settings.parse_workers(options.fkit_workers))
+    yield
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, None, None]:
     """Check the options and choose the number of workers, before xdist does."""
     if config.getoption("fkit") and not hasattr(config, "workerinput"):
@@ -37,19 +49,27 @@ def _prepare(config: pytest.Config) -> None:
         raise pytest.UsageError(
             "pytest-fkit: --fkit needs os.fork(), which this platform lacks; run without --fkit"
         )
-    for option, name in (("usepdb", "--pdb"), ("trace", "--trace")):
-        if config.getoption(option, False):
-            notices.append(f"fkit: isolation is off, because of {name}")
-            config.option.fkit = False
-            return
+    name = _debugs(config.option)
+    if name:
+        notices.append(f"fkit: isolation is off, because of {name}")
+        config.option.fkit = False
+        return
     if config.pluginmanager.hasplugin("xdist"):
-        choose_workers(config, parsed.workers)
+        choose_workers(config.option, parsed.workers)
         if parsed.start_method == "spawn" and config.option.numprocesses == 0:
             raise pytest.UsageError(
                 "pytest-fkit: --fkit-start-method=spawn needs a worker; leave -n0 away"
             )
     else:
         notices.append("fkit: pytest-xdist is disabled, so there are no workers, as with -n0")
+
+
+def _debugs(options: argparse.Namespace) -> str | None:
+    """The option by which the user asks for the debugger, if she does."""
+    for option, name in (("usepdb", "--pdb"), ("trace", "--trace")):
+        if getattr(options, option, False):
+            return name
+    return None
 
 
 def pytest_configure(config: pytest.Config) -> None:

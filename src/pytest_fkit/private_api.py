@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import io
 import pdb
-from typing import Any, Callable, Sequence, cast
+from typing import Any, Callable, Sequence, TextIO, cast
 
 import _pytest.config
 import _pytest.debugging

@@ -90,7 +90,7 @@ def parse(config: pytest.Config) -> Settings:
     :raises pytest.UsageError: naming the option and what it takes.
     """
     return Settings(
-        workers=_workers(config.getoption("fkit_workers")),
+        workers=parse_workers(config.getoption("fkit_workers")),
         isolation=_value(config, "isolation", parse_isolation, "function"),
         start_method=_value(config, "start_method", parse_start_method, "auto"),
         timeout=_value(config, "timeout", parse_seconds, 600.0),
@@ -107,11 +107,18 @@ def _others_timeout(config: pytest.Config) -> float | None:
     for source, text in (
         ("--timeout", config.getoption("timeout", None)),
         ("PYTEST_TIMEOUT", os.environ.get("PYTEST_TIMEOUT")),
-        ("ini value timeout", config.getini("timeout")),
+        ("ini value timeout", _timeout_ini(config)),
     ):
         if text not in (None, ""):
             return _checked(source, text, parse_seconds)
     return None
+
+
+def _timeout_ini(config: pytest.Config) -> Any:
+    try:
+        return config.getini("timeout")
+    except ValueError:  # pytest-timeout is installed, but was not loaded
+        return None
 
 
 def _value(config: pytest.Config, name: str, parse_text: Callable[[Any], T], default: Any) -> Any:
@@ -131,7 +138,11 @@ def _checked(source: str, text: Any, parse_text: Callable[[Any], T]) -> T:
         raise pytest.UsageError(f"pytest-fkit: {source}={text}: {error}") from None
 
 
-def _workers(text: str | None) -> int | str | None:
+def parse_workers(text: str | None) -> int | str | None:
+    """What ``--fkit-workers`` says.
+
+    :raises pytest.UsageError: saying what is expected.
+    """
     if text is None or text == "auto":
         return text
     try:

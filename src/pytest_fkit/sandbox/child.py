@@ -40,6 +40,7 @@ class Child:
         self._relay = process.relay
         self._fixtures = process.fixtures
         self._output = process.output
+        self._measuring = process.measuring
 
     def main(
         self,
@@ -79,6 +80,7 @@ class Child:
         except pytest.exit.Exception:
             return self._leave()
         self._tear_down_quietly()
+        self._measuring.send()
         self._relay.enter("exit")
         self._output.enter_exit()
         finalizers.run_own()

@@ -12,6 +12,7 @@ from .. import private_api
 from ..messages import LiveText
 from ..wire import carriable
 from .copies import Copies
+from .coverage import Measuring
 from .descriptors import DUMP
 from .fixtures import WideFixtures
 from .output import Output
@@ -35,11 +36,15 @@ class TestProcess(NamedTuple):
     relay: Relay
     fixtures: WideFixtures
     output: Output
+    measuring: Measuring
     broken: dict[str, str]
 
 
-def equip(session: pytest.Session) -> TestProcess:
-    """Make this process a test process: register the plugins, prepare for deaths."""
+def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
+    """Make this process a test process: register the plugins, prepare for deaths.
+
+    :param coverage: see :class:`Measuring`.
+    """
     config = session.config
     broken: dict[str, str] = {}
     relay = Relay(session)
@@ -62,7 +67,7 @@ def equip(session: pytest.Session) -> TestProcess:
     faulthandler.enable(file=DUMP)
     faulthandler.register(DUMP_SIGNAL, file=DUMP, all_threads=True)
     faulthandler.register(signal.SIGTERM, file=DUMP, all_threads=True, chain=True)
-    return TestProcess(relay, fixtures, output, broken)
+    return TestProcess(relay, fixtures, output, Measuring(relay, coverage), broken)
 
 
 def _no_debugger(*args: Any, **kwargs: Any) -> None:

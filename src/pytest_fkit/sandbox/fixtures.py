@@ -19,6 +19,7 @@ from .relay import Relay
 # which pytest registers them. The host runs a phase with these alone: everybody else's hooks run
 # in the child, once.
 _SURROUNDING = (
+    "_cov_contexts",
     "assertion",
     "capturemanager",
     "logging-plugin",

@@ -50,6 +50,7 @@ class Host:
         self._relay = process.relay
         self._fixtures = process.fixtures
         self._output = process.output
+        self._measuring = process.measuring
         self._child = Child(session, process)
         self._last: pytest.Item | None = None
         self._ran_tests = False
@@ -134,6 +135,7 @@ class Host:
             self._link.send(WideSetUp())
             if self._link.receive() is None:
                 raise ConnectionError("the keeper is gone")
+            self._measuring.send()
             if self._fixtures.unforkable:
                 self._run_here(item, nextitem, seconds)
                 return
@@ -148,6 +150,7 @@ class Host:
         if self._fixtures.unforkable:
             self._relay.send(SharedProcess(carriable(self._fixtures.unforkable)))
         run_protocol(item, nextitem, self._relay)
+        self._measuring.send()
         self._relay.send(Completed())
 
     def _fork(
@@ -185,7 +188,8 @@ class Host:
         if private_api.needs_tear_down(self._session, nextitem):
             self._link.send(Began("teardown"))
         try:
-            self._fixtures.tear_down(self._last, nextitem)
+            if self._fixtures.tear_down(self._last, nextitem):
+                self._measuring.send()
         except (pytest.exit.Exception, KeyboardInterrupt) as error:
             self._relay.send(interruption(error))
 

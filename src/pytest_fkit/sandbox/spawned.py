@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from .. import private_api
+from .coverage import running_coverage
 from .descriptors import DUMP, ERR, OUT, SLOTS, Link
 from .equipment import equip
 from .host import Host
@@ -53,5 +54,5 @@ class Spawned:
             if item.nodeid in self._positions
         }
         os.ftruncate(OUT, 0)
-        Host(session, equip(session), items.get).serve_here(self._link)
+        Host(session, equip(session, running_coverage()), items.get).serve_here(self._link)
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -18,18 +18,23 @@ from .spawn import PREFIX, exec_host
 
 
 def keeper_main(
-    session: pytest.Session, link: Link, worker_descriptors: list[int], controller: int
+    session: pytest.Session,
+    link: Link,
+    worker_descriptors: list[int],
+    controller: int,
+    coverage: Any | None,
 ) -> NoReturn:
     """Called in the new process, in the worker's main thread, after collection.
 
     :param worker_descriptors: what the worker and nobody else may use.
     :param controller: pid of the controller on this machine, or 0.
+    :param coverage: see :func:`pytest_fkit.sandbox.coverage.running_coverage`.
     """
     try:
         os.setsid()  # neither the terminal's Ctrl-C nor its hang-up is for us
         system.become_subreaper()
         _hand_back(worker_descriptors)
-        keeper = _prepare(session, link, controller)
+        keeper = _prepare(session, link, controller, coverage)
     except BaseException:  # noqa: BLE001 (nothing may return into the worker's code)
         sys.excepthook(*sys.exc_info())
         os._exit(70)
@@ -45,9 +50,9 @@ def _hand_back(descriptors: list[int]) -> None:
     os.close(nothing)
 
 
-def _prepare(session: pytest.Session, link: Link, controller: int) -> Keeper:
+def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any | None) -> Keeper:
     config = session.config
-    process = equip(session)
+    process = equip(session, coverage)
     items = session.items
 
     def item_at(position: int) -> pytest.Item | None:

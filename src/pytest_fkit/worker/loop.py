@@ -14,12 +14,23 @@ import pytest
 from .. import private_api
 from ..endings import Ending, Finished, from_wire
 from ..markers import limits
-from ..messages import Ended, Events, Interrupted, LiveText, Message, Output, Run, WideTeardown
+from ..messages import (
+    Ended,
+    Events,
+    Interrupted,
+    LiveText,
+    Measured,
+    Message,
+    Output,
+    Run,
+    WideTeardown,
+)
 from ..sandbox.relay import interruption, merged
 from ..sandbox.spawn import PREFIX
 from ..settings import Settings
 from ..wire import Unpacker, carriable
 from . import deaths
+from .coverage import Gathered
 from .keeper import KeeperClient
 from .output import LIVE, Lines
 from .replay import Replay
@@ -55,6 +66,7 @@ class TestLoop:
         self._unforkable = unforkable
         self._stopping = False
         self._last_words: Interrupted | None = None
+        self._gathered = Gathered()
         self._index = {item: number for number, item in enumerate(session.items)}
 
     def run_all(self) -> None:
@@ -141,6 +153,8 @@ class TestLoop:
             elif isinstance(message, LiveText):
                 self._lines.feed_text(LIVE, message.text)
         self._lines.flush()
+        if self._keeper.coverage is not None:
+            self._gathered.add_to(self._keeper.coverage)
 
     def close(self) -> None:
         """Let go of all processes at once."""
@@ -185,10 +199,11 @@ class TestLoop:
 
     def _decoded(self, messages: Iterator[Message]) -> Iterator[Message]:
         for message in messages:
-            if isinstance(message, Events):
-                yield from Unpacker().feed(message.frames)
-            else:
-                yield message
+            for inner in _unpacked(message):
+                if isinstance(inner, Measured):
+                    self._gathered.take(inner)
+                else:
+                    yield inner
 
     def _refuse(self, item: pytest.Item, replay: Replay, text: str) -> None:
         """Report a test whose marks are wrong."""
@@ -270,6 +285,13 @@ class TestLoop:
         if death.when != "teardown":
             # It did not run, but reporters (JUnit's output, HTML) close a test with this one.
             replay.log(_empty_teardown(report))
+
+
+def _unpacked(message: Message) -> Iterator[Message]:
+    if isinstance(message, Events):
+        yield from Unpacker().feed(message.frames)
+    else:
+        yield message
 
 
 def _empty_teardown(report: Any) -> Any:

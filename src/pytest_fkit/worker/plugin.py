@@ -67,7 +67,8 @@ class Worker:
         if self._loop is not None:
             self._loop.stop()
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    # trylast: what tests did is complete before others, pytest-cov for example, conclude.
+    @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Have xdist's loop run the tests our way."""
         interactor = private_api.worker_interactor(self._config)
