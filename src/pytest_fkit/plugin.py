@@ -15,7 +15,6 @@ from .controller.reporting import Reporting, header
 from .controller.workers import choose_workers
 from .worker.plugin import Alone, Worker
 
-_settings: pytest.StashKey[settings.Settings] = pytest.StashKey()
 _notices: pytest.StashKey[list[str]] = pytest.StashKey()
 
 
@@ -80,7 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", markers.TIMEOUT_TEXT)
     if not config.getoption("fkit"):
         return
-    parsed = config.stash[_settings] = settings.parse(config)
+    parsed = config.stash[settings.KEY] = settings.parse(config)
     orders: dict[str, Any] | None = getattr(config, "workerinput", {}).get("fkit")
     plugins = config.pluginmanager
     if orders is not None:
@@ -109,7 +108,7 @@ def pytest_report_header(config: pytest.Config) -> list[str] | None:
     """Say how tests are run."""
     notices: list[str] = config.stash.get(_notices, [])
     lines = list(notices)
-    parsed = config.stash.get(_settings, None)
+    parsed = config.stash.get(settings.KEY, None)
     if parsed is not None:
         lines.append(header(config, parsed))
     return lines or None

@@ -39,6 +39,10 @@ class Settings:
     others_timeout: float | None
 
 
+KEY: pytest.StashKey[Settings] = pytest.StashKey()
+"""Where the settings of a process are, in ``config.stash``."""
+
+
 def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Declare the options and ini values."""
     group = parser.getgroup("fkit", "a process per test (pytest-fkit)")

@@ -10,6 +10,7 @@ import pytest
 
 from .. import private_api
 from ..messages import LiveText
+from ..settings import KEY
 from ..wire import carriable
 from .copies import Copies
 from .coverage import Measuring
@@ -48,7 +49,10 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
     config = session.config
     broken: dict[str, str] = {}
     relay = Relay(session)
-    fixtures = WideFixtures(session, relay, broken)
+    settings = config.stash.get(KEY, None)
+    fixtures = WideFixtures(
+        session, relay, broken, watch=settings is not None and settings.start_method == "auto"
+    )
     output = Output(config)
     plugins = config.pluginmanager
     for name, plugin in (

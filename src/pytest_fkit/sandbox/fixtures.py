@@ -47,9 +47,12 @@ class WideFixtures:
     """Plugin of a test process; knows which wide fixtures are set up here and which must not be.
 
     :param broken: by key, why setting up a wide fixture killed a process before.
+    :param watch: whether to look for what wide fixtures leave that does not survive a fork.
     """
 
-    def __init__(self, session: pytest.Session, relay: Relay, broken: dict[str, str]) -> None:
+    def __init__(
+        self, session: pytest.Session, relay: Relay, broken: dict[str, str], watch: bool
+    ) -> None:
         self._session = session
         self._relay = relay
         self._broken = broken
@@ -59,6 +62,7 @@ class WideFixtures:
         self._owns_all = True
         self._leaving: LeaveForHost | None = None
         self._refused: set[str] = set()
+        self._watch = watch
         self._watching = False
         self._held: holdings.Holdings | None = None
         self._causes: dict[Any, str] = {}
@@ -156,7 +160,7 @@ class WideFixtures:
         :return: seconds it took.
         :raises pytest.exit.Exception, KeyboardInterrupt: to be passed on.
         """
-        self._watching = True
+        self._watching = self._watch
         names = private_api.wide_fixtures(item)
         if argname not in (*names, _COLLECTORS):
             names.append(argname)
