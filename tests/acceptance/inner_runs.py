@@ -111,7 +111,8 @@ class Run:
         (plugins / "inner_report_log.py").write_text(_REPORT_LOG)
         (directory / "tmp").mkdir()
         if not (directory / "pytest.ini").exists():
-            (directory / "pytest.ini").write_text("[pytest]\n")
+            # What fixtures leave here is meant to be there while tests are forked.
+            (directory / "pytest.ini").write_text("[pytest]\nfkit_start_method = fork\n")
         given = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "FKIT_"))}
         environment = {
             **given,

@@ -105,7 +105,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return run(
         tmp_path_factory.mktemp("killed"),
         {"test_k.py": _DEATHS},
-        *("--fkit", "-n2", "--fkit-timeout=20", "--fkit-start-method=fork"),
+        *("--fkit", "-n2", "--fkit-timeout=20"),
     )
 
 
