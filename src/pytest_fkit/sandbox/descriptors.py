@@ -6,6 +6,7 @@ import array
 import fcntl
 import os
 import resource
+import select
 import socket
 from typing import NamedTuple, Sequence
 
@@ -164,6 +165,14 @@ class Link:
             if not self.read():
                 return None
         return self._messages.pop(0)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether there is something to receive, within the time."""
+        if self._messages:
+            return True
+        poller = select.poll()
+        poller.register(self.fileno(), select.POLLIN)
+        return bool(poller.poll(max(0.0, seconds) * 1000))
 
     def read(self) -> bool:
         """Take in what has arrived, waiting for something; False at the end of the stream."""
