@@ -11,6 +11,7 @@ from typing import NoReturn
 import pytest
 
 from .. import private_api, system
+from ..interruptions import interruption
 from ..messages import (
     Began,
     ChildExited,
@@ -29,7 +30,7 @@ from .copies import fork
 from .descriptors import ERR, Files, Link, read_from
 from .fixtures import WideFixtures
 from .output import Output
-from .relay import Relay, interruption
+from .relay import Relay
 
 
 class Host:
