@@ -42,14 +42,20 @@ _STOPS: dict[str, tuple[str, int, str]] = {
         "_pytest.outcomes.Exit: enough",
     ),
     "exit in fixture": (
-        "@pytest.fixture\ndef stops(): pytest.exit('enough', returncode=7)\n"
-        "def test_stops(stops): pass",
+        """
+@pytest.fixture
+def stops(): pytest.exit('enough', returncode=7)
+def test_stops(stops): pass
+""",
         7,
         "_pytest.outcomes.Exit: enough",
     ),
     "exit in wide fixture": (
-        "@pytest.fixture(scope='module')\ndef stops(): pytest.exit('enough', returncode=7)\n"
-        "def test_stops(stops): pass",
+        """
+@pytest.fixture(scope='module')
+def stops(): pytest.exit('enough', returncode=7)
+def test_stops(stops): pass
+""",
         7,
         "_pytest.outcomes.Exit: enough",
     ),
