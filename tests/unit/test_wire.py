@@ -92,8 +92,8 @@ class _Loud:
         (None, None),
     ],
 )
-def test_carriable(value: object, carried: object) -> None:
-    result = carriable(value)
+def test_carriable(value: Any, carried: Any) -> None:
+    result: Any = carriable(value)
     assert result == carried
     assert type(result) is type(carried)
     marshal.dumps(result)
