@@ -436,6 +436,13 @@ def worker_descriptors(interactor: Any) -> list[int]:
     return [file.fileno() for file in (io.infile, io.outfile)]
 
 
+def xdist_interruption() -> type[BaseException]:
+    """What xdist's controller raises where pytest raises Session.Failed and Session.Interrupted."""
+    from xdist.dsession import Interrupted
+
+    return cast("type[BaseException]", Interrupted)
+
+
 def grant_restart(config: pytest.Config) -> None:
     """Don't count the worker that just died against ``--max-worker-restart``.
 

@@ -10,6 +10,7 @@ from typing import Any, Callable, Generator
 import pytest
 
 from .. import private_api
+from ..interruptions import raise_again
 from ..messages import Interrupted
 from ..settings import Settings
 
@@ -39,6 +40,7 @@ class Nodes:
         self._careful_deaths = 0
         self._one_died_collecting = False
         self._sigterm: Any = None
+        self._session: pytest.Session | None = None
 
     # --- orders ---
 
@@ -81,9 +83,13 @@ class Nodes:
         """
         self._gone[node].set()
         del self._channels[node]
-        words = getattr(node, "workeroutput", {}).get("fkit_stop")
-        if words is not None:
-            _raise_in_controller(Interrupted(*words))
+        output = getattr(node, "workeroutput", {})
+        for flag in ("shouldfail", "shouldstop"):
+            if self._session is not None and output.get(flag):
+                setattr(self._session, flag, getattr(self._session, flag) or output[flag])
+        words = output.get("fkit_stop")
+        if words is not None and words[0] != "internal":
+            raise_again(Interrupted(*words))
         if error and node not in self._collected and not self._shutting_down():
             self._died_collecting(node)
 
@@ -107,9 +113,22 @@ class Nodes:
     # --- the end ---
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionstart(self) -> None:
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Take SIGTERM for a Ctrl-C."""
+        self._session = session
         self._sigterm = interrupt_on_sigterm()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Where xdist stops the run in a way of its own, stop it as plain pytest does."""
+        try:
+            return (yield)
+        except private_api.xdist_interruption():
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail) from None
+            if session.shouldstop:
+                raise session.Interrupted(session.shouldstop) from None
+            raise
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
@@ -160,13 +179,6 @@ class _Countdown:
 
     def left(self) -> float:
         return max(0.0, self._end - self._clock())
-
-
-def _raise_in_controller(words: Interrupted) -> None:
-    if words.kind == "exit":
-        raise pytest.exit.Exception(words.text, words.returncode)
-    if words.kind == "interrupt":
-        raise KeyboardInterrupt(*([words.text] if words.text else []))
 
 
 def interrupt_on_sigterm() -> Any:

@@ -9,11 +9,12 @@ from typing import NoReturn
 import pytest
 
 from .. import private_api, system
+from ..interruptions import interruption
 from ..messages import Completed, Leaves
 from . import finalizers
 from .descriptors import Files
 from .equipment import TestProcess
-from .relay import CHANNEL_LOST, Relay, interruption
+from .relay import CHANNEL_LOST, Relay
 
 LEAVES = 83
 """Exit status of a child that left a Leaves frame."""

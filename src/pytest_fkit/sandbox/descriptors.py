@@ -172,6 +172,10 @@ class Link:
                 return None
         return self._messages.pop(0)
 
+    def wait(self, seconds: float) -> bool:
+        """Whether there is something to receive, within the time."""
+        return bool(self._messages) or self.is_readable(seconds)
+
     def read(self) -> bool:
         """Take in what has arrived, waiting for something; False at the end of the stream."""
         room = socket.CMSG_SPACE(_SLOTS * array.array("i").itemsize)

@@ -11,6 +11,7 @@ from typing import Callable, NoReturn
 import pytest
 
 from .. import private_api, system
+from ..interruptions import interruption
 from ..messages import (
     Began,
     ChildExited,
@@ -30,7 +31,6 @@ from .child import LEAVES, Child, run_protocol
 from .copies import fork
 from .descriptors import ERR, Files, Link, read_from
 from .equipment import TestProcess
-from .relay import interruption
 
 
 class Host:

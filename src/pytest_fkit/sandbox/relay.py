@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-import traceback
 from typing import Any, Generator
 
 import pytest
 
 from ..messages import (
     ExpectedFailure,
-    Interrupted,
     LogFinish,
     LogStart,
     Message,
@@ -175,25 +173,6 @@ class Relay:
                     self.send(ExpectedFailure(reason))
 
         item.add_marker = watched  # type: ignore[method-assign]
-
-
-def interruption(error: BaseException) -> Interrupted:
-    """The message for what stops a run: KeyboardInterrupt, pytest.exit or an error in a hook."""
-    path, lineno = _raised_at(error)
-    if isinstance(error, pytest.exit.Exception):
-        return Interrupted("exit", str(error.msg), error.returncode, path, lineno)
-    if isinstance(error, KeyboardInterrupt):
-        return Interrupted("interrupt", str(error), None, path, lineno)
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    return Interrupted("internal", carriable(text), None, path, lineno)
-
-
-def _raised_at(error: BaseException) -> tuple[str, int]:
-    entries = list(traceback.walk_tb(error.__traceback__))
-    if not entries:
-        return "", 0
-    frame, lineno = entries[-1]
-    return frame.f_code.co_filename, lineno
 
 
 def merged(sections: Any) -> list[tuple[str, str]]:

@@ -7,12 +7,13 @@ import os
 import shlex
 import signal
 import time
-from typing import Any, Callable, Iterator, NoReturn
+from typing import Any, Callable, Iterator
 
 import pytest
 
 from .. import private_api
 from ..endings import Ending, Finished, from_wire
+from ..interruptions import interruption, raise_again
 from ..markers import limits
 from ..messages import (
     Ended,
@@ -23,9 +24,10 @@ from ..messages import (
     Message,
     Output,
     Run,
+    TornDown,
     WideTeardown,
 )
-from ..sandbox.relay import interruption, merged
+from ..sandbox.relay import merged
 from ..sandbox.spawn import PREFIX
 from ..settings import Settings
 from ..wire import Unpacker, carriable
@@ -107,13 +109,13 @@ class TestLoop:
         elif ended.leftovers:
             _note_leftovers(replay, ended)
         if self._session.shouldfail or self._session.shouldstop:
-            self._tear_down(replay)
+            self._tear_down(item, replay)
         replay.finish()
         private_api.forget_request(item)
         self._lines.flush()
         if replay.interrupted is not None:
             self._last_words = replay.interrupted
-            _raise(replay.interrupted)
+            raise_again(replay.interrupted)
         self._raise_if_stopping()
 
     def _raise_if_stopping(self) -> None:
@@ -214,11 +216,22 @@ class TestLoop:
         )
         replay.finish()
 
-    def _tear_down(self, replay: Replay) -> None:
+    def _tear_down(self, item: pytest.Item, replay: Replay) -> None:
         """No test follows: what fixtures say at their end belongs to this one."""
         for message in self._decoded(self._keeper.finish(self._settings.timeout)):
             if isinstance(message, WideTeardown):
                 replay.wide_teardown(message)
+            elif isinstance(message, TornDown):
+                self._report_torn_down(item, replay, message)
+
+    def _report_torn_down(self, item: pytest.Item, replay: Replay, message: TornDown) -> None:
+        ending = from_wire(message.ending)
+        if not isinstance(ending, Finished):
+            ended = Ended(
+                message.ending, 0, "teardown", message.out, message.err, message.log,
+                message.dump, message.leftovers,
+            )  # fmt: skip
+            self._report_death(item, replay, ended, ending)
 
     def _stop(self, replay: Replay) -> None:
         """The user interrupts: end the running test and tear down, within the grace."""
@@ -229,7 +242,7 @@ class TestLoop:
         finally:
             self._keeper.close()  # the second Ctrl-C comes here at once
         if replay.interrupted is not None:
-            _raise(replay.interrupted)
+            raise_again(replay.interrupted)
 
     # --- a death ---
 
@@ -339,18 +352,3 @@ def reproducing_command(item: pytest.Item) -> str:
 
 def _ignored(signum: int, frame: object) -> None:
     del signum, frame
-
-
-def _raise(message: Interrupted) -> NoReturn:
-    """Raise what a test process passed on, from the line where it happened there."""
-    if message.kind == "exit":
-        error: BaseException = pytest.exit.Exception(message.text, message.returncode)
-    elif message.kind == "interrupt":
-        error = KeyboardInterrupt(message.text) if message.text else KeyboardInterrupt()
-    else:
-        raise RuntimeError(f"error in a hook, in a test's process:\n{message.text}")
-    if message.path:
-        # pytest shows where an interruption came from; its last frame has to be that place.
-        code = compile("\n" * (message.lineno - 1) + "raise error", message.path, "exec")
-        exec(code, {"error": error})  # noqa: S102 (the text is the line above)
-    raise error
