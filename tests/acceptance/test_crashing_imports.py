@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Iterator
 
 import pytest
 from inner import InnerRun, run_pytest, write_files
 
 CRASHES = {
     "test_segv.py": (
-        "import os\n\ndef crash():\n    os.kill(os.getpid(), 11)\n\ncrash()\ndef test_never(): pass\n",
+        "import os\n\ndef crash():\n    os.kill(os.getpid(), 11)\n\ncrash()\ndef test_it(): pass\n",
         "SIGSEGV at test_segv.py:4 in crash",
     ),
     "test_kill.py": ("import os\nos.kill(os.getpid(), 9)\n", "SIGKILL"),
@@ -115,9 +114,9 @@ CODE_AROUND = {
 
 
 @pytest.fixture(params=list(CODE_AROUND))
-def fatal_suite(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+def fatal_suite(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     files = {"test_a.py": "def test_it(): pass\n", "sub/test_b.py": "def test_it(): pass\n"}
-    yield write_files(tmp_path, {**files, **CODE_AROUND[request.param]})
+    return write_files(tmp_path, {**files, **CODE_AROUND[request.param]})
 
 
 def test_code_that_kills_every_worker_ends_the_run(fatal_suite: Path) -> None:

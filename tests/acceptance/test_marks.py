@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import Dict
 
 import pytest
 from inner import InnerRun, run_pytest, write_files
@@ -82,7 +81,7 @@ def marked(directory: Path) -> InnerRun:
 
 
 @pytest.fixture(scope="module")
-def marked_pids(marked: InnerRun, directory: Path) -> Dict[str, str]:
+def marked_pids(marked: InnerRun, directory: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in (directory / "pids").iterdir()}
 
 
@@ -94,7 +93,7 @@ def test_our_marks_pass_strict_markers(marked: InnerRun) -> None:
 
 @pytest.mark.parametrize("number", range(len(WRONG)), ids=list(WRONG))
 def test_wrong_arguments_are_an_error_that_names_place_and_fix(
-    marked: InnerRun, marked_pids: Dict[str, str], number: int
+    marked: InnerRun, marked_pids: dict[str, str], number: int
 ) -> None:
     nodeid = f"test_marks.py::test_wrong_{number}"
     assert marked.outcomes[nodeid] == "ERROR"
@@ -104,7 +103,7 @@ def test_wrong_arguments_are_an_error_that_names_place_and_fix(
 
 
 def test_fkit_skip_tests_share_a_process_until_one_dies(
-    marked: InnerRun, marked_pids: Dict[str, str]
+    marked: InnerRun, marked_pids: dict[str, str]
 ) -> None:
     pids = marked_pids
     assert pids["shared_1"] == pids["shared_2"] == pids["shared_dies"]
@@ -116,7 +115,7 @@ def test_fkit_skip_tests_share_a_process_until_one_dies(
         assert marked.outcomes[f"test_marks.py::test_{name}"] == "PASSED"
 
 
-def test_the_closest_isolation_mark_counts(marked_pids: Dict[str, str]) -> None:
+def test_the_closest_isolation_mark_counts(marked_pids: dict[str, str]) -> None:
     pids = marked_pids
     assert pids["class_1"] == pids["class_2"] != pids["class_apart"]
     assert pids["default"] not in (pids["class_1"], pids["class_apart"])

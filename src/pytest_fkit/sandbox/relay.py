@@ -203,7 +203,8 @@ def _merged(sections: Any) -> list[tuple[str, str]]:
     for name, content in sections:
         if name in captured:
             position = captured[name]
-            merged[position] = (name, merged[position][1] + content)
+            between = "\n" if name.startswith("Captured log ") else ""  # has no last end of line
+            merged[position] = (name, merged[position][1] + between + content)
             continue
         if name.startswith("Captured "):
             captured[name] = len(merged)
