@@ -91,6 +91,10 @@ def request_fixtures(item: pytest.Item, names: Sequence[str]) -> None:
     try:
         for name in names:
             request.getfixturevalue(name)
+    except BaseException:
+        # Before pytest 8, a request takes a second try for a fixture that depends on itself.
+        cast("Any", item)._initrequest()
+        raise
     finally:
         del stack[item]
 

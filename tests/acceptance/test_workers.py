@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,8 @@ def test_wide_fixture(wide): pass
 def test_a_call_of_the_debugger_names_the_command(tmp_path: Path, workers: str) -> None:
     ended = run_pytest(write_files(tmp_path, DEBUGGERS), "--fkit", workers, timeout=60)
     assert len(ended.outcomes) == 6
-    for nodeid in ended.outcomes:
-        assert "-n0 --pdb, which turns isolation off" in ended.message(nodeid)
+    assert set(ended.outcomes.values()) == {"FAILED", "ERROR"}
+    # pytest 7's short summary leaves the text of errors in wide fixtures out.
+    headers = re.findall(r"^E +Failed: .*-n0 --pdb, which turns isolation off", ended.out, re.M)
+    assert len(headers) == 6
     assert ended.status == 1
