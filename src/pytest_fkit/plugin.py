@@ -99,7 +99,9 @@ def _terminal_line(config: pytest.Config) -> Any:
         reporter: Any = config.pluginmanager.getplugin("terminalreporter")
         if reporter is not None:
             private_api.begin_terminal_line(reporter)
-            reporter.write(f"{line}\n", flush=True)
+            # Apart: where the stream can't show a text, all of it is written with escapes.
+            reporter.write(line)
+            reporter.write("\n", flush=True)
 
     return write
 

@@ -98,6 +98,10 @@ def request_fixtures(item: pytest.Item, names: Sequence[str]) -> None:
     try:
         for name in names:
             request.getfixturevalue(name)
+    except BaseException:
+        # Before pytest 8, a request takes a second try for a fixture that depends on itself.
+        cast("Any", item)._initrequest()
+        raise
     finally:
         del stack[item]
 
@@ -450,3 +454,10 @@ def grant_restart(config: pytest.Config) -> None:
     """
     dsession: Any = config.pluginmanager.getplugin("dsession")
     dsession._failed_nodes_count -= 1
+
+
+def on_main_loop(config: pytest.Config, action: Callable[[], None]) -> Callable[[], None]:
+    """What has DSession's loop call `action`, soon; to be called in any thread."""
+    dsession: Any = config.pluginmanager.getplugin("dsession")
+    dsession.worker_fkit = action  # the loop calls "worker_" + the name of an event
+    return lambda: dsession.queue.put(("fkit", {}))

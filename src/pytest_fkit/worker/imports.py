@@ -51,12 +51,16 @@ class Collection:
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
         """Report SystemExit, which would end the run, as an error of the module."""
         try:
-            return (yield)
+            report = yield
         except SystemExit as error:
-            path, line = _where(error, collector.config.rootpath)
-            headline = f"SystemExit: {error.code} at {path}:{line}"
-            text = str(collector.repr_failure(pytest.ExceptionInfo.from_exc_info(_triple(error))))
-            return _failed(collector, headline, [text], [])
+            return _exit_report(collector, error)
+        # Old versions of pytest report it themselves, as often as there are workers.
+        call = getattr(report, "call", None)
+        if call is not None and call.excinfo is not None:
+            raised = call.excinfo.value
+            if isinstance(raised, SystemExit):
+                return _exit_report(collector, raised)
+        return report
 
 
 class LimitedCollection:
@@ -184,6 +188,13 @@ def _error(collector: pytest.File, ending: Ending, files: Files) -> pytest.Colle
         if text
     ]
     return _failed(collector, headline, lines, sections)
+
+
+def _exit_report(collector: pytest.Collector, error: SystemExit) -> pytest.CollectReport:
+    path, line = _where(error, collector.config.rootpath)
+    headline = f"SystemExit: {error.code} at {path}:{line}"
+    text = str(collector.repr_failure(pytest.ExceptionInfo.from_exc_info(_triple(error))))
+    return _failed(collector, headline, [text], [])
 
 
 def _failed(
