@@ -88,6 +88,7 @@ class Host:
         nextitem = self._item(run.next_position)
         self._session.testsfailed = run.tests_failed
         self._last = item
+        private_api.set_location(item, run.location)
         try:
             if run.share:
                 self._link.send(Began("test"))
