@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -83,6 +84,10 @@ def _prepare(session: pytest.Session, link: Link, controller: int) -> Keeper:
         broken[message.key] = message.text
 
     stream = config.getoption("capture") == "no" and hasattr(config, "workerinput")
+    # What is there now counts as old: otherwise the first collection in each child goes over the
+    # young part of it, and copies the pages.
+    gc.freeze()
+    gc.unfreeze()
     return Keeper(link, host.main, remember, stream, controller if system.PORTABLE else 0)
 
 
