@@ -18,6 +18,7 @@ class Run(NamedTuple):
     :param wide_timeout: seconds for the setup or teardown of wide fixtures, 0 for no limit.
     :param memory_limit: bytes, 0 for no limit.
     :param tests_failed: failures this session has counted.
+    :param location: of the test, which a fresh process would have to work out at some cost.
     """
 
     position: int
@@ -28,6 +29,7 @@ class Run(NamedTuple):
     wide_timeout: float
     memory_limit: int
     tests_failed: int
+    location: tuple[str, int | None, str] = ("", None, "")
 
 
 class Finish(NamedTuple):

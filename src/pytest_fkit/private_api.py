@@ -119,6 +119,12 @@ def takes_requests(item: pytest.Item) -> bool:
     return hasattr(item, "_request")
 
 
+def set_location(item: pytest.Item, location: tuple[str, int | None, str]) -> None:
+    """Give `item` the value of its cached property ``location``."""
+    if isinstance(getattr(type(item), "location", None), functools.cached_property):
+        item.__dict__["location"] = location
+
+
 def forget_request(item: pytest.Item) -> None:
     """Drop what an item that ran holds, as _pytest.runner.runtestprotocol does."""
     if hasattr(item, "_request"):

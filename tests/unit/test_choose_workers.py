@@ -27,7 +27,7 @@ def test_xdist_gets_the_number(
     pytester: pytest.Pytester, arguments: Any, workers: Any, expected: Any
 ) -> None:
     config = pytester.parseconfig(*arguments)
-    choose_workers(config, workers)
+    choose_workers(config.option, workers)
     assert config.option.numprocesses == expected
 
 
@@ -37,4 +37,4 @@ def test_two_numbers_contradict_each_other(
 ) -> None:
     config = pytester.parseconfig("-n", given)
     with pytest.raises(pytest.UsageError, match="contradict each other"):
-        choose_workers(config, workers)
+        choose_workers(config.option, workers)

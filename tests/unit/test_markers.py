@@ -9,7 +9,7 @@ import pytest
 from pytest_fkit import markers
 from pytest_fkit.settings import Settings
 
-SETTINGS = Settings(None, "function", 600.0, 0, 30.0, None)
+SETTINGS = Settings(None, "function", "auto", 600.0, 0, 30.0, None)
 
 
 def _limits(pytester: pytest.Pytester, source: str, **changes: Any) -> list[markers.Limits]:

@@ -46,7 +46,7 @@ def test_what_are_no_seconds(text: object) -> None:
 def test_defaults(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTEST_TIMEOUT", raising=False)
     parsed = settings.parse(pytester.parseconfig("--fkit"))
-    assert parsed == settings.Settings(None, "function", 600.0, 0, 30.0, None)
+    assert parsed == settings.Settings(None, "function", "auto", 600.0, 0, 30.0, None)
     with pytest.raises(dataclasses.FrozenInstanceError):
         parsed.timeout = 1.0  # type: ignore[misc]
 

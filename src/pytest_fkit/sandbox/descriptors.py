@@ -120,6 +120,12 @@ def read_from(descriptor: int, offset: int = 0) -> bytes:
     return b"".join(chunks)
 
 
+def ends_with(descriptor: int, tail: bytes) -> bool:
+    """Whether `tail` is the last that the file holds."""
+    size = os.fstat(descriptor).st_size
+    return size >= len(tail) and os.pread(descriptor, len(tail), size - len(tail)) == tail
+
+
 class Link:
     """One end of a stream of messages between two of our processes."""
 

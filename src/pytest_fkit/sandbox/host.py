@@ -108,6 +108,7 @@ class Host:
         nextitem = self._item(run.next_position)
         self._session.testsfailed = run.tests_failed
         self._last = item
+        private_api.set_location(item, run.location)
         try:
             if run.share or self._ran_tests:
                 self._run_here(item, nextitem, 0.0)

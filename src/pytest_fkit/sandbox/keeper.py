@@ -43,7 +43,7 @@ from ..messages import (
 )
 from ..wire import pack, whole_frames
 from .copies import fork
-from .descriptors import Files, Link, move_up, read_from
+from .descriptors import Files, Link, ends_with, move_up, read_from
 from .jobs import ChildProcess, HostProcess, Job
 from .relay import CHANNEL_LOST
 from .tree import DUMP_SIGNAL, Settled, is_alive, kill_tree, send_signal
@@ -415,7 +415,7 @@ class Keeper:
         else:
             self._forward(job)
             job.deadline = None
-            if job.verdict is None and read_from(child.files.events).endswith(_FINISHED):
+            if job.verdict is None and ends_with(child.files.events, _FINISHED):
                 job.conclude(Finished(), child.pid)
             else:
                 ending = job.verdict or self._ending(message.status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import Any, NoReturn
@@ -69,4 +70,8 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
         process.broken[message.key] = message.text
 
     stream = config.getoption("capture") == "no" and hasattr(config, "workerinput")
+    # What is there now counts as old: otherwise the first collection in each child goes over the
+    # young part of it, and copies the pages.
+    gc.freeze()
+    gc.unfreeze()
     return Keeper(link, host_main, remember, stream, controller if system.PORTABLE else 0)

@@ -38,11 +38,20 @@ def anonymous_file(name: str) -> int:
 
 
 def _read(path: str) -> str:
+    # os.open and os.read: this is called for every test.
+    chunks: list[bytes] = []
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (often called)
-            return file.read().decode("utf-8", "replace")
+        descriptor = os.open(path, os.O_RDONLY)
     except OSError:  # the process is gone
         return ""
+    try:
+        while not chunks or chunks[-1]:
+            chunks.append(os.read(descriptor, 4096))
+    except OSError:  # it has just gone
+        return ""
+    finally:
+        os.close(descriptor)
+    return b"".join(chunks).decode("utf-8", "replace")
 
 
 def children(pid: int) -> list[int]:
@@ -151,8 +160,11 @@ def tree_memory(pid: int, inherited: int = 0, limit: int = 0) -> int:
 def be_first_for_oom_killer() -> None:
     """Offer this process to the kernel's out-of-memory killer before the ones above it."""
     try:
-        with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:  # noqa: PTH123 (per test)
-            file.write(b"800")
+        descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        try:
+            os.write(descriptor, b"800")
+        finally:
+            os.close(descriptor)
     except OSError:  # read-only /proc in a container
         return
 

@@ -176,6 +176,7 @@ class TestLoop:
             wide_timeout=wanted.timeout,
             memory_limit=wanted.memory_limit,
             tests_failed=self._session.testsfailed,
+            location=carriable(item.location),
         )
 
     def _spawned(self, item: pytest.Item) -> str:
