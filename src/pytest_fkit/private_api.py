@@ -95,6 +95,10 @@ def request_fixtures(item: pytest.Item, names: Sequence[str]) -> None:
     stack = _stack(item.session)
     # pytest 9.1 on takes requests by an item that is not on the stack for requests in teardown.
     stack[item] = ([], None)
+    # Before pytest 8.2 fixtures of a unittest class ask for an instance that setup() makes.
+    needs_instance = getattr(item, "_testcase", item) is None
+    if needs_instance:
+        cast("Any", item)._testcase = cast("Any", item.parent).obj(item.name)
     try:
         for name in names:
             request.getfixturevalue(name)
@@ -104,6 +108,8 @@ def request_fixtures(item: pytest.Item, names: Sequence[str]) -> None:
         raise
     finally:
         del stack[item]
+        if needs_instance:
+            cast("Any", item)._testcase = None
 
 
 def _request(item: pytest.Item) -> Any:
