@@ -251,6 +251,14 @@ class SharedProcess(NamedTuple):
     cause: str
 
 
+class JunitRecord(NamedTuple):
+    """The test added a "property" of the test suite to the JUnit file, or its own "attribute"."""
+
+    kind: str
+    name: str
+    value: str
+
+
 class Measured(NamedTuple):
     """What coverage.py counted in this process since it last said so.
 
@@ -279,8 +287,8 @@ _TYPES = (
     Events, Output, Restarted, Ended, TornDown,
     Release, Forked, ChildExited, Began, HostDone,
     LogStart, LogFinish, Report, WarningRecorded, Phase, WideSetup, WideSetupDone, WideTeardown,
-    ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, Measured,
-    Leaves, Completed,
+    ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, JunitRecord,
+    Measured, Leaves, Completed,
 )  # fmt: skip
 
 Message = Union[
@@ -288,8 +296,8 @@ Message = Union[
     Events, Output, Restarted, Ended, TornDown,
     Release, Forked, ChildExited, Began, HostDone,
     LogStart, LogFinish, Report, WarningRecorded, Phase, WideSetup, WideSetupDone, WideTeardown,
-    ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, Measured,
-    Leaves, Completed,
+    ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, JunitRecord,
+    Measured, Leaves, Completed,
 ]  # fmt: skip
 
 BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in _TYPES}

@@ -81,7 +81,6 @@ def test_cov_contexts_name_the_tests(suite: MakeSuite) -> None:
         with sqlite3.connect(directory / ".coverage") as data:
             return {name for (name,) in data.execute("select context from context")}
 
-    # Session isolation is left out: pytest-cov names tests there as under xdist, phase by phase.
     plain = suite("pytest_cov", **COVERED).compare(
         "--cov=product", "--cov-context=test", artefact=contexts, crash=False
     )
@@ -443,7 +442,7 @@ def test_html_lists_every_test(suite: MakeSuite) -> None:
     plain = suite("html", "metadata", test_it=REPORTED).compare(
         "--html=report.html", "--self-contained-html", artefact=rows
     )
-    assert len(plain.artefact) == 7
+    assert len(plain.artefact) == 6
 
 
 def test_json_report_lists_every_test(suite: MakeSuite) -> None:
@@ -470,7 +469,9 @@ def test_reportlog_logs_every_report(suite: MakeSuite) -> None:
             if line.get("$report_type") == "TestReport" and "crash" not in line["nodeid"]
         )
 
-    plain = suite("reportlog", test_it=REPORTED).compare("--report-log=log.jsonl", artefact=reports)
+    plain = suite("pytest_reportlog", test_it=REPORTED).compare(
+        "--report-log=log.jsonl", artefact=reports
+    )
     assert len(plain.artefact) == 16
 
 

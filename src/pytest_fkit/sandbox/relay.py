@@ -12,6 +12,7 @@ import pytest
 from ..messages import (
     ExpectedFailure,
     Interrupted,
+    JunitRecord,
     LogFinish,
     LogStart,
     Message,
@@ -81,6 +82,10 @@ class Relay:
         self.phase = phase
         self.send(Phase(phase, time.time()))
 
+    def junit_record(self, kind: str, name: str, value: object) -> None:
+        """Relay what a fixture adds to the JUnit file."""
+        self.send(JunitRecord(kind, carriable(str(name)), carriable(str(value))))
+
     # --- hooks ---
 
     @pytest.hookimpl
@@ -102,7 +107,11 @@ class Relay:
         if report.when == "setup" and self._wide_setup_seconds:
             report.duration += self._wide_setup_seconds
             self._wide_setup_seconds = 0.0
-        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        hooks = self._config.hook
+        # The terminal asks for it in plain pytest, and here the counts of this process are needed:
+        # with failed subtests, pytest turns the report on the whole test into a failure by this.
+        hooks.pytest_report_teststatus(config=self._config, report=report)
+        data = hooks.pytest_report_to_serializable(config=self._config, report=report)
         data["sections"] = _merged(data.get("sections", ()))
         self.send(Report(carriable(data)))
         self._send_flags()

@@ -79,6 +79,9 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
     for hook in _REPORTING_HOOKS:
         private_api.silence_hook(config, hook, keep)
     private_api.replace_debugger(_no_debugger)
+    log = private_api.junit_log(config)
+    if log is not None:
+        private_api.watch_junit_records(log, relay.junit_record)
     # The descriptor is each test process's own file of that number.
     faulthandler.enable(file=DUMP)
     faulthandler.register(DUMP_SIGNAL, file=DUMP, all_threads=True)
