@@ -273,6 +273,14 @@ class SharedProcess(NamedTuple):
     cause: str
 
 
+class JunitRecord(NamedTuple):
+    """The test added a "property" of the test suite to the JUnit file, or its own "attribute"."""
+
+    kind: str
+    name: str
+    value: str
+
+
 class Measured(NamedTuple):
     """What coverage.py counted in this process since it last said so.
 
@@ -302,8 +310,8 @@ _TYPES = (
     Release, Proceed, Forked, ChildExited, Began, WideSetUp, HostDone,
     LogStart, LogFinish, Report, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
-    ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, Measured,
-    Leaves, Completed,
+    ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, JunitRecord,
+    Measured, Leaves, Completed,
 )  # fmt: skip
 
 Message = Union[
@@ -312,8 +320,8 @@ Message = Union[
     Release, Proceed, Forked, ChildExited, Began, WideSetUp, HostDone,
     LogStart, LogFinish, Report, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
-    ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, Measured,
-    Leaves, Completed,
+    ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, JunitRecord,
+    Measured, Leaves, Completed,
 ]  # fmt: skip
 
 BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in _TYPES}

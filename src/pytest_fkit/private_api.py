@@ -362,6 +362,34 @@ def junit_errors_for_deaths(log: Any, describe: Callable[[Any], tuple[str, str] 
     log.node_reporter = node_reporter
 
 
+def watch_junit_records(log: Any, recorded: Callable[[str, str, object], None]) -> None:
+    """Where nothing else reaches the log: have `recorded` called for what fixtures add to it.
+
+    :param recorded: called with "property" or "attribute", a name and a value.
+    """
+    add_property, find_reporter = log.add_global_property, log.node_reporter
+
+    def add_global_property(name: str, value: object) -> None:
+        __tracebackhide__ = True
+        add_property(name, value)
+        recorded("property", name, value)
+
+    def node_reporter(report: Any) -> Any:
+        reporter = find_reporter(report)
+        reporter.add_attribute = functools.partial(recorded, "attribute")
+        return reporter
+
+    log.add_global_property, log.node_reporter = add_global_property, node_reporter
+
+
+def add_junit_record(log: Any, nodeid: str, kind: str, name: str, value: str) -> None:
+    """Add what :func:`watch_junit_records` told of."""
+    if kind == "property":
+        log.add_global_property(name, value)
+    else:
+        log.node_reporter(nodeid).add_attribute(name, value)
+
+
 def _add_junit_error(reporter: Any, message: str, text: str, report: Any) -> None:
     del report
     reporter._add_simple("error", message, text)

@@ -23,8 +23,10 @@ CRASH = "test_zz_crash.py::test_crash"
 
 # Records what plugins in the process that owns the terminal hear.
 RECORDER = """
-import json
+import json, os
 import pytest
+
+PATH = os.path.abspath("record.jsonl")
 
 class Recorder:
     @pytest.hookimpl(trylast=True)
@@ -39,7 +41,7 @@ class Recorder:
             self._write(report.nodeid, f"collect {report.outcome}")
 
     def _write(self, *record):
-        with open("record.jsonl", "a") as file:
+        with open(PATH, "a") as file:
             file.write(json.dumps(record) + "\\n")
 
 def pytest_configure(config):
@@ -93,7 +95,8 @@ class Suite:
         for line in record.read_text().splitlines():
             nodeid, what = json.loads(line)
             outcomes.setdefault(nodeid, []).append(what)
-        return Run(int(result.ret), outcomes, artefact(self.path), result.stdout.str())
+        text = f"{result.stdout.str()}\n{result.stderr.str()}"
+        return Run(int(result.ret), outcomes, artefact(self.path), text)
 
     def compare(
         self,
@@ -115,8 +118,10 @@ class Suite:
         for mode in modes:
             run = self.run(*MODES[mode], *arguments, artefact=artefact)
             if crash:
-                crashed = run.outcomes.pop(CRASH)
-                assert "call failed" in crashed, (mode, crashed)
+                crashed = [name for name in run.outcomes if name.startswith(CRASH)]
+                assert crashed, f"{mode}:\n{run.text}"
+                for name in crashed:
+                    assert "call failed" in run.outcomes.pop(name), (mode, name)
                 assert "exit status 3" in run.text, mode
             assert run.outcomes == plain.outcomes, f"{mode}:\n{run.text}"
             assert run.status == plain.status, f"{mode}:\n{run.text}"
@@ -128,7 +133,8 @@ class Suite:
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Suite]:
     """Makes a suite of some files; the arguments are the plugins to load."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_TESTRUNUID"):
+        monkeypatch.delenv(name, raising=False)
     pytester.makepyfile(recorder=RECORDER)
     pytester.makeini("[pytest]\naddopts = -p no:cacheprovider\n")
 

@@ -66,6 +66,9 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
     for hook in _REPORTING_HOOKS:
         private_api.silence_hook(config, hook, keep)
     private_api.replace_debugger(_no_debugger)
+    log = private_api.junit_log(config)
+    if log is not None:
+        private_api.watch_junit_records(log, relay.junit_record)
     private_api.redirect_terminal(config, lambda text: relay.send(LiveText(carriable(text))))
     # The descriptor is each test process's own file of that number.
     faulthandler.enable(file=DUMP)

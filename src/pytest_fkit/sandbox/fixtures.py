@@ -66,8 +66,10 @@ class WideFixtures:
         self._watching = False
         self._held: holdings.Holdings | None = None
         self._causes: dict[Any, str] = {}
-        self._innermost = _Innermost(self)
-        session.config.pluginmanager.register(self._innermost, _INNERMOST)
+        self._innermost = _Innermost()
+        plugins = session.config.pluginmanager
+        plugins.register(self._innermost, _INNERMOST)
+        plugins.register(_Collectors(self), "fkit-collectors")
 
     # --- in the child ---
 
@@ -267,8 +269,7 @@ def _sections(item: pytest.Item) -> tuple[tuple[str, str], ...]:
 class _Innermost:
     """The plugin whose part in a phase is the phase itself, where the host runs one."""
 
-    def __init__(self, fixtures: WideFixtures) -> None:
-        self._fixtures = fixtures
+    def __init__(self) -> None:
         self._protocol: Callable[[], None] | None = None
         self._phase: Callable[[], None] | None = None
 
@@ -288,15 +289,25 @@ class _Innermost:
         self._protocol()
         return True
 
-    @pytest.hookimpl
-    def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        # Not tryfirst: by now marks and most hooks that skip tests have had their say.
-        if self._phase is None:
-            self._fixtures.leave_for_collectors(item)
-        else:
+    # trylast: pytest-cov names its context before the phase that bears the name.
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_setup(self) -> None:
+        if self._phase is not None:
             self._phase()
 
-    @pytest.hookimpl
+    @pytest.hookimpl(trylast=True)
     def pytest_runtest_teardown(self) -> None:
         if self._phase is not None:
             self._phase()
+
+
+class _Collectors:
+    """The plugin that has a child leave before pytest sets up what is above the test."""
+
+    def __init__(self, fixtures: WideFixtures) -> None:
+        self._fixtures = fixtures
+
+    # Not tryfirst: by now marks and most hooks that skip tests have had their say.
+    @pytest.hookimpl
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        self._fixtures.leave_for_collectors(item)

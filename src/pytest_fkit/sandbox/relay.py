@@ -10,6 +10,7 @@ import pytest
 
 from ..messages import (
     ExpectedFailure,
+    JunitRecord,
     LogFinish,
     LogStart,
     Message,
@@ -35,6 +36,7 @@ class Relay:
     def __init__(self, session: pytest.Session) -> None:
         self._session = session
         self._config = session.config
+        self._subtests = self._config.pluginmanager.hasplugin("subtests")
         self._pid = -1
         self._inode = -1
         self._flags: dict[str, object] = {}
@@ -79,6 +81,10 @@ class Relay:
         self.phase = phase
         self.send(Phase(phase, time.time()))
 
+    def junit_record(self, kind: str, name: str, value: object) -> None:
+        """Relay what a fixture adds to the JUnit file."""
+        self.send(JunitRecord(kind, carriable(str(name)), carriable(str(value))))
+
     # --- hooks ---
 
     @pytest.hookimpl
@@ -100,7 +106,12 @@ class Relay:
         if report.when == "setup" and self._wide_setup_seconds:
             report.duration += self._wide_setup_seconds
             self._wide_setup_seconds = 0.0
-        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        hooks = self._config.hook
+        if self._subtests:
+            # The terminal asks for it in plain pytest, and here the counts of this process are needed:
+            # with failed subtests, pytest turns the report on the whole test into a failure by this.
+            hooks.pytest_report_teststatus(config=self._config, report=report)
+        data = hooks.pytest_report_to_serializable(config=self._config, report=report)
         data["sections"] = merged(data.get("sections", ()))
         self.send(Report(carriable(data)))
         self._send_flags()

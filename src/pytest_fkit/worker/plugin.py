@@ -8,6 +8,7 @@ from typing import Any, Callable, Generator
 import pytest
 
 from .. import private_api, system
+from ..foreign_warnings import make_portable
 from ..settings import Settings
 from .imports import CarefulCollection, Collection, LimitedCollection, import_limit
 from .keeper import KeeperClient
@@ -66,6 +67,11 @@ class Worker:
         self._stopped = True
         if self._loop is not None:
             self._loop.stop()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_warning_recorded(self, warning_message: Any) -> None:
+        """Before xdist sends it: spare the controller the import of test modules."""
+        make_portable(warning_message)
 
     # trylast: what tests did is complete before others, pytest-cov for example, conclude.
     @pytest.hookimpl(wrapper=True, trylast=True)

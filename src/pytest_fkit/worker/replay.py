@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from .. import private_api
+from ..foreign_warnings import stand_in
 from ..messages import (
     ExpectedFailure,
     Interrupted,
+    JunitRecord,
     LiveText,
     LogFinish,
     LogStart,
@@ -82,12 +85,8 @@ class Replay:
             self.log(report)
 
     def _warning(self, message: WarningRecorded) -> None:
-        category = _warning_class(*message.category)
-        try:
-            text: Any = category(*message.args) if message.args is not None else message.text
-        except TypeError:
-            text = message.text
-        recorded = warnings.WarningMessage(text, category, message.filename, message.lineno)
+        said = _warning(message)
+        recorded = warnings.WarningMessage(said, type(said), message.filename, message.lineno)
         self._item.config.hook.pytest_warning_recorded.call_historic(
             kwargs={
                 "warning_message": recorded,
@@ -138,6 +137,11 @@ class Replay:
 
     def _shared_process(self, message: SharedProcess) -> None:
         self._shared = message.cause
+
+    def _junit_record(self, message: JunitRecord) -> None:
+        log = private_api.junit_log(self._item.config)
+        if log is not None:
+            private_api.add_junit_record(log, self._item.nodeid, *message)
 
     def _interrupted(self, message: Interrupted) -> None:
         self.interrupted = message
@@ -213,9 +217,23 @@ _HANDLERS: dict[type[Any], Any] = {
     ExpectedFailure: Replay._expected,
     SessionFlag: Replay._flag,
     Interrupted: Replay._interrupted,
+    JunitRecord: Replay._junit_record,
     LiveText: Replay._live_text,
     SharedProcess: Replay._shared_process,
 }
+
+
+def _warning(message: WarningRecorded) -> Warning:
+    """The warning again, of its own class where that can be made to say the same."""
+    category = _warning_class(*message.category)
+    if message.args is not None:
+        try:
+            again = category(*message.args)
+            if str(again) == message.text:
+                return again
+        except Exception:  # noqa: BLE001 (a user's __init__ or __str__ may raise anything)
+            return stand_in(category.__name__)(message.text)
+    return stand_in(category.__name__)(message.text)
 
 
 def _warning_class(module: str, qualname: str) -> type[Warning]:
@@ -224,4 +242,4 @@ def _warning_class(module: str, qualname: str) -> type[Warning]:
         found = getattr(found, name, None)
     if isinstance(found, type) and issubclass(found, Warning):
         return found
-    return UserWarning  # made inside a function: nobody else can name it
+    return stand_in(qualname.rpartition(".")[2])  # made inside a function, or imported by the test
