@@ -108,8 +108,8 @@ class Relay:
             self._wide_setup_seconds = 0.0
         hooks = self._config.hook
         if self._subtests:
-            # The terminal asks for it in plain pytest, and here the counts of this process are needed:
-            # with failed subtests, pytest turns the report on the whole test into a failure by this.
+            # In plain pytest the terminal asks; with failed subtests, which were counted in this
+            # process, the answer turns the report on the whole test into a failure.
             hooks.pytest_report_teststatus(config=self._config, report=report)
         data = hooks.pytest_report_to_serializable(config=self._config, report=report)
         data["sections"] = merged(data.get("sections", ()))
