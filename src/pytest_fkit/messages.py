@@ -18,6 +18,7 @@ class Run(NamedTuple):
     :param wide_timeout: seconds for the setup or teardown of wide fixtures, 0 for no limit.
     :param memory_limit: bytes, 0 for no limit.
     :param tests_failed: failures this session has counted.
+    :param location: of the test, which a fresh process would have to work out at some cost.
     """
 
     position: int
@@ -28,6 +29,7 @@ class Run(NamedTuple):
     wide_timeout: float
     memory_limit: int
     tests_failed: int
+    location: tuple[str, int | None, str] = ("", None, "")
 
 
 class Finish(NamedTuple):
@@ -118,6 +120,10 @@ class Release(NamedTuple):
     next_position: int
 
 
+class Proceed(NamedTuple):
+    """Go on after :class:`WideSetUp`."""
+
+
 # --- host to keeper -----------------------------------------------------------------------------
 
 
@@ -145,8 +151,20 @@ class Began(NamedTuple):
     what: str
 
 
+class WideSetUp(NamedTuple):
+    """Wide fixtures are set up; the host waits for :class:`Proceed` before it forks a test.
+
+    What they started must be known before a test can start anything.
+    """
+
+
 class HostDone(NamedTuple):
-    """The host did what it was told and is idle."""
+    """The host did what it was told and is idle.
+
+    :param retire: it has run tests itself, for a reason that has gone, and must fork no more.
+    """
+
+    retire: bool = False
 
 
 # --- test process to worker, through its event file ---------------------------------------------
@@ -249,6 +267,25 @@ class LiveText(NamedTuple):
     text: str
 
 
+class SharedProcess(NamedTuple):
+    """The test runs in the process of its host, because of what a wide fixture left there."""
+
+    cause: str
+
+
+class Measured(NamedTuple):
+    """What coverage.py counted in this process since it last said so.
+
+    :param arcs: whether it counts pairs of lines, not lines.
+    :param contexts: by context and path, what was run.
+    :param tracers: by path, the coverage plugin that measured it, where one did.
+    """
+
+    arcs: bool
+    contexts: dict[str, dict[str, tuple[Any, ...]]]
+    tracers: dict[str, str]
+
+
 class Leaves(NamedTuple):
     """The child leaves so that the host sets the wide fixture `argname` up."""
 
@@ -262,19 +299,21 @@ class Completed(NamedTuple):
 _TYPES = (
     Run, Finish, Stop, Broken,
     Events, Output, Restarted, Ended, TornDown,
-    Release, Forked, ChildExited, Began, HostDone,
+    Release, Proceed, Forked, ChildExited, Began, WideSetUp, HostDone,
     LogStart, LogFinish, Report, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
-    ExpectedFailure, SessionFlag, Interrupted, LiveText, Leaves, Completed,
+    ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, Measured,
+    Leaves, Completed,
 )  # fmt: skip
 
 Message = Union[
     Run, Finish, Stop, Broken,
     Events, Output, Restarted, Ended, TornDown,
-    Release, Forked, ChildExited, Began, HostDone,
+    Release, Proceed, Forked, ChildExited, Began, WideSetUp, HostDone,
     LogStart, LogFinish, Report, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
-    ExpectedFailure, SessionFlag, Interrupted, LiveText, Leaves, Completed,
+    ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, Measured,
+    Leaves, Completed,
 ]  # fmt: skip
 
 BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in _TYPES}

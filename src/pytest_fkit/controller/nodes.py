@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections import deque
 from typing import Any, Callable, Generator
 
 import pytest
@@ -24,7 +25,7 @@ END_WAIT = 2.0
 class Nodes:
     """Plugin of the controller.
 
-    :param show: writes a line that a test wrote; called in any thread.
+    :param show: writes a line that a test wrote.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Nodes:
         self._config = config
         self._settings = settings
         self._show = show
+        self._lines: deque[str] = deque()
         self._channels: dict[Any, Any] = {}
         self._gone: dict[Any, threading.Event] = {}
         self._collected: set[Any] = set()
@@ -57,6 +59,8 @@ class Nodes:
         if self._one_died_collecting:
             self._careful.add(node)
         gone = threading.Event()
+        # Lines are written between reports, not in the middle of one.
+        soon = private_api.on_main_loop(self._config, self._show_lines)
         self._channels[node], self._gone[node] = channel, gone
 
         def heard(message: Any) -> None:
@@ -64,9 +68,14 @@ class Nodes:
             if message is None or message[0] == "stopped":
                 gone.set()
             elif message[0] == "line":
-                self._show(f"[{node.gateway.id}] {message[1]}")
+                self._lines.append(f"[{node.gateway.id}] {message[1]}")
+                soon()
 
         channel.setcallback(heard, endmarker=None)
+
+    def _show_lines(self) -> None:
+        while self._lines:
+            self._show(self._lines.popleft())
 
     # --- deaths during collection ---
 
@@ -107,7 +116,6 @@ class Nodes:
                     "the process; `pytest --collect-only` without --fkit shows which",
                     pytest.ExitCode.INTERRUPTED,
                 )
-            return
         self._one_died_collecting = True
         private_api.grant_restart(self._config)
 
@@ -138,6 +146,7 @@ class Nodes:
             self._stop_workers()
         finally:
             restore_sigterm(self._sigterm)
+            self._show_lines()
         return (yield)
 
     def _stop_workers(self) -> None:
@@ -168,7 +177,7 @@ class Nodes:
         for node in nodes:
             # In slices: on some platforms a signal does not wake a wait for a lock.
             while not self._gone[node].wait(min(0.2, timer.left())) and timer.left() > 0:
-                pass
+                self._show_lines()
 
 
 class _Countdown:

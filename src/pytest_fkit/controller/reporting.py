@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -37,6 +38,7 @@ class Reporting:
 
     def __init__(self) -> None:
         self._deaths: list[tuple[str, str, str]] = []
+        self._shared: Counter[str] = Counter()
         self._imports: list[tuple[str, str, str]] = []
         self._leftovers: list[tuple[str, list[str]]] = []
 
@@ -61,6 +63,9 @@ class Reporting:
         if headline is not None:
             worker = getattr(report, "fkit_worker", "")
             self._deaths.append((report.nodeid, headline, worker))
+        shared = getattr(report, "fkit_shared", None)
+        if shared:
+            self._shared[shared] += 1
         leftovers = getattr(report, "fkit_leftovers", None)
         if leftovers:
             self._leftovers.append((report.nodeid, leftovers))
@@ -91,7 +96,7 @@ class Reporting:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """List deaths and processes left running, if there are any."""
-        if not self._deaths and not self._imports and not self._leftovers:
+        if not (self._deaths or self._imports or self._leftovers or self._shared):
             return
         terminalreporter.section("pytest-fkit summary")
         for what, ended, deaths in (
@@ -110,6 +115,8 @@ class Reporting:
             for nodeid, processes in self._leftovers:
                 for process in processes:
                     terminalreporter.line(f"  {nodeid}  {process}")
+        for cause, number in self._shared.items():
+            terminalreporter.line(f"{_count(number, 'test')} shared a process, because of {cause}")
 
 
 def _count(number: int, what: str) -> str:

@@ -13,8 +13,7 @@ from ..interruptions import interruption
 from ..messages import Completed, Leaves
 from . import finalizers
 from .descriptors import Files
-from .fixtures import WideFixtures
-from .output import Output
+from .equipment import TestProcess
 from .relay import CHANNEL_LOST, Relay
 
 LEAVES = 83
@@ -37,13 +36,12 @@ def run_protocol(item: pytest.Item, nextitem: pytest.Item | None, relay: Relay) 
 class Child:
     """What the new process needs, put together in the host before the fork."""
 
-    def __init__(
-        self, session: pytest.Session, relay: Relay, fixtures: WideFixtures, output: Output
-    ) -> None:
+    def __init__(self, session: pytest.Session, process: TestProcess) -> None:
         self._session = session
-        self._relay = relay
-        self._fixtures = fixtures
-        self._output = output
+        self._relay = process.relay
+        self._fixtures = process.fixtures
+        self._output = process.output
+        self._measuring = process.measuring
 
     def main(
         self,
@@ -83,6 +81,7 @@ class Child:
         except pytest.exit.Exception:
             return self._leave()
         self._tear_down_quietly()
+        self._measuring.send()
         self._relay.enter("exit")
         self._output.enter_exit()
         finalizers.run_own()

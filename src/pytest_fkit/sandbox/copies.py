@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from typing import Generator
 
@@ -13,9 +14,11 @@ from .relay import Relay
 
 def fork() -> int:
     """os.fork() without Python 3.12's warning on threads, which we know about or have checked."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
+    if sys.version_info >= (3, 12):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return os.fork()
+    return os.fork()
 
 
 class Copies:

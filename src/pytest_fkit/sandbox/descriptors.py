@@ -120,6 +120,12 @@ def read_from(descriptor: int, offset: int = 0) -> bytes:
     return b"".join(chunks)
 
 
+def ends_with(descriptor: int, tail: bytes) -> bool:
+    """Whether `tail` is the last that the file holds."""
+    size = os.fstat(descriptor).st_size
+    return size >= len(tail) and os.pread(descriptor, len(tail), size - len(tail)) == tail
+
+
 class Link:
     """One end of a stream of messages between two of our processes."""
 
@@ -140,6 +146,12 @@ class Link:
     def fileno(self) -> int:
         """For poll(2)."""
         return self._socket.fileno()
+
+    def is_readable(self, wait: float) -> bool:
+        """Whether :meth:`read` would not wait, now or within `wait` seconds."""
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        return bool(poller.poll(max(0.0, wait) * 1000))
 
     def close(self) -> None:
         """Close this end in this process."""
@@ -168,11 +180,7 @@ class Link:
 
     def wait(self, seconds: float) -> bool:
         """Whether there is something to receive, within the time."""
-        if self._messages:
-            return True
-        poller = select.poll()
-        poller.register(self.fileno(), select.POLLIN)
-        return bool(poller.poll(max(0.0, seconds) * 1000))
+        return bool(self._messages) or self.is_readable(seconds)
 
     def read(self) -> bool:
         """Take in what has arrived, waiting for something; False at the end of the stream."""

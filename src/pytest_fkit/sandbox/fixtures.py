@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Any, Callable, Generator, Iterator
 
 import pytest
 
 from .. import private_api
 from ..messages import WideOutput, WideSetup, WideSetupDone, WideTeardown
+from ..system import holdings
 from ..wire import carriable
+from .copies import fork
 from .relay import Relay
 
 # Plugins whose part in a phase surrounds the setup and teardown of fixtures, by the names under
 # which pytest registers them. The host runs a phase with these alone: everybody else's hooks run
 # in the child, once.
 _SURROUNDING = (
+    "_cov_contexts",
     "assertion",
     "capturemanager",
     "logging-plugin",
@@ -43,17 +47,25 @@ class WideFixtures:
     """Plugin of a test process; knows which wide fixtures are set up here and which must not be.
 
     :param broken: by key, why setting up a wide fixture killed a process before.
+    :param watch: whether to look for what wide fixtures leave that does not survive a fork.
     """
 
-    def __init__(self, session: pytest.Session, relay: Relay, broken: dict[str, str]) -> None:
+    def __init__(
+        self, session: pytest.Session, relay: Relay, broken: dict[str, str], watch: bool
+    ) -> None:
         self._session = session
         self._relay = relay
         self._broken = broken
         self._active: list[Any] = []
+        self._dropped: list[Any] = []
         self._may_leave = False
         self._owns_all = True
         self._leaving: LeaveForHost | None = None
         self._refused: set[str] = set()
+        self._watch = watch
+        self._watching = False
+        self._held: holdings.Holdings | None = None
+        self._causes: dict[Any, str] = {}
         self._innermost = _Innermost(self)
         session.config.pluginmanager.register(self._innermost, _INNERMOST)
 
@@ -64,7 +76,7 @@ class WideFixtures:
 
         :param refused: wide fixtures that the host was asked for already, in vain.
         """
-        private_api.forget_finalizers(self._session, self._active)
+        self._dropped = private_api.forget_finalizers(self._session, self._active)
         self._owns_all = False
         self._refused = refused
         self._may_leave = private_api.takes_requests(item)
@@ -90,13 +102,18 @@ class WideFixtures:
             pytest.fail(self._broken[key], pytrace=False)
         if self._may_leave and self._relay.phase == "setup" and name not in self._refused:
             self._leave(name)
-        self._relay.send(WideSetup(key, f"{request.scope}-scoped fixture {name!r}"))
+        label = f"{request.scope}-scoped fixture {name!r}"
+        self._relay.send(WideSetup(key, label))
+        if self._watching and self._held is None:
+            self._held = holdings.take()
         try:
             return (yield)
         finally:
             self._relay.send(WideSetupDone())
             if fixturedef not in self._active:
                 self._active.append(fixturedef)
+            if self._watching:
+                self._look_for_leftovers(fixturedef, label)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
@@ -143,6 +160,7 @@ class WideFixtures:
         :return: seconds it took.
         :raises pytest.exit.Exception, KeyboardInterrupt: to be passed on.
         """
+        self._watching = self._watch
         names = private_api.wide_fixtures(item)
         if argname not in (*names, _COLLECTORS):
             names.append(argname)
@@ -151,10 +169,32 @@ class WideFixtures:
             private_api.set_up_collectors(item)
             private_api.request_fixtures(item, names)
 
-        call = self._phase("setup", item, work)
+        try:
+            call = self._phase("setup", item, work)
+        finally:
+            self._watching = False
         # The child has them, too, and reports them if it lives to do so.
         self._relay.send(WideOutput(_sections(item)))
         return float(call.duration)
+
+    @property
+    def unforkable(self) -> str:
+        """What keeps this host from forking tests: the wide fixture and what it left, or ""."""
+        for fixturedef, cause in list(self._causes.items()):
+            if fixturedef.cached_result is None:
+                del self._causes[fixturedef]
+            else:
+                return cause
+        return ""
+
+    def _look_for_leftovers(self, fixturedef: Any, label: str) -> None:
+        assert self._held is not None
+        now = holdings.take_forkable(fork, self._held)
+        found = now.beyond(self._held)
+        self._held = now
+        if found:
+            place = _place(fixturedef.func, self._session.config.rootpath)
+            self._causes[fixturedef] = f"{label}{place}: {', '.join(found)}"
 
     def tear_down(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
         """Tear down what `nextitem` does not share; errors are reported on `item`.
@@ -204,6 +244,16 @@ class WideFixtures:
             name,
             [plugin for key, plugin in manager.list_name_plugin() if plugin and key not in keep],
         )
+
+
+def _place(function: Any, rootdir: Path) -> str:
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return ""
+    path = Path(code.co_filename)
+    if rootdir in path.parents:
+        path = path.relative_to(rootdir)
+    return f" ({path}:{code.co_firstlineno})"
 
 
 def _sections(item: pytest.Item) -> tuple[tuple[str, str], ...]:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import traceback
-from typing import NoReturn
+from typing import Callable, NoReturn
 
 import pytest
 
@@ -22,32 +22,38 @@ from ..messages import (
     Leaves,
     Release,
     Run,
+    SharedProcess,
+    WideSetUp,
 )
-from ..wire import Unpacker
+from ..wire import Unpacker, carriable
 from . import finalizers
 from .child import LEAVES, Child, run_protocol
 from .copies import fork
 from .descriptors import ERR, Files, Link, read_from
-from .fixtures import WideFixtures
-from .output import Output
-from .relay import Relay
+from .equipment import TestProcess
 
 
 class Host:
     """Serves the keeper until it says Finish or is gone.
 
-    :param broken: see :class:`WideFixtures`.
+    :param item_at: the item at a position, None where there is none.
     """
 
     def __init__(
-        self, session: pytest.Session, relay: Relay, fixtures: WideFixtures, output: Output
+        self,
+        session: pytest.Session,
+        process: TestProcess,
+        item_at: Callable[[int], pytest.Item | None],
     ) -> None:
         self._session = session
-        self._relay = relay
-        self._fixtures = fixtures
-        self._output = output
-        self._child = Child(session, relay, fixtures, output)
+        self._item = item_at
+        self._relay = process.relay
+        self._fixtures = process.fixtures
+        self._output = process.output
+        self._measuring = process.measuring
+        self._child = Child(session, process)
         self._last: pytest.Item | None = None
+        self._ran_tests = False
 
     def main(self, link: Link, files: Files, keeper: int) -> NoReturn:
         """Called in the new process."""
@@ -68,6 +74,13 @@ class Host:
         finally:
             os._exit(status)
 
+    def serve_here(self, link: Link) -> None:
+        """As :meth:`main`, in a process that is a fresh interpreter, and goes on afterwards."""
+        self._relay.open()
+        self._output.enter_process()
+        self._link = link
+        self._serve()
+
     def _serve(self) -> None:
         while True:
             message = self._link.receive()
@@ -75,7 +88,11 @@ class Host:
                 return
             if isinstance(message, Run):
                 self._run(message)
-            elif isinstance(message, Release):
+                # What keeps it from forking has gone, and with it the reason to run tests itself.
+                retire = not message.share and self._ran_tests and not self._fixtures.unforkable
+                self._link.send(HostDone(retire))
+                continue
+            if isinstance(message, Release):
                 self._tear_down(self._item(message.next_position))
             elif isinstance(message, Finish):
                 self._tear_down(None)
@@ -84,20 +101,17 @@ class Host:
                 return
             self._link.send(HostDone())
 
-    def _item(self, index: int) -> pytest.Item | None:
-        return self._session.items[index] if index >= 0 else None
-
     def _run(self, run: Run) -> None:
-        item = self._session.items[run.position]
+        item = self._item(run.position)
+        if item is None:
+            raise LookupError(f"the fresh interpreter did not collect test {run.position}")
         nextitem = self._item(run.next_position)
         self._session.testsfailed = run.tests_failed
         self._last = item
+        private_api.set_location(item, run.location)
         try:
-            if run.share:
-                self._link.send(Began("test"))
-                self._relay.open()
-                run_protocol(item, nextitem, self._relay)
-                self._relay.send(Completed())
+            if run.share or self._ran_tests:
+                self._run_here(item, nextitem, 0.0)
             else:
                 self._run_in_children(item, nextitem)
                 self._tear_down(nextitem)
@@ -119,6 +133,26 @@ class Host:
             refused.add(argname)
             self._link.send(Began("setup"))
             seconds += self._fixtures.set_up(item, argname)
+            self._link.send(WideSetUp())
+            if self._link.receive() is None:
+                raise ConnectionError("the keeper is gone")
+            self._measuring.send()
+            if self._fixtures.unforkable:
+                self._run_here(item, nextitem, seconds)
+                return
+
+    def _run_here(
+        self, item: pytest.Item, nextitem: pytest.Item | None, wide_setup_seconds: float
+    ) -> None:
+        """Run the test in this process, which forks no test from now on."""
+        self._ran_tests = True
+        self._link.send(Began("test"))
+        self._relay.open(wide_setup_seconds)
+        if self._fixtures.unforkable:
+            self._relay.send(SharedProcess(carriable(self._fixtures.unforkable)))
+        run_protocol(item, nextitem, self._relay)
+        self._measuring.send()
+        self._relay.send(Completed())
 
     def _fork(
         self,
@@ -155,7 +189,8 @@ class Host:
         if private_api.needs_tear_down(self._session, nextitem):
             self._link.send(Began("teardown"))
         try:
-            self._fixtures.tear_down(self._last, nextitem)
+            if self._fixtures.tear_down(self._last, nextitem):
+                self._measuring.send()
         except (pytest.exit.Exception, KeyboardInterrupt) as error:
             self._relay.send(interruption(error))
 

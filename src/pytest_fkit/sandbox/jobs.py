@@ -39,6 +39,7 @@ class HostProcess:
         self.files = files
         self.share = share
         self.status: int | None = None
+        self.retire = False
         self.events_read = 0
         self.output_read = [0, 0]
         self.daemons: set[int] = set()
@@ -80,7 +81,7 @@ class Job:
         self.limit = 0.0
         self.stage = ""  # what the host is doing: "setup" or "teardown" of wide fixtures, or ""
         self.wide = ""  # the stage in which it ended badly
-        self.inherited_memory = 0
+        self.inherited_memory: int | None = None  # bytes; None while no test runs in `process`
         self.peak_memory = 0
         self.pid = 0
         self.remains = Remains()

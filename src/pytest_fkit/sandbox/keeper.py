@@ -33,18 +33,20 @@ from ..messages import (
     HostDone,
     Message,
     Output,
+    Proceed,
     Release,
     Restarted,
     Run,
     Stop,
     TornDown,
+    WideSetUp,
 )
 from ..wire import pack, whole_frames
 from .copies import fork
-from .descriptors import Files, Link, move_up, read_from
+from .descriptors import Files, Link, ends_with, move_up, read_from
 from .jobs import ChildProcess, HostProcess, Job
 from .relay import CHANNEL_LOST
-from .tree import Settled, is_alive, kill_tree, send_signal
+from .tree import DUMP_SIGNAL, Settled, is_alive, kill_tree, send_signal
 
 # Seconds.
 TICK = 0.1  # between looks at a test that is running
@@ -53,9 +55,6 @@ DUMP_WAIT = 0.2  # for faulthandler to write the stacks of all threads
 TERM_GRACE = 2.0  # between SIGTERM and SIGKILL
 KILL_WAIT = 2.0  # for SIGKILL to take effect
 LEFTOVER_GRACE = 0.1  # for processes of an ended test to end by themselves
-
-# No test has a use for this one; macOS has no real-time signals.
-DUMP_SIGNAL = signal.SIGRTMAX - 3 if hasattr(signal, "SIGRTMAX") else signal.SIGINFO  # type: ignore[attr-defined,unused-ignore]
 
 _FINISHED = pack(Completed())
 
@@ -68,7 +67,8 @@ class Keeper:
     """Serves one worker.
 
     :param link: to the worker.
-    :param host_main: what a new host runs, with its link, its files and the keeper's pid.
+    :param host_main: what a new host runs, with the name under which tests share it, its link,
+        its files and the keeper's pid.
     :param remember: called with each :class:`Broken`, for hosts forked later.
     :param stream: whether output is passed on while it is written.
     :param controller: pid to watch where the kernel does not tell of its death, or 0.
@@ -77,7 +77,7 @@ class Keeper:
     def __init__(
         self,
         link: Link,
-        host_main: Callable[[Link, Files, int], NoReturn],
+        host_main: Callable[[str, Link, Files, int], NoReturn],
         remember: Callable[[Broken], None],
         stream: bool,
         controller: int = 0,
@@ -143,6 +143,9 @@ class Keeper:
             self._finish(0.0)
             return
         job = self._job = Job(run, self._host(run.share))
+        # Until the host says what it does: a fresh interpreter has to collect first.
+        job.stage = "start"
+        self._set_clock(job, run.wide_timeout)
         self._tell(job.host, run)
         self._wait_for(job)
         self._release_others(job)
@@ -170,7 +173,7 @@ class Keeper:
         pid = fork()
         if pid == 0:
             self._leave_host(ours)
-            self._host_main(theirs, files, keeper)
+            self._host_main(share, theirs, files, keeper)
         theirs.close()
         host = HostProcess(pid, ours, files, share)
         self._hosts.append(host)
@@ -191,8 +194,9 @@ class Keeper:
         """Have idle hosts tear down what the next test does not share, or end."""
         run = job.run
         for host in list(self._hosts):
-            scoped = host.share.startswith(("class:", "module:"))
-            if (scoped and host.share != run.next_share) or run.next_position < 0:
+            scoped = host.share.startswith(("class:", "module:", "spawn:"))
+            over = scoped and host.share != run.next_share
+            if over or host.retire or run.next_position < 0:
                 job.absorb(self._command(host, Finish(run.wide_timeout), run))
             elif host is not job.host:
                 job.absorb(self._command(host, Release(run.next_position), run))
@@ -259,7 +263,7 @@ class Keeper:
         if job.deadline is not None and time.monotonic() >= job.deadline:
             state = system.process_state(job.process)
             self._end_process(job, TimedOut(job.limit, state))
-        elif job.run.memory_limit and not job.stage:
+        elif job.run.memory_limit and job.inherited_memory is not None:
             used = system.tree_memory(job.process, job.inherited_memory, job.run.memory_limit)
             job.peak_memory = max(job.peak_memory, used)
             if used > job.run.memory_limit:
@@ -366,6 +370,7 @@ class Keeper:
         if job is None or job.host is not host:
             return
         if isinstance(message, Forked):
+            self._forward(job)  # what the host wrote comes before what the child will write
             job.child = ChildProcess(message.pid, host.link.take_files())
             self._test_begins(job, "")
             if self._stop_deadline is not None:
@@ -376,9 +381,18 @@ class Keeper:
             self._test_begins(job, "")
         elif isinstance(message, Began):
             job.stage = message.what
+            job.inherited_memory = None
             self._set_clock(job, job.run.wide_timeout)
+        elif isinstance(message, WideSetUp):
+            self._note_daemons(host)
+            self._tell(host, Proceed())
         elif isinstance(message, HostDone):
+            host.retire = message.retire
             self._host_done(job)
+
+    def _note_daemons(self, host: HostProcess) -> None:
+        """Take what became ours while wide fixtures were set up for part of these."""
+        host.daemons |= system.adopted_children(self._known())
 
     def _test_begins(self, job: Job, stage: str) -> None:
         job.stage = stage
@@ -393,6 +407,7 @@ class Keeper:
     def _child_exited(self, job: Job, message: ChildExited) -> None:
         child = job.child
         assert child is not None
+        job.inherited_memory = None
         self._abandoned.discard(child.pid)
         if message.leaves and job.verdict is None:
             if child.events_read:
@@ -400,7 +415,7 @@ class Keeper:
         else:
             self._forward(job)
             job.deadline = None
-            if job.verdict is None and read_from(child.files.events).endswith(_FINISHED):
+            if job.verdict is None and ends_with(child.files.events, _FINISHED):
                 job.conclude(Finished(), child.pid)
             else:
                 ending = job.verdict or self._ending(message.status)
@@ -423,8 +438,8 @@ class Keeper:
     def _host_done(self, job: Job) -> None:
         self._forward(job)
         host = job.host
-        if job.stage:
-            host.daemons |= system.adopted_children(self._known())
+        if job.stage in ("setup", "teardown"):
+            self._note_daemons(host)
         os.ftruncate(host.files.events, 0)
         host.events_read = 0
         if self._stream:
@@ -451,8 +466,9 @@ class Keeper:
         return {host.pid for host in self._hosts if host.status is None} | self._abandoned
 
     def _host_died(self, host: HostProcess) -> None:
-        # Messages it sent before may still be on their way.
-        while not host.link.closed and host.link.read():
+        # Messages it sent before may still be there. Not up to the end of the stream: a process
+        # that a fixture started may hold the other end.
+        while not host.link.closed and host.link.is_readable(0.0) and host.link.read():
             pass
         for message in host.link.take_messages():
             self._heard(host, message)

@@ -2,45 +2,40 @@
 
 from __future__ import annotations
 
-import faulthandler
+import gc
 import os
-import signal
 import sys
 from typing import Any, NoReturn
 
 import pytest
 
-from .. import private_api, system
+from .. import system
 from ..messages import Broken
-from .copies import Copies
-from .descriptors import DUMP, Link
-from .fixtures import WideFixtures
+from .descriptors import Files, Link
+from .equipment import equip
 from .host import Host
-from .keeper import DUMP_SIGNAL, Keeper
-from .output import Output
-from .relay import Relay
-
-_REPORTING_HOOKS = (
-    "pytest_runtest_logstart",
-    "pytest_runtest_logreport",
-    "pytest_runtest_logfinish",
-    "pytest_warning_recorded",
-)
+from .keeper import Keeper
+from .spawn import PREFIX, exec_host
 
 
 def keeper_main(
-    session: pytest.Session, link: Link, worker_descriptors: list[int], controller: int
+    session: pytest.Session,
+    link: Link,
+    worker_descriptors: list[int],
+    controller: int,
+    coverage: Any | None,
 ) -> NoReturn:
     """Called in the new process, in the worker's main thread, after collection.
 
     :param worker_descriptors: what the worker and nobody else may use.
     :param controller: pid of the controller on this machine, or 0.
+    :param coverage: see :func:`pytest_fkit.sandbox.coverage.running_coverage`.
     """
     try:
         os.setsid()  # neither the terminal's Ctrl-C nor its hang-up is for us
         system.become_subreaper()
         _hand_back(worker_descriptors)
-        keeper = _prepare(session, link, controller)
+        keeper = _prepare(session, link, controller, coverage)
     except BaseException:  # noqa: BLE001 (nothing may return into the worker's code)
         sys.excepthook(*sys.exc_info())
         os._exit(70)
@@ -56,41 +51,27 @@ def _hand_back(descriptors: list[int]) -> None:
     os.close(nothing)
 
 
-def _prepare(session: pytest.Session, link: Link, controller: int) -> Keeper:
+def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any | None) -> Keeper:
     config = session.config
-    broken: dict[str, str] = {}
-    relay = Relay(session)
-    fixtures = WideFixtures(session, relay, broken)
-    output = Output(config)
-    plugins = config.pluginmanager
-    for name, plugin in (
-        ("fkit-relay", relay),
-        ("fkit-wide", fixtures),
-        ("fkit-output", output),
-        ("fkit-copies", Copies(relay)),
-    ):
-        plugins.register(plugin, name)
-    keep = (relay, session, plugins.getplugin("logging-plugin"))
-    for hook in _REPORTING_HOOKS:
-        private_api.silence_hook(config, hook, keep)
-    private_api.replace_debugger(_no_debugger)
-    # The descriptor is each test process's own file of that number.
-    faulthandler.enable(file=DUMP)
-    faulthandler.register(DUMP_SIGNAL, file=DUMP, all_threads=True)
-    faulthandler.register(signal.SIGTERM, file=DUMP, all_threads=True, chain=True)
-    host = Host(session, relay, fixtures, output)
+    process = equip(session, coverage)
+    items = session.items
+
+    def item_at(position: int) -> pytest.Item | None:
+        return items[position] if position >= 0 else None
+
+    host = Host(session, process, item_at)
+
+    def host_main(share: str, host_link: Link, files: Files, keeper: int) -> NoReturn:
+        if share.startswith(PREFIX):
+            exec_host(session, share, host_link, files, keeper)
+        host.main(host_link, files, keeper)
 
     def remember(message: Broken) -> None:
-        broken[message.key] = message.text
+        process.broken[message.key] = message.text
 
     stream = config.getoption("capture") == "no" and hasattr(config, "workerinput")
-    return Keeper(link, host.main, remember, stream, controller if system.PORTABLE else 0)
-
-
-def _no_debugger(*args: Any, **kwargs: Any) -> None:
-    del args, kwargs
-    __tracebackhide__ = True
-    pytest.fail(
-        "the debugger can't be used in a test's own process; run the test with: "
-        "pytest -n0 --fkit --pdb (which turns isolation off), or without --fkit"
-    )
+    # What is there now counts as old: otherwise the first collection in each child goes over the
+    # young part of it, and copies the pages.
+    gc.freeze()
+    gc.unfreeze()
+    return Keeper(link, host_main, remember, stream, controller if system.PORTABLE else 0)

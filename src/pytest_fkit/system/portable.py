@@ -35,6 +35,14 @@ def adopted_children(known: set[int]) -> set[int]:
     return set()
 
 
+def children(pid: int) -> list[int]:
+    """Pids of the children of a process."""
+    try:
+        return [child.pid for child in psutil.Process(pid).children()]
+    except psutil.Error:
+        return []
+
+
 def descendants(pid: int) -> list[int]:
     """Pids of all living processes below `pid`, and those left in the session that it leads."""
     try:

@@ -8,7 +8,7 @@ import select
 import signal
 import threading
 import time
-from typing import Callable, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 
@@ -16,6 +16,7 @@ from .. import system
 from ..endings import Lost, to_wire
 from ..messages import Broken, Ended, Finish, Message, Run, Stop, TornDown
 from ..sandbox.copies import fork
+from ..sandbox.coverage import running_coverage
 from ..sandbox.descriptors import Link
 from ..sandbox.startup import keeper_main
 
@@ -39,18 +40,21 @@ class KeeperClient:
         self._broken: list[Broken] = []
         self._lock = threading.Lock()
         self._grace: float | None = None
+        self.coverage: Any | None = None
+        """Coverage.py's object, if it counts and test processes can too."""
         self.at_start: Callable[[], object] = lambda: None
         """Called in a new keeper, before anything else."""
 
     def _start(self) -> Link:
         # If the keeper dies, what is below it comes to us: somebody has to end it.
         system.become_subreaper()
+        self.coverage = running_coverage()
         ours, theirs = Link.pair()
         pid = fork()
         if pid == 0:
             os.close(ours.fileno())
             self.at_start()
-            keeper_main(self._session, theirs, self._descriptors, self._controller)
+            keeper_main(self._session, theirs, self._descriptors, self._controller, self.coverage)
         theirs.close()
         self._pid, self._link = pid, ours
         for message in self._broken:

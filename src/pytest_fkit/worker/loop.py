@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import time
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 
@@ -15,20 +15,37 @@ from .. import private_api
 from ..endings import Ending, Finished, from_wire
 from ..interruptions import interruption, raise_again
 from ..markers import limits
-from ..messages import Ended, Events, Interrupted, Message, Output, Run, TornDown, WideTeardown
+from ..messages import (
+    Ended,
+    Events,
+    Interrupted,
+    LiveText,
+    Measured,
+    Message,
+    Output,
+    Run,
+    TornDown,
+    WideTeardown,
+)
 from ..sandbox.relay import merged
+from ..sandbox.spawn import PREFIX
 from ..settings import Settings
 from ..wire import Unpacker, carriable
 from . import deaths
+from .coverage import Gathered
 from .keeper import KeeperClient
-from .output import Lines
+from .output import LIVE, Lines
 from .replay import Replay
+
+# What a command that runs one test again leaves out.
+_DROPPED = ("-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml", "--basetemp")
 
 
 class TestLoop:
     """Runs tests, one after the other, through the keeper.
 
     :param name: of the worker, as in "gw0"; "main" at ``-n0``.
+    :param unforkable: says what keeps a test from being forked, or "".
     :param lines: where the text goes that tests write to the terminal.
     """
 
@@ -41,14 +58,17 @@ class TestLoop:
         keeper: KeeperClient,
         name: str,
         lines: Lines,
+        unforkable: Callable[[pytest.Item], str],
     ) -> None:
         self._session = session
         self._settings = settings
         self._keeper = keeper
         self._name = name
         self._lines = lines
+        self._unforkable = unforkable
         self._stopping = False
         self._last_words: Interrupted | None = None
+        self._gathered = Gathered()
         self._index = {item: number for number, item in enumerate(session.items)}
 
     def run_all(self) -> None:
@@ -69,7 +89,7 @@ class TestLoop:
 
         :raises KeyboardInterrupt, pytest.exit.Exception: if the test or the user says so.
         """
-        replay = Replay(item, self._lines)
+        replay = Replay(item, self._lines, self._unforkable(item))
         self._raise_if_stopping()
         try:
             run = self._request(item, nextitem)
@@ -132,7 +152,11 @@ class TestLoop:
         for message in self._decoded(self._keeper.finish(self._settings.timeout)):
             if isinstance(message, Output):
                 self._lines.feed(message.fd, message.text)
+            elif isinstance(message, LiveText):
+                self._lines.feed_text(LIVE, message.text)
         self._lines.flush()
+        if self._keeper.coverage is not None:
+            self._gathered.add_to(self._keeper.coverage)
 
     def close(self) -> None:
         """Let go of all processes at once."""
@@ -142,20 +166,27 @@ class TestLoop:
 
     def _request(self, item: pytest.Item, nextitem: pytest.Item | None) -> Run:
         wanted = limits(item, self._settings)
+        share = self._spawned(item) or wanted.share
         return Run(
             position=self._index[item],
             next_position=-1 if nextitem is None else self._index[nextitem],
-            share=wanted.share,
+            share=share,
             next_share="" if nextitem is None else self._share(nextitem),
             timeout=wanted.timeout,
             wide_timeout=wanted.timeout,
             memory_limit=wanted.memory_limit,
             tests_failed=self._session.testsfailed,
+            location=carriable(item.location),
         )
+
+    def _spawned(self, item: pytest.Item) -> str:
+        if not self._unforkable(item):
+            return ""
+        return f"{PREFIX}{item.nodeid.partition('::')[0]}"
 
     def _share(self, item: pytest.Item) -> str:
         try:
-            return limits(item, self._settings).share
+            return self._spawned(item) or limits(item, self._settings).share
         except pytest.UsageError:  # reported when it is that test's turn
             return ""
 
@@ -171,10 +202,11 @@ class TestLoop:
 
     def _decoded(self, messages: Iterator[Message]) -> Iterator[Message]:
         for message in messages:
-            if isinstance(message, Events):
-                yield from Unpacker().feed(message.frames)
-            else:
-                yield message
+            for inner in _unpacked(message):
+                if isinstance(inner, Measured):
+                    self._gathered.take(inner)
+                else:
+                    yield inner
 
     def _refuse(self, item: pytest.Item, replay: Replay, text: str) -> None:
         """Report a test whose marks are wrong."""
@@ -269,6 +301,13 @@ class TestLoop:
             replay.log(_empty_teardown(report))
 
 
+def _unpacked(message: Message) -> Iterator[Message]:
+    if isinstance(message, Events):
+        yield from Unpacker().feed(message.frames)
+    else:
+        yield message
+
+
 def _empty_teardown(report: Any) -> Any:
     return pytest.TestReport(
         report.nodeid,
@@ -301,9 +340,9 @@ def reproducing_command(item: pytest.Item) -> str:
     for argument in given:
         if skip or argument in paths:
             skip = False
-        elif argument in ("-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml"):
+        elif argument in _DROPPED:
             skip = True
-        elif not argument.startswith(("-n", "--numprocesses=", "--dist=", "--junit")):
+        elif not argument.startswith((*(f"{option}=" for option in _DROPPED), "-n")):
             arguments.append(argument)
     directory = config.invocation_params.dir
     path, separator, rest = item.nodeid.partition("::")

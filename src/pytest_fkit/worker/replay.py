@@ -19,13 +19,14 @@ from ..messages import (
     Phase,
     Report,
     SessionFlag,
+    SharedProcess,
     WarningRecorded,
     WideOutput,
     WideSetup,
     WideSetupDone,
     WideTeardown,
 )
-from .output import Lines
+from .output import LIVE, Lines
 
 
 class Replay:
@@ -35,9 +36,10 @@ class Replay:
     wide fixtures were torn down after the test.
     """
 
-    def __init__(self, item: pytest.Item, lines: Lines) -> None:
+    def __init__(self, item: pytest.Item, lines: Lines, shared: str = "") -> None:
         self._item = item
         self._lines = lines
+        self._shared = shared
         self._hooks: Any = item.ihook
         self._started = False
         self._finished = False
@@ -131,7 +133,11 @@ class Replay:
             setattr(session, message.name, message.value)
 
     def _live_text(self, message: LiveText) -> None:
-        self._lines.feed_text(0, message.text)
+        self._start()  # the process that said so may have left to have a wide fixture set up
+        self._lines.feed_text(LIVE, message.text)
+
+    def _shared_process(self, message: SharedProcess) -> None:
+        self._shared = message.cause
 
     def _interrupted(self, message: Interrupted) -> None:
         self.interrupted = message
@@ -169,11 +175,16 @@ class Replay:
 
     def log(self, report: Any) -> None:
         """Log one report, after the start of the test if it did not get to say so."""
-        if not self._started:
-            self._log_start(LogStart(self._item.nodeid, self._item.location))
+        self._start()
         if report.when != "teardown":
             self._sections = list(report.sections)
+        elif self._shared:
+            report.fkit_shared = self._shared
         self._hooks.pytest_runtest_logreport(report=report)
+
+    def _start(self) -> None:
+        if not self._started:
+            self._log_start(LogStart(self._item.nodeid, self._item.location))
 
     def finish(self) -> None:
         """Log the rest and the end of the test."""
@@ -203,6 +214,7 @@ _HANDLERS: dict[type[Any], Any] = {
     SessionFlag: Replay._flag,
     Interrupted: Replay._interrupted,
     LiveText: Replay._live_text,
+    SharedProcess: Replay._shared_process,
 }
 
 

@@ -1,0 +1,80 @@
+"""What coverage.py counts in a test process, sent before the process leaves without saving it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, Iterator
+
+from ..messages import Measured
+from .relay import Relay
+
+
+def running_coverage() -> Any | None:
+    """In the worker, before a fork: the ``Coverage`` object that counts, what it counted saved.
+
+    None if coverage.py is not loaded, does not count, or writes into a data file whose name is the
+    same in all processes, which would erase each other's.
+    """
+    coverage: Any = sys.modules.get("coverage")
+    current = coverage.Coverage.current() if coverage is not None else None
+    if current is None:
+        return None
+    with quietly():
+        name = _save(current).data_filename()
+    return None if Path(name) == Path.cwd() / current.get_option("run:data_file") else current
+
+
+class Measuring:
+    """Sends what was counted in this process since the last time.
+
+    :param coverage: as :func:`running_coverage` gives it, before any fork.
+    """
+
+    def __init__(self, relay: Relay, coverage: Any | None) -> None:
+        self._relay = relay
+        self._coverage = coverage
+
+    def send(self) -> None:
+        """Send it, unless there is nothing, or the test has made that impossible."""
+        if self._coverage is None:
+            return
+        failures = (OSError, sys.modules["coverage"].CoverageException)
+        with quietly(), contextlib.suppress(*failures):
+            # After a fork this has a file of its own.
+            data = _save(self._coverage)
+            if data:
+                self._relay.send(_measured(data))
+                data.erase()
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Within the block: no warnings on what is not measured yet; they come again at the end."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _save(coverage: Any) -> Any:
+    """The coverage data, complete."""
+    with contextlib.suppress(sys.modules["coverage"].CoverageException):  # paused by the test
+        # Saves, as get_data() does too, but without its search for files that never ran.
+        coverage.switch_context("")
+    return coverage.get_data()
+
+
+def _measured(data: Any) -> Measured:
+    arcs = bool(data.has_arcs())
+    contexts: dict[str, dict[str, Any]] = {}
+    files = list(data.measured_files())
+    for context in data.measured_contexts():
+        # "" stands for the context of that name; a pattern for itself would have to be escaped.
+        data.set_query_context(context)
+        counted = {path: (data.arcs if arcs else data.lines)(path) for path in files}
+        contexts[context] = {path: tuple(found) for path, found in counted.items() if found}
+    data.set_query_contexts(None)
+    tracers = {path: data.file_tracer(path) for path in files}
+    return Measured(arcs, contexts, {path: name for path, name in tracers.items() if name})
