@@ -50,8 +50,14 @@ def limits(item: pytest.Item, settings: Settings) -> Limits:
     :raises pytest.UsageError: for wrong arguments of a mark; the text names the place and the fix.
     """
     chosen: dict[str, Any] = {}
-    for node, mark in reversed(list(item.iter_markers_with_node("fkit"))):
-        chosen.update(_arguments(node.nodeid, mark))
+    for node, mark in reversed(list(item.iter_markers_with_node())):
+        check = _CHECKS.get(mark.name)
+        if check is None:
+            continue
+        try:
+            chosen.update(check(mark))
+        except ValueError as error:
+            raise pytest.UsageError(f"{error} (mark of {node.nodeid})") from None
     timeout = chosen.get("timeout")
     return Limits(
         share=_share(item, chosen.get("isolation", settings.isolation)),
@@ -60,25 +66,48 @@ def limits(item: pytest.Item, settings: Settings) -> Limits:
     )
 
 
-def _arguments(nodeid: str, mark: pytest.Mark) -> dict[str, Any]:
+def _fkit(mark: pytest.Mark) -> dict[str, Any]:
     if mark.args:
-        raise pytest.UsageError(
-            f"{nodeid}: @pytest.mark.fkit takes keyword arguments only: {', '.join(_ARGUMENTS)}"
-        )
+        raise ValueError(f"@pytest.mark.fkit takes keyword arguments only: {', '.join(_ARGUMENTS)}")
     values = {}
     for name, value in mark.kwargs.items():
         if name not in _ARGUMENTS:
-            raise pytest.UsageError(
-                f"{nodeid}: @pytest.mark.fkit has no argument {name!r}, "
-                f"only {', '.join(_ARGUMENTS)}"
+            raise ValueError(
+                f"@pytest.mark.fkit has no argument {name!r}, only {', '.join(_ARGUMENTS)}"
             )
+        if value is None:
+            continue
         try:
             values[name] = _ARGUMENTS[name](value)
         except ValueError as error:
-            raise pytest.UsageError(
-                f"{nodeid}: @pytest.mark.fkit({name}={value!r}): {error}"
-            ) from None
+            raise ValueError(f"@pytest.mark.fkit({name}={value!r}): {error}") from None
     return values
+
+
+def _without_arguments(mark: pytest.Mark) -> dict[str, Any]:
+    if mark.args or mark.kwargs:
+        raise ValueError(f"@pytest.mark.{mark.name} takes no arguments")
+    return {}
+
+
+def _multi_gpu(mark: pytest.Mark) -> dict[str, Any]:
+    values = [*mark.args, *mark.kwargs.values()]
+    if len(values) > 1 or set(mark.kwargs) - {"number"}:
+        raise ValueError("@pytest.mark.fkit_multi_gpu takes one argument, number")
+    for number in values:
+        if type(number) is not int or number < 2:
+            raise ValueError(
+                f"@pytest.mark.fkit_multi_gpu({number!r}): expected a number of GPUs from 2 on"
+            )
+    return {}
+
+
+_CHECKS: dict[str, Callable[[pytest.Mark], dict[str, Any]]] = {
+    "fkit": _fkit,
+    "fkit_skip": _without_arguments,
+    "fkit_single_gpu": _without_arguments,
+    "fkit_multi_gpu": _multi_gpu,
+}
 
 
 def _share(item: pytest.Item, isolation: str) -> str:
@@ -113,5 +142,5 @@ def _marked_timeout(item: pytest.Item) -> float | None:
         return None if value is None else parse_seconds(value)
     except ValueError as error:
         raise pytest.UsageError(
-            f"{item.nodeid}: @pytest.mark.timeout({value!r}): {error}"
+            f"@pytest.mark.timeout({value!r}): {error} (mark of {item.nodeid})"
         ) from None

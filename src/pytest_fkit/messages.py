@@ -18,6 +18,7 @@ class Run(NamedTuple):
     :param wide_timeout: seconds for the setup or teardown of wide fixtures, 0 for no limit.
     :param memory_limit: bytes, 0 for no limit.
     :param tests_failed: failures this session has counted.
+    :param location: of the test, which a fresh process would have to work out at some cost.
     """
 
     position: int
@@ -28,6 +29,7 @@ class Run(NamedTuple):
     wide_timeout: float
     memory_limit: int
     tests_failed: int
+    location: tuple[str, int | None, str] = ("", None, "")
 
 
 class Finish(NamedTuple):
@@ -77,6 +79,7 @@ class Ended(NamedTuple):
     :param wide: "setup" or "teardown" if a wide fixture was being set up or torn down.
     :param out: uncollected standard output.
     :param err: uncollected standard error.
+    :param log: uncollected log.
     :param dump: what faulthandler wrote.
     :param leftovers: descriptions of processes that had to be ended.
     :param survivors: descriptions of processes that not even SIGKILL ended.
@@ -87,6 +90,7 @@ class Ended(NamedTuple):
     wide: str = ""
     out: bytes = b""
     err: bytes = b""
+    log: bytes = b""
     dump: bytes = b""
     leftovers: tuple[str, ...] = ()
     survivors: tuple[str, ...] = ()
@@ -102,6 +106,7 @@ class TornDown(NamedTuple):
     ending: tuple[Any, ...]
     out: bytes = b""
     err: bytes = b""
+    log: bytes = b""
     dump: bytes = b""
     leftovers: tuple[str, ...] = ()
 
@@ -113,6 +118,10 @@ class Release(NamedTuple):
     """Tear down the wide fixtures that the item at `next_position` (-1: none) does not share."""
 
     next_position: int
+
+
+class Proceed(NamedTuple):
+    """Go on after :class:`WideSetUp`."""
 
 
 # --- host to keeper -----------------------------------------------------------------------------
@@ -140,6 +149,13 @@ class Began(NamedTuple):
     """The host begins something that has a clock of its own: "setup", "teardown" or "test"."""
 
     what: str
+
+
+class WideSetUp(NamedTuple):
+    """Wide fixtures are set up; the host waits for :class:`Proceed` before it forks a test.
+
+    What they started must be known before a test can start anything.
+    """
 
 
 class HostDone(NamedTuple):
@@ -203,6 +219,12 @@ class WideSetup(NamedTuple):
 
 class WideSetupDone(NamedTuple):
     """The wide fixture announced last is set up, or raised."""
+
+
+class WideOutput(NamedTuple):
+    """What was printed and logged while the host set wide fixtures up for the test."""
+
+    sections: tuple[tuple[str, str], ...]
 
 
 class WideTeardown(NamedTuple):
@@ -285,8 +307,9 @@ class Completed(NamedTuple):
 _TYPES = (
     Run, Finish, Stop, Broken,
     Events, Output, Restarted, Ended, TornDown,
-    Release, Forked, ChildExited, Began, HostDone,
-    LogStart, LogFinish, Report, WarningRecorded, Phase, WideSetup, WideSetupDone, WideTeardown,
+    Release, Proceed, Forked, ChildExited, Began, WideSetUp, HostDone,
+    LogStart, LogFinish, Report, WarningRecorded, Phase,
+    WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, JunitRecord,
     Measured, Leaves, Completed,
 )  # fmt: skip
@@ -294,8 +317,9 @@ _TYPES = (
 Message = Union[
     Run, Finish, Stop, Broken,
     Events, Output, Restarted, Ended, TornDown,
-    Release, Forked, ChildExited, Began, HostDone,
-    LogStart, LogFinish, Report, WarningRecorded, Phase, WideSetup, WideSetupDone, WideTeardown,
+    Release, Proceed, Forked, ChildExited, Began, WideSetUp, HostDone,
+    LogStart, LogFinish, Report, WarningRecorded, Phase,
+    WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, JunitRecord,
     Measured, Leaves, Completed,
 ]  # fmt: skip

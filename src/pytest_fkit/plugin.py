@@ -9,13 +9,12 @@ from typing import Any, Generator
 
 import pytest
 
-from . import markers, settings
+from . import markers, private_api, settings
 from .controller.nodes import Nodes
 from .controller.reporting import Reporting, header
 from .controller.workers import choose_workers
 from .worker.plugin import Alone, Worker
 
-_settings: pytest.StashKey[settings.Settings] = pytest.StashKey()
 _notices: pytest.StashKey[list[str]] = pytest.StashKey()
 
 
@@ -56,6 +55,10 @@ def _prepare(config: pytest.Config) -> None:
         return
     if config.pluginmanager.hasplugin("xdist"):
         choose_workers(config.option, parsed.workers)
+        if parsed.start_method == "spawn" and config.option.numprocesses == 0:
+            raise pytest.UsageError(
+                "pytest-fkit: --fkit-start-method=spawn needs a worker; leave -n0 away"
+            )
     else:
         notices.append("fkit: pytest-xdist is disabled, so there are no workers, as with -n0")
 
@@ -76,7 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", markers.TIMEOUT_TEXT)
     if not config.getoption("fkit"):
         return
-    parsed = config.stash[_settings] = settings.parse(config)
+    parsed = config.stash[settings.KEY] = settings.parse(config)
     orders: dict[str, Any] | None = getattr(config, "workerinput", {}).get("fkit")
     plugins = config.pluginmanager
     if orders is not None:
@@ -95,8 +98,10 @@ def _terminal_line(config: pytest.Config) -> Any:
     def write(line: str) -> None:
         reporter: Any = config.pluginmanager.getplugin("terminalreporter")
         if reporter is not None:
-            reporter.ensure_newline()
-            reporter.write(f"{line}\n", flush=True)
+            private_api.begin_terminal_line(reporter)
+            # Apart: where the stream can't show a text, all of it is written with escapes.
+            reporter.write(line)
+            reporter.write("\n", flush=True)
 
     return write
 
@@ -105,7 +110,7 @@ def pytest_report_header(config: pytest.Config) -> list[str] | None:
     """Say how tests are run."""
     notices: list[str] = config.stash.get(_notices, [])
     lines = list(notices)
-    parsed = config.stash.get(_settings, None)
+    parsed = config.stash.get(settings.KEY, None)
     if parsed is not None:
         lines.append(header(config, parsed))
     return lines or None

@@ -7,13 +7,15 @@ Checked against pytest 7.0.0 to 9.2.0, pluggy 1.2 to 1.7 and pytest-xdist 3.6.1 
 from __future__ import annotations
 
 import functools
+import io
 import pdb
 from typing import Any, Callable, Sequence, TextIO, cast
 
+import _pytest.config
 import _pytest.debugging
 import _pytest.skipping
 import pytest
-from _pytest.terminal import TerminalReporter
+from _pytest.config import create_terminal_writer
 
 # --- hooks (pluggy) -----------------------------------------------------------------------------
 
@@ -36,16 +38,22 @@ def _stack(session: pytest.Session) -> Any:
     return cast("Any", session)._setupstate.stack
 
 
-def forget_finalizers(session: pytest.Session, fixturedefs: Sequence[Any]) -> None:
+def forget_finalizers(session: pytest.Session, fixturedefs: Sequence[Any]) -> list[Any]:
     """In a forked process: what the host set up is the host's to tear down.
 
     :param fixturedefs: those whose finalizers are dropped as well.
+    :return: what was dropped. It has to be kept alive: the generator of a fixture runs its
+        ``finally`` blocks when it is collected.
     """
+    dropped: list[Any] = []
     for finalizers, _ in _stack(session).values():
+        dropped += finalizers
         del finalizers[:]
     for fixturedef in fixturedefs:
+        dropped += fixturedef._finalizers
         # A list that FixtureDef.finish() pops from; bound anew by pytest before 8.1.
         del fixturedef._finalizers[:]
+    return dropped
 
 
 def tear_down(session: pytest.Session, nextitem: pytest.Item | None) -> None:
@@ -90,6 +98,10 @@ def request_fixtures(item: pytest.Item, names: Sequence[str]) -> None:
     try:
         for name in names:
             request.getfixturevalue(name)
+    except BaseException:
+        # Before pytest 8, a request takes a second try for a fixture that depends on itself.
+        cast("Any", item)._initrequest()
+        raise
     finally:
         del stack[item]
 
@@ -105,6 +117,12 @@ def _request(item: pytest.Item) -> Any:
 def takes_requests(item: pytest.Item) -> bool:
     """Whether fixtures can be requested for `item` before it is set up."""
     return hasattr(item, "_request")
+
+
+def set_location(item: pytest.Item, location: tuple[str, int | None, str]) -> None:
+    """Give `item` the value of its cached property ``location``."""
+    if isinstance(getattr(type(item), "location", None), functools.cached_property):
+        item.__dict__["location"] = location
 
 
 def forget_request(item: pytest.Item) -> None:
@@ -167,10 +185,46 @@ def fixture_capture_descriptors(fixture: Any) -> tuple[int, int] | None:
     return capturing.out.tmpfile.fileno(), capturing.err.tmpfile.fileno()
 
 
+def on_fixture_capture(fixture: Any, action: Callable[[], None]) -> None:
+    """Have `action` called whenever the value of capsys, capfd or the like begins to collect.
+
+    It has begun by now, and pytest ends and begins it anew for each phase of the test.
+    """
+    start = getattr(fixture, "_start", None)
+    if start is None:  # a fixture of that name by somebody else
+        return
+
+    def start_and_tell() -> None:
+        begins = fixture._capture is None
+        start()
+        if begins:
+            action()
+
+    fixture._start = start_and_tell
+    action()
+
+
 def _in_memory(capturing: Any) -> list[tuple[Any, int]]:
     if capturing is None or capturing.out is None or hasattr(capturing.out, "targetfd"):
         return []
     return [(capturing.out.tmpfile, 1), (capturing.err.tmpfile, 2)]
+
+
+# --- log (_pytest.logging) ----------------------------------------------------------------------
+
+
+def on_new_log_stream(config: pytest.Config, action: Callable[[TextIO], None]) -> None:
+    """Have `action` called with every stream in which pytest collects the log of a phase."""
+    handler: Any = getattr(config.pluginmanager.getplugin("logging-plugin"), "report_handler", None)
+    if handler is None:  # -p no:logging
+        return
+    reset = handler.reset
+
+    def reset_and_tell() -> None:
+        reset()
+        action(handler.stream)
+
+    handler.reset = reset_and_tell
 
 
 # --- marks (_pytest.skipping) -------------------------------------------------------------------
@@ -194,6 +248,8 @@ def replace_debugger(action: Callable[..., None]) -> None:
     pdb.set_trace = action
     _pytest.debugging.pytestPDB.set_trace = action  # type: ignore[method-assign]
     pytest.set_trace = action
+    # For those who imported one of these by name before.
+    _pytest.debugging.pytestPDB._init_pdb = action  # type: ignore[method-assign]
 
 
 # --- temporary directories (_pytest.tmpdir) -----------------------------------------------------
@@ -206,13 +262,31 @@ def resolve_basetemp(config: pytest.Config) -> None:
         factory.getbasetemp()
 
 
+def basetemp(config: pytest.Config) -> str | None:
+    """A base directory for another process, below this one's."""
+    factory = getattr(config, "_tmp_path_factory", None)
+    return None if factory is None else str(factory.mktemp("spawned", numbered=True))
+
+
 # --- the terminal (_pytest.terminal) ------------------------------------------------------------
 
 
-class _WorkerTerminal:
+class _Text(io.StringIO):
+    """A text file that keeps nothing: its text goes to a function."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        super().__init__()
+        self._write = write
+
+    def write(self, text: str) -> int:
+        self._write(text)
+        return len(text)
+
+
+class _SilentTerminal:
     """Stands where plugins look for the terminal reporter, and reports nothing by itself."""
 
-    def __init__(self, reporter: TerminalReporter) -> None:
+    def __init__(self, reporter: Any) -> None:
         self._reporter = reporter
 
     # pluggy takes the methods of a class for hooks; what is asked for here is none.
@@ -220,13 +294,36 @@ class _WorkerTerminal:
         return getattr(self._reporter, name)
 
 
-def add_worker_terminal(config: pytest.Config, file: TextIO) -> None:
-    """Let live logs and ``--setup-show`` of a worker, which has no terminal, write to `file`.
+def redirect_terminal(config: pytest.Config, write: Callable[[str], None]) -> None:
+    """Have `write` called with what live logs, ``--setup-show`` and the like write; no reports.
 
-    Called before the logging plugin is configured.
+    Live logs hold a reference to the reporter, so it stays, with another writer.
     """
-    reporter = TerminalReporter(config, file)
-    config.pluginmanager.register(_WorkerTerminal(reporter), "terminalreporter")
+    plugins = config.pluginmanager
+    reporter: Any = plugins.getplugin("terminalreporter")
+    if reporter is None:  # -p no:terminal
+        return
+    if not isinstance(reporter, _SilentTerminal):
+        plugins.unregister(reporter)
+        plugins.register(_SilentTerminal(reporter), "terminalreporter")
+    else:
+        reporter = reporter._reporter
+    reporter._tw = create_terminal_writer(config, _Text(write))
+
+
+def terminal_writer(config: pytest.Config) -> Callable[[str], None]:
+    """What writes text to the terminal as it is."""
+    reporter: Any = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is None:  # -p no:terminal
+        return lambda _: None
+    return functools.partial(reporter.write, flush=True)
+
+
+def begin_terminal_line(reporter: Any) -> None:
+    """Have what the reporter writes next stand at the beginning of a line."""
+    reporter.ensure_newline()
+    if reporter._tw.width_of_current_line:  # letters of tests
+        reporter._tw.line()
 
 
 # --- JUnit (_pytest.junitxml) -------------------------------------------------------------------
@@ -321,6 +418,39 @@ def worker_interactor(config: pytest.Config) -> Any | None:
     return None
 
 
+def arguments_for_file(config: pytest.Config, path: str) -> list[str]:
+    """The command line of this run for one file alone."""
+    selected = {str(argument) for argument in config.getoption("file_or_dir", None) or ()}
+    arguments = [str(each) for each in config.invocation_params.args if str(each) not in selected]
+    arguments.append(f"--rootdir={config.rootpath}")
+    if config.inipath is not None:
+        arguments += ["-c", str(config.inipath)]
+    return [*arguments, path]
+
+
+def worker_config(
+    arguments: list[str], workerinput: dict[str, Any], basetemp: str | None
+) -> pytest.Config:
+    """A configuration as xdist.remote makes it for a worker, in a process that xdist did not start.
+
+    It runs its tests itself, without isolation and without workers.
+    """
+    config = _pytest.config._prepareconfig(arguments, None)
+    config.option.fkit = False
+    config.option.loadgroup = config.getvalue("dist") == "loadgroup"
+    config.option.looponfail = False
+    config.option.usepdb = False
+    config.option.dist = "no"
+    config.option.distload = False
+    config.option.numprocesses = None
+    config.option.maxprocesses = None
+    config.option.tx = []
+    config.option.basetemp = basetemp
+    config.workerinput = workerinput  # type: ignore[attr-defined]
+    config.workeroutput = {}  # type: ignore[attr-defined]
+    return config
+
+
 def run_tests_of_worker(
     interactor: Any, run: Callable[[pytest.Item, pytest.Item | None], None]
 ) -> None:
@@ -344,6 +474,13 @@ def worker_descriptors(interactor: Any) -> list[int]:
     return [file.fileno() for file in (io.infile, io.outfile)]
 
 
+def xdist_interruption() -> type[BaseException]:
+    """What xdist's controller raises where pytest raises Session.Failed and Session.Interrupted."""
+    from xdist.dsession import Interrupted
+
+    return cast("type[BaseException]", Interrupted)
+
+
 def grant_restart(config: pytest.Config) -> None:
     """Don't count the worker that just died against ``--max-worker-restart``.
 
@@ -351,3 +488,10 @@ def grant_restart(config: pytest.Config) -> None:
     """
     dsession: Any = config.pluginmanager.getplugin("dsession")
     dsession._failed_nodes_count -= 1
+
+
+def on_main_loop(config: pytest.Config, action: Callable[[], None]) -> Callable[[], None]:
+    """What has DSession's loop call `action`, soon; to be called in any thread."""
+    dsession: Any = config.pluginmanager.getplugin("dsession")
+    dsession.worker_fkit = action  # the loop calls "worker_" + the name of an event
+    return lambda: dsession.queue.put(("fkit", {}))

@@ -11,6 +11,7 @@ from typing import Any, Callable, TypeVar
 import pytest
 
 ISOLATION_SCOPES = ("function", "class", "module", "session")
+START_METHODS = ("auto", "fork", "spawn")
 
 T = TypeVar("T")
 
@@ -21,6 +22,7 @@ class Settings:
 
     :param workers: a number, "auto", or None where ``--fkit-workers`` was not given.
     :param isolation: how long one process lives, one of ISOLATION_SCOPES.
+    :param start_method: how test processes come to be, one of START_METHODS.
     :param timeout: seconds for one test, 0 for no limit.
     :param memory_limit: bytes that one test may take, 0 for no limit.
     :param others_timeout: what pytest-timeout's option, variable or ini value says, or None; ours
@@ -30,10 +32,15 @@ class Settings:
 
     workers: int | str | None
     isolation: str
+    start_method: str
     timeout: float
     memory_limit: int
     grace: float
     others_timeout: float | None
+
+
+KEY: pytest.StashKey[Settings] = pytest.StashKey()
+"""Where the settings of a process are, in ``config.stash``."""
 
 
 def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -48,6 +55,10 @@ def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager
     _add(
         parser, "isolation", "function|class|module|session",
         "how long one process lives (default: function)",
+    )  # fmt: skip
+    _add(
+        parser, "start-method", "auto|fork|spawn",
+        "how test processes come to be: auto forks unless that is unsafe (default: auto)",
     )  # fmt: skip
     _add(
         parser, "timeout", "SECONDS",
@@ -85,6 +96,7 @@ def parse(config: pytest.Config) -> Settings:
     return Settings(
         workers=parse_workers(config.getoption("fkit_workers")),
         isolation=_value(config, "isolation", parse_isolation, "function"),
+        start_method=_value(config, "start_method", parse_start_method, "auto"),
         timeout=_value(config, "timeout", parse_seconds, 600.0),
         memory_limit=_value(config, "memory_limit", parse_size, 0),
         grace=_value(config, "grace", parse_seconds, 30.0),
@@ -156,6 +168,16 @@ def parse_isolation(text: object) -> str:
     """
     if text not in ISOLATION_SCOPES:
         raise ValueError(f"expected one of {', '.join(ISOLATION_SCOPES)}")
+    return str(text)
+
+
+def parse_start_method(text: object) -> str:
+    """A start method.
+
+    :raises ValueError: saying what is expected.
+    """
+    if text not in START_METHODS:
+        raise ValueError(f"expected one of {', '.join(START_METHODS)}")
     return str(text)
 
 

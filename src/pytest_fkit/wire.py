@@ -12,6 +12,7 @@ from .messages import BY_NAME, Message
 
 _HEADER = struct.Struct("<II")
 _DEEPEST = 50
+_CARRIED = frozenset({type(None), bool, int, float, complex, bytes})
 
 
 def pack(message: Message) -> bytes:
@@ -77,10 +78,10 @@ def carriable(value: object, _depth: int = 0) -> Any:
     execnet's serialiser.
     """
     kind = type(value)
-    if value is None or kind in (bool, int, float, complex, bytes):
+    if kind in _CARRIED:
         return value
-    if kind is str:
-        return _plain_text(cast("str", value))
+    if kind is str and isinstance(value, str):
+        return value if value.isascii() else _plain_text(value)
     if _depth > _DEEPEST:
         return "..."
     if isinstance(value, dict):
@@ -95,8 +96,6 @@ def carriable(value: object, _depth: int = 0) -> Any:
 
 
 def _plain_text(text: str) -> str:
-    if text.isascii():
-        return text
     try:
         text.encode()
     except UnicodeEncodeError:

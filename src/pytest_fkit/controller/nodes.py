@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections import deque
 from typing import Any, Callable, Generator
 
 import pytest
 
 from .. import private_api
+from ..interruptions import raise_again
 from ..messages import Interrupted
 from ..settings import Settings
 
@@ -23,7 +25,7 @@ END_WAIT = 2.0
 class Nodes:
     """Plugin of the controller.
 
-    :param show: writes a line that a test wrote; called in any thread.
+    :param show: writes a line that a test wrote.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class Nodes:
         self._config = config
         self._settings = settings
         self._show = show
+        self._lines: deque[str] = deque()
         self._channels: dict[Any, Any] = {}
         self._gone: dict[Any, threading.Event] = {}
         self._collected: set[Any] = set()
@@ -39,6 +42,7 @@ class Nodes:
         self._careful_deaths = 0
         self._one_died_collecting = False
         self._sigterm: Any = None
+        self._session: pytest.Session | None = None
 
     # --- orders ---
 
@@ -55,6 +59,8 @@ class Nodes:
         if self._one_died_collecting:
             self._careful.add(node)
         gone = threading.Event()
+        # Lines are written between reports, not in the middle of one.
+        soon = private_api.on_main_loop(self._config, self._show_lines)
         self._channels[node], self._gone[node] = channel, gone
 
         def heard(message: Any) -> None:
@@ -62,9 +68,14 @@ class Nodes:
             if message is None or message[0] == "stopped":
                 gone.set()
             elif message[0] == "line":
-                self._show(f"[{node.gateway.id}] {message[1]}")
+                self._lines.append(f"[{node.gateway.id}] {message[1]}")
+                soon()
 
         channel.setcallback(heard, endmarker=None)
+
+    def _show_lines(self) -> None:
+        while self._lines:
+            self._show(self._lines.popleft())
 
     # --- deaths during collection ---
 
@@ -81,9 +92,13 @@ class Nodes:
         """
         self._gone[node].set()
         del self._channels[node]
-        words = getattr(node, "workeroutput", {}).get("fkit_stop")
-        if words is not None:
-            _raise_in_controller(Interrupted(*words))
+        output = getattr(node, "workeroutput", {})
+        for flag in ("shouldfail", "shouldstop"):
+            if self._session is not None and output.get(flag):
+                setattr(self._session, flag, getattr(self._session, flag) or output[flag])
+        words = output.get("fkit_stop")
+        if words is not None and words[0] != "internal":
+            raise_again(Interrupted(*words))
         if error and node not in self._collected and not self._shutting_down():
             self._died_collecting(node)
 
@@ -101,16 +116,28 @@ class Nodes:
                     "the process; `pytest --collect-only` without --fkit shows which",
                     pytest.ExitCode.INTERRUPTED,
                 )
-            return
         self._one_died_collecting = True
         private_api.grant_restart(self._config)
 
     # --- the end ---
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionstart(self) -> None:
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Take SIGTERM for a Ctrl-C."""
+        self._session = session
         self._sigterm = interrupt_on_sigterm()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Where xdist stops the run in a way of its own, stop it as plain pytest does."""
+        try:
+            return (yield)
+        except private_api.xdist_interruption():
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail) from None
+            if session.shouldstop:
+                raise session.Interrupted(session.shouldstop) from None
+            raise
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
@@ -119,6 +146,7 @@ class Nodes:
             self._stop_workers()
         finally:
             restore_sigterm(self._sigterm)
+            self._show_lines()
         return (yield)
 
     def _stop_workers(self) -> None:
@@ -149,7 +177,7 @@ class Nodes:
         for node in nodes:
             # In slices: on some platforms a signal does not wake a wait for a lock.
             while not self._gone[node].wait(min(0.2, timer.left())) and timer.left() > 0:
-                pass
+                self._show_lines()
 
 
 class _Countdown:
@@ -161,13 +189,6 @@ class _Countdown:
 
     def left(self) -> float:
         return max(0.0, self._end - self._clock())
-
-
-def _raise_in_controller(words: Interrupted) -> None:
-    if words.kind == "exit":
-        raise pytest.exit.Exception(words.text, words.returncode)
-    if words.kind == "interrupt":
-        raise KeyboardInterrupt(*([words.text] if words.text else []))
 
 
 def interrupt_on_sigterm() -> Any:

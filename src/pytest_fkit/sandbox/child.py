@@ -9,13 +9,12 @@ from typing import NoReturn
 import pytest
 
 from .. import private_api, system
+from ..interruptions import interruption
 from ..messages import Completed, Leaves
 from . import finalizers
-from .coverage import Measuring
 from .descriptors import Files
-from .fixtures import WideFixtures
-from .output import OutputPolicy
-from .relay import CHANNEL_LOST, Relay, interruption
+from .equipment import TestProcess
+from .relay import CHANNEL_LOST, Relay
 
 LEAVES = 83
 """Exit status of a child that left a Leaves frame."""
@@ -37,18 +36,12 @@ def run_protocol(item: pytest.Item, nextitem: pytest.Item | None, relay: Relay) 
 class Child:
     """What the new process needs, put together in the host before the fork."""
 
-    def __init__(
-        self,
-        session: pytest.Session,
-        relay: Relay,
-        fixtures: WideFixtures,
-        measuring: Measuring,
-    ) -> None:
+    def __init__(self, session: pytest.Session, process: TestProcess) -> None:
         self._session = session
-        self._relay = relay
-        self._fixtures = fixtures
-        self._measuring = measuring
-        self._output = OutputPolicy(session.config)
+        self._relay = process.relay
+        self._fixtures = process.fixtures
+        self._output = process.output
+        self._measuring = process.measuring
 
     def main(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from typing import Generator
 
@@ -13,9 +14,11 @@ from .relay import Relay
 
 def fork() -> int:
     """os.fork() without Python 3.12's warning on threads, which we know about or have checked."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
+    if sys.version_info >= (3, 12):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return os.fork()
+    return os.fork()
 
 
 class Copies:
@@ -49,6 +52,12 @@ class Copies:
         """Around a fixture function, up to its yield."""
         __tracebackhide__ = True
         return (yield from self._end_copy())
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_fixture_post_finalizer(self) -> None:
+        """After the finalizers of one fixture, before those of the next."""
+        if self._relay.is_copy():
+            os._exit(0)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:

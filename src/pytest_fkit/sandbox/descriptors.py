@@ -6,6 +6,7 @@ import array
 import fcntl
 import os
 import resource
+import select
 import socket
 from typing import NamedTuple, Sequence
 
@@ -13,7 +14,7 @@ from .. import system
 from ..messages import Message
 from ..wire import Unpacker, pack
 
-_SLOTS = 4
+_SLOTS = 7
 _RESERVED = 32
 
 
@@ -25,7 +26,7 @@ def _base() -> int:
 
 
 _BASE = _base()
-EVENTS, OUT, ERR, DUMP = range(_BASE, _BASE + _SLOTS)
+SLOTS = EVENTS, OUT, ERR, FIXTURE_OUT, FIXTURE_ERR, LOG, DUMP = range(_BASE, _BASE + _SLOTS)
 """Where every test process finds its files; the same numbers in each, see Files.install."""
 
 
@@ -37,7 +38,10 @@ def move_up(descriptor: int) -> int:
 
 
 class Files(NamedTuple):
-    """What one test process writes: frames of messages, its output, and faulthandler's dump.
+    """What one test process writes: frames of messages, output, log, and faulthandler's dump.
+
+    `fixture_out` and `fixture_err` are for what capsys, capfd and the like hold back: a test asks
+    for it, and must not get what pytest captures for the report.
 
     Files, not pipes: nothing blocks on a reader, a dead process leaves all that it wrote, and a
     surviving grandchild that holds a copy holds up nobody.
@@ -46,11 +50,14 @@ class Files(NamedTuple):
     events: int
     out: int
     err: int
+    fixture_out: int
+    fixture_err: int
+    log: int
     dump: int
 
     @classmethod
     def create(cls) -> Files:
-        """Four new empty files."""
+        """New empty files."""
         descriptors = [move_up(system.anonymous_file(name)) for name in cls._fields]
         for descriptor in descriptors:
             # pytest truncates captured output; writers must not leave holes behind that.
@@ -59,14 +66,45 @@ class Files(NamedTuple):
 
     def install(self) -> None:
         """In a new process: put the files where its code expects them."""
-        for descriptor, slot in zip(self, (EVENTS, OUT, ERR, DUMP)):
+        for descriptor, slot in zip(self, SLOTS):
             os.dup2(descriptor, slot, inheritable=False)
             os.close(descriptor)
 
     def close(self) -> None:
-        """Close all four."""
+        """Close all of them."""
         for descriptor in self:
             os.close(descriptor)
+
+
+class OwnFile:
+    """The file in a slot, as long as the test leaves it there.
+
+    A test may close every descriptor; a file of its own may then get the number.
+    """
+
+    def __init__(self, slot: int) -> None:
+        self._slot = slot
+        self._inode = -1
+
+    def enter_process(self) -> None:
+        """In a new process, whose files are installed."""
+        self._inode = os.fstat(self._slot).st_ino
+
+    def write(self, data: bytes) -> None:
+        """Append `data`."""
+        if self._is_there():
+            os.write(self._slot, data)
+
+    def truncate(self) -> None:
+        """Forget what was written."""
+        if self._is_there():
+            os.ftruncate(self._slot, 0)
+
+    def _is_there(self) -> bool:
+        try:
+            return os.fstat(self._slot).st_ino == self._inode
+        except OSError:
+            return False
 
 
 def read_from(descriptor: int, offset: int = 0) -> bytes:
@@ -80,6 +118,12 @@ def read_from(descriptor: int, offset: int = 0) -> bytes:
         chunks.append(chunk)
         offset += len(chunk)
     return b"".join(chunks)
+
+
+def ends_with(descriptor: int, tail: bytes) -> bool:
+    """Whether `tail` is the last that the file holds."""
+    size = os.fstat(descriptor).st_size
+    return size >= len(tail) and os.pread(descriptor, len(tail), size - len(tail)) == tail
 
 
 class Link:
@@ -102,6 +146,12 @@ class Link:
     def fileno(self) -> int:
         """For poll(2)."""
         return self._socket.fileno()
+
+    def is_readable(self, wait: float) -> bool:
+        """Whether :meth:`read` would not wait, now or within `wait` seconds."""
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        return bool(poller.poll(max(0.0, wait) * 1000))
 
     def close(self) -> None:
         """Close this end in this process."""
@@ -127,6 +177,10 @@ class Link:
             if not self.read():
                 return None
         return self._messages.pop(0)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether there is something to receive, within the time."""
+        return bool(self._messages) or self.is_readable(seconds)
 
     def read(self) -> bool:
         """Take in what has arrived, waiting for something; False at the end of the stream."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Any, Callable, Generator, Iterator
 
 import pytest
 
 from .. import private_api
-from ..messages import WideSetup, WideSetupDone, WideTeardown
+from ..messages import WideOutput, WideSetup, WideSetupDone, WideTeardown
 from ..system import holdings
 from ..wire import carriable
+from .copies import fork
 from .relay import Relay
 
 # Plugins whose part in a phase surrounds the setup and teardown of fixtures, by the names under
@@ -45,17 +47,22 @@ class WideFixtures:
     """Plugin of a test process; knows which wide fixtures are set up here and which must not be.
 
     :param broken: by key, why setting up a wide fixture killed a process before.
+    :param watch: whether to look for what wide fixtures leave that does not survive a fork.
     """
 
-    def __init__(self, session: pytest.Session, relay: Relay, broken: dict[str, str]) -> None:
+    def __init__(
+        self, session: pytest.Session, relay: Relay, broken: dict[str, str], watch: bool
+    ) -> None:
         self._session = session
         self._relay = relay
         self._broken = broken
         self._active: list[Any] = []
+        self._dropped: list[Any] = []
         self._may_leave = False
         self._owns_all = True
         self._leaving: LeaveForHost | None = None
         self._refused: set[str] = set()
+        self._watch = watch
         self._watching = False
         self._held: holdings.Holdings | None = None
         self._causes: dict[Any, str] = {}
@@ -71,7 +78,7 @@ class WideFixtures:
 
         :param refused: wide fixtures that the host was asked for already, in vain.
         """
-        private_api.forget_finalizers(self._session, self._active)
+        self._dropped = private_api.forget_finalizers(self._session, self._active)
         self._owns_all = False
         self._refused = refused
         self._may_leave = private_api.takes_requests(item)
@@ -155,7 +162,7 @@ class WideFixtures:
         :return: seconds it took.
         :raises pytest.exit.Exception, KeyboardInterrupt: to be passed on.
         """
-        self._watching = True
+        self._watching = self._watch
         names = private_api.wide_fixtures(item)
         if argname not in (*names, _COLLECTORS):
             names.append(argname)
@@ -165,9 +172,12 @@ class WideFixtures:
             private_api.request_fixtures(item, names)
 
         try:
-            return float(self._phase("setup", item, work).duration)
+            call = self._phase("setup", item, work)
         finally:
             self._watching = False
+        # The child has them, too, and reports them if it lives to do so.
+        self._relay.send(WideOutput(_sections(item)))
+        return float(call.duration)
 
     @property
     def unforkable(self) -> str:
@@ -181,16 +191,11 @@ class WideFixtures:
 
     def _look_for_leftovers(self, fixturedef: Any, label: str) -> None:
         assert self._held is not None
-        now = holdings.take()
-        if now.natives > self._held.natives:
-            holdings.release_pools()
-            holdings.end_forkable_threads()
-            now = holdings.take()
+        now = holdings.take_forkable(fork, self._held)
         found = now.beyond(self._held)
         self._held = now
         if found:
-            code = getattr(fixturedef.func, "__code__", None)
-            place = f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""
+            place = _place(fixturedef.func, self._session.config.rootpath)
             self._causes[fixturedef] = f"{label}{place}: {', '.join(found)}"
 
     def tear_down(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
@@ -211,10 +216,7 @@ class WideFixtures:
             report = carriable(
                 item.config.hook.pytest_report_to_serializable(config=item.config, report=made)
             )
-        sections = tuple(
-            (f"Captured {key} {when}", content) for when, key, content in item._report_sections
-        )
-        self._relay.send(WideTeardown(call.duration, carriable(sections), report))
+        self._relay.send(WideTeardown(call.duration, _sections(item), report))
         self._active = [each for each in self._active if each.cached_result is not None]
         return True
 
@@ -244,6 +246,24 @@ class WideFixtures:
             name,
             [plugin for key, plugin in manager.list_name_plugin() if plugin and key not in keep],
         )
+
+
+def _place(function: Any, rootdir: Path) -> str:
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return ""
+    path = Path(code.co_filename)
+    if rootdir in path.parents:
+        path = path.relative_to(rootdir)
+    return f" ({path}:{code.co_firstlineno})"
+
+
+def _sections(item: pytest.Item) -> tuple[tuple[str, str], ...]:
+    """What was captured for `item`, as a report names it."""
+    return tuple(
+        (f"Captured {key} {when}", carriable(content))
+        for when, key, content in item._report_sections
+    )
 
 
 class _Innermost:

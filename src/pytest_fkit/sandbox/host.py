@@ -6,11 +6,12 @@ import contextlib
 import os
 import sys
 import traceback
-from typing import NoReturn
+from typing import Callable, NoReturn
 
 import pytest
 
 from .. import private_api, system
+from ..interruptions import interruption
 from ..messages import (
     Began,
     ChildExited,
@@ -22,36 +23,35 @@ from ..messages import (
     Release,
     Run,
     SharedProcess,
+    WideSetUp,
 )
 from ..wire import Unpacker, carriable
 from . import finalizers
 from .child import LEAVES, Child, run_protocol
 from .copies import fork
-from .coverage import Measuring
 from .descriptors import ERR, Files, Link, read_from
-from .fixtures import WideFixtures
-from .output import OutputPolicy
-from .relay import Relay, interruption
+from .equipment import TestProcess
 
 
 class Host:
     """Serves the keeper until it says Finish or is gone.
 
-    :param broken: see :class:`WideFixtures`.
+    :param item_at: the item at a position, None where there is none.
     """
 
     def __init__(
         self,
         session: pytest.Session,
-        relay: Relay,
-        fixtures: WideFixtures,
-        measuring: Measuring,
+        process: TestProcess,
+        item_at: Callable[[int], pytest.Item | None],
     ) -> None:
         self._session = session
-        self._relay = relay
-        self._fixtures = fixtures
-        self._measuring = measuring
-        self._child = Child(session, relay, fixtures, measuring)
+        self._item = item_at
+        self._relay = process.relay
+        self._fixtures = process.fixtures
+        self._output = process.output
+        self._measuring = process.measuring
+        self._child = Child(session, process)
         self._last: pytest.Item | None = None
         self._ran_tests = False
 
@@ -63,7 +63,7 @@ class Host:
             system.die_with_parent(keeper)
             files.install()
             self._relay.open()
-            OutputPolicy(self._session.config).enter_process()
+            self._output.enter_process()
             finalizers.forget_inherited()
             self._link = link
             self._serve()
@@ -73,6 +73,13 @@ class Host:
                 os.write(ERR, traceback.format_exc().encode("utf-8", "replace"))
         finally:
             os._exit(status)
+
+    def serve_here(self, link: Link) -> None:
+        """As :meth:`main`, in a process that is a fresh interpreter, and goes on afterwards."""
+        self._relay.open()
+        self._output.enter_process()
+        self._link = link
+        self._serve()
 
     def _serve(self) -> None:
         while True:
@@ -94,14 +101,14 @@ class Host:
                 return
             self._link.send(HostDone())
 
-    def _item(self, index: int) -> pytest.Item | None:
-        return self._session.items[index] if index >= 0 else None
-
     def _run(self, run: Run) -> None:
-        item = self._session.items[run.position]
+        item = self._item(run.position)
+        if item is None:
+            raise LookupError(f"the fresh interpreter did not collect test {run.position}")
         nextitem = self._item(run.next_position)
         self._session.testsfailed = run.tests_failed
         self._last = item
+        private_api.set_location(item, run.location)
         try:
             if run.share or self._ran_tests:
                 self._run_here(item, nextitem, 0.0)
@@ -126,6 +133,9 @@ class Host:
             refused.add(argname)
             self._link.send(Began("setup"))
             seconds += self._fixtures.set_up(item, argname)
+            self._link.send(WideSetUp())
+            if self._link.receive() is None:
+                raise ConnectionError("the keeper is gone")
             self._measuring.send()
             if self._fixtures.unforkable:
                 self._run_here(item, nextitem, seconds)

@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..endings import Ending, Finished
 from ..messages import Run
-from .descriptors import Files, Link
+from .descriptors import Files, Link, read_from
+
+
+class Remains(NamedTuple):
+    """What a process wrote that nobody collected before it ended."""
+
+    out: bytes = b""
+    err: bytes = b""
+    log: bytes = b""
+    dump: bytes = b""
+
+
+_NOTHING = Remains()
+
+
+def _remains(files: Files, output_read: list[int]) -> Remains:
+    return Remains(
+        read_from(files.out, output_read[0]) + read_from(files.fixture_out),
+        read_from(files.err, output_read[1]) + read_from(files.fixture_err),
+        read_from(files.log),
+        read_from(files.dump),
+    )
 
 
 class HostProcess:
@@ -21,6 +44,10 @@ class HostProcess:
         self.output_read = [0, 0]
         self.daemons: set[int] = set()
 
+    def remains(self) -> Remains:
+        """What it wrote, its output after what was passed on."""
+        return _remains(self.files, self.output_read)
+
     def close(self) -> None:
         """Give its descriptors back."""
         self.link.close()
@@ -36,6 +63,10 @@ class ChildProcess:
         self.events_read = 0
         self.output_read = [0, 0]
 
+    def remains(self) -> Remains:
+        """What it wrote, its output after what was passed on."""
+        return _remains(self.files, self.output_read)
+
 
 class Job:
     """The test that is running."""
@@ -50,25 +81,26 @@ class Job:
         self.limit = 0.0
         self.stage = ""  # what the host is doing: "setup" or "teardown" of wide fixtures, or ""
         self.wide = ""  # the stage in which it ended badly
-        self.inherited_memory = 0
+        self.inherited_memory: int | None = None  # bytes; None while no test runs in `process`
         self.peak_memory = 0
         self.pid = 0
-        self.out = self.err = self.dump = b""
+        self.remains = Remains()
+        self.dump = b""  # taken before the process is ended for its verdict
         self.leftovers: tuple[str, ...] = ()
         self.survivors: tuple[str, ...] = ()
         self.done = False
 
-    def conclude(self, ending: Ending, pid: int, out: bytes, err: bytes, dump: bytes) -> None:
+    def conclude(self, ending: Ending, pid: int, remains: Remains = _NOTHING) -> None:
         """Take down how a process ended; the first bad ending of a test is the one that counts."""
         if self.ending is None or self.ending == Finished():
-            self.ending, self.pid, self.out, self.err = ending, pid, out, err
-            self.dump = self.dump or dump
+            self.ending, self.pid, self.remains = ending, pid, remains
+            self.dump = self.dump or remains.dump
             self.wide = self.stage
 
     def absorb(self, other: Job) -> None:
         """Take down how an idle host fared that tore down after the test."""
         if other.ending is not None and other.ending != Finished():
-            self.conclude(other.ending, other.pid, other.out, other.err, other.dump)
+            self.conclude(other.ending, other.pid, other.remains._replace(dump=other.dump))
             self.wide = "teardown"
         self.leftovers += other.leftovers
         self.survivors += other.survivors

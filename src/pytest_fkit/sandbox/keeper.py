@@ -33,18 +33,20 @@ from ..messages import (
     HostDone,
     Message,
     Output,
+    Proceed,
     Release,
     Restarted,
     Run,
     Stop,
     TornDown,
+    WideSetUp,
 )
 from ..wire import pack, whole_frames
 from .copies import fork
-from .descriptors import Files, Link, move_up, read_from
+from .descriptors import Files, Link, ends_with, move_up, read_from
 from .jobs import ChildProcess, HostProcess, Job
 from .relay import CHANNEL_LOST
-from .tree import Settled, is_alive, kill_tree, send_signal
+from .tree import DUMP_SIGNAL, Settled, is_alive, kill_tree, send_signal
 
 # Seconds.
 TICK = 0.1  # between looks at a test that is running
@@ -53,9 +55,6 @@ DUMP_WAIT = 0.2  # for faulthandler to write the stacks of all threads
 TERM_GRACE = 2.0  # between SIGTERM and SIGKILL
 KILL_WAIT = 2.0  # for SIGKILL to take effect
 LEFTOVER_GRACE = 0.1  # for processes of an ended test to end by themselves
-
-# No test has a use for this one; macOS has no real-time signals.
-DUMP_SIGNAL = signal.SIGRTMAX - 3 if hasattr(signal, "SIGRTMAX") else signal.SIGINFO  # type: ignore[attr-defined,unused-ignore]
 
 _FINISHED = pack(Completed())
 
@@ -68,7 +67,8 @@ class Keeper:
     """Serves one worker.
 
     :param link: to the worker.
-    :param host_main: what a new host runs, with its link, its files and the keeper's pid.
+    :param host_main: what a new host runs, with the name under which tests share it, its link,
+        its files and the keeper's pid.
     :param remember: called with each :class:`Broken`, for hosts forked later.
     :param stream: whether output is passed on while it is written.
     :param controller: pid to watch where the kernel does not tell of its death, or 0.
@@ -77,7 +77,7 @@ class Keeper:
     def __init__(
         self,
         link: Link,
-        host_main: Callable[[Link, Files, int], NoReturn],
+        host_main: Callable[[str, Link, Files, int], NoReturn],
         remember: Callable[[Broken], None],
         stream: bool,
         controller: int = 0,
@@ -143,6 +143,9 @@ class Keeper:
             self._finish(0.0)
             return
         job = self._job = Job(run, self._host(run.share))
+        # Until the host says what it does: a fresh interpreter has to collect first.
+        job.stage = "start"
+        self._set_clock(job, run.wide_timeout)
         self._tell(job.host, run)
         self._wait_for(job)
         self._release_others(job)
@@ -150,7 +153,7 @@ class Keeper:
         assert job.ending is not None
         self._send(
             Ended(
-                to_wire(job.ending), job.pid, job.wide, job.out, job.err, job.dump,
+                to_wire(job.ending), job.pid, job.wide, *job.remains[:3], job.dump,
                 job.leftovers, job.survivors,
             )
         )  # fmt: skip
@@ -170,7 +173,7 @@ class Keeper:
         pid = fork()
         if pid == 0:
             self._leave_host(ours)
-            self._host_main(theirs, files, keeper)
+            self._host_main(share, theirs, files, keeper)
         theirs.close()
         host = HostProcess(pid, ours, files, share)
         self._hosts.append(host)
@@ -191,7 +194,7 @@ class Keeper:
         """Have idle hosts tear down what the next test does not share, or end."""
         run = job.run
         for host in list(self._hosts):
-            scoped = host.share.startswith(("class:", "module:"))
+            scoped = host.share.startswith(("class:", "module:", "spawn:"))
             over = scoped and host.share != run.next_share
             if over or host.retire or run.next_position < 0:
                 job.absorb(self._command(host, Finish(run.wide_timeout), run))
@@ -219,9 +222,8 @@ class Keeper:
         leftovers = tuple(text for job in endings for text in job.leftovers)
         if bad:
             assert bad[0].ending is not None
-            self._send(
-                TornDown(to_wire(bad[0].ending), bad[0].out, bad[0].err, bad[0].dump, leftovers)
-            )
+            remains = bad[0].remains._replace(dump=bad[0].dump)
+            self._send(TornDown(to_wire(bad[0].ending), *remains, leftovers))
         else:
             self._send(TornDown(to_wire(Finished()), leftovers=leftovers))
 
@@ -261,7 +263,7 @@ class Keeper:
         if job.deadline is not None and time.monotonic() >= job.deadline:
             state = system.process_state(job.process)
             self._end_process(job, TimedOut(job.limit, state))
-        elif job.run.memory_limit and not job.stage:
+        elif job.run.memory_limit and job.inherited_memory is not None:
             used = system.tree_memory(job.process, job.inherited_memory, job.run.memory_limit)
             job.peak_memory = max(job.peak_memory, used)
             if used > job.run.memory_limit:
@@ -312,7 +314,7 @@ class Keeper:
         if not self._until(lambda: job.done, KILL_WAIT):
             self._abandoned.add(job.host.pid)
             self._hosts.remove(job.host)
-            job.conclude(job.verdict or Lost("it can't be ended"), pid, b"", b"", b"")
+            job.conclude(job.verdict or Lost("it can't be ended"), pid)
             job.done = True
 
     def _forward(self, job: Job) -> None:
@@ -368,6 +370,7 @@ class Keeper:
         if job is None or job.host is not host:
             return
         if isinstance(message, Forked):
+            self._forward(job)  # what the host wrote comes before what the child will write
             job.child = ChildProcess(message.pid, host.link.take_files())
             self._test_begins(job, "")
             if self._stop_deadline is not None:
@@ -378,10 +381,18 @@ class Keeper:
             self._test_begins(job, "")
         elif isinstance(message, Began):
             job.stage = message.what
+            job.inherited_memory = None
             self._set_clock(job, job.run.wide_timeout)
+        elif isinstance(message, WideSetUp):
+            self._note_daemons(host)
+            self._tell(host, Proceed())
         elif isinstance(message, HostDone):
             host.retire = message.retire
             self._host_done(job)
+
+    def _note_daemons(self, host: HostProcess) -> None:
+        """Take what became ours while wide fixtures were set up for part of these."""
+        host.daemons |= system.adopted_children(self._known())
 
     def _test_begins(self, job: Job, stage: str) -> None:
         job.stage = stage
@@ -396,6 +407,7 @@ class Keeper:
     def _child_exited(self, job: Job, message: ChildExited) -> None:
         child = job.child
         assert child is not None
+        job.inherited_memory = None
         self._abandoned.discard(child.pid)
         if message.leaves and job.verdict is None:
             if child.events_read:
@@ -403,16 +415,11 @@ class Keeper:
         else:
             self._forward(job)
             job.deadline = None
-            if job.verdict is None and read_from(child.files.events).endswith(_FINISHED):
-                job.conclude(Finished(), child.pid, b"", b"", b"")
+            if job.verdict is None and ends_with(child.files.events, _FINISHED):
+                job.conclude(Finished(), child.pid)
             else:
-                job.conclude(
-                    job.verdict or self._ending(message.status),
-                    child.pid,
-                    read_from(child.files.out, child.output_read[0]),
-                    read_from(child.files.err, child.output_read[1]),
-                    read_from(child.files.dump),
-                )
+                ending = job.verdict or self._ending(message.status)
+                job.conclude(ending, child.pid, child.remains())
             job.verdict = None  # the host, which goes on, has a clock of its own
             job.leftovers += self._sweep(job.host, child.pid)
         child.files.close()
@@ -431,8 +438,8 @@ class Keeper:
     def _host_done(self, job: Job) -> None:
         self._forward(job)
         host = job.host
-        if job.stage:
-            host.daemons |= system.adopted_children(self._known())
+        if job.stage in ("setup", "teardown"):
+            self._note_daemons(host)
         os.ftruncate(host.files.events, 0)
         host.events_read = 0
         if self._stream:
@@ -440,7 +447,7 @@ class Keeper:
                 os.ftruncate(descriptor, 0)
                 host.output_read[position] = 0
         if job.ending is None:
-            job.conclude(job.verdict or Finished(), host.pid, b"", b"", b"")
+            job.conclude(job.verdict or Finished(), host.pid)
         job.done = True
 
     def _reap(self) -> None:
@@ -459,8 +466,9 @@ class Keeper:
         return {host.pid for host in self._hosts if host.status is None} | self._abandoned
 
     def _host_died(self, host: HostProcess) -> None:
-        # Messages it sent before may still be on their way.
-        while not host.link.closed and host.link.read():
+        # Messages it sent before may still be there. Not up to the end of the stream: a process
+        # that a fixture started may hold the other end.
+        while not host.link.closed and host.link.is_readable(0.0) and host.link.read():
             pass
         for message in host.link.take_messages():
             self._heard(host, message)
@@ -472,13 +480,8 @@ class Keeper:
                 self._lose_child(job, job.child)
             else:
                 assert host.status is not None
-                job.conclude(
-                    job.verdict or self._ending(host.status),
-                    host.pid,
-                    read_from(host.files.out, host.output_read[0]),
-                    read_from(host.files.err, host.output_read[1]),
-                    read_from(host.files.dump),
-                )
+                ending = job.verdict or self._ending(host.status)
+                job.conclude(ending, host.pid, host.remains())
             job.leftovers += self._sweep(host)
             job.done = True
         host.close()
@@ -488,13 +491,7 @@ class Keeper:
         assert job.host.status is not None
         kill_tree(child.pid)
         reason = f"its host process {_how(job.host.status)} while the test was running"
-        job.conclude(
-            job.verdict or Lost(reason),
-            child.pid,
-            read_from(child.files.out, child.output_read[0]),
-            read_from(child.files.err, child.output_read[1]),
-            read_from(child.files.dump),
-        )
+        job.conclude(job.verdict or Lost(reason), child.pid, child.remains())
         child.files.close()
         job.child = None
 

@@ -4,67 +4,87 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any, Callable, Generator
+from typing import Any, Callable, Generator, TextIO
 
 import pytest
 
 from .. import private_api
-from .descriptors import ERR, OUT
+from .descriptors import ERR, FIXTURE_ERR, FIXTURE_OUT, LOG, OUT, OwnFile
 
 
-class OutputPolicy:
-    """Points captured and, in workers, uncaptured output to the process's own files."""
+class Output:
+    """Plugin: has all that tests print and log end up in their process's own files.
+
+    Made once, in the keeper.
+    """
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         # Without capture in a worker, descriptor 1 is /dev/null; the keeper passes output on.
         self._stream = config.getoption("capture") == "no" and hasattr(config, "workerinput")
+        self._files = {
+            slot: OwnFile(slot) for slot in (OUT, ERR, FIXTURE_OUT, FIXTURE_ERR, LOG)
+        }  # fmt: skip
+        for stream, number in private_api.python_level_captures(config):
+            _mirror(stream, self._files[OUT if number == 1 else ERR])
+        private_api.on_new_log_stream(config, self._new_log_stream)
 
     def enter_process(self) -> None:
         """In a new process, whose files are installed."""
+        for file in self._files.values():
+            file.enter_process()
         descriptors = private_api.capture_descriptors(self._config)
         if descriptors is not None:
-            _point(descriptors)
-        for stream, number in private_api.python_level_captures(self._config):
-            _copy_writes(stream, OUT if number == 1 else ERR)
+            _point((OUT, ERR), descriptors)
         if self._stream:
-            _point((1, 2))
+            _point((OUT, ERR), (1, 2))
 
     def enter_exit(self) -> None:
         """After the test: what exit handlers print is kept off the terminal."""
         with contextlib.suppress(OSError):  # closed by the test
-            _point((1, 2))
-
-
-class CaptureFixtures:
-    """Plugin: what tests with capsys, capfd and the like print is kept as well."""
+            _point((OUT, ERR), (1, 2))
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, object, object]:
-        """Look at the fixture's value once it is there."""
+        """Look at the value of capsys, capfd and the like once it is there."""
         __tracebackhide__ = True
         value = yield
         if fixturedef.argname.startswith("cap"):
-            descriptors = private_api.fixture_capture_descriptors(value)
-            if descriptors is not None:
-                _point(descriptors)
-            for stream, number in private_api.fixture_captures(value):
-                _copy_writes(stream, OUT if number == 1 else ERR)
+            private_api.on_fixture_capture(value, lambda: self._fixture_captures(value))
         return value
 
+    def _fixture_captures(self, fixture: object) -> None:
+        descriptors = private_api.fixture_capture_descriptors(fixture)
+        if descriptors is not None:
+            _point((FIXTURE_OUT, FIXTURE_ERR), descriptors)
+            _point((FIXTURE_OUT, FIXTURE_ERR), (1, 2))
+        for stream, number in private_api.fixture_captures(fixture):
+            _mirror(stream, self._files[FIXTURE_OUT if number == 1 else FIXTURE_ERR])
 
-def _point(descriptors: Any) -> None:
-    for source, target in zip((OUT, ERR), descriptors):
-        os.dup2(source, target, inheritable=target in (1, 2))
+    def _new_log_stream(self, stream: TextIO) -> None:
+        file = self._files[LOG]
+        file.truncate()
+        _mirror(stream, file)
 
 
-def _copy_writes(stream: Any, descriptor: int) -> None:
-    """Have text that goes into an object in memory also written to a file."""
-    write: Callable[[str], int] = stream.write
+def _point(slots: tuple[int, int], descriptors: tuple[int, int]) -> None:
+    for slot, descriptor in zip(slots, descriptors):
+        os.dup2(slot, descriptor, inheritable=descriptor in (1, 2))
 
-    def write_both(text: str) -> int:
-        with contextlib.suppress(OSError):  # closed by the test
-            os.write(descriptor, text.encode("utf-8", "replace"))
-        return write(text)
 
-    stream.write = write_both
+def _mirror(stream: Any, file: OwnFile) -> None:
+    """Have what goes into an object in memory also written to a file, and forgotten with it."""
+    target = getattr(stream, "buffer", stream)  # tests may write bytes, past the text layer
+    write: Callable[[Any], int] = target.write
+    truncate: Callable[..., int] = target.truncate
+
+    def write_both(data: Any) -> int:
+        text = isinstance(data, str)
+        file.write(data.encode("utf-8", "backslashreplace") if text else data)
+        return write(data)
+
+    def truncate_both(*size: int) -> int:
+        file.truncate()
+        return truncate(*size)
+
+    target.write, target.truncate = write_both, truncate_both

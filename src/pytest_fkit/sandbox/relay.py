@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-import traceback
 from typing import Any, Generator
 
 import pytest
 
 from ..messages import (
     ExpectedFailure,
-    Interrupted,
     JunitRecord,
     LogFinish,
     LogStart,
@@ -112,7 +110,7 @@ class Relay:
         # with failed subtests, pytest turns the report on the whole test into a failure by this.
         hooks.pytest_report_teststatus(config=self._config, report=report)
         data = hooks.pytest_report_to_serializable(config=self._config, report=report)
-        data["sections"] = _merged(data.get("sections", ()))
+        data["sections"] = merged(data.get("sections", ()))
         self.send(Report(carriable(data)))
         self._send_flags()
 
@@ -186,35 +184,22 @@ class Relay:
         item.add_marker = watched  # type: ignore[method-assign]
 
 
-def interruption(error: BaseException) -> Interrupted:
-    """The message for what stops a run: KeyboardInterrupt, pytest.exit or an error in a hook."""
-    path, lineno = _raised_at(error)
-    if isinstance(error, pytest.exit.Exception):
-        return Interrupted("exit", str(error.msg), error.returncode, path, lineno)
-    if isinstance(error, KeyboardInterrupt):
-        return Interrupted("interrupt", str(error), None, path, lineno)
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    return Interrupted("internal", carriable(text), None, path, lineno)
+def merged(sections: Any) -> list[tuple[str, str]]:
+    """Sections with those of one name joined.
 
-
-def _raised_at(error: BaseException) -> tuple[str, int]:
-    entries = list(traceback.walk_tb(error.__traceback__))
-    if not entries:
-        return "", 0
-    frame, lineno = entries[-1]
-    return frame.f_code.co_filename, lineno
-
-
-def _merged(sections: Any) -> list[tuple[str, str]]:
-    # The host's part of a phase and the child's are one section for the user, as in plain pytest.
-    merged: list[tuple[str, str]] = []
+    The host's part of a phase and the child's are one for the user, as in plain pytest.
+    """
+    joined: list[tuple[str, str]] = []
     captured: dict[str, int] = {}
     for name, content in sections:
         if name in captured:
             position = captured[name]
-            merged[position] = (name, merged[position][1] + content)
+            before = joined[position][1]
+            # pytest strips the log.
+            newline = "\n" if name.startswith("Captured log") and before else ""
+            joined[position] = (name, before + newline + content)
             continue
         if name.startswith("Captured "):
-            captured[name] = len(merged)
-        merged.append((name, content))
-    return merged
+            captured[name] = len(joined)
+        joined.append((name, content))
+    return joined

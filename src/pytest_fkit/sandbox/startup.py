@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import faulthandler
+import gc
 import os
-import signal
 import sys
 from typing import Any, NoReturn
 
 import pytest
 
-from .. import private_api, system
+from .. import system
 from ..messages import Broken
-from .copies import Copies
-from .coverage import Measuring
-from .descriptors import DUMP, Link
-from .fixtures import WideFixtures
+from .descriptors import Files, Link
+from .equipment import equip
 from .host import Host
-from .keeper import DUMP_SIGNAL, Keeper
-from .output import CaptureFixtures
-from .relay import Relay
-
-_REPORTING_HOOKS = (
-    "pytest_runtest_logstart",
-    "pytest_runtest_logreport",
-    "pytest_runtest_logfinish",
-    "pytest_warning_recorded",
-)
+from .keeper import Keeper
+from .spawn import PREFIX, exec_host
 
 
 def keeper_main(
@@ -64,41 +53,25 @@ def _hand_back(descriptors: list[int]) -> None:
 
 def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any | None) -> Keeper:
     config = session.config
-    broken: dict[str, str] = {}
-    relay = Relay(session)
-    fixtures = WideFixtures(session, relay, broken)
-    plugins = config.pluginmanager
-    for name, plugin in (
-        ("fkit-relay", relay),
-        ("fkit-wide", fixtures),
-        ("fkit-capture", CaptureFixtures()),
-        ("fkit-copies", Copies(relay)),
-    ):
-        plugins.register(plugin, name)
-    keep = (relay, session, plugins.getplugin("logging-plugin"))
-    for hook in _REPORTING_HOOKS:
-        private_api.silence_hook(config, hook, keep)
-    private_api.replace_debugger(_no_debugger)
-    log = private_api.junit_log(config)
-    if log is not None:
-        private_api.watch_junit_records(log, relay.junit_record)
-    # The descriptor is each test process's own file of that number.
-    faulthandler.enable(file=DUMP)
-    faulthandler.register(DUMP_SIGNAL, file=DUMP, all_threads=True)
-    faulthandler.register(signal.SIGTERM, file=DUMP, all_threads=True, chain=True)
-    host = Host(session, relay, fixtures, Measuring(relay, coverage))
+    process = equip(session, coverage)
+    items = session.items
+
+    def item_at(position: int) -> pytest.Item | None:
+        return items[position] if position >= 0 else None
+
+    host = Host(session, process, item_at)
+
+    def host_main(share: str, host_link: Link, files: Files, keeper: int) -> NoReturn:
+        if share.startswith(PREFIX):
+            exec_host(session, share, host_link, files, keeper)
+        host.main(host_link, files, keeper)
 
     def remember(message: Broken) -> None:
-        broken[message.key] = message.text
+        process.broken[message.key] = message.text
 
     stream = config.getoption("capture") == "no" and hasattr(config, "workerinput")
-    return Keeper(link, host.main, remember, stream, controller if system.PORTABLE else 0)
-
-
-def _no_debugger(*args: Any, **kwargs: Any) -> None:
-    del args, kwargs
-    __tracebackhide__ = True
-    pytest.fail(
-        "the debugger can't be used in a test's own process; run the test with: "
-        "pytest -n0 --fkit --pdb (which turns isolation off), or without --fkit"
-    )
+    # What is there now counts as old: otherwise the first collection in each child goes over the
+    # young part of it, and copies the pages.
+    gc.freeze()
+    gc.unfreeze()
+    return Keeper(link, host_main, remember, stream, controller if system.PORTABLE else 0)

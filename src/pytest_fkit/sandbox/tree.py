@@ -8,6 +8,10 @@ import signal
 
 from .. import system
 
+# No test has a use for this one; macOS has no real-time signals.
+DUMP_SIGNAL = signal.SIGRTMAX - 3 if hasattr(signal, "SIGRTMAX") else signal.SIGINFO  # type: ignore[attr-defined,unused-ignore]
+"""On this one a test process writes the stacks of its threads."""
+
 
 def send_signal(pid: int, number: int) -> None:
     """Send a signal to a process that may be gone."""

@@ -8,12 +8,14 @@ import re
 import socket
 import stat
 import threading
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 from . import PORTABLE, children
 
 _OPENMP = re.compile(r"/lib(?:gomp|omp|iomp5)[^/]*\.so[^/]*$")
 _OMP_PAUSE_HARD = 2  # omp_pause_resource_t, OpenMP 5.0 API specification, 3.2.44
+_CUDA = re.compile(r"/libcuda\.so[^/]*$")
+_CUDA_NOT_INITIALIZED = 3  # CUresult, CUDA driver API reference
 _GPU = re.compile(r"^/dev/(?:nvidia-uvm|kfd$|dri/renderD)")
 
 
@@ -21,10 +23,12 @@ class Holdings(NamedTuple):
     """Threads, descriptors and children, each by a text that names it for people.
 
     :param natives: number of threads that Python does not know, the main thread not counted.
+    :param gpu: an open GPU runtime, or "".
     """
 
     threads: frozenset[str]
     natives: int
+    gpu: str
     descriptors: frozenset[str]
     children: frozenset[int]
 
@@ -34,6 +38,8 @@ class Holdings(NamedTuple):
         more = self.natives - before.natives
         if more > 0:
             found.append("1 native thread" if more == 1 else f"{more} native threads")
+        if self.gpu and not before.gpu:
+            found.append(self.gpu)
         found += sorted(self.descriptors - before.descriptors)
         found += [f"child process {pid}" for pid in sorted(self.children - before.children)]
         return found
@@ -44,11 +50,25 @@ def take() -> Holdings:
     me = threading.current_thread()
     threads = frozenset(each.name for each in threading.enumerate() if each is not me)
     if PORTABLE:
-        return Holdings(threads, 0, frozenset(), _children())
-    return Holdings(threads, _natives(), _descriptors(), _children())
+        return Holdings(threads, 0, "", frozenset(), _children())
+    return Holdings(threads, _natives(), _gpu_runtime(), _descriptors(), _children())
 
 
-def release_pools() -> None:
+def take_forkable(fork: Callable[[], int], before: Holdings) -> Holdings:
+    """As :func:`take`, after pools that can be started again were ended.
+
+    :param fork: os.fork or a wrapper.
+    :param before: what was held before; pools are ended only if there are more threads now.
+    """
+    now = take()
+    if now.natives > before.natives:
+        _release_pools()
+        _end_forkable_threads(fork)
+        now = take()
+    return now
+
+
+def _release_pools() -> None:
     """Have OpenMP runtimes end their idle threads; they start new ones when needed.
 
     GNU OpenMP's pool does not survive a fork: the first parallel region of the child hangs.
@@ -61,12 +81,12 @@ def release_pools() -> None:
             pause(_OMP_PAUSE_HARD)
 
 
-def end_forkable_threads() -> None:
+def _end_forkable_threads(fork: Callable[[], int]) -> None:
     """Have libraries that handle fork(2) themselves, as OpenBLAS, end their threads.
 
     Such a library does so in a handler that runs in the parent before each fork.
     """
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         os._exit(0)
     os.waitpid(pid, 0)
@@ -81,6 +101,15 @@ def _loaded(pattern: re.Pattern[str]) -> list[str]:
 def _natives() -> int:
     known = sum(1 for each in threading.enumerate() if each.native_id is not None)
     return max(0, len(os.listdir("/proc/self/task")) - known)  # noqa: PTH208
+
+
+def _gpu_runtime() -> str:
+    """The CUDA driver, if it is initialised here; asking neither loads nor initialises it."""
+    for path in _loaded(_CUDA):
+        count = ctypes.c_int()
+        if ctypes.CDLL(path).cuDeviceGetCount(ctypes.byref(count)) != _CUDA_NOT_INITIALIZED:
+            return "an open CUDA runtime"
+    return ""
 
 
 def _children() -> frozenset[int]:

@@ -38,11 +38,20 @@ def anonymous_file(name: str) -> int:
 
 
 def _read(path: str) -> str:
+    # os.open and os.read: this is called for every test.
+    chunks: list[bytes] = []
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (often called)
-            return file.read().decode("utf-8", "replace")
+        descriptor = os.open(path, os.O_RDONLY)
     except OSError:  # the process is gone
         return ""
+    try:
+        while not chunks or chunks[-1]:
+            chunks.append(os.read(descriptor, 4096))
+    except OSError:  # it has just gone
+        return ""
+    finally:
+        os.close(descriptor)
+    return b"".join(chunks).decode("utf-8", "replace")
 
 
 def children(pid: int) -> list[int]:
@@ -111,31 +120,51 @@ def _proportional_memory(pid: int) -> int:
     return total
 
 
+def _image(pid: int) -> str:
+    """Something that a process has in common with its forked copies, until it executes a program.
+
+    It is the address at which its stack began (startstack in proc(5)).
+    """
+    fields = _read(f"/proc/{pid}/stat").rpartition(") ")[2].split()
+    return fields[25] if len(fields) > 25 else ""
+
+
 def tree_memory(pid: int, inherited: int = 0, limit: int = 0) -> int:
     """Bytes of memory the process and its descendants have for themselves.
+
+    Called in a process of which `pid` is a forked copy.
 
     :param inherited: what the process had when it was forked, not counted.
     :param limit: a cheap measure counts pages that forked copies share more than once; only if
         it exceeds `limit` the exact and expensive one is taken.
     """
-    own = max(0, process_memory(pid) - inherited)
     below = descendants(pid)
     if not below:
-        return own
-    cheap = own + sum(process_memory(child) for child in below)
-    if cheap <= limit:
-        return cheap
+        return max(0, process_memory(pid) - inherited)
     tree = [pid, *below]
+    image = _image(os.getpid())
+    copies = {process for process in tree if _image(process) == image}
+    at_most = sum(
+        max(0, process_memory(process) - (inherited if process in copies else 0))
+        for process in tree
+    )
+    if at_most <= limit:
+        return at_most
     exact = sum(_proportional_memory(process) for process in tree)
     # Inherited pages are shared with the three processes above: worker, keeper and host.
-    return max(0, exact - inherited * len(tree) // (len(tree) + 3))
+    exact -= inherited * len(copies) // (len(copies) + 3)
+    # Less than exact where copies wrote to inherited pages.
+    return min(at_most, max(0, exact))
 
 
 def be_first_for_oom_killer() -> None:
     """Offer this process to the kernel's out-of-memory killer before the ones above it."""
     try:
-        with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:  # noqa: PTH123 (per test)
-            file.write(b"800")
+        descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        try:
+            os.write(descriptor, b"800")
+        finally:
+            os.close(descriptor)
     except OSError:  # read-only /proc in a container
         return
 

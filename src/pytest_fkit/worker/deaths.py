@@ -247,6 +247,8 @@ def report_data(
         "fkit_death": message,
         "fkit_worker": death.worker,
     }
+    if death.leftovers:
+        data["fkit_leftovers"] = list(death.leftovers)
     if expected is not None:
         data["outcome"] = "skipped"
         data["wasxfail"] = expected

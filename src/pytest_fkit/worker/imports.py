@@ -1,10 +1,12 @@
-"""Modules whose import kills the process: tried in a process of their own first.
+"""Modules whose import ends the process.
 
-Only in a worker that replaces one that died during collection; nobody else pays for it.
+A worker that replaces one that died during collection tries each in a process of its own first;
+nobody else pays for it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import re
@@ -12,7 +14,10 @@ import select
 import signal
 import sys
 import time
-from typing import NoReturn
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Generator, NoReturn
 
 import pytest
 
@@ -23,6 +28,62 @@ from ..sandbox.descriptors import DUMP, ERR, EVENTS, OUT, Files, read_from
 from .deaths import innermost_frame, reorder_stacks
 
 _SURVIVED = b"survived"
+
+_DUMP_WAIT = 1.0
+"""Seconds for a hanging import to write its stacks."""
+
+
+SHORTEST_LIMIT = 60.0
+"""Seconds that an import may always take, however quick the tests have to be."""
+
+
+def import_limit(timeout: float) -> float:
+    """Seconds that one import may take, where a test may take `timeout`; 0 for no limit."""
+    return max(timeout, SHORTEST_LIMIT) if timeout else 0.0
+
+
+class Collection:
+    """Plugin of every process that collects."""
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """Report SystemExit, which would end the run, as an error of the module."""
+        try:
+            report = yield
+        except SystemExit as error:
+            return _exit_report(collector, error)
+        # Old versions of pytest report it themselves, as often as there are workers.
+        call = getattr(report, "call", None)
+        if call is not None and call.excinfo is not None:
+            raised = call.excinfo.value
+            if isinstance(raised, SystemExit):
+                return _exit_report(collector, raised)
+        return report
+
+
+class LimitedCollection:
+    """Plugin of a worker: ends it when an import hangs, so that a careful one takes its place.
+
+    :param limit: seconds for one import.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """Set faulthandler's clock: it needs no thread of Python's and no GIL."""
+        if not isinstance(collector, pytest.File):
+            return (yield)
+        faulthandler.dump_traceback_later(self._limit, exit=True, file=2)
+        try:
+            return (yield)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 class CarefulCollection:
@@ -74,14 +135,11 @@ def _collect_and_leave(collector: pytest.File, files: Files, worker: int) -> NoR
         os.dup2(OUT, 1)
         os.dup2(ERR, 2)
         faulthandler.enable(file=DUMP)
-        try:
+        faulthandler.register(signal.SIGTERM, file=DUMP, all_threads=True, chain=True)
+        # Errors are for the worker to meet, and to report.
+        with contextlib.suppress(BaseException):
             list(collector.collect())
-        except SystemExit as error:
-            status = error.code if isinstance(error.code, int) else 1
-        except BaseException:  # noqa: BLE001 (an error that the worker survives, and reports)
-            os.write(EVENTS, _SURVIVED)
-        else:
-            os.write(EVENTS, _SURVIVED)
+        os.write(EVENTS, _SURVIVED)
     finally:
         os._exit(status)
 
@@ -94,11 +152,24 @@ def _wait(pid: int, limit: float) -> int | None:
         if found:
             return status
         if time.monotonic() > deadline:
-            for process in (pid, *system.descendants(pid)):
-                os.kill(process, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            _end(pid)
             return None
         select.select([], [], [], 0.002)
+
+
+def _end(pid: int) -> None:
+    tree = (pid, *system.descendants(pid))
+    os.kill(pid, signal.SIGTERM)  # has the stacks written
+    deadline = time.monotonic() + _DUMP_WAIT
+    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            break
+        select.select([], [], [], 0.002)
+    for process in tree[1:]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 def _error(collector: pytest.File, ending: Ending, files: Files) -> pytest.CollectReport:
@@ -108,14 +179,44 @@ def _error(collector: pytest.File, ending: Ending, files: Files) -> pytest.Colle
     frame = innermost_frame(dump, rootdir)
     where = f" at {frame.path}:{frame.line} in {frame.name}" if frame is not None else ""
     headline = f"{ending.title}{where}"
-    lines = [f"importing {collector.nodeid} ended the process: {headline}"]
+    lines = []
     if dump.strip():
-        lines += ["", "Python stacks at that moment:", reorder_stacks(dump)]
+        lines = ["Python stacks at that moment:", reorder_stacks(dump)]
     sections = [
         (f"Captured {name}", text.decode("utf-8", "replace"))
         for name, text in (("stdout", read_from(files.out)), ("stderr", read_from(files.err)))
         if text
     ]
+    return _failed(collector, headline, lines, sections)
+
+
+def _exit_report(collector: pytest.Collector, error: SystemExit) -> pytest.CollectReport:
+    path, line = _where(error, collector.config.rootpath)
+    headline = f"SystemExit: {error.code} at {path}:{line}"
+    text = str(collector.repr_failure(pytest.ExceptionInfo.from_exc_info(_triple(error))))
+    return _failed(collector, headline, [text], [])
+
+
+def _failed(
+    collector: pytest.Collector, headline: str, lines: list[str], sections: list[tuple[str, str]]
+) -> pytest.CollectReport:
+    # pytest's short summary shows the first line.
+    text = "\n".join([f"{headline}, importing {collector.nodeid}", "", *lines])
     return pytest.CollectReport(
-        collector.nodeid, "failed", "\n".join(lines), [], sections, fkit_death=headline
+        collector.nodeid, "failed", text.rstrip(), [], sections, fkit_death=headline
     )
+
+
+def _where(error: BaseException, rootdir: Path) -> tuple[str, int]:
+    """The innermost line under `rootdir` that raised `error`."""
+    found = ("?", 0)
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        path = Path(frame.f_code.co_filename)
+        if rootdir in path.parents and "site-packages" not in path.parts:
+            found = (str(path.relative_to(rootdir)), line)
+    return found
+
+
+def _triple(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType]:
+    assert error.__traceback__ is not None
+    return type(error), error, error.__traceback__

@@ -121,7 +121,7 @@ class KeeperClient:
             if command is not None:
                 with self._lock:
                     link.send(command)
-            while deadline is None or _readable(link, deadline - time.monotonic()):
+            while deadline is None or link.wait(deadline - time.monotonic()):
                 message = link.receive()
                 if message is None:
                     break
@@ -170,12 +170,6 @@ def _started_here(pid: int) -> bool:
         return os.getsid(pid) == os.getsid(0)
     except OSError:
         return False
-
-
-def _readable(link: Link, wait: float) -> bool:
-    poller = select.poll()
-    poller.register(link.fileno(), select.POLLIN)
-    return bool(poller.poll(max(0.0, wait) * 1000))
 
 
 def _kill(pid: int) -> None:

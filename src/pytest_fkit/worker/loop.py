@@ -7,37 +7,45 @@ import os
 import shlex
 import signal
 import time
-from typing import Any, Iterator, NoReturn
+from typing import Any, Callable, Iterator
 
 import pytest
 
 from .. import private_api
 from ..endings import Ending, Finished, from_wire
+from ..interruptions import interruption, raise_again
 from ..markers import limits
 from ..messages import (
     Ended,
     Events,
     Interrupted,
+    LiveText,
     Measured,
     Message,
     Output,
     Run,
+    TornDown,
     WideTeardown,
 )
-from ..sandbox.relay import interruption
+from ..sandbox.relay import merged
+from ..sandbox.spawn import PREFIX
 from ..settings import Settings
 from ..wire import Unpacker, carriable
 from . import deaths
 from .coverage import Gathered
 from .keeper import KeeperClient
-from .output import Lines
+from .output import LIVE, Lines
 from .replay import Replay
+
+# What a command that runs one test again leaves out.
+_DROPPED = ("-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml", "--basetemp")
 
 
 class TestLoop:
     """Runs tests, one after the other, through the keeper.
 
     :param name: of the worker, as in "gw0"; "main" at ``-n0``.
+    :param unforkable: says what keeps a test from being forked, or "".
     :param lines: where the text goes that tests write to the terminal.
     """
 
@@ -50,12 +58,14 @@ class TestLoop:
         keeper: KeeperClient,
         name: str,
         lines: Lines,
+        unforkable: Callable[[pytest.Item], str],
     ) -> None:
         self._session = session
         self._settings = settings
         self._keeper = keeper
         self._name = name
         self._lines = lines
+        self._unforkable = unforkable
         self._stopping = False
         self._last_words: Interrupted | None = None
         self._gathered = Gathered()
@@ -79,7 +89,7 @@ class TestLoop:
 
         :raises KeyboardInterrupt, pytest.exit.Exception: if the test or the user says so.
         """
-        replay = Replay(item, self._lines)
+        replay = Replay(item, self._lines, self._unforkable(item))
         self._raise_if_stopping()
         try:
             run = self._request(item, nextitem)
@@ -99,13 +109,13 @@ class TestLoop:
         elif ended.leftovers:
             _note_leftovers(replay, ended)
         if self._session.shouldfail or self._session.shouldstop:
-            self._tear_down(replay)
+            self._tear_down(item, replay)
         replay.finish()
         private_api.forget_request(item)
         self._lines.flush()
         if replay.interrupted is not None:
             self._last_words = replay.interrupted
-            _raise(replay.interrupted)
+            raise_again(replay.interrupted)
         self._raise_if_stopping()
 
     def _raise_if_stopping(self) -> None:
@@ -142,6 +152,8 @@ class TestLoop:
         for message in self._decoded(self._keeper.finish(self._settings.timeout)):
             if isinstance(message, Output):
                 self._lines.feed(message.fd, message.text)
+            elif isinstance(message, LiveText):
+                self._lines.feed_text(LIVE, message.text)
         self._lines.flush()
         if self._keeper.coverage is not None:
             self._gathered.add_to(self._keeper.coverage)
@@ -154,20 +166,27 @@ class TestLoop:
 
     def _request(self, item: pytest.Item, nextitem: pytest.Item | None) -> Run:
         wanted = limits(item, self._settings)
+        share = self._spawned(item) or wanted.share
         return Run(
             position=self._index[item],
             next_position=-1 if nextitem is None else self._index[nextitem],
-            share=wanted.share,
+            share=share,
             next_share="" if nextitem is None else self._share(nextitem),
             timeout=wanted.timeout,
             wide_timeout=wanted.timeout,
             memory_limit=wanted.memory_limit,
             tests_failed=self._session.testsfailed,
+            location=carriable(item.location),
         )
+
+    def _spawned(self, item: pytest.Item) -> str:
+        if not self._unforkable(item):
+            return ""
+        return f"{PREFIX}{item.nodeid.partition('::')[0]}"
 
     def _share(self, item: pytest.Item) -> str:
         try:
-            return limits(item, self._settings).share
+            return self._spawned(item) or limits(item, self._settings).share
         except pytest.UsageError:  # reported when it is that test's turn
             return ""
 
@@ -198,11 +217,22 @@ class TestLoop:
         )
         replay.finish()
 
-    def _tear_down(self, replay: Replay) -> None:
+    def _tear_down(self, item: pytest.Item, replay: Replay) -> None:
         """No test follows: what fixtures say at their end belongs to this one."""
         for message in self._decoded(self._keeper.finish(self._settings.timeout)):
             if isinstance(message, WideTeardown):
                 replay.wide_teardown(message)
+            elif isinstance(message, TornDown):
+                self._report_torn_down(item, replay, message)
+
+    def _report_torn_down(self, item: pytest.Item, replay: Replay, message: TornDown) -> None:
+        ending = from_wire(message.ending)
+        if not isinstance(ending, Finished):
+            ended = Ended(
+                message.ending, 0, "teardown", message.out, message.err, message.log,
+                message.dump, message.leftovers,
+            )  # fmt: skip
+            self._report_death(item, replay, ended, ending)
 
     def _stop(self, replay: Replay) -> None:
         """The user interrupts: end the running test and tear down, within the grace."""
@@ -213,7 +243,7 @@ class TestLoop:
         finally:
             self._keeper.close()  # the second Ctrl-C comes here at once
         if replay.interrupted is not None:
-            _raise(replay.interrupted)
+            raise_again(replay.interrupted)
 
     # --- a death ---
 
@@ -230,7 +260,7 @@ class TestLoop:
             pid=ended.pid,
             out=_text(ended.out),
             err=_text(ended.err),
-            log="",
+            log=_text(ended.log).strip(),
             dump=_text(ended.dump),
             wide=ended.wide or ("setup" if fixture is not None else ""),
             fixture=fixture.label if fixture is not None else "",
@@ -239,7 +269,7 @@ class TestLoop:
             reproduce=reproducing_command(item),
         )
         expected = replay.expected
-        if expected is None and death.when != "teardown":
+        if expected is None and death.phase != "exit":
             expected = private_api.expected_failure(item)
         rootdir = item.config.rootpath
         data = deaths.report_data(
@@ -262,7 +292,7 @@ class TestLoop:
                 failed.sections.append(("pytest-fkit", deaths.story(death)))
                 return
             replay.drop_teardown()
-        data["sections"] = [*_earlier(replay, data["sections"]), *data["sections"]]
+        data["sections"] = merged([*replay.sections(), *data["sections"]])
         report = replay.report_from(carriable(data))
         replay.release()
         replay.log(report)
@@ -276,11 +306,6 @@ def _unpacked(message: Message) -> Iterator[Message]:
         yield from Unpacker().feed(message.frames)
     else:
         yield message
-
-
-def _earlier(replay: Replay, sections: list[Any]) -> list[Any]:
-    names = {name for name, _ in sections}
-    return [(name, text) for name, text in replay.sections if name not in names]
 
 
 def _empty_teardown(report: Any) -> Any:
@@ -315,9 +340,9 @@ def reproducing_command(item: pytest.Item) -> str:
     for argument in given:
         if skip or argument in paths:
             skip = False
-        elif argument in ("-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml"):
+        elif argument in _DROPPED:
             skip = True
-        elif not argument.startswith(("-n", "--numprocesses=", "--dist=", "--junit")):
+        elif not argument.startswith((*(f"{option}=" for option in _DROPPED), "-n")):
             arguments.append(argument)
     directory = config.invocation_params.dir
     path, separator, rest = item.nodeid.partition("::")
@@ -328,18 +353,3 @@ def reproducing_command(item: pytest.Item) -> str:
 
 def _ignored(signum: int, frame: object) -> None:
     del signum, frame
-
-
-def _raise(message: Interrupted) -> NoReturn:
-    """Raise what a test process passed on, from the line where it happened there."""
-    if message.kind == "exit":
-        error: BaseException = pytest.exit.Exception(message.text, message.returncode)
-    elif message.kind == "interrupt":
-        error = KeyboardInterrupt(message.text) if message.text else KeyboardInterrupt()
-    else:
-        raise RuntimeError(f"error in a hook, in a test's process:\n{message.text}")
-    if message.path:
-        # pytest shows where an interruption came from; its last frame has to be that place.
-        code = compile("\n" * (message.lineno - 1) + "raise error", message.path, "exec")
-        exec(code, {"error": error})  # noqa: S102 (the text is the line above)
-    raise error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
-import io
 from typing import Callable
+
+LIVE = 0
+"""The stream of live logs and ``--setup-show``, whose empty lines only set them off."""
 
 
 class Lines:
@@ -19,7 +21,7 @@ class Lines:
         self._rest: dict[int, str] = {}
 
     def feed(self, stream: int, data: bytes) -> None:
-        """Take bytes of a stream in: 1 and 2 as the descriptors."""
+        """Take bytes of a stream in: 1 and 2 as the descriptors, or LIVE."""
         decoder = self._decoders.get(stream)
         if decoder is None:
             decoder = self._decoders[stream] = codecs.getincrementaldecoder("utf-8")("replace")
@@ -29,7 +31,8 @@ class Lines:
         """Take text of a stream in."""
         *lines, self._rest[stream] = (self._rest.get(stream, "") + text).split("\n")
         for line in lines:
-            self._write(line)
+            if line or stream != LIVE:
+                self._write(line)
 
     def flush(self) -> None:
         """At the end of a test: write what has no end of line."""
@@ -39,14 +42,10 @@ class Lines:
                 self._rest[stream] = ""
 
 
-class TerminalFile(io.StringIO):
-    """A text file for a terminal writer, whose text goes to a function that can be exchanged."""
+class Unchanged(Lines):
+    """Passes text on as it comes, as fits a single process."""
 
-    def __init__(self, write: Callable[[str], None]) -> None:
-        super().__init__()
-        self.send = write
-
-    def write(self, text: str) -> int:
-        """Pass the text on."""
-        self.send(text)
-        return len(text)
+    def feed_text(self, stream: int, text: str) -> None:
+        """Take text of a stream in."""
+        del stream
+        self._write(text)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Generator
+from typing import Any, Callable, Generator
 
 import pytest
 
 from .. import private_api, system
 from ..foreign_warnings import make_portable
 from ..settings import Settings
-from .imports import CarefulCollection
+from .imports import CarefulCollection, Collection, LimitedCollection, import_limit
 from .keeper import KeeperClient
+from .leftovers import CollectionWatch
 from .loop import TestLoop
-from .output import Lines, TerminalFile
+from .output import LIVE, Lines, Unchanged
 
 
 class Worker:
@@ -31,18 +32,33 @@ class Worker:
         self._lines = Lines(lambda line: self._channel.send(("line", line)))
         self._loop: TestLoop | None = None
         self._stopped = False
+        self._unforkable: Callable[[pytest.Item], str] = lambda _: ""
+        if settings.start_method == "spawn":
+            self._unforkable = lambda _: "--fkit-start-method=spawn"
+        elif settings.start_method == "auto":
+            watch = CollectionWatch()
+            config.pluginmanager.register(watch, "fkit-watch")
+            self._unforkable = watch.cause
+        # Without it torch.cuda.is_available() opens a CUDA runtime, which does not survive a fork.
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         if os.getppid() == self._controller:
             system.die_with_parent(self._controller)
         else:
             self._controller = 0  # it is on another machine, or not our parent
+        limit = import_limit(settings.timeout)
+        config.pluginmanager.register(Collection(), "fkit-collection")
         if orders["careful"]:
-            config.pluginmanager.register(CarefulCollection(settings.timeout), "fkit-careful")
-        if _writes_to_terminal(config):
-            private_api.add_worker_terminal(config, TerminalFile(self._live_text))
+            config.pluginmanager.register(CarefulCollection(limit), "fkit-careful")
+        elif limit:
+            config.pluginmanager.register(LimitedCollection(limit), "fkit-limited")
         self._channel.setcallback(self._ordered)
 
-    def _live_text(self, text: str) -> None:
-        self._lines.feed_text(0, text)
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionstart(self) -> Generator[None, object, object]:
+        """From now on, pass on what plugins write to the terminal; a worker has none."""
+        result = yield
+        private_api.redirect_terminal(self._config, lambda text: self._lines.feed_text(LIVE, text))
+        return result
 
     def _ordered(self, order: str) -> None:
         # Called in execnet's receiver thread.
@@ -65,7 +81,9 @@ class Worker:
         assert interactor is not None
         keeper = KeeperClient(session, private_api.worker_descriptors(interactor), self._controller)
         private_api.resolve_basetemp(self._config)
-        loop = self._loop = TestLoop(session, self._settings, keeper, self._name, self._lines)
+        loop = self._loop = TestLoop(
+            session, self._settings, keeper, self._name, self._lines, self._unforkable
+        )
         private_api.run_tests_of_worker(interactor, loop.run_test)
         if self._stopped:
             loop.stop()
@@ -87,7 +105,7 @@ class Worker:
             return
 
 
-class Alone:
+class Alone(Collection):
     """Plugin of a pytest process that runs tests without xdist."""
 
     def __init__(self, settings: Settings) -> None:
@@ -101,18 +119,11 @@ class Alone:
         if errors or config.option.collectonly:
             return None
         private_api.resolve_basetemp(config)
-        loop = TestLoop(session, self._settings, KeeperClient(session, [], 0), "main", Lines(print))
+        lines = Unchanged(private_api.terminal_writer(config))
+        keeper = KeeperClient(session, [], 0)
+        loop = TestLoop(session, self._settings, keeper, "main", lines, lambda _: "")
         try:
             loop.run_all()
         finally:
             loop.finish()
         return True
-
-
-def _writes_to_terminal(config: pytest.Config) -> bool:
-    """Whether tests write to the terminal in other ways than by printing."""
-    return bool(
-        config.getoption("setupshow", False)
-        or config.getoption("log_cli_level", None) is not None
-        or config.getini("log_cli")
-    )

@@ -24,11 +24,12 @@ from ..messages import (
     SessionFlag,
     SharedProcess,
     WarningRecorded,
+    WideOutput,
     WideSetup,
     WideSetupDone,
     WideTeardown,
 )
-from .output import Lines
+from .output import LIVE, Lines
 
 
 class Replay:
@@ -38,17 +39,18 @@ class Replay:
     wide fixtures were torn down after the test.
     """
 
-    def __init__(self, item: pytest.Item, lines: Lines) -> None:
+    def __init__(self, item: pytest.Item, lines: Lines, shared: str = "") -> None:
         self._item = item
         self._lines = lines
-        self._shared = ""
+        self._shared = shared
         self._hooks: Any = item.ihook
         self._started = False
         self._finished = False
         self._held: list[Any] = []
         self.phase = "setup"
         self.phase_began = time.time()
-        self.sections: list[tuple[str, str]] = []
+        self._sections: list[tuple[str, str]] = []
+        self._wide_sections: list[tuple[str, str]] = []
         self.setting_up: WideSetup | None = None
         self.expected: str | None = None
         self.interrupted: Interrupted | None = None
@@ -77,8 +79,6 @@ class Replay:
         report = self.report_from(message.data)
         if report.when == "setup":
             self.release()  # the teardown of a run before this one, as pytest-rerunfailures makes
-        if report.when == "teardown" and self._shared:
-            report.fkit_shared = self._shared
         if report.when == "teardown" or self._held:
             self._held.append(report)
         else:
@@ -102,6 +102,9 @@ class Replay:
     def _wide_setup_done(self, message: WideSetupDone) -> None:
         del message
         self.setting_up = None
+
+    def _wide_output(self, message: WideOutput) -> None:
+        self._wide_sections += message.sections
 
     def wide_teardown(self, message: WideTeardown) -> None:
         """Make the teardown of wide fixtures part of the test's teardown report."""
@@ -129,7 +132,8 @@ class Replay:
             setattr(session, message.name, message.value)
 
     def _live_text(self, message: LiveText) -> None:
-        self._lines.feed_text(0, message.text)
+        self._start()  # the process that said so may have left to have a wide fixture set up
+        self._lines.feed_text(LIVE, message.text)
 
     def _shared_process(self, message: SharedProcess) -> None:
         self._shared = message.cause
@@ -158,7 +162,14 @@ class Replay:
 
     def drop_teardown(self) -> None:
         """Forget the teardown report that is held back: something else takes its place."""
+        for report in self._held:
+            if report.when == "teardown":
+                self._sections = list(report.sections)
         self._held = [each for each in self._held if each.when != "teardown"]
+
+    def sections(self) -> list[tuple[str, str]]:
+        """What was captured so far, as far as it was reported."""
+        return self._sections or self._wide_sections
 
     def release(self) -> None:
         """Log the reports that were held back."""
@@ -168,11 +179,16 @@ class Replay:
 
     def log(self, report: Any) -> None:
         """Log one report, after the start of the test if it did not get to say so."""
+        self._start()
+        if report.when != "teardown":
+            self._sections = list(report.sections)
+        elif self._shared:
+            report.fkit_shared = self._shared
+        self._hooks.pytest_runtest_logreport(report=report)
+
+    def _start(self) -> None:
         if not self._started:
             self._log_start(LogStart(self._item.nodeid, self._item.location))
-        if report.when != "teardown":
-            self.sections = list(report.sections)
-        self._hooks.pytest_runtest_logreport(report=report)
 
     def finish(self) -> None:
         """Log the rest and the end of the test."""
@@ -196,6 +212,7 @@ _HANDLERS: dict[type[Any], Any] = {
     WarningRecorded: Replay._warning,
     WideSetup: Replay._wide_setup,
     WideSetupDone: Replay._wide_setup_done,
+    WideOutput: Replay._wide_output,
     WideTeardown: Replay.wide_teardown,
     ExpectedFailure: Replay._expected,
     SessionFlag: Replay._flag,

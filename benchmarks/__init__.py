@@ -1,0 +1,1 @@
+"""Generated suites, and scripts that run them; `python -m benchmarks.NAME --help` for each."""

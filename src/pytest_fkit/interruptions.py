@@ -1,0 +1,48 @@
+"""What stops a run, on its way from the process where it happened to where pytest shows it."""
+
+from __future__ import annotations
+
+import traceback
+from typing import NoReturn
+
+import pytest
+
+from .messages import Interrupted
+from .wire import carriable
+
+
+def interruption(error: BaseException) -> Interrupted:
+    """The message for what stops a run: KeyboardInterrupt, pytest.exit or an error in a hook."""
+    path, lineno = _raised_at(error)
+    if isinstance(error, pytest.exit.Exception):
+        return Interrupted("exit", str(error.msg), error.returncode, path, lineno)
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("interrupt", str(error), None, path, lineno)
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return Interrupted("internal", carriable(text), None, path, lineno)
+
+
+def _raised_at(error: BaseException) -> tuple[str, int]:
+    entries = list(traceback.walk_tb(error.__traceback__))
+    if not entries:
+        return "", 0
+    frame, lineno = entries[-1]
+    return frame.f_code.co_filename, lineno
+
+
+def raise_again(message: Interrupted) -> NoReturn:
+    """Raise what :func:`interruption` turned into `message`, from the line where it happened.
+
+    :raises KeyboardInterrupt, pytest.exit.Exception, RuntimeError: for the three kinds.
+    """
+    if message.kind == "exit":
+        error: BaseException = pytest.exit.Exception(message.text, message.returncode)
+    elif message.kind == "interrupt":
+        error = KeyboardInterrupt(message.text) if message.text else KeyboardInterrupt()
+    else:
+        raise RuntimeError(f"error in a hook, in a test's process:\n{message.text}")
+    if message.path:
+        # pytest shows where an interruption came from; its last frame has to be that place.
+        code = compile("\n" * (message.lineno - 1) + "raise error", message.path, "exec")
+        exec(code, {"error": error})  # noqa: S102 (the text is the line above)
+    raise error

@@ -1,0 +1,86 @@
+"""What makes a process one that can run tests: plugins, fault handler, no debugger."""
+
+from __future__ import annotations
+
+import faulthandler
+import signal
+from typing import Any, NamedTuple
+
+import pytest
+
+from .. import private_api
+from ..messages import LiveText
+from ..settings import KEY
+from ..wire import carriable
+from .copies import Copies
+from .coverage import Measuring
+from .descriptors import DUMP
+from .fixtures import WideFixtures
+from .output import Output
+from .relay import Relay
+from .tree import DUMP_SIGNAL
+
+_REPORTING_HOOKS = (
+    "pytest_runtest_logstart",
+    "pytest_runtest_logreport",
+    "pytest_runtest_logfinish",
+    "pytest_warning_recorded",
+)
+
+
+class TestProcess(NamedTuple):
+    """The plugins by which a process can run tests, or fork others that do.
+
+    :param broken: why wide fixtures must not be set up, by key; to be filled in.
+    """
+
+    relay: Relay
+    fixtures: WideFixtures
+    output: Output
+    measuring: Measuring
+    broken: dict[str, str]
+
+
+def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
+    """Make this process a test process: register the plugins, prepare for deaths.
+
+    :param coverage: see :class:`Measuring`.
+    """
+    config = session.config
+    broken: dict[str, str] = {}
+    relay = Relay(session)
+    settings = config.stash.get(KEY, None)
+    fixtures = WideFixtures(
+        session, relay, broken, watch=settings is not None and settings.start_method == "auto"
+    )
+    output = Output(config)
+    plugins = config.pluginmanager
+    for name, plugin in (
+        ("fkit-relay", relay),
+        ("fkit-wide", fixtures),
+        ("fkit-output", output),
+        ("fkit-copies", Copies(relay)),
+    ):
+        plugins.register(plugin, name)
+    keep = (relay, session, plugins.getplugin("logging-plugin"))
+    for hook in _REPORTING_HOOKS:
+        private_api.silence_hook(config, hook, keep)
+    private_api.replace_debugger(_no_debugger)
+    log = private_api.junit_log(config)
+    if log is not None:
+        private_api.watch_junit_records(log, relay.junit_record)
+    private_api.redirect_terminal(config, lambda text: relay.send(LiveText(carriable(text))))
+    # The descriptor is each test process's own file of that number.
+    faulthandler.enable(file=DUMP)
+    faulthandler.register(DUMP_SIGNAL, file=DUMP, all_threads=True)
+    faulthandler.register(signal.SIGTERM, file=DUMP, all_threads=True, chain=True)
+    return TestProcess(relay, fixtures, output, Measuring(relay, coverage), broken)
+
+
+def _no_debugger(*args: Any, **kwargs: Any) -> None:
+    del args, kwargs
+    __tracebackhide__ = True
+    pytest.fail(
+        "no debugger here: run it with -n0 --pdb, which turns isolation off "
+        "(a test's own process has no terminal)"
+    )

@@ -1,0 +1,79 @@
+"""Runs pytest on a small suite, in processes of its own, and reads what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Mapping
+
+_SUMMARY = re.compile(r"^(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) (\S+)(?: - (.*))?$")
+
+# What the outer run leaves in the environment, and what changes pytest's short summary.
+_FOREIGN = ("PYTEST_", "FKIT_", "CI", "BUILD_NUMBER", "COV_")
+
+
+@dataclass(frozen=True)
+class InnerRun:
+    """A run of pytest that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        """What it wrote to standard output."""
+        return self.out.splitlines()
+
+    @property
+    def reported(self) -> list[tuple[str, str, str]]:
+        """Outcome, node id and message of each line of the short summary (``-rA``)."""
+        matches = (_SUMMARY.match(line) for line in self.lines)
+        return [(match[1], match[2], match[3] or "") for match in matches if match]
+
+    @property
+    def outcomes(self) -> dict[str, str]:
+        """Outcome by node id; every test is reported once."""
+        found = {nodeid: outcome for outcome, nodeid, _ in self.reported}
+        assert len(found) == len(self.reported), self.out
+        return found
+
+    def message(self, nodeid: str) -> str:
+        """What the short summary says about a test."""
+        [message] = [text for _, found, text in self.reported if found == nodeid]
+        return message
+
+
+def run_pytest(
+    directory: Path, *args: str, env: Mapping[str, str] | None = None, timeout: float = 120
+) -> InnerRun:
+    """Run pytest in `directory`, with ``-rA`` and nothing else that was not asked for."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)
+    }
+    environment.update({"COLUMNS": "500", "PYTHONDONTWRITEBYTECODE": "1"}, **(env or {}))
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-rA", *args],
+        cwd=directory,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=timeout,
+        check=False,
+    )
+    return InnerRun(ended.returncode, ended.stdout, ended.stderr)
+
+
+def write_files(directory: Path, files: Mapping[str, str]) -> Path:
+    """Write text files, by their paths below `directory`."""
+    for name, text in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return directory

@@ -1,0 +1,59 @@
+"""What can't be meant is a usage error that names the option and what it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from inner import run_pytest, write_files
+
+SECONDS = "expected seconds, a number from 0 (no limit) on"
+ISOLATION = "expected one of function, class, module, session"
+WORKERS = "expected a number from 1 on, or auto; -n0 runs without workers"
+CASES = {
+    "--fkit-isolation=test": f"--fkit-isolation=test: {ISOLATION}",
+    "--fkit-timeout=-1": f"--fkit-timeout=-1: {SECONDS}",
+    "--fkit-timeout=soon": f"--fkit-timeout=soon: {SECONDS}",
+    "--fkit-grace=inf": f"--fkit-grace=inf: {SECONDS}",
+    "--fkit-memory-limit=2X": "--fkit-memory-limit=2X: expected a size as 500M or 2G",
+    "--fkit-workers=0": f"--fkit-workers=0: {WORKERS}",
+    "--fkit-workers=-1": f"--fkit-workers=-1: {WORKERS}",
+    "--fkit-workers=x": f"--fkit-workers=x: {WORKERS}",
+    "-n3 --fkit-workers=2": "-n 3 and --fkit-workers=2 contradict each other",
+    "-n0 --fkit-workers=2": "-n 0 and --fkit-workers=2 contradict each other",
+    "-n2 -o fkit_isolation=test": f"ini value fkit_isolation=test: {ISOLATION}",
+    "-o fkit_timeout=soon": f"ini value fkit_timeout=soon: {SECONDS}",
+    "-o fkit_memory_limit=lots": "ini value fkit_memory_limit=lots: expected a size",
+    "-o fkit_grace=-3": f"ini value fkit_grace=-3: {SECONDS}",
+    "-p without_fork": "--fkit needs os.fork(), which this platform lacks",
+    "-n0 -p without_fork": "--fkit needs os.fork(), which this platform lacks",
+}
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    files = {
+        "without_fork.py": "import os\ndel os.fork\n",
+        "test_a.py": "import os\ndef test_pid(): print('pid', os.getpid())\n",
+    }
+    return write_files(tmp_path_factory.mktemp("bad"), files)
+
+
+@pytest.mark.parametrize("arguments", list(CASES))
+def test_is_a_usage_error_without_a_traceback(suite: Path, arguments: str) -> None:
+    ended = run_pytest(suite, "--fkit", *arguments.split())
+    assert ended.status == pytest.ExitCode.USAGE_ERROR
+    both = ended.out + ended.err
+    assert both.count(f"pytest-fkit: {CASES[arguments]}") == 1
+    assert "Traceback" not in both
+    assert "test_pid" not in both
+
+
+@pytest.mark.parametrize("arguments", [(), ("--fkit-workers=2",)], ids=["", "with workers"])
+def test_without_xdist_it_says_so_and_runs_as_with_n0(
+    suite: Path, arguments: tuple[str, ...]
+) -> None:
+    ended = run_pytest(suite, "--fkit", "-p", "no:xdist", *arguments)
+    assert ended.status == 0
+    assert "fkit: pytest-xdist is disabled, so there are no workers, as with -n0" in ended.lines
+    assert ended.outcomes == {"test_a.py::test_pid": "PASSED"}

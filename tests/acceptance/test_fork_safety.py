@@ -1,0 +1,326 @@
+"""What does not survive a fork is not forked."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WIDE = """
+    import os, socket, sqlite3, subprocess, sys, threading
+    from concurrent.futures import ThreadPoolExecutor
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+    from urllib.request import urlopen
+    import asyncio
+    import multiprocessing
+    import pytest
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.server.hits += 1
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"%d" % self.server.hits)
+        def log_message(self, *args):
+            pass
+
+    @pytest.fixture(scope="class")
+    def server():
+        with HTTPServer(("127.0.0.1", 0), Handler) as server:
+            server.hits = 0
+            thread = threading.Thread(target=server.serve_forever, name="serving")
+            thread.start()
+            yield server
+            server.shutdown()
+            thread.join()
+
+    class TestThreadServer:
+        def test_first(self, server):
+            assert urlopen(f"http://127.0.0.1:{server.server_port}/", timeout=5).read() == b"1"
+            assert server.hits == 1
+
+        def test_second(self, server):
+            assert server.hits == 1
+
+    @pytest.fixture(scope="class")
+    def process():
+        process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        yield process
+        process.communicate(b"end")
+        assert process.returncode == 0
+
+    class TestChildProcess:
+        def test_runs(self, process):
+            assert process.poll() is None
+
+        def test_runs_still(self, process):
+            assert process.poll() is None
+
+    @pytest.fixture(scope="class")
+    def connection(tmp_path_factory):
+        connection = sqlite3.connect(tmp_path_factory.mktemp("db") / "x.db")
+        connection.execute("create table t (n integer)")
+        yield connection
+        connection.close()
+
+    class TestDatabase:
+        def test_writes(self, connection):
+            connection.execute("insert into t values (7)")
+            connection.commit()
+
+        def test_reads(self, connection):
+            assert connection.execute("select n from t").fetchall() == [(7,)]
+
+    @pytest.fixture(scope="class")
+    def loop():
+        loop = asyncio.new_event_loop()
+        yield loop
+        loop.close()
+
+    class TestEventLoop:
+        def test_runs(self, loop):
+            loop.shared = "kept"
+            assert loop.run_until_complete(asyncio.sleep(0, "done")) == "done"
+
+        def test_is_the_same(self, loop):
+            assert loop.shared == "kept"
+
+    @pytest.fixture(scope="class")
+    def pool():
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(int, "1").result(5) == 1
+            yield pool
+
+    class TestExecutor:
+        def test_works(self, pool):
+            assert pool.submit(int, "2").result(5) == 2
+
+    @pytest.fixture(scope="class")
+    def processes():
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            yield pool
+
+    class TestProcessPool:
+        def test_works(self, processes):
+            assert processes.apply_async(int, ("3",)).get(20) == 3
+
+    @pytest.fixture(scope="class")
+    def value():
+        return os.getpid()
+
+    class TestNothingLeft:
+        def test_has_a_process_of_its_own(self, value):
+            assert value == os.getppid()
+"""
+
+
+def test_tests_under_a_wide_fixture_that_left_something_share_its_process(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(WIDE)
+    result = pytester.runpytest_subprocess("--fkit", "-n1", "--fkit-timeout=60", timeout=120)
+    result.assert_outcomes(passed=11)
+    result.stdout.re_match_lines_random(
+        [
+            r"2 tests shared a process, because of class-scoped fixture 'server' \(.*py:\d+\): .*",
+            r".*: thread 'serving', descriptor \d+: listening socket",
+            r"2 tests shared .* fixture 'process' .*child process.*",
+            r"2 tests shared .* fixture 'connection' .*x\.db, open for writing",
+            r"2 tests shared .* fixture 'loop' .*event loop.*",
+            r"1 test shared .* fixture 'pool' .*thread 'ThreadPoolExecutor-0_0'",
+        ]
+    )
+
+
+def test_a_process_that_ran_tests_forks_no_other(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import os, threading, pytest
+
+        seen = []
+
+        @pytest.fixture(scope="class")
+        def thread():
+            end = threading.Event()
+            thread = threading.Thread(target=end.wait)
+            thread.start()
+            yield
+            end.set()
+            thread.join()
+
+        class TestShares:
+            def test_changes(self, thread):
+                seen.append("changed")
+
+            def test_sees_it(self, thread):
+                assert seen == ["changed"]
+
+        def test_is_pristine():
+            assert seen == []
+        """
+    )
+    result = pytester.runpytest_subprocess("--fkit", "-n1", timeout=60)
+    result.assert_outcomes(passed=3)
+
+
+def test_a_crash_of_a_shared_process_costs_one_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import os, threading, pytest
+
+        @pytest.fixture(scope="module")
+        def thread():
+            end = threading.Event()
+            thread = threading.Thread(target=end.wait)
+            thread.start()
+            yield
+            end.set()
+            thread.join()
+
+        def test_before(thread):
+            pass
+
+        def test_crash(thread):
+            os.abort()
+
+        def test_after(thread):
+            pass
+        """
+    )
+    result = pytester.runpytest_subprocess("--fkit", "-n1", timeout=60)
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["ERROR *::test_crash - SIGABR*"])
+
+
+MODULE_LEVEL_POOL = """
+    import os
+    from concurrent.futures import ThreadPoolExecutor
+
+    POOL = ThreadPoolExecutor(1)
+    POOL.submit(int).result()
+
+    def test_first(tmp_path):
+        assert POOL.submit(int, "1").result(5) == 1
+
+    def test_crash():
+        os.abort()
+
+    def test_after():
+        assert POOL.submit(int, "2").result(5) == 2
+
+    def test_fails():
+        print("said before")
+        assert POOL is None
+"""
+
+
+def test_a_module_whose_import_left_a_thread_runs_in_a_fresh_interpreter(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_pool=MODULE_LEVEL_POOL,
+        test_other="import os\ndef test_is_forked(): assert os.getsid(0) == os.getpid()",
+    )
+    result = pytester.runpytest_subprocess("--fkit", "-n1", "--fkit-timeout=60", timeout=120)
+    result.assert_outcomes(passed=3, failed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*said before*",
+            "4 tests shared a process, because of import of test_pool.py: thread 'ThreadPool*",
+            "ERROR test_pool.py::test_crash - SIGABRT at test_pool.py:11 in test_crash",
+        ]
+    )
+
+
+def test_start_method_fork_forks_all_the_same(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import os, threading
+        END = threading.Event()
+        threading.Thread(target=END.wait, daemon=True).start()
+
+        def test_has_one_thread():
+            assert threading.active_count() == 1
+        """
+    )
+    result = pytester.runpytest_subprocess("--fkit", "-n1", "--fkit-start-method=fork", timeout=60)
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("*pytest-fkit summary*")
+
+
+def test_start_method_spawn_starts_an_interpreter_for_each_module(
+    pytester: pytest.Pytester,
+) -> None:
+    for name in ("test_one", "test_two"):
+        pytester.makepyfile(
+            **{
+                name: """
+                import os
+                import pytest
+
+                IMPORTED_IN = os.getpid()
+
+                @pytest.mark.parametrize("number", [1, 2])
+                def test_runs_where_it_was_imported(number, worker_id):
+                    assert IMPORTED_IN == os.getpid()
+                    assert worker_id == "gw0"
+                """
+            }
+        )
+    result = pytester.runpytest_subprocess("--fkit", "-n1", "--fkit-start-method=spawn", timeout=60)
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(["4 tests shared a process, because of --fkit-start-method=spawn"])
+
+
+def test_start_method_spawn_needs_a_worker(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_subprocess("--fkit", "-n0", "--fkit-start-method=spawn", timeout=60)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: *--fkit-start-method=spawn needs a worker*"])
+
+
+FAKE_DRIVER = """
+    int opened = 0;
+    int cuInit(unsigned flags) { opened = 1; return 0; }
+    int cuDeviceGetCount(int *count) { *count = 1; return opened ? 0 : 3; }
+"""
+
+
+@pytest.fixture
+def fake_driver(tmp_path: Path) -> Path:
+    """A libcuda.so.1 that knows whether it was initialised; return values as the driver API's."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    source = tmp_path / "cuda.c"
+    source.write_text(FAKE_DRIVER)
+    library = tmp_path / "libcuda.so.1"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    return library
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_an_import_that_opens_a_gpu_runtime_has_all_tests_spawned(
+    pytester: pytest.Pytester, fake_driver: Path
+) -> None:
+    pytester.makepyfile(
+        test_a_loads=f"""
+            import ctypes
+            DRIVER = ctypes.CDLL({str(fake_driver)!r})
+            def test_loaded(): pass
+        """,
+        test_b_opens=f"""
+            import ctypes, os
+            IMPORTED_IN = os.getpid()
+            ctypes.CDLL({str(fake_driver)!r}).cuInit(0)
+            def test_open():
+                assert IMPORTED_IN == os.getpid()
+        """,
+    )
+    result = pytester.runpytest_subprocess("--fkit", "-n1", timeout=60)
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        ["2 tests shared a process, because of import of test_b_opens.py: an open CUDA runtime"]
+    )

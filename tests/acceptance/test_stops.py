@@ -1,0 +1,120 @@
+"""What stops a run stops it as in plain pytest: message, status, teardown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from recorded_runs import Run, new_suite
+
+_SUITE = """
+import os
+import pytest
+
+def note(text):
+    with open("noted", "a") as file:
+        file.write(text + "\\n")
+
+@pytest.fixture(scope="session", autouse=True)
+def wide():
+    yield
+    note("torn down")
+
+def test_before():
+    pass
+
+{stop}
+
+def test_after():
+    note("ran on")
+"""
+
+# What stops it, and what plain pytest makes of that: exit status and message.
+_STOPS: dict[str, tuple[str, int, str]] = {
+    "keyboard interrupt": (
+        "def test_stops(): raise KeyboardInterrupt",
+        2,
+        "KeyboardInterrupt",
+    ),
+    "exit": (
+        "def test_stops(): pytest.exit('enough', returncode=7)",
+        7,
+        "_pytest.outcomes.Exit: enough",
+    ),
+    "exit in fixture": (
+        """
+@pytest.fixture
+def stops(): pytest.exit('enough', returncode=7)
+def test_stops(stops): pass
+""",
+        7,
+        "_pytest.outcomes.Exit: enough",
+    ),
+    "exit in wide fixture": (
+        """
+@pytest.fixture(scope='module')
+def stops(): pytest.exit('enough', returncode=7)
+def test_stops(stops): pass
+""",
+        7,
+        "_pytest.outcomes.Exit: enough",
+    ),
+    "shouldstop": (
+        "def test_stops(request): request.session.shouldstop = 'stop here'",
+        2,
+        "Interrupted: stop here",
+    ),
+    "shouldfail": (
+        "def test_stops(request): request.session.shouldfail = 'fail here'",
+        1,
+        "fail here",
+    ),
+    "-x": ("def test_stops(): assert False", 1, "stopping after 1 failures"),
+    "--maxfail=2": (
+        "def test_dies(): os.abort()\n\ndef test_stops(): os._exit(0)",
+        1,
+        "stopping after 2 failures",
+    ),
+}
+
+
+def _message(run: Run) -> str:
+    (line,) = [line for line in run.lines if line.startswith("!!!")]
+    return line.strip("! ")
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+@pytest.mark.parametrize("how", _STOPS)
+def test_run_stops_as_plain_pytest_does(tmp_path: Path, how: str, workers: str) -> None:
+    stop, status, message = _STOPS[how]
+    suite = new_suite(tmp_path, test_it=_SUITE.format(stop=stop))
+    options = [how] if how.startswith("-") else []
+    run = Run(suite, "--fkit", workers, *options)
+    assert (run.status, _message(run)) == (status, message)
+    assert run.ran("noted") == ["torn down"]
+    assert run.of("test_after") == []
+    assert run.outcomes("test_before") == ["setup passed", "call passed", "teardown passed"]
+    if how == "keyboard interrupt":
+        line = 1 + _SUITE.split("{stop}")[0].count("\n")
+        assert f"{suite}/test_it.py:{line}: KeyboardInterrupt" in run.lines
+    if how.startswith(("-", "should")):
+        assert [report.when for report in run.of("test_stops")] == ["setup", "call", "teardown"]
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_death_in_the_teardown_after_a_stop_is_reported(tmp_path: Path, workers: str) -> None:
+    text = _SUITE.replace('note("torn down")', "os.abort()")
+    suite = new_suite(tmp_path, test_it=text.format(stop="def test_stops(): assert False"))
+    run = Run(suite, "--fkit", workers, "-x")
+    assert run.outcomes("test_stops") == ["setup passed", "call failed", "teardown failed"]
+    errors = [line for line in run.summary("test_stops") if line.startswith("ERROR")]
+    assert len(errors) == 1
+    assert "SIGABRT while tearing down wide fixtures" in errors[0]
+    assert run.of("test_after") == []
+
+
+def test_stop_with_two_workers(tmp_path: Path) -> None:
+    suite = new_suite(tmp_path, test_it=_SUITE.format(stop=_STOPS["exit"][0]))
+    run = Run(suite, "--fkit", "-n2")
+    assert (run.status, _message(run)) == (7, "_pytest.outcomes.Exit: enough")
+    assert set(run.ran("noted")) <= {"torn down", "ran on"}

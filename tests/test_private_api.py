@@ -1,0 +1,195 @@
+"""One test per private name in private_api.py: says first which one a new version changed."""
+
+from __future__ import annotations
+
+import inspect
+import pdb
+from pathlib import Path
+from typing import Any
+
+import _pytest.debugging
+import _pytest.junitxml
+import _pytest.skipping
+import execnet.gateway_base
+import pytest
+from _pytest.config import create_terminal_writer
+from xdist.dsession import DSession
+
+from pytest_fkit import private_api
+
+
+def _source(thing: Any) -> str:
+    return inspect.getsource(thing)
+
+
+@pytest.fixture
+def items(pytester: pytest.Pytester) -> list[Any]:
+    return pytester.getitems(
+        """
+        import pytest
+        @pytest.fixture(scope="module")
+        def wide(): return 1
+        @pytest.fixture
+        def narrow(wide): return 2
+        @pytest.mark.parametrize("number", [3], scope="class")
+        def test_one(narrow, number): pass
+        """
+    )
+
+
+def test_hook_caller_remove_plugin(pytester: pytest.Pytester) -> None:
+    class Plugin:
+        def pytest_runtest_logstart(self) -> None: ...
+
+    config = pytester.parseconfigure()
+    plugin, kept = Plugin(), Plugin()
+    config.pluginmanager.register(plugin)
+    config.pluginmanager.register(kept)
+    private_api.silence_hook(config, "pytest_runtest_logstart", [kept])
+    left = [each.plugin for each in config.hook.pytest_runtest_logstart.get_hookimpls()]
+    assert left == [kept]
+
+
+def test_setup_state_stack_and_teardown_exact(items: list[Any]) -> None:
+    session = items[0].session
+    ended = []
+    private_api.set_up_collectors(items[0])
+    node = items[0].parent
+    finalizers, _ = session._setupstate.stack[node]
+    finalizers.append(lambda: ended.append("module"))
+    assert private_api.needs_tear_down(session, None)
+    assert not private_api.needs_tear_down(session, items[0])
+    private_api.tear_down(session, None)
+    assert ended == ["module"]
+    assert not session._setupstate.stack
+
+
+def test_setup_state_finalizers_can_be_forgotten(items: list[Any]) -> None:
+    session = items[0].session
+    private_api.set_up_collectors(items[0])
+    finalizers, _ = session._setupstate.stack[items[0].parent]
+    finalizers.append(lambda: pytest.fail("was not forgotten"))
+    private_api.forget_finalizers(session, [])
+    private_api.tear_down(session, None)
+
+
+def test_request_by_an_item_that_is_not_set_up(items: list[Any]) -> None:
+    [item] = items
+    assert private_api.takes_requests(item)
+    private_api.set_up_collectors(item)
+    private_api.request_fixtures(item, ["wide"])
+    definition = item._fixtureinfo.name2fixturedefs["wide"][-1]
+    assert definition.cached_result[0] == 1
+    assert definition._finalizers is not None
+    private_api.tear_down(item.session, None)
+    assert definition.cached_result is None
+    private_api.forget_request(item)
+    assert item._request is False
+    assert callable(item._initrequest)
+
+
+def test_scope_of_fixtures_and_of_parametrize(items: list[Any]) -> None:
+    assert sorted(private_api.wide_fixtures(items[0])) == ["number", "wide"]
+    assert items[0].callspec._arg2scope["number"].value == "class"
+
+
+def test_report_sections_of_an_item(items: list[Any]) -> None:
+    assert items[0]._report_sections == []
+
+
+def test_global_capture(request: pytest.FixtureRequest) -> None:
+    manager = request.config.pluginmanager.getplugin("capturemanager")
+    capturing = manager._global_capturing
+    for capture in (capturing.out, capturing.err):
+        assert hasattr(capture, "targetfd") == (request.config.getoption("capture") == "fd")
+        assert hasattr(capture, "tmpfile")
+
+
+def test_fixture_captures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [number for _, number in private_api.fixture_captures(capsys)] == [1, 2]
+    assert private_api.fixture_capture_descriptors(capsys) is None
+
+
+def test_fixture_capture_descriptors(capfd: pytest.CaptureFixture[str]) -> None:
+    assert private_api.fixture_captures(capfd) == []
+    assert private_api.fixture_capture_descriptors(capfd) is not None
+
+
+def test_evaluate_xfail_marks(pytester: pytest.Pytester) -> None:
+    item = pytester.getitem(
+        "import pytest\n@pytest.mark.xfail(reason='known')\ndef test_it(): pass", "test_it"
+    )
+    found = _pytest.skipping.evaluate_xfail_marks(item)
+    assert found is not None
+    assert (found.reason, found.raises) == ("known", None)
+    assert private_api.expected_failure(item) == "known"
+
+
+def test_debugger_goes_through_init_pdb(monkeypatch: pytest.MonkeyPatch) -> None:
+    for owner, name in (
+        (pdb, "set_trace"),
+        (pytest, "set_trace"),
+        (_pytest.debugging.pytestPDB, "set_trace"),
+        (_pytest.debugging.pytestPDB, "_init_pdb"),
+    ):
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # to be restored
+    by_name = pytest.set_trace
+    calls = []
+    private_api.replace_debugger(lambda *args, **kwargs: calls.append(1))
+    pytest.set_trace()
+    pdb.set_trace()
+    assert len(calls) == 2
+    assert "_init_pdb" in _source(by_name)
+
+
+def test_base_temporary_directory(pytester: pytest.Pytester) -> None:
+    config = pytester.parseconfigure()
+    private_api.resolve_basetemp(config)
+    assert config._tmp_path_factory.getbasetemp().is_dir()  # type: ignore[attr-defined]
+
+
+def test_the_terminal_reporters_writer(pytester: pytest.Pytester) -> None:
+    config = pytester.parseconfigure()
+    reporter: Any = config.pluginmanager.getplugin("terminalreporter")
+    texts: list[str] = []
+    private_api.redirect_terminal(config, texts.append)
+    silent = config.pluginmanager.getplugin("terminalreporter")
+    assert silent is not reporter
+    assert not config.pluginmanager.is_registered(reporter)
+    config.get_terminal_writer().write("by the writer")
+    reporter.write("by the reporter")  # who holds the old one, as live logs do
+    assert "".join(texts) == "by the writerby the reporter"
+    assert "file" in inspect.signature(create_terminal_writer).parameters
+    private_api.begin_terminal_line(reporter)
+    assert texts[-1] == "\n"
+    assert reporter._tw.width_of_current_line == 0
+
+
+def test_junit_node_reporters(pytester: pytest.Pytester, tmp_path: Path) -> None:
+    config = pytester.parseconfigure(f"--junitxml={tmp_path / 'junit.xml'}")
+    log = private_api.junit_log(config)
+    assert isinstance(log, _pytest.junitxml.LogXML)
+    report: Any = pytest.TestReport("a.py::b", ("a.py", 0, "b"), {}, "failed", "text", "call")
+    private_api.junit_errors_for_deaths(log, lambda _: ("the message", "the text"))
+    log.node_reporter(report).append_failure(report)
+    element = log.node_reporter(report).to_xml()
+    assert [(child.tag, child.get("message")) for child in element] == [("error", "the message")]
+
+
+def test_worker_interactor_and_its_connection() -> None:
+    source = (Path(inspect.getfile(DSession)).parent / "remote.py").read_text(encoding="utf-8")
+    assert "class WorkerInteractor" in source
+    assert "self.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)" in source
+    assert "self.channel = channel" in source
+    connection = _source(execnet.gateway_base.Popen2IO)
+    assert "self.infile" in connection
+    assert "self.outfile" in connection
+
+
+def test_dsession_counts_failed_nodes_and_calls_by_name() -> None:
+    assert "self._failed_nodes_count += 1" in _source(DSession.worker_errordown)
+    errordown = _source(DSession.worker_errordown)
+    assert errordown.index("pytest_testnodedown") < errordown.index("_failed_nodes_count += 1")
+    loop = _source(DSession.loop_once)
+    assert "self.queue.get(" in loop
+    assert 'method = "worker_" + callname' in loop

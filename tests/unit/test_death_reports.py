@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_fkit.endings import Ending, Exited, Lost, MemoryExceeded, Signaled, TimedOut
+from pytest_fkit.worker.deaths import (
+    Death,
+    Frame,
+    headline,
+    innermost_frame,
+    reorder_stacks,
+    report_data,
+    story,
+)
+
+_ROOT = Path("/root/of/suite")
+
+_DUMP = """\
+Fatal Python error: Segmentation fault
+
+Thread 0x00007f0000000001 (most recent call first):
+  File "/root/of/suite/helpers.py", line 5 in wait
+
+Current thread 0x00007f0000000002 (most recent call first):
+  File "/usr/lib/python3.11/ctypes/__init__.py", line 519 in string_at
+  File "/root/of/suite/.venv/lib/python3.11/site-packages/lib.py", line 3 in call
+  File "/root/of/suite/tests/test_x.py", line 27 in test_segv
+  File "/somewhere/pytest_fkit/sandbox/child.py", line 32 in run_protocol
+  File "/somewhere/else.py", line 1 in main
+"""
+
+
+def _death(ending: Ending, **others: Any) -> Death:
+    values: dict[str, Any] = {
+        "nodeid": "tests/test_x.py::test_segv",
+        "ending": ending,
+        "phase": "call",
+        "seconds": 1.25,
+        "worker": "gw1",
+        "pid": 42,
+        "out": "",
+        "err": "",
+        "log": "",
+        "dump": "",
+        "wide": "",
+        "fixture": "",
+        "leftovers": (),
+        "survivors": (),
+        "reproduce": "pytest tests/test_x.py::test_segv",
+    }
+    return Death(**{**values, **others})
+
+
+def test_crashing_thread_comes_first_and_our_frames_are_left_out() -> None:
+    assert reorder_stacks(_DUMP).splitlines() == [
+        "Fatal Python error: Segmentation fault",
+        "",
+        "Current thread 0x00007f0000000002 (most recent call first):",
+        '  File "/usr/lib/python3.11/ctypes/__init__.py", line 519 in string_at',
+        '  File "/root/of/suite/.venv/lib/python3.11/site-packages/lib.py", line 3 in call',
+        '  File "/root/of/suite/tests/test_x.py", line 27 in test_segv',
+        "Thread 0x00007f0000000001 (most recent call first):",
+        '  File "/root/of/suite/helpers.py", line 5 in wait',
+    ]
+
+
+def test_last_fatal_error_counts() -> None:
+    copy = "Fatal Python error: Aborted\n\nCurrent thread 0x1 (most recent call first):\n"
+    text = reorder_stacks(copy + '  File "/a.py", line 1 in copy\n' + _DUMP)
+    assert "Aborted" not in text
+    assert "in copy" not in text
+
+
+def test_innermost_frame_is_under_rootdir_and_not_installed() -> None:
+    assert innermost_frame(_DUMP, _ROOT) == Frame("tests/test_x.py", 27, "test_segv")
+    assert innermost_frame(_DUMP, Path("/other")) is None
+    assert innermost_frame("", _ROOT) is None
+
+
+def test_innermost_frame_of_a_path_that_is_not_ascii() -> None:
+    dump = (
+        "Current thread 0x1 (most recent call first):\n"
+        '  File "/root/of/suite/t\\xe4st_\\u20ac.py", line 3 in test\n'
+    )
+    assert innermost_frame(dump, _ROOT) == Frame("täst_€.py", 3, "test")
+
+
+def test_innermost_frame_without_a_line_number_is_passed_over() -> None:
+    dump = (
+        "Current thread 0x1 (most recent call first):\n"
+        '  File "/root/of/suite/a.py", line ??? in lost\n'
+        '  File "/root/of/suite/b.py", line 2 in found\n'
+    )
+    assert innermost_frame(dump, _ROOT) == Frame("b.py", 2, "found")
+
+
+@pytest.mark.parametrize(
+    ("others", "line"),
+    [
+        ({"dump": _DUMP}, "SIGSEGV at tests/test_x.py:27 in test_segv"),
+        ({}, "SIGSEGV"),
+        ({"phase": "exit"}, "SIGSEGV in an exit handler"),
+        ({"wide": "teardown", "phase": "teardown"}, "SIGSEGV while tearing down wide fixtures"),
+        (
+            {"wide": "setup", "phase": "setup", "fixture": "module-scoped fixture 'db'"},
+            "SIGSEGV while setting up module-scoped fixture 'db'",
+        ),
+    ],
+)
+def test_headline(others: dict[str, Any], line: str) -> None:
+    assert headline(_death(Signaled(11), **others), _ROOT) == line
+
+
+@pytest.mark.parametrize(
+    ("ending", "why"),
+    [
+        (Exited(0), "a process that exits by itself (os._exit, os.execv and the like) leaves none"),
+        (Signaled(9), "SIGKILL ends a process at once"),
+        (Signaled(10), "Python's fault handler does not handle SIGUSR1"),
+        (
+            Signaled(11),
+            "the signal handler that writes it was replaced, or its descriptor closed",
+        ),
+        (
+            TimedOut(4.0),
+            "the process did not answer within 200 ms (blocked signals, or inside the kernel)",
+        ),
+        (
+            MemoryExceeded(1, 2),
+            "the process did not answer within 200 ms (blocked signals, or inside the kernel)",
+        ),
+        (Lost("x"), "the process was not the one that failed"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
+)
+def test_story_says_why_there_is_no_stack(ending: Ending, why: str) -> None:
+    assert f"no Python stack: {why}" in story(_death(ending)).splitlines()
+
+
+def test_story_is_complete() -> None:
+    text = story(
+        _death(Signaled(11), dump=_DUMP, leftovers=["pid 7 (S): sleep"], survivors=["pid 8 (D): x"])
+    )
+    lines = text.splitlines()
+    assert lines[:2] == [
+        "tests/test_x.py::test_segv: the test process was ended by SIGSEGV (signal 11)",
+        "phase call, 1.25 s after its begin; worker gw1, pid 42",
+    ]
+    assert "Python stacks at that moment:" in lines
+    assert lines[lines.index("  pid 7 (S): sleep") - 1].startswith("processes that the test left")
+    assert lines[lines.index("  pid 8 (D): x") - 1].startswith("processes that not even SIGKILL")
+    assert lines[-1] == "reproduce: pytest tests/test_x.py::test_segv"
+
+
+def _data(death: Death, expected: str | None = None) -> dict[str, Any]:
+    location = ("tests/test_x.py", 25, "test_segv")
+    return report_data(death, location, {"test_segv": 1}, _ROOT, 1000.0, expected)
+
+
+def test_report_is_a_failure_of_its_phase() -> None:
+    data = _data(_death(Signaled(11), dump=_DUMP, out="o\n", log="l"))
+    assert (data["outcome"], data["when"]) == ("failed", "call")
+    assert data["longrepr"]["reprcrash"] == {
+        "path": "/root/of/suite/tests/test_x.py",
+        "lineno": 27,
+        "message": "SIGSEGV at tests/test_x.py:27 in test_segv",
+    }
+    assert data["sections"] == [("Captured stdout call", "o\n"), ("Captured log call", "l")]
+    assert (data["start"], data["stop"], data["duration"]) == (1000.0, 1001.25, 1.25)
+
+
+def test_report_without_a_frame_points_to_the_test() -> None:
+    crash = _data(_death(Exited(3)))["longrepr"]["reprcrash"]
+    assert (crash["path"], crash["lineno"]) == ("/root/of/suite/tests/test_x.py", 26)
+
+
+def test_report_of_an_exit_handler_belongs_to_the_teardown() -> None:
+    assert _data(_death(Signaled(6), phase="exit"))["when"] == "teardown"
+
+
+def test_expected_death_is_skipped_with_a_reason() -> None:
+    data = _data(_death(Signaled(11)), expected="known")
+    assert (data["outcome"], data["wasxfail"]) == ("skipped", "known")

@@ -1,0 +1,89 @@
+"""What options and marks together say about a test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pytest_fkit import markers
+from pytest_fkit.settings import Settings
+
+SETTINGS = Settings(None, "function", "auto", 600.0, 0, 30.0, None)
+
+
+def _limits(pytester: pytest.Pytester, source: str, **changes: Any) -> list[markers.Limits]:
+    items = pytester.getitems("import pytest\nfkit = pytest.mark.fkit\n" + source)
+    settings = Settings(**{**SETTINGS.__dict__, **changes})
+    return [markers.limits(item, settings) for item in items]
+
+
+def test_without_marks_the_settings_count(pytester: pytest.Pytester) -> None:
+    [found] = _limits(pytester, "def test_it(): pass", timeout=5.0, memory_limit=7)
+    assert found == markers.Limits("", 5.0, 7)
+
+
+def test_closer_marks_win_argument_by_argument(pytester: pytest.Pytester) -> None:
+    [found] = _limits(
+        pytester,
+        """
+pytestmark = fkit(timeout=1, memory_limit="1K")
+@fkit(timeout=2)
+class TestIt:
+    @fkit(isolation="module")
+    def test_it(self): pass
+""",
+    )
+    assert (found.timeout, found.memory_limit) == (2.0, 1024)
+    assert found.share.startswith("module:")
+
+
+@pytest.mark.parametrize(
+    ("isolation", "shares"),
+    [
+        ("function", ["", "", "fkit_skip"]),
+        ("class", ["", "class:TestIt", "fkit_skip"]),
+        ("module", ["module:", "module:", "fkit_skip"]),
+        ("session", ["session", "session", "session"]),
+    ],
+)
+def test_names_of_shared_processes(
+    pytester: pytest.Pytester, isolation: str, shares: list[str]
+) -> None:
+    found = _limits(
+        pytester,
+        """
+def test_1(): pass
+class TestIt:
+    def test_2(self): pass
+@pytest.mark.fkit_skip
+def test_3(): pass
+""",
+        isolation=isolation,
+    )
+    names = [
+        limits.share[: len("module:")] if expected == "module:" else limits.share
+        for limits, expected in zip(found, shares)
+    ]
+    for name, expected in zip(names, shares):
+        kind, _, node = expected.partition(":")
+        assert name.startswith(kind)
+        assert name.endswith(node)
+
+
+def test_none_stands_for_not_given(pytester: pytest.Pytester) -> None:
+    [found] = _limits(
+        pytester, "@fkit(isolation=None, timeout=None, memory_limit=None)\ndef test_it(): pass"
+    )
+    assert found == markers.Limits("", 600.0, 0)
+
+
+def test_the_error_names_the_node_that_has_the_mark(pytester: pytest.Pytester) -> None:
+    with pytest.raises(pytest.UsageError, match=r"timeout='x'\): expected .*mark of .*::TestIt\)"):
+        _limits(pytester, "@fkit(timeout='x')\nclass TestIt:\n    def test_it(self): pass")
+
+
+def test_pytest_timeouts_mark(pytester: pytest.Pytester) -> None:
+    [found] = _limits(pytester, "@pytest.mark.timeout(3)\ndef test_it(): pass")
+    extra = markers.HANG_GRACE if pytester.parseconfig().pluginmanager.hasplugin("timeout") else 0
+    assert found.timeout == 3.0 + extra

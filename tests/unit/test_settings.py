@@ -1,0 +1,84 @@
+"""Options and ini values: parsed and checked once."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from pytest_fkit import settings
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("1000", 1000),
+        ("500M", 500 * 1024**2),
+        ("1.5G", 3 * 1024**3 // 2),
+        ("64KiB", 64 * 1024),
+        ("64 kb", 64 * 1024),
+        ("2tb", 2 * 1024**4),
+        (4096, 4096),
+    ],
+)
+def test_sizes(text: object, size: int) -> None:
+    assert settings.parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1", "2X", "1,5G", "1.G", True, None, "2G free"])
+def test_what_is_no_size(text: object) -> None:
+    with pytest.raises(ValueError, match="expected a size as 500M or 2G"):
+        settings.parse_size(text)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("0", 0.0), ("1.5", 1.5), (3, 3.0), ("1e2", 100.0)])
+def test_seconds(text: object, seconds: float) -> None:
+    assert settings.parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", -0.1, "inf", "nan", True, None])
+def test_what_are_no_seconds(text: object) -> None:
+    with pytest.raises(ValueError, match="expected seconds, a number from 0"):
+        settings.parse_seconds(text)
+
+
+def test_defaults(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTEST_TIMEOUT", raising=False)
+    parsed = settings.parse(pytester.parseconfig("--fkit"))
+    assert parsed == settings.Settings(None, "function", "auto", 600.0, 0, 30.0, None)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        parsed.timeout = 1.0  # type: ignore[misc]
+
+
+def test_options_win_over_ini_values(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nfkit_timeout = 5\nfkit_isolation = class\nfkit_grace = 7")
+    parsed = settings.parse(pytester.parseconfig("--fkit-timeout=6", "--fkit-workers=3"))
+    assert (parsed.timeout, parsed.isolation, parsed.grace) == (6.0, "class", 7.0)
+    assert parsed.workers == 3
+
+
+@pytest.mark.parametrize(
+    ("ini", "argument", "source"),
+    [
+        ("fkit_timeout = x", "", "ini value fkit_timeout=x"),
+        ("", "--fkit-grace=x", "--fkit-grace=x"),
+    ],
+)
+def test_errors_name_the_source(
+    pytester: pytest.Pytester, ini: str, argument: str, source: str
+) -> None:
+    pytester.makeini(f"[pytest]\n{ini}")
+    with pytest.raises(pytest.UsageError, match=source):
+        settings.parse(pytester.parseconfig(*filter(None, [argument])))
+
+
+def test_pytest_timeouts_option_is_honoured_where_the_plugin_is_absent(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_TIMEOUT", "9")
+    config = pytester.parseconfig("-p", "no:timeout", "--timeout=8")
+    assert settings.parse(config).others_timeout == 8.0
+    assert settings.parse(pytester.parseconfig("-p", "no:timeout")).others_timeout == 9.0
+    ours = pytester.parseconfig("-p", "no:timeout", "--fkit-timeout=1")
+    assert settings.parse(ours).others_timeout is None
