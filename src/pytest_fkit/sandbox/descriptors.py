@@ -110,6 +110,10 @@ class Link:
         poller.register(self._socket, select.POLLIN)
         return bool(poller.poll(max(0.0, wait) * 1000))
 
+    def has_message(self, wait: float) -> bool:
+        """Whether there is something for :meth:`receive`, now or within `wait` seconds."""
+        return bool(self._messages) or self.is_readable(wait)
+
     def close(self) -> None:
         """Close this end in this process."""
         self._socket.close()
