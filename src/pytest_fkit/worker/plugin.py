@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any, Generator
 
 import pytest
 
 from .. import private_api, system
 from ..settings import Settings
+from ..sigterm import interrupt_on_sigterm, restore_sigterm
 from .imports import CarefulCollection
 from .keeper import KeeperClient
 from .loop import TestLoop
@@ -30,6 +32,7 @@ class Worker:
         self._lines = Lines(lambda line: self._channel.send(("line", line)))
         self._loop: TestLoop | None = None
         self._stopped = False
+        self._interrupted = False
         if os.getppid() == self._controller:
             system.die_with_parent(self._controller)
         else:
@@ -50,6 +53,13 @@ class Worker:
         self._stopped = True
         if self._loop is not None:
             self._loop.stop()
+        elif not self._interrupted:  # it collects
+            os.kill(os.getpid(), signal.SIGINT)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self) -> None:
+        """Remember that a Ctrl-C reached this process as well as the controller."""
+        self._interrupted = True
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -85,6 +95,17 @@ class Alone:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._sigterm: Any = None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Take SIGTERM for a Ctrl-C."""
+        self._sigterm = interrupt_on_sigterm()
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self) -> None:
+        """Undo that."""
+        restore_sigterm(self._sigterm)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
@@ -94,7 +115,9 @@ class Alone:
         if errors or config.option.collectonly:
             return None
         private_api.resolve_basetemp(config)
-        loop = TestLoop(session, self._settings, KeeperClient(session, [], 0), "main", Lines(print))
+        keeper = KeeperClient(session, [], 0)
+        keeper.at_start = lambda: restore_sigterm(self._sigterm)
+        loop = TestLoop(session, self._settings, keeper, "main", Lines(print))
         try:
             loop.run_all()
         finally:
