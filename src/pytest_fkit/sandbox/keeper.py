@@ -91,6 +91,7 @@ class Keeper:
         self._job: Job | None = None
         self._abandoned: set[int] = set()
         self._stop_deadline: float | None = None
+        self._stop_tests_deadline = 0.0
         self._oom_kills = system.oom_kills()
 
     def main(self) -> NoReturn:
@@ -130,7 +131,10 @@ class Keeper:
         elif isinstance(message, Broken):
             self._remember(message)
         elif isinstance(message, Stop):
-            self._stop_deadline = time.monotonic() + message.grace
+            now = time.monotonic()
+            self._stop_deadline = now + message.grace
+            # A test that does not go by itself must leave wide fixtures time for their teardown.
+            self._stop_tests_deadline = now + message.grace / 2
             if self._job is None:
                 self._finish(message.grace)
             else:
@@ -231,7 +235,7 @@ class Keeper:
         """Wait for a host that was told to finish, and for what it started."""
         if host not in self._hosts:
             return
-        if not self._until(lambda: host.status is not None, TERM_GRACE):
+        if not self._until(lambda: host.status is not None, self._term_grace()):
             kill_tree(host.pid)
             self._until(lambda: host.status is not None, KILL_WAIT)
         job.leftovers += self._sweep(host)
@@ -252,8 +256,11 @@ class Keeper:
     def _look_after(self, job: Job) -> None:
         if job.done:
             return
-        if self._stop_deadline is not None and time.monotonic() > self._stop_deadline:
-            self._end_process(job, Lost("the run was stopped"))
+        if self._stop_deadline is not None:
+            testing = job.child is not None or (job.run.share and not job.stage)
+            deadline = self._stop_tests_deadline if testing else self._stop_deadline
+            if time.monotonic() > deadline:
+                self._end_process(job, Lost("the run was stopped"))
         self._forward(job)
         self._check_limits(job)
 
@@ -292,13 +299,18 @@ class Keeper:
         tree = [pid, *system.descendants(pid)]
         for process in tree:
             send_signal(process, signal.SIGTERM)
-        if not self._until(ended, TERM_GRACE):
+        if not self._until(ended, self._term_grace()):
             kill_tree(pid)
             if not self._until(ended, KILL_WAIT):
                 self._abandon(job, pid)
         for process in tree[1:]:
             if system.process_state(process) not in ("", "Z"):
                 kill_tree(process)
+
+    def _term_grace(self) -> float:
+        if self._stop_deadline is None:
+            return TERM_GRACE
+        return max(0.0, min(TERM_GRACE, self._stop_deadline - time.monotonic()))
 
     def _is_over(self, job: Job) -> Callable[[], bool]:
         child = job.child
@@ -457,6 +469,9 @@ class Keeper:
                 if pid:
                     host.status = status
                     self._host_died(host)
+        self._reap_adopted()
+
+    def _reap_adopted(self) -> None:
         for pid in system.adopted_children(self._known()) | self._abandoned:
             with contextlib.suppress(ChildProcessError):  # not ours, after all
                 if os.waitpid(pid, os.WNOHANG)[0]:
@@ -507,6 +522,8 @@ class Keeper:
         known = self._known() | spared
 
         def left() -> set[int]:
+            # Not when SIGCHLD says so: that may be the signal that brought us here.
+            self._reap_adopted()
             others = {
                 daemon for other in self._hosts if other is not host for daemon in other.daemons
             }

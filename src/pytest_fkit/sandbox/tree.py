@@ -20,14 +20,8 @@ def send_signal(pid: int, number: int) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is such a process."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    """Whether there is such a process, one that only waits to be waited for left out."""
+    return system.process_state(pid) not in ("", "Z")
 
 
 def kill_tree(pid: int) -> None:

@@ -121,7 +121,7 @@ class KeeperClient:
             if command is not None:
                 with self._lock:
                     link.send(command)
-            while deadline is None or link.wait(deadline - time.monotonic()):
+            while deadline is None or link.has_message(deadline - time.monotonic()):
                 message = link.receive()
                 if message is None:
                     break
