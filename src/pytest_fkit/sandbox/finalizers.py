@@ -53,12 +53,19 @@ def run_own() -> None:
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         atexit.unregister(cast("Any", util)._exit_function)
-    atexit._run_exitfuncs()
+    _run_exit_handlers()
     if util is not None:
         # Last, as it was imported first. Its handler may be gone with the inherited ones.
         atexit.register(cast("Any", util)._exit_function)
-        atexit._run_exitfuncs()
+        _run_exit_handlers()
     _end_resource_tracker()
+
+
+def _run_exit_handlers() -> None:
+    try:
+        atexit._run_exitfuncs()
+    except BaseException:  # noqa: BLE001 (Python 3.8 and 3.9 print all and raise the last again)
+        return
 
 
 def _tracker() -> Any:
