@@ -300,6 +300,14 @@ class _SilentTerminal:
         return getattr(self._reporter, name)
 
 
+def forget_reports_of_worker(config: pytest.Config) -> None:
+    """Have the terminal reporter of a worker, which writes to /dev/null, collect no reports."""
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    caller = config.hook.pytest_runtest_logreport
+    if reporter in [each.plugin for each in caller.get_hookimpls()]:
+        caller._remove_plugin(reporter)
+
+
 def redirect_terminal(config: pytest.Config, write: Callable[[str], None]) -> None:
     """Have `write` called with what live logs, ``--setup-show`` and the like write; no reports.
 

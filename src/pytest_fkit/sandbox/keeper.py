@@ -90,7 +90,7 @@ class Keeper:
             self._below.stop_tests_deadline = now + message.grace / 2
             if self._below.job is None:
                 self._finish(message.grace)
-            else:
+            elif self._below.job.runs_user_code:
                 send_signal(self._below.job.process, signal.SIGINT)
 
     def _run(self, run: Run) -> None:

@@ -63,9 +63,13 @@ class KeeperClient:
 
     def run(self, run: Run) -> Iterator[Message]:
         """Run a test; the last message is its :class:`Ended`, whatever happens."""
+        fresh = self._link is None
         link = self._link or self._start()
         try:
             with self._lock:
+                if fresh and self._grace is not None:
+                    # The order to stop came while there was no keeper to hear it.
+                    link.send(Stop(self._grace))
                 link.send(run)
             while True:
                 message = link.receive()

@@ -91,6 +91,7 @@ class Worker:
         assert interactor is not None
         keeper = KeeperClient(session, private_api.worker_descriptors(interactor), self._controller)
         private_api.resolve_basetemp(self._config)
+        private_api.forget_reports_of_worker(self._config)
         loop = self._loop = TestLoop(
             session, self._settings, keeper, self._name, self._lines, self._unforkable
         )
