@@ -134,7 +134,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
         ("test_deaf_program", ["SIG_IGN"]),
         ("test_two_programs_in_sessions_of_their_own", ["left-first", "left-second"]),
         ("test_daemon", ["left-daemon"]),
-        ("test_copy_that_stays", ["sys.stdin"]),
+        ("test_copy_that_stays", ["a forked copy of the test process"]),
         ("test_stopped_program", ["left-stopped"]),
         ("test_servers[0]", ["left-beside-servers"]),
         ("test_servers[1]", ["left-beside-servers"]),
