@@ -52,7 +52,7 @@ SUITES = {
     "attrs": Suite("attrs hypothesis cloudpickle", "tests"),
     "pluggy": Suite("pluggy", "testing"),
     "flask": Suite("flask python-dotenv asgiref pytest<9", "tests"),
-    "dateutil": Suite("python-dateutil hypothesis freezegun pytest-cov"),
+    "dateutil": Suite("python-dateutil attrs hypothesis freezegun pytest-cov"),
     "alembic": Suite("alembic tzdata", "tests"),
     "networkx": Suite(
         "networkx numpy scipy",
