@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple, Union, get_args
 
 # --- worker to keeper ---------------------------------------------------------------------------
 
@@ -304,16 +304,6 @@ class Completed(NamedTuple):
     """The last frame of a process that finished its test."""
 
 
-_TYPES = (
-    Run, Finish, Stop, Broken,
-    Events, Output, Restarted, Ended, TornDown,
-    Release, Proceed, Forked, ChildExited, Began, WideSetUp, HostDone,
-    LogStart, LogFinish, Report, WarningRecorded, Phase,
-    WideSetup, WideSetupDone, WideOutput, WideTeardown,
-    ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, JunitRecord,
-    Measured, Leaves, Completed,
-)  # fmt: skip
-
 Message = Union[
     Run, Finish, Stop, Broken,
     Events, Output, Restarted, Ended, TornDown,
@@ -324,4 +314,4 @@ Message = Union[
     Measured, Leaves, Completed,
 ]  # fmt: skip
 
-BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in _TYPES}
+BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in get_args(Message)}

@@ -95,6 +95,10 @@ def request_fixtures(item: pytest.Item, names: Sequence[str]) -> None:
     stack = _stack(item.session)
     # pytest 9.1 on takes requests by an item that is not on the stack for requests in teardown.
     stack[item] = ([], None)
+    # Before pytest 8.2 fixtures of a unittest class ask for an instance that setup() makes.
+    needs_instance = getattr(item, "_testcase", item) is None
+    if needs_instance:
+        cast("Any", item)._testcase = cast("Any", item.parent).obj(item.name)
     try:
         for name in names:
             request.getfixturevalue(name)
@@ -104,6 +108,8 @@ def request_fixtures(item: pytest.Item, names: Sequence[str]) -> None:
         raise
     finally:
         del stack[item]
+        if needs_instance:
+            cast("Any", item)._testcase = None
 
 
 def _request(item: pytest.Item) -> Any:
@@ -292,6 +298,14 @@ class _SilentTerminal:
     # pluggy takes the methods of a class for hooks; what is asked for here is none.
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reporter, name)
+
+
+def forget_reports_of_worker(config: pytest.Config) -> None:
+    """Have the terminal reporter of a worker, which writes to /dev/null, collect no reports."""
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    caller = config.hook.pytest_runtest_logreport
+    if reporter in [each.plugin for each in caller.get_hookimpls()]:
+        caller._remove_plugin(reporter)
 
 
 def redirect_terminal(config: pytest.Config, write: Callable[[str], None]) -> None:

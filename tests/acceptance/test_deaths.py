@@ -353,7 +353,8 @@ def test_xfail_that_is_not_run_sets_nothing_up(run: Run) -> None:
 def test_expected_death_is_xfailed(run: Run, name: str, reason: str) -> None:
     assert run.outcomes(name) == ["setup passed", "call xskipped", "teardown passed"]
     assert run.of(name)[1].wasxfail == reason
-    assert run.summary(name) == [f"XFAIL {_FILE}::{name} - {reason}"]
+    (line,) = run.summary(name)
+    assert line.partition(" - ")[0] == f"XFAIL {_FILE}::{name}"
 
 
 def test_expected_death_in_setup_is_xfailed(run: Run) -> None:

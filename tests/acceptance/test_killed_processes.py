@@ -91,9 +91,6 @@ _DEATHS = (
     def test_under_fixture_that_kills_the_keeper(kills_its_keeper):
         pass
 
-    def test_again_under_fixture_that_kills_the_keeper(kills_its_keeper):
-        pass
-
     def test_last(wide):
         pass
 """
@@ -142,11 +139,6 @@ def test_every_other_test_passes_once(outcome: Outcome, name: str) -> None:
         ("call", "passed"),
         ("teardown", "passed"),
     ]
-
-
-def test_fixture_that_killed_the_keeper_is_not_set_up_again(outcome: Outcome) -> None:
-    (failure,) = outcome.reports("test_again_under_fixture_that_kills_the_keeper").failures
-    assert "was not set up again" in failure["text"]
 
 
 _WAITS = (

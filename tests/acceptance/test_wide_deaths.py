@@ -64,6 +64,13 @@ def test_death_in_wide_setup_is_remembered(run: Run, test: str, fixture: str, ti
     assert run.ran("noted").count(fixture) == 1
 
 
+def test_exception_in_wide_setup_is_remembered(run: Run) -> None:
+    for name in ("test_module_raises_1", "test_module_raises_2"):
+        assert run.outcomes(name) == ["setup failed", "teardown passed"]
+        assert "ValueError: the reason" in run.bad(name).text
+    assert run.ran("noted").count("module_raises") == 1
+
+
 def test_no_test_runs_whose_wide_fixture_died(run: Run) -> None:
     assert "must not run" not in run.ran("noted")
 

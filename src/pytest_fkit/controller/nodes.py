@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from collections import deque
 from typing import Any, Callable, Generator
@@ -14,6 +13,7 @@ from .. import private_api
 from ..interruptions import raise_again
 from ..messages import Interrupted
 from ..settings import Settings
+from ..sigterm import interrupt_on_sigterm, restore_sigterm
 
 _CAREFUL_DEATHS = 3
 """After so many deaths of workers that try every import first, it is not a test module."""
@@ -176,8 +176,11 @@ class Nodes:
         timer = _Countdown(deadline)
         for node in nodes:
             # In slices: on some platforms a signal does not wake a wait for a lock.
+            # A worker that was interrupted before it knew of us closes xdist's channel only.
             while not self._gone[node].wait(min(0.2, timer.left())) and timer.left() > 0:
                 self._show_lines()
+                if node.channel.isclosed():
+                    self._gone[node].set()
 
 
 class _Countdown:
@@ -189,21 +192,3 @@ class _Countdown:
 
     def left(self) -> float:
         return max(0.0, self._end - self._clock())
-
-
-def interrupt_on_sigterm() -> Any:
-    """Have SIGTERM raise KeyboardInterrupt, unless somebody handles it already.
-
-    :return: what :func:`restore_sigterm` needs.
-    """
-    before = signal.getsignal(signal.SIGTERM)
-    if before is not signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
-        return None
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return before
-
-
-def restore_sigterm(before: Any) -> None:
-    """Undo :func:`interrupt_on_sigterm`."""
-    if before is not None:
-        signal.signal(signal.SIGTERM, before)

@@ -153,6 +153,10 @@ class Link:
         poller.register(self._socket, select.POLLIN)
         return bool(poller.poll(max(0.0, wait) * 1000))
 
+    def has_message(self, wait: float) -> bool:
+        """Whether there is something for :meth:`receive`, now or within `wait` seconds."""
+        return bool(self._messages) or self.is_readable(wait)
+
     def close(self) -> None:
         """Close this end in this process."""
         self._socket.close()
@@ -177,10 +181,6 @@ class Link:
             if not self.read():
                 return None
         return self._messages.pop(0)
-
-    def wait(self, seconds: float) -> bool:
-        """Whether there is something to receive, within the time."""
-        return bool(self._messages) or self.is_readable(seconds)
 
     def read(self) -> bool:
         """Take in what has arrived, waiting for something; False at the end of the stream."""

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import os
 import sys
+import time
 import weakref
 from typing import Any, cast
+
+_TRACKER_WAIT = 1.0
+"""Seconds; a process that the test left running may hold the pipe."""
+
+_inherited_trackers: list[int | None] = []
 
 
 def forget_inherited() -> None:
@@ -27,12 +35,60 @@ def forget_inherited() -> None:
     if process is not None:
         cast("Any", process)._children.clear()
 
+    executors = sys.modules.get("concurrent.futures.process")
+    if executors is not None:
+        cast("Any", executors)._threads_wakeups.clear()
+    _inherited_trackers.append(_tracker_pid())
+
 
 def run_own() -> None:
-    """Run atexit handlers, weakref finalizers and multiprocessing's, as at interpreter exit."""
+    """Run atexit handlers, weakref finalizers and multiprocessing's, as at interpreter exit.
+
+    Threads are not waited for, other than at interpreter exit.
+    """
+    executors = sys.modules.get("concurrent.futures.process")
+    if executors is not None:
+        # Before multiprocessing waits for their processes, which nobody would tell to end.
+        cast("Any", executors)._python_exit()
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
-        # Its atexit handler was dropped with the inherited ones if it was imported before.
         atexit.unregister(cast("Any", util)._exit_function)
+    _run_exit_handlers()
+    if util is not None:
+        # Last, as it was imported first. Its handler may be gone with the inherited ones.
         atexit.register(cast("Any", util)._exit_function)
-    atexit._run_exitfuncs()
+        _run_exit_handlers()
+    _end_resource_tracker()
+
+
+def _run_exit_handlers() -> None:
+    try:
+        atexit._run_exitfuncs()
+    except BaseException:  # noqa: BLE001 (Python 3.8 and 3.9 print all and raise the last again)
+        return
+
+
+def _tracker() -> Any:
+    module = sys.modules.get("multiprocessing.resource_tracker")
+    return getattr(module, "_resource_tracker", None)
+
+
+def _tracker_pid() -> int | None:
+    return getattr(_tracker(), "_pid", None)
+
+
+def _end_resource_tracker() -> None:
+    """Let multiprocessing's resource tracker clean up, which it does when nobody holds its pipe."""
+    pid = _tracker_pid()
+    if pid is None or pid in _inherited_trackers:
+        return
+    with contextlib.suppress(OSError):  # closed by the test
+        os.close(_tracker()._fd)
+    deadline = time.monotonic() + _TRACKER_WAIT
+    while time.monotonic() < deadline:
+        try:
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                return
+        except ChildProcessError:  # the test waited for it, or SIGCHLD is ignored
+            return
+        time.sleep(0.001)

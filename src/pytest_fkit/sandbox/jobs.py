@@ -106,6 +106,12 @@ class Job:
         self.survivors += other.survivors
 
     @property
+    def runs_user_code(self) -> bool:
+        """Whether an interrupt would reach a test or a fixture, and not the host's own code."""
+        testing = self.child is not None or bool(self.run.share and not self.stage)
+        return testing or self.stage in ("setup", "teardown")
+
+    @property
     def process(self) -> int:
         """The pid that the clock and the memory limit are about."""
         return self.child.pid if self.child is not None else self.host.pid

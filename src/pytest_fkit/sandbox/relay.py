@@ -36,6 +36,7 @@ class Relay:
     def __init__(self, session: pytest.Session) -> None:
         self._session = session
         self._config = session.config
+        self._subtests = self._config.pluginmanager.hasplugin("subtests")
         self._pid = -1
         self._inode = -1
         self._flags: dict[str, object] = {}
@@ -106,9 +107,10 @@ class Relay:
             report.duration += self._wide_setup_seconds
             self._wide_setup_seconds = 0.0
         hooks = self._config.hook
-        # The terminal asks for it in plain pytest, and here the counts of this process are needed:
-        # with failed subtests, pytest turns the report on the whole test into a failure by this.
-        hooks.pytest_report_teststatus(config=self._config, report=report)
+        if self._subtests:
+            # In plain pytest the terminal asks; with failed subtests, which were counted in this
+            # process, the answer turns the report on the whole test into a failure.
+            hooks.pytest_report_teststatus(config=self._config, report=report)
         data = hooks.pytest_report_to_serializable(config=self._config, report=report)
         data["sections"] = merged(data.get("sections", ()))
         self.send(Report(carriable(data)))

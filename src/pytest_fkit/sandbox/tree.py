@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
+import time
+from typing import Callable
 
 from .. import system
 
@@ -20,14 +23,8 @@ def send_signal(pid: int, number: int) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is such a process."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    """Whether there is such a process, one that only waits to be waited for left out."""
+    return system.process_state(pid) not in ("", "Z")
 
 
 def kill_tree(pid: int) -> None:
@@ -39,6 +36,44 @@ def kill_tree(pid: int) -> None:
         send_signal(process, signal.SIGSTOP)
     for process in [*tree, *system.descendants(pid)]:
         send_signal(process, signal.SIGKILL)
+
+
+def end_trees(
+    left: Callable[[], set[int]], until: Callable[[Callable[[], bool], float], bool], limit: float
+) -> tuple[str, ...]:
+    """End processes and all below them by SIGKILL, until none is left or the time is over.
+
+    :param left: gives the pids of those that are left.
+    :param until: waits for something to be true, so many seconds at most.
+    :return: a description of each that was ended.
+    """
+    named: dict[int, str] = {}
+    deadline = time.monotonic() + limit
+    found = left()
+    while found and time.monotonic() < deadline:
+        for pid in found:
+            if system.process_state(pid) == "Z":
+                continue
+            for process in (pid, *system.descendants(pid)):
+                named.setdefault(process, system.describe(process))
+            kill_tree(pid)
+        until(lambda: not left(), 0.05)
+        found = left()
+    return tuple(named.values())
+
+
+def end_children(limit: float) -> None:
+    """End and reap all children of this process, adopted ones included, within `limit` seconds."""
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        for pid in system.adopted_children(set()):
+            kill_tree(pid)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        select.select([], [], [], 0.01)
 
 
 class Settled:

@@ -96,7 +96,10 @@ def process_state(pid: int) -> str:
 
 def describe(pid: int) -> str:
     """The process for people: pid, state and command line."""
-    command = _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
+    command = _read(f"/proc/{pid}/cmdline")
+    if command == _read("/proc/self/cmdline"):
+        return f"pid {pid} ({process_state(pid) or 'gone'}): a forked copy of the test process"
+    command = command.replace("\0", " ").strip()
     if not command:
         command = f"[{_read(f'/proc/{pid}/comm').strip()}]"
     return f"pid {pid} ({process_state(pid) or 'gone'}): {command[:200]}"

@@ -63,9 +63,13 @@ class KeeperClient:
 
     def run(self, run: Run) -> Iterator[Message]:
         """Run a test; the last message is its :class:`Ended`, whatever happens."""
+        fresh = self._link is None
         link = self._link or self._start()
         try:
             with self._lock:
+                if fresh and self._grace is not None:
+                    # The order to stop came while there was no keeper to hear it.
+                    link.send(Stop(self._grace))
                 link.send(run)
             while True:
                 message = link.receive()
@@ -121,7 +125,7 @@ class KeeperClient:
             if command is not None:
                 with self._lock:
                     link.send(command)
-            while deadline is None or link.wait(deadline - time.monotonic()):
+            while deadline is None or link.has_message(deadline - time.monotonic()):
                 message = link.receive()
                 if message is None:
                     break

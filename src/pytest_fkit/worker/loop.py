@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import time
+import warnings
 from typing import Any, Callable, Iterator
 
 import pytest
@@ -147,16 +148,33 @@ class TestLoop:
     def finish(self) -> None:
         """Tear down what is still set up; called when no test is left.
 
-        An error of a fixture that no test is there to report is raised, as in plain pytest.
+        If that goes wrong there is no test to report it, so a warning does.
         """
         for message in self._decoded(self._keeper.finish(self._settings.timeout)):
             if isinstance(message, Output):
                 self._lines.feed(message.fd, message.text)
             elif isinstance(message, LiveText):
                 self._lines.feed_text(LIVE, message.text)
+            elif isinstance(message, WideTeardown) and message.report is not None:
+                self._warn("a wide fixture failed when it was torn down, after the last test")
+            elif isinstance(message, TornDown):
+                ending = from_wire(message.ending)
+                if not isinstance(ending, Finished) and not self._stopping:
+                    self._warn(f"the process that tears wide fixtures down {ending.story}")
         self._lines.flush()
         if self._keeper.coverage is not None:
             self._gathered.add_to(self._keeper.coverage)
+
+    def _warn(self, text: str) -> None:
+        warning = pytest.PytestWarning(f"pytest-fkit: {text}")
+        self._session.config.hook.pytest_warning_recorded.call_historic(
+            kwargs={
+                "warning_message": warnings.WarningMessage(warning, type(warning), __file__, 0),
+                "when": "runtest",
+                "nodeid": "",
+                "location": None,
+            }
+        )
 
     def close(self) -> None:
         """Let go of all processes at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any, Callable, Generator
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from .. import private_api, system
 from ..foreign_warnings import make_portable
 from ..settings import Settings
+from ..sigterm import interrupt_on_sigterm, restore_sigterm
 from .imports import CarefulCollection, Collection, LimitedCollection, import_limit
 from .keeper import KeeperClient
 from .leftovers import CollectionWatch
@@ -41,6 +43,7 @@ class Worker:
             self._unforkable = watch.cause
         # Without it torch.cuda.is_available() opens a CUDA runtime, which does not survive a fork.
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+        self._interrupted = False
         if os.getppid() == self._controller:
             system.die_with_parent(self._controller)
         else:
@@ -67,6 +70,13 @@ class Worker:
         self._stopped = True
         if self._loop is not None:
             self._loop.stop()
+        elif not self._interrupted:  # it collects
+            os.kill(os.getpid(), signal.SIGINT)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self) -> None:
+        """Remember that a Ctrl-C reached this process as well as the controller."""
+        self._interrupted = True
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_warning_recorded(self, warning_message: Any) -> None:
@@ -81,6 +91,7 @@ class Worker:
         assert interactor is not None
         keeper = KeeperClient(session, private_api.worker_descriptors(interactor), self._controller)
         private_api.resolve_basetemp(self._config)
+        private_api.forget_reports_of_worker(self._config)
         loop = self._loop = TestLoop(
             session, self._settings, keeper, self._name, self._lines, self._unforkable
         )
@@ -110,6 +121,17 @@ class Alone(Collection):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._sigterm: Any = None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Take SIGTERM for a Ctrl-C."""
+        self._sigterm = interrupt_on_sigterm()
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self) -> None:
+        """Undo that."""
+        restore_sigterm(self._sigterm)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
@@ -121,6 +143,7 @@ class Alone(Collection):
         private_api.resolve_basetemp(config)
         lines = Unchanged(private_api.terminal_writer(config))
         keeper = KeeperClient(session, [], 0)
+        keeper.at_start = lambda: restore_sigterm(self._sigterm)
         loop = TestLoop(session, self._settings, keeper, "main", lines, lambda _: "")
         try:
             loop.run_all()

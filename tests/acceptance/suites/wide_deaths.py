@@ -94,6 +94,20 @@ class TestSetUpClass(unittest.TestCase):
         note("must not run")
 
 
+@pytest.fixture(scope="module")
+def module_raises() -> None:
+    note("module_raises")
+    raise ValueError("the reason")
+
+
+def test_module_raises_1(module_raises: None) -> None:
+    note("must not run")
+
+
+def test_module_raises_2(module_raises: None) -> None:
+    note("must not run")
+
+
 # --- output of a wide setup, and a death after it ---
 
 

@@ -1,0 +1,456 @@
+"""What the keeper does while something runs below it: hears, keeps the clock, waits and kills."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from typing import Callable
+
+from .. import system
+from ..endings import (
+    Ending,
+    Exited,
+    Finished,
+    Lost,
+    MemoryExceeded,
+    Signaled,
+    TimedOut,
+    from_wait_status,
+)
+from ..messages import (
+    Began,
+    ChildExited,
+    Completed,
+    Events,
+    Forked,
+    HostDone,
+    Message,
+    Output,
+    Proceed,
+    Restarted,
+    WideSetUp,
+)
+from ..wire import pack, whole_frames
+from .descriptors import Link, ends_with, move_up, read_from
+from .jobs import ChildProcess, HostProcess, Job
+from .relay import CHANNEL_LOST
+from .tree import DUMP_SIGNAL, Settled, end_children, end_trees, is_alive, kill_tree, send_signal
+
+# Seconds.
+TICK = 0.1  # between looks at a test that is running
+MEMORY_TICK = 0.02  # the same where a memory limit is set
+DUMP_WAIT = 0.2  # for faulthandler to write the stacks of all threads
+TERM_GRACE = 2.0  # between SIGTERM and SIGKILL
+KILL_WAIT = 2.0  # for SIGKILL to take effect
+LEFTOVER_GRACE = 0.1  # for processes of an ended test to end by themselves
+
+_FINISHED = pack(Completed())
+
+
+class WorkerGoneError(Exception):
+    """The worker died or let go of us."""
+
+
+class Supervisor:
+    """Looks after hosts, and after one test at a time.
+
+    :param link: to the worker.
+    :param obey: called with what the worker says while a test runs.
+    :param stream: whether output is passed on while it is written.
+    :param controller: pid to watch where the kernel does not tell of its death, or 0.
+    """
+
+    def __init__(
+        self, link: Link, obey: Callable[[Message], None], stream: bool, controller: int
+    ) -> None:
+        self._link = link
+        self._obey = obey
+        self._stream = stream
+        self._controller = controller
+        self._abandoned: set[int] = set()
+        self._oom_kills = system.oom_kills()
+        self.hosts: list[HostProcess] = []
+        self.job: Job | None = None
+        self.stop_deadline: float | None = None
+        self.stop_tests_deadline = 0.0
+
+    def start(self) -> None:
+        """In the keeper's process: be woken when a child ends."""
+        self._sigchld_handler = signal.getsignal(signal.SIGCHLD)
+        self._wakeup = _wake_on_child_exit()
+
+    def leave(self) -> None:
+        """In a new host: undo :meth:`start`, and let go of all other hosts."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, self._sigchld_handler)
+        for descriptor in self._wakeup:
+            os.close(descriptor)
+        for host in self.hosts:
+            for descriptor in (host.link.fileno(), *host.files):
+                if descriptor >= 0:  # a closed socket's is -1
+                    os.close(descriptor)
+
+    # --- while something is running ---
+
+    def wait_for(self, job: Job) -> None:
+        """Look after a test until it is over and its host idle."""
+        while not job.done:
+            wait = MEMORY_TICK if job.run.memory_limit else TICK
+            if job.deadline is not None:
+                wait = max(0.0, min(wait, job.deadline - time.monotonic()))
+            self.poll(wait)
+            self._look_after(job)
+
+    def _look_after(self, job: Job) -> None:
+        if job.done:
+            return
+        if self.stop_deadline is not None:
+            testing = job.child is not None or (job.run.share and not job.stage)
+            deadline = self.stop_tests_deadline if testing else self.stop_deadline
+            if time.monotonic() > deadline:
+                self._end_process(job, Lost("the run was stopped"))
+        self._forward(job)
+        self._check_limits(job)
+
+    def _check_limits(self, job: Job) -> None:
+        if job.verdict is not None:
+            return
+        if job.deadline is not None and time.monotonic() >= job.deadline:
+            state = system.process_state(job.process)
+            self._end_process(job, TimedOut(job.limit, state))
+        elif job.run.memory_limit and job.inherited_memory is not None:
+            used = system.tree_memory(job.process, job.inherited_memory, job.run.memory_limit)
+            job.peak_memory = max(job.peak_memory, used)
+            if used > job.run.memory_limit:
+                self._end_process(job, MemoryExceeded(job.run.memory_limit, job.peak_memory))
+
+    def _end_process(self, job: Job, verdict: Ending) -> None:
+        """Fix the verdict, get the stacks, and end the process and all below it."""
+        if job.verdict is not None:
+            return
+        self._forward(job)
+        job.verdict = verdict
+        pid = job.process
+        ended = self._is_over(job)
+        files = job.child.files if job.child is not None else job.host.files
+        # The process may end while we wait, and its files be closed.
+        dump = os.dup(files.dump)
+        try:
+            before = os.fstat(dump).st_size
+            settled = Settled(dump, before)
+            send_signal(pid, DUMP_SIGNAL)
+            send_signal(pid, signal.SIGCONT)
+            self._until(lambda: ended() or settled(), DUMP_WAIT)
+            job.dump = job.dump or read_from(dump, before)
+        finally:
+            os.close(dump)
+        tree = [pid, *system.descendants(pid)]
+        for process in tree:
+            send_signal(process, signal.SIGTERM)
+        if not self._until(ended, self._term_grace()):
+            kill_tree(pid)
+            if not self._until(ended, KILL_WAIT):
+                self._abandon(job, pid)
+        for process in tree[1:]:
+            if system.process_state(process) not in ("", "Z"):
+                kill_tree(process)
+
+    def _term_grace(self) -> float:
+        if self.stop_deadline is None:
+            return TERM_GRACE
+        return max(0.0, min(TERM_GRACE, self.stop_deadline - time.monotonic()))
+
+    def _is_over(self, job: Job) -> Callable[[], bool]:
+        child = job.child
+        if child is not None:
+            return lambda: job.child is not child or job.done
+        return lambda: job.done
+
+    def _abandon(self, job: Job, pid: int) -> None:
+        """Go on without a process that not even SIGKILL ends, and without its host."""
+        job.survivors += (system.describe(pid),)
+        self._abandoned.add(pid)
+        kill_tree(job.host.pid)
+        if not self._until(lambda: job.done, KILL_WAIT):
+            self._abandoned.add(job.host.pid)
+            self.hosts.remove(job.host)
+            job.conclude(job.verdict or Lost("it can't be ended"), pid)
+            job.done = True
+
+    def _forward(self, job: Job) -> None:
+        """Pass on what the test process wrote since the last look."""
+        if job.verdict is not None:
+            return
+        source = job.child if job.child is not None else job.host
+        data = read_from(source.files.events, source.events_read)
+        data = data[: whole_frames(data)]
+        if data:
+            source.events_read += len(data)
+            self.send(Events(data))
+        if self._stream:
+            for position, descriptor in enumerate((source.files.out, source.files.err)):
+                text = read_from(descriptor, source.output_read[position])
+                if text:
+                    source.output_read[position] += len(text)
+                    self.send(Output(position + 1, text))
+
+    # --- what happens ---
+
+    def poll(self, wait: float) -> None:
+        """Wait for something to happen, `wait` seconds at most, and take it in."""
+        poller = select.poll()
+        poller.register(self._link.fileno(), select.POLLIN)
+        poller.register(self._wakeup[0], select.POLLIN)
+        for host in self.hosts:
+            if not host.link.closed:
+                poller.register(host.link.fileno(), select.POLLIN)
+        ready = {descriptor for descriptor, _ in poller.poll(wait * 1000)}
+        self._hear_worker(ready)
+        for host in list(self.hosts):
+            if not host.link.closed and host.link.fileno() in ready:
+                host.link.read()
+            for message in host.link.take_messages():
+                self._heard(host, message)
+        if self._wakeup[0] in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wakeup[0], 4096)
+            self._reap()
+
+    def _hear_worker(self, ready: set[int]) -> None:
+        if self._link.fileno() in ready and not self._link.read():
+            raise WorkerGoneError
+        if self._controller and not is_alive(self._controller):
+            raise WorkerGoneError
+        if self.job is not None:
+            for message in self._link.take_messages():
+                self._obey(message)
+
+    def _heard(self, host: HostProcess, message: Message) -> None:
+        job = self.job
+        if job is None or job.host is not host:
+            return
+        if isinstance(message, Forked):
+            self._forward(job)  # what the host wrote comes before what the child will write
+            job.child = ChildProcess(message.pid, host.link.take_files())
+            self._test_begins(job, "")
+            if self.stop_deadline is not None:
+                send_signal(message.pid, signal.SIGINT)
+        elif isinstance(message, ChildExited):
+            self._child_exited(job, message)
+        elif isinstance(message, Began) and message.what == "test":
+            self._test_begins(job, "")
+        elif isinstance(message, Began):
+            job.stage = message.what
+            job.inherited_memory = None
+            self.set_clock(job, job.run.wide_timeout)
+        elif isinstance(message, WideSetUp):
+            self._note_daemons(host)
+            self.tell(host, Proceed())
+        elif isinstance(message, HostDone):
+            host.retire = message.retire
+            self._host_done(job)
+
+    def _note_daemons(self, host: HostProcess) -> None:
+        """Take what became ours while wide fixtures were set up for part of these."""
+        host.daemons |= system.adopted_children(self._known())
+
+    def _test_begins(self, job: Job, stage: str) -> None:
+        job.stage = stage
+        self.set_clock(job, job.run.timeout)
+        if job.run.memory_limit:
+            job.inherited_memory = system.process_memory(job.host.pid)
+
+    def set_clock(self, job: Job, limit: float) -> None:
+        """Give what begins now a limit of so many seconds, 0 for none."""
+        job.limit = limit
+        job.deadline = time.monotonic() + limit if limit else None
+
+    def _child_exited(self, job: Job, message: ChildExited) -> None:
+        child = job.child
+        assert child is not None
+        job.inherited_memory = None
+        self._abandoned.discard(child.pid)
+        if message.leaves and job.verdict is None:
+            if child.events_read:
+                self.send(Restarted())
+        else:
+            self._forward(job)
+            job.deadline = None
+            if job.verdict is None and ends_with(child.files.events, _FINISHED):
+                job.conclude(Finished(), child.pid)
+            else:
+                ending = job.verdict or self._ending(message.status)
+                job.conclude(ending, child.pid, child.remains())
+            job.verdict = None  # the host, which goes on, has a clock of its own
+            job.leftovers += self._sweep(job.host, child.pid)
+        child.files.close()
+        job.child = None
+
+    def _ending(self, status: int) -> Ending:
+        kills = system.oom_kills()
+        out_of_memory, self._oom_kills = kills > self._oom_kills, kills
+        ending = from_wait_status(status)
+        if isinstance(ending, Signaled) and ending.signal == signal.SIGKILL:
+            return Signaled(ending.signal, ending.core_dumped, out_of_memory)
+        if isinstance(ending, Exited) and ending.status == CHANNEL_LOST:
+            return Lost("it closed the descriptor by which its reports are sent")
+        return ending
+
+    def _host_done(self, job: Job) -> None:
+        self._forward(job)
+        host = job.host
+        if job.stage in ("setup", "teardown"):
+            self._note_daemons(host)
+        os.ftruncate(host.files.events, 0)
+        host.events_read = 0
+        if self._stream:
+            for position, descriptor in enumerate((host.files.out, host.files.err)):
+                os.ftruncate(descriptor, 0)
+                host.output_read[position] = 0
+        if job.ending is None:
+            job.conclude(job.verdict or Finished(), host.pid)
+        job.done = True
+
+    def _reap(self) -> None:
+        for host in list(self.hosts):
+            if host.status is None:
+                pid, status = os.waitpid(host.pid, os.WNOHANG)
+                if pid:
+                    host.status = status
+                    self._host_died(host)
+        self._reap_adopted()
+
+    def _reap_adopted(self) -> None:
+        for pid in system.adopted_children(self._known()) | self._abandoned:
+            with contextlib.suppress(ChildProcessError):  # not ours, after all
+                if os.waitpid(pid, os.WNOHANG)[0]:
+                    self._abandoned.discard(pid)
+
+    def _known(self) -> set[int]:
+        return {host.pid for host in self.hosts if host.status is None} | self._abandoned
+
+    def _host_died(self, host: HostProcess) -> None:
+        # Messages it sent before may still be there. Not up to the end of the stream: a process
+        # that a fixture started may hold the other end.
+        while not host.link.closed and host.link.is_readable(0.0) and host.link.read():
+            pass
+        for message in host.link.take_messages():
+            self._heard(host, message)
+        self.hosts.remove(host)
+        job = self.job
+        if job is not None and job.host is host and not job.done:
+            self._forward(job)
+            if job.child is not None:
+                self._lose_child(job, job.child)
+            else:
+                assert host.status is not None
+                ending = job.verdict or self._ending(host.status)
+                job.conclude(ending, host.pid, host.remains())
+            job.leftovers += self._sweep(host)
+            job.done = True
+        elif job is None:
+            self._sweep(host)
+        host.close()
+
+    def _lose_child(self, job: Job, child: ChildProcess) -> None:
+        """The host died while a test was running in a child of its own."""
+        assert job.host.status is not None
+        kill_tree(child.pid)
+        reason = f"its host process {_how(job.host.status)} while the test was running"
+        job.conclude(job.verdict or Lost(reason), child.pid, child.remains())
+        child.files.close()
+        job.child = None
+
+    # --- what is left ---
+
+    def await_exit(self, host: HostProcess, job: Job) -> None:
+        """Wait for a host that was told to finish, and for what it started."""
+        if host not in self.hosts:
+            return
+        if not self._until(lambda: host.status is not None, self._term_grace()):
+            kill_tree(host.pid)
+            self._until(lambda: host.status is not None, KILL_WAIT)
+        job.leftovers += self._sweep(host)
+        if host in self.hosts:
+            self.hosts.remove(host)
+            host.close()
+
+    def _sweep(self, host: HostProcess, child: int = 0) -> tuple[str, ...]:
+        """End what a test, or a host that is gone, left running.
+
+        :param child: the test's process; what fixtures of the host started is spared then.
+        :return: what had to be ended.
+        """
+        spared = host.daemons if child else set()
+        known = self._known() | spared
+
+        def left() -> set[int]:
+            # Not when SIGCHLD says so: that may be the signal that brought us here.
+            self._reap_adopted()
+            others = {
+                daemon for other in self.hosts if other is not host for daemon in other.daemons
+            }
+            found = system.adopted_children(known | others)
+            if system.PORTABLE:
+                found |= set(system.descendants(child or host.pid))
+            return found
+
+        if not left() or self._until(lambda: not left(), LEFTOVER_GRACE):
+            return ()
+        named = end_trees(left, self._until, KILL_WAIT)
+        self._abandoned |= left()
+        return named
+
+    def end_everything(self) -> None:
+        """End all processes below this one."""
+        for host in self.hosts:
+            if host.status is None:
+                kill_tree(host.pid)
+        if self.job is not None and self.job.child is not None:
+            kill_tree(self.job.child.pid)
+        end_children(KILL_WAIT)
+
+    def _until(self, true: Callable[[], bool], limit: float) -> bool:
+        """Wait until something is true, `limit` seconds at most; whether it is."""
+        deadline = time.monotonic() + limit
+        while not true():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self.poll(min(left, 0.01))
+        return True
+
+    def tell(self, host: HostProcess, message: Message) -> None:
+        """Send a message to a host, which may be dead: its exit tells."""
+        with contextlib.suppress(OSError):  # it is dead; its exit tells
+            host.link.send(message)
+
+    def send(self, message: Message) -> None:
+        """Send a message to the worker.
+
+        :raises WorkerGoneError: if it is gone.
+        """
+        try:
+            self._link.send(message)
+        except OSError as error:
+            raise WorkerGoneError from error
+
+
+def _wake_on_child_exit() -> tuple[int, int]:
+    """A pipe that becomes readable when a child ends."""
+    reader, writer = (move_up(end) for end in os.pipe())
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    return reader, writer
+
+
+def _how(status: int) -> str:
+    ending = from_wait_status(status)
+    if isinstance(ending, Exited):
+        return f"exited with status {ending.status}"
+    return f"was ended by {ending.title}"

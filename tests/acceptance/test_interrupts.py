@@ -1,0 +1,200 @@
+"""Ctrl-C and SIGTERM: the first ends tests and tears down within the grace, the second ends all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from inner_runs import Outcome, Run, started
+
+_SUITE = """
+    import os, signal, subprocess, sys, time
+    from pathlib import Path
+    import pytest
+
+    DIRECTORY = Path(os.environ["FKIT_INNER_DIR"])
+
+    def note(name, text="yes"):
+        with open(DIRECTORY / name, "a") as file:
+            file.write(text + chr(10))
+
+    @pytest.fixture(scope="session")
+    def wide():
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+        yield
+        note("wide-ended.txt")
+
+    @pytest.fixture(scope="module")
+    def narrower(wide):
+        yield
+        note("narrower-ended.txt")
+
+    @pytest.fixture
+    def own():
+        yield
+        note("own-ended.txt")
+"""
+
+_SLEEPING = (
+    _SUITE
+    + """
+    def test_sleeps(narrower, own):
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+        note("ready.txt")
+        time.sleep(1000)
+
+    @pytest.mark.parametrize("number", range(3))
+    def test_not_run(number):
+        note("went-on.txt")
+"""
+)
+
+_DEAF = (
+    _SUITE
+    + """
+    def test_deaf(narrower, own):
+        signal.signal(signal.SIGINT, lambda *_: note("interrupted.txt"))
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        note("ready.txt")
+        while True:
+            time.sleep(1000)
+"""
+)
+
+_IN_SETUP = (
+    _SUITE
+    + """
+    @pytest.fixture(scope="session")
+    def slow(wide):
+        note("ready.txt")
+        time.sleep(1000)
+
+    def test_waits(slow):
+        note("went-on.txt")
+
+    def test_not_run():
+        note("went-on.txt")
+"""
+)
+
+_IN_TEARDOWN = (
+    _SUITE
+    + """
+    @pytest.fixture(scope="session")
+    def hangs_at_its_end(wide):
+        yield
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        note("hangs.txt")
+        while True:
+            time.sleep(1000)
+
+    def test_sleeps(hangs_at_its_end):
+        note("ready.txt")
+        time.sleep(1000)
+"""
+)
+
+_IN_COLLECTION = (
+    _SUITE
+    + """
+    note("ready.txt")
+    time.sleep(1000)
+
+    def test_not_run():
+        note("went-on.txt")
+"""
+)
+
+
+def _interrupt(inner: Run, how: str) -> float:
+    """Interrupt the run.
+
+    :return: when.
+    """
+    now = time.monotonic()
+    pid = inner.process.pid
+    if how == "Ctrl-C":
+        os.killpg(pid, signal.SIGINT)  # as a terminal does
+    else:
+        os.kill(pid, getattr(signal, how))
+    return now
+
+
+def _interrupted_outcome(inner: Run, since: float, limit: float) -> Outcome:
+    outcome = inner.wait(limit + 10)
+    assert time.monotonic() - since < limit, outcome.stdout
+    assert inner.await_gone(0.5) == []
+    assert outcome.status == pytest.ExitCode.INTERRUPTED, outcome.stdout + outcome.stderr
+    assert "INTERNALERROR" not in outcome.stdout + outcome.stderr
+    assert "Traceback" not in outcome.stderr
+    return outcome
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n2"])
+@pytest.mark.parametrize("how", ["SIGINT", "Ctrl-C", "SIGTERM"])
+def test_first_ends_tests_and_tears_down(tmp_path: Path, workers: str, how: str) -> None:
+    with started(tmp_path, {"test_i.py": _SLEEPING}, "--fkit", workers) as inner:
+        inner.await_file("ready.txt")
+        since = _interrupt(inner, how)
+        _interrupted_outcome(inner, since, 10)
+    for name in ("own", "narrower", "wide"):
+        assert (tmp_path / f"{name}-ended.txt").read_text() == "yes\n"
+    if workers == "-n0":
+        assert not (tmp_path / "went-on.txt").exists()
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_second_ends_everything_at_once(tmp_path: Path, workers: str) -> None:
+    with started(tmp_path, {"test_i.py": _DEAF}, "--fkit", workers) as inner:
+        inner.await_file("ready.txt")
+        _interrupt(inner, "Ctrl-C")
+        inner.await_file("interrupted.txt")
+        _interrupt(inner, "Ctrl-C")
+        assert inner.await_gone(2.0) == []
+        _interrupted_outcome(inner, time.monotonic(), 2)
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_deaf_test_is_ended_so_that_wide_fixtures_can_be_torn_down_within_the_grace(
+    tmp_path: Path, workers: str
+) -> None:
+    arguments = ("--fkit", workers, "--fkit-grace=2")
+    with started(tmp_path, {"test_i.py": _DEAF}, *arguments) as inner:
+        inner.await_file("ready.txt")
+        since = _interrupt(inner, "SIGTERM")
+        _interrupted_outcome(inner, since, 4.5)
+    assert (tmp_path / "wide-ended.txt").exists()
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_grace_ends_wide_fixtures_that_hang(tmp_path: Path, workers: str) -> None:
+    arguments = ("--fkit", workers, "--fkit-grace=1")
+    with started(tmp_path, {"test_i.py": _IN_TEARDOWN}, *arguments) as inner:
+        inner.await_file("ready.txt")
+        since = _interrupt(inner, "Ctrl-C")
+        inner.await_file("hangs.txt")
+        _interrupted_outcome(inner, since, 3.5)
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_wide_fixture_that_is_being_set_up_is_interrupted(tmp_path: Path, workers: str) -> None:
+    with started(tmp_path, {"test_i.py": _IN_SETUP}, "--fkit", workers) as inner:
+        inner.await_file("ready.txt")
+        since = _interrupt(inner, "Ctrl-C")
+        _interrupted_outcome(inner, since, 10)
+    assert (tmp_path / "wide-ended.txt").read_text() == "yes\n"
+    assert not (tmp_path / "went-on.txt").exists()
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n2"])
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
+def test_collection_is_interrupted(tmp_path: Path, workers: str, how: str) -> None:
+    with started(tmp_path, {"test_i.py": _IN_COLLECTION}, "--fkit", workers) as inner:
+        inner.await_file("ready.txt")
+        since = _interrupt(inner, how)
+        _interrupted_outcome(inner, since, 6)
+    assert not (tmp_path / "went-on.txt").exists()
