@@ -21,7 +21,6 @@ import venv
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List
 
 PROJECT = Path(__file__).resolve().parent.parent
 RECORDER = "fkit_parity_recorder"
@@ -35,16 +34,11 @@ MODES = {
 
 @dataclass(frozen=True)
 class Suite:
-    """A package that ships its tests.
+    """A package that ships its tests."""
 
-    :param requirements: what to install, the package itself first.
-    :param arguments: of pytest.
-    :param sdist: whether the tests are in the source distribution only.
-    """
-
-    requirements: str
+    requirements: str  # the package itself first
     arguments: str = ""
-    sdist: bool = True
+    sdist: bool = True  # whether the tests are in the source distribution only
 
 
 SUITES = {
@@ -65,17 +59,12 @@ SUITES = {
 }
 
 
-# --- one run ------------------------------------------------------------------------------------
-
-Outcomes = Dict[str, List[str]]
-
-
 @dataclass
 class Result:
     """What one run of a suite gave: by node id the outcome of each phase, and first error lines."""
 
     status: int
-    outcomes: Outcomes = field(default_factory=dict)
+    outcomes: dict[str, list[str]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
 
     def counts(self) -> str:
@@ -157,9 +146,6 @@ def run(python: Path, directory: Path, arguments: list[str], limit: float) -> Re
         return result
 
 
-# --- environments -------------------------------------------------------------------------------
-
-
 def prepare(name: str, suite: Suite, root: Path) -> tuple[Path, Path]:
     """Install a suite; the environment's Python and the directory to run in."""
     home = root / name
@@ -172,7 +158,8 @@ def prepare(name: str, suite: Suite, root: Path) -> tuple[Path, Path]:
     directory.mkdir(exist_ok=True)
     if suite.sdist:
         package = suite.requirements.split()[0]
-        version = _version(python, package)
+        code = f"import importlib.metadata as m; print(m.version({package!r}))"
+        version = subprocess.check_output([python, "-c", code], text=True).strip()
         _pip(
             python, "download", "--no-deps", "--no-binary", package, "--dest", str(home),
             f"{package}=={version}",
@@ -185,17 +172,9 @@ def prepare(name: str, suite: Suite, root: Path) -> tuple[Path, Path]:
     return python, directory
 
 
-def _version(python: Path, package: str) -> str:
-    code = f"import importlib.metadata as m; print(m.version({package!r}))"
-    return subprocess.check_output([python, "-c", code], text=True).strip()
-
-
 def _pip(python: Path, *arguments: str) -> None:
     command = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
     subprocess.run(command, check=True)
-
-
-# --- the comparison -----------------------------------------------------------------------------
 
 
 def differences(plain: Result, again: Result, other: Result) -> list[str]:
