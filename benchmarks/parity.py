@@ -3,7 +3,6 @@
 Runs suites from PyPI plain, twice, and under fkit, and compares the outcome of each test and the
 exit status. A test whose two plain outcomes differ is unstable by itself and left out.
 
-    python benchmarks/parity.py                     all suites, all modes
     python benchmarks/parity.py click attrs --modes n2
 """
 
@@ -153,6 +152,7 @@ def prepare(name: str, suite: Suite, root: Path) -> tuple[Path, Path]:
     directory = home / "suite"
     if (home / "ready").exists():
         return python, directory
+    home.mkdir(parents=True, exist_ok=True)
     venv.create(home / "venv", with_pip=True, clear=True)
     _pip(python, "install", "pytest-xdist", *suite.requirements.split())
     directory.mkdir(exist_ok=True)
@@ -173,8 +173,7 @@ def prepare(name: str, suite: Suite, root: Path) -> tuple[Path, Path]:
 
 
 def _pip(python: Path, *arguments: str) -> None:
-    command = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
-    subprocess.run(command, check=True)
+    subprocess.run([str(python), "-m", "pip", "--quiet", *arguments], check=True)
 
 
 def differences(plain: Result, again: Result, other: Result) -> list[str]:
@@ -239,7 +238,6 @@ def main() -> int:
             parser.error(f"no suite {name!r}, only {', '.join(SUITES)}")
     with tempfile.TemporaryDirectory(prefix="fkit-parity-") as temporary:
         root = (options.directory or Path(temporary)).resolve()
-        root.mkdir(parents=True, exist_ok=True)
         print(f"{'suite':10} {'mode':10} {'status':>6}")
         differing = sum(
             compare(name, SUITES[name], options.modes, root, options.limit)
