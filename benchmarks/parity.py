@@ -3,7 +3,6 @@
 Runs suites from PyPI plain, twice, and under fkit, and compares the outcome of each test and the
 exit status. A test whose two plain outcomes differ is unstable by itself and left out.
 
-    python benchmarks/parity.py                     all suites, all modes
     python benchmarks/parity.py click attrs --modes n2
 """
 
@@ -21,7 +20,6 @@ import venv
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List
 
 PROJECT = Path(__file__).resolve().parent.parent
 RECORDER = "fkit_parity_recorder"
@@ -35,16 +33,11 @@ MODES = {
 
 @dataclass(frozen=True)
 class Suite:
-    """A package that ships its tests.
+    """A package that ships its tests."""
 
-    :param requirements: what to install, the package itself first.
-    :param arguments: of pytest.
-    :param sdist: whether the tests are in the source distribution only.
-    """
-
-    requirements: str
+    requirements: str  # the package itself first
     arguments: str = ""
-    sdist: bool = True
+    sdist: bool = True  # whether the tests are in the source distribution only
 
 
 SUITES = {
@@ -52,6 +45,7 @@ SUITES = {
     "attrs": Suite("attrs hypothesis cloudpickle", "tests"),
     "pluggy": Suite("pluggy", "testing"),
     "flask": Suite("flask python-dotenv asgiref pytest<9", "tests"),
+    "dateutil": Suite("python-dateutil attrs hypothesis freezegun pytest-cov"),
     "alembic": Suite("alembic tzdata", "tests"),
     "networkx": Suite(
         "networkx numpy scipy",
@@ -64,17 +58,12 @@ SUITES = {
 }
 
 
-# --- one run ------------------------------------------------------------------------------------
-
-Outcomes = Dict[str, List[str]]
-
-
 @dataclass
 class Result:
     """What one run of a suite gave: by node id the outcome of each phase, and first error lines."""
 
     status: int
-    outcomes: Outcomes = field(default_factory=dict)
+    outcomes: dict[str, list[str]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
 
     def counts(self) -> str:
@@ -156,9 +145,6 @@ def run(python: Path, directory: Path, arguments: list[str], limit: float) -> Re
         return result
 
 
-# --- environments -------------------------------------------------------------------------------
-
-
 def prepare(name: str, suite: Suite, root: Path) -> tuple[Path, Path]:
     """Install a suite; the environment's Python and the directory to run in."""
     home = root / name
@@ -166,12 +152,14 @@ def prepare(name: str, suite: Suite, root: Path) -> tuple[Path, Path]:
     directory = home / "suite"
     if (home / "ready").exists():
         return python, directory
+    home.mkdir(parents=True, exist_ok=True)
     venv.create(home / "venv", with_pip=True, clear=True)
     _pip(python, "install", "pytest-xdist", *suite.requirements.split())
     directory.mkdir(exist_ok=True)
     if suite.sdist:
         package = suite.requirements.split()[0]
-        version = _version(python, package)
+        code = f"import importlib.metadata as m; print(m.version({package!r}))"
+        version = subprocess.check_output([python, "-c", code], text=True).strip()
         _pip(
             python, "download", "--no-deps", "--no-binary", package, "--dest", str(home),
             f"{package}=={version}",
@@ -184,17 +172,8 @@ def prepare(name: str, suite: Suite, root: Path) -> tuple[Path, Path]:
     return python, directory
 
 
-def _version(python: Path, package: str) -> str:
-    code = f"import importlib.metadata as m; print(m.version({package!r}))"
-    return subprocess.check_output([python, "-c", code], text=True).strip()
-
-
 def _pip(python: Path, *arguments: str) -> None:
-    command = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
-    subprocess.run(command, check=True)
-
-
-# --- the comparison -----------------------------------------------------------------------------
+    subprocess.run([str(python), "-m", "pip", "--quiet", *arguments], check=True)
 
 
 def differences(plain: Result, again: Result, other: Result) -> list[str]:
@@ -259,7 +238,6 @@ def main() -> int:
             parser.error(f"no suite {name!r}, only {', '.join(SUITES)}")
     with tempfile.TemporaryDirectory(prefix="fkit-parity-") as temporary:
         root = (options.directory or Path(temporary)).resolve()
-        root.mkdir(parents=True, exist_ok=True)
         print(f"{'suite':10} {'mode':10} {'status':>6}")
         differing = sum(
             compare(name, SUITES[name], options.modes, root, options.limit)
