@@ -113,7 +113,11 @@ class Run:
         if not (directory / "pytest.ini").exists():
             # What fixtures leave here is meant to be there while tests are forked.
             (directory / "pytest.ini").write_text("[pytest]\nfkit_start_method = fork\n")
-        given = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "FKIT_"))}
+        given = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("PYTEST_", "FKIT_", "PYTHONUNBUFFERED"))
+        }
         environment = {
             **given,
             MARK: self.mark,

@@ -83,6 +83,7 @@ class Child:
         self._tear_down_quietly()
         self._measuring.send()
         self._relay.enter("exit")
+        _flush()
         self._output.enter_exit()
         finalizers.run_own()
         self._relay.send(Completed())

@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from typing import Any, Callable, Iterator
@@ -63,6 +64,7 @@ class KeeperClient:
 
     def run(self, run: Run) -> Iterator[Message]:
         """Run a test; the last message is its :class:`Ended`, whatever happens."""
+        _flush()
         fresh = self._link is None
         link = self._link or self._start()
         try:
@@ -166,6 +168,13 @@ class KeeperClient:
     def _orphans(self) -> list[int]:
         # Processes that plugins and conftest files started stay: they lead no session of ours.
         return [pid for pid in system.adopted_children({self._pid}) if not _started_here(pid)]
+
+
+def _flush() -> None:
+    """Write what is buffered: forked processes have copies of it, and write to the same places."""
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        if stream is not None and not stream.closed:
+            stream.flush()
 
 
 def _started_here(pid: int) -> bool:
