@@ -13,7 +13,7 @@ from typing import Mapping
 _SUMMARY = re.compile(r"^(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) (\S+)(?: - (.*))?$")
 
 # What the outer run leaves in the environment, and what changes pytest's short summary.
-_FOREIGN = ("PYTEST_", "FKIT_", "CI", "BUILD_NUMBER", "COV_", "PYTHONUNBUFFERED")
+_FOREIGN = ("PYTEST_", "FKIT_", "TOX_", "CI", "BUILD_NUMBER", "COV_", "PYTHONUNBUFFERED")
 
 
 @dataclass(frozen=True)

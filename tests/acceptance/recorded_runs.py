@@ -72,7 +72,7 @@ class Run:
         environment = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("PYTEST_", "COV_"))
+            if not name.startswith(("PYTEST_", "COV_", "TOX_", "PYTHONUNBUFFERED"))
         }
         environment["COLUMNS"] = "200"
         self.directory = directory
