@@ -12,6 +12,11 @@ from .. import private_api
 from .descriptors import ERR, FIXTURE_ERR, FIXTURE_OUT, LOG, OUT, OwnFile
 
 
+def streams(config: pytest.Config) -> bool:
+    """Whether the keeper passes output on: a worker without capture writes into /dev/null."""
+    return config.getoption("capture") == "no" and hasattr(config, "workerinput")
+
+
 class Output:
     """Plugin: has all that tests print and log end up in their process's own files.
 
@@ -20,8 +25,7 @@ class Output:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        # Without capture in a worker, descriptor 1 is /dev/null; the keeper passes output on.
-        self._stream = config.getoption("capture") == "no" and hasattr(config, "workerinput")
+        self._stream = streams(config)
         self._files = {
             slot: OwnFile(slot) for slot in (OUT, ERR, FIXTURE_OUT, FIXTURE_ERR, LOG)
         }  # fmt: skip

@@ -15,6 +15,7 @@ from .descriptors import Files, Link
 from .equipment import equip
 from .host import Host
 from .keeper import Keeper
+from .output import streams
 from .spawn import PREFIX, exec_host
 
 
@@ -69,9 +70,8 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
     def remember(message: Broken) -> None:
         process.broken[message.key] = message.text
 
-    stream = config.getoption("capture") == "no" and hasattr(config, "workerinput")
     # What is there now counts as old: otherwise the first collection in each child goes over the
     # young part of it, and copies the pages.
     gc.freeze()
     gc.unfreeze()
-    return Keeper(link, host_main, remember, stream, controller if system.PORTABLE else 0)
+    return Keeper(link, host_main, remember, streams(config), controller if system.PORTABLE else 0)

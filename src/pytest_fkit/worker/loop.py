@@ -105,7 +105,6 @@ class TestLoop:
         ending = from_wire(ended.ending)
         if not isinstance(ending, Finished):
             self._raise_if_stopping()
-        if not isinstance(ending, Finished):
             self._report_death(item, replay, ended, ending)
         elif ended.leftovers:
             _note_leftovers(replay, ended)
@@ -175,10 +174,6 @@ class TestLoop:
                 "location": None,
             }
         )
-
-    def close(self) -> None:
-        """Let go of all processes at once."""
-        self._keeper.close()
 
     # --- one test ---
 
