@@ -1,0 +1,47 @@
+"""What is known of the GPUs of one machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+VENDORS = ("nvidia", "amd", "intel", "ascend")
+
+
+@dataclass(frozen=True)
+class Device:
+    """One GPU, or one MIG instance, that a process can be given.
+
+    :param vendor: one of VENDORS.
+    :param ordinal: the number that the vendor's runtime gives it where no mask is set: CUDA's in
+        PCI bus order, HIP's; for a MIG instance the one of its GPU.
+    :param uuid: as the vendor's mask variable accepts it, "" if unknown.
+    :param pci: PCI address as in "0000:41:00.0", lower case, "" if unknown.
+    :param name: for people, "" if unknown.
+    :param memory: bytes, 0 if unknown.
+    :param parent: uuid of the GPU that a MIG instance is part of, "" for a whole GPU.
+    """
+
+    vendor: str
+    ordinal: int
+    uuid: str = ""
+    pci: str = ""
+    name: str = ""
+    memory: int = 0
+    parent: str = ""
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The GPUs of one machine, all of one vendor.
+
+    :param vendor: one of VENDORS, "" where there are no GPUs.
+    :param devices: in the order in which the vendor's runtime counts them.
+    :param trail: what detection tried and what came of it, a line each.
+    :param notices: the lines of `trail` that a user has to know: what failed, hung or printed
+        rubbish.
+    """
+
+    vendor: str = ""
+    devices: tuple[Device, ...] = ()
+    trail: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
