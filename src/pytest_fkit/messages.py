@@ -32,6 +32,15 @@ class Run(NamedTuple):
     location: tuple[str, int | None, str] = ("", None, "")
 
 
+class RunTogether(NamedTuple):
+    """Run tests that share a process and have the same limits, one after the other.
+
+    :param runs: the fields of a :class:`Run` each; none has a memory limit.
+    """
+
+    runs: tuple[tuple[Any, ...], ...]
+
+
 class Finish(NamedTuple):
     """Tear all wide fixtures down, end every host, then answer with :class:`TornDown`."""
 
@@ -170,6 +179,12 @@ class HostDone(NamedTuple):
 # --- test process to worker, through its event file ---------------------------------------------
 
 
+class Begins(NamedTuple):
+    """One of the tests of a :class:`RunTogether` begins: the one at `position`."""
+
+    position: int
+
+
 class LogStart(NamedTuple):
     """pytest_runtest_logstart."""
 
@@ -301,14 +316,14 @@ class Leaves(NamedTuple):
 
 
 class Completed(NamedTuple):
-    """The last frame of a process that finished its test."""
+    """The last frame of a test that finished."""
 
 
 Message = Union[
-    Run, Finish, Stop, Broken,
+    Run, RunTogether, Finish, Stop, Broken,
     Events, Output, Restarted, Ended, TornDown,
     Release, Proceed, Forked, ChildExited, Began, WideSetUp, HostDone,
-    LogStart, LogFinish, Report, WarningRecorded, Phase,
+    Begins, LogStart, LogFinish, Report, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, JunitRecord,
     Measured, Leaves, Completed,

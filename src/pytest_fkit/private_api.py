@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import io
 import pdb
-from typing import Any, Callable, Sequence, TextIO, cast
+from queue import Empty
+from typing import Any, Callable, Collection, Sequence, TextIO, cast
 
 import _pytest.config
 import _pytest.debugging
@@ -29,6 +30,23 @@ def silence_hook(config: pytest.Config, name: str, keep: Sequence[object]) -> No
     for implementation in caller.get_hookimpls():
         if implementation.plugin not in keep:
             caller._remove_plugin(implementation.plugin)
+
+
+_REPORT_HOOKS = (
+    "pytest_runtest_logstart",
+    "pytest_runtest_logreport",
+    "pytest_runtest_logfinish",
+)
+
+
+def others_hear_reports(config: pytest.Config, indifferent: Collection[str]) -> bool:
+    """Whether a plugin that is none of the `indifferent` ones implements a reporting hook."""
+    plugins = config.pluginmanager
+    return any(
+        plugins.get_name(implementation.plugin) not in indifferent
+        for name in _REPORT_HOOKS
+        for implementation in getattr(config.hook, name).get_hookimpls()
+    )
 
 
 # --- setup state and fixtures (_pytest.runner.SetupState, _pytest.fixtures) ---------------------
@@ -406,24 +424,6 @@ def _add_junit_error(reporter: Any, message: str, text: str, report: Any) -> Non
 # --- xdist --------------------------------------------------------------------------------------
 
 
-class _Hooks:
-    def __init__(self, hooks: Any, run: Callable[..., Any]) -> None:
-        self._hooks = hooks
-        self.pytest_runtest_protocol = run
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._hooks, name)
-
-
-class _Config:
-    def __init__(self, config: Any, run: Callable[..., Any]) -> None:
-        self._config = config
-        self.hook = _Hooks(config.hook, run)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._config, name)
-
-
 def worker_interactor(config: pytest.Config) -> Any | None:
     """Xdist's plugin object in a worker."""
     for plugin in config.pluginmanager.get_plugins():
@@ -465,21 +465,63 @@ def worker_config(
     return config
 
 
-def run_tests_of_worker(
-    interactor: Any, run: Callable[[pytest.Item, pytest.Item | None], None]
-) -> None:
-    """Have xdist's own loop call `run` where it would call the hook pytest_runtest_protocol.
+class AssignedTests:
+    """What xdist's controller has this worker run; stands for ``WorkerInteractor``'s own loop.
 
-    Not a hook implementation, since wrappers of other plugins would surround it, timers of
-    pytest-timeout for example, in a process that runs no test. xdist's loop asks its ``config``
-    attribute for the hook and nothing else of it that we change.
+    Reports are not sent by the interactor any more.
     """
 
-    def protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
-        run(item, nextitem)
-        return True
+    def __init__(self, config: pytest.Config, interactor: Any) -> None:
+        self._interactor = interactor
+        # The module is a worker's main program, which can't be imported by its name.
+        self._shutdown = type(interactor).handle_command.__globals__["Marker"].SHUTDOWN
+        self._following: Any = None
+        for name in _REPORT_HOOKS:
+            getattr(config.hook, name)._remove_plugin(interactor)
 
-    interactor.config = _Config(interactor.config, protocol)
+    def begin(self) -> None:
+        """Listen to the controller."""
+        interactor = self._interactor
+        interactor.channel.setcallback(interactor.handle_command, endmarker=self._shutdown)
+        self._following = self._wait()
+
+    def take(self, most: int) -> tuple[list[int], int | None]:
+        """Wait for a test, and for what follows it; take more tests if they are there.
+
+        :return: positions of 1 to `most` tests, none where there are no more; and of the test
+            after these, None if there is none.
+        """
+        taken: list[int] = []
+        while self._following is not self._shutdown and len(taken) < most:
+            # xdist's scheduler counts on a worker that waits only if it can't begin a test.
+            following = self._at_once() if taken else self._wait()
+            if following is None:
+                break
+            taken.append(self._following)
+            self._following = following
+        return taken, None if self._following is self._shutdown else self._following
+
+    def _wait(self) -> Any:
+        # Before xdist 3.7, stealing tests replaces the queue; this waits for the new one.
+        get = getattr(self._interactor, "_get_next_item_index", None) or self._interactor.torun.get
+        return get()
+
+    def _at_once(self) -> Any:
+        queue = self._interactor.torun
+        if hasattr(queue, "lock"):
+            with queue.lock() as waiting:
+                return waiting.popleft() if waiting else None
+        try:
+            found = queue.get_nowait()
+        except Empty:
+            return None
+        # A marker that the queue was replaced is for who waits.
+        return found if isinstance(found, int) or found is self._shutdown else None
+
+
+def worker_facts(interactor: Any) -> dict[str, Any]:
+    """What xdist has every report of a worker name."""
+    return {"worker_id": interactor.workerid, "testrun_uid": interactor.testrunuid}
 
 
 def worker_descriptors(interactor: Any) -> list[int]:
@@ -504,8 +546,17 @@ def grant_restart(config: pytest.Config) -> None:
     dsession._failed_nodes_count -= 1
 
 
-def on_main_loop(config: pytest.Config, action: Callable[[], None]) -> Callable[[], None]:
-    """What has DSession's loop call `action`, soon; to be called in any thread."""
-    dsession: Any = config.pluginmanager.getplugin("dsession")
-    dsession.worker_fkit = action  # the loop calls "worker_" + the name of an event
-    return lambda: dsession.queue.put(("fkit", {}))
+def call_on_main_loop(config: pytest.Config, action: Callable[[], None]) -> None:
+    """Have DSession's loop call `action`, soon; to be called in any thread."""
+    session = dist_session(config)
+    session.worker_fkit = action  # the loop calls "worker_" + the name of an event
+    session.queue.put(("fkit", {}))
+
+
+def dist_session(config: pytest.Config) -> Any:
+    """DSession, which handles events of workers by methods of these names.
+
+    ``worker_logstart``, ``worker_testreport``, ``worker_logfinish`` and
+    ``worker_runtest_protocol_complete``.
+    """
+    return config.pluginmanager.getplugin("dsession")

@@ -9,7 +9,6 @@ from typing import NoReturn
 import pytest
 
 from .. import private_api, system
-from ..interruptions import interruption
 from ..messages import Completed, Leaves
 from . import finalizers
 from .descriptors import Files
@@ -30,7 +29,7 @@ def run_protocol(item: pytest.Item, nextitem: pytest.Item | None, relay: Relay) 
     except BaseException as error:
         if relay.muted:
             raise
-        relay.send(interruption(error))
+        relay.interrupt(error)
 
 
 class Child:

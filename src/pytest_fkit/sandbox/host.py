@@ -11,9 +11,9 @@ from typing import Callable, NoReturn
 import pytest
 
 from .. import private_api, system
-from ..interruptions import interruption
 from ..messages import (
     Began,
+    Begins,
     ChildExited,
     Completed,
     Finish,
@@ -22,6 +22,7 @@ from ..messages import (
     Leaves,
     Release,
     Run,
+    RunTogether,
     SharedProcess,
     WideSetUp,
 )
@@ -31,6 +32,7 @@ from .child import LEAVES, Child, run_protocol
 from .copies import fork
 from .descriptors import ERR, Files, Link, read_from
 from .equipment import TestProcess
+from .progress import Progress
 
 
 class Host:
@@ -55,7 +57,7 @@ class Host:
         self._last: pytest.Item | None = None
         self._ran_tests = False
 
-    def main(self, link: Link, files: Files, keeper: int) -> NoReturn:
+    def main(self, link: Link, files: Files, progress: Progress, keeper: int) -> NoReturn:
         """Called in the new process."""
         status = 70  # EX_SOFTWARE
         try:
@@ -66,6 +68,7 @@ class Host:
             self._output.enter_process()
             finalizers.forget_inherited()
             self._link = link
+            self._progress = progress
             self._serve()
             status = 0
         except BaseException:  # noqa: BLE001 (nothing may return into the keeper's code)
@@ -92,7 +95,9 @@ class Host:
                 retire = not message.share and self._ran_tests and not self._fixtures.unforkable
                 self._link.send(HostDone(retire))
                 continue
-            if isinstance(message, Release):
+            if isinstance(message, RunTogether):
+                self._run_together(message)
+            elif isinstance(message, Release):
                 self._tear_down(self._item(message.next_position))
             elif isinstance(message, Finish):
                 self._tear_down(None)
@@ -101,7 +106,21 @@ class Host:
                 return
             self._link.send(HostDone())
 
-    def _run(self, run: Run) -> None:
+    def _run_together(self, order: RunTogether) -> None:
+        session = self._session
+        session.testsfailed = Run(*order.runs[0]).tests_failed
+        try:
+            for fields in order.runs:
+                run = Run(*fields)
+                self._progress.begin()
+                self._relay.send(Begins(run.position))
+                self._run(run._replace(tests_failed=session.testsfailed), together=True)
+                if self._relay.interrupted or session.shouldfail or session.shouldstop:
+                    return
+        except KeyboardInterrupt as error:  # between two tests
+            self._relay.interrupt(error)
+
+    def _run(self, run: Run, together: bool = False) -> None:
         item = self._item(run.position)
         if item is None:
             raise LookupError(f"the fresh interpreter did not collect test {run.position}")
@@ -111,12 +130,14 @@ class Host:
         private_api.set_location(item, run.location)
         try:
             if run.share or self._ran_tests:
+                if not together:
+                    self._link.send(Began("test"))
                 self._run_here(item, nextitem, 0.0)
             else:
                 self._run_in_children(item, nextitem)
                 self._tear_down(nextitem)
         except (pytest.exit.Exception, KeyboardInterrupt) as error:
-            self._relay.send(interruption(error))
+            self._relay.interrupt(error)
         private_api.forget_request(item)
 
     def _run_in_children(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
@@ -138,6 +159,7 @@ class Host:
                 raise ConnectionError("the keeper is gone")
             self._measuring.send()
             if self._fixtures.unforkable:
+                self._link.send(Began("test"))
                 self._run_here(item, nextitem, seconds)
                 return
 
@@ -146,7 +168,6 @@ class Host:
     ) -> None:
         """Run the test in this process, which forks no test from now on."""
         self._ran_tests = True
-        self._link.send(Began("test"))
         self._relay.open(wide_setup_seconds)
         if self._fixtures.unforkable:
             self._relay.send(SharedProcess(carriable(self._fixtures.unforkable)))
@@ -192,7 +213,7 @@ class Host:
             if self._fixtures.tear_down(self._last, nextitem):
                 self._measuring.send()
         except (pytest.exit.Exception, KeyboardInterrupt) as error:
-            self._relay.send(interruption(error))
+            self._relay.interrupt(error)
 
 
 def _left_for(files: Files) -> str | None:

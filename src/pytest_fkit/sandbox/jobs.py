@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ..endings import Ending, Finished
 from ..messages import Run
 from .descriptors import Files, Link, read_from
+from .progress import Progress
 
 
 class Remains(NamedTuple):
@@ -33,8 +34,9 @@ def _remains(files: Files, output_read: list[int]) -> Remains:
 class HostProcess:
     """The keeper's view of one host."""
 
-    def __init__(self, pid: int, link: Link, files: Files, share: str) -> None:
+    def __init__(self, pid: int, link: Link, files: Files, share: str, progress: Progress) -> None:
         self.pid = pid
+        self.progress = progress
         self.link = link
         self.files = files
         self.share = share
@@ -69,10 +71,15 @@ class ChildProcess:
 
 
 class Job:
-    """The test that is running."""
+    """The test that is running.
 
-    def __init__(self, run: Run, host: HostProcess) -> None:
+    :param run: it, or the last of several that the host runs one after the other.
+    :param together: whether it is one of several.
+    """
+
+    def __init__(self, run: Run, host: HostProcess, together: bool = False) -> None:
         self.run = run
+        self.together = together
         self.host = host
         self.child: ChildProcess | None = None
         self.ending: Ending | None = None

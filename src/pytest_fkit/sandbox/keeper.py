@@ -16,12 +16,14 @@ from ..messages import (
     Message,
     Release,
     Run,
+    RunTogether,
     Stop,
     TornDown,
 )
 from .copies import fork
 from .descriptors import Files, Link
 from .jobs import HostProcess, Job
+from .progress import Progress
 from .supervisor import Supervisor, WorkerGoneError
 from .tree import send_signal
 
@@ -31,7 +33,7 @@ class Keeper:
 
     :param link: to the worker.
     :param host_main: what a new host runs, with the name under which tests share it, its link,
-        its files and the keeper's pid.
+        its files, its progress and the keeper's pid.
     :param remember: called with each :class:`Broken`, for hosts forked later.
     :param stream: whether output is passed on while it is written.
     :param controller: pid to watch where the kernel does not tell of its death, or 0.
@@ -40,7 +42,7 @@ class Keeper:
     def __init__(
         self,
         link: Link,
-        host_main: Callable[[str, Link, Files, int], NoReturn],
+        host_main: Callable[[str, Link, Files, Progress, int], NoReturn],
         remember: Callable[[Broken], None],
         stream: bool,
         controller: int = 0,
@@ -78,7 +80,9 @@ class Keeper:
 
     def _obey(self, message: Message) -> None:
         if isinstance(message, Run):
-            self._run(message)
+            self._run(message, message)
+        elif isinstance(message, RunTogether):
+            self._run(message, Run(*message.runs[-1]))
         elif isinstance(message, Finish):
             self._finish(message.timeout)
         elif isinstance(message, Broken):
@@ -93,17 +97,22 @@ class Keeper:
             elif self._below.job.runs_user_code:
                 send_signal(self._below.job.process, signal.SIGINT)
 
-    def _run(self, run: Run) -> None:
+    def _run(self, order: Run | RunTogether, run: Run) -> None:
+        """Have a host do as the worker orders; `run` is the last test of the order."""
         if self._below.stop_deadline is not None:
             # The order to stop overtook this one.
             self._below.send(Ended(to_wire(Lost("the run was stopped"))))
             self._finish(0.0)
             return
-        job = self._below.job = Job(run, self._host(run.share))
-        # Until the host says what it does: a fresh interpreter has to collect first.
-        job.stage = "start"
-        self._below.set_clock(job, run.wide_timeout)
-        self._below.tell(job.host, run)
+        job = self._below.job = Job(run, self._host(run.share), isinstance(order, RunTogether))
+        if job.together:
+            self._below.set_clock(job, run.timeout)
+            job.host.progress.begin()
+        else:
+            # Until the host says what it does: a fresh interpreter has to collect first.
+            job.stage = "start"
+            self._below.set_clock(job, run.wide_timeout)
+        self._below.tell(job.host, order)
         self._below.wait_for(job)
         self._release_others(job)
         self._below.job = None
@@ -126,15 +135,16 @@ class Keeper:
                 return host
         ours, theirs = Link.pair()
         files = Files.create()
+        progress = Progress()
         keeper = os.getpid()
         pid = fork()
         if pid == 0:
             self._below.leave()
             os.close(ours.fileno())
             os.close(self._link.fileno())
-            self._host_main(share, theirs, files, keeper)
+            self._host_main(share, theirs, files, progress, keeper)
         theirs.close()
-        host = HostProcess(pid, ours, files, share)
+        host = HostProcess(pid, ours, files, share, progress)
         self._below.hosts.append(host)
         return host
 

@@ -8,6 +8,7 @@ from typing import Any, Generator
 
 import pytest
 
+from ..interruptions import interruption
 from ..messages import (
     ExpectedFailure,
     JunitRecord,
@@ -44,6 +45,7 @@ class Relay:
         self.muted = False
         self.phase = ""
         self.lost = False
+        self.interrupted = False
 
     def open(self, wide_setup_seconds: float = 0.0) -> None:
         """Report for this process.
@@ -54,7 +56,7 @@ class Relay:
         self._inode = os.fstat(EVENTS).st_ino
         self._flags = {"shouldstop": self._session.shouldstop, "shouldfail": False}
         self._wide_setup_seconds = wide_setup_seconds
-        self.muted = False
+        self.muted = self.interrupted = False
 
     def is_copy(self) -> bool:
         """Whether this is a process that a test forked, not the one that runs the test."""
@@ -80,6 +82,11 @@ class Relay:
         """Announce the phase the test is in from now on."""
         self.phase = phase
         self.send(Phase(phase, time.time()))
+
+    def interrupt(self, error: BaseException) -> None:
+        """Relay what stops the run."""
+        self.interrupted = True
+        self.send(interruption(error))
 
     def junit_record(self, kind: str, name: str, value: object) -> None:
         """Relay what a fixture adds to the JUnit file."""

@@ -16,6 +16,7 @@ from .equipment import equip
 from .host import Host
 from .keeper import Keeper
 from .output import streams
+from .progress import Progress
 from .spawn import PREFIX, exec_host
 
 
@@ -62,10 +63,12 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
 
     host = Host(session, process, item_at)
 
-    def host_main(share: str, host_link: Link, files: Files, keeper: int) -> NoReturn:
+    def host_main(
+        share: str, host_link: Link, files: Files, progress: Progress, keeper: int
+    ) -> NoReturn:
         if share.startswith(PREFIX):
             exec_host(session, share, host_link, files, keeper)
-        host.main(host_link, files, keeper)
+        host.main(host_link, files, progress, keeper)
 
     def remember(message: Broken) -> None:
         process.broken[message.key] = message.text

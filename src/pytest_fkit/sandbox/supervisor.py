@@ -99,6 +99,8 @@ class Supervisor:
         """Look after a test until it is over and its host idle."""
         while not job.done:
             wait = MEMORY_TICK if job.run.memory_limit else TICK
+            if job.together and job.limit:
+                job.deadline = job.host.progress.began() + job.limit
             if job.deadline is not None:
                 wait = max(0.0, min(wait, job.deadline - time.monotonic()))
             self.poll(wait)

@@ -15,7 +15,7 @@ import pytest
 
 from .. import system
 from ..endings import Lost, to_wire
-from ..messages import Broken, Ended, Finish, Message, Run, Stop, TornDown
+from ..messages import Broken, Ended, Finish, Message, Run, RunTogether, Stop, TornDown
 from ..sandbox.copies import fork
 from ..sandbox.coverage import running_coverage
 from ..sandbox.descriptors import Link
@@ -62,8 +62,8 @@ class KeeperClient:
             ours.send(message)
         return ours
 
-    def run(self, run: Run) -> Iterator[Message]:
-        """Run a test; the last message is its :class:`Ended`, whatever happens."""
+    def run(self, order: Run | RunTogether) -> Iterator[Message]:
+        """Run tests; the last message is the :class:`Ended` of the last one, whatever happens."""
         _flush()
         fresh = self._link is None
         link = self._link or self._start()
@@ -72,7 +72,7 @@ class KeeperClient:
                 if fresh and self._grace is not None:
                     # The order to stop came while there was no keeper to hear it.
                     link.send(Stop(self._grace))
-                link.send(run)
+                link.send(order)
             while True:
                 message = link.receive()
                 if message is None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shlex
 import signal
 import time
 import warnings
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Iterator
 
 import pytest
@@ -15,8 +17,10 @@ import pytest
 from .. import private_api
 from ..endings import Ending, Finished, from_wire
 from ..interruptions import interruption, raise_again
-from ..markers import limits
+from ..markers import Limits, limits
 from ..messages import (
+    Begins,
+    Completed,
     Ended,
     Events,
     Interrupted,
@@ -25,6 +29,7 @@ from ..messages import (
     Message,
     Output,
     Run,
+    RunTogether,
     TornDown,
     WideTeardown,
 )
@@ -36,10 +41,27 @@ from . import deaths
 from .coverage import Gathered
 from .keeper import KeeperClient
 from .output import LIVE, Lines
-from .replay import Replay
+from .replay import Replay, add_section
+from .reports import Reports
+from .tests import Pace, Tests
 
 # What a command that runs one test again leaves out.
 _DROPPED = ("-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml", "--basetemp")
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A test to run.
+
+    :param run: or why it can't be run.
+    """
+
+    item: pytest.Item
+    run: Run | str
+
+    @property
+    def share(self) -> str:
+        return "" if isinstance(self.run, str) else self.run.share
 
 
 class TestLoop:
@@ -48,6 +70,8 @@ class TestLoop:
     :param name: of the worker, as in "gw0"; "main" at ``-n0``.
     :param unforkable: says what keeps a test from being forked, or "".
     :param lines: where the text goes that tests write to the terminal.
+    :param reports: where reports go.
+    :param most: how many tests may be asked for at once.
     """
 
     __test__ = False
@@ -59,64 +83,76 @@ class TestLoop:
         keeper: KeeperClient,
         name: str,
         lines: Lines,
+        reports: Reports,
         unforkable: Callable[[pytest.Item], str],
+        most: int,
     ) -> None:
         self._session = session
         self._settings = settings
         self._keeper = keeper
         self._name = name
         self._lines = lines
+        self._reports = reports
         self._unforkable = unforkable
+        self._pace = Pace(most)
         self._stopping = False
         self._last_words: Interrupted | None = None
         self._gathered = Gathered()
-        self._index = {item: number for number, item in enumerate(session.items)}
 
-    def run_all(self) -> None:
-        """Run the whole session, as pytest's own loop does.
+    def run_all(self, tests: Tests) -> None:
+        """Run tests until there are no more, or the session is to stop.
 
-        :raises pytest.Session.Failed, pytest.Session.Interrupted: as that does.
+        :raises KeyboardInterrupt, pytest.exit.Exception: if a test or the user says so.
         """
-        session = self._session
-        for item, nextitem in zip(session.items, [*session.items[1:], None]):
-            self.run_test(item, nextitem)
-            if session.shouldfail:
-                raise session.Failed(session.shouldfail)
-            if session.shouldstop:
-                raise session.Interrupted(session.shouldstop)
+        while True:
+            positions, following = tests.take(self._pace.most)
+            requests = self._requests(positions, following)
+            if not requests:
+                return
+            while requests:
+                del requests[: self._run_some(requests)]
+                if self._session.shouldfail or self._session.shouldstop:
+                    return
 
-    def run_test(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
-        """Run one test and report it.
+    def _run_some(self, requests: list[_Request]) -> int:
+        """Run the first test, and those after it that can be run with it.
 
-        :raises KeyboardInterrupt, pytest.exit.Exception: if the test or the user says so.
+        :return: how many have their verdict now.
         """
-        replay = Replay(item, self._lines, self._unforkable(item))
         self._raise_if_stopping()
-        try:
-            run = self._request(item, nextitem)
-        except pytest.UsageError as error:
-            self._refuse(item, replay, str(error))
-            return
-        try:
-            ended = self._listen(replay, self._keeper.run(run))
-        except KeyboardInterrupt:
-            self._stop(replay)
-            raise
+        if isinstance(requests[0].run, str):
+            self._refuse(requests[0].item, requests[0].run)
+            self._reports.flush()
+            return 1
+        together = _together(requests)
+        began = time.monotonic()
+        replay, begun, ended = self._listen(together)
+        self._conclude(replay, ended)
+        if together[0].share:
+            self._pace.took(begun, time.monotonic() - began)
+        return begun
+
+    def _conclude(self, replay: Replay, ended: Ended) -> None:
+        """Report how the process of the test ended that began last."""
         ending = from_wire(ended.ending)
         if not isinstance(ending, Finished):
             self._raise_if_stopping()
-            self._report_death(item, replay, ended, ending)
+            self._report_death(replay, ended, ending)
         elif ended.leftovers:
             _note_leftovers(replay, ended)
         if self._session.shouldfail or self._session.shouldstop:
-            self._tear_down(item, replay)
-        replay.finish()
-        private_api.forget_request(item)
-        self._lines.flush()
+            self._tear_down(replay)
+        self._finish(replay)
+        self._reports.flush()
         if replay.interrupted is not None:
             self._last_words = replay.interrupted
             raise_again(replay.interrupted)
         self._raise_if_stopping()
+
+    def _finish(self, replay: Replay) -> None:
+        replay.finish()
+        private_api.forget_request(replay.item)
+        self._lines.flush()
 
     def _raise_if_stopping(self) -> None:
         if self._stopping:
@@ -160,6 +196,7 @@ class TestLoop:
                 ending = from_wire(message.ending)
                 if not isinstance(ending, Finished) and not self._stopping:
                     self._warn(f"the process that tears wide fixtures down {ending.story}")
+        self._reports.flush()
         self._lines.flush()
         if self._keeper.coverage is not None:
             self._gathered.add_to(self._keeper.coverage)
@@ -177,75 +214,118 @@ class TestLoop:
 
     # --- one test ---
 
-    def _request(self, item: pytest.Item, nextitem: pytest.Item | None) -> Run:
-        wanted = limits(item, self._settings)
-        share = self._spawned(item) or wanted.share
-        return Run(
-            position=self._index[item],
-            next_position=-1 if nextitem is None else self._index[nextitem],
-            share=share,
-            next_share="" if nextitem is None else self._share(nextitem),
-            timeout=wanted.timeout,
-            wide_timeout=wanted.timeout,
-            memory_limit=wanted.memory_limit,
-            tests_failed=self._session.testsfailed,
-            location=carriable(item.location),
+    def _requests(self, positions: list[int], following: int | None) -> list[_Request]:
+        """Tests to run, `following` the one after the last."""
+        items = self._session.items
+        chain = [*positions, *(() if following is None else (following,))]
+        wanted = [self._wanted(items[each]) for each in chain]
+        return [
+            self._request(*each)
+            for each in itertools.zip_longest(positions, wanted, chain[1:], wanted[1:])
+            if each[0] is not None
+        ]
+
+    def _request(
+        self, position: int, wanted: Limits | str, following: int | None, after: Limits | str | None
+    ) -> _Request:
+        item = self._session.items[position]
+        if not isinstance(wanted, Limits):
+            return _Request(item, str(wanted))
+        return _Request(
+            item,
+            Run(
+                position=position,
+                next_position=-1 if following is None else following,
+                share=wanted.share,
+                next_share=after.share if isinstance(after, Limits) else "",
+                timeout=wanted.timeout,
+                wide_timeout=wanted.timeout,
+                memory_limit=wanted.memory_limit,
+                tests_failed=self._session.testsfailed,
+                location=carriable(item.location),
+            ),
         )
 
-    def _spawned(self, item: pytest.Item) -> str:
-        if not self._unforkable(item):
-            return ""
-        return f"{PREFIX}{item.nodeid.partition('::')[0]}"
-
-    def _share(self, item: pytest.Item) -> str:
+    def _wanted(self, item: pytest.Item) -> Limits | str:
+        """How to run the test, or why that can't be told."""
         try:
-            return self._spawned(item) or limits(item, self._settings).share
-        except pytest.UsageError:  # reported when it is that test's turn
-            return ""
+            wanted = limits(item, self._settings)
+        except pytest.UsageError as error:
+            return str(error)
+        if not self._unforkable(item):
+            return wanted
+        return replace(wanted, share=f"{PREFIX}{item.nodeid.partition('::')[0]}")
 
-    def _listen(self, replay: Replay, messages: Iterator[Message]) -> Ended:
-        for message in self._decoded(messages):
-            if isinstance(message, Ended):
-                return message
-            if isinstance(message, Output):
-                self._lines.feed(message.fd, message.text)
-            else:
-                replay.take(message)
+    def _replay(self, item: pytest.Item) -> Replay:
+        return Replay(item, self._reports, self._lines, self._unforkable(item))
+
+    def _listen(self, requests: list[_Request]) -> tuple[Replay, int, Ended]:
+        """Run tests in one process.
+
+        :return: the test that began last, how many began, and how their process ended.
+        """
+        items = self._session.items
+        replay = self._replay(requests[0].item)
+        begun = 0
+        try:
+            for message in self._decoded(self._keeper.run(_order(requests))):
+                if isinstance(message, Ended):
+                    return replay, max(1, begun), message
+                if isinstance(message, Output):
+                    self._lines.feed(message.fd, message.text)
+                elif isinstance(message, Begins):
+                    begun += 1
+                    if begun > 1:
+                        self._finish(replay)
+                        replay = self._replay(items[message.position])
+                else:
+                    replay.take(message)
+        except KeyboardInterrupt:
+            self._stop(replay)
+            raise
         raise AssertionError("the keeper's last message is Ended")
 
     def _decoded(self, messages: Iterator[Message]) -> Iterator[Message]:
         for message in messages:
+            inner = message
             for inner in _unpacked(message):
                 if isinstance(inner, Measured):
                     self._gathered.take(inner)
                 else:
                     yield inner
+            if isinstance(message, Events) and not isinstance(inner, Completed):
+                # It may take a while until there is more.
+                self._reports.flush()
 
-    def _refuse(self, item: pytest.Item, replay: Replay, text: str) -> None:
+    def _refuse(self, item: pytest.Item, text: str) -> None:
         """Report a test whose marks are wrong."""
+        report = pytest.TestReport(
+            item.nodeid, item.location, dict.fromkeys(item.keywords, 1), "failed", text, "setup"
+        )
+        replay = self._replay(item)
         replay.log(
-            pytest.TestReport(
-                item.nodeid, item.location, dict.fromkeys(item.keywords, 1), "failed", text, "setup"
+            carriable(
+                item.config.hook.pytest_report_to_serializable(config=item.config, report=report)
             )
         )
         replay.finish()
 
-    def _tear_down(self, item: pytest.Item, replay: Replay) -> None:
+    def _tear_down(self, replay: Replay) -> None:
         """No test follows: what fixtures say at their end belongs to this one."""
         for message in self._decoded(self._keeper.finish(self._settings.timeout)):
             if isinstance(message, WideTeardown):
                 replay.wide_teardown(message)
             elif isinstance(message, TornDown):
-                self._report_torn_down(item, replay, message)
+                self._report_torn_down(replay, message)
 
-    def _report_torn_down(self, item: pytest.Item, replay: Replay, message: TornDown) -> None:
+    def _report_torn_down(self, replay: Replay, message: TornDown) -> None:
         ending = from_wire(message.ending)
         if not isinstance(ending, Finished):
             ended = Ended(
                 message.ending, 0, "teardown", message.out, message.err, message.log,
                 message.dump, message.leftovers,
             )  # fmt: skip
-            self._report_death(item, replay, ended, ending)
+            self._report_death(replay, ended, ending)
 
     def _stop(self, replay: Replay) -> None:
         """The user interrupts: end the running test and tear down, within the grace."""
@@ -260,9 +340,8 @@ class TestLoop:
 
     # --- a death ---
 
-    def _report_death(
-        self, item: pytest.Item, replay: Replay, ended: Ended, ending: Ending
-    ) -> None:
+    def _report_death(self, replay: Replay, ended: Ended, ending: Ending) -> None:
+        item = replay.item
         fixture = replay.setting_up
         death = deaths.Death(
             nodeid=item.nodeid,
@@ -302,16 +381,42 @@ class TestLoop:
         if death.when == "teardown":
             failed = replay.held_teardown_failed()
             if failed is not None:
-                failed.sections.append(("pytest-fkit", deaths.story(death)))
+                add_section(failed, "pytest-fkit", deaths.story(death))
                 return
             replay.drop_teardown()
         data["sections"] = merged([*replay.sections(), *data["sections"]])
-        report = replay.report_from(carriable(data))
+        data = carriable(data)
         replay.release()
-        replay.log(report)
+        replay.log(data)
         if death.when != "teardown":
             # It did not run, but reporters (JUnit's output, HTML) close a test with this one.
-            replay.log(_empty_teardown(report))
+            replay.log(_empty_teardown(data))
+
+
+def _together(requests: list[_Request]) -> list[_Request]:
+    """The first test, and those after it that can be run in its process without a word between.
+
+    The keeper enforces the limits of one test for all of them.
+    """
+    first = requests[0].run
+    assert isinstance(first, Run)
+    # A fresh interpreter has its limits from the first test on, and has to start before that.
+    if not first.share or first.share.startswith(PREFIX) or first.memory_limit:
+        return requests[:1]
+    alike = itertools.takewhile(
+        lambda each: (
+            isinstance(each.run, Run)
+            and (each.run.share, each.run.timeout, each.run.memory_limit)
+            == (first.share, first.timeout, 0)
+        ),
+        requests,
+    )
+    return list(alike)
+
+
+def _order(requests: list[_Request]) -> Run | RunTogether:
+    runs = [each.run for each in requests if isinstance(each.run, Run)]
+    return runs[0] if len(runs) == 1 else RunTogether(tuple(tuple(run) for run in runs))
 
 
 def _unpacked(message: Message) -> Iterator[Message]:
@@ -321,18 +426,17 @@ def _unpacked(message: Message) -> Iterator[Message]:
         yield message
 
 
-def _empty_teardown(report: Any) -> Any:
-    return pytest.TestReport(
-        report.nodeid,
-        report.location,
-        report.keywords,
-        "passed",
-        None,
-        "teardown",
-        sections=report.sections,
-        start=report.stop,
-        stop=report.stop,
-    )
+def _empty_teardown(death: dict[str, Any]) -> dict[str, Any]:
+    kept = ("$report_type", "nodeid", "location", "keywords", "sections", "user_properties")
+    return {
+        **{name: death[name] for name in kept},
+        "outcome": "passed",
+        "longrepr": None,
+        "when": "teardown",
+        "duration": 0.0,
+        "start": death["stop"],
+        "stop": death["stop"],
+    }
 
 
 def _note_leftovers(replay: Replay, ended: Ended) -> None:

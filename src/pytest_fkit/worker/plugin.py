@@ -17,6 +17,8 @@ from .keeper import KeeperClient
 from .leftovers import CollectionWatch
 from .loop import TestLoop
 from .output import LIVE, Lines, Unchanged
+from .reports import LocalReports, WorkerReports
+from .tests import MOST, AllTests
 
 
 class Worker:
@@ -32,6 +34,8 @@ class Worker:
         self._controller: int = orders["controller"]
         self._name: str = orders["worker"]
         self._lines = Lines(lambda line: self._channel.send(("line", line)))
+        # Tests that were asked for can't be stolen any more.
+        self._most = 1 if orders["steals"] else MOST
         self._loop: TestLoop | None = None
         self._stopped = False
         self._unforkable: Callable[[pytest.Item], str] = lambda _: ""
@@ -83,29 +87,39 @@ class Worker:
         """Before xdist sends it: spare the controller the import of test modules."""
         make_portable(warning_message)
 
-    # trylast: what tests did is complete before others, pytest-cov for example, conclude.
-    @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Have xdist's loop run the tests our way."""
+    # Wrappers of other plugins, pytest-cov for example, surround it as they surround xdist's loop.
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Run what the controller sends, in the place of xdist's loop."""
         interactor = private_api.worker_interactor(self._config)
         assert interactor is not None
         keeper = KeeperClient(session, private_api.worker_descriptors(interactor), self._controller)
         private_api.resolve_basetemp(self._config)
         private_api.forget_reports_of_worker(self._config)
-        loop = self._loop = TestLoop(
-            session, self._settings, keeper, self._name, self._lines, self._unforkable
+        tests = private_api.AssignedTests(self._config, interactor)
+        index = {item: number for number, item in enumerate(session.items)}
+        reports = WorkerReports(
+            self._config,
+            lambda data: self._channel.send(("reports", data)),
+            private_api.worker_facts(interactor),
+            index.__getitem__,
         )
-        private_api.run_tests_of_worker(interactor, loop.run_test)
+        loop = self._loop = TestLoop(
+            session, self._settings, keeper, self._name, self._lines, reports, self._unforkable,
+            self._most,
+        )  # fmt: skip
         if self._stopped:
             loop.stop()
         try:
             with loop.deaf_to_interrupts():
-                return (yield)
+                tests.begin()
+                loop.run_all(tests)
         except (KeyboardInterrupt, pytest.exit.Exception) as error:
             self._config.workeroutput["fkit_stop"] = loop.last_words(error)  # type: ignore[attr-defined]
             raise
         finally:
             loop.finish()
+        return True
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
@@ -144,9 +158,15 @@ class Alone(Collection):
         lines = Unchanged(private_api.terminal_writer(config))
         keeper = KeeperClient(session, [], 0)
         keeper.at_start = lambda: restore_sigterm(self._sigterm)
-        loop = TestLoop(session, self._settings, keeper, "main", lines, lambda _: "")
+        loop = TestLoop(
+            session, self._settings, keeper, "main", lines, LocalReports(), lambda _: "", MOST
+        )
         try:
-            loop.run_all()
+            loop.run_all(AllTests(len(session.items)))
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+            if session.shouldstop:
+                raise session.Interrupted(session.shouldstop)
         finally:
             loop.finish()
         return True

@@ -16,7 +16,6 @@ from ..messages import (
     Interrupted,
     JunitRecord,
     LiveText,
-    LogFinish,
     LogStart,
     Message,
     Phase,
@@ -30,6 +29,7 @@ from ..messages import (
     WideTeardown,
 )
 from .output import LIVE, Lines
+from .reports import Reports, report_from
 
 
 class Replay:
@@ -39,14 +39,14 @@ class Replay:
     wide fixtures were torn down after the test.
     """
 
-    def __init__(self, item: pytest.Item, lines: Lines, shared: str = "") -> None:
-        self._item = item
+    def __init__(self, item: pytest.Item, reports: Reports, lines: Lines, shared: str = "") -> None:
+        self.item = item
+        self._reports = reports
         self._lines = lines
         self._shared = shared
-        self._hooks: Any = item.ihook
         self._started = False
-        self._finished = False
-        self._held: list[Any] = []
+        self._seconds = 0.0
+        self._held: list[dict[str, Any]] = []
         self.phase = "setup"
         self.phase_began = time.time()
         self._sections: list[tuple[str, str]] = []
@@ -64,30 +64,26 @@ class Replay:
     # --- messages ---
 
     def _log_start(self, message: LogStart) -> None:
-        if not self._started:
-            self._started = True
-            self._hooks.pytest_runtest_logstart(nodeid=message.nodeid, location=message.location)
-
-    def _log_finish(self, message: LogFinish) -> None:
         del message
-        self._finished = True
+        self._start()
 
     def _phase(self, message: Phase) -> None:
         self.phase, self.phase_began = message.name, message.time
 
     def _report(self, message: Report) -> None:
-        report = self.report_from(message.data)
-        if report.when == "setup":
+        data = message.data
+        when = data.get("when")
+        if when == "setup":
             self.release()  # the teardown of a run before this one, as pytest-rerunfailures makes
-        if report.when == "teardown" or self._held:
-            self._held.append(report)
+        if when == "teardown" or self._held:
+            self._held.append(data)
         else:
-            self.log(report)
+            self.log(data)
 
     def _warning(self, message: WarningRecorded) -> None:
         said = _warning(message)
         recorded = warnings.WarningMessage(said, type(said), message.filename, message.lineno)
-        self._item.config.hook.pytest_warning_recorded.call_historic(
+        self.item.config.hook.pytest_warning_recorded.call_historic(
             kwargs={
                 "warning_message": recorded,
                 "when": message.when,
@@ -108,26 +104,27 @@ class Replay:
 
     def wide_teardown(self, message: WideTeardown) -> None:
         """Make the teardown of wide fixtures part of the test's teardown report."""
-        failed = self.report_from(message.report) if message.report is not None else None
-        report = next((each for each in reversed(self._held) if each.when == "teardown"), None)
-        if report is None:
+        failed = message.report
+        data = next((each for each in reversed(self._held) if _is_teardown(each)), None)
+        if data is None:
             if failed is not None:
                 self._held.append(failed)
             return
-        report.duration += message.duration
-        report.sections.extend(message.sections)
+        data["duration"] += message.duration
+        data["sections"] = [*data["sections"], *message.sections]
         if failed is None:
             return
-        if report.failed:
-            report.sections.append(("teardown of wide fixtures", str(failed.longrepr)))
+        if data["outcome"] == "failed":
+            text = str(report_from(self.item.config, failed).longrepr)
+            data["sections"].append(("teardown of wide fixtures", text))
         else:
-            report.outcome, report.longrepr = failed.outcome, failed.longrepr
+            data["outcome"], data["longrepr"] = failed["outcome"], failed["longrepr"]
 
     def _expected(self, message: ExpectedFailure) -> None:
         self.expected = message.reason
 
     def _flag(self, message: SessionFlag) -> None:
-        session = self._item.session
+        session = self.item.session
         if not getattr(session, message.name):
             setattr(session, message.name, message.value)
 
@@ -139,33 +136,32 @@ class Replay:
         self._shared = message.cause
 
     def _junit_record(self, message: JunitRecord) -> None:
-        log = private_api.junit_log(self._item.config)
+        log = private_api.junit_log(self.item.config)
         if log is not None:
-            private_api.add_junit_record(log, self._item.nodeid, *message)
+            private_api.add_junit_record(log, self.item.nodeid, *message)
 
     def _interrupted(self, message: Interrupted) -> None:
         self.interrupted = message
 
     # --- endings ---
 
-    def held_teardown_failed(self) -> Any | None:
+    def held_teardown_failed(self) -> dict[str, Any] | None:
         """The teardown report that is held back, if it is a failed one."""
-        return next((each for each in self._held if each.when == "teardown" and each.failed), None)
+        failed = (each for each in self._held if _is_teardown(each) and each["outcome"] == "failed")
+        return next(failed, None)
 
     def name_leftovers(self, processes: list[str]) -> None:
         """Name processes that the test left running in its teardown report, which is held back."""
-        for report in self._held:
-            if report.when == "teardown":
-                text = "".join(f"{line}\n" for line in processes)
-                report.sections.append(("processes left running, now ended", text))
-                report.fkit_leftovers = processes
+        for data in filter(_is_teardown, self._held):
+            text = "".join(f"{line}\n" for line in processes)
+            add_section(data, "processes left running, now ended", text)
+            data["fkit_leftovers"] = processes
 
     def drop_teardown(self) -> None:
         """Forget the teardown report that is held back: something else takes its place."""
-        for report in self._held:
-            if report.when == "teardown":
-                self._sections = list(report.sections)
-        self._held = [each for each in self._held if each.when != "teardown"]
+        for data in filter(_is_teardown, self._held):
+            self._sections = list(data["sections"])
+        self._held = [each for each in self._held if not _is_teardown(each)]
 
     def sections(self) -> list[tuple[str, str]]:
         """What was captured so far, as far as it was reported."""
@@ -174,39 +170,43 @@ class Replay:
     def release(self) -> None:
         """Log the reports that were held back."""
         held, self._held = self._held, []
-        for report in held:
-            self.log(report)
+        for data in held:
+            self.log(data)
 
-    def log(self, report: Any) -> None:
+    def log(self, data: dict[str, Any]) -> None:
         """Log one report, after the start of the test if it did not get to say so."""
         self._start()
-        if report.when != "teardown":
-            self._sections = list(report.sections)
+        if not _is_teardown(data):
+            self._sections = list(data.get("sections", ()))
         elif self._shared:
-            report.fkit_shared = self._shared
-        self._hooks.pytest_runtest_logreport(report=report)
+            data["fkit_shared"] = self._shared
+        self._seconds += data.get("duration", 0.0)
+        self._reports.log_report(self.item, data)
 
     def _start(self) -> None:
         if not self._started:
-            self._log_start(LogStart(self._item.nodeid, self._item.location))
+            self._started = True
+            self._reports.log_start(self.item)
 
     def finish(self) -> None:
         """Log the rest and the end of the test."""
         self.release()
         if self._started:
-            self._hooks.pytest_runtest_logfinish(
-                nodeid=self._item.nodeid, location=self._item.location
-            )
+            self._reports.log_finish(self.item)
+        self._reports.complete(self.item, self._seconds)
 
-    def report_from(self, data: dict[str, Any]) -> Any:
-        """The report in the format of pytest_report_to_serializable."""
-        config = self._item.config
-        return config.hook.pytest_report_from_serializable(config=config, data=data)
+
+def add_section(data: dict[str, Any], title: str, text: str) -> None:
+    """Add a section to a report in the format of pytest_report_to_serializable."""
+    data["sections"] = [*data["sections"], (title, text)]
+
+
+def _is_teardown(data: dict[str, Any]) -> bool:
+    return data.get("when") == "teardown"
 
 
 _HANDLERS: dict[type[Any], Any] = {
     LogStart: Replay._log_start,
-    LogFinish: Replay._log_finish,
     Phase: Replay._phase,
     Report: Replay._report,
     WarningRecorded: Replay._warning,
