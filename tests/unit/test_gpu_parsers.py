@@ -311,7 +311,7 @@ def test_rocm_smi_that_tells_no_nodes_is_matched_by_address() -> None:
 
 
 def test_rocm_smi_that_tells_no_nodes_without_a_topology_keeps_its_order_and_says_so() -> None:
-    found = amd.matched(amd_tools.parse_rocm_smi(json.dumps(_OLD_ROCM_SMI)), [])
+    found = amd.matched(amd_tools.parse_rocm_smi(json.dumps(_OLD_ROCM_SMI)), None)
     assert [gpu.pci for gpu in found.devices] == ["0000:46:00.0", "0000:05:00.0"]
     assert found.notices == ("HIP's order is unknown, its own is taken",)
 
@@ -322,7 +322,16 @@ def test_amd_gpus_that_do_not_open_are_not_counted() -> None:
     assert [(gpu.ordinal, gpu.pci) for gpu in found.devices] == [(0, "0000:46:00.0")]
     assert not found.notices
     nothing = amd.matched([], [node._replace(opens=False) for node in _NODES])
-    assert nothing.notices == ("no GPU can be used: /dev/dri/renderD* does not open (nodes 2, 3)",)
+    assert nothing.notices == ("left out, /dev/dri/renderD* does not open: node 2, 3",)
+
+
+def test_amd_gpus_that_the_compute_driver_does_not_have_are_not_counted() -> None:
+    listed = amd_tools.parse_amd_smi(_AMD_LIST, "[]")
+    found = amd.matched(listed, _NODES[:1])
+    assert [(gpu.ordinal, gpu.pci) for gpu in found.devices] == [(0, "0000:05:00.0")]
+    assert (found.notes, found.notices) == (("left out, not in the topology: 1",), ())
+    found = amd.matched(listed, [])
+    assert (found.devices, found.notices) == ((), ("left out, not in the topology: 2",))
 
 
 def test_an_integrated_amd_gpu_is_counted_and_left_out() -> None:

@@ -24,23 +24,30 @@ def ask_amdsmi(prober: Prober) -> Found:
     """AMD SMI's Python package."""
     if not prober.machine.has_package("amdsmi"):
         raise MissingError("the package amdsmi is not installed")
-    return _matched(parse_amdsmi(prober.call("pytest_fkit.gpu.amd_tools:read_amdsmi")), prober)
+    listed = parse_amdsmi(prober.call("pytest_fkit.gpu.amd_tools:read_amdsmi"))
+    nodes, troubles = _topology(prober)
+    return _with_notices(matched(listed, nodes), troubles)
 
 
 def ask_amd_smi(prober: Prober) -> Found:
     """The program of AMD SMI."""
     listed = prober.tool("amd-smi", "list", "-e", "--json")
+    parse_amd_smi(listed, "[]")
+    nodes, troubles = _topology(prober)
     try:
         static = prober.tool("amd-smi", "static", "--asic", "--vram", "--json")
-    except FailedError:  # names and sizes are for people
+    except FailedError as error:  # names and sizes are for people
         static = "[]"
-    return _matched(parse_amd_smi(listed, static), prober)
+        troubles = [*troubles, f"static: {error}"]
+    return _with_notices(matched(parse_amd_smi(listed, static), nodes), troubles)
 
 
 def ask_rocm_smi(prober: Prober) -> Found:
     """The program of ROCm SMI, which AMD SMI replaces."""
     options = ("--showproductname", "--showuniqueid", "--showbus", "--showmeminfo", "vram")
-    return _matched(parse_rocm_smi(prober.tool("rocm-smi", *options, "--json")), prober)
+    listed = parse_rocm_smi(prober.tool("rocm-smi", *options, "--json"))
+    nodes, troubles = _topology(prober)
+    return _with_notices(matched(listed, nodes), troubles)
 
 
 def ask_topology(prober: Prober) -> Found:
@@ -53,25 +60,27 @@ def _nodes(prober: Prober) -> list[Node]:
     return parse_nodes(prober.call("pytest_fkit.gpu.kfd:read_nodes"))
 
 
+def _topology(prober: Prober) -> tuple[list[Node] | None, list[str]]:
+    try:
+        return _nodes(prober), []
+    except (FailedError, MissingError) as error:
+        return None, [f"the topology: {error}"]
+
+
+def _with_notices(found: Found, notices: list[str]) -> Found:
+    return found._replace(notices=(*found.notices, *notices))
+
+
 def _of_node(node: Node) -> Listed:
     return Listed(node.number, node.number, node.uuid, node.pci, node.name, node.memory)
 
 
-def _matched(listed: list[Listed], prober: Prober) -> Found:
-    try:
-        nodes = _nodes(prober)
-    except FailedError as error:
-        found = as_devices(listed)
-        return found._replace(notices=(*found.notices, f"the topology: {error}"))
-    return matched(listed, nodes)
-
-
-def matched(listed: list[Listed], nodes: list[Node]) -> Found:
+def matched(listed: list[Listed], nodes: list[Node] | None) -> Found:
     """What a tool lists, as far as HIP can use it, in HIP's order.
 
-    Where there are no nodes to compare with, it is left as it is.
+    :param nodes: of the topology, None if it can't be read: then `listed` is left as it is.
     """
-    if not nodes:
+    if nodes is None:
         return as_devices(listed)
     known = []
     rest = list(nodes)
@@ -81,14 +90,15 @@ def matched(listed: list[Listed], nodes: list[Node]) -> Found:
             rest.remove(node)
             known.append((gpu, node))
     found = as_devices([_merged(gpu, node) for gpu, node in known if node.opens])
-    closed = ", ".join(str(node.number) for node in nodes if not node.opens)
-    if closed and not found.devices:
-        line = f"no GPU can be used: /dev/dri/renderD* does not open (nodes {closed})"
-        return found._replace(notices=(*found.notices, line))
-    notes = [f"left out, its render device does not open: node {closed}"] if closed else []
+    left_out = []
+    closed = [str(node.number) for node in nodes if not node.opens]
+    if closed:
+        left_out.append(f"left out, /dev/dri/renderD* does not open: node {', '.join(closed)}")
     if len(known) < len(listed):
-        notes.append(f"left out, not in the topology: {len(listed) - len(known)}")
-    return found._replace(notes=(*found.notes, *notes))
+        left_out.append(f"left out, not in the topology: {len(listed) - len(known)}")
+    if found.devices or found.notes:
+        return found._replace(notes=(*found.notes, *left_out))
+    return _with_notices(found, left_out)
 
 
 def _merged(gpu: Listed, node: Node) -> Listed:

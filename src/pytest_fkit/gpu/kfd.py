@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from typing import Any, NamedTuple
 
-from .failures import FailedError
+from .failures import FailedError, MissingError
 from .machine import Machine
 from .reading import mappings, number, rubbish, word
 
@@ -43,10 +43,16 @@ class Node(NamedTuple):
 
 
 def read_nodes(root: str) -> list[dict[str, Any]]:
-    """The nodes; called in a fresh interpreter, for opening a device may wake it up, or hang."""
+    """The GPU nodes; called in a fresh interpreter: opening a device may wake it up, or hang.
+
+    :raises MissingError: if there is no topology.
+    """
     machine = Machine(root)
     nodes = []
-    for name in sorted(machine.names(_NODES, r"\d{1,5}"), key=int):
+    names = machine.names(_NODES, r"\d{1,5}")
+    if not names:
+        raise MissingError("there is none")
+    for name in sorted(names, key=int):
         if machine.text(f"{_NODES}/{name}/gpu_id").strip() in ("", "0"):  # forbidden, or a CPU
             continue
         properties = _pairs(machine.text(f"{_NODES}/{name}/properties"))
