@@ -80,6 +80,13 @@ class Restarted(NamedTuple):
     """The test process left to have a wide fixture set up; the test starts again."""
 
 
+class HostFiles(NamedTuple):
+    """The files of a host that runs tests itself travel along, to be there if the keeper dies."""
+
+    share: str
+    pid: int
+
+
 class Ended(NamedTuple):
     """The test is over and so is everything it started.
 
@@ -321,7 +328,7 @@ class Completed(NamedTuple):
 
 Message = Union[
     Run, RunTogether, Finish, Stop, Broken,
-    Events, Output, Restarted, Ended, TornDown,
+    Events, Output, Restarted, HostFiles, Ended, TornDown,
     Release, Proceed, Forked, ChildExited, Began, WideSetUp, HostDone,
     Begins, LogStart, LogFinish, Report, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,

@@ -33,6 +33,7 @@ from .copies import fork
 from .descriptors import ERR, Files, Link, read_from
 from .equipment import TestProcess
 from .progress import Progress
+from .relay import CHANNEL_LOST
 
 
 class Host:
@@ -89,14 +90,15 @@ class Host:
             message = self._link.receive()
             if message is None:
                 return
+            retire = False
             if isinstance(message, Run):
                 self._run(message)
                 # What keeps it from forking has gone, and with it the reason to run tests itself.
-                retire = not message.share and self._ran_tests and not self._fixtures.unforkable
-                self._link.send(HostDone(retire))
-                continue
-            if isinstance(message, RunTogether):
+                forks_again = not message.share and not self._fixtures.unforkable
+                retire = self._ran_tests and (forks_again or self._broken())
+            elif isinstance(message, RunTogether):
                 self._run_together(message)
+                retire = self._broken()
             elif isinstance(message, Release):
                 self._tear_down(self._item(message.next_position))
             elif isinstance(message, Finish):
@@ -104,7 +106,16 @@ class Host:
                 finalizers.run_own()
                 self._link.send(HostDone())
                 return
-            self._link.send(HostDone())
+            self._link.send(HostDone(retire))
+
+    def _broken(self) -> bool:
+        """Whether a test that ran in this process left it unfit for another.
+
+        It leaves at once if it can't report any more.
+        """
+        if self._relay.lost:
+            os._exit(CHANNEL_LOST)
+        return not self._output.is_whole()
 
     def _run_together(self, order: RunTogether) -> None:
         session = self._session
@@ -116,6 +127,8 @@ class Host:
                 self._relay.send(Begins(run.position))
                 self._run(run._replace(tests_failed=session.testsfailed), together=True)
                 if self._relay.interrupted or session.shouldfail or session.shouldstop:
+                    return
+                if self._broken():
                     return
         except KeyboardInterrupt as error:  # between two tests
             self._relay.interrupt(error)

@@ -13,6 +13,7 @@ from ..messages import (
     Broken,
     Ended,
     Finish,
+    HostFiles,
     Message,
     Release,
     Run,
@@ -146,6 +147,8 @@ class Keeper:
         theirs.close()
         host = HostProcess(pid, ours, files, share, progress)
         self._below.hosts.append(host)
+        if share:
+            self._below.send(HostFiles(share, pid), files)
         return host
 
     def _release_others(self, job: Job) -> None:

@@ -43,6 +43,15 @@ class Output:
         if self._stream:
             _point((OUT, ERR), (1, 2))
 
+    def is_whole(self) -> bool:
+        """Whether pytest can still capture: a test may have closed its files."""
+        descriptors = private_api.capture_descriptors(self._config)
+        if descriptors is None:
+            return True
+        return all(
+            self._files[slot].is_at(descriptor) for slot, descriptor in zip((OUT, ERR), descriptors)
+        )
+
     def enter_exit(self) -> None:
         """After the test: what exit handlers print is kept off the terminal."""
         with contextlib.suppress(OSError):  # closed by the test

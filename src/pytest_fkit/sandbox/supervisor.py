@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import time
-from typing import Callable
+from typing import Callable, Sequence
 
 from .. import system
 from ..endings import (
@@ -430,13 +430,13 @@ class Supervisor:
         with contextlib.suppress(OSError):  # it is dead; its exit tells
             host.link.send(message)
 
-    def send(self, message: Message) -> None:
-        """Send a message to the worker.
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send a message to the worker, and descriptors with it.
 
         :raises WorkerGoneError: if it is gone.
         """
         try:
-            self._link.send(message)
+            self._link.send(message, descriptors)
         except OSError as error:
             raise WorkerGoneError from error
 

@@ -15,11 +15,23 @@ import pytest
 
 from .. import system
 from ..endings import Lost, to_wire
-from ..messages import Broken, Ended, Finish, Message, Run, RunTogether, Stop, TornDown
+from ..messages import (
+    Broken,
+    Ended,
+    Events,
+    Finish,
+    HostFiles,
+    Message,
+    Run,
+    RunTogether,
+    Stop,
+    TornDown,
+)
 from ..sandbox.copies import fork
 from ..sandbox.coverage import running_coverage
-from ..sandbox.descriptors import Link
+from ..sandbox.descriptors import Files, Link, read_from
 from ..sandbox.startup import keeper_main
+from ..wire import whole_frames
 
 KILL_WAIT = 2.0
 """Seconds for the processes below a dead keeper to be gone."""
@@ -39,6 +51,7 @@ class KeeperClient:
         self._link: Link | None = None
         self._pid = 0
         self._broken: list[Broken] = []
+        self._hosts: dict[str, tuple[int, Files]] = {}
         self._lock = threading.Lock()
         self._grace: float | None = None
         self.coverage: Any | None = None
@@ -65,6 +78,8 @@ class KeeperClient:
     def run(self, order: Run | RunTogether) -> Iterator[Message]:
         """Run tests; the last message is the :class:`Ended` of the last one, whatever happens."""
         _flush()
+        share = order.share if isinstance(order, Run) else Run(*order.runs[0]).share
+        received = 0
         fresh = self._link is None
         link = self._link or self._start()
         try:
@@ -77,12 +92,38 @@ class KeeperClient:
                 message = link.receive()
                 if message is None:
                     break
+                if isinstance(message, HostFiles):
+                    self._forget_host(message.share)
+                    self._hosts[message.share] = message.pid, link.take_files()
+                    continue
+                if isinstance(message, Events):
+                    received += len(message.frames)
                 yield message
                 if isinstance(message, Ended):
                     return
         except (BrokenPipeError, ConnectionResetError):
             pass
-        yield Ended(to_wire(Lost(f"its keeper process {self._bury()} while the test was running")))
+        lost = Lost(f"its keeper process {self._bury()} while the test was running")
+        yield from self._what_was_left(share, received, lost)
+
+    def _what_was_left(self, share: str, received: int, lost: Lost) -> Iterator[Message]:
+        """What the keeper did not live to pass on, of a host that ran the tests itself."""
+        if share not in self._hosts:
+            yield Ended(to_wire(lost))
+            return
+        pid, files = self._hosts[share]
+        frames = read_from(files.events, received)
+        yield Events(frames[: whole_frames(frames)])
+        yield Ended(
+            to_wire(lost), pid, out=read_from(files.out), err=read_from(files.err),
+            log=read_from(files.log), dump=read_from(files.dump),
+        )  # fmt: skip
+        self._forget_host(share)
+
+    def _forget_host(self, share: str) -> None:
+        if share in self._hosts:
+            _, files = self._hosts.pop(share)
+            files.close()
 
     def remember_broken(self, key: str, text: str) -> None:
         """Have nobody set the wide fixture `key` up again."""
@@ -141,6 +182,8 @@ class KeeperClient:
 
     def close(self) -> None:
         """Let go of the keeper, which ends all below it and itself."""
+        for share in list(self._hosts):
+            self._forget_host(share)
         if self._link is not None:
             self._link.close()
             self._link = None
