@@ -10,6 +10,7 @@ import pytest
 from .. import private_api
 from ..endings import format_size
 from ..settings import Settings
+from .workers import count_text
 
 
 class DeathText(str):
@@ -141,16 +142,19 @@ def _junit_error(report: Any) -> tuple[str, str] | None:
     return f"died in {report.when}: {headline}", f"{report.longrepr}{output}"
 
 
-def header(config: pytest.Config, settings: Settings) -> str:
-    """The line in pytest's header."""
-    number = len(config.getoption("tx", None) or [])
-    workers = {0: "no workers", 1: "1 worker"}.get(number, f"{number} workers")
+def header(number: int, settings: Settings, gpus: str = "") -> str:
+    """The line in pytest's header.
+
+    :param number: of workers.
+    :param gpus: the workers with the GPUs that they own, "" where there are none.
+    """
     timeout = settings.timeout if settings.others_timeout is None else settings.others_timeout
     parts = [
-        workers,
         f"isolation: {settings.isolation}",
         f"timeout: {timeout:g} s" if timeout else "timeout: none",
     ]
     if settings.memory_limit:
         parts.append(f"memory limit: {format_size(settings.memory_limit)}")
-    return "fkit: " + ", ".join(parts)
+    if gpus:
+        return f"fkit: {gpus}; {', '.join(parts)}"
+    return "fkit: " + ", ".join([count_text(number), *parts])

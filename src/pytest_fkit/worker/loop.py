@@ -16,6 +16,7 @@ import pytest
 
 from .. import private_api
 from ..endings import Ending, Finished, from_wire
+from ..gpu.owned import KEY
 from ..interruptions import interruption, raise_again
 from ..markers import Limits, limits
 from ..messages import (
@@ -46,7 +47,10 @@ from .reports import Reports
 from .tests import Pace, Tests
 
 # What a command that runs one test again leaves out.
-_DROPPED = ("-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml", "--basetemp")
+_DROPPED = (
+    "-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml", "--basetemp", "--fkit-workers",
+    "--fkit-gpus",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -465,7 +469,9 @@ def reproducing_command(item: pytest.Item) -> str:
     path, separator, rest = item.nodeid.partition("::")
     # Node ids are relative to rootdir, arguments to the current directory.
     path = os.path.relpath(config.rootpath / path, directory)
-    return shlex.join([*arguments, path + separator + rest])
+    owned = config.stash.get(KEY, None)
+    masks = "" if owned is None else owned.assignments
+    return masks + shlex.join([*arguments, path + separator + rest])
 
 
 def _ignored(signum: int, frame: object) -> None:

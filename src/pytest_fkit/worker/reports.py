@@ -10,9 +10,11 @@ import pytest
 from .. import private_api
 from ..wire import MARSHAL_VERSION, carriable
 
-# Plugins of pytest itself to whom a passing report in a worker means nothing: they count failures,
-# or write what a worker does not write.
-_INDIFFERENT = {"session", "lfplugin", "stepwiseplugin", "logging-plugin", "terminalprogress"}
+# Plugins of pytest itself, and of ours, to whom a passing report in a worker means nothing: they
+# count failures or add to them, or write what a worker does not write.
+_INDIFFERENT = {
+    "session", "lfplugin", "stepwiseplugin", "logging-plugin", "terminalprogress", "fkit-gpus",
+}  # fmt: skip
 
 
 class Reports(Protocol):
