@@ -59,7 +59,7 @@ def test_it(number, fkit_gpus, fkit_worker, fkit_port):
         os.kill(WORKER, signal.SIGKILL)
     # Every worker is to have its turn.
     workers = int(os.environ.get("SEEN_WORKERS", "1"))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len({{each.name.split("-")[0] for each in HERE.glob("*.json")}}) < workers:
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping
 
+import execnet
 import pytest
 
 from ..gpu import arrival, ports
@@ -23,6 +24,8 @@ from .workers import count_text
 
 _ANSWER = 20.0
 """Seconds for what a gateway is asked and told, detection not counted."""
+
+_SET_ENVIRONMENT = "import os; os.environ.update(channel.receive())"
 
 _MASKS = sorted({name for names in MASKS.values() for name in names})
 
@@ -89,20 +92,17 @@ class Gateways:
         :raises pytest.UsageError: if there is none of the GPUs that the user named.
         """
         seat = self._seat(gateway.spec)
-        channel = gateway.remote_exec(arrival)
         try:
-            self._owned[gateway.id] = self._receive(gateway, channel, seat, self._host(seat.host))
-        except (channel.RemoteError, channel.TimeoutError, EOFError, OSError) as error:
+            self._owned[gateway.id] = self._receive(gateway, seat, self._host(seat.host))
+        except (execnet.RemoteError, execnet.TimeoutError, EOFError, OSError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             pytest.exit(
                 f"pytest-fkit: {gateway.id} can't be given its environment: {reason}",
                 pytest.ExitCode.INTERRUPTED,
             )
 
-    def _receive(self, gateway: Any, channel: Any, seat: Seat, host: _Host) -> Owned:
-        limit = host.settings.timeout if host.fleet is None else 0.0
-        channel.send((names_read(_MASKS, host.settings.templates), limit))
-        answer = channel.receive(_ANSWER + limit)
+    def _receive(self, gateway: Any, seat: Seat, host: _Host) -> Owned:
+        answer = _ask(gateway, host)
         if host.fleet is None:
             host.fleet = _fleet(answer)
         environ = answer["environ"]
@@ -110,21 +110,24 @@ class Gateways:
         port = 0
         if place.slice or wants_port(host.settings.templates):
             port = self._port(gateway, seat)
-        on_host = [each for each in self._seats.values() if each.host == seat.host]
         told = variables(
             place,
             environ,
             amd_mask=host.settings.amd_mask,
             port=port,
-            cpus=max(1, answer["cores"] // len(on_host)),
+            cpus=max(1, answer["cores"] // len(self._on_host(seat))),
             templates=host.settings.templates,
         )
+        channel = gateway.remote_exec(_SET_ENVIRONMENT)
         channel.send(told)
         channel.waitclose(_ANSWER)
         if seat.host and seat.group not in self._introduced:
             self._introduced.add(seat.group)
             self._introduce(seat, host, distribution)
         return Owned.of(place, mask_variables(place, environ, host.settings.amd_mask))
+
+    def _on_host(self, seat: Seat) -> list[Seat]:
+        return [each for each in self._seats.values() if each.host == seat.host]
 
     def _place(
         self, seat: Seat, host: _Host, environ: Mapping[str, str]
@@ -139,9 +142,8 @@ class Gateways:
     def _port(self, gateway: Any, seat: Seat) -> int:
         if seat.host:
             channel = gateway.remote_exec(ports)
-            port = int(channel.receive(_ANSWER))
             channel.waitclose(_ANSWER)
-            return port
+            return int(channel.receive(_ANSWER))
         if seat.number not in self._blocks:
             try:
                 self._blocks[seat.number] = ports.claim()
@@ -184,6 +186,16 @@ class Gateways:
         """Let others have the ports."""
         for block in self._blocks.values():
             block.release()
+
+
+def _ask(gateway: Any, host: _Host) -> Mapping[str, Any]:
+    limit = host.settings.timeout if host.fleet is None else 0.0
+    channel = gateway.remote_exec(arrival)
+    channel.send((names_read(_MASKS, host.settings.templates), limit))
+    answer: Mapping[str, Any] = channel.receive(_ANSWER + limit)
+    # Until its end nothing else can be executed there.
+    channel.waitclose(_ANSWER)
+    return answer
 
 
 def _fleet(answer: Mapping[str, Any]) -> Fleet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Any, Iterator, Mapping, Sequence
 
@@ -74,4 +75,9 @@ def _host(spec: Any, proxies: Mapping[str, Any], depth: int = 0) -> str:
 
 
 def _masks(spec: Any) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((name, text) for name, text in spec.env.items() if name in _MASKS))
+    """The masks in ``env:NAME=VALUE``, and in ``python=env NAME=VALUE ... python``."""
+    given = [*spec.env.items()]
+    words = shlex.split(spec.python or "")
+    if words and words[0].rpartition("/")[2] == "env":
+        given += [(name, text) for name, sign, text in (w.partition("=") for w in words) if sign]
+    return tuple(sorted((name, text) for name, text in dict(given).items() if name in _MASKS))

@@ -1,4 +1,4 @@
-"""What a new gateway is asked and told before pytest starts in it.
+"""What a new gateway is asked before pytest starts in it.
 
 It stands alone: it is sent to the gateway as source.
 """
@@ -64,4 +64,3 @@ def _detect(limit: float) -> tuple[str | None, str]:
 if __name__ == "__channelexec__":
     _channel: Any = globals()["channel"]
     _channel.send(answer(*_channel.receive()))
-    os.environ.update(_channel.receive())
