@@ -527,6 +527,8 @@ def worker_facts(interactor: Any) -> dict[str, Any]:
 def worker_descriptors(interactor: Any) -> list[int]:
     """The descriptors by which a worker talks to the controller."""
     io = interactor.channel.gateway._io
+    if hasattr(io, "sock"):  # SocketIO, of --tx socket=
+        return [io.sock.fileno()]
     return [file.fileno() for file in (io.infile, io.outfile)]
 
 

@@ -164,6 +164,38 @@ def test_a_remote_worker_that_is_killed_hands_its_place_on(fleet: Fleet, tmp_pat
     assert any(line.startswith("fkit: node7: nvidia: ") for line in ended.inner.lines)
 
 
+def test_a_socket_server_has_the_same_gpus_in_every_run(fleet: Fleet, tmp_path: Path) -> None:
+    suite, port = tmp_path / "suite", _free_port()
+    suite.mkdir()
+    environ = {
+        **os.environ, **fleet(fleets.nvidia(8)), "CUDA_VISIBLE_DEVICES": "7,6,5",
+        "PYTHONPATH": str(suite), "SEEN_IN": str(suite / "seen"), "SEEN_TESTS": "1",
+    }  # fmt: skip
+    found = []
+    with subprocess.Popen(
+        [sys.executable, "-m", "execnet.script.socketserver", f"127.0.0.1:{port}"],
+        cwd=tmp_path,
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        try:
+            for _ in range(2):
+                # It accepts one connection and is not to be tried out.
+                ended = run_on(
+                    fleet(), suite, f"--tx=socket=127.0.0.1:{port}//chdir={tmp_path / 'there'}",
+                    "--dist=load", f"--rsyncdir={suite}", str(suite / "test_seen.py"),
+                    files={"pytest.ini": "[pytest]\n"},
+                )  # fmt: skip
+                found.append(ended.seen["gw0"])
+                shutil.rmtree(suite / "seen")
+        finally:
+            server.kill()
+    assert [(seen.gpus, masks(seen, "CUDA")) for seen in found] == [(["7", "6"], "7,6")] * 2
+    assert found[0].same == [True, True, True]
+    assert "fkit: 127.0.0.1: 1 worker, 3 NVIDIA GPUs (" in ended.inner.out
+
+
 def test_another_python_on_the_same_machine_shares_its_gpus(fleet: Fleet, tmp_path: Path) -> None:
     python = f"env CUDA_VISIBLE_DEVICES=3,2 {sys.executable}"
     ended = run_on(

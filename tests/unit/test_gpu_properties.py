@@ -125,8 +125,8 @@ class Gateway:
         return self
 
     def send(self, item: Any) -> None:
-        if isinstance(item, dict):
-            self.told = item
+        if item[0] == "set":
+            self.told = item[1]
 
     def receive(self, timeout: float) -> Any:
         return {"environ": self._environ, "cores": 8, "fleet": None, "problem": ""}

@@ -25,8 +25,6 @@ from .workers import count_text
 _ANSWER = 20.0
 """Seconds for what a gateway is asked and told, detection not counted."""
 
-_SET_ENVIRONMENT = "import os; os.environ.update(channel.receive())"
-
 _MASKS = sorted({name for names in MASKS.values() for name in names})
 
 
@@ -118,9 +116,7 @@ class Gateways:
             cpus=max(1, answer["cores"] // len(self._on_host(seat))),
             templates=host.settings.templates,
         )
-        channel = gateway.remote_exec(_SET_ENVIRONMENT)
-        channel.send(told)
-        channel.waitclose(_ANSWER)
+        _call(gateway, _ANSWER, "set", told)
         if seat.host and seat.group not in self._introduced:
             self._introduced.add(seat.group)
             self._introduce(seat, host, distribution)
@@ -142,8 +138,9 @@ class Gateways:
     def _port(self, gateway: Any, seat: Seat) -> int:
         if seat.host:
             channel = gateway.remote_exec(ports)
+            port = int(channel.receive(_ANSWER))
             channel.waitclose(_ANSWER)
-            return int(channel.receive(_ANSWER))
+            return port
         if seat.number not in self._blocks:
             try:
                 self._blocks[seat.number] = ports.claim()
@@ -190,9 +187,16 @@ class Gateways:
 
 def _ask(gateway: Any, host: _Host) -> Mapping[str, Any]:
     limit = host.settings.timeout if host.fleet is None else 0.0
+    names = names_read(_MASKS, host.settings.templates)
+    answer: Mapping[str, Any] = _call(gateway, _ANSWER + limit, "answer", names, limit)
+    return answer
+
+
+def _call(gateway: Any, limit: float, *command: object) -> Any:
+    """Have a function of :mod:`arrival` called in the gateway."""
     channel = gateway.remote_exec(arrival)
-    channel.send((names_read(_MASKS, host.settings.templates), limit))
-    answer: Mapping[str, Any] = channel.receive(_ANSWER + limit)
+    channel.send(command)
+    answer = channel.receive(limit)
     # Until its end nothing else can be executed there.
     channel.waitclose(_ANSWER)
     return answer

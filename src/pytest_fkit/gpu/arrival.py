@@ -1,4 +1,4 @@
-"""What a new gateway is asked before pytest starts in it.
+"""What a new gateway is asked and told before pytest starts in it.
 
 It stands alone: it is sent to the gateway as source.
 """
@@ -23,12 +23,17 @@ _START = 5.0
 """Seconds for the interpreter of that process."""
 
 
+# A socket server's process has one run after the other, each with an environment of its own.
+_INHERITED: dict[str, str | None] = sys.__dict__.setdefault("_fkit_inherited", {})
+
+
 def answer(names: list[str], limit: float) -> dict[str, Any]:
     """What the controller needs to know of this process and its machine.
 
     :param names: of environment variables.
     :param limit: seconds for detection, 0 if the GPUs of this machine are known.
     """
+    _restore()
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
@@ -61,6 +66,22 @@ def _detect(limit: float) -> tuple[str | None, str]:
     return None, (err.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"])[-1]
 
 
+def set_environment(told: dict[str, str]) -> None:
+    """Set environment variables, for this run."""
+    _INHERITED.update({name: os.environ.get(name) for name in told})
+    os.environ.update(told)
+
+
+def _restore() -> None:
+    while _INHERITED:
+        name, text = _INHERITED.popitem()
+        os.environ.pop(name, None)
+        if text is not None:
+            os.environ[name] = text
+
+
 if __name__ == "__channelexec__":
     _channel: Any = globals()["channel"]
-    _channel.send(answer(*_channel.receive()))
+    _command, *_arguments = _channel.receive()
+    _functions: dict[str, Any] = {"answer": answer, "set": set_environment}
+    _channel.send(_functions[_command](*_arguments))

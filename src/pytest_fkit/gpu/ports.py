@@ -35,11 +35,6 @@ class Block:
             self._lock.close()
             self._lock = None
 
-    def keep(self) -> None:
-        """Hold it until the process ends."""
-        if self._lock is not None:
-            self._lock.detach()
-
 
 def claim() -> Block:
     """A block that nobody uses and nobody else has claimed.
@@ -106,12 +101,13 @@ def _is_free(port: int) -> bool:
 
 
 if __name__ == "__channelexec__":  # execnet runs it on another machine
-    _base = 0
+    # Held until the process ends or, in a socket server's, has its next run.
+    _held: list[Block] = sys.__dict__.setdefault("_fkit_ports", [])
+    while _held:
+        _held.pop().release()
     try:
-        _block = claim()
+        _held.append(claim())
     except NoPortsError:
-        pass
+        globals()["channel"].send(0)
     else:
-        _block.keep()
-        _base = _block.base
-    globals()["channel"].send(_base)
+        globals()["channel"].send(_held[0].base)
