@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 
@@ -21,8 +21,8 @@ def fleet(
         monkeypatch.delenv(name, raising=False)
     cache = tmp_path_factory.getbasetemp() / "fleet-libraries"
 
-    def make(*groups: list[fleets.Gpu], **more: object) -> dict[str, str]:
+    def make(*groups: list[fleets.Gpu], **more: Any) -> dict[str, str]:
         root = tmp_path_factory.mktemp("fleet")
-        return fleets.environment(fleets.build(root, fleets.describe(*groups, **more), cache))  # type: ignore[arg-type]
+        return fleets.environment(fleets.build(root, fleets.describe(*groups, **more), cache))
 
     return make

@@ -111,7 +111,7 @@ def test_nvidia_smi(fleet: MakeFleet) -> None:
     assert list(found.devices) == [_said(gpu) for gpu in gpus]
     assert not found.notices
     assert found.trail[3] == (
-        "nvidia: NVML: nvidia-ml-py is not installed (pip install pytest-fkit[nvidia])"
+        "nvidia: NVML: nvidia-ml-py is not installed (pip install nvidia-ml-py)"
     )
 
 

@@ -98,9 +98,9 @@ def _hip_uuid(value: object) -> str:
 def parse_amd_smi(listed: str, static: str) -> list[Listed]:
     """What ``amd-smi list -e --json`` and ``amd-smi static --asic --vram --json`` print.
 
-    Both are lists of dicts, since ROCm 7 in a dict as "gpu_data"; "gpu" is AMD SMI's own number.
-    Lists have "bdf", "node_id", "hip_id" and "hip_uuid", "N/A" where unknown; "static" has
-    "asic"/"market_name" and "vram"/"size"/"value" in MB of 2**20 bytes (amdsmi_commands.py in
+    Both are lists of dicts, which later versions have in a dict as "gpu_data"; "gpu" is AMD SMI's
+    own number. "list" has "bdf", "node_id", "hip_id" and "hip_uuid", "N/A" where unknown; "static"
+    has "asic"/"market_name" and "vram"/"size"/"value" in MB of 2**20 bytes (amdsmi_commands.py in
     AMD's repository). A user who may not read them gets a line for people first.
 
     :raises FailedError: if `listed` is not that.

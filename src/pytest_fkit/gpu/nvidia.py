@@ -35,7 +35,7 @@ _GPUS = "proc/driver/nvidia/gpus"
 def ask_nvml(prober: Prober) -> Found:
     """NVML, through nvidia-ml-py."""
     if not prober.machine.has_package("pynvml"):
-        raise MissingError("nvidia-ml-py is not installed (pip install pytest-fkit[nvidia])")
+        raise MissingError("nvidia-ml-py is not installed (pip install nvidia-ml-py)")
     if prober.machine.lacks_library("libnvidia-ml.so.1"):
         raise MissingError("there is no libnvidia-ml.so.1")
     return parse_nvml(prober.call("pytest_fkit.gpu.nvml:read_nvml"))

@@ -44,7 +44,7 @@ def interpreter(path: Sequence[str], function: str, *arguments: str) -> list[str
     """The command that calls a function of ours in a fresh interpreter, see :func:`answer_of`.
 
     :param path: its ``sys.path``.
-    :param function: as in "pytest_fkit.gpu.nvidia:read_nvml"; takes and returns what JSON can say.
+    :param function: as in "pytest_fkit.gpu.nvml:read_nvml"; takes and returns what JSON can say.
     """
     return [sys.executable, "-c", _BOOTSTRAP, json.dumps(list(path)), function, *arguments]
 

@@ -47,7 +47,7 @@ class Prober:
     def call(self, function: str) -> Any:
         """What a function of ours returns in a fresh interpreter, given the machine's root.
 
-        :param function: as in "pytest_fkit.gpu.nvidia:read_nvml".
+        :param function: as in "pytest_fkit.gpu.nvml:read_nvml".
         :raises MissingError, FailedError: as the function does, or if there was no answer.
         """
         machine = self.machine
