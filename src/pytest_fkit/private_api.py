@@ -158,10 +158,12 @@ def forget_request(item: pytest.Item) -> None:
 
 
 def wide_fixtures(item: pytest.Item) -> list[str]:
-    """The names of the fixtures in the item's closure that are wider than function scope."""
+    """The names of the fixtures in the item's closure that live longer than the item."""
     info = getattr(item, "_fixtureinfo", None)
     if info is None:
         return []
+    # Outside of a class, pytest takes a class-scoped fixture for one of the test function.
+    narrow = ("function",) if item.getparent(pytest.Class) is not None else ("function", "class")
     scopes = getattr(getattr(item, "callspec", None), "_arg2scope", {})
     wide = []
     for name in cast("Any", item).fixturenames:
@@ -170,7 +172,7 @@ def wide_fixtures(item: pytest.Item) -> list[str]:
             continue
         # What parametrize(scope=...) says wins, as in FixtureRequest._get_active_fixturedef.
         scope = scopes.get(name, fixturedefs[-1]._scope)
-        if scope.value != "function":
+        if scope.value not in narrow:
             wide.append(name)
     return wide
 

@@ -18,6 +18,7 @@ from .descriptors import DUMP
 from .fixtures import WideFixtures
 from .output import Output
 from .relay import Relay
+from .tracebacks import Tracebacks
 from .tree import DUMP_SIGNAL
 
 _REPORTING_HOOKS = (
@@ -60,6 +61,7 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
         ("fkit-wide", fixtures),
         ("fkit-output", output),
         ("fkit-copies", Copies(relay)),
+        ("fkit-tracebacks", Tracebacks()),
     ):
         plugins.register(plugin, name)
     keep = (relay, session, plugins.getplugin("logging-plugin"))

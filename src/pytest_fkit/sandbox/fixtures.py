@@ -27,7 +27,7 @@ _SURROUNDING = (
     "unraisableexception",
     "warnings",
 )
-_REPORTING = ("runner", "skipping")
+_REPORTING = ("runner", "skipping", "fkit-tracebacks")
 _INNERMOST = "fkit-innermost"
 _COLLECTORS = ""
 
@@ -94,7 +94,7 @@ class WideFixtures:
     ) -> Generator[None, object, object]:
         """Leave a child for a fixture that belongs into the host; announce the others."""
         __tracebackhide__ = True
-        if request.scope == "function":
+        if not _is_wide(request):
             return (yield)
         name = fixturedef.argname
         key = "::".join((str(fixturedef.baseid), name, str(request.param_index))) + (
@@ -246,6 +246,11 @@ class WideFixtures:
             name,
             [plugin for key, plugin in manager.list_name_plugin() if plugin and key not in keep],
         )
+
+
+def _is_wide(request: Any) -> bool:
+    # Outside of a class, pytest takes a class-scoped fixture for one of the test function.
+    return request.scope != "function" and not isinstance(request.node, pytest.Item)
 
 
 def _place(function: Any, rootdir: Path) -> str:

@@ -41,10 +41,6 @@ class Worker:
         self._unforkable: Callable[[pytest.Item], str] = lambda _: ""
         if settings.start_method == "spawn":
             self._unforkable = lambda _: "--fkit-start-method=spawn"
-        elif settings.start_method == "auto":
-            watch = CollectionWatch()
-            config.pluginmanager.register(watch, "fkit-watch")
-            self._unforkable = watch.cause
         # Without it torch.cuda.is_available() opens a CUDA runtime, which does not survive a fork.
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         self._interrupted = False
@@ -58,6 +54,11 @@ class Worker:
             config.pluginmanager.register(CarefulCollection(limit), "fkit-careful")
         elif limit:
             config.pluginmanager.register(LimitedCollection(limit), "fkit-limited")
+        if settings.start_method == "auto":
+            # After those, to be around them: the clock of an import is a native thread.
+            watch = CollectionWatch()
+            config.pluginmanager.register(watch, "fkit-watch")
+            self._unforkable = watch.cause
         self._channel.setcallback(self._ordered)
 
     @pytest.hookimpl(wrapper=True)

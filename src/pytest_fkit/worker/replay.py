@@ -28,6 +28,7 @@ from ..messages import (
     WideSetupDone,
     WideTeardown,
 )
+from ..sandbox.relay import merged
 from .output import LIVE, Lines
 from .reports import Reports, report_from
 
@@ -111,7 +112,7 @@ class Replay:
                 self._held.append(failed)
             return
         data["duration"] += message.duration
-        data["sections"] = [*data["sections"], *message.sections]
+        data["sections"] = merged([*data["sections"], *message.sections])
         if failed is None:
             return
         if data["outcome"] == "failed":
