@@ -114,7 +114,7 @@ def _mappings() -> tuple[_Ranges, _Ranges]:
     anonymous, code = _Ranges(), _Ranges()
     with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
         for line in file:
-            span, permissions, *_, path = (line.rstrip("\n").split(None, 5) + [""])[:6]
+            span, permissions, _, _, _, path = [*line.rstrip("\n").split(None, 5), ""][:6]
             start, _, end = span.partition("-")
             if "x" in permissions and path.startswith("/"):
                 code.add(int(start, 16), int(end, 16), path)
