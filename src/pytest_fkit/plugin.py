@@ -16,6 +16,7 @@ from .controller.nodes import Nodes
 from .controller.reporting import Reporting, header
 from .gpu import options as gpu_options
 from .worker.gpus import own_gpus
+from .worker.leftovers import ConftestWatch
 from .worker.plugin import Alone, Worker
 
 _notices: pytest.StashKey[list[str]] = pytest.StashKey()
@@ -25,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     """Declare options and ini values."""
     settings.add_options(parser, pluginmanager)
     gpu_options.add_options(parser)
+    pluginmanager.register(ConftestWatch(), "fkit-conftests")
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -36,14 +38,15 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, None, None]:
     """Tell plugins that ask early, as pytest-cov does, that there will be workers.
 
-    Where there will be none, tests get their GPUs now.
+    Where there will be none, tests get their GPUs now; a spawned host has its worker's already.
     """
     options = early_config.known_args_namespace
     if options.fkit and not _debugs(options):
         with contextlib.suppress(pytest.UsageError):  # reported when the options are complete
             if hasattr(options, "numprocesses"):
                 workers.choose_workers(options, settings.parse_workers(options.fkit_workers))
-            gpus.prepare_alone(early_config, options)
+            if not early_config.pluginmanager.hasplugin("pytest_fkit.sandbox.spawned"):
+                gpus.prepare_alone(early_config, options)
     yield
 
 
@@ -69,10 +72,6 @@ def _prepare(config: pytest.Config) -> None:
         return
     if config.pluginmanager.hasplugin("xdist"):
         workers.choose_workers(config.option, parsed.workers)
-        if parsed.start_method == "spawn" and config.option.numprocesses == 0:
-            raise pytest.UsageError(
-                "pytest-fkit: --fkit-start-method=spawn needs a worker; leave -n0 away"
-            )
     else:
         notices.append("fkit: pytest-xdist is disabled, so there are no workers, as with -n0")
     gpus.prepare(config, parsed.workers)
@@ -114,7 +113,7 @@ def pytest_configure(config: pytest.Config) -> None:
         plugins.register(Nodes(config, parsed, show), "fkit-nodes")
         plugins.register(Gateways(config, config.stash[gpus.KEY], show), "fkit-gateways")
     else:
-        plugins.register(Alone(parsed), "fkit-alone")
+        plugins.register(Alone(config, parsed), "fkit-alone")
         own_gpus(config, "main", show)
 
 
