@@ -174,6 +174,10 @@ class WideSetUp(NamedTuple):
     """
 
 
+class Ready(NamedTuple):
+    """The fresh interpreter has collected, and waits."""
+
+
 class HostDone(NamedTuple):
     """The host did what it was told and is idle.
 
@@ -317,9 +321,19 @@ class Measured(NamedTuple):
 
 
 class Leaves(NamedTuple):
-    """The child leaves so that the host sets the wide fixture `argname` up."""
+    """The child leaves so that the host sets the wide fixture `argname` up.
+
+    :param unsafe: or so that the host runs the test itself, because of this, found in the child.
+    """
 
     argname: str
+    unsafe: str = ""
+
+
+class NotCollected(NamedTuple):
+    """The fresh interpreter that was to run the test does not have it."""
+
+    reason: str
 
 
 class Completed(NamedTuple):
@@ -329,11 +343,11 @@ class Completed(NamedTuple):
 Message = Union[
     Run, RunTogether, Finish, Stop, Broken,
     Events, Output, Restarted, HostFiles, Ended, TornDown,
-    Release, Proceed, Forked, ChildExited, Began, WideSetUp, HostDone,
+    Release, Proceed, Forked, ChildExited, Began, WideSetUp, Ready, HostDone,
     Begins, LogStart, LogFinish, Report, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, JunitRecord,
-    Measured, Leaves, Completed,
+    Measured, Leaves, NotCollected, Completed,
 ]  # fmt: skip
 
 BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in get_args(Message)}

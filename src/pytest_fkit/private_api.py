@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import io
 import pdb
+import uuid
 from queue import Empty
 from typing import Any, Callable, Collection, Sequence, TextIO, cast
 
@@ -101,6 +102,13 @@ def needs_set_up(item: pytest.Item) -> bool:
     )
 
 
+def is_set_up(session: pytest.Session, source: Any) -> bool:
+    """Whether a collector, or a fixture by its definition, is set up now."""
+    if isinstance(source, pytest.Collector):
+        return source in _stack(session)
+    return source.cached_result is not None
+
+
 def set_up_collectors(item: pytest.Item) -> None:
     """Set the collectors above `item` up, which is what the setup of an item begins with."""
     assert item.parent is not None
@@ -158,10 +166,12 @@ def forget_request(item: pytest.Item) -> None:
 
 
 def wide_fixtures(item: pytest.Item) -> list[str]:
-    """The names of the fixtures in the item's closure that are wider than function scope."""
+    """The names of the fixtures in the item's closure that live longer than the item."""
     info = getattr(item, "_fixtureinfo", None)
     if info is None:
         return []
+    # Outside of a class, pytest takes a class-scoped fixture for one of the test function.
+    narrow = ("function",) if item.getparent(pytest.Class) is not None else ("function", "class")
     scopes = getattr(getattr(item, "callspec", None), "_arg2scope", {})
     wide = []
     for name in cast("Any", item).fixturenames:
@@ -170,7 +180,7 @@ def wide_fixtures(item: pytest.Item) -> list[str]:
             continue
         # What parametrize(scope=...) says wins, as in FixtureRequest._get_active_fixturedef.
         scope = scopes.get(name, fixturedefs[-1]._scope)
-        if scope.value != "function":
+        if scope.value not in narrow:
             wide.append(name)
     return wide
 
@@ -432,16 +442,6 @@ def worker_interactor(config: pytest.Config) -> Any | None:
     return None
 
 
-def arguments_for_file(config: pytest.Config, path: str) -> list[str]:
-    """The command line of this run for one file alone."""
-    selected = {str(argument) for argument in config.getoption("file_or_dir", None) or ()}
-    arguments = [str(each) for each in config.invocation_params.args if str(each) not in selected]
-    arguments.append(f"--rootdir={config.rootpath}")
-    if config.inipath is not None:
-        arguments += ["-c", str(config.inipath)]
-    return [*arguments, path]
-
-
 def worker_config(
     arguments: list[str], workerinput: dict[str, Any], basetemp: str | None
 ) -> pytest.Config:
@@ -450,19 +450,27 @@ def worker_config(
     It runs its tests itself, without isolation and without workers.
     """
     config = _pytest.config._prepareconfig(arguments, None)
-    config.option.fkit = False
-    config.option.loadgroup = config.getvalue("dist") == "loadgroup"
-    config.option.looponfail = False
-    config.option.usepdb = False
-    config.option.dist = "no"
-    config.option.distload = False
-    config.option.numprocesses = None
-    config.option.maxprocesses = None
-    config.option.tx = []
-    config.option.basetemp = basetemp
+    option = config.option
+    option.fkit = False
+    option.usepdb = False
+    if hasattr(option, "dist"):  # xdist may be disabled
+        option.loadgroup = option.dist == "loadgroup"
+        option.looponfail = False
+        option.dist = "no"
+        option.distload = False
+        option.numprocesses = None
+        option.maxprocesses = None
+        option.tx = []
+    option.basetemp = basetemp
     config.workerinput = workerinput  # type: ignore[attr-defined]
     config.workeroutput = {}  # type: ignore[attr-defined]
     return config
+
+
+def worker_input(config: pytest.Config) -> dict[str, Any]:
+    """What xdist tells this worker; at ``-n0`` what its fixtures would answer there."""
+    given: dict[str, Any] | None = getattr(config, "workerinput", None)
+    return {"workerid": "master", "testrunuid": uuid.uuid4().hex} if given is None else given
 
 
 class AssignedTests:

@@ -9,6 +9,7 @@ from typing import NoReturn
 import pytest
 
 from .. import private_api, system
+from ..gpu.runtime import in_bad_fork
 from ..messages import Completed, Leaves
 from . import finalizers
 from .descriptors import Files
@@ -75,6 +76,10 @@ class Child:
             os._exit(0 if self._relay.is_copy() else status)
 
     def _run(self, item: pytest.Item, nextitem: pytest.Item | None) -> int:
+        unsafe = in_bad_fork() if self._fixtures.watches else ""
+        if unsafe:
+            self._relay.send(Leaves("", unsafe))
+            return LEAVES
         try:
             run_protocol(item, nextitem, self._relay)
         except pytest.exit.Exception:

@@ -18,6 +18,7 @@ from .descriptors import DUMP
 from .fixtures import WideFixtures
 from .output import Output
 from .relay import Relay
+from .tracebacks import Tracebacks
 from .tree import DUMP_SIGNAL
 
 _REPORTING_HOOKS = (
@@ -60,6 +61,7 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
         ("fkit-wide", fixtures),
         ("fkit-output", output),
         ("fkit-copies", Copies(relay)),
+        ("fkit-tracebacks", Tracebacks()),
     ):
         plugins.register(plugin, name)
     keep = (relay, session, plugins.getplugin("logging-plugin"))
@@ -70,11 +72,16 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
     if log is not None:
         private_api.watch_junit_records(log, relay.junit_record)
     private_api.redirect_terminal(config, lambda text: relay.send(LiveText(carriable(text))))
+    write_stacks_of_deaths()
+    return TestProcess(relay, fixtures, output, Measuring(relay, coverage), broken)
+
+
+def write_stacks_of_deaths() -> None:
+    """Have faulthandler write into the file in which the keeper looks for stacks."""
     # The descriptor is each test process's own file of that number.
     faulthandler.enable(file=DUMP)
     faulthandler.register(DUMP_SIGNAL, file=DUMP, all_threads=True)
     faulthandler.register(signal.SIGTERM, file=DUMP, all_threads=True, chain=True)
-    return TestProcess(relay, fixtures, output, Measuring(relay, coverage), broken)
 
 
 def _no_debugger(*args: Any, **kwargs: Any) -> None:

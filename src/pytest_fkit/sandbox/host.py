@@ -20,6 +20,7 @@ from ..messages import (
     Forked,
     HostDone,
     Leaves,
+    NotCollected,
     Release,
     Run,
     RunTogether,
@@ -40,6 +41,7 @@ class Host:
     """Serves the keeper until it says Finish or is gone.
 
     :param item_at: the item at a position, None where there is none.
+    :param absence: says why there is none where one was asked for.
     """
 
     def __init__(
@@ -47,9 +49,11 @@ class Host:
         session: pytest.Session,
         process: TestProcess,
         item_at: Callable[[int], pytest.Item | None],
+        absence: str = "",
     ) -> None:
         self._session = session
         self._item = item_at
+        self._absence = absence
         self._relay = process.relay
         self._fixtures = process.fixtures
         self._output = process.output
@@ -79,7 +83,7 @@ class Host:
             os._exit(status)
 
     def serve_here(self, link: Link) -> None:
-        """As :meth:`main`, in a process that is a fresh interpreter, and goes on afterwards."""
+        """As :meth:`main`, in a fresh interpreter, which goes on afterwards."""
         self._relay.open()
         self._output.enter_process()
         self._link = link
@@ -136,7 +140,10 @@ class Host:
     def _run(self, run: Run, together: bool = False) -> None:
         item = self._item(run.position)
         if item is None:
-            raise LookupError(f"the fresh interpreter did not collect test {run.position}")
+            self._relay.open()
+            self._relay.send(NotCollected(carriable(self._absence)))
+            self._relay.send(Completed())
+            return
         nextitem = self._item(run.next_position)
         self._session.testsfailed = run.tests_failed
         self._last = item
@@ -159,14 +166,19 @@ class Host:
         while True:
             files = Files.create()
             try:
-                argname = self._fork(item, nextitem, files, refused, seconds)
+                left = self._fork(item, nextitem, files, refused, seconds)
             finally:
                 files.close()
-            if argname is None:
+            if left is None:
                 return
-            refused.add(argname)
+            if left.unsafe:
+                self._fixtures.blame(left.unsafe)
+                self._link.send(Began("test"))
+                self._run_here(item, nextitem, seconds, left.unsafe)
+                return
+            refused.add(left.argname)
             self._link.send(Began("setup"))
-            seconds += self._fixtures.set_up(item, argname)
+            seconds += self._fixtures.set_up(item, left.argname)
             self._link.send(WideSetUp())
             if self._link.receive() is None:
                 raise ConnectionError("the keeper is gone")
@@ -177,13 +189,21 @@ class Host:
                 return
 
     def _run_here(
-        self, item: pytest.Item, nextitem: pytest.Item | None, wide_setup_seconds: float
+        self,
+        item: pytest.Item,
+        nextitem: pytest.Item | None,
+        wide_setup_seconds: float,
+        cause: str = "",
     ) -> None:
-        """Run the test in this process, which forks no test from now on."""
+        """Run the test in this process, which forks no test from now on.
+
+        :param cause: what keeps the test from being forked, where no wide fixture is to blame.
+        """
         self._ran_tests = True
         self._relay.open(wide_setup_seconds)
-        if self._fixtures.unforkable:
-            self._relay.send(SharedProcess(carriable(self._fixtures.unforkable)))
+        cause = self._fixtures.unforkable or cause
+        if cause:
+            self._relay.send(SharedProcess(carriable(cause)))
         run_protocol(item, nextitem, self._relay)
         self._measuring.send()
         self._relay.send(Completed())
@@ -195,10 +215,10 @@ class Host:
         files: Files,
         refused: set[str],
         seconds: float,
-    ) -> str | None:
+    ) -> Leaves | None:
         """Run one child to its end.
 
-        :return: the wide fixture that it left for, None if it ran the test.
+        :return: what it left for, None if it ran the test.
         """
         host = os.getpid()
         sys.stdout.flush()
@@ -213,9 +233,9 @@ class Host:
         except ChildProcessError:
             # A fixture made the kernel reap our children (SIGCHLD ignored); the frames decide.
             status = 0
-        argname = _left_for(files) if status == LEAVES << 8 else None
-        self._link.send(ChildExited(pid, status, argname is not None))
-        return argname
+        left = _left_for(files) if status == LEAVES << 8 else None
+        self._link.send(ChildExited(pid, status, left is not None))
+        return left
 
     def _tear_down(self, nextitem: pytest.Item | None) -> None:
         if self._last is None:
@@ -229,8 +249,8 @@ class Host:
             self._relay.interrupt(error)
 
 
-def _left_for(files: Files) -> str | None:
+def _left_for(files: Files) -> Leaves | None:
     last = None
     for message in Unpacker().feed(read_from(files.events)):
         last = message
-    return last.argname if isinstance(last, Leaves) else None
+    return last if isinstance(last, Leaves) else None

@@ -31,15 +31,31 @@ def _remains(files: Files, output_read: list[int]) -> Remains:
     )
 
 
+class Start(NamedTuple):
+    """What a new host is for.
+
+    :param share: name under which tests share it.
+    :param position: of the first test that is to run in it.
+    :param spare: whether it is a fresh interpreter that nobody waits for yet.
+    """
+
+    share: str
+    position: int
+    spare: bool = False
+
+
 class HostProcess:
     """The keeper's view of one host."""
 
-    def __init__(self, pid: int, link: Link, files: Files, share: str, progress: Progress) -> None:
+    def __init__(
+        self, pid: int, link: Link, files: Files, start: Start, progress: Progress
+    ) -> None:
         self.pid = pid
         self.progress = progress
         self.link = link
         self.files = files
-        self.share = share
+        self.share = start.share
+        self.was_spare = start.spare
         self.status: int | None = None
         self.retire = False
         self.events_read = 0
@@ -102,7 +118,7 @@ class Job:
         if self.ending is None or self.ending == Finished():
             self.ending, self.pid, self.remains = ending, pid, remains
             self.dump = self.dump or remains.dump
-            self.wide = self.stage
+            self.wide = "" if self.stage == "start" else self.stage
 
     def absorb(self, other: Job) -> None:
         """Take down how an idle host fared that tore down after the test."""

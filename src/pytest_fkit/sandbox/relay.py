@@ -198,17 +198,15 @@ def merged(sections: Any) -> list[tuple[str, str]]:
 
     The host's part of a phase and the child's are one for the user, as in plain pytest.
     """
-    joined: list[tuple[str, str]] = []
-    captured: dict[str, int] = {}
-    for name, content in sections:
-        if name in captured:
-            position = captured[name]
-            before = joined[position][1]
-            # pytest strips the log.
-            newline = "\n" if name.startswith("Captured log") and before else ""
-            joined[position] = (name, before + newline + content)
-            continue
-        if name.startswith("Captured "):
-            captured[name] = len(joined)
-        joined.append((name, content))
-    return joined
+    joined: dict[tuple[str, int], str] = {}
+    for number, (name, content) in enumerate(sections, 1):
+        captured = name.startswith("Captured ")
+        key = (name, 0 if captured else number)
+        before = joined.get(key)
+        # pytest strips the log.
+        newline = "\n" if before and name.startswith("Captured log") else ""
+        joined[key] = (before or "") + newline + content
+        log = (f"Captured log {name.rpartition(' ')[2]}", 0)
+        if captured and before is None and key != log and log in joined:
+            joined[log] = joined.pop(log)  # comes after what was printed, as in plain pytest
+    return [(name, content) for (name, _), content in joined.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import shlex
@@ -15,9 +16,9 @@ from typing import Any, Callable, Iterator
 import pytest
 
 from .. import private_api
-from ..endings import Ending, Finished, from_wire
+from ..endings import Ending, Finished, ForkUnsafe, from_wire
 from ..interruptions import interruption, raise_again
-from ..markers import Limits, limits
+from ..markers import Limits, limits, spawned_share
 from ..messages import (
     Begins,
     Completed,
@@ -34,8 +35,8 @@ from ..messages import (
     WideTeardown,
 )
 from ..sandbox.relay import merged
-from ..sandbox.spawn import PREFIX
 from ..settings import Settings
+from ..shares import SPAWNED
 from ..wire import Unpacker, carriable
 from . import deaths
 from .coverage import Gathered
@@ -54,10 +55,12 @@ class _Request:
     """A test to run.
 
     :param run: or why it can't be run.
+    :param shared: why the test shares a process though nobody asked for that, or "".
     """
 
     item: pytest.Item
     run: Run | str
+    shared: str = ""
 
     @property
     def share(self) -> str:
@@ -94,6 +97,7 @@ class TestLoop:
         self._lines = lines
         self._reports = reports
         self._unforkable = unforkable
+        self._fork_unsafe = ""
         self._pace = Pace(most)
         self._stopping = False
         self._last_words: Interrupted | None = None
@@ -110,14 +114,17 @@ class TestLoop:
             if not requests:
                 return
             while requests:
-                del requests[: self._run_some(requests)]
+                done = self._run_some(requests)
+                if not done:  # it turned out that they can't be forked
+                    requests = self._requests(positions[-len(requests) :], following)
+                del requests[:done]
                 if self._session.shouldfail or self._session.shouldstop:
                     return
 
     def _run_some(self, requests: list[_Request]) -> int:
         """Run the first test, and those after it that can be run with it.
 
-        :return: how many have their verdict now.
+        :return: how many have their verdict now; 0 if all have to be asked for in another way.
         """
         self._raise_if_stopping()
         if isinstance(requests[0].run, str):
@@ -127,14 +134,17 @@ class TestLoop:
         together = _together(requests)
         began = time.monotonic()
         replay, begun, ended = self._listen(together)
-        self._conclude(replay, ended)
+        ending = from_wire(ended.ending)
+        if isinstance(ending, ForkUnsafe):
+            self._fork_unsafe = ending.reason
+            return 0
+        self._conclude(replay, ended, ending)
         if together[0].share:
             self._pace.took(begun, time.monotonic() - began)
         return begun
 
-    def _conclude(self, replay: Replay, ended: Ended) -> None:
+    def _conclude(self, replay: Replay, ended: Ended, ending: Ending) -> None:
         """Report how the process of the test ended that began last."""
-        ending = from_wire(ended.ending)
         if not isinstance(ending, Finished):
             self._raise_if_stopping()
             self._report_death(replay, ended, ending)
@@ -231,9 +241,11 @@ class TestLoop:
         item = self._session.items[position]
         if not isinstance(wanted, Limits):
             return _Request(item, str(wanted))
+        shared = "" if wanted.isolation else self._cause(item, wanted)
         return _Request(
             item,
-            Run(
+            shared=shared,
+            run=Run(
                 position=position,
                 next_position=-1 if following is None else following,
                 share=wanted.share,
@@ -252,12 +264,22 @@ class TestLoop:
             wanted = limits(item, self._settings)
         except pytest.UsageError as error:
             return str(error)
-        if not self._unforkable(item):
+        if not self._cause(item, wanted):
             return wanted
-        return replace(wanted, share=f"{PREFIX}{item.nodeid.partition('::')[0]}")
+        return replace(wanted, share=spawned_share(item, wanted))
 
-    def _replay(self, item: pytest.Item) -> Replay:
-        return Replay(item, self._reports, self._lines, self._unforkable(item))
+    def _cause(self, item: pytest.Item, wanted: Limits) -> str:
+        """What keeps the test, or one with which it is to share a process, from being forked."""
+        if wanted.isolation == "session":
+            return self._fork_unsafe or self._cause_of_any
+        return self._fork_unsafe or self._unforkable(item)
+
+    @functools.cached_property
+    def _cause_of_any(self) -> str:
+        return next(filter(None, map(self._unforkable, self._session.items)), "")
+
+    def _replay(self, item: pytest.Item, shared: str = "") -> Replay:
+        return Replay(item, self._reports, self._lines, shared)
 
     def _listen(self, requests: list[_Request]) -> tuple[Replay, int, Ended]:
         """Run tests in one process.
@@ -265,7 +287,7 @@ class TestLoop:
         :return: the test that began last, how many began, and how their process ended.
         """
         items = self._session.items
-        replay = self._replay(requests[0].item)
+        replay = self._replay(requests[0].item, requests[0].shared)
         begun = 0
         try:
             for message in self._decoded(self._keeper.run(_order(requests))):
@@ -299,15 +321,8 @@ class TestLoop:
 
     def _refuse(self, item: pytest.Item, text: str) -> None:
         """Report a test whose marks are wrong."""
-        report = pytest.TestReport(
-            item.nodeid, item.location, dict.fromkeys(item.keywords, 1), "failed", text, "setup"
-        )
         replay = self._replay(item)
-        replay.log(
-            carriable(
-                item.config.hook.pytest_report_to_serializable(config=item.config, report=report)
-            )
-        )
+        replay.refuse(text)
         replay.finish()
 
     def _tear_down(self, replay: Replay) -> None:
@@ -401,7 +416,7 @@ def _together(requests: list[_Request]) -> list[_Request]:
     first = requests[0].run
     assert isinstance(first, Run)
     # A fresh interpreter has its limits from the first test on, and has to start before that.
-    if not first.share or first.share.startswith(PREFIX) or first.memory_limit:
+    if not first.share or first.share.startswith(SPAWNED) or first.memory_limit:
         return requests[:1]
     alike = itertools.takewhile(
         lambda each: (

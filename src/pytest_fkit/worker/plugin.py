@@ -10,15 +10,26 @@ import pytest
 
 from .. import private_api, system
 from ..foreign_warnings import make_portable
-from ..settings import Settings
+from ..settings import Settings, start_limit
 from ..sigterm import interrupt_on_sigterm, restore_sigterm
-from .imports import CarefulCollection, Collection, LimitedCollection, import_limit
+from .imports import CarefulCollection, Collection, LimitedCollection
 from .keeper import KeeperClient
 from .leftovers import CollectionWatch
 from .loop import TestLoop
 from .output import LIVE, Lines, Unchanged
 from .reports import LocalReports, WorkerReports
 from .tests import MOST, AllTests
+
+
+def _unforkable(config: pytest.Config, settings: Settings) -> Callable[[pytest.Item], str]:
+    """What says why a test can't be forked, or ""."""
+    if settings.start_method == "spawn":
+        return lambda _: "--fkit-start-method=spawn"
+    if settings.start_method == "fork":
+        return lambda _: ""
+    watch = CollectionWatch(config)
+    config.pluginmanager.register(watch, "fkit-watch")
+    return watch.cause
 
 
 class Worker:
@@ -38,13 +49,6 @@ class Worker:
         self._most = 1 if orders["steals"] else MOST
         self._loop: TestLoop | None = None
         self._stopped = False
-        self._unforkable: Callable[[pytest.Item], str] = lambda _: ""
-        if settings.start_method == "spawn":
-            self._unforkable = lambda _: "--fkit-start-method=spawn"
-        elif settings.start_method == "auto":
-            watch = CollectionWatch()
-            config.pluginmanager.register(watch, "fkit-watch")
-            self._unforkable = watch.cause
         # Without it torch.cuda.is_available() opens a CUDA runtime, which does not survive a fork.
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         self._interrupted = False
@@ -52,12 +56,14 @@ class Worker:
             system.die_with_parent(self._controller)
         else:
             self._controller = 0  # it is on another machine, or not our parent
-        limit = import_limit(settings.timeout)
+        limit = start_limit(settings.timeout)
         config.pluginmanager.register(Collection(), "fkit-collection")
         if orders["careful"]:
             config.pluginmanager.register(CarefulCollection(limit), "fkit-careful")
         elif limit:
             config.pluginmanager.register(LimitedCollection(limit), "fkit-limited")
+        # After those, to be around them: the clock of an import is a native thread.
+        self._unforkable = _unforkable(config, settings)
         self._channel.setcallback(self._ordered)
 
     @pytest.hookimpl(wrapper=True)
@@ -133,9 +139,10 @@ class Worker:
 class Alone(Collection):
     """Plugin of a pytest process that runs tests without xdist."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._settings = settings
         self._sigterm: Any = None
+        self._unforkable = _unforkable(config, settings)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
@@ -159,7 +166,7 @@ class Alone(Collection):
         keeper = KeeperClient(session, [], 0)
         keeper.at_start = lambda: restore_sigterm(self._sigterm)
         loop = TestLoop(
-            session, self._settings, keeper, "main", lines, LocalReports(), lambda _: "", MOST
+            session, self._settings, keeper, "main", lines, LocalReports(), self._unforkable, MOST
         )
         try:
             loop.run_all(AllTests(len(session.items)))

@@ -18,6 +18,7 @@ from ..messages import (
     LiveText,
     LogStart,
     Message,
+    NotCollected,
     Phase,
     Report,
     SessionFlag,
@@ -28,6 +29,8 @@ from ..messages import (
     WideSetupDone,
     WideTeardown,
 )
+from ..sandbox.relay import merged
+from ..wire import carriable
 from .output import LIVE, Lines
 from .reports import Reports, report_from
 
@@ -111,7 +114,7 @@ class Replay:
                 self._held.append(failed)
             return
         data["duration"] += message.duration
-        data["sections"] = [*data["sections"], *message.sections]
+        data["sections"] = merged([*data["sections"], *message.sections])
         if failed is None:
             return
         if data["outcome"] == "failed":
@@ -139,6 +142,17 @@ class Replay:
         log = private_api.junit_log(self.item.config)
         if log is not None:
             private_api.add_junit_record(log, self.item.nodeid, *message)
+
+    def _not_collected(self, message: NotCollected) -> None:
+        self.refuse(message.reason)
+
+    def refuse(self, text: str) -> None:
+        """Report a test that can't be run as an error, with the reason."""
+        config, item = self.item.config, self.item
+        report = pytest.TestReport(
+            item.nodeid, item.location, dict.fromkeys(item.keywords, 1), "failed", text, "setup"
+        )
+        self.log(carriable(config.hook.pytest_report_to_serializable(config=config, report=report)))
 
     def _interrupted(self, message: Interrupted) -> None:
         self.interrupted = message
@@ -220,6 +234,7 @@ _HANDLERS: dict[type[Any], Any] = {
     JunitRecord: Replay._junit_record,
     LiveText: Replay._live_text,
     SharedProcess: Replay._shared_process,
+    NotCollected: Replay._not_collected,
 }
 
 
