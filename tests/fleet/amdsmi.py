@@ -22,6 +22,7 @@ _fleet: dict[str, Any] = {}
 
 
 def amdsmi_init() -> None:
+    os.write(1, b"amdgpu.ids: No such file or directory\n")  # libraries below it talk, too
     with open(os.path.join(os.environ["FKIT_FLEET_ROOT"], "fleet.json")) as file:
         _fleet.update(json.load(file))
     if _fleet["behaviours"].get("amdsmi", {}).get("exits"):

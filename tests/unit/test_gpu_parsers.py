@@ -395,6 +395,16 @@ def test_partitions_of_an_amd_gpu_have_their_own_memory_and_no_common_uuid() -> 
     ]
 
 
+def test_partitions_that_a_tool_tells_apart_by_nothing() -> None:
+    nodes = [kfd.Node(n, f"GPU-{n:016x}", "0000:46:00.0", "", 0, opens=True) for n in (1, 2)]
+    listed = [amd_tools.Listed(None, None, "", "0000:46:00.0", "MI300X", 0)] * 2
+    found = amd.matched(listed, nodes)
+    assert [(gpu.ordinal, gpu.uuid) for gpu in found.devices] == [
+        (0, "GPU-0000000000000001"),
+        (1, "GPU-0000000000000002"),
+    ]
+
+
 # The XPU System Management Interface User Guide, and what version 1.2 adds.
 _XPU_SMI = {
     "device_list": [
@@ -476,6 +486,22 @@ def test_npu_smi(phy: str) -> None:
 )
 def test_pci_addresses(printed: object, address: str) -> None:
     assert reading.pci_address(printed) == address
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (" NVIDIA A100 ", "NVIDIA A100"),
+        ("[N/A]", ""),
+        ("n/a", ""),
+        ("[Not Supported]", ""),
+        ("[Unknown Error]", ""),
+        (None, ""),
+        (7, ""),
+    ],
+)
+def test_words(value: object, text: str) -> None:
+    assert reading.word(value) == text
 
 
 @pytest.mark.parametrize(
