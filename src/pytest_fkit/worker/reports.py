@@ -10,15 +10,12 @@ import pytest
 from .. import private_api
 from ..wire import MARSHAL_VERSION, carriable
 
-# Plugins of pytest itself, and of ours, to whom a passing report in a worker means nothing: they
-# count failures or add to them, or write what a worker does not write.
-_INDIFFERENT = {
-    "session", "lfplugin", "stepwiseplugin", "logging-plugin", "terminalprogress", "fkit-gpus",
-}  # fmt: skip
-
 
 class Reports(Protocol):
     """What is said of tests, in the order in which plugins are to hear it."""
+
+    def may_stop(self, config: pytest.Config) -> bool:
+        """Whether a report may lead to the end of the session."""
 
     def log_start(self, item: pytest.Item) -> None:
         """The test begins."""
@@ -43,6 +40,14 @@ def report_from(config: pytest.Config, data: dict[str, Any]) -> Any:
 
 class LocalReports:
     """At ``-n0``: all plugins are in this process."""
+
+    def may_stop(self, config: pytest.Config) -> bool:
+        """Pytest's own plugins, but for two, only write down what they hear."""
+        return bool(
+            config.getoption("maxfail")
+            or config.pluginmanager.hasplugin("stepwiseplugin")
+            or private_api.others_hear_reports(config)
+        )
 
     def log_start(self, item: pytest.Item) -> None:
         """Tell them."""
@@ -86,7 +91,11 @@ class WorkerReports:
         self._index = index
         self._events: list[tuple[Any, ...]] = []
         self._local = LocalReports()
-        self._heard = private_api.others_hear_reports(config, _INDIFFERENT)
+        self._heard = private_api.others_hear_reports(config)
+
+    def may_stop(self, config: pytest.Config) -> bool:
+        """As at ``-n0``."""
+        return self._local.may_stop(config)
 
     def log_start(self, item: pytest.Item) -> None:
         """Tell."""
