@@ -19,7 +19,7 @@ from ..gpu.options import GpuSettings
 from ..gpu.owned import Owned
 from ..gpu.slices import Place
 from .gpus import Gpus, answered
-from .hosts import Seat, seats_of
+from .hosts import Seat, proxies, seats_of
 from .workers import count_text
 
 _ANSWER = 20.0
@@ -67,7 +67,7 @@ class Gateways:
 
     def _take_specs(self, specs: list[Any]) -> None:
         self._specs = [*self._specs, *specs]
-        found = seats_of(self._specs, self._config.getoption("px", None) or [])
+        found = seats_of(self._specs, proxies(self._config))
         self._seats = {id(spec): seat for spec, seat in zip(self._specs, found)}
 
     def _seat(self, spec: Any) -> Seat:

@@ -17,7 +17,7 @@ from ..gpu.detection import detect
 from ..gpu.devices import VENDORS, Device, Fleet
 from ..gpu.options import GpuSettings
 from . import workers
-from .hosts import Seat, seats
+from .hosts import Seat, proxies, seats
 from .place import take_place
 
 ALONE = Seat(0, "main")
@@ -101,7 +101,7 @@ def prepare(config: pytest.Config, workers_option: int | str | None) -> None:
         prepare_alone(config, options)
         return
     gpus = Gpus(settings_of(config, options))
-    if options.numprocesses or any(not seat.host for seat in seats(options.tx, options.px)):
+    if options.numprocesses or any(not seat.host for seat in seats(options.tx, proxies(config))):
         gpus = find(config, gpus.settings)
         workers.decide_auto(config, _worker_count(gpus))
     elif not options.tx:  # --collect-only
@@ -205,7 +205,7 @@ def seats_of_run(config: pytest.Config) -> list[Seat]:
     tx = config.getoption("tx", None) or []
     if config.getoption("dist", "no") == "no":
         return []
-    return seats(tx, config.getoption("px", None) or [])
+    return seats(tx, proxies(config))
 
 
 def header_lines(config: pytest.Config) -> tuple[list[str], str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Iterator, Mapping, Sequence
 
 import execnet
+import pytest
 
 from ..gpu.masks import MASKS
 
@@ -32,6 +33,11 @@ class Seat:
     def group(self) -> tuple[object, ...]:
         """The same for all workers among which the same GPUs are distributed."""
         return self.host, self.environ
+
+
+def proxies(config: pytest.Config) -> list[str]:
+    """The options ``--px``; pytest-xdist has them from 3.7 on."""
+    return config.getoption("px", None) or []
 
 
 def seats(tx: Sequence[str], px: Sequence[str]) -> list[Seat]:
