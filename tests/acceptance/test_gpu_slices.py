@@ -96,6 +96,25 @@ def test_n0_is_a_worker(fleet: Fleet, tmp_path: Path) -> None:
     )
 
 
+def test_a_spawned_interpreter_has_its_workers_environment(fleet: Fleet, tmp_path: Path) -> None:
+    conftest = """\
+import os
+import early_plugin
+SEEN = early_plugin.SEEN
+with open(os.environ["LOG"], "a") as log:
+    log.write(f"{os.environ['FKIT_GPU_IDS']} {os.environ['FKIT_PORT_BASE']}\\n")
+"""
+    ended = run_on(
+        fleet(fleets.nvidia(8)), tmp_path, "-n0", "--fkit-start-method=spawn", tests=1,
+        env={"LOG": str(tmp_path / "log")}, files={"conftest.py": conftest},
+    )  # fmt: skip
+    seen = ended.seen["main"]
+    assert (masks(seen, "CUDA"), seen.gpus) == ("0,1", ["0", "1"])
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len(lines) > 1
+    assert set(lines) == {f"0,1 {seen.port}"}
+
+
 def test_a_hidden_fleet_is_none_and_masks_stay_as_they_are(fleet: Fleet, tmp_path: Path) -> None:
     ended = run_on(
         fleet(fleets.nvidia(8)), tmp_path, "-n2", workers=2, env={"CUDA_VISIBLE_DEVICES": "-1"}

@@ -22,7 +22,7 @@ from .gpus import Gpus, answered
 from .hosts import Seat, proxies, seats_of
 from .workers import count_text
 
-_ANSWER = 20.0
+_ANSWER = 60.0
 """Seconds for what a gateway is asked and told, detection not counted."""
 
 _MASKS = sorted({name for names in MASKS.values() for name in names})
@@ -144,10 +144,8 @@ class Gateways:
         if seat.number not in self._blocks:
             try:
                 self._blocks[seat.number] = ports.claim()
-            except ports.NoPortsError:
-                self._show(
-                    f"fkit: {seat.name} gets no FKIT_PORT_BASE: no 16 ports in a row are free"
-                )
+            except ports.NoPortsError as error:
+                self._show(f"fkit: {seat.name} gets no FKIT_PORT_BASE: {error}")
                 return 0
         return self._blocks[seat.number].base
 

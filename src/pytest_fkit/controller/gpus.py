@@ -119,7 +119,7 @@ def prepare_alone(config: pytest.Config, options: Namespace) -> None:
         gpus = find(config, settings_of(config, options))
         gpus.settle([ALONE])
         [(_, distribution)] = gpus.groups
-        take_place(config, gpus.settings, distribution)
+        gpus.notices += take_place(config, gpus.settings, distribution)
         config.stash[KEY] = gpus
 
 

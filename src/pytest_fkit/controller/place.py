@@ -14,15 +14,24 @@ from ..gpu.options import GpuSettings
 from ..gpu.owned import KEY, Owned
 
 
-def take_place(config: pytest.Config, settings: GpuSettings, distribution: Distribution) -> None:
-    """Set the variables of the only worker, until this pytest is over."""
+def take_place(
+    config: pytest.Config, settings: GpuSettings, distribution: Distribution
+) -> list[str]:
+    """Set the variables of the only worker, until this pytest is over.
+
+    :return: what a user has to know about it.
+    """
     inherited = dict(os.environ)
     [place] = distribution.assignment.places
-    port = 0
+    port, notices = 0, []
     if place.slice or wants_port(settings.templates):
-        block = ports.claim()
-        config.add_cleanup(block.release)
-        port = block.base
+        try:
+            block = ports.claim()
+        except ports.NoPortsError as error:
+            notices.append(f"there is no FKIT_PORT_BASE: {error}")
+        else:
+            config.add_cleanup(block.release)
+            port = block.base
     told = variables(
         place,
         inherited,
@@ -36,6 +45,7 @@ def take_place(config: pytest.Config, settings: GpuSettings, distribution: Distr
     if place.slice:
         masks = mask_variables(place, inherited, settings.amd_mask)
         config.stash[KEY] = Owned.of(place, masks)
+    return notices
 
 
 def _restoring(told: Mapping[str, str], before: Mapping[str, str]) -> Callable[[], None]:

@@ -48,7 +48,7 @@ def claim() -> Block:
         block = _try(base)
         if block is not None:
             return block
-    raise NoPortsError
+    raise NoPortsError(f"no {SIZE} ports in a row are free")
 
 
 def candidates(ephemeral: tuple[int, int]) -> list[int]:
