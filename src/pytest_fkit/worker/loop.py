@@ -103,8 +103,7 @@ class TestLoop:
         self._unforkable = unforkable
         self._fork_unsafe = ""
         self._pace = Pace(most)
-        # Who counts failures may stop the session after any of them.
-        self._runs_ahead = not reports.may_stop(session.config)
+        self._runs_ahead = not reports.are_awaited(session.config)
         self._stopping = False
         self._last_words: Interrupted | None = None
         self._gathered = Gathered()

@@ -14,8 +14,8 @@ from ..wire import MARSHAL_VERSION, carriable
 class Reports(Protocol):
     """What is said of tests, in the order in which plugins are to hear it."""
 
-    def may_stop(self, config: pytest.Config) -> bool:
-        """Whether a report may lead to the end of the session."""
+    def are_awaited(self, config: pytest.Config) -> bool:
+        """Whether no test may begin before the reports on the one before it were told."""
 
     def log_start(self, item: pytest.Item) -> None:
         """The test begins."""
@@ -41,8 +41,8 @@ def report_from(config: pytest.Config, data: dict[str, Any]) -> Any:
 class LocalReports:
     """At ``-n0``: all plugins are in this process."""
 
-    def may_stop(self, config: pytest.Config) -> bool:
-        """Pytest's own plugins, but for two, only write down what they hear."""
+    def are_awaited(self, config: pytest.Config) -> bool:
+        """Who counts failures may stop; pytest's own plugins, but for two, only write them down."""
         return bool(
             config.getoption("maxfail")
             or config.pluginmanager.hasplugin("stepwiseplugin")
@@ -93,9 +93,10 @@ class WorkerReports:
         self._local = LocalReports()
         self._heard = private_api.others_hear_reports(config)
 
-    def may_stop(self, config: pytest.Config) -> bool:
-        """As at ``-n0``."""
-        return self._local.may_stop(config)
+    def are_awaited(self, config: pytest.Config) -> bool:
+        """If a test kills the worker, xdist blames the first whose reports have not arrived."""
+        del config
+        return True
 
     def log_start(self, item: pytest.Item) -> None:
         """Tell."""
