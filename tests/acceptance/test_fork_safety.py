@@ -251,36 +251,6 @@ def test_start_method_fork_forks_all_the_same(pytester: pytest.Pytester) -> None
     result.stdout.no_fnmatch_line("*pytest-fkit summary*")
 
 
-def test_start_method_spawn_starts_an_interpreter_for_each_module(
-    pytester: pytest.Pytester,
-) -> None:
-    for name in ("test_one", "test_two"):
-        pytester.makepyfile(
-            **{
-                name: """
-                import os
-                import pytest
-
-                IMPORTED_IN = os.getpid()
-
-                @pytest.mark.parametrize("number", [1, 2])
-                def test_runs_where_it_was_imported(number, worker_id):
-                    assert IMPORTED_IN == os.getpid()
-                    assert worker_id == "gw0"
-                """
-            }
-        )
-    result = pytester.runpytest_subprocess("--fkit", "-n1", "--fkit-start-method=spawn", timeout=60)
-    result.assert_outcomes(passed=4)
-    result.stdout.fnmatch_lines(["4 tests shared a process, because of --fkit-start-method=spawn"])
-
-
-def test_start_method_spawn_needs_a_worker(pytester: pytest.Pytester) -> None:
-    result = pytester.runpytest_subprocess("--fkit", "-n0", "--fkit-start-method=spawn", timeout=60)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: *--fkit-start-method=spawn needs a worker*"])
-
-
 FAKE_DRIVER = """
     int opened = 0;
     int cuInit(unsigned flags) { opened = 1; return 0; }

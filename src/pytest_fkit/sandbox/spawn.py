@@ -6,6 +6,7 @@ import marshal
 import os
 import subprocess
 import sys
+from collections import Counter
 from typing import Any, NoReturn, cast
 
 import pytest
@@ -69,21 +70,26 @@ def _spec(session: pytest.Session, share: str, position: int, spare: bool) -> di
     config = session.config
     whole = share == SPAWNED_SESSION
     path = session.items[position].path
+    tests = [
+        (item.nodeid, number)
+        for number, item in enumerate(session.items)
+        if whole or item.path == path
+    ]
+    # The command line may name a file several times (--keep-duplicates).
+    times = max(Counter(nodeid for nodeid, _ in tests).values())
     orders = {
         name: value for name, value in private_api.worker_input(config).items() if name != "fkit"
     }
     return {
         "path": [str(entry) for entry in sys.path],
+        "argv": sys.argv,
+        "writes_bytecode": not sys.dont_write_bytecode,
         "arguments": [str(each) for each in config.invocation_params.args],
         "directory": str(config.invocation_params.dir),
         "current": os.getcwd(),  # noqa: PTH109
-        "collect": [] if whole else [str(path)],
+        "collect": [] if whole else [str(path)] * times,
         "workerinput": carriable(orders),
         "basetemp": private_api.basetemp(config),
-        "tests": [
-            (item.nodeid, number)
-            for number, item in enumerate(session.items)
-            if whole or item.path == path
-        ],
+        "tests": tests,
         "spare": spare,
     }
