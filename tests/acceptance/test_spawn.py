@@ -87,7 +87,7 @@ ENVIRONMENT = {
 import os, sys
 def pytest_addoption(parser):
     parser.addoption("--ours")
-os.environ.setdefault("ARGV_OF_WORKER", repr(sys.argv))
+os.environ.setdefault(f"ARGV_OF_{os.environ.get('PYTEST_XDIST_WORKER')}", repr(sys.argv))
 os.environ["FROM_CONFTEST"] = os.environ.get("FROM_CONFTEST", "") + "x"
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "plugins"))
 pytest_plugins = ["plugged"]
@@ -114,7 +114,7 @@ def test_it(plugged, early, pytestconfig, tmp_path, testrun_uid):
     assert os.environ["FROM_CONFTEST"].startswith("x")
     assert os.getcwd() == os.path.dirname(__file__)
     assert hash("text") == int(os.environ["HASH_OF_TEXT"])
-    assert repr(sys.argv) == os.environ["ARGV_OF_WORKER"]
+    assert repr(sys.argv) == os.environ[f"ARGV_OF_{os.environ.get('PYTEST_XDIST_WORKER')}"]
     assert testrun_uid
 
 def test_warns():
