@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 WIDE = """
@@ -249,48 +244,3 @@ def test_start_method_fork_forks_all_the_same(pytester: pytest.Pytester) -> None
     result = pytester.runpytest_subprocess("--fkit", "-n1", "--fkit-start-method=fork", timeout=60)
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("*pytest-fkit summary*")
-
-
-FAKE_DRIVER = """
-    int opened = 0;
-    int cuInit(unsigned flags) { opened = 1; return 0; }
-    int cuDeviceGetCount(int *count) { *count = 1; return opened ? 0 : 3; }
-"""
-
-
-@pytest.fixture
-def fake_driver(tmp_path: Path) -> Path:
-    """A libcuda.so.1 that knows whether it was initialised; return values as the driver API's."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    source = tmp_path / "cuda.c"
-    source.write_text(FAKE_DRIVER)
-    library = tmp_path / "libcuda.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
-    return library
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
-def test_an_import_that_opens_a_gpu_runtime_has_all_tests_spawned(
-    pytester: pytest.Pytester, fake_driver: Path
-) -> None:
-    pytester.makepyfile(
-        test_a_loads=f"""
-            import ctypes
-            DRIVER = ctypes.CDLL({str(fake_driver)!r})
-            def test_loaded(): pass
-        """,
-        test_b_opens=f"""
-            import ctypes, os
-            IMPORTED_IN = os.getpid()
-            ctypes.CDLL({str(fake_driver)!r}).cuInit(0)
-            def test_open():
-                assert IMPORTED_IN == os.getpid()
-        """,
-    )
-    result = pytester.runpytest_subprocess("--fkit", "-n1", timeout=60)
-    result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(
-        ["2 tests shared a process, because of import of test_b_opens.py: an open CUDA runtime"]
-    )
