@@ -212,14 +212,15 @@ MODULE_LEVEL_POOL = """
 """
 
 
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
 def test_a_module_whose_import_left_a_thread_runs_in_a_fresh_interpreter(
-    pytester: pytest.Pytester,
+    pytester: pytest.Pytester, workers: str
 ) -> None:
     pytester.makepyfile(
         test_pool=MODULE_LEVEL_POOL,
         test_other="import os\ndef test_is_forked(): assert os.getsid(0) == os.getpid()",
     )
-    result = pytester.runpytest_subprocess("--fkit", "-n1", "--fkit-timeout=60", timeout=120)
+    result = pytester.runpytest_subprocess("--fkit", workers, "--fkit-timeout=60", timeout=120)
     result.assert_outcomes(passed=3, failed=1, errors=1)
     result.stdout.fnmatch_lines(
         [
@@ -228,6 +229,104 @@ def test_a_module_whose_import_left_a_thread_runs_in_a_fresh_interpreter(
             "ERROR test_pool.py::test_crash - SIGABRT at test_pool.py:11 in test_crash",
         ]
     )
+
+
+POOL = """
+    from concurrent.futures import ThreadPoolExecutor
+    POOL = ThreadPoolExecutor(1)
+    POOL.submit(int).result()
+"""
+
+USES_POOL = """
+    def test_uses_it(request):
+        conftest = next(
+            plugin for _, plugin in request.config.pluginmanager.list_name_plugin()
+            if hasattr(plugin, "POOL")
+        )
+        assert conftest.POOL.submit(int, "1").result(5) == 1
+"""
+
+IS_FORKED = "import os\nPID = os.getpid()\ndef test_is_forked(): assert PID != os.getpid()\n"
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_a_thread_that_a_conftest_left_has_all_tests_below_it_spawned(
+    pytester: pytest.Pytester, workers: str
+) -> None:
+    pytester.makepyfile(
+        **{
+            "below/conftest": POOL,
+            "below/test_a": USES_POOL,
+            "below/deeper/test_b": USES_POOL,
+            "test_c": IS_FORKED,
+        }
+    )
+    result = pytester.runpytest_subprocess("--fkit", workers, timeout=100)
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(["2 tests shared *, because of import of below*: thread 'Thread*"])
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_a_thread_that_the_initial_conftest_left_has_all_tests_spawned(
+    pytester: pytest.Pytester, workers: str
+) -> None:
+    pytester.makeconftest(POOL)
+    pytester.makepyfile(USES_POOL)
+    result = pytester.runpytest_subprocess("--fkit", workers, timeout=100)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["1 test shared *, because of import of conftest.py: thread *"])
+
+
+def test_what_pytest_itself_holds_does_not_count(pytester: pytest.Pytester) -> None:
+    # Written to by pytest while tests are collected; so is standard output, pytester's file.
+    pytester.makepyfile(**{"pkg/__init__": "", "pkg/test_a": IS_FORKED, "test_b": IS_FORKED})
+    for arguments in (
+        ["-n0", "--log-file=log.txt", "--junitxml=junit.xml"],
+        ["-n1", "--log-file=log.txt", "-s"],
+        ["-n0", "--capture=sys"],
+    ):
+        result = pytester.runpytest_subprocess("--fkit", *arguments, timeout=100)
+        result.assert_outcomes(passed=2)
+        result.stdout.no_fnmatch_line("*shared a process*")
+
+
+def test_session_isolation_is_one_process_in_a_fresh_interpreter_too(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_a=POOL + "\n    import os\n    def test_1(request): request.config.seen = os.getpid()",
+        test_b="import os\ndef test_2(request): assert request.config.seen == os.getpid()",
+    )
+    result = pytester.runpytest_subprocess("--fkit", "-n1", "--fkit-isolation=session", timeout=100)
+    result.assert_outcomes(passed=2)
+
+
+def test_a_second_thread_of_the_same_name_is_noticed(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import os, threading
+        import pytest
+
+        @pytest.fixture(scope="class")
+        def serving():
+            end = threading.Event()
+            thread = threading.Thread(target=end.wait, name="serving")
+            thread.start()
+            yield os.getpid()
+            end.set()
+            thread.join()
+
+        class TestOne:
+            def test_1(self, serving):
+                assert serving == os.getpid()
+
+        class TestTwo:
+            def test_2(self, serving):
+                assert serving == os.getpid()
+        """
+    )
+    result = pytester.runpytest_subprocess("--fkit", "-n1", timeout=100)
+    result.assert_outcomes(passed=2)
 
 
 def test_start_method_fork_forks_all_the_same(pytester: pytest.Pytester) -> None:

@@ -362,3 +362,32 @@ def test_fixtures_marks_and_duplicates(tmp_path: Path) -> None:
     isolated = run_pytest(tmp_path, *arguments, "--fkit", "-n0", SPAWN)
     assert sorted(isolated.reported) == sorted(plain.reported)
     assert len(plain.reported) >= 3
+
+
+COVERED = """
+def covered(number):
+    if number == 1:
+        return "one"
+    if number == 2:
+        return "two"
+    return "other"
+"""
+
+
+def test_lines_run_in_fresh_interpreters_are_covered(tmp_path: Path, workers: str) -> None:
+    pytest.importorskip("pytest_cov")
+    write_files(
+        tmp_path,
+        {
+            "covered.py": COVERED,
+            "test_a.py": "import covered\ndef test_1(): covered.covered(1)\n",
+            "test_b.py": "import covered\ndef test_2(): covered.covered(2)\n",
+        },
+    )
+    measure = ("-p", "pytest_cov", "--cov=covered", "--cov-report=term-missing")
+    environment = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(tmp_path)}
+    arguments = ("-p", "xdist", "-p", "fkit", "--fkit", workers, SPAWN, *measure)
+    outcome = run_pytest(tmp_path, *arguments, env=environment)
+    assert outcome.status == 0, outcome.out + outcome.err
+    (line,) = (each.split() for each in outcome.lines if each.startswith("covered.py"))
+    assert line[-1] == "7"  # the one line that nobody ran

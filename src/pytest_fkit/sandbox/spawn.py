@@ -14,6 +14,7 @@ import pytest
 from .. import private_api, system
 from ..shares import SPAWNED_SESSION
 from ..wire import carriable
+from .coverage import arguments_for_another, input_for_another
 from .descriptors import ERR, SLOTS, Files, Link
 
 # -m would ask an import path that may have been a worker's only.
@@ -77,14 +78,16 @@ def _spec(session: pytest.Session, share: str, position: int, spare: bool) -> di
     ]
     # The command line may name a file several times (--keep-duplicates).
     times = max(Counter(nodeid for nodeid, _ in tests).values())
-    orders = {
-        name: value for name, value in private_api.worker_input(config).items() if name != "fkit"
-    }
+    orders = {**input_for_another(config), **private_api.worker_input(config)}
+    orders.pop("fkit", None)
     return {
         "path": [str(entry) for entry in sys.path],
         "argv": sys.argv,
         "writes_bytecode": not sys.dont_write_bytecode,
-        "arguments": [str(each) for each in config.invocation_params.args],
+        "arguments": [
+            *arguments_for_another(config),
+            *(str(each) for each in config.invocation_params.args),
+        ],
         "directory": str(config.invocation_params.dir),
         "current": os.getcwd(),  # noqa: PTH109
         "collect": [] if whole else [str(path)] * times,
