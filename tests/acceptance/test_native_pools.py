@@ -102,3 +102,37 @@ def test_computing_does_not_switch_forks_off(tmp_path: Path, library: str, suite
     ended = run_pytest(tmp_path, *arguments, env={"OMP_NUM_THREADS": "2"})
     assert sorted(ended.outcomes.values()) == ["PASSED", "PASSED"], ended.out
     assert "shared a process" not in ended.out
+
+
+LOKY = """
+import os
+import pytest
+from joblib import Parallel, delayed
+
+PID = os.getpid()
+
+def work():
+    return Parallel(2)(delayed(abs)(number) for number in range(4))
+
+def test_in_test():
+    assert work() == [0, 1, 2, 3]
+    assert os.getpid() != PID
+
+@pytest.fixture(scope="class")
+def worked():
+    return work()
+
+class TestWide:
+    def test_in_fixture(self, worked):
+        assert work() == worked
+"""
+
+
+def test_processes_of_joblib_end_with_their_test(tmp_path: Path) -> None:
+    if importlib.util.find_spec("joblib") is None:
+        pytest.skip("needs joblib")
+    write_files(tmp_path, {"test_it.py": LOKY})
+    arguments = ("--fkit", "-n1", "--fkit-timeout=30", "-p", "no:cacheprovider")
+    ended = run_pytest(tmp_path, *arguments)
+    assert sorted(ended.outcomes.values()) == ["PASSED", "PASSED"], ended.out
+    assert "left processes running" not in ended.out
