@@ -258,12 +258,13 @@ def test_a_thread_that_a_conftest_left_has_all_tests_below_it_spawned(
             "below/conftest": POOL,
             "below/test_a": USES_POOL,
             "below/deeper/test_b": USES_POOL,
-            "test_c": IS_FORKED,
+            # Before pytest 8 all conftest files are imported before anything is collected.
+            "test_c": IS_FORKED if pytest.version_tuple >= (8,) else "def test_it(): pass",
         }
     )
     result = pytester.runpytest_subprocess("--fkit", workers, timeout=100)
     result.assert_outcomes(passed=3)
-    result.stdout.fnmatch_lines(["2 tests shared *, because of import of below*: thread 'Thread*"])
+    result.stdout.fnmatch_lines(["* shared a process, because of import of *: thread 'Thread*"])
 
 
 @pytest.mark.parametrize("workers", ["-n0", "-n1"])

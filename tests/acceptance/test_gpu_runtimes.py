@@ -282,6 +282,7 @@ def test_a_device_that_an_import_leaves_open_has_all_tests_spawned(
         test_other="import os\nIN = os.getpid()\ndef test_2(): assert IN == os.getpid()",
     )
     command = [sys.executable, "-m", "pytest", "--fkit", "-n1", "-p", "no:cacheprovider"]
+    command += ["test_opens.py", "test_other.py"]
     result = pytester.run(*own, *command, timeout=100)
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(

@@ -134,7 +134,14 @@ def test_options_and_environment_are_the_workers(tmp_path: Path, workers: str) -
     outcome = run_pytest(
         tmp_path,
         *("-c", "conf/our.ini", "--rootdir=.", "a", "b", "--ours=given"),
-        *("-o", "console_output_style=classic", "-W", "error", "-p", "no:cacheprovider"),
+        *(
+            "-o",
+            "console_output_style=classic",
+            "-W",
+            "error:no:DeprecationWarning",
+            "-p",
+            "no:cacheprovider",
+        ),
         *("--fkit", workers, SPAWN),
         env={"PYTHONHASHSEED": "7", "HASH_OF_TEXT": hashed.strip(), "PYTHONPATH": str(tmp_path)},
     )

@@ -12,6 +12,10 @@ import pytest
 from inner import InnerRun, run_pytest, write_files
 from suites.wide_parity import CONFTEST, SUITES
 
+# Older versions call pytest_fixture_post_finalizer, and show TEARDOWN, for fixtures that were torn
+# down before, as often as they were asked for in that process.
+FINALIZES_ONCE = pytest.version_tuple >= (8, 1)
+
 MODES = {"n0": ["--fkit", "-n0"], "n1": ["--fkit", "-n1"]}
 
 
@@ -47,7 +51,8 @@ def observe(directory: Path, *arguments: str) -> Observed:
     reports: dict[str, list[Any]] = {}
     for line in log.read_text().splitlines():
         if not line.startswith('["report"'):
-            events.append(line)
+            if FINALIZES_ONCE or not line.startswith("finalized "):
+                events.append(line)
             continue
         _, nodeid, *said, text, sections = json.loads(line)
         sections = [(name, _normal(content)) for name, content in sections]
@@ -85,6 +90,7 @@ def test_reports_are_plain_pytests(plain: Observed, isolated: Observed, suite: s
     assert of_suite(isolated) == of_suite(plain) != {}
 
 
+@pytest.mark.skipif(not FINALIZES_ONCE, reason="this pytest repeats itself")
 @pytest.mark.parametrize("option", ["--setup-show", "--setup-only", "--setup-plan"])
 def test_options_that_show_setup_show_the_same(tmp_path: Path, option: str) -> None:
     shown = []
