@@ -34,8 +34,10 @@ def items(pytester: pytest.Pytester) -> list[Any]:
         def wide(): return 1
         @pytest.fixture
         def narrow(wide): return 2
-        @pytest.mark.parametrize("number", [3], scope="class")
-        def test_one(narrow, number): pass
+        @pytest.fixture(scope="class")
+        def of_class(): return 4
+        @pytest.mark.parametrize("number", [3], scope="module")
+        def test_one(narrow, number, of_class): pass
         """
     )
 
@@ -94,7 +96,7 @@ def test_request_by_an_item_that_is_not_set_up(items: list[Any]) -> None:
 
 def test_scope_of_fixtures_and_of_parametrize(items: list[Any]) -> None:
     assert sorted(private_api.wide_fixtures(items[0])) == ["number", "wide"]
-    assert items[0].callspec._arg2scope["number"].value == "class"
+    assert items[0].callspec._arg2scope["number"].value == "module"
 
 
 def test_report_sections_of_an_item(items: list[Any]) -> None:

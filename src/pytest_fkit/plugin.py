@@ -27,8 +27,11 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, None, None]:
-    """Tell plugins that ask early, as pytest-cov does, that there will be workers."""
+    """Before user code is imported: keep GPU runtimes shut; tell plugins that ask of workers."""
     options = early_config.known_args_namespace
+    if options.fkit:
+        # Without it torch.cuda.is_available() opens a CUDA runtime, which does not survive a fork.
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     if options.fkit and hasattr(options, "numprocesses") and not _debugs(options):
         with contextlib.suppress(pytest.UsageError):  # reported when the options are complete
             choose_workers(options, settings.parse_workers(options.fkit_workers))

@@ -49,8 +49,6 @@ class Worker:
         self._most = 1 if orders["steals"] else MOST
         self._loop: TestLoop | None = None
         self._stopped = False
-        # Without it torch.cuda.is_available() opens a CUDA runtime, which does not survive a fork.
-        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         self._interrupted = False
         if os.getppid() == self._controller:
             system.die_with_parent(self._controller)
