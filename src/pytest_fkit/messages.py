@@ -19,6 +19,8 @@ class Run(NamedTuple):
     :param memory_limit: bytes, 0 for no limit.
     :param tests_failed: failures this session has counted.
     :param location: of the test, which a fresh process would have to work out at some cost.
+    :param attempts: how often the test was tried before, in processes that died.
+    :param suite_reruns: how many tests were run again, where nobody else counts that.
     """
 
     position: int
@@ -30,6 +32,8 @@ class Run(NamedTuple):
     memory_limit: int
     tests_failed: int
     location: tuple[str, int | None, str] = ("", None, "")
+    attempts: int = 0
+    suite_reruns: int = 0
 
 
 class Finish(NamedTuple):
@@ -190,6 +194,12 @@ class Report(NamedTuple):
     data: dict[str, Any]
 
 
+class HeldReport(NamedTuple):
+    """A report that pytest-rerunfailures logs when all phases are over; as in :class:`Report`."""
+
+    data: dict[str, Any]
+
+
 class WarningRecorded(NamedTuple):
     """pytest_warning_recorded; `category` is the module and name of the class."""
 
@@ -308,7 +318,7 @@ Message = Union[
     Run, Finish, Stop, Broken,
     Events, Output, Restarted, Ended, TornDown,
     Release, Proceed, Forked, ChildExited, Began, WideSetUp, HostDone,
-    LogStart, LogFinish, Report, WarningRecorded, Phase,
+    LogStart, LogFinish, Report, HeldReport, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, JunitRecord,
     Measured, Leaves, Completed,

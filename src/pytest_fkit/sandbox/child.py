@@ -14,7 +14,7 @@ from ..messages import Completed, Leaves
 from . import finalizers
 from .descriptors import Files
 from .equipment import TestProcess
-from .relay import CHANNEL_LOST, Relay
+from .relay import Relay
 
 LEAVES = 83
 """Exit status of a child that left a Leaves frame."""
@@ -87,7 +87,7 @@ class Child:
         self._output.enter_exit()
         finalizers.run_own()
         self._relay.send(Completed())
-        return CHANNEL_LOST if self._relay.lost else 0
+        return self._relay.lost
 
     def _leave(self) -> int:
         leaving = self._fixtures.leaving

@@ -18,6 +18,7 @@ from .descriptors import DUMP
 from .fixtures import WideFixtures
 from .output import Output
 from .relay import Relay
+from .reruns import Counts, install
 from .tree import DUMP_SIGNAL
 
 _REPORTING_HOOKS = (
@@ -38,6 +39,7 @@ class TestProcess(NamedTuple):
     fixtures: WideFixtures
     output: Output
     measuring: Measuring
+    reruns: Counts | None
     broken: dict[str, str]
 
 
@@ -66,15 +68,13 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
     for hook in _REPORTING_HOOKS:
         private_api.silence_hook(config, hook, keep)
     private_api.replace_debugger(_no_debugger)
-    log = private_api.junit_log(config)
-    if log is not None:
-        private_api.watch_junit_records(log, relay.junit_record)
+    private_api.watch_junit_fixtures(config, relay.junit_record)
     private_api.redirect_terminal(config, lambda text: relay.send(LiveText(carriable(text))))
     # The descriptor is each test process's own file of that number.
     faulthandler.enable(file=DUMP)
     faulthandler.register(DUMP_SIGNAL, file=DUMP, all_threads=True)
     faulthandler.register(signal.SIGTERM, file=DUMP, all_threads=True, chain=True)
-    return TestProcess(relay, fixtures, output, Measuring(relay, coverage), broken)
+    return TestProcess(relay, fixtures, output, Measuring(relay, coverage), install(config), broken)
 
 
 def _no_debugger(*args: Any, **kwargs: Any) -> None:

@@ -51,6 +51,7 @@ class Host:
         self._fixtures = process.fixtures
         self._output = process.output
         self._measuring = process.measuring
+        self._reruns = process.reruns
         self._child = Child(session, process)
         self._last: pytest.Item | None = None
         self._ran_tests = False
@@ -109,6 +110,8 @@ class Host:
         self._session.testsfailed = run.tests_failed
         self._last = item
         private_api.set_location(item, run.location)
+        if self._reruns is not None:
+            self._reruns.begin(run)
         try:
             if run.share or self._ran_tests:
                 self._run_here(item, nextitem, 0.0)
@@ -153,6 +156,8 @@ class Host:
         run_protocol(item, nextitem, self._relay)
         self._measuring.send()
         self._relay.send(Completed())
+        if self._relay.lost:
+            os._exit(self._relay.lost)  # nobody would hear of this test, nor of those after it
 
     def _fork(
         self,

@@ -6,9 +6,10 @@ import contextlib
 import os
 import shlex
 import signal
+import threading
 import time
 import warnings
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, NamedTuple
 
 import pytest
 
@@ -37,9 +38,21 @@ from .coverage import Gathered
 from .keeper import KeeperClient
 from .output import LIVE, Lines
 from .replay import Replay
+from .reruns import Reruns
 
 # What a command that runs one test again leaves out.
 _DROPPED = ("-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml", "--basetemp")
+
+
+class Again(NamedTuple):
+    """A test that died is due to be run again.
+
+    :param attempts: so far.
+    :param delay: seconds to wait.
+    """
+
+    attempts: int
+    delay: float
 
 
 class TestLoop:
@@ -67,9 +80,10 @@ class TestLoop:
         self._name = name
         self._lines = lines
         self._unforkable = unforkable
-        self._stopping = False
+        self._stopping = threading.Event()
         self._last_words: Interrupted | None = None
         self._gathered = Gathered()
+        self._reruns = Reruns(session.config)
         self._index = {item: number for number, item in enumerate(session.items)}
 
     def run_all(self) -> None:
@@ -86,26 +100,41 @@ class TestLoop:
                 raise session.Interrupted(session.shouldstop)
 
     def run_test(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
-        """Run one test and report it.
+        """Run one test, again if pytest-rerunfailures would, and report it.
 
         :raises KeyboardInterrupt, pytest.exit.Exception: if the test or the user says so.
         """
+        attempts = 0
+        while True:
+            again = self._attempt(item, nextitem, attempts)
+            if again is None:
+                return
+            attempts = again.attempts
+            self._wait(again.delay)
+
+    def _attempt(
+        self, item: pytest.Item, nextitem: pytest.Item | None, before: int
+    ) -> Again | None:
         replay = Replay(item, self._lines, self._unforkable(item))
         self._raise_if_stopping()
         try:
-            run = self._request(item, nextitem)
+            run = self._request(item, nextitem)._replace(
+                attempts=before, suite_reruns=self._reruns.in_suite
+            )
         except pytest.UsageError as error:
             self._refuse(item, replay, str(error))
-            return
+            return None
         try:
             ended = self._listen(replay, self._keeper.run(run))
         except KeyboardInterrupt:
             self._stop(replay)
             raise
+        self._reruns.note(item, before, before + replay.attempts)
         ending = from_wire(ended.ending)
+        again: Again | None = None
         if not isinstance(ending, Finished):
             self._raise_if_stopping()
-            self._report_death(item, replay, ended, ending)
+            again = self._report_death(item, replay, ended, ending, before + replay.attempts)
         elif ended.leftovers:
             _note_leftovers(replay, ended)
         if self._session.shouldfail or self._session.shouldstop:
@@ -117,9 +146,14 @@ class TestLoop:
             self._last_words = replay.interrupted
             raise_again(replay.interrupted)
         self._raise_if_stopping()
+        return again
+
+    def _wait(self, seconds: float) -> None:
+        self._stopping.wait(seconds)
+        self._raise_if_stopping()
 
     def _raise_if_stopping(self) -> None:
-        if self._stopping:
+        if self._stopping.is_set():
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
@@ -137,7 +171,7 @@ class TestLoop:
 
     def stop(self) -> None:
         """End the running test and tear down, within the grace; called in another thread."""
-        self._stopping = True
+        self._stopping.set()
         self._keeper.request_stop(self._settings.grace)
 
     def last_words(self, error: BaseException) -> tuple[Any, ...]:
@@ -158,7 +192,7 @@ class TestLoop:
                 self._warn("a wide fixture failed when it was torn down, after the last test")
             elif isinstance(message, TornDown):
                 ending = from_wire(message.ending)
-                if not isinstance(ending, Finished) and not self._stopping:
+                if not isinstance(ending, Finished) and not self._stopping.is_set():
                     self._warn(f"the process that tears wide fixtures down {ending.story}")
         self._lines.flush()
         if self._keeper.coverage is not None:
@@ -245,11 +279,11 @@ class TestLoop:
                 message.ending, 0, "teardown", message.out, message.err, message.log,
                 message.dump, message.leftovers,
             )  # fmt: skip
-            self._report_death(item, replay, ended, ending)
+            self._report_death(item, replay, ended, ending, None)
 
     def _stop(self, replay: Replay) -> None:
         """The user interrupts: end the running test and tear down, within the grace."""
-        self._stopping = True
+        self._stopping.set()
         try:
             for message in self._decoded(self._keeper.stop(self._settings.grace)):
                 replay.take(message)
@@ -261,10 +295,67 @@ class TestLoop:
     # --- a death ---
 
     def _report_death(
-        self, item: pytest.Item, replay: Replay, ended: Ended, ending: Ending
-    ) -> None:
+        self,
+        item: pytest.Item,
+        replay: Replay,
+        ended: Ended,
+        ending: Ending,
+        attempts: int | None,
+    ) -> Again | None:
+        """Report how a test process died.
+
+        :param attempts: so far, this one included; None if there can't be another.
+        :return: what follows, if the test is to be run again.
+        """
+        death = self._death(item, replay, ended, ending)
+        expected = replay.expected
+        if expected is None and death.phase != "exit":
+            expected = private_api.expected_failure(item)
+        rootdir = item.config.rootpath
+        again: Again | None = None
+        if attempts is not None and expected is None and death.wide != "teardown":
+            delay = self._reruns.delay(item, attempts, deaths.headline(death, rootdir))
+            again = None if delay is None else Again(attempts, delay)
         fixture = replay.setting_up
-        death = deaths.Death(
+        if fixture is not None and again is None:
+            self._keeper.remember_broken(
+                fixture.key,
+                f"{fixture.label} was not set up again: "
+                f"{deaths.headline(death, rootdir)}, for {item.nodeid}\n\n{deaths.story(death)}",
+            )
+        if death.when == "teardown":
+            failed = replay.held_teardown_failed()
+            if failed is not None:
+                failed.sections.append(("pytest-fkit", deaths.story(death)))
+                if again is not None:
+                    failed.outcome = "rerun"
+                return again
+            replay.drop_teardown()
+        data = deaths.report_data(
+            death,
+            item.location,
+            dict.fromkeys(item.keywords, 1),
+            rootdir,
+            replay.phase_began,
+            expected,
+        )
+        if again is not None:
+            data.update(outcome="rerun", rerun=again.attempts - 1)
+        report = replay.report_from(carriable(data))
+        replay.log_complete_phases(report)
+        report.sections = merged([*replay.sections(), *report.sections])
+        replay.release()
+        replay.log(report)
+        if death.when != "teardown":
+            # It did not run, but reporters (JUnit's output, HTML) close a test with this one.
+            replay.log(_empty_teardown(report))
+        return again
+
+    def _death(
+        self, item: pytest.Item, replay: Replay, ended: Ended, ending: Ending
+    ) -> deaths.Death:
+        fixture = replay.setting_up
+        return deaths.Death(
             nodeid=item.nodeid,
             ending=ending,
             phase=ended.wide or replay.phase,
@@ -281,37 +372,6 @@ class TestLoop:
             survivors=ended.survivors,
             reproduce=reproducing_command(item),
         )
-        expected = replay.expected
-        if expected is None and death.phase != "exit":
-            expected = private_api.expected_failure(item)
-        rootdir = item.config.rootpath
-        data = deaths.report_data(
-            death,
-            item.location,
-            dict.fromkeys(item.keywords, 1),
-            rootdir,
-            replay.phase_began,
-            expected,
-        )
-        if fixture is not None:
-            self._keeper.remember_broken(
-                fixture.key,
-                f"{fixture.label} was not set up again: "
-                f"{deaths.headline(death, rootdir)}, for {item.nodeid}\n\n{deaths.story(death)}",
-            )
-        if death.when == "teardown":
-            failed = replay.held_teardown_failed()
-            if failed is not None:
-                failed.sections.append(("pytest-fkit", deaths.story(death)))
-                return
-            replay.drop_teardown()
-        data["sections"] = merged([*replay.sections(), *data["sections"]])
-        report = replay.report_from(carriable(data))
-        replay.release()
-        replay.log(report)
-        if death.when != "teardown":
-            # It did not run, but reporters (JUnit's output, HTML) close a test with this one.
-            replay.log(_empty_teardown(report))
 
 
 def _unpacked(message: Message) -> Iterator[Message]:
@@ -358,7 +418,9 @@ def reproducing_command(item: pytest.Item) -> str:
         elif not argument.startswith((*(f"{option}=" for option in _DROPPED), "-n")):
             arguments.append(argument)
     directory = config.invocation_params.dir
-    path, separator, rest = item.nodeid.partition("::")
+    # Not the item's own, to which xdist adds the name of its group.
+    nodeid = item.name if item.parent is None else f"{item.parent.nodeid}::{item.name}"
+    path, separator, rest = nodeid.partition("::")
     # Node ids are relative to rootdir, arguments to the current directory.
     path = os.path.relpath(config.rootpath / path, directory)
     return shlex.join([*arguments, path + separator + rest])

@@ -63,6 +63,15 @@ class Worker:
         private_api.redirect_terminal(self._config, lambda text: self._lines.feed_text(LIVE, text))
         return result
 
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, items: list[pytest.Item]
+    ) -> Generator[None, object, object]:
+        """After xdist, at ``--dist loadgroup``: see to it that groups are in the node ids."""
+        result = yield
+        private_api.apply_xdist_groups(items)
+        return result
+
     def _ordered(self, order: str) -> None:
         # Called in execnet's receiver thread.
         if order == "kill":

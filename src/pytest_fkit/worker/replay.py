@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from .. import private_api
 from ..foreign_warnings import stand_in
 from ..messages import (
     ExpectedFailure,
+    HeldReport,
     Interrupted,
     JunitRecord,
     LiveText,
@@ -47,10 +47,13 @@ class Replay:
         self._started = False
         self._finished = False
         self._held: list[Any] = []
+        self._unlogged: list[Any] = []
+        self._attempts_over = 0
         self.phase = "setup"
         self.phase_began = time.time()
         self._sections: list[tuple[str, str]] = []
         self._wide_sections: list[tuple[str, str]] = []
+        self._junit_records: list[tuple[str, str, str]] = []
         self.setting_up: WideSetup | None = None
         self.expected: str | None = None
         self.interrupted: Interrupted | None = None
@@ -64,6 +67,9 @@ class Replay:
     # --- messages ---
 
     def _log_start(self, message: LogStart) -> None:
+        if self._finished:  # another attempt, by pytest-rerunfailures
+            self.finish()
+            self._started = self._finished = False
         if not self._started:
             self._started = True
             self._hooks.pytest_runtest_logstart(nodeid=message.nodeid, location=message.location)
@@ -71,14 +77,33 @@ class Replay:
     def _log_finish(self, message: LogFinish) -> None:
         del message
         self._finished = True
+        self._attempts_over += 1
+
+    @property
+    def attempts(self) -> int:
+        """How often the test began in this process."""
+        return self._attempts_over + (not self._finished)
+
+    def _held_report(self, message: HeldReport) -> None:
+        self._unlogged.append(self.report_from(message.data))
+
+    def log_complete_phases(self, death: Any) -> None:
+        """Log what the test process held back on phases before that of the report on its death."""
+        for report in self._unlogged:
+            if report.when != death.when:
+                report.rerun = getattr(death, "rerun", 0)
+                if report.failed:
+                    report.outcome = death.outcome
+                self.log(report)
 
     def _phase(self, message: Phase) -> None:
         self.phase, self.phase_began = message.name, message.time
 
     def _report(self, message: Report) -> None:
         report = self.report_from(message.data)
+        self._unlogged.clear()
         if report.when == "setup":
-            self.release()  # the teardown of a run before this one, as pytest-rerunfailures makes
+            self.release()  # the teardown of a run before this one, by a plugin that runs it again
         if report.when == "teardown" or self._held:
             self._held.append(report)
         else:
@@ -139,9 +164,7 @@ class Replay:
         self._shared = message.cause
 
     def _junit_record(self, message: JunitRecord) -> None:
-        log = private_api.junit_log(self._item.config)
-        if log is not None:
-            private_api.add_junit_record(log, self._item.nodeid, *message)
+        self._junit_records.append((message.kind, message.name, message.value))
 
     def _interrupted(self, message: Interrupted) -> None:
         self.interrupted = message
@@ -184,6 +207,8 @@ class Replay:
             self._sections = list(report.sections)
         elif self._shared:
             report.fkit_shared = self._shared
+        if self._junit_records:
+            report.fkit_junit, self._junit_records = self._junit_records, []
         self._hooks.pytest_runtest_logreport(report=report)
 
     def _start(self) -> None:
@@ -209,6 +234,7 @@ _HANDLERS: dict[type[Any], Any] = {
     LogFinish: Replay._log_finish,
     Phase: Replay._phase,
     Report: Replay._report,
+    HeldReport: Replay._held_report,
     WarningRecorded: Replay._warning,
     WideSetup: Replay._wide_setup,
     WideSetupDone: Replay._wide_setup_done,
