@@ -304,6 +304,13 @@ class Measured(NamedTuple):
     tracers: dict[str, str]
 
 
+class PluginState(NamedTuple):
+    """What "benchmark" or "syrupy" keeps in memory until the end of the session, in its format."""
+
+    plugin: str
+    data: Any
+
+
 class Leaves(NamedTuple):
     """The child leaves so that the host sets the wide fixture `argname` up."""
 
@@ -321,7 +328,7 @@ Message = Union[
     LogStart, LogFinish, Report, HeldReport, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, JunitRecord,
-    Measured, Leaves, Completed,
+    Measured, PluginState, Leaves, Completed,
 ]  # fmt: skip
 
 BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in get_args(Message)}

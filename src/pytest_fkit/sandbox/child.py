@@ -42,6 +42,7 @@ class Child:
         self._fixtures = process.fixtures
         self._output = process.output
         self._measuring = process.measuring
+        self._states = process.states
 
     def main(
         self,
@@ -82,6 +83,7 @@ class Child:
             return self._leave()
         self._tear_down_quietly()
         self._measuring.send()
+        self._states.send()
         self._relay.enter("exit")
         _flush()
         self._output.enter_exit()

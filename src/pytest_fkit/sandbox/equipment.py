@@ -19,6 +19,7 @@ from .fixtures import WideFixtures
 from .output import Output
 from .relay import Relay
 from .reruns import Counts, install
+from .states import States
 from .tree import DUMP_SIGNAL
 
 _REPORTING_HOOKS = (
@@ -39,6 +40,7 @@ class TestProcess(NamedTuple):
     fixtures: WideFixtures
     output: Output
     measuring: Measuring
+    states: States
     reruns: Counts | None
     broken: dict[str, str]
 
@@ -74,7 +76,15 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
     faulthandler.enable(file=DUMP)
     faulthandler.register(DUMP_SIGNAL, file=DUMP, all_threads=True)
     faulthandler.register(signal.SIGTERM, file=DUMP, all_threads=True, chain=True)
-    return TestProcess(relay, fixtures, output, Measuring(relay, coverage), install(config), broken)
+    return TestProcess(
+        relay,
+        fixtures,
+        output,
+        Measuring(relay, coverage),
+        States(relay, config),
+        install(config),
+        broken,
+    )
 
 
 def _no_debugger(*args: Any, **kwargs: Any) -> None:

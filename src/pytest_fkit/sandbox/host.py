@@ -51,6 +51,7 @@ class Host:
         self._fixtures = process.fixtures
         self._output = process.output
         self._measuring = process.measuring
+        self._states = process.states
         self._reruns = process.reruns
         self._child = Child(session, process)
         self._last: pytest.Item | None = None
@@ -155,6 +156,7 @@ class Host:
             self._relay.send(SharedProcess(carriable(self._fixtures.unforkable)))
         run_protocol(item, nextitem, self._relay)
         self._measuring.send()
+        self._states.send()
         self._relay.send(Completed())
         if self._relay.lost:
             os._exit(self._relay.lost)  # nobody would hear of this test, nor of those after it

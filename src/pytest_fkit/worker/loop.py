@@ -25,6 +25,7 @@ from ..messages import (
     Measured,
     Message,
     Output,
+    PluginState,
     Run,
     TornDown,
     WideTeardown,
@@ -39,6 +40,7 @@ from .keeper import KeeperClient
 from .output import LIVE, Lines
 from .replay import Replay
 from .reruns import Reruns
+from .states import States
 
 # What a command that runs one test again leaves out.
 _DROPPED = ("-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml", "--basetemp")
@@ -83,6 +85,7 @@ class TestLoop:
         self._stopping = threading.Event()
         self._last_words: Interrupted | None = None
         self._gathered = Gathered()
+        self._states = States(session.config)
         self._reruns = Reruns(session.config)
         self._index = {item: number for number, item in enumerate(session.items)}
 
@@ -195,6 +198,7 @@ class TestLoop:
                 if not isinstance(ending, Finished) and not self._stopping.is_set():
                     self._warn(f"the process that tears wide fixtures down {ending.story}")
         self._lines.flush()
+        self._states.conclude()
         if self._keeper.coverage is not None:
             self._gathered.add_to(self._keeper.coverage)
 
@@ -252,6 +256,8 @@ class TestLoop:
             for inner in _unpacked(message):
                 if isinstance(inner, Measured):
                     self._gathered.take(inner)
+                elif isinstance(inner, PluginState):
+                    self._states.take(inner)
                 else:
                     yield inner
 
