@@ -68,7 +68,7 @@ class Child:
             self._relay.open(wide_setup_seconds)
             self._output.enter_process()
             finalizers.forget_inherited()
-            self._fixtures.enter_child(refused, item)
+            self._fixtures.enter_child(refused, item, self._leave_at_once)
             status = self._run(item, nextitem)
         except BaseException:  # noqa: BLE001 (nothing may return into the host's code)
             sys.excepthook(*sys.exc_info())
@@ -99,6 +99,10 @@ class Child:
         self._relay.muted = False
         self._relay.send(Leaves(leaving.argname))
         return LEAVES
+
+    def _leave_at_once(self, argname: str) -> NoReturn:
+        self._relay.send(Leaves(argname))
+        os._exit(LEAVES)
 
     def _tear_down_quietly(self) -> None:
         # After an interruption something may still be set up; nobody hears of errors here, as in
