@@ -141,11 +141,15 @@ def forget_request(item: pytest.Item) -> None:
 
 
 def wide_fixtures(item: pytest.Item) -> list[str]:
-    """The names of the fixtures in the item's closure that are wider than function scope."""
+    """The names of the fixtures in the item's closure that outlive it.
+
+    Class scope does not where there is no class: pytest takes the item itself for one then.
+    """
     info = getattr(item, "_fixtureinfo", None)
     if info is None:
         return []
     scopes = getattr(getattr(item, "callspec", None), "_arg2scope", {})
+    narrow = {"function"} if item.getparent(pytest.Class) else {"function", "class"}
     wide = []
     for name in cast("Any", item).fixturenames:
         fixturedefs = info.name2fixturedefs.get(name)
@@ -153,7 +157,7 @@ def wide_fixtures(item: pytest.Item) -> list[str]:
             continue
         # What parametrize(scope=...) says wins, as in FixtureRequest._get_active_fixturedef.
         scope = scopes.get(name, fixturedefs[-1]._scope)
-        if scope.value != "function":
+        if scope.value not in narrow:
             wide.append(name)
     return wide
 

@@ -1,7 +1,8 @@
 """The harness: a small suite run plain and under fkit, and what differs.
 
 Not part of the normal test run: these tests need all the plugins that they are about.
-Run them with `pytest tests/plugins`.
+`pytest tests/plugins` runs them. `pytest tests/plugins --without-plugins` takes the plugins away,
+and passes if then every test of a plugin fails.
 """
 
 from __future__ import annotations
@@ -48,6 +49,22 @@ def pytest_configure(config):
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Recorder())
 """
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--without-plugins", action="store_true", help="see tests/plugins/conftest.py")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--without-plugins"):
+        items[:] = [item for item in items if item.get_closest_marker("plugin") is not None]
+        for item in items:
+            item.add_marker(pytest.mark.xfail(strict=True, reason="its plugin is taken away"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "plugin: the test can't pass without the plugins it names")
+
 
 Outcomes = Dict[str, List[str]]
 
@@ -111,6 +128,8 @@ class Suite:
             a failure, so that the exit status is the same.
         """
         plain = self.run(*arguments, artefact=artefact)
+        assert plain.outcomes, plain.text
+        assert plain.status in (0, 1), plain.text
         if crash:
             self._pytester.makepyfile(
                 test_zz_crash="import os\ndef test_crash():\n    os._exit(3)\n"
@@ -130,7 +149,9 @@ class Suite:
 
 
 @pytest.fixture
-def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Suite]:
+def suite(
+    request: pytest.FixtureRequest, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Suite]:
     """Makes a suite of some files; the arguments are the plugins to load."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_TESTRUNUID"):
@@ -140,6 +161,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callabl
 
     def make(*plugins: str, **files: str) -> Suite:
         pytester.makepyfile(**files)
-        return Suite(pytester, plugins)
+        taken_away = request.config.getoption("--without-plugins")
+        return Suite(pytester, () if taken_away else plugins)
 
     return make

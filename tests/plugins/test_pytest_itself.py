@@ -370,3 +370,51 @@ def test_unittest_and_xunit(suite: MakeSuite) -> None:
     """
     plain = suite(test_it=source).compare()
     assert plain.counts()["setup failed"] == 2
+
+
+SUBTESTS = """
+    import unittest
+
+    def test_sub(subtests):
+        for number in range(3):
+            with subtests.test("numbers", number=number):
+                assert number != 1
+
+    def test_all_pass(subtests):
+        with subtests.test("fine"):
+            pass
+
+    def test_then_crash_free(subtests):
+        with subtests.test("one"):
+            assert 0
+        assert 0
+
+    class TestUnit(unittest.TestCase):
+        def test_it(self):
+            for number in range(3):
+                with self.subTest(number=number):
+                    self.assertNotEqual(number, 2)
+"""
+
+
+def test_subtests_of_pytest_itself(suite: MakeSuite) -> None:
+    if pytest.version_tuple < (9,):
+        pytest.skip("pytest has subtests from version 9 on")
+    plain = suite(test_it=SUBTESTS).compare()
+    assert plain.outcomes["test_it.py::test_sub"].count("call failed") >= 2
+
+
+def test_failing_subtest_is_counted_though_the_test_dies_after_it(suite: MakeSuite) -> None:
+    source = """
+        import os
+        def test_sub(subtests):
+            with subtests.test("one"):
+                assert 0
+            os._exit(3)
+    """
+    if pytest.version_tuple < (9,):
+        pytest.skip("pytest has subtests from version 9 on")
+    made = suite(test_it=source)
+    for mode in ("-n0", "-n1"):
+        run = made.run("--fkit", mode)
+        assert run.outcomes["test_it.py::test_sub"].count("call failed") == 2, run.text

@@ -99,7 +99,7 @@ class WideFixtures:
     ) -> Generator[None, object, object]:
         """Leave a child for a fixture that belongs into the host; announce the others."""
         __tracebackhide__ = True
-        if request.scope == "function":
+        if isinstance(request.node, pytest.Item):  # function scope, or class scope without a class
             self._leave_at_once = None  # what it did has to be undone
             return (yield)
         name = fixturedef.argname
