@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import pytest
-
-MakeSuite = Callable[..., Any]
-
-pytestmark = pytest.mark.plugin
+from comparing import MakeSuite
 
 # --- syrupy -------------------------------------------------------------------------------------
 
@@ -187,7 +184,6 @@ ALLURE = """
         with allure.step("in the fixture"):
             pass
         yield
-        print("end of wide")
 
     @pytest.fixture
     def narrow():

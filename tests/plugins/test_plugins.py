@@ -7,14 +7,10 @@ import re
 import sqlite3
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import pytest
-
-MakeSuite = Callable[..., Any]
-
-pytestmark = pytest.mark.plugin
-
+from comparing import MakeSuite
 
 # --- pytest-cov ---------------------------------------------------------------------------------
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Callable
 
 import pytest
-
-MakeSuite = Callable[..., Any]
-
-pytestmark = pytest.mark.plugin
+from comparing import MakeSuite
 
 # The files by which the tests count are those of one run.
 CONFTEST = """

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
-
 import pytest
-
-MakeSuite = Callable[..., Any]
-
-pytestmark = pytest.mark.plugin
+from comparing import MakeSuite
 
 HTTP = """
     import json, urllib.error, urllib.request, pytest

@@ -42,6 +42,9 @@ from .replay import Replay
 from .reruns import Reruns
 from .states import States
 
+ALONE = "main"
+"""The name of the process where there are no workers."""
+
 # What a command that runs one test again leaves out.
 _DROPPED = ("-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml", "--basetemp")
 
@@ -60,7 +63,7 @@ class Again(NamedTuple):
 class TestLoop:
     """Runs tests, one after the other, through the keeper.
 
-    :param name: of the worker, as in "gw0"; "main" at ``-n0``.
+    :param name: of the worker, as in "gw0"; ALONE at ``-n0``.
     :param unforkable: says what keeps a test from being forked, or "".
     :param lines: where the text goes that tests write to the terminal.
     """
@@ -85,8 +88,10 @@ class TestLoop:
         self._stopping = threading.Event()
         self._last_words: Interrupted | None = None
         self._gathered = Gathered()
-        self._states = States(session.config)
-        self._reruns = Reruns(session.config)
+        config = session.config
+        self._shows_output = config.getoption("capture") == "no" and name == ALONE
+        self._states = States(config)
+        self._reruns = Reruns(config)
         self._index = {item: number for number, item in enumerate(session.items)}
 
     def run_all(self) -> None:
@@ -127,6 +132,8 @@ class TestLoop:
         except pytest.UsageError as error:
             self._refuse(item, replay, str(error))
             return None
+        if self._shows_output:
+            replay.start()  # before what the test writes to the terminal itself
         try:
             ended = self._listen(replay, self._keeper.run(run))
         except KeyboardInterrupt:

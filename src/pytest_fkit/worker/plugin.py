@@ -15,7 +15,7 @@ from ..sigterm import interrupt_on_sigterm, restore_sigterm
 from .imports import CarefulCollection, Collection, LimitedCollection, import_limit
 from .keeper import KeeperClient
 from .leftovers import CollectionWatch
-from .loop import TestLoop
+from .loop import ALONE, TestLoop
 from .output import LIVE, Lines, Unchanged
 
 
@@ -153,7 +153,7 @@ class Alone(Collection):
         lines = Unchanged(private_api.terminal_writer(config))
         keeper = KeeperClient(session, [], 0)
         keeper.at_start = lambda: restore_sigterm(self._sigterm)
-        loop = TestLoop(session, self._settings, keeper, "main", lines, lambda _: "")
+        loop = TestLoop(session, self._settings, keeper, ALONE, lines, lambda _: "")
         try:
             loop.run_all()
         finally:

@@ -157,7 +157,7 @@ class Replay:
             setattr(session, message.name, message.value)
 
     def _live_text(self, message: LiveText) -> None:
-        self._start()  # the process that said so may have left to have a wide fixture set up
+        self.start()  # the process that said so may have left to have a wide fixture set up
         self._lines.feed_text(LIVE, message.text)
 
     def _shared_process(self, message: SharedProcess) -> None:
@@ -202,7 +202,7 @@ class Replay:
 
     def log(self, report: Any) -> None:
         """Log one report, after the start of the test if it did not get to say so."""
-        self._start()
+        self.start()
         if report.when != "teardown":
             self._sections = list(report.sections)
         elif self._shared:
@@ -211,7 +211,8 @@ class Replay:
             report.fkit_junit, self._junit_records = self._junit_records, []
         self._hooks.pytest_runtest_logreport(report=report)
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Log the start of the test, if it did not do so yet."""
         if not self._started:
             self._log_start(LogStart(self._item.nodeid, self._item.location))
 
