@@ -595,7 +595,7 @@ def normalised(text: str) -> list[str]:
         ["-rA"],
         ["-vv", "-rfEsxXp", "--tb=short"],
         ["--tb=line", "-x"],
-        ["--tb=native", "--show-capture=no"],
+        ["--tb=long", "--show-capture=no"],
         ["--setup-show"],
         ["--setup-plan"],
         ["--setup-only"],
@@ -603,7 +603,6 @@ def normalised(text: str) -> list[str]:
         ["--log-level=INFO", "-l"],
         ["--durations=3", "-vv"],
         ["--capture=sys", "-rA"],
-        ["--capture=tee-sys"],
         ["--color=yes"],
         ["-Werror"],
         ["-p", "no:logging", "-p", "no:warnings"],
@@ -631,7 +630,8 @@ def test_prints_the_same_without_workers(
     assert after == before
 
 
-def test_prints_the_same_where_tests_write_to_the_terminal(suite: MakeSuite) -> None:
+@pytest.mark.parametrize("capture", ["no", "tee-sys"])
+def test_prints_the_same_where_tests_write_to_the_terminal(suite: MakeSuite, capture: str) -> None:
     source = """
         import pytest
 
@@ -645,7 +645,8 @@ def test_prints_the_same_where_tests_write_to_the_terminal(suite: MakeSuite) -> 
         def test_c(): assert 0
     """
     made = suite(test_it=source)
-    plain, run = made.run("-s"), made.run("--fkit", "-n0", "-s")
+    plain = made.run(f"--capture={capture}")
+    run = made.run("--fkit", "-n0", f"--capture={capture}")
     assert "test_it.py setup of wide\nfrom a\n.from b\n.F" in plain.text
     assert normalised(run.text) == normalised(plain.text)
 

@@ -89,7 +89,7 @@ class TestLoop:
         self._last_words: Interrupted | None = None
         self._gathered = Gathered()
         config = session.config
-        self._shows_output = config.getoption("capture") == "no" and name == ALONE
+        self._shows_output = name == ALONE and config.getoption("capture") in ("no", "tee-sys")
         self._states = States(config)
         self._reruns = Reruns(config)
         self._index = {item: number for number, item in enumerate(session.items)}
