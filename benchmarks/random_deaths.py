@@ -30,7 +30,8 @@ def main() -> int:
 
 def _round(seed: int, tests: int, deaths: int, arguments: list[str]) -> bool:
     directory = Path(tempfile.mkdtemp(prefix="random-deaths-"))
-    suite = write_deadly(directory / "suite", tests, deaths, seed)
+    shared = any(argument.startswith("--fkit-isolation") for argument in arguments)
+    suite = write_deadly(directory / "suite", tests, deaths, seed, shared)
     result = run(suite.directory, "--fkit", *(arguments or ["-n2"]))
     wrong = suite.wrong(result)
     right = not wrong and not result.left and result.status == 1

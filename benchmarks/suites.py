@@ -89,7 +89,8 @@ DEADLY = (
     _dies("exit 3", "os._exit(3)", "exit status 3"),
     _dies("execv", "os.execv(sys.executable, [sys.executable, '-c', ''])", "exit status 0"),
     _dies("process group", "os.killpg(0, signal.SIGKILL)", "SIGKILL"),
-    _kills_above("host", 0, "call", "lost: its host process was ended by SIGKILL"),
+    # The host, or the keeper where tests share a process.
+    _kills_above("host", 0, "call", "lost: its "),
     # With the keeper goes what the test had reported to it: the phase is not known.
     _kills_above("keeper", 1, "", "lost: its keeper process was ended by SIGKILL"),
     _kills_above("worker", 2, "???", "lost: worker gw"),
@@ -178,7 +179,8 @@ DEADLY = (
             def NAME(self, fixture): pass
         """,
         PASSED,
-        Verdict("teardown", "error", "SIGABRT while tearing down wide fixtures at FILE:"),
+        # "while tearing down wide fixtures", unless it is the test's process that does.
+        Verdict("teardown", "error", "SIGABRT "),
     ),
     # Every worker tries this fixture once; whose error is the first is left to chance.
     _kind("setup of the session", "def NAME(doomed): pass", Verdict("setup", "error")),
@@ -273,6 +275,9 @@ DEADLY = (
     _kind("leaves a copy", "def NAME(): os.fork()", PASSED),
 )
 
+OWN_PROCESS = ("keeper", "worker", "exit handler")
+"""Kinds for a process of the test's own: by the number of those above, or by its end."""
+
 _HEAD = """\
 import atexit, ctypes, os, re, signal, subprocess, sys, threading, time
 import psutil, pytest
@@ -360,13 +365,22 @@ def write_empty(directory: Path, tests: int) -> None:
     (directory / "test_empty.py").write_text(body)
 
 
-def write_deadly(directory: Path, tests: int, deaths: int, seed: int) -> Suite:
-    """A suite of healthy tests, with `deaths` deadly ones at random places, kinds in turn."""
+def write_deadly(
+    directory: Path, tests: int, deaths: int, seed: int, shared: bool = False
+) -> Suite:
+    """A suite of healthy tests, with `deaths` deadly ones at random places, kinds in turn.
+
+    :param shared: whether tests will share processes.
+    """
     generator = random.Random(seed)
+    deadly_kinds = [kind for kind in DEADLY if not shared or kind.name not in OWN_PROCESS]
     chosen = generator.sample(range(tests), deaths)
     # In turn from a random one on, so that a suite with few deaths is not always of the same.
-    first = generator.randrange(len(DEADLY))
-    deadly = {place: DEADLY[(first + number) % len(DEADLY)] for number, place in enumerate(chosen)}
+    first = generator.randrange(len(deadly_kinds))
+    deadly = {
+        place: deadly_kinds[(first + number) % len(deadly_kinds)]
+        for number, place in enumerate(chosen)
+    }
     kinds: dict[str, Kind] = {}
     sources: dict[str, list[str]] = {}
     for number in range(tests):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import pdb
+import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import _pytest.junitxml
 import _pytest.skipping
 import execnet.gateway_base
 import pytest
+import xdist.remote
 from _pytest.config import create_terminal_writer
 from xdist.dsession import DSession
 
@@ -59,6 +62,7 @@ def test_setup_state_stack_and_teardown_exact(items: list[Any]) -> None:
     finalizers.append(lambda: ended.append("module"))
     assert private_api.needs_tear_down(session, None)
     assert not private_api.needs_tear_down(session, items[0])
+    assert private_api.shares_setup(session, items[0])
     private_api.tear_down(session, None)
     assert ended == ["module"]
     assert not session._setupstate.stack
@@ -204,11 +208,91 @@ def test_node_ids_can_be_given(items: list[Any]) -> None:
 def test_worker_interactor_and_its_connection() -> None:
     source = (Path(inspect.getfile(DSession)).parent / "remote.py").read_text(encoding="utf-8")
     assert "class WorkerInteractor" in source
-    assert "self.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)" in source
     assert "self.channel = channel" in source
+    assert "self.workerid = " in source
+    assert "self.testrunuid = " in source
     connection = _source(execnet.gateway_base.Popen2IO)
     assert "self.infile" in connection
     assert "self.outfile" in connection
+
+
+class _Channel:
+    """The worker's end of xdist's channel, as far as WorkerInteractor asks for it."""
+
+    def __init__(self) -> None:
+        execmodel: Any = execnet.gateway_base.get_execmodel("thread")
+        self.gateway = types.SimpleNamespace(execmodel=execmodel)
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+
+    def setcallback(self, callback: Any, endmarker: object) -> None:
+        self.command, self.endmarker = callback, endmarker
+
+    def send(self, event: tuple[str, dict[str, Any]]) -> None:
+        self.sent.append(event)
+
+
+@pytest.fixture
+def channel() -> _Channel:
+    return _Channel()
+
+
+@pytest.fixture
+def assigned(pytester: pytest.Pytester, channel: _Channel) -> private_api.AssignedTests:
+    config: Any = pytester.parseconfigure()
+    config.workerinput = {"workerid": "gw0", "testrunuid": "1"}
+    interactor = xdist.remote.WorkerInteractor(config, channel)
+    assert private_api.worker_facts(interactor) == {"worker_id": "gw0", "testrun_uid": "1"}
+    assigned = private_api.AssignedTests(config, interactor)
+    listening = config.hook.pytest_runtest_logreport.get_hookimpls()
+    assert interactor not in [each.plugin for each in listening]
+    return assigned
+
+
+def test_tests_that_xdist_assigns_are_taken_with_the_one_that_follows(
+    channel: _Channel, assigned: private_api.AssignedTests
+) -> None:
+    threading.Timer(0.05, lambda: channel.command(("runtests", {"indices": range(5)}))).start()
+    assigned.begin()
+    assert assigned.take(1) == ([0], 1)
+    assert assigned.take(3) == ([1, 2, 3], 4)
+    channel.command(("shutdown", {}))
+    assert assigned.take(3) == ([4], None)
+    assert assigned.take(3) == ([], None)
+
+
+def test_tests_that_xdist_steals_are_not_waited_for(
+    channel: _Channel, assigned: private_api.AssignedTests
+) -> None:
+    threading.Timer(0.05, lambda: channel.command(("runtests", {"indices": range(5)}))).start()
+    assigned.begin()
+    assert assigned.take(1) == ([0], 1)
+    channel.command(("steal", {"indices": [3, 4]}))
+    assert channel.sent[-1] == ("unscheduled", {"indices": [3, 4]})
+    # Number 1 is what this worker can begin, number 2 what follows it.
+    assert assigned.take(9) == ([1], 2)
+    channel.command(channel.endmarker)
+    assert assigned.take(9) == ([2], None)
+
+
+def test_who_hears_reports_is_known(pytester: pytest.Pytester) -> None:
+    class Plugin:
+        def pytest_runtest_logreport(self) -> None: ...
+
+    config = pytester.parseconfigure()
+    assert len(config.hook.pytest_runtest_logreport.get_hookimpls()) > 1
+    assert not private_api.others_hear_reports(config)
+    config.pluginmanager.register(Plugin())
+    assert private_api.others_hear_reports(config)
+
+
+def test_dsession_handles_events_by_these_methods() -> None:
+    for name, *parameters in (
+        ("worker_logstart", "node", "nodeid", "location"),
+        ("worker_testreport", "node", "rep"),
+        ("worker_logfinish", "node", "nodeid", "location"),
+        ("worker_runtest_protocol_complete", "node", "item_index", "duration"),
+    ):
+        assert list(inspect.signature(getattr(DSession, name)).parameters)[1:] == parameters
 
 
 def test_dsession_counts_failed_nodes_and_calls_by_name() -> None:

@@ -138,10 +138,31 @@ class Lost:
         return f"was lost: {self.reason}"
 
 
-Ending = Union[Finished, Signaled, Exited, TimedOut, MemoryExceeded, Lost]
+@dataclass(frozen=True)
+class ForkUnsafe:
+    """No test was run: a forked process could not have run it right.
+
+    :param reason: what is open where the process would have been forked.
+    """
+
+    reason: str
+
+    @property
+    def title(self) -> str:
+        """What the short summary shows."""
+        return f"can't be forked: {self.reason}"
+
+    @property
+    def story(self) -> str:
+        """What the report says, to follow the words "the test process"."""
+        return f"can't be forked: {self.reason}"
+
+
+Ending = Union[Finished, Signaled, Exited, TimedOut, MemoryExceeded, Lost, ForkUnsafe]
 
 _TYPES: dict[str, type[Ending]] = {
-    cls.__name__: cls for cls in (Finished, Signaled, Exited, TimedOut, MemoryExceeded, Lost)
+    cls.__name__: cls
+    for cls in (Finished, Signaled, Exited, TimedOut, MemoryExceeded, Lost, ForkUnsafe)
 }
 
 

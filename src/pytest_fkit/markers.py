@@ -8,6 +8,7 @@ from typing import Any, Callable
 import pytest
 
 from .settings import ISOLATION_SCOPES, Settings, parse_isolation, parse_seconds, parse_size
+from .shares import SPAWNED, SPAWNED_SESSION
 
 TEXTS = (
     (
@@ -37,11 +38,13 @@ class Limits:
     :param share: name of the process it shares, "" for one of its own.
     :param timeout: seconds, 0 for no limit.
     :param memory_limit: bytes, 0 for no limit.
+    :param isolation: the isolation scope if option, ini value or mark ask for one, "" if none does.
     """
 
     share: str
     timeout: float
     memory_limit: int
+    isolation: str = ""
 
 
 def limits(item: pytest.Item, settings: Settings) -> Limits:
@@ -59,10 +62,12 @@ def limits(item: pytest.Item, settings: Settings) -> Limits:
         except ValueError as error:
             raise pytest.UsageError(f"{error} (mark of {node.nodeid})") from None
     timeout = chosen.get("timeout")
+    asked = settings.isolation if settings.isolation_asked else ""
     return Limits(
         share=_share(item, chosen.get("isolation", settings.isolation)),
         timeout=_timeout(item, settings) if timeout is None else timeout,
         memory_limit=chosen.get("memory_limit", settings.memory_limit),
+        isolation=chosen.get("isolation", asked),
     )
 
 
@@ -108,6 +113,18 @@ _CHECKS: dict[str, Callable[[pytest.Mark], dict[str, Any]]] = {
     "fkit_single_gpu": _without_arguments,
     "fkit_multi_gpu": _multi_gpu,
 }
+
+
+def spawned_share(item: pytest.Item, limits: Limits) -> str:
+    """The share of a test that needs a fresh interpreter: module scope, if nothing else is asked.
+
+    :param limits: what :func:`limits` says of it.
+    """
+    if limits.isolation == "session":
+        return SPAWNED_SESSION
+    if limits.isolation in ("function", "class"):
+        return f"{SPAWNED}{limits.share or item.nodeid}"
+    return f"{SPAWNED}{_share(item, 'module') or item.nodeid}"
 
 
 def _share(item: pytest.Item, isolation: str) -> str:

@@ -36,6 +36,15 @@ class Run(NamedTuple):
     suite_reruns: int = 0
 
 
+class RunTogether(NamedTuple):
+    """Run tests that share a process and have the same limits, one after the other.
+
+    :param runs: the fields of a :class:`Run` each; none has a memory limit.
+    """
+
+    runs: tuple[tuple[Any, ...], ...]
+
+
 class Finish(NamedTuple):
     """Tear all wide fixtures down, end every host, then answer with :class:`TornDown`."""
 
@@ -46,6 +55,13 @@ class Stop(NamedTuple):
     """Interrupt the running test, tear wide fixtures down, all within `grace` seconds."""
 
     grace: float
+
+
+class OrderAnew(NamedTuple):
+    """What was ordered ahead is void; what follows counts.
+
+    The answer to an :class:`Ended` that does not go on: the worker may have ordered before it knew.
+    """
 
 
 class Broken(NamedTuple):
@@ -75,6 +91,13 @@ class Restarted(NamedTuple):
     """The test process left to have a wide fixture set up; the test starts again."""
 
 
+class HostFiles(NamedTuple):
+    """The files of a host that runs tests itself travel along, to be there if the keeper dies."""
+
+    share: str
+    pid: int
+
+
 class Ended(NamedTuple):
     """The test is over and so is everything it started.
 
@@ -87,6 +110,8 @@ class Ended(NamedTuple):
     :param dump: what faulthandler wrote.
     :param leftovers: descriptions of processes that had to be ended.
     :param survivors: descriptions of processes that not even SIGKILL ended.
+    :param goes_on: whether the keeper begins what it was ordered ahead; not after a bad ending, or
+        if the test said that the run is to stop.
     """
 
     ending: tuple[Any, ...]
@@ -98,6 +123,7 @@ class Ended(NamedTuple):
     dump: bytes = b""
     leftovers: tuple[str, ...] = ()
     survivors: tuple[str, ...] = ()
+    goes_on: bool = False
 
 
 class TornDown(NamedTuple):
@@ -128,6 +154,27 @@ class Proceed(NamedTuple):
     """Go on after :class:`WideSetUp`."""
 
 
+# --- host to child ---
+
+
+class Go(NamedTuple):
+    """Run this test.
+
+    :param refused: wide fixtures that the host was asked for already, in vain.
+    :param wide_setup_seconds: time the host spent for this test.
+    :param others: as in :class:`Run`.
+    """
+
+    position: int
+    next_position: int
+    tests_failed: int
+    location: tuple[str, int | None, str]
+    refused: tuple[str, ...]
+    wide_setup_seconds: float
+    attempts: int = 0
+    suite_reruns: int = 0
+
+
 # --- host to keeper -----------------------------------------------------------------------------
 
 
@@ -142,11 +189,13 @@ class ChildExited(NamedTuple):
 
     :param status: as waitpid(2) gives it.
     :param leaves: whether it left so that a wide fixture is set up, and comes again.
+    :param stops: whether it reported something after which no other test may begin unasked.
     """
 
     pid: int
     status: int
     leaves: bool
+    stops: bool
 
 
 class Began(NamedTuple):
@@ -162,16 +211,28 @@ class WideSetUp(NamedTuple):
     """
 
 
+class Ready(NamedTuple):
+    """The fresh interpreter has collected, and waits."""
+
+
 class HostDone(NamedTuple):
     """The host did what it was told and is idle.
 
     :param retire: it has run tests itself, for a reason that has gone, and must fork no more.
+    :param stops: it was told that the run is to stop.
     """
 
     retire: bool = False
+    stops: bool = False
 
 
 # --- test process to worker, through its event file ---------------------------------------------
+
+
+class Begins(NamedTuple):
+    """One of the tests of a :class:`RunTogether` begins: the one at `position`."""
+
+    position: int
 
 
 class LogStart(NamedTuple):
@@ -312,23 +373,33 @@ class PluginState(NamedTuple):
 
 
 class Leaves(NamedTuple):
-    """The child leaves so that the host sets the wide fixture `argname` up."""
+    """The child leaves so that the host sets the wide fixture `argname` up.
+
+    :param unsafe: or so that the host runs the test itself, because of this, found in the child.
+    """
 
     argname: str
+    unsafe: str = ""
+
+
+class NotCollected(NamedTuple):
+    """The fresh interpreter that was to run the test does not have it."""
+
+    reason: str
 
 
 class Completed(NamedTuple):
-    """The last frame of a process that finished its test."""
+    """The last frame of a test that finished."""
 
 
 Message = Union[
-    Run, Finish, Stop, Broken,
-    Events, Output, Restarted, Ended, TornDown,
-    Release, Proceed, Forked, ChildExited, Began, WideSetUp, HostDone,
-    LogStart, LogFinish, Report, HeldReport, WarningRecorded, Phase,
+    Run, RunTogether, Finish, Stop, OrderAnew, Broken,
+    Events, Output, Restarted, HostFiles, Ended, TornDown,
+    Release, Proceed, Go, Forked, ChildExited, Began, WideSetUp, Ready, HostDone,
+    Begins, LogStart, LogFinish, Report, HeldReport, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, JunitRecord,
-    Measured, PluginState, Leaves, Completed,
+    Measured, PluginState, Leaves, NotCollected, Completed,
 ]  # fmt: skip
 
 BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in get_args(Message)}

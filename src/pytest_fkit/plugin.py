@@ -14,6 +14,7 @@ from .controller.flaky import FailOnFlaky
 from .controller.nodes import Nodes
 from .controller.reporting import Reporting, header
 from .controller.workers import choose_workers
+from .worker.leftovers import ConftestWatch
 from .worker.plugin import Alone, Worker
 
 _notices: pytest.StashKey[list[str]] = pytest.StashKey()
@@ -22,6 +23,7 @@ _notices: pytest.StashKey[list[str]] = pytest.StashKey()
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Declare options and ini values."""
     settings.add_options(parser, pluginmanager)
+    pluginmanager.register(ConftestWatch(), "fkit-conftests")
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
@@ -56,10 +58,6 @@ def _prepare(config: pytest.Config) -> None:
         return
     if config.pluginmanager.hasplugin("xdist"):
         choose_workers(config.option, parsed.workers)
-        if parsed.start_method == "spawn" and config.option.numprocesses == 0:
-            raise pytest.UsageError(
-                "pytest-fkit: --fkit-start-method=spawn needs a worker; leave -n0 away"
-            )
     else:
         notices.append("fkit: pytest-xdist is disabled, so there are no workers, as with -n0")
 
@@ -94,7 +92,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if config.getoption("fail_on_flaky", False):
             plugins.register(FailOnFlaky(), "fkit-flaky")
     else:
-        plugins.register(Alone(parsed), "fkit-alone")
+        plugins.register(Alone(config, parsed), "fkit-alone")
 
 
 def _terminal_line(config: pytest.Config) -> Any:

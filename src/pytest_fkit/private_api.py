@@ -7,8 +7,11 @@ Checked against pytest 7.0.0 to 9.2.0, pluggy 1.2 to 1.7 and pytest-xdist 3.6.1 
 from __future__ import annotations
 
 import functools
+import inspect
 import io
 import pdb
+import uuid
+from queue import Empty
 from typing import Any, Callable, Sequence, TextIO, cast
 
 import _pytest.config
@@ -30,6 +33,26 @@ def silence_hook(config: pytest.Config, name: str, keep: Sequence[object]) -> No
     for implementation in caller.get_hookimpls():
         if implementation.plugin not in keep:
             caller._remove_plugin(implementation.plugin)
+
+
+_REPORT_HOOKS = (
+    "pytest_runtest_logstart",
+    "pytest_runtest_logreport",
+    "pytest_runtest_logfinish",
+)
+
+
+def others_hear_reports(config: pytest.Config) -> bool:
+    """Whether a plugin that is neither pytest's nor ours implements a reporting hook."""
+    return any(
+        _module(implementation.plugin).partition(".")[0] not in ("_pytest", "pytest_fkit")
+        for name in _REPORT_HOOKS
+        for implementation in getattr(config.hook, name).get_hookimpls()
+    )
+
+
+def _module(plugin: Any) -> str:
+    return str(plugin.__name__ if inspect.ismodule(plugin) else type(plugin).__module__)
 
 
 # --- setup state and fixtures (_pytest.runner.SetupState, _pytest.fixtures) ---------------------
@@ -75,6 +98,11 @@ def needs_tear_down(session: pytest.Session, nextitem: pytest.Item | None) -> bo
     )
 
 
+def shares_setup(session: pytest.Session, nextitem: pytest.Item) -> bool:
+    """Whether all that is set up is what `nextitem` needs, too."""
+    return set(_stack(session)) <= set(nextitem.listchain())
+
+
 def needs_set_up(item: pytest.Item) -> bool:
     """Whether a collector above `item` that is not set up has more than the empty setup."""
     stack = _stack(item.session)
@@ -82,6 +110,13 @@ def needs_set_up(item: pytest.Item) -> bool:
         type(node).setup is not pytest.Collector.setup and node not in stack
         for node in item.listchain()[:-1]
     )
+
+
+def is_set_up(session: pytest.Session, source: Any) -> bool:
+    """Whether a collector, or a fixture by its definition, is set up now."""
+    if isinstance(source, pytest.Collector):
+        return source in _stack(session)
+    return source.cached_result is not None
 
 
 def set_up_collectors(item: pytest.Item) -> None:
@@ -141,15 +176,13 @@ def forget_request(item: pytest.Item) -> None:
 
 
 def wide_fixtures(item: pytest.Item) -> list[str]:
-    """The names of the fixtures in the item's closure that outlive it.
-
-    Class scope does not where there is no class: pytest takes the item itself for one then.
-    """
+    """The names of the fixtures in the item's closure that live longer than the item."""
     info = getattr(item, "_fixtureinfo", None)
     if info is None:
         return []
+    # Outside of a class, pytest takes a class-scoped fixture for one of the test function.
+    narrow = ("function",) if item.getparent(pytest.Class) is not None else ("function", "class")
     scopes = getattr(getattr(item, "callspec", None), "_arg2scope", {})
-    narrow = {"function"} if item.getparent(pytest.Class) else {"function", "class"}
     wide = []
     for name in cast("Any", item).fixturenames:
         fixturedefs = info.name2fixturedefs.get(name)
@@ -432,24 +465,6 @@ def _add_junit_error(reporter: Any, message: str, text: str, report: Any) -> Non
 # --- xdist --------------------------------------------------------------------------------------
 
 
-class _Hooks:
-    def __init__(self, hooks: Any, run: Callable[..., Any]) -> None:
-        self._hooks = hooks
-        self.pytest_runtest_protocol = run
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._hooks, name)
-
-
-class _Config:
-    def __init__(self, config: Any, run: Callable[..., Any]) -> None:
-        self._config = config
-        self.hook = _Hooks(config.hook, run)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._config, name)
-
-
 def apply_xdist_groups(items: Sequence[pytest.Item]) -> None:
     """Give items the node ids, with the name of their group, that xdist means to give them.
 
@@ -479,16 +494,6 @@ def worker_interactor(config: pytest.Config) -> Any | None:
     return None
 
 
-def arguments_for_file(config: pytest.Config, path: str) -> list[str]:
-    """The command line of this run for one file alone."""
-    selected = {str(argument) for argument in config.getoption("file_or_dir", None) or ()}
-    arguments = [str(each) for each in config.invocation_params.args if str(each) not in selected]
-    arguments.append(f"--rootdir={config.rootpath}")
-    if config.inipath is not None:
-        arguments += ["-c", str(config.inipath)]
-    return [*arguments, path]
-
-
 def worker_config(
     arguments: list[str], workerinput: dict[str, Any], basetemp: str | None
 ) -> pytest.Config:
@@ -497,19 +502,22 @@ def worker_config(
     It runs its tests itself, without isolation and without workers.
     """
     config = _pytest.config._prepareconfig(arguments, None)
-    config.option.fkit = False
-    config.option.loadgroup = config.getvalue("dist") == "loadgroup"
-    config.option.looponfail = False
-    config.option.usepdb = False
-    config.option.dist = "no"
-    config.option.distload = False
-    config.option.numprocesses = None
-    config.option.maxprocesses = None
-    config.option.tx = []
-    config.option.basetemp = basetemp
+    option = config.option
+    option.fkit = False
+    option.usepdb = False
+    if hasattr(option, "dist"):  # xdist may be disabled
+        option.loadgroup = option.dist == "loadgroup"
+        option.looponfail = False
+        option.dist = "no"
+        option.distload = False
+        option.numprocesses = None
+        option.maxprocesses = None
+        option.tx = []
+    option.basetemp = basetemp
     config.workerinput = workerinput  # type: ignore[attr-defined]
     config.workeroutput = {}  # type: ignore[attr-defined]
-    config.pluginmanager.register(_Groups(), "fkit-groups")
+    if hasattr(option, "dist"):
+        config.pluginmanager.register(_Groups(), "fkit-groups")
     return config
 
 
@@ -526,21 +534,69 @@ class _Groups:
         apply_xdist_groups(items)
 
 
-def run_tests_of_worker(
-    interactor: Any, run: Callable[[pytest.Item, pytest.Item | None], None]
-) -> None:
-    """Have xdist's own loop call `run` where it would call the hook pytest_runtest_protocol.
+def worker_input(config: pytest.Config) -> dict[str, Any]:
+    """What xdist tells this worker; at ``-n0`` what its fixtures would answer there."""
+    given: dict[str, Any] | None = getattr(config, "workerinput", None)
+    return {"workerid": "master", "testrunuid": uuid.uuid4().hex} if given is None else given
 
-    Not a hook implementation, since wrappers of other plugins would surround it, timers of
-    pytest-timeout for example, in a process that runs no test. xdist's loop asks its ``config``
-    attribute for the hook and nothing else of it that we change.
+
+class AssignedTests:
+    """What xdist's controller has this worker run; stands for ``WorkerInteractor``'s own loop.
+
+    Reports are not sent by the interactor any more.
     """
 
-    def protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
-        run(item, nextitem)
-        return True
+    def __init__(self, config: pytest.Config, interactor: Any) -> None:
+        self._interactor = interactor
+        # The module is a worker's main program, which can't be imported by its name.
+        self._shutdown = type(interactor).handle_command.__globals__["Marker"].SHUTDOWN
+        self._following: Any = None
+        for name in _REPORT_HOOKS:
+            getattr(config.hook, name)._remove_plugin(interactor)
 
-    interactor.config = _Config(interactor.config, protocol)
+    def begin(self) -> None:
+        """Listen to the controller."""
+        interactor = self._interactor
+        interactor.channel.setcallback(interactor.handle_command, endmarker=self._shutdown)
+        self._following = self._wait()
+
+    def take(self, most: int) -> tuple[list[int], int | None]:
+        """Wait for a test, and for what follows it; take more tests if they are there.
+
+        :return: positions of 1 to `most` tests, none where there are no more; and of the test
+            after these, None if there is none.
+        """
+        taken: list[int] = []
+        while self._following is not self._shutdown and len(taken) < most:
+            # xdist's scheduler counts on a worker that waits only if it can't begin a test.
+            following = self._at_once() if taken else self._wait()
+            if following is None:
+                break
+            taken.append(self._following)
+            self._following = following
+        return taken, None if self._following is self._shutdown else self._following
+
+    def _wait(self) -> Any:
+        # Before xdist 3.7, stealing tests replaces the queue; this waits for the new one.
+        get = getattr(self._interactor, "_get_next_item_index", None) or self._interactor.torun.get
+        return get()
+
+    def _at_once(self) -> Any:
+        queue = self._interactor.torun
+        if hasattr(queue, "lock"):
+            with queue.lock() as waiting:
+                return waiting.popleft() if waiting else None
+        try:
+            found = queue.get_nowait()
+        except Empty:
+            return None
+        # A marker that the queue was replaced is for who waits.
+        return found if isinstance(found, int) or found is self._shutdown else None
+
+
+def worker_facts(interactor: Any) -> dict[str, Any]:
+    """What xdist has every report of a worker name."""
+    return {"worker_id": interactor.workerid, "testrun_uid": interactor.testrunuid}
 
 
 def worker_descriptors(interactor: Any) -> list[int]:
@@ -565,8 +621,17 @@ def grant_restart(config: pytest.Config) -> None:
     dsession._failed_nodes_count -= 1
 
 
-def on_main_loop(config: pytest.Config, action: Callable[[], None]) -> Callable[[], None]:
-    """What has DSession's loop call `action`, soon; to be called in any thread."""
-    dsession: Any = config.pluginmanager.getplugin("dsession")
-    dsession.worker_fkit = action  # the loop calls "worker_" + the name of an event
-    return lambda: dsession.queue.put(("fkit", {}))
+def call_on_main_loop(config: pytest.Config, action: Callable[[], None]) -> None:
+    """Have DSession's loop call `action`, soon; to be called in any thread."""
+    session = dist_session(config)
+    session.worker_fkit = action  # the loop calls "worker_" + the name of an event
+    session.queue.put(("fkit", {}))
+
+
+def dist_session(config: pytest.Config) -> Any:
+    """DSession, which handles events of workers by methods of these names.
+
+    ``worker_logstart``, ``worker_testreport``, ``worker_logfinish`` and
+    ``worker_runtest_protocol_complete``.
+    """
+    return config.pluginmanager.getplugin("dsession")

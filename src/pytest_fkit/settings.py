@@ -28,6 +28,7 @@ class Settings:
     :param others_timeout: what pytest-timeout's option, variable or ini value says, or None; ours
         to enforce where that plugin is absent, its own first where it is active.
     :param grace: seconds for running tests and wide fixtures to end after an interrupt.
+    :param isolation_asked: whether option or ini value say how long a process lives.
     """
 
     workers: int | str | None
@@ -37,6 +38,16 @@ class Settings:
     memory_limit: int
     grace: float
     others_timeout: float | None
+    isolation_asked: bool = False
+
+
+SHORTEST_START_LIMIT = 60.0
+"""Seconds that the import of a module may always take, however quick its tests have to be."""
+
+
+def start_limit(timeout: float) -> float:
+    """Seconds for the import of one module, where a test may take `timeout`; 0 for no limit."""
+    return max(timeout, SHORTEST_START_LIMIT) if timeout else 0.0
 
 
 KEY: pytest.StashKey[Settings] = pytest.StashKey()
@@ -101,6 +112,7 @@ def parse(config: pytest.Config) -> Settings:
         memory_limit=_value(config, "memory_limit", parse_size, 0),
         grace=_value(config, "grace", parse_seconds, 30.0),
         others_timeout=_others_timeout(config),
+        isolation_asked=_value(config, "isolation", parse_isolation, None) is not None,
     )
 
 

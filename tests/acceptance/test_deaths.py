@@ -32,7 +32,13 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(directory, "--fkit", "-n0", "-rA")
 
 
-@pytest.fixture(params=["with_workers", "alone"])
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    directory = new_suite(tmp_path_factory.mktemp("together"), tests__test_deaths=_TEXT)
+    return Run(directory, "--fkit", "-n1", "--fkit-isolation=session", "-rA")
+
+
+@pytest.fixture(params=["with_workers", "alone", "together"])
 def run(request: pytest.FixtureRequest) -> Run:
     result = request.getfixturevalue(request.param)
     assert isinstance(result, Run)
@@ -79,9 +85,28 @@ _DEATHS: dict[str, tuple[str, str, str]] = {
 _FUNCTIONS = {"test_setup_method": "TestXunit::test_setup_method"}
 
 
-@pytest.mark.parametrize("name", _DEATHS)
-def test_death_is_one_error_in_its_phase(run: Run, name: str) -> None:
+def _expected(run: Run, name: str) -> tuple[str, str, str]:
     title, where, phase = _DEATHS[name]
+    # What runs a test in a shared process is the child of the keeper.
+    return title.replace("host", "keeper") if _shares(run) else title, where, phase
+
+
+def _shares(run: Run) -> bool:
+    return run.directory.name.startswith("together")
+
+
+_BY_RUN = [
+    (run, name)
+    for run in ("with_workers", "alone", "together")
+    for name in _DEATHS
+    # Exit handlers run when the process ends, which others share there.
+    if (run, name) != ("together", "test_atexit")
+]
+
+
+@pytest.mark.parametrize(("run", "name"), _BY_RUN, indirect=["run"])
+def test_death_is_one_error_in_its_phase(run: Run, name: str) -> None:
+    title, where, phase = _expected(run, name)
     nodeid = f"{_FILE}::{_FUNCTIONS.get(name, name)}"
     place = f" at {_FILE}:{_line(where)} in {where}" if where else ""
     assert [line for line in run.summary(name) if line.startswith("ERROR")] == [
@@ -98,9 +123,9 @@ def test_death_is_one_error_in_its_phase(run: Run, name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", _DEATHS)
+@pytest.mark.parametrize(("run", "name"), _BY_RUN, indirect=["run"])
 def test_death_is_exactly_one_error_in_junit(run: Run, name: str) -> None:
-    title, _, phase = _DEATHS[name]
+    title, _, phase = _expected(run, name)
     cases = run.junit(name)
     # An error after a failure is a test case of its own, as in plain pytest.
     assert len(cases) == (2 if name == "test_teardown_after_failure" else 1)

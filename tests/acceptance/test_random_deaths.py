@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.suites import DEADLY, run, write_deadly
 
 
-def test_every_test_gets_its_one_right_verdict_and_no_process_is_left(tmp_path: Path) -> None:
-    suite = write_deadly(tmp_path / "suite", tests=200, deaths=len(DEADLY), seed=20)
-    result = run(suite.directory, "--fkit", "-n2", limit=120)
+@pytest.mark.parametrize("isolation", ["function", "session"])
+def test_every_test_gets_its_one_right_verdict_and_no_process_is_left(
+    tmp_path: Path, isolation: str
+) -> None:
+    suite = write_deadly(
+        tmp_path / "suite", tests=200, deaths=len(DEADLY), seed=20, shared=isolation == "session"
+    )
+    result = run(suite.directory, "--fkit", "-n2", f"--fkit-isolation={isolation}", limit=120)
     assert suite.wrong(result) == []
     assert result.left == []
     assert result.status == 1, result.output

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from typing import Any, Callable, Generator
 
 import pytest
@@ -14,6 +13,7 @@ from ..interruptions import raise_again
 from ..messages import Interrupted
 from ..settings import Settings
 from ..sigterm import interrupt_on_sigterm, restore_sigterm
+from .arrivals import Arrivals
 
 _CAREFUL_DEATHS = 3
 """After so many deaths of workers that try every import first, it is not a test module."""
@@ -34,7 +34,7 @@ class Nodes:
         self._config = config
         self._settings = settings
         self._show = show
-        self._lines: deque[str] = deque()
+        self._arrivals = Arrivals(config, show)
         self._channels: dict[Any, Any] = {}
         self._gone: dict[Any, threading.Event] = {}
         self._collected: set[Any] = set()
@@ -55,12 +55,11 @@ class Nodes:
             "controller": os.getpid(),
             "worker": node.gateway.id,
             "careful": self._one_died_collecting,
+            "steals": self._config.getoption("dist") == "worksteal",
         }
         if self._one_died_collecting:
             self._careful.add(node)
         gone = threading.Event()
-        # Lines are written between reports, not in the middle of one.
-        soon = private_api.on_main_loop(self._config, self._show_lines)
         self._channels[node], self._gone[node] = channel, gone
 
         def heard(message: Any) -> None:
@@ -68,14 +67,11 @@ class Nodes:
             if message is None or message[0] == "stopped":
                 gone.set()
             elif message[0] == "line":
-                self._lines.append(f"[{node.gateway.id}] {message[1]}")
-                soon()
+                self._arrivals.add_line(f"[{node.gateway.id}] {message[1]}")
+            elif message[0] == "reports":
+                self._arrivals.add_reports(node, message[1])
 
         channel.setcallback(heard, endmarker=None)
-
-    def _show_lines(self) -> None:
-        while self._lines:
-            self._show(self._lines.popleft())
 
     # --- deaths during collection ---
 
@@ -146,7 +142,7 @@ class Nodes:
             self._stop_workers()
         finally:
             restore_sigterm(self._sigterm)
-            self._show_lines()
+            self._arrivals.handle()
         return (yield)
 
     def _stop_workers(self) -> None:
@@ -178,7 +174,7 @@ class Nodes:
             # In slices: on some platforms a signal does not wake a wait for a lock.
             # A worker that was interrupted before it knew of us closes xdist's channel only.
             while not self._gone[node].wait(min(0.2, timer.left())) and timer.left() > 0:
-                self._show_lines()
+                self._arrivals.handle()
                 if node.channel.isclosed():
                     self._gone[node].set()
 

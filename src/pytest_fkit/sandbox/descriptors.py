@@ -110,18 +110,19 @@ class OwnFile:
 
     def write(self, data: bytes) -> None:
         """Append `data`."""
-        if self._is_there():
+        if self.is_at(self._slot):
             with contextlib.suppress(OSError):  # full, or the hard limit: it is for a death only
                 write_all(self._slot, data)
 
     def truncate(self) -> None:
         """Forget what was written."""
-        if self._is_there():
+        if self.is_at(self._slot):
             os.ftruncate(self._slot, 0)
 
-    def _is_there(self) -> bool:
+    def is_at(self, descriptor: int) -> bool:
+        """Whether `descriptor` is this file."""
         try:
-            return os.fstat(self._slot).st_ino == self._inode
+            return os.fstat(descriptor).st_ino == self._inode
         except OSError:
             return False
 

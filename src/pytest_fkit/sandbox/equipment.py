@@ -20,6 +20,7 @@ from .output import Output
 from .relay import Relay
 from .reruns import Counts, install
 from .states import States
+from .tracebacks import Tracebacks
 from .tree import DUMP_SIGNAL
 
 _REPORTING_HOOKS = (
@@ -64,6 +65,7 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
         ("fkit-wide", fixtures),
         ("fkit-output", output),
         ("fkit-copies", Copies(relay)),
+        ("fkit-tracebacks", Tracebacks()),
     ):
         plugins.register(plugin, name)
     keep = (relay, session, plugins.getplugin("logging-plugin"))
@@ -72,10 +74,7 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
     private_api.replace_debugger(_no_debugger)
     private_api.watch_junit_fixtures(config, relay.junit_record)
     private_api.redirect_terminal(config, lambda text: relay.send(LiveText(carriable(text))))
-    # The descriptor is each test process's own file of that number.
-    faulthandler.enable(file=DUMP)
-    faulthandler.register(DUMP_SIGNAL, file=DUMP, all_threads=True)
-    faulthandler.register(signal.SIGTERM, file=DUMP, all_threads=True, chain=True)
+    write_stacks_of_deaths()
     return TestProcess(
         relay,
         fixtures,
@@ -85,6 +84,14 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
         install(config),
         broken,
     )
+
+
+def write_stacks_of_deaths() -> None:
+    """Have faulthandler write into the file in which the keeper looks for stacks."""
+    # The descriptor is each test process's own file of that number.
+    faulthandler.enable(file=DUMP)
+    faulthandler.register(DUMP_SIGNAL, file=DUMP, all_threads=True)
+    faulthandler.register(signal.SIGTERM, file=DUMP, all_threads=True, chain=True)
 
 
 def _no_debugger(*args: Any, **kwargs: Any) -> None:

@@ -27,7 +27,7 @@ _SURROUNDING = (
     "unraisableexception",
     "warnings",
 )
-_REPORTING = ("runner", "skipping")
+_REPORTING = ("runner", "skipping", "fkit-tracebacks")
 _INNERMOST = "fkit-innermost"
 _COLLECTORS = ""
 
@@ -63,7 +63,7 @@ class WideFixtures:
         self._leaving: LeaveForHost | None = None
         self._leave_at_once: Callable[[str], NoReturn] | None = None
         self._refused: set[str] = set()
-        self._watch = watch
+        self.watches = watch
         self._watching = False
         self._held: holdings.Holdings | None = None
         self._causes: dict[Any, str] = {}
@@ -74,17 +74,20 @@ class WideFixtures:
 
     # --- in the child ---
 
+    def leave_to_host(self) -> None:
+        """In a new child: what is set up is the host's to tear down."""
+        self._dropped = private_api.forget_finalizers(self._session, self._active)
+        self._owns_all = False
+
     def enter_child(
         self, refused: set[str], item: pytest.Item, leave_at_once: Callable[[str], NoReturn]
     ) -> None:
-        """In a new child: leave what is set up to the host; ask it for what is missing.
+        """In a child that knows its test: ask the host for what is missing.
 
         :param refused: wide fixtures that the host was asked for already, in vain.
         :param leave_at_once: ends the child, to have the host set a wide fixture up.
         """
         self._leave_at_once = leave_at_once
-        self._dropped = private_api.forget_finalizers(self._session, self._active)
-        self._owns_all = False
         self._refused = refused
         self._may_leave = private_api.takes_requests(item)
 
@@ -99,7 +102,7 @@ class WideFixtures:
     ) -> Generator[None, object, object]:
         """Leave a child for a fixture that belongs into the host; announce the others."""
         __tracebackhide__ = True
-        if isinstance(request.node, pytest.Item):  # function scope, or class scope without a class
+        if not _is_wide(request):
             self._leave_at_once = None  # what it did has to be undone
             return (yield)
         name = fixturedef.argname
@@ -112,8 +115,6 @@ class WideFixtures:
             self._leave(name)
         label = f"{request.scope}-scoped fixture {name!r}"
         self._relay.send(WideSetup(key, label))
-        if self._watching and self._held is None:
-            self._held = holdings.take()
         try:
             return (yield)
         finally:
@@ -121,7 +122,8 @@ class WideFixtures:
             if fixturedef not in self._active:
                 self._active.append(fixturedef)
             if self._watching:
-                self._look_for_leftovers(fixturedef, label)
+                place = _place(fixturedef.func, self._session.config.rootpath)
+                self._look_for_leftovers(fixturedef, f"{label}{place}")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
@@ -171,14 +173,15 @@ class WideFixtures:
         :return: seconds it took.
         :raises pytest.exit.Exception, KeyboardInterrupt: to be passed on.
         """
-        self._watching = self._watch
+        self._watching = self.watches
         names = private_api.wide_fixtures(item)
         if argname not in (*names, _COLLECTORS):
             names.append(argname)
 
         def work() -> None:
-            private_api.set_up_collectors(item)
-            private_api.request_fixtures(item, names)
+            with self._watched(item):
+                private_api.set_up_collectors(item)
+                private_api.request_fixtures(item, names)
 
         try:
             call = self._phase("setup", item, work)
@@ -188,24 +191,48 @@ class WideFixtures:
         self._relay.send(WideOutput(_sections(item)))
         return float(call.duration)
 
+    @contextlib.contextmanager
+    def _watched(self, item: pytest.Item) -> Iterator[None]:
+        """Within the block, wide fixtures and collectors are set up, and looked at."""
+        if not self.watches:
+            yield
+            return
+        self._held = holdings.take()
+        try:
+            yield
+        finally:
+            assert item.parent is not None
+            self._look_for_leftovers(item.parent, f"setup of {item.parent.nodeid}")
+
     @property
     def unforkable(self) -> str:
         """What keeps this host from forking tests: the wide fixture and what it left, or ""."""
-        for fixturedef, cause in list(self._causes.items()):
-            if fixturedef.cached_result is None:
-                del self._causes[fixturedef]
-            else:
+        for source, cause in list(self._causes.items()):
+            if private_api.is_set_up(self._session, source):
                 return cause
+            del self._causes[source]
         return ""
 
-    def _look_for_leftovers(self, fixturedef: Any, label: str) -> None:
+    def blame(self, found: str) -> None:
+        """What a child found that the host must have left: put it down to the last fixture."""
+        up = [each for each in self._active if private_api.is_set_up(self._session, each)]
+        if up:
+            fixturedef = up[-1]
+            label = f"{fixturedef.scope}-scoped fixture {fixturedef.argname!r}"
+            place = _place(fixturedef.func, self._session.config.rootpath)
+            self._causes[fixturedef] = f"{label}{place}: {found}"
+
+    def _look_for_leftovers(self, source: Any, label: str) -> None:
+        """Compare with the last time.
+
+        :param source: what is to blame, a fixture or a collector.
+        """
         assert self._held is not None
         now = holdings.take_forkable(fork, self._held)
         found = now.beyond(self._held)
         self._held = now
         if found:
-            place = _place(fixturedef.func, self._session.config.rootpath)
-            self._causes[fixturedef] = f"{label}{place}: {', '.join(found)}"
+            self._causes[source] = f"{label}: {', '.join(found)}"
 
     def tear_down(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
         """Tear down what `nextitem` does not share; errors are reported on `item`.
@@ -255,6 +282,11 @@ class WideFixtures:
             name,
             [plugin for key, plugin in manager.list_name_plugin() if plugin and key not in keep],
         )
+
+
+def _is_wide(request: Any) -> bool:
+    # Outside of a class, pytest takes a class-scoped fixture for one of the test function.
+    return request.scope != "function" and not isinstance(request.node, pytest.Item)
 
 
 def _place(function: Any, rootdir: Path) -> str:

@@ -11,32 +11,37 @@ from typing import Callable, NoReturn
 import pytest
 
 from .. import private_api, system
-from ..interruptions import interruption
 from ..messages import (
     Began,
+    Begins,
     ChildExited,
     Completed,
     Finish,
     Forked,
+    Go,
     HostDone,
     Leaves,
+    NotCollected,
     Release,
     Run,
+    RunTogether,
     SharedProcess,
     WideSetUp,
 )
-from ..wire import Unpacker, carriable
+from ..wire import Unpacker, carriable, pack
 from . import finalizers
-from .child import LEAVES, Child, run_protocol
+from .child import LEAVES, STOPS, Child, Waiting, run_protocol
 from .copies import fork
-from .descriptors import ERR, Files, Link, read_from
+from .descriptors import ERR, Files, Link, move_up, read_from
 from .equipment import TestProcess
+from .progress import Progress
 
 
 class Host:
     """Serves the keeper until it says Finish or is gone.
 
     :param item_at: the item at a position, None where there is none.
+    :param absence: says why there is none where one was asked for.
     """
 
     def __init__(
@@ -44,20 +49,23 @@ class Host:
         session: pytest.Session,
         process: TestProcess,
         item_at: Callable[[int], pytest.Item | None],
+        absence: str = "",
     ) -> None:
         self._session = session
         self._item = item_at
+        self._absence = absence
         self._relay = process.relay
         self._fixtures = process.fixtures
         self._output = process.output
         self._measuring = process.measuring
         self._states = process.states
         self._reruns = process.reruns
-        self._child = Child(session, process)
+        self._child = Child(session, process, item_at)
+        self._waiting: Waiting | None = None
         self._last: pytest.Item | None = None
         self._ran_tests = False
 
-    def main(self, link: Link, files: Files, keeper: int) -> NoReturn:
+    def main(self, link: Link, files: Files, progress: Progress, keeper: int) -> NoReturn:
         """Called in the new process."""
         status = 70  # EX_SOFTWARE
         try:
@@ -68,6 +76,7 @@ class Host:
             self._output.enter_process()
             finalizers.forget_inherited()
             self._link = link
+            self._progress = progress
             self._serve()
             status = 0
         except BaseException:  # noqa: BLE001 (nothing may return into the keeper's code)
@@ -77,7 +86,7 @@ class Host:
             os._exit(status)
 
     def serve_here(self, link: Link) -> None:
-        """As :meth:`main`, in a process that is a fresh interpreter, and goes on afterwards."""
+        """As :meth:`main`, in a fresh interpreter, which goes on afterwards."""
         self._relay.open()
         self._output.enter_process()
         self._link = link
@@ -88,122 +97,210 @@ class Host:
             message = self._link.receive()
             if message is None:
                 return
+            retire = False
             if isinstance(message, Run):
                 self._run(message)
                 # What keeps it from forking has gone, and with it the reason to run tests itself.
-                retire = not message.share and self._ran_tests and not self._fixtures.unforkable
-                self._link.send(HostDone(retire))
-                continue
-            if isinstance(message, Release):
+                forks_again = not message.share and not self._fixtures.unforkable
+                retire = self._ran_tests and (forks_again or self._broken())
+            elif isinstance(message, RunTogether):
+                self._run_together(message)
+                retire = self._broken()
+            elif isinstance(message, Release):
                 self._tear_down(self._item(message.next_position))
             elif isinstance(message, Finish):
+                self._let_go()
                 self._tear_down(None)
                 finalizers.run_own()
                 self._link.send(HostDone())
                 return
-            self._link.send(HostDone())
+            self._link.send(HostDone(retire, self._relay.stops))
 
-    def _run(self, run: Run) -> None:
+    def _broken(self) -> bool:
+        """Whether a test that ran in this process left it unfit for another.
+
+        It leaves at once if it can't report any more.
+        """
+        if self._relay.lost:
+            os._exit(self._relay.lost)
+        return not self._output.is_whole()
+
+    def _run_together(self, order: RunTogether) -> None:
+        session = self._session
+        session.testsfailed = Run(*order.runs[0]).tests_failed
+        try:
+            for fields in order.runs:
+                run = Run(*fields)
+                self._progress.begin()
+                self._relay.send(Begins(run.position))
+                self._run(run._replace(tests_failed=session.testsfailed), together=True)
+                if self._relay.stops or self._broken():
+                    return
+        except KeyboardInterrupt as error:  # between two tests
+            self._relay.interrupt(error)
+
+    def _run(self, run: Run, together: bool = False) -> None:
         item = self._item(run.position)
         if item is None:
-            raise LookupError(f"the fresh interpreter did not collect test {run.position}")
+            self._relay.open()
+            self._relay.send(NotCollected(carriable(self._absence)))
+            self._relay.send(Completed())
+            return
         nextitem = self._item(run.next_position)
-        self._session.testsfailed = run.tests_failed
         self._last = item
-        private_api.set_location(item, run.location)
-        if self._reruns is not None:
-            self._reruns.begin(run)
         try:
             if run.share or self._ran_tests:
+                self._session.testsfailed = run.tests_failed
+                private_api.set_location(item, run.location)
+                if self._reruns is not None:
+                    self._reruns.begin(run.attempts, run.suite_reruns)
+                if not together:
+                    self._link.send(Began("test"))
                 self._run_here(item, nextitem, 0.0)
             else:
-                self._run_in_children(item, nextitem)
+                self._run_in_children(run, item, nextitem)
                 self._tear_down(nextitem)
         except (pytest.exit.Exception, KeyboardInterrupt) as error:
-            self._relay.send(interruption(error))
+            self._relay.interrupt(error)
         private_api.forget_request(item)
 
-    def _run_in_children(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
-        refused: set[str] = set()
-        seconds = 0.0
+    def _run_in_children(self, run: Run, item: pytest.Item, nextitem: pytest.Item | None) -> None:
+        go = Go(
+            run.position, run.next_position, run.tests_failed, run.location,
+            refused=(), wide_setup_seconds=0.0, attempts=run.attempts,
+            suite_reruns=run.suite_reruns,
+        )  # fmt: skip
         while True:
-            files = Files.create()
-            try:
-                argname = self._fork(item, nextitem, files, refused, seconds)
-            finally:
-                files.close()
-            if argname is None:
+            left = self._run_child(go, self._forks_ahead(run, nextitem))
+            if left is None:
                 return
-            refused.add(argname)
-            self._link.send(Began("setup"))
-            seconds += self._fixtures.set_up(item, argname)
-            self._link.send(WideSetUp())
-            if self._link.receive() is None:
-                raise ConnectionError("the keeper is gone")
-            self._measuring.send()
+            self._let_go()
+            if left.unsafe:
+                self._fixtures.blame(left.unsafe)
+                self._link.send(Began("test"))
+                self._run_here(item, nextitem, go.wide_setup_seconds, left.unsafe)
+                return
+            seconds = self._set_up(item, left.argname)
+            go = go._replace(
+                refused=(*go.refused, left.argname),
+                wide_setup_seconds=go.wide_setup_seconds + seconds,
+            )
             if self._fixtures.unforkable:
-                self._run_here(item, nextitem, seconds)
+                self._link.send(Began("test"))
+                self._run_here(item, nextitem, go.wide_setup_seconds)
                 return
 
+    def _forks_ahead(self, run: Run, nextitem: pytest.Item | None) -> bool:
+        """Whether a child that is forked while this test runs can run the next one."""
+        return (
+            nextitem is not None
+            and not run.next_share
+            # The memory that the two share would be counted wrong.
+            and not run.memory_limit
+            # Otherwise something is to be torn down here between the two.
+            and private_api.shares_setup(self._session, nextitem)
+        )
+
+    def _set_up(self, item: pytest.Item, argname: str) -> float:
+        self._link.send(Began("setup"))
+        seconds = self._fixtures.set_up(item, argname)
+        self._link.send(WideSetUp())
+        if self._link.receive() is None:
+            raise ConnectionError("the keeper is gone")
+        self._measuring.send()
+        return seconds
+
     def _run_here(
-        self, item: pytest.Item, nextitem: pytest.Item | None, wide_setup_seconds: float
+        self,
+        item: pytest.Item,
+        nextitem: pytest.Item | None,
+        wide_setup_seconds: float,
+        cause: str = "",
     ) -> None:
-        """Run the test in this process, which forks no test from now on."""
+        """Run the test in this process, which forks no test from now on.
+
+        :param cause: what keeps the test from being forked, where no wide fixture is to blame.
+        """
         self._ran_tests = True
-        self._link.send(Began("test"))
         self._relay.open(wide_setup_seconds)
-        if self._fixtures.unforkable:
-            self._relay.send(SharedProcess(carriable(self._fixtures.unforkable)))
+        cause = self._fixtures.unforkable or cause
+        if cause:
+            self._relay.send(SharedProcess(carriable(cause)))
         run_protocol(item, nextitem, self._relay)
         self._measuring.send()
         self._states.send()
         self._relay.send(Completed())
-        if self._relay.lost:
-            os._exit(self._relay.lost)  # nobody would hear of this test, nor of those after it
 
-    def _fork(
-        self,
-        item: pytest.Item,
-        nextitem: pytest.Item | None,
-        files: Files,
-        refused: set[str],
-        seconds: float,
-    ) -> str | None:
+    def _run_child(self, go: Go, ahead: bool) -> Leaves | None:
         """Run one child to its end.
 
-        :return: the wide fixture that it left for, None if it ran the test.
+        :param ahead: whether the next test can be run in a child that is forked in the meantime.
+        :return: what it left for, None if it ran the test.
         """
+        child = self._waiting or self._fork()
+        self._waiting = None
+        self._link.send(Forked(child.pid), child.files)
+        with contextlib.suppress(BrokenPipeError):  # it is dead, which will be seen
+            os.write(child.orders, pack(go))
+        os.close(child.orders)
+        try:
+            if ahead:
+                self._waiting = self._fork()
+            status = _wait(child.pid)
+            left = _left_for(child.files) if status == LEAVES << 8 else None
+        finally:
+            child.files.close()
+        stops = status == STOPS << 8
+        self._link.send(ChildExited(child.pid, status, left is not None, stops))
+        return left
+
+    def _fork(self) -> Waiting:
+        """A child that waits for its order."""
+        files = Files.create()
+        reader, writer = map(move_up, os.pipe())
         host = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
         pid = fork()
         if pid == 0:
             os.close(self._link.fileno())
-            self._child.main(item, nextitem, files, host, refused, seconds)
-        self._link.send(Forked(pid), files)
-        try:
-            _, status = os.waitpid(pid, 0)
-        except ChildProcessError:
-            # A fixture made the kernel reap our children (SIGCHLD ignored); the frames decide.
-            status = 0
-        argname = _left_for(files) if status == LEAVES << 8 else None
-        self._link.send(ChildExited(pid, status, argname is not None))
-        return argname
+            os.close(writer)
+            self._child.main(files, reader, host)
+        os.close(reader)
+        return Waiting(pid, files, writer)
+
+    def _let_go(self) -> None:
+        """End the child that waits, if there is one: it is not a copy of this process any more."""
+        if self._waiting is not None:
+            child, self._waiting = self._waiting, None
+            os.close(child.orders)
+            _wait(child.pid)
+            child.files.close()
 
     def _tear_down(self, nextitem: pytest.Item | None) -> None:
         if self._last is None:
             return
         if private_api.needs_tear_down(self._session, nextitem):
+            self._let_go()
             self._link.send(Began("teardown"))
         try:
             if self._fixtures.tear_down(self._last, nextitem):
                 self._measuring.send()
         except (pytest.exit.Exception, KeyboardInterrupt) as error:
-            self._relay.send(interruption(error))
+            self._relay.interrupt(error)
 
 
-def _left_for(files: Files) -> str | None:
+def _wait(pid: int) -> int:
+    """The status of a child of this process, as waitpid(2) gives it."""
+    try:
+        return os.waitpid(pid, 0)[1]
+    except ChildProcessError:
+        # A fixture made the kernel reap our children (SIGCHLD ignored); the frames decide.
+        return 0
+
+
+def _left_for(files: Files) -> Leaves | None:
     last = None
     for message in Unpacker().feed(read_from(files.events)):
         last = message
-    return last.argname if isinstance(last, Leaves) else None
+    return last if isinstance(last, Leaves) else None

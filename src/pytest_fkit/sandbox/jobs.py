@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ..endings import Ending, Finished
 from ..messages import Run
 from .descriptors import Files, Link, read_from
+from .progress import Progress
 
 
 class Remains(NamedTuple):
@@ -30,14 +31,31 @@ def _remains(files: Files, output_read: list[int]) -> Remains:
     )
 
 
+class Start(NamedTuple):
+    """What a new host is for.
+
+    :param share: name under which tests share it.
+    :param position: of the first test that is to run in it.
+    :param spare: whether it is a fresh interpreter that nobody waits for yet.
+    """
+
+    share: str
+    position: int
+    spare: bool = False
+
+
 class HostProcess:
     """The keeper's view of one host."""
 
-    def __init__(self, pid: int, link: Link, files: Files, share: str) -> None:
+    def __init__(
+        self, pid: int, link: Link, files: Files, start: Start, progress: Progress
+    ) -> None:
         self.pid = pid
+        self.progress = progress
         self.link = link
         self.files = files
-        self.share = share
+        self.share = start.share
+        self.was_spare = start.spare
         self.status: int | None = None
         self.retire = False
         self.events_read = 0
@@ -69,10 +87,15 @@ class ChildProcess:
 
 
 class Job:
-    """The test that is running."""
+    """The test that is running.
 
-    def __init__(self, run: Run, host: HostProcess) -> None:
+    :param run: it, or the last of several that the host runs one after the other.
+    :param together: whether it is one of several.
+    """
+
+    def __init__(self, run: Run, host: HostProcess, together: bool = False) -> None:
         self.run = run
+        self.together = together
         self.host = host
         self.child: ChildProcess | None = None
         self.ending: Ending | None = None
@@ -88,6 +111,7 @@ class Job:
         self.dump = b""  # taken before the process is ended for its verdict
         self.leftovers: tuple[str, ...] = ()
         self.survivors: tuple[str, ...] = ()
+        self.stops = False  # the test said that the run is to stop
         self.done = False
 
     def conclude(self, ending: Ending, pid: int, remains: Remains = _NOTHING) -> None:
@@ -95,7 +119,7 @@ class Job:
         if self.ending is None or self.ending == Finished():
             self.ending, self.pid, self.remains = ending, pid, remains
             self.dump = self.dump or remains.dump
-            self.wide = self.stage
+            self.wide = "" if self.stage == "start" else self.stage
 
     def absorb(self, other: Job) -> None:
         """Take down how an idle host fared that tore down after the test."""

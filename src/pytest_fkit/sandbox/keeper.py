@@ -6,22 +6,30 @@ import os
 import signal
 import time
 import traceback
+from collections import deque
 from typing import Callable, NoReturn
 
-from ..endings import Finished, Lost, to_wire
+from ..endings import Finished, ForkUnsafe, Lost, to_wire
 from ..messages import (
     Broken,
     Ended,
     Finish,
+    HostFiles,
     Message,
+    OrderAnew,
     Release,
     Run,
+    RunTogether,
     Stop,
     TornDown,
 )
+from ..settings import start_limit
+from ..shares import SPAWNED, ends_before
 from .copies import fork
 from .descriptors import Files, Link
-from .jobs import HostProcess, Job
+from .jobs import HostProcess, Job, Start
+from .progress import Progress
+from .spares import Spare
 from .supervisor import Supervisor, WorkerGoneError
 from .tree import send_signal
 
@@ -30,25 +38,31 @@ class Keeper:
     """Serves one worker.
 
     :param link: to the worker.
-    :param host_main: what a new host runs, with the name under which tests share it, its link,
-        its files and the keeper's pid.
+    :param host_main: what a new host runs, with what it is for, its link, its files, its progress
+        and the keeper's pid.
     :param remember: called with each :class:`Broken`, for hosts forked later.
     :param stream: whether output is passed on while it is written.
+    :param unsafe: why no test can be run in a forked process, or "".
     :param controller: pid to watch where the kernel does not tell of its death, or 0.
     """
 
     def __init__(
         self,
         link: Link,
-        host_main: Callable[[str, Link, Files, int], NoReturn],
+        host_main: Callable[[Start, Link, Files, Progress, int], NoReturn],
         remember: Callable[[Broken], None],
         stream: bool,
+        unsafe: str = "",
         controller: int = 0,
     ) -> None:
         self._link = link
         self._host_main = host_main
         self._remember = remember
+        self._unsafe = unsafe
+        self._orders: deque[Run | RunTogether | Finish] = deque()
+        self._awaits_new_orders = False
         self._below = Supervisor(link, self._obey, stream, controller)
+        self._spare = Spare(self._below, self._fork)
 
     def main(self) -> NoReturn:
         """Called in the new process, which has been set up by :mod:`.startup`."""
@@ -69,18 +83,25 @@ class Keeper:
 
     def _serve(self) -> None:
         while True:
-            messages = self._link.take_messages()
-            if not messages:
+            for message in self._link.take_messages():
+                self._obey(message)
+            if not self._orders:
                 self._below.poll(1.0)
                 continue
-            for message in messages:
-                self._obey(message)
+            order = self._orders.popleft()
+            if isinstance(order, Finish):
+                self._finish(order.timeout)
+            else:
+                self._run(order, order if isinstance(order, Run) else Run(*order.runs[-1]))
 
     def _obey(self, message: Message) -> None:
-        if isinstance(message, Run):
-            self._run(message)
+        if isinstance(message, (Run, RunTogether)):
+            if not self._awaits_new_orders:
+                self._orders.append(message)
         elif isinstance(message, Finish):
-            self._finish(message.timeout)
+            self._orders.append(message)
+        elif isinstance(message, OrderAnew):
+            self._awaits_new_orders = False
         elif isinstance(message, Broken):
             self._remember(message)
         elif isinstance(message, Stop):
@@ -93,57 +114,91 @@ class Keeper:
             elif self._below.job.runs_user_code:
                 send_signal(self._below.job.process, signal.SIGINT)
 
-    def _run(self, run: Run) -> None:
+    def _run(self, order: Run | RunTogether, run: Run) -> None:
+        """Have a host do as the worker orders; `run` is the last test of the order."""
         if self._below.stop_deadline is not None:
             # The order to stop overtook this one.
-            self._below.send(Ended(to_wire(Lost("the run was stopped"))))
+            self._tell(Ended(to_wire(Lost("the run was stopped"))))
             self._finish(0.0)
             return
-        job = self._below.job = Job(run, self._host(run.share))
-        # Until the host says what it does: a fresh interpreter has to collect first.
-        job.stage = "start"
-        self._below.set_clock(job, run.wide_timeout)
-        self._below.tell(job.host, run)
-        self._below.wait_for(job)
+        if self._unsafe and not run.share.startswith(SPAWNED):
+            self._tell(Ended(to_wire(ForkUnsafe(self._unsafe))))
+            return
+        job = self._have_done(order, run)
+        failed = job.ending != Finished() and job.verdict is None
+        if failed and job.host.was_spare and job.stage == "start":
+            # It was warmed up while others ran the same module, which may be why it failed.
+            job = self._have_done(order, run)
         self._release_others(job)
         self._below.job = None
         assert job.ending is not None
-        self._below.send(
+        stops = job.stops or self._below.stop_deadline is not None
+        self._tell(
             Ended(
                 to_wire(job.ending), job.pid, job.wide, *job.remains[:3], job.dump,
-                job.leftovers, job.survivors,
+                job.leftovers, job.survivors, goes_on=job.ending == Finished() and not stops,
             )
         )  # fmt: skip
         self._finish_if_stopped()
+
+    def _tell(self, ended: Ended) -> None:
+        if not ended.goes_on:
+            self._orders = deque(each for each in self._orders if isinstance(each, Finish))
+            self._awaits_new_orders = True
+        self._below.send(ended)
+
+    def _have_done(self, order: Run | RunTogether, run: Run) -> Job:
+        host = self._host(run.share, _first(order).position)
+        job = self._below.job = Job(run, host, isinstance(order, RunTogether))
+        if job.together:
+            self._below.set_clock(job, run.timeout)
+            job.host.progress.begin()
+        else:
+            # Until the host says what it does: a fresh interpreter has to collect first.
+            job.stage = "start"
+            self._below.set_clock(job, start_limit(run.wide_timeout))
+        self._below.at_test = lambda: self._spare.warm(run)
+        self._below.tell(job.host, order)
+        self._below.wait_for(job)
+        return job
 
     def _finish_if_stopped(self) -> None:
         if self._below.stop_deadline is not None:
             self._finish(max(0.0, self._below.stop_deadline - time.monotonic()))
 
-    def _host(self, share: str) -> HostProcess:
+    def _host(self, share: str, position: int) -> HostProcess:
+        """The host of a share, a new one if need be.
+
+        :param position: of the test that is to run in it next.
+        """
         for host in self._below.hosts:
             if host.share == share:
                 return host
+        host = self._spare.take(share) or self._fork(Start(share, position))
+        self._below.hosts.append(host)
+        if share:
+            self._below.send(HostFiles(share, host.pid), host.files)
+        return host
+
+    def _fork(self, start: Start) -> HostProcess:
         ours, theirs = Link.pair()
         files = Files.create()
+        progress = Progress()
         keeper = os.getpid()
         pid = fork()
         if pid == 0:
             self._below.leave()
             os.close(ours.fileno())
             os.close(self._link.fileno())
-            self._host_main(share, theirs, files, keeper)
+            self._host_main(start, theirs, files, progress, keeper)
         theirs.close()
-        host = HostProcess(pid, ours, files, share)
-        self._below.hosts.append(host)
-        return host
+        return HostProcess(pid, ours, files, start, progress)
 
     def _release_others(self, job: Job) -> None:
         """Have idle hosts tear down what the next test does not share, or end."""
         run = job.run
         for host in list(self._below.hosts):
-            scoped = host.share.startswith(("class:", "module:", "spawn:"))
-            over = scoped and host.share != run.next_share
+            over = ends_before(host.share, run.next_share)
             if over or host.retire or run.next_position < 0:
                 job.absorb(self._command(host, Finish(run.wide_timeout), run))
             elif host is not job.host:
@@ -164,6 +219,7 @@ class Keeper:
 
     def _finish(self, timeout: float) -> None:
         """Tear everything down."""
+        self._spare.end()
         run = Run(0, -1, "", "", 0.0, timeout, 0, 0)
         endings = [self._command(host, Finish(timeout), run) for host in list(self._below.hosts)]
         bad = [job for job in endings if job.ending != Finished()]
@@ -174,3 +230,7 @@ class Keeper:
             self._below.send(TornDown(to_wire(bad[0].ending), *remains, leftovers))
         else:
             self._below.send(TornDown(to_wire(Finished()), leftovers=leftovers))
+
+
+def _first(order: Run | RunTogether) -> Run:
+    return Run(*order.runs[0]) if isinstance(order, RunTogether) else order

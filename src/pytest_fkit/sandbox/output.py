@@ -17,6 +17,13 @@ def streams(config: pytest.Config) -> bool:
     return config.getoption("capture") == "no" and hasattr(config, "workerinput")
 
 
+def capture_into_own_files(config: pytest.Config) -> None:
+    """Have pytest capture into this process's own files, which outlive it."""
+    descriptors = private_api.capture_descriptors(config)
+    if descriptors is not None:
+        _point((OUT, ERR), descriptors)
+
+
 class Output:
     """Plugin: has all that tests print and log end up in their process's own files.
 
@@ -37,11 +44,18 @@ class Output:
         """In a new process, whose files are installed."""
         for file in self._files.values():
             file.enter_process()
-        descriptors = private_api.capture_descriptors(self._config)
-        if descriptors is not None:
-            _point((OUT, ERR), descriptors)
+        capture_into_own_files(self._config)
         if self._stream:
             _point((OUT, ERR), (1, 2))
+
+    def is_whole(self) -> bool:
+        """Whether pytest can still capture: a test may have closed its files."""
+        descriptors = private_api.capture_descriptors(self._config)
+        if descriptors is None:
+            return True
+        return all(
+            self._files[slot].is_at(descriptor) for slot, descriptor in zip((OUT, ERR), descriptors)
+        )
 
     def enter_exit(self) -> None:
         """After the test: what exit handlers print is kept off the terminal."""

@@ -9,6 +9,7 @@ from typing import Any, Generator, cast
 
 import pytest
 
+from ..interruptions import interruption
 from ..messages import (
     ExpectedFailure,
     HeldReport,
@@ -55,6 +56,7 @@ class Relay:
         self.phase = ""
         self.lost = 0
         """Exit status if the reports did not get through, else 0."""
+        self.interrupted = False
 
     def open(self, wide_setup_seconds: float = 0.0) -> None:
         """Report for this process.
@@ -65,7 +67,12 @@ class Relay:
         self._inode = os.fstat(EVENTS).st_ino
         self._flags = {"shouldstop": self._session.shouldstop, "shouldfail": False}
         self._wide_setup_seconds = wide_setup_seconds
-        self.muted = False
+        self.muted = self.interrupted = False
+
+    @property
+    def stops(self) -> bool:
+        """Whether the run is to stop."""
+        return bool(self.interrupted or self._session.shouldstop or self._session.shouldfail)
 
     def is_copy(self) -> bool:
         """Whether this is a process that a test forked, not the one that runs the test."""
@@ -94,6 +101,11 @@ class Relay:
         """Announce the phase the test is in from now on."""
         self.phase = phase
         self.send(Phase(phase, time.time()))
+
+    def interrupt(self, error: BaseException) -> None:
+        """Relay what stops the run."""
+        self.interrupted = True
+        self.send(interruption(error))
 
     def junit_record(self, kind: str, name: str, value: object) -> None:
         """Relay what a fixture adds to the JUnit file."""
@@ -218,17 +230,15 @@ def merged(sections: Any) -> list[tuple[str, str]]:
 
     The host's part of a phase and the child's are one for the user, as in plain pytest.
     """
-    joined: list[tuple[str, str]] = []
-    captured: dict[str, int] = {}
-    for name, content in sections:
-        if name in captured:
-            position = captured[name]
-            before = joined[position][1]
-            # pytest strips the log.
-            newline = "\n" if name.startswith("Captured log") and before else ""
-            joined[position] = (name, before + newline + content)
-            continue
-        if name.startswith("Captured "):
-            captured[name] = len(joined)
-        joined.append((name, content))
-    return joined
+    joined: dict[tuple[str, int], str] = {}
+    for number, (name, content) in enumerate(sections, 1):
+        captured = name.startswith("Captured ")
+        key = (name, 0 if captured else number)
+        before = joined.get(key)
+        # pytest strips the log.
+        newline = "\n" if before and name.startswith("Captured log") else ""
+        joined[key] = (before or "") + newline + content
+        log = (f"Captured log {name.rpartition(' ')[2]}", 0)
+        if captured and before is None and key != log and log in joined:
+            joined[log] = joined.pop(log)  # comes after what was printed, as in plain pytest
+    return [(name, content) for (name, _), content in joined.items()]

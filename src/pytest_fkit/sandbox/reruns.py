@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from ..messages import Run
-
 
 class Counts:
     """Takes the place of pytest-rerunfailures' ``config.failures_db``.
@@ -22,11 +20,11 @@ class Counts:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._db, name)
 
-    def begin(self, run: Run) -> None:
-        """Before a test."""
-        self._attempts = run.attempts
+    def begin(self, attempts: int, suite_reruns: int) -> None:
+        """Before a test; see :class:`pytest_fkit.messages.Run`."""
+        self._attempts = attempts
         # Without workers this process has a copy of the count.
-        while run.suite_reruns and self._db.get_suite_reruns() < run.suite_reruns:
+        while suite_reruns and self._db.get_suite_reruns() < suite_reruns:
             self._db.increment_suite_reruns()
 
     def get_test_failures(self, crashitem: str) -> int:

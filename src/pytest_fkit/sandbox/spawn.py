@@ -1,4 +1,4 @@
-"""Hosts that are fresh interpreters, for modules whose import left what does not survive a fork."""
+"""Hosts that are fresh interpreters, where a forked copy of the worker would not do."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from typing import Any, NoReturn, cast
 import pytest
 
 from .. import private_api, system
+from ..shares import SPAWNED_SESSION
 from ..wire import carriable
 from .descriptors import ERR, SLOTS, Files, Link
-
-PREFIX = "spawn:"
-"""Begins the name of a shared process that is spawned; the node id of its module follows."""
 
 # -m would ask an import path that may have been a worker's only.
 _BOOTSTRAP = (
@@ -28,18 +26,27 @@ _BOOTSTRAP = (
 
 
 def exec_host(
-    session: pytest.Session, share: str, link: Link, files: Files, keeper: int
+    session: pytest.Session,
+    share: str,
+    position: int,
+    spare: bool,
+    link: Link,
+    files: Files,
+    keeper: int,
 ) -> NoReturn:
-    """Become a fresh interpreter that collects one module and serves the keeper.
+    """Become a fresh interpreter that collects the file of a test and serves the keeper.
 
     Called in a new process.
+
+    :param position: of the test.
+    :param spare: whether no test waits for it.
     """
     status = 70  # EX_SOFTWARE
     try:
         os.setsid()
         system.die_with_parent(keeper)
         files.install()
-        data = marshal.dumps(_spec(session, share[len(PREFIX) :]))
+        data = marshal.dumps(_spec(session, share, position, spare))
         spec = system.anonymous_file("spec")
         os.write(spec, data)
         for descriptor in (*SLOTS, link.fileno(), spec):
@@ -53,19 +60,30 @@ def exec_host(
         os._exit(status)
 
 
-def _spec(session: pytest.Session, module: str) -> dict[str, Any]:
+def _spec(session: pytest.Session, share: str, position: int, spare: bool) -> dict[str, Any]:
+    """What the interpreter has to know, in built-in types.
+
+    The command line stays as it is, so that the same conftest files are the initial ones, in the
+    directory for which it was meant; what is collected is said apart.
+    """
     config = session.config
+    whole = share == SPAWNED_SESSION
+    path = session.items[position].path
     orders = {
-        name: value for name, value in getattr(config, "workerinput", {}).items() if name != "fkit"
+        name: value for name, value in private_api.worker_input(config).items() if name != "fkit"
     }
     return {
         "path": [str(entry) for entry in sys.path],
-        "args": private_api.arguments_for_file(config, str(config.rootpath / module)),
+        "arguments": [str(each) for each in config.invocation_params.args],
+        "directory": str(config.invocation_params.dir),
+        "current": os.getcwd(),  # noqa: PTH109
+        "collect": [] if whole else [str(path)],
         "workerinput": carriable(orders),
         "basetemp": private_api.basetemp(config),
-        "positions": {
-            item.nodeid: number
+        "tests": [
+            (item.nodeid, number)
             for number, item in enumerate(session.items)
-            if item.nodeid.partition("::")[0] == module
-        },
+            if whole or item.path == path
+        ],
+        "spare": spare,
     }

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import socket
 import sys
+from collections import defaultdict, deque
 from typing import Any
 
 import pytest
 
 from .. import private_api
+from ..messages import Ready
 from .coverage import running_coverage
-from .descriptors import DUMP, ERR, OUT, SLOTS, Link
-from .equipment import equip
+from .descriptors import ERR, OUT, SLOTS, Link
+from .equipment import equip, write_stacks_of_deaths
 from .host import Host
+from .output import capture_into_own_files
 
 
 def main(spec: dict[str, Any], descriptor: int) -> None:
@@ -25,34 +27,78 @@ def main(spec: dict[str, Any], descriptor: int) -> None:
     """
     for inherited in (*SLOTS, descriptor):
         os.set_inheritable(inherited, False)
-    faulthandler.enable(file=DUMP)
+    write_stacks_of_deaths()
     # What pytest prints here is seen only if it fails before the first test.
     os.dup2(OUT, 1)
     os.dup2(ERR, 2)
     link = Link(socket.socket(fileno=descriptor))
-    config = private_api.worker_config(spec["args"], spec["workerinput"], spec["basetemp"])
-    config.pluginmanager.register(Spawned(link, spec["positions"]), "fkit-spawned")
+    os.chdir(spec["directory"])
+    config = private_api.worker_config(spec["arguments"], spec["workerinput"], spec["basetemp"])
+    if spec["collect"]:
+        config.args = spec["collect"]
+    config.pluginmanager.register(Spawned(link, spec), "fkit-spawned")
     sys.exit(int(config.hook.pytest_cmdline_main(config=config)))
 
 
 class Spawned:
-    """Plugin of such an interpreter: its test loop.
+    """Plugin of such an interpreter: its collection and its test loop.
 
-    :param positions: of the module's tests among the worker's, by node id.
+    :param spec: see spawn.py.
     """
 
-    def __init__(self, link: Link, positions: dict[str, int]) -> None:
+    def __init__(self, link: Link, spec: dict[str, Any]) -> None:
         self._link = link
-        self._positions = positions
+        self._spec = spec
+        self._errors: list[str] = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self, session: pytest.Session) -> None:
+        """Prepare for imports that end the process, or raise: the tests report that."""
+        write_stacks_of_deaths()  # again: pytest has its own way
+        os.ftruncate(OUT, 0)  # the header, which plain pytest does not show a second time
+        capture_into_own_files(session.config)
+        session.config.option.continue_on_collection_errors = True
+        self._maxfail = session.config.option.maxfail
+        session.config.option.maxfail = 0
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Keep errors."""
+        if report.failed:
+            self._errors.append(f"{report.nodeid}:\n{report.longreprtext}")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Run tests until the keeper says that there are no more."""
-        items = {
-            self._positions[item.nodeid]: item
-            for item in session.items
-            if item.nodeid in self._positions
-        }
+        session.config.option.maxfail = self._maxfail
+        items = self._known(session)
+        if self._spec["spare"] and len(items) < len(self._spec["tests"]):
+            # What failed here may have failed because others run the same module right now.
+            return True
+        session.items[:] = [items[position] for position in sorted(items)]
+        session.testscollected = len(items)
+        os.chdir(self._spec["current"])
         os.ftruncate(OUT, 0)
-        Host(session, equip(session, running_coverage()), items.get).serve_here(self._link)
+        process = equip(session, running_coverage())
+        self._link.send(Ready())
+        Host(session, process, items.get, self._absence(session)).serve_here(self._link)
         return True
+
+    def _known(self, session: pytest.Session) -> dict[int, pytest.Item]:
+        """The tests by their positions in the worker's collection; node ids may repeat."""
+        positions: dict[str, deque[int]] = defaultdict(deque)
+        for nodeid, position in self._spec["tests"]:
+            positions[nodeid].append(position)
+        return {
+            positions[item.nodeid].popleft(): item
+            for item in session.items
+            if positions[item.nodeid]
+        }
+
+    def _absence(self, session: pytest.Session) -> str:
+        text = "the fresh interpreter that was to run this test did not collect it"
+        if self._errors:
+            return "\n\n".join([f"{text}, because of an error", *self._errors])
+        return (
+            f"{text}, but {session.testscollected} of the {len(self._spec['tests'])} tests that "
+            "the worker collected there; is what is collected different each time?"
+        )

@@ -10,13 +10,17 @@ from typing import Any, NoReturn
 import pytest
 
 from .. import system
+from ..gpu.runtime import in_bad_fork
 from ..messages import Broken
+from ..shares import SPAWNED
 from .descriptors import Files, Link
 from .equipment import equip
 from .host import Host
+from .jobs import Start
 from .keeper import Keeper
 from .output import streams
-from .spawn import PREFIX, exec_host
+from .progress import Progress
+from .spawn import exec_host
 
 
 def keeper_main(
@@ -62,10 +66,12 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
 
     host = Host(session, process, item_at)
 
-    def host_main(share: str, host_link: Link, files: Files, keeper: int) -> NoReturn:
-        if share.startswith(PREFIX):
-            exec_host(session, share, host_link, files, keeper)
-        host.main(host_link, files, keeper)
+    def host_main(
+        start: Start, host_link: Link, files: Files, progress: Progress, keeper: int
+    ) -> NoReturn:
+        if start.share.startswith(SPAWNED):
+            exec_host(session, *start, host_link, files, keeper)
+        host.main(host_link, files, progress, keeper)
 
     def remember(message: Broken) -> None:
         process.broken[message.key] = message.text
@@ -74,4 +80,6 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
     # young part of it, and copies the pages.
     gc.freeze()
     gc.unfreeze()
-    return Keeper(link, host_main, remember, streams(config), controller if system.PORTABLE else 0)
+    unsafe = in_bad_fork() if process.fixtures.watches else ""
+    watched = controller if system.PORTABLE else 0
+    return Keeper(link, host_main, remember, streams(config), unsafe, watched)

@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import time
-from typing import Callable
+from typing import Callable, Sequence
 
 from .. import system
 from ..endings import (
@@ -30,6 +30,7 @@ from ..messages import (
     Message,
     Output,
     Proceed,
+    Ready,
     Restarted,
     WideSetUp,
 )
@@ -73,6 +74,10 @@ class Supervisor:
         self._abandoned: set[int] = set()
         self._oom_kills = system.oom_kills()
         self.hosts: list[HostProcess] = []
+        self.spares: list[HostProcess] = []
+        """Hosts that no test was given to yet."""
+        self.at_test: Callable[[], None] = lambda: None
+        """Called when a test begins to run."""
         self.job: Job | None = None
         self.stop_deadline: float | None = None
         self.stop_tests_deadline = 0.0
@@ -88,7 +93,7 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, self._sigchld_handler)
         for descriptor in self._wakeup:
             os.close(descriptor)
-        for host in self.hosts:
+        for host in (*self.hosts, *self.spares):
             for descriptor in (host.link.fileno(), *host.files):
                 if descriptor >= 0:  # a closed socket's is -1
                     os.close(descriptor)
@@ -99,6 +104,8 @@ class Supervisor:
         """Look after a test until it is over and its host idle."""
         while not job.done:
             wait = MEMORY_TICK if job.run.memory_limit else TICK
+            if job.together and job.limit:
+                job.deadline = job.host.progress.began() + job.limit
             if job.deadline is not None:
                 wait = max(0.0, min(wait, job.deadline - time.monotonic()))
             self.poll(wait)
@@ -143,16 +150,16 @@ class Supervisor:
             settled = Settled(dump, before)
             send_signal(pid, DUMP_SIGNAL)
             send_signal(pid, signal.SIGCONT)
-            self._until(lambda: ended() or settled(), DUMP_WAIT)
+            self.until(lambda: ended() or settled(), DUMP_WAIT)
             job.dump = job.dump or read_from(dump, before)
         finally:
             os.close(dump)
         tree = [pid, *system.descendants(pid)]
         for process in tree:
             send_signal(process, signal.SIGTERM)
-        if not self._until(ended, self._term_grace()):
+        if not self.until(ended, self._term_grace()):
             kill_tree(pid)
-            if not self._until(ended, KILL_WAIT):
+            if not self.until(ended, KILL_WAIT):
                 self._abandon(job, pid)
         for process in tree[1:]:
             if system.process_state(process) not in ("", "Z"):
@@ -174,7 +181,7 @@ class Supervisor:
         job.survivors += (system.describe(pid),)
         self._abandoned.add(pid)
         kill_tree(job.host.pid)
-        if not self._until(lambda: job.done, KILL_WAIT):
+        if not self.until(lambda: job.done, KILL_WAIT):
             self._abandoned.add(job.host.pid)
             self.hosts.remove(job.host)
             job.conclude(job.verdict or Lost("it can't be ended"), pid)
@@ -246,15 +253,18 @@ class Supervisor:
             job.stage = message.what
             job.inherited_memory = None
             self.set_clock(job, job.run.wide_timeout)
+        elif isinstance(message, Ready):
+            self.note_daemons(host)
         elif isinstance(message, WideSetUp):
-            self._note_daemons(host)
+            self.note_daemons(host)
             self.tell(host, Proceed())
         elif isinstance(message, HostDone):
             host.retire = message.retire
+            job.stops = job.stops or message.stops
             self._host_done(job)
 
-    def _note_daemons(self, host: HostProcess) -> None:
-        """Take what became ours while wide fixtures were set up for part of these."""
+    def note_daemons(self, host: HostProcess) -> None:
+        """Take what became ours by now for what wide fixtures, or a fresh import, started."""
         host.daemons |= system.adopted_children(self._known())
 
     def _test_begins(self, job: Job, stage: str) -> None:
@@ -262,6 +272,7 @@ class Supervisor:
         self.set_clock(job, job.run.timeout)
         if job.run.memory_limit:
             job.inherited_memory = system.process_memory(job.host.pid)
+        self.at_test()
 
     def set_clock(self, job: Job, limit: float) -> None:
         """Give what begins now a limit of so many seconds, 0 for none."""
@@ -279,6 +290,7 @@ class Supervisor:
         else:
             self._forward(job)
             job.deadline = None
+            job.stops = message.stops
             if job.verdict is None and ends_with(child.files.events, _FINISHED):
                 job.conclude(Finished(), child.pid)
             else:
@@ -303,7 +315,7 @@ class Supervisor:
         self._forward(job)
         host = job.host
         if job.stage in ("setup", "teardown"):
-            self._note_daemons(host)
+            self.note_daemons(host)
         os.ftruncate(host.files.events, 0)
         host.events_read = 0
         if self._stream:
@@ -321,6 +333,10 @@ class Supervisor:
                 if pid:
                     host.status = status
                     self._host_died(host)
+        for spare in list(self.spares):
+            if os.waitpid(spare.pid, os.WNOHANG)[0]:
+                self.spares.remove(spare)
+                spare.close()
         self._reap_adopted()
 
     def _reap_adopted(self) -> None:
@@ -330,7 +346,8 @@ class Supervisor:
                     self._abandoned.discard(pid)
 
     def _known(self) -> set[int]:
-        return {host.pid for host in self.hosts if host.status is None} | self._abandoned
+        living = {host.pid for host in self.hosts if host.status is None}
+        return living | {spare.pid for spare in self.spares} | self._abandoned
 
     def _host_died(self, host: HostProcess) -> None:
         # Messages it sent before may still be there. Not up to the end of the stream: a process
@@ -370,9 +387,9 @@ class Supervisor:
         """Wait for a host that was told to finish, and for what it started."""
         if host not in self.hosts:
             return
-        if not self._until(lambda: host.status is not None, self._term_grace()):
+        if not self.until(lambda: host.status is not None, self._term_grace()):
             kill_tree(host.pid)
-            self._until(lambda: host.status is not None, KILL_WAIT)
+            self.until(lambda: host.status is not None, KILL_WAIT)
         job.leftovers += self._sweep(host)
         if host in self.hosts:
             self.hosts.remove(host)
@@ -398,22 +415,22 @@ class Supervisor:
                 found |= set(system.descendants(child or host.pid))
             return found
 
-        if not left() or self._until(lambda: not left(), LEFTOVER_GRACE):
+        if not left() or self.until(lambda: not left(), LEFTOVER_GRACE):
             return ()
-        named = end_trees(left, self._until, KILL_WAIT)
+        named = end_trees(left, self.until, KILL_WAIT)
         self._abandoned |= left()
         return named
 
     def end_everything(self) -> None:
         """End all processes below this one."""
-        for host in self.hosts:
+        for host in (*self.hosts, *self.spares):
             if host.status is None:
                 kill_tree(host.pid)
         if self.job is not None and self.job.child is not None:
             kill_tree(self.job.child.pid)
         end_children(KILL_WAIT)
 
-    def _until(self, true: Callable[[], bool], limit: float) -> bool:
+    def until(self, true: Callable[[], bool], limit: float) -> bool:
         """Wait until something is true, `limit` seconds at most; whether it is."""
         deadline = time.monotonic() + limit
         while not true():
@@ -428,13 +445,13 @@ class Supervisor:
         with contextlib.suppress(OSError):  # it is dead; its exit tells
             host.link.send(message)
 
-    def send(self, message: Message) -> None:
-        """Send a message to the worker.
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send a message to the worker, and descriptors with it.
 
         :raises WorkerGoneError: if it is gone.
         """
         try:
-            self._link.send(message)
+            self._link.send(message, descriptors)
         except OSError as error:
             raise WorkerGoneError from error
 

@@ -8,39 +8,48 @@ import re
 import socket
 import stat
 import threading
-from typing import Callable, NamedTuple
+from collections import Counter
+from typing import Callable, Iterable, NamedTuple
 
+from ..gpu.runtime import CUDA_DRIVER, open_runtime
 from . import PORTABLE, children
+from .native_threads import native_threads, origin
 
 _OPENMP = re.compile(r"/lib(?:gomp|omp|iomp5)[^/]*\.so[^/]*$")
 _OMP_PAUSE_HARD = 2  # omp_pause_resource_t, OpenMP 5.0 API specification, 3.2.44
-_CUDA = re.compile(r"/libcuda\.so[^/]*$")
-_CUDA_NOT_INITIALIZED = 3  # CUresult, CUDA driver API reference
-_GPU = re.compile(r"^/dev/(?:nvidia-uvm|kfd$|dri/renderD)")
+
+
+class Named(NamedTuple):
+    """Something held.
+
+    :param text: names it for people.
+    :param identity: tells it from another one with the same name.
+    """
+
+    text: str
+    identity: str
 
 
 class Holdings(NamedTuple):
-    """Threads, descriptors and children, each by a text that names it for people.
+    """Threads, descriptors and children.
 
-    :param natives: number of threads that Python does not know, the main thread not counted.
+    :param natives: ids of the threads that Python does not know, the main thread left out.
     :param gpu: an open GPU runtime, or "".
     """
 
-    threads: frozenset[str]
-    natives: int
+    threads: frozenset[Named]
+    natives: frozenset[int]
     gpu: str
-    descriptors: frozenset[str]
+    descriptors: frozenset[Named]
     children: frozenset[int]
 
     def beyond(self, before: Holdings) -> list[str]:
-        """What is held now and was not `before`, in words."""
-        found = [f"thread {name!r}" for name in sorted(self.threads - before.threads)]
-        more = self.natives - before.natives
-        if more > 0:
-            found.append("1 native thread" if more == 1 else f"{more} native threads")
+        """What is held now, was not `before`, and does not survive a fork, in words."""
+        found = [f"thread {thread.text!r}" for thread in sorted(self.threads - before.threads)]
+        found += _describe_natives(self.natives - before.natives)
         if self.gpu and not before.gpu:
             found.append(self.gpu)
-        found += sorted(self.descriptors - before.descriptors)
+        found += [each.text for each in sorted(self.descriptors - before.descriptors)]
         found += [f"child process {pid}" for pid in sorted(self.children - before.children)]
         return found
 
@@ -48,20 +57,25 @@ class Holdings(NamedTuple):
 def take() -> Holdings:
     """Look at this process."""
     me = threading.current_thread()
-    threads = frozenset(each.name for each in threading.enumerate() if each is not me)
+    threads = frozenset(
+        Named(each.name, str(each.ident)) for each in threading.enumerate() if each is not me
+    )
     if PORTABLE:
-        return Holdings(threads, 0, "", frozenset(), _children())
-    return Holdings(threads, _natives(), _gpu_runtime(), _descriptors(), _children())
+        gpu = open_runtime((), ())
+        return Holdings(threads, frozenset(), gpu, frozenset(), _children())
+    targets = _targets()
+    gpu = open_runtime(_loaded(CUDA_DRIVER), targets.values())
+    return Holdings(threads, native_threads(), gpu, _descriptors(targets), _children())
 
 
 def take_forkable(fork: Callable[[], int], before: Holdings) -> Holdings:
     """As :func:`take`, after pools that can be started again were ended.
 
     :param fork: os.fork or a wrapper.
-    :param before: what was held before; pools are ended only if there are more threads now.
+    :param before: what was held before; pools are ended only if there are new threads.
     """
     now = take()
-    if now.natives > before.natives:
+    if now.natives - before.natives:
         _release_pools()
         _end_forkable_threads(fork)
         now = take()
@@ -73,8 +87,6 @@ def _release_pools() -> None:
 
     GNU OpenMP's pool does not survive a fork: the first parallel region of the child hangs.
     """
-    if PORTABLE:
-        return
     for path in _loaded(_OPENMP):
         pause = getattr(ctypes.CDLL(path), "omp_pause_resource_all", None)
         if pause is not None:
@@ -92,54 +104,58 @@ def _end_forkable_threads(fork: Callable[[], int]) -> None:
     os.waitpid(pid, 0)
 
 
+def _describe_natives(threads: Iterable[int]) -> list[str]:
+    """Native threads in words, those left out that a forked process can do without."""
+    origins = [origin(thread) for thread in threads]
+    counted = Counter(each.name for each in origins if not each.handles_fork)
+    return [
+        f"{number} native thread{'s' if number > 1 else ''}{f' of {name}' if name else ''}"
+        for name, number in sorted(counted.items())
+    ]
+
+
 def _loaded(pattern: re.Pattern[str]) -> list[str]:
     with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
         paths = {line.rstrip("\n").partition("/")[2] for line in file if "/" in line}
     return sorted(f"/{path}" for path in paths if pattern.search(f"/{path}"))
 
 
-def _natives() -> int:
-    known = sum(1 for each in threading.enumerate() if each.native_id is not None)
-    return max(0, len(os.listdir("/proc/self/task")) - known)  # noqa: PTH208
-
-
-def _gpu_runtime() -> str:
-    """The CUDA driver, if it is initialised here; asking neither loads nor initialises it."""
-    for path in _loaded(_CUDA):
-        count = ctypes.c_int()
-        if ctypes.CDLL(path).cuDeviceGetCount(ctypes.byref(count)) != _CUDA_NOT_INITIALIZED:
-            return "an open CUDA runtime"
-    return ""
-
-
 def _children() -> frozenset[int]:
     return frozenset(children(os.getpid()))
 
 
-def _descriptors() -> frozenset[str]:
-    found = set()
+def _targets() -> dict[int, str]:
+    """What each descriptor of this process refers to, as the kernel names it."""
+    targets = {}
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
-        text = _describe(int(name))
+        try:
+            targets[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:  # the one of the directory listing, closed by now
+            continue
+    return targets
+
+
+def _descriptors(targets: dict[int, str]) -> frozenset[Named]:
+    found = set()
+    for descriptor, target in targets.items():
+        text = _describe(descriptor, target)
         if text:
-            found.add(text)
+            found.add(Named(f"descriptor {descriptor}: {text}", target))
     return frozenset(found)
 
 
-def _describe(descriptor: int) -> str:
-    """The descriptor in words if a copy of the process could not use it, else ""."""
+def _describe(descriptor: int, target: str) -> str:
+    """What the descriptor is for if a copy of the process could not use it, else ""."""
     try:
-        target = os.readlink(f"/proc/self/fd/{descriptor}")
         mode = os.fstat(descriptor).st_mode
-    except OSError:  # the one of the directory listing, closed by now
+    except OSError:  # closed by another thread
         return ""
     if target in ("anon_inode:[eventpoll]", "anon_inode:[io_uring]"):
-        return f"descriptor {descriptor}: event loop"
-    if _GPU.match(target):
-        return f"descriptor {descriptor}: {target}"
+        return "event loop"
     if stat.S_ISSOCK(mode):
         return _describe_socket(descriptor)
     if stat.S_ISREG(mode) and not target.startswith("/memfd:") and _is_written(descriptor):
-        return f"descriptor {descriptor}: {target}, open for writing"
+        return f"{target}, open for writing"
     return ""
 
 
@@ -147,11 +163,11 @@ def _describe_socket(descriptor: int) -> str:
     with socket.socket(fileno=os.dup(descriptor)) as copy:
         try:
             if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                return f"descriptor {descriptor}: listening socket"
+                return "listening socket"
             copy.getpeername()
         except OSError:  # neither connected nor listening
             return ""
-    return f"descriptor {descriptor}: connected socket"
+    return "connected socket"
 
 
 def _is_written(descriptor: int) -> bool:

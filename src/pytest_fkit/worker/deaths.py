@@ -105,6 +105,8 @@ def innermost_frame(dump: str, rootdir: Path) -> Frame | None:
         match = _FRAME.match(line)
         if match is None or not match["line"].isdigit():
             continue
+        if match["path"].startswith("<"):  # frozen, or made by exec()
+            continue
         path = Path(_unescaped(match["path"]))
         if not path.is_absolute():
             path = rootdir / path

@@ -33,15 +33,6 @@ _DUMP_WAIT = 1.0
 """Seconds for a hanging import to write its stacks."""
 
 
-SHORTEST_LIMIT = 60.0
-"""Seconds that an import may always take, however quick the tests have to be."""
-
-
-def import_limit(timeout: float) -> float:
-    """Seconds that one import may take, where a test may take `timeout`; 0 for no limit."""
-    return max(timeout, SHORTEST_LIMIT) if timeout else 0.0
-
-
 class Collection:
     """Plugin of every process that collects."""
 

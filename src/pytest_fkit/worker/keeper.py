@@ -15,11 +15,24 @@ import pytest
 
 from .. import system
 from ..endings import Lost, to_wire
-from ..messages import Broken, Ended, Finish, Message, Run, Stop, TornDown
+from ..messages import (
+    Broken,
+    Ended,
+    Events,
+    Finish,
+    HostFiles,
+    Message,
+    OrderAnew,
+    Run,
+    RunTogether,
+    Stop,
+    TornDown,
+)
 from ..sandbox.copies import fork
 from ..sandbox.coverage import running_coverage
-from ..sandbox.descriptors import Link
+from ..sandbox.descriptors import Files, Link, read_from
 from ..sandbox.startup import keeper_main
+from ..wire import whole_frames
 
 KILL_WAIT = 2.0
 """Seconds for the processes below a dead keeper to be gone."""
@@ -39,6 +52,8 @@ class KeeperClient:
         self._link: Link | None = None
         self._pid = 0
         self._broken: list[Broken] = []
+        self._hosts: dict[str, tuple[int, Files]] = {}
+        self._ahead: Run | None = None
         self._lock = threading.Lock()
         self._grace: float | None = None
         self.coverage: Any | None = None
@@ -62,27 +77,74 @@ class KeeperClient:
             ours.send(message)
         return ours
 
-    def run(self, run: Run) -> Iterator[Message]:
-        """Run a test; the last message is its :class:`Ended`, whatever happens."""
+    def run(self, order: Run | RunTogether, ahead: Run | None = None) -> Iterator[Message]:
+        """Run tests; the last message is the :class:`Ended` of the last one, whatever happens.
+
+        :param ahead: what will be run next, so that nobody waits for the word; begun only if this
+            order ends well. The next call has to be for it, unless the run ends here.
+        """
         _flush()
+        share = order.share if isinstance(order, Run) else Run(*order.runs[0]).share
+        received = 0
         fresh = self._link is None
         link = self._link or self._start()
         try:
-            with self._lock:
-                if fresh and self._grace is not None:
-                    # The order to stop came while there was no keeper to hear it.
-                    link.send(Stop(self._grace))
-                link.send(run)
+            self._order(link, order, ahead, fresh)
             while True:
                 message = link.receive()
                 if message is None:
                     break
+                if isinstance(message, HostFiles):
+                    self._forget_host(message.share)
+                    self._hosts[message.share] = message.pid, link.take_files()
+                    continue
+                if isinstance(message, Events):
+                    received += len(message.frames)
+                elif isinstance(message, Ended) and not message.goes_on:
+                    self._order_anew(link)
                 yield message
                 if isinstance(message, Ended):
                     return
         except (BrokenPipeError, ConnectionResetError):
             pass
-        yield Ended(to_wire(Lost(f"its keeper process {self._bury()} while the test was running")))
+        lost = Lost(f"its keeper process {self._bury()} while the test was running")
+        yield from self._what_was_left(share, received, lost)
+
+    def _order(self, link: Link, order: Run | RunTogether, ahead: Run | None, fresh: bool) -> None:
+        with self._lock:
+            if fresh and self._grace is not None:
+                # The order to stop came while there was no keeper to hear it.
+                link.send(Stop(self._grace))
+            assert self._ahead in (None, order)
+            if self._ahead is None:
+                link.send(order)
+            self._ahead = ahead
+            if ahead is not None:
+                link.send(ahead)
+
+    def _order_anew(self, link: Link) -> None:
+        self._ahead = None
+        with self._lock, contextlib.suppress(OSError):  # it has died since
+            link.send(OrderAnew())
+
+    def _what_was_left(self, share: str, received: int, lost: Lost) -> Iterator[Message]:
+        """What the keeper did not live to pass on, of a host that ran the tests itself."""
+        if share not in self._hosts:
+            yield Ended(to_wire(lost))
+            return
+        pid, files = self._hosts[share]
+        frames = read_from(files.events, received)
+        yield Events(frames[: whole_frames(frames)])
+        yield Ended(
+            to_wire(lost), pid, out=read_from(files.out), err=read_from(files.err),
+            log=read_from(files.log), dump=read_from(files.dump),
+        )  # fmt: skip
+        self._forget_host(share)
+
+    def _forget_host(self, share: str) -> None:
+        if share in self._hosts:
+            _, files = self._hosts.pop(share)
+            files.close()
 
     def remember_broken(self, key: str, text: str) -> None:
         """Have nobody set the wide fixture `key` up again."""
@@ -141,6 +203,8 @@ class KeeperClient:
 
     def close(self) -> None:
         """Let go of the keeper, which ends all below it and itself."""
+        for share in list(self._hosts):
+            self._forget_host(share)
         if self._link is not None:
             self._link.close()
             self._link = None
@@ -154,6 +218,7 @@ class KeeperClient:
         assert self._link is not None
         self._link.close()
         self._link = None
+        self._ahead = None
         how = _wait(self._pid, KILL_WAIT)
         deadline = time.monotonic() + KILL_WAIT
         orphans = self._orphans()

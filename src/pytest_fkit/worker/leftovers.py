@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Generator
+from typing import Generator, NamedTuple
 
 import pytest
 
@@ -10,11 +10,49 @@ from ..sandbox.copies import fork
 from ..system import holdings
 
 
-class CollectionWatch:
-    """Plugin of a worker: remembers which module or conftest left threads, sockets and the like."""
+class _OfConftests(NamedTuple):
+    """What the initial conftest files left.
 
-    def __init__(self) -> None:
+    :param cause: in words, or "".
+    """
+
+    cause: str
+    held: holdings.Holdings
+
+
+_KEY: pytest.StashKey[_OfConftests] = pytest.StashKey()
+
+
+class ConftestWatch:
+    """Plugin of every process: looks at what the initial conftest files leave."""
+
+    # Innermost: pytest's own capture opens files around it.
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_load_initial_conftests(
+        self, early_config: pytest.Config
+    ) -> Generator[None, object, object]:
+        """Compare before and after."""
+        if not early_config.known_args_namespace.fkit:
+            return (yield)
+        before = holdings.take()
+        result = yield
+        now = holdings.take_forkable(fork, before)
+        found = now.beyond(before)
+        cause = f"import of conftest.py: {', '.join(found)}" if found else ""
+        early_config.stash[_KEY] = _OfConftests(cause, now)
+        return result
+
+
+class CollectionWatch:
+    """Plugin of a process that collects: remembers which file left threads, sockets and the like.
+
+    What plugins left before collection is theirs, other than a GPU runtime.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
         self._causes: dict[str, str] = {}
+        self._of_all, before = config.stash.get(_KEY, ("", None))
+        self._gpu_before = before.gpu if before is not None else ""
         self._held: holdings.Holdings | None = None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -22,30 +60,38 @@ class CollectionWatch:
         self, collector: pytest.Collector
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
         """Compare before and after what may import a file."""
-        if not isinstance(collector, (pytest.File, pytest.Package)):
+        if isinstance(collector, pytest.Class):  # its file is imported
             return (yield)
         if self._held is None:
-            self._held = holdings.take()
+            self._begin()
         try:
             return (yield)
         finally:
-            self._look(collector, self._held)
+            self._look(collector)
 
-    def _look(self, collector: pytest.Collector, held: holdings.Holdings) -> None:
-        now = holdings.take_forkable(fork, held)
-        found = now.beyond(held)
+    def _begin(self) -> None:
+        self._held = holdings.take()
+        if self._held.gpu and not self._gpu_before:
+            self._of_all = f"a plugin or a hook, before collection: {self._held.gpu}"
+
+    def _look(self, collector: pytest.Collector) -> None:
+        # What is collected within this collector was looked at already.
+        assert self._held is not None
+        now = holdings.take_forkable(fork, self._held)
+        found = now.beyond(self._held)
         if found:
-            self._causes[collector.nodeid] = f"import of {collector.nodeid}: {', '.join(found)}"
+            cause = f"import of {collector.nodeid or 'a conftest.py'}: {', '.join(found)}"
+            self._causes[collector.nodeid] = cause
+            if now.gpu and not self._held.gpu:
+                # A GPU runtime is one for the whole process, whoever opened it.
+                self._of_all = self._of_all or cause
         self._held = now
 
     def cause(self, item: pytest.Item) -> str:
         """What keeps `item` from being forked, or ""."""
-        if not self._causes:
-            return ""
-        if self._held is not None and self._held.gpu:
-            # A GPU runtime is one for the whole process, whoever opened it.
-            return next(iter(self._causes.values()))
-        for node in item.listchain():
+        if self._of_all or not self._causes:
+            return self._of_all
+        for node in reversed(item.listchain()):
             if node.nodeid in self._causes:
                 return self._causes[node.nodeid]
         return ""

@@ -10,13 +10,26 @@ import pytest
 
 from .. import private_api, system
 from ..foreign_warnings import make_portable
-from ..settings import Settings
+from ..settings import Settings, start_limit
 from ..sigterm import interrupt_on_sigterm, restore_sigterm
-from .imports import CarefulCollection, Collection, LimitedCollection, import_limit
+from .imports import CarefulCollection, Collection, LimitedCollection
 from .keeper import KeeperClient
 from .leftovers import CollectionWatch
 from .loop import ALONE, TestLoop
 from .output import LIVE, Lines, Unchanged
+from .reports import LocalReports, WorkerReports
+from .tests import MOST, AllTests
+
+
+def _unforkable(config: pytest.Config, settings: Settings) -> Callable[[pytest.Item], str]:
+    """What says why a test can't be forked, or ""."""
+    if settings.start_method == "spawn":
+        return lambda _: "--fkit-start-method=spawn"
+    if settings.start_method == "fork":
+        return lambda _: ""
+    watch = CollectionWatch(config)
+    config.pluginmanager.register(watch, "fkit-watch")
+    return watch.cause
 
 
 class Worker:
@@ -32,15 +45,10 @@ class Worker:
         self._controller: int = orders["controller"]
         self._name: str = orders["worker"]
         self._lines = Lines(lambda line: self._channel.send(("line", line)))
+        # Tests that were asked for can't be stolen any more.
+        self._most = 1 if orders["steals"] else MOST
         self._loop: TestLoop | None = None
         self._stopped = False
-        self._unforkable: Callable[[pytest.Item], str] = lambda _: ""
-        if settings.start_method == "spawn":
-            self._unforkable = lambda _: "--fkit-start-method=spawn"
-        elif settings.start_method == "auto":
-            watch = CollectionWatch()
-            config.pluginmanager.register(watch, "fkit-watch")
-            self._unforkable = watch.cause
         # Without it torch.cuda.is_available() opens a CUDA runtime, which does not survive a fork.
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         self._interrupted = False
@@ -48,12 +56,14 @@ class Worker:
             system.die_with_parent(self._controller)
         else:
             self._controller = 0  # it is on another machine, or not our parent
-        limit = import_limit(settings.timeout)
+        limit = start_limit(settings.timeout)
         config.pluginmanager.register(Collection(), "fkit-collection")
         if orders["careful"]:
             config.pluginmanager.register(CarefulCollection(limit), "fkit-careful")
         elif limit:
             config.pluginmanager.register(LimitedCollection(limit), "fkit-limited")
+        # After those, to be around them: the clock of an import is a native thread.
+        self._unforkable = _unforkable(config, settings)
         self._channel.setcallback(self._ordered)
 
     @pytest.hookimpl(wrapper=True)
@@ -92,29 +102,39 @@ class Worker:
         """Before xdist sends it: spare the controller the import of test modules."""
         make_portable(warning_message)
 
-    # trylast: what tests did is complete before others, pytest-cov for example, conclude.
-    @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Have xdist's loop run the tests our way."""
+    # Wrappers of other plugins, pytest-cov for example, surround it as they surround xdist's loop.
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Run what the controller sends, in the place of xdist's loop."""
         interactor = private_api.worker_interactor(self._config)
         assert interactor is not None
         keeper = KeeperClient(session, private_api.worker_descriptors(interactor), self._controller)
         private_api.resolve_basetemp(self._config)
         private_api.forget_reports_of_worker(self._config)
-        loop = self._loop = TestLoop(
-            session, self._settings, keeper, self._name, self._lines, self._unforkable
+        tests = private_api.AssignedTests(self._config, interactor)
+        index = {item: number for number, item in enumerate(session.items)}
+        reports = WorkerReports(
+            self._config,
+            lambda data: self._channel.send(("reports", data)),
+            private_api.worker_facts(interactor),
+            index.__getitem__,
         )
-        private_api.run_tests_of_worker(interactor, loop.run_test)
+        loop = self._loop = TestLoop(
+            session, self._settings, keeper, self._name, self._lines, reports, self._unforkable,
+            self._most,
+        )  # fmt: skip
         if self._stopped:
             loop.stop()
         try:
             with loop.deaf_to_interrupts():
-                return (yield)
+                tests.begin()
+                loop.run_all(tests)
         except (KeyboardInterrupt, pytest.exit.Exception) as error:
             self._config.workeroutput["fkit_stop"] = loop.last_words(error)  # type: ignore[attr-defined]
             raise
         finally:
             loop.finish()
+        return True
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
@@ -128,9 +148,10 @@ class Worker:
 class Alone(Collection):
     """Plugin of a pytest process that runs tests without xdist."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._settings = settings
         self._sigterm: Any = None
+        self._unforkable = _unforkable(config, settings)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
@@ -153,9 +174,15 @@ class Alone(Collection):
         lines = Unchanged(private_api.terminal_writer(config))
         keeper = KeeperClient(session, [], 0)
         keeper.at_start = lambda: restore_sigterm(self._sigterm)
-        loop = TestLoop(session, self._settings, keeper, ALONE, lines, lambda _: "")
+        loop = TestLoop(
+            session, self._settings, keeper, ALONE, lines, LocalReports(), self._unforkable, MOST
+        )
         try:
-            loop.run_all()
+            loop.run_all(AllTests(len(session.items)))
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+            if session.shouldstop:
+                raise session.Interrupted(session.shouldstop)
         finally:
             loop.finish()
         return True

@@ -19,6 +19,7 @@ from ..messages import (
     LogFinish,
     LogStart,
     Message,
+    NotCollected,
     Phase,
     Report,
     SessionFlag,
@@ -29,7 +30,10 @@ from ..messages import (
     WideSetupDone,
     WideTeardown,
 )
+from ..sandbox.relay import merged
+from ..wire import carriable
 from .output import LIVE, Lines
+from .reports import Reports, report_from
 
 
 class Replay:
@@ -39,15 +43,16 @@ class Replay:
     wide fixtures were torn down after the test.
     """
 
-    def __init__(self, item: pytest.Item, lines: Lines, shared: str = "") -> None:
-        self._item = item
+    def __init__(self, item: pytest.Item, reports: Reports, lines: Lines, shared: str = "") -> None:
+        self.item = item
+        self._reports = reports
         self._lines = lines
         self._shared = shared
-        self._hooks: Any = item.ihook
         self._started = False
         self._finished = False
-        self._held: list[Any] = []
-        self._unlogged: list[Any] = []
+        self._seconds = 0.0
+        self._held: list[dict[str, Any]] = []
+        self._unlogged: list[dict[str, Any]] = []
         self._attempts_over = 0
         self.phase = "setup"
         self.phase_began = time.time()
@@ -67,12 +72,11 @@ class Replay:
     # --- messages ---
 
     def _log_start(self, message: LogStart) -> None:
+        del message
         if self._finished:  # another attempt, by pytest-rerunfailures
-            self.finish()
+            self._log_end()
             self._started = self._finished = False
-        if not self._started:
-            self._started = True
-            self._hooks.pytest_runtest_logstart(nodeid=message.nodeid, location=message.location)
+        self.start()
 
     def _log_finish(self, message: LogFinish) -> None:
         del message
@@ -85,34 +89,35 @@ class Replay:
         return self._attempts_over + (not self._finished)
 
     def _held_report(self, message: HeldReport) -> None:
-        self._unlogged.append(self.report_from(message.data))
+        self._unlogged.append(message.data)
 
-    def log_complete_phases(self, death: Any) -> None:
+    def log_complete_phases(self, death: dict[str, Any]) -> None:
         """Log what the test process held back on phases before that of the report on its death."""
-        for report in self._unlogged:
-            if report.when != death.when:
-                report.rerun = getattr(death, "rerun", 0)
-                if report.failed:
-                    report.outcome = death.outcome
-                self.log(report)
+        for data in self._unlogged:
+            if data["when"] != death["when"]:
+                data["rerun"] = death.get("rerun", 0)
+                if data["outcome"] == "failed":
+                    data["outcome"] = death["outcome"]
+                self.log(data)
 
     def _phase(self, message: Phase) -> None:
         self.phase, self.phase_began = message.name, message.time
 
     def _report(self, message: Report) -> None:
-        report = self.report_from(message.data)
+        data = message.data
         self._unlogged.clear()
-        if report.when == "setup":
+        when = data.get("when")
+        if when == "setup":
             self.release()  # the teardown of a run before this one, by a plugin that runs it again
-        if report.when == "teardown" or self._held:
-            self._held.append(report)
+        if when == "teardown" or self._held:
+            self._held.append(data)
         else:
-            self.log(report)
+            self.log(data)
 
     def _warning(self, message: WarningRecorded) -> None:
         said = _warning(message)
         recorded = warnings.WarningMessage(said, type(said), message.filename, message.lineno)
-        self._item.config.hook.pytest_warning_recorded.call_historic(
+        self.item.config.hook.pytest_warning_recorded.call_historic(
             kwargs={
                 "warning_message": recorded,
                 "when": message.when,
@@ -133,26 +138,27 @@ class Replay:
 
     def wide_teardown(self, message: WideTeardown) -> None:
         """Make the teardown of wide fixtures part of the test's teardown report."""
-        failed = self.report_from(message.report) if message.report is not None else None
-        report = next((each for each in reversed(self._held) if each.when == "teardown"), None)
-        if report is None:
+        failed = message.report
+        data = next((each for each in reversed(self._held) if _is_teardown(each)), None)
+        if data is None:
             if failed is not None:
                 self._held.append(failed)
             return
-        report.duration += message.duration
-        report.sections.extend(message.sections)
+        data["duration"] += message.duration
+        data["sections"] = merged([*data["sections"], *message.sections])
         if failed is None:
             return
-        if report.failed:
-            report.sections.append(("teardown of wide fixtures", str(failed.longrepr)))
+        if data["outcome"] == "failed":
+            text = str(report_from(self.item.config, failed).longrepr)
+            data["sections"].append(("teardown of wide fixtures", text))
         else:
-            report.outcome, report.longrepr = failed.outcome, failed.longrepr
+            data["outcome"], data["longrepr"] = failed["outcome"], failed["longrepr"]
 
     def _expected(self, message: ExpectedFailure) -> None:
         self.expected = message.reason
 
     def _flag(self, message: SessionFlag) -> None:
-        session = self._item.session
+        session = self.item.session
         if not getattr(session, message.name):
             setattr(session, message.name, message.value)
 
@@ -166,29 +172,39 @@ class Replay:
     def _junit_record(self, message: JunitRecord) -> None:
         self._junit_records.append((message.kind, message.name, message.value))
 
+    def _not_collected(self, message: NotCollected) -> None:
+        self.refuse(message.reason)
+
+    def refuse(self, text: str) -> None:
+        """Report a test that can't be run as an error, with the reason."""
+        config, item = self.item.config, self.item
+        report = pytest.TestReport(
+            item.nodeid, item.location, dict.fromkeys(item.keywords, 1), "failed", text, "setup"
+        )
+        self.log(carriable(config.hook.pytest_report_to_serializable(config=config, report=report)))
+
     def _interrupted(self, message: Interrupted) -> None:
         self.interrupted = message
 
     # --- endings ---
 
-    def held_teardown_failed(self) -> Any | None:
+    def held_teardown_failed(self) -> dict[str, Any] | None:
         """The teardown report that is held back, if it is a failed one."""
-        return next((each for each in self._held if each.when == "teardown" and each.failed), None)
+        failed = (each for each in self._held if _is_teardown(each) and each["outcome"] == "failed")
+        return next(failed, None)
 
     def name_leftovers(self, processes: list[str]) -> None:
         """Name processes that the test left running in its teardown report, which is held back."""
-        for report in self._held:
-            if report.when == "teardown":
-                text = "".join(f"{line}\n" for line in processes)
-                report.sections.append(("processes left running, now ended", text))
-                report.fkit_leftovers = processes
+        for data in filter(_is_teardown, self._held):
+            text = "".join(f"{line}\n" for line in processes)
+            add_section(data, "processes left running, now ended", text)
+            data["fkit_leftovers"] = processes
 
     def drop_teardown(self) -> None:
         """Forget the teardown report that is held back: something else takes its place."""
-        for report in self._held:
-            if report.when == "teardown":
-                self._sections = list(report.sections)
-        self._held = [each for each in self._held if each.when != "teardown"]
+        for data in filter(_is_teardown, self._held):
+            self._sections = list(data["sections"])
+        self._held = [each for each in self._held if not _is_teardown(each)]
 
     def sections(self) -> list[tuple[str, str]]:
         """What was captured so far, as far as it was reported."""
@@ -197,37 +213,49 @@ class Replay:
     def release(self) -> None:
         """Log the reports that were held back."""
         held, self._held = self._held, []
-        for report in held:
-            self.log(report)
+        for data in held:
+            self.log(data)
 
-    def log(self, report: Any) -> None:
+    def log(self, data: dict[str, Any]) -> None:
         """Log one report, after the start of the test if it did not get to say so."""
         self.start()
-        if report.when != "teardown":
-            self._sections = list(report.sections)
+        if not _is_teardown(data):
+            self._sections = list(data.get("sections", ()))
         elif self._shared:
-            report.fkit_shared = self._shared
+            data["fkit_shared"] = self._shared
         if self._junit_records:
-            report.fkit_junit, self._junit_records = self._junit_records, []
-        self._hooks.pytest_runtest_logreport(report=report)
+            data["fkit_junit"], self._junit_records = self._junit_records, []
+        self._seconds += data.get("duration", 0.0)
+        self._reports.log_report(self.item, data)
 
     def start(self) -> None:
         """Log the start of the test, if it did not do so yet."""
         if not self._started:
-            self._log_start(LogStart(self._item.nodeid, self._item.location))
+            self._started = True
+            self._reports.log_start(self.item)
 
-    def finish(self) -> None:
-        """Log the rest and the end of the test."""
+    def finish(self, again: bool = False) -> None:
+        """Log the rest and the end of the test.
+
+        :param again: whether another attempt follows.
+        """
+        self._log_end()
+        if not again:
+            self._reports.complete(self.item, self._seconds)
+
+    def _log_end(self) -> None:
         self.release()
         if self._started:
-            self._hooks.pytest_runtest_logfinish(
-                nodeid=self._item.nodeid, location=self._item.location
-            )
+            self._reports.log_finish(self.item)
 
-    def report_from(self, data: dict[str, Any]) -> Any:
-        """The report in the format of pytest_report_to_serializable."""
-        config = self._item.config
-        return config.hook.pytest_report_from_serializable(config=config, data=data)
+
+def add_section(data: dict[str, Any], title: str, text: str) -> None:
+    """Add a section to a report in the format of pytest_report_to_serializable."""
+    data["sections"] = [*data["sections"], (title, text)]
+
+
+def _is_teardown(data: dict[str, Any]) -> bool:
+    return data.get("when") == "teardown"
 
 
 _HANDLERS: dict[type[Any], Any] = {
@@ -247,6 +275,7 @@ _HANDLERS: dict[type[Any], Any] = {
     JunitRecord: Replay._junit_record,
     LiveText: Replay._live_text,
     SharedProcess: Replay._shared_process,
+    NotCollected: Replay._not_collected,
 }
 
 

@@ -36,6 +36,11 @@ class Reruns:
         self._counts = hasattr(self._db, "get_suite_reruns") and not hasattr(config, "workerinput")
 
     @property
+    def active(self) -> bool:
+        """Whether tests may have to be run again."""
+        return self._plugin is not None
+
+    @property
     def in_suite(self) -> int:
         """How many reruns there were, for ``--max-suite-reruns``; 0 where others count."""
         return int(self._db.get_suite_reruns()) if self._counts else 0

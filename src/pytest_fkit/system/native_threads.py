@@ -1,0 +1,138 @@
+"""Threads that Python does not know, and the libraries that started them."""
+
+from __future__ import annotations
+
+import bisect
+import os
+import re
+import struct
+import threading
+import time
+from pathlib import PurePath
+from typing import NamedTuple
+
+_SCANNED = 1 << 16
+"""Bytes of a stack, from its beginning: where the thread's first functions are."""
+
+_TRIES = 20
+_PAUSE = 0.001  # seconds between two tries to find a thread waiting
+
+_SYSTEM = re.compile(r"^(?:libc|ld-linux|libpthread|libstdc\+\+|libgcc_s|libm)[-.]")
+
+# These libraries have handlers of fork(2) that give the child a pool of its own.
+_HANDLE_FORK = re.compile(
+    r"/libarrow\.so"  # arrow/util/atfork_internal.h
+    r"|/numexpr/interpreter\."  # numexpr/module.cpp, pthread_atfork
+    r"|/pypocketfft\."  # pocketfft_hdronly.h, in scipy.fft
+)
+_TORCH = re.compile(r"/libtorch_cpu\.so")
+
+
+class Origin(NamedTuple):
+    """Where a thread comes from.
+
+    :param library: path of the library that it runs, "" if that can't be told.
+    :param direct: whether pthread_create was given a function of that library itself, and not
+        that of the C++ library behind std::thread.
+    """
+
+    library: str
+    direct: bool
+
+    @property
+    def name(self) -> str:
+        """The library's name, for people."""
+        return PurePath(self.library).name
+
+    @property
+    def handles_fork(self) -> bool:
+        """Whether a forked process can do without the thread."""
+        if _TORCH.search(self.library):
+            # The pool of torch.set_num_threads(): caffe2/utils/threadpool/pthreadpool-cpp.cc makes
+            # another in a child. PyTorch's other threads are std::thread's.
+            return self.direct
+        return bool(_HANDLE_FORK.search(self.library))
+
+
+def native_threads() -> frozenset[int]:
+    """The ids of this process's threads that Python did not start, the main thread left out."""
+    known = {each.native_id for each in threading.enumerate()}
+    found = {int(name) for name in os.listdir("/proc/self/task")}  # noqa: PTH208
+    return frozenset(found - known - {os.getpid()})
+
+
+def origin(thread: int) -> Origin:
+    """Where a thread comes from, as far as its stack shows."""
+    pointer = _stack_pointer(thread)
+    if not pointer:
+        return Origin("", direct=False)
+    stacks, code = _mappings()
+    words = _words(pointer, stacks)
+    paths = [path for _, path in map(code.find, words) if path]
+    libraries = [path for path in paths if not _SYSTEM.match(PurePath(path).name)]
+    if not libraries:
+        return Origin("", direct=False)
+    return Origin(libraries[-1], direct=libraries[-1] == paths[-1])
+
+
+def _stack_pointer(thread: int) -> int:
+    """Where the stack of a waiting thread ends, 0 if it does not wait or the kernel won't say."""
+    # proc(5): the last two fields are the stack pointer and the program counter, in hexadecimal.
+    for _ in range(_TRIES):
+        try:
+            with open(f"/proc/self/task/{thread}/syscall", encoding="ascii") as file:  # noqa: PTH123
+                fields = file.read().split()
+        except OSError:  # the thread has ended, or the kernel was built without this file
+            return 0
+        if len(fields) >= 3:
+            return int(fields[-2], 16)
+        time.sleep(_PAUSE)
+    return 0
+
+
+class _Ranges:
+    """Address ranges of mapped files."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._rest: list[tuple[int, str]] = []
+
+    def add(self, start: int, end: int, path: str) -> None:
+        self._starts.append(start)  # the kernel lists them in order
+        self._rest.append((end, path))
+
+    def find(self, address: int) -> tuple[int, str]:
+        """The end of the range that the address is in, and the path; 0 and "" outside of all."""
+        position = bisect.bisect_right(self._starts, address) - 1
+        if position < 0 or address >= self._rest[position][0]:
+            return 0, ""
+        return self._rest[position]
+
+
+def _mappings() -> tuple[_Ranges, _Ranges]:
+    """What is mapped without a file, and the code of what is mapped with one."""
+    anonymous, code = _Ranges(), _Ranges()
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+        for line in file:
+            span, permissions, _, _, _, path = [*line.rstrip("\n").split(None, 5), ""][:6]
+            start, _, end = span.partition("-")
+            if "x" in permissions and path.startswith("/"):
+                code.add(int(start, 16), int(end, 16), path)
+            elif "w" in permissions:
+                anonymous.add(int(start, 16), int(end, 16), path)
+    return anonymous, code
+
+
+def _words(pointer: int, stacks: _Ranges) -> tuple[int, ...]:
+    end, _ = stacks.find(pointer)
+    start = max(pointer, end - _SCANNED)
+    start += -start % 8
+    # Not by ctypes: the thread may end meanwhile, and its stack be gone.
+    memory = os.open("/proc/self/mem", os.O_RDONLY)
+    try:
+        data = os.pread(memory, max(0, end - start), start)
+    except OSError:
+        return ()
+    finally:
+        os.close(memory)
+    return struct.unpack(f"{len(data) // 8}Q", data[: len(data) // 8 * 8])

@@ -1,0 +1,133 @@
+"""Where the reports on a worker's tests go: to plugins in this process, to the controller."""
+
+from __future__ import annotations
+
+import marshal
+from typing import Any, Callable, Protocol
+
+import pytest
+
+from .. import private_api
+from ..wire import MARSHAL_VERSION, carriable
+
+
+class Reports(Protocol):
+    """What is said of tests, in the order in which plugins are to hear it."""
+
+    def are_awaited(self, config: pytest.Config) -> bool:
+        """Whether no test may begin before the reports on the one before it were told."""
+
+    def log_start(self, item: pytest.Item) -> None:
+        """The test begins."""
+
+    def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
+        """A report, as pytest_report_to_serializable gives it."""
+
+    def log_finish(self, item: pytest.Item) -> None:
+        """The test is over."""
+
+    def complete(self, item: pytest.Item, seconds: float) -> None:
+        """The test has its verdict; it took so long."""
+
+    def flush(self) -> None:
+        """Nothing may be held back any longer."""
+
+
+def report_from(config: pytest.Config, data: dict[str, Any]) -> Any:
+    """The report that pytest_report_to_serializable turned into `data`."""
+    return config.hook.pytest_report_from_serializable(config=config, data=data)
+
+
+class LocalReports:
+    """At ``-n0``: all plugins are in this process."""
+
+    def are_awaited(self, config: pytest.Config) -> bool:
+        """Who counts failures may stop; pytest's own plugins, but for two, only write them down."""
+        return bool(
+            config.getoption("maxfail")
+            or config.pluginmanager.hasplugin("stepwiseplugin")
+            or private_api.others_hear_reports(config)
+        )
+
+    def log_start(self, item: pytest.Item) -> None:
+        """Tell them."""
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+
+    def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
+        """Tell them."""
+        item.ihook.pytest_runtest_logreport(report=report_from(item.config, data))
+
+    def log_finish(self, item: pytest.Item) -> None:
+        """Tell them."""
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+
+    def complete(self, item: pytest.Item, seconds: float) -> None:
+        """Nobody waits for it."""
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+class WorkerReports:
+    """In a worker: reports go to the controller, many in one message of bytes.
+
+    Plugins of the worker that listen hear them first.
+
+    :param send: sends bytes to the controller, see :func:`unpacked`.
+    :param extra: what every report names, by xdist's names: ``worker_id``, ``testrun_uid``.
+    :param index: of an item in the worker's collection.
+    """
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        send: Callable[[bytes], None],
+        extra: dict[str, Any],
+        index: Callable[[pytest.Item], int],
+    ) -> None:
+        self._config = config
+        self._send = send
+        self._extra = extra
+        self._index = index
+        self._events: list[tuple[Any, ...]] = []
+        self._local = LocalReports()
+        self._heard = private_api.others_hear_reports(config)
+
+    def are_awaited(self, config: pytest.Config) -> bool:
+        """If a test kills the worker, xdist blames the first whose reports have not arrived."""
+        del config
+        return True
+
+    def log_start(self, item: pytest.Item) -> None:
+        """Tell."""
+        if self._heard:
+            self._local.log_start(item)
+        self._events.append(("logstart", item.nodeid, carriable(item.location)))
+
+    def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
+        """Tell."""
+        if self._heard or data.get("outcome") == "failed":
+            report = report_from(self._config, data)
+            item.ihook.pytest_runtest_logreport(report=report)
+            # What plugins changed, too.
+            data = carriable(
+                self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+            )
+        data.update(self._extra, item_index=self._index(item))
+        self._events.append(("testreport", data))
+
+    def log_finish(self, item: pytest.Item) -> None:
+        """Tell."""
+        if self._heard:
+            self._local.log_finish(item)
+        self._events.append(("logfinish", item.nodeid, carriable(item.location)))
+
+    def complete(self, item: pytest.Item, seconds: float) -> None:
+        """Tell."""
+        self._events.append(("runtest_protocol_complete", self._index(item), seconds))
+
+    def flush(self) -> None:
+        """Send what was told since the last time."""
+        if self._events:
+            events, self._events = self._events, []
+            self._send(marshal.dumps(events, MARSHAL_VERSION))

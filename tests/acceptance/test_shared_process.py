@@ -1,0 +1,80 @@
+"""Tests that share a process are ordered together; each has its own clock and its own verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from recorded_runs import Run, new_suite
+
+_SUITE = """
+import os, signal, threading, time
+import pytest
+
+@pytest.fixture(autouse=True)
+def note(request):
+    with open("ran", "a") as file:
+        file.write(request.node.name + "\\n")
+
+@pytest.mark.parametrize("number", range(40))
+def test_before(number):
+    time.sleep(0.05)
+
+{body}
+
+@pytest.mark.parametrize("number", range(10))
+def test_after(number):
+    pass
+"""
+
+_PASSED = ["setup passed", "call passed", "teardown passed"]
+_SHARED = ("--fkit", "--fkit-isolation=session")
+
+
+def _check_the_others(run: Run) -> None:
+    names = [f"test_before[{number}]" for number in range(40)]
+    names += [f"test_after[{number}]" for number in range(10)]
+    assert {name: run.outcomes(name) for name in names} == dict.fromkeys(names, _PASSED)
+    assert sorted(set(run.ran("ran"))) == sorted(run.ran("ran"))  # each was run once
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_the_clock_is_that_of_one_test(tmp_path: Path, workers: str) -> None:
+    suite = new_suite(tmp_path, test_it=_SUITE.format(body="def test_hangs(): time.sleep(60)"))
+    run = Run(suite, *_SHARED, workers, "--fkit-timeout=1")
+    _check_the_others(run)
+    (line,) = run.summary("test_hangs")
+    assert "timed out after 1 s at test_it.py:" in line
+    assert 1.0 <= run.bad("test_hangs").duration < 10.0
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_a_killed_keeper_takes_no_verdicts_along(tmp_path: Path, workers: str) -> None:
+    body = """
+def test_kills():
+    print("goes")
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+"""
+    run = Run(new_suite(tmp_path, test_it=_SUITE.format(body=body)), *_SHARED, workers)
+    _check_the_others(run)
+    assert run.outcomes("test_kills") == ["setup passed", "call failed", "teardown passed"]
+    report = run.bad("test_kills")
+    assert "its keeper process was ended by SIGKILL" in report.text
+    assert report.captured["Captured stdout call"] == "goes\n"
+
+
+def test_a_bomb_costs_the_test_that_runs_when_it_goes_off(tmp_path: Path) -> None:
+    body = """
+def test_leaves_a_bomb():
+    threading.Timer(0.3, os.abort).start()
+
+@pytest.mark.parametrize("number", range(20))
+def test_meanwhile(number):
+    time.sleep(0.1)
+"""
+    run = Run(new_suite(tmp_path, test_it=_SUITE.format(body=body)), *_SHARED, "-n1")
+    _check_the_others(run)
+    meanwhile = [run.outcomes(f"test_meanwhile[{number}]") for number in range(20)]
+    assert sum("failed" in outcome for outcomes in meanwhile for outcome in outcomes) == 1
+    assert all(len(outcomes) == 3 for outcomes in meanwhile)

@@ -1,0 +1,98 @@
+"""Wide fixtures are set up and torn down, and reported, as in plain pytest."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from inner import InnerRun, run_pytest, write_files
+from suites.wide_parity import CONFTEST, SUITES
+
+MODES = {"n0": ["--fkit", "-n0"], "n1": ["--fkit", "-n1"]}
+
+
+class Observed(NamedTuple):
+    """What a run of all suites showed.
+
+    :param events: what fixtures and tests wrote down, in order.
+    :param reports: by node id: phase, outcome, reason of an xfail, text and sections.
+    """
+
+    run: InnerRun
+    events: list[str]
+    reports: dict[str, list[Any]]
+
+
+def observe(directory: Path, *arguments: str) -> Observed:
+    files = {
+        f"{suite}/{name}": textwrap.dedent(text)
+        for suite, parts in SUITES.items()
+        for name, text in parts.items()
+    }
+    # Directories are packages of no name: modules in them may have the same names.
+    write_files(directory, {**files, "conftest.py": CONFTEST, "pytest.ini": "[pytest]\n"})
+    log = directory / "events"
+    run = run_pytest(
+        directory,
+        "--import-mode=importlib",
+        *("-p", "no:cacheprovider"),
+        *arguments,
+        env={"FKIT_EVENTS": str(log)},
+    )
+    events: list[str] = []
+    reports: dict[str, list[Any]] = {}
+    for line in log.read_text().splitlines():
+        if not line.startswith('["report"'):
+            events.append(line)
+            continue
+        _, nodeid, *said, text, sections = json.loads(line)
+        sections = [(name, _normal(content)) for name, content in sections]
+        reports.setdefault(nodeid, []).append((*said, _normal(text), sections))
+    return Observed(run, events, reports)
+
+
+def _normal(text: str) -> str:
+    text = re.sub(r"/\S+/(?:plain|n0|n1)\d*/", "", text)
+    text = re.sub(r"^\[gw0\] .*\n?\n?", "", text)  # what a worker puts before a failure
+    return re.sub(r"0x[0-9a-f]+|'worker_id'|gw0|master", "…", text).strip()
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Observed:
+    return observe(tmp_path_factory.mktemp("plain"), "-n0")
+
+
+@pytest.fixture(scope="module", params=list(MODES))
+def isolated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Observed:
+    return observe(tmp_path_factory.mktemp(request.param), *MODES[request.param])
+
+
+def test_everything_happens_in_plain_pytests_order(plain: Observed, isolated: Observed) -> None:
+    assert isolated.events == plain.events
+    assert isolated.run.status == plain.run.status == 1
+    assert "never" not in plain.events
+
+
+@pytest.mark.parametrize("suite", list(SUITES))
+def test_reports_are_plain_pytests(plain: Observed, isolated: Observed, suite: str) -> None:
+    def of_suite(observed: Observed) -> dict[str, Any]:
+        return {k: v for k, v in observed.reports.items() if k.startswith(f"{suite}/")}
+
+    assert of_suite(isolated) == of_suite(plain) != {}
+
+
+@pytest.mark.parametrize("option", ["--setup-show", "--setup-only", "--setup-plan"])
+def test_options_that_show_setup_show_the_same(tmp_path: Path, option: str) -> None:
+    shown = []
+    for name, arguments in (("plain", ["-n0"]), ("n0", MODES["n0"])):
+        directory = tmp_path / name
+        directory.mkdir()
+        run = observe(directory, option, "parametrized", "xunit", "scopes", *arguments).run
+        lines = [re.sub(r"\d+\.\d+s", "", line) for line in run.lines]
+        shown.append([line for line in lines if not line.startswith(("fkit: ", "rootdir: "))])
+    assert [_normal(line) for line in shown[1]] == [_normal(line) for line in shown[0]]
+    assert any(line.strip().startswith("SETUP ") for line in shown[0])
