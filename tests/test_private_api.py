@@ -182,6 +182,31 @@ def test_junit_node_reporters(pytester: pytest.Pytester, tmp_path: Path) -> None
     assert [(child.tag, child.get("message")) for child in element] == [("error", "the message")]
 
 
+def test_junit_fixtures_ask_for_the_log_in_the_stash(pytester: pytest.Pytester) -> None:
+    config = pytester.parseconfigure("--junitxml=junit.xml")
+    recorded: list[tuple[str, str, object]] = []
+    private_api.watch_junit_fixtures(config, lambda *record: recorded.append(record))
+    log: Any = config.stash[_pytest.junitxml.xml_key]
+    log.add_global_property("name", 1)
+    log.node_reporter("a.py::b").add_attribute("extra", "yes")
+    with pytest.raises(TypeError, match="needs to be a string, but int given"):
+        log.add_global_property(1, 1)
+    assert recorded == [("property", "name", 1), ("attribute", "extra", "yes")]
+    source = _source(_pytest.junitxml)
+    assert "xml.add_global_property" in source
+    assert "node_reporter.add_attribute" in source
+
+
+def test_node_ids_can_be_given(items: list[Any]) -> None:
+    [item] = items
+    item._nodeid = nodeid = f"{item.nodeid}@group"
+    private_api.apply_xdist_groups([item])
+    assert item.nodeid == nodeid
+    assert (
+        pytest.TestReport(item.nodeid, item.location, {}, "passed", None, "call").nodeid == nodeid
+    )
+
+
 def test_worker_interactor_and_its_connection() -> None:
     source = (Path(inspect.getfile(DSession)).parent / "remote.py").read_text(encoding="utf-8")
     assert "class WorkerInteractor" in source

@@ -10,6 +10,7 @@ from typing import Any, Generator
 import pytest
 
 from . import markers, private_api, settings
+from .controller.flaky import FailOnFlaky
 from .controller.nodes import Nodes
 from .controller.reporting import Reporting, header
 from .controller.workers import choose_workers
@@ -91,6 +92,8 @@ def pytest_configure(config: pytest.Config) -> None:
     plugins.register(Reporting(), "fkit-reporting")
     if config.getoption("tx", None) and config.getoption("dist", "no") != "no":
         plugins.register(Nodes(config, parsed, _terminal_line(config)), "fkit-nodes")
+        if config.getoption("fail_on_flaky", False):
+            plugins.register(FailOnFlaky(), "fkit-flaky")
     else:
         plugins.register(Alone(config, parsed), "fkit-alone")
 
