@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-from typing import Any, Generator
+from typing import Any, Callable, Generator
 
 import pytest
 
-from . import markers, private_api, settings
+from . import fixtures, hookspecs, markers, private_api, settings
+from .controller import gpus, workers
 from .controller.flaky import FailOnFlaky
+from .controller.gateways import Gateways
 from .controller.nodes import Nodes
 from .controller.reporting import Reporting, header
-from .controller.workers import choose_workers
+from .gpu import options as gpu_options
+from .worker.gpus import own_gpus
 from .worker.leftovers import ConftestWatch
 from .worker.plugin import Alone, Worker
 
@@ -23,19 +26,31 @@ _notices: pytest.StashKey[list[str]] = pytest.StashKey()
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Declare options and ini values."""
     settings.add_options(parser, pluginmanager)
+    gpu_options.add_options(parser)
     pluginmanager.register(ConftestWatch(), "fkit-conftests")
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare what other plugins can answer."""
+    pluginmanager.add_hookspecs(hookspecs)
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, None, None]:
-    """Before user code is imported: keep GPU runtimes shut; tell plugins that ask of workers."""
+    """Before user code is imported: keep GPU runtimes shut; tell plugins that ask of workers.
+
+    Where there will be none, tests get their GPUs now; a spawned host has its worker's already.
+    """
     options = early_config.known_args_namespace
     if options.fkit:
         # Without it torch.cuda.is_available() opens a CUDA runtime, which does not survive a fork.
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    if options.fkit and hasattr(options, "numprocesses") and not _debugs(options):
+    if options.fkit and not _debugs(options):
         with contextlib.suppress(pytest.UsageError):  # reported when the options are complete
-            choose_workers(options, settings.parse_workers(options.fkit_workers))
+            if hasattr(options, "numprocesses"):
+                workers.choose_workers(options, settings.parse_workers(options.fkit_workers))
+            if not early_config.pluginmanager.hasplugin("pytest_fkit.sandbox.spawned"):
+                gpus.prepare_alone(early_config, options)
     yield
 
 
@@ -60,9 +75,10 @@ def _prepare(config: pytest.Config) -> None:
         config.option.fkit = False
         return
     if config.pluginmanager.hasplugin("xdist"):
-        choose_workers(config.option, parsed.workers)
+        workers.choose_workers(config.option, parsed.workers)
     else:
         notices.append("fkit: pytest-xdist is disabled, so there are no workers, as with -n0")
+    gpus.prepare(config, parsed.workers)
 
 
 def _debugs(options: argparse.Namespace) -> str | None:
@@ -79,26 +95,35 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", text)
     if settings.honours_timeout_options(config.pluginmanager):
         config.addinivalue_line("markers", markers.TIMEOUT_TEXT)
+    plugins = config.pluginmanager
+    plugins.register(fixtures, "fkit-fixtures")
     if not config.getoption("fkit"):
         return
     parsed = config.stash[settings.KEY] = settings.parse(config)
     orders: dict[str, Any] | None = getattr(config, "workerinput", {}).get("fkit")
-    plugins = config.pluginmanager
     if orders is not None:
-        plugins.register(Worker(config, parsed, orders), "fkit-worker")
+        worker = Worker(config, parsed, orders)
+        plugins.register(worker, "fkit-worker")
+        own_gpus(config, orders["worker"], worker.show)
         return
-    if hasattr(config, "workerinput") or config.option.collectonly:
+    if hasattr(config, "workerinput"):
+        return
+    gpus.settle(config)
+    if config.option.collectonly:
         return
     plugins.register(Reporting(), "fkit-reporting")
+    show = _terminal_line(config)
     if config.getoption("tx", None) and config.getoption("dist", "no") != "no":
-        plugins.register(Nodes(config, parsed, _terminal_line(config)), "fkit-nodes")
+        plugins.register(Nodes(config, parsed, show), "fkit-nodes")
+        plugins.register(Gateways(config, config.stash[gpus.KEY], show), "fkit-gateways")
         if config.getoption("fail_on_flaky", False):
             plugins.register(FailOnFlaky(), "fkit-flaky")
     else:
         plugins.register(Alone(config, parsed), "fkit-alone")
+        own_gpus(config, "main", show)
 
 
-def _terminal_line(config: pytest.Config) -> Any:
+def _terminal_line(config: pytest.Config) -> Callable[[str], None]:
     def write(line: str) -> None:
         reporter: Any = config.pluginmanager.getplugin("terminalreporter")
         if reporter is not None:
@@ -113,8 +138,13 @@ def _terminal_line(config: pytest.Config) -> Any:
 def pytest_report_header(config: pytest.Config) -> list[str] | None:
     """Say how tests are run."""
     notices: list[str] = config.stash.get(_notices, [])
-    lines = list(notices)
     parsed = config.stash.get(settings.KEY, None)
-    if parsed is not None:
-        lines.append(header(config, parsed))
-    return lines or None
+    if parsed is None:
+        return notices or None
+    lines, owners = gpus.header_lines(config)
+    return [*notices, *lines, header(len(gpus.seats_of_run(config)), parsed, owners)]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Say what has to be said where there is no header."""
+    gpus.show_notices(session.config, _terminal_line(session.config))

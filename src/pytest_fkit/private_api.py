@@ -495,13 +495,15 @@ def worker_interactor(config: pytest.Config) -> Any | None:
 
 
 def worker_config(
-    arguments: list[str], workerinput: dict[str, Any], basetemp: str | None
+    arguments: list[str], workerinput: dict[str, Any], basetemp: str | None, plugin: object
 ) -> pytest.Config:
     """A configuration as xdist.remote makes it for a worker, in a process that xdist did not start.
 
     It runs its tests itself, without isolation and without workers.
+
+    :param plugin: registered before the command line is parsed.
     """
-    config = _pytest.config._prepareconfig(arguments, None)
+    config = _pytest.config._prepareconfig(arguments, [plugin])
     option = config.option
     option.fkit = False
     option.usepdb = False
@@ -602,6 +604,8 @@ def worker_facts(interactor: Any) -> dict[str, Any]:
 def worker_descriptors(interactor: Any) -> list[int]:
     """The descriptors by which a worker talks to the controller."""
     io = interactor.channel.gateway._io
+    if hasattr(io, "sock"):  # SocketIO, of --tx socket=
+        return [io.sock.fileno()]
     return [file.fileno() for file in (io.infile, io.outfile)]
 
 

@@ -12,6 +12,7 @@ from ..endings import format_size
 from ..settings import Settings
 from .deaths import DeathText, death_of
 from .junit import Junit
+from .workers import count_text
 
 # What the tables of deaths are of: where there is one, where there are more.
 _TITLES = (
@@ -125,16 +126,19 @@ def _table(deaths: list[tuple[str, str, str]]) -> list[str]:
     return lines
 
 
-def header(config: pytest.Config, settings: Settings) -> str:
-    """The line in pytest's header."""
-    number = len(config.getoption("tx", None) or [])
-    workers = {0: "no workers", 1: "1 worker"}.get(number, f"{number} workers")
+def header(number: int, settings: Settings, gpus: str = "") -> str:
+    """The line in pytest's header.
+
+    :param number: of workers.
+    :param gpus: the workers with the GPUs that they own, "" where there are none.
+    """
     timeout = settings.timeout if settings.others_timeout is None else settings.others_timeout
     parts = [
-        workers,
         f"isolation: {settings.isolation}",
         f"timeout: {timeout:g} s" if timeout else "timeout: none",
     ]
     if settings.memory_limit:
         parts.append(f"memory limit: {format_size(settings.memory_limit)}")
-    return "fkit: " + ", ".join(parts)
+    if gpus:
+        return f"fkit: {gpus}; {', '.join(parts)}"
+    return "fkit: " + ", ".join([count_text(number), *parts])

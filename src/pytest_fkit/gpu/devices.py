@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Any
 
 VENDORS = ("nvidia", "amd", "intel", "ascend")
 
@@ -45,3 +46,14 @@ class Fleet:
     devices: tuple[Device, ...] = ()
     trail: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+
+
+def to_wire(fleet: Fleet) -> tuple[Any, ...]:
+    """The fleet as a tuple of built-in values, as execnet carries them between machines."""
+    return astuple(fleet)
+
+
+def from_wire(data: tuple[Any, ...]) -> Fleet:
+    """The fleet that :func:`to_wire` turned into `data`."""
+    vendor, devices, trail, notices = data
+    return Fleet(vendor, tuple(Device(*device) for device in devices), tuple(trail), tuple(notices))

@@ -35,7 +35,9 @@ def main(spec: dict[str, Any], descriptor: int) -> None:
     sys.dont_write_bytecode = not spec["writes_bytecode"]
     link = Link(socket.socket(fileno=descriptor))
     os.chdir(spec["directory"])
-    config = private_api.worker_config(spec["arguments"], spec["workerinput"], spec["basetemp"])
+    config = private_api.worker_config(
+        spec["arguments"], spec["workerinput"], spec["basetemp"], sys.modules[__name__]
+    )
     if spec["collect"]:
         config.args = spec["collect"]
     config.pluginmanager.register(Spawned(link, spec), "fkit-spawned")

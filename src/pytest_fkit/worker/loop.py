@@ -18,6 +18,7 @@ import pytest
 
 from .. import private_api
 from ..endings import Ending, Finished, ForkUnsafe, from_wire
+from ..gpu.owned import KEY
 from ..interruptions import interruption, raise_again
 from ..markers import Limits, limits, spawned_share
 from ..messages import (
@@ -54,7 +55,10 @@ ALONE = "main"
 """The name of the process where there are no workers."""
 
 # What a command that runs one test again leaves out.
-_DROPPED = ("-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml", "--basetemp")
+_DROPPED = (
+    "-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml", "--basetemp", "--fkit-workers",
+    "--fkit-gpus",
+)  # fmt: skip
 
 
 class Again(NamedTuple):
@@ -559,7 +563,9 @@ def reproducing_command(item: pytest.Item) -> str:
     path, separator, rest = nodeid.partition("::")
     # Node ids are relative to rootdir, arguments to the current directory.
     path = os.path.relpath(config.rootpath / path, directory)
-    return shlex.join([*arguments, path + separator + rest])
+    owned = config.stash.get(KEY, None)
+    masks = "" if owned is None else owned.assignments
+    return masks + shlex.join([*arguments, path + separator + rest])
 
 
 def _ignored(signum: int, frame: object) -> None:

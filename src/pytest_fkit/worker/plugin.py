@@ -44,7 +44,7 @@ class Worker:
         self._channel = orders["channel"]
         self._controller: int = orders["controller"]
         self._name: str = orders["worker"]
-        self._lines = Lines(lambda line: self._channel.send(("line", line)))
+        self._lines = Lines(self.show)
         # Tests that were asked for can't be stolen any more.
         self._most = 1 if orders["steals"] else MOST
         self._loop: TestLoop | None = None
@@ -79,6 +79,10 @@ class Worker:
         result = yield
         private_api.apply_xdist_groups(items)
         return result
+
+    def show(self, line: str) -> None:
+        """Have the controller write a line to the terminal."""
+        self._channel.send(("line", line))
 
     def _ordered(self, order: str) -> None:
         # Called in execnet's receiver thread.

@@ -1,0 +1,207 @@
+"""New gateways get their GPUs before pytest starts in them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Callable, Mapping
+
+import execnet
+import pytest
+
+from ..gpu import arrival, ports
+from ..gpu.choice import Distribution, distribute
+from ..gpu.describe import ownership
+from ..gpu.devices import Fleet, from_wire
+from ..gpu.environment import mask_variables, names_read, variables, wants_port
+from ..gpu.masks import MASKS
+from ..gpu.options import GpuSettings
+from ..gpu.owned import Owned
+from ..gpu.slices import Place
+from .gpus import Gpus, answered
+from .hosts import Seat, proxies, seats_of
+from .workers import count_text
+
+_ANSWER = 60.0
+"""Seconds for what a gateway is asked and told, detection not counted."""
+
+_MASKS = sorted({name for names in MASKS.values() for name in names})
+
+
+@dataclass
+class _Host:
+    """A machine with workers.
+
+    :param fleet: None as long as nobody has looked.
+    """
+
+    settings: GpuSettings
+    fleet: Fleet | None = None
+
+
+class Gateways:
+    """Plugin of the controller.
+
+    :param show: writes a line to the terminal.
+    """
+
+    def __init__(self, config: pytest.Config, gpus: Gpus, show: Callable[[str], None]) -> None:
+        self._config = config
+        self._settings = gpus.settings
+        self._show = show
+        self._hosts = {"": _Host(gpus.settings, gpus.fleet or Fleet())}
+        # By the object: execnet compares specifications by their text. A worker that replaces
+        # another has the same object.
+        self._seats: dict[int, Seat] = {}
+        self._specs: list[Any] = []
+        self._introduced: set[object] = set()
+        self._blocks: dict[int, ports.Block] = {}
+        self._owned: dict[str, Owned] = {}
+
+    # --- seats ---
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_setupnodes(self, specs: list[Any]) -> None:
+        """Learn where there will be workers."""
+        self._take_specs(specs)
+
+    def _take_specs(self, specs: list[Any]) -> None:
+        self._specs = [*self._specs, *specs]
+        found = seats_of(self._specs, proxies(self._config))
+        self._seats = {id(spec): seat for spec, seat in zip(self._specs, found)}
+
+    def _seat(self, spec: Any) -> Seat:
+        if id(spec) not in self._seats:  # another plugin starts it
+            self._take_specs([spec])
+        return self._seats[id(spec)]
+
+    def _host(self, address: str) -> _Host:
+        if address not in self._hosts:
+            fleet, settings = answered(self._config, self._settings, address)
+            self._hosts[address] = _Host(settings, fleet)
+        return self._hosts[address]
+
+    # --- gateways ---
+
+    @pytest.hookimpl(optionalhook=True, tryfirst=True)
+    def pytest_xdist_newgateway(self, gateway: Any) -> None:
+        """Set the variables of the worker that is to start in it.
+
+        :raises pytest.UsageError: if there is none of the GPUs that the user named.
+        """
+        seat = self._seat(gateway.spec)
+        try:
+            self._owned[gateway.id] = self._receive(gateway, seat, self._host(seat.host))
+        except (execnet.RemoteError, execnet.TimeoutError, EOFError, OSError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            pytest.exit(
+                f"pytest-fkit: {gateway.id} can't be given its environment: {reason}",
+                pytest.ExitCode.INTERRUPTED,
+            )
+
+    def _receive(self, gateway: Any, seat: Seat, host: _Host) -> Owned:
+        answer = _ask(gateway, host)
+        if host.fleet is None:
+            host.fleet = _fleet(answer)
+        environ = answer["environ"]
+        place, distribution = self._place(seat, host, environ)
+        port = 0
+        if place.slice or wants_port(host.settings.templates):
+            port = self._port(gateway, seat)
+        told = variables(
+            place,
+            environ,
+            amd_mask=host.settings.amd_mask,
+            port=port,
+            cpus=max(1, answer["cores"] // len(self._on_host(seat))),
+            templates=host.settings.templates,
+        )
+        _call(gateway, _ANSWER, "set", told)
+        if seat.host and seat.group not in self._introduced:
+            self._introduced.add(seat.group)
+            self._introduce(seat, host, distribution)
+        return Owned.of(place, mask_variables(place, environ, host.settings.amd_mask))
+
+    def _on_host(self, seat: Seat) -> list[Seat]:
+        return [each for each in self._seats.values() if each.host == seat.host]
+
+    def _place(
+        self, seat: Seat, host: _Host, environ: Mapping[str, str]
+    ) -> tuple[Place, Distribution]:
+        numbers = [each.number for each in self._group(seat)]
+        distribution = distribute(host.fleet or Fleet(), host.settings, environ, numbers)
+        return distribution.assignment.places[numbers.index(seat.number)], distribution
+
+    def _group(self, seat: Seat) -> list[Seat]:
+        return [each for each in self._seats.values() if each.group == seat.group]
+
+    def _port(self, gateway: Any, seat: Seat) -> int:
+        if seat.host:
+            channel = gateway.remote_exec(ports)
+            port = int(channel.receive(_ANSWER))
+            channel.waitclose(_ANSWER)
+            return port
+        if seat.number not in self._blocks:
+            try:
+                self._blocks[seat.number] = ports.claim()
+            except ports.NoPortsError as error:
+                self._show(f"fkit: {seat.name} gets no FKIT_PORT_BASE: {error}")
+                return 0
+        return self._blocks[seat.number].base
+
+    def _introduce(self, seat: Seat, host: _Host, distribution: Distribution) -> None:
+        """Say about a remote machine what the header says about this one."""
+        fleet = host.fleet or Fleet()
+        verbose = self._config.option.verbose >= 2
+        for line in (*(fleet.trail if verbose else fleet.notices), *distribution.notices):
+            self._show(f"fkit: {seat.host}: {line}")
+        if distribution.visible.entries:
+            names = [each.name for each in self._group(seat)]
+            text = ownership(distribution.visible, distribution.assignment, names)
+            self._show(f"fkit: {seat.host}: {count_text(len(names))}, {text}")
+
+    # --- what workers, and reports on dead ones, are told ---
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker what it owns."""
+        owned = self._owned.get(node.gateway.id)
+        if owned is not None and owned.ids:
+            node.workerinput["fkit_gpus"] = owned.to_wire()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, report: Any) -> None:
+        """Name the GPUs of a worker that died."""
+        name = report.node.gateway.id
+        owned = self._owned.get(name)
+        if owned is not None and owned.ids:
+            report.sections.append(owned.section(name, 1))
+
+    def pytest_unconfigure(self) -> None:
+        """Let others have the ports."""
+        for block in self._blocks.values():
+            block.release()
+
+
+def _ask(gateway: Any, host: _Host) -> Mapping[str, Any]:
+    limit = host.settings.timeout if host.fleet is None else 0.0
+    names = names_read(_MASKS, host.settings.templates)
+    answer: Mapping[str, Any] = _call(gateway, _ANSWER + limit, "answer", names, limit)
+    return answer
+
+
+def _call(gateway: Any, limit: float, *command: object) -> Any:
+    """Have a function of :mod:`arrival` called in the gateway."""
+    channel = gateway.remote_exec(arrival)
+    channel.send(command)
+    answer = channel.receive(limit)
+    # Until its end nothing else can be executed there.
+    channel.waitclose(_ANSWER)
+    return answer
+
+
+def _fleet(answer: Mapping[str, Any]) -> Fleet:
+    if answer["fleet"] is not None:
+        return from_wire(json.loads(answer["fleet"]))
+    problem = f"GPUs can't be looked for: {answer['problem']}"
+    return Fleet(trail=(problem,), notices=(problem,))

@@ -1,0 +1,236 @@
+"""Which GPUs there are for this run, and what the user reads about them."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from typing import Any, Callable, Sequence
+
+import pytest
+
+from ..gpu import options as gpu_options
+from ..gpu.choice import Distribution, distribute, worker_count
+from ..gpu.describe import ownership
+from ..gpu.detection import detect
+from ..gpu.devices import VENDORS, Device, Fleet
+from ..gpu.options import GpuSettings
+from . import workers
+from .hosts import Seat, proxies, seats
+from .place import take_place
+
+ALONE = Seat(0, "main")
+"""The pytest process itself, at ``-n0``."""
+
+
+@dataclass
+class Gpus:
+    """The GPUs of this machine, as far as this run needs them.
+
+    :param fleet: none if no worker runs on this machine.
+    :param answering: how many plugins implement pytest_fkit_gpus.
+    :param planned: the number of workers that a run would have, where ``--collect-only`` starts
+        none.
+    :param groups: the seats among which the same GPUs are distributed, with these; once it is known
+        how many workers there are.
+    """
+
+    settings: GpuSettings
+    fleet: Fleet = field(default_factory=Fleet)
+    answering: int = 0
+    planned: int = 0
+    notices: list[str] = field(default_factory=list)
+    groups: list[tuple[list[Seat], Distribution]] = field(default_factory=list)
+
+    @property
+    def all_notices(self) -> list[str]:
+        """What a user has to know."""
+        return [
+            *self.fleet.notices,
+            *self.notices,
+            *(line for _, distribution in self.groups for line in distribution.notices),
+        ]
+
+    def settle(self, found: Sequence[Seat]) -> None:
+        """Distribute the GPUs of this machine.
+
+        :param found: the seats of all workers, on all machines.
+        :raises pytest.UsageError: if there is none of the GPUs that the user named.
+        """
+        groups: dict[object, list[Seat]] = defaultdict(list)
+        for seat in found:
+            if not seat.host:
+                groups[seat.group].append(seat)
+        self.groups = [
+            (
+                group,
+                distribute(
+                    self.fleet,
+                    self.settings,
+                    {**os.environ, **dict(group[0].environ)},
+                    [seat.number for seat in group],
+                ),
+            )
+            for group in groups.values()
+        ]
+
+
+KEY: pytest.StashKey[Gpus] = pytest.StashKey()
+"""Where they are, in ``config.stash`` of the controller, or of pytest itself at ``-n0``."""
+
+
+def prepare(config: pytest.Config, workers_option: int | str | None) -> None:
+    """Find the GPUs, and let them say how many workers ``auto`` means; before xdist counts.
+
+    :param workers_option: what ``--fkit-workers`` says.
+    :raises pytest.UsageError: naming what the user said and what it takes.
+    """
+    options = config.option
+    if workers.shows_only(options):
+        return
+    if KEY in config.stash:  # from prepare_alone
+        gpus = config.stash[KEY]
+        if len(_answering(config)) > gpus.answering:
+            gpus.notices.append(
+                "pytest_fkit_gpus in a conftest.py is not asked at -n0, where GPUs have to be "
+                "known before; a plugin, loaded by -p for example, is"
+            )
+        return
+    if workers.run_alone(options):
+        prepare_alone(config, options)
+        return
+    gpus = Gpus(settings_of(config, options))
+    if options.numprocesses or any(not seat.host for seat in seats(options.tx, proxies(config))):
+        gpus = find(config, gpus.settings)
+        workers.decide_auto(config, _worker_count(gpus))
+    elif not options.tx:  # --collect-only
+        gpus = find(config, gpus.settings)
+        gpus.planned = workers.planned(config, workers_option, _worker_count(gpus))
+    config.stash[KEY] = gpus
+
+
+def prepare_alone(config: pytest.Config, options: Namespace) -> None:
+    """At ``-n0``: find the GPUs and set the variables of the only worker.
+
+    :raises pytest.UsageError: naming what the user said and what it takes.
+    """
+    if workers.run_alone(options) and not workers.shows_only(options):
+        gpus = find(config, settings_of(config, options))
+        gpus.settle([ALONE])
+        [(_, distribution)] = gpus.groups
+        gpus.notices += take_place(config, gpus.settings, distribution)
+        config.stash[KEY] = gpus
+
+
+def _worker_count(gpus: Gpus) -> int:
+    return worker_count(gpus.fleet, gpus.settings, os.environ)
+
+
+def settings_of(config: pytest.Config, options: Namespace) -> GpuSettings:
+    """What the user asked for.
+
+    :param options: ``config.option``, or what is known of it while pytest starts.
+    :raises pytest.UsageError: naming the option and what it takes.
+    """
+    return gpu_options.parse(options, config.getini, os.environ)
+
+
+def find(config: pytest.Config, settings: GpuSettings) -> Gpus:
+    """The GPUs of this machine.
+
+    :raises pytest.UsageError: if a plugin's answer makes no sense.
+    """
+    fleet, settings = answered(config, settings, "")
+    if fleet is None:
+        fleet = detect(settings.timeout)
+    return Gpus(settings, fleet, len(_answering(config)))
+
+
+def _answering(config: pytest.Config) -> Sequence[object]:
+    implementations: Sequence[object] = config.hook.pytest_fkit_gpus.get_hookimpls()
+    return implementations
+
+
+def answered(
+    config: pytest.Config, settings: GpuSettings, host: str
+) -> tuple[Fleet | None, GpuSettings]:
+    """The GPUs of a machine, if the user or a plugin tells them, and what is to be made of them.
+
+    :param host: "" for this machine, else its address.
+    :return: None where they have to be detected.
+    :raises pytest.UsageError: if a plugin's answer makes no sense.
+    """
+    if settings.gpus == "none":
+        return Fleet(trail=(f"{settings.source}: not looked for",)), settings
+    answer: Any = config.hook.pytest_fkit_gpus(config=config, host=host)
+    if answer is None:
+        return None, settings
+    kinds = {type(each) for each in answer} if isinstance(answer, (list, tuple)) else {None}
+    if kinds <= {Device}:
+        return _told(answer), settings
+    if not kinds <= {int, str}:
+        raise pytest.UsageError(
+            f"pytest-fkit: pytest_fkit_gpus answered {answer!r}: expected a list of devices, or ids"
+        )
+    if settings.gpus != "auto":
+        return None, settings
+    ids = tuple(str(each) for each in answer)
+    return None, replace(settings, gpus=ids, source=f"pytest_fkit_gpus: {','.join(ids)}")
+
+
+def _told(devices: Sequence[Device]) -> Fleet:
+    vendors = list(dict.fromkeys(device.vendor for device in devices))
+    if len(vendors) > 1 or not set(vendors) <= set(VENDORS):
+        raise pytest.UsageError(
+            f"pytest-fkit: pytest_fkit_gpus: devices of {', '.join(map(repr, vendors))}: expected "
+            f"one of {', '.join(VENDORS)} for all"
+        )
+    trail = f"pytest_fkit_gpus: {len(devices)} devices"
+    return Fleet("".join(vendors), tuple(devices), (trail,))
+
+
+def settle(config: pytest.Config) -> None:
+    """Distribute the GPUs of this machine, once xdist has read its options.
+
+    :raises pytest.UsageError: if there is none of the GPUs that the user named.
+    """
+    gpus = config.stash.get(KEY, None)
+    if gpus is not None and not gpus.groups:
+        gpus.settle(seats(["popen"] * gpus.planned, []) if gpus.planned else seats_of_run(config))
+
+
+def seats_of_run(config: pytest.Config) -> list[Seat]:
+    """Where workers are going to be; none at ``-n0``."""
+    tx = config.getoption("tx", None) or []
+    if config.getoption("dist", "no") == "no":
+        return []
+    return seats(tx, proxies(config))
+
+
+def header_lines(config: pytest.Config) -> tuple[list[str], str]:
+    """Notices and, if asked for, how GPUs were found; and the workers with their GPUs, or ""."""
+    gpus = config.stash.get(KEY, None)
+    if gpus is None:
+        return [], ""
+    lines = gpus.all_notices
+    if config.option.verbose >= 2:
+        # The notices of detection are lines of its trail.
+        lines = [*gpus.fleet.trail, *(line for line in lines if line not in gpus.fleet.trail)]
+    owners = []
+    for group, distribution in gpus.groups:
+        if distribution.visible.entries:
+            names = [seat.name for seat in group]
+            owners.append(ownership(distribution.visible, distribution.assignment, names))
+    number = gpus.planned or len(seats_of_run(config))
+    text = f"{workers.count_text(number)}, {'; '.join(owners)}" if owners else ""
+    return [f"fkit: {line}" for line in lines], text
+
+
+def show_notices(config: pytest.Config, show: Callable[[str], None]) -> None:
+    """Show what a user has to know where pytest shows no header."""
+    if config.option.verbose < 0 or getattr(config.option, "no_header", False):
+        gpus = config.stash.get(KEY, None)
+        if gpus is not None:
+            for line in gpus.all_notices:
+                show(f"fkit: {line}")

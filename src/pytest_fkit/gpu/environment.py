@@ -1,0 +1,122 @@
+"""The variables by which a worker's processes see its GPUs, and nobody else's."""
+
+from __future__ import annotations
+
+import string
+from typing import Iterable, Mapping
+
+from .slices import Place
+
+AMD_MASKS = ("rocr", "hip")
+
+# Where GPUs are shared, nobody may take nearly all of the memory beforehand: JAX's documentation,
+# "GPU memory allocation"; TensorFlow's, "Limiting GPU memory growth".
+_NO_PREALLOCATION = {
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+}
+
+_FIELDS = ("worker", "gpus", "port", "cpus")
+
+
+def mask_variables(place: Place, inherited: Mapping[str, str], amd_mask: str) -> dict[str, str]:
+    """The variables that make a slice visible; none for a worker without GPUs.
+
+    :param inherited: the environment that the slice was picked from.
+    :param amd_mask: "rocr": ROCR_VISIBLE_DEVICES picks, and HIP counts in what that leaves;
+        "hip": HIP_VISIBLE_DEVICES picks, ROCR_VISIBLE_DEVICES stays as it is.
+    """
+    if not place.slice:
+        return {}
+    texts = [entry.text for entry in place.slice]
+    if place.vendor == "nvidia":
+        variables = {"CUDA_VISIBLE_DEVICES": ",".join(texts)}
+        if not place.numbered and "CUDA_DEVICE_ORDER" not in inherited:
+            return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **variables}
+        return variables
+    if place.vendor == "amd":
+        return _amd_variables(place, texts, amd_mask)
+    if place.vendor == "intel":
+        return {"ZE_AFFINITY_MASK": ",".join(texts)}
+    # CANN takes ids in ascending order only.
+    return {"ASCEND_RT_VISIBLE_DEVICES": ",".join(sorted(texts, key=int))}
+
+
+def _amd_variables(place: Place, texts: list[str], amd_mask: str) -> dict[str, str]:
+    if amd_mask == "hip":
+        indices = ",".join(entry.index for entry in place.slice)
+        return {"HIP_VISIBLE_DEVICES": indices, "CUDA_VISIBLE_DEVICES": indices}
+    # The same numbers in both would count twice: HIP counts in what ROCr leaves.
+    indices = ",".join(str(index) for index in range(len(texts)))
+    return {
+        "ROCR_VISIBLE_DEVICES": ",".join(texts),
+        "HIP_VISIBLE_DEVICES": indices,
+        "CUDA_VISIBLE_DEVICES": indices,
+    }
+
+
+def variables(
+    place: Place,
+    inherited: Mapping[str, str],
+    *,
+    amd_mask: str = "rocr",
+    port: int = 0,
+    cpus: int = 1,
+    templates: Iterable[tuple[str, str]] = (),
+) -> dict[str, str]:
+    """All variables of a worker.
+
+    :param port: the first of its ports, 0 for none.
+    :param cpus: cores per worker.
+    :param templates: names and values of the ini list ``fkit_env``; see :func:`check_template`.
+    """
+    found = mask_variables(place, inherited, amd_mask)
+    found["FKIT_WORKER_ID"] = str(place.worker)
+    found["FKIT_GPU_IDS"] = ",".join(place.ids)
+    if port:
+        found["FKIT_PORT_BASE"] = str(port)
+    values = dict(zip(_FIELDS, (str(place.worker), ",".join(place.ids), str(port), str(cpus))))
+    offered = {name: template.format_map(values) for name, template in templates}
+    if place.shared:
+        offered = {**_NO_PREALLOCATION, **offered}
+    found.update({name: text for name, text in offered.items() if name not in inherited})
+    return found
+
+
+def names_read(vendor_masks: Iterable[str], templates: Iterable[tuple[str, str]]) -> list[str]:
+    """The inherited variables on which :func:`variables` depends."""
+    return [
+        *vendor_masks, "CUDA_DEVICE_ORDER", *_NO_PREALLOCATION, *(name for name, _ in templates)
+    ]  # fmt: skip
+
+
+def wants_port(templates: Iterable[tuple[str, str]]) -> bool:
+    """Whether a template asks for ports."""
+    return any("port" in _fields(template) for _, template in templates)
+
+
+def check_template(text: str) -> tuple[str, str]:
+    """Name and template from a line ``NAME=template``.
+
+    :raises ValueError: saying what is expected.
+    """
+    name, separator, template = text.partition("=")
+    name, template = name.strip(), template.strip()
+    if not separator or not name or any(each in name for each in " \t{}"):
+        raise ValueError("expected NAME=template")
+    try:
+        unknown = sorted(_fields(template) - set(_FIELDS))
+        if not unknown:
+            template.format_map(dict.fromkeys(_FIELDS, ""))
+    except (ValueError, KeyError, IndexError) as error:
+        raise ValueError(f"{error}; a brace itself is {{{{ or }}}}") from None
+    if unknown:
+        raise ValueError(
+            f"{{{unknown[0]}}} is unknown; there are {{worker}}, {{gpus}}, {{port}} and {{cpus}}, "
+            "and a brace itself is {{ or }}"
+        )
+    return name, template
+
+
+def _fields(template: str) -> set[str]:
+    return {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}

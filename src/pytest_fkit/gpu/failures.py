@@ -1,0 +1,11 @@
+"""Why a way of finding GPUs gave no answer."""
+
+from __future__ import annotations
+
+
+class MissingError(Exception):
+    """A way is not to be had on this machine, which is nobody's fault. Its text says why."""
+
+
+class FailedError(Exception):
+    """A way is there and did not work: it hung, crashed, or gave rubbish. Its text says how."""

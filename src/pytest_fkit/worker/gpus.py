@@ -1,0 +1,56 @@
+"""The GPUs of a worker in what it reports."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, Generator
+
+import pytest
+
+from ..gpu.owned import KEY, Owned
+
+
+class GpuReports:
+    """Plugin of a worker that owns GPUs, and of pytest itself at ``-n0``.
+
+    :param name: of the worker, as in "gw0".
+    :param show: has a line written to the terminal.
+    """
+
+    def __init__(self, owned: Owned, name: str, show: Callable[[str], None]) -> None:
+        self._owned = owned
+        self._name = name
+        self._show = show
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Name worker, GPUs and attempt where a test failed."""
+        if report.failed:
+            # pytest-rerunfailures counts what came before.
+            attempt = int(getattr(report, "rerun", 0)) + 1
+            report.sections.append(self._owned.section(self._name, attempt))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """Say what tests are going to see if somebody else changed the masks."""
+        changed = self._owned.overwritten(os.environ)
+        if changed:
+            self._show(
+                f"fkit: a plugin, a conftest.py or a test module changed the GPUs of "
+                f"{self._name}: its tests see {'; '.join(changed)}"
+            )
+        return (yield)
+
+
+def own_gpus(config: pytest.Config, name: str, show: Callable[[str], None]) -> None:
+    """Register the plugin where there are GPUs.
+
+    :param name: of the worker, as in "gw0".
+    :param show: has a line written to the terminal.
+    """
+    told = getattr(config, "workerinput", {}).get("fkit_gpus")
+    if told is not None:
+        config.stash[KEY] = Owned.from_wire(told)
+    owned = config.stash.get(KEY, None)
+    if owned is not None:
+        config.pluginmanager.register(GpuReports(owned, name, show), "fkit-gpus")

@@ -1,0 +1,205 @@
+"""Workers on other machines: devices are found there, and sliced among the workers there."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable, Iterator, Mapping
+
+import pytest
+from gpu_runs import GpuRun, masks, run_on
+from inner_runs import wait_until
+
+import fleet as fleets
+
+Fleet = Callable[..., Mapping[str, str]]
+
+SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin") or ""
+needs_sshd = pytest.mark.skipif(
+    not (SSHD and shutil.which("ssh")), reason="needs OpenSSH's server and client"
+)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextlib.contextmanager
+def _sshd(directory: Path, environ: Mapping[str, str]) -> Iterator[Path]:
+    """A server on the loopback address, for this user and a key made for it.
+
+    Yields the client's configuration, in which the machine is called node7.
+
+    :param environ: what sessions have in their environment.
+    """
+    for name in ("host_key", "user_key"):
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / name)],
+            check=True,
+            timeout=60,
+        )
+    port = _free_port()
+    set_env = " ".join(f'"{name}={text}"' for name, text in environ.items())
+    (directory / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {directory}/host_key\n"
+        f"AuthorizedKeysFile {directory}/user_key.pub\nPidFile none\nStrictModes no\nUsePAM no\n"
+        f"PasswordAuthentication no\nKbdInteractiveAuthentication no\nSetEnv {set_env}\n"
+    )
+    client = directory / "ssh_config"
+    client.write_text(
+        f"Host node7\n  HostName 127.0.0.1\n  Port {port}\n  User {getpass.getuser()}\n"
+        f"  IdentityFile {directory}/user_key\n  IdentitiesOnly yes\n  BatchMode yes\n"
+        "  StrictHostKeyChecking no\n  UserKnownHostsFile /dev/null\n  LogLevel ERROR\n"
+    )
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where a privileged one insists on being jailed
+    with subprocess.Popen(
+        [SSHD, "-D", "-e", "-f", str(directory / "sshd_config")], stderr=subprocess.PIPE
+    ) as server:
+        try:
+            if not wait_until(lambda: _listens(port) or server.poll() is not None, 10):
+                pytest.fail("sshd does not listen")
+            if server.poll() is not None:
+                assert server.stderr is not None
+                pytest.fail(server.stderr.read().decode())
+            yield client
+        finally:
+            server.kill()
+
+
+def _run_over_ssh(
+    machine: Mapping[str, str],
+    tmp_path: Path,
+    tx: list[str],
+    *arguments: str,
+    remote: Mapping[str, str],
+    workers: int,
+    env: Mapping[str, str] | None = None,
+) -> GpuRun:
+    """Run with workers on node7, which has an environment of its own.
+
+    :param machine: the one of the controller.
+    :param tx: "ssh" stands for a worker on node7.
+    """
+    suite, keys = tmp_path / "suite", tmp_path / "keys"
+    suite.mkdir()
+    keys.mkdir()
+    seen = {
+        "SEEN_IN": str(suite / "seen"),
+        "SEEN_TESTS": str(3 * workers),
+        "SEEN_WORKERS": str(workers),
+        "SEEN_KIND": "node7",
+        "PYTHONPATH": str(suite),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    with _sshd(keys, {**seen, **remote}) as client:
+        ssh = f"ssh=node7//ssh_config={client}//python={sys.executable}//chdir={tmp_path / 'there'}"
+        return run_on(
+            machine, suite, *(f"--tx={each.replace('ssh', ssh)}" for each in tx), "--dist=load",
+            f"--rsyncdir={suite}", str(suite / "test_seen.py"), *arguments,
+            workers=workers, tests=3 * workers, env=env,
+            files={"pytest.ini": "[pytest]\n"},  # rootdir, here and there
+        )  # fmt: skip
+
+
+@needs_sshd
+def test_devices_are_found_on_the_host_and_sliced_among_its_workers(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    ended = _run_over_ssh(
+        fleet(fleets.nvidia(2)), tmp_path, ["2*popen", "2*ssh"],
+        remote={**fleet(fleets.amd(8)), "ROCR_VISIBLE_DEVICES": "7,6,5,4,3"},
+        workers=4, env={"CUDA_VISIBLE_DEVICES": "1,0"},
+    )  # fmt: skip
+    seen = ended.seen
+    assert sorted(seen) == ["gw0", "gw1", "gw2", "gw3"], ended.inner.out + ended.inner.err
+    here, there = [seen["gw0"], seen["gw1"]], [seen["gw2"], seen["gw3"]]
+    assert [each.kind for each in (*here, *there)] == ["", "", "node7", "node7"]
+    assert [masks(each, "CUDA", "ROCR") for each in here] == [("1", None), ("0", None)]
+    assert [masks(each, "ROCR", "HIP", "CUDA") for each in there] == [
+        ("7,6", "0,1", "0,1"),
+        ("5,4", "0,1", "0,1"),
+    ]
+    assert [each.worker for each in (*here, *there)] == [0, 1, 2, 3]
+    for each in (*here, *there):
+        assert each.same == [True, True, True]
+        assert each.environ["FKIT_PORT_BASE"] == str(each.port)
+    assert len({each.port for each in seen.values()}) == 4
+    assert "fkit: 4 workers, 2 NVIDIA GPUs (" in ended.header[0]
+    assert "gw0 1 | gw1 0; " in ended.header[0]
+    assert (
+        "fkit: node7: 2 workers, 5 AMD GPUs (MI300X, 192 GiB), 2 per worker: gw2 7,6 | gw3 5,4 "
+        "| unowned 3" in ended.inner.lines
+    )
+    assert ended.inner.status == 0
+
+
+@needs_sshd
+def test_a_remote_worker_that_is_killed_hands_its_place_on(fleet: Fleet, tmp_path: Path) -> None:
+    ended = _run_over_ssh(
+        fleet(), tmp_path, ["2*ssh"], "-vv",
+        remote={**fleet(fleets.nvidia(4)), "SEEN_DEATHS": "0"}, workers=3,
+    )  # fmt: skip
+    seen = ended.seen
+    assert set(seen) == {"gw0", "gw1", "gw2"}, ended.inner.out + ended.inner.err
+    assert (seen["gw2"].worker, seen["gw2"].gpus) in [
+        (seen[name].worker, seen[name].gpus) for name in ("gw0", "gw1")
+    ]
+    assert [seen[name].gpus for name in ("gw0", "gw1")] == [["0", "1"], ["2", "3"]]
+    introductions = [line for line in ended.inner.lines if line.startswith("fkit: node7: 2 work")]
+    assert len(introductions) == 1
+    assert any(line.startswith("fkit: node7: nvidia: ") for line in ended.inner.lines)
+
+
+def test_a_socket_server_has_the_same_gpus_in_every_run(fleet: Fleet, tmp_path: Path) -> None:
+    suite, port = tmp_path / "suite", _free_port()
+    suite.mkdir()
+    environ = {
+        **os.environ, **fleet(fleets.nvidia(8)), "CUDA_VISIBLE_DEVICES": "7,6,5",
+        "PYTHONPATH": str(suite), "SEEN_IN": str(suite / "seen"), "SEEN_TESTS": "1",
+    }  # fmt: skip
+    found = []
+    with subprocess.Popen(
+        [sys.executable, "-m", "execnet.script.socketserver", f"127.0.0.1:{port}"],
+        cwd=tmp_path,
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        try:
+            for _ in range(2):
+                # It accepts one connection and is not to be tried out.
+                ended = run_on(
+                    fleet(), suite, f"--tx=socket=127.0.0.1:{port}//chdir={tmp_path / 'there'}",
+                    "--dist=load", f"--rsyncdir={suite}", str(suite / "test_seen.py"),
+                    files={"pytest.ini": "[pytest]\n"},
+                )  # fmt: skip
+                found.append(ended.seen["gw0"])
+                shutil.rmtree(suite / "seen")
+        finally:
+            server.kill()
+    assert [(seen.gpus, masks(seen, "CUDA")) for seen in found] == [(["7", "6"], "7,6")] * 2
+    assert found[0].same == [True, True, True]
+    assert "fkit: 127.0.0.1: 1 worker, 3 NVIDIA GPUs (" in ended.inner.out
+
+
+def test_another_python_on_the_same_machine_shares_its_gpus(fleet: Fleet, tmp_path: Path) -> None:
+    python = f"env CUDA_VISIBLE_DEVICES=3,2 {sys.executable}"
+    ended = run_on(
+        fleet(fleets.nvidia(8)), tmp_path, "--tx=popen", f"--tx=popen//python={python}",
+        "--dist=load", "-vv", workers=2,
+    )  # fmt: skip
+    assert [seen.gpus for seen in ended.seen.values()] == [["0", "1"], ["3", "2"]]

@@ -1,0 +1,143 @@
+"""Machines with GPUs for tests, on machines without: files, programs and libraries in a directory.
+
+:func:`build` makes one. With FKIT_FLEET_ROOT naming it, detection looks there instead of at the
+real machine, in this process or in the inner run that gets :func:`environment`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Iterable, Mapping
+
+from pytest_fkit.gpu.machine import ROOT
+
+from . import programs, trees
+from .description import Behaviour, Description, Gpu, Instance, from_json
+from .vendors import (
+    LIBRARIES,
+    PACKAGES,
+    PROGRAMS,
+    amd,
+    amd_integrated,
+    ascend,
+    intel,
+    intel_integrated,
+    nvidia,
+)
+
+__all__ = [
+    "MASKS",
+    "Behaviour",
+    "Description",
+    "Gpu",
+    "Instance",
+    "amd",
+    "amd_integrated",
+    "ascend",
+    "build",
+    "compiler",
+    "describe",
+    "environment",
+    "from_json",
+    "intel",
+    "intel_integrated",
+    "nvidia",
+]
+
+MASKS = (
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+    "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "GPU_DEVICE_ORDINAL",
+    "ZE_AFFINITY_MASK",
+    "ASCEND_RT_VISIBLE_DEVICES",
+)
+"""Environment variables that a test on such a machine must not inherit from a real one."""
+
+_HERE = Path(__file__).resolve().parent
+_SOURCES = {"libnvidia-ml.so.1": "nvml.c", "libcuda.so.1": "cuda.c"}
+
+
+def describe(
+    *groups: Iterable[Gpu],
+    without: Iterable[str] = (),
+    packages: Iterable[str] = (),
+    behaviours: Mapping[str, Behaviour] | None = None,
+) -> Description:
+    """A machine with these GPUs and what their vendors install.
+
+    :param without: programs, libraries and packages that are not installed.
+    :param packages: Python packages that are, besides nvidia-ml-py ("pynvml"): "amdsmi".
+    :param behaviours: what is wrong with a program, a library or "amdsmi".
+    """
+    gpus = tuple(gpu for group in groups for gpu in group)
+    vendors = {gpu.vendor: None for gpu in gpus}
+
+    def installed(of: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+        return tuple(n for vendor in vendors for n in of.get(vendor, ()) if n not in set(without))
+
+    return Description(
+        gpus,
+        installed(PROGRAMS),
+        installed(LIBRARIES),
+        (*installed(PACKAGES), *packages),
+        behaviours or {},
+    )
+
+
+def build(root: Path, description: Description, cache: Path) -> Path:
+    """Make the machine in a directory, and return that.
+
+    Libraries are left out where there is no C compiler, nvidia-ml-py where it is not installed.
+
+    :param cache: directory of the compiled libraries, which are the same for all machines.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "fleet.json").write_text(description.to_json())
+    trees.write(root, description)
+    programs.install(root, description.programs)
+    (root / "lib").mkdir()
+    (root / "python").mkdir()
+    for library in description.libraries:
+        if compiler():
+            shutil.copy(_compiled(library, cache), root / "lib" / library)
+    for package in description.packages:
+        source = _HERE / "amdsmi.py" if package == "amdsmi" else _installed(package)
+        if source:
+            (root / "python" / f"{package}.py").symlink_to(source)
+    return root
+
+
+def environment(root: Path) -> dict[str, str]:
+    """What an inner run needs in its environment to be on the machine, besides having no mask."""
+    path = os.environ.get("PATH", os.defpath)
+    return {
+        ROOT: str(root),
+        "PATH": f"{root / 'bin'}{os.pathsep}{path}",
+        "LD_LIBRARY_PATH": str(root / "lib"),
+    }
+
+
+def compiler() -> str:
+    """Path of a C compiler, "" if there is none."""
+    return shutil.which("cc") or shutil.which("gcc") or shutil.which("clang") or ""
+
+
+def _compiled(library: str, cache: Path) -> Path:
+    built = cache / library
+    if not built.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        options = ("-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-D_GNU_SOURCE")
+        source = str(_HERE / _SOURCES[library])
+        subprocess.run([compiler(), *options, "-o", str(built), source], check=True, timeout=120)
+    return built
+
+
+def _installed(package: str) -> Path | None:
+    spec = importlib.util.find_spec(package)
+    return Path(spec.origin) if spec is not None and spec.origin else None

@@ -1,0 +1,126 @@
+/* libnvidia-ml.so.1 of a machine that does not exist. Names, numbers and layouts: nvml.h, as the
+   NVML API reference has it, and nvidia-ml-py. */
+
+#include "fleet.h"
+
+#define NOT_FOUND 6
+#define UNINITIALIZED 1
+#define INVALID_ARGUMENT 2
+#define NOT_SUPPORTED 3
+#define GPU_IS_LOST 15
+
+struct handle {
+    struct gpu *gpu;
+    struct instance *mig;
+};
+
+struct pci_info {
+    char legacy[16];
+    unsigned domain, bus, device, device_id, subsystem_id;
+    char bus_id[32];
+};
+
+static struct handle whole[GPUS], parts[GPUS][INSTANCES];
+static int initialized;
+
+int nvmlInitWithFlags(unsigned flags)
+{
+    int status = read_fleet("libnvidia-ml.so.1");
+    (void)flags;
+    initialized = status == 0;
+    return status;
+}
+
+int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
+int nvmlInit(void) { return nvmlInitWithFlags(0); }
+
+int nvmlShutdown(void)
+{
+    initialized = 0;
+    return 0;
+}
+
+const char *nvmlErrorString(int status)
+{
+    switch (status) {
+    case 0: return "Success";
+    case UNINITIALIZED: return "Uninitialized";
+    case INVALID_ARGUMENT: return "Invalid Argument";
+    case NOT_SUPPORTED: return "Not Supported";
+    case NOT_FOUND: return "Not Found";
+    case 9: return "Driver Not Loaded";
+    case GPU_IS_LOST: return "GPU is lost";
+    case 18: return "Driver/library version mismatch";
+    default: return "Unknown Error";
+    }
+}
+
+int nvmlDeviceGetCount_v2(unsigned *count)
+{
+    *count = (unsigned)gpu_count;
+    return initialized ? 0 : UNINITIALIZED;
+}
+
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, struct handle **device)
+{
+    int i;
+    if (!initialized)
+        return UNINITIALIZED;
+    for (i = 0; i < gpu_count; i++)
+        if (gpus[i].ordinal == (int)index) {
+            whole[i].gpu = &gpus[i];
+            *device = &whole[i];
+            return strcmp(gpus[i].state, "lost") ? 0 : GPU_IS_LOST;
+        }
+    return INVALID_ARGUMENT;
+}
+
+int nvmlDeviceGetUUID(struct handle *device, char *out, unsigned size)
+{
+    snprintf(out, size, "%s", device->mig ? device->mig->uuid : device->gpu->uuid);
+    return 0;
+}
+
+int nvmlDeviceGetName(struct handle *device, char *out, unsigned size)
+{
+    snprintf(out, size, "%s", device->mig ? device->mig->name : device->gpu->name);
+    return 0;
+}
+
+int nvmlDeviceGetPciInfo_v3(struct handle *device, struct pci_info *out)
+{
+    memset(out, 0, sizeof *out);
+    snprintf(out->bus_id, sizeof out->bus_id, "0000%.27s", device->gpu->pci);
+    return 0;
+}
+
+int nvmlDeviceGetMemoryInfo(struct handle *device, unsigned long long *out)
+{
+    out[0] = device->mig ? device->mig->memory : device->gpu->memory;
+    out[1] = out[0];
+    out[2] = 0;
+    return 0;
+}
+
+int nvmlDeviceGetMigMode(struct handle *device, unsigned *current, unsigned *pending)
+{
+    *current = *pending = (unsigned)device->gpu->in_mig_mode;
+    return 0;
+}
+
+int nvmlDeviceGetMaxMigDeviceCount(struct handle *device, unsigned *count)
+{
+    *count = device->gpu->in_mig_mode ? INSTANCES : 0;
+    return 0;
+}
+
+int nvmlDeviceGetMigDeviceHandleByIndex(struct handle *device, unsigned index, struct handle **out)
+{
+    struct handle *part = &parts[device->gpu - gpus][index];
+    if ((int)index >= device->gpu->instances)
+        return NOT_FOUND;
+    part->gpu = device->gpu;
+    part->mig = &device->gpu->mig[index];
+    *out = part;
+    return 0;
+}

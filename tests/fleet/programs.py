@@ -1,0 +1,184 @@
+"""The vendors' programs, on a machine that does not exist; run as programs of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from .description import Description, Gpu, from_json
+
+
+def install(root: Path, names: tuple[str, ...]) -> None:
+    """Write them into ``bin``."""
+    (root / "bin").mkdir(exist_ok=True)
+    start = root / "bin" / ".start.py"
+    start.write_text(
+        f"import sys\n"
+        f"sys.path[:0] = [{str(Path(__file__).resolve().parents[1])!r}]\n"
+        f"from fleet.programs import main\n"
+        f"main()\n"
+    )
+    for name in names:
+        program = root / "bin" / name
+        # A shell script: the path of an interpreter may be too long for a first line.
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{start}" {name} "{root}" "$@"\n')
+        program.chmod(0o755)
+
+
+def main() -> None:
+    """Be the program that is the first argument, on the machine that is the second."""
+    name, root, *arguments = sys.argv[1:]
+    description = from_json((Path(root) / "fleet.json").read_text())
+    behaviour = description.behaviours.get(name)
+    if behaviour is not None:
+        if behaviour.stubborn:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(behaviour.seconds)
+        while behaviour.endless:
+            print("no end" * 10000)
+        if behaviour.prints is not None:
+            print(behaviour.prints)
+        sys.stdout.flush()
+        if behaviour.dies:
+            os.kill(os.getpid(), behaviour.dies)
+        if behaviour.exits or behaviour.prints is not None:
+            sys.exit(behaviour.exits)
+    _PROGRAMS[name](description, arguments)
+
+
+def _nvidia_smi(description: Description, arguments: list[str]) -> None:
+    """Formats: nvidia-smi(1), NVIDIA's MIG User Guide."""
+    gpus = sorted(description.of("nvidia"), key=lambda gpu: gpu.smi)
+    if not gpus:
+        print("No devices were found")
+        sys.exit(6)
+    for gpu in gpus:
+        if arguments == ["-L"]:
+            print(f"GPU {gpu.smi}: {gpu.name} (UUID: {gpu.uuid})")
+            for number, instance in enumerate(gpu.mig or ()):
+                profile = instance.mig_name.split()[-1]
+                print(f"  MIG {profile}     Device  {number}: (UUID: {instance.mig_uuid})")
+        elif arguments[0].startswith("--query-gpu="):
+            print(", ".join(_queried(gpu, field) for field in arguments[0][12:].split(",")))
+
+
+def _queried(gpu: Gpu, field: str) -> str:
+    answers = {
+        "index": str(gpu.smi),
+        "uuid": gpu.uuid,
+        "pci.bus_id": f"0000{gpu.pci.upper()}",
+        "name": gpu.name,
+        "memory.total": str(gpu.memory >> 20),
+        "mig.mode.current": "Disabled" if gpu.mig is None else "Enabled",
+    }
+    if gpu.state == "lost" and field not in ("index", "uuid", "pci.bus_id"):
+        return "[GPU is lost]"
+    return answers[field]
+
+
+def _amd_smi(description: Description, arguments: list[str]) -> None:
+    """Formats: amdsmi_commands.py in AMD's repository; hip_id is the node minus the first GPU's."""
+    gpus = sorted(description.of("amd"), key=lambda gpu: gpu.smi)
+    entries: list[dict[str, Any]] = []
+    for number, gpu in enumerate(gpus):
+        if arguments[0] == "list":
+            entries.append(
+                {
+                    "gpu": number,
+                    "bdf": gpu.pci,
+                    "uuid": f"{gpu.uuid[4:6]}ff74a1-0000-1000-80{gpu.uuid[8:10]}-{gpu.uuid[8:]}",
+                    "kfd_id": 20000 + gpu.node,
+                    "node_id": gpu.node,
+                    "partition_id": 0,
+                    "render": f"renderD{gpu.render}",
+                    "card": f"card{gpu.render - 128}",
+                    "hsa_id": gpu.node,
+                    "hip_id": gpu.node - min(each.node for each in gpus),
+                    "hip_uuid": gpu.uuid or "GPU-0000000000000000",
+                }
+            )
+        else:
+            entries.append(
+                {
+                    "gpu": number,
+                    "asic": {"market_name": gpu.name, "vendor_id": "0x1002"},
+                    "vram": {"type": "HBM3", "size": {"value": gpu.memory >> 20, "unit": "MB"}},
+                }
+            )
+    wrapped = {"gpu_data": entries} if arguments[0] == "static" else entries
+    print(json.dumps(wrapped, indent=4))
+
+
+def _rocm_smi(description: Description, arguments: list[str]) -> None:
+    """Format: rocm_smi.py in AMD's repository."""
+    gpus = sorted(description.of("amd"), key=lambda gpu: gpu.smi)
+    print(
+        json.dumps(
+            {
+                f"card{number}": {
+                    "Unique ID": f"0x{gpu.uuid[4:]}" if gpu.uuid else "N/A",
+                    "VRAM Total Memory (B)": str(gpu.memory),
+                    "VRAM Total Used Memory (B)": "297422848",
+                    "PCI Bus": gpu.pci.upper(),
+                    "Card Series": gpu.name,
+                    "Card Model": "0x74a1",
+                    "Card Vendor": "Advanced Micro Devices, Inc. [AMD/ATI]",
+                    "Node ID": str(gpu.node),
+                    "GUID": str(20000 + gpu.node),
+                    "GFX Version": "gfx942",
+                }
+                for number, gpu in enumerate(gpus)
+            }
+        )
+    )
+
+
+def _xpu_smi(description: Description, arguments: list[str]) -> None:
+    """Format: Intel XPU System Management Interface User Guide.
+
+    It is a Level Zero program, and sees what ZE_AFFINITY_MASK leaves, numbered from 0.
+    """
+    gpus = sorted(description.of("intel"), key=lambda gpu: gpu.pci)
+    mask = os.environ.get("ZE_AFFINITY_MASK")
+    if mask:
+        gpus = [gpus[int(entry)] for entry in mask.split(",")]
+    devices = [
+        {
+            "device_function_type": "physical",
+            "device_id": number,
+            "device_name": gpu.name,
+            "device_type": "GPU",
+            "drm_device": f"/dev/dri/card{gpu.render - 128}",
+            "pci_bdf_address": gpu.pci,
+            "pci_device_id": "0xbd5",
+            "uuid": gpu.uuid,
+            "vendor_name": "Intel(R) Corporation",
+        }
+        for number, gpu in enumerate(gpus)
+    ]
+    print(json.dumps({"device_list": devices}, indent=4))
+
+
+def _npu_smi(description: Description, arguments: list[str]) -> None:
+    """Format: Ascend's npu-smi Command Reference, ``npu-smi info -m``."""
+    columns = ("NPU ID", "Chip ID", "Chip Logic ID", "Chip Name")
+    rows = [columns]
+    for gpu in description.of("ascend"):
+        rows.append((str(gpu.smi), "0", str(gpu.ordinal), gpu.name))
+        rows.append((str(gpu.smi), "1", "-", "Mcu"))
+    for row in rows:
+        print("\t" + "".join(f"{cell:<31}" for cell in row))
+
+
+_PROGRAMS = {
+    "nvidia-smi": _nvidia_smi,
+    "amd-smi": _amd_smi,
+    "rocm-smi": _rocm_smi,
+    "xpu-smi": _xpu_smi,
+    "npu-smi": _npu_smi,
+}

@@ -1,0 +1,153 @@
+"""The variables of a worker."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+import pytest
+from gpu_values import amd, ascend, intel, mig, nvidia
+
+from pytest_fkit.gpu.devices import Fleet
+from pytest_fkit.gpu.environment import check_template, mask_variables, variables, wants_port
+from pytest_fkit.gpu.masks import visible
+from pytest_fkit.gpu.slices import Place, assign
+
+
+def place_of(
+    fleet: Fleet, environ: Mapping[str, str], worker: int = 1, workers: int = 2, size: int = 2
+) -> Place:
+    return assign(visible(fleet, environ), range(workers), size).places[worker]
+
+
+@pytest.mark.parametrize(
+    ("fleet", "inherited", "amd_mask", "expected"),
+    [
+        (nvidia(4), {}, "", {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "2,3"}),
+        (nvidia(8), {"CUDA_VISIBLE_DEVICES": "4,5,7,6"}, "", {"CUDA_VISIBLE_DEVICES": "7,6"}),
+        (
+            nvidia(4),
+            {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"},
+            "",
+            {"CUDA_VISIBLE_DEVICES": "2,3"},
+        ),
+        (
+            nvidia(4),
+            {"CUDA_VISIBLE_DEVICES": "GPU-00000003,GPU-00000001,GPU-00000000,GPU-00000002"},
+            "",
+            {
+                "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+                "CUDA_VISIBLE_DEVICES": "GPU-00000000,GPU-00000002",
+            },
+        ),
+        (nvidia(4), {"CUDA_VISIBLE_DEVICES": ""}, "", {}),
+        (
+            amd(4),
+            {},
+            "rocr",
+            {
+                "ROCR_VISIBLE_DEVICES": "2,3",
+                "HIP_VISIBLE_DEVICES": "0,1",
+                "CUDA_VISIBLE_DEVICES": "0,1",
+            },
+        ),
+        (
+            amd(8),
+            {"ROCR_VISIBLE_DEVICES": "4,5,6,7", "HIP_VISIBLE_DEVICES": "3,2,1,0"},
+            "rocr",
+            {
+                "ROCR_VISIBLE_DEVICES": "5,4",
+                "HIP_VISIBLE_DEVICES": "0,1",
+                "CUDA_VISIBLE_DEVICES": "0,1",
+            },
+        ),
+        (amd(4), {}, "hip", {"HIP_VISIBLE_DEVICES": "2,3", "CUDA_VISIBLE_DEVICES": "2,3"}),
+        (
+            amd(8),
+            {"ROCR_VISIBLE_DEVICES": "4,5,6,7"},
+            "hip",
+            {"HIP_VISIBLE_DEVICES": "2,3", "CUDA_VISIBLE_DEVICES": "2,3"},
+        ),
+        (
+            amd(8),
+            {"ROCR_VISIBLE_DEVICES": "4,5,6,7", "HIP_VISIBLE_DEVICES": "3,2,1,0"},
+            "hip",
+            {"HIP_VISIBLE_DEVICES": "1,0", "CUDA_VISIBLE_DEVICES": "1,0"},
+        ),
+        (intel(4), {}, "", {"ZE_AFFINITY_MASK": "2,3"}),
+        (intel(4), {"ZE_AFFINITY_MASK": "0.0,0.1,1.0,1.1"}, "", {"ZE_AFFINITY_MASK": "1.0,1.1"}),
+        (ascend(4), {}, "", {"ASCEND_RT_VISIBLE_DEVICES": "2,3"}),
+        (
+            ascend(12),
+            {"ASCEND_RT_VISIBLE_DEVICES": "1,2,11,9"},
+            "",
+            {"ASCEND_RT_VISIBLE_DEVICES": "9,11"},
+        ),
+        (Fleet(), {}, "rocr", {}),
+    ],
+)
+def test_masks(fleet: Fleet, inherited: Any, amd_mask: str, expected: Any) -> None:
+    assert mask_variables(place_of(fleet, inherited), inherited, amd_mask) == expected
+
+
+def test_a_mig_instance_by_uuid() -> None:
+    place = place_of(mig(1, 7), {}, worker=3, workers=7, size=1)
+    assert mask_variables(place, {}, "")["CUDA_VISIBLE_DEVICES"] == mig(1, 7).devices[3].uuid
+
+
+def test_ours() -> None:
+    told = variables(place_of(nvidia(4), {}), {}, port=12000)
+    assert told["FKIT_WORKER_ID"] == "1"
+    assert told["FKIT_GPU_IDS"] == "2,3"
+    assert told["FKIT_PORT_BASE"] == "12000"
+
+
+def test_without_gpus_only_the_number_is_told() -> None:
+    told = variables(place_of(Fleet(), {"CUDA_VISIBLE_DEVICES": "0"}), {})
+    assert told == {"FKIT_WORKER_ID": "1", "FKIT_GPU_IDS": ""}
+
+
+def test_the_inherited_values_of_ours_are_another_runs() -> None:
+    outer = {"FKIT_WORKER_ID": "7", "FKIT_GPU_IDS": "7", "FKIT_PORT_BASE": "1"}
+    told = variables(place_of(nvidia(4), {}), outer, port=2)
+    assert [told[name] for name in outer] == ["1", "2,3", "2"]
+
+
+def test_templates() -> None:
+    templates = [
+        check_template("MASTER_PORT={port}"),
+        check_template(" OMP_NUM_THREADS = {cpus}"),
+        check_template("CACHE=/tmp/w{worker}-{gpus}={{x}}"),
+        check_template("GIVEN={worker}"),
+        check_template("EMPTY="),
+    ]
+    told = variables(
+        place_of(nvidia(4), {}), {"GIVEN": "mine"}, port=12000, cpus=3, templates=templates
+    )
+    assert told["MASTER_PORT"] == "12000"
+    assert told["OMP_NUM_THREADS"] == "3"
+    assert told["CACHE"] == "/tmp/w1-2,3={x}"
+    assert told["EMPTY"] == ""
+    assert "GIVEN" not in told
+    assert wants_port(templates)
+    assert not wants_port(templates[1:])
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "=x", "NAME", "A B=x", "A={", "A={0}", "A={nobody}", "A={worker.real}", "A={gpus!x}"],
+)
+def test_wrong_templates(line: str) -> None:
+    with pytest.raises(ValueError, match=r"expected NAME=template|a brace itself"):
+        check_template(line)
+
+
+def test_where_gpus_are_shared_nobody_takes_all_memory_beforehand() -> None:
+    shared = place_of(nvidia(2), {}, workers=3, size=2)
+    told = variables(shared, {})
+    assert told["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    assert told["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    users = {"XLA_PYTHON_CLIENT_PREALLOCATE": "true"}
+    assert "XLA_PYTHON_CLIENT_PREALLOCATE" not in variables(shared, users)
+    own = [check_template("TF_FORCE_GPU_ALLOW_GROWTH=false")]
+    assert variables(shared, {}, templates=own)["TF_FORCE_GPU_ALLOW_GROWTH"] == "false"
+    assert "TF_FORCE_GPU_ALLOW_GROWTH" not in variables(place_of(nvidia(4), {}), {})

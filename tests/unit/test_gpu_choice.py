@@ -1,0 +1,162 @@
+"""``--fkit-gpus`` and its relatives."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from gpu_values import amd, mig, nvidia
+
+from pytest_fkit.gpu import options as gpu_options
+from pytest_fkit.gpu.choice import distribute, usable, worker_count
+from pytest_fkit.gpu.devices import Fleet
+from pytest_fkit.gpu.options import GpuSettings
+
+UUIDS = [device.uuid for device in nvidia(8).devices]
+
+
+def asked(gpus: Any = "auto", per_worker: int | None = None) -> GpuSettings:
+    return GpuSettings(gpus, f"--fkit-gpus={','.join(gpus)}", per_worker, "rocr", 10.0, ())
+
+
+def _parse(pytester: pytest.Pytester, *arguments: str, **environ: str) -> GpuSettings:
+    config = pytester.parseconfig(*arguments)
+    return gpu_options.parse(config.option, config.getini, environ)
+
+
+def test_defaults(pytester: pytest.Pytester) -> None:
+    assert _parse(pytester) == GpuSettings("auto", "ini value fkit_gpus=", None, "rocr", 10.0, ())
+
+
+def test_the_option_wins_then_the_variable_then_the_ini_value(pytester: pytest.Pytester) -> None:
+    pytester.makeini(
+        "[pytest]\nfkit_gpus = 5\nfkit_gpus_per_worker = 3\nfkit_amd_mask = hip\n"
+        "fkit_gpus_timeout = 2\nfkit_env =\n  A={port}\n  B=x"
+    )
+    found = _parse(pytester)
+    assert (found.gpus, found.per_worker, found.amd_mask) == (("5",), 3, "hip")
+    assert (found.timeout, found.templates) == (2.0, (("A", "{port}"), ("B", "x")))
+    assert _parse(pytester, FKIT_GPUS="6").gpus == ("6",)
+    found = _parse(pytester, "--fkit-gpus=none", "--fkit-gpus-per-worker=1", FKIT_GPUS="6")
+    assert (found.gpus, found.per_worker, found.source) == ("none", 1, "--fkit-gpus=none")
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("--fkit-gpus=x", "--fkit-gpus=x: expected auto, none, or numbers and UUIDs"),
+        ("--fkit-gpus=0,,1", "expected auto, none"),
+        ("--fkit-gpus=0,0", "named twice"),
+        ("--fkit-gpus-per-worker=0", "--fkit-gpus-per-worker=0: expected a number from 1 on"),
+        ("--fkit-gpus-per-worker=x", "expected a number from 1 on"),
+        ("--fkit-amd-mask=cuda", "expected one of rocr, hip"),
+        ("--fkit-gpus-timeout=0", "expected seconds; --fkit-gpus=none does without"),
+        ("--fkit-gpus-timeout=x", "expected seconds"),
+    ],
+)
+def test_wrong_values_are_named_with_what_is_expected(
+    pytester: pytest.Pytester, argument: str, said: str
+) -> None:
+    with pytest.raises(pytest.UsageError, match=said):
+        _parse(pytester, argument)
+
+
+def test_a_wrong_variable_and_a_wrong_ini_line_are_named(pytester: pytest.Pytester) -> None:
+    with pytest.raises(pytest.UsageError, match="FKIT_GPUS=x: expected auto"):
+        _parse(pytester, FKIT_GPUS="x")
+    pytester.makeini("[pytest]\nfkit_env = A={nobody}")
+    with pytest.raises(pytest.UsageError, match=r"ini value fkit_env=A=\{nobody\}: \{nobody\} is"):
+        _parse(pytester)
+
+
+@pytest.mark.parametrize(
+    ("fleet", "environ", "gpus", "texts"),
+    [
+        (nvidia(8), {}, ("5", "0"), ["5", "0"]),
+        (nvidia(8), {}, (UUIDS[3],), ["3"]),
+        (nvidia(8), {}, ("GPU-00000003",), ["3"]),
+        (nvidia(8), {"CUDA_VISIBLE_DEVICES": "4,5,6,7"}, ("6", "7"), ["6", "7"]),
+        (nvidia(8), {"CUDA_VISIBLE_DEVICES": UUIDS[6]}, ("6",), [UUIDS[6]]),
+        (mig(2, 3), {}, ("MIG-00010002",), [mig(2, 3).devices[5].uuid]),
+        (amd(4), {"ROCR_VISIBLE_DEVICES": "2,3"}, ("3",), ["3"]),
+    ],
+)
+def test_named_gpus_are_those_of_the_machine(
+    fleet: Fleet, environ: Any, gpus: tuple[str, ...], texts: list[str]
+) -> None:
+    seen = usable(fleet, asked(gpus), environ)
+    assert [entry.text for entry in seen.entries] == texts
+    assert not seen.notices
+
+
+def test_what_the_mask_hides_can_t_be_named() -> None:
+    environ = {"CUDA_VISIBLE_DEVICES": "4,5"}
+    with pytest.raises(
+        pytest.UsageError, match=r"--fkit-gpus=0,1: there is no such GPU here; .* 4,5"
+    ):
+        usable(nvidia(8), asked(("0", "1")), environ)
+    seen = usable(nvidia(8), asked(("0", "5")), environ)
+    assert [entry.text for entry in seen.entries] == ["5"]
+    assert seen.notices == ("--fkit-gpus=0,5: not here: 0; there are: 4,5",)
+
+
+@pytest.mark.parametrize(
+    ("environ", "vendor"),
+    [
+        ({}, "nvidia"),
+        ({"ROCR_VISIBLE_DEVICES": "0,1,2,3"}, "amd"),
+        ({"ZE_AFFINITY_MASK": "1,2"}, "intel"),
+    ],
+)
+def test_what_detection_did_not_find_is_taken_on_trust(environ: Any, vendor: str) -> None:
+    seen = usable(Fleet(), asked(("2", "1")), environ)
+    assert seen.vendor == vendor
+    assert [entry.text for entry in seen.entries] == ["2", "1"]
+    assert "taken on trust" in seen.notices[0]
+
+
+def test_trust_does_not_reach_beyond_the_mask() -> None:
+    with pytest.raises(pytest.UsageError, match="there is no such GPU"):
+        usable(Fleet(), asked(("0",)), {"CUDA_VISIBLE_DEVICES": "1"})
+    seen = usable(Fleet(), asked((UUIDS[1],)), {"CUDA_VISIBLE_DEVICES": f"{UUIDS[0]},{UUIDS[1]}"})
+    assert [entry.text for entry in seen.entries] == [UUIDS[1]]
+
+
+@pytest.mark.parametrize(
+    ("fleet", "per_worker", "workers", "said"),
+    [
+        (amd(2), None, 4, "4 workers share 2 AMD GPUs; .* -n 2 gives every worker its own"),
+        (nvidia(2), 4, 1, "4 GPUs per worker are asked for, there are 2 in all"),
+        (mig(1, 4), 2, 2, "a process sees one MIG instance"),
+    ],
+)
+def test_what_a_user_has_to_know(
+    fleet: Fleet, per_worker: int | None, workers: int, said: str
+) -> None:
+    found = distribute(fleet, asked("auto", per_worker), {}, range(workers))
+    [notice] = found.notices
+    assert re.search(said, notice)
+
+
+@pytest.mark.parametrize(
+    ("fleet", "workers"), [(nvidia(2), 4), (nvidia(8), 4), (mig(1, 4), 4), (Fleet(), 9)]
+)
+def test_nothing_is_said_where_all_is_well(fleet: Fleet, workers: int) -> None:
+    assert not distribute(fleet, asked(), {}, range(workers)).notices
+
+
+@pytest.mark.parametrize(
+    ("fleet", "per_worker", "expected"),
+    [
+        (nvidia(8), None, 4),
+        (nvidia(7), None, 3),
+        (nvidia(1), None, 1),
+        (nvidia(8), 1, 8),
+        (nvidia(4), 8, 1),
+        (mig(2, 3), None, 6),
+        (Fleet(), None, 0),
+    ],
+)
+def test_workers_that_auto_means(fleet: Fleet, per_worker: int | None, expected: int) -> None:
+    assert worker_count(fleet, asked("auto", per_worker), {}) == expected
