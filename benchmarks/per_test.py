@@ -46,10 +46,12 @@ _ALONE = ("-p", "no:fkit")
 CONTENDERS = (
     Contender("plain", "fkit", (*_ALONE, "-p", "no:xdist")),
     Contender("xdist -n1", "fkit", (*_ALONE, "-n1")),
+    Contender("xdist -n2", "fkit", (*_ALONE, "-n2")),
     Contender("fkit -n0", "fkit", ("--fkit", "-n0")),
     Contender("fkit -n1", "fkit", ("--fkit", "-n1")),
     Contender("fkit -n0, session", "fkit", ("--fkit", "-n0", "--fkit-isolation=session")),
     Contender("fkit -n1, session", "fkit", ("--fkit", "-n1", "--fkit-isolation=session")),
+    Contender("fkit -n2, session", "fkit", ("--fkit", "-n2", "--fkit-isolation=session")),
     Contender("plain, pytest 8.4", "forked", ()),
     Contender("forked", "forked", ("--forked",)),
     Contender("isolate", "isolate", ("--isolate",)),
@@ -62,12 +64,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.per_test", description=__doc__)
     parser.add_argument("--tests", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", help="names that contain this")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="contenders whose names contain one of these"
+    )
     parser.add_argument(
         "--environments", type=Path, default=_CHECKOUT / "build" / "benchmark-environments"
     )
     options = parser.parse_args()
-    contenders = [each for each in CONTENDERS if (options.only or "") in each.name]
+    contenders = [each for each in CONTENDERS if any(text in each.name for text in options.only)]
     for name in {each.environment for each in contenders}:
         _install(options.environments / name, ENVIRONMENTS[name])
     print(f"load before: {_load()}", flush=True)
@@ -131,17 +135,23 @@ def _show(contenders: Sequence[Contender], costs: dict[str, list[float]]) -> Non
     for each in contenders:
         values = costs[each.name]
         print(f"{each.name:22}{median[each.name]:9.2f}{min(values):9.2f}{max(values):9.2f}")
-    if len(contenders) < len(CONTENDERS):
-        return
-    forked = median["forked"] - median["plain, pytest 8.4"]
-    print("\nwhat isolation adds to a test, in units of what pytest-forked adds to it")
-    for name, base in (("fkit -n1", "xdist -n1"), ("fkit -n0", "plain")):
-        print(
-            f"  ({name} - {base}) / (forked - plain): {(median[name] - median[base]) / forked:.2f}"
-        )
-    for number in (0, 1):
-        name, base = f"fkit -n{number}, session", ("plain", "xdist -n1")[number]
-        print(f"  {name} / {base}: {median[name] / median[base]:.2f}")
+    print()
+    for number, base in ((0, "plain"), (1, "xdist -n1"), (2, "xdist -n2")):
+        name = f"fkit -n{number}, session"
+        if {name, base} <= set(median):
+            print(f"{name} / {base}: {_ratio(costs[name], costs[base]):.2f}")
+    if {"forked", "plain, pytest 8.4"} <= set(median):
+        forked = median["forked"] - median["plain, pytest 8.4"]
+        print("what isolation adds to a test, in units of what pytest-forked adds to it")
+        for name, base in (("fkit -n1", "xdist -n1"), ("fkit -n0", "plain")):
+            if {name, base} <= set(median):
+                adds = (median[name] - median[base]) / forked
+                print(f"  ({name} - {base}) / (forked - plain): {adds:.2f}")
+
+
+def _ratio(ones: Sequence[float], others: Sequence[float]) -> float:
+    """The median of the ratios round by round: the machine's speed drifts."""
+    return statistics.median(one / other for one, other in zip(ones, others))
 
 
 if __name__ == "__main__":

@@ -53,6 +53,13 @@ class Stop(NamedTuple):
     grace: float
 
 
+class OrderAnew(NamedTuple):
+    """What was ordered ahead is void; what follows counts.
+
+    The answer to an :class:`Ended` that does not go on: the worker may have ordered before it knew.
+    """
+
+
 class Broken(NamedTuple):
     """Remember that setting up the wide fixture `key` killed a process, so nobody tries again."""
 
@@ -99,6 +106,8 @@ class Ended(NamedTuple):
     :param dump: what faulthandler wrote.
     :param leftovers: descriptions of processes that had to be ended.
     :param survivors: descriptions of processes that not even SIGKILL ended.
+    :param goes_on: whether the keeper begins what it was ordered ahead; not after a bad ending, or
+        if the test said that the run is to stop.
     """
 
     ending: tuple[Any, ...]
@@ -110,6 +119,7 @@ class Ended(NamedTuple):
     dump: bytes = b""
     leftovers: tuple[str, ...] = ()
     survivors: tuple[str, ...] = ()
+    goes_on: bool = False
 
 
 class TornDown(NamedTuple):
@@ -140,6 +150,25 @@ class Proceed(NamedTuple):
     """Go on after :class:`WideSetUp`."""
 
 
+# --- host to child ---
+
+
+class Go(NamedTuple):
+    """Run this test.
+
+    :param refused: wide fixtures that the host was asked for already, in vain.
+    :param wide_setup_seconds: time the host spent for this test.
+    :param others: as in :class:`Run`.
+    """
+
+    position: int
+    next_position: int
+    tests_failed: int
+    location: tuple[str, int | None, str]
+    refused: tuple[str, ...]
+    wide_setup_seconds: float
+
+
 # --- host to keeper -----------------------------------------------------------------------------
 
 
@@ -154,11 +183,13 @@ class ChildExited(NamedTuple):
 
     :param status: as waitpid(2) gives it.
     :param leaves: whether it left so that a wide fixture is set up, and comes again.
+    :param stops: whether it reported something after which no other test may begin unasked.
     """
 
     pid: int
     status: int
     leaves: bool
+    stops: bool
 
 
 class Began(NamedTuple):
@@ -182,9 +213,11 @@ class HostDone(NamedTuple):
     """The host did what it was told and is idle.
 
     :param retire: it has run tests itself, for a reason that has gone, and must fork no more.
+    :param stops: it was told that the run is to stop.
     """
 
     retire: bool = False
+    stops: bool = False
 
 
 # --- test process to worker, through its event file ---------------------------------------------
@@ -341,9 +374,9 @@ class Completed(NamedTuple):
 
 
 Message = Union[
-    Run, RunTogether, Finish, Stop, Broken,
+    Run, RunTogether, Finish, Stop, OrderAnew, Broken,
     Events, Output, Restarted, HostFiles, Ended, TornDown,
-    Release, Proceed, Forked, ChildExited, Began, WideSetUp, Ready, HostDone,
+    Release, Proceed, Go, Forked, ChildExited, Began, WideSetUp, Ready, HostDone,
     Begins, LogStart, LogFinish, Report, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, JunitRecord,

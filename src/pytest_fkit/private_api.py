@@ -7,11 +7,12 @@ Checked against pytest 7.0.0 to 9.2.0, pluggy 1.2 to 1.7 and pytest-xdist 3.6.1 
 from __future__ import annotations
 
 import functools
+import inspect
 import io
 import pdb
 import uuid
 from queue import Empty
-from typing import Any, Callable, Collection, Sequence, TextIO, cast
+from typing import Any, Callable, Sequence, TextIO, cast
 
 import _pytest.config
 import _pytest.debugging
@@ -40,14 +41,17 @@ _REPORT_HOOKS = (
 )
 
 
-def others_hear_reports(config: pytest.Config, indifferent: Collection[str]) -> bool:
-    """Whether a plugin that is none of the `indifferent` ones implements a reporting hook."""
-    plugins = config.pluginmanager
+def others_hear_reports(config: pytest.Config) -> bool:
+    """Whether a plugin that is neither pytest's nor ours implements a reporting hook."""
     return any(
-        plugins.get_name(implementation.plugin) not in indifferent
+        _module(implementation.plugin).partition(".")[0] not in ("_pytest", "pytest_fkit")
         for name in _REPORT_HOOKS
         for implementation in getattr(config.hook, name).get_hookimpls()
     )
+
+
+def _module(plugin: Any) -> str:
+    return str(plugin.__name__ if inspect.ismodule(plugin) else type(plugin).__module__)
 
 
 # --- setup state and fixtures (_pytest.runner.SetupState, _pytest.fixtures) ---------------------
@@ -91,6 +95,11 @@ def needs_tear_down(session: pytest.Session, nextitem: pytest.Item | None) -> bo
         for node, (finalizers, _) in stack.items()
         if node not in needed
     )
+
+
+def shares_setup(session: pytest.Session, nextitem: pytest.Item) -> bool:
+    """Whether all that is set up is what `nextitem` needs, too."""
+    return set(_stack(session)) <= set(nextitem.listchain())
 
 
 def needs_set_up(item: pytest.Item) -> bool:

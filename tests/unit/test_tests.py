@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pytest_fkit.worker.tests import SECONDS, AllTests, Pace
+from pytest_fkit.worker.tests import FIRST, SECONDS, AllTests, Pace
 
 
 def test_all_tests_are_taken_in_order() -> None:
@@ -12,19 +12,19 @@ def test_all_tests_are_taken_in_order() -> None:
 
 
 def test_pace_grows_while_orders_are_short_up_to_its_limit() -> None:
-    pace = Pace(limit=8)
+    pace = Pace(limit=4 * FIRST)
     taken = []
-    for _ in range(6):
+    for _ in range(4):
         taken.append(pace.most)
         pace.took(pace.most, SECONDS / 100)
-    assert taken == [1, 2, 4, 8, 8, 8]
+    assert taken == [FIRST, 2 * FIRST, 4 * FIRST, 4 * FIRST]
+    assert Pace(limit=1).most == 1
 
 
 def test_pace_does_not_grow_by_orders_that_could_have_been_longer() -> None:
-    pace = Pace(limit=8)
-    pace.took(1, 0.0)
-    pace.took(1, 0.0)
-    assert pace.most == 2
+    pace = Pace(limit=1024)
+    pace.took(FIRST - 1, 0.0)
+    assert pace.most == FIRST
 
 
 def test_pace_falls_to_what_takes_the_time_of_one_order() -> None:

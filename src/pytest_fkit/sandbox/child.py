@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from typing import Callable, NamedTuple, NoReturn
 
 import pytest
 
 from .. import private_api, system
 from ..gpu.runtime import in_bad_fork
-from ..messages import Completed, Leaves
+from ..messages import Completed, Go, Leaves
+from ..wire import Unpacker
 from . import finalizers
 from .descriptors import Files
 from .equipment import TestProcess
@@ -18,6 +19,20 @@ from .relay import CHANNEL_LOST, Relay
 
 LEAVES = 83
 """Exit status of a child that left a Leaves frame."""
+
+STOPS = 84
+"""Exit status of a child that finished, and reported what stops the run."""
+
+
+class Waiting(NamedTuple):
+    """The host's view of a child that waits for its order.
+
+    :param orders: a descriptor to which a :class:`Go` is written.
+    """
+
+    pid: int
+    files: Files
+    orders: int
 
 
 def run_protocol(item: pytest.Item, nextitem: pytest.Item | None, relay: Relay) -> None:
@@ -36,27 +51,24 @@ def run_protocol(item: pytest.Item, nextitem: pytest.Item | None, relay: Relay) 
 class Child:
     """What the new process needs, put together in the host before the fork."""
 
-    def __init__(self, session: pytest.Session, process: TestProcess) -> None:
+    def __init__(
+        self,
+        session: pytest.Session,
+        process: TestProcess,
+        item_at: Callable[[int], pytest.Item | None],
+    ) -> None:
         self._session = session
+        self._item = item_at
         self._relay = process.relay
         self._fixtures = process.fixtures
         self._output = process.output
         self._measuring = process.measuring
 
-    def main(
-        self,
-        item: pytest.Item,
-        nextitem: pytest.Item | None,
-        files: Files,
-        host: int,
-        refused: set[str],
-        wide_setup_seconds: float,
-    ) -> NoReturn:
-        """Run the test; called in the new process.
+    def main(self, files: Files, orders: int, host: int) -> NoReturn:
+        """Run a test when the host says which; called in the new process.
 
+        :param orders: a descriptor from which a :class:`Go` can be read, or its end.
         :param host: pid of the host.
-        :param refused: see :meth:`WideFixtures.enter_child`.
-        :param wide_setup_seconds: see :meth:`Relay.open`.
         """
         status = 70  # EX_SOFTWARE, for errors in the lines below
         try:
@@ -64,16 +76,25 @@ class Child:
             system.die_with_parent(host)
             system.be_first_for_oom_killer()
             files.install()
-            self._relay.open(wide_setup_seconds)
             self._output.enter_process()
             finalizers.forget_inherited()
-            self._fixtures.enter_child(refused, item)
-            status = self._run(item, nextitem)
+            self._fixtures.leave_to_host()
+            go = _await_order(orders)
+            status = 0 if go is None else self._obey(go)
         except BaseException:  # noqa: BLE001 (nothing may return into the host's code)
             sys.excepthook(*sys.exc_info())
         finally:
             _flush()
             os._exit(0 if self._relay.is_copy() else status)
+
+    def _obey(self, go: Go) -> int:
+        self._relay.open(go.wide_setup_seconds)
+        item = self._item(go.position)
+        assert item is not None
+        self._session.testsfailed = go.tests_failed
+        private_api.set_location(item, go.location)
+        self._fixtures.enter_child(set(go.refused), item)
+        return self._run(item, self._item(go.next_position))
 
     def _run(self, item: pytest.Item, nextitem: pytest.Item | None) -> int:
         unsafe = in_bad_fork() if self._fixtures.watches else ""
@@ -91,7 +112,9 @@ class Child:
         self._output.enter_exit()
         finalizers.run_own()
         self._relay.send(Completed())
-        return CHANNEL_LOST if self._relay.lost else 0
+        if self._relay.lost:
+            return CHANNEL_LOST
+        return STOPS if self._relay.stops else 0
 
     def _leave(self) -> int:
         leaving = self._fixtures.leaving
@@ -109,6 +132,19 @@ class Child:
             private_api.tear_down(self._session, None)
         except BaseException:  # noqa: BLE001 (see above)
             return
+
+
+def _await_order(orders: int) -> Go | None:
+    """The order; None if the host needs no child any more, or is gone."""
+    unpacker = Unpacker()
+    while True:
+        data = os.read(orders, 1 << 16)
+        for message in unpacker.feed(data):
+            os.close(orders)
+            assert isinstance(message, Go)
+            return message
+        if not data:
+            return None
 
 
 def _flush() -> None:

@@ -73,13 +73,16 @@ class WideFixtures:
 
     # --- in the child ---
 
+    def leave_to_host(self) -> None:
+        """In a new child: what is set up is the host's to tear down."""
+        self._dropped = private_api.forget_finalizers(self._session, self._active)
+        self._owns_all = False
+
     def enter_child(self, refused: set[str], item: pytest.Item) -> None:
-        """In a new child: leave what is set up to the host; ask it for what is missing.
+        """In a child that knows its test: ask the host for what is missing.
 
         :param refused: wide fixtures that the host was asked for already, in vain.
         """
-        self._dropped = private_api.forget_finalizers(self._session, self._active)
-        self._owns_all = False
         self._refused = refused
         self._may_leave = private_api.takes_requests(item)
 

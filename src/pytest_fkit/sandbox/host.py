@@ -18,6 +18,7 @@ from ..messages import (
     Completed,
     Finish,
     Forked,
+    Go,
     HostDone,
     Leaves,
     NotCollected,
@@ -27,11 +28,11 @@ from ..messages import (
     SharedProcess,
     WideSetUp,
 )
-from ..wire import Unpacker, carriable
+from ..wire import Unpacker, carriable, pack
 from . import finalizers
-from .child import LEAVES, Child, run_protocol
+from .child import LEAVES, STOPS, Child, Waiting, run_protocol
 from .copies import fork
-from .descriptors import ERR, Files, Link, read_from
+from .descriptors import ERR, Files, Link, move_up, read_from
 from .equipment import TestProcess
 from .progress import Progress
 from .relay import CHANNEL_LOST
@@ -58,7 +59,8 @@ class Host:
         self._fixtures = process.fixtures
         self._output = process.output
         self._measuring = process.measuring
-        self._child = Child(session, process)
+        self._child = Child(session, process, item_at)
+        self._waiting: Waiting | None = None
         self._last: pytest.Item | None = None
         self._ran_tests = False
 
@@ -106,11 +108,12 @@ class Host:
             elif isinstance(message, Release):
                 self._tear_down(self._item(message.next_position))
             elif isinstance(message, Finish):
+                self._let_go()
                 self._tear_down(None)
                 finalizers.run_own()
                 self._link.send(HostDone())
                 return
-            self._link.send(HostDone(retire))
+            self._link.send(HostDone(retire, self._relay.stops))
 
     def _broken(self) -> bool:
         """Whether a test that ran in this process left it unfit for another.
@@ -130,9 +133,7 @@ class Host:
                 self._progress.begin()
                 self._relay.send(Begins(run.position))
                 self._run(run._replace(tests_failed=session.testsfailed), together=True)
-                if self._relay.interrupted or session.shouldfail or session.shouldstop:
-                    return
-                if self._broken():
+                if self._relay.stops or self._broken():
                     return
         except KeyboardInterrupt as error:  # between two tests
             self._relay.interrupt(error)
@@ -145,48 +146,65 @@ class Host:
             self._relay.send(Completed())
             return
         nextitem = self._item(run.next_position)
-        self._session.testsfailed = run.tests_failed
         self._last = item
-        private_api.set_location(item, run.location)
         try:
             if run.share or self._ran_tests:
+                self._session.testsfailed = run.tests_failed
+                private_api.set_location(item, run.location)
                 if not together:
                     self._link.send(Began("test"))
                 self._run_here(item, nextitem, 0.0)
             else:
-                self._run_in_children(item, nextitem)
+                self._run_in_children(run, item, nextitem)
                 self._tear_down(nextitem)
         except (pytest.exit.Exception, KeyboardInterrupt) as error:
             self._relay.interrupt(error)
         private_api.forget_request(item)
 
-    def _run_in_children(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
-        refused: set[str] = set()
-        seconds = 0.0
+    def _run_in_children(self, run: Run, item: pytest.Item, nextitem: pytest.Item | None) -> None:
+        go = Go(
+            run.position, run.next_position, run.tests_failed, run.location,
+            refused=(), wide_setup_seconds=0.0,
+        )  # fmt: skip
         while True:
-            files = Files.create()
-            try:
-                left = self._fork(item, nextitem, files, refused, seconds)
-            finally:
-                files.close()
+            left = self._run_child(go, self._forks_ahead(run, nextitem))
             if left is None:
                 return
+            self._let_go()
             if left.unsafe:
                 self._fixtures.blame(left.unsafe)
                 self._link.send(Began("test"))
-                self._run_here(item, nextitem, seconds, left.unsafe)
+                self._run_here(item, nextitem, go.wide_setup_seconds, left.unsafe)
                 return
-            refused.add(left.argname)
-            self._link.send(Began("setup"))
-            seconds += self._fixtures.set_up(item, left.argname)
-            self._link.send(WideSetUp())
-            if self._link.receive() is None:
-                raise ConnectionError("the keeper is gone")
-            self._measuring.send()
+            seconds = self._set_up(item, left.argname)
+            go = go._replace(
+                refused=(*go.refused, left.argname),
+                wide_setup_seconds=go.wide_setup_seconds + seconds,
+            )
             if self._fixtures.unforkable:
                 self._link.send(Began("test"))
-                self._run_here(item, nextitem, seconds)
+                self._run_here(item, nextitem, go.wide_setup_seconds)
                 return
+
+    def _forks_ahead(self, run: Run, nextitem: pytest.Item | None) -> bool:
+        """Whether a child that is forked while this test runs can run the next one."""
+        return (
+            nextitem is not None
+            and not run.next_share
+            # The memory that the two share would be counted wrong.
+            and not run.memory_limit
+            # Otherwise something is to be torn down here between the two.
+            and private_api.shares_setup(self._session, nextitem)
+        )
+
+    def _set_up(self, item: pytest.Item, argname: str) -> float:
+        self._link.send(Began("setup"))
+        seconds = self._fixtures.set_up(item, argname)
+        self._link.send(WideSetUp())
+        if self._link.receive() is None:
+            raise ConnectionError("the keeper is gone")
+        self._measuring.send()
+        return seconds
 
     def _run_here(
         self,
@@ -208,45 +226,72 @@ class Host:
         self._measuring.send()
         self._relay.send(Completed())
 
-    def _fork(
-        self,
-        item: pytest.Item,
-        nextitem: pytest.Item | None,
-        files: Files,
-        refused: set[str],
-        seconds: float,
-    ) -> Leaves | None:
+    def _run_child(self, go: Go, ahead: bool) -> Leaves | None:
         """Run one child to its end.
 
+        :param ahead: whether the next test can be run in a child that is forked in the meantime.
         :return: what it left for, None if it ran the test.
         """
+        child = self._waiting or self._fork()
+        self._waiting = None
+        self._link.send(Forked(child.pid), child.files)
+        with contextlib.suppress(BrokenPipeError):  # it is dead, which will be seen
+            os.write(child.orders, pack(go))
+        os.close(child.orders)
+        try:
+            if ahead:
+                self._waiting = self._fork()
+            status = _wait(child.pid)
+            left = _left_for(child.files) if status == LEAVES << 8 else None
+        finally:
+            child.files.close()
+        stops = status == STOPS << 8
+        self._link.send(ChildExited(child.pid, status, left is not None, stops))
+        return left
+
+    def _fork(self) -> Waiting:
+        """A child that waits for its order."""
+        files = Files.create()
+        reader, writer = map(move_up, os.pipe())
         host = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
         pid = fork()
         if pid == 0:
             os.close(self._link.fileno())
-            self._child.main(item, nextitem, files, host, refused, seconds)
-        self._link.send(Forked(pid), files)
-        try:
-            _, status = os.waitpid(pid, 0)
-        except ChildProcessError:
-            # A fixture made the kernel reap our children (SIGCHLD ignored); the frames decide.
-            status = 0
-        left = _left_for(files) if status == LEAVES << 8 else None
-        self._link.send(ChildExited(pid, status, left is not None))
-        return left
+            os.close(writer)
+            self._child.main(files, reader, host)
+        os.close(reader)
+        return Waiting(pid, files, writer)
+
+    def _let_go(self) -> None:
+        """End the child that waits, if there is one: it is not a copy of this process any more."""
+        if self._waiting is not None:
+            child, self._waiting = self._waiting, None
+            os.close(child.orders)
+            _wait(child.pid)
+            child.files.close()
 
     def _tear_down(self, nextitem: pytest.Item | None) -> None:
         if self._last is None:
             return
         if private_api.needs_tear_down(self._session, nextitem):
+            self._let_go()
             self._link.send(Began("teardown"))
         try:
             if self._fixtures.tear_down(self._last, nextitem):
                 self._measuring.send()
         except (pytest.exit.Exception, KeyboardInterrupt) as error:
             self._relay.interrupt(error)
+
+
+def _wait(pid: int) -> int:
+    """The status of a child of this process, as waitpid(2) gives it."""
+    try:
+        return os.waitpid(pid, 0)[1]
+    except ChildProcessError:
+        # A fixture made the kernel reap our children (SIGCHLD ignored); the frames decide.
+        return 0
 
 
 def _left_for(files: Files) -> Leaves | None:

@@ -111,6 +111,7 @@ class Job:
         self.dump = b""  # taken before the process is ended for its verdict
         self.leftovers: tuple[str, ...] = ()
         self.survivors: tuple[str, ...] = ()
+        self.stops = False  # the test said that the run is to stop
         self.done = False
 
     def conclude(self, ending: Ending, pid: int, remains: Remains = _NOTHING) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 import traceback
+from collections import deque
 from typing import Callable, NoReturn
 
 from ..endings import Finished, ForkUnsafe, Lost, to_wire
@@ -15,6 +16,7 @@ from ..messages import (
     Finish,
     HostFiles,
     Message,
+    OrderAnew,
     Release,
     Run,
     RunTogether,
@@ -57,6 +59,8 @@ class Keeper:
         self._host_main = host_main
         self._remember = remember
         self._unsafe = unsafe
+        self._orders: deque[Run | RunTogether | Finish] = deque()
+        self._awaits_new_orders = False
         self._below = Supervisor(link, self._obey, stream, controller)
         self._spare = Spare(self._below, self._fork)
 
@@ -79,20 +83,25 @@ class Keeper:
 
     def _serve(self) -> None:
         while True:
-            messages = self._link.take_messages()
-            if not messages:
+            for message in self._link.take_messages():
+                self._obey(message)
+            if not self._orders:
                 self._below.poll(1.0)
                 continue
-            for message in messages:
-                self._obey(message)
+            order = self._orders.popleft()
+            if isinstance(order, Finish):
+                self._finish(order.timeout)
+            else:
+                self._run(order, order if isinstance(order, Run) else Run(*order.runs[-1]))
 
     def _obey(self, message: Message) -> None:
-        if isinstance(message, Run):
-            self._run(message, message)
-        elif isinstance(message, RunTogether):
-            self._run(message, Run(*message.runs[-1]))
+        if isinstance(message, (Run, RunTogether)):
+            if not self._awaits_new_orders:
+                self._orders.append(message)
         elif isinstance(message, Finish):
-            self._finish(message.timeout)
+            self._orders.append(message)
+        elif isinstance(message, OrderAnew):
+            self._awaits_new_orders = False
         elif isinstance(message, Broken):
             self._remember(message)
         elif isinstance(message, Stop):
@@ -109,11 +118,11 @@ class Keeper:
         """Have a host do as the worker orders; `run` is the last test of the order."""
         if self._below.stop_deadline is not None:
             # The order to stop overtook this one.
-            self._below.send(Ended(to_wire(Lost("the run was stopped"))))
+            self._tell(Ended(to_wire(Lost("the run was stopped"))))
             self._finish(0.0)
             return
         if self._unsafe and not run.share.startswith(SPAWNED):
-            self._below.send(Ended(to_wire(ForkUnsafe(self._unsafe))))
+            self._tell(Ended(to_wire(ForkUnsafe(self._unsafe))))
             return
         job = self._have_done(order, run)
         failed = job.ending != Finished() and job.verdict is None
@@ -123,13 +132,20 @@ class Keeper:
         self._release_others(job)
         self._below.job = None
         assert job.ending is not None
-        self._below.send(
+        stops = job.stops or self._below.stop_deadline is not None
+        self._tell(
             Ended(
                 to_wire(job.ending), job.pid, job.wide, *job.remains[:3], job.dump,
-                job.leftovers, job.survivors,
+                job.leftovers, job.survivors, goes_on=job.ending == Finished() and not stops,
             )
         )  # fmt: skip
         self._finish_if_stopped()
+
+    def _tell(self, ended: Ended) -> None:
+        if not ended.goes_on:
+            self._orders = deque(each for each in self._orders if isinstance(each, Finish))
+            self._awaits_new_orders = True
+        self._below.send(ended)
 
     def _have_done(self, order: Run | RunTogether, run: Run) -> Job:
         host = self._host(run.share, _first(order).position)

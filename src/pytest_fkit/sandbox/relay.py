@@ -58,6 +58,11 @@ class Relay:
         self._wide_setup_seconds = wide_setup_seconds
         self.muted = self.interrupted = False
 
+    @property
+    def stops(self) -> bool:
+        """Whether the run is to stop."""
+        return bool(self.interrupted or self._session.shouldstop or self._session.shouldfail)
+
     def is_copy(self) -> bool:
         """Whether this is a process that a test forked, not the one that runs the test."""
         return self._pid not in (-1, os.getpid())

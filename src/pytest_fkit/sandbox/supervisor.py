@@ -260,6 +260,7 @@ class Supervisor:
             self.tell(host, Proceed())
         elif isinstance(message, HostDone):
             host.retire = message.retire
+            job.stops = job.stops or message.stops
             self._host_done(job)
 
     def note_daemons(self, host: HostProcess) -> None:
@@ -289,6 +290,7 @@ class Supervisor:
         else:
             self._forward(job)
             job.deadline = None
+            job.stops = message.stops
             if job.verdict is None and ends_with(child.files.events, _FINISHED):
                 job.conclude(Finished(), child.pid)
             else:

@@ -22,6 +22,7 @@ from ..messages import (
     Finish,
     HostFiles,
     Message,
+    OrderAnew,
     Run,
     RunTogether,
     Stop,
@@ -52,6 +53,7 @@ class KeeperClient:
         self._pid = 0
         self._broken: list[Broken] = []
         self._hosts: dict[str, tuple[int, Files]] = {}
+        self._ahead: Run | None = None
         self._lock = threading.Lock()
         self._grace: float | None = None
         self.coverage: Any | None = None
@@ -75,19 +77,19 @@ class KeeperClient:
             ours.send(message)
         return ours
 
-    def run(self, order: Run | RunTogether) -> Iterator[Message]:
-        """Run tests; the last message is the :class:`Ended` of the last one, whatever happens."""
+    def run(self, order: Run | RunTogether, ahead: Run | None = None) -> Iterator[Message]:
+        """Run tests; the last message is the :class:`Ended` of the last one, whatever happens.
+
+        :param ahead: what will be run next, so that nobody waits for the word; begun only if this
+            order ends well. The next call has to be for it, unless the run ends here.
+        """
         _flush()
         share = order.share if isinstance(order, Run) else Run(*order.runs[0]).share
         received = 0
         fresh = self._link is None
         link = self._link or self._start()
         try:
-            with self._lock:
-                if fresh and self._grace is not None:
-                    # The order to stop came while there was no keeper to hear it.
-                    link.send(Stop(self._grace))
-                link.send(order)
+            self._order(link, order, ahead, fresh)
             while True:
                 message = link.receive()
                 if message is None:
@@ -98,6 +100,8 @@ class KeeperClient:
                     continue
                 if isinstance(message, Events):
                     received += len(message.frames)
+                elif isinstance(message, Ended) and not message.goes_on:
+                    self._order_anew(link)
                 yield message
                 if isinstance(message, Ended):
                     return
@@ -105,6 +109,23 @@ class KeeperClient:
             pass
         lost = Lost(f"its keeper process {self._bury()} while the test was running")
         yield from self._what_was_left(share, received, lost)
+
+    def _order(self, link: Link, order: Run | RunTogether, ahead: Run | None, fresh: bool) -> None:
+        with self._lock:
+            if fresh and self._grace is not None:
+                # The order to stop came while there was no keeper to hear it.
+                link.send(Stop(self._grace))
+            assert self._ahead in (None, order)
+            if self._ahead is None:
+                link.send(order)
+            self._ahead = ahead
+            if ahead is not None:
+                link.send(ahead)
+
+    def _order_anew(self, link: Link) -> None:
+        self._ahead = None
+        with self._lock, contextlib.suppress(OSError):  # it has died since
+            link.send(OrderAnew())
 
     def _what_was_left(self, share: str, received: int, lost: Lost) -> Iterator[Message]:
         """What the keeper did not live to pass on, of a host that ran the tests itself."""
@@ -197,6 +218,7 @@ class KeeperClient:
         assert self._link is not None
         self._link.close()
         self._link = None
+        self._ahead = None
         how = _wait(self._pid, KILL_WAIT)
         deadline = time.monotonic() + KILL_WAIT
         orphans = self._orphans()

@@ -99,6 +99,7 @@ class TestLoop:
         self._unforkable = unforkable
         self._fork_unsafe = ""
         self._pace = Pace(most)
+        self._runs_ahead = not reports.are_awaited(session.config)
         self._stopping = False
         self._last_words: Interrupted | None = None
         self._gathered = Gathered()
@@ -133,7 +134,7 @@ class TestLoop:
             return 1
         together = _together(requests)
         began = time.monotonic()
-        replay, begun, ended = self._listen(together)
+        replay, begun, ended = self._listen(together, self._ahead(requests[: len(together) + 1]))
         ending = from_wire(ended.ending)
         if isinstance(ending, ForkUnsafe):
             self._fork_unsafe = ending.reason
@@ -281,7 +282,15 @@ class TestLoop:
     def _replay(self, item: pytest.Item, shared: str = "") -> Replay:
         return Replay(item, self._reports, self._lines, shared)
 
-    def _listen(self, requests: list[_Request]) -> tuple[Replay, int, Ended]:
+    def _ahead(self, requests: list[_Request]) -> Run | None:
+        """The second of two tests, if it may begin before we know how the first fared."""
+        if len(requests) != 2 or not self._runs_ahead:
+            return None
+        first, second = (each.run for each in requests)
+        alone = isinstance(first, Run) and not first.share
+        return second if alone and isinstance(second, Run) and not second.share else None
+
+    def _listen(self, requests: list[_Request], ahead: Run | None) -> tuple[Replay, int, Ended]:
         """Run tests in one process.
 
         :return: the test that began last, how many began, and how their process ended.
@@ -290,7 +299,7 @@ class TestLoop:
         replay = self._replay(requests[0].item, requests[0].shared)
         begun = 0
         try:
-            for message in self._decoded(self._keeper.run(_order(requests))):
+            for message in self._decoded(self._keeper.run(_order(requests), ahead)):
                 if isinstance(message, Ended):
                     return replay, max(1, begun), message
                 if isinstance(message, Output):

@@ -10,13 +10,12 @@ import pytest
 from .. import private_api
 from ..wire import MARSHAL_VERSION, carriable
 
-# Plugins of pytest itself to whom a passing report in a worker means nothing: they count failures,
-# or write what a worker does not write.
-_INDIFFERENT = {"session", "lfplugin", "stepwiseplugin", "logging-plugin", "terminalprogress"}
-
 
 class Reports(Protocol):
     """What is said of tests, in the order in which plugins are to hear it."""
+
+    def are_awaited(self, config: pytest.Config) -> bool:
+        """Whether no test may begin before the reports on the one before it were told."""
 
     def log_start(self, item: pytest.Item) -> None:
         """The test begins."""
@@ -41,6 +40,14 @@ def report_from(config: pytest.Config, data: dict[str, Any]) -> Any:
 
 class LocalReports:
     """At ``-n0``: all plugins are in this process."""
+
+    def are_awaited(self, config: pytest.Config) -> bool:
+        """Who counts failures may stop; pytest's own plugins, but for two, only write them down."""
+        return bool(
+            config.getoption("maxfail")
+            or config.pluginmanager.hasplugin("stepwiseplugin")
+            or private_api.others_hear_reports(config)
+        )
 
     def log_start(self, item: pytest.Item) -> None:
         """Tell them."""
@@ -84,7 +91,12 @@ class WorkerReports:
         self._index = index
         self._events: list[tuple[Any, ...]] = []
         self._local = LocalReports()
-        self._heard = private_api.others_hear_reports(config, _INDIFFERENT)
+        self._heard = private_api.others_hear_reports(config)
+
+    def are_awaited(self, config: pytest.Config) -> bool:
+        """If a test kills the worker, xdist blames the first whose reports have not arrived."""
+        del config
+        return True
 
     def log_start(self, item: pytest.Item) -> None:
         """Tell."""

@@ -8,6 +8,9 @@ SECONDS = 0.2
 """What one order to a process that tests share is worth: a round trip costs about 1 ms."""
 
 
+FIRST = 32
+"""Tests to be asked for before it is known how long they take."""
+
 MOST = 1024
 """Tests in one order."""
 
@@ -48,7 +51,7 @@ class Pace:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self.most = 1
+        self.most = min(limit, FIRST)
 
     def took(self, number: int, seconds: float) -> None:
         """So many tests took so long."""
