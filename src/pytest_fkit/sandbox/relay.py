@@ -68,6 +68,7 @@ class Relay:
         self._flags = {"shouldstop": self._session.shouldstop, "shouldfail": False}
         self._wide_setup_seconds = wide_setup_seconds
         self.muted = self.interrupted = False
+        self.lost = 0
 
     @property
     def stops(self) -> bool:
@@ -80,7 +81,8 @@ class Relay:
 
     def send(self, message: Message) -> None:
         """Write one frame, unless the event file is not ours any more."""
-        if self.muted or self.is_copy():
+        # A process that does not report yet, the keeper, may be warned while it is prepared.
+        if self.muted or self._pid == -1 or self.is_copy():
             return
         try:
             # A test may have closed the descriptor, and a file of its own may have the number now.
