@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any, Callable
 
 import pytest
+from comparing import suite
 
 import fleet as fleets
+
+__all__ = ["suite"]
 
 
 @pytest.fixture

@@ -34,8 +34,10 @@ def items(pytester: pytest.Pytester) -> list[Any]:
         def wide(): return 1
         @pytest.fixture
         def narrow(wide): return 2
-        @pytest.mark.parametrize("number", [3], scope="class")
-        def test_one(narrow, number): pass
+        @pytest.fixture(scope="class")
+        def of_class(): return 4
+        @pytest.mark.parametrize("number", [3], scope="module")
+        def test_one(narrow, number, of_class): pass
         """
     )
 
@@ -94,7 +96,7 @@ def test_request_by_an_item_that_is_not_set_up(items: list[Any]) -> None:
 
 def test_scope_of_fixtures_and_of_parametrize(items: list[Any]) -> None:
     assert sorted(private_api.wide_fixtures(items[0])) == ["number", "wide"]
-    assert items[0].callspec._arg2scope["number"].value == "class"
+    assert items[0].callspec._arg2scope["number"].value == "module"
 
 
 def test_report_sections_of_an_item(items: list[Any]) -> None:
@@ -178,6 +180,31 @@ def test_junit_node_reporters(pytester: pytest.Pytester, tmp_path: Path) -> None
     log.node_reporter(report).append_failure(report)
     element = log.node_reporter(report).to_xml()
     assert [(child.tag, child.get("message")) for child in element] == [("error", "the message")]
+
+
+def test_junit_fixtures_ask_for_the_log_in_the_stash(pytester: pytest.Pytester) -> None:
+    config = pytester.parseconfigure("--junitxml=junit.xml")
+    recorded: list[tuple[str, str, object]] = []
+    private_api.watch_junit_fixtures(config, lambda *record: recorded.append(record))
+    log: Any = config.stash[_pytest.junitxml.xml_key]
+    log.add_global_property("name", 1)
+    log.node_reporter("a.py::b").add_attribute("extra", "yes")
+    with pytest.raises(TypeError, match="needs to be a string, but int given"):
+        log.add_global_property(1, 1)
+    assert recorded == [("property", "name", 1), ("attribute", "extra", "yes")]
+    source = _source(_pytest.junitxml)
+    assert "xml.add_global_property" in source
+    assert "node_reporter.add_attribute" in source
+
+
+def test_node_ids_can_be_given(items: list[Any]) -> None:
+    [item] = items
+    item._nodeid = nodeid = f"{item.nodeid}@group"
+    private_api.apply_xdist_groups([item])
+    assert item.nodeid == nodeid
+    assert (
+        pytest.TestReport(item.nodeid, item.location, {}, "passed", None, "call").nodeid == nodeid
+    )
 
 
 def test_worker_interactor_and_its_connection() -> None:

@@ -19,6 +19,8 @@ class Run(NamedTuple):
     :param memory_limit: bytes, 0 for no limit.
     :param tests_failed: failures this session has counted.
     :param location: of the test, which a fresh process would have to work out at some cost.
+    :param attempts: how often the test was tried before, in processes that died.
+    :param suite_reruns: how many tests were run again, where nobody else counts that.
     """
 
     position: int
@@ -30,6 +32,8 @@ class Run(NamedTuple):
     memory_limit: int
     tests_failed: int
     location: tuple[str, int | None, str] = ("", None, "")
+    attempts: int = 0
+    suite_reruns: int = 0
 
 
 class RunTogether(NamedTuple):
@@ -167,6 +171,8 @@ class Go(NamedTuple):
     location: tuple[str, int | None, str]
     refused: tuple[str, ...]
     wide_setup_seconds: float
+    attempts: int = 0
+    suite_reruns: int = 0
 
 
 # --- host to keeper -----------------------------------------------------------------------------
@@ -245,6 +251,12 @@ class LogFinish(NamedTuple):
 
 class Report(NamedTuple):
     """pytest_runtest_logreport, as pytest_report_to_serializable gives it."""
+
+    data: dict[str, Any]
+
+
+class HeldReport(NamedTuple):
+    """A report that pytest-rerunfailures logs when all phases are over; as in :class:`Report`."""
 
     data: dict[str, Any]
 
@@ -353,6 +365,13 @@ class Measured(NamedTuple):
     tracers: dict[str, str]
 
 
+class PluginState(NamedTuple):
+    """What "benchmark" or "syrupy" keeps in memory until the end of the session, in its format."""
+
+    plugin: str
+    data: Any
+
+
 class Leaves(NamedTuple):
     """The child leaves so that the host sets the wide fixture `argname` up.
 
@@ -377,10 +396,10 @@ Message = Union[
     Run, RunTogether, Finish, Stop, OrderAnew, Broken,
     Events, Output, Restarted, HostFiles, Ended, TornDown,
     Release, Proceed, Go, Forked, ChildExited, Began, WideSetUp, Ready, HostDone,
-    Begins, LogStart, LogFinish, Report, WarningRecorded, Phase,
+    Begins, LogStart, LogFinish, Report, HeldReport, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, JunitRecord,
-    Measured, Leaves, NotCollected, Completed,
+    Measured, PluginState, Leaves, NotCollected, Completed,
 ]  # fmt: skip
 
 BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in get_args(Message)}

@@ -11,6 +11,7 @@ import pytest
 
 from . import fixtures, hookspecs, markers, private_api, settings
 from .controller import gpus, workers
+from .controller.flaky import FailOnFlaky
 from .controller.gateways import Gateways
 from .controller.nodes import Nodes
 from .controller.reporting import Reporting, header
@@ -36,11 +37,14 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, None, None]:
-    """Tell plugins that ask early, as pytest-cov does, that there will be workers.
+    """Before user code is imported: keep GPU runtimes shut; tell plugins that ask of workers.
 
     Where there will be none, tests get their GPUs now; a spawned host has its worker's already.
     """
     options = early_config.known_args_namespace
+    if options.fkit:
+        # Without it torch.cuda.is_available() opens a CUDA runtime, which does not survive a fork.
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     if options.fkit and not _debugs(options):
         with contextlib.suppress(pytest.UsageError):  # reported when the options are complete
             if hasattr(options, "numprocesses"):
@@ -114,6 +118,8 @@ def pytest_configure(config: pytest.Config) -> None:
         found = config.stash.get(gpus.KEY, None)
         if found is not None:  # there are going to be workers
             plugins.register(Gateways(config, found, show), "fkit-gateways")
+        if config.getoption("fail_on_flaky", False):
+            plugins.register(FailOnFlaky(), "fkit-flaky")
     else:
         plugins.register(Alone(config, parsed), "fkit-alone")
         own_gpus(config, "main", show)

@@ -16,6 +16,7 @@ from typing import Any, Callable, Sequence, TextIO, cast
 
 import _pytest.config
 import _pytest.debugging
+import _pytest.junitxml
 import _pytest.skipping
 import pytest
 from _pytest.config import create_terminal_writer
@@ -407,32 +408,53 @@ def junit_errors_for_deaths(log: Any, describe: Callable[[Any], tuple[str, str] 
     log.node_reporter = node_reporter
 
 
-def watch_junit_records(log: Any, recorded: Callable[[str, str, object], None]) -> None:
-    """Where nothing else reaches the log: have `recorded` called for what fixtures add to it.
+class JunitFixtures:
+    """What pytest's fixtures that add to the JUnit file find in place of the log.
+
+    Without it they do nothing in workers, which write no such file.
 
     :param recorded: called with "property" or "attribute", a name and a value.
     """
-    add_property, find_reporter = log.add_global_property, log.node_reporter
 
-    def add_global_property(name: str, value: object) -> None:
+    def __init__(self, family: str, recorded: Callable[[str, str, object], None]) -> None:
+        self.family = "xunit1" if family == "legacy" else family
+        self._recorded = recorded
+
+    def add_global_property(self, name: object, value: object) -> None:
+        """For record_testsuite_property."""
         __tracebackhide__ = True
-        add_property(name, value)
-        recorded("property", name, value)
+        if not isinstance(name, str):
+            given = type(name).__name__
+            raise TypeError(f"name parameter needs to be a string, but {given} given")
+        self._recorded("property", name, value)
 
-    def node_reporter(report: Any) -> Any:
-        reporter = find_reporter(report)
-        reporter.add_attribute = functools.partial(recorded, "attribute")
-        return reporter
+    def add_attribute(self, name: str, value: object) -> None:
+        """For record_xml_attribute."""
+        self._recorded("attribute", name, value)
 
-    log.add_global_property, log.node_reporter = add_global_property, node_reporter
+    def node_reporter(self, nodeid: object) -> JunitFixtures:
+        """The object with :meth:`add_attribute`."""
+        del nodeid
+        return self
 
 
-def add_junit_record(log: Any, nodeid: str, kind: str, name: str, value: str) -> None:
-    """Add what :func:`watch_junit_records` told of."""
+def watch_junit_fixtures(
+    config: pytest.Config, recorded: Callable[[str, str, object], None]
+) -> None:
+    """Where nothing else reaches the JUnit file: hear what fixtures add to it, if there is one."""
+    if not config.getoption("xmlpath", None):
+        return
+    log = JunitFixtures(config.getini("junit_family"), recorded)
+    config.pluginmanager.register(log)  # pytest unregisters what it finds in this place
+    config.stash[_pytest.junitxml.xml_key] = cast("Any", log)
+
+
+def add_junit_record(log: Any, report: Any, kind: str, name: str, value: str) -> None:
+    """Add what :func:`watch_junit_fixtures` told of, while `report` was in the making."""
     if kind == "property":
         log.add_global_property(name, value)
     else:
-        log.node_reporter(nodeid).add_attribute(name, value)
+        log.node_reporter(report).add_attribute(name, value)
 
 
 def _add_junit_error(reporter: Any, message: str, text: str, report: Any) -> None:
@@ -441,6 +463,27 @@ def _add_junit_error(reporter: Any, message: str, text: str, report: Any) -> Non
 
 
 # --- xdist --------------------------------------------------------------------------------------
+
+
+def apply_xdist_groups(items: Sequence[pytest.Item]) -> None:
+    """Give items the node ids, with the name of their group, that xdist means to give them.
+
+    xdist up to 3.8.0 writes an attribute that pytest from 9.2 on does not read (pytest-xdist
+    issue 1386).
+    """
+    for item in items:
+        nodeid = getattr(item, "_nodeid", item.nodeid)
+        if nodeid != item.nodeid:
+            set_nodeid(item, nodeid)
+
+
+def set_nodeid(item: pytest.Item, nodeid: str) -> None:
+    """Have `item` bear this node id."""
+    node: Any = item
+    if hasattr(node, "_id"):
+        node._id = type(node._id).parse(nodeid)
+    else:
+        node._nodeid = nodeid
 
 
 def worker_interactor(config: pytest.Config) -> Any | None:
@@ -475,7 +518,22 @@ def worker_config(
     option.basetemp = basetemp
     config.workerinput = workerinput  # type: ignore[attr-defined]
     config.workeroutput = {}  # type: ignore[attr-defined]
+    if hasattr(option, "dist"):
+        config.pluginmanager.register(_Groups(), "fkit-groups")
     return config
+
+
+class _Groups:
+    """Does at ``--dist loadgroup`` what xdist's plugin of a worker does, where there is none."""
+
+    @pytest.hookimpl
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        from xdist.remote import WorkerInteractor
+
+        WorkerInteractor.pytest_collection_modifyitems(self, config, items)
+        apply_xdist_groups(items)
 
 
 def worker_input(config: pytest.Config) -> dict[str, Any]:

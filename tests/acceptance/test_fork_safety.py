@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 WIDE = """
@@ -217,14 +212,15 @@ MODULE_LEVEL_POOL = """
 """
 
 
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
 def test_a_module_whose_import_left_a_thread_runs_in_a_fresh_interpreter(
-    pytester: pytest.Pytester,
+    pytester: pytest.Pytester, workers: str
 ) -> None:
     pytester.makepyfile(
         test_pool=MODULE_LEVEL_POOL,
         test_other="import os\ndef test_is_forked(): assert os.getsid(0) == os.getpid()",
     )
-    result = pytester.runpytest_subprocess("--fkit", "-n1", "--fkit-timeout=60", timeout=120)
+    result = pytester.runpytest_subprocess("--fkit", workers, "--fkit-timeout=60", timeout=120)
     result.assert_outcomes(passed=3, failed=1, errors=1)
     result.stdout.fnmatch_lines(
         [
@@ -233,6 +229,105 @@ def test_a_module_whose_import_left_a_thread_runs_in_a_fresh_interpreter(
             "ERROR test_pool.py::test_crash - SIGABRT at test_pool.py:11 in test_crash",
         ]
     )
+
+
+POOL = """
+    from concurrent.futures import ThreadPoolExecutor
+    POOL = ThreadPoolExecutor(1)
+    POOL.submit(int).result()
+"""
+
+USES_POOL = """
+    def test_uses_it(request):
+        conftest = next(
+            plugin for _, plugin in request.config.pluginmanager.list_name_plugin()
+            if hasattr(plugin, "POOL")
+        )
+        assert conftest.POOL.submit(int, "1").result(5) == 1
+"""
+
+IS_FORKED = "import os\nPID = os.getpid()\ndef test_is_forked(): assert PID != os.getpid()\n"
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_a_thread_that_a_conftest_left_has_all_tests_below_it_spawned(
+    pytester: pytest.Pytester, workers: str
+) -> None:
+    pytester.makepyfile(
+        **{
+            "below/conftest": POOL,
+            "below/test_a": USES_POOL,
+            "below/deeper/test_b": USES_POOL,
+            # Before pytest 8 all conftest files are imported before anything is collected.
+            "test_c": IS_FORKED if pytest.version_tuple >= (8,) else "def test_it(): pass",
+        }
+    )
+    result = pytester.runpytest_subprocess("--fkit", workers, timeout=100)
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(["* shared a process, because of import of *: thread 'Thread*"])
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_a_thread_that_the_initial_conftest_left_has_all_tests_spawned(
+    pytester: pytest.Pytester, workers: str
+) -> None:
+    pytester.makeconftest(POOL)
+    pytester.makepyfile(USES_POOL)
+    result = pytester.runpytest_subprocess("--fkit", workers, timeout=100)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["1 test shared *, because of import of conftest.py: thread *"])
+
+
+def test_what_pytest_itself_holds_does_not_count(pytester: pytest.Pytester) -> None:
+    # Written to by pytest while tests are collected; so is standard output, pytester's file.
+    pytester.makepyfile(**{"pkg/__init__": "", "pkg/test_a": IS_FORKED, "test_b": IS_FORKED})
+    for arguments in (
+        ["-n0", "--log-file=log.txt", "--junitxml=junit.xml"],
+        ["-n1", "--log-file=log.txt", "-s"],
+        ["-n0", "--capture=sys"],
+    ):
+        result = pytester.runpytest_subprocess("--fkit", *arguments, timeout=100)
+        result.assert_outcomes(passed=2)
+        result.stdout.no_fnmatch_line("*shared a process*")
+
+
+def test_session_isolation_is_one_process_in_a_fresh_interpreter_too(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_a=POOL + "\n    import os\n    def test_1(request): request.config.seen = os.getpid()",
+        test_b="import os\ndef test_2(request): assert request.config.seen == os.getpid()",
+    )
+    result = pytester.runpytest_subprocess("--fkit", "-n1", "--fkit-isolation=session", timeout=100)
+    result.assert_outcomes(passed=2)
+
+
+def test_a_second_thread_of_the_same_name_is_noticed(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import os, threading
+        import pytest
+
+        @pytest.fixture(scope="class")
+        def serving():
+            end = threading.Event()
+            thread = threading.Thread(target=end.wait, name="serving")
+            thread.start()
+            yield os.getpid()
+            end.set()
+            thread.join()
+
+        class TestOne:
+            def test_1(self, serving):
+                assert serving == os.getpid()
+
+        class TestTwo:
+            def test_2(self, serving):
+                assert serving == os.getpid()
+        """
+    )
+    result = pytester.runpytest_subprocess("--fkit", "-n1", timeout=100)
+    result.assert_outcomes(passed=2)
 
 
 def test_start_method_fork_forks_all_the_same(pytester: pytest.Pytester) -> None:
@@ -249,78 +344,3 @@ def test_start_method_fork_forks_all_the_same(pytester: pytest.Pytester) -> None
     result = pytester.runpytest_subprocess("--fkit", "-n1", "--fkit-start-method=fork", timeout=60)
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("*pytest-fkit summary*")
-
-
-def test_start_method_spawn_starts_an_interpreter_for_each_module(
-    pytester: pytest.Pytester,
-) -> None:
-    for name in ("test_one", "test_two"):
-        pytester.makepyfile(
-            **{
-                name: """
-                import os
-                import pytest
-
-                IMPORTED_IN = os.getpid()
-
-                @pytest.mark.parametrize("number", [1, 2])
-                def test_runs_where_it_was_imported(number, worker_id):
-                    assert IMPORTED_IN == os.getpid()
-                    assert worker_id == "gw0"
-                """
-            }
-        )
-    result = pytester.runpytest_subprocess("--fkit", "-n1", "--fkit-start-method=spawn", timeout=60)
-    result.assert_outcomes(passed=4)
-    result.stdout.fnmatch_lines(["4 tests shared a process, because of --fkit-start-method=spawn"])
-
-
-def test_start_method_spawn_needs_a_worker(pytester: pytest.Pytester) -> None:
-    result = pytester.runpytest_subprocess("--fkit", "-n0", "--fkit-start-method=spawn", timeout=60)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: *--fkit-start-method=spawn needs a worker*"])
-
-
-FAKE_DRIVER = """
-    int opened = 0;
-    int cuInit(unsigned flags) { opened = 1; return 0; }
-    int cuDeviceGetCount(int *count) { *count = 1; return opened ? 0 : 3; }
-"""
-
-
-@pytest.fixture
-def fake_driver(tmp_path: Path) -> Path:
-    """A libcuda.so.1 that knows whether it was initialised; return values as the driver API's."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    source = tmp_path / "cuda.c"
-    source.write_text(FAKE_DRIVER)
-    library = tmp_path / "libcuda.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
-    return library
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
-def test_an_import_that_opens_a_gpu_runtime_has_all_tests_spawned(
-    pytester: pytest.Pytester, fake_driver: Path
-) -> None:
-    pytester.makepyfile(
-        test_a_loads=f"""
-            import ctypes
-            DRIVER = ctypes.CDLL({str(fake_driver)!r})
-            def test_loaded(): pass
-        """,
-        test_b_opens=f"""
-            import ctypes, os
-            IMPORTED_IN = os.getpid()
-            ctypes.CDLL({str(fake_driver)!r}).cuInit(0)
-            def test_open():
-                assert IMPORTED_IN == os.getpid()
-        """,
-    )
-    result = pytester.runpytest_subprocess("--fkit", "-n1", timeout=60)
-    result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(
-        ["2 tests shared a process, because of import of test_b_opens.py: an open CUDA runtime"]
-    )

@@ -7,12 +7,10 @@ import re
 import sqlite3
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import pytest
-
-MakeSuite = Callable[..., Any]
-
+from comparing import MakeSuite
 
 # --- pytest-cov ---------------------------------------------------------------------------------
 
@@ -104,56 +102,7 @@ def test_cov_fail_under_fails_the_run(suite: MakeSuite) -> None:
     assert made.compare("--cov=product", "--cov-fail-under=10", crash=False).status == 0
 
 
-# --- running tests again ------------------------------------------------------------------------
-
-FLAKY = """
-    import pathlib, pytest
-
-    def attempts(name):
-        with open(name, "a") as file:
-            file.write("x")
-        return len(pathlib.Path(name).read_text())
-
-    def test_passes_at_third(tmp_path_factory):
-        assert attempts(f"{KEY}-third") == 3
-
-    @pytest.mark.flaky(reruns=1)
-    def test_marked():
-        assert attempts(f"{KEY}-marked") == 2
-
-    def test_never():
-        assert False
-
-    @pytest.fixture
-    def flaky_setup():
-        assert attempts(f"{KEY}-setup") == 2
-
-    def test_setup(flaky_setup):
-        pass
-"""
-
-
-def test_rerunfailures_runs_failures_again(suite: MakeSuite) -> None:
-    # The files by which the tests count are those of one run.
-    conftest = """
-        import os, pathlib
-        import builtins
-
-        def pytest_configure(config):
-            builtins.KEY = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
-    """
-    made = suite("rerunfailures", test_flaky=FLAKY, conftest=conftest)
-    plain = made.compare("--reruns=2")
-    assert plain.outcomes["test_flaky.py::test_passes_at_third"].count("call rerun") == 2
-    assert plain.counts()["setup rerun"] == 1
-
-
-def test_rerunfailures_leaves_a_crash_an_error(suite: MakeSuite) -> None:
-    made = suite("rerunfailures", test_crash="import os\ndef test_crash(): os._exit(3)\n")
-    for mode in ("-n0", "-n1"):
-        run = made.run("--fkit", mode, "--reruns=2")
-        assert run.status == 1
-        assert run.outcomes["test_crash.py::test_crash"][-2:] == ["call failed", "teardown passed"]
+# --- order --------------------------------------------------------------------------------------
 
 
 def test_repeat_repeats(suite: MakeSuite) -> None:
@@ -167,8 +116,6 @@ def test_repeat_repeats(suite: MakeSuite) -> None:
     assert plain.counts()["call passed"] == 2
     assert plain.counts()["call failed"] == 3
 
-
-# --- order --------------------------------------------------------------------------------------
 
 ORDER = """
     def test_a(): pass
@@ -272,54 +219,6 @@ def test_mock_patches(suite: MakeSuite) -> None:
     """
     plain = suite("pytest_mock", test_it=source).compare()
     assert plain.counts()["call passed"] == 3
-
-
-SUBTESTS = """
-    import unittest
-
-    def test_sub(subtests):
-        for number in range(3):
-            with subtests.test("numbers", number=number):
-                assert number != 1
-
-    def test_all_pass(subtests):
-        with subtests.test("fine"):
-            pass
-
-    def test_then_crash_free(subtests):
-        with subtests.test("one"):
-            assert 0
-        assert 0
-
-    class TestUnit(unittest.TestCase):
-        def test_it(self):
-            for number in range(3):
-                with self.subTest(number=number):
-                    self.assertNotEqual(number, 2)
-"""
-
-
-def test_subtests_of_pytest_itself(suite: MakeSuite) -> None:
-    if pytest.version_tuple < (9,):
-        pytest.skip("pytest has subtests from version 9 on")
-    plain = suite(test_it=SUBTESTS).compare()
-    assert plain.outcomes["test_it.py::test_sub"].count("call failed") >= 2
-
-
-def test_failing_subtest_is_counted_though_the_test_dies_after_it(suite: MakeSuite) -> None:
-    source = """
-        import os
-        def test_sub(subtests):
-            with subtests.test("one"):
-                assert 0
-            os._exit(3)
-    """
-    if pytest.version_tuple < (9,):
-        pytest.skip("pytest has subtests from version 9 on")
-    made = suite(test_it=source)
-    for mode in ("-n0", "-n1"):
-        run = made.run("--fkit", mode)
-        assert run.outcomes["test_it.py::test_sub"].count("call failed") == 2, run.text
 
 
 def test_timeout_acts_first(suite: MakeSuite) -> None:

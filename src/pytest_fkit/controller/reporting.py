@@ -1,4 +1,4 @@
-"""What the user reads: header, letters, the summary, and JUnit's elements."""
+"""What the user reads: header, letters and the summary."""
 
 from __future__ import annotations
 
@@ -10,28 +10,19 @@ import pytest
 from .. import private_api
 from ..endings import format_size
 from ..settings import Settings
+from .deaths import DeathText, death_of
+from .junit import Junit
 from .workers import count_text
 
-
-class DeathText(str):
-    """The text of a report, with the one-line message that pytest's short summary asks for."""
-
-    __slots__ = ("message",)
-
-    message: str
-
-    @property
-    def reprcrash(self) -> DeathText:
-        """Pytest takes the message from here."""
-        return self
-
-
-def death_of(report: Any) -> str | None:
-    """The headline of a report on a death, None for any other report."""
-    if getattr(report, "outcome", None) != "failed":
-        return None
-    headline = getattr(report, "fkit_death", None)
-    return str(headline) if headline is not None else None
+# What the tables of deaths are of: where there is one, where there are more.
+_TITLES = (
+    ("test crashed and was reported as an error", "tests crashed and were reported as errors"),
+    ("attempt crashed and was followed by another", "attempts crashed and were followed by others"),
+    (
+        "module ended the process when imported and was reported as an error",
+        "modules ended the process when imported and were reported as errors",
+    ),
+)
 
 
 class Reporting:
@@ -39,16 +30,17 @@ class Reporting:
 
     def __init__(self) -> None:
         self._deaths: list[tuple[str, str, str]] = []
+        self._run_again: list[tuple[str, str, str]] = []
         self._shared: Counter[str] = Counter()
         self._imports: list[tuple[str, str, str]] = []
         self._leftovers: list[tuple[str, list[str]]] = []
 
     @pytest.hookimpl
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Have JUnit call a death an error; its plugin is there by now."""
+        """Have the JUnit file say more; its plugin is there by now."""
         log = private_api.junit_log(session.config)
         if log is not None:
-            private_api.junit_errors_for_deaths(log, _junit_error)
+            session.config.pluginmanager.register(Junit(log), "fkit-junit")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
@@ -61,9 +53,11 @@ class Reporting:
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Remember deaths."""
         headline = death_of(report)
+        worker = getattr(report, "fkit_worker", "")
         if headline is not None:
-            worker = getattr(report, "fkit_worker", "")
             self._deaths.append((report.nodeid, headline, worker))
+        elif report.outcome == "rerun" and hasattr(report, "fkit_death"):
+            self._run_again.append((report.nodeid, report.fkit_death, worker))
         shared = getattr(report, "fkit_shared", None)
         if shared:
             self._shared[shared] += 1
@@ -97,16 +91,14 @@ class Reporting:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """List deaths and processes left running, if there are any."""
-        if not (self._deaths or self._imports or self._leftovers or self._shared):
+        tables = (self._deaths, self._run_again, self._imports)
+        if not (any(tables) or self._leftovers or self._shared):
             return
         terminalreporter.section("pytest-fkit summary")
-        for what, ended, deaths in (
-            ("test", "crashed and", self._deaths),
-            ("module", "ended the process when imported and", self._imports),
-        ):
+        for texts, deaths in zip(_TITLES, tables):
             if deaths:
-                were = "was reported as an error" if len(deaths) == 1 else "were reported as errors"
-                terminalreporter.line(f"{_count(len(deaths), what)} {ended} {were}:")
+                one, many = texts
+                terminalreporter.line(f"1 {one}:" if len(deaths) == 1 else f"{len(deaths)} {many}:")
                 for line in _table(deaths):
                     terminalreporter.line(line)
         if self._leftovers:
@@ -132,14 +124,6 @@ def _table(deaths: list[tuple[str, str, str]]) -> list[str]:
         columns = (f"{nodeid:{width}}", what, where.partition(" in ")[0], worker)
         lines.append("  " + "  ".join(column for column in columns if column))
     return lines
-
-
-def _junit_error(report: Any) -> tuple[str, str] | None:
-    headline = death_of(report)
-    if headline is None or not hasattr(report, "when"):
-        return None
-    output = "".join(f"\n--- {name} ---\n{text}" for name, text in report.sections)
-    return f"died in {report.when}: {headline}", f"{report.longrepr}{output}"
 
 
 def header(number: int, settings: Settings, gpus: str = "") -> str:

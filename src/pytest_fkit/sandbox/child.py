@@ -15,7 +15,7 @@ from ..wire import Unpacker
 from . import finalizers
 from .descriptors import Files
 from .equipment import TestProcess
-from .relay import CHANNEL_LOST, Relay
+from .relay import Relay
 
 LEAVES = 83
 """Exit status of a child that left a Leaves frame."""
@@ -63,6 +63,8 @@ class Child:
         self._fixtures = process.fixtures
         self._output = process.output
         self._measuring = process.measuring
+        self._states = process.states
+        self._reruns = process.reruns
 
     def main(self, files: Files, orders: int, host: int) -> NoReturn:
         """Run a test when the host says which; called in the new process.
@@ -93,7 +95,9 @@ class Child:
         assert item is not None
         self._session.testsfailed = go.tests_failed
         private_api.set_location(item, go.location)
-        self._fixtures.enter_child(set(go.refused), item)
+        if self._reruns is not None:
+            self._reruns.begin(go.attempts, go.suite_reruns)
+        self._fixtures.enter_child(set(go.refused), item, self._leave_at_once)
         return self._run(item, self._item(go.next_position))
 
     def _run(self, item: pytest.Item, nextitem: pytest.Item | None) -> int:
@@ -107,13 +111,14 @@ class Child:
             return self._leave()
         self._tear_down_quietly()
         self._measuring.send()
+        self._states.send()
         self._relay.enter("exit")
         _flush()
         self._output.enter_exit()
         finalizers.run_own()
         self._relay.send(Completed())
         if self._relay.lost:
-            return CHANNEL_LOST
+            return self._relay.lost
         return STOPS if self._relay.stops else 0
 
     def _leave(self) -> int:
@@ -124,6 +129,10 @@ class Child:
         self._relay.muted = False
         self._relay.send(Leaves(leaving.argname))
         return LEAVES
+
+    def _leave_at_once(self, argname: str) -> NoReturn:
+        self._relay.send(Leaves(argname))
+        os._exit(LEAVES)
 
     def _tear_down_quietly(self) -> None:
         # After an interruption something may still be set up; nobody hears of errors here, as in

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import sys
 import warnings
 from pathlib import Path
 from typing import Any, Iterator
+
+import pytest
 
 from ..messages import Measured
 from .relay import Relay
@@ -25,6 +28,23 @@ def running_coverage() -> Any | None:
     with quietly():
         name = _save(current).data_filename()
     return None if Path(name) == Path.cwd() / current.get_option("run:data_file") else current
+
+
+def arguments_for_another(config: pytest.Config) -> list[str]:
+    """What comes before the command line of a fresh interpreter in which pytest-cov measures, too.
+
+    Otherwise it erases, when it starts, what others have counted by then.
+    """
+    return ["--cov-append"] if config.getoption("cov_source", None) else []
+
+
+def input_for_another(config: pytest.Config) -> dict[str, Any]:
+    """What pytest-cov tells a worker, in case it has not told this process."""
+    return {
+        "cov_master_host": socket.gethostname(),
+        "cov_master_topdir": str(config.invocation_params.dir),
+        "cov_master_rsync_roots": [],
+    }
 
 
 class Measuring:

@@ -18,6 +18,8 @@ from .descriptors import DUMP
 from .fixtures import WideFixtures
 from .output import Output
 from .relay import Relay
+from .reruns import Counts, install
+from .states import States
 from .tracebacks import Tracebacks
 from .tree import DUMP_SIGNAL
 
@@ -39,6 +41,8 @@ class TestProcess(NamedTuple):
     fixtures: WideFixtures
     output: Output
     measuring: Measuring
+    states: States
+    reruns: Counts | None
     broken: dict[str, str]
 
 
@@ -68,12 +72,18 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
     for hook in _REPORTING_HOOKS:
         private_api.silence_hook(config, hook, keep)
     private_api.replace_debugger(_no_debugger)
-    log = private_api.junit_log(config)
-    if log is not None:
-        private_api.watch_junit_records(log, relay.junit_record)
+    private_api.watch_junit_fixtures(config, relay.junit_record)
     private_api.redirect_terminal(config, lambda text: relay.send(LiveText(carriable(text))))
     write_stacks_of_deaths()
-    return TestProcess(relay, fixtures, output, Measuring(relay, coverage), broken)
+    return TestProcess(
+        relay,
+        fixtures,
+        output,
+        Measuring(relay, coverage),
+        States(relay, config),
+        install(config),
+        broken,
+    )
 
 
 def write_stacks_of_deaths() -> None:

@@ -13,7 +13,20 @@ from typing import Any, cast
 _TRACKER_WAIT = 1.0
 """Seconds; a process that the test left running may hold the pipe."""
 
-_inherited_trackers: list[int | None] = []
+_EXECUTORS = (
+    "concurrent.futures.process",
+    # A descendant of the former, with the same names in it.
+    "loky.process_executor",
+    "joblib.externals.loky.process_executor",
+)
+
+_TRACKERS = (
+    "multiprocessing.resource_tracker",
+    "loky.backend.resource_tracker",
+    "joblib.externals.loky.backend.resource_tracker",
+)
+
+_inherited_trackers: set[int] = set()
 
 
 def forget_inherited() -> None:
@@ -34,11 +47,9 @@ def forget_inherited() -> None:
     process = sys.modules.get("multiprocessing.process")
     if process is not None:
         cast("Any", process)._children.clear()
-
-    executors = sys.modules.get("concurrent.futures.process")
-    if executors is not None:
-        cast("Any", executors)._threads_wakeups.clear()
-    _inherited_trackers.append(_tracker_pid())
+    for executors in _loaded(_EXECUTORS):
+        executors._threads_wakeups.clear()
+    _inherited_trackers.update(tracker._pid for tracker in _trackers())
 
 
 def run_own() -> None:
@@ -46,10 +57,9 @@ def run_own() -> None:
 
     Threads are not waited for, other than at interpreter exit.
     """
-    executors = sys.modules.get("concurrent.futures.process")
-    if executors is not None:
+    for executors in _loaded(_EXECUTORS):
         # Before multiprocessing waits for their processes, which nobody would tell to end.
-        cast("Any", executors)._python_exit()
+        executors._python_exit()
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         atexit.unregister(cast("Any", util)._exit_function)
@@ -58,7 +68,9 @@ def run_own() -> None:
         # Last, as it was imported first. Its handler may be gone with the inherited ones.
         atexit.register(cast("Any", util)._exit_function)
         _run_exit_handlers()
-    _end_resource_tracker()
+    for tracker in _trackers():
+        if tracker._pid not in _inherited_trackers:
+            _end_resource_tracker(tracker)
 
 
 def _run_exit_handlers() -> None:
@@ -68,26 +80,24 @@ def _run_exit_handlers() -> None:
         return
 
 
-def _tracker() -> Any:
-    module = sys.modules.get("multiprocessing.resource_tracker")
-    return getattr(module, "_resource_tracker", None)
+def _loaded(names: tuple[str, ...]) -> list[Any]:
+    return [sys.modules[name] for name in names if name in sys.modules]
 
 
-def _tracker_pid() -> int | None:
-    return getattr(_tracker(), "_pid", None)
+def _trackers() -> list[Any]:
+    """The resource trackers that were started, here or before the fork."""
+    found = [module._resource_tracker for module in _loaded(_TRACKERS)]
+    return [tracker for tracker in found if tracker._pid is not None]
 
 
-def _end_resource_tracker() -> None:
-    """Let multiprocessing's resource tracker clean up, which it does when nobody holds its pipe."""
-    pid = _tracker_pid()
-    if pid is None or pid in _inherited_trackers:
-        return
+def _end_resource_tracker(tracker: Any) -> None:
+    """Let a resource tracker clean up, which it does when nobody holds its pipe."""
     with contextlib.suppress(OSError):  # closed by the test
-        os.close(_tracker()._fd)
+        os.close(tracker._fd)
     deadline = time.monotonic() + _TRACKER_WAIT
     while time.monotonic() < deadline:
         try:
-            if os.waitpid(pid, os.WNOHANG)[0]:
+            if os.waitpid(tracker._pid, os.WNOHANG)[0]:
                 return
         except ChildProcessError:  # the test waited for it, or SIGCHLD is ignored
             return

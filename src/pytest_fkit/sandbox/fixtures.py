@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any, Callable, Generator, Iterator
+from typing import Any, Callable, Generator, Iterator, NoReturn
 
 import pytest
 
@@ -61,6 +61,7 @@ class WideFixtures:
         self._may_leave = False
         self._owns_all = True
         self._leaving: LeaveForHost | None = None
+        self._leave_at_once: Callable[[str], NoReturn] | None = None
         self._refused: set[str] = set()
         self.watches = watch
         self._watching = False
@@ -78,11 +79,15 @@ class WideFixtures:
         self._dropped = private_api.forget_finalizers(self._session, self._active)
         self._owns_all = False
 
-    def enter_child(self, refused: set[str], item: pytest.Item) -> None:
+    def enter_child(
+        self, refused: set[str], item: pytest.Item, leave_at_once: Callable[[str], NoReturn]
+    ) -> None:
         """In a child that knows its test: ask the host for what is missing.
 
         :param refused: wide fixtures that the host was asked for already, in vain.
+        :param leave_at_once: ends the child, to have the host set a wide fixture up.
         """
+        self._leave_at_once = leave_at_once
         self._refused = refused
         self._may_leave = private_api.takes_requests(item)
 
@@ -98,6 +103,7 @@ class WideFixtures:
         """Leave a child for a fixture that belongs into the host; announce the others."""
         __tracebackhide__ = True
         if not _is_wide(request):
+            self._leave_at_once = None  # what it did has to be undone
             return (yield)
         name = fixturedef.argname
         key = "::".join((str(fixturedef.baseid), name, str(request.param_index))) + (
@@ -150,6 +156,9 @@ class WideFixtures:
             self._leave(_COLLECTORS)
 
     def _leave(self, argname: str) -> None:
+        if self._leave_at_once is not None:
+            # As if the child had never been: wrappers of hooks may write files when they unwind.
+            self._leave_at_once(argname)
         self._leaving = LeaveForHost(argname)
         self._relay.muted = True
         raise self._leaving

@@ -35,7 +35,6 @@ from .copies import fork
 from .descriptors import ERR, Files, Link, move_up, read_from
 from .equipment import TestProcess
 from .progress import Progress
-from .relay import CHANNEL_LOST
 
 
 class Host:
@@ -59,6 +58,8 @@ class Host:
         self._fixtures = process.fixtures
         self._output = process.output
         self._measuring = process.measuring
+        self._states = process.states
+        self._reruns = process.reruns
         self._child = Child(session, process, item_at)
         self._waiting: Waiting | None = None
         self._last: pytest.Item | None = None
@@ -121,7 +122,7 @@ class Host:
         It leaves at once if it can't report any more.
         """
         if self._relay.lost:
-            os._exit(CHANNEL_LOST)
+            os._exit(self._relay.lost)
         return not self._output.is_whole()
 
     def _run_together(self, order: RunTogether) -> None:
@@ -151,6 +152,8 @@ class Host:
             if run.share or self._ran_tests:
                 self._session.testsfailed = run.tests_failed
                 private_api.set_location(item, run.location)
+                if self._reruns is not None:
+                    self._reruns.begin(run.attempts, run.suite_reruns)
                 if not together:
                     self._link.send(Began("test"))
                 self._run_here(item, nextitem, 0.0)
@@ -164,7 +167,8 @@ class Host:
     def _run_in_children(self, run: Run, item: pytest.Item, nextitem: pytest.Item | None) -> None:
         go = Go(
             run.position, run.next_position, run.tests_failed, run.location,
-            refused=(), wide_setup_seconds=0.0,
+            refused=(), wide_setup_seconds=0.0, attempts=run.attempts,
+            suite_reruns=run.suite_reruns,
         )  # fmt: skip
         while True:
             left = self._run_child(go, self._forks_ahead(run, nextitem))
@@ -224,6 +228,7 @@ class Host:
             self._relay.send(SharedProcess(carriable(cause)))
         run_protocol(item, nextitem, self._relay)
         self._measuring.send()
+        self._states.send()
         self._relay.send(Completed())
 
     def _run_child(self, go: Go, ahead: bool) -> Leaves | None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
-from typing import Any, Generator
+from typing import Any, Generator, cast
 
 import pytest
 
 from ..interruptions import interruption
 from ..messages import (
     ExpectedFailure,
+    HeldReport,
     JunitRecord,
     LogFinish,
     LogStart,
@@ -22,10 +24,18 @@ from ..messages import (
 )
 from ..private_api import expected_failure
 from ..wire import carriable, pack
-from .descriptors import EVENTS
+from .descriptors import EVENTS, write_all
 
 CHANNEL_LOST = 86
 """Exit status of a test process whose event file the test had closed."""
+
+CHANNEL_LIMITED = 87
+"""The same where the test's hard limit on file sizes keeps us from writing to it."""
+
+UNREPORTED = {
+    CHANNEL_LOST: "it closed the descriptor by which its reports are sent",
+    CHANNEL_LIMITED: "its hard limit on file sizes (RLIMIT_FSIZE) keeps reports from being sent",
+}
 
 
 class Relay:
@@ -44,7 +54,8 @@ class Relay:
         self._wide_setup_seconds = 0.0
         self.muted = False
         self.phase = ""
-        self.lost = False
+        self.lost = 0
+        """Exit status if the reports did not get through, else 0."""
         self.interrupted = False
 
     def open(self, wide_setup_seconds: float = 0.0) -> None:
@@ -57,6 +68,7 @@ class Relay:
         self._flags = {"shouldstop": self._session.shouldstop, "shouldfail": False}
         self._wide_setup_seconds = wide_setup_seconds
         self.muted = self.interrupted = False
+        self.lost = 0
 
     @property
     def stops(self) -> bool:
@@ -69,7 +81,8 @@ class Relay:
 
     def send(self, message: Message) -> None:
         """Write one frame, unless the event file is not ours any more."""
-        if self.muted or self.is_copy():
+        # A process that does not report yet, the keeper, may be warned while it is prepared.
+        if self.muted or self._pid == -1 or self.is_copy():
             return
         try:
             # A test may have closed the descriptor, and a file of its own may have the number now.
@@ -77,11 +90,14 @@ class Relay:
         except OSError:
             mine = False
         if not mine:
-            self.lost = True
+            self.lost = CHANNEL_LOST
             return
-        data = memoryview(pack(message))
-        while data:
-            data = data[os.write(EVENTS, data) :]
+        try:
+            write_all(EVENTS, pack(message))
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            self.lost = CHANNEL_LIMITED
 
     def enter(self, phase: str) -> None:
         """Announce the phase the test is in from now on."""
@@ -123,10 +139,23 @@ class Relay:
             # In plain pytest the terminal asks; with failed subtests, which were counted in this
             # process, the answer turns the report on the whole test into a failure.
             hooks.pytest_report_teststatus(config=self._config, report=report)
-        data = hooks.pytest_report_to_serializable(config=self._config, report=report)
-        data["sections"] = merged(data.get("sections", ()))
-        self.send(Report(carriable(data)))
+        self.send(Report(self._data(report)))
         self._send_flags()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Relay at once what pytest-rerunfailures holds back: the process may die before."""
+        report = yield
+        if hasattr(item, "execution_count"):
+            self.send(HeldReport(self._data(report)))
+        return report
+
+    def _data(self, report: pytest.TestReport) -> dict[str, Any]:
+        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        data["sections"] = merged(data.get("sections", ()))
+        return cast("dict[str, Any]", carriable(data))
 
     @pytest.hookimpl
     def pytest_warning_recorded(

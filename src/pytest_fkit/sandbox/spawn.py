@@ -6,6 +6,7 @@ import marshal
 import os
 import subprocess
 import sys
+from collections import Counter
 from typing import Any, NoReturn, cast
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from .. import private_api, system
 from ..shares import SPAWNED_SESSION
 from ..wire import carriable
+from .coverage import arguments_for_another, input_for_another
 from .descriptors import ERR, SLOTS, Files, Link
 
 # -m would ask an import path that may have been a worker's only.
@@ -69,21 +71,28 @@ def _spec(session: pytest.Session, share: str, position: int, spare: bool) -> di
     config = session.config
     whole = share == SPAWNED_SESSION
     path = session.items[position].path
-    orders = {
-        name: value for name, value in private_api.worker_input(config).items() if name != "fkit"
-    }
+    tests = [
+        (item.nodeid, number)
+        for number, item in enumerate(session.items)
+        if whole or item.path == path
+    ]
+    # The command line may name a file several times (--keep-duplicates).
+    times = max(Counter(nodeid for nodeid, _ in tests).values())
+    orders = {**input_for_another(config), **private_api.worker_input(config)}
+    orders.pop("fkit", None)
     return {
         "path": [str(entry) for entry in sys.path],
-        "arguments": [str(each) for each in config.invocation_params.args],
+        "argv": sys.argv,
+        "writes_bytecode": not sys.dont_write_bytecode,
+        "arguments": [
+            *arguments_for_another(config),
+            *(str(each) for each in config.invocation_params.args),
+        ],
         "directory": str(config.invocation_params.dir),
         "current": os.getcwd(),  # noqa: PTH109
-        "collect": [] if whole else [str(path)],
+        "collect": [] if whole else [str(path)] * times,
         "workerinput": carriable(orders),
         "basetemp": private_api.basetemp(config),
-        "tests": [
-            (item.nodeid, number)
-            for number, item in enumerate(session.items)
-            if whole or item.path == path
-        ],
+        "tests": tests,
         "spare": spare,
     }

@@ -31,6 +31,8 @@ def main(spec: dict[str, Any], descriptor: int) -> None:
     # What pytest prints here is seen only if it fails before the first test.
     os.dup2(OUT, 1)
     os.dup2(ERR, 2)
+    sys.argv[:] = spec["argv"]
+    sys.dont_write_bytecode = not spec["writes_bytecode"]
     link = Link(socket.socket(fileno=descriptor))
     os.chdir(spec["directory"])
     config = private_api.worker_config(

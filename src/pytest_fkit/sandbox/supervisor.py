@@ -37,7 +37,7 @@ from ..messages import (
 from ..wire import pack, whole_frames
 from .descriptors import Link, ends_with, move_up, read_from
 from .jobs import ChildProcess, HostProcess, Job
-from .relay import CHANNEL_LOST
+from .relay import UNREPORTED
 from .tree import DUMP_SIGNAL, Settled, end_children, end_trees, is_alive, kill_tree, send_signal
 
 # Seconds.
@@ -307,8 +307,8 @@ class Supervisor:
         ending = from_wait_status(status)
         if isinstance(ending, Signaled) and ending.signal == signal.SIGKILL:
             return Signaled(ending.signal, ending.core_dumped, out_of_memory)
-        if isinstance(ending, Exited) and ending.status == CHANNEL_LOST:
-            return Lost("it closed the descriptor by which its reports are sent")
+        if isinstance(ending, Exited) and ending.status in UNREPORTED:
+            return Lost(UNREPORTED[ending.status])
         return ending
 
     def _host_done(self, job: Job) -> None:

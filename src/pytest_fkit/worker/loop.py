@@ -8,10 +8,11 @@ import itertools
 import os
 import shlex
 import signal
+import threading
 import time
 import warnings
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, NamedTuple
 
 import pytest
 
@@ -30,6 +31,7 @@ from ..messages import (
     Measured,
     Message,
     Output,
+    PluginState,
     Run,
     RunTogether,
     TornDown,
@@ -45,13 +47,29 @@ from .keeper import KeeperClient
 from .output import LIVE, Lines
 from .replay import Replay, add_section
 from .reports import Reports
+from .reruns import Reruns
+from .states import States
 from .tests import Pace, Tests
+
+ALONE = "main"
+"""The name of the process where there are no workers."""
 
 # What a command that runs one test again leaves out.
 _DROPPED = (
     "-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml", "--basetemp", "--fkit-workers",
     "--fkit-gpus",
 )  # fmt: skip
+
+
+class Again(NamedTuple):
+    """A test that died is due to be run again.
+
+    :param attempts: so far.
+    :param delay: seconds to wait.
+    """
+
+    attempts: int
+    delay: float
 
 
 @dataclass(frozen=True)
@@ -74,7 +92,7 @@ class _Request:
 class TestLoop:
     """Runs tests, one after the other, through the keeper.
 
-    :param name: of the worker, as in "gw0"; "main" at ``-n0``.
+    :param name: of the worker, as in "gw0"; ALONE at ``-n0``.
     :param unforkable: says what keeps a test from being forked, or "".
     :param lines: where the text goes that tests write to the terminal.
     :param reports: where reports go.
@@ -103,8 +121,12 @@ class TestLoop:
         self._unforkable = unforkable
         self._fork_unsafe = ""
         self._pace = Pace(most)
-        self._runs_ahead = not reports.are_awaited(session.config)
-        self._stopping = False
+        config = session.config
+        self._shows_output = name == ALONE and config.getoption("capture") in ("no", "tee-sys")
+        self._states = States(config)
+        self._reruns = Reruns(config)
+        self._runs_ahead = not (reports.are_awaited(config) or self._reruns.active)
+        self._stopping = threading.Event()
         self._last_words: Interrupted | None = None
         self._gathered = Gathered()
 
@@ -143,34 +165,52 @@ class TestLoop:
         if isinstance(ending, ForkUnsafe):
             self._fork_unsafe = ending.reason
             return 0
-        self._conclude(replay, ended, ending)
+        again = self._conclude(replay, ended, ending, 0)
+        while again is not None:
+            self._stopping.wait(again.delay)
+            self._raise_if_stopping()
+            again = self._run_again(together[begun - 1], again.attempts)
         if together[0].share:
             self._pace.took(begun, time.monotonic() - began)
         return begun
 
-    def _conclude(self, replay: Replay, ended: Ended, ending: Ending) -> None:
-        """Report how the process of the test ended that began last."""
+    def _run_again(self, request: _Request, before: int) -> Again | None:
+        assert isinstance(request.run, Run)
+        run = request.run._replace(attempts=before, suite_reruns=self._reruns.in_suite)
+        replay, _, ended = self._listen([replace(request, run=run)], None)
+        return self._conclude(replay, ended, from_wire(ended.ending), before)
+
+    def _conclude(self, replay: Replay, ended: Ended, ending: Ending, before: int) -> Again | None:
+        """Report how the process of the test ended that began last.
+
+        :param before: how often the test was tried before.
+        :return: what follows, if it is to be run again.
+        """
+        attempts = before + replay.attempts
+        self._reruns.note(replay.item, before, attempts)
+        again: Again | None = None
         if not isinstance(ending, Finished):
             self._raise_if_stopping()
-            self._report_death(replay, ended, ending)
+            again = self._report_death(replay, ended, ending, attempts)
         elif ended.leftovers:
             _note_leftovers(replay, ended)
         if self._session.shouldfail or self._session.shouldstop:
             self._tear_down(replay)
-        self._finish(replay)
+        self._finish(replay, again is not None)
         self._reports.flush()
         if replay.interrupted is not None:
             self._last_words = replay.interrupted
             raise_again(replay.interrupted)
         self._raise_if_stopping()
+        return again
 
-    def _finish(self, replay: Replay) -> None:
-        replay.finish()
+    def _finish(self, replay: Replay, again: bool = False) -> None:
+        replay.finish(again)
         private_api.forget_request(replay.item)
         self._lines.flush()
 
     def _raise_if_stopping(self) -> None:
-        if self._stopping:
+        if self._stopping.is_set():
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
@@ -188,7 +228,7 @@ class TestLoop:
 
     def stop(self) -> None:
         """End the running test and tear down, within the grace; called in another thread."""
-        self._stopping = True
+        self._stopping.set()
         self._keeper.request_stop(self._settings.grace)
 
     def last_words(self, error: BaseException) -> tuple[Any, ...]:
@@ -209,10 +249,11 @@ class TestLoop:
                 self._warn("a wide fixture failed when it was torn down, after the last test")
             elif isinstance(message, TornDown):
                 ending = from_wire(message.ending)
-                if not isinstance(ending, Finished) and not self._stopping:
+                if not isinstance(ending, Finished) and not self._stopping.is_set():
                     self._warn(f"the process that tears wide fixtures down {ending.story}")
         self._reports.flush()
         self._lines.flush()
+        self._states.conclude()
         if self._keeper.coverage is not None:
             self._gathered.add_to(self._keeper.coverage)
 
@@ -260,6 +301,7 @@ class TestLoop:
                 memory_limit=wanted.memory_limit,
                 tests_failed=self._session.testsfailed,
                 location=carriable(item.location),
+                suite_reruns=self._reruns.in_suite,
             ),
         )
 
@@ -302,6 +344,8 @@ class TestLoop:
         items = self._session.items
         replay = self._replay(requests[0].item, requests[0].shared)
         begun = 0
+        if self._shows_output:
+            replay.start()  # before what the test writes to the terminal itself
         try:
             for message in self._decoded(self._keeper.run(_order(requests), ahead)):
                 if isinstance(message, Ended):
@@ -311,6 +355,7 @@ class TestLoop:
                 elif isinstance(message, Begins):
                     begun += 1
                     if begun > 1:
+                        self._reruns.note(replay.item, 0, replay.attempts)
                         self._finish(replay)
                         replay = self._replay(items[message.position])
                 else:
@@ -326,6 +371,8 @@ class TestLoop:
             for inner in _unpacked(message):
                 if isinstance(inner, Measured):
                     self._gathered.take(inner)
+                elif isinstance(inner, PluginState):
+                    self._states.take(inner)
                 else:
                     yield inner
             if isinstance(message, Events) and not isinstance(inner, Completed):
@@ -353,11 +400,11 @@ class TestLoop:
                 message.ending, 0, "teardown", message.out, message.err, message.log,
                 message.dump, message.leftovers,
             )  # fmt: skip
-            self._report_death(replay, ended, ending)
+            self._report_death(replay, ended, ending, None)
 
     def _stop(self, replay: Replay) -> None:
         """The user interrupts: end the running test and tear down, within the grace."""
-        self._stopping = True
+        self._stopping.set()
         try:
             for message in self._decoded(self._keeper.stop(self._settings.grace)):
                 replay.take(message)
@@ -368,11 +415,63 @@ class TestLoop:
 
     # --- a death ---
 
-    def _report_death(self, replay: Replay, ended: Ended, ending: Ending) -> None:
+    def _report_death(
+        self, replay: Replay, ended: Ended, ending: Ending, attempts: int | None
+    ) -> Again | None:
+        """Report how a test process died.
+
+        :param attempts: so far, this one included; None if there can't be another.
+        :return: what follows, if the test is to be run again.
+        """
         item = replay.item
+        death = self._death(replay, ended, ending)
+        expected = replay.expected
+        if expected is None and death.phase != "exit":
+            expected = private_api.expected_failure(item)
+        rootdir = item.config.rootpath
+        again: Again | None = None
+        if attempts is not None and expected is None and death.wide != "teardown":
+            delay = self._reruns.delay(item, attempts, deaths.headline(death, rootdir))
+            again = None if delay is None else Again(attempts, delay)
         fixture = replay.setting_up
-        death = deaths.Death(
-            nodeid=item.nodeid,
+        if fixture is not None and again is None:
+            self._keeper.remember_broken(
+                fixture.key,
+                f"{fixture.label} was not set up again: "
+                f"{deaths.headline(death, rootdir)}, for {item.nodeid}\n\n{deaths.story(death)}",
+            )
+        if death.when == "teardown":
+            failed = replay.held_teardown_failed()
+            if failed is not None:
+                add_section(failed, "pytest-fkit", deaths.story(death))
+                if again is not None:
+                    failed["outcome"] = "rerun"
+                return again
+            replay.drop_teardown()
+        data = deaths.report_data(
+            death,
+            item.location,
+            dict.fromkeys(item.keywords, 1),
+            rootdir,
+            replay.phase_began,
+            expected,
+        )
+        if again is not None:
+            data.update(outcome="rerun", rerun=again.attempts - 1)
+        replay.log_complete_phases(data)
+        data["sections"] = merged([*replay.sections(), *data["sections"]])
+        data = carriable(data)
+        replay.release()
+        replay.log(data)
+        if death.when != "teardown":
+            # It did not run, but reporters (JUnit's output, HTML) close a test with this one.
+            replay.log(_empty_teardown(data))
+        return again
+
+    def _death(self, replay: Replay, ended: Ended, ending: Ending) -> deaths.Death:
+        fixture = replay.setting_up
+        return deaths.Death(
+            nodeid=replay.item.nodeid,
             ending=ending,
             phase=ended.wide or replay.phase,
             seconds=max(0.0, time.time() - replay.phase_began),
@@ -386,39 +485,8 @@ class TestLoop:
             fixture=fixture.label if fixture is not None else "",
             leftovers=ended.leftovers,
             survivors=ended.survivors,
-            reproduce=reproducing_command(item),
+            reproduce=reproducing_command(replay.item),
         )
-        expected = replay.expected
-        if expected is None and death.phase != "exit":
-            expected = private_api.expected_failure(item)
-        rootdir = item.config.rootpath
-        data = deaths.report_data(
-            death,
-            item.location,
-            dict.fromkeys(item.keywords, 1),
-            rootdir,
-            replay.phase_began,
-            expected,
-        )
-        if fixture is not None:
-            self._keeper.remember_broken(
-                fixture.key,
-                f"{fixture.label} was not set up again: "
-                f"{deaths.headline(death, rootdir)}, for {item.nodeid}\n\n{deaths.story(death)}",
-            )
-        if death.when == "teardown":
-            failed = replay.held_teardown_failed()
-            if failed is not None:
-                add_section(failed, "pytest-fkit", deaths.story(death))
-                return
-            replay.drop_teardown()
-        data["sections"] = merged([*replay.sections(), *data["sections"]])
-        data = carriable(data)
-        replay.release()
-        replay.log(data)
-        if death.when != "teardown":
-            # It did not run, but reporters (JUnit's output, HTML) close a test with this one.
-            replay.log(_empty_teardown(data))
 
 
 def _together(requests: list[_Request]) -> list[_Request]:
@@ -490,7 +558,9 @@ def reproducing_command(item: pytest.Item) -> str:
         elif not argument.startswith((*(f"{option}=" for option in _DROPPED), "-n")):
             arguments.append(argument)
     directory = config.invocation_params.dir
-    path, separator, rest = item.nodeid.partition("::")
+    # Not the item's own, to which xdist adds the name of its group.
+    nodeid = item.name if item.parent is None else f"{item.parent.nodeid}::{item.name}"
+    path, separator, rest = nodeid.partition("::")
     # Node ids are relative to rootdir, arguments to the current directory.
     path = os.path.relpath(config.rootpath / path, directory)
     owned = config.stash.get(KEY, None)

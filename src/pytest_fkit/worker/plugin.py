@@ -15,7 +15,7 @@ from ..sigterm import interrupt_on_sigterm, restore_sigterm
 from .imports import CarefulCollection, Collection, LimitedCollection
 from .keeper import KeeperClient
 from .leftovers import CollectionWatch
-from .loop import TestLoop
+from .loop import ALONE, TestLoop
 from .output import LIVE, Lines, Unchanged
 from .reports import LocalReports, WorkerReports
 from .tests import MOST, AllTests
@@ -49,8 +49,6 @@ class Worker:
         self._most = 1 if orders["steals"] else MOST
         self._loop: TestLoop | None = None
         self._stopped = False
-        # Without it torch.cuda.is_available() opens a CUDA runtime, which does not survive a fork.
-        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         self._interrupted = False
         if os.getppid() == self._controller:
             system.die_with_parent(self._controller)
@@ -71,6 +69,15 @@ class Worker:
         """From now on, pass on what plugins write to the terminal; a worker has none."""
         result = yield
         private_api.redirect_terminal(self._config, lambda text: self._lines.feed_text(LIVE, text))
+        return result
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, items: list[pytest.Item]
+    ) -> Generator[None, object, object]:
+        """After xdist, at ``--dist loadgroup``: see to it that groups are in the node ids."""
+        result = yield
+        private_api.apply_xdist_groups(items)
         return result
 
     def show(self, line: str) -> None:
@@ -170,7 +177,7 @@ class Alone(Collection):
         keeper = KeeperClient(session, [], 0)
         keeper.at_start = lambda: restore_sigterm(self._sigterm)
         loop = TestLoop(
-            session, self._settings, keeper, "main", lines, LocalReports(), self._unforkable, MOST
+            session, self._settings, keeper, ALONE, lines, LocalReports(), self._unforkable, MOST
         )
         try:
             loop.run_all(AllTests(len(session.items)))

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from .. import private_api
 from ..foreign_warnings import stand_in
 from ..messages import (
     ExpectedFailure,
+    HeldReport,
     Interrupted,
     JunitRecord,
     LiveText,
+    LogFinish,
     LogStart,
     Message,
     NotCollected,
@@ -48,12 +49,16 @@ class Replay:
         self._lines = lines
         self._shared = shared
         self._started = False
+        self._finished = False
         self._seconds = 0.0
         self._held: list[dict[str, Any]] = []
+        self._unlogged: list[dict[str, Any]] = []
+        self._attempts_over = 0
         self.phase = "setup"
         self.phase_began = time.time()
         self._sections: list[tuple[str, str]] = []
         self._wide_sections: list[tuple[str, str]] = []
+        self._junit_records: list[tuple[str, str, str]] = []
         self.setting_up: WideSetup | None = None
         self.expected: str | None = None
         self.interrupted: Interrupted | None = None
@@ -68,16 +73,42 @@ class Replay:
 
     def _log_start(self, message: LogStart) -> None:
         del message
-        self._start()
+        if self._finished:  # another attempt, by pytest-rerunfailures
+            self._log_end()
+            self._started = self._finished = False
+        self.start()
+
+    def _log_finish(self, message: LogFinish) -> None:
+        del message
+        self._finished = True
+        self._attempts_over += 1
+
+    @property
+    def attempts(self) -> int:
+        """How often the test began in this process."""
+        return self._attempts_over + (not self._finished)
+
+    def _held_report(self, message: HeldReport) -> None:
+        self._unlogged.append(message.data)
+
+    def log_complete_phases(self, death: dict[str, Any]) -> None:
+        """Log what the test process held back on phases before that of the report on its death."""
+        for data in self._unlogged:
+            if data["when"] != death["when"]:
+                data["rerun"] = death.get("rerun", 0)
+                if data["outcome"] == "failed":
+                    data["outcome"] = death["outcome"]
+                self.log(data)
 
     def _phase(self, message: Phase) -> None:
         self.phase, self.phase_began = message.name, message.time
 
     def _report(self, message: Report) -> None:
         data = message.data
+        self._unlogged.clear()
         when = data.get("when")
         if when == "setup":
-            self.release()  # the teardown of a run before this one, as pytest-rerunfailures makes
+            self.release()  # the teardown of a run before this one, by a plugin that runs it again
         if when == "teardown" or self._held:
             self._held.append(data)
         else:
@@ -132,16 +163,14 @@ class Replay:
             setattr(session, message.name, message.value)
 
     def _live_text(self, message: LiveText) -> None:
-        self._start()  # the process that said so may have left to have a wide fixture set up
+        self.start()  # the process that said so may have left to have a wide fixture set up
         self._lines.feed_text(LIVE, message.text)
 
     def _shared_process(self, message: SharedProcess) -> None:
         self._shared = message.cause
 
     def _junit_record(self, message: JunitRecord) -> None:
-        log = private_api.junit_log(self.item.config)
-        if log is not None:
-            private_api.add_junit_record(log, self.item.nodeid, *message)
+        self._junit_records.append((message.kind, message.name, message.value))
 
     def _not_collected(self, message: NotCollected) -> None:
         self.refuse(message.reason)
@@ -189,25 +218,35 @@ class Replay:
 
     def log(self, data: dict[str, Any]) -> None:
         """Log one report, after the start of the test if it did not get to say so."""
-        self._start()
+        self.start()
         if not _is_teardown(data):
             self._sections = list(data.get("sections", ()))
         elif self._shared:
             data["fkit_shared"] = self._shared
+        if self._junit_records:
+            data["fkit_junit"], self._junit_records = self._junit_records, []
         self._seconds += data.get("duration", 0.0)
         self._reports.log_report(self.item, data)
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Log the start of the test, if it did not do so yet."""
         if not self._started:
             self._started = True
             self._reports.log_start(self.item)
 
-    def finish(self) -> None:
-        """Log the rest and the end of the test."""
+    def finish(self, again: bool = False) -> None:
+        """Log the rest and the end of the test.
+
+        :param again: whether another attempt follows.
+        """
+        self._log_end()
+        if not again:
+            self._reports.complete(self.item, self._seconds)
+
+    def _log_end(self) -> None:
         self.release()
         if self._started:
             self._reports.log_finish(self.item)
-        self._reports.complete(self.item, self._seconds)
 
 
 def add_section(data: dict[str, Any], title: str, text: str) -> None:
@@ -221,8 +260,10 @@ def _is_teardown(data: dict[str, Any]) -> bool:
 
 _HANDLERS: dict[type[Any], Any] = {
     LogStart: Replay._log_start,
+    LogFinish: Replay._log_finish,
     Phase: Replay._phase,
     Report: Replay._report,
+    HeldReport: Replay._held_report,
     WarningRecorded: Replay._warning,
     WideSetup: Replay._wide_setup,
     WideSetupDone: Replay._wide_setup_done,

@@ -1,0 +1,45 @@
+"""What the JUnit file says beyond what pytest itself writes with workers."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+import pytest
+
+from .. import private_api
+from .deaths import death_of
+
+
+class Junit:
+    """Plugin of the process that writes the JUnit file: deaths are errors, no record is lost.
+
+    :param log: pytest's plugin.
+    """
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self._properties: dict[Any, Counter[tuple[str, str]]] = defaultdict(Counter)
+        private_api.junit_errors_for_deaths(log, _junit_error)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Add what fixtures of the test recorded, before the log sees the report."""
+        for kind, name, value in getattr(report, "fkit_junit", ()):
+            if kind != "property" or self._is_new(getattr(report, "node", None), name, value):
+                private_api.add_junit_record(self._log, report, kind, name, value)
+
+    def _is_new(self, worker: Any, name: str, value: str) -> bool:
+        """Whether no other worker said so as often: each has session fixtures of its own."""
+        mine = self._properties[worker]
+        others = max((said[name, value] for said in self._properties.values()), default=0)
+        mine[name, value] += 1
+        return mine[name, value] > others
+
+
+def _junit_error(report: Any) -> tuple[str, str] | None:
+    headline = death_of(report)
+    if headline is None or not hasattr(report, "when"):
+        return None
+    output = "".join(f"\n--- {name} ---\n{text}" for name, text in report.sections)
+    return f"died in {report.when}: {headline}", f"{report.longrepr}{output}"
