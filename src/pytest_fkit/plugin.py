@@ -115,7 +115,9 @@ def pytest_configure(config: pytest.Config) -> None:
     show = _terminal_line(config)
     if config.getoption("tx", None) and config.getoption("dist", "no") != "no":
         plugins.register(Nodes(config, parsed, show), "fkit-nodes")
-        plugins.register(Gateways(config, config.stash[gpus.KEY], show), "fkit-gateways")
+        found = config.stash.get(gpus.KEY, None)
+        if found is not None:  # there are going to be workers
+            plugins.register(Gateways(config, found, show), "fkit-gateways")
         if config.getoption("fail_on_flaky", False):
             plugins.register(FailOnFlaky(), "fkit-flaky")
     else:

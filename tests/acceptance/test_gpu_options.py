@@ -164,3 +164,22 @@ def test_auto_is_a_worker_per_slice_unless_somebody_else_says(
     # Nothing was started.
     assert "created:" not in ended.out
     assert ended.status == 0
+
+
+@pytest.mark.parametrize("arguments", ["--fixtures -n2", "--markers -n2", "--fixtures -n0"])
+def test_where_pytest_shows_something_else_no_gpus_are_looked_for(
+    fleet: Fleet, tmp_path: Path, arguments: str
+) -> None:
+    machine = fleet(
+        fleets.nvidia(2),
+        without=["libnvidia-ml.so.1"],
+        behaviours={"nvidia-smi": fleets.Behaviour(prints="rubbish")},
+    )
+    ended = run_pytest(
+        write_files(tmp_path, {"test_x.py": "def test_x(): pass\n"}), "--fkit", *arguments.split(),
+        env=machine,
+    )  # fmt: skip
+    assert "nvidia" not in ended.out + ended.err
+    assert ended.status == 0, ended.out + ended.err
+    if "--fixtures" in arguments:
+        assert "fkit_port [session scope]" in ended.out

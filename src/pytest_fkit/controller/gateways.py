@@ -18,8 +18,9 @@ from ..gpu.masks import MASKS
 from ..gpu.options import GpuSettings
 from ..gpu.owned import Owned
 from ..gpu.slices import Place
-from .gpus import Gpus, answered
+from .gpus import Gpus
 from .hosts import Seat, proxies, seats_of
+from .site import answered
 from .workers import count_text
 
 _ANSWER = 60.0

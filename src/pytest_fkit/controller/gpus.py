@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Callable, Sequence
 
 import pytest
 
@@ -14,11 +14,12 @@ from ..gpu import options as gpu_options
 from ..gpu.choice import Distribution, distribute, worker_count
 from ..gpu.describe import ownership
 from ..gpu.detection import detect
-from ..gpu.devices import VENDORS, Device, Fleet
+from ..gpu.devices import Fleet
 from ..gpu.options import GpuSettings
 from . import workers
 from .hosts import Seat, proxies, seats
 from .place import take_place
+from .site import answered
 
 ALONE = Seat(0, "main")
 """The pytest process itself, at ``-n0``."""
@@ -150,44 +151,6 @@ def find(config: pytest.Config, settings: GpuSettings) -> Gpus:
 def _answering(config: pytest.Config) -> Sequence[object]:
     implementations: Sequence[object] = config.hook.pytest_fkit_gpus.get_hookimpls()
     return implementations
-
-
-def answered(
-    config: pytest.Config, settings: GpuSettings, host: str
-) -> tuple[Fleet | None, GpuSettings]:
-    """The GPUs of a machine, if the user or a plugin tells them, and what is to be made of them.
-
-    :param host: "" for this machine, else its address.
-    :return: None where they have to be detected.
-    :raises pytest.UsageError: if a plugin's answer makes no sense.
-    """
-    if settings.gpus == "none":
-        return Fleet(trail=(f"{settings.source}: not looked for",)), settings
-    answer: Any = config.hook.pytest_fkit_gpus(config=config, host=host)
-    if answer is None:
-        return None, settings
-    kinds = {type(each) for each in answer} if isinstance(answer, (list, tuple)) else {None}
-    if kinds <= {Device}:
-        return _told(answer), settings
-    if not kinds <= {int, str}:
-        raise pytest.UsageError(
-            f"pytest-fkit: pytest_fkit_gpus answered {answer!r}: expected a list of devices, or ids"
-        )
-    if settings.gpus != "auto":
-        return None, settings
-    ids = tuple(str(each) for each in answer)
-    return None, replace(settings, gpus=ids, source=f"pytest_fkit_gpus: {','.join(ids)}")
-
-
-def _told(devices: Sequence[Device]) -> Fleet:
-    vendors = list(dict.fromkeys(device.vendor for device in devices))
-    if len(vendors) > 1 or not set(vendors) <= set(VENDORS):
-        raise pytest.UsageError(
-            f"pytest-fkit: pytest_fkit_gpus: devices of {', '.join(map(repr, vendors))}: expected "
-            f"one of {', '.join(VENDORS)} for all"
-        )
-    trail = f"pytest_fkit_gpus: {len(devices)} devices"
-    return Fleet("".join(vendors), tuple(devices), (trail,))
 
 
 def settle(config: pytest.Config) -> None:
