@@ -309,9 +309,10 @@ def test_hypothesis_tries_remembered_examples_first(suite: MakeSuite) -> None:
     """
     made = suite("hypothesispytest", test_it=source)
     for mode in ("-n0", "-n2"):
-        made.run("--fkit", mode)
+        # An option of the plugin: remembering is hypothesis' own.
+        made.run("--fkit", mode, "--hypothesis-verbosity=normal")
         (made.path / "tried").unlink()
-        run = made.run("--fkit", mode)
+        run = made.run("--fkit", mode, "--hypothesis-verbosity=normal")
         tried = (made.path / "tried").read_text().split()
         assert tried[0] == "1000", mode  # the smallest that fails, out of the database
         assert "n=1000" in run.text

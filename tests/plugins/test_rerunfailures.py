@@ -83,6 +83,7 @@ def test_options(suite: MakeSuite, arguments: list[str]) -> None:
     """
     made = suite("rerunfailures", test_flaky=FLAKY, conftest=CONFTEST, test_one=one)
     plain = made.run(*arguments)
+    assert any("rerun" in what for what in plain.counts()), plain.text
     for mode in (["-n0"], ["-n1"], ["-n0", "-p", "no:xdist"]):
         options = ["--fkit", *(mode if "no:xdist" not in mode else mode[1:])]
         run = made.run(*options, *arguments)
