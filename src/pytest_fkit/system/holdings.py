@@ -8,6 +8,7 @@ import re
 import socket
 import stat
 import threading
+import time
 from collections import Counter
 from typing import Callable, Iterable, NamedTuple
 
@@ -17,6 +18,10 @@ from .native_threads import native_threads, origin
 
 _OPENMP = re.compile(r"/lib(?:gomp|omp|iomp5)[^/]*\.so[^/]*$")
 _OMP_PAUSE_HARD = 2  # omp_pause_resource_t, OpenMP 5.0 API specification, 3.2.44
+
+
+_ENDING = 0.1
+"""Seconds for threads to be gone that are done; long only where the machine is overloaded."""
 
 
 class Named(NamedTuple):
@@ -78,7 +83,13 @@ def take_forkable(fork: Callable[[], int], before: Holdings) -> Holdings:
     if now.natives - before.natives:
         _release_pools()
         _end_forkable_threads(fork)
-        now = take()
+        deadline = time.monotonic() + _ENDING
+        while True:
+            now = take()
+            # A thread that was joined, or is done, is listed until the kernel has taken it down.
+            if not _describe_natives(now.natives - before.natives) or time.monotonic() > deadline:
+                return now
+            time.sleep(0.001)
     return now
 
 
