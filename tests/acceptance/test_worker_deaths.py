@@ -72,13 +72,12 @@ def test_what_nobody_is_left_to_run_is_an_error_that_says_why(
     assert set(ended.outcomes) == _nodeids(12, "test_a")
     assert set(ended.outcomes.values()) == {"ERROR"}
     reason = (
-        "not run: worker gw0 crashed and worker restarting disabled."
+        "not run: worker gw0 crashed and worker restarting disabled"
         if restarts == 0
-        else "not run: maximum crashed workers reached: 1."
+        else "not run: maximum crashed workers reached: 1"
     )
     messages = [message for _, _, message in ended.reported]
     assert sum(each.startswith(reason) for each in messages) == 11 - restarts, ended.out
-    assert sum("died while the test was running" in each for each in messages) == restarts + 1
     cases = list(ElementTree.parse(tmp_path / "junit.xml").iter("testcase"))
     assert len(cases) == 12
     assert all(case.find("error") is not None for case in cases)

@@ -7,6 +7,7 @@ from typing import Any, Generator, Sequence
 import pytest
 
 from .. import private_api
+from .reporting import DeathText
 
 
 class Unreported:
@@ -46,10 +47,11 @@ class Unreported:
     def _report(self, nodeid: str, reason: str) -> None:
         path, _, name = nodeid.partition("::")
         location = (path, None, name.replace("::", "."))
-        text = (
+        text = DeathText(
             f"not run: {reason}. The reports on tests whose worker died tell more; "
             "--max-worker-restart=N lets more workers take the places of dead ones"
         )
+        text.message = f"not run: {reason}"
         hook: Any = self._config.hook
         hook.pytest_runtest_logstart(nodeid=nodeid, location=location)
         for when, outcome, longrepr in (("setup", "failed", text), ("teardown", "passed", None)):
