@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from inner import run_pytest, write_files
 
+# A fresh interpreter would take itself for the worker.
+_FKIT = ("--fkit", "--fkit-start-method=fork")
+
 _SUITE = """\
 import os, signal, time
 from pathlib import Path
@@ -47,7 +50,7 @@ def test_groups_go_on_after_the_test_that_killed_their_worker(
 ) -> None:
     suite = _suite(tmp_path, 4, (1, 3), "test_a", "test_b")
     log = tmp_path / "log"
-    ended = run_pytest(suite, "--fkit", workers, "--dist", mode, env={"LOG": str(log)}, timeout=100)
+    ended = run_pytest(suite, *_FKIT, workers, "--dist", mode, env={"LOG": str(log)}, timeout=100)
     outcomes = {nodeid.partition("@")[0]: each for nodeid, each in ended.outcomes.items()}
     assert set(outcomes) == _nodeids(4, "test_a", "test_b"), ended.out
     killed = {nodeid for nodeid, outcome in outcomes.items() if outcome == "ERROR"}
@@ -65,7 +68,7 @@ def test_what_nobody_is_left_to_run_is_an_error_that_says_why(
     suite = _suite(tmp_path, 12, tuple(range(12)), "test_a")
     ended = run_pytest(
         suite,
-        *("--fkit", "-n1", "--dist", mode, f"--max-worker-restart={restarts}"),
+        *(*_FKIT, "-n1", "--dist", mode, f"--max-worker-restart={restarts}"),
         "--junitxml=junit.xml",
         env={"LOG": str(tmp_path / "log")},
     )
@@ -86,7 +89,7 @@ def test_what_nobody_is_left_to_run_is_an_error_that_says_why(
 
 def test_the_death_of_a_worker_counts_for_maxfail(tmp_path: Path) -> None:
     suite = _suite(tmp_path, 30, (2,), "test_a")
-    ended = run_pytest(suite, "--fkit", "-n1", "-x", env={"LOG": str(tmp_path / "log")})
+    ended = run_pytest(suite, *_FKIT, "-n1", "-x", env={"LOG": str(tmp_path / "log")})
     assert "stopping after 1 failures" in ended.out
     assert set(ended.outcomes) == _nodeids(3, "test_a")
     assert ended.outcomes["test_a.py::test_it[2]"] == "ERROR"
@@ -106,7 +109,7 @@ def pytest_xdist_make_scheduler(config, log):
     return OwnScheduling(config, log)
 """
     write_files(suite, {"conftest.py": conftest})
-    arguments = ("--fkit", "-n2", "--dist", "loadfile", "-v")
+    arguments = (*_FKIT, "-n2", "--dist", "loadfile", "-v")
     ended = run_pytest(suite, *arguments, env={"LOG": str(tmp_path / "log")})
     assert "scheduling tests via OwnScheduling" in ended.lines
     assert set(ended.outcomes.values()) == {"PASSED"}
@@ -118,7 +121,7 @@ import os, pytest
 @pytest.mark.parametrize("worker", [os.environ["PYTEST_XDIST_WORKER"]])
 def test_it(worker): pass
 """
-    ended = run_pytest(write_files(tmp_path, {"test_a.py": source}), "--fkit", "-n2")
+    ended = run_pytest(write_files(tmp_path, {"test_a.py": source}), *_FKIT, "-n2")
     assert "Different tests were collected between gw0 and gw1" in ended.out
     assert "not run" not in ended.out
     assert ended.status == 1

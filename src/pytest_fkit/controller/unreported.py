@@ -7,7 +7,7 @@ from typing import Any, Generator, Sequence
 import pytest
 
 from .. import private_api
-from .reporting import DeathText
+from .deaths import DeathText
 
 
 class Unreported:
