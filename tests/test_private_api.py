@@ -15,6 +15,7 @@ import _pytest.skipping
 import execnet.gateway_base
 import pytest
 import xdist.remote
+import xdist.scheduler
 from _pytest.config import create_terminal_writer
 from xdist.dsession import DSession
 
@@ -304,3 +305,79 @@ def test_dsession_counts_failed_nodes_and_calls_by_name() -> None:
     loop = _source(DSession.loop_once)
     assert "self.queue.get(" in loop
     assert 'method = "worker_" + callname' in loop
+
+
+def test_dsession_says_why_it_gave_up_and_counts_failures(pytester: pytest.Pytester) -> None:
+    config = pytester.parseconfigure("--tx=popen", "--dist=load")
+    session = private_api.dist_session(config)
+    assert private_api.xdist_gave_up(config) == ""
+    session._summary_report = "enough"
+    assert private_api.xdist_gave_up(config) == "enough"
+    assert "self._summary_report = msg" in _source(DSession.worker_errordown)
+    session.maxfail, session.shouldstop = 1, False
+    report: Any = pytest.TestReport("a.py::b", ("a.py", 0, "b"), {}, "failed", "text", "call")
+    private_api.count_crash(config, report)
+    assert session.shouldstop == "stopping after 1 failures"
+    assert 'when="???"' in _source(DSession.handle_crashitem)
+
+
+class _Node:
+    """A worker, as far as xdist's schedulers of groups ask for it."""
+
+    def __init__(self, name: str) -> None:
+        self.gateway = types.SimpleNamespace(id=name)
+        self.shutting_down = False
+        self.sent: list[int] = []
+
+    def send_runtest_some(self, indices: list[int]) -> None:
+        assert not self.shutting_down
+        self.sent += indices
+
+    def shutdown(self) -> None:
+        self.shutting_down = True
+
+
+@pytest.fixture
+def groups(pytester: pytest.Pytester) -> Any:
+    config = pytester.parseconfigure("--tx=popen", "--dist=loadfile")
+    scheduler = private_api.group_scheduler(config, None)
+    assert type(scheduler).__name__ == "LoadFileScheduling"
+    assert isinstance(scheduler, xdist.scheduler.LoadFileScheduling)
+    return scheduler
+
+
+_IDS = ["a.py::1", "a.py::2", "a.py::3", "b.py::1"]
+
+
+def test_groups_of_a_dead_worker_go_on_after_the_test_that_ran(groups: Any) -> None:
+    first, second = _Node("gw0"), _Node("gw1")
+    groups.add_node(first)
+    groups.add_node_collection(first, _IDS)
+    groups.schedule()
+    assert first.sent[:3] == [0, 1, 2]
+    groups.mark_test_complete(first, 0)
+    groups.add_node(second)  # it has not collected yet
+    assert groups.remove_node(first) == "a.py::2"
+    assert second.sent == []
+    groups.add_node_collection(second, _IDS)
+    groups.schedule()
+    assert sorted(second.sent) == [2, 3]
+    assert not second.shutting_down
+    groups.mark_test_complete(second, 2)
+    assert second.shutting_down  # it would wait for what follows its last test
+
+
+def test_groups_of_a_worker_that_has_nothing_to_do_blame_no_test(groups: Any) -> None:
+    node = _Node("gw0")
+    groups.add_node(node)
+    assert groups.remove_node(node) is None
+
+
+def test_a_scheduler_that_a_plugin_brings_is_left_alone(pytester: pytest.Pytester) -> None:
+    config = pytester.parseconfigure("--tx=popen", "--dist=loadfile")
+
+    class Plugin:
+        def pytest_xdist_make_scheduler(self) -> None: ...
+
+    config.pluginmanager.register(Plugin())
+    assert private_api.group_scheduler(config, None) is None

@@ -15,6 +15,7 @@ from .controller.flaky import FailOnFlaky
 from .controller.gateways import Gateways
 from .controller.nodes import Nodes
 from .controller.reporting import Reporting, header
+from .controller.unreported import Unreported
 from .gpu import options as gpu_options
 from .worker.gpus import own_gpus
 from .worker.leftovers import ConftestWatch
@@ -114,6 +115,7 @@ def pytest_configure(config: pytest.Config) -> None:
     plugins.register(Reporting(), "fkit-reporting")
     show = _terminal_line(config)
     if config.getoption("tx", None) and config.getoption("dist", "no") != "no":
+        plugins.register(Unreported(config), "fkit-unreported")
         plugins.register(Nodes(config, parsed, show), "fkit-nodes")
         found = config.stash.get(gpus.KEY, None)
         if found is not None:  # there are going to be workers

@@ -639,3 +639,73 @@ def dist_session(config: pytest.Config) -> Any:
     ``worker_runtest_protocol_complete``.
     """
     return config.pluginmanager.getplugin("dsession")
+
+
+def xdist_gave_up(config: pytest.Config) -> str:
+    """Why DSession ended the run while tests were left, "" if it did not."""
+    return str(dist_session(config)._summary_report or "")
+
+
+def count_crash(config: pytest.Config, report: Any) -> None:
+    """Have ``-x`` and ``--maxfail`` count a test that died with its worker, which xdist does not.
+
+    :param report: what xdist makes of it, after pytest_handlecrashitem.
+    """
+    dist_session(config)._handlefailures(report)
+
+
+class _GroupsOutliveWorkers:
+    """What xdist's schedulers of groups lack when a worker dies.
+
+    They run the test that killed it again (xdist #932), hand work to a worker that has not
+    collected yet, and wait for one that waits for its second test (#784, #1323, #1327).
+    """
+
+    assigned_work: dict[Any, dict[str, dict[str, bool]]]
+    registered_collections: dict[Any, list[str]]
+    workqueue: dict[str, dict[str, bool]]
+    _pending_of: Callable[[dict[str, dict[str, bool]]], int]
+
+    def remove_node(self, node: Any) -> str | None:
+        """See xdist's Scheduling: the test that the node was running, None if there was none."""
+        workload = self.assigned_work.pop(node)
+        units = {scope: unit for scope, unit in workload.items() if False in unit.values()}
+        if not units:
+            return None
+        first = next(iter(units.values()))
+        running = next(nodeid for nodeid, completed in first.items() if not completed)
+        first[running] = True
+        self.workqueue.update(
+            {scope: unit for scope, unit in units.items() if False in unit.values()}
+        )
+        for other in list(self.assigned_work):
+            self._reschedule(other)
+        return running
+
+    def _reschedule(self, node: Any) -> None:
+        if node not in self.registered_collections:
+            return
+        super()._reschedule(node)  # type: ignore[misc]
+        # A worker begins a test when it knows what follows: another one, or the end.
+        while not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
+            super()._reschedule(node)  # type: ignore[misc]
+
+
+def group_scheduler(config: pytest.Config, log: Any) -> Any | None:
+    """Xdist's scheduler for ``--dist`` loadscope, loadfile or loadgroup, mended.
+
+    None for other modes, and where a plugin or a conftest.py brings a scheduler of its own.
+    """
+    from xdist import scheduler
+
+    made = config.hook.pytest_xdist_make_scheduler.get_hookimpls()
+    others = {type(each.plugin).__module__.partition(".")[0] for each in made}
+    names = {
+        "loadscope": "LoadScopeScheduling",
+        "loadfile": "LoadFileScheduling",
+        "loadgroup": "LoadGroupScheduling",
+    }
+    name = names.get(config.getoption("dist"))
+    if name is None or others - {"xdist", "pytest_fkit"}:
+        return None
+    return type(name, (_GroupsOutliveWorkers, getattr(scheduler, name)), {})(config, log)

@@ -73,7 +73,18 @@ class Nodes:
 
         channel.setcallback(heard, endmarker=None)
 
-    # --- deaths during collection ---
+    # --- deaths ---
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any | None:
+        """Where xdist's own does not cope with the death of a worker, take ours."""
+        return private_api.group_scheduler(config, log)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Count a test that died with its worker for ``-x``; xdist gives it this phase."""
+        if report.when == "???":
+            private_api.count_crash(self._config, report)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any) -> None:

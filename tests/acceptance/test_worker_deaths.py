@@ -1,0 +1,127 @@
+"""Workers that are killed themselves: no test is lost, none runs again, none is left out."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from inner import run_pytest, write_files
+
+# A fresh interpreter would take itself for the worker.
+_FKIT = ("--fkit", "--fkit-start-method=fork")
+
+_SUITE = """\
+import os, signal, time
+from pathlib import Path
+import pytest
+
+WORKER = os.getpid()  # which imports this module
+
+def kill_worker():
+    os.kill(WORKER, signal.SIGKILL)
+    time.sleep(60)
+
+@pytest.mark.parametrize("number", range({number}))
+@pytest.mark.xdist_group({group!r})
+def test_it(number):
+    with open(os.environ["LOG"], "a") as log:
+        log.write(f"{{Path(__file__).name}} {{number}}\\n")
+    if number in {killers}:
+        kill_worker()
+"""
+
+
+def _suite(directory: Path, number: int, killers: tuple[int, ...], *names: str) -> Path:
+    files = {
+        f"{name}.py": _SUITE.format(number=number, killers=killers, group=name) for name in names
+    }
+    return write_files(directory, files)
+
+
+def _nodeids(number: int, *names: str) -> set[str]:
+    return {f"{name}.py::test_it[{each}]" for name in names for each in range(number)}
+
+
+@pytest.mark.parametrize("workers", ["-n1", "-n2"])
+@pytest.mark.parametrize("mode", ["loadscope", "loadfile", "loadgroup"])
+def test_groups_go_on_after_the_test_that_killed_their_worker(
+    tmp_path: Path, mode: str, workers: str
+) -> None:
+    suite = _suite(tmp_path, 4, (1, 3), "test_a", "test_b")
+    log = tmp_path / "log"
+    ended = run_pytest(suite, *_FKIT, workers, "--dist", mode, env={"LOG": str(log)}, timeout=100)
+    outcomes = {nodeid.partition("@")[0]: each for nodeid, each in ended.outcomes.items()}
+    assert set(outcomes) == _nodeids(4, "test_a", "test_b"), ended.out
+    killed = {nodeid for nodeid, outcome in outcomes.items() if outcome == "ERROR"}
+    assert killed == {f"test_{name}.py::test_it[{number}]" for name in "ab" for number in (1, 3)}
+    ran = log.read_text().splitlines()
+    assert len(ran) == len(set(ran)) == 8
+    assert ended.status == 1
+
+
+@pytest.mark.parametrize("mode", ["load", "loadfile", "worksteal"])
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_what_nobody_is_left_to_run_is_an_error_that_says_why(
+    tmp_path: Path, mode: str, restarts: int
+) -> None:
+    suite = _suite(tmp_path, 12, tuple(range(12)), "test_a")
+    ended = run_pytest(
+        suite,
+        *(*_FKIT, "-n1", "--dist", mode, f"--max-worker-restart={restarts}"),
+        "--junitxml=junit.xml",
+        env={"LOG": str(tmp_path / "log")},
+    )
+    assert set(ended.outcomes) == _nodeids(12, "test_a")
+    assert set(ended.outcomes.values()) == {"ERROR"}
+    reason = (
+        "not run: worker gw0 crashed and worker restarting disabled"
+        if restarts == 0
+        else "not run: maximum crashed workers reached: 1"
+    )
+    messages = [message for _, _, message in ended.reported]
+    assert sum(each.startswith(reason) for each in messages) == 11 - restarts, ended.out
+    cases = list(ElementTree.parse(tmp_path / "junit.xml").iter("testcase"))
+    assert len(cases) == 12
+    assert all(case.find("error") is not None for case in cases)
+    assert ended.status == 1
+
+
+def test_the_death_of_a_worker_counts_for_maxfail(tmp_path: Path) -> None:
+    suite = _suite(tmp_path, 30, (2,), "test_a")
+    ended = run_pytest(suite, *_FKIT, "-n1", "-x", env={"LOG": str(tmp_path / "log")})
+    assert "stopping after 1 failures" in ended.out
+    assert set(ended.outcomes) == _nodeids(3, "test_a")
+    assert ended.outcomes["test_a.py::test_it[2]"] == "ERROR"
+    assert "not run" not in ended.out
+    assert ended.status == 1  # as in plain pytest
+
+
+def test_a_scheduler_of_the_suites_own_is_used(tmp_path: Path) -> None:
+    suite = _suite(tmp_path, 4, (), "test_a", "test_b")
+    conftest = """\
+from xdist.scheduler import LoadFileScheduling
+
+class OwnScheduling(LoadFileScheduling):
+    pass
+
+def pytest_xdist_make_scheduler(config, log):
+    return OwnScheduling(config, log)
+"""
+    write_files(suite, {"conftest.py": conftest})
+    arguments = (*_FKIT, "-n2", "--dist", "loadfile", "-v")
+    ended = run_pytest(suite, *arguments, env={"LOG": str(tmp_path / "log")})
+    assert "scheduling tests via OwnScheduling" in ended.lines
+    assert set(ended.outcomes.values()) == {"PASSED"}
+
+
+def test_a_refused_collection_is_reported_once(tmp_path: Path) -> None:
+    source = """\
+import os, pytest
+@pytest.mark.parametrize("worker", [os.environ["PYTEST_XDIST_WORKER"]])
+def test_it(worker): pass
+"""
+    ended = run_pytest(write_files(tmp_path, {"test_a.py": source}), *_FKIT, "-n2")
+    assert "Different tests were collected between gw0 and gw1" in ended.out
+    assert "not run" not in ended.out
+    assert ended.status == 1
