@@ -375,7 +375,7 @@ def test_github_gets_the_summary_as_markdown(tmp_path: Path) -> None:
     page = directory / "page.md"
     env = {"GITHUB_STEP_SUMMARY": str(page)}
     assert run_pytest(directory, "--fkit", "-n1", "test_a.py", env=env).status == 0
-    assert not page.exists()
+    assert not page.exists(), page.read_text()
     assert run_pytest(directory, "--fkit", "-n1", env=env).status == 1
     assert page.read_text().splitlines() == [
         "### pytest-fkit",
