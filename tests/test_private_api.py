@@ -208,6 +208,25 @@ def test_node_ids_can_be_given(items: list[Any]) -> None:
     )
 
 
+def test_junit_properties(pytester: pytest.Pytester, tmp_path: Path) -> None:
+    config = pytester.parseconfigure(f"--junitxml={tmp_path / 'junit.xml'}")
+    log: Any = private_api.junit_log(config)
+    said = {"worker": "gw0"}
+    private_api.junit_properties(log, lambda _: said)
+    location = ("a.py", 0, "b")
+    for when in ("setup", "call", "teardown"):
+        said["when"] = when
+        report: Any = pytest.TestReport("a.py::b", location, {}, "passed", None, when)
+        log.pytest_runtest_logreport(report)
+    (case,) = (each.to_xml() for each in log.node_reporters_ordered)
+    found = {each.get("name"): each.get("value") for each in case.iter("property")}
+    assert found == {"worker": "gw0", "when": "teardown"}
+
+
+def test_when_all_workers_have_collected() -> None:
+    assert "self.sched.collection_is_completed" in _source(DSession.worker_collectionfinish)
+
+
 def test_worker_interactor_and_its_connection() -> None:
     source = (Path(inspect.getfile(DSession)).parent / "remote.py").read_text(encoding="utf-8")
     assert "class WorkerInteractor" in source

@@ -112,6 +112,7 @@ class Ended(NamedTuple):
     :param survivors: descriptions of processes that not even SIGKILL ended.
     :param goes_on: whether the keeper begins what it was ordered ahead; not after a bad ending, or
         if the test said that the run is to stop.
+    :param used: the fields of a Usage (sandbox/usage.py), none where it was not measured.
     """
 
     ending: tuple[Any, ...]
@@ -124,6 +125,7 @@ class Ended(NamedTuple):
     leftovers: tuple[str, ...] = ()
     survivors: tuple[str, ...] = ()
     goes_on: bool = False
+    used: tuple[Any, ...] = ()
 
 
 class TornDown(NamedTuple):
@@ -190,12 +192,14 @@ class ChildExited(NamedTuple):
     :param status: as waitpid(2) gives it.
     :param leaves: whether it left so that a wide fixture is set up, and comes again.
     :param stops: whether it reported something after which no other test may begin unasked.
+    :param used: see :class:`Ended`.
     """
 
     pid: int
     status: int
     leaves: bool
     stops: bool
+    used: tuple[Any, ...] = ()
 
 
 class Began(NamedTuple):
@@ -282,14 +286,20 @@ class Phase(NamedTuple):
 
 
 class WideSetup(NamedTuple):
-    """A wide fixture is about to be set up in this process (`key` as in :class:`Broken`)."""
+    """A wide fixture is about to be set up in this process (`key` as in :class:`Broken`).
+
+    :param time: seconds since the epoch.
+    """
 
     key: str
     label: str
+    time: float
 
 
 class WideSetupDone(NamedTuple):
-    """The wide fixture announced last is set up, or raised."""
+    """The wide fixture announced last is set up, or raised, at `time`."""
+
+    time: float
 
 
 class WideOutput(NamedTuple):
@@ -302,11 +312,13 @@ class WideTeardown(NamedTuple):
     """Wide fixtures were torn down after the test.
 
     :param report: a failed teardown report, or None.
+    :param start: seconds since the epoch.
     """
 
     duration: float
     sections: tuple[tuple[str, str], ...]
     report: dict[str, Any] | None
+    start: float
 
 
 class ExpectedFailure(NamedTuple):
@@ -350,6 +362,20 @@ class JunitRecord(NamedTuple):
     kind: str
     name: str
     value: str
+
+
+class Metric(NamedTuple):
+    """The test set one of its ``fkit_metrics``, or took it back (None)."""
+
+    name: str
+    value: str | bool | int | float | None
+
+
+class Used(NamedTuple):
+    """What a test used that ran in process `pid`, which runs others too; see :class:`Ended`."""
+
+    pid: int
+    used: tuple[Any, ...]
 
 
 class Measured(NamedTuple):
@@ -399,7 +425,7 @@ Message = Union[
     Begins, LogStart, LogFinish, Report, HeldReport, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, JunitRecord,
-    Measured, PluginState, Leaves, NotCollected, Completed,
+    Metric, Used, Measured, PluginState, Leaves, NotCollected, Completed,
 ]  # fmt: skip
 
 BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in get_args(Message)}

@@ -13,13 +13,18 @@ from . import fixtures, hookspecs, markers, private_api, settings
 from .controller import gpus, workers
 from .controller.flaky import FailOnFlaky
 from .controller.gateways import Gateways
+from .controller.github import write_step_summary
 from .controller.nodes import Nodes
+from .controller.recording import record
 from .controller.reporting import Reporting, header
 from .controller.unreported import Unreported
 from .gpu import options as gpu_options
+from .metrics import fkit_metrics
 from .worker.gpus import own_gpus
 from .worker.leftovers import ConftestWatch
 from .worker.plugin import Alone, Worker
+
+__all__ = ["fkit_metrics"]
 
 _notices: pytest.StashKey[list[str]] = pytest.StashKey()
 
@@ -112,18 +117,21 @@ def pytest_configure(config: pytest.Config) -> None:
     gpus.settle(config)
     if config.option.collectonly:
         return
-    plugins.register(Reporting(), "fkit-reporting")
+    reporting = Reporting()
+    plugins.register(reporting, "fkit-reporting")
+    write_step_summary(config, reporting.happened)
+    recorder, resuming = record(config, parsed)
     show = _terminal_line(config)
     if config.getoption("tx", None) and config.getoption("dist", "no") != "no":
         plugins.register(Unreported(config), "fkit-unreported")
-        plugins.register(Nodes(config, parsed, show), "fkit-nodes")
+        plugins.register(Nodes(config, parsed, show, recorder, resuming), "fkit-nodes")
         found = config.stash.get(gpus.KEY, None)
         if found is not None:  # there are going to be workers
             plugins.register(Gateways(config, found, show), "fkit-gateways")
         if config.getoption("fail_on_flaky", False):
             plugins.register(FailOnFlaky(), "fkit-flaky")
     else:
-        plugins.register(Alone(config, parsed), "fkit-alone")
+        plugins.register(Alone(config, parsed, recorder, resuming), "fkit-alone")
         own_gpus(config, "main", show)
 
 

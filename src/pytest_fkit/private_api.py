@@ -408,6 +408,24 @@ def junit_errors_for_deaths(log: Any, describe: Callable[[Any], tuple[str, str] 
     log.node_reporter = node_reporter
 
 
+def junit_properties(log: Any, describe: Callable[[Any], dict[str, str]]) -> None:
+    """Have properties written for each test, with what its last report says.
+
+    :param describe: called with each report on a test.
+    """
+    original = log.node_reporter
+
+    def node_reporter(report: Any) -> Any:
+        reporter = original(report)
+        if hasattr(report, "when"):
+            properties = describe(report)
+            kept = [each for each in reporter.properties if each[0] not in properties]
+            reporter.properties = kept + list(properties.items())
+        return reporter
+
+    log.node_reporter = node_reporter
+
+
 class JunitFixtures:
     """What pytest's fixtures that add to the JUnit file find in place of the log.
 
@@ -630,6 +648,11 @@ def call_on_main_loop(config: pytest.Config, action: Callable[[], None]) -> None
     session = dist_session(config)
     session.worker_fkit = action  # the loop calls "worker_" + the name of an event
     session.queue.put(("fkit", {}))
+
+
+def all_have_collected(config: pytest.Config) -> bool:
+    """Whether xdist has, or can, distribute the tests."""
+    return bool(dist_session(config).sched.collection_is_completed)
 
 
 def dist_session(config: pytest.Config) -> Any:

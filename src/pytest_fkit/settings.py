@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable, TypeVar
 
 import pytest
@@ -27,6 +28,10 @@ class Settings:
     :param memory_limit: bytes that one test may take, 0 for no limit.
     :param others_timeout: what pytest-timeout's option, variable or ini value says, or None; ours
         to enforce where that plugin is absent, its own first where it is active.
+    :param journal: where the journal is written, or None.
+    :param trace: where the trace is written, or None.
+    :param resume: the journal of a run that is to be gone on with, or None.
+    :param top: how many tests the lists of the most expensive ones name, 0 for no lists.
     :param grace: seconds for running tests and wide fixtures to end after an interrupt.
     :param isolation_asked: whether option or ini value say how long a process lives.
     """
@@ -39,6 +44,15 @@ class Settings:
     grace: float
     others_timeout: float | None
     isolation_asked: bool = False
+    journal: Path | None = None
+    trace: Path | None = None
+    resume: Path | None = None
+    top: int = 0
+
+    @property
+    def records(self) -> bool:
+        """Whether somebody wants to know of each test what a journal says."""
+        return self.journal is not None or self.trace is not None or self.top > 0
 
 
 SHORTEST_START_LIMIT = 60.0
@@ -83,6 +97,23 @@ def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager
         parser, "grace", "SECONDS",
         "time for tests and wide fixtures to end after Ctrl-C or SIGTERM (default: 30)",
     )  # fmt: skip
+    _add(
+        parser, "journal", "PATH",
+        "write what happens, as it happens, to this file: one JSON object per line",
+    )  # fmt: skip
+    _add(
+        parser, "trace", "PATH",
+        "write a timeline to this file, for ui.perfetto.dev",
+    )  # fmt: skip
+    _add(
+        parser, "top", "N",
+        "name the N tests that took most CPU time, and most memory (default: 0)",
+    )  # fmt: skip
+    group.addoption(
+        "--fkit-resume",
+        metavar="PATH",
+        help="go on with the run whose journal this is: tests with a verdict are not run again",
+    )
     if honours_timeout_options(pluginmanager):
         group.addoption("--timeout", metavar="SECONDS", help="as pytest-timeout's, for --fkit")
         parser.addini("timeout", "as pytest-timeout's, for --fkit")
@@ -104,6 +135,10 @@ def parse(config: pytest.Config) -> Settings:
 
     :raises pytest.UsageError: naming the option and what it takes.
     """
+    resume, trace = _path(config, "resume"), _path(config, "trace")
+    journal = _journal(config, resume)
+    if trace is not None and trace == journal:
+        raise pytest.UsageError(f"pytest-fkit: journal and trace can't be one file, {trace}")
     return Settings(
         workers=parse_workers(config.getoption("fkit_workers")),
         isolation=_value(config, "isolation", parse_isolation, "function"),
@@ -113,7 +148,43 @@ def parse(config: pytest.Config) -> Settings:
         grace=_value(config, "grace", parse_seconds, 30.0),
         others_timeout=_others_timeout(config),
         isolation_asked=_value(config, "isolation", parse_isolation, None) is not None,
+        journal=journal,
+        trace=trace,
+        resume=resume,
+        top=_value(config, "top", parse_count, 0),
     )
+
+
+def measures_usage(config: pytest.Config) -> bool:
+    """Whether somebody will read what each test used of the machine."""
+    return any(_given(config, name) for name in ("journal", "trace", "resume", "top"))
+
+
+def _given(config: pytest.Config, name: str) -> Any:
+    given = config.getoption(f"fkit_{name}", None)
+    return given if given is not None or name == "resume" else config.getini(f"fkit_{name}")
+
+
+def _path(config: pytest.Config, name: str) -> Path | None:
+    """A file that is named relative to the current directory, in ini files to the root."""
+    text = _given(config, name)
+    if not text:
+        return None
+    given = config.getoption(f"fkit_{name}") is not None
+    base = Path(str(config.invocation_params.dir)) if given else config.rootpath
+    return base / Path(str(text)).expanduser()
+
+
+def _journal(config: pytest.Config, resume: Path | None) -> Path | None:
+    journal = _path(config, "journal")
+    if resume is None or config.getoption("fkit_journal") is None:
+        return resume or journal
+    if journal != resume:
+        raise pytest.UsageError(
+            f"pytest-fkit: --fkit-resume={config.getoption('fkit_resume')} goes on writing that "
+            "journal; leave --fkit-journal away, or give it the same path"
+        )
+    return journal
 
 
 def _others_timeout(config: pytest.Config) -> float | None:
@@ -205,6 +276,16 @@ def parse_seconds(value: object) -> float:
     if isinstance(value, bool) or not 0 <= seconds < float("inf"):
         raise ValueError("expected seconds, a number from 0 (no limit) on")
     return seconds
+
+
+def parse_count(value: object) -> int:
+    """A number of things.
+
+    :raises ValueError: saying what is expected.
+    """
+    if not re.fullmatch(r"\d{1,9}", str(value)):
+        raise ValueError("expected a number from 0 on")
+    return int(str(value))
 
 
 def parse_size(value: object) -> int:

@@ -14,7 +14,8 @@ _SUMMARY = re.compile(r"^(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) (\S+)(?: - (.
 
 # What the outer run leaves in the environment, and what changes pytest's short summary.
 _FOREIGN = (
-    "PYTEST_", "FKIT_", "TOX_", "CI", "BUILD_NUMBER", "COV_", "PYTHONUNBUFFERED",
+    "PYTEST_", "FKIT_", "TOX_", "CI", "BUILD_NUMBER", "COV_", "GITHUB_",
+    "PYTHONUNBUFFERED",
     # Of a machine with GPUs.
     "CUDA_", "HIP_VISIBLE", "ROCR_VISIBLE", "ZE_AFFINITY", "ASCEND_RT_VISIBLE",
 )  # fmt: skip

@@ -116,7 +116,7 @@ class Run:
         given = {
             k: v
             for k, v in os.environ.items()
-            if not k.startswith(("PYTEST_", "FKIT_", "TOX_", "PYTHONUNBUFFERED"))
+            if not k.startswith(("PYTEST_", "FKIT_", "TOX_", "GITHUB_", "PYTHONUNBUFFERED"))
         }
         environment = {
             **given,

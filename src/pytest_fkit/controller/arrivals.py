@@ -9,29 +9,35 @@ from typing import Any, Callable
 import pytest
 
 from .. import private_api
+from ..journal.recorder import Recorder
 
 
 class Arrivals:
     """Takes messages in on the threads that receive them, and handles them on the main one.
 
     :param show: writes a line that a test wrote.
+    :param recorder: hears of all tests before plugins do, if there is one.
     """
 
-    def __init__(self, config: pytest.Config, show: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: pytest.Config, show: Callable[[str], None], recorder: Recorder | None
+    ) -> None:
         self._config = config
         self._show = show
+        self._recorder = recorder
         self._waiting: deque[Callable[[], None]] = deque()
 
     def add_line(self, line: str) -> None:
         """Take in a line that a test wrote; called in another thread."""
         # Lines are written between reports, not in the middle of one.
-        self._add(lambda: self._show(line))
+        self.add(lambda: self._show(line))
 
     def add_reports(self, node: Any, data: bytes) -> None:
         """Take in what a worker's WorkerReports sent; called in another thread."""
-        self._add(lambda: self._handle(node, data))
+        self.add(lambda: self._handle(node, data))
 
-    def _add(self, action: Callable[[], None]) -> None:
+    def add(self, action: Callable[[], None]) -> None:
+        """Have something else done in its turn; called in any thread."""
         self._waiting.append(action)
         private_api.call_on_main_loop(self._config, self.handle)
 
@@ -42,10 +48,16 @@ class Arrivals:
 
     def _handle(self, node: Any, data: bytes) -> None:
         session = private_api.dist_session(self._config)
-        hooks = self._config.hook
-        for kind, *values in marshal.loads(data):  # noqa: S302 (the writer is ours)
-            if kind == "testreport":
-                report = hooks.pytest_report_from_serializable(config=self._config, data=values[0])
-                session.worker_testreport(node, report)
-            else:
+        told = [self._with_report(*each) for each in marshal.loads(data)]  # noqa: S302 (ours)
+        if self._recorder is not None:
+            self._recorder.take(node.gateway.id, told)
+        for kind, *values in told:
+            if kind != "attempt":
                 getattr(session, f"worker_{kind}")(node, *values)
+
+    def _with_report(self, kind: str, *values: Any) -> tuple[Any, ...]:
+        if kind != "testreport":
+            return (kind, *values)
+        config = self._config
+        hook = config.hook.pytest_report_from_serializable
+        return kind, hook(config=config, data=values[0])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from .. import private_api
+from ..worker.reports import ALONE
 from .deaths import death_of
 
 
@@ -20,11 +21,26 @@ class Junit:
     def __init__(self, log: Any) -> None:
         self._log = log
         self._properties: dict[Any, Counter[tuple[str, str]]] = defaultdict(Counter)
+        self._endings: dict[str, str] = {}
         private_api.junit_errors_for_deaths(log, _junit_error)
+        private_api.junit_properties(log, self._of_test)
+
+    def _of_test(self, report: Any) -> dict[str, str]:
+        properties = {
+            "fkit_worker": str(getattr(report, "worker_id", ALONE)),
+            "fkit_attempts": str(1 + getattr(report, "rerun", 0)),
+            "fkit_ending": self._endings.get(report.nodeid, "finished"),
+        }
+        if getattr(report, "fkit_resumed", False):
+            properties["fkit_resumed"] = "true"
+        return properties
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Add what fixtures of the test recorded, before the log sees the report."""
+        headline = death_of(report)
+        if headline is not None:
+            self._endings[report.nodeid] = headline.partition(" at ")[0]
         for kind, name, value in getattr(report, "fkit_junit", ()):
             if kind != "property" or self._is_new(getattr(report, "node", None), name, value):
                 private_api.add_junit_record(self._log, report, kind, name, value)

@@ -10,10 +10,12 @@ import pytest
 
 from .. import private_api
 from ..interruptions import raise_again
+from ..journal.recorder import Recorder
 from ..messages import Interrupted
 from ..settings import Settings
 from ..sigterm import interrupt_on_sigterm, restore_sigterm
 from .arrivals import Arrivals
+from .resume import Resuming
 
 _CAREFUL_DEATHS = 3
 """After so many deaths of workers that try every import first, it is not a test module."""
@@ -26,15 +28,24 @@ class Nodes:
     """Plugin of the controller.
 
     :param show: writes a line that a test wrote.
+    :param recorder: hears of all tests, if there is one.
+    :param resuming: reports verdicts of the run that is gone on with, if there is one.
     """
 
     def __init__(
-        self, config: pytest.Config, settings: Settings, show: Callable[[str], None]
+        self,
+        config: pytest.Config,
+        settings: Settings,
+        show: Callable[[str], None],
+        recorder: Recorder | None,
+        resuming: Resuming | None,
     ) -> None:
         self._config = config
         self._settings = settings
         self._show = show
-        self._arrivals = Arrivals(config, show)
+        self._arrivals = Arrivals(config, show, recorder)
+        self._resuming = resuming
+        self._done: dict[Any, list[str]] = {}
         self._channels: dict[Any, Any] = {}
         self._gone: dict[Any, threading.Event] = {}
         self._collected: set[Any] = set()
@@ -70,6 +81,8 @@ class Nodes:
                 self._arrivals.add_line(f"[{node.gateway.id}] {message[1]}")
             elif message[0] == "reports":
                 self._arrivals.add_reports(node, message[1])
+            elif message[0] == "done":
+                self._done[node] = message[1]
 
         channel.setcallback(heard, endmarker=None)
 
@@ -87,9 +100,17 @@ class Nodes:
             private_api.count_crash(self._config, report)
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_node_collection_finished(self, node: Any) -> None:
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
         """From now on a death is not that of an import."""
         self._collected.add(node)
+        if self._resuming is not None:
+            # DSession counts what was collected after this hook.
+            self._arrivals.add(lambda: self._report_done(node, ids))
+
+    def _report_done(self, node: Any, rest: list[str]) -> None:
+        # When the last one has collected the terminal is through with its report on workers.
+        if self._resuming is not None and private_api.all_have_collected(self._config):
+            self._resuming.take(self._done.get(node, []), rest)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -25,6 +25,23 @@ _TITLES = (
 )
 
 
+class Happened(NamedTuple):
+    """What there is to be said of a run.
+
+    :param deaths: node id, headline and worker of each.
+    :param run_again: the same of those that another attempt followed.
+    :param imports: the same of modules.
+    :param leftovers: node id and descriptions of the processes that were left.
+    :param shared: the number of tests that shared a process, by the cause.
+    """
+
+    deaths: list[tuple[str, str, str]]
+    run_again: list[tuple[str, str, str]]
+    imports: list[tuple[str, str, str]]
+    leftovers: list[tuple[str, list[str]]]
+    shared: dict[str, int]
+
+
 class Reporting:
     """Plugin of the process that owns the terminal."""
 
@@ -34,6 +51,12 @@ class Reporting:
         self._shared: Counter[str] = Counter()
         self._imports: list[tuple[str, str, str]] = []
         self._leftovers: list[tuple[str, list[str]]] = []
+
+    def happened(self) -> Happened:
+        """What there is to be said in the end."""
+        return Happened(
+            self._deaths, self._run_again, self._imports, self._leftovers, dict(self._shared)
+        )
 
     @pytest.hookimpl
     def pytest_sessionstart(self, session: pytest.Session) -> None:

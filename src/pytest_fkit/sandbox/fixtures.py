@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 from typing import Any, Callable, Generator, Iterator, NoReturn
 
@@ -114,11 +115,11 @@ class WideFixtures:
         if self._may_leave and self._relay.phase == "setup" and name not in self._refused:
             self._leave(name)
         label = f"{request.scope}-scoped fixture {name!r}"
-        self._relay.send(WideSetup(key, label))
+        self._relay.send(WideSetup(key, label, time.time()))
         try:
             return (yield)
         finally:
-            self._relay.send(WideSetupDone())
+            self._relay.send(WideSetupDone(time.time()))
             if fixturedef not in self._active:
                 self._active.append(fixturedef)
             if self._watching:
@@ -252,7 +253,7 @@ class WideFixtures:
             report = carriable(
                 item.config.hook.pytest_report_to_serializable(config=item.config, report=made)
             )
-        self._relay.send(WideTeardown(call.duration, _sections(item), report))
+        self._relay.send(WideTeardown(call.duration, _sections(item), report, call.start))
         self._active = [each for each in self._active if each.cached_result is not None]
         return True
 

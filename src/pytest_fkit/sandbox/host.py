@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import traceback
-from typing import Callable, NoReturn
+from typing import Any, Callable, NoReturn
 
 import pytest
 
@@ -26,8 +26,10 @@ from ..messages import (
     Run,
     RunTogether,
     SharedProcess,
+    Used,
     WideSetUp,
 )
+from ..settings import measures_usage
 from ..wire import Unpacker, carriable, pack
 from . import finalizers
 from .child import LEAVES, STOPS, Child, Waiting, run_protocol
@@ -35,6 +37,7 @@ from .copies import fork
 from .descriptors import ERR, Files, Link, move_up, read_from
 from .equipment import TestProcess
 from .progress import Progress
+from .usage import Meter, wait_for
 
 
 class Host:
@@ -60,6 +63,7 @@ class Host:
         self._measuring = process.measuring
         self._states = process.states
         self._reruns = process.reruns
+        self._measures = measures_usage(session.config)
         self._child = Child(session, process, item_at)
         self._waiting: Waiting | None = None
         self._last: pytest.Item | None = None
@@ -226,7 +230,10 @@ class Host:
         cause = self._fixtures.unforkable or cause
         if cause:
             self._relay.send(SharedProcess(carriable(cause)))
+        meter = Meter() if self._measures else None
         run_protocol(item, nextitem, self._relay)
+        if meter is not None:
+            self._relay.send(Used(os.getpid(), tuple(meter.read())))
         self._measuring.send()
         self._states.send()
         self._relay.send(Completed())
@@ -246,12 +253,12 @@ class Host:
         try:
             if ahead:
                 self._waiting = self._fork()
-            status = _wait(child.pid)
+            status, used = _wait(child.pid, self._measures)
             left = _left_for(child.files) if status == LEAVES << 8 else None
         finally:
             child.files.close()
         stops = status == STOPS << 8
-        self._link.send(ChildExited(child.pid, status, left is not None, stops))
+        self._link.send(ChildExited(child.pid, status, left is not None, stops, used))
         return left
 
     def _fork(self) -> Waiting:
@@ -290,13 +297,19 @@ class Host:
             self._relay.interrupt(error)
 
 
-def _wait(pid: int) -> int:
-    """The status of a child of this process, as waitpid(2) gives it."""
+def _wait(pid: int, measures: bool = False) -> tuple[int, tuple[Any, ...]]:
+    """The status of a child of this process, as waitpid(2) gives it, and what the child used.
+
+    :param measures: whether that is wanted.
+    """
     try:
-        return os.waitpid(pid, 0)[1]
+        if not measures:
+            return os.waitpid(pid, 0)[1], ()
+        status, used = wait_for(pid)
     except ChildProcessError:
         # A fixture made the kernel reap our children (SIGCHLD ignored); the frames decide.
-        return 0
+        return 0, ()
+    return status, tuple(used)
 
 
 def _left_for(files: Files) -> Leaves | None:

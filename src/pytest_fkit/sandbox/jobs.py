@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..endings import Ending, Finished
 from ..messages import Run
@@ -109,6 +109,7 @@ class Job:
         self.pid = 0
         self.remains = Remains()
         self.dump = b""  # taken before the process is ended for its verdict
+        self.used: tuple[Any, ...] = ()
         self.leftovers: tuple[str, ...] = ()
         self.survivors: tuple[str, ...] = ()
         self.stops = False  # the test said that the run is to stop

@@ -137,6 +137,7 @@ class Keeper:
             Ended(
                 to_wire(job.ending), job.pid, job.wide, *job.remains[:3], job.dump,
                 job.leftovers, job.survivors, goes_on=job.ending == Finished() and not stops,
+                used=job.used,
             )
         )  # fmt: skip
         self._finish_if_stopped()

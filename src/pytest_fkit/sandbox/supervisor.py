@@ -291,6 +291,7 @@ class Supervisor:
             self._forward(job)
             job.deadline = None
             job.stops = message.stops
+            job.used = message.used
             if job.verdict is None and ends_with(child.files.events, _FINISHED):
                 job.conclude(Finished(), child.pid)
             else:

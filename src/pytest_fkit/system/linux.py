@@ -160,6 +160,33 @@ def tree_memory(pid: int, inherited: int = 0, limit: int = 0) -> int:
     return min(at_most, max(0, exact))
 
 
+def moved_bytes(pid: str | int = "self") -> tuple[int, int] | None:
+    """Bytes that a process read and wrote, by rchar and wchar of proc(5); None if it is secret."""
+    fields = dict(line.split(": ") for line in _read(f"/proc/{pid}/io").splitlines())
+    return (int(fields["rchar"]), int(fields["wchar"])) if "wchar" in fields else None
+
+
+def moved_bytes_at_end(pid: int) -> tuple[int, int] | None:
+    """Wait until a child has ended, leave it to be reaped; :func:`moved_bytes` of all its life.
+
+    :raises ChildProcessError: if there is no such child.
+    """
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    return moved_bytes(pid)
+
+
+def forget_peak_memory() -> None:
+    """Have the highest resident set of this process be what it is now."""
+    try:
+        descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY)
+        try:
+            os.write(descriptor, b"5")  # proc(5): resets the peak, and nothing else
+        finally:
+            os.close(descriptor)
+    except OSError:  # read-only /proc in a container
+        return
+
+
 def be_first_for_oom_killer() -> None:
     """Offer this process to the kernel's out-of-memory killer before the ones above it."""
     try:

@@ -100,6 +100,22 @@ def tree_memory(pid: int, inherited: int = 0, limit: int = 0) -> int:
     return max(0, total)
 
 
+def moved_bytes(pid: str | int = "self") -> tuple[int, int] | None:
+    """Unknown."""
+    del pid
+    return None
+
+
+def moved_bytes_at_end(pid: int) -> tuple[int, int] | None:
+    """Unknown."""
+    del pid
+    return None
+
+
+def forget_peak_memory() -> None:
+    """Impossible: the peak is that of the process's whole life."""
+
+
 def be_first_for_oom_killer() -> None:
     """Nothing: other systems have no such knob."""
 

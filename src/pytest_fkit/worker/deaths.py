@@ -195,6 +195,26 @@ def _why_no_stack(ending: Ending) -> str:
     return "the process was not the one that failed"
 
 
+def text_with_message(text: str, message: str, path: str, line: int) -> dict[str, Any]:
+    """The "longrepr" of a failed report that shows `text`, and `message` in the short summary.
+
+    It is in the format of pytest_report_to_serializable, which carries what a report class can't
+    be given without pytest's private classes.
+    """
+    crash = {"path": path, "lineno": line, "message": message}
+    traceback = {
+        "reprentries": [{"type": "ReprEntryNative", "data": {"lines": [text + "\n"]}}],
+        "extraline": None,
+        "style": "native",
+    }
+    return {
+        "reprcrash": crash,
+        "reprtraceback": traceback,
+        "sections": [],
+        "chain": [(traceback, crash, None)],
+    }
+
+
 def report_data(
     death: Death,
     location: tuple[str, int | None, str],
@@ -205,9 +225,6 @@ def report_data(
 ) -> dict[str, Any]:
     """The report in the format of pytest_report_to_serializable.
 
-    That format carries what a report class can't be given without pytest's private classes: a
-    text with a one-line message, which the short summary shows.
-
     :param start: of the phase, in seconds since the epoch.
     :param expected: the reason if the death was expected (xfail), else None.
     """
@@ -215,14 +232,6 @@ def report_data(
     message = headline(death, rootdir)
     path = str(rootdir / frame.path) if frame is not None else str(rootdir / location[0])
     line = frame.line if frame is not None else (location[1] or 0) + 1
-    crash = {"path": path, "lineno": line, "message": message}
-    traceback = {
-        "reprentries": [
-            {"type": "ReprEntryNative", "data": {"lines": [story(death) + "\n"]}},
-        ],
-        "extraline": None,
-        "style": "native",
-    }
     sections = [
         (f"Captured {name} {death.when}", text)
         for name, text in (("stdout", death.out), ("stderr", death.err), ("log", death.log))
@@ -234,12 +243,7 @@ def report_data(
         "location": location,
         "keywords": keywords,
         "outcome": "failed",
-        "longrepr": {
-            "reprcrash": crash,
-            "reprtraceback": traceback,
-            "sections": [],
-            "chain": [(traceback, crash, None)],
-        },
+        "longrepr": text_with_message(story(death), message, path, line),
         "when": death.when,
         "user_properties": [],
         "sections": sections,

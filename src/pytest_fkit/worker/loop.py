@@ -42,22 +42,20 @@ from ..settings import Settings
 from ..shares import SPAWNED
 from ..wire import Unpacker, carriable
 from . import deaths
+from .attempts import Attempt
 from .coverage import Gathered
 from .keeper import KeeperClient
 from .output import LIVE, Lines
 from .replay import Replay, add_section
-from .reports import Reports
+from .reports import ALONE, Reports
 from .reruns import Reruns
 from .states import States
 from .tests import Pace, Tests
 
-ALONE = "main"
-"""The name of the process where there are no workers."""
-
 # What a command that runs one test again leaves out.
 _DROPPED = (
     "-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml", "--basetemp", "--fkit-workers",
-    "--fkit-gpus",
+    "--fkit-gpus", "--fkit-journal", "--fkit-trace", "--fkit-resume", "--fkit-top",
 )  # fmt: skip
 
 
@@ -186,6 +184,7 @@ class TestLoop:
         :param before: how often the test was tried before.
         :return: what follows, if it is to be run again.
         """
+        replay.take(ended)
         attempts = before + replay.attempts
         self._reruns.note(replay.item, before, attempts)
         again: Again | None = None
@@ -326,7 +325,8 @@ class TestLoop:
         return next(filter(None, map(self._unforkable, self._session.items)), "")
 
     def _replay(self, item: pytest.Item, shared: str = "") -> Replay:
-        return Replay(item, self._reports, self._lines, shared)
+        attempt = Attempt(shared) if self._settings.records else None
+        return Replay(item, self._reports, self._lines, shared, attempt)
 
     def _ahead(self, requests: list[_Request]) -> Run | None:
         """The second of two tests, if it may begin before we know how the first fared."""
@@ -400,6 +400,7 @@ class TestLoop:
                 message.ending, 0, "teardown", message.out, message.err, message.log,
                 message.dump, message.leftovers,
             )  # fmt: skip
+            replay.take(ended)
             self._report_death(replay, ended, ending, None)
 
     def _stop(self, replay: Replay) -> None:
@@ -460,6 +461,7 @@ class TestLoop:
             data.update(outcome="rerun", rerun=again.attempts - 1)
         replay.log_complete_phases(data)
         data["sections"] = merged([*replay.sections(), *data["sections"]])
+        data["user_properties"] = list(replay.metrics.items())
         data = carriable(data)
         replay.release()
         replay.log(data)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any, Callable, Generator
+from typing import Any, Callable, Generator, Protocol
 
 import pytest
 
 from .. import private_api, system
 from ..foreign_warnings import make_portable
+from ..journal.recorder import Recorder
 from ..settings import Settings, start_limit
 from ..sigterm import interrupt_on_sigterm, restore_sigterm
 from .imports import CarefulCollection, Collection, LimitedCollection
 from .keeper import KeeperClient
 from .leftovers import CollectionWatch
-from .loop import ALONE, TestLoop
+from .loop import TestLoop
 from .output import LIVE, Lines, Unchanged
-from .reports import LocalReports, WorkerReports
+from .reports import ALONE, LocalReports, WorkerReports
+from .resume import Resumed
 from .tests import MOST, AllTests
 
 
@@ -62,6 +64,9 @@ class Worker:
             config.pluginmanager.register(LimitedCollection(limit), "fkit-limited")
         # After those, to be around them: the clock of an import is a native thread.
         self._unforkable = _unforkable(config, settings)
+        if "done" in orders:
+            resumed = Resumed(orders["done"], lambda done, _: self._channel.send(("done", done)))
+            config.pluginmanager.register(resumed, "fkit-resumed")
         self._channel.setcallback(self._ordered)
 
     @pytest.hookimpl(wrapper=True)
@@ -147,11 +152,30 @@ class Worker:
             return
 
 
-class Alone(Collection):
-    """Plugin of a pytest process that runs tests without xdist."""
+class Resuming(Protocol):
+    """What reports old verdicts, see controller/resume.py."""
 
-    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+    def take_here(self) -> None:
+        """Do so, where this process collected, before the first test."""
+
+
+class Alone(Collection):
+    """Plugin of a pytest process that runs tests without xdist.
+
+    :param recorder: hears of all tests, if there is one.
+    :param resuming: reports verdicts of the run that is gone on with, if there is one.
+    """
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        settings: Settings,
+        recorder: Recorder | None,
+        resuming: Resuming | None,
+    ) -> None:
         self._settings = settings
+        self._recorder = recorder
+        self._resuming = resuming
         self._sigterm: Any = None
         self._unforkable = _unforkable(config, settings)
 
@@ -172,13 +196,16 @@ class Alone(Collection):
         errors = session.testsfailed and not config.option.continue_on_collection_errors
         if errors or config.option.collectonly:
             return None
+        if self._resuming is not None:
+            self._resuming.take_here()
         private_api.resolve_basetemp(config)
         lines = Unchanged(private_api.terminal_writer(config))
         keeper = KeeperClient(session, [], 0)
         keeper.at_start = lambda: restore_sigterm(self._sigterm)
         loop = TestLoop(
-            session, self._settings, keeper, ALONE, lines, LocalReports(), self._unforkable, MOST
-        )
+            session, self._settings, keeper, ALONE, lines, LocalReports(self._recorder),
+            self._unforkable, MOST,
+        )  # fmt: skip
         try:
             loop.run_all(AllTests(len(session.items)))
             if session.shouldfail:

@@ -19,6 +19,7 @@ from ..messages import (
     LogFinish,
     LogStart,
     Message,
+    Metric,
     NotCollected,
     Phase,
     Report,
@@ -32,6 +33,7 @@ from ..messages import (
 )
 from ..sandbox.relay import merged
 from ..wire import carriable
+from .attempts import Attempt
 from .output import LIVE, Lines
 from .reports import Reports, report_from
 
@@ -41,13 +43,24 @@ class Replay:
 
     The teardown report is held back until it is known whether the process ended well and which
     wide fixtures were torn down after the test.
+
+    :param shared: why the test does not have a process of its own, or "".
+    :param attempt: hears all messages, for a journal, if there is one.
     """
 
-    def __init__(self, item: pytest.Item, reports: Reports, lines: Lines, shared: str = "") -> None:
+    def __init__(
+        self,
+        item: pytest.Item,
+        reports: Reports,
+        lines: Lines,
+        shared: str = "",
+        attempt: Attempt | None = None,
+    ) -> None:
         self.item = item
         self._reports = reports
         self._lines = lines
         self._shared = shared
+        self._attempt = attempt
         self._started = False
         self._finished = False
         self._seconds = 0.0
@@ -62,9 +75,12 @@ class Replay:
         self.setting_up: WideSetup | None = None
         self.expected: str | None = None
         self.interrupted: Interrupted | None = None
+        self.metrics: dict[str, Any] = {}
 
     def take(self, message: Message) -> None:
         """Take one message in."""
+        if self._attempt is not None:
+            self._attempt.take(message)
         handler = _HANDLERS.get(type(message))
         if handler is not None:
             handler(self, message)
@@ -183,6 +199,11 @@ class Replay:
         )
         self.log(carriable(config.hook.pytest_report_to_serializable(config=config, report=report)))
 
+    def _metric(self, message: Metric) -> None:
+        self.metrics.pop(message.name, None)
+        if message.value is not None:
+            self.metrics[message.name] = message.value
+
     def _interrupted(self, message: Interrupted) -> None:
         self.interrupted = message
 
@@ -239,6 +260,8 @@ class Replay:
 
         :param again: whether another attempt follows.
         """
+        if self._attempt is not None and self._started and self.interrupted is None:
+            self._reports.attempt(self.item, self._attempt.facts(), len(self._held), again)
         self._log_end()
         if not again:
             self._reports.complete(self.item, self._seconds)
@@ -274,6 +297,7 @@ _HANDLERS: dict[type[Any], Any] = {
     Interrupted: Replay._interrupted,
     JunitRecord: Replay._junit_record,
     LiveText: Replay._live_text,
+    Metric: Replay._metric,
     SharedProcess: Replay._shared_process,
     NotCollected: Replay._not_collected,
 }

@@ -8,7 +8,11 @@ from typing import Any, Callable, Protocol
 import pytest
 
 from .. import private_api
+from ..journal.recorder import Recorder
 from ..wire import MARSHAL_VERSION, carriable
+
+ALONE = "main"
+"""The name of the process where there are no workers."""
 
 
 class Reports(Protocol):
@@ -26,6 +30,15 @@ class Reports(Protocol):
     def log_finish(self, item: pytest.Item) -> None:
         """The test is over."""
 
+    def attempt(
+        self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
+    ) -> None:
+        """What a journal says of the test, see Attempt.facts.
+
+        :param left: how many reports on it are still to come.
+        :param again: whether the test is run once more.
+        """
+
     def complete(self, item: pytest.Item, seconds: float) -> None:
         """The test has its verdict; it took so long."""
 
@@ -39,7 +52,13 @@ def report_from(config: pytest.Config, data: dict[str, Any]) -> Any:
 
 
 class LocalReports:
-    """At ``-n0``: all plugins are in this process."""
+    """At ``-n0``: all plugins are in this process.
+
+    :param recorder: hears everything before they do, if there is one.
+    """
+
+    def __init__(self, recorder: Recorder | None = None) -> None:
+        self._recorder = recorder
 
     def are_awaited(self, config: pytest.Config) -> bool:
         """Who counts failures may stop; pytest's own plugins, but for two, only write them down."""
@@ -51,21 +70,37 @@ class LocalReports:
 
     def log_start(self, item: pytest.Item) -> None:
         """Tell them."""
+        if self._recorder is not None:
+            self._recorder.begin(ALONE, item.nodeid, item.location)
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
 
     def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
         """Tell them."""
-        item.ihook.pytest_runtest_logreport(report=report_from(item.config, data))
+        report = report_from(item.config, data)
+        if self._recorder is not None:
+            self._recorder.report(ALONE, report)
+            self._recorder.commit()
+        item.ihook.pytest_runtest_logreport(report=report)
 
     def log_finish(self, item: pytest.Item) -> None:
         """Tell them."""
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
 
+    def attempt(
+        self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
+    ) -> None:
+        """For the journal only."""
+        if self._recorder is not None:
+            self._recorder.attempt(ALONE, item.nodeid, facts, left, again)
+            self._recorder.commit()
+
     def complete(self, item: pytest.Item, seconds: float) -> None:
         """Nobody waits for it."""
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """For the journal only: a test that has begun may take a while."""
+        if self._recorder is not None:
+            self._recorder.commit()
 
 
 class WorkerReports:
@@ -121,6 +156,12 @@ class WorkerReports:
         if self._heard:
             self._local.log_finish(item)
         self._events.append(("logfinish", item.nodeid, carriable(item.location)))
+
+    def attempt(
+        self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
+    ) -> None:
+        """Tell."""
+        self._events.append(("attempt", item.nodeid, carriable(facts), left, again))
 
     def complete(self, item: pytest.Item, seconds: float) -> None:
         """Tell."""

@@ -1,0 +1,1 @@
+"""The record of all that happens in a run, and what is derived from it."""

@@ -1,0 +1,69 @@
+"""The journal's format: one JSON object per line, each with the name of its event and two times.
+
+README.md describes every event. A reader ignores events and fields that it does not know, as long
+as the major version is its own; the major version changes when something changes its meaning.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import Any, Dict, Sequence
+
+MAJOR, MINOR = 1, 0
+SCHEMA = f"{MAJOR}.{MINOR}"
+
+FORMAT = "pytest-fkit journal"
+"""By this, in its ``run`` events, a file is known to be a journal."""
+
+TEXT_LIMIT = 20_000
+"""Characters of one text that are kept."""
+
+Event = Dict[str, Any]
+
+# Pure ASCII, so that lone surrogates and line separators do no harm.
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=repr).encode
+
+
+def event(name: str, **fields: Any) -> Event:
+    """An event that happens now; `wall` in seconds since the epoch, `mono` of a clock that never
+    goes back.
+    """
+    return {
+        "event": name,
+        "wall": round(time.time(), 6),
+        "mono": round(time.monotonic(), 6),
+        **fields,
+    }
+
+
+def encode(happened: Event) -> bytes:
+    """The line of an event."""
+    return _encode(happened).encode() + b"\n"
+
+
+def encode_list(things: Sequence[Event]) -> bytes:
+    """The inside of a JSON array; one call of the encoder is cheaper than many."""
+    return _encode(things)[1:-1].encode()
+
+
+def capped(text: str) -> str:
+    """The text, its middle cut out where it is longer than TEXT_LIMIT, and the cut marked."""
+    if len(text) <= TEXT_LIMIT:
+        return text
+    half = TEXT_LIMIT // 2
+    return f"{text[:half]}\n[... {len(text) - 2 * half} characters cut ...]\n{text[-half:]}"
+
+
+def plain(value: object) -> Any:
+    """A value of a property or a metric, as JSON has it; texts stand for what it lacks."""
+    if isinstance(value, str):
+        return capped(value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return capped(hex(value))  # str() refuses integers of many digits
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return capped(str(value))

@@ -1,0 +1,73 @@
+"""Files that are written line by line as things happen, whole after every write."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from pathlib import Path
+from typing import Callable
+
+from ..sandbox.descriptors import move_up
+
+
+class InUseError(Exception):
+    """Another process writes the file."""
+
+
+class AppendedFile:
+    """A file that only this process writes, without a buffer that a forked copy could write again.
+
+    :param descriptor: of the file.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self.failure = ""
+        """Why nothing is written any more, if that is so."""
+
+    @classmethod
+    def open(cls, path: Path, keep: Callable[[bytes], int] = lambda _: 0) -> AppendedFile:
+        """Open, or make, the file.
+
+        :param keep: how many of the bytes that are there stay.
+        :raises OSError: if that can't be.
+        :raises InUseError: if another process has it open by this function.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = move_up(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        try:
+            # Not flock(2), which forked processes would hold, too.
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            state = os.fstat(descriptor)
+            if stat.S_ISREG(state.st_mode):
+                size = state.st_size
+                kept = keep(os.pread(descriptor, size, 0)) if size else 0
+                os.ftruncate(descriptor, kept)
+                os.lseek(descriptor, kept, os.SEEK_SET)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise InUseError(f"{path}: another run writes it") from None
+            raise
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(path, descriptor)
+
+    def write(self, data: bytes) -> None:
+        """Append `data`; where that fails, as on a full disk, write nothing from then on."""
+        if self.failure:
+            return
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except OSError as error:
+            self.failure = error.strerror or str(error)
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self._descriptor)

@@ -1,0 +1,122 @@
+"""A journal as what it tells: sessions, the tests with their verdicts, and what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Iterable
+
+from .events import Event
+
+
+@dataclass
+class Test:
+    """A test with a verdict.
+
+    :param session: its session's number, from 0.
+    :param attempt: the attempt that counts.
+    """
+
+    __test__ = False
+
+    nodeid: str
+    session: int
+    verdict: Event
+    attempt: Event
+
+    @property
+    def outcome(self) -> str:
+        """The verdict in one word."""
+        return str(self.verdict.get("outcome", "?"))
+
+
+@dataclass
+class Session:
+    """A run, together with those that went on with it.
+
+    :param runs: their ``run`` events.
+    :param end: the last run's ``end`` event, None if it was cut off.
+    :param last: the last event of the last run.
+    :param planned: node ids that the last run was to run.
+    :param gone: node ids with a verdict that the last run did not collect any more.
+    :param running: what the last run had begun when it was cut off, by node id and worker.
+    """
+
+    runs: list[Event]
+    end: Event | None
+    last: Event
+    planned: list[str] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
+    running: dict[tuple[str, str], Event] = field(default_factory=dict)
+
+
+@dataclass
+class History:
+    """All that journals tell."""
+
+    sessions: list[Session] = field(default_factory=list)
+    tests: list[Test] = field(default_factory=list)
+
+    def not_run(self) -> list[tuple[int, str]]:
+        """Session and node id of tests that were collected and have no verdict."""
+        have = {(test.session, test.nodeid) for test in self.tests}
+        return [
+            (number, nodeid)
+            for number, session in enumerate(self.sessions)
+            for nodeid in session.planned
+            if (number, nodeid) not in have
+        ]
+
+    def current(self) -> list[Test]:
+        """The tests, without those that a later revision of the suite does not have."""
+        return [test for test in self.tests if test.nodeid not in self.sessions[test.session].gone]
+
+
+def history(events: Iterable[Event]) -> History:
+    """What events of whole journals tell, one after the other.
+
+    :param events: the first is a ``run``, as :mod:`.reader` makes sure.
+    """
+    told = History()
+    attempts: dict[tuple[str, str], Event] = {}
+    for happened in events:
+        name = happened["event"]
+        if name == "run":
+            attempts.clear()
+            _begin(told, happened)
+            continue
+        session = told.sessions[-1]
+        session.last = happened
+        if name in ("start", "attempt", "verdict"):
+            key = str(happened.get("test")), str(happened.get("worker"))
+            if name == "start":
+                session.running[key] = happened
+            elif name == "attempt":
+                attempts[key] = happened
+            else:
+                session.running.pop(key, None)
+                attempt = attempts.pop(key, {})
+                told.tests.append(Test(key[0], len(told.sessions) - 1, happened, attempt))
+        else:
+            _take(session, happened)
+    return told
+
+
+def _begin(told: History, run: Event) -> None:
+    before = told.sessions[-1] if told.sessions else None
+    if before is not None and before.runs[0].get("session") == run.get("session"):
+        before.runs.append(run)
+        before.end, before.last = None, run
+        before.running.clear()
+        before.planned = []
+    else:
+        told.sessions.append(Session([run], None, run))
+
+
+def _take(session: Session, happened: Event) -> None:
+    name = happened["event"]
+    if name == "collection" and "nodeids" in happened:
+        session.planned = list(happened["nodeids"])
+    elif name == "resume":
+        session.gone = set(happened.get("gone", ()))
+    elif name == "end":
+        session.end = happened

@@ -1,0 +1,131 @@
+"""A journal as text for people, and its tests as rows."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+from collections import Counter
+from typing import Iterable, Iterator
+
+from ..endings import format_size
+from .history import History, Session, Test
+
+_ORDER = ("failed", "error", "passed", "skipped", "xfailed", "xpassed")
+_BAD = ("failed", "error")
+
+
+def summary(told: History) -> Iterator[str]:
+    """Lines: the runs, how many tests had which verdict, and what went wrong."""
+    for number, session in enumerate(told.sessions):
+        yield from _session(told, number, session)
+    tests = told.current()
+    if len(told.sessions) > 1:
+        yield f"together: {_counts(tests)}"
+    for test in tests:
+        if test.outcome in _BAD:
+            yield f"  {test.outcome:6}  {_name(told, test)}  {_reason(test)}".rstrip()
+    missing = told.not_run()
+    if missing:
+        yield f"{_number(len(missing), 'test')} without a verdict:"
+        yield from (f"  {_named(told, session, nodeid)}" for session, nodeid in missing)
+    for number, session in enumerate(told.sessions):
+        if session.end is None and session.running:
+            yield "running when the journal was cut off:"
+            for nodeid, worker in session.running:
+                yield f"  {_named(told, number, nodeid)}  {worker}"
+        if session.gone:
+            yield f"{_number(len(session.gone), 'test')} with a verdict not in the suite any more:"
+            yield from (f"  {_named(told, number, nodeid)}" for nodeid in sorted(session.gone))
+
+
+def _session(told: History, number: int, session: Session) -> Iterator[str]:
+    run = session.runs[0]
+    machine, versions = run.get("machine", {}), run.get("versions", {})
+    began = datetime.datetime.fromtimestamp(run["wall"]).astimezone()
+    label = f"[{number + 1}] " if len(told.sessions) > 1 else ""
+    yield (
+        f"{label}{began:%Y-%m-%d %H:%M:%S %z}, {machine.get('host', '?')}: "
+        f"pytest {' '.join(run.get('arguments', ()))}".rstrip()
+    )
+    names = ", ".join(f"{name} {version}" for name, version in versions.items())
+    seconds = session.last["wall"] - run["wall"]
+    ended = (
+        "cut off" if session.end is None else f"exit status {session.end.get('exitstatus', '?')}"
+    )
+    again = f", resumed {_number(len(session.runs) - 1, 'time')}" if len(session.runs) > 1 else ""
+    yield f"{names}; {seconds:.1f} s, {ended}{again}"
+    yield _counts([test for test in told.current() if test.session == number])
+
+
+def _counts(tests: list[Test]) -> str:
+    found = Counter(test.outcome for test in tests)
+    known = [f"{found.pop(name)} {name}" for name in _ORDER if name in found]
+    parts = known + [f"{number} {name}" for name, number in sorted(found.items())]
+    return f"{_number(len(tests), 'test')}: {', '.join(parts)}" if parts else "no tests"
+
+
+def _number(number: int, what: str) -> str:
+    return f"1 {what}" if number == 1 else f"{number} {what}s"
+
+
+def _name(told: History, test: Test) -> str:
+    return _named(told, test.session, test.nodeid)
+
+
+def _named(told: History, session: int, nodeid: str) -> str:
+    return f"[{session + 1}] {nodeid}" if len(told.sessions) > 1 else nodeid
+
+
+def _reason(test: Test) -> str:
+    return str(test.verdict.get("message", "")).partition("\n")[0]
+
+
+def slowest(told: History, number: int) -> Iterator[str]:
+    """Lines: the tests that took longest, with what they used."""
+    tests = sorted(told.current(), key=_seconds, reverse=True)[:number]
+    for test in tests:
+        line = f"{_seconds(test):9.3f} s"
+        if "user" in test.attempt:
+            cpu = test.attempt["user"] + test.attempt["system"]
+            line += f"  CPU {cpu:8.3f} s  {format_size(test.attempt['peak_memory']):>10}"
+        yield f"{line}  {test.outcome:7}  {_name(told, test)}"
+
+
+def _seconds(test: Test) -> float:
+    return float(test.attempt.get("duration", 0.0))
+
+
+_COLUMNS = (
+    "session", "test", "outcome", "message", "ending", "attempt", "worker", "pid", "start",
+    "duration", "setup", "call", "teardown", "user", "system", "peak_memory", "minor_faults",
+    "major_faults", "read", "written",
+)  # fmt: skip
+
+
+def table(told: History) -> Iterator[str]:
+    """The tests as CSV (RFC 4180), one a row; a column "metric NAME" for each metric."""
+    tests = told.current()
+    metrics = sorted({name for test in tests for name in test.attempt.get("metrics", {})})
+    yield _row([*_COLUMNS, *(f"metric {name}" for name in metrics)])
+    for test in tests:
+        values = test.attempt.get("metrics", {})
+        yield _row([*_cells(test), *(values.get(name, "") for name in metrics)])
+
+
+def _cells(test: Test) -> Iterator[object]:
+    phases = {each["when"]: each["duration"] for each in test.attempt.get("phases", ())}
+    known = {
+        **test.verdict, **test.attempt, **phases, "session": test.session + 1,
+        "message": _reason(test), "ending": test.attempt.get("ending", {}).get("title", ""),
+    }  # fmt: skip
+    return ("" if known.get(name) is None else known[name] for name in _COLUMNS)
+
+
+def _row(values: Iterable[object]) -> str:
+    text = io.StringIO()
+    # Lone surrogates, which a test's name may hold, can't be written to a file.
+    csv.writer(text).writerow(
+        [str(each).encode("utf-8", "backslashreplace").decode() for each in values]
+    )
+    return text.getvalue()

@@ -1,0 +1,194 @@
+"""A journal as a timeline in Chrome's Trace Event Format, which ui.perfetto.dev opens.
+
+The format is that of the document "Trace Event Format" by the Chromium authors: complete events
+("X") nest by their times within one thread of one process; times are microseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Iterable, Iterator
+
+from .events import Event, encode_list
+
+TraceEvent = Dict[str, Any]
+
+HEAD = b'{"displayTimeUnit":"ms","traceEvents":[\n'
+TAIL = b"\n]}\n"
+
+_LANES = {"worker": 1, "wide fixtures": 2, "tests": 3}
+_FIGURES = (
+    "user", "system", "peak_memory", "minor_faults", "major_faults", "read", "written",
+)  # fmt: skip
+
+
+class Timeline:
+    """Turns events, in the order of a journal, into trace events.
+
+    A worker of one run is a process of the trace. Times count from the first event; what a clock
+    that was set back would put before the last slice of its lane begins where that one ends.
+    """
+
+    def __init__(self) -> None:
+        self._base: float | None = None
+        self._run: Event = {}
+        self._number = 0
+        self._pids: dict[tuple[int, str], int] = {}
+        self._ends: dict[tuple[int, str], int] = {}
+        self._up: dict[str, float] = {}
+
+    def take(self, happened: Event) -> Iterator[TraceEvent]:
+        """What an event adds to the trace."""
+        if self._base is None:
+            self._base = happened["wall"]
+        name = happened["event"]
+        if name == "run":
+            self._run, self._number = happened, self._number + 1
+            self._up.clear()
+        elif name in ("attempt", "worker_up", "worker_down", "collection"):
+            worker = str(happened.get("worker"))
+            yield from self._announced(worker)
+            handler = self._attempt if name == "attempt" else self._worker
+            yield from handler(self._pids[self._number, worker], worker, happened)
+
+    def _ts(self, wall: float) -> int:
+        assert self._base is not None
+        return round((wall - self._base) * 1e6)
+
+    def _announced(self, worker: str) -> Iterator[TraceEvent]:
+        """Name the process and its lanes, the first time."""
+        key = self._number, worker
+        if key in self._pids:
+            return
+        pid = self._pids[key] = len(self._pids) + 1
+        host = self._run.get("machine", {}).get("host", "")
+        yield _named("process", pid, 0, f"{worker} ({host})" if host else worker, pid)
+        for lane, tid in _LANES.items():
+            yield _named("thread", pid, tid, lane, tid)
+
+    def _worker(self, pid: int, worker: str, happened: Event) -> Iterator[TraceEvent]:
+        name, now = happened["event"], happened["wall"]
+        if name == "collection":
+            began = self._up.get(worker, float(self._run["wall"]))
+            span = self._place(pid, "worker", began, now - began)
+            yield _slice(pid, "worker", name, "worker", span, {"tests": happened.get("tests")})
+            return
+        if name == "worker_up":
+            self._up[worker] = now
+        error = happened.get("error")
+        text = "worker died" if error else name.replace("_", " ")
+        yield _instant(pid, "worker", text, "worker", max(0, self._ts(now)), {"error": error})
+
+    def _attempt(self, pid: int, worker: str, happened: Event) -> Iterator[TraceEvent]:
+        del worker
+        nodeid = str(happened.get("test"))
+        for step in happened.get("wide", ()):
+            span = self._place(pid, "wide fixtures", step["start"], step["duration"])
+            name = f"{step['what']}: {step['label']}"
+            yield _slice(pid, "wide fixtures", name, "fixture", span, {"test": nodeid})
+        span = self._place(pid, "tests", happened["start"], happened["duration"])
+        yield _slice(pid, "tests", nodeid, "test", span, _arguments(happened))
+        yield from self._phases(pid, happened, span)
+        ending = happened.get("ending", {})
+        if ending.get("type", "Finished") != "Finished":
+            title = str(ending.get("title", ending["type"]))
+            yield _instant(pid, "tests", title, "ending", span[1], {"test": nodeid, **ending})
+        yield from _counters(pid, happened, span)
+
+    def _phases(self, pid: int, happened: Event, span: tuple[int, int]) -> Iterator[TraceEvent]:
+        phases = happened.get("phases", ())
+        begins = [self._ts(each["start"]) for each in phases]
+        end = span[0]
+        for phase, begin, following in zip(phases, begins, [*begins[1:], span[1]]):
+            begin = max(end, min(begin, span[1]))
+            # A setup counts the time of wide fixtures, which has a lane of its own.
+            end = max(begin, min(begin + round(phase["duration"] * 1e6), following, span[1]))
+            about = {"outcome": phase["outcome"]}
+            yield _slice(pid, "tests", phase["when"], "phase", (begin, end), about)
+
+    def _place(self, pid: int, lane: str, start: float, seconds: float) -> tuple[int, int]:
+        """Begin and end of a slice that does not begin before the last of its lane ended."""
+        begin = max(self._ts(start), self._ends.get((pid, lane), 0))
+        end = self._ends[pid, lane] = max(begin, self._ts(start + seconds))
+        return begin, end
+
+
+def _slice(
+    pid: int, lane: str, name: str, category: str, span: tuple[int, int], arguments: dict[str, Any]
+) -> TraceEvent:
+    begin, end = span
+    return {
+        "ph": "X", "name": name, "cat": category, "pid": pid, "tid": _LANES[lane],
+        "ts": begin, "dur": end - begin, "args": _given(arguments),
+    }  # fmt: skip
+
+
+def _instant(
+    pid: int, lane: str, name: str, category: str, at: int, arguments: dict[str, Any]
+) -> TraceEvent:
+    return {
+        "ph": "i", "s": "t", "name": name, "cat": category, "pid": pid, "tid": _LANES[lane],
+        "ts": at, "args": _given(arguments),
+    }  # fmt: skip
+
+
+def _named(what: str, pid: int, tid: int, name: str, place: int) -> TraceEvent:
+    return {
+        "ph": "M", "name": f"{what}_name", "pid": pid, "tid": tid, "ts": 0,
+        "args": {"name": name, "sort_index": place},
+    }  # fmt: skip
+
+
+def _given(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in arguments.items() if value not in (None, "")}
+
+
+def _arguments(attempt: Event) -> dict[str, Any]:
+    found = {name: attempt.get(name) for name in ("pid", "attempt", "shared", *_FIGURES)}
+    found["outcomes"] = ", ".join(str(each["outcome"]) for each in attempt.get("phases", ()))
+    found["ending"] = attempt.get("ending", {}).get("title")
+    found.update((f"metric {name}", it) for name, it in attempt.get("metrics", {}).items())
+    return found
+
+
+def _counters(pid: int, attempt: Event, span: tuple[int, int]) -> Iterator[TraceEvent]:
+    """Peak memory, and CPU time per second, while the test ran; nothing after it."""
+    if "user" not in attempt:
+        return
+    begin, end = span
+    used = attempt["user"] + attempt["system"]
+    share = 100 * used / ((end - begin) / 1e6) if end > begin else 0.0
+    for name, unit, value in (
+        ("peak memory", "MiB", attempt["peak_memory"] / 2**20),
+        ("CPU", "%", share),
+    ):
+        for at, shown in ((begin, round(value, 1)), (end, 0)):
+            yield {"ph": "C", "name": name, "pid": pid, "tid": 0, "ts": at, "args": {unit: shown}}
+
+
+class Encoder:
+    """Turns events into the text of a trace, piece by piece."""
+
+    def __init__(self) -> None:
+        self._timeline = Timeline()
+        self._separator = b""
+
+    def encode(self, events: Iterable[Event]) -> bytes:
+        """What the events add to the text, between HEAD and TAIL."""
+        added = [each for happened in events for each in self._timeline.take(happened)]
+        if not added:
+            return b""
+        text = self._separator + encode_list(added)
+        self._separator = b",\n"
+        return text
+
+
+def lines(events: Iterable[Event]) -> Iterator[bytes]:
+    """A whole trace, in pieces.
+
+    :param events: of one or more journals.
+    """
+    encoder = Encoder()
+    yield HEAD
+    for happened in events:
+        yield encoder.encode((happened,))
+    yield TAIL

@@ -1,0 +1,79 @@
+"""The fixture ``fkit_metrics``: what a test measured, for journal, trace and JUnit."""
+
+from __future__ import annotations
+
+from typing import Any, Iterator, MutableMapping, Union
+
+import pytest
+
+from .messages import Metric
+from .wire import carriable
+
+Value = Union[str, bool, int, float]
+
+
+class Metrics(MutableMapping[str, Value]):
+    """What a test measured, by name; it outlives the test's process from the moment it is set.
+
+    :param properties: the test's ``user_properties``, which reports carry.
+    :param relay: what sends messages from a process of its own, or None.
+    """
+
+    def __init__(self, properties: list[tuple[str, object]], relay: Any | None) -> None:
+        self._properties = properties
+        self._relay = relay
+        self._values: dict[str, Value] = {}
+
+    def __setitem__(self, name: str, value: Value) -> None:
+        """Set a metric, in the place of an earlier value.
+
+        :raises TypeError: if `name` is no text, or `value` none of str, bool, int and float.
+        """
+        if not isinstance(name, str):
+            raise TypeError(f"fkit_metrics: a name has to be a str, not {type(name).__name__}")
+        if not isinstance(value, (str, bool, int, float)):
+            raise TypeError(
+                f"fkit_metrics[{name!r}]: a value has to be a str, bool, int or float, "
+                f"not {type(value).__name__}; convert it, as by float(value)"
+            )
+        name, value = carriable(name), carriable(value)
+        self._drop_property(name)
+        self._values[name] = value
+        self._properties.append((name, value))
+        self._send(Metric(name, value))
+
+    def __getitem__(self, name: str) -> Value:
+        return self._values[name]
+
+    def __delitem__(self, name: str) -> None:
+        del self._values[name]
+        self._drop_property(name)
+        self._send(Metric(name, None))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"fkit_metrics({self._values!r})"
+
+    def _drop_property(self, name: str) -> None:
+        if name in self._values:
+            self._properties[:] = [each for each in self._properties if each[0] != name]
+
+    def _send(self, metric: Metric) -> None:
+        if self._relay is not None:
+            self._relay.send(metric)
+
+
+@pytest.fixture
+def fkit_metrics(request: pytest.FixtureRequest) -> Metrics:
+    """A dict for what the test measures: ``fkit_metrics["tokens_per_s"] = 1234.5``.
+
+    Values are of type str, bool, int or float. They end up in the journal, the trace and the
+    JUnit file, even if the test's process dies afterwards.
+    """
+    plugins = request.config.pluginmanager
+    return Metrics(request.node.user_properties, plugins.getplugin("fkit-relay"))

@@ -1,0 +1,136 @@
+"""What a journal says of one run of a test, put together from the messages of its process."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ..endings import Finished, to_wire
+from ..messages import (
+    Ended,
+    Message,
+    Metric,
+    Phase,
+    Report,
+    Restarted,
+    SharedProcess,
+    Used,
+    WideSetup,
+    WideSetupDone,
+    WideTeardown,
+)
+
+_FINISHED = to_wire(Finished())
+
+
+class Attempt:
+    """Takes in what is said from the first message of a test to the last.
+
+    :param shared: why the test does not have a process of its own, or "".
+    """
+
+    def __init__(self, shared: str = "") -> None:
+        self._start = time.time()
+        self._phases: list[list[Any]] = []
+        self._wide: list[list[Any]] = []
+        self._open: list[list[Any]] = []
+        self._ending: tuple[Any, ...] = _FINISHED
+        self._pid = 0
+        self._used: tuple[Any, ...] = ()
+        self._shared = shared
+        self._metrics: dict[str, Any] = {}
+        self._leftovers: tuple[str, ...] = ()
+
+    def take(self, message: Message) -> None:
+        """Take one message in."""
+        handler = _HANDLERS.get(type(message))
+        if handler is not None:
+            handler(self, message)
+
+    def facts(self) -> dict[str, Any]:
+        """What is known, in built-in types; times in seconds since the epoch.
+
+        ``phases`` has name, start, duration and outcome of each, ``wide`` what was done to wide
+        fixtures ("setup", "teardown"), their label, start and duration.
+        """
+        ends = [each[1] for each in self._phases[1:]] + [float("inf")]
+        phases = [self._closed(*each) for each in zip(self._phases, ends)]
+        return {
+            "start": phases[0][1] if phases else self._start,
+            "phases": [each for each in phases if each[3]],
+            "wide": self._wide,
+            "ending": self._ending,
+            "pid": self._pid,
+            "used": self._used,
+            "shared": self._shared,
+            "metrics": self._metrics,
+            "leftovers": self._leftovers,
+        }
+
+    def _closed(self, phase: list[Any], following: float) -> list[Any]:
+        name, start, seconds, outcome = phase
+        if not outcome and self._ending != _FINISHED:
+            # The phase in which a process died has no report of its own.
+            return [name, start, max(0.0, time.time() - start), "died"]
+        # A report on a setup counts the time of wide fixtures, too, set up by another process.
+        return [name, start, max(0.0, min(seconds, following - start)), outcome]
+
+    def _phase(self, message: Phase) -> None:
+        self._phases.append([message.name, message.time, 0.0, ""])
+
+    def _report(self, message: Report) -> None:
+        data = message.data
+        whole = data.get("$report_type") == "TestReport"  # not on a subtest
+        if whole and self._phases and self._phases[-1][0] == data.get("when"):
+            outcome = data["outcome"]
+            if "wasxfail" in data:
+                outcome = "xfailed" if outcome == "skipped" else "xpassed"
+            self._phases[-1][2:] = [data.get("duration", 0.0), outcome]
+
+    def _restarted(self, message: Restarted) -> None:
+        del message
+        self._phases.clear()
+        self._metrics.clear()
+
+    def _wide_setup(self, message: WideSetup) -> None:
+        step = ["setup", message.label, message.time, 0.0]
+        self._wide.append(step)
+        self._open.append(step)
+
+    def _wide_setup_done(self, message: WideSetupDone) -> None:
+        if self._open:
+            step = self._open.pop()
+            step[3] = max(0.0, message.time - step[2])
+
+    def _wide_teardown(self, message: WideTeardown) -> None:
+        self._wide.append(["teardown", "wide fixtures", message.start, message.duration])
+
+    def _metric(self, message: Metric) -> None:
+        self._metrics.pop(message.name, None)
+        if message.value is not None:
+            self._metrics[message.name] = message.value
+
+    def _shared_process(self, message: SharedProcess) -> None:
+        self._shared = message.cause
+
+    def _used_by(self, message: Used) -> None:
+        self._pid, self._used = message
+
+    def _ended(self, message: Ended) -> None:
+        self._ending, self._pid = message.ending, message.pid or self._pid
+        self._used = message.used or self._used
+        self._leftovers = message.leftovers
+
+
+_HANDLERS: dict[type[Any], Any] = {
+    Phase: Attempt._phase,
+    Report: Attempt._report,
+    Restarted: Attempt._restarted,
+    WideSetup: Attempt._wide_setup,
+    WideSetupDone: Attempt._wide_setup_done,
+    WideTeardown: Attempt._wide_teardown,
+    Metric: Attempt._metric,
+    SharedProcess: Attempt._shared_process,
+    Used: Attempt._used_by,
+    Ended: Attempt._ended,
+}

@@ -1,0 +1,175 @@
+"""What a journal keeps of reports, how verdicts follow, and what a timeline makes of odd times."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from pytest_fkit.controller.github import markdown
+from pytest_fkit.controller.reporting import Happened
+from pytest_fkit.journal.events import TEXT_LIMIT, capped, encode, event, plain
+from pytest_fkit.journal.history import history
+from pytest_fkit.journal.recorder import Recorder
+from pytest_fkit.journal.trace import lines
+from pytest_fkit.journal.verdicts import kept, verdict
+
+
+def report(when: Any, outcome: Any = "passed", **more: Any) -> pytest.TestReport:
+    return pytest.TestReport("a.py::b", ("a.py", 0, "b"), {}, outcome, None, when, **more)
+
+
+@pytest.mark.parametrize(
+    ("reports", "expected"),
+    [
+        (["setup passed", "call passed", "teardown passed"], "passed"),
+        (["setup passed", "call failed", "teardown passed"], "failed"),
+        (["setup failed", "teardown passed"], "error"),
+        (["setup passed", "call passed", "teardown failed"], "error"),
+        (["setup passed", "call failed", "teardown failed"], "error"),
+        (["setup skipped", "teardown passed"], "skipped"),
+        (["setup passed", "call skipped xfail", "teardown passed"], "xfailed"),
+        (["setup passed", "call passed xfail", "teardown passed"], "xpassed"),
+        (["setup passed", "call failed fkit_death", "teardown passed"], "error"),
+        (["setup passed", "call skipped xfail fkit_death", "teardown passed"], "xfailed"),
+        (["setup passed", "call rerun", "setup passed", "call passed"], "passed"),
+        (["??? failed fkit_death"], "error"),
+    ],
+)
+def test_the_verdict_is_the_worst_that_was_said(reports: list[str], expected: str) -> None:
+    said: list[dict[str, Any]] = []
+    for text in reports:
+        when, outcome, *more = text.split()
+        said.append({"when": when, "outcome": outcome, **dict.fromkeys(more, "x")})
+    assert verdict(said) == expected
+
+
+def test_a_report_is_kept_without_what_is_empty() -> None:
+    assert set(kept(report("call"))) <= {"when", "outcome", "duration", "start"}
+    full = kept(
+        report("call", sections=[("out", "text")], user_properties=[("p", object)], wasxfail="why")
+    )
+    assert full["sections"] == [["out", "text"]]
+    assert full["properties"] == [["p", "<class 'object'>"]]
+    assert full["xfail"] == "why"
+
+
+def test_a_long_text_loses_its_middle() -> None:
+    assert capped("x" * TEXT_LIMIT) == "x" * TEXT_LIMIT
+    cut = capped("a" * TEXT_LIMIT + "b" * TEXT_LIMIT)
+    assert cut.startswith("a" * 1000)
+    assert cut.endswith("b" * 1000)
+    assert f"[... {TEXT_LIMIT} characters cut ...]" in cut
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (True, True), (1, 1), (2**70, hex(2**70)), (1.5, 1.5), (float("nan"), "nan"),
+        ("x", "x"), (None, None), ([1], "[1]"),
+    ],
+)  # fmt: skip
+def test_values_are_those_that_json_has(value: object, expected: object) -> None:
+    assert plain(value) == expected
+
+
+def test_a_line_is_ascii_whatever_it_says() -> None:
+    line = encode(event("x", text="\ud800\u2028\n\0é"))
+    assert line.isascii()
+    assert line.count(b"\n") == 1
+    assert json.loads(line)["text"] == "\ud800\u2028\n\0é"
+
+
+FACTS: dict[str, Any] = {
+    "start": 1.0, "phases": [["setup", 1.0, 0.1, "passed"]], "wide": [], "ending": ("Finished",),
+    "pid": 5, "used": (), "shared": "", "metrics": {}, "leftovers": (),
+}  # fmt: skip
+
+
+def test_a_test_that_is_over_is_told_by_attempt_and_verdict_alone() -> None:
+    recorder = Recorder()
+    told: list[dict[str, Any]] = []
+    recorder.sinks.append(told.extend)
+    recorder.take(
+        "gw0",
+        [
+            ("logstart", "a.py::b", ("a.py", 0, "b")),
+            ("testreport", report("setup")),
+            ("testreport", report("call")),
+            ("attempt", "a.py::b", FACTS, 1),
+            ("testreport", report("teardown")),
+            ("logfinish", "a.py::b", ("a.py", 0, "b")),
+        ],
+    )
+    assert [each["event"] for each in told] == ["attempt", "verdict"]
+    assert [each["when"] for each in told[1]["reports"]] == ["setup", "call", "teardown"]
+
+
+def test_a_test_that_is_not_over_is_told_as_far_as_it_is_known() -> None:
+    recorder = Recorder()
+    told: list[dict[str, Any]] = []
+    recorder.sinks.append(told.extend)
+    recorder.take("gw0", [("logstart", "a.py::b", ("a.py", 0, "b"))])
+    recorder.take("gw0", [("testreport", report("setup"))])
+    recorder.take("gw1", [("logstart", "a.py::b", ("a.py", 0, "b"))])
+    assert [(each["event"], each["worker"]) for each in told] == [
+        ("start", "gw0"),
+        ("report", "gw0"),
+        ("start", "gw1"),
+    ]
+
+
+def test_a_clock_that_is_set_back_does_no_harm_to_the_timeline() -> None:
+    run = event("run", session="a")
+    attempts = [
+        event(
+            "attempt", worker="gw0", test=f"t{number}", start=start, duration=1.0,
+            phases=[
+                {"when": "setup", "start": start, "duration": 0.9, "outcome": "passed"},
+                {"when": "call", "start": start - 5, "duration": 0.9, "outcome": "passed"},
+            ],
+        )
+        for number, start in enumerate((101.0, 99.0, 101.5))
+    ]  # fmt: skip
+    events = json.loads(b"".join(lines([{**run, "wall": 100.0}, *attempts])))["traceEvents"]
+    spans = [(each["ts"], each["ts"] + each["dur"]) for each in events if each.get("cat") == "test"]
+    assert spans == [(1000000, 2000000), (2000000, 2000000), (2000000, 2500000)]
+    for each in events:
+        if each.get("cat") == "phase":
+            assert any(
+                begin <= each["ts"] and each["ts"] + each["dur"] <= end for begin, end in spans
+            )
+
+
+def test_a_session_knows_what_it_did_not_run() -> None:
+    told = history(
+        [
+            event("run", session="a"),
+            event("collection", worker="gw0", tests=2, nodeids=["x", "y"]),
+            event("start", test="y", worker="gw0"),
+            event("attempt", test="x", worker="gw0"),
+            event("verdict", test="x", worker="gw0", outcome="passed"),
+        ]
+    )
+    assert told.not_run() == [(0, "y")]
+    assert list(told.sessions[0].running) == [("y", "gw0")]
+    assert told.sessions[0].end is None
+
+
+def test_markdown_of_nothing_is_nothing() -> None:
+    assert list(markdown(Happened([], [], [], [], {}))) == []
+
+
+def test_markdown_names_everything() -> None:
+    happened = Happened(
+        [],
+        [],
+        [("m.py", "exit status 3", "")],
+        [("a.py::b", ["pid 1: x", "pid 2: y"])],
+        {"a cause": 2},
+    )
+    text = "\n".join(markdown(happened))
+    assert "| `m.py` | `exit status 3` |  |  |" in text
+    assert "| `a.py::b` | `pid 1: x`<br>`pid 2: y` |" in text
+    assert "2 tests shared a process, because of `a cause`" in text
