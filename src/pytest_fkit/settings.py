@@ -14,6 +14,9 @@ import pytest
 ISOLATION_SCOPES = ("function", "class", "module", "session")
 START_METHODS = ("auto", "fork", "spawn")
 
+ALONE = "main"
+"""What stands for the name of a worker where there are none."""
+
 T = TypeVar("T")
 
 

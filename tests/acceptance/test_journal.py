@@ -153,6 +153,8 @@ def test_an_attempt_tells_what_was_used(journal: Path) -> None:
 def test_tests_of_one_process_are_told_apart(journal: Path) -> None:
     first = attempt(journal, "TestShared::test_first")
     second = attempt(journal, "TestShared::test_second")
+    if first["worker"] != second["worker"]:
+        pytest.skip("xdist gave them to two workers")
     assert first["pid"] == second["pid"] > 0
     assert first["peak_memory"] - second["peak_memory"] > 60_000_000
     assert second["user"] + second["system"] < 0.2

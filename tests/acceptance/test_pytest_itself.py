@@ -102,7 +102,9 @@ def test_testsuite_properties_without_workers(suite: MakeSuite) -> None:
         root = ET.parse(directory / "junit.xml").getroot()
         return (
             sorted(
-                (element.get("name"), element.get("value")) for element in root.iter("property")
+                (each.get("name"), each.get("value"))
+                for each in root.iter("property")
+                if not each.get("name", "").startswith("fkit_")
             ),
             [element.get("extra") for element in root.iter("testcase")][:2],
         )
@@ -470,8 +472,12 @@ def junit(directory: Path) -> Any:
     cases = {
         str(case.get("name")): (
             case.get("extra"),
-            sorted(child.tag for child in case),
-            sorted((each.get("name"), each.get("value")) for each in case.iter("property")),
+            sorted(child.tag for child in case if child.tag != "properties"),
+            sorted(
+                (each.get("name"), each.get("value"))
+                for each in case.iter("property")
+                if not each.get("name", "").startswith("fkit_")
+            ),
             sorted(
                 (child.tag, child.text.strip())
                 for child in case
@@ -711,7 +717,10 @@ SEEN = """
             "trace": [sys.gettrace() is None, sys.getprofile() is None],
             "umask": os.umask(0o22),
             "directory": os.getcwd(),
-            "environment": sorted(set(os.environ) - {"PYTORCH_NVML_BASED_CUDA_CHECK"}),
+            "environment": sorted(
+                name for name in os.environ
+                if name != "PYTORCH_NVML_BASED_CUDA_CHECK" and not name.startswith("FKIT_")
+            ),
             "current": os.environ["PYTEST_CURRENT_TEST"],
             "first free descriptor": os.dup(0),
             "faulthandler": faulthandler.is_enabled(),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from .. import private_api
-from ..worker.reports import ALONE
+from ..settings import ALONE
 from .deaths import death_of
 
 

@@ -38,7 +38,7 @@ from ..messages import (
     WideTeardown,
 )
 from ..sandbox.relay import merged
-from ..settings import Settings
+from ..settings import ALONE, Settings
 from ..shares import SPAWNED
 from ..wire import Unpacker, carriable
 from . import deaths
@@ -47,7 +47,7 @@ from .coverage import Gathered
 from .keeper import KeeperClient
 from .output import LIVE, Lines
 from .replay import Replay, add_section
-from .reports import ALONE, Reports
+from .reports import Reports
 from .reruns import Reruns
 from .states import States
 from .tests import Pace, Tests

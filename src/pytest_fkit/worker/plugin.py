@@ -11,14 +11,14 @@ import pytest
 from .. import private_api, system
 from ..foreign_warnings import make_portable
 from ..journal.recorder import Recorder
-from ..settings import Settings, start_limit
+from ..settings import ALONE, Settings, start_limit
 from ..sigterm import interrupt_on_sigterm, restore_sigterm
 from .imports import CarefulCollection, Collection, LimitedCollection
 from .keeper import KeeperClient
 from .leftovers import CollectionWatch
 from .loop import TestLoop
 from .output import LIVE, Lines, Unchanged
-from .reports import ALONE, LocalReports, WorkerReports
+from .reports import LocalReports, WorkerReports
 from .resume import Resumed
 from .tests import MOST, AllTests
 

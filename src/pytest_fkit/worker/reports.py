@@ -9,10 +9,8 @@ import pytest
 
 from .. import private_api
 from ..journal.recorder import Recorder
+from ..settings import ALONE
 from ..wire import MARSHAL_VERSION, carriable
-
-ALONE = "main"
-"""The name of the process where there are no workers."""
 
 
 class Reports(Protocol):
