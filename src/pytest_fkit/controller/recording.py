@@ -21,8 +21,7 @@ from ..journal.events import FORMAT, SCHEMA, Event, encode, event
 from ..journal.files import AppendedFile, InUseError
 from ..journal.recorder import Recorder
 from ..journal.trace import HEAD, TAIL, Encoder
-from ..settings import Settings
-from ..worker.reports import ALONE
+from ..settings import ALONE, Settings
 from .resume import Resume, Resuming, resumed
 from .top import Top
 from .workers import shows_only

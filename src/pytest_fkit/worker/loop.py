@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import itertools
-import os
-import shlex
 import signal
 import threading
 import time
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Callable, Iterator, NamedTuple
 
 import pytest
 
 from .. import private_api
 from ..endings import Ending, Finished, ForkUnsafe, from_wire
-from ..gpu.owned import KEY
 from ..interruptions import interruption, raise_again
-from ..markers import Limits, limits, spawned_share
 from ..messages import (
     Begins,
     Completed,
@@ -33,30 +27,24 @@ from ..messages import (
     Output,
     PluginState,
     Run,
-    RunTogether,
     TornDown,
     WideTeardown,
 )
 from ..sandbox.relay import merged
 from ..settings import ALONE, Settings
-from ..shares import SPAWNED
 from ..wire import Unpacker, carriable
 from . import deaths
 from .attempts import Attempt
 from .coverage import Gathered
 from .keeper import KeeperClient
+from .orders import Request, Requests, ahead, order, together
 from .output import LIVE, Lines
 from .replay import Replay, add_section
 from .reports import Reports
+from .reproduce import reproducing_command
 from .reruns import Reruns
 from .states import States
 from .tests import Pace, Tests
-
-# What a command that runs one test again leaves out.
-_DROPPED = (
-    "-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml", "--basetemp", "--fkit-workers",
-    "--fkit-gpus", "--fkit-journal", "--fkit-trace", "--fkit-resume", "--fkit-top",
-)  # fmt: skip
 
 
 class Again(NamedTuple):
@@ -68,23 +56,6 @@ class Again(NamedTuple):
 
     attempts: int
     delay: float
-
-
-@dataclass(frozen=True)
-class _Request:
-    """A test to run.
-
-    :param run: or why it can't be run.
-    :param shared: why the test shares a process though nobody asked for that, or "".
-    """
-
-    item: pytest.Item
-    run: Run | str
-    shared: str = ""
-
-    @property
-    def share(self) -> str:
-        return "" if isinstance(self.run, str) else self.run.share
 
 
 class TestLoop:
@@ -116,13 +87,12 @@ class TestLoop:
         self._name = name
         self._lines = lines
         self._reports = reports
-        self._unforkable = unforkable
-        self._fork_unsafe = ""
         self._pace = Pace(most)
         config = session.config
         self._shows_output = name == ALONE and config.getoption("capture") in ("no", "tee-sys")
         self._states = States(config)
         self._reruns = Reruns(config)
+        self._requests = Requests(session, settings, unforkable, self._reruns)
         self._runs_ahead = not (reports.are_awaited(config) or self._reruns.active)
         self._stopping = threading.Event()
         self._last_words: Interrupted | None = None
@@ -135,18 +105,18 @@ class TestLoop:
         """
         while True:
             positions, following = tests.take(self._pace.most)
-            requests = self._requests(positions, following)
+            requests = self._requests.of(positions, following)
             if not requests:
                 return
             while requests:
                 done = self._run_some(requests)
                 if not done:  # it turned out that they can't be forked
-                    requests = self._requests(positions[-len(requests) :], following)
+                    requests = self._requests.of(positions[-len(requests) :], following)
                 del requests[:done]
                 if self._session.shouldfail or self._session.shouldstop:
                     return
 
-    def _run_some(self, requests: list[_Request]) -> int:
+    def _run_some(self, requests: list[Request]) -> int:
         """Run the first test, and those after it that can be run with it.
 
         :return: how many have their verdict now; 0 if all have to be asked for in another way.
@@ -156,23 +126,24 @@ class TestLoop:
             self._refuse(requests[0].item, requests[0].run)
             self._reports.flush()
             return 1
-        together = _together(requests)
+        chosen = together(requests)
+        after = ahead(requests[: len(chosen) + 1]) if self._runs_ahead else None
         began = time.monotonic()
-        replay, begun, ended = self._listen(together, self._ahead(requests[: len(together) + 1]))
+        replay, begun, ended = self._listen(chosen, after)
         ending = from_wire(ended.ending)
         if isinstance(ending, ForkUnsafe):
-            self._fork_unsafe = ending.reason
+            self._requests.fork_unsafe = ending.reason
             return 0
         again = self._conclude(replay, ended, ending, 0)
         while again is not None:
             self._stopping.wait(again.delay)
             self._raise_if_stopping()
-            again = self._run_again(together[begun - 1], again.attempts)
-        if together[0].share:
+            again = self._run_again(chosen[begun - 1], again.attempts)
+        if chosen[0].share:
             self._pace.took(begun, time.monotonic() - began)
         return begun
 
-    def _run_again(self, request: _Request, before: int) -> Again | None:
+    def _run_again(self, request: Request, before: int) -> Again | None:
         assert isinstance(request.run, Run)
         run = request.run._replace(attempts=before, suite_reruns=self._reruns.in_suite)
         replay, _, ended = self._listen([replace(request, run=run)], None)
@@ -269,76 +240,14 @@ class TestLoop:
 
     # --- one test ---
 
-    def _requests(self, positions: list[int], following: int | None) -> list[_Request]:
-        """Tests to run, `following` the one after the last."""
-        items = self._session.items
-        chain = [*positions, *(() if following is None else (following,))]
-        wanted = [self._wanted(items[each]) for each in chain]
-        return [
-            self._request(*each)
-            for each in itertools.zip_longest(positions, wanted, chain[1:], wanted[1:])
-            if each[0] is not None
-        ]
-
-    def _request(
-        self, position: int, wanted: Limits | str, following: int | None, after: Limits | str | None
-    ) -> _Request:
-        item = self._session.items[position]
-        if not isinstance(wanted, Limits):
-            return _Request(item, str(wanted))
-        shared = "" if wanted.isolation else self._cause(item, wanted)
-        return _Request(
-            item,
-            shared=shared,
-            run=Run(
-                position=position,
-                next_position=-1 if following is None else following,
-                share=wanted.share,
-                next_share=after.share if isinstance(after, Limits) else "",
-                timeout=wanted.timeout,
-                wide_timeout=wanted.timeout,
-                memory_limit=wanted.memory_limit,
-                tests_failed=self._session.testsfailed,
-                location=carriable(item.location),
-                suite_reruns=self._reruns.in_suite,
-            ),
-        )
-
-    def _wanted(self, item: pytest.Item) -> Limits | str:
-        """How to run the test, or why that can't be told."""
-        try:
-            wanted = limits(item, self._settings)
-        except pytest.UsageError as error:
-            return str(error)
-        if not self._cause(item, wanted):
-            return wanted
-        return replace(wanted, share=spawned_share(item, wanted))
-
-    def _cause(self, item: pytest.Item, wanted: Limits) -> str:
-        """What keeps the test, or one with which it is to share a process, from being forked."""
-        if wanted.isolation == "session":
-            return self._fork_unsafe or self._cause_of_any
-        return self._fork_unsafe or self._unforkable(item)
-
-    @functools.cached_property
-    def _cause_of_any(self) -> str:
-        return next(filter(None, map(self._unforkable, self._session.items)), "")
-
     def _replay(self, item: pytest.Item, shared: str = "") -> Replay:
         attempt = Attempt(shared) if self._settings.records else None
         return Replay(item, self._reports, self._lines, shared, attempt)
 
-    def _ahead(self, requests: list[_Request]) -> Run | None:
-        """The second of two tests, if it may begin before we know how the first fared."""
-        if len(requests) != 2 or not self._runs_ahead:
-            return None
-        first, second = (each.run for each in requests)
-        alone = isinstance(first, Run) and not first.share
-        return second if alone and isinstance(second, Run) and not second.share else None
-
-    def _listen(self, requests: list[_Request], ahead: Run | None) -> tuple[Replay, int, Ended]:
+    def _listen(self, requests: list[Request], after: Run | None) -> tuple[Replay, int, Ended]:
         """Run tests in one process.
 
+        :param after: the test that the keeper may begin afterwards, before it is asked to.
         :return: the test that began last, how many began, and how their process ended.
         """
         items = self._session.items
@@ -347,7 +256,7 @@ class TestLoop:
         if self._shows_output:
             replay.start()  # before what the test writes to the terminal itself
         try:
-            for message in self._decoded(self._keeper.run(_order(requests), ahead)):
+            for message in self._decoded(self._keeper.run(order(requests), after)):
                 if isinstance(message, Ended):
                     return replay, max(1, begun), message
                 if isinstance(message, Output):
@@ -491,32 +400,6 @@ class TestLoop:
         )
 
 
-def _together(requests: list[_Request]) -> list[_Request]:
-    """The first test, and those after it that can be run in its process without a word between.
-
-    The keeper enforces the limits of one test for all of them.
-    """
-    first = requests[0].run
-    assert isinstance(first, Run)
-    # A fresh interpreter has its limits from the first test on, and has to start before that.
-    if not first.share or first.share.startswith(SPAWNED) or first.memory_limit:
-        return requests[:1]
-    alike = itertools.takewhile(
-        lambda each: (
-            isinstance(each.run, Run)
-            and (each.run.share, each.run.timeout, each.run.memory_limit)
-            == (first.share, first.timeout, 0)
-        ),
-        requests,
-    )
-    return list(alike)
-
-
-def _order(requests: list[_Request]) -> Run | RunTogether:
-    runs = [each.run for each in requests if isinstance(each.run, Run)]
-    return runs[0] if len(runs) == 1 else RunTogether(tuple(tuple(run) for run in runs))
-
-
 def _unpacked(message: Message) -> Iterator[Message]:
     if isinstance(message, Events):
         yield from Unpacker().feed(message.frames)
@@ -543,31 +426,6 @@ def _note_leftovers(replay: Replay, ended: Ended) -> None:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
-
-
-def reproducing_command(item: pytest.Item) -> str:
-    """The command that runs this one test again, from the directory of this run."""
-    config = item.config
-    given = [str(argument) for argument in config.invocation_params.args]
-    paths = {str(path) for path in config.getoption("file_or_dir", None) or ()}
-    arguments = ["pytest"]
-    skip = False
-    for argument in given:
-        if skip or argument in paths:
-            skip = False
-        elif argument in _DROPPED:
-            skip = True
-        elif not argument.startswith((*(f"{option}=" for option in _DROPPED), "-n")):
-            arguments.append(argument)
-    directory = config.invocation_params.dir
-    # Not the item's own, to which xdist adds the name of its group.
-    nodeid = item.name if item.parent is None else f"{item.parent.nodeid}::{item.name}"
-    path, separator, rest = nodeid.partition("::")
-    # Node ids are relative to rootdir, arguments to the current directory.
-    path = os.path.relpath(config.rootpath / path, directory)
-    owned = config.stash.get(KEY, None)
-    masks = "" if owned is None else owned.assignments
-    return masks + shlex.join([*arguments, path + separator + rest])
 
 
 def _ignored(signum: int, frame: object) -> None:

@@ -1,0 +1,147 @@
+"""What the keeper is asked to run, and how."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from dataclasses import dataclass, replace
+from typing import Callable
+
+import pytest
+
+from ..markers import Limits, limits, spawned_share
+from ..messages import Run, RunTogether
+from ..settings import Settings
+from ..shares import SPAWNED
+from ..wire import carriable
+from .reruns import Reruns
+
+
+@dataclass(frozen=True)
+class Request:
+    """A test to run.
+
+    :param run: or why it can't be run.
+    :param shared: why the test shares a process though nobody asked for that, or "".
+    """
+
+    item: pytest.Item
+    run: Run | str
+    shared: str = ""
+
+    @property
+    def share(self) -> str:
+        """Name of the process it shares, "" for one of its own."""
+        return "" if isinstance(self.run, str) else self.run.share
+
+
+class Requests:
+    """Puts together what is to be run, from options, marks and what keeps tests from being forked.
+
+    :param unforkable: says what keeps a test from being forked, or "".
+    """
+
+    def __init__(
+        self,
+        session: pytest.Session,
+        settings: Settings,
+        unforkable: Callable[[pytest.Item], str],
+        reruns: Reruns,
+    ) -> None:
+        self._session = session
+        self._settings = settings
+        self._unforkable = unforkable
+        self._reruns = reruns
+        self.fork_unsafe = ""
+        """Why no test can be forked, once that is known."""
+
+    def of(self, positions: list[int], following: int | None) -> list[Request]:
+        """The tests at these positions, `following` that of the one after the last."""
+        items = self._session.items
+        chain = [*positions, *(() if following is None else (following,))]
+        wanted = [self._wanted(items[each]) for each in chain]
+        return [
+            self._request(*each)
+            for each in itertools.zip_longest(positions, wanted, chain[1:], wanted[1:])
+            if each[0] is not None
+        ]
+
+    def _request(
+        self, position: int, wanted: Limits | str, following: int | None, after: Limits | str | None
+    ) -> Request:
+        item = self._session.items[position]
+        if not isinstance(wanted, Limits):
+            return Request(item, str(wanted))
+        shared = "" if wanted.isolation else self._cause(item, wanted)
+        return Request(
+            item,
+            shared=shared,
+            run=Run(
+                position=position,
+                next_position=-1 if following is None else following,
+                share=wanted.share,
+                next_share=after.share if isinstance(after, Limits) else "",
+                timeout=wanted.timeout,
+                wide_timeout=wanted.timeout,
+                memory_limit=wanted.memory_limit,
+                tests_failed=self._session.testsfailed,
+                location=carriable(item.location),
+                suite_reruns=self._reruns.in_suite,
+            ),
+        )
+
+    def _wanted(self, item: pytest.Item) -> Limits | str:
+        """How to run the test, or why that can't be told."""
+        try:
+            wanted = limits(item, self._settings)
+        except pytest.UsageError as error:
+            return str(error)
+        if not self._cause(item, wanted):
+            return wanted
+        return replace(wanted, share=spawned_share(item, wanted))
+
+    def _cause(self, item: pytest.Item, wanted: Limits) -> str:
+        """What keeps the test, or one with which it is to share a process, from being forked."""
+        if wanted.isolation == "session":
+            return self.fork_unsafe or self._cause_of_any
+        return self.fork_unsafe or self._unforkable(item)
+
+    @functools.cached_property
+    def _cause_of_any(self) -> str:
+        return next(filter(None, map(self._unforkable, self._session.items)), "")
+
+
+def together(requests: list[Request]) -> list[Request]:
+    """The first test, and those after it that can be run in its process without a word between.
+
+    The keeper enforces the limits of one test for all of them.
+    """
+    first = requests[0].run
+    assert isinstance(first, Run)
+    # A fresh interpreter has its limits from the first test on, and has to start before that.
+    if not first.share or first.share.startswith(SPAWNED) or first.memory_limit:
+        return requests[:1]
+    alike = itertools.takewhile(
+        lambda each: (
+            isinstance(each.run, Run)
+            and (each.run.share, each.run.timeout, each.run.memory_limit)
+            == (first.share, first.timeout, 0)
+        ),
+        requests,
+    )
+    return list(alike)
+
+
+def order(requests: list[Request]) -> Run | RunTogether:
+    """What the keeper is told to run these, which go together."""
+    runs = [each.run for each in requests if isinstance(each.run, Run)]
+    return runs[0] if len(runs) == 1 else RunTogether(tuple(tuple(run) for run in runs))
+
+
+def ahead(requests: list[Request]) -> Run | None:
+    """The second of two tests, if each has a process of its own: it can be ordered ahead."""
+    if len(requests) != 2:
+        return None
+    first, second = (each.run for each in requests)
+    alone = isinstance(first, Run) and not first.share
+    return second if alone and isinstance(second, Run) and not second.share else None

@@ -1,0 +1,41 @@
+"""The command that runs one test again."""
+
+from __future__ import annotations
+
+import os
+import shlex
+
+import pytest
+
+from ..gpu.owned import KEY
+
+# What it leaves out.
+_DROPPED = (
+    "-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml", "--basetemp", "--fkit-workers",
+    "--fkit-gpus", "--fkit-journal", "--fkit-trace", "--fkit-resume", "--fkit-top",
+)  # fmt: skip
+
+
+def reproducing_command(item: pytest.Item) -> str:
+    """The command that runs this one test again, from the directory of this run."""
+    config = item.config
+    given = [str(argument) for argument in config.invocation_params.args]
+    paths = {str(path) for path in config.getoption("file_or_dir", None) or ()}
+    arguments = ["pytest"]
+    skip = False
+    for argument in given:
+        if skip or argument in paths:
+            skip = False
+        elif argument in _DROPPED:
+            skip = True
+        elif not argument.startswith((*(f"{option}=" for option in _DROPPED), "-n")):
+            arguments.append(argument)
+    directory = config.invocation_params.dir
+    # Not the item's own, to which xdist adds the name of its group.
+    nodeid = item.name if item.parent is None else f"{item.parent.nodeid}::{item.name}"
+    path, separator, rest = nodeid.partition("::")
+    # Node ids are relative to rootdir, arguments to the current directory.
+    path = os.path.relpath(config.rootpath / path, directory)
+    owned = config.stash.get(KEY, None)
+    masks = "" if owned is None else owned.assignments
+    return masks + shlex.join([*arguments, path + separator + rest])
