@@ -307,9 +307,13 @@ def resolve_basetemp(config: pytest.Config) -> None:
 
 
 def basetemp(config: pytest.Config) -> str | None:
-    """A base directory for another process, below this one's."""
+    """A base directory for another process, below this one's; it is made there."""
     factory = getattr(config, "_tmp_path_factory", None)
-    return None if factory is None else str(factory.mktemp("spawned", numbered=True))
+    if factory is None:
+        return None
+    # Within a new directory: pytest removes what it is given and makes it anew, and another process
+    # that looks for a free number in between would take this one.
+    return str(factory.mktemp("spawned", numbered=True) / "base")
 
 
 # --- the terminal (_pytest.terminal) ------------------------------------------------------------
