@@ -7,7 +7,7 @@ import pdb
 import threading
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 import _pytest.debugging
 import _pytest.junitxml
@@ -264,10 +264,7 @@ def assigned(pytester: pytest.Pytester, channel: _Channel) -> private_api.Assign
     config.workerinput = {"workerid": "gw0", "testrunuid": "1"}
     interactor = xdist.remote.WorkerInteractor(config, channel)
     assert private_api.worker_facts(interactor) == {"worker_id": "gw0", "testrun_uid": "1"}
-    assigned = private_api.AssignedTests(config, interactor)
-    listening = config.hook.pytest_runtest_logreport.get_hookimpls()
-    assert interactor not in [each.plugin for each in listening]
-    return assigned
+    return private_api.AssignedTests(interactor)
 
 
 def test_tests_that_xdist_assigns_are_taken_with_the_one_that_follows(
@@ -340,63 +337,96 @@ def test_dsession_says_why_it_gave_up_and_counts_failures(pytester: pytest.Pytes
     assert 'when="???"' in _source(DSession.handle_crashitem)
 
 
-class _Node:
-    """A worker, as far as xdist's schedulers of groups ask for it."""
-
-    def __init__(self, name: str) -> None:
-        self.gateway = types.SimpleNamespace(id=name)
-        self.shutting_down = False
-        self.sent: list[int] = []
-
-    def send_runtest_some(self, indices: list[int]) -> None:
-        assert not self.shutting_down
-        self.sent += indices
-
-    def shutdown(self) -> None:
-        self.shutting_down = True
-
-
 @pytest.fixture
-def groups(pytester: pytest.Pytester) -> Any:
-    config = pytester.parseconfigure("--tx=popen", "--dist=loadfile")
-    scheduler = private_api.group_scheduler(config, None)
-    assert type(scheduler).__name__ == "LoadFileScheduling"
-    assert isinstance(scheduler, xdist.scheduler.LoadFileScheduling)
-    return scheduler
+def session(pytester: pytest.Pytester) -> Iterator[DSession]:
+    config = pytester.parseconfigure("--tx=2*popen", "--dist=load")
+    assert isinstance(private_api.dist_session(config), DSession)
+    yield private_api.dist_session(config)
+    config._ensure_unconfigure()
 
 
-_IDS = ["a.py::1", "a.py::2", "a.py::3", "b.py::1"]
+def test_who_is_called_when_a_worker_dies_can_be_replaced(session: DSession) -> None:
+    deaths: list[tuple[object, object]] = []
+    private_api.on_worker_death(session.config, lambda node, error: deaths.append((node, error)))
+    session.queue.put(("errordown", {"node": "gw0", "error": "gone"}))
+    session._active_nodes.add("gw0")
+    session.sched = types.SimpleNamespace(tests_finished=False)
+    session.loop_once()
+    assert deaths == [("gw0", "gone")]
 
 
-def test_groups_of_a_dead_worker_go_on_after_the_test_that_ran(groups: Any) -> None:
-    first, second = _Node("gw0"), _Node("gw1")
-    groups.add_node(first)
-    groups.add_node_collection(first, _IDS)
-    groups.schedule()
-    assert first.sent[:3] == [0, 1, 2]
-    groups.mark_test_complete(first, 0)
-    groups.add_node(second)  # it has not collected yet
-    assert groups.remove_node(first) == "a.py::2"
-    assert second.sent == []
-    groups.add_node_collection(second, _IDS)
-    groups.schedule()
-    assert sorted(second.sent) == [2, 3]
-    assert not second.shutting_down
-    groups.mark_test_complete(second, 2)
-    assert second.shutting_down  # it would wait for what follows its last test
+def test_what_takes_the_place_of_errordown_uses_what_that_uses(session: DSession) -> None:
+    source = _source(DSession.worker_errordown)
+    for name in (
+        "hook.pytest_testnodedown(node=node, error=error)",
+        "self.sched.remove_node(node)",
+        "self.handle_crashitem(crashitem, node)",
+        "self._summary_report = msg",
+        "self._clone_node(node)",
+        "self._active_nodes.remove(node)",
+    ):
+        assert name in source
+    private_api.give_up_restarts(session.config, "too many")
+    assert private_api.xdist_gave_up(session.config) == "too many"
+    assert private_api.active_nodes(session.config) is session._active_nodes
 
 
-def test_groups_of_a_worker_that_has_nothing_to_do_blame_no_test(groups: Any) -> None:
-    node = _Node("gw0")
-    groups.add_node(node)
-    assert groups.remove_node(node) is None
+@pytest.mark.parametrize(("options", "limit"), [([], None), (["--max-worker-restart=3"], 3)])
+def test_the_limit_of_restarts_is_known(
+    pytester: pytest.Pytester, options: list[str], limit: int | None
+) -> None:
+    config = pytester.parseconfig("-n2", *options)
+    assert private_api.restart_limit(config) == limit
 
 
-def test_a_scheduler_that_a_plugin_brings_is_left_alone(pytester: pytest.Pytester) -> None:
-    config = pytester.parseconfigure("--tx=popen", "--dist=loadfile")
+def test_different_collections_are_reported_as_xdist_does(session: DSession) -> None:
+    heard: list[pytest.CollectReport] = []
+
+    class Plugin:
+        def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+            heard.append(report)
+
+    session.config.pluginmanager.register(Plugin())
+    first, second = (
+        types.SimpleNamespace(gateway=types.SimpleNamespace(id=name)) for name in ("gw0", "gw1")
+    )
+    assert private_api.same_collections(
+        session.config, {_Hashable(first): ["a"], _Hashable(second): ["a"]}
+    )
+    different = {_Hashable(first): ["a"], _Hashable(second): ["b"]}
+    assert not private_api.same_collections(session.config, different)
+    [report] = heard
+    assert report.nodeid == "gw1"
+    assert "Different tests were collected between gw0 and gw1" in str(report.longrepr)
+
+
+class _Hashable:
+    def __init__(self, node: types.SimpleNamespace) -> None:
+        self.gateway = node.gateway
+
+
+def test_the_end_of_tests_is_heard(pytester: pytest.Pytester, channel: _Channel) -> None:
+    config: Any = pytester.parseconfigure()
+    config.workerinput = {"workerid": "gw0", "testrunuid": "1"}
+    interactor = xdist.remote.WorkerInteractor(config, channel)
+    ends: list[str] = []
+    private_api.on_end_of_tests(interactor, lambda: ends.append("end"))
+    channel.command(("runtests", {"indices": [1]}))
+    assert ends == []
+    channel.command(("shutdown", {}))
+    channel.command(channel.endmarker)
+    assert ends == ["end", "end"]
+    private_api.forget_reports_of_interactor(config, interactor)
+    listening = config.hook.pytest_runtest_logreport.get_hookimpls()
+    assert interactor not in [each.plugin for each in listening]
+
+
+def test_a_scheduler_that_a_plugin_brings_is_seen(pytester: pytest.Pytester) -> None:
+    config = pytester.parseconfigure("--tx=2*popen", "--dist=load")
+    assert not private_api.other_schedulers(config)
 
     class Plugin:
         def pytest_xdist_make_scheduler(self) -> None: ...
 
     config.pluginmanager.register(Plugin())
-    assert private_api.group_scheduler(config, None) is None
+    assert private_api.other_schedulers(config)

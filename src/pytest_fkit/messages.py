@@ -40,9 +40,11 @@ class RunTogether(NamedTuple):
     """Run tests that share a process and have the same limits, one after the other.
 
     :param runs: the fields of a :class:`Run` each; none has a memory limit.
+    :param seconds: after which none of them is begun any more.
     """
 
     runs: tuple[tuple[Any, ...], ...]
+    seconds: float
 
 
 class Finish(NamedTuple):
@@ -55,6 +57,19 @@ class Stop(NamedTuple):
     """Interrupt the running test, tear wide fixtures down, all within `grace` seconds."""
 
     grace: float
+
+
+class Follows(NamedTuple):
+    """Another test follows than was said with the last one; answered by an :class:`Ended`.
+
+    :param next_position: of it, -1 if there is none for now.
+    :param next_share: as in :class:`Run`.
+    :param wide_timeout: as in :class:`Run`.
+    """
+
+    next_position: int
+    next_share: str
+    wide_timeout: float
 
 
 class OrderAnew(NamedTuple):
@@ -224,10 +239,12 @@ class HostDone(NamedTuple):
 
     :param retire: it has run tests itself, for a reason that has gone, and must fork no more.
     :param stops: it was told that the run is to stop.
+    :param ran: how many tests it ran.
     """
 
     retire: bool = False
     stops: bool = False
+    ran: int = 1
 
 
 # --- test process to worker, through its event file ---------------------------------------------
@@ -419,7 +436,7 @@ class Completed(NamedTuple):
 
 
 Message = Union[
-    Run, RunTogether, Finish, Stop, OrderAnew, Broken,
+    Run, RunTogether, Follows, Finish, Stop, OrderAnew, Broken,
     Events, Output, Restarted, HostFiles, Ended, TornDown,
     Release, Proceed, Go, Forked, ChildExited, Began, WideSetUp, Ready, HostDone,
     Begins, LogStart, LogFinish, Report, HeldReport, WarningRecorded, Phase,

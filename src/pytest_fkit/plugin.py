@@ -123,8 +123,9 @@ def pytest_configure(config: pytest.Config) -> None:
     recorder, resuming = record(config, parsed)
     show = _terminal_line(config)
     if config.getoption("tx", None) and config.getoption("dist", "no") != "no":
-        plugins.register(Unreported(config), "fkit-unreported")
-        plugins.register(Nodes(config, parsed, show, recorder, resuming), "fkit-nodes")
+        nodes = Nodes(config, parsed, show, recorder, resuming)
+        plugins.register(Unreported(config, nodes.unrunnable), "fkit-unreported")
+        plugins.register(nodes, "fkit-nodes")
         found = config.stash.get(gpus.KEY, None)
         if found is not None:  # there are going to be workers
             plugins.register(Gateways(config, found, show), "fkit-gateways")

@@ -12,7 +12,7 @@ import io
 import pdb
 import uuid
 from queue import Empty
-from typing import Any, Callable, Sequence, TextIO, cast
+from typing import Any, Callable, Mapping, Sequence, TextIO, cast
 
 import _pytest.config
 import _pytest.debugging
@@ -177,6 +177,15 @@ def forget_request(item: pytest.Item) -> None:
 
 def wide_fixtures(item: pytest.Item) -> list[str]:
     """The names of the fixtures in the item's closure that live longer than the item."""
+    return [name for name, _ in _wide_fixtures(item)]
+
+
+def narrower_scopes(item: pytest.Item) -> set[str]:
+    """The scopes of those of these fixtures that live shorter than the session."""
+    return {scope for _, scope in _wide_fixtures(item) if scope != "session"}
+
+
+def _wide_fixtures(item: pytest.Item) -> list[tuple[str, str]]:
     info = getattr(item, "_fixtureinfo", None)
     if info is None:
         return []
@@ -191,7 +200,7 @@ def wide_fixtures(item: pytest.Item) -> list[str]:
         # What parametrize(scope=...) says wins, as in FixtureRequest._get_active_fixturedef.
         scope = scopes.get(name, fixturedefs[-1]._scope)
         if scope.value not in narrow:
-            wide.append(name)
+            wide.append((name, scope.value))
     return wide
 
 
@@ -565,18 +574,13 @@ def worker_input(config: pytest.Config) -> dict[str, Any]:
 
 
 class AssignedTests:
-    """What xdist's controller has this worker run; stands for ``WorkerInteractor``'s own loop.
+    """What xdist's controller has this worker run; stands for ``WorkerInteractor``'s own loop."""
 
-    Reports are not sent by the interactor any more.
-    """
-
-    def __init__(self, config: pytest.Config, interactor: Any) -> None:
+    def __init__(self, interactor: Any) -> None:
         self._interactor = interactor
         # The module is a worker's main program, which can't be imported by its name.
         self._shutdown = type(interactor).handle_command.__globals__["Marker"].SHUTDOWN
         self._following: Any = None
-        for name in _REPORT_HOOKS:
-            getattr(config.hook, name)._remove_plugin(interactor)
 
     def begin(self) -> None:
         """Listen to the controller."""
@@ -681,58 +685,87 @@ def count_crash(config: pytest.Config, report: Any) -> None:
     dist_session(config)._handlefailures(report)
 
 
-class _GroupsOutliveWorkers:
-    """What xdist's schedulers of groups lack when a worker dies.
-
-    They run the test that killed it again (xdist #932), hand work to a worker that has not
-    collected yet, and wait for one that waits for its second test (#784, #1323, #1327).
-    """
-
-    assigned_work: dict[Any, dict[str, dict[str, bool]]]
-    registered_collections: dict[Any, list[str]]
-    workqueue: dict[str, dict[str, bool]]
-    _pending_of: Callable[[dict[str, dict[str, bool]]], int]
-
-    def remove_node(self, node: Any) -> str | None:
-        """See xdist's Scheduling: the test that the node was running, None if there was none."""
-        workload = self.assigned_work.pop(node)
-        units = {scope: unit for scope, unit in workload.items() if False in unit.values()}
-        if not units:
-            return None
-        first = next(iter(units.values()))
-        running = next(nodeid for nodeid, completed in first.items() if not completed)
-        first[running] = True
-        self.workqueue.update(
-            {scope: unit for scope, unit in units.items() if False in unit.values()}
-        )
-        for other in list(self.assigned_work):
-            self._reschedule(other)
-        return running
-
-    def _reschedule(self, node: Any) -> None:
-        if node not in self.registered_collections:
-            return
-        super()._reschedule(node)  # type: ignore[misc]
-        # A worker begins a test when it knows what follows: another one, or the end.
-        while not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
-            super()._reschedule(node)  # type: ignore[misc]
+def on_worker_death(config: pytest.Config, handle: Callable[[Any, object], None]) -> None:
+    """Have `handle` called with a dead worker and the error, in place of what DSession does."""
+    dist_session(config).worker_errordown = handle
 
 
-def group_scheduler(config: pytest.Config, log: Any) -> Any | None:
-    """Xdist's scheduler for ``--dist`` loadscope, loadfile or loadgroup, mended.
+def active_nodes(config: pytest.Config) -> set[Any]:
+    """The workers that run, or are about to; DSession's own set."""
+    return cast("set[Any]", dist_session(config)._active_nodes)
 
-    None for other modes, and where a plugin or a conftest.py brings a scheduler of its own.
-    """
-    from xdist import scheduler
 
+def restart_limit(config: pytest.Config) -> int | None:
+    """What ``--max-worker-restart`` says, None if nothing."""
+    text = config.getoption("maxworkerrestart", None)
+    return None if text is None else int(text)
+
+
+def give_up_restarts(config: pytest.Config, reason: str) -> None:
+    """Have xdist's summary say why workers were not replaced."""
+    dist_session(config)._summary_report = reason
+
+
+def replace_worker(config: pytest.Config, node: Any) -> None:
+    """Start another worker in the place of a dead one."""
+    session = dist_session(config)
+    session.shuttingdown = False
+    session._clone_node(node)
+
+
+def end_run(config: pytest.Config) -> None:
+    """Have all workers end, as when all tests are through."""
+    dist_session(config).triggershutdown()
+
+
+def report_line(config: pytest.Config, line: str) -> None:
+    """Write a line as DSession does."""
+    dist_session(config).report_line(line)
+
+
+def report_crash(config: pytest.Config, nodeid: str, node: Any) -> None:
+    """Report the test that a worker was running when it died."""
+    dist_session(config).handle_crashitem(nodeid, node)
+
+
+def same_collections(config: pytest.Config, collections: Mapping[Any, Sequence[str]]) -> bool:
+    """Whether all workers collected the same; if not, report that as xdist does."""
+    from xdist.report import report_collection_diff
+
+    (first, expected), *others = collections.items()
+    texts = [
+        (node, report_collection_diff(expected, ids, first.gateway.id, node.gateway.id))
+        for node, ids in others
+    ]
+    for node, text in texts:
+        if text:
+            report = pytest.CollectReport(node.gateway.id, "failed", text, [])
+            config.hook.pytest_collectreport(report=report)
+    return not any(text for _, text in texts)
+
+
+def other_schedulers(config: pytest.Config) -> bool:
+    """Whether a plugin or a conftest.py brings a scheduler of its own."""
     made = config.hook.pytest_xdist_make_scheduler.get_hookimpls()
-    others = {type(each.plugin).__module__.partition(".")[0] for each in made}
-    names = {
-        "loadscope": "LoadScopeScheduling",
-        "loadfile": "LoadFileScheduling",
-        "loadgroup": "LoadGroupScheduling",
-    }
-    name = names.get(config.getoption("dist"))
-    if name is None or others - {"xdist", "pytest_fkit"}:
-        return None
-    return type(name, (_GroupsOutliveWorkers, getattr(scheduler, name)), {})(config, log)
+    modules = {_module(each.plugin).partition(".")[0] for each in made}
+    return bool(modules - {"xdist", "pytest_fkit"})
+
+
+def on_end_of_tests(interactor: Any, action: Callable[[], None]) -> None:
+    """In a worker: have `action` called when xdist says that there are no more tests, or is gone.
+
+    Called in execnet's receiver thread. Nothing else that it says is heard any more.
+    """
+    end = object()
+
+    def heard(message: Any) -> None:
+        if message is end or message[0] == "shutdown":
+            action()
+
+    interactor.channel.setcallback(heard, endmarker=end)
+
+
+def forget_reports_of_interactor(config: pytest.Config, interactor: Any) -> None:
+    """Have xdist's plugin of a worker send no reports."""
+    for name in _REPORT_HOOKS:
+        getattr(config.hook, name)._remove_plugin(interactor)

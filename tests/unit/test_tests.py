@@ -1,14 +1,15 @@
 from __future__ import annotations
 
-from pytest_fkit.worker.tests import FIRST, SECONDS, AllTests, Pace
+from pytest_fkit.worker.tests import FIRST, SECONDS, AllTests, Pace, Taken
 
 
 def test_all_tests_are_taken_in_order() -> None:
     tests = AllTests(5)
-    assert tests.take(2) == ([0, 1], 2)
-    assert tests.take(2) == ([2, 3], 4)
-    assert tests.take(2) == ([4], None)
-    assert tests.take(2) == ([], None)
+    assert tests.take(2) == Taken([0, 1], 2)
+    assert tests.take(2) == Taken([2, 3], 4)
+    tests.put_back([3])
+    assert tests.take(2) == Taken([3, 4], None)
+    assert tests.take(2) is None
 
 
 def test_pace_grows_while_orders_are_short_up_to_its_limit() -> None:

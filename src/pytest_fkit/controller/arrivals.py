@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import marshal
 from collections import deque
-from typing import Any, Callable
+from typing import Any, Callable, Protocol
 
 import pytest
 
 from .. import private_api
 from ..journal.recorder import Recorder
+from .deaths import death_of
+
+
+class Listener(Protocol):
+    """Who follows how far workers are; everything is told on the main thread."""
+
+    def begins(self, node: Any, position: int) -> None:
+        """A worker begins the test at a position of its collection."""
+
+    def died(self, node: Any, nodeid: str) -> None:
+        """The process of a test died."""
+
+    def act(self) -> None:
+        """That was all for the moment."""
 
 
 class Arrivals:
@@ -26,6 +40,7 @@ class Arrivals:
         self._show = show
         self._recorder = recorder
         self._waiting: deque[Callable[[], None]] = deque()
+        self.listener: Listener | None = None
 
     def add_line(self, line: str) -> None:
         """Take in a line that a test wrote; called in another thread."""
@@ -45,6 +60,8 @@ class Arrivals:
         """Handle what is there."""
         while self._waiting:
             self._waiting.popleft()()
+        if self.listener is not None:
+            self.listener.act()
 
     def _handle(self, node: Any, data: bytes) -> None:
         session = private_api.dist_session(self._config)
@@ -52,8 +69,13 @@ class Arrivals:
         if self._recorder is not None:
             self._recorder.take(node.gateway.id, told)
         for kind, *values in told:
-            if kind != "attempt":
+            if kind == "begins":
+                if self.listener is not None:
+                    self.listener.begins(node, *values)
+            elif kind != "attempt":
                 getattr(session, f"worker_{kind}")(node, *values)
+                if self.listener is not None and death_of(values[0]) is not None:
+                    self.listener.died(node, values[0].nodeid)
 
     def _with_report(self, kind: str, *values: Any) -> tuple[Any, ...]:
         if kind != "testreport":

@@ -15,6 +15,9 @@ from ..messages import Interrupted
 from ..settings import Settings
 from ..sigterm import interrupt_on_sigterm, restore_sigterm
 from .arrivals import Arrivals
+from .dispatch import Dispatch, dispatches
+from .gpus import seats_of_run
+from .replacements import Replacements
 from .resume import Resuming
 
 _CAREFUL_DEATHS = 3
@@ -46,6 +49,9 @@ class Nodes:
         self._arrivals = Arrivals(config, show, recorder)
         self._resuming = resuming
         self._done: dict[Any, list[str]] = {}
+        self._facts: dict[Any, bytes] = {}
+        self._dispatch: Dispatch | None = None
+        self._replacements = Replacements(config)
         self._channels: dict[Any, Any] = {}
         self._gone: dict[Any, threading.Event] = {}
         self._collected: set[Any] = set()
@@ -66,7 +72,8 @@ class Nodes:
             "controller": os.getpid(),
             "worker": node.gateway.id,
             "careful": self._one_died_collecting,
-            "steals": self._config.getoption("dist") == "worksteal",
+            "dispatches": dispatches(self._config),
+            "groups": self._config.getoption("dist") in ("load", "worksteal"),
         }
         if self._one_died_collecting:
             self._careful.add(node)
@@ -83,6 +90,12 @@ class Nodes:
                 self._arrivals.add_reports(node, message[1])
             elif message[0] == "done":
                 self._done[node] = message[1]
+            elif message[0] == "collected":
+                self._facts[node] = message[1]
+            elif message[0] == "waits":
+                self._arrivals.add(lambda: self._tell("waits", node))
+            elif message[0] == "returned":
+                self._arrivals.add(lambda: self._tell("returned", node, message[1]))
 
         channel.setcallback(heard, endmarker=None)
 
@@ -90,8 +103,28 @@ class Nodes:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any | None:
-        """Where xdist's own does not cope with the death of a worker, take ours."""
-        return private_api.group_scheduler(config, log)
+        """Take ours, unless each worker is to run everything."""
+        del log
+        if not dispatches(config):
+            return None
+        self._dispatch = self._arrivals.listener = Dispatch(
+            config,
+            self._settings,
+            len(seats_of_run(config)),
+            self._order,
+            self._facts.get,
+            self._replacements.ended_a_test,
+        )
+        private_api.on_worker_death(config, self._replacements.handle)
+        return self._dispatch
+
+    def _tell(self, what: str, node: Any, *values: Any) -> None:
+        if self._dispatch is not None:
+            getattr(self._dispatch, what)(node, *values)
+
+    def unrunnable(self, nodeid: str) -> str:
+        """Why nobody could run a test, "" if there is no such reason."""
+        return "" if self._dispatch is None else self._dispatch.unrunnable.get(nodeid, "")
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -145,7 +178,10 @@ class Nodes:
                     pytest.ExitCode.INTERRUPTED,
                 )
         self._one_died_collecting = True
-        private_api.grant_restart(self._config)
+        if self._dispatch is None:
+            private_api.grant_restart(self._config)
+        else:
+            self._replacements.grant()
 
     # --- the end ---
 
@@ -175,6 +211,8 @@ class Nodes:
         finally:
             restore_sigterm(self._sigterm)
             self._arrivals.handle()
+            if self._dispatch is not None:
+                self._dispatch.close()
         return (yield)
 
     def _stop_workers(self) -> None:
@@ -193,9 +231,11 @@ class Nodes:
                 self._order(node, "kill")
         self._await(living, END_WAIT)
 
-    def _order(self, node: Any, order: str) -> None:
+    def _order(self, node: Any, order: str | tuple[Any, ...]) -> None:
+        channel = self._channels.get(node)
         try:
-            self._channels[node].send(order)
+            if channel is not None:
+                channel.send(order)
         except OSError:  # it is gone
             self._gone[node].set()
 

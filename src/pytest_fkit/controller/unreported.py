@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generator, Sequence
+from typing import Any, Callable, Generator, Sequence
 
 import pytest
 
@@ -11,10 +11,14 @@ from .deaths import DeathText
 
 
 class Unreported:
-    """Plugin of the controller: a run that nobody stopped does not end without them."""
+    """Plugin of the controller: a run that nobody stopped does not end without them.
 
-    def __init__(self, config: pytest.Config) -> None:
+    :param unrunnable: says why nobody could run a test, or "".
+    """
+
+    def __init__(self, config: pytest.Config, unrunnable: Callable[[str], str]) -> None:
         self._config = config
+        self._unrunnable = unrunnable
         self._collected: dict[str, None] = {}
         self._last_ids: Sequence[str] = ()
         self._reported: set[str] = set()
@@ -38,10 +42,12 @@ class Unreported:
         result = yield
         reason = private_api.xdist_gave_up(self._config)
         # Where nothing ran, for no such reason, the collection was refused, and is reported.
-        if (reason or self._reported) and not (session.shouldfail or session.shouldstop):
+        if (reason or self._reported or any(map(self._unrunnable, self._collected))) and not (
+            session.shouldfail or session.shouldstop
+        ):
             for nodeid in self._collected:
                 if nodeid not in self._reported:
-                    self._report(nodeid, reason or "no worker ran it")
+                    self._report(nodeid, reason or self._unrunnable(nodeid) or "no worker ran it")
         return result
 
     def _report(self, nodeid: str, reason: str) -> None:

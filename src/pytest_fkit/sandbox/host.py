@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 import traceback
 from typing import Any, Callable, NoReturn
 
@@ -101,14 +102,14 @@ class Host:
             message = self._link.receive()
             if message is None:
                 return
-            retire = False
+            retire, ran = False, 1
             if isinstance(message, Run):
                 self._run(message)
                 # What keeps it from forking has gone, and with it the reason to run tests itself.
                 forks_again = not message.share and not self._fixtures.unforkable
                 retire = self._ran_tests and (forks_again or self._broken())
             elif isinstance(message, RunTogether):
-                self._run_together(message)
+                ran = self._run_together(message)
                 retire = self._broken()
             elif isinstance(message, Release):
                 self._tear_down(self._item(message.next_position))
@@ -118,7 +119,7 @@ class Host:
                 finalizers.run_own()
                 self._link.send(HostDone())
                 return
-            self._link.send(HostDone(retire, self._relay.stops))
+            self._link.send(HostDone(retire, self._relay.stops, ran))
 
     def _broken(self) -> bool:
         """Whether a test that ran in this process left it unfit for another.
@@ -129,19 +130,27 @@ class Host:
             os._exit(self._relay.lost)
         return not self._output.is_whole()
 
-    def _run_together(self, order: RunTogether) -> None:
+    def _run_together(self, order: RunTogether) -> int:
+        """Run these tests, or as many as the time allows.
+
+        :return: how many.
+        """
         session = self._session
         session.testsfailed = Run(*order.runs[0]).tests_failed
+        number = 0
+        end = time.monotonic() + order.seconds
         try:
             for fields in order.runs:
                 run = Run(*fields)
+                number += 1
                 self._progress.begin()
                 self._relay.send(Begins(run.position))
                 self._run(run._replace(tests_failed=session.testsfailed), together=True)
-                if self._relay.stops or self._broken():
-                    return
+                if self._relay.stops or self._broken() or time.monotonic() > end:
+                    break
         except KeyboardInterrupt as error:  # between two tests
             self._relay.interrupt(error)
+        return number
 
     def _run(self, run: Run, together: bool = False) -> None:
         item = self._item(run.position)

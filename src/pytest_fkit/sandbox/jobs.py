@@ -113,6 +113,7 @@ class Job:
         self.leftovers: tuple[str, ...] = ()
         self.survivors: tuple[str, ...] = ()
         self.stops = False  # the test said that the run is to stop
+        self.ran = 1  # tests, if it is one of several
         self.done = False
 
     def conclude(self, ending: Ending, pid: int, remains: Remains = _NOTHING) -> None:

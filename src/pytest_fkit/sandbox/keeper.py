@@ -7,13 +7,14 @@ import signal
 import time
 import traceback
 from collections import deque
-from typing import Callable, NoReturn
+from typing import Callable, Iterator, NoReturn
 
 from ..endings import Finished, ForkUnsafe, Lost, to_wire
 from ..messages import (
     Broken,
     Ended,
     Finish,
+    Follows,
     HostFiles,
     Message,
     OrderAnew,
@@ -59,7 +60,7 @@ class Keeper:
         self._host_main = host_main
         self._remember = remember
         self._unsafe = unsafe
-        self._orders: deque[Run | RunTogether | Finish] = deque()
+        self._orders: deque[Run | RunTogether | Follows | Finish] = deque()
         self._awaits_new_orders = False
         self._below = Supervisor(link, self._obey, stream, controller)
         self._spare = Spare(self._below, self._fork)
@@ -91,6 +92,8 @@ class Keeper:
             order = self._orders.popleft()
             if isinstance(order, Finish):
                 self._finish(order.timeout)
+            elif isinstance(order, Follows):
+                self._follow(order)
             else:
                 self._run(order, order if isinstance(order, Run) else Run(*order.runs[-1]))
 
@@ -98,7 +101,7 @@ class Keeper:
         if isinstance(message, (Run, RunTogether)):
             if not self._awaits_new_orders:
                 self._orders.append(message)
-        elif isinstance(message, Finish):
+        elif isinstance(message, (Finish, Follows)):
             self._orders.append(message)
         elif isinstance(message, OrderAnew):
             self._awaits_new_orders = False
@@ -129,7 +132,10 @@ class Keeper:
         if failed and job.host.was_spare and job.stage == "start":
             # It was warmed up while others ran the same module, which may be why it failed.
             job = self._have_done(order, run)
-        self._release_others(job)
+        if isinstance(order, RunTogether) and job.ran:
+            run = Run(*order.runs[job.ran - 1])
+        for released in self._release(run, job.host):
+            job.absorb(released)
         self._below.job = None
         assert job.ending is not None
         stops = job.stops or self._below.stop_deadline is not None
@@ -144,7 +150,8 @@ class Keeper:
 
     def _tell(self, ended: Ended) -> None:
         if not ended.goes_on:
-            self._orders = deque(each for each in self._orders if isinstance(each, Finish))
+            kept = (each for each in self._orders if isinstance(each, (Finish, Follows)))
+            self._orders = deque(kept)
             self._awaits_new_orders = True
         self._below.send(ended)
 
@@ -195,15 +202,34 @@ class Keeper:
         theirs.close()
         return HostProcess(pid, ours, files, start, progress)
 
-    def _release_others(self, job: Job) -> None:
-        """Have idle hosts tear down what the next test does not share, or end."""
-        run = job.run
+    def _follow(self, order: Follows) -> None:
+        run = Run(0, order.next_position, "", order.next_share, 0.0, order.wide_timeout, 0, 0)
+        jobs = list(self._release(run))
+        bad = next((job for job in jobs if job.ending != Finished()), None)
+        leftovers = tuple(text for job in jobs for text in job.leftovers)
+        if bad is None:
+            self._below.send(Ended(to_wire(Finished()), leftovers=leftovers, goes_on=True))
+        else:
+            assert bad.ending is not None
+            self._tell(
+                Ended(
+                    to_wire(bad.ending), bad.pid, "teardown", *bad.remains[:3], bad.dump,
+                    leftovers, bad.survivors,
+                )
+            )  # fmt: skip
+        self._finish_if_stopped()
+
+    def _release(self, run: Run, ran: HostProcess | None = None) -> Iterator[Job]:
+        """Have hosts tear down what the next test does not share, or end.
+
+        :param ran: the one that has done so itself.
+        """
         for host in list(self._below.hosts):
             over = ends_before(host.share, run.next_share)
             if over or host.retire or run.next_position < 0:
-                job.absorb(self._command(host, Finish(run.wide_timeout), run))
-            elif host is not job.host:
-                job.absorb(self._command(host, Release(run.next_position), run))
+                yield self._command(host, Finish(run.wide_timeout), run)
+            elif host is not ran:
+                yield self._command(host, Release(run.next_position), run)
 
     def _command(self, host: HostProcess, command: Message, run: Run) -> Job:
         """Have an idle host tear down."""

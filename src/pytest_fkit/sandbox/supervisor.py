@@ -261,6 +261,7 @@ class Supervisor:
         elif isinstance(message, HostDone):
             host.retire = message.retire
             job.stops = job.stops or message.stops
+            job.ran = message.ran
             self._host_done(job)
 
     def note_daemons(self, host: HostProcess) -> None:

@@ -20,6 +20,7 @@ from ..messages import (
     Ended,
     Events,
     Finish,
+    Follows,
     HostFiles,
     Message,
     OrderAnew,
@@ -85,11 +86,23 @@ class KeeperClient:
         """
         _flush()
         share = order.share if isinstance(order, Run) else Run(*order.runs[0]).share
-        received = 0
         fresh = self._link is None
         link = self._link or self._start()
+        yield from self._answers(share, link, lambda: self._order(link, order, ahead, fresh))
+
+    def follow(self, order: Follows) -> Iterator[Message]:
+        """Say what follows after all; the last message is the :class:`Ended` of teardowns.
+
+        Nothing is yielded where there is no keeper.
+        """
+        link = self._link
+        if link is not None:
+            yield from self._answers("", link, lambda: self._send(link, order))
+
+    def _answers(self, share: str, link: Link, order: Callable[[], None]) -> Iterator[Message]:
+        received = 0
         try:
-            self._order(link, order, ahead, fresh)
+            order()
             while True:
                 message = link.receive()
                 if message is None:
@@ -115,12 +128,18 @@ class KeeperClient:
             if fresh and self._grace is not None:
                 # The order to stop came while there was no keeper to hear it.
                 link.send(Stop(self._grace))
-            assert self._ahead in (None, order)
             if self._ahead is None:
                 link.send(order)
+            else:  # how many tests failed until now was not known then
+                assert isinstance(order, Run)
+                assert self._ahead.position == order.position
             self._ahead = ahead
             if ahead is not None:
                 link.send(ahead)
+
+    def _send(self, link: Link, message: Message) -> None:
+        with self._lock:
+            link.send(message)
 
     def _order_anew(self, link: Link) -> None:
         self._ahead = None

@@ -20,6 +20,7 @@ from ..messages import (
     Completed,
     Ended,
     Events,
+    Follows,
     Interrupted,
     LiveText,
     Measured,
@@ -44,7 +45,7 @@ from .reports import Reports
 from .reproduce import reproducing_command
 from .reruns import Reruns
 from .states import States
-from .tests import Pace, Tests
+from .tests import Pace, Taken, Tests
 
 
 class Again(NamedTuple):
@@ -97,6 +98,10 @@ class TestLoop:
         self._stopping = threading.Event()
         self._last_words: Interrupted | None = None
         self._gathered = Gathered()
+        self._most = 1
+        self._open: tuple[Replay, float] | None = None
+        """The test that ran last, with its limit for wide fixtures, until it is known what follows.
+        """
 
     def run_all(self, tests: Tests) -> None:
         """Run tests until there are no more, or the session is to stop.
@@ -104,53 +109,101 @@ class TestLoop:
         :raises KeyboardInterrupt, pytest.exit.Exception: if a test or the user says so.
         """
         while True:
-            positions, following = tests.take(self._pace.most)
-            requests = self._requests.of(positions, following)
-            if not requests:
+            taken = tests.take(self._most)
+            if self._open is not None:
+                self._close(*self._open, taken)
+            self._raise_if_stopping()
+            if taken is None:
                 return
-            while requests:
-                done = self._run_some(requests)
-                if not done:  # it turned out that they can't be forked
-                    requests = self._requests.of(positions[-len(requests) :], following)
-                del requests[:done]
-                if self._session.shouldfail or self._session.shouldstop:
-                    return
+            if taken.positions:
+                self._run_some(tests, taken)
+            if self._session.shouldfail or self._session.shouldstop:
+                return
 
-    def _run_some(self, requests: list[Request]) -> int:
-        """Run the first test, and those after it that can be run with it.
-
-        :return: how many have their verdict now; 0 if all have to be asked for in another way.
-        """
-        self._raise_if_stopping()
+    def _run_some(self, tests: Tests, taken: Taken) -> None:
+        """Run the first test, and those after it that can be run with it."""
+        requests = self._requests.of(taken)
+        self._reports.begins(requests[0].item)
+        self._reports.flush()
         if isinstance(requests[0].run, str):
             self._refuse(requests[0].item, requests[0].run)
-            self._reports.flush()
-            return 1
+            tests.put_back(taken.positions[1:])
+            return
         chosen = together(requests)
         after = ahead(requests[: len(chosen) + 1]) if self._runs_ahead else None
         began = time.monotonic()
         replay, begun, ended = self._listen(chosen, after)
         ending = from_wire(ended.ending)
         if isinstance(ending, ForkUnsafe):
-            self._requests.fork_unsafe = ending.reason
-            return 0
+            self._requests.note_fork_unsafe(ending.reason)
+            tests.put_back(taken.positions)
+            return
+        tests.put_back(taken.positions[begun:])
+        last = chosen[begun - 1]
         again = self._conclude(replay, ended, ending, 0)
         while again is not None:
+            self._finish(replay, again=True)
             self._stopping.wait(again.delay)
             self._raise_if_stopping()
-            again = self._run_again(chosen[begun - 1], again.attempts)
-        if chosen[0].share:
+            replay, again = self._run_again(last, again.attempts)
+        self._most = 2
+        if last.share:
             self._pace.took(begun, time.monotonic() - began)
-        return begun
+            self._most = self._pace.most
+        follows = [*taken.positions, taken.following][begun]
+        self._finish_or_keep(tests, replay, last, follows)
 
-    def _run_again(self, request: Request, before: int) -> Again | None:
+    def _finish_or_keep(
+        self, tests: Tests, replay: Replay, request: Request, following: int | None
+    ) -> None:
+        stops = self._session.shouldfail or self._session.shouldstop
+        kept = stops or tests.keeps(following)
+        if kept:
+            self._finish(replay)
+        else:
+            assert isinstance(request.run, Run)
+            self._open = replay, request.run.wide_timeout
+        if not kept or tests.waits:
+            self._reports.flush()
+        self._raise_interruption(replay)
+
+    def _close(self, replay: Replay, timeout: float, taken: Taken | None) -> None:
+        """Finish the test that ran last, now that it is known what follows."""
+        self._open = None
+        if taken is None or self._stopping.is_set():
+            self._tear_down(replay)
+        else:
+            position = taken.positions[0] if taken.positions else None
+            self._follow(
+                replay,
+                Follows(
+                    -1 if position is None else position, self._requests.share(position), timeout
+                ),
+            )
+        self._finish(replay)
+        if taken is None or not taken.positions:
+            self._reports.flush()
+        self._raise_interruption(replay)
+
+    def _follow(self, replay: Replay, order: Follows) -> None:
+        for message in self._decoded(self._keeper.follow(order)):
+            replay.take(message)
+            if not isinstance(message, Ended):
+                continue
+            ending = from_wire(message.ending)
+            if not isinstance(ending, Finished):
+                self._report_death(replay, message, ending, None)
+            elif message.leftovers:
+                _note_leftovers(replay, message)
+
+    def _run_again(self, request: Request, before: int) -> tuple[Replay, Again | None]:
         assert isinstance(request.run, Run)
         run = request.run._replace(attempts=before, suite_reruns=self._reruns.in_suite)
         replay, _, ended = self._listen([replace(request, run=run)], None)
-        return self._conclude(replay, ended, from_wire(ended.ending), before)
+        return replay, self._conclude(replay, ended, from_wire(ended.ending), before)
 
     def _conclude(self, replay: Replay, ended: Ended, ending: Ending, before: int) -> Again | None:
-        """Report how the process of the test ended that began last.
+        """Take in how the process of the test ended that began last.
 
         :param before: how often the test was tried before.
         :return: what follows, if it is to be run again.
@@ -166,13 +219,17 @@ class TestLoop:
             _note_leftovers(replay, ended)
         if self._session.shouldfail or self._session.shouldstop:
             self._tear_down(replay)
-        self._finish(replay, again is not None)
-        self._reports.flush()
+        if replay.interrupted is not None or self._stopping.is_set():
+            self._finish(replay, again is not None)
+            self._reports.flush()
+            self._raise_interruption(replay)
+        return again
+
+    def _raise_interruption(self, replay: Replay) -> None:
         if replay.interrupted is not None:
             self._last_words = replay.interrupted
             raise_again(replay.interrupted)
         self._raise_if_stopping()
-        return again
 
     def _finish(self, replay: Replay, again: bool = False) -> None:
         replay.finish(again)
@@ -264,6 +321,7 @@ class TestLoop:
                 elif isinstance(message, Begins):
                     begun += 1
                     if begun > 1:
+                        self._reports.begins(items[message.position])
                         self._reruns.note(replay.item, 0, replay.attempts)
                         self._finish(replay)
                         replay = self._replay(items[message.position])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 
@@ -15,6 +16,7 @@ from ..settings import Settings
 from ..shares import SPAWNED
 from ..wire import carriable
 from .reruns import Reruns
+from .tests import MOST, SECONDS, Taken
 
 
 @dataclass(frozen=True)
@@ -52,19 +54,50 @@ class Requests:
         self._settings = settings
         self._unforkable = unforkable
         self._reruns = reruns
-        self.fork_unsafe = ""
-        """Why no test can be forked, once that is known."""
+        self._fork_unsafe = ""
+        self._known: dict[int, Limits | str] = {}
 
-    def of(self, positions: list[int], following: int | None) -> list[Request]:
-        """The tests at these positions, `following` that of the one after the last."""
-        items = self._session.items
+    def of(self, taken: Taken) -> list[Request]:
+        """The tests that were taken."""
+        positions, following = taken.positions, self._guess(taken)
         chain = [*positions, *(() if following is None else (following,))]
-        wanted = [self._wanted(items[each]) for each in chain]
+        wanted = [self._wanted(each) for each in chain]
         return [
             self._request(*each)
             for each in itertools.zip_longest(positions, wanted, chain[1:], wanted[1:])
             if each[0] is not None
         ]
+
+    def share(self, position: int | None) -> str:
+        """Name of the process that the test there shares, "" for one of its own."""
+        if position is None:
+            return ""
+        wanted = self._wanted(position)
+        return wanted.share if isinstance(wanted, Limits) else ""
+
+    def _guess(self, taken: Taken) -> int | None:
+        """What follows; where nobody knows, what has most in common with the last of the tests.
+
+        So nothing is torn down that the test which will follow may need.
+        """
+        if taken.certain or taken.following is not None or not taken.positions:
+            return taken.following
+        own = taken.positions[-1]
+        for node in reversed(self._session.items[own].listchain()[:-1]):
+            others = [each for each in self._below[node] if each != own]
+            if others:
+                return others[0]
+        return None
+
+    @functools.cached_property
+    def _below(self) -> dict[Any, list[int]]:
+        """The positions of two of the tests below each collector."""
+        found: dict[Any, list[int]] = defaultdict(list)
+        for position, item in enumerate(self._session.items):
+            for node in item.listchain()[:-1]:
+                if len(found[node]) < 2:
+                    found[node].append(position)
+        return found
 
     def _request(
         self, position: int, wanted: Limits | str, following: int | None, after: Limits | str | None
@@ -90,8 +123,20 @@ class Requests:
             ),
         )
 
-    def _wanted(self, item: pytest.Item) -> Limits | str:
+    def note_fork_unsafe(self, reason: str) -> None:
+        """No test can be forked."""
+        self._fork_unsafe = reason
+        self._known.clear()
+
+    def _wanted(self, position: int) -> Limits | str:
         """How to run the test, or why that can't be told."""
+        if position not in self._known:
+            if len(self._known) > 2 * MOST:
+                self._known.clear()
+            self._known[position] = self._wanted_by(self._session.items[position])
+        return self._known[position]
+
+    def _wanted_by(self, item: pytest.Item) -> Limits | str:
         try:
             wanted = limits(item, self._settings)
         except pytest.UsageError as error:
@@ -103,8 +148,8 @@ class Requests:
     def _cause(self, item: pytest.Item, wanted: Limits) -> str:
         """What keeps the test, or one with which it is to share a process, from being forked."""
         if wanted.isolation == "session":
-            return self.fork_unsafe or self._cause_of_any
-        return self.fork_unsafe or self._unforkable(item)
+            return self._fork_unsafe or self._cause_of_any
+        return self._fork_unsafe or self._unforkable(item)
 
     @functools.cached_property
     def _cause_of_any(self) -> str:
@@ -135,7 +180,7 @@ def together(requests: list[Request]) -> list[Request]:
 def order(requests: list[Request]) -> Run | RunTogether:
     """What the keeper is told to run these, which go together."""
     runs = [each.run for each in requests if isinstance(each.run, Run)]
-    return runs[0] if len(runs) == 1 else RunTogether(tuple(tuple(run) for run in runs))
+    return runs[0] if len(runs) == 1 else RunTogether(tuple(tuple(run) for run in runs), SECONDS)
 
 
 def ahead(requests: list[Request]) -> Run | None:

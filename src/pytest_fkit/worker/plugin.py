@@ -13,14 +13,19 @@ from ..foreign_warnings import make_portable
 from ..journal.recorder import Recorder
 from ..settings import ALONE, Settings, start_limit
 from ..sigterm import interrupt_on_sigterm, restore_sigterm
+from .assigned import Assigned
+from .dispatched import Dispatched
+from .facts import facts
 from .imports import CarefulCollection, Collection, LimitedCollection
 from .keeper import KeeperClient
 from .leftovers import CollectionWatch
 from .loop import TestLoop
+from .orders import Requests
 from .output import LIVE, Lines, Unchanged
 from .reports import LocalReports, WorkerReports
+from .reruns import Reruns
 from .resume import Resumed
-from .tests import MOST, AllTests
+from .tests import MOST, AllTests, Tests
 
 
 def _unforkable(config: pytest.Config, settings: Settings) -> Callable[[pytest.Item], str]:
@@ -47,8 +52,8 @@ class Worker:
         self._controller: int = orders["controller"]
         self._name: str = orders["worker"]
         self._lines = Lines(self.show)
-        # Tests that were asked for can't be stolen any more.
-        self._most = 1 if orders["steals"] else MOST
+        self._groups: bool = orders["groups"]
+        self._dispatched = Dispatched(self._channel.send) if orders["dispatches"] else None
         self._loop: TestLoop | None = None
         self._stopped = False
         self._interrupted = False
@@ -85,15 +90,30 @@ class Worker:
         private_api.apply_xdist_groups(items)
         return result
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Before xdist tells what was collected."""
+        if self._dispatched is not None and self._groups:
+            requests = Requests(session, self._settings, self._unforkable, Reruns(session.config))
+            self._channel.send(("collected", facts(session, requests)))
+
     def show(self, line: str) -> None:
         """Have the controller write a line to the terminal."""
         self._channel.send(("line", line))
 
-    def _ordered(self, order: str) -> None:
+    def _ordered(self, order: Any) -> None:
         # Called in execnet's receiver thread.
         if order == "kill":
             os._exit(1)  # the keeper sees it, and ends everything
+        if order == "stop":
+            self._stop()
+        elif self._dispatched is not None:
+            self._dispatched.obey(*order)
+
+    def _stop(self) -> None:
         self._stopped = True
+        if self._dispatched is not None:
+            self._dispatched.end()
         if self._loop is not None:
             self._loop.stop()
         elif not self._interrupted:  # it collects
@@ -118,7 +138,7 @@ class Worker:
         keeper = KeeperClient(session, private_api.worker_descriptors(interactor), self._controller)
         private_api.resolve_basetemp(self._config)
         private_api.forget_reports_of_worker(self._config)
-        tests = private_api.AssignedTests(self._config, interactor)
+        private_api.forget_reports_of_interactor(self._config, interactor)
         index = {item: number for number, item in enumerate(session.items)}
         reports = WorkerReports(
             self._config,
@@ -128,20 +148,27 @@ class Worker:
         )
         loop = self._loop = TestLoop(
             session, self._settings, keeper, self._name, self._lines, reports, self._unforkable,
-            self._most,
+            MOST,
         )  # fmt: skip
         if self._stopped:
             loop.stop()
         try:
             with loop.deaf_to_interrupts():
-                tests.begin()
-                loop.run_all(tests)
+                loop.run_all(self._tests(interactor))
         except (KeyboardInterrupt, pytest.exit.Exception) as error:
             self._config.workeroutput["fkit_stop"] = loop.last_words(error)  # type: ignore[attr-defined]
             raise
         finally:
             loop.finish()
         return True
+
+    def _tests(self, interactor: Any) -> Tests:
+        if self._dispatched is None:
+            assigned = private_api.AssignedTests(interactor)
+            assigned.begin()
+            return Assigned(assigned)
+        private_api.on_end_of_tests(interactor, self._dispatched.end)
+        return self._dispatched
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:

@@ -19,6 +19,9 @@ class Reports(Protocol):
     def are_awaited(self, config: pytest.Config) -> bool:
         """Whether no test may begin before the reports on the one before it were told."""
 
+    def begins(self, item: pytest.Item) -> None:
+        """The test is about to begin; until it is complete, its process may end this one."""
+
     def log_start(self, item: pytest.Item) -> None:
         """The test begins."""
 
@@ -65,6 +68,9 @@ class LocalReports:
             or config.pluginmanager.hasplugin("stepwiseplugin")
             or private_api.others_hear_reports(config)
         )
+
+    def begins(self, item: pytest.Item) -> None:
+        """Nobody asks."""
 
     def log_start(self, item: pytest.Item) -> None:
         """Tell them."""
@@ -130,6 +136,10 @@ class WorkerReports:
         """If a test kills the worker, xdist blames the first whose reports have not arrived."""
         del config
         return True
+
+    def begins(self, item: pytest.Item) -> None:
+        """Tell."""
+        self._events.append(("begins", self._index(item)))
 
     def log_start(self, item: pytest.Item) -> None:
         """Tell."""

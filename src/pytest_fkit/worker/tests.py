@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol, Sequence
 
 SECONDS = 0.2
 """What one order to a process that tests share is worth: a round trip costs about 1 ms."""
-
 
 FIRST = 32
 """Tests to be asked for before it is known how long they take."""
@@ -15,15 +14,35 @@ MOST = 1024
 """Tests in one order."""
 
 
+class Taken(NamedTuple):
+    """Tests to run now, none if there is nothing at the moment and all is to be torn down.
+
+    :param positions: in ``session.items``.
+    :param following: position of the test after these, None if there is none.
+    :param certain: whether nothing else can follow; if not, see :meth:`Tests.keeps`.
+    """
+
+    positions: list[int]
+    following: int | None
+    certain: bool = True
+
+
 class Tests(Protocol):
-    """Where tests come from."""
+    """Where tests come from.
 
-    def take(self, most: int) -> tuple[list[int], int | None]:
-        """Wait for a test; take more, up to `most`, if they are there.
+    :param waits: whether :meth:`take` may have to wait for what :meth:`keeps` promised.
+    """
 
-        :return: positions in ``session.items``, none where there are no more; and the position of
-            the test after these, None if there is none.
-        """
+    waits: bool
+
+    def take(self, most: int) -> Taken | None:
+        """Wait for a test; take more, up to `most`, if they are there; None if there are none."""
+
+    def put_back(self, positions: Sequence[int]) -> None:
+        """These, the last of those taken, were not begun."""
+
+    def keeps(self, following: int | None) -> bool:
+        """Whether this is what will be taken next, whatever happens meanwhile."""
 
 
 class AllTests:
@@ -32,15 +51,27 @@ class AllTests:
     :param number: of them.
     """
 
+    waits = False
+
     def __init__(self, number: int) -> None:
         self._number = number
         self._next = 0
 
-    def take(self, most: int) -> tuple[list[int], int | None]:
+    def take(self, most: int) -> Taken | None:
         """See :class:`Tests`."""
         taken = list(range(self._next, min(self._next + most, self._number)))
         self._next += len(taken)
-        return taken, self._next if self._next < self._number else None
+        following = self._next if self._next < self._number else None
+        return Taken(taken, following) if taken else None
+
+    def put_back(self, positions: Sequence[int]) -> None:
+        """See :class:`Tests`."""
+        self._next -= len(positions)
+
+    def keeps(self, following: int | None) -> bool:
+        """See :class:`Tests`."""
+        del following
+        return True
 
 
 class Pace:

@@ -1,0 +1,430 @@
+"""Which worker runs which test next: a state machine without a process and without a clock."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Iterable, Iterator, NamedTuple, Sequence, Tuple, Union
+
+from .units import Kind, Unit
+
+AHEAD = 0.4
+"""Seconds of tests that a worker has before it: some hundred round trips."""
+
+MOST = 1024
+"""Tests that a worker has before it."""
+
+_FIRST_GUESS = 0.1
+"""Seconds for a test of which nothing is known, before the first one has ended."""
+
+_WINDOW = 20
+"""Tests over which the mean time of a worker's tests is taken."""
+
+
+class Send(NamedTuple):
+    """Have the worker run these, after what it has."""
+
+    worker: str
+    tests: tuple[int, ...]
+
+
+class Recall(NamedTuple):
+    """Ask the worker for those of these back that it has not begun.
+
+    :param whole: whether it is to give back all or none.
+    """
+
+    worker: str
+    tests: tuple[int, ...]
+    whole: bool = False
+
+
+class Settle(NamedTuple):
+    """There is nothing for the worker now: it is to tear down."""
+
+    worker: str
+
+
+class Unrunnable(NamedTuple):
+    """Nobody is left who could run the test."""
+
+    test: int
+
+
+Decision = Union[Send, Recall, Settle, Unrunnable]
+
+_Entry = Tuple[Tuple[float, int], int, Unit]
+"""Rank, ticket (which no other has), and the unit of that rank."""
+
+
+@dataclass
+class _Worker:
+    """What is known of a worker.
+
+    :param gpus: those that it owns.
+    :param lacks: tests that it did not collect.
+    :param queue: what it was sent and has not begun, with the unit of each.
+    :param waits: whether it said that it has nothing to run.
+    :param through: whether it has said so since it began its last test, which may not have its
+        verdict before it is known what follows.
+    :param settled: whether it was told to tear down since.
+    :param recalled: what it was asked back and has not answered for.
+    :param refused: what it could not give back, since it did something last.
+    """
+
+    name: str
+    order: int
+    gpus: frozenset[str]
+    lacks: frozenset[int]
+    queue: dict[int, Unit] = field(default_factory=dict)
+    running: int | None = None
+    running_unit: Unit | None = None
+    waits: bool = True
+    through: bool = False
+    settled: bool = True
+    retired: bool = False
+    unit: Unit | None = None
+    recalled: frozenset[int] = frozenset()
+    refused: set[int] = field(default_factory=set)
+    mean: float = _FIRST_GUESS
+    ended: int = 0
+
+
+class Schedule:
+    """Distributes tests, which are known by their numbers.
+
+    :param seconds: by test, how long it is expected to take, None where nobody knows.
+    :param overhead: seconds that a test takes beyond that.
+    """
+
+    def __init__(self, seconds: Sequence[float | None], overhead: float = 0.0) -> None:
+        self._seconds = seconds
+        self._overhead = overhead
+        self._free: dict[Kind, list[_Entry]] = {}
+        self._ticket = itertools.count()
+        self._workers: dict[str, _Worker] = {}
+        self._coming = 0
+        self._locked: set[str] = set()
+        self._open: set[int] = set()
+        self._undistributed = 0
+
+    # --- what happens ---
+
+    def add_units(self, units: Iterable[Unit]) -> None:
+        """There is something to run."""
+        for unit in units:
+            self._open.update(unit.tests)
+            self._undistributed += len(unit.tests)
+            self._release(unit)
+
+    def expect(self, number: int) -> None:
+        """So many workers are on their way, and will be added or not."""
+        self._coming = number
+
+    def add_worker(
+        self, name: str, gpus: frozenset[str] = frozenset(), lacks: frozenset[int] = frozenset()
+    ) -> None:
+        """A worker waits for tests.
+
+        :param gpus: ids of those that it owns.
+        :param lacks: tests that it did not collect.
+        """
+        self._workers[name] = _Worker(name, len(self._workers), gpus, lacks)
+
+    def begins(self, name: str, test: int) -> None:
+        """The worker begins a test."""
+        worker = self._workers[name]
+        unit = worker.queue.pop(test, None)
+        worker.running, worker.running_unit = test, unit
+        worker.waits = worker.through = worker.settled = False
+        worker.refused.clear()
+        if unit is not None:
+            unit.begun = True
+
+    def completed(self, name: str, test: int, seconds: float) -> None:
+        """The worker is through with a test, which has its verdict, or will have it elsewhere."""
+        worker = self._workers[name]
+        if worker.running == test:
+            self._unlock(worker.running_unit)
+            worker.running = worker.running_unit = None
+        else:  # it never said that it began
+            self._unlock(worker.queue.pop(test, None))
+        worker.refused.clear()
+        worker.ended += 1
+        weight = min(worker.ended, _WINDOW)
+        worker.mean += (seconds + self._overhead - worker.mean) / weight
+        self._open.discard(test)
+
+    def waits(self, name: str) -> None:
+        """The worker has nothing to run; it may have crossed with what it is sent."""
+        worker = self._workers[name]
+        worker.refused.clear()
+        worker.through = True
+        worker.waits = not worker.queue
+
+    def returned(self, name: str, tests: Sequence[int]) -> None:
+        """The worker gives back what it was asked for, as far as it could."""
+        worker = self._workers[name]
+        worker.refused |= worker.recalled - set(tests)
+        worker.recalled = frozenset()
+        self._take_back(worker, tests)
+        if (worker.running is None or worker.through) and not worker.queue:
+            worker.waits = True
+
+    def remove_worker(self, name: str) -> int | None:
+        """The worker is gone.
+
+        :return: the test that it was running, which has its verdict now.
+        """
+        worker = self._workers.pop(name)
+        self._take_back(worker, list(worker.queue))
+        self._give_up(worker)
+        self._unlock(worker.running_unit)
+        if worker.running is not None:
+            self._open.discard(worker.running)
+        return worker.running
+
+    def requeue(self, test: int, kind: Kind) -> None:
+        """A test is to be run again, before anything else."""
+        self._open.add(test)
+        self._undistributed += 1
+        self._release(Unit((float("-inf"), test), kind, deque([test]), loose=True))
+
+    @property
+    def unfinished(self) -> int:
+        """How many tests have no verdict."""
+        return len(self._open)
+
+    # --- decisions ---
+
+    def decide(self) -> list[Decision]:
+        """What is to be done now."""
+        # Who waits goes first.
+        order = sorted(self._workers.values(), key=lambda worker: (not worker.waits, worker.order))
+        decisions: list[Decision] = []
+        for worker in order:
+            decisions += self._clear(worker) if worker.retired else self._fill(worker)
+        for worker in order:
+            if worker.waits:
+                decisions += self._help(worker)
+        if not self._coming:
+            decisions += self._hopeless()
+        return decisions
+
+    def _clear(self, worker: _Worker) -> Iterator[Recall]:
+        """What a retired worker has not begun."""
+        tests = [test for test in worker.queue if test not in worker.refused]
+        if tests and not worker.recalled:
+            worker.recalled = frozenset(tests)
+            yield Recall(worker.name, tuple(tests))
+
+    def _fill(self, worker: _Worker) -> Iterator[Send]:
+        ahead = self._ahead(worker)
+        if worker.retired or ahead >= AHEAD / 2 or len(worker.queue) >= MOST:
+            return
+        tests: list[int] = []
+        # So that nobody gets nothing where there is little.
+        most = min(MOST - len(worker.queue), -(-self._undistributed // len(self._workers)))
+        while ahead < AHEAD and len(tests) < most:
+            unit = self._next_unit(worker)
+            if unit is None:
+                break
+            test = unit.tests.popleft()
+            if unit.kind.serial:
+                self._locked.add(unit.kind.serial)
+            worker.queue[test] = unit
+            self._undistributed -= 1
+            tests.append(test)
+            ahead += self._expected(worker, test)
+        if tests:
+            worker.waits = worker.settled = False
+            yield Send(worker.name, tuple(tests))
+
+    def _ahead(self, worker: _Worker) -> float:
+        """Seconds that the worker is busy for."""
+        if worker.waits:
+            return 0.0
+        running = 0.0 if worker.running is None else self._expected(worker, worker.running)
+        # One by one only where there are few.
+        if len(worker.queue) * min(worker.mean, AHEAD) >= AHEAD:
+            return AHEAD
+        return running + sum(self._expected(worker, test) for test in worker.queue)
+
+    def _expected(self, worker: _Worker, test: int) -> float:
+        seconds = self._seconds[test]
+        return worker.mean if seconds is None else seconds + self._overhead
+
+    def _help(self, worker: _Worker) -> Iterator[Decision]:
+        """Something for a worker that nothing is left for."""
+        if any(each.recalled for each in self._workers.values()):
+            return  # the answer may be what it gets
+        found = None if worker.retired else self._recallable(worker)
+        if found is not None:
+            victim, tests = found
+            victim.recalled = frozenset(tests)
+            yield Recall(victim.name, tuple(tests), whole=victim.queue[tests[0]].strict)
+        elif not worker.settled:
+            worker.settled = True
+            yield Settle(worker.name)
+
+    def _recallable(self, worker: _Worker) -> tuple[_Worker, list[int]] | None:
+        """What the worker with the most before it could give away."""
+        best: tuple[float, _Worker, list[int]] | None = None
+        for victim in self._workers.values():
+            if victim is worker or victim.waits:
+                continue
+            tests = self._givable(victim, worker)
+            seconds = sum(self._expected(victim, test) for test in tests)
+            if tests and (best is None or seconds > best[0]):
+                best = seconds, victim, tests
+        return best and best[1:]
+
+    def _givable(self, victim: _Worker, worker: _Worker) -> list[int]:
+        """Half of what the victim was sent last, or a group of which it has begun nothing."""
+        queue = list(victim.queue.items())
+        if victim.running is None or victim.through:  # it is about to begin the first one
+            del queue[:1]
+        tests = [
+            test
+            for test, unit in queue
+            if test not in victim.refused
+            and not (unit.strict and unit.begun)
+            and test not in worker.lacks
+            and self._can(worker, unit.kind, locked=unit.kind.serial)
+        ]
+        if not tests:
+            return []
+        last = victim.queue[tests[-1]]
+        if last.strict:
+            return [test for test in tests if victim.queue[test] is last]
+        tests = [test for test in tests if not victim.queue[test].strict]
+        return tests[len(tests) // 2 :]
+
+    def _hopeless(self) -> Iterator[Unrunnable]:
+        for kind, heap in self._free.items():
+            if not heap:
+                continue
+            able = [worker for worker in self._workers.values() if self._could(worker, kind)]
+            if able and not all(worker.lacks for worker in able):
+                continue
+            kept: list[Unit] = []
+            for _, _, unit in heap:
+                lost = [test for test in unit.tests if all(test in each.lacks for each in able)]
+                for test in lost:
+                    unit.tests.remove(test)
+                    self._undistributed -= 1
+                    self._open.discard(test)
+                    yield Unrunnable(test)
+                kept.append(unit)
+            heap.clear()
+            for unit in kept:
+                self._release(unit)
+
+    # --- units ---
+
+    def _next_unit(self, worker: _Worker) -> Unit | None:
+        """A unit whose first test the worker may run next."""
+        unit = worker.unit
+        if unit is not None and unit.tests:
+            if self._may(worker, unit):
+                return unit
+            if unit.strict and unit.begun:
+                return None
+        best = min(
+            (
+                entry
+                for kind, heap in self._free.items()
+                if self._can(worker, kind)
+                for entry in self._first(worker, heap)
+            ),
+            default=None,
+        )
+        return self._split(worker) if best is None else self._take(worker, best)
+
+    def _first(self, worker: _Worker, heap: list[_Entry]) -> list[_Entry]:
+        """The first of these that the worker has collected, if there is one."""
+        if not worker.lacks:
+            return heap[:1]
+        return [entry for entry in sorted(heap) if entry[2].tests[0] not in worker.lacks][:1]
+
+    def _take(self, worker: _Worker, entry: _Entry) -> Unit:
+        unit = entry[2]
+        if unit.loose and len(unit.tests) > 1:
+            return unit
+        heap = self._free[unit.kind]
+        if heap[0] is entry:
+            heapq.heappop(heap)
+        else:
+            heap.remove(entry)
+            heapq.heapify(heap)
+        if not unit.loose:
+            self._give_up(worker)
+            worker.unit = unit
+        return unit
+
+    def _split(self, worker: _Worker) -> Unit | None:
+        """Half of what another worker has not been sent of its unit."""
+        owners = [
+            each
+            for each in self._workers.values()
+            if each.unit is not None
+            and each is not worker
+            and each.unit.tests
+            and not each.unit.strict
+            and self._may(worker, each.unit)
+        ]
+        if not owners:
+            return None
+        largest = max((each.unit for each in owners if each.unit), key=lambda unit: len(unit.tests))
+        number = (len(largest.tests) + 1) // 2
+        taken = [largest.tests.pop() for _ in range(number)]
+        self._give_up(worker)
+        worker.unit = Unit(largest.rank, largest.kind, deque(reversed(taken)))
+        return worker.unit
+
+    def _release(self, unit: Unit) -> None:
+        if unit.tests:
+            heap = self._free.setdefault(unit.kind, [])
+            heapq.heappush(heap, (unit.rank, next(self._ticket), unit))
+
+    def _give_up(self, worker: _Worker) -> None:
+        """What is left of the worker's unit is anybody's."""
+        unit, worker.unit = worker.unit, None
+        if unit is not None:
+            unit.begun = False
+            self._release(unit)
+
+    def _take_back(self, worker: _Worker, tests: Sequence[int]) -> None:
+        """What the worker has in its queue goes back to where it came from."""
+        units: dict[int, tuple[Unit, list[int]]] = {}
+        for test in tests:
+            unit = worker.queue.pop(test)
+            self._unlock(unit)
+            self._undistributed += 1
+            units.setdefault(id(unit), (unit, []))[1].append(test)
+        for unit, back in units.values():
+            if unit is worker.unit:
+                unit.tests.extendleft(reversed(back))
+            else:
+                self._release(Unit(unit.rank, unit.kind, deque(back), unit.loose, unit.strict))
+            if unit is worker.unit and unit.strict and not unit.begun:
+                self._give_up(worker)
+
+    def _unlock(self, unit: Unit | None) -> None:
+        if unit is not None:
+            self._locked.discard(unit.kind.serial)
+
+    # --- who can run what ---
+
+    def _may(self, worker: _Worker, unit: Unit) -> bool:
+        return self._can(worker, unit.kind) and unit.tests[0] not in worker.lacks
+
+    def _can(self, worker: _Worker, kind: Kind, locked: str = "") -> bool:
+        """Whether the worker may run such a test now; `locked` does not count."""
+        held = kind.serial in self._locked and kind.serial != locked
+        return not held and self._could(worker, kind)
+
+    def _could(self, worker: _Worker, kind: Kind) -> bool:
+        return not worker.retired and not kind.avoid & worker.gpus

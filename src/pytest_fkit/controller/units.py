@@ -1,0 +1,122 @@
+"""Tests put together as they are to be distributed, in the order in which that is to happen."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence
+
+QUICK = 0.2
+"""Seconds from which on a test is worth being moved to an earlier place."""
+
+
+class Kind(NamedTuple):
+    """What a worker has to be, to run a test.
+
+    :param gpus: how many the test needs, None for those of the worker.
+    :param serial: never two tests of this name at once, "" for none.
+    :param having: the collections in which it is, None if it is in all.
+    :param avoid: GPUs on which it must not run again.
+    :param alone: whether nobody else may use its GPUs meanwhile.
+    """
+
+    gpus: int | None = None
+    serial: str = ""
+    having: frozenset[int] | None = None
+    avoid: frozenset[str] = frozenset()
+    alone: bool = False
+
+
+ANY = Kind()
+
+
+class Test(NamedTuple):
+    """A test as the schedule knows it.
+
+    :param number: its place in the order of collection.
+    :param group: name of those with which it has something in common, "" for none.
+    :param seconds: how long it is expected to take, None if nobody knows.
+    """
+
+    number: int
+    group: str = ""
+    seconds: float | None = None
+    kind: Kind = ANY
+
+
+@dataclass
+class Unit:
+    """Tests that are moved together only.
+
+    :param rank: the lowest goes first.
+    :param tests: by number, in order.
+    :param loose: whether they have nothing in common, so that anybody may take the next one.
+    :param strict: whether one worker has to run them all.
+    :param begun: whether one of them was begun where they are now.
+    """
+
+    rank: tuple[float, int]
+    kind: Kind
+    tests: deque[int] = field(default_factory=deque)
+    loose: bool = False
+    strict: bool = False
+    begun: bool = False
+
+
+def strict_units(tests: Sequence[Test], expected: Callable[[int], float], sort: bool) -> list[Unit]:
+    """One unit for each group and kind, that which takes longest first.
+
+    :param sort: whether to; else they are in order of their first tests.
+    """
+    found: dict[Any, list[int]] = {}
+    for test in tests:
+        found.setdefault((test.group or test.number, test.kind), []).append(test.number)
+    return [
+        Unit(
+            rank=(-sum(map(expected, numbers)) if sort else 0.0, numbers[0]),
+            kind=kind,
+            tests=deque(numbers),
+            strict=True,
+        )
+        for (_, kind), numbers in found.items()
+    ]
+
+
+def soft_units(tests: Sequence[Test], sort: bool) -> list[Unit]:
+    """Neighbours of a group; what has no group, one by one where it takes long, else in a row.
+
+    :param sort: whether units with a test that is expected to take long come first, the longest
+        before the others.
+    """
+    runs = itertools.groupby(tests, lambda test: _belongs(test, sort))
+    return list(_units([list(run) for _, run in runs], sort))
+
+
+def one_unit(tests: Sequence[Test]) -> list[Unit]:
+    """All in the order of collection, so far as their kinds are the same."""
+    return [
+        _unit(list(run), 0.0, loose=True) for _, run in itertools.groupby(tests, lambda t: t.kind)
+    ]
+
+
+def _belongs(test: Test, sort: bool) -> tuple[object, Kind]:
+    if test.group:
+        return test.group, test.kind
+    return (test.number if sort and _is_long(test) else ""), test.kind
+
+
+def _units(runs: Iterable[list[Test]], sort: bool) -> Iterator[Unit]:
+    for run in runs:
+        longest = max(test.seconds or 0.0 for test in run)
+        rank = -longest if sort and longest >= QUICK else 0.0
+        yield _unit(run, rank, loose=not run[0].group)
+
+
+def _unit(run: list[Test], rank: float, loose: bool) -> Unit:
+    numbers = [test.number for test in run]
+    return Unit((rank, numbers[0]), run[0].kind, deque(numbers), loose)
+
+
+def _is_long(test: Test) -> bool:
+    return test.seconds is not None and test.seconds >= QUICK

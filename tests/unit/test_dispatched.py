@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from pytest_fkit.worker.dispatched import Dispatched
+from pytest_fkit.worker.tests import Taken
+
+
+def _dispatched() -> tuple[Dispatched, list[tuple[Any, ...]]]:
+    sent: list[tuple[Any, ...]] = []
+    return Dispatched(sent.append), sent
+
+
+def test_tests_are_taken_in_order_and_what_follows_is_not_certain() -> None:
+    tests, sent = _dispatched()
+    tests.obey("run", [4, 2, 7])
+    assert tests.take(2) == Taken([4, 2], 7, certain=False)
+    assert tests.keeps(7)
+    assert tests.take(2) == Taken([7], None, certain=False)
+    assert not tests.keeps(None)
+    assert sent == []
+
+
+def test_what_was_promised_can_not_be_called_back() -> None:
+    tests, sent = _dispatched()
+    tests.obey("run", [1, 2, 3, 4])
+    tests.take(1)
+    assert tests.keeps(2)
+    tests.obey("recall", [2, 3, 4], False)
+    assert sent == [("returned", [3, 4])]
+    assert tests.take(9) == Taken([2], None, certain=False)
+
+
+def test_what_was_called_back_is_not_promised() -> None:
+    tests, _ = _dispatched()
+    tests.obey("run", [1, 2])
+    tests.take(1)
+    tests.obey("recall", [2], False)
+    assert not tests.keeps(2)
+
+
+def test_a_group_is_given_back_as_a_whole_or_not_at_all() -> None:
+    tests, sent = _dispatched()
+    tests.obey("run", [1, 2, 3])
+    tests.take(1)
+    tests.obey("recall", [1, 2], True)
+    tests.obey("recall", [2, 3], True)
+    assert sent == [("returned", []), ("returned", [2, 3])]
+
+
+def test_what_was_put_back_comes_first_and_can_be_called_back() -> None:
+    tests, sent = _dispatched()
+    tests.obey("run", [1, 2, 3])
+    tests.take(3)
+    tests.put_back([2, 3])
+    tests.obey("recall", [3], False)
+    assert sent == [("returned", [3])]
+    assert tests.take(3) == Taken([2], None, certain=False)
+
+
+def test_who_has_nothing_says_so_once_and_waits() -> None:
+    sent: list[tuple[Any, ...]] = []
+
+    def answer(message: tuple[Any, ...]) -> None:
+        sent.append(message)
+        threading.Thread(target=next(answers)).start()
+
+    tests = Dispatched(answer)
+    answers = iter([tests.settle, lambda: tests.add([5]), tests.end])
+    assert tests.take(1) == Taken([], None)
+    threading.Thread(target=next(answers)).start()
+    assert tests.take(1) == Taken([5], None, certain=False)
+    assert tests.take(1) is None
+    assert sent == [("waits",), ("waits",)]

@@ -1,0 +1,322 @@
+"""The schedule under random needs, deaths and call-backs; and what it does with plain ones."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Iterable
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from pytest_fkit.controller import units
+from pytest_fkit.controller.schedule import Decision, Recall, Schedule, Send, Settle, Unrunnable
+from pytest_fkit.controller.units import ANY, Kind, soft_units, strict_units
+
+
+class Worker:
+    """What a worker does, as worker/dispatched.py does it.
+
+    :param kept: how many at the head of the queue can't be given back any more.
+    """
+
+    def __init__(self, name: str, lacks: frozenset[int], gpus: frozenset[str]) -> None:
+        self.name = name
+        self.lacks = lacks
+        self.gpus = gpus
+        self.queue: deque[int] = deque()
+        self.kept = 0
+        self.running: int | None = None
+        self.told = False
+        self.settles = False
+
+
+class Machine(RuleBasedStateMachine):
+    """Workers obey at random moments; every test ends once, and the run comes to an end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.workers: dict[str, Worker] = {}
+        self.inbox: dict[str, deque[Decision]] = {}
+        self.verdicts: dict[int, str] = {}
+        self.names = 0
+
+    @initialize(
+        groups=st.lists(st.sampled_from(["", "", "a", "b", "c"]), min_size=1, max_size=25),
+        serials=st.lists(st.sampled_from(["", "", "", "s", "t"]), min_size=25, max_size=25),
+        seconds=st.lists(st.sampled_from([None, 0.001, 0.3, 5.0]), min_size=25, max_size=25),
+        strict=st.booleans(),
+        workers=st.integers(1, 4),
+    )
+    def start(
+        self,
+        groups: list[str],
+        serials: list[str],
+        seconds: list[float | None],
+        strict: bool,
+        workers: int,
+    ) -> None:
+        self.number = len(groups)
+        self.strict = strict
+        self.groups = groups
+        self.kinds = [Kind(serial=serial) for serial in serials]
+        tests = [
+            units.Test(number, group, seconds[number], self.kinds[number])
+            for number, group in enumerate(groups)
+        ]
+        self.schedule = Schedule(seconds)
+        if strict:
+            self.schedule.add_units(
+                strict_units(tests, lambda number: seconds[number] or 1.0, sort=True)
+            )
+        else:
+            self.schedule.add_units(soft_units(tests, sort=True))
+        for _ in range(workers):
+            self._add(frozenset())
+        self._act()
+
+    def _add(self, lacks: frozenset[int]) -> None:
+        name = f"gw{self.names}"
+        self.names += 1
+        self.workers[name] = Worker(name, lacks, frozenset({name}))
+        self.inbox[name] = deque()
+        self.schedule.add_worker(name, frozenset({name}), lacks)
+
+    def _act(self) -> None:
+        for decision in self.schedule.decide():
+            if isinstance(decision, Unrunnable):
+                self._verdict(decision.test, "not run")
+            else:
+                self.inbox[decision.worker].append(decision)
+
+    def _verdict(self, test: int, verdict: str) -> None:
+        assert test not in self.verdicts, test
+        self.verdicts[test] = verdict
+
+    def _hear(self, worker: Worker) -> None:
+        """The worker takes in what it was told."""
+        while self.inbox[worker.name]:
+            decision = self.inbox[worker.name].popleft()
+            if isinstance(decision, Send):
+                assert not set(decision.tests) & worker.lacks
+                worker.queue.extend(decision.tests)
+                worker.told = worker.settles = False
+            elif isinstance(decision, Settle):
+                worker.settles = True
+            elif isinstance(decision, Recall):
+                free = list(worker.queue)[worker.kept :]
+                given = [test for test in free if test in decision.tests]
+                if decision.whole and len(given) < len(decision.tests):
+                    given = []
+                worker.queue = deque(test for test in worker.queue if test not in given)
+                self.schedule.returned(worker.name, given)
+        self._act()
+
+    def _step(self, worker: Worker) -> None:
+        """The worker ends its test and begins the next one, if there is one."""
+        if worker.running is not None:
+            test, worker.running = worker.running, None
+            if worker.queue or worker.settles:
+                self._end(worker, test)
+            elif worker.told:
+                worker.running = test  # its last word is held until something follows
+                return
+            else:
+                worker.running, worker.told = test, True
+                self.schedule.waits(worker.name)
+                self._act()
+                return
+        if worker.queue:
+            worker.running = worker.queue.popleft()
+            worker.kept = 0
+            self.schedule.begins(worker.name, worker.running)
+        elif not worker.told and not worker.settles:
+            worker.told = True
+            self.schedule.waits(worker.name)
+        self._act()
+
+    def _end(self, worker: Worker, test: int) -> None:
+        self.schedule.completed(worker.name, test, 0.01)
+        self._verdict(test, worker.name)
+
+    # --- rules ---
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def a_worker_listens(self, data: Any) -> None:
+        self._hear(self.workers[data.draw(st.sampled_from(sorted(self.workers)))])
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), keeps=st.booleans())
+    def a_worker_goes_on(self, data: Any, keeps: bool) -> None:
+        worker = self.workers[data.draw(st.sampled_from(sorted(self.workers)))]
+        self._step(worker)
+        worker.kept = min(len(worker.queue), int(keeps))
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), replaced=st.booleans())
+    def a_worker_dies(self, data: Any, replaced: bool) -> None:
+        name = data.draw(st.sampled_from(sorted(self.workers)))
+        worker = self.workers.pop(name)
+        del self.inbox[name]
+        blamed = self.schedule.remove_worker(name)
+        assert blamed == worker.running
+        if blamed is not None:
+            self._verdict(blamed, "died")
+        if replaced:
+            self._add(frozenset())
+        self._act()
+
+    @precondition(lambda self: self.verdicts)
+    @rule(data=st.data())
+    def a_test_is_tried_again_elsewhere(self, data: Any) -> None:
+        test = data.draw(st.sampled_from(sorted(self.verdicts)))
+        by = self.verdicts.pop(test)
+        self.schedule.requeue(test, self.kinds[test]._replace(avoid=frozenset({by})))
+        self._act()
+
+    # --- what always holds ---
+
+    @invariant()
+    def nothing_is_twice_or_nowhere(self) -> None:
+        if not hasattr(self, "schedule"):
+            return
+        held: list[int] = list(self.verdicts)
+        for worker in self.workers.values():
+            held += [] if worker.running is None else [worker.running]
+            held += worker.queue
+            for decision in self.inbox[worker.name]:
+                held += decision.tests if isinstance(decision, Send) else ()
+        assert len(held) == len(set(held))
+        assert self.schedule.unfinished == self.number - len(self.verdicts)
+
+    @invariant()
+    def a_name_is_never_used_twice_at_once(self) -> None:
+        running = [each.running for each in self.workers.values() if each.running is not None]
+        serials = [self.kinds[test].serial for test in running if self.kinds[test].serial]
+        assert len(serials) == len(set(serials))
+
+    def teardown(self) -> None:
+        """Whatever happened: if those who are left go on, all tests get their verdicts."""
+        if not hasattr(self, "schedule"):
+            return
+        for _ in range(20 * self.number + 200):
+            if not self.schedule.unfinished:
+                break
+            self._act()
+            for worker in list(self.workers.values()):
+                self._hear(worker)
+                self._step(worker)
+        assert not self.schedule.unfinished
+        assert set(self.verdicts) == set(range(self.number))
+
+
+Machine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestMachine = Machine.TestCase
+
+
+def _sent(decisions: Iterable[Decision]) -> dict[str, tuple[int, ...]]:
+    return {each.worker: each.tests for each in decisions if isinstance(each, Send)}
+
+
+def _schedule(seconds: list[float | None], groups: str = "", workers: int = 2) -> Schedule:
+    schedule = Schedule(seconds)
+    tests = [
+        units.Test(number, group.strip(), seconds[number])
+        for number, group in enumerate(groups or " " * len(seconds))
+    ]
+    schedule.add_units(soft_units(tests, sort=workers > 1))
+    for number in range(workers):
+        schedule.add_worker(f"gw{number}")
+    return schedule
+
+
+def test_what_takes_longest_goes_first_and_alone() -> None:
+    schedule = _schedule([0.01, 3.0, 5.0, 0.01])
+    assert _sent(schedule.decide()) == {"gw0": (2,), "gw1": (1,)}
+    schedule.begins("gw0", 2)
+    schedule.begins("gw1", 1)
+    assert schedule.decide() == []
+    schedule.waits("gw1")
+    assert _sent(schedule.decide()) == {"gw1": (0,)}
+
+
+def test_quick_tests_travel_together_and_are_called_back_when_somebody_waits() -> None:
+    schedule = _schedule([0.01] * 10)
+    assert _sent(schedule.decide()) == {"gw0": (0, 1, 2, 3, 4), "gw1": (5, 6, 7)}
+    schedule.begins("gw0", 0)
+    for test in (5, 6, 7):
+        schedule.begins("gw1", test)
+        schedule.completed("gw1", test, 0.01)
+    schedule.waits("gw1")
+    assert _sent(schedule.decide()) == {"gw1": (8,)}
+    schedule.begins("gw1", 8)
+    schedule.waits("gw1")
+    assert _sent(schedule.decide()) == {"gw1": (9,)}
+    schedule.begins("gw1", 9)
+    schedule.waits("gw1")
+    assert schedule.decide() == [Recall("gw0", (3, 4))]
+    schedule.returned("gw0", [4])
+    assert _sent(schedule.decide()) == {"gw1": (4,)}
+
+
+def test_what_could_not_be_given_back_is_not_asked_for_until_something_happens() -> None:
+    schedule = _schedule([None] * 4)
+    assert _sent(schedule.decide()) == {"gw0": (0, 1), "gw1": (2,)}
+    schedule.begins("gw0", 0)
+    schedule.begins("gw1", 2)
+    schedule.waits("gw1")
+    assert _sent(schedule.decide()) == {"gw1": (3,)}
+    schedule.begins("gw1", 3)
+    schedule.waits("gw1")
+    assert schedule.decide() == [Recall("gw0", (1,))]
+    schedule.returned("gw0", [])
+    assert schedule.decide() == [Settle("gw1")]
+    assert schedule.decide() == []
+    schedule.begins("gw0", 1)
+    assert schedule.decide() == []
+
+
+def test_a_group_stays_with_its_worker_while_there_is_other_work() -> None:
+    schedule = _schedule([1.0] * 6, "aaabbb")
+    assert _sent(schedule.decide()) == {"gw0": (0,), "gw1": (3,)}
+    schedule.begins("gw0", 0)
+    schedule.waits("gw0")
+    assert _sent(schedule.decide()) == {"gw0": (1,)}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_group_is_split_if_somebody_would_be_idle(workers: int) -> None:
+    schedule = _schedule([1.0] * 6, "aaaaaa", workers)
+    sent = _sent(schedule.decide())
+    assert sent == ({"gw0": (0,)} if workers == 1 else {"gw0": (0,), "gw1": (3,)})
+
+
+def test_a_worker_with_nothing_to_do_is_told_to_tear_down_once() -> None:
+    schedule = _schedule([1.0], workers=1)
+    schedule.decide()
+    schedule.begins("gw0", 0)
+    schedule.waits("gw0")
+    assert schedule.decide() == [Settle("gw0")]
+    assert schedule.decide() == []
+    schedule.completed("gw0", 0, 1.0)
+    assert schedule.unfinished == 0
+
+
+def test_a_test_that_nobody_has_collected_is_not_waited_for() -> None:
+    schedule = Schedule([None, None])
+    schedule.add_units(soft_units([units.Test(0), units.Test(1)], sort=False))
+    schedule.add_worker("gw0", lacks=frozenset({1}))
+    schedule.expect(1)
+    assert _sent(schedule.decide()) == {"gw0": (0,)}
+    schedule.expect(0)
+    assert schedule.decide() == [Unrunnable(1)]
+
+
+def test_another_attempt_goes_to_other_gpus() -> None:
+    schedule = Schedule([None])
+    schedule.add_worker("gw0", frozenset({"GPU-0"}))
+    schedule.add_worker("gw1", frozenset({"GPU-1"}))
+    schedule.requeue(0, ANY._replace(avoid=frozenset({"GPU-0"})))
+    assert _sent(schedule.decide()) == {"gw1": (0,)}
