@@ -60,7 +60,11 @@ MASKS = (
 """Environment variables that a test on such a machine must not inherit from a real one."""
 
 _HERE = Path(__file__).resolve().parent
-_SOURCES = {"libnvidia-ml.so.1": "nvml.c", "libcuda.so.1": "cuda.c"}
+_SOURCES = {
+    "libnvidia-ml.so.1": "nvml.c",
+    "libcuda.so.1": "cuda.c",
+    "libamdhip64.so.7": "hip.c",
+}
 
 
 def describe(

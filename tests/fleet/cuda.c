@@ -3,6 +3,7 @@
    Environment Variables" (CUDA_VISIBLE_DEVICES, CUDA_DEVICE_ORDER), and the MIG User Guide (a
    process can use one instance). */
 
+#define VENDOR "nvidia"
 #include "fleet.h"
 
 #define INVALID_VALUE 1
@@ -181,9 +182,9 @@ int cuCtxCreate_v2(void **context, unsigned flags, int device)
     (void)flags;
     if (status)
         return status;
-    if (!strcmp(visible[device].gpu->state, "sick") || !strcmp(visible[device].gpu->state, "lost"))
+    if (in_state(visible[device].gpu, "sick") || in_state(visible[device].gpu, "lost"))
         return ECC_UNCORRECTABLE;
-    if (!strcmp(visible[device].gpu->state, "busy"))
+    if (in_state(visible[device].gpu, "busy"))
         return DEVICE_UNAVAILABLE;
     current = &visible[device];
     *context = current;
@@ -197,30 +198,62 @@ int cuCtxDestroy_v2(void *context)
     return 0;
 }
 
-int cuCtxSynchronize(void) { return current ? 0 : INVALID_CONTEXT; }
+int cuCtxSynchronize(void)
+{
+    if (!current)
+        return INVALID_CONTEXT;
+    if (in_state(current->gpu, "hung"))
+        hang();
+    return 0;
+}
 
+/* The memory of a GPU is the process's own. */
 int cuMemAlloc_v2(unsigned long long *pointer, size_t bytes)
 {
     if (!current)
         return INVALID_CONTEXT;
     if (!bytes)
         return INVALID_VALUE;
-    if (!strcmp(current->gpu->state, "full"))
+    if (in_state(current->gpu, "full"))
         return OUT_OF_MEMORY;
-    *pointer = 0x7f0000000000ULL;
+    *pointer = (unsigned long long)(size_t)malloc(bytes);
+    return 0;
+}
+
+static void *memory(unsigned long long pointer) { return (void *)(size_t)pointer; }
+
+int cuMemcpyHtoD_v2(unsigned long long to, const void *from, size_t bytes)
+{
+    if (!current)
+        return INVALID_CONTEXT;
+    memcpy(memory(to), from, bytes);
+    return 0;
+}
+
+int cuMemcpyDtoH_v2(void *to, unsigned long long from, size_t bytes)
+{
+    if (!current)
+        return INVALID_CONTEXT;
+    memcpy(to, memory(from), bytes);
+    if (in_state(current->gpu, "corrupt"))
+        ((unsigned char *)to)[bytes / 2] ^= 0x10;
     return 0;
 }
 
 int cuMemsetD8_v2(unsigned long long pointer, unsigned char byte, size_t count)
 {
-    (void)pointer, (void)byte, (void)count;
-    return current ? 0 : INVALID_CONTEXT;
+    if (!current)
+        return INVALID_CONTEXT;
+    memset(memory(pointer), byte, count);
+    return 0;
 }
 
 int cuMemFree_v2(unsigned long long pointer)
 {
-    (void)pointer;
-    return current ? 0 : INVALID_CONTEXT;
+    if (!current)
+        return INVALID_CONTEXT;
+    free(memory(pointer));
+    return 0;
 }
 
 int cuGetErrorName(int status, const char **name)

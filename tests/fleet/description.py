@@ -10,8 +10,10 @@
     - ``minor``: of the device file; ``node``: in AMD's topology; ``render``: of the render device.
     - ``opens``: whether this process may use it (a container, a device cgroup).
     - ``state``: "healthy"; "missing" (not on the bus), "lost" (fell off it), "busy" (somebody else
-      has it alone), "full" (no memory left), "sick" (every context fails). Later ones may add
-      keys, as the call from which on it is sick, and the one that heals it.
+      has it alone), "full" (no memory left), "sick" (every context fails), "corrupt" (what is read
+      is not what was written), "hung" (it never finishes, and SIGTERM does not help). Later ones
+      may add keys, as the call from which on it is sick, and the one that heals it.
+    - ``recovery``: the recovery action that NVML names; ``ecc``: uncorrected errors it counts.
     - ``mig``: null, or a list of instances, if it is in MIG mode.
 ``behaviours``
     By program or library, what is wrong with it: ``seconds`` it sleeps first, ``stubborn`` (it
@@ -54,6 +56,8 @@ class Gpu:
     memory: int
     opens: bool = True
     state: str = "healthy"
+    recovery: int = 0
+    ecc: int = 0
     mig: tuple[Instance, ...] | None = None
 
 

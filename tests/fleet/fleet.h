@@ -1,4 +1,5 @@
-/* Reads fleet.json, of which description.py says what it means: a line is a GPU. */
+/* Reads fleet.json, of which description.py says what it means: a line is a GPU. Who includes it
+   has defined VENDOR. */
 
 #include <signal.h>
 #include <stdio.h>
@@ -15,7 +16,7 @@ struct instance {
 };
 
 struct gpu {
-    int ordinal, fastest, in_mig_mode, instances;
+    int ordinal, fastest, node, opens, recovery, ecc, in_mig_mode, instances;
     char pci[32], uuid[80], name[96], state[16];
     unsigned long long memory;
     struct instance mig[INSTANCES];
@@ -57,6 +58,10 @@ static void read_gpu(const char *line)
     memset(gpu, 0, sizeof *gpu);
     gpu->ordinal = (int)number(line, "ordinal");
     gpu->fastest = (int)number(line, "fastest");
+    gpu->node = (int)number(line, "node");
+    gpu->recovery = (int)number(line, "recovery");
+    gpu->ecc = (int)number(line, "ecc");
+    gpu->opens = value(line, "opens") && *value(line, "opens") == 't';
     gpu->memory = (unsigned long long)number(line, "memory");
     text(line, "pci", gpu->pci, sizeof gpu->pci);
     text(line, "uuid", gpu->uuid, sizeof gpu->uuid);
@@ -72,6 +77,19 @@ static void read_gpu(const char *line)
     }
     if (strcmp(gpu->state, "missing"))
         gpu_count++;
+}
+
+static inline int in_state(const struct gpu *gpu, const char *state)
+{
+    return !strcmp(gpu->state, state);
+}
+
+/* What a driver does that waits for a GPU which has stopped working. */
+static inline void hang(void)
+{
+    signal(SIGTERM, SIG_IGN);
+    for (;;)
+        pause();
 }
 
 /* Read the description; behave as it says of this library; what that is to return, 0 if all is
@@ -90,7 +108,7 @@ static int read_fleet(const char *library)
     if (!file)
         return 999;
     while (fgets(line, sizeof line, file)) {
-        if (!strncmp(line, "{\"vendor\": \"nvidia\"", 19) && gpu_count < GPUS)
+        if (!strncmp(line, "{\"vendor\": \"" VENDOR "\"", strlen(VENDOR) + 13) && gpu_count < GPUS)
             read_gpu(line);
         if (!strncmp(line, quoted, strlen(quoted))) {
             const char *stubborn = value(line, "stubborn");

@@ -1,6 +1,7 @@
 /* libnvidia-ml.so.1 of a machine that does not exist. Names, numbers and layouts: nvml.h, as the
    NVML API reference has it, and nvidia-ml-py. */
 
+#define VENDOR "nvidia"
 #include "fleet.h"
 
 #define NOT_FOUND 6
@@ -18,6 +19,18 @@ struct pci_info {
     char legacy[16];
     unsigned domain, bus, device, device_id, subsystem_id;
     char bus_id[32];
+};
+
+#define RECOVERY_ACTION 230 /* NVML_FI_DEV_GET_GPU_RECOVERY_ACTION */
+
+struct field {
+    unsigned id, scope;
+    long long timestamp, latency;
+    unsigned value_type, status;
+    union {
+        unsigned number;
+        unsigned long long whole;
+    } value;
 };
 
 static struct handle whole[GPUS], parts[GPUS][INSTANCES];
@@ -73,6 +86,34 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, struct handle **device)
             return strcmp(gpus[i].state, "lost") ? 0 : GPU_IS_LOST;
         }
     return INVALID_ARGUMENT;
+}
+
+int nvmlDeviceGetHandleByPciBusId_v2(const char *address, struct handle **device)
+{
+    int i;
+    for (i = 0; i < gpu_count; i++)
+        if (!strcasecmp(gpus[i].pci, address))
+            return nvmlDeviceGetHandleByIndex_v2((unsigned)gpus[i].ordinal, device);
+    return NOT_FOUND;
+}
+
+int nvmlDeviceGetFieldValues(struct handle *device, int count, struct field *fields)
+{
+    int i;
+    for (i = 0; i < count; i++) {
+        fields[i].status = fields[i].id == RECOVERY_ACTION ? 0 : NOT_SUPPORTED;
+        fields[i].value_type = 1; /* NVML_VALUE_TYPE_UNSIGNED_INT */
+        fields[i].value.whole = 0xABABABABCDCDCDCDULL; /* only the number is to be read */
+        fields[i].value.number = (unsigned)device->gpu->recovery;
+    }
+    return 0;
+}
+
+int nvmlDeviceGetTotalEccErrors(struct handle *device, int type, int counter,
+                                unsigned long long *count)
+{
+    *count = (unsigned long long)device->gpu->ecc;
+    return type == 1 && counter == 0 ? 0 : NOT_SUPPORTED; /* uncorrected, volatile */
 }
 
 int nvmlDeviceGetUUID(struct handle *device, char *out, unsigned size)

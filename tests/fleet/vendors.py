@@ -15,7 +15,10 @@ PROGRAMS = {
     "intel": ("xpu-smi",),
     "ascend": ("npu-smi",),
 }
-LIBRARIES = {"nvidia": ("libnvidia-ml.so.1", "libcuda.so.1")}
+LIBRARIES = {
+    "nvidia": ("libnvidia-ml.so.1", "libcuda.so.1"),
+    "amd": ("libamdhip64.so.7",),
+}
 PACKAGES = {"nvidia": ("pynvml",)}
 
 
@@ -25,11 +28,14 @@ def nvidia(
     mig: Iterable[int] = (),
     instances: int = 7,
     states: dict[int, str] | None = None,
+    recovery: dict[int, int] | None = None,
+    ecc: dict[int, int] | None = None,
 ) -> list[Gpu]:
     """H100s. CUDA's default order and the device files count them backwards.
 
     :param mig: ordinals of those in MIG mode, with `instances` each.
     :param states: of those that are not healthy, by ordinal.
+    :param recovery: actions that NVML names, by ordinal; `ecc`: errors that it counts.
     """
     return [
         Gpu(
@@ -45,6 +51,8 @@ def nvidia(
             name="NVIDIA H100 80GB HBM3",
             memory=81559 << 20,
             state=(states or {}).get(i, "healthy"),
+            recovery=(recovery or {}).get(i, 0),
+            ecc=(ecc or {}).get(i, 0),
             mig=tuple(_instance(i, number) for number in range(instances)) if i in mig else None,
         )
         for i in range(count)

@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from typing import IO, Any, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Callable, Mapping, NamedTuple, Sequence
 
 from .. import system
-from ..endings import Exited, TimedOut, signal_name
+from ..endings import Exited, Lost, Signaled, TimedOut, signal_name
 from .failures import FailedError, MissingError
 
 KILL_WAIT = 0.5
@@ -40,6 +41,17 @@ def kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
+# The same, for an interpreter that starts in no time, whatever the environment says about Python:
+# isolated, without the site module, and not writing byte code.
+_LIGHT_FLAGS = ("-I", "-S", "-B")
+_LIGHT_BOOTSTRAP = (
+    "import sys; "
+    "sys.path.append(sys.argv[1]); "
+    "from pytest_fkit.gpu.throwaway import main; "
+    "main(*sys.argv[2:])"
+)
+
+
 def interpreter(path: Sequence[str], function: str, *arguments: str) -> list[str]:
     """The command that calls a function of ours in a fresh interpreter, see :func:`answer_of`.
 
@@ -47,6 +59,12 @@ def interpreter(path: Sequence[str], function: str, *arguments: str) -> list[str
     :param function: as in "pytest_fkit.gpu.nvml:read_nvml"; takes and returns what JSON can say.
     """
     return [sys.executable, "-c", _BOOTSTRAP, json.dumps(list(path)), function, *arguments]
+
+
+def light_interpreter(function: str, *arguments: str) -> list[str]:
+    """As :func:`interpreter`; it can import the standard library and us, and nothing else."""
+    ours = str(Path(__file__).parents[2])
+    return [sys.executable, *_LIGHT_FLAGS, "-c", _LIGHT_BOOTSTRAP, ours, function, *arguments]
 
 
 def main(function: str, *arguments: str) -> None:
@@ -82,6 +100,117 @@ def answer_of(output: str) -> Any:
     return said.get("answer")
 
 
+class Result(NamedTuple):
+    """How a process ended.
+
+    :param ending: Lost if it printed without end.
+    :param left: says that it is still there, or "".
+    :param out: what it wrote to its standard output.
+    :param err: to its standard error.
+    """
+
+    ending: Exited | Signaled | TimedOut | Lost
+    left: str
+    out: str
+    err: str
+
+    @property
+    def last_line(self) -> str:
+        """The last thing it said, "" if it said nothing."""
+        said = [each.strip() for each in (*self.out.splitlines(), *self.err.splitlines())]
+        return next((line[:200] for line in reversed(said) if line), "")
+
+
+class Throwaway:
+    """A running process. :meth:`wait` has to be called, once.
+
+    :param limit: seconds from now on, all waiting included: what does not end then is killed, and
+        what does not end by that is left to itself.
+    :param kill: how a process group is ended; tests have one that can't be.
+    :raises FailedError: if it can't be started.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        limit: float,
+        kill: Kill = kill_group,
+    ) -> None:
+        self._limit = limit
+        self._kill_wait = min(KILL_WAIT, limit / 10)
+        self._deadline = time.monotonic() + limit - self._kill_wait
+        self._kill = kill
+        # Not pipes: what the program leaves running may hold them open.
+        self._out, self._err = _file("out"), _file("err")
+        try:
+            self._process = subprocess.Popen(
+                command,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=self._out,
+                stderr=self._err,
+                start_new_session=True,  # to end what it starts with it, and to spare it Ctrl-C
+            )
+        except (OSError, ValueError) as error:
+            self._out.close()
+            self._err.close()
+            raise FailedError(f"can't be started: {error}") from None
+
+    def wait(self) -> Result:
+        """Wait until the process has ended, within the limit."""
+        with self._out, self._err:
+            left = ""
+            try:
+                trouble = self._await()
+            finally:
+                left = self._end()
+            return Result(trouble or self._ending(), left, _read(self._out), _read(self._err))
+
+    def stop(self) -> None:
+        """Have the process end at once; :meth:`wait`, here or in another thread, will tell so."""
+        if self._process.returncode is None:
+            self._kill(self._process.pid)
+
+    def _await(self) -> TimedOut | Lost | None:
+        """Wait for the process; what is wrong with it, None if it ended."""
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(max(0.0, min(0.1, self._deadline - time.monotonic())))
+                return None
+            if os.fstat(self._out.fileno()).st_size > MOST_OUTPUT:
+                return Lost(f"printed more than {MOST_OUTPUT >> 20} MiB")
+            if time.monotonic() >= self._deadline:
+                return TimedOut(round(self._limit, 1))
+
+    def _ending(self) -> Exited | Signaled:
+        status = self._process.returncode
+        return Signaled(-status) if status < 0 else Exited(status)
+
+    def _end(self) -> str:
+        """End the process, if it still runs, and all it started; what is left, for people."""
+        process = self._process
+        # If it has ended, this is for what it started: a group keeps its number while it has
+        # members.
+        self._kill(process.pid)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(self._kill_wait)
+            return ""
+        name = system.describe(process.pid)
+        # Nobody is going to wait for it: a destructor would complain that it still runs.
+        process.returncode = -signal.SIGKILL
+        return f"{name} does not end, not even by SIGKILL, and was left alone"
+
+
+def _file(name: str) -> IO[bytes]:
+    return os.fdopen(system.anonymous_file(name), "w+b")
+
+
+def _read(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read(MOST_OUTPUT).decode("utf-8", "replace")
+
+
 def output_of(
     command: Sequence[str],
     environment: Mapping[str, str],
@@ -90,77 +219,26 @@ def output_of(
 ) -> str:
     """What a program writes to its standard output.
 
-    :param limit: seconds, all waiting included: what does not end then is killed, and what does
-        not end by that is left to itself.
-    :param kill: how a process group is ended; tests have one that can't be.
+    :param limit, kill: see :class:`Throwaway`.
     :raises FailedError: if it can't be started, hangs, crashes, leaves with a status other than 0
         or prints without end.
     """
-    wait = min(KILL_WAIT, limit / 10)
-    deadline = time.monotonic() + limit - wait
-    with _file("out") as out, _file("err") as err:
-        try:
-            process = subprocess.Popen(
-                command,
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,  # to end what it starts with it, and to spare it Ctrl-C
-            )
-        except (OSError, ValueError) as error:
-            raise FailedError(f"can't be started: {error}") from None
-        try:
-            trouble = _await(process, out, deadline, limit)
-        finally:
-            left = _end(process, wait, kill)
-        if left:
-            raise FailedError(f"{trouble or 'got no answer'}; {left}")
-        if trouble:
-            raise FailedError(trouble)
-        return _judge(process.returncode, _read(out), _read(err))
+    result = Throwaway(command, environment, limit, kill).wait()
+    if result.ending == Exited(0) and not result.left:
+        return result.out
+    raise FailedError(trouble_of(result))
 
 
-@contextlib.contextmanager
-def _file(name: str) -> Iterator[IO[bytes]]:
-    # Not a pipe: what the tool leaves running may hold it open.
-    with os.fdopen(system.anonymous_file(name), "w+b") as file:
-        yield file
-
-
-def _read(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read(MOST_OUTPUT).decode("utf-8", "replace")
-
-
-def _await(process: subprocess.Popen[bytes], out: IO[bytes], deadline: float, limit: float) -> str:
-    """Wait for the process; what is wrong with it, "" if it ended."""
-    while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.0, min(0.1, deadline - time.monotonic())))
-            return ""
-        if os.fstat(out.fileno()).st_size > MOST_OUTPUT:
-            return f"printed more than {MOST_OUTPUT >> 20} MiB"
-        if time.monotonic() >= deadline:
-            return TimedOut(round(limit, 1)).title
-
-
-def _end(process: subprocess.Popen[bytes], wait: float, kill: Kill) -> str:
-    """End the process, if it still runs, and all it started; what is left, for people."""
-    # If it has ended, this is for what it started: a group keeps its number while it has members.
-    kill(process.pid)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(wait)
-        return ""
-    left = f"{system.describe(process.pid)} does not end, not even by SIGKILL, and was left alone"
-    # Nobody is going to wait for it: a destructor would complain that it still runs.
-    process.returncode = -signal.SIGKILL
-    return left
-
-
-def _judge(status: int, out: str, err: str) -> str:
-    if status == 0:
-        return out
-    how = f"was ended by {signal_name(-status)}" if status < 0 else Exited(status).title
-    said = [line.strip() for line in (*out.splitlines(), *err.splitlines()) if line.strip()]
-    raise FailedError(f"{how}: {said[-1][:200]}" if said else how)
+def trouble_of(result: Result) -> str:
+    """How a process ended that did not end well, and the last thing it said."""
+    ending = result.ending
+    if isinstance(ending, TimedOut):
+        text = ending.title
+    elif isinstance(ending, Lost):
+        text = ending.reason
+    else:
+        how = ending.title
+        if isinstance(ending, Signaled):
+            how = f"was ended by {signal_name(ending.signal)}"
+        text = f"{how}: {result.last_line}" if result.last_line else how
+    return f"{text}; {result.left}" if result.left else text

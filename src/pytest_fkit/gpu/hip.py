@@ -1,0 +1,178 @@
+"""AMD's runtime library, for a probe; called in a fresh interpreter.
+
+Functions are those of the HIP runtime API reference.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import re
+from ctypes import byref, c_int, c_size_t, c_void_p, create_string_buffer
+from typing import Any, Iterator, Mapping, Sequence
+
+from . import trial
+from .failures import MissingError
+from .machine import Machine
+from .trial import Errors, Library
+
+_LIBRARY = "libamdhip64.so"
+
+_MAJORS = range(9, 3, -1)
+"""Of ROCm, which are those of the library's soname; 7 is the newest that is known."""
+
+# PyTorch's wheels for ROCm have the library inside, or depend on the ROCm SDK's.
+_WHEELS = (("torch", "lib"), ("_rocm_sdk_core", "lib"))
+
+_DEVICE_FILES = ("dev/kfd",)
+
+_TO_DEVICE, _TO_HOST = 1, 2  # hipMemcpyKind
+
+ERRORS = Errors(  # hipError_t, hip_runtime_api.h
+    sick={
+        3: "hipErrorNotInitialized",  # by hipInit itself
+        100: "hipErrorNoDevice",
+        101: "hipErrorInvalidDevice",
+        214: "hipErrorECCNotCorrectable",
+        700: "hipErrorIllegalAddress",
+        702: "hipErrorLaunchTimeOut",
+        710: "hipErrorAssert",
+        719: "hipErrorLaunchFailure",
+        999: "hipErrorUnknown",
+    },
+    unknown={
+        2: "hipErrorOutOfMemory",
+        35: "hipErrorInsufficientDriver",
+        98: "hipErrorInvalidDeviceFunction",  # this ROCm does not know the model
+        209: "hipErrorNoBinaryForGpu",  # the same
+        304: "hipErrorOperatingSystem",
+        701: "hipErrorLaunchOutOfResources",
+        801: "hipErrorNotSupported",
+        1052: "hipErrorRuntimeMemory",
+        1053: "hipErrorRuntimeOther",
+    },
+)
+
+
+def probe(root: str, expected: str, parent: str, wheels: str) -> dict[str, Any]:
+    """Try the GPUs out; the answer is read by :meth:`.probe.Probe.result`.
+
+    :param root: of the machine.
+    :param expected: how many GPUs there should be.
+    :param parent: pid of the process that asks.
+    :param wheels: what :func:`wheel_directories` found, with ":" between.
+    :raises MissingError: if there is no library, or one that lacks a function.
+    """
+    trial.begin(parent)
+    machine = Machine(root)
+    found = trial.try_out(Hip(_load(machine, wheels), machine), int(expected))
+    return {"state": found.state, "reason": found.reason, "ecc": {}}
+
+
+def wheel_directories(path: Sequence[str]) -> list[str]:
+    """Where Python packages have the library, none of them imported.
+
+    :param path: a ``sys.path``.
+    """
+    return [
+        f"{location}/{directory}"
+        for package, directory in _WHEELS
+        for spec in [importlib.machinery.PathFinder.find_spec(package, path)]
+        if spec is not None
+        for location in spec.submodule_search_locations or ()
+    ]
+
+
+def _load(machine: Machine, wheels: str) -> Library:
+    for path in candidates(machine, os.environ, wheels.split(os.pathsep)):
+        try:
+            return Library(path)
+        except MissingError:
+            continue
+    raise MissingError(f"there is no {_LIBRARY} that can be loaded")
+
+
+def candidates(
+    machine: Machine, environ: Mapping[str, str], wheels: Sequence[str]
+) -> Iterator[str]:
+    """What to load, best first: the one that the user names, the loader's, those of packages.
+
+    :param wheels: directories.
+    """
+    yield from _libraries(environ.get("ROCM_PATH", ""), "lib")
+    for major in _MAJORS:
+        if not machine.lacks_library(f"{_LIBRARY}.{major}"):
+            yield f"{_LIBRARY}.{major}"
+    yield from _libraries(machine.path("opt/rocm"), "lib")
+    for directory in wheels:
+        yield from _libraries(directory, "")
+
+
+def _libraries(base: str, below: str) -> list[str]:
+    """The libraries in a directory: the newest soname, then the name without a number."""
+    if not base:
+        return []
+    directory = os.path.join(base, below)  # noqa: PTH118 (a light process)
+    try:
+        names = os.listdir(directory)  # noqa: PTH208
+    except OSError:
+        return []
+    matches = [re.fullmatch(r"libamdhip64\.so(?:\.(\d+))?", name) for name in names]
+    found = [(int(match[1] or 0), match[0]) for match in matches if match]
+    return [os.path.join(directory, name) for _, name in sorted(found, reverse=True)]  # noqa: PTH118
+
+
+class Hip:
+    """A :class:`.trial.Driver`.
+
+    :param library: libamdhip64.
+    """
+
+    name = "HIP"
+    errors = ERRORS
+
+    def __init__(self, library: Library, machine: Machine) -> None:
+        self._call = library.call
+        self._machine = machine
+
+    def forbidden(self) -> str:
+        return trial.forbidden(self._machine, _DEVICE_FILES)
+
+    def start(self) -> int:
+        count = c_int()
+        self._call("hipInit", 0)
+        self._call("hipGetDeviceCount", byref(count))
+        return count.value
+
+    def pci(self, ordinal: int) -> str:
+        text = create_string_buffer(32)
+        self._call("hipDeviceGetPCIBusId", text, len(text), ordinal)
+        return text.value.decode("ascii", "replace").lower()
+
+    def open(self, ordinal: int) -> None:
+        self._call("hipSetDevice", ordinal)
+
+    def allocate(self, size: int) -> int:
+        address = c_void_p()
+        self._call("hipMalloc", byref(address), c_size_t(size))
+        return address.value or 0
+
+    def write(self, address: int, data: bytes) -> None:
+        self._call("hipMemcpy", c_void_p(address), data, c_size_t(len(data)), _TO_DEVICE)
+
+    def fill(self, address: int, byte: int) -> None:
+        self._call("hipMemset", c_void_p(address), byte, c_size_t(trial.SIZE))
+
+    def read(self, address: int) -> bytes:
+        data = create_string_buffer(trial.SIZE)
+        self._call("hipMemcpy", data, c_void_p(address), c_size_t(len(data)), _TO_HOST)
+        return data.raw
+
+    def synchronize(self) -> None:
+        self._call("hipDeviceSynchronize")
+
+    def free(self, address: int) -> None:
+        self._call("hipFree", c_void_p(address))
+
+    def close(self) -> None:
+        self._call("hipDeviceReset")
