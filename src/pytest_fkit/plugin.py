@@ -23,6 +23,7 @@ from .metrics import fkit_metrics
 from .worker.gpus import own_gpus
 from .worker.leftovers import ConftestWatch
 from .worker.plugin import Alone, Worker
+from .worker.probing import probe_gpus
 
 __all__ = ["fkit_metrics"]
 
@@ -111,6 +112,7 @@ def pytest_configure(config: pytest.Config) -> None:
         worker = Worker(config, parsed, orders)
         plugins.register(worker, "fkit-worker")
         own_gpus(config, orders["worker"], worker.show)
+        probe_gpus(config, orders["worker"], worker.show)
         return
     if hasattr(config, "workerinput"):
         return

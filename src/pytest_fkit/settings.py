@@ -36,6 +36,7 @@ class Settings:
     :param resume: the journal of a run that is to be gone on with, or None.
     :param top: how many tests the lists of the most expensive ones name, 0 for no lists.
     :param grace: seconds for running tests and wide fixtures to end after an interrupt.
+    :param probe: whether the GPUs of a worker are tried out.
     :param isolation_asked: whether option or ini value say how long a process lives.
     """
 
@@ -51,6 +52,7 @@ class Settings:
     trace: Path | None = None
     resume: Path | None = None
     top: int = 0
+    probe: bool = True
 
     @property
     def records(self) -> bool:
@@ -112,6 +114,10 @@ def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager
         parser, "top", "N",
         "name the N tests that took most CPU time, and most memory (default: 0)",
     )  # fmt: skip
+    _add(
+        parser, "probe", "on|off",
+        "try a worker's GPUs out, before its first test and when they are in doubt (default: on)",
+    )  # fmt: skip
     group.addoption(
         "--fkit-resume",
         metavar="PATH",
@@ -155,6 +161,7 @@ def parse(config: pytest.Config) -> Settings:
         trace=trace,
         resume=resume,
         top=_value(config, "top", parse_count, 0),
+        probe=_value(config, "probe", parse_switch, True),
     )
 
 
@@ -265,6 +272,16 @@ def parse_start_method(text: object) -> str:
     if text not in START_METHODS:
         raise ValueError(f"expected one of {', '.join(START_METHODS)}")
     return str(text)
+
+
+def parse_switch(text: object) -> bool:
+    """Whether something is on.
+
+    :raises ValueError: saying what is expected.
+    """
+    if text not in ("on", "off"):
+        raise ValueError("expected on or off")
+    return text == "on"
 
 
 def parse_seconds(value: object) -> float:

@@ -92,6 +92,17 @@ static inline void hang(void)
         pause();
 }
 
+/* Note, in the file that FKIT_FLEET_LOG names, that a library is used. */
+static void note(const char *library)
+{
+    const char *path = getenv("FKIT_FLEET_LOG");
+    FILE *file = path ? fopen(path, "a") : NULL;
+    if (file) {
+        fprintf(file, "%s %d\n", library, (int)getpid());
+        fclose(file);
+    }
+}
+
 /* Read the description; behave as it says of this library; what that is to return, 0 if all is
    well. */
 static int read_fleet(const char *library)
@@ -104,6 +115,7 @@ static int read_fleet(const char *library)
     snprintf(path, sizeof path, "%s/fleet.json", root ? root : "");
     snprintf(quoted, sizeof quoted, "\"%s\": {", library);
     gpu_count = 0;
+    note(library);
     file = fopen(path, "r");
     if (!file)
         return 999;

@@ -43,6 +43,13 @@ def test_what_are_no_seconds(text: object) -> None:
         settings.parse_seconds(text)
 
 
+@pytest.mark.parametrize("text", ["", "yes", "ON", True, None])
+def test_what_is_no_switch(text: object) -> None:
+    assert (settings.parse_switch("on"), settings.parse_switch("off")) == (True, False)
+    with pytest.raises(ValueError, match="expected on or off"):
+        settings.parse_switch(text)
+
+
 def test_defaults(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTEST_TIMEOUT", raising=False)
     parsed = settings.parse(pytester.parseconfig("--fkit"))

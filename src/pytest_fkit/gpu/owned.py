@@ -21,25 +21,37 @@ class Owned:
     :param worker: its number.
     :param ids: of its GPUs.
     :param masks: the variables by which they are visible.
+    :param vendor: as in :mod:`.devices`.
     """
 
     worker: int
     ids: tuple[str, ...]
     masks: Mapping[str, str] = field(default_factory=dict)
+    vendor: str = ""
 
     @classmethod
     def of(cls, place: Place, masks: Mapping[str, str]) -> Owned:
         """What belongs to a place."""
-        return cls(place.worker, place.ids, masks)
+        return cls(place.worker, place.ids, masks, place.vendor)
 
     def to_wire(self) -> dict[str, Any]:
         """In types that execnet carries."""
-        return {"worker": self.worker, "ids": list(self.ids), "masks": dict(self.masks)}
+        return {
+            "worker": self.worker,
+            "ids": list(self.ids),
+            "masks": dict(self.masks),
+            "vendor": self.vendor,
+        }
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Owned:
         """The opposite of :meth:`to_wire`."""
-        return cls(data["worker"], tuple(data["ids"]), data["masks"])
+        return cls(data["worker"], tuple(data["ids"]), data["masks"], data["vendor"])
+
+    @property
+    def shown(self) -> int:
+        """How many GPUs a process sees that has these masks; of MIG instances it is one."""
+        return 1 if any(each.startswith("MIG-") for each in self.ids) else len(self.ids)
 
     def section(self, name: str, attempt: int) -> tuple[str, str]:
         """The section of a report on a test that did not pass.

@@ -80,6 +80,8 @@ class Probe:
             if isinstance(self._started, Health):
                 self._health = self._started
             else:
+                # What is known if a Ctrl-C ends the wait, and with it the process.
+                self._health = Health("unknown", "the wait for its answer was interrupted")
                 self._health, self.ecc = _judge(self._started.wait())
         return self._health
 

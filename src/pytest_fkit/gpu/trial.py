@@ -165,10 +165,8 @@ def try_out(driver: Driver, expected: int) -> Finding:
     except DriverError as error:
         return _not_started(driver, error)
     if count < expected:
-        forbidden = _forbidden(driver)
-        if forbidden:
-            return forbidden
-        return Finding("sick", f"{driver.name} shows {count} of {expected} GPUs")
+        missing = Finding("sick", f"{driver.name} shows {count} of {expected} GPUs")
+        return _closed(driver) or missing
     found = [_try_one(driver, ordinal) for ordinal in range(count)]
     worst = min(found, key=lambda each: _ORDER.index(each.state), default=Finding("healthy", ""))
     return worst._replace(pci=tuple(address for each in found for address in each.pci))
@@ -177,15 +175,15 @@ def try_out(driver: Driver, expected: int) -> Finding:
 _ORDER = ("sick", "unknown", "healthy")
 
 
-def _forbidden(driver: Driver) -> Finding | None:
+def _closed(driver: Driver) -> Finding | None:
     # To whom a device file is closed, drivers say that there is no GPU.
     path = driver.forbidden()
     return Finding("unknown", f"no permission to open {path}") if path else None
 
 
 def _not_started(driver: Driver, error: DriverError) -> Finding:
-    forbidden = _forbidden(driver)
-    return forbidden or Finding(driver.errors.state(error), driver.errors.text(error))
+    failed = Finding(driver.errors.state(error), driver.errors.text(error))
+    return _closed(driver) or failed
 
 
 def _try_one(driver: Driver, ordinal: int) -> Finding:

@@ -261,6 +261,23 @@ def test_a_probe_that_is_stopped_knows_nothing(begin: Callable[..., Probe]) -> N
     started.stop()  # too late for anything
 
 
+def test_an_interrupt_ends_the_probe(begin: Callable[..., Probe]) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    started = begin(nvidia(1, states={0: "hung"}), 1)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            started.result()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+    started.stop()
+    assert started.result() == Health("unknown", "the wait for its answer was interrupted")
+
+
 @pytest.mark.parametrize("action", [1, 2, 4, 9])
 def test_the_recovery_action_of_nvml(begin: Callable[..., Probe], action: int) -> None:
     [gpu] = nvidia(1, recovery={0: action})
