@@ -128,6 +128,7 @@ class Ended(NamedTuple):
     :param goes_on: whether the keeper begins what it was ordered ahead; not after a bad ending, or
         if the test said that the run is to stop.
     :param used: the fields of a Usage (sandbox/usage.py), none where it was not measured.
+    :param hold_gpus: descriptions of processes that could not be ended and have a GPU open.
     """
 
     ending: tuple[Any, ...]
@@ -141,6 +142,7 @@ class Ended(NamedTuple):
     survivors: tuple[str, ...] = ()
     goes_on: bool = False
     used: tuple[Any, ...] = ()
+    hold_gpus: tuple[str, ...] = ()
 
 
 class TornDown(NamedTuple):

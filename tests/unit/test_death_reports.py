@@ -142,7 +142,13 @@ def test_story_says_why_there_is_no_stack(ending: Ending, why: str) -> None:
 
 def test_story_is_complete() -> None:
     text = story(
-        _death(Signaled(11), dump=_DUMP, leftovers=["pid 7 (S): sleep"], survivors=["pid 8 (D): x"])
+        _death(
+            Signaled(11),
+            dump=_DUMP,
+            leftovers=["pid 7 (S): sleep"],
+            survivors=["pid 8 (D): x"],
+            hold_gpus=["pid 9 (D): y"],
+        )
     )
     lines = text.splitlines()
     assert lines[:2] == [
@@ -151,6 +157,9 @@ def test_story_is_complete() -> None:
     ]
     assert "Python stacks at that moment:" in lines
     assert lines[lines.index("  pid 7 (S): sleep") - 1].startswith("processes that the test left")
+    assert lines[lines.index("  pid 9 (D): y") - 1] == (
+        "processes that still have GPUs open, and memory there:"
+    )
     assert lines[lines.index("  pid 8 (D): x") - 1].startswith("processes that not even SIGKILL")
     assert lines[-1] == "reproduce: pytest tests/test_x.py::test_segv"
 

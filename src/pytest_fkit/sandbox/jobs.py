@@ -112,6 +112,7 @@ class Job:
         self.used: tuple[Any, ...] = ()
         self.leftovers: tuple[str, ...] = ()
         self.survivors: tuple[str, ...] = ()
+        self.hold_gpus: tuple[str, ...] = ()
         self.stops = False  # the test said that the run is to stop
         self.ran = 1  # tests, if it is one of several
         self.done = False

@@ -136,6 +136,7 @@ class Keeper:
             run = Run(*order.runs[job.ran - 1])
         for released in self._release(run, job.host):
             job.absorb(released)
+        self._below.await_gpus(job)
         self._below.job = None
         assert job.ending is not None
         stops = job.stops or self._below.stop_deadline is not None
@@ -143,7 +144,7 @@ class Keeper:
             Ended(
                 to_wire(job.ending), job.pid, job.wide, *job.remains[:3], job.dump,
                 job.leftovers, job.survivors, goes_on=job.ending == Finished() and not stops,
-                used=job.used,
+                used=job.used, hold_gpus=job.hold_gpus,
             )
         )  # fmt: skip
         self._finish_if_stopped()

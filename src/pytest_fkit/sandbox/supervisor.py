@@ -36,6 +36,7 @@ from ..messages import (
 )
 from ..wire import pack, whole_frames
 from .descriptors import Link, ends_with, move_up, read_from
+from .gpu_memory import await_release
 from .jobs import ChildProcess, HostProcess, Job
 from .relay import UNREPORTED
 from .tree import DUMP_SIGNAL, Settled, end_children, end_trees, is_alive, kill_tree, send_signal
@@ -47,6 +48,7 @@ DUMP_WAIT = 0.2  # for faulthandler to write the stacks of all threads
 TERM_GRACE = 2.0  # between SIGTERM and SIGKILL
 KILL_WAIT = 2.0  # for SIGKILL to take effect
 LEFTOVER_GRACE = 0.1  # for processes of an ended test to end by themselves
+RELEASE_WAIT = 5.0  # for processes that not even SIGKILL ended to let go of GPUs
 
 _FINISHED = pack(Completed())
 
@@ -72,6 +74,7 @@ class Supervisor:
         self._stream = stream
         self._controller = controller
         self._abandoned: set[int] = set()
+        self._hold_gpus: set[int] = set()  # those of them that nobody waits for any more
         self._oom_kills = system.oom_kills()
         self.hosts: list[HostProcess] = []
         self.spares: list[HostProcess] = []
@@ -422,6 +425,17 @@ class Supervisor:
         named = end_trees(left, self.until, KILL_WAIT)
         self._abandoned |= left()
         return named
+
+    def await_gpus(self, job: Job) -> None:
+        """Give processes that could not be ended some time to let go of GPUs; name the others."""
+        if self._abandoned - self._hold_gpus:
+            left = await_release(self._unwaited, self.until, RELEASE_WAIT)
+            job.hold_gpus = tuple(system.describe(pid) for pid in left)
+            self._hold_gpus |= {*left, *self._abandoned}
+
+    def _unwaited(self) -> set[int]:
+        roots = self._abandoned - self._hold_gpus
+        return roots.union(*map(system.descendants, roots)) - self._hold_gpus
 
     def end_everything(self) -> None:
         """End all processes below this one."""

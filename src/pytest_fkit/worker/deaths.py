@@ -61,6 +61,7 @@ class Death:
     leftovers: Sequence[str]
     survivors: Sequence[str]
     reproduce: str
+    hold_gpus: Sequence[str] = ()
 
     @property
     def when(self) -> str:
@@ -158,6 +159,7 @@ def story(death: Death) -> str:
     for title, processes in (
         ("processes that the test left running, now ended:", death.leftovers),
         ("processes that not even SIGKILL ended, now left alone:", death.survivors),
+        ("processes that still have GPUs open, and memory there:", death.hold_gpus),
     ):
         if processes:
             lines += ["", title, *(f"  {text}" for text in processes)]

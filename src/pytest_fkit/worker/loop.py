@@ -455,6 +455,7 @@ class TestLoop:
             leftovers=ended.leftovers,
             survivors=ended.survivors,
             reproduce=reproducing_command(replay.item),
+            hold_gpus=ended.hold_gpus,
         )
 
 
@@ -479,7 +480,8 @@ def _empty_teardown(death: dict[str, Any]) -> dict[str, Any]:
 
 
 def _note_leftovers(replay: Replay, ended: Ended) -> None:
-    replay.name_leftovers([carriable(line) for line in ended.leftovers])
+    still = [f"{line}, still there, with GPUs open" for line in ended.hold_gpus]
+    replay.name_leftovers([carriable(line) for line in (*ended.leftovers, *still)])
 
 
 def _text(data: bytes) -> str:
