@@ -331,10 +331,12 @@ def test_an_interpreter_that_can_not_be_started(monkeypatch: pytest.MonkeyPatch)
     assert health.reason.startswith("can't be started: ")
 
 
-def test_pythons_variables_do_not_matter(begin: Callable[..., Probe], tmp_path: Path) -> None:
+def test_variables_of_python_and_ours_do_not_matter(
+    begin: Callable[..., Probe], tmp_path: Path
+) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit(1)")
     (tmp_path / "sitecustomize.py").write_text("raise SystemExit(1)")
-    masks = {"PYTHONPATH": str(tmp_path), "PYTHONWARNINGS": "error"}
+    masks = {"PYTHONPATH": str(tmp_path), "PYTHONWARNINGS": "error", "FKIT_PORTABLE": "1"}
     assert begin(nvidia(1), 1, masks=masks).result() == HEALTHY
 
 

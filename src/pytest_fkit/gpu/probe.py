@@ -48,6 +48,8 @@ def start(
     :param expected: how many GPUs there should be, at least.
     :param kill: how a process group is ended; given in tests.
     """
+    # The portable road needs psutil, which a light interpreter can't import.
+    environ = {name: text for name, text in environ.items() if name != "FKIT_PORTABLE"}
     arguments = [Machine.here().root, str(expected), str(os.getpid())]
     if vendor == "nvidia":
         function = "pytest_fkit.gpu.cuda:probe"
