@@ -1,0 +1,258 @@
+"""Which failures are a GPU's and not the test's."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any, Iterable, Mapping, Sequence
+
+from .error_table import CATEGORIES, FINAL, Category
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What is known of a phase of a test that did not pass.
+
+    :param types: names of the exception's class and its bases, in the order of the MRO, as in
+        "torch.OutOfMemoryError"; empty where there was no exception.
+    :param text: the exception's message, or the reason of a skip.
+    :param error_code: of a torch.AcceleratorError (PyTorch 2.8 on): the runtime's number.
+    :param death: whether the test process died.
+    :param stderr: what reached descriptor 2 of a process that died.
+    :param skip: whether the test was skipped.
+    :param causes: the exceptions from which this one was raised, or while it was handled.
+    """
+
+    types: tuple[str, ...] = ()
+    text: str = ""
+    error_code: int | None = None
+    death: bool = False
+    stderr: str = ""
+    skip: bool = False
+    causes: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True)
+class GpuError:
+    """A failure that may be the GPU's.
+
+    :param category: name of one of CATEGORIES.
+    :param text: the line of the message that says so.
+    :param counts: whether it counts against the slice.
+    :param probe: whether the slice is to be probed before its next test.
+    :param poisons: whether the process in which it was raised can't use its GPU any more.
+    :param retry: whether the test gets an attempt on other GPUs.
+    :param alone: whether nobody may share the GPU with that attempt.
+    :param event: equal for failures that are one error of a cached fixture, else "".
+    """
+
+    category: str
+    text: str
+    counts: bool = False
+    probe: bool = False
+    poisons: bool = False
+    retry: bool = True
+    alone: bool = False
+    event: str = ""
+
+    def to_wire(self) -> dict[str, Any]:
+        """In built-in types."""
+        return asdict(self)
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> GpuError:
+        """The opposite of :meth:`to_wire`."""
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A user's own.
+
+    :param category: name of one of CATEGORIES.
+    """
+
+    category: str
+    regex: re.Pattern[str]
+
+
+NAMES = tuple(each.name for each in CATEGORIES if each.is_gpu)
+"""What users may call a category."""
+
+_BY_NAME = {each.name: each for each in CATEGORIES}
+_BY_CODE = {code: each for each in CATEGORIES for code in each.codes}
+_COMPILED = tuple((each, re.compile("|".join(each.patterns), re.IGNORECASE)) for each in CATEGORIES)
+_OTHER = _BY_NAME["other"]
+_MISSING = _BY_NAME["missing"]
+_MISSING_REGEX = dict(_COMPILED)[_MISSING]
+
+_ACCELERATOR_ERROR = "torch.AcceleratorError"
+_ASSERTION = "builtins.AssertionError"
+
+# Their messages quote values, keys, names, a command: what they mention did not happen.
+_QUOTING = {
+    _ASSERTION,
+    "builtins.AttributeError",
+    "builtins.LookupError",
+    "builtins.NameError",
+    "builtins.SyntaxError",
+    "_pytest.outcomes.OutcomeException",  # pytest.fail(), and pytest.raises() in vain
+    "doctest.DocTestFailure",
+    "subprocess.SubprocessError",
+}
+_QUOTED = re.compile(r"^(?:\w+\.)*(?:AssertionError|Failed)\b")
+_TRACEBACK = "Traceback (most recent call last):"
+
+# What an assertion's message may be as a whole: `assert torch.cuda.is_available(), "no GPU"`.
+_NONE_THERE = (
+    r"no (\w+ )?(gpus?|devices?)( (is |are )?(found|available|visible|detected))?"
+    r"|(gpus?|cuda|rocm|hip)( devices?)?( is| are| was)?"
+    r" (not (found|available|visible|detected)|unavailable|missing|required)"
+)
+_SAYS_NONE_THERE = re.compile(rf"\W*({_NONE_THERE})\W*", re.IGNORECASE)
+
+# Reasons of skips where there is no GPU at all: as a whole, since "requires CUDA 12" is another
+# thing. transformers and accelerate: "test requires CUDA", "test requires accelerator"; PyTorch's
+# TEST_SKIPS: "CUDA is not available.", "Need at least 1 CUDA device".
+_SKIPS_WITHOUT = re.compile(
+    rf"\W*((skip\w*( this| the)?( tests?)?\W+)?((if|since|because|as) )?({_NONE_THERE})"
+    r"|((this |the )?tests? )?(requires?|needs?|only runs? on|only runs? with)"
+    r"( an?| the| at least (one|1)| 1)?( (cuda|nvidia|rocm|hip|amd|or|a|an))*"
+    r" (cuda|rocm|hip|gpus?|accelerators?)( (devices?|gpus?|accelerators?))?"
+    r"( to run| to be available)?)\W*",
+    re.IGNORECASE,
+)
+_SKIPS_WITH_TOO_FEW = re.compile(
+    r"multi|at least (?!1\b|one\b)\w+|\b([2-9]|1\d) |more than|\btwo\b|several|peer", re.IGNORECASE
+)
+
+
+def parse_patterns(lines: Iterable[str]) -> tuple[Pattern, ...]:
+    """Patterns from lines as ``regex`` or ``category: regex``.
+
+    :raises ValueError: saying which line is wrong, and what is expected.
+    """
+    return tuple(_parsed(line.strip()) for line in lines if line.strip())
+
+
+def _parsed(line: str) -> Pattern:
+    name, colon, rest = line.partition(":")
+    named = bool(colon) and name.strip() in NAMES
+    text = rest.strip() if named else line
+    try:
+        regex = re.compile(text, re.IGNORECASE)
+    except re.error as error:
+        raise ValueError(f"{line!r}: no regular expression, {error}") from None
+    if regex.search(""):
+        raise ValueError(f"{line!r}: matches everything, also an empty message")
+    return Pattern(name.strip() if named else _OTHER.name, regex)
+
+
+def classify(failure: Failure, patterns: Sequence[Pattern] = ()) -> GpuError | None:
+    """What kind of GPU error a failure is, None if it is none.
+
+    :param patterns: the user's own, which are tried first.
+    """
+    if failure.skip:
+        return _of_skip(failure.text, patterns)
+    if failure.death:
+        return _of_death(failure.stderr, patterns)
+    chain = [failure, *failure.causes]
+    for link in chain:
+        own = _own(_searchable(link), patterns)
+        if own is not None:
+            return _error(own[0], link.text)
+    found = [(category, link) for link in chain for category in _category(link)]
+    if not found:
+        return None
+    category, link = min(found, key=lambda each: CATEGORIES.index(each[0]))
+    return _error(category, _first_line(link.text)) if category.is_gpu else None
+
+
+def named(category: str, failure: Failure) -> GpuError:
+    """The GPU error that somebody says a failure is.
+
+    :param category: one of NAMES.
+    """
+    return _error(_BY_NAME[category], failure.text)
+
+
+def _error(category: Category, text: str, final: bool = False) -> GpuError:
+    return GpuError(
+        category.name,
+        _first_line(text),
+        category.counts and not final,
+        category.probe,
+        category.poisons,
+        not final,
+        category.alone,
+    )
+
+
+def _own(text: str, patterns: Sequence[Pattern]) -> tuple[Category, int] | None:
+    """The category and place of the first of the user's patterns that is found."""
+    for pattern in patterns:
+        found = pattern.regex.search(text)
+        if found:
+            return _BY_NAME[pattern.category], found.start()
+    return None
+
+
+def _category(failure: Failure) -> list[Category]:
+    if _ASSERTION in failure.types:
+        return [_MISSING] if _SAYS_NONE_THERE.fullmatch(_first_line(failure.text)) else []
+    if failure.error_code is not None and _ACCELERATOR_ERROR in failure.types:
+        return [_BY_CODE.get(failure.error_code, _OTHER)]
+    text = _searchable(failure)
+    return [each for each, regex in _COMPILED if regex.search(text)][:1]
+
+
+def _searchable(failure: Failure) -> str:
+    """The names of the classes and the message, without what is only quoted there."""
+    if not _QUOTING.isdisjoint(failure.types):
+        return ""
+    text = failure.text
+    if _TRACEBACK in text:
+        text = "\n".join(_said_in_tracebacks(text.splitlines()))
+    return "\n".join((*failure.types, text))
+
+
+def _said_in_tracebacks(lines: Iterable[str]) -> Iterable[str]:
+    """The messages in the text of tracebacks, neither the source shown there nor assertions."""
+    heard = True
+    for line in lines:
+        if _TRACEBACK in line:
+            heard = True
+        elif _QUOTED.match(line):
+            heard = False
+        elif heard and not line.startswith(" "):
+            yield line
+
+
+def _of_skip(reason: str, patterns: Sequence[Pattern]) -> GpuError | None:
+    own = _own(reason, patterns)
+    if own is not None:
+        return _error(own[0], reason)
+    if _SKIPS_WITH_TOO_FEW.search(reason):
+        return None
+    without = _SKIPS_WITHOUT.fullmatch(_first_line(reason)) or _MISSING_REGEX.search(reason)
+    return _error(_MISSING, reason) if without else None
+
+
+def _of_death(stderr: str, patterns: Sequence[Pattern]) -> GpuError | None:
+    own = _own(stderr, patterns)
+    if own is not None:
+        return _error(own[0], _line_at(stderr, own[1]))
+    for category, regex in _COMPILED:
+        found = regex.search(stderr) if category.deaths else None
+        if found:
+            return _error(category, _line_at(stderr, found.start()), category.deaths == FINAL)
+    return None
+
+
+def _line_at(text: str, position: int) -> str:
+    return text[text.rfind("\n", 0, position) + 1 :].partition("\n")[0]
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0].strip()
