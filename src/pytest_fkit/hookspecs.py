@@ -7,6 +7,7 @@ from typing import Sequence
 import pytest
 
 from .gpu.devices import Device
+from .gpu.errors import Failure
 
 
 @pytest.hookspec(firstresult=True)
@@ -22,4 +23,18 @@ def pytest_fkit_gpus(config: pytest.Config, host: str) -> Sequence[Device | int 
 
     :param host: "" for the machine of the pytest process, else the address in ``--tx``, as in
         "me@node7" or "192.168.1.102:8888".
+    """
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_fkit_classify(item: pytest.Item, failure: Failure) -> str | bool | None:
+    """Whether a test that did not pass met a GPU error, and which.
+
+    Called on workers that own GPUs only, for each phase that failed or was skipped in the process
+    of the test, and for a test process that died in the worker: see ``failure.death``. The test
+    gets another attempt elsewhere if it is one.
+
+    :return: the name of a category ("device", "memory", "busy", "missing", "build", "ordinal",
+        "sticky", "abort", "suspect", "library", "port", "other"); False: it is none; None leaves
+        it to the patterns of ``fkit_gpu_errors`` and those that are built in.
     """

@@ -11,6 +11,8 @@ from typing import Any, Callable, TypeVar
 
 import pytest
 
+from .gpu.errors import NAMES, Pattern, parse_patterns
+
 ISOLATION_SCOPES = ("function", "class", "module", "session")
 START_METHODS = ("auto", "fork", "spawn")
 
@@ -38,6 +40,10 @@ class Settings:
     :param grace: seconds for running tests and wide fixtures to end after an interrupt.
     :param probe: whether the GPUs of a worker are tried out.
     :param isolation_asked: whether option or ini value say how long a process lives.
+    :param max_retries: attempts that a test gets elsewhere after GPU errors.
+    :param retire_after: GPU errors in a row after which a worker gets no more tests, 0 for never.
+    :param fail_on_retry: whether a test that passes after a GPU error fails nevertheless.
+    :param gpu_errors: the user's own patterns of GPU errors.
     """
 
     workers: int | str | None
@@ -53,6 +59,10 @@ class Settings:
     resume: Path | None = None
     top: int = 0
     probe: bool = True
+    max_retries: int = 1
+    retire_after: int = 3
+    fail_on_retry: bool = False
+    gpu_errors: tuple[Pattern, ...] = ()
 
     @property
     def records(self) -> bool:
@@ -123,6 +133,23 @@ def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager
         metavar="PATH",
         help="go on with the run whose journal this is: tests with a verdict are not run again",
     )
+    _add(
+        parser, "max-retries", "N",
+        "attempts on other GPUs that a test gets after GPU errors (default: 1)",
+    )  # fmt: skip
+    _add(
+        parser, "retire-after", "N",
+        "GPU errors in a row after which a worker gets no more tests; 0 for never (default: 3)",
+    )  # fmt: skip
+    text = "fail tests that passed only after a GPU error and another attempt"
+    group.addoption("--fkit-fail-on-retry", action="store_true", help=text)
+    parser.addini("fkit_fail_on_retry", text, type="bool", default=False)
+    parser.addini(
+        "fkit_gpu_errors",
+        "more messages that are GPU errors, a regular expression or CATEGORY: REGEX a line",
+        type="linelist",
+        default=[],
+    )
     if honours_timeout_options(pluginmanager):
         group.addoption("--timeout", metavar="SECONDS", help="as pytest-timeout's, for --fkit")
         parser.addini("timeout", "as pytest-timeout's, for --fkit")
@@ -162,7 +189,27 @@ def parse(config: pytest.Config) -> Settings:
         resume=resume,
         top=_value(config, "top", parse_count, 0),
         probe=_value(config, "probe", parse_switch, True),
+        max_retries=_value(config, "max_retries", parse_count, 1),
+        retire_after=_value(config, "retire_after", parse_count, 3),
+        fail_on_retry=bool(
+            config.getoption("fkit_fail_on_retry") or config.getini("fkit_fail_on_retry")
+        ),
+        gpu_errors=gpu_error_patterns(config),
     )
+
+
+def gpu_error_patterns(config: pytest.Config) -> tuple[Pattern, ...]:
+    """The user's own patterns of GPU errors.
+
+    :raises pytest.UsageError: naming the line and what is expected.
+    """
+    try:
+        return parse_patterns(config.getini("fkit_gpu_errors"))
+    except ValueError as error:
+        raise pytest.UsageError(
+            f"pytest-fkit: ini value fkit_gpu_errors: {error}; expected a regular expression, or "
+            f"CATEGORY: and one, with a category of {', '.join(NAMES)}"
+        ) from None
 
 
 def measures_usage(config: pytest.Config) -> bool:

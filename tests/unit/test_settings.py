@@ -89,3 +89,31 @@ def test_pytest_timeouts_option_is_honoured_where_the_plugin_is_absent(
     assert settings.parse(pytester.parseconfig("-p", "no:timeout")).others_timeout == 9.0
     ours = pytester.parseconfig("-p", "no:timeout", "--fkit-timeout=1")
     assert settings.parse(ours).others_timeout is None
+
+
+def test_what_is_said_of_gpu_errors(pytester: pytest.Pytester) -> None:
+    pytester.makeini(
+        "[pytest]\nfkit_max_retries = 2\nfkit_retire_after = 0\nfkit_fail_on_retry = true\n"
+        "fkit_gpu_errors =\n    warp stuck\n    memory: arena full"
+    )
+    parsed = settings.parse(pytester.parseconfig())
+    assert (parsed.max_retries, parsed.retire_after, parsed.fail_on_retry) == (2, 0, True)
+    assert [(each.category, each.regex.pattern) for each in parsed.gpu_errors] == [
+        ("other", "warp stuck"),
+        ("memory", "arena full"),
+    ]
+    asked = ("--fkit-max-retries=0", "--fkit-retire-after=5")
+    parsed = settings.parse(pytester.parseconfig(*asked))
+    assert (parsed.max_retries, parsed.retire_after) == (0, 5)
+
+
+@pytest.mark.parametrize("option", ["--fkit-max-retries", "--fkit-retire-after"])
+def test_what_is_no_number_of_gpu_errors(pytester: pytest.Pytester, option: str) -> None:
+    with pytest.raises(pytest.UsageError, match=f"{option}=-1: expected a number from 0 on"):
+        settings.parse(pytester.parseconfig(f"{option}=-1"))
+
+
+def test_patterns_that_are_none(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nfkit_gpu_errors = a(b")
+    with pytest.raises(pytest.UsageError, match=r"fkit_gpu_errors: 'a\(b': no regular .*CATEGORY:"):
+        settings.parse(pytester.parseconfig())

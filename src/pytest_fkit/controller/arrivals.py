@@ -72,7 +72,7 @@ class Arrivals:
             if kind == "begins":
                 if self.listener is not None:
                     self.listener.begins(node, *values)
-            elif kind != "attempt":
+            elif kind not in ("attempt", "gpu_error"):
                 getattr(session, f"worker_{kind}")(node, *values)
                 if self.listener is not None and death_of(values[0]) is not None:
                     self.listener.died(node, values[0].nodeid)

@@ -80,3 +80,21 @@ class Owned:
 
 KEY: pytest.StashKey[Owned] = pytest.StashKey()
 """Where it is, in ``config.stash`` of a worker that owns GPUs, or of pytest itself at ``-n0``."""
+
+TOLD = "fkit_gpus"
+"""Where a worker, and a fresh interpreter, is told, in ``config.workerinput``."""
+
+
+def owned_by(config: pytest.Config) -> Owned | None:
+    """The GPUs of the worker to which this process belongs."""
+    told = getattr(config, "workerinput", {}).get(TOLD)
+    return config.stash.get(KEY, None) if told is None else Owned.from_wire(told)
+
+
+def may_retry(config: pytest.Config) -> bool:
+    """Whether there is a controller who can have a test of this process run by another worker.
+
+    Not at ``-n0``, of whose fresh interpreters xdist's fixtures say that they are the master.
+    """
+    told: Mapping[str, Any] = getattr(config, "workerinput", {})
+    return bool(told.get("workerid", "master") != "master")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from .. import private_api
+from ..gpu.owned import may_retry, owned_by
 from ..messages import LiveText
 from ..settings import KEY
 from ..wire import carriable
@@ -16,6 +17,7 @@ from .copies import Copies
 from .coverage import Measuring
 from .descriptors import DUMP
 from .fixtures import WideFixtures
+from .gpu_failures import PLUGIN, GpuFailures
 from .output import Output
 from .relay import Relay
 from .reruns import Counts, install
@@ -34,6 +36,7 @@ _REPORTING_HOOKS = (
 class TestProcess(NamedTuple):
     """The plugins by which a process can run tests, or fork others that do.
 
+    :param gpu_failures: where its worker owns GPUs.
     :param broken: why wide fixtures must not be set up, by key; to be filled in.
     """
 
@@ -43,6 +46,7 @@ class TestProcess(NamedTuple):
     measuring: Measuring
     states: States
     reruns: Counts | None
+    gpu_failures: GpuFailures | None
     broken: dict[str, str]
 
 
@@ -53,11 +57,13 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
     """
     config = session.config
     broken: dict[str, str] = {}
-    relay = Relay(session)
+    gpu_failures = None if owned_by(config) is None else GpuFailures(config)
+    relay = Relay(session, open_fates=gpu_failures is not None and may_retry(config))
     settings = config.stash.get(KEY, None)
     fixtures = WideFixtures(
-        session, relay, broken, watch=settings is not None and settings.start_method == "auto"
-    )
+        session, relay, broken, settings is not None and settings.start_method == "auto",
+        gpu_failures,
+    )  # fmt: skip
     output = Output(config)
     plugins = config.pluginmanager
     for name, plugin in (
@@ -68,6 +74,8 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
         ("fkit-tracebacks", Tracebacks()),
     ):
         plugins.register(plugin, name)
+    if gpu_failures is not None:
+        plugins.register(gpu_failures, PLUGIN)
     keep = (relay, session, plugins.getplugin("logging-plugin"))
     for hook in _REPORTING_HOOKS:
         private_api.silence_hook(config, hook, keep)
@@ -82,6 +90,7 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
         Measuring(relay, coverage),
         States(relay, config),
         install(config),
+        gpu_failures,
         broken,
     )
 

@@ -10,10 +10,12 @@ from typing import Any, Callable, Generator, Iterator, NoReturn
 import pytest
 
 from .. import private_api
+from ..gpu.exceptions import mark_event
 from ..messages import WideOutput, WideSetup, WideSetupDone, WideTeardown
 from ..system import holdings
 from ..wire import carriable
 from .copies import fork
+from .gpu_failures import PLUGIN, GpuFailures
 from .relay import Relay
 
 # Plugins whose part in a phase surrounds the setup and teardown of fixtures, by the names under
@@ -28,7 +30,7 @@ _SURROUNDING = (
     "unraisableexception",
     "warnings",
 )
-_REPORTING = ("runner", "skipping", "fkit-tracebacks")
+_REPORTING = ("runner", "skipping", "fkit-tracebacks", PLUGIN)
 _INNERMOST = "fkit-innermost"
 _COLLECTORS = ""
 
@@ -49,14 +51,21 @@ class WideFixtures:
 
     :param broken: by key, why setting up a wide fixture killed a process before.
     :param watch: whether to look for what wide fixtures leave that does not survive a fork.
+    :param gpu_failures: hears what fixtures raise, where there are GPUs.
     """
 
     def __init__(
-        self, session: pytest.Session, relay: Relay, broken: dict[str, str], watch: bool
+        self,
+        session: pytest.Session,
+        relay: Relay,
+        broken: dict[str, str],
+        watch: bool,
+        gpu_failures: GpuFailures | None,
     ) -> None:
         self._session = session
         self._relay = relay
         self._broken = broken
+        self._gpu_failures = gpu_failures
         self._active: list[Any] = []
         self._dropped: list[Any] = []
         self._may_leave = False
@@ -118,6 +127,11 @@ class WideFixtures:
         self._relay.send(WideSetup(key, label, time.time()))
         try:
             return (yield)
+        except BaseException as error:
+            # pytest raises this object again for every test that needs the fixture.
+            if self._gpu_failures is not None:
+                mark_event(error, f"{key}#{time.monotonic_ns()}")
+            raise
         finally:
             self._relay.send(WideSetupDone(time.time()))
             if fixturedef not in self._active:
@@ -188,6 +202,8 @@ class WideFixtures:
             call = self._phase("setup", item, work)
         finally:
             self._watching = False
+        if self._gpu_failures is not None and call.excinfo is not None:
+            self._gpu_failures.met(item, call.excinfo.value)
         # The child has them, too, and reports them if it lives to do so.
         self._relay.send(WideOutput(_sections(item)))
         return float(call.duration)

@@ -64,6 +64,7 @@ class Host:
         self._measuring = process.measuring
         self._states = process.states
         self._reruns = process.reruns
+        self._gpu_failures = process.gpu_failures
         self._measures = measures_usage(session.config)
         self._child = Child(session, process, item_at)
         self._waiting: Waiting | None = None
@@ -107,7 +108,7 @@ class Host:
                 self._run(message)
                 # What keeps it from forking has gone, and with it the reason to run tests itself.
                 forks_again = not message.share and not self._fixtures.unforkable
-                retire = self._ran_tests and (forks_again or self._broken())
+                retire = self._poisoned or (self._ran_tests and (forks_again or self._broken()))
             elif isinstance(message, RunTogether):
                 ran = self._run_together(message)
                 retire = self._broken()
@@ -128,7 +129,12 @@ class Host:
         """
         if self._relay.lost:
             os._exit(self._relay.lost)
-        return not self._output.is_whole()
+        return self._poisoned or not self._output.is_whole()
+
+    @property
+    def _poisoned(self) -> bool:
+        """Whether a GPU error, of a test or of a wide fixture, left it unable to use its GPU."""
+        return self._gpu_failures is not None and bool(self._gpu_failures.poisoned)
 
     def _run_together(self, order: RunTogether) -> int:
         """Run these tests, or as many as the time allows.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
-from typing import Any, Generator, cast
+from typing import Any, Generator, Iterator, cast
 
 import pytest
 
@@ -42,10 +43,15 @@ class Relay:
     """Implements the reporting hooks in keeper, hosts and children, where nobody else hears them.
 
     Every process that is to report calls :meth:`open` first.
+
+    :param open_fates: whether the controller may have a test run again elsewhere after a GPU error.
     """
 
-    def __init__(self, session: pytest.Session) -> None:
+    def __init__(self, session: pytest.Session, open_fates: bool = False) -> None:
         self._session = session
+        self._open_fates = open_fates
+        self._failed_before = 0
+        self._met_gpu_error = False
         self._config = session.config
         self._subtests = self._config.pluginmanager.hasplugin("subtests")
         self._pid = -1
@@ -118,19 +124,43 @@ class Relay:
     @pytest.hookimpl
     def pytest_runtest_logstart(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
         """Relay."""
+        self._failed_before = self._session.testsfailed
+        self._met_gpu_error = False
         self.send(LogStart(str(nodeid), carriable(location)))
 
     @pytest.hookimpl
     def pytest_runtest_logfinish(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
         """Relay."""
+        if self._met_gpu_error:
+            # Whether it failed is not known yet.
+            self._session.testsfailed = self._failed_before
         self._send_flags()
         self.send(LogFinish(str(nodeid), carriable(location)))
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(
+        self, report: pytest.TestReport
+    ) -> Generator[None, object, object]:
         """Relay; after the session, which counts failures and may set shouldfail."""
-        if self.is_copy():
-            return
+        if self._open_fates and report.failed and hasattr(report, "fkit_gpu_error"):
+            self._met_gpu_error = True
+        with self._not_counting() if self._met_gpu_error else contextlib.nullcontext():
+            result = yield
+        if not self.is_copy():
+            self._relay(report)
+        return result
+
+    @contextlib.contextmanager
+    def _not_counting(self) -> Iterator[None]:
+        """Within the block: -x and --maxfail don't stop anything."""
+        option = self._config.option
+        maxfail, option.maxfail = option.maxfail, 0
+        try:
+            yield
+        finally:
+            option.maxfail = maxfail
+
+    def _relay(self, report: pytest.TestReport) -> None:
         if report.when == "setup" and self._wide_setup_seconds:
             report.duration += self._wide_setup_seconds
             self._wide_setup_seconds = 0.0
@@ -140,7 +170,8 @@ class Relay:
             # process, the answer turns the report on the whole test into a failure.
             hooks.pytest_report_teststatus(config=self._config, report=report)
         self.send(Report(self._data(report)))
-        self._send_flags()
+        if not self._open_fates:  # else at the end of the test
+            self._send_flags()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, cast
 import pytest
 
 from .. import private_api, system
+from ..gpu.owned import KEY, TOLD
 from ..shares import SPAWNED_SESSION
 from ..wire import carriable
 from .coverage import arguments_for_another, input_for_another
@@ -80,6 +81,9 @@ def _spec(session: pytest.Session, share: str, position: int, spare: bool) -> di
     times = max(Counter(nodeid for nodeid, _ in tests).values())
     orders = {**input_for_another(config), **private_api.worker_input(config)}
     orders.pop("fkit", None)
+    owned = config.stash.get(KEY, None)
+    if owned is not None:
+        orders[TOLD] = owned.to_wire()
     return {
         "path": [str(entry) for entry in sys.path],
         "argv": sys.argv,

@@ -7,7 +7,7 @@ from typing import Any, Callable, Generator
 
 import pytest
 
-from ..gpu.owned import KEY, Owned
+from ..gpu.owned import KEY, Owned, owned_by
 
 
 class GpuReports:
@@ -48,9 +48,7 @@ def own_gpus(config: pytest.Config, name: str, show: Callable[[str], None]) -> N
     :param name: of the worker, as in "gw0".
     :param show: has a line written to the terminal.
     """
-    told = getattr(config, "workerinput", {}).get("fkit_gpus")
-    if told is not None:
-        config.stash[KEY] = Owned.from_wire(told)
-    owned = config.stash.get(KEY, None)
+    owned = owned_by(config)
     if owned is not None:
+        config.stash[KEY] = owned
         config.pluginmanager.register(GpuReports(owned, name, show), "fkit-gpus")

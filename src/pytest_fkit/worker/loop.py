@@ -14,6 +14,9 @@ import pytest
 
 from .. import private_api
 from ..endings import Ending, Finished, ForkUnsafe, from_wire
+from ..gpu.classifier import Classifier
+from ..gpu.errors import Failure
+from ..gpu.owned import owned_by
 from ..interruptions import interruption, raise_again
 from ..messages import (
     Begins,
@@ -91,6 +94,7 @@ class TestLoop:
         self._pace = Pace(most)
         config = session.config
         self._shows_output = name == ALONE and config.getoption("capture") in ("no", "tee-sys")
+        self._classifier = None if owned_by(config) is None else Classifier(config)
         self._states = States(config)
         self._reruns = Reruns(config)
         self._requests = Requests(session, settings, unforkable, self._reruns)
@@ -217,6 +221,7 @@ class TestLoop:
             again = self._report_death(replay, ended, ending, attempts)
         elif ended.leftovers:
             _note_leftovers(replay, ended)
+        self._reports.settle()
         if self._session.shouldfail or self._session.shouldstop:
             self._tear_down(replay)
         if replay.interrupted is not None or self._stopping.is_set():
@@ -278,6 +283,7 @@ class TestLoop:
                 ending = from_wire(message.ending)
                 if not isinstance(ending, Finished) and not self._stopping.is_set():
                     self._warn(f"the process that tears wide fixtures down {ending.story}")
+        self._reports.settle(over=True)
         self._reports.flush()
         self._lines.flush()
         self._states.conclude()
@@ -318,6 +324,7 @@ class TestLoop:
                     return replay, max(1, begun), message
                 if isinstance(message, Output):
                     self._lines.feed(message.fd, message.text)
+                    replay.printed(message)
                 elif isinstance(message, Begins):
                     begun += 1
                     if begun > 1:
@@ -426,6 +433,8 @@ class TestLoop:
         )
         if again is not None:
             data.update(outcome="rerun", rerun=again.attempts - 1)
+        elif expected is None:
+            self._classify(replay, death)
         replay.log_complete_phases(data)
         data["sections"] = merged([*replay.sections(), *data["sections"]])
         data["user_properties"] = list(replay.metrics.items())
@@ -436,6 +445,16 @@ class TestLoop:
             # It did not run, but reporters (JUnit's output, HTML) close a test with this one.
             replay.log(_empty_teardown(data))
         return again
+
+    def _classify(self, replay: Replay, death: deaths.Death) -> None:
+        """Tell if what the process printed says that it was the GPU."""
+        if self._classifier is None:
+            return
+        title = f"{death.ending.title} in {death.phase}"
+        failure = Failure(text=title, death=True, stderr=replay.error_output + death.err)
+        error = self._classifier.error(replay.item, failure)
+        if error is not None:
+            self._reports.gpu_error(replay.item, carriable(error.to_wire()))
 
     def _death(self, replay: Replay, ended: Ended, ending: Ending) -> deaths.Death:
         fixture = replay.setting_up

@@ -10,19 +10,21 @@ import pytest
 
 from .. import private_api, system
 from ..foreign_warnings import make_portable
+from ..gpu.owned import owned_by
 from ..journal.recorder import Recorder
 from ..settings import ALONE, Settings, start_limit
 from ..sigterm import interrupt_on_sigterm, restore_sigterm
 from .assigned import Assigned
 from .dispatched import Dispatched
 from .facts import facts
+from .held_reports import HeldReports
 from .imports import CarefulCollection, Collection, LimitedCollection
 from .keeper import KeeperClient
 from .leftovers import CollectionWatch
 from .loop import TestLoop
 from .orders import Requests
 from .output import LIVE, Lines, Unchanged
-from .reports import LocalReports, WorkerReports
+from .reports import LocalReports, Reports, WorkerReports
 from .reruns import Reruns
 from .resume import Resumed
 from .tests import MOST, AllTests, Tests
@@ -140,12 +142,16 @@ class Worker:
         private_api.forget_reports_of_worker(self._config)
         private_api.forget_reports_of_interactor(self._config, interactor)
         index = {item: number for number, item in enumerate(session.items)}
-        reports = WorkerReports(
+        reports: Reports
+        reports = sent = WorkerReports(
             self._config,
             lambda data: self._channel.send(("reports", data)),
             private_api.worker_facts(interactor),
             index.__getitem__,
         )
+        owned = owned_by(self._config)
+        if owned is not None:
+            reports = HeldReports(sent, owned, self._name)
         loop = self._loop = TestLoop(
             session, self._settings, keeper, self._name, self._lines, reports, self._unforkable,
             MOST,

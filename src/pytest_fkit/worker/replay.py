@@ -21,6 +21,7 @@ from ..messages import (
     Message,
     Metric,
     NotCollected,
+    Output,
     Phase,
     Report,
     SessionFlag,
@@ -36,6 +37,9 @@ from ..wire import carriable
 from .attempts import Attempt
 from .output import LIVE, Lines
 from .reports import Reports, report_from
+
+_KEPT = 65536
+"""Characters of output that is not captured."""
 
 
 class Replay:
@@ -76,6 +80,7 @@ class Replay:
         self.expected: str | None = None
         self.interrupted: Interrupted | None = None
         self.metrics: dict[str, Any] = {}
+        self.error_output = ""
 
     def take(self, message: Message) -> None:
         """Take one message in."""
@@ -86,6 +91,12 @@ class Replay:
             handler(self, message)
 
     # --- messages ---
+
+    def printed(self, message: Output) -> None:
+        """Keep the end of what went to descriptor 2, where it is not captured."""
+        if message.fd == 2:
+            text = self.error_output + message.text.decode("utf-8", "replace")
+            self.error_output = text[-_KEPT:]
 
     def _log_start(self, message: LogStart) -> None:
         del message
@@ -105,6 +116,7 @@ class Replay:
         return self._attempts_over + (not self._finished)
 
     def _held_report(self, message: HeldReport) -> None:
+        message.data.pop("fkit_gpu_error", None)
         self._unlogged.append(message.data)
 
     def log_complete_phases(self, death: dict[str, Any]) -> None:
@@ -121,6 +133,7 @@ class Replay:
 
     def _report(self, message: Report) -> None:
         data = message.data
+        self._hear_gpu_error(data)
         self._unlogged.clear()
         when = data.get("when")
         if when == "setup":
@@ -129,6 +142,12 @@ class Replay:
             self._held.append(data)
         else:
             self.log(data)
+
+    def _hear_gpu_error(self, data: dict[str, Any]) -> None:
+        """Take it out of the report, where nobody else is to find it."""
+        error = data.pop("fkit_gpu_error", None)
+        if error is not None and data["outcome"] != "rerun":  # by pytest-rerunfailures, already
+            self._reports.gpu_error(self.item, error)
 
     def _warning(self, message: WarningRecorded) -> None:
         said = _warning(message)
@@ -155,6 +174,8 @@ class Replay:
     def wide_teardown(self, message: WideTeardown) -> None:
         """Make the teardown of wide fixtures part of the test's teardown report."""
         failed = message.report
+        if failed is not None:
+            self._hear_gpu_error(failed)
         data = next((each for each in reversed(self._held) if _is_teardown(each)), None)
         if data is None:
             if failed is not None:

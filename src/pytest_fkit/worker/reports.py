@@ -40,6 +40,15 @@ class Reports(Protocol):
         :param again: whether the test is run once more.
         """
 
+    def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
+        """The test met a GPU error: a :class:`~pytest_fkit.gpu.errors.GpuError`, to_wire()."""
+
+    def settle(self, over: bool = False) -> None:
+        """All is known by which it is decided whether the test is to run again elsewhere.
+
+        :param over: no test is left.
+        """
+
     def complete(self, item: pytest.Item, seconds: float) -> None:
         """The test has its verdict; it took so long."""
 
@@ -53,7 +62,7 @@ def report_from(config: pytest.Config, data: dict[str, Any]) -> Any:
 
 
 class LocalReports:
-    """At ``-n0``: all plugins are in this process.
+    """At ``-n0``: all plugins are in this process, and no other worker could run a test again.
 
     :param recorder: hears everything before they do, if there is one.
     """
@@ -98,6 +107,12 @@ class LocalReports:
             self._recorder.attempt(ALONE, item.nodeid, facts, left, again)
             self._recorder.commit()
 
+    def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
+        """It is the test's failure."""
+
+    def settle(self, over: bool = False) -> None:
+        """Nothing is held back."""
+
     def complete(self, item: pytest.Item, seconds: float) -> None:
         """Nobody waits for it."""
 
@@ -130,7 +145,13 @@ class WorkerReports:
         self._index = index
         self._events: list[tuple[Any, ...]] = []
         self._local = LocalReports()
-        self._heard = private_api.others_hear_reports(config)
+        self._others_hear = private_api.others_hear_reports(config)
+        self.silent = False
+        """Whether plugins of this process are not told."""
+
+    @property
+    def _heard(self) -> bool:
+        return self._others_hear and not self.silent
 
     def are_awaited(self, config: pytest.Config) -> bool:
         """If a test kills the worker, xdist blames the first whose reports have not arrived."""
@@ -149,7 +170,7 @@ class WorkerReports:
 
     def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
         """Tell."""
-        if self._heard or data.get("outcome") == "failed":
+        if not self.silent and (self._others_hear or data.get("outcome") == "failed"):
             report = report_from(self._config, data)
             item.ihook.pytest_runtest_logreport(report=report)
             # What plugins changed, too.
@@ -170,6 +191,13 @@ class WorkerReports:
     ) -> None:
         """Tell."""
         self._events.append(("attempt", item.nodeid, carriable(facts), left, again))
+
+    def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
+        """Tell."""
+        self._events.append(("gpu_error", item.nodeid, error))
+
+    def settle(self, over: bool = False) -> None:
+        """Nothing is held back."""
 
     def complete(self, item: pytest.Item, seconds: float) -> None:
         """Tell."""

@@ -1,0 +1,54 @@
+"""GPU errors where they are raised: found in exceptions, told with the reports."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Generator
+
+import pytest
+
+from ..gpu.classifier import Classifier
+from ..gpu.errors import Failure, GpuError
+from ..gpu.exceptions import event_of, failure_of
+from ..wire import carriable
+
+PLUGIN = "fkit-gpu-failures"
+"""The name under which it is registered."""
+
+
+class GpuFailures:
+    """Plugin of a test process whose worker owns GPUs."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._classifier = Classifier(config)
+        self.poisoned = ""
+        """What makes this process unfit for another test, as its message says, or ""."""
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: Any
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Tell the worker, who takes it out of the report again."""
+        report = yield
+        error = None
+        if call.excinfo is not None and not hasattr(report, "wasxfail") and report.skipped:
+            error = self._classifier.error(item, Failure(text=_reason(report), skip=True))
+            error = None if error is None else replace(error, poisons=False)
+        elif call.excinfo is not None:
+            error = self.met(item, call.excinfo.value)
+        if error is not None and not hasattr(report, "wasxfail"):
+            report.fkit_gpu_error = carriable(error.to_wire())  # type: ignore[attr-defined]
+        return report
+
+    def met(self, item: pytest.Item, error: BaseException) -> GpuError | None:
+        """What an exception in this process is; remembered if it poisons the process."""
+        found = self._classifier.error(item, failure_of(error), event_of(error))
+        if found is not None and found.poisons:
+            self.poisoned = self.poisoned or found.text
+        return found
+
+
+def _reason(report: pytest.TestReport) -> str:
+    told = report.longrepr
+    text = str(told[2] if isinstance(told, tuple) else told)
+    return text[len("Skipped: ") :] if text.startswith("Skipped: ") else text

@@ -1,0 +1,104 @@
+"""Reports on a worker that owns GPUs: none is told while another worker may run the test again."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import pytest
+
+from ..gpu.owned import Owned
+from .reports import WorkerReports
+
+
+class HeldReports:
+    """Holds what is said of a test until it is known whether it met a GPU error.
+
+    If it did, the controller is told so first and decides what the attempt is; plugins of this
+    process, which counts failures for ``-x`` and ``--maxfail``, never hear of it. What it says
+    travels with the test's last event, "runtest_protocol_complete", in one message.
+
+    :param reports: to whom all is told in the end.
+    :param name: of the worker, as in "gw0".
+    """
+
+    def __init__(self, reports: WorkerReports, owned: Owned, name: str) -> None:
+        self._reports = reports
+        self._owned = owned
+        self._name = name
+        self._held: list[Callable[[], None]] = []
+        self._settled = False
+        self._error: dict[str, Any] | None = None
+
+    def are_awaited(self, config: pytest.Config) -> bool:
+        """See :class:`.reports.Reports`."""
+        return self._reports.are_awaited(config)
+
+    def begins(self, item: pytest.Item) -> None:
+        """See :class:`.reports.Reports`."""
+        self._reports.begins(item)
+
+    def log_start(self, item: pytest.Item) -> None:
+        """Hold."""
+        self._hold(lambda: self._reports.log_start(item))
+
+    def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
+        """Hold."""
+        self._hold(lambda: self._log_report(item, data))
+
+    def _log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
+        if self._reports.silent and data["outcome"] == "failed":
+            # What GpuReports does, which does not hear of it.
+            section = self._owned.section(self._name, int(data.get("rerun", 0)) + 1)
+            data["sections"] = [*data["sections"], section]
+        self._reports.log_report(item, data)
+
+    def log_finish(self, item: pytest.Item) -> None:
+        """Hold."""
+        self._hold(lambda: self._reports.log_finish(item))
+
+    def attempt(
+        self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
+    ) -> None:
+        """Hold."""
+        self._hold(lambda: self._reports.attempt(item, facts, left, again))
+
+    def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
+        """The first one counts; what wide fixtures say when the run ends comes too late."""
+        del item
+        if self._error is None and not self._settled:
+            self._error = error
+
+    def settle(self, over: bool = False) -> None:
+        """If it met none, tell, and hold nothing that is still to come.
+
+        :param over: no test is left: what was said of one that was interrupted is told anyway.
+        """
+        if over or self._error is None:
+            self._tell()
+            self._settled = True
+
+    def complete(self, item: pytest.Item, seconds: float) -> None:
+        """Tell all."""
+        self._hold(lambda: self._reports.complete(item, seconds))
+        error, self._error, self._settled = self._error, None, False
+        if error is None:
+            self._tell()
+            return
+        self._reports.silent = True
+        self._reports.gpu_error(item, error)
+        self._tell()
+        self._reports.silent = False
+
+    def flush(self) -> None:
+        """Send what may be sent."""
+        self._reports.flush()
+
+    def _hold(self, told: Callable[[], None]) -> None:
+        self._held.append(told)
+        if self._settled:
+            self._tell()
+
+    def _tell(self) -> None:
+        held, self._held = self._held, []
+        for told in held:
+            told()
