@@ -17,6 +17,7 @@ from pytest_fkit.gpu.machine import ROOT
 
 from . import programs, trees
 from .description import Behaviour, Description, Gpu, Instance, from_json
+from .fleet_state import calls_of, plan, set_state
 from .vendors import (
     LIBRARIES,
     PACKAGES,
@@ -39,6 +40,7 @@ __all__ = [
     "amd_integrated",
     "ascend",
     "build",
+    "calls_of",
     "compiler",
     "describe",
     "environment",
@@ -46,6 +48,8 @@ __all__ = [
     "intel",
     "intel_integrated",
     "nvidia",
+    "plan",
+    "set_state",
 ]
 
 MASKS = (
@@ -107,6 +111,9 @@ def build(root: Path, description: Description, cache: Path) -> Path:
     programs.install(root, description.programs)
     (root / "lib").mkdir()
     (root / "python").mkdir()
+    (root / "suites").mkdir()
+    (root / "suites" / "fleet_torch.py").symlink_to(_HERE / "framework.py")
+    (root / "suites" / "fleet_state.py").symlink_to(_HERE / "fleet_state.py")
     for library in description.libraries:
         if compiler():
             shutil.copy(_compiled(library, cache), root / "lib" / library)
@@ -125,6 +132,12 @@ def environment(root: Path) -> dict[str, str]:
         "PATH": f"{root / 'bin'}{os.pathsep}{path}",
         "LD_LIBRARY_PATH": str(root / "lib"),
     }
+
+
+def with_framework(machine: Mapping[str, str]) -> dict[str, str]:
+    """The environment of an inner run whose suite imports ``fleet_torch``, see framework.py."""
+    root = Path(machine[ROOT])
+    return {**machine, "PYTHONPATH": f"{root / 'suites'}{os.pathsep}."}
 
 
 def compiler() -> str:

@@ -11,8 +11,8 @@
     - ``opens``: whether this process may use it (a container, a device cgroup).
     - ``state``: "healthy"; "missing" (not on the bus), "lost" (fell off it), "busy" (somebody else
       has it alone), "full" (no memory left), "sick" (every context fails), "corrupt" (what is read
-      is not what was written), "hung" (it never finishes, and SIGTERM does not help). Later ones
-      may add keys, as the call from which on it is sick, and the one that heals it.
+      is not what was written), "hung" (it never finishes, and SIGTERM does not help). It may
+      change during a run, see fleet_state.py.
     - ``recovery``: the recovery action that NVML names; ``ecc``: uncorrected errors it counts.
     - ``mig``: null, or a list of instances, if it is in MIG mode.
 ``behaviours``
