@@ -11,6 +11,7 @@ from gpu_runs import run_on
 from inner import run_pytest, write_files
 
 import fleet as fleets
+from pytest_fkit.gpu.error_table import CATEGORIES, DEVICE, FINAL, UNHEARD, Category
 
 Fleet = Callable[..., Mapping[str, str]]
 
@@ -100,3 +101,21 @@ def test_the_readme_names_every_option_ini_value_and_fixture() -> None:
         assert f"`fkit_{name.replace('-', '_')}`" in text
     for name in ("fkit_env", "fkit_gpus", "fkit_worker", "fkit_port", "FKIT_GPUS", "FKIT_GPU_IDS"):
         assert f"`{name}`" in text
+
+
+def test_the_categories_of_gpu_errors() -> None:
+    deaths = {UNHEARD: "nothing", FINAL: "final", DEVICE: "the device"}
+    expected = [
+        [f"`{each.name}`", *(_yes(flag) for flag in _flags(each)), deaths[each.deaths]]
+        for each in CATEGORIES
+        if each.is_gpu
+    ]
+    assert [[row[0], *row[2:]] for row in _table("GPU errors")[1:]] == expected
+
+
+def _flags(category: Category) -> tuple[bool, ...]:
+    return category.counts, category.probe, category.poisons, category.alone
+
+
+def _yes(flag: bool) -> str:
+    return "yes" if flag else "no"
