@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Callable, Mapping
 
@@ -227,3 +228,90 @@ def test_plugins_have_the_first_say(fleet: Fleet, tmp_path: Path) -> None:
     }  # fmt: skip
     assert heard.ended.out.count("the hook pytest_fkit_classify raised ValueError('me too')") == 1
     assert heard.ended.out.count("answered 'no such category'; expected None, False, or one") == 1
+
+
+UNUSUAL = {
+    "test_unusual.py": """\
+import unittest
+import pytest
+
+ECC = "CUDA error: uncorrectable ECC error encountered"
+
+class TestUnit(unittest.TestCase):
+    def test_fails(self): raise RuntimeError(ECC)
+    def test_skips(self): self.skipTest("test requires CUDA")
+    @unittest.skip("no GPU")
+    def test_marked(self): pass
+    def test_asserts(self): self.assertIn(ECC, "fine")
+
+def test_doctest_like():
+    try: raise RuntimeError(ECC)
+    finally: raise KeyError("cleanup")
+
+def test_surrogates(): raise RuntimeError(ECC + " \\udc80")
+class Odd(RuntimeError):
+    def __str__(self): raise ValueError
+def test_odd(): raise Odd(ECC)
+
+@pytest.fixture
+def breaks_late():
+    yield
+    raise RuntimeError(ECC)
+def test_teardown(breaks_late): pass
+def test_twice(breaks_late): raise RuntimeError("CUDA out of memory")
+""",
+}
+
+
+def test_unusual_failures(fleet: Fleet, tmp_path: Path) -> None:
+    heard = hear(fleet(fleets.nvidia(2)), tmp_path, UNUSUAL, "-n1")
+    assert {name: error["category"] for name, error in heard.errors.items()} == {
+        "test_fails": "device", "test_skips": "missing", "test_marked": "missing",
+        "test_doctest_like": "device", "test_surrogates": "device", "test_teardown": "device",
+        "test_twice": "memory",
+    }  # fmt: skip
+
+
+_SUBTESTS = {
+    "test_sub.py": """\
+def test_sub(subtests):
+    with subtests.test("fine"): pass
+    with subtests.test("bad"): raise RuntimeError("CUDA out of memory")
+    with subtests.test("plain"): pass
+def test_plain(subtests):
+    with subtests.test("bad"): assert "CUDA out of memory" == 1
+def test_skip(subtests):
+    with subtests.test("skips"):
+        import pytest
+        pytest.skip("no GPU")
+""",
+}
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("_pytest.subtests") is None
+    and importlib.util.find_spec("pytest_subtests") is None,
+    reason="needs subtests",
+)
+@pytest.mark.parametrize("arguments", ["-n1", "-n1 --fkit-isolation=session"])
+def test_subtests(fleet: Fleet, tmp_path: Path, arguments: str) -> None:
+    heard = hear(fleet(fleets.nvidia(2)), tmp_path, _SUBTESTS, *arguments.split())
+    assert {name: error["category"] for name, error in heard.errors.items()} == {
+        "test_sub": "memory",
+        "test_skip": "missing",
+    }
+    assert not any("fkit_gpu_error" in str(event) for event in heard.events)
+
+
+def test_output_that_is_not_captured(fleet: Fleet, tmp_path: Path) -> None:
+    files = {
+        "test_x.py": (
+            "import os, time\n"
+            "def test_dies():\n"
+            "    os.write(2, b'HW Exception by GPU node-9 reason :GPU Hang\\n')\n"
+            "    time.sleep(0.5)  # it is passed on\n"
+            "    os.abort()\n"
+        )
+    }
+    heard = hear(fleet(fleets.amd(2)), tmp_path, files, "-n1", "-s")
+    assert heard.errors["test_dies"]["category"] == "suspect"
