@@ -104,6 +104,12 @@ def test_report_sections_of_an_item(items: list[Any]) -> None:
     assert items[0]._report_sections == []
 
 
+def test_what_was_raised_in_a_collection(pytester: pytest.Pytester) -> None:
+    module = pytester.getmodulecol("raise RuntimeError('no')")
+    report = module.ihook.pytest_make_collect_report(collector=module)
+    assert str(private_api.collection_error(report)) == "no"
+
+
 def test_global_capture(request: pytest.FixtureRequest) -> None:
     manager = request.config.pluginmanager.getplugin("capturemanager")
     capturing = manager._global_capturing

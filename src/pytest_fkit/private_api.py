@@ -204,6 +204,15 @@ def _wide_fixtures(item: pytest.Item) -> list[tuple[str, str]]:
     return wide
 
 
+# --- collection (_pytest.runner) ----------------------------------------------------------------
+
+
+def collection_error(report: pytest.CollectReport) -> BaseException | None:
+    """What was raised, in a hook around pytest_make_collect_report: pytest takes it away later."""
+    call = getattr(report, "call", None)
+    return None if call is None or call.excinfo is None else cast("Any", call).excinfo.value
+
+
 # --- capture (_pytest.capture) ------------------------------------------------------------------
 
 

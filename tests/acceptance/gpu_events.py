@@ -9,8 +9,9 @@ from typing import Any, Mapping
 from inner import InnerRun, run_pytest, write_files
 
 _LISTENER = """
-import json, marshal, os
+import functools, json, marshal, os
 from pytest_fkit.controller.arrivals import Arrivals
+from pytest_fkit.controller.nodes import Nodes
 
 add_reports = Arrivals.add_reports
 
@@ -22,6 +23,34 @@ def heard(self, node, data):
     add_reports(self, node, data)
 
 Arrivals.add_reports = heard
+
+configure_node = Nodes.pytest_configure_node
+
+@functools.wraps(configure_node)
+def configured(self, node):
+    newchannel = node.gateway.newchannel
+
+    def listening():
+        channel = newchannel()
+        setcallback = channel.setcallback
+
+        def listen(callback, **others):
+            def told(message):
+                if message is not None and message[0] == "collection_gpu_errors":
+                    with open(os.environ["HEARD_IN"], "a") as log:
+                        log.write(json.dumps(message) + "\\n")
+                callback(message)
+
+            setcallback(told, **others)
+
+        channel.setcallback = listen
+        return channel
+
+    node.gateway.newchannel = listening
+    configure_node(self, node)
+    node.gateway.newchannel = newchannel
+
+Nodes.pytest_configure_node = configured
 """
 
 

@@ -315,3 +315,24 @@ def test_output_that_is_not_captured(fleet: Fleet, tmp_path: Path) -> None:
     }
     heard = hear(fleet(fleets.amd(2)), tmp_path, files, "-n1", "-s")
     assert heard.errors["test_dies"]["category"] == "suspect"
+
+
+COLLECTED = {
+    "test_skips.py": "import pytest\npytest.skip('no GPU', allow_module_level=True)\n",
+    "test_raises.py": "raise RuntimeError('No CUDA GPUs are available')\n",
+    "test_other.py": "raise ValueError('CUDA is fun')\n",
+    "test_slow.py": "import pytest\npytest.skip('slow', allow_module_level=True)\n",
+    "test_fine.py": "def test_fine(): pass\n",
+}
+
+
+def test_collection(fleet: Fleet, tmp_path: Path) -> None:
+    heard = hear(
+        fleet(fleets.nvidia(2)), tmp_path, COLLECTED, "-n1", "--continue-on-collection-errors"
+    )
+    [(_, found)] = [event for event in heard.events if event[0] == "collection_gpu_errors"]
+    assert sorted((nodeid, error["category"]) for nodeid, error in found) == [
+        ("test_raises.py", "missing"),
+        ("test_skips.py", "missing"),
+    ]
+    assert heard.ended.outcomes["test_fine.py::test_fine"] == "PASSED"

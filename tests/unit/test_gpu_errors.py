@@ -248,6 +248,13 @@ def test_an_assertion_whose_own_message_is_that_there_is_none(text: str) -> None
     assert error.category == "missing"
 
 
+def test_pytorchs_own_assertion() -> None:
+    error = _raised("Invalid device id", "builtins.AssertionError")
+    assert error is not None
+    assert error.category == "ordinal"
+    assert _raised("assert 'Invalid device id' in text", "builtins.AssertionError") is None
+
+
 def test_an_exception_from_which_another_was_raised() -> None:
     cause = Failure(("torch.OutOfMemoryError", "builtins.RuntimeError"), "it was")
     error = classify(Failure(("engine.DeadError",), "the engine died", causes=(cause,)))

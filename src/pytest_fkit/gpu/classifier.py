@@ -30,6 +30,10 @@ class Classifier:
         found = classify(failure, self._patterns) if said is None else named(said, failure)
         return None if found is None else replace(found, event=event)
 
+    def of_collection(self, failure: Failure) -> GpuError | None:
+        """The same of a module or a class, of which the hook is not asked."""
+        return classify(failure, self._patterns)
+
     def _asked(self, item: pytest.Item, failure: Failure) -> Any:
         """What the hook answers: one of NAMES, False, or None."""
         try:

@@ -109,7 +109,10 @@ _NONE_THERE = (
     r"|(gpus?|cuda|rocm|hip)( devices?)?( is| are| was)?"
     r" (not (found|available|visible|detected)|unavailable|missing|required)"
 )
-_SAYS_NONE_THERE = re.compile(rf"\W*({_NONE_THERE})\W*", re.IGNORECASE)
+_SAYS = (
+    (re.compile(rf"\W*({_NONE_THERE})\W*", re.IGNORECASE), _MISSING),
+    (re.compile(r"Invalid device id"), _BY_NAME["ordinal"]),  # torch/cuda/__init__.py
+)
 
 # Reasons of skips where there is no GPU at all: as a whole, since "requires CUDA 12" is another
 # thing. transformers and accelerate: "test requires CUDA", "test requires accelerator"; PyTorch's
@@ -200,7 +203,8 @@ def _own(text: str, patterns: Sequence[Pattern]) -> tuple[Category, int] | None:
 
 def _category(failure: Failure) -> list[Category]:
     if _ASSERTION in failure.types:
-        return [_MISSING] if _SAYS_NONE_THERE.fullmatch(_first_line(failure.text)) else []
+        said = _first_line(failure.text)
+        return [category for regex, category in _SAYS if regex.fullmatch(said)]
     if failure.error_code is not None and _ACCELERATOR_ERROR in failure.types:
         return [_BY_CODE.get(failure.error_code, _OTHER)]
     text = _searchable(failure)

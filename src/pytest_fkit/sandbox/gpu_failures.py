@@ -10,6 +10,7 @@ import pytest
 from ..gpu.classifier import Classifier
 from ..gpu.errors import Failure, GpuError
 from ..gpu.exceptions import event_of, failure_of
+from ..gpu.reasons import skip_reason
 from ..wire import carriable
 
 PLUGIN = "fkit-gpu-failures"
@@ -32,7 +33,7 @@ class GpuFailures:
         report = yield
         error = None
         if call.excinfo is not None and not hasattr(report, "wasxfail") and report.skipped:
-            error = self._classifier.error(item, Failure(text=_reason(report), skip=True))
+            error = self._classifier.error(item, Failure(text=skip_reason(report), skip=True))
             error = None if error is None else replace(error, poisons=False)
         elif call.excinfo is not None:
             error = self.met(item, call.excinfo.value)
@@ -46,9 +47,3 @@ class GpuFailures:
         if found is not None and found.poisons:
             self.poisoned = self.poisoned or found.text
         return found
-
-
-def _reason(report: pytest.TestReport) -> str:
-    told = report.longrepr
-    text = str(told[2] if isinstance(told, tuple) else told)
-    return text[len("Skipped: ") :] if text.startswith("Skipped: ") else text

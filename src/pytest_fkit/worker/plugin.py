@@ -15,6 +15,7 @@ from ..journal.recorder import Recorder
 from ..settings import ALONE, Settings, start_limit
 from ..sigterm import interrupt_on_sigterm, restore_sigterm
 from .assigned import Assigned
+from .collection_errors import CollectionErrors
 from .dispatched import Dispatched
 from .facts import facts
 from .held_reports import HeldReports
@@ -69,6 +70,11 @@ class Worker:
             config.pluginmanager.register(CarefulCollection(limit), "fkit-careful")
         elif limit:
             config.pluginmanager.register(LimitedCollection(limit), "fkit-limited")
+        if owned_by(config) is not None:
+            errors = CollectionErrors(
+                config, lambda found: self._channel.send(("collection_gpu_errors", found))
+            )
+            config.pluginmanager.register(errors, "fkit-collection-errors")
         # After those, to be around them: the clock of an import is a native thread.
         self._unforkable = _unforkable(config, settings)
         if "done" in orders:
