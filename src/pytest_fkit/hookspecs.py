@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Any, Mapping, Sequence
 
 import pytest
 
 from .gpu.devices import Device
 from .gpu.errors import Failure
+from .needs import Needs
 
 
 @pytest.hookspec(firstresult=True)
@@ -37,4 +38,14 @@ def pytest_fkit_classify(item: pytest.Item, failure: Failure) -> str | bool | No
     :return: the name of a category ("device", "memory", "busy", "missing", "build", "ordinal",
         "sticky", "abort", "suspect", "library", "port", "other"); False: it is none; None leaves
         it to the patterns of ``fkit_gpu_errors`` and those that are built in.
+    """
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_fkit_requirements(item: pytest.Item) -> Needs | Mapping[str, Any] | None:
+    """What a test needs, for suites that say it in other ways than by our marks, which go first.
+
+    The answer has ``gpus``, how many GPUs the test is to see (0: it runs anywhere), and ``serial``,
+    a name of which no two tests run at the same time; both are optional. It is asked for in
+    workers, once for each test.
     """

@@ -7,17 +7,20 @@ from typing import Any, Callable
 
 import pytest
 
+from .needs import parse_gpus, parse_serial
 from .settings import ISOLATION_SCOPES, Settings, parse_isolation, parse_seconds, parse_size
 from .shares import SPAWNED, SPAWNED_SESSION
 
 TEXTS = (
     (
-        "fkit(isolation=None, timeout=None, memory_limit=None): how long the test's process lives "
-        f"({', '.join(ISOLATION_SCOPES)}), its time limit in seconds, its memory as in '2G'"
+        "fkit(isolation=None, timeout=None, memory_limit=None, gpus=None, serial=None): how long "
+        f"the test's process lives ({', '.join(ISOLATION_SCOPES)}), its time limit in seconds, its "
+        "memory as in '2G', the number of GPUs it sees (0: runs anywhere), a name of which no two "
+        "tests run at once"
     ),
     "fkit_skip: no process of its own; it shares one with the other fkit_skip tests",
-    "fkit_single_gpu: the test needs one GPU",
-    "fkit_multi_gpu(number=2): the test needs several GPUs",
+    "fkit_single_gpu: the test sees one GPU",
+    "fkit_multi_gpu(number=2): the test sees so many GPUs",
 )
 TIMEOUT_TEXT = "timeout(seconds): time limit of the test, as pytest-timeout's"
 
@@ -25,6 +28,8 @@ _ARGUMENTS: dict[str, Callable[[Any], Any]] = {
     "isolation": parse_isolation,
     "timeout": parse_seconds,
     "memory_limit": parse_size,
+    "gpus": parse_gpus,
+    "serial": parse_serial,
 }
 
 HANG_GRACE = 5.0
@@ -47,8 +52,8 @@ class Limits:
     isolation: str = ""
 
 
-def limits(item: pytest.Item, settings: Settings) -> Limits:
-    """What options and marks together say.
+def arguments(item: pytest.Item) -> dict[str, Any]:
+    """What our marks say, by the name of the argument; of each the closest counts.
 
     :raises pytest.UsageError: for wrong arguments of a mark; the text names the place and the fix.
     """
@@ -61,6 +66,15 @@ def limits(item: pytest.Item, settings: Settings) -> Limits:
             chosen.update(check(mark))
         except ValueError as error:
             raise pytest.UsageError(f"{error} (mark of {node.nodeid})") from None
+    return chosen
+
+
+def limits(item: pytest.Item, settings: Settings) -> Limits:
+    """What options and marks together say.
+
+    :raises pytest.UsageError: for wrong arguments of a mark; the text names the place and the fix.
+    """
+    chosen = arguments(item)
     timeout = chosen.get("timeout")
     asked = settings.isolation if settings.isolation_asked else ""
     return Limits(
@@ -95,6 +109,10 @@ def _without_arguments(mark: pytest.Mark) -> dict[str, Any]:
     return {}
 
 
+def _single_gpu(mark: pytest.Mark) -> dict[str, Any]:
+    return {**_without_arguments(mark), "gpus": 1}
+
+
 def _multi_gpu(mark: pytest.Mark) -> dict[str, Any]:
     values = [*mark.args, *mark.kwargs.values()]
     if len(values) > 1 or set(mark.kwargs) - {"number"}:
@@ -104,13 +122,13 @@ def _multi_gpu(mark: pytest.Mark) -> dict[str, Any]:
             raise ValueError(
                 f"@pytest.mark.fkit_multi_gpu({number!r}): expected a number of GPUs from 2 on"
             )
-    return {}
+    return {"gpus": values[0] if values else 2}
 
 
 _CHECKS: dict[str, Callable[[pytest.Mark], dict[str, Any]]] = {
     "fkit": _fkit,
     "fkit_skip": _without_arguments,
-    "fkit_single_gpu": _without_arguments,
+    "fkit_single_gpu": _single_gpu,
     "fkit_multi_gpu": _multi_gpu,
 }
 

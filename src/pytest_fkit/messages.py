@@ -21,6 +21,9 @@ class Run(NamedTuple):
     :param location: of the test, which a fresh process would have to work out at some cost.
     :param attempts: how often the test was tried before, in processes that died.
     :param suite_reruns: how many tests were run again, where nobody else counts that.
+    :param environ: variables in which the test's process differs from the worker, in pairs of name
+        and text. Only tests with the same ones share a process or its wide fixtures.
+    :param next_environ: the same for the next test.
     """
 
     position: int
@@ -34,6 +37,8 @@ class Run(NamedTuple):
     location: tuple[str, int | None, str] = ("", None, "")
     attempts: int = 0
     suite_reruns: int = 0
+    environ: tuple[tuple[str, str], ...] = ()
+    next_environ: tuple[tuple[str, str], ...] = ()
 
 
 class RunTogether(NamedTuple):
@@ -110,6 +115,7 @@ class HostFiles(NamedTuple):
     """The files of a host that runs tests itself travel along, to be there if the keeper dies."""
 
     share: str
+    environ: tuple[tuple[str, str], ...]
     pid: int
 
 

@@ -46,12 +46,16 @@ MARKED = """
     def test_three_gpus(): pass
 """
 WRONG = {
-    "fkit(3)": "@pytest.mark.fkit takes keyword arguments only: isolation, timeout, memory_limit",
+    "fkit(3)": "@pytest.mark.fkit takes keyword arguments only: isolation, timeout, memory_limit, ",
     "fkit(scope=1)": "@pytest.mark.fkit has no argument 'scope', only isolation,",
     "fkit(isolation='test')": "@pytest.mark.fkit(isolation='test'): expected one of function,",
     "fkit(timeout=-1)": "@pytest.mark.fkit(timeout=-1): expected seconds",
     "fkit(timeout=True)": "@pytest.mark.fkit(timeout=True): expected seconds",
     "fkit(memory_limit='2X')": "@pytest.mark.fkit(memory_limit='2X'): expected a size",
+    "fkit(gpus=-1)": "@pytest.mark.fkit(gpus=-1): expected a number of GPUs from 0 (runs anywhere)",
+    "fkit(gpus=True)": "@pytest.mark.fkit(gpus=True): expected a number of GPUs",
+    "fkit(serial=3)": "@pytest.mark.fkit(serial=3): expected a name",
+    "fkit(serial='')": "@pytest.mark.fkit(serial=''): expected a name",
     "fkit_skip('why')": "@pytest.mark.fkit_skip takes no arguments",
     "fkit_single_gpu(1)": "@pytest.mark.fkit_single_gpu takes no arguments",
     "fkit_multi_gpu(0)": "@pytest.mark.fkit_multi_gpu(0): expected a number of GPUs from 2 on",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
 import execnet
 import pytest
@@ -13,8 +13,8 @@ from ..gpu import arrival, ports
 from ..gpu.choice import Distribution, distribute
 from ..gpu.describe import ownership
 from ..gpu.devices import Fleet, from_wire
-from ..gpu.environment import mask_variables, names_read, variables, wants_port
-from ..gpu.masks import MASKS
+from ..gpu.environment import Environment, gang_variables, names_read, wants_port
+from ..gpu.masks import MASKS, Entry
 from ..gpu.options import GpuSettings
 from ..gpu.owned import Owned
 from ..gpu.slices import Place
@@ -58,6 +58,7 @@ class Gateways:
         self._introduced: set[object] = set()
         self._blocks: dict[int, ports.Block] = {}
         self._owned: dict[str, Owned] = {}
+        self._environments: dict[str, Environment] = {}
 
     # --- seats ---
 
@@ -109,19 +110,29 @@ class Gateways:
         port = 0
         if place.slice or wants_port(host.settings.templates):
             port = self._port(gateway, seat)
-        told = variables(
+        environment = self._environments[gateway.id] = Environment(
             place,
             environ,
-            amd_mask=host.settings.amd_mask,
-            port=port,
-            cpus=max(1, answer["cores"] // len(self._on_host(seat))),
-            templates=host.settings.templates,
+            host.settings.amd_mask,
+            port,
+            max(1, answer["cores"] // len(self._on_host(seat))),
+            host.settings.templates,
+            distribution.visible.most,
         )
-        _call(gateway, _ANSWER, "set", told)
+        _call(gateway, _ANSWER, "set", environment.variables())
         if seat.host and seat.group not in self._introduced:
             self._introduced.add(seat.group)
             self._introduce(seat, host, distribution)
-        return Owned.of(place, mask_variables(place, environ, host.settings.amd_mask))
+        return Owned.of(environment)
+
+    def gang_variables(self, name: str, gpus: Sequence[Entry]) -> dict[str, str]:
+        """What has to be set in a process of a worker so that it sees these GPUs, not its own.
+
+        :param name: of the worker, as in "gw0".
+        :param gpus: of its machine, picked from the same list as its own.
+        :raises ValueError: see :func:`pytest_fkit.gpu.environment.gang_variables`.
+        """
+        return gang_variables(self._environments[name], gpus)
 
     def _on_host(self, seat: Seat) -> list[Seat]:
         return [each for each in self._seats.values() if each.host == seat.host]

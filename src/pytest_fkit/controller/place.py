@@ -9,7 +9,7 @@ import pytest
 
 from ..gpu import ports
 from ..gpu.choice import Distribution
-from ..gpu.environment import mask_variables, variables, wants_port
+from ..gpu.environment import Environment, wants_port
 from ..gpu.options import GpuSettings
 from ..gpu.owned import KEY, Owned
 
@@ -32,19 +32,20 @@ def take_place(
         else:
             config.add_cleanup(block.release)
             port = block.base
-    told = variables(
+    environment = Environment(
         place,
         inherited,
-        amd_mask=settings.amd_mask,
-        port=port,
-        cpus=_cores(),
-        templates=settings.templates,
+        settings.amd_mask,
+        port,
+        _cores(),
+        settings.templates,
+        distribution.visible.most,
     )
+    told = environment.variables()
     config.add_cleanup(_restoring(told, inherited))
     os.environ.update(told)
     if place.slice:
-        masks = mask_variables(place, inherited, settings.amd_mask)
-        config.stash[KEY] = Owned.of(place, masks)
+        config.stash[KEY] = Owned.of(environment)
     return notices
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import string
-from typing import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Iterable, Mapping, Sequence
 
+from .masks import Entry
 from .slices import Place
 
 AMD_MASKS = ("rocr", "hip")
@@ -81,6 +83,49 @@ def variables(
         offered = {**_NO_PREALLOCATION, **offered}
     found.update({name: text for name, text in offered.items() if name not in inherited})
     return found
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the variables of a worker are made from: the arguments of :func:`variables`.
+
+    :param most: how many GPUs one process on this machine can see, those of all workers together.
+    """
+
+    place: Place
+    inherited: Mapping[str, str]
+    amd_mask: str = "rocr"
+    port: int = 0
+    cpus: int = 1
+    templates: tuple[tuple[str, str], ...] = ()
+    most: int = 0
+
+    def variables(self, place: Place | None = None) -> dict[str, str]:
+        """All variables, see the function of that name.
+
+        :param place: another one in its stead.
+        """
+        return variables(
+            place or self.place,
+            self.inherited,
+            amd_mask=self.amd_mask,
+            port=self.port,
+            cpus=self.cpus,
+            templates=self.templates,
+        )
+
+
+def gang_variables(worker: Environment, entries: Sequence[Entry]) -> dict[str, str]:
+    """What has to be set in a process of a worker so that it sees other GPUs than the worker's own.
+
+    :param entries: the GPUs, picked from the same list as the worker's, in any order.
+    :raises ValueError: for several MIG instances: a process sees only one, whatever its mask names.
+    """
+    if len(entries) > 1 and any(entry.device.parent for entry in entries):
+        raise ValueError("a process sees one MIG instance, whatever its mask names")
+    own = worker.variables()
+    there = worker.variables(replace(worker.place, slice=tuple(entries)))
+    return {name: text for name, text in there.items() if own.get(name) != text}
 
 
 def names_read(vendor_masks: Iterable[str], templates: Iterable[tuple[str, str]]) -> list[str]:

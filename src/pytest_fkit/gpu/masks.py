@@ -59,6 +59,12 @@ class Visible:
     numbered: bool = False
     notices: tuple[str, ...] = ()
 
+    @property
+    def most(self) -> int:
+        """How many GPUs one process can see: of MIG instances one, whatever its mask names."""
+        whole = sum(not entry.device.parent for entry in self.entries)
+        return whole or min(1, len(self.entries))
+
 
 def visible(fleet: Fleet, environ: Mapping[str, str]) -> Visible:
     """What the masks in `environ` leave of `fleet`."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 import pytest
 
-from .slices import Place
+from .environment import Environment, gang_variables, mask_variables
 
 TITLE = "pytest-fkit"
 """Of the section of a report that names worker, GPUs and attempt."""
@@ -22,17 +22,33 @@ class Owned:
     :param ids: of its GPUs.
     :param masks: the variables by which they are visible.
     :param vendor: as in :mod:`.devices`.
+    :param most: how many GPUs one process on this machine can see.
+    :param fewer: the variables that show the first one of them, the first two, and so on.
     """
 
     worker: int
     ids: tuple[str, ...]
     masks: Mapping[str, str] = field(default_factory=dict)
     vendor: str = ""
+    most: int = 0
+    fewer: tuple[Mapping[str, str], ...] = ()
 
     @classmethod
-    def of(cls, place: Place, masks: Mapping[str, str]) -> Owned:
-        """What belongs to a place."""
-        return cls(place.worker, place.ids, masks, place.vendor)
+    def of(cls, worker: Environment) -> Owned:
+        """What belongs to a worker with this environment."""
+        place = worker.place
+        return cls(
+            place.worker,
+            place.ids,
+            mask_variables(place, worker.inherited, worker.amd_mask),
+            place.vendor,
+            worker.most,
+            tuple(
+                gang_variables(worker, place.slice[:number])
+                for number in range(1, len(place.slice))
+                if not any(entry.device.parent for entry in place.slice)
+            ),
+        )
 
     def to_wire(self) -> dict[str, Any]:
         """In types that execnet carries."""
@@ -41,31 +57,51 @@ class Owned:
             "ids": list(self.ids),
             "masks": dict(self.masks),
             "vendor": self.vendor,
+            "most": self.most,
+            "fewer": [dict(variables) for variables in self.fewer],
         }
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Owned:
         """The opposite of :meth:`to_wire`."""
-        return cls(data["worker"], tuple(data["ids"]), data["masks"], data["vendor"])
+        return cls(
+            data["worker"], tuple(data["ids"]), data["masks"], data["vendor"], data["most"],
+            tuple(data["fewer"]),
+        )  # fmt: skip
 
     @property
     def shown(self) -> int:
         """How many GPUs a process sees that has these masks; of MIG instances it is one."""
         return 1 if any(each.startswith("MIG-") for each in self.ids) else len(self.ids)
 
-    def section(self, name: str, attempt: int) -> tuple[str, str]:
+    def showing(self, number: int | None, environ: Mapping[str, str]) -> Mapping[str, str]:
+        """What has to be set for a test that is to see so many of these GPUs.
+
+        Nothing where that is as it is: for all of them or more, for 0 (it runs anywhere), and where
+        somebody has changed the masks, who has his way.
+        """
+        if not number or number > len(self.fewer) or self.overwritten(environ):
+            return {}
+        return self.fewer[number - 1]
+
+    def section(self, name: str, attempt: int, ids: Sequence[str] = ()) -> tuple[str, str]:
         """The section of a report on a test that did not pass.
 
         :param name: of the worker, as in "gw0".
         :param attempt: the first is 1.
+        :param ids: of the GPUs that the test saw, where these are not the worker's.
         """
-        what = "GPU" if len(self.ids) == 1 else "GPUs"
-        return TITLE, f"worker {name}, {what} {','.join(self.ids)}, attempt {attempt}\n"
+        seen = ids or self.ids
+        what = "GPU" if len(seen) == 1 else "GPUs"
+        return TITLE, f"worker {name}, {what} {','.join(seen)}, attempt {attempt}\n"
 
-    @property
-    def assignments(self) -> str:
-        """The masks as they are written before a command, with a space at the end."""
-        return "".join(f"{name}={shlex.quote(text)} " for name, text in self.masks.items())
+    def assignments(self, changed: Mapping[str, str]) -> str:
+        """The masks as they are written before a command, with a space at the end.
+
+        :param changed: variables in which the test's process differed from its worker.
+        """
+        masks = {name: changed.get(name, text) for name, text in self.masks.items()}
+        return "".join(f"{name}={shlex.quote(text)} " for name, text in masks.items())
 
     def overwritten(self, environ: Mapping[str, str]) -> list[str]:
         """For each mask that is not what it was set to: what became of it."""

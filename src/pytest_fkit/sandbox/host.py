@@ -214,6 +214,7 @@ class Host:
         return (
             nextitem is not None
             and not run.next_share
+            and run.next_environ == run.environ
             # The memory that the two share would be counted wrong.
             and not run.memory_limit
             # Otherwise something is to be torn down here between the two.

@@ -37,11 +37,13 @@ class Start(NamedTuple):
     :param share: name under which tests share it.
     :param position: of the first test that is to run in it.
     :param spare: whether it is a fresh interpreter that nobody waits for yet.
+    :param environ: see :class:`Run`.
     """
 
     share: str
     position: int
     spare: bool = False
+    environ: tuple[tuple[str, str], ...] = ()
 
 
 class HostProcess:
@@ -55,6 +57,7 @@ class HostProcess:
         self.link = link
         self.files = files
         self.share = start.share
+        self.environ = start.environ
         self.was_spare = start.spare
         self.status: int | None = None
         self.retire = False

@@ -157,7 +157,7 @@ class Keeper:
         self._below.send(ended)
 
     def _have_done(self, order: Run | RunTogether, run: Run) -> Job:
-        host = self._host(run.share, _first(order).position)
+        host = self._host(_first(order))
         job = self._below.job = Job(run, host, isinstance(order, RunTogether))
         if job.together:
             self._below.set_clock(job, run.timeout)
@@ -175,18 +175,16 @@ class Keeper:
         if self._below.stop_deadline is not None:
             self._finish(max(0.0, self._below.stop_deadline - time.monotonic()))
 
-    def _host(self, share: str, position: int) -> HostProcess:
-        """The host of a share, a new one if need be.
-
-        :param position: of the test that is to run in it next.
-        """
+    def _host(self, run: Run) -> HostProcess:
+        """The host for a test, a new one if need be."""
         for host in self._below.hosts:
-            if host.share == share:
+            if (host.share, host.environ) == (run.share, run.environ):
                 return host
-        host = self._spare.take(share) or self._fork(Start(share, position))
+        start = Start(run.share, run.position, environ=run.environ)
+        host = self._spare.take(run) or self._fork(start)
         self._below.hosts.append(host)
-        if share:
-            self._below.send(HostFiles(share, host.pid), host.files)
+        if run.share:
+            self._below.send(HostFiles(run.share, run.environ, host.pid), host.files)
         return host
 
     def _fork(self, start: Start) -> HostProcess:

@@ -24,17 +24,17 @@ class Spare:
 
     def warm(self, run: Run) -> None:
         """While a test runs: have ready what the test after it will need, if this one dies, too."""
-        waiting = self._waiting(run.next_share)
+        waiting = self._waiting(run.next_share, run.next_environ)
         for host in self._below.spares:
             if host is not waiting:
                 self._let_go(host)
         if waiting is None and run.next_share.startswith(SPAWNED):
-            start = Start(run.next_share, run.next_position, spare=True)
+            start = Start(run.next_share, run.next_position, spare=True, environ=run.next_environ)
             self._below.spares.append(self._fork(start))
 
-    def take(self, share: str) -> HostProcess | None:
-        """The spare, if it is for this share; it may still be on its way."""
-        host = self._waiting(share)
+    def take(self, run: Run) -> HostProcess | None:
+        """The spare, if it is for this test; it may still be on its way."""
+        host = self._waiting(run.share, run.environ)
         if host is not None:
             self._below.spares.remove(host)
             self._below.note_daemons(host)
@@ -49,8 +49,12 @@ class Spare:
                 kill_tree(host.pid)
             self._below.until(lambda: not self._below.spares, TERM_GRACE)
 
-    def _waiting(self, share: str) -> HostProcess | None:
-        found = (host for host in self._below.spares if not host.retire and host.share == share)
+    def _waiting(self, share: str, environ: tuple[tuple[str, str], ...]) -> HostProcess | None:
+        found = (
+            host
+            for host in self._below.spares
+            if not host.retire and (host.share, host.environ) == (share, environ)
+        )
         return next(found, None)
 
     def _let_go(self, host: HostProcess) -> None:

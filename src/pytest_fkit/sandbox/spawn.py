@@ -17,6 +17,7 @@ from ..shares import SPAWNED_SESSION
 from ..wire import carriable
 from .coverage import arguments_for_another, input_for_another
 from .descriptors import ERR, SLOTS, Files, Link
+from .jobs import Start
 
 # -m would ask an import path that may have been a worker's only.
 _BOOTSTRAP = (
@@ -29,27 +30,18 @@ _BOOTSTRAP = (
 
 
 def exec_host(
-    session: pytest.Session,
-    share: str,
-    position: int,
-    spare: bool,
-    link: Link,
-    files: Files,
-    keeper: int,
+    session: pytest.Session, start: Start, link: Link, files: Files, keeper: int
 ) -> NoReturn:
     """Become a fresh interpreter that collects the file of a test and serves the keeper.
 
     Called in a new process.
-
-    :param position: of the test.
-    :param spare: whether no test waits for it.
     """
     status = 70  # EX_SOFTWARE
     try:
         os.setsid()
         system.die_with_parent(keeper)
         files.install()
-        data = marshal.dumps(_spec(session, share, position, spare))
+        data = marshal.dumps(_spec(session, start))
         spec = system.anonymous_file("spec")
         os.write(spec, data)
         for descriptor in (*SLOTS, link.fileno(), spec):
@@ -63,15 +55,15 @@ def exec_host(
         os._exit(status)
 
 
-def _spec(session: pytest.Session, share: str, position: int, spare: bool) -> dict[str, Any]:
+def _spec(session: pytest.Session, start: Start) -> dict[str, Any]:
     """What the interpreter has to know, in built-in types.
 
     The command line stays as it is, so that the same conftest files are the initial ones, in the
     directory for which it was meant; what is collected is said apart.
     """
     config = session.config
-    whole = share == SPAWNED_SESSION
-    path = session.items[position].path
+    whole = start.share == SPAWNED_SESSION
+    path = session.items[start.position].path
     tests = [
         (item.nodeid, number)
         for number, item in enumerate(session.items)
@@ -98,5 +90,5 @@ def _spec(session: pytest.Session, share: str, position: int, spare: bool) -> di
         "workerinput": carriable(orders),
         "basetemp": private_api.basetemp(config),
         "tests": tests,
-        "spare": spare,
+        "spare": start.spare,
     }

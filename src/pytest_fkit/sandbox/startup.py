@@ -69,8 +69,9 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
     def host_main(
         start: Start, host_link: Link, files: Files, progress: Progress, keeper: int
     ) -> NoReturn:
+        os.environ.update(start.environ)
         if start.share.startswith(SPAWNED):
-            exec_host(session, *start, host_link, files, keeper)
+            exec_host(session, start, host_link, files, keeper)
         host.main(host_link, files, progress, keeper)
 
     def remember(message: Broken) -> None:

@@ -28,7 +28,8 @@ class GpuReports:
         if report.failed:
             # pytest-rerunfailures counts what came before.
             attempt = int(getattr(report, "rerun", 0)) + 1
-            report.sections.append(self._owned.section(self._name, attempt))
+            seen = getattr(report, "fkit_gpus", ())
+            report.sections.append(self._owned.section(self._name, attempt, seen))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:

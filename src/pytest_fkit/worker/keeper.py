@@ -53,7 +53,7 @@ class KeeperClient:
         self._link: Link | None = None
         self._pid = 0
         self._broken: list[Broken] = []
-        self._hosts: dict[str, tuple[int, Files]] = {}
+        self._hosts: dict[tuple[Any, ...], tuple[int, Files]] = {}
         self._ahead: Run | None = None
         self._lock = threading.Lock()
         self._grace: float | None = None
@@ -85,10 +85,11 @@ class KeeperClient:
             order ends well. The next call has to be for it, unless the run ends here.
         """
         _flush()
-        share = order.share if isinstance(order, Run) else Run(*order.runs[0]).share
+        first = order if isinstance(order, Run) else Run(*order.runs[0])
+        host = first.share, first.environ
         fresh = self._link is None
         link = self._link or self._start()
-        yield from self._answers(share, link, lambda: self._order(link, order, ahead, fresh))
+        yield from self._answers(host, link, lambda: self._order(link, order, ahead, fresh))
 
     def follow(self, order: Follows) -> Iterator[Message]:
         """Say what follows after all; the last message is the :class:`Ended` of teardowns.
@@ -97,9 +98,11 @@ class KeeperClient:
         """
         link = self._link
         if link is not None:
-            yield from self._answers("", link, lambda: self._send(link, order))
+            yield from self._answers(("", ()), link, lambda: self._send(link, order))
 
-    def _answers(self, share: str, link: Link, order: Callable[[], None]) -> Iterator[Message]:
+    def _answers(
+        self, host: tuple[Any, ...], link: Link, order: Callable[[], None]
+    ) -> Iterator[Message]:
         received = 0
         try:
             order()
@@ -108,8 +111,9 @@ class KeeperClient:
                 if message is None:
                     break
                 if isinstance(message, HostFiles):
-                    self._forget_host(message.share)
-                    self._hosts[message.share] = message.pid, link.take_files()
+                    running = message.share, message.environ
+                    self._forget_host(running)
+                    self._hosts[running] = message.pid, link.take_files()
                     continue
                 if isinstance(message, Events):
                     received += len(message.frames)
@@ -121,7 +125,7 @@ class KeeperClient:
         except (BrokenPipeError, ConnectionResetError):
             pass
         lost = Lost(f"its keeper process {self._bury()} while the test was running")
-        yield from self._what_was_left(share, received, lost)
+        yield from self._what_was_left(host, received, lost)
 
     def _order(self, link: Link, order: Run | RunTogether, ahead: Run | None, fresh: bool) -> None:
         with self._lock:
@@ -146,23 +150,23 @@ class KeeperClient:
         with self._lock, contextlib.suppress(OSError):  # it has died since
             link.send(OrderAnew())
 
-    def _what_was_left(self, share: str, received: int, lost: Lost) -> Iterator[Message]:
+    def _what_was_left(self, host: tuple[Any, ...], received: int, lost: Lost) -> Iterator[Message]:
         """What the keeper did not live to pass on, of a host that ran the tests itself."""
-        if share not in self._hosts:
+        if host not in self._hosts:
             yield Ended(to_wire(lost))
             return
-        pid, files = self._hosts[share]
+        pid, files = self._hosts[host]
         frames = read_from(files.events, received)
         yield Events(frames[: whole_frames(frames)])
         yield Ended(
             to_wire(lost), pid, out=read_from(files.out), err=read_from(files.err),
             log=read_from(files.log), dump=read_from(files.dump),
         )  # fmt: skip
-        self._forget_host(share)
+        self._forget_host(host)
 
-    def _forget_host(self, share: str) -> None:
-        if share in self._hosts:
-            _, files = self._hosts.pop(share)
+    def _forget_host(self, host: tuple[Any, ...]) -> None:
+        if host in self._hosts:
+            _, files = self._hosts.pop(host)
             files.close()
 
     def remember_broken(self, key: str, text: str) -> None:
@@ -222,8 +226,8 @@ class KeeperClient:
 
     def close(self) -> None:
         """Let go of the keeper, which ends all below it and itself."""
-        for share in list(self._hosts):
-            self._forget_host(share)
+        for host in list(self._hosts):
+            self._forget_host(host)
         if self._link is not None:
             self._link.close()
             self._link = None

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import Any, Callable
+from typing import Any, Callable, Mapping
 
 import pytest
 
+from ..gpu.owned import KEY
 from ..markers import Limits, limits, spawned_share
 from ..messages import Run, RunTogether
 from ..settings import Settings
 from ..shares import SPAWNED
 from ..wire import carriable
+from .needs import CHANGED, needs_of
 from .reruns import Reruns
 from .tests import MOST, SECONDS, Taken
 
@@ -106,6 +109,7 @@ class Requests:
         if not isinstance(wanted, Limits):
             return Request(item, str(wanted))
         shared = "" if wanted.isolation else self._cause(item, wanted)
+        nextitem = None if following is None else self._session.items[following]
         return Request(
             item,
             shared=shared,
@@ -120,6 +124,8 @@ class Requests:
                 tests_failed=self._session.testsfailed,
                 location=carriable(item.location),
                 suite_reruns=self._reruns.in_suite,
+                environ=_pairs(item),
+                next_environ=_pairs(nextitem) if isinstance(after, Limits) else (),
             ),
         )
 
@@ -139,11 +145,19 @@ class Requests:
     def _wanted_by(self, item: pytest.Item) -> Limits | str:
         try:
             wanted = limits(item, self._settings)
+            self._show_gpus(item)
         except pytest.UsageError as error:
             return str(error)
         if not self._cause(item, wanted):
             return wanted
         return replace(wanted, share=spawned_share(item, wanted))
+
+    def _show_gpus(self, item: pytest.Item) -> None:
+        """Note what has to be set for a test that needs fewer GPUs than there are here."""
+        owned = self._session.config.stash.get(KEY, None)
+        gpus = needs_of(item).gpus
+        if owned is not None:
+            item.stash[CHANGED] = owned.showing(gpus, os.environ)
 
     def _cause(self, item: pytest.Item, wanted: Limits) -> str:
         """What keeps the test, or one with which it is to share a process, from being forked."""
@@ -154,6 +168,11 @@ class Requests:
     @functools.cached_property
     def _cause_of_any(self) -> str:
         return next(filter(None, map(self._unforkable, self._session.items)), "")
+
+
+def _pairs(item: pytest.Item | None) -> tuple[tuple[str, str], ...]:
+    changed: Mapping[str, str] = {} if item is None else item.stash.get(CHANGED, {})
+    return tuple(sorted(changed.items()))
 
 
 def together(requests: list[Request]) -> list[Request]:
@@ -169,8 +188,8 @@ def together(requests: list[Request]) -> list[Request]:
     alike = itertools.takewhile(
         lambda each: (
             isinstance(each.run, Run)
-            and (each.run.share, each.run.timeout, each.run.memory_limit)
-            == (first.share, first.timeout, 0)
+            and (each.run.share, each.run.environ, each.run.timeout, each.run.memory_limit)
+            == (first.share, first.environ, first.timeout, 0)
         ),
         requests,
     )

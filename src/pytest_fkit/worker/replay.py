@@ -35,6 +35,7 @@ from ..messages import (
 from ..sandbox.relay import merged
 from ..wire import carriable
 from .attempts import Attempt
+from .needs import CHANGED
 from .output import LIVE, Lines
 from .reports import Reports, report_from
 
@@ -265,6 +266,9 @@ class Replay:
             self._sections = list(data.get("sections", ()))
         elif self._shared:
             data["fkit_shared"] = self._shared
+        changed = self.item.stash.get(CHANGED, None)
+        if changed and "FKIT_GPU_IDS" in changed:
+            data["fkit_gpus"] = changed["FKIT_GPU_IDS"].split(",")
         if self._junit_records:
             data["fkit_junit"], self._junit_records = self._junit_records, []
         self._seconds += data.get("duration", 0.0)

@@ -8,6 +8,7 @@ import shlex
 import pytest
 
 from ..gpu.owned import KEY
+from .needs import CHANGED
 
 # What it leaves out.
 _DROPPED = (
@@ -37,5 +38,5 @@ def reproducing_command(item: pytest.Item) -> str:
     # Node ids are relative to rootdir, arguments to the current directory.
     path = os.path.relpath(config.rootpath / path, directory)
     owned = config.stash.get(KEY, None)
-    masks = "" if owned is None else owned.assignments
+    masks = "" if owned is None else owned.assignments(item.stash.get(CHANGED, {}))
     return masks + shlex.join([*arguments, path + separator + rest])

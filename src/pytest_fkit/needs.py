@@ -1,0 +1,48 @@
+"""What a test needs of the machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Sequence
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one test needs.
+
+    :param gpus: how many GPUs it is to see, 0 if it runs anywhere, None for what its worker has.
+    :param serial: a name; no two tests that have it run at the same time. "" for none.
+    """
+
+    gpus: int | None = None
+    serial: str = ""
+
+    def to_wire(self) -> list[Any]:
+        """In types that execnet carries."""
+        return [self.gpus, self.serial]
+
+    @classmethod
+    def from_wire(cls, data: Sequence[Any]) -> Needs:
+        """The opposite of :meth:`to_wire`."""
+        gpus, serial = data
+        return cls(gpus, serial)
+
+
+def parse_gpus(value: object) -> int:
+    """A number of GPUs.
+
+    :raises ValueError: saying what is expected.
+    """
+    if type(value) is not int or value < 0:
+        raise ValueError("expected a number of GPUs from 0 (runs anywhere) on")
+    return value
+
+
+def parse_serial(value: object) -> str:
+    """A name that tests share which must not run at the same time.
+
+    :raises ValueError: saying what is expected.
+    """
+    if not isinstance(value, str) or not value:
+        raise ValueError("expected a name")
+    return value

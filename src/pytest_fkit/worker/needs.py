@@ -1,0 +1,92 @@
+"""What a test needs: what marks and plugins say about it."""
+
+from __future__ import annotations
+
+from typing import Any, Iterable, Mapping
+
+import pytest
+
+from ..gpu.owned import KEY
+from ..markers import arguments
+from ..needs import Needs, parse_gpus, parse_serial
+
+CHANGED: pytest.StashKey[Mapping[str, str]] = pytest.StashKey()
+"""In ``item.stash``: the variables in which the test's process differs from its worker."""
+
+_NEEDS: pytest.StashKey[Needs] = pytest.StashKey()
+
+_CHECKS = {"gpus": parse_gpus, "serial": parse_serial}
+
+
+def needs_of(item: pytest.Item) -> Needs:
+    """What the test needs; our marks go before plugins, these before the marks of others.
+
+    :raises pytest.UsageError: for wrong marks and answers; the text names the place and the fix.
+    """
+    found = item.stash.get(_NEEDS, None)
+    if found is None:
+        said = arguments(item)
+        marked = {name: said[name] for name in _CHECKS if name in said}
+        found = item.stash[_NEEDS] = Needs(**{**_others(item), **_answered(item), **marked})
+    return found
+
+
+def needs_to_wire(items: Iterable[pytest.Item]) -> list[list[Any]]:
+    """By position what each test needs, see Needs.to_wire; nothing where marks are wrong."""
+    return [_right_or_nothing(item).to_wire() for item in items]
+
+
+def _right_or_nothing(item: pytest.Item) -> Needs:
+    try:
+        return needs_of(item)
+    except pytest.UsageError:  # reported when the test is to run
+        return Needs()
+
+
+def _others(item: pytest.Item) -> dict[str, Any]:
+    """What the marks of other projects say.
+
+    - ``distributed(num_gpus=N)``: vLLM, tests/utils.py, ``multi_gpu_marks``.
+    - ``multiaccelerator``: JAX, pyproject.toml, "can make use of and possibly requires multiple
+      accelerators": all that there are, as in JAX's own ci/run_bazel_test_cuda_non_rbe.sh.
+    """
+    mark = item.get_closest_marker("distributed")
+    number = None if mark is None else mark.kwargs.get("num_gpus")
+    if type(number) is int and number > 0:
+        return {"gpus": number}
+    owned = item.config.stash.get(KEY, None)
+    if owned is not None and item.get_closest_marker("multiaccelerator") is not None:
+        return {"gpus": max(owned.most, len(owned.ids))}
+    return {}
+
+
+def _answered(item: pytest.Item) -> dict[str, Any]:
+    """What a plugin or a conftest.py says.
+
+    :raises pytest.UsageError: if that makes no sense.
+    """
+    if not item.config.hook.pytest_fkit_requirements.get_hookimpls():
+        return {}
+    try:
+        answer = item.ihook.pytest_fkit_requirements(item=item)
+    except Exception as error:
+        # Users' code may raise anything, which is to cost this test and no other.
+        raise pytest.UsageError(
+            f"pytest_fkit_requirements raised {type(error).__name__}: {error} (for {item.nodeid})"
+        ) from error
+    try:
+        return _checked(answer)
+    except ValueError as error:
+        raise pytest.UsageError(
+            f"pytest_fkit_requirements answered {answer!r}: {error} (for {item.nodeid})"
+        ) from None
+
+
+def _checked(answer: object) -> dict[str, Any]:
+    if answer is None:
+        return {}
+    if isinstance(answer, Needs):
+        answer = {"gpus": answer.gpus, "serial": answer.serial or None}
+    if not isinstance(answer, Mapping) or set(answer) - set(_CHECKS):
+        raise ValueError("expected None, or a dict as {'gpus': 4, 'serial': 'name'}, all optional")
+    return {name: _CHECKS[name](value) for name, value in answer.items() if value is not None}

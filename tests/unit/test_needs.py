@@ -1,0 +1,153 @@
+"""What marks, plugins and the marks of other projects say about what a test needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pytest_fkit.gpu.owned import KEY, Owned
+from pytest_fkit.needs import Needs
+from pytest_fkit.worker.needs import needs_of, needs_to_wire
+
+# The marks of other projects are registered by these.
+_BEGINNING = """\
+import warnings
+import pytest
+warnings.simplefilter("ignore", pytest.PytestUnknownMarkWarning)
+mark = pytest.mark
+"""
+
+
+def _items(pytester: pytest.Pytester, source: str) -> list[pytest.Item]:
+    return pytester.getitems(_BEGINNING + source)
+
+
+def _needs(pytester: pytest.Pytester, marks: str, plugin: object = None) -> Needs:
+    [item] = _items(pytester, f"{marks}\ndef test_it(): pass")
+    if plugin is not None:
+        item.config.pluginmanager.register(plugin)
+    return needs_of(item)
+
+
+@pytest.mark.parametrize(
+    ("marks", "expected"),
+    [
+        ("", Needs()),
+        ("@mark.fkit_single_gpu", Needs(1)),
+        ("@mark.fkit_multi_gpu", Needs(2)),
+        ("@mark.fkit_multi_gpu(4)", Needs(4)),
+        ("@mark.fkit_multi_gpu(number=3)", Needs(3)),
+        ("@mark.fkit(gpus=0)", Needs(0)),
+        ("@mark.fkit(gpus=5, serial='port')", Needs(5, "port")),
+        ("@mark.fkit(gpus=None, serial=None)", Needs()),
+        ("@mark.fkit_single_gpu\n@mark.fkit(gpus=5, serial='port')", Needs(5, "port")),
+        ("@mark.fkit(serial='port')\n@mark.fkit_multi_gpu(4)", Needs(4, "port")),
+        ("@mark.distributed(num_gpus=4)", Needs(4)),
+        ("@mark.fkit_single_gpu\n@mark.distributed(num_gpus=4)", Needs(1)),
+        # Other projects have marks of this name that mean other things.
+        ("@mark.distributed", Needs()),
+        ("@mark.distributed(num_gpus='all')", Needs()),
+        ("@mark.distributed(world_size=2)", Needs()),
+        ("@mark.multiaccelerator", Needs()),
+    ],
+)
+def test_what_marks_say(pytester: pytest.Pytester, marks: str, expected: Needs) -> None:
+    assert _needs(pytester, marks) == expected
+
+
+def test_the_closest_mark_wins(pytester: pytest.Pytester) -> None:
+    first, second = _items(
+        pytester,
+        """
+pytestmark = mark.fkit(gpus=4, serial="module")
+@mark.fkit_single_gpu
+class TestIt:
+    def test_1(self): pass
+    @mark.fkit(gpus=3)
+    def test_2(self): pass
+""",
+    )
+    assert (needs_of(first), needs_of(second)) == (Needs(1, "module"), Needs(3, "module"))
+
+
+@pytest.mark.parametrize(("ids", "most", "gpus"), [("01", 8, 8), ("0", 1, 1), ("01", 0, 2)])
+def test_jaxs_mark_means_all_gpus_that_there_are(
+    pytester: pytest.Pytester, ids: str, most: int, gpus: int
+) -> None:
+    [item] = _items(pytester, "@mark.multiaccelerator\ndef test_it(): pass")
+    item.config.stash[KEY] = Owned(0, tuple(ids), most=most)
+    assert needs_of(item) == Needs(gpus)
+
+
+class Answering:
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    def pytest_fkit_requirements(self, item: pytest.Item) -> Any:
+        return self._answer(item) if callable(self._answer) else self._answer
+
+
+def _world(item: pytest.Item) -> dict[str, Any]:
+    [mark] = item.iter_markers("world")
+    return {"gpus": mark.args[0]}
+
+
+@pytest.mark.parametrize(
+    ("marks", "answer", "expected"),
+    [
+        ("", None, Needs()),
+        ("", {}, Needs()),
+        ("", {"gpus": 4}, Needs(4)),
+        ("", {"gpus": None, "serial": "port"}, Needs(None, "port")),
+        ("", Needs(3, "port"), Needs(3, "port")),
+        ("", Needs(), Needs()),
+        ("@mark.fkit_single_gpu", {"gpus": 4, "serial": "port"}, Needs(1, "port")),
+        ("@mark.distributed(num_gpus=2)", {"gpus": 4}, Needs(4)),
+        ("@mark.distributed(num_gpus=2)", None, Needs(2)),
+        ("@mark.world(4)", _world, Needs(4)),
+    ],
+)
+def test_plugins_are_asked(
+    pytester: pytest.Pytester, marks: str, answer: Any, expected: Needs
+) -> None:
+    assert _needs(pytester, marks, Answering(answer)) == expected
+
+
+def _raising(item: pytest.Item) -> None:
+    raise KeyError("world")
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (4, "answered 4: expected None, or a dict as {'gpus': 4, 'serial': 'name'}"),
+        ({"gpu": 4}, "answered {'gpu': 4}: expected None, or a dict as"),
+        ({"gpus": "4"}, "answered {'gpus': '4'}: expected a number of GPUs from 0"),
+        ({"serial": 1}, "answered {'serial': 1}: expected a name"),
+        (_raising, "raised KeyError: 'world'"),
+    ],
+)
+def test_answers_that_make_no_sense(pytester: pytest.Pytester, answer: Any, text: str) -> None:
+    with pytest.raises(pytest.UsageError) as caught:
+        _needs(pytester, "", Answering(answer))
+    assert str(caught.value).startswith(f"pytest_fkit_requirements {text}")
+    assert str(caught.value).endswith("(for test_answers_that_make_no_sense.py::test_it)")
+
+
+def test_a_plugin_is_asked_once(pytester: pytest.Pytester) -> None:
+    [item] = _items(pytester, "def test_it(): pass")
+    asked: list[pytest.Item] = []
+    item.config.pluginmanager.register(Answering(asked.append))
+    assert needs_of(item) is needs_of(item)
+    assert asked == [item]
+
+
+def test_on_the_wire_wrong_marks_are_none(pytester: pytest.Pytester) -> None:
+    items = _items(
+        pytester,
+        "@mark.fkit(gpus=4, serial='x')\ndef test_1(): pass\n"
+        "@mark.fkit(gpus='x')\ndef test_2(): pass\n",
+    )
+    assert needs_to_wire(items) == [[4, "x"], [None, ""]]
+    assert [Needs.from_wire(data) for data in needs_to_wire(items)] == [Needs(4, "x"), Needs()]
