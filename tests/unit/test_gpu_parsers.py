@@ -509,7 +509,7 @@ def test_words(value: object, text: str) -> None:
     [
         (5, 5), ("5", 5), (" 5\n", 5), ("", None), ("-5", None), (-5, None), (True, None),
         (5.0, None), ("5.0", None), (None, None), ([5], None), ("N/A", None), (1 << 63, None),
-        ("9" * 30, None), ("\u0665", None),
+        ("9" * 30, None), ("\u0665", None), ("5\x1f", 5),
     ],
 )  # fmt: skip
 def test_numbers(value: object, number: int | None) -> None:
