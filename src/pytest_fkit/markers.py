@@ -44,12 +44,14 @@ class Limits:
     :param timeout: seconds, 0 for no limit.
     :param memory_limit: bytes, 0 for no limit.
     :param isolation: the isolation scope if option, ini value or mark ask for one, "" if none does.
+    :param environ: see :class:`pytest_fkit.messages.Run`.
     """
 
     share: str
     timeout: float
     memory_limit: int
     isolation: str = ""
+    environ: tuple[tuple[str, str], ...] = ()
 
 
 def arguments(item: pytest.Item) -> dict[str, Any]:

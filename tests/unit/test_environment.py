@@ -8,8 +8,16 @@ import pytest
 from gpu_values import amd, ascend, intel, mig, nvidia
 
 from pytest_fkit.gpu.devices import Fleet
-from pytest_fkit.gpu.environment import check_template, mask_variables, variables, wants_port
+from pytest_fkit.gpu.environment import (
+    Environment,
+    check_template,
+    gang_variables,
+    mask_variables,
+    variables,
+    wants_port,
+)
 from pytest_fkit.gpu.masks import visible
+from pytest_fkit.gpu.owned import Owned
 from pytest_fkit.gpu.slices import Place, assign
 
 
@@ -92,6 +100,110 @@ def test_masks(fleet: Fleet, inherited: Any, amd_mask: str, expected: Any) -> No
 def test_a_mig_instance_by_uuid() -> None:
     place = place_of(mig(1, 7), {}, worker=3, workers=7, size=1)
     assert mask_variables(place, {}, "")["CUDA_VISIBLE_DEVICES"] == mig(1, 7).devices[3].uuid
+
+
+def worker_of(fleet: Fleet, inherited: Mapping[str, str], amd_mask: str = "rocr") -> Environment:
+    return Environment(
+        place_of(fleet, inherited), inherited, amd_mask,
+        port=12000, templates=(check_template("MINE={gpus} {port}"),),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fleet", "inherited", "amd_mask", "expected"),
+    [
+        # CUDA_DEVICE_ORDER is the worker's already.
+        (nvidia(8), {}, "", {"CUDA_VISIBLE_DEVICES": "1,2,3,4"}),
+        (
+            nvidia(8),
+            {"CUDA_VISIBLE_DEVICES": "7,6,5,4,3,2"},
+            "",
+            {"CUDA_VISIBLE_DEVICES": "6,5,4,3"},
+        ),
+        (
+            nvidia(8),
+            {"CUDA_VISIBLE_DEVICES": ",".join(f"GPU-{n:08x}" for n in range(8))},
+            "",
+            {"CUDA_VISIBLE_DEVICES": ",".join(f"GPU-{n:08x}" for n in range(1, 5))},
+        ),
+        (
+            amd(8),
+            {},
+            "rocr",
+            {
+                "ROCR_VISIBLE_DEVICES": "1,2,3,4",
+                "HIP_VISIBLE_DEVICES": "0,1,2,3",
+                "CUDA_VISIBLE_DEVICES": "0,1,2,3",
+            },
+        ),
+        (
+            amd(8),
+            {"ROCR_VISIBLE_DEVICES": "2,3,4,5,6,7", "HIP_VISIBLE_DEVICES": "5,4,3,2,1,0"},
+            "rocr",
+            {
+                "ROCR_VISIBLE_DEVICES": "6,5,4,3",
+                "HIP_VISIBLE_DEVICES": "0,1,2,3",
+                "CUDA_VISIBLE_DEVICES": "0,1,2,3",
+            },
+        ),
+        (
+            amd(8),
+            {"ROCR_VISIBLE_DEVICES": "2,3,4,5,6,7", "HIP_VISIBLE_DEVICES": "5,4,3,2,1,0"},
+            "hip",
+            {"HIP_VISIBLE_DEVICES": "4,3,2,1", "CUDA_VISIBLE_DEVICES": "4,3,2,1"},
+        ),
+        (intel(8), {}, "", {"ZE_AFFINITY_MASK": "1,2,3,4"}),
+        (
+            ascend(8),
+            {"ASCEND_RT_VISIBLE_DEVICES": "7,1,6,2,5,0"},
+            "",
+            {"ASCEND_RT_VISIBLE_DEVICES": "1,2,5,6"},
+        ),
+    ],
+)
+def test_a_gang_sees_the_gpus_that_it_is_lent(
+    fleet: Fleet, inherited: Any, amd_mask: str, expected: Any
+) -> None:
+    entries = visible(fleet, inherited).entries[1:5]
+    found = gang_variables(worker_of(fleet, inherited, amd_mask), entries)
+    ids = ",".join(entry.id for entry in entries)
+    assert found == {**expected, "FKIT_GPU_IDS": ids, "MINE": f"{ids} 12000"}
+    # What is set there has to be what makes them visible, read as the vendor's runtime does.
+    worker = worker_of(fleet, inherited, amd_mask)
+    there = {**inherited, **worker.variables(), **found}
+    assert {entry.device for entry in visible(fleet, there).entries} == {
+        entry.device for entry in entries
+    }
+
+
+def test_a_gang_of_what_a_worker_has_changes_nothing() -> None:
+    worker = worker_of(nvidia(4), {})
+    assert gang_variables(worker, worker.place.slice) == {}
+
+
+def test_mig_instances_form_no_gang() -> None:
+    fleet = mig(1, 3)
+    worker = Environment(place_of(fleet, {}, size=1), {})
+    assert gang_variables(worker, visible(fleet, {}).entries[:1])
+    with pytest.raises(ValueError, match="a process sees one MIG instance"):
+        gang_variables(worker, visible(fleet, {}).entries[:2])
+
+
+def test_a_worker_knows_how_fewer_of_its_gpus_are_seen() -> None:
+    fleet = nvidia(8)
+    place = assign(visible(fleet, {}), range(2), 3).places[1]
+    owned = Owned.of(Environment(place, {}, most=8))
+    assert Owned.from_wire(owned.to_wire()) == owned
+    assert owned.most == 8
+    environ = dict(owned.masks)
+    assert owned.showing(1, environ) == {"CUDA_VISIBLE_DEVICES": "3", "FKIT_GPU_IDS": "3"}
+    assert owned.showing(2, environ) == {"CUDA_VISIBLE_DEVICES": "3,4", "FKIT_GPU_IDS": "3,4"}
+    for number in (None, 0, 3, 4):
+        assert owned.showing(number, environ) == {}
+    assert owned.showing(1, {**environ, "CUDA_VISIBLE_DEVICES": "0"}) == {}
+    assert owned.assignments(owned.showing(1, environ)) == (
+        "CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=3 "
+    )
 
 
 def test_ours() -> None:

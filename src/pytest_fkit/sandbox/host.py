@@ -45,7 +45,7 @@ class Host:
     """Serves the keeper until it says Finish or is gone.
 
     :param item_at: the item at a position, None where there is none.
-    :param absence: says why there is none where one was asked for.
+    :param absence: says why there is none at a position where one was asked for.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Host:
         session: pytest.Session,
         process: TestProcess,
         item_at: Callable[[int], pytest.Item | None],
-        absence: str = "",
+        absence: Callable[[int], str] = lambda _: "",
     ) -> None:
         self._session = session
         self._item = item_at
@@ -162,7 +162,7 @@ class Host:
         item = self._item(run.position)
         if item is None:
             self._relay.open()
-            self._relay.send(NotCollected(carriable(self._absence)))
+            self._relay.send(NotCollected(carriable(self._absence(run.position))))
             self._relay.send(Completed())
             return
         nextitem = self._item(run.next_position)

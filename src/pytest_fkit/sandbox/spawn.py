@@ -91,4 +91,5 @@ def _spec(session: pytest.Session, start: Start) -> dict[str, Any]:
         "basetemp": private_api.basetemp(config),
         "tests": tests,
         "spare": start.spare,
+        "environ": start.environ,
     }

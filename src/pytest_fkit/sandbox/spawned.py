@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from collections import defaultdict, deque
-from typing import Any
+from typing import Any, Callable, Sequence
 
 import pytest
 
@@ -54,6 +54,7 @@ class Spawned:
         self._link = link
         self._spec = spec
         self._errors: list[str] = []
+        self._deselected: set[str] = set()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:
@@ -69,6 +70,10 @@ class Spawned:
         """Keep errors."""
         if report.failed:
             self._errors.append(f"{report.nodeid}:\n{report.longreprtext}")
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        """Keep their names."""
+        self._deselected |= {item.nodeid for item in items}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -98,11 +103,28 @@ class Spawned:
             if positions[item.nodeid]
         }
 
-    def _absence(self, session: pytest.Session) -> str:
-        text = "the fresh interpreter that was to run this test did not collect it"
-        if self._errors:
-            return "\n\n".join([f"{text}, because of an error", *self._errors])
-        return (
-            f"{text}, but {session.testscollected} of the {len(self._spec['tests'])} tests that "
-            "the worker collected there; is what is collected different each time?"
-        )
+    def _absence(self, session: pytest.Session) -> Callable[[int], str]:
+        """What says why there is no test at a position."""
+        nodeids = {position: nodeid for nodeid, position in self._spec["tests"]}
+        collected = session.testscollected
+
+        def why(position: int) -> str:
+            text = f"the fresh interpreter that was to run this test{self._differing()}"
+            if nodeids[position] in self._deselected:
+                return f"{text} collected it, and then a hook or an option deselected it"
+            if self._errors:
+                return "\n\n".join(
+                    [f"{text} did not collect it, because of an error", *self._errors]
+                )
+            return (
+                f"{text} did not collect it, but {collected} of the {len(nodeids)} tests that "
+                "the worker collected there; is what is collected different each time?"
+            )
+
+        return why
+
+    def _differing(self) -> str:
+        environ = self._spec["environ"]
+        if not environ:
+            return ""
+        return f" (with {' '.join(f'{name}={text}' for name, text in environ)})"

@@ -35,6 +35,7 @@ class HeldReports:
 
     def begins(self, item: pytest.Item) -> None:
         """See :class:`.reports.Reports`."""
+        self._settled = False
         self._reports.begins(item)
 
     def log_start(self, item: pytest.Item) -> None:

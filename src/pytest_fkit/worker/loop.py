@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 from dataclasses import replace
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, Callable, Iterator, Mapping, NamedTuple
 
 import pytest
 
@@ -144,12 +144,7 @@ class TestLoop:
             return
         tests.put_back(taken.positions[begun:])
         last = chosen[begun - 1]
-        again = self._conclude(replay, ended, ending, 0)
-        while again is not None:
-            self._finish(replay, again=True)
-            self._stopping.wait(again.delay)
-            self._raise_if_stopping()
-            replay, again = self._run_again(last, again.attempts)
+        replay = self._run_again(last, replay, self._conclude(replay, ended, ending, 0))
         self._most = 2
         if last.share:
             self._pace.took(begun, time.monotonic() - began)
@@ -200,7 +195,16 @@ class TestLoop:
             elif message.leftovers:
                 _note_leftovers(replay, message)
 
-    def _run_again(self, request: Request, before: int) -> tuple[Replay, Again | None]:
+    def _run_again(self, request: Request, replay: Replay, again: Again | None) -> Replay:
+        """Run the test until it is not to be run again."""
+        while again is not None:
+            self._finish(replay, again=True)
+            self._stopping.wait(again.delay)
+            self._raise_if_stopping()
+            replay, again = self._run_once(request, again.attempts)
+        return replay
+
+    def _run_once(self, request: Request, before: int) -> tuple[Replay, Again | None]:
         assert isinstance(request.run, Run)
         run = request.run._replace(attempts=before, suite_reruns=self._reruns.in_suite)
         replay, _, ended = self._listen([replace(request, run=run)], None)
@@ -267,8 +271,35 @@ class TestLoop:
         """What the controller needs to stop the run as `error` would stop plain pytest."""
         return tuple(self._last_words or interruption(error))
 
+    def run_in(self, position: int, environ: Mapping[str, str]) -> None:
+        """Run one test in a fresh interpreter, alone: no other process is left below this worker.
+
+        :param position: of the test in ``session.items``.
+        :param environ: variables to be set before anything is imported there.
+        :raises KeyboardInterrupt, pytest.exit.Exception: if the test or the user says so.
+        """
+        self._raise_if_stopping()
+        self.vacate()
+        request = self._requests.apart(position, environ)
+        self._reports.begins(request.item)
+        self._reports.flush()
+        if isinstance(request.run, str):
+            self._refuse(request.item, request.run)
+        else:
+            replay = self._run_again(request, *self._run_once(request, 0))
+            self._finish(replay)
+            self._raise_interruption(replay)
+        self._reports.flush()
+
     def finish(self) -> None:
-        """Tear down what is still set up; called when no test is left.
+        """Tear down what is still set up; called when no test is left."""
+        self.vacate()
+        self._states.conclude()
+        if self._keeper.coverage is not None:
+            self._gathered.add_to(self._keeper.coverage)
+
+    def vacate(self) -> None:
+        """Tear down what is still set up, and end all processes below this one.
 
         If that goes wrong there is no test to report it, so a warning does.
         """
@@ -286,9 +317,6 @@ class TestLoop:
         self._reports.settle(over=True)
         self._reports.flush()
         self._lines.flush()
-        self._states.conclude()
-        if self._keeper.coverage is not None:
-            self._gathered.add_to(self._keeper.coverage)
 
     def _warn(self, text: str) -> None:
         warning = pytest.PytestWarning(f"pytest-fkit: {text}")
@@ -303,9 +331,11 @@ class TestLoop:
 
     # --- one test ---
 
-    def _replay(self, item: pytest.Item, shared: str = "") -> Replay:
+    def _replay(
+        self, item: pytest.Item, shared: str = "", changed: Mapping[str, str] | None = None
+    ) -> Replay:
         attempt = Attempt(shared) if self._settings.records else None
-        return Replay(item, self._reports, self._lines, shared, attempt)
+        return Replay(item, self._reports, self._lines, shared, attempt, changed)
 
     def _listen(self, requests: list[Request], after: Run | None) -> tuple[Replay, int, Ended]:
         """Run tests in one process.
@@ -314,7 +344,8 @@ class TestLoop:
         :return: the test that began last, how many began, and how their process ended.
         """
         items = self._session.items
-        replay = self._replay(requests[0].item, requests[0].shared)
+        changed = requests[0].changed
+        replay = self._replay(requests[0].item, requests[0].shared, changed)
         begun = 0
         if self._shows_output:
             replay.start()  # before what the test writes to the terminal itself
@@ -331,7 +362,7 @@ class TestLoop:
                         self._reports.begins(items[message.position])
                         self._reruns.note(replay.item, 0, replay.attempts)
                         self._finish(replay)
-                        replay = self._replay(items[message.position])
+                        replay = self._replay(items[message.position], changed=changed)
                 else:
                     replay.take(message)
         except KeyboardInterrupt:
@@ -473,7 +504,7 @@ class TestLoop:
             fixture=fixture.label if fixture is not None else "",
             leftovers=ended.leftovers,
             survivors=ended.survivors,
-            reproduce=reproducing_command(replay.item),
+            reproduce=reproducing_command(replay.item, replay.changed),
             hold_gpus=ended.hold_gpus,
         )
 

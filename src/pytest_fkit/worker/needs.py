@@ -10,9 +10,6 @@ from ..gpu.owned import KEY
 from ..markers import arguments
 from ..needs import Needs, parse_gpus, parse_serial
 
-CHANGED: pytest.StashKey[Mapping[str, str]] = pytest.StashKey()
-"""In ``item.stash``: the variables in which the test's process differs from its worker."""
-
 _NEEDS: pytest.StashKey[Needs] = pytest.StashKey()
 
 _CHECKS = {"gpus": parse_gpus, "serial": parse_serial}

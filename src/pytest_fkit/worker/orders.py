@@ -17,7 +17,7 @@ from ..messages import Run, RunTogether
 from ..settings import Settings
 from ..shares import SPAWNED
 from ..wire import carriable
-from .needs import CHANGED, needs_of
+from .needs import needs_of
 from .reruns import Reruns
 from .tests import MOST, SECONDS, Taken
 
@@ -38,6 +38,11 @@ class Request:
     def share(self) -> str:
         """Name of the process it shares, "" for one of its own."""
         return "" if isinstance(self.run, str) else self.run.share
+
+    @property
+    def changed(self) -> dict[str, str]:
+        """The variables in which its process differs from the worker."""
+        return {} if isinstance(self.run, str) else dict(self.run.environ)
 
 
 class Requests:
@@ -109,7 +114,6 @@ class Requests:
         if not isinstance(wanted, Limits):
             return Request(item, str(wanted))
         shared = "" if wanted.isolation else self._cause(item, wanted)
-        nextitem = None if following is None else self._session.items[following]
         return Request(
             item,
             shared=shared,
@@ -124,10 +128,20 @@ class Requests:
                 tests_failed=self._session.testsfailed,
                 location=carriable(item.location),
                 suite_reruns=self._reruns.in_suite,
-                environ=_pairs(item),
-                next_environ=_pairs(nextitem) if isinstance(after, Limits) else (),
+                environ=wanted.environ,
+                next_environ=after.environ if isinstance(after, Limits) else (),
             ),
         )
+
+    def apart(self, position: int, environ: Mapping[str, str]) -> Request:
+        """The test at this position, in a fresh interpreter that has these variables."""
+        item = self._session.items[position]
+        wanted = self._wanted(position)
+        if not isinstance(wanted, Limits):
+            return Request(item, wanted)
+        share = f"{SPAWNED}apart:{item.nodeid}"
+        apart = replace(wanted, share=share, isolation="function", environ=pairs(environ))
+        return self._request(position, apart, None, None)
 
     def note_fork_unsafe(self, reason: str) -> None:
         """No test can be forked."""
@@ -144,20 +158,21 @@ class Requests:
 
     def _wanted_by(self, item: pytest.Item) -> Limits | str:
         try:
-            wanted = limits(item, self._settings)
-            self._show_gpus(item)
+            wanted = replace(limits(item, self._settings), environ=self._environ(item))
         except pytest.UsageError as error:
             return str(error)
         if not self._cause(item, wanted):
             return wanted
         return replace(wanted, share=spawned_share(item, wanted))
 
-    def _show_gpus(self, item: pytest.Item) -> None:
-        """Note what has to be set for a test that needs fewer GPUs than there are here."""
-        owned = self._session.config.stash.get(KEY, None)
+    def _environ(self, item: pytest.Item) -> tuple[tuple[str, str], ...]:
+        """What has to be set for a test that needs fewer GPUs than there are here.
+
+        :raises pytest.UsageError: see needs_of.
+        """
         gpus = needs_of(item).gpus
-        if owned is not None:
-            item.stash[CHANGED] = owned.showing(gpus, os.environ)
+        owned = self._session.config.stash.get(KEY, None)
+        return () if owned is None else pairs(owned.showing(gpus, os.environ))
 
     def _cause(self, item: pytest.Item, wanted: Limits) -> str:
         """What keeps the test, or one with which it is to share a process, from being forked."""
@@ -170,9 +185,9 @@ class Requests:
         return next(filter(None, map(self._unforkable, self._session.items)), "")
 
 
-def _pairs(item: pytest.Item | None) -> tuple[tuple[str, str], ...]:
-    changed: Mapping[str, str] = {} if item is None else item.stash.get(CHANGED, {})
-    return tuple(sorted(changed.items()))
+def pairs(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Variables as they are sent."""
+    return tuple(sorted(environ.items()))
 
 
 def together(requests: list[Request]) -> list[Request]:

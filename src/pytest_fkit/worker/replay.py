@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from typing import Any
+from typing import Any, Mapping
 
 import pytest
 
@@ -35,7 +35,6 @@ from ..messages import (
 from ..sandbox.relay import merged
 from ..wire import carriable
 from .attempts import Attempt
-from .needs import CHANGED
 from .output import LIVE, Lines
 from .reports import Reports, report_from
 
@@ -51,6 +50,7 @@ class Replay:
 
     :param shared: why the test does not have a process of its own, or "".
     :param attempt: hears all messages, for a journal, if there is one.
+    :param changed: the variables in which the test's process differs from its worker.
     """
 
     def __init__(
@@ -60,8 +60,10 @@ class Replay:
         lines: Lines,
         shared: str = "",
         attempt: Attempt | None = None,
+        changed: Mapping[str, str] | None = None,
     ) -> None:
         self.item = item
+        self.changed = changed or {}
         self._reports = reports
         self._lines = lines
         self._shared = shared
@@ -266,9 +268,8 @@ class Replay:
             self._sections = list(data.get("sections", ()))
         elif self._shared:
             data["fkit_shared"] = self._shared
-        changed = self.item.stash.get(CHANGED, None)
-        if changed and "FKIT_GPU_IDS" in changed:
-            data["fkit_gpus"] = changed["FKIT_GPU_IDS"].split(",")
+        if "FKIT_GPU_IDS" in self.changed:
+            data["fkit_gpus"] = self.changed["FKIT_GPU_IDS"].split(",")
         if self._junit_records:
             data["fkit_junit"], self._junit_records = self._junit_records, []
         self._seconds += data.get("duration", 0.0)

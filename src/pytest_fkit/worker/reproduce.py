@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
+from typing import Mapping
 
 import pytest
 
 from ..gpu.owned import KEY
-from .needs import CHANGED
 
 # What it leaves out.
 _DROPPED = (
@@ -17,8 +17,11 @@ _DROPPED = (
 )  # fmt: skip
 
 
-def reproducing_command(item: pytest.Item) -> str:
-    """The command that runs this one test again, from the directory of this run."""
+def reproducing_command(item: pytest.Item, changed: Mapping[str, str]) -> str:
+    """The command that runs this one test again, from the directory of this run.
+
+    :param changed: the variables in which the test's process differed from its worker.
+    """
     config = item.config
     given = [str(argument) for argument in config.invocation_params.args]
     paths = {str(path) for path in config.getoption("file_or_dir", None) or ()}
@@ -38,5 +41,5 @@ def reproducing_command(item: pytest.Item) -> str:
     # Node ids are relative to rootdir, arguments to the current directory.
     path = os.path.relpath(config.rootpath / path, directory)
     owned = config.stash.get(KEY, None)
-    masks = "" if owned is None else owned.assignments(item.stash.get(CHANGED, {}))
+    masks = "" if owned is None else owned.assignments(changed)
     return masks + shlex.join([*arguments, path + separator + rest])
