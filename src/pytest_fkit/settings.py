@@ -37,6 +37,7 @@ class Settings:
     :param trace: where the trace is written, or None.
     :param resume: the journal of a run that is to be gone on with, or None.
     :param top: how many tests the lists of the most expensive ones name, 0 for no lists.
+    :param widen: whether a test that skips itself because it saw too few GPUs is run with more.
     :param grace: seconds for running tests and wide fixtures to end after an interrupt.
     :param probe: whether the GPUs of a worker are tried out.
     :param isolation_asked: whether option or ini value say how long a process lives.
@@ -63,6 +64,7 @@ class Settings:
     retire_after: int = 3
     fail_on_retry: bool = False
     gpu_errors: tuple[Pattern, ...] = ()
+    widen: bool = False
 
     @property
     def records(self) -> bool:
@@ -128,6 +130,13 @@ def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager
         parser, "probe", "on|off",
         "try a worker's GPUs out, before its first test and when they are in doubt (default: on)",
     )  # fmt: skip
+    group.addoption(
+        "--fkit-widen",
+        action="store_true",
+        default=None,
+        help="run a test that skips itself because it sees too few GPUs again, with more",
+    )
+    parser.addini("fkit_widen", "as --fkit-widen", type="bool", default=False)
     group.addoption(
         "--fkit-resume",
         metavar="PATH",
@@ -195,6 +204,7 @@ def parse(config: pytest.Config) -> Settings:
             config.getoption("fkit_fail_on_retry") or config.getini("fkit_fail_on_retry")
         ),
         gpu_errors=gpu_error_patterns(config),
+        widen=bool(config.getoption("fkit_widen") or config.getini("fkit_widen")),
     )
 
 

@@ -209,3 +209,54 @@ def test_failures_and_commands_name_what_the_test_saw(fleet: Fleet, tmp_path: Pa
     ]
     [command] = [line for line in ended.lines if line.startswith("reproduce: ")]
     assert command.startswith("reproduce: CUDA_VISIBLE_DEVICES=2 pytest ")
+
+
+SCARCE = """\
+import os, unittest
+import pytest
+
+COUNT = len(os.environ["CUDA_VISIBLE_DEVICES"].split(","))
+
+@unittest.skipUnless(COUNT > 1, "test requires multiple GPUs")
+def test_multiple(): pass
+def need(number):
+    reason = f"Need at least {number} GPUs to run the test."
+    return pytest.mark.skipif(COUNT < number, reason=reason)
+@need(3)
+def test_three(): pass
+@need(3)
+@pytest.mark.parametrize("number", range(2))
+def test_three_times(number): pass
+@need(4)
+def test_more_than_there_are(): pass
+@need(3)
+@pytest.mark.distributed(num_gpus=3)
+def test_marked(): pass
+@pytest.mark.fkit_single_gpu
+def test_asked_for_one(): pytest.skip("test requires multiple GPUs")
+@pytest.mark.xfail(reason="Need at least 3 GPUs to run the test.")
+def test_expected(): assert 0
+def test_in_its_call(): pytest.skip("Need at least 3 CUDA devices")
+"""
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_skips_for_want_of_gpus_are_said_with_the_option(
+    fleet: Fleet, tmp_path: Path, workers: str
+) -> None:
+    write_files(tmp_path, {"test_scarce.py": SCARCE})
+    ended = run_pytest(tmp_path, "--fkit", workers, env=fleet(fleets.nvidia(3)))
+    assert ended.status == 0
+    begins = "for want of 3 GPUs (--fkit-gpus-per-worker=3 or --fkit-widen)"
+    assert [line for line in ended.lines if "for want of" in line] == [
+        f"4 tests skipped {begins}: Need at least 3 GPUs to run the test.",
+        f"1 test skipped {begins}: Need at least 3 CUDA devices",
+    ]
+    enough = run_pytest(
+        tmp_path, "--fkit", workers, "--fkit-gpus-per-worker=3", env=fleet(fleets.nvidia(3))
+    )
+    assert "for want of" not in enough.out
+    nowhere = run_pytest(
+        tmp_path, "--fkit", workers, env={**fleet(), "CUDA_VISIBLE_DEVICES": "0,1"}
+    )
+    assert "for want of" not in nowhere.out

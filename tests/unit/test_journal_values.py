@@ -158,7 +158,7 @@ def test_a_session_knows_what_it_did_not_run() -> None:
 
 
 def test_markdown_of_nothing_is_nothing() -> None:
-    assert list(markdown(Happened([], [], [], [], {}))) == []
+    assert list(markdown(Happened([], [], [], [], {}, {}))) == []
 
 
 def test_markdown_names_everything() -> None:
@@ -168,8 +168,13 @@ def test_markdown_names_everything() -> None:
         [("m.py", "exit status 3", "")],
         [("a.py::b", ["pid 1: x", "pid 2: y"])],
         {"a cause": 2},
+        {("Need at least 4 GPUs", 4): 1},
     )
     text = "\n".join(markdown(happened))
     assert "| `m.py` | `exit status 3` |  |  |" in text
     assert "| `a.py::b` | `pid 1: x`<br>`pid 2: y` |" in text
     assert "2 tests shared a process, because of `a cause`" in text
+    assert (
+        "1 test skipped for want of 4 GPUs (--fkit-gpus-per-worker=4 or --fkit-widen): "
+        "`Need at least 4 GPUs`"
+    ) in text

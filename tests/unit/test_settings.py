@@ -117,3 +117,14 @@ def test_patterns_that_are_none(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\nfkit_gpu_errors = a(b")
     with pytest.raises(pytest.UsageError, match=r"fkit_gpu_errors: 'a\(b': no regular .*CATEGORY:"):
         settings.parse(pytester.parseconfig())
+
+
+@pytest.mark.parametrize(
+    ("ini", "arguments", "expected"),
+    [("", (), False), ("fkit_widen = true", (), True), ("", ("--fkit-widen",), True)],
+)
+def test_widen(
+    pytester: pytest.Pytester, ini: str, arguments: tuple[str, ...], expected: bool
+) -> None:
+    pytester.makeini(f"[pytest]\n{ini}")
+    assert settings.parse(pytester.parseconfig(*arguments)).widen is expected

@@ -9,7 +9,7 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
-from .reporting import Happened
+from .reporting import Happened, scarcity
 
 
 class StepSummary:
@@ -62,6 +62,8 @@ def markdown(happened: Happened) -> Iterator[str]:
     for cause, number in happened.shared.items():
         tests = "1 test" if number == 1 else f"{number} tests"
         yield from ("", f"{tests} shared a process, because of {_code(cause)}")
+    for (reason, wanted), number in happened.scarce.items():
+        yield from ("", f"{scarcity(number, wanted)}: {_code(reason)}")
     yield ""
 
 

@@ -33,6 +33,8 @@ class Happened(NamedTuple):
     :param imports: the same of modules.
     :param leftovers: node id and descriptions of the processes that were left.
     :param shared: the number of tests that shared a process, by the cause.
+    :param scarce: the number of tests that skipped themselves because they saw too few GPUs, by the
+        reason and the number that they wanted.
     """
 
     deaths: list[tuple[str, str, str]]
@@ -40,6 +42,7 @@ class Happened(NamedTuple):
     imports: list[tuple[str, str, str]]
     leftovers: list[tuple[str, list[str]]]
     shared: dict[str, int]
+    scarce: dict[tuple[str, int], int]
 
 
 class Reporting:
@@ -49,13 +52,19 @@ class Reporting:
         self._deaths: list[tuple[str, str, str]] = []
         self._run_again: list[tuple[str, str, str]] = []
         self._shared: Counter[str] = Counter()
+        self._scarce: Counter[tuple[str, int]] = Counter()
         self._imports: list[tuple[str, str, str]] = []
         self._leftovers: list[tuple[str, list[str]]] = []
 
     def happened(self) -> Happened:
         """What there is to be said in the end."""
         return Happened(
-            self._deaths, self._run_again, self._imports, self._leftovers, dict(self._shared)
+            self._deaths,
+            self._run_again,
+            self._imports,
+            self._leftovers,
+            dict(self._shared),
+            dict(self._scarce),
         )
 
     @pytest.hookimpl
@@ -84,6 +93,9 @@ class Reporting:
         shared = getattr(report, "fkit_shared", None)
         if shared:
             self._shared[shared] += 1
+        wanted = getattr(report, "fkit_wanted_gpus", None)
+        if wanted is not None:
+            self._scarce[skip_reason(report), wanted] += 1
         leftovers = getattr(report, "fkit_leftovers", None)
         if leftovers:
             self._leftovers.append((report.nodeid, leftovers))
@@ -115,7 +127,7 @@ class Reporting:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """List deaths and processes left running, if there are any."""
         tables = (self._deaths, self._run_again, self._imports)
-        if not (any(tables) or self._leftovers or self._shared):
+        if not any(self.happened()):
             return
         terminalreporter.section("pytest-fkit summary")
         for texts, deaths in zip(_TITLES, tables):
@@ -133,6 +145,25 @@ class Reporting:
                     terminalreporter.line(f"  {nodeid}  {process}")
         for cause, number in self._shared.items():
             terminalreporter.line(f"{_count(number, 'test')} shared a process, because of {cause}")
+        for (reason, wanted), number in self._scarce.items():
+            terminalreporter.line(f"{scarcity(number, wanted)}: {reason}", yellow=True)
+
+
+def skip_reason(report: Any) -> str:
+    """Why a test was skipped, in a line."""
+    longrepr = report.longrepr
+    text = str(longrepr[2] if isinstance(longrepr, tuple) else longrepr)
+    if text.startswith("Skipped: "):
+        text = text[len("Skipped: ") :]
+    return text.partition("\n")[0]
+
+
+def scarcity(number: int, wanted: int) -> str:
+    """How many tests wanted how many GPUs, and the options that give them."""
+    return (
+        f"{_count(number, 'test')} skipped for want of {wanted} GPUs "
+        f"(--fkit-gpus-per-worker={wanted} or --fkit-widen)"
+    )
 
 
 def _count(number: int, what: str) -> str:

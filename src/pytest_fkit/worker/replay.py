@@ -37,6 +37,7 @@ from ..wire import carriable
 from .attempts import Attempt
 from .output import LIVE, Lines
 from .reports import Reports, report_from
+from .scarcity import note_wanted_gpus
 
 _KEPT = 65536
 """Characters of output that is not captured."""
@@ -270,6 +271,7 @@ class Replay:
             data["fkit_shared"] = self._shared
         if "FKIT_GPU_IDS" in self.changed:
             data["fkit_gpus"] = self.changed["FKIT_GPU_IDS"].split(",")
+        note_wanted_gpus(self.item, data, self.changed)
         if self._junit_records:
             data["fkit_junit"], self._junit_records = self._junit_records, []
         self._seconds += data.get("duration", 0.0)
