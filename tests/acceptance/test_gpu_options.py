@@ -183,3 +183,50 @@ def test_where_pytest_shows_something_else_no_gpus_are_looked_for(
     assert ended.status == 0, ended.out + ended.err
     if "--fixtures" in arguments:
         assert "fkit_port [session scope]" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cuda", "said"),
+    [
+        (
+            ["-n", "auto"],
+            ["0,1", "2,3", "-1", "-1"],
+            "4 workers, {}, 2 per worker: gw0 0,1 | gw1 2,3; gw2 and gw3 without GPUs;",
+        ),
+        (
+            ["-n1"],
+            ["0,1", "-1", "-1"],
+            "3 workers, {}, 2 per worker: gw0 0,1 | unowned 2,3; gw1 and gw2 without GPUs;",
+        ),
+    ],
+)
+def test_workers_without_gpus(
+    fleet: Fleet, tmp_path: Path, arguments: list[str], cuda: list[str], said: str
+) -> None:
+    machine = fleet(fleets.nvidia(4))
+    said = said.format("4 NVIDIA GPUs (H100 80GB HBM3, 80 GiB)")
+    ended = run_on(machine, tmp_path, *arguments, "--fkit-cpu-workers=2", workers=len(cuda))
+    assert ended.inner.status == 0
+    assert [masks(seen, "CUDA") for seen in ended.seen.values()] == cuda
+    assert [seen.worker for seen in ended.seen.values()] == list(range(len(cuda)))
+    assert [seen.gpus for seen in ended.seen.values()][-2:] == [[], []]
+    assert ended.header[0].startswith(f"fkit: {said}")
+    shown = run_pytest(
+        tmp_path, "--fkit", *arguments, "--fkit-cpu-workers=2", "--collect-only", "test_seen.py",
+        env={**machine, "PYTHONPATH": ".", "SEEN_IN": str(tmp_path)},
+    )  # fmt: skip
+    assert any(line.startswith(f"fkit: {said}") for line in shown.lines), shown.out
+
+
+def test_workers_without_gpus_where_there_are_none_or_no_workers(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    ended = run_on(fleet(), tmp_path, "-n1", "--fkit-cpu-workers=1", workers=2)
+    assert ended.header == ["fkit: 2 workers, isolation: function, timeout: 600 s"]
+    for seen in ended.seen.values():
+        assert "CUDA_VISIBLE_DEVICES" not in seen.environ
+    alone = run_pytest(tmp_path, "--fkit", "-n0", "--fkit-cpu-workers=1", "--co", env=fleet())
+    assert "fkit: no workers, isolation: function, timeout: 600 s" in alone.lines
+    each = run_pytest(tmp_path, "--fkit", "-n1", "--fkit-cpu-workers=1", "--dist=each", env=fleet())
+    assert each.status == pytest.ExitCode.USAGE_ERROR
+    assert "--fkit-cpu-workers: with --dist=each every worker runs every test" in each.err

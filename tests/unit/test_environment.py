@@ -102,6 +102,28 @@ def test_a_mig_instance_by_uuid() -> None:
     assert mask_variables(place, {}, "")["CUDA_VISIBLE_DEVICES"] == mig(1, 7).devices[3].uuid
 
 
+@pytest.mark.parametrize(
+    ("fleet", "inherited", "amd_mask", "names"),
+    [
+        (nvidia(4), {}, "", {"CUDA"}),
+        (amd(4), {}, "rocr", {"ROCR", "HIP", "CUDA"}),
+        (amd(4), {"ROCR_VISIBLE_DEVICES": "2,3"}, "hip", {"HIP", "CUDA"}),
+        (intel(4), {}, "", {"ZE_AFFINITY_MASK"}),
+        (ascend(4), {}, "", {"ASCEND_RT"}),
+    ],
+)
+def test_a_worker_without_gpus_sees_none(
+    fleet: Fleet, inherited: Any, amd_mask: str, names: set[str]
+) -> None:
+    worker = Environment(Place(7, fleet.vendor, hidden=True), inherited, amd_mask)
+    told = worker.variables()
+    assert (told.pop("FKIT_WORKER_ID"), told.pop("FKIT_GPU_IDS")) == ("7", "")
+    assert {name.replace("_VISIBLE_DEVICES", "") for name in told} == names
+    assert set(told.values()) == {"-1"}
+    assert not visible(fleet, {**inherited, **told}).entries
+    assert Owned.of(worker).ids == ()
+
+
 def worker_of(fleet: Fleet, inherited: Mapping[str, str], amd_mask: str = "rocr") -> Environment:
     return Environment(
         place_of(fleet, inherited), inherited, amd_mask,

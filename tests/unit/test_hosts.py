@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_fkit.controller.hosts import seats
+from pytest_fkit.controller.hosts import cpu_workers, seats
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,13 @@ def test_the_same_gpus_are_distributed_among_workers_with_the_same_masks() -> No
     )
     assert first.group == second.group != third.group
     assert third.environ == (("CUDA_VISIBLE_DEVICES", "1"),)
+
+
+def test_workers_without_gpus_are_told_from_others() -> None:
+    found = seats(["2*popen", *cpu_workers(2)], [])
+    assert [(seat.name, seat.cpu) for seat in found] == [
+        ("gw0", False),
+        ("gw1", False),
+        ("gw2", True),
+        ("gw3", True),
+    ]

@@ -142,10 +142,14 @@ class Gateways:
     ) -> tuple[Place, Distribution]:
         numbers = [each.number for each in self._group(seat)]
         distribution = distribute(host.fleet or Fleet(), host.settings, environ, numbers)
+        if seat.cpu:
+            seen = distribution.visible
+            return Place(seat.number, seen.vendor, hidden=bool(seen.entries)), distribution
         return distribution.assignment.places[numbers.index(seat.number)], distribution
 
     def _group(self, seat: Seat) -> list[Seat]:
-        return [each for each in self._seats.values() if each.group == seat.group]
+        seats = self._seats.values()
+        return [each for each in seats if each.group == seat.group and not each.cpu]
 
     def _port(self, gateway: Any, seat: Seat) -> int:
         if seat.host:
@@ -180,6 +184,7 @@ class Gateways:
         owned = self._owned.get(node.gateway.id)
         if owned is not None and owned.ids:
             node.workerinput["fkit_gpus"] = owned.to_wire()
+        node.workerinput["fkit_cpu"] = self._seat(node.gateway.spec).cpu
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, report: Any) -> None:

@@ -17,7 +17,7 @@ from ..gpu.detection import detect
 from ..gpu.devices import Fleet
 from ..gpu.options import GpuSettings
 from . import workers
-from .hosts import Seat, proxies, seats
+from .hosts import Seat, cpu_workers, proxies, seats
 from .place import take_place
 from .site import answered
 
@@ -61,7 +61,7 @@ class Gpus:
         """
         groups: dict[object, list[Seat]] = defaultdict(list)
         for seat in found:
-            if not seat.host:
+            if not seat.host and not seat.cpu:
                 groups[seat.group].append(seat)
         self.groups = [
             (
@@ -102,7 +102,8 @@ def prepare(config: pytest.Config, workers_option: int | str | None) -> None:
         prepare_alone(config, options)
         return
     gpus = Gpus(settings_of(config, options))
-    if options.numprocesses or any(not seat.host for seat in seats(options.tx, proxies(config))):
+    here = any(not seat.host for seat in seats(options.tx, proxies(config)))
+    if options.numprocesses or here or (options.tx and gpus.settings.cpu_workers):
         gpus = find(config, gpus.settings)
         workers.decide_auto(config, _worker_count(gpus))
     elif not options.tx:  # --collect-only
@@ -160,7 +161,24 @@ def settle(config: pytest.Config) -> None:
     """
     gpus = config.stash.get(KEY, None)
     if gpus is not None and not gpus.groups:
-        gpus.settle(seats(["popen"] * gpus.planned, []) if gpus.planned else seats_of_run(config))
+        _add_cpu_workers(config, gpus)
+        gpus.settle(_seats(config, gpus))
+
+
+def _add_cpu_workers(config: pytest.Config, gpus: Gpus) -> None:
+    if gpus.settings.cpu_workers and config.getoption("dist", "no") == "each":
+        raise pytest.UsageError(
+            "pytest-fkit: --fkit-cpu-workers: with --dist=each every worker runs every test; "
+            "leave one of them away"
+        )
+    if seats_of_run(config):
+        config.option.tx = [*config.option.tx, *cpu_workers(gpus.settings.cpu_workers)]
+
+
+def _seats(config: pytest.Config, gpus: Gpus) -> list[Seat]:
+    if not gpus.planned:
+        return seats_of_run(config)
+    return seats(["popen"] * gpus.planned + cpu_workers(gpus.settings.cpu_workers), [])
 
 
 def seats_of_run(config: pytest.Config) -> list[Seat]:
@@ -185,8 +203,11 @@ def header_lines(config: pytest.Config) -> tuple[list[str], str]:
         if distribution.visible.entries:
             names = [seat.name for seat in group]
             owners.append(ownership(distribution.visible, distribution.assignment, names))
-    number = gpus.planned or len(seats_of_run(config))
-    text = f"{workers.count_text(number)}, {'; '.join(owners)}" if owners else ""
+    found = _seats(config, gpus)
+    without = [seat.name for seat in found if seat.cpu]
+    if owners and without:
+        owners.append(f"{' and '.join(without)} without GPUs")
+    text = f"{workers.count_text(len(found))}, {'; '.join(owners)}" if owners else ""
     return [f"fkit: {line}" for line in lines], text
 
 

@@ -11,6 +11,9 @@ import pytest
 
 from ..gpu.masks import MASKS
 
+CPU_WORKER = "FKIT_CPU_WORKER"
+"""The variable that says of a worker that it has no GPUs, where others have."""
+
 _MASKS = {name for names in MASKS.values() for name in names}
 
 
@@ -22,12 +25,14 @@ class Seat:
     :param name: of the first worker there, as in "gw0".
     :param host: "" for the machine of the controller, else its address.
     :param environ: mask variables that ``--tx`` sets for this worker.
+    :param cpu: whether it gets no GPUs.
     """
 
     number: int
     name: str
     host: str = ""
     environ: tuple[tuple[str, str], ...] = ()
+    cpu: bool = False
 
     @property
     def group(self) -> tuple[object, ...]:
@@ -53,9 +58,17 @@ def seats_of(specs: Sequence[Any], px: Sequence[str]) -> list[Seat]:
     proxies = {spec.id: spec for spec in (*map(execnet.XSpec, px), *specs) if spec.id}
     names = (f"gw{number}" for number in range(len(specs)))
     return [
-        Seat(number, spec.id or next(names), _host(spec, proxies), _masks(spec))
+        Seat(
+            number, spec.id or next(names), _host(spec, proxies), _masks(spec),
+            bool(spec.env.get(CPU_WORKER)),
+        )
         for number, spec in enumerate(specs)
-    ]
+    ]  # fmt: skip
+
+
+def cpu_workers(number: int) -> list[str]:
+    """The options ``--tx`` of workers on this machine that get no GPUs."""
+    return [f"popen//env:{CPU_WORKER}=1"] * number
 
 
 def _expanded(tx: Sequence[str]) -> Iterator[str]:

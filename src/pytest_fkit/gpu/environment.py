@@ -6,7 +6,7 @@ import string
 from dataclasses import dataclass, replace
 from typing import Iterable, Mapping, Sequence
 
-from .masks import Entry
+from .masks import MASKS, Entry
 from .slices import Place
 
 AMD_MASKS = ("rocr", "hip")
@@ -22,12 +22,18 @@ _FIELDS = ("worker", "gpus", "port", "cpus")
 
 
 def mask_variables(place: Place, inherited: Mapping[str, str], amd_mask: str) -> dict[str, str]:
-    """The variables that make a slice visible; none for a worker without GPUs.
+    """The variables that make a slice visible, or hide all; none for a worker where there is none.
 
     :param inherited: the environment that the slice was picked from.
     :param amd_mask: "rocr": ROCR_VISIBLE_DEVICES picks, and HIP counts in what that leaves;
         "hip": HIP_VISIBLE_DEVICES picks, ROCR_VISIBLE_DEVICES stays as it is.
     """
+    if place.hidden:
+        # No vendor's runtime has a GPU of this name; HIP takes an empty mask for none at all.
+        names = MASKS[place.vendor]
+        return {
+            name: "-1" for name in names if name != "ROCR_VISIBLE_DEVICES" or amd_mask == "rocr"
+        }
     if not place.slice:
         return {}
     texts = [entry.text for entry in place.slice]

@@ -8,7 +8,7 @@ from typing import Any, Callable, Mapping, TypeVar
 
 import pytest
 
-from ..settings import parse_seconds
+from ..settings import parse_count, parse_seconds
 from .environment import AMD_MASKS, check_template
 
 T = TypeVar("T")
@@ -24,6 +24,7 @@ class GpuSettings:
     :param amd_mask: one of AMD_MASKS.
     :param timeout: seconds for detection.
     :param templates: names and values of further variables.
+    :param cpu_workers: number of workers without GPUs, besides the others.
     """
 
     gpus: str | tuple[str, ...]
@@ -32,6 +33,7 @@ class GpuSettings:
     amd_mask: str
     timeout: float
     templates: tuple[tuple[str, str], ...]
+    cpu_workers: int = 0
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -40,6 +42,7 @@ def add_options(parser: pytest.Parser) -> None:
     for name, metavar, text in (
         ("gpus", "auto|none|IDS", "GPUs to use, numbers or UUIDs as in 0,2 (default: auto)"),
         ("gpus-per-worker", "N", "GPUs that each worker owns (default: 2)"),
+        ("cpu-workers", "N", "so many more workers, without GPUs, for fkit(gpus=0) (default: 0)"),
         ("amd-mask", "rocr|hip", "the variable by which AMD GPUs are distributed (default: rocr)"),
         ("gpus-timeout", "SECONDS", "time limit for finding GPUs (default: 10)"),
     ):  # fmt: skip
@@ -77,6 +80,7 @@ def parse(
         templates=tuple(
             _checked("ini value fkit_env", each, check_template) for each in ini("fkit_env")
         ),
+        cpu_workers=_value(said("cpu_workers"), parse_count, 0),
     )
 
 

@@ -18,6 +18,7 @@ class Place:
     :param worker: its number, from 0 on.
     :param slice: its GPUs, in the order of the caller's mask.
     :param shared: whether another worker has them as well.
+    :param hidden: whether it has none where others have.
     """
 
     worker: int
@@ -25,6 +26,7 @@ class Place:
     slice: tuple[Entry, ...] = ()
     shared: bool = False
     numbered: bool = False
+    hidden: bool = False
 
     @property
     def ids(self) -> tuple[str, ...]:
