@@ -59,6 +59,7 @@ class Gateways:
         self._blocks: dict[int, ports.Block] = {}
         self._owned: dict[str, Owned] = {}
         self._environments: dict[str, Environment] = {}
+        self._pids: dict[str, int] = {}
 
     # --- seats ---
 
@@ -103,6 +104,7 @@ class Gateways:
 
     def _receive(self, gateway: Any, seat: Seat, host: _Host) -> Owned:
         answer = _ask(gateway, host)
+        self._pids[gateway.id] = answer["pid"]
         if host.fleet is None:
             host.fleet = _fleet(answer)
         environ = answer["environ"]
@@ -180,7 +182,8 @@ class Gateways:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker what it owns."""
+        """Tell a worker what it owns, and those who ask the node its pid."""
+        node.workerinput["fkit_pid"] = self._pids.get(node.gateway.id, 0)
         owned = self._owned.get(node.gateway.id)
         if owned is not None and owned.ids:
             node.workerinput["fkit_gpus"] = owned.to_wire()

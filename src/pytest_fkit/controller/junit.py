@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import Any
+from typing import Any, Sequence
 
 import pytest
 
@@ -16,10 +16,12 @@ class Junit:
     """Plugin of the process that writes the JUnit file: deaths are errors, no record is lost.
 
     :param log: pytest's plugin.
+    :param gpus: ids of those that this process owns, at ``-n0``.
     """
 
-    def __init__(self, log: Any) -> None:
+    def __init__(self, log: Any, gpus: Sequence[str]) -> None:
         self._log = log
+        self._gpus = gpus
         self._properties: dict[Any, Counter[tuple[str, str]]] = defaultdict(Counter)
         self._endings: dict[str, str] = {}
         private_api.junit_errors_for_deaths(log, _junit_error)
@@ -31,9 +33,22 @@ class Junit:
             "fkit_attempts": str(1 + getattr(report, "rerun", 0)),
             "fkit_ending": self._endings.get(report.nodeid, "finished"),
         }
+        gpus = self._gpus_of(report)
+        if gpus:
+            properties["fkit_gpus"] = ",".join(gpus)
         if getattr(report, "fkit_resumed", False):
             properties["fkit_resumed"] = "true"
         return properties
+
+    def _gpus_of(self, report: Any) -> Sequence[str]:
+        if hasattr(report, "fkit_gpus"):
+            gpus: Sequence[str] = report.fkit_gpus
+            return gpus
+        node = getattr(report, "node", None)
+        if node is None:
+            return self._gpus
+        ids: Sequence[str] = node.workerinput.get("fkit_gpus", {}).get("ids", ())
+        return ids
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: Any) -> None:

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import socket
-import sys
 import time
-import uuid
 from typing import Any, Generator, Sequence
 
-import pluggy
-import psutil
 import pytest
-import xdist
 
-from .. import __version__
 from ..endings import Lost, to_wire
-from ..journal.events import FORMAT, SCHEMA, Event, encode, event
+from ..journal.events import Event, encode, event
 from ..journal.files import AppendedFile, InUseError
 from ..journal.recorder import Recorder
 from ..journal.trace import HEAD, TAIL, Encoder
 from ..settings import ALONE, Settings
 from .resume import Resume, Resuming, resumed
+from .run_event import gpus_of_run, run_event
 from .top import Top
 from .workers import shows_only
 
@@ -60,7 +52,10 @@ class Recording:
             sinks.append(top.take)
             self._config.pluginmanager.register(top, "fkit-top")
         session = self._resume.session if self._resume is not None else ""
-        self._recorder.add(_run(self._config, settings, session))
+        gpus = gpus_of_run(self._config)
+        for worker, ids in gpus.slices.items():
+            self._recorder.owns(worker, ids)
+        self._recorder.add(run_event(self._config, settings, gpus, session))
 
     def _open(self, option: str, path: Any, keep: Any) -> AppendedFile:
         try:
@@ -76,7 +71,9 @@ class Recording:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodeready(self, node: Any) -> None:
         """Record it."""
-        self._recorder.add(event("worker_up", worker=node.gateway.id))
+        told = node.workerinput
+        gpus = told.get("fkit_gpus", {}).get("ids", [])
+        self._recorder.worker_up(node.gateway.id, told.get("fkit_pid", 0), gpus)
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_testnodedown(self, node: Any, error: object | None) -> None:
@@ -171,44 +168,3 @@ def _facts_of_lost(ending: tuple[Any, ...]) -> dict[str, Any]:
         "start": time.time(), "phases": (), "wide": (), "ending": ending, "pid": 0, "used": (),
         "shared": "", "metrics": {}, "leftovers": (),
     }  # fmt: skip
-
-
-def _run(config: pytest.Config, settings: Settings, session: str) -> Event:
-    """The event that begins a run.
-
-    :param session: that of the run that is gone on with, or "".
-    """
-    number = uuid.uuid4().hex[:16]
-    return event(
-        "run",
-        format=FORMAT,
-        schema=SCHEMA,
-        id=number,
-        session=session or number,
-        pid=os.getpid(),
-        arguments=[str(each) for each in config.invocation_params.args],
-        directory=str(config.invocation_params.dir),
-        rootdir=str(config.rootpath),
-        versions={
-            "pytest-fkit": __version__,
-            "pytest": pytest.__version__,
-            "xdist": xdist.__version__,
-            "pluggy": pluggy.__version__,
-            "python": platform.python_version(),
-        },
-        options=_options(settings),
-        machine={
-            "host": socket.gethostname(),
-            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-            "cpus": os.cpu_count(),
-            "memory": psutil.virtual_memory().total,
-            "python": sys.executable,
-        },
-    )
-
-
-def _options(settings: Settings) -> dict[str, Any]:
-    return {
-        name: value if value is None or isinstance(value, (int, float)) else str(value)
-        for name, value in vars(settings).items()
-    }

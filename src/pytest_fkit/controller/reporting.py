@@ -9,6 +9,7 @@ import pytest
 
 from .. import private_api
 from ..endings import format_size
+from ..gpu.owned import KEY
 from ..settings import Settings
 from .deaths import DeathText, death_of
 from .junit import Junit
@@ -72,7 +73,9 @@ class Reporting:
         """Have the JUnit file say more; its plugin is there by now."""
         log = private_api.junit_log(session.config)
         if log is not None:
-            session.config.pluginmanager.register(Junit(log), "fkit-junit")
+            owned = session.config.stash.get(KEY, None)
+            junit = Junit(log, owned.ids if owned is not None else ())
+            session.config.pluginmanager.register(junit, "fkit-junit")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:

@@ -227,6 +227,7 @@ def _report(
         "user_properties": [(name, value) for name, value in kept.get("properties", ())],
         "worker_id": str(test.verdict.get("worker")),
         "fkit_resumed": True,
+        "fkit_gpus": list(test.attempt.get("gpus", ())),
     }
     data.update((name, value) for name, value in kept.items() if name.startswith("fkit_"))
     if "xfail" in kept:

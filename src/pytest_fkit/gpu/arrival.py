@@ -41,6 +41,7 @@ def answer(names: list[str], limit: float) -> dict[str, Any]:
     fleet, problem = _detect(limit) if limit else (None, "")
     return {
         "environ": {name: os.environ[name] for name in names if name in os.environ},
+        "pid": os.getpid(),
         "cores": cores,
         "fleet": fleet,
         "problem": problem,

@@ -40,6 +40,20 @@ class Recorder:
         self._running: dict[tuple[str, str], _Running] = {}
         self._touched: dict[tuple[str, str], None] = {}
         self._events: list[Event] = []
+        self._gpus: dict[str, list[str]] = {}
+
+    def owns(self, worker: str, gpus: Sequence[str]) -> None:
+        """From now on these GPUs, by their ids, are the worker's."""
+        self._gpus[worker] = list(gpus)
+
+    def worker_up(self, worker: str, pid: int, gpus: Sequence[str]) -> None:
+        """A worker has started.
+
+        :param pid: 0 if unknown.
+        :param gpus: the ids of those that it owns.
+        """
+        self.owns(worker, gpus)
+        self.add(event("worker_up", worker=worker, pid=pid, gpus=list(gpus)))
 
     def add(self, happened: Event) -> None:
         """Something else than a test."""
@@ -85,7 +99,7 @@ class Recorder:
         """
         key = worker, str(nodeid)
         if again and key in self._running:
-            self._events.append(_attempt(key, self._running[key], facts))
+            self._events.append(self._attempt(key, self._running[key], facts))
             return
         running = self._running.get(key)
         if running is not None and (running.reports or left):
@@ -106,7 +120,12 @@ class Recorder:
     def _conclude_if_complete(self, key: tuple[str, str], running: _Running) -> None:
         if running.left <= 0:
             del self._running[key]
-            self._events += _concluded(key, running)
+            assert running.facts is not None
+            attempt = self._attempt(key, running, running.facts)
+            self._events += attempt, _verdict(key, running, attempt["attempt"])
+
+    def _attempt(self, key: tuple[str, str], running: _Running, facts: dict[str, Any]) -> Event:
+        return _attempt(key, running, facts, self._gpus.get(key[0], ()))
 
 
 def _unfinished(key: tuple[str, str], running: _Running) -> Iterable[Event]:
@@ -124,7 +143,9 @@ def _number(running: _Running) -> int:
     return 1 + max((each.get("rerun", 0) for each in running.reports), default=0)
 
 
-def _attempt(key: tuple[str, str], running: _Running, facts: dict[str, Any]) -> Event:
+def _attempt(
+    key: tuple[str, str], running: _Running, facts: dict[str, Any], gpus: Sequence[str]
+) -> Event:
     worker, nodeid = key
     ending = from_wire(tuple(facts["ending"]))
     phases = [
@@ -137,22 +158,22 @@ def _attempt(key: tuple[str, str], running: _Running, facts: dict[str, Any]) -> 
         ending={"type": type(ending).__name__, "title": ending.title, **asdict(ending)},
     )  # fmt: skip
     attempt.update(zip(_USED, facts["used"]))
+    if gpus:
+        attempt["gpus"] = list(gpus)
     _add_what_is_there(attempt, facts)
     return attempt
 
 
-def _concluded(key: tuple[str, str], running: _Running) -> tuple[Event, Event]:
+def _verdict(key: tuple[str, str], running: _Running, attempt: int) -> Event:
     worker, nodeid = key
-    assert running.facts is not None
-    attempt = _attempt(key, running, running.facts)
     outcome = event(
-        "verdict", test=nodeid, worker=worker, attempt=attempt["attempt"],
+        "verdict", test=nodeid, worker=worker, attempt=attempt,
         outcome=verdict(running.reports), location=running.location, reports=running.reports,
     )  # fmt: skip
     reason = message(running.reports)
     if reason:
         outcome["message"] = reason
-    return attempt, outcome
+    return outcome
 
 
 def _span(start: float, phases: list[dict[str, Any]]) -> float:

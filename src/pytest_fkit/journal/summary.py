@@ -97,7 +97,7 @@ def _seconds(test: Test) -> float:
 
 
 _COLUMNS = (
-    "session", "test", "outcome", "message", "ending", "attempt", "worker", "pid", "start",
+    "session", "test", "outcome", "message", "ending", "attempt", "worker", "gpus", "pid", "start",
     "duration", "setup", "call", "teardown", "user", "system", "peak_memory", "minor_faults",
     "major_faults", "read", "written",
 )  # fmt: skip
@@ -118,6 +118,7 @@ def _cells(test: Test) -> Iterator[object]:
     known = {
         **test.verdict, **test.attempt, **phases, "session": test.session + 1,
         "message": _reason(test), "ending": test.attempt.get("ending", {}).get("title", ""),
+        "gpus": ",".join(test.attempt.get("gpus", ())),
     }  # fmt: skip
     return ("" if known.get(name) is None else known[name] for name in _COLUMNS)
 

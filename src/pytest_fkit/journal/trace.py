@@ -35,6 +35,7 @@ class Timeline:
         self._pids: dict[tuple[int, str], int] = {}
         self._ends: dict[tuple[int, str], int] = {}
         self._up: dict[str, float] = {}
+        self._gpus: dict[str, list[str]] = {}
 
     def take(self, happened: Event) -> Iterator[TraceEvent]:
         """What an event adds to the trace."""
@@ -44,8 +45,11 @@ class Timeline:
         if name == "run":
             self._run, self._number = happened, self._number + 1
             self._up.clear()
+            self._gpus = dict(happened.get("slices", {}))
         elif name in ("attempt", "worker_up", "worker_down", "collection"):
             worker = str(happened.get("worker"))
+            if name == "worker_up":
+                self._gpus[worker] = happened.get("gpus", [])
             yield from self._announced(worker)
             handler = self._attempt if name == "attempt" else self._worker
             yield from handler(self._pids[self._number, worker], worker, happened)
@@ -61,7 +65,8 @@ class Timeline:
             return
         pid = self._pids[key] = len(self._pids) + 1
         host = self._run.get("machine", {}).get("host", "")
-        yield _named("process", pid, 0, f"{worker} ({host})" if host else worker, pid)
+        title = worker + _gpu_names(self._gpus.get(worker, []))
+        yield _named("process", pid, 0, f"{title} ({host})" if host else title, pid)
         for lane, tid in _LANES.items():
             yield _named("thread", pid, tid, lane, tid)
 
@@ -110,6 +115,10 @@ class Timeline:
         begin = max(self._ts(start), self._ends.get((pid, lane), 0))
         end = self._ends[pid, lane] = max(begin, self._ts(start + seconds))
         return begin, end
+
+
+def _gpu_names(gpus: list[str]) -> str:
+    return f", GPU{'' if len(gpus) == 1 else 's'} {','.join(gpus)}" if gpus else ""
 
 
 def _slice(

@@ -1,0 +1,90 @@
+"""What journal, trace and JUnit file say of GPUs, on machines that do not exist."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any, Callable, Mapping
+
+import chrome_trace
+import pytest
+from inner import run_pytest, write_files
+from journals import events, fkit
+
+import fleet as fleets
+
+Fleet = Callable[..., Mapping[str, str]]
+
+SUITE = {
+    "test_all.py": """\
+import os, psutil, pytest
+
+@pytest.mark.parametrize("number", range(4))
+def test_it(number): pass
+
+def test_kills_worker():
+    if "KILLS" in os.environ:
+        psutil.Process().parents()[2].kill()
+""",
+}
+
+
+def process_names(trace: list[dict[str, Any]]) -> list[str]:
+    return [str(each["args"]["name"]) for each in trace if each["name"] == "process_name"]
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n2"])
+def test_the_run_names_devices_and_slices(fleet: Fleet, tmp_path: Path, workers: str) -> None:
+    directory = write_files(tmp_path, SUITE)
+    gpus = fleets.nvidia(5)
+    ended = run_pytest(
+        directory, "--fkit", workers, "--fkit-journal=run.jsonl", "--fkit-trace=run.json",
+        "--junitxml=junit.xml", env={**fleet(gpus), "CUDA_VISIBLE_DEVICES": "4,1,2,3"},
+    )  # fmt: skip
+    assert ended.status == 0, ended.out + ended.err
+    journal = directory / "run.jsonl"
+    (run,) = events(journal, "run")
+    slices = {"main": ["4", "1"]} if workers == "-n0" else {"gw0": ["4", "1"], "gw1": ["2", "3"]}
+    assert run["slices"] == slices
+    assert [each["id"] for each in run["devices"]] == ["4", "1", "2", "3"]
+    assert run["devices"][0] == {
+        "id": "4", "vendor": "nvidia", "name": gpus[4].name, "uuid": gpus[4].uuid,
+        "pci": gpus[4].pci, "memory": gpus[4].memory,
+    }  # fmt: skip
+    ups = {each["worker"]: each["gpus"] for each in events(journal, "worker_up")}
+    assert ups == ({} if workers == "-n0" else slices)
+    for attempt in events(journal, "attempt"):
+        assert attempt["gpus"] == slices[attempt["worker"]]
+    trace = chrome_trace.load(directory / "run.json")
+    titles = sorted(name.partition(" (")[0] for name in process_names(trace))
+    assert titles == sorted(f"{worker}, GPUs {','.join(ids)}" for worker, ids in slices.items())
+    assert fkit(directory, "csv", "run.jsonl").stdout.count('"4,1"') >= 1
+    for case in ElementTree.parse(directory / "junit.xml").iter("testcase"):
+        said = {each.get("name"): each.get("value") for each in case.iter("property")}
+        assert said["fkit_gpus"] == ",".join(slices[str(said["fkit_worker"])])
+
+
+def test_a_worker_that_replaces_another_has_a_pid_and_its_gpus(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    directory = write_files(tmp_path, SUITE)
+    env = {**fleet(fleets.nvidia(1)), "KILLS": "1"}
+    ended = run_pytest(directory, "--fkit", "-n1", "--fkit-journal=run.jsonl", env=env)
+    assert ended.status == 1, ended.out + ended.err
+    first, second = events(directory / "run.jsonl", "worker_up")
+    assert (first["gpus"], second["gpus"]) == (["0"], ["0"])
+    assert first["pid"] != second["pid"]
+    assert min(first["pid"], second["pid"]) > 0
+
+
+def test_the_pid_is_the_workers(tmp_path: Path) -> None:
+    suite = "import os, psutil\ndef test_it():\n    open('pids', 'w').write(repr(tuple(each.pid"
+    suite += " for each in psutil.Process().parents())))\n"
+    directory = write_files(tmp_path, {"test_all.py": suite})
+    ended = run_pytest(directory, "--fkit", "-n1", "--fkit-journal=run.jsonl")
+    assert ended.status == 0, ended.out + ended.err
+    (up,) = events(directory / "run.jsonl", "worker_up")
+    # Above the test are its host, the keeper and the worker.
+    assert str(up["pid"]) == (directory / "pids").read_text().strip("()").split(", ")[2]
+    (run,) = events(directory / "run.jsonl", "run")
+    assert (run["devices"], run["slices"], up["gpus"]) == ([], {}, [])
