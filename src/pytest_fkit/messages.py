@@ -403,6 +403,15 @@ class Used(NamedTuple):
     used: tuple[Any, ...]
 
 
+class UsedBefore(NamedTuple):
+    """What its process had used when a test began in it that runs others too; see :class:`Ended`.
+
+    Of that process :class:`Ended` tells, if it dies, what it used in all its life.
+    """
+
+    used: tuple[Any, ...]
+
+
 class Measured(NamedTuple):
     """What coverage.py counted in this process since it last said so.
 
@@ -450,7 +459,7 @@ Message = Union[
     Begins, LogStart, LogFinish, Report, HeldReport, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, JunitRecord,
-    Metric, Used, Measured, PluginState, Leaves, NotCollected, Completed,
+    Metric, Used, UsedBefore, Measured, PluginState, Leaves, NotCollected, Completed,
 ]  # fmt: skip
 
 BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in get_args(Message)}

@@ -160,6 +160,56 @@ def test_tests_of_one_process_are_told_apart(journal: Path) -> None:
     assert second["user"] + second["system"] < 0.2
 
 
+DEATHS = """\
+import os, subprocess, sys, time
+import pytest
+
+def burn(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end: pass
+
+@pytest.mark.fkit(isolation="class")
+class TestShared:
+    def test_first(self):
+        burn(0.6)
+        bytearray(b"x") * 300_000_000
+    def test_dies(self):
+        burn(0.1)
+        with open(os.devnull, "wb", buffering=0) as file: file.write(bytes(1_000_000))
+        block = bytearray(b"x") * 100_000_000
+        os.abort()
+
+@pytest.fixture(scope="module")
+def dies():
+    burn(0.3)
+    os.abort()
+
+def test_of_a_fixture_that_dies(dies): pass
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_test_in_which_a_shared_process_died_has_its_share(tmp_path: Path, method: str) -> None:
+    directory = write_files(tmp_path, {"test_a.py": DEATHS})
+    journal = directory / "run.jsonl"
+    ended = run_pytest(
+        directory, "--fkit", "-n0", "--fkit-journal=run.jsonl", f"--fkit-start-method={method}"
+    )
+    assert ended.status == 1, ended.out
+    first, dead = attempt(journal, "TestShared::test_first"), attempt(journal, "test_dies")
+    if method == "fork":
+        assert first["pid"] == dead["pid"]
+    assert dead["ending"]["title"] == "SIGABRT"
+    assert 0.1 <= dead["user"] + dead["system"] < 0.6
+    assert dead["minor_faults"] > 0
+    if sys.platform.startswith("linux"):
+        assert 100_000_000 < dead["peak_memory"] < 300_000_000
+        assert 1_000_000 <= dead["written"] < 2_000_000
+    if method == "fork":
+        # What its host used is not what the test did, which had not begun.
+        assert "user" not in attempt(journal, "test_of_a_fixture_that_dies")
+
+
 def test_long_texts_are_cut_and_the_cut_is_marked(journal: Path) -> None:
     (named,) = (each for each in events(journal, "verdict") if "::test_named[" in each["test"])
     (text,) = {text for report in named["reports"] for _, text in report.get("sections", ())}

@@ -28,6 +28,7 @@ from ..messages import (
     RunTogether,
     SharedProcess,
     Used,
+    UsedBefore,
     WideSetUp,
 )
 from ..settings import measures_usage
@@ -247,6 +248,8 @@ class Host:
         if cause:
             self._relay.send(SharedProcess(carriable(cause)))
         meter = Meter() if self._measures else None
+        if meter is not None:
+            self._relay.send(UsedBefore(tuple(meter.before)))
         run_protocol(item, nextitem, self._relay)
         if meter is not None:
             self._relay.send(Used(os.getpid(), tuple(meter.read())))

@@ -40,6 +40,7 @@ from .gpu_memory import await_release
 from .jobs import ChildProcess, HostProcess, Job
 from .relay import UNREPORTED
 from .tree import DUMP_SIGNAL, Settled, end_children, end_trees, is_alive, kill_tree, send_signal
+from .usage import Usage, reap
 
 # Seconds.
 TICK = 0.1  # between looks at a test that is running
@@ -251,6 +252,7 @@ class Supervisor:
         elif isinstance(message, ChildExited):
             self._child_exited(job, message)
         elif isinstance(message, Began) and message.what == "test":
+            job.runs_here = True
             self._test_begins(job, "")
         elif isinstance(message, Began):
             job.stage = message.what
@@ -334,10 +336,10 @@ class Supervisor:
     def _reap(self) -> None:
         for host in list(self.hosts):
             if host.status is None:
-                pid, status = os.waitpid(host.pid, os.WNOHANG)
-                if pid:
-                    host.status = status
-                    self._host_died(host)
+                ended = reap(host.pid)
+                if ended is not None:
+                    host.status, used = ended
+                    self._host_died(host, used)
         for spare in list(self.spares):
             if os.waitpid(spare.pid, os.WNOHANG)[0]:
                 self.spares.remove(spare)
@@ -354,7 +356,7 @@ class Supervisor:
         living = {host.pid for host in self.hosts if host.status is None}
         return living | {spare.pid for spare in self.spares} | self._abandoned
 
-    def _host_died(self, host: HostProcess) -> None:
+    def _host_died(self, host: HostProcess, used: Usage) -> None:
         # Messages it sent before may still be there. Not up to the end of the stream: a process
         # that a fixture started may hold the other end.
         while not host.link.closed and host.link.is_readable(0.0) and host.link.read():
@@ -370,6 +372,8 @@ class Supervisor:
             else:
                 assert host.status is not None
                 ending = job.verdict or self._ending(host.status)
+                if job.runs_here and not job.stage:
+                    job.used = tuple(used)
                 job.conclude(ending, host.pid, host.remains())
             job.leftovers += self._sweep(host)
             job.done = True

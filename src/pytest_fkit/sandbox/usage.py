@@ -45,25 +45,39 @@ def wait_for(pid: int) -> tuple[int, Usage]:
     return status, _usage(used, moved)
 
 
+def reap(pid: int) -> tuple[int, Usage] | None:
+    """As :func:`wait_for`, but None at once if the child has not ended.
+
+    :raises ChildProcessError: if there is no such child.
+    """
+    moved = system.moved_bytes(pid) if system.process_state(pid) == "Z" else None
+    ended, status, used = os.wait4(pid, os.WNOHANG)
+    return (status, _usage(used, moved)) if ended else None
+
+
+def since(before: Usage, now: Usage) -> Usage:
+    """What a process used between two moments, its peak that of the second."""
+    return Usage(
+        now.user - before.user,
+        now.system - before.system,
+        now.peak_memory,
+        now.minor_faults - before.minor_faults,
+        now.major_faults - before.major_faults,
+        None if now.read is None or before.read is None else now.read - before.read,
+        None if now.written is None or before.written is None else now.written - before.written,
+    )
+
+
 class Meter:
     """Measures, in a process that runs many tests, what one of them uses. Starts with it."""
 
     def __init__(self) -> None:
         system.forget_peak_memory()
-        self._before = _here()
+        self.before = _here()
 
     def read(self) -> Usage:
         """What was used since the start."""
-        now, before = _here(), self._before
-        return Usage(
-            now.user - before.user,
-            now.system - before.system,
-            now.peak_memory,
-            now.minor_faults - before.minor_faults,
-            now.major_faults - before.major_faults,
-            None if now.read is None or before.read is None else now.read - before.read,
-            None if now.written is None or before.written is None else now.written - before.written,
-        )
+        return since(self.before, _here())
 
 
 def _here() -> Usage:

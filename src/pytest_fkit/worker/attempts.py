@@ -15,10 +15,12 @@ from ..messages import (
     Restarted,
     SharedProcess,
     Used,
+    UsedBefore,
     WideSetup,
     WideSetupDone,
     WideTeardown,
 )
+from ..sandbox.usage import Usage, since
 
 _FINISHED = to_wire(Finished())
 
@@ -37,6 +39,7 @@ class Attempt:
         self._ending: tuple[Any, ...] = _FINISHED
         self._pid = 0
         self._used: tuple[Any, ...] = ()
+        self._used_before: Usage | None = None
         self._shared = shared
         self._metrics: dict[str, Any] = {}
         self._leftovers: tuple[str, ...] = ()
@@ -113,12 +116,18 @@ class Attempt:
     def _shared_process(self, message: SharedProcess) -> None:
         self._shared = message.cause
 
+    def _began_with(self, message: UsedBefore) -> None:
+        self._used_before = Usage(*message.used)
+
     def _used_by(self, message: Used) -> None:
         self._pid, self._used = message
 
     def _ended(self, message: Ended) -> None:
         self._ending, self._pid = message.ending, message.pid or self._pid
-        self._used = message.used or self._used
+        if not self._used and message.used:
+            used = Usage(*message.used)
+            before = self._used_before
+            self._used = tuple(used if before is None else since(before, used))
         self._leftovers = message.leftovers
 
 
@@ -132,5 +141,6 @@ _HANDLERS: dict[type[Any], Any] = {
     Metric: Attempt._metric,
     SharedProcess: Attempt._shared_process,
     Used: Attempt._used_by,
+    UsedBefore: Attempt._began_with,
     Ended: Attempt._ended,
 }
