@@ -10,6 +10,8 @@ FIELDS = {
     "X": {"ph", "name", "cat", "pid", "tid", "ts", "dur", "args"},
     "i": {"ph", "name", "cat", "pid", "tid", "ts", "s", "args"},
     "C": {"ph", "name", "pid", "tid", "ts", "args"},
+    "s": {"ph", "name", "cat", "id", "pid", "tid", "ts"},
+    "f": {"ph", "name", "cat", "id", "pid", "tid", "ts", "bp"},
     "M": {"ph", "name", "pid", "tid", "ts", "args"},
 }
 
@@ -27,6 +29,7 @@ def load(path: Path) -> list[dict[str, Any]]:
     _check_names(events)
     _check_nesting(events)
     _check_counters(events)
+    _check_arrows(events)
     return events
 
 
@@ -85,3 +88,21 @@ def _check_counters(events: list[dict[str, Any]]) -> None:
             assert each["ts"] >= last.get((each["pid"], each["name"]), 0), each
             last[each["pid"], each["name"]] = each["ts"]
             assert all(isinstance(value, (int, float)) for value in each["args"].values()), each
+
+
+def _check_arrows(events: list[dict[str, Any]]) -> None:
+    """An arrow leads from one slice to another one, which begins later."""
+    begun = {each["id"]: each for each in events if each["ph"] == "s"}
+    ended = {each["id"]: each for each in events if each["ph"] == "f"}
+    assert len(begun) == len(ended) == sum(each["ph"] in "sf" for each in events) / 2
+    assert begun.keys() == ended.keys()
+    for number, start in begun.items():
+        end = ended[number]
+        assert start["ts"] <= end["ts"], (start, end)
+        assert end["bp"] == "e"
+        for each in (start, end):
+            assert any(
+                one["ts"] <= each["ts"] <= one["ts"] + max(0, one["dur"] - 1)
+                for one in slices(events, "test")
+                if lane(one) == lane(each)
+            ), each

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import chrome_trace
 import pytest
 from comparing import MakeSuite
+from journals import events, fkit
 
 # The files by which the tests count are those of one run.
 CONFTEST = """
@@ -272,3 +274,57 @@ def test_reports_say_which_attempt_they_are_of(suite: MakeSuite) -> None:
     made.run("--fkit", "-n1", "--reruns=2")
     lines = (made.path / "reruns").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [[0, "rerun"], [1, "rerun"], [2, "passed"]]
+
+
+@pytest.mark.parametrize("mode", ["-n0", "-n1", "-n2"])
+def test_every_attempt_is_in_journal_and_trace(suite: MakeSuite, mode: str) -> None:
+    source = """
+        import os, pytest
+
+        def test_dies_twice():
+            if attempt("death") < 3:
+                os.abort()
+
+        def test_fails_then_dies_then_passes():
+            number = attempt("both")
+            assert number != 1
+            if number == 2:
+                os._exit(3)
+
+        def test_fails_once():
+            assert attempt("failure") == 2
+    """
+    made = suite("rerunfailures", test_it=source, conftest=CONFTEST)
+    run = made.run(
+        "--fkit", mode, "--reruns=2", "--fkit-journal=run.jsonl", "--fkit-trace=run.json"
+    )
+    assert run.status == 0, run.text
+    found: dict[str, list[tuple[int, str, bool]]] = {}
+    pids = set()
+    for each in events(made.path / "run.jsonl", "attempt"):
+        told = each["attempt"], each["ending"]["title"], each.get("again", False)
+        found.setdefault(each["test"].partition("::")[2], []).append(told)
+        pids.add(each["pid"])
+    assert found == {
+        "test_dies_twice": [
+            (1, "SIGABRT", True), (2, "SIGABRT", True), (3, "finished", False),
+        ],
+        # The plugin runs a failure again in the process of the test: both are in one attempt.
+        "test_fails_then_dies_then_passes": [
+            (2, "exit status 3", True), (3, "finished", False),
+        ],
+        "test_fails_once": [(2, "finished", False)],
+    }  # fmt: skip
+    assert len(pids) == 6
+    said = {each["test"]: each for each in events(made.path / "run.jsonl", "verdict")}
+    assert len(said) == 3
+    assert {each["outcome"] for each in said.values()} == {"passed"}
+    reports = said["test_it.py::test_dies_twice"]["reports"]
+    deaths = [each["fkit_death"] for each in reports if each["outcome"] == "rerun"]
+    assert [death.partition(" at ")[0] for death in deaths] == ["SIGABRT", "SIGABRT"]
+    trace = chrome_trace.load(made.path / "run.json")
+    assert len(chrome_trace.slices(trace, "test")) == 6
+    arrows = [(each["ph"], each["id"]) for each in trace if each["ph"] in "sf"]
+    assert arrows == [(end, number) for number in (1, 2, 3) for end in "sf"]
+    told = fkit(made.path, "summary", "run.jsonl").stdout
+    assert "  passed after 3 attempts  test_it.py::test_dies_twice" in told.splitlines()

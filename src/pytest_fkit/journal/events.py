@@ -56,6 +56,11 @@ def capped(text: str) -> str:
     return f"{text[:half]}\n[... {len(text) - 2 * half} characters cut ...]\n{text[-half:]}"
 
 
+def gpu_names(gpus: Sequence[str]) -> str:
+    """As in "GPU 4" or "GPUs 0,1"; "" for none."""
+    return f"GPU{'' if len(gpus) == 1 else 's'} {','.join(gpus)}" if gpus else ""
+
+
 def plain(value: object) -> Any:
     """A value of a property or a metric, as JSON has it; texts stand for what it lacks."""
     if isinstance(value, str):

@@ -14,6 +14,7 @@ class Test:
 
     :param session: its session's number, from 0.
     :param attempt: the attempt that counts.
+    :param retries: the ``retried`` events before it.
     """
 
     __test__ = False
@@ -22,6 +23,7 @@ class Test:
     session: int
     verdict: Event
     attempt: Event
+    retries: list[Event] = field(default_factory=list)
 
     @property
     def outcome(self) -> str:
@@ -39,6 +41,7 @@ class Session:
     :param planned: node ids that the last run was to run.
     :param gone: node ids with a verdict that the last run did not collect any more.
     :param running: what the last run had begun when it was cut off, by node id and worker.
+    :param retirements: ``retired`` and ``readmitted`` events.
     """
 
     runs: list[Event]
@@ -47,6 +50,7 @@ class Session:
     planned: list[str] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
     running: dict[tuple[str, str], Event] = field(default_factory=dict)
+    retirements: list[Event] = field(default_factory=list)
 
 
 @dataclass
@@ -78,24 +82,29 @@ def history(events: Iterable[Event]) -> History:
     """
     told = History()
     attempts: dict[tuple[str, str], Event] = {}
+    retries: dict[str, list[Event]] = {}
     for happened in events:
         name = happened["event"]
         if name == "run":
             attempts.clear()
+            retries.clear()
             _begin(told, happened)
             continue
         session = told.sessions[-1]
         session.last = happened
-        if name in ("start", "attempt", "verdict"):
-            key = str(happened.get("test")), str(happened.get("worker"))
-            if name == "start":
-                session.running[key] = happened
-            elif name == "attempt":
-                attempts[key] = happened
-            else:
-                session.running.pop(key, None)
-                attempt = attempts.pop(key, {})
-                told.tests.append(Test(key[0], len(told.sessions) - 1, happened, attempt))
+        key = str(happened.get("test")), str(happened.get("worker"))
+        if name == "start":
+            session.running[key] = happened
+        elif name == "attempt":
+            attempts[key] = happened
+        elif name == "retried":
+            session.running.pop(key, None)
+            retries.setdefault(key[0], []).append(happened)
+        elif name == "verdict":
+            session.running.pop(key, None)
+            number = len(told.sessions) - 1
+            attempt, before = attempts.pop(key, {}), retries.pop(key[0], [])
+            told.tests.append(Test(key[0], number, happened, attempt, before))
         else:
             _take(session, happened)
     return told
@@ -118,5 +127,7 @@ def _take(session: Session, happened: Event) -> None:
         session.planned = list(happened["nodeids"])
     elif name == "resume":
         session.gone = set(happened.get("gone", ()))
+    elif name in ("retired", "readmitted"):
+        session.retirements.append(happened)
     elif name == "end":
         session.end = happened

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any, Callable, Iterable, Sequence
 
-from ..endings import from_wire
-from .events import Event, event, plain
-from .verdicts import Kept, kept, message, verdict
+from .attempts import Running
+from .events import Event, event
+from .verdicts import kept
 
 Sink = Callable[[Sequence[Event]], None]
-
-# Of a Usage (sandbox/usage.py), in its order.
-_USED = ("user", "system", "peak_memory", "minor_faults", "major_faults", "read", "written")
-
-
-class _Running:
-    """A test that has begun and has no verdict."""
-
-    def __init__(self, location: Any) -> None:
-        self.location = location
-        self.begun = event("start")
-        self.reports: list[Kept] = []
-        self.written: int | None = None  # reports, None before its start
-        self.facts: dict[str, Any] | None = None
-        self.left = 0
 
 
 class Recorder:
@@ -37,10 +21,18 @@ class Recorder:
 
     def __init__(self) -> None:
         self.sinks: list[Sink] = []
-        self._running: dict[tuple[str, str], _Running] = {}
+        self._running: dict[tuple[str, str], Running] = {}
         self._touched: dict[tuple[str, str], None] = {}
         self._events: list[Event] = []
         self._gpus: dict[str, list[str]] = {}
+        self._before: dict[str, int] = {}
+
+    def add(self, happened: Event) -> None:
+        """Something else than a test."""
+        self._events.append(happened)
+        self.commit()
+
+    # --- workers ---
 
     def owns(self, worker: str, gpus: Sequence[str]) -> None:
         """From now on these GPUs, by their ids, are the worker's."""
@@ -55,13 +47,32 @@ class Recorder:
         self.owns(worker, gpus)
         self.add(event("worker_up", worker=worker, pid=pid, gpus=list(gpus)))
 
-    def add(self, happened: Event) -> None:
-        """Something else than a test."""
-        self._events.append(happened)
-        self.commit()
+    def retired(self, worker: str, reason: str) -> None:
+        """A worker gets no more tests, because of its GPUs."""
+        self._about_gpus("retired", worker, reason=reason)
+
+    def readmitted(self, worker: str, reason: str) -> None:
+        """A worker that was retired gets tests again."""
+        self._about_gpus("readmitted", worker, reason=reason)
+
+    def probed(self, worker: str, answer: str, reason: str = "") -> None:
+        """The GPUs of a worker were tried.
+
+        :param answer: "healthy", "sick" or "unknown".
+        """
+        self._about_gpus("probed", worker, answer=answer, reason=reason)
+
+    def _about_gpus(self, name: str, worker: str, **fields: Any) -> None:
+        self.add(event(name, worker=worker, gpus=self._gpus.get(worker, []), **fields))
+
+    # --- tests ---
 
     def take(self, worker: str, told: Iterable[tuple[Any, ...]]) -> None:
         """What a worker's WorkerReports sent, its reports made report objects, and commit."""
+        self._take(worker, told)
+        self.commit()
+
+    def _take(self, worker: str, told: Iterable[tuple[Any, ...]]) -> None:
         for kind, *values in told:
             if kind == "logstart":
                 self.begin(worker, *values)
@@ -69,13 +80,13 @@ class Recorder:
                 self.report(worker, *values)
             elif kind == "attempt":
                 self.attempt(worker, *values)
-        self.commit()
 
     def begin(self, worker: str, nodeid: str, location: Any) -> None:
         """The test begins."""
         key = worker, str(nodeid)
         if key not in self._running:  # otherwise another attempt
-            self._running[key] = _Running(location)
+            before = self._before.get(key[1], 0)
+            self._running[key] = Running(key[1], worker, location, before)
         self._touched[key] = None
 
     def report(self, worker: str, report: Any) -> None:
@@ -98,97 +109,65 @@ class Recorder:
         :param again: whether another attempt follows, and no verdict.
         """
         key = worker, str(nodeid)
-        if again and key in self._running:
-            self._events.append(self._attempt(key, self._running[key], facts))
-            return
         running = self._running.get(key)
-        if running is not None and (running.reports or left):
+        if running is not None and again:
+            self._events.append(running.attempt(facts, self._gpus.get(worker, ()), again))
+        elif running is not None and (running.reports or left):
             running.facts, running.left = facts, left
             self._conclude_if_complete(key, running)
+
+    def _conclude_if_complete(self, key: tuple[str, str], running: Running) -> None:
+        if running.left <= 0:
+            assert running.facts is not None
+            del self._running[key]
+            self._before.pop(key[1], None)
+            gpus = self._gpus.get(key[0], ())
+            self._events += running.attempt(running.facts, gpus, False), running.verdict()
+
+    def gpu_error(self, worker: str, nodeid: str, category: str, message: str = "") -> None:
+        """A test met an error of its worker's GPUs; whether it is retried is told apart.
+
+        :param category: as in "out of memory".
+        :param message: a line of the error.
+        """
+        self._about_gpus("gpu_error", worker, test=nodeid, category=category, message=message)
+
+    def retried(
+        self, worker: str, nodeid: str, told: Iterable[tuple[Any, ...]], category: str, to: str
+    ) -> None:
+        """An attempt on `worker` gives no verdict: the test is run again by the worker `to`.
+
+        :param told: what `worker` sent of it and was held back, see :meth:`take`.
+        :param category: of the GPU error.
+        """
+        key = worker, str(nodeid)
+        running = self._running.pop(key, None) or Running(
+            key[1], worker, None, self._before.get(key[1], 0)
+        )
+        self._touched.pop(key, None)
+        gpus = self._gpus.get(worker, [])
+        for kind, *values in told:
+            if kind == "testreport":
+                running.reports.append(kept(values[0]))
+            elif kind == "attempt":
+                running.facts = values[1]
+        if running.facts is not None:
+            self._events.append(running.attempt(running.facts, gpus, True, category))
+        number = self._before[key[1]] = running.attempt_number
+        self.add(
+            event(
+                "retried", test=key[1], attempt=number, category=category, worker=worker,
+                gpus=gpus, to=to, to_gpus=self._gpus.get(to, []),
+            )
+        )  # fmt: skip
 
     def commit(self) -> None:
         """Tell the sinks."""
         for key in self._touched:
             if key in self._running:
-                self._events += _unfinished(key, self._running[key])
+                self._events += self._running[key].unfinished()
         self._touched.clear()
         if self._events:
             events, self._events = self._events, []
             for sink in self.sinks:
                 sink(events)
-
-    def _conclude_if_complete(self, key: tuple[str, str], running: _Running) -> None:
-        if running.left <= 0:
-            del self._running[key]
-            assert running.facts is not None
-            attempt = self._attempt(key, running, running.facts)
-            self._events += attempt, _verdict(key, running, attempt["attempt"])
-
-    def _attempt(self, key: tuple[str, str], running: _Running, facts: dict[str, Any]) -> Event:
-        return _attempt(key, running, facts, self._gpus.get(key[0], ()))
-
-
-def _unfinished(key: tuple[str, str], running: _Running) -> Iterable[Event]:
-    worker, nodeid = key
-    if running.written is None:
-        running.written = 0
-        yield {**running.begun, "test": nodeid, "worker": worker, "location": running.location}
-    for report in running.reports[running.written :]:
-        yield event("report", test=nodeid, worker=worker, **report)
-    running.written = len(running.reports)
-
-
-def _number(running: _Running) -> int:
-    """Of the attempt, from 1, as pytest-rerunfailures counts."""
-    return 1 + max((each.get("rerun", 0) for each in running.reports), default=0)
-
-
-def _attempt(
-    key: tuple[str, str], running: _Running, facts: dict[str, Any], gpus: Sequence[str]
-) -> Event:
-    worker, nodeid = key
-    ending = from_wire(tuple(facts["ending"]))
-    phases = [
-        {"when": when, "start": round(start, 6), "duration": round(seconds, 6), "outcome": outcome}
-        for when, start, seconds, outcome in facts["phases"]
-    ]
-    attempt = event(
-        "attempt", test=nodeid, worker=worker, attempt=_number(running), pid=facts["pid"],
-        start=round(facts["start"], 6), duration=_span(facts["start"], phases), phases=phases,
-        ending={"type": type(ending).__name__, "title": ending.title, **asdict(ending)},
-    )  # fmt: skip
-    attempt.update(zip(_USED, facts["used"]))
-    if gpus:
-        attempt["gpus"] = list(gpus)
-    _add_what_is_there(attempt, facts)
-    return attempt
-
-
-def _verdict(key: tuple[str, str], running: _Running, attempt: int) -> Event:
-    worker, nodeid = key
-    outcome = event(
-        "verdict", test=nodeid, worker=worker, attempt=attempt,
-        outcome=verdict(running.reports), location=running.location, reports=running.reports,
-    )  # fmt: skip
-    reason = message(running.reports)
-    if reason:
-        outcome["message"] = reason
-    return outcome
-
-
-def _span(start: float, phases: list[dict[str, Any]]) -> float:
-    end: float = max((each["start"] + each["duration"] for each in phases), default=start)
-    return round(end - start, 6)
-
-
-def _add_what_is_there(attempt: Event, facts: dict[str, Any]) -> None:
-    if facts["wide"]:
-        attempt["wide"] = [
-            {"what": what, "label": label, "start": round(start, 6), "duration": round(seconds, 6)}
-            for what, label, start, seconds in facts["wide"]
-        ]
-    if facts["metrics"]:
-        attempt["metrics"] = {name: plain(value) for name, value in facts["metrics"].items()}
-    for name in ("shared", "leftovers"):
-        if facts[name]:
-            attempt[name] = facts[name]

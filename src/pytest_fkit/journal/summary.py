@@ -6,9 +6,10 @@ import csv
 import datetime
 import io
 from collections import Counter
-from typing import Iterable, Iterator
+from typing import Iterable, Iterator, Sequence
 
 from ..endings import format_size
+from .events import Event, gpu_names
 from .history import History, Session, Test
 
 _ORDER = ("failed", "error", "passed", "skipped", "xfailed", "xpassed")
@@ -25,6 +26,7 @@ def summary(told: History) -> Iterator[str]:
     for test in tests:
         if test.outcome in _BAD:
             yield f"  {test.outcome:6}  {_name(told, test)}  {_reason(test)}".rstrip()
+    yield from _retries(told, tests)
     missing = told.not_run()
     if missing:
         yield f"{_number(len(missing), 'test')} without a verdict:"
@@ -34,9 +36,40 @@ def summary(told: History) -> Iterator[str]:
             yield "running when the journal was cut off:"
             for nodeid, worker in session.running:
                 yield f"  {_named(told, number, nodeid)}  {worker}"
+        yield from _retirements(session, f"[{number + 1}] " if len(told.sessions) > 1 else "")
         if session.gone:
             yield f"{_number(len(session.gone), 'test')} with a verdict not in the suite any more:"
             yield from (f"  {_named(told, number, nodeid)}" for nodeid in sorted(session.gone))
+
+
+def _retries(told: History, tests: list[Test]) -> Iterator[str]:
+    """Tests that had more than one attempt, with what was in the way of the first ones."""
+    several = [test for test in tests if test.verdict.get("attempt", 1) > 1]
+    if several:
+        yield f"{_number(len(several), 'test')} with more than one attempt:"
+    for test in several:
+        met = "; ".join(_retry(each) for each in test.retries)
+        yield f"  {test.outcome} after {test.verdict['attempt']} attempts  " + "  ".join(
+            filter(None, (_name(told, test), met))
+        )
+
+
+def _retry(retried: Event) -> str:
+    worker, to = (
+        _with_gpus(retried.get(name, "?"), retried.get(gpus, ()))
+        for name, gpus in (("worker", "gpus"), ("to", "to_gpus"))
+    )
+    return f"{retried.get('category', '?')} on {worker}, then {to}"
+
+
+def _with_gpus(worker: str, gpus: Sequence[str]) -> str:
+    return f"{worker} ({gpu_names(gpus)})" if gpus else worker
+
+
+def _retirements(session: Session, label: str) -> Iterator[str]:
+    for each in session.retirements:
+        worker = _with_gpus(each.get("worker", "?"), each.get("gpus", ()))
+        yield f"{label}{worker} was {each['event']}: {each.get('reason', '?')}"
 
 
 def _session(told: History, number: int, session: Session) -> Iterator[str]:

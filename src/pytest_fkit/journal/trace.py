@@ -6,16 +6,14 @@ The format is that of the document "Trace Event Format" by the Chromium authors:
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, Iterator
+from typing import Any, Callable, Iterable, Iterator
 
-from .events import Event, encode_list
-
-TraceEvent = Dict[str, Any]
+from .events import Event, encode_list, gpu_names
+from .trace_events import LANES, TraceEvent, complete, counter, flow, instant, named
 
 HEAD = b'{"displayTimeUnit":"ms","traceEvents":[\n'
 TAIL = b"\n]}\n"
 
-_LANES = {"worker": 1, "wide fixtures": 2, "tests": 3}
 _FIGURES = (
     "user", "system", "peak_memory", "minor_faults", "major_faults", "read", "written",
 )  # fmt: skip
@@ -36,6 +34,8 @@ class Timeline:
         self._ends: dict[tuple[int, str], int] = {}
         self._up: dict[str, float] = {}
         self._gpus: dict[str, list[str]] = {}
+        self._followed: dict[str, tuple[int, int, int]] = {}
+        self._arrows = 0
 
     def take(self, happened: Event) -> Iterator[TraceEvent]:
         """What an event adds to the trace."""
@@ -46,13 +46,13 @@ class Timeline:
             self._run, self._number = happened, self._number + 1
             self._up.clear()
             self._gpus = dict(happened.get("slices", {}))
-        elif name in ("attempt", "worker_up", "worker_down", "collection"):
+            self._followed.clear()
+        elif name in _HANDLERS:
             worker = str(happened.get("worker"))
             if name == "worker_up":
                 self._gpus[worker] = happened.get("gpus", [])
             yield from self._announced(worker)
-            handler = self._attempt if name == "attempt" else self._worker
-            yield from handler(self._pids[self._number, worker], worker, happened)
+            yield from _HANDLERS[name](self, self._pids[self._number, worker], worker, happened)
 
     def _ts(self, wall: float) -> int:
         assert self._base is not None
@@ -65,23 +65,37 @@ class Timeline:
             return
         pid = self._pids[key] = len(self._pids) + 1
         host = self._run.get("machine", {}).get("host", "")
-        title = worker + _gpu_names(self._gpus.get(worker, []))
-        yield _named("process", pid, 0, f"{title} ({host})" if host else title, pid)
-        for lane, tid in _LANES.items():
-            yield _named("thread", pid, tid, lane, tid)
+        title = ", ".join(filter(None, (worker, gpu_names(self._gpus.get(worker, [])))))
+        yield named("process", pid, 0, f"{title} ({host})" if host else title, pid)
+        for lane, tid in LANES.items():
+            yield named("thread", pid, tid, lane, tid)
+
+    def _collection(self, pid: int, worker: str, happened: Event) -> Iterator[TraceEvent]:
+        began = self._up.get(worker, float(self._run["wall"]))
+        span = self._place(pid, "worker", began, happened["wall"] - began)
+        about = {"tests": happened.get("tests")}
+        yield complete(pid, "worker", "collection", "worker", span, about)
 
     def _worker(self, pid: int, worker: str, happened: Event) -> Iterator[TraceEvent]:
-        name, now = happened["event"], happened["wall"]
-        if name == "collection":
-            began = self._up.get(worker, float(self._run["wall"]))
-            span = self._place(pid, "worker", began, now - began)
-            yield _slice(pid, "worker", name, "worker", span, {"tests": happened.get("tests")})
-            return
-        if name == "worker_up":
-            self._up[worker] = now
+        if happened["event"] == "worker_up":
+            self._up[worker] = happened["wall"]
         error = happened.get("error")
-        text = "worker died" if error else name.replace("_", " ")
-        yield _instant(pid, "worker", text, "worker", max(0, self._ts(now)), {"error": error})
+        text = "worker died" if error else happened["event"].replace("_", " ")
+        about = {"error": error, "pid": happened.get("pid")}
+        yield instant(pid, "worker", text, "worker", self._now(happened), about)
+
+    def _gpu(self, pid: int, worker: str, happened: Event) -> Iterator[TraceEvent]:
+        del worker
+        name = happened["event"].replace("_", " ")
+        what = happened.get("answer") or happened.get("category")
+        about = {key: happened.get(key) for key in ("test", "reason", "message", "to", "to_gpus")}
+        about["gpus"] = ",".join(happened.get("gpus", ()))
+        title = f"{name}: {what}" if what else name
+        lane = "tests" if "test" in happened else "worker"
+        yield instant(pid, lane, title, "gpu", self._now(happened), about)
+
+    def _now(self, happened: Event) -> int:
+        return max(0, self._ts(happened["wall"]))
 
     def _attempt(self, pid: int, worker: str, happened: Event) -> Iterator[TraceEvent]:
         del worker
@@ -89,14 +103,17 @@ class Timeline:
         for step in happened.get("wide", ()):
             span = self._place(pid, "wide fixtures", step["start"], step["duration"])
             name = f"{step['what']}: {step['label']}"
-            yield _slice(pid, "wide fixtures", name, "fixture", span, {"test": nodeid})
+            yield complete(pid, "wide fixtures", name, "fixture", span, {"test": nodeid})
         span = self._place(pid, "tests", happened["start"], happened["duration"])
-        yield _slice(pid, "tests", nodeid, "test", span, _arguments(happened))
+        yield complete(pid, "tests", nodeid, "test", span, _arguments(happened))
         yield from self._phases(pid, happened, span)
+        yield from self._arrow(pid, nodeid, span)
+        if happened.get("again"):
+            self._followed[nodeid] = (pid, *span)
         ending = happened.get("ending", {})
         if ending.get("type", "Finished") != "Finished":
             title = str(ending.get("title", ending["type"]))
-            yield _instant(pid, "tests", title, "ending", span[1], {"test": nodeid, **ending})
+            yield instant(pid, "tests", title, "ending", span[1], {"test": nodeid, **ending})
         yield from _counters(pid, happened, span)
 
     def _phases(self, pid: int, happened: Event, span: tuple[int, int]) -> Iterator[TraceEvent]:
@@ -108,7 +125,18 @@ class Timeline:
             # A setup counts the time of wide fixtures, which has a lane of its own.
             end = max(begin, min(begin + round(phase["duration"] * 1e6), following, span[1]))
             about = {"outcome": phase["outcome"]}
-            yield _slice(pid, "tests", phase["when"], "phase", (begin, end), about)
+            yield complete(pid, "tests", phase["when"], "phase", (begin, end), about)
+
+    def _arrow(self, pid: int, nodeid: str, span: tuple[int, int]) -> Iterator[TraceEvent]:
+        """From the attempt before, if there was one, to this."""
+        before = self._followed.pop(nodeid, None)
+        if before is None or before[1] > span[0]:  # a clock was set back
+            return
+        self._arrows += 1
+        other, begin, end = before
+        # An arrow belongs to the slice around its time, and a slice does not have its end.
+        yield flow("s", other, self._arrows, max(begin, min(end - 1, span[0])))
+        yield flow("f", pid, self._arrows, span[0])
 
     def _place(self, pid: int, lane: str, start: float, seconds: float) -> tuple[int, int]:
         """Begin and end of a slice that does not begin before the last of its lane ended."""
@@ -117,42 +145,9 @@ class Timeline:
         return begin, end
 
 
-def _gpu_names(gpus: list[str]) -> str:
-    return f", GPU{'' if len(gpus) == 1 else 's'} {','.join(gpus)}" if gpus else ""
-
-
-def _slice(
-    pid: int, lane: str, name: str, category: str, span: tuple[int, int], arguments: dict[str, Any]
-) -> TraceEvent:
-    begin, end = span
-    return {
-        "ph": "X", "name": name, "cat": category, "pid": pid, "tid": _LANES[lane],
-        "ts": begin, "dur": end - begin, "args": _given(arguments),
-    }  # fmt: skip
-
-
-def _instant(
-    pid: int, lane: str, name: str, category: str, at: int, arguments: dict[str, Any]
-) -> TraceEvent:
-    return {
-        "ph": "i", "s": "t", "name": name, "cat": category, "pid": pid, "tid": _LANES[lane],
-        "ts": at, "args": _given(arguments),
-    }  # fmt: skip
-
-
-def _named(what: str, pid: int, tid: int, name: str, place: int) -> TraceEvent:
-    return {
-        "ph": "M", "name": f"{what}_name", "pid": pid, "tid": tid, "ts": 0,
-        "args": {"name": name, "sort_index": place},
-    }  # fmt: skip
-
-
-def _given(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in arguments.items() if value not in (None, "")}
-
-
 def _arguments(attempt: Event) -> dict[str, Any]:
-    found = {name: attempt.get(name) for name in ("pid", "attempt", "shared", *_FIGURES)}
+    names = ("pid", "attempt", "category", "shared", *_FIGURES)
+    found = {name: attempt.get(name) for name in names}
     found["outcomes"] = ", ".join(str(each["outcome"]) for each in attempt.get("phases", ()))
     found["ending"] = attempt.get("ending", {}).get("title")
     found.update((f"metric {name}", it) for name, it in attempt.get("metrics", {}).items())
@@ -171,7 +166,19 @@ def _counters(pid: int, attempt: Event, span: tuple[int, int]) -> Iterator[Trace
         ("CPU", "%", share),
     ):
         for at, shown in ((begin, round(value, 1)), (end, 0)):
-            yield {"ph": "C", "name": name, "pid": pid, "tid": 0, "ts": at, "args": {unit: shown}}
+            yield counter(pid, name, unit, shown, at)
+
+
+_HANDLERS: dict[str, Callable[[Timeline, int, str, Event], Iterator[TraceEvent]]] = {
+    "attempt": Timeline._attempt,
+    "worker_up": Timeline._worker,
+    "worker_down": Timeline._worker,
+    "collection": Timeline._collection,
+    "gpu_error": Timeline._gpu,
+    "retired": Timeline._gpu,
+    "readmitted": Timeline._gpu,
+    "probed": Timeline._gpu,
+}
 
 
 class Encoder:

@@ -1,0 +1,105 @@
+"""The events on one attempt at a test, and on its verdict."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Iterable, Sequence
+
+from ..endings import from_wire
+from .events import Event, event, plain
+from .verdicts import Kept, message, verdict
+
+# Of a Usage (sandbox/usage.py), in its order.
+_USED = ("user", "system", "peak_memory", "minor_faults", "major_faults", "read", "written")
+
+
+class Running:
+    """A test that has begun on a worker and has no verdict.
+
+    :param before: attempts at it that other workers made.
+    """
+
+    def __init__(self, nodeid: str, worker: str, location: Any, before: int) -> None:
+        self._about = {"test": nodeid, "worker": worker}
+        self._location = location
+        self._before = before
+        self._begun = event("start")
+        self._written: int | None = None  # reports, None before its start
+        self.reports: list[Kept] = []
+        self.facts: dict[str, Any] | None = None
+        self.left = 0
+        """Reports that are still to come when `facts` are known."""
+
+    def unfinished(self) -> Iterable[Event]:
+        """What was not told yet, before it is over."""
+        if self._written is None:
+            self._written = 0
+            yield {**self._begun, **self._about, "location": self._location}
+        for report in self.reports[self._written :]:
+            yield event("report", **self._about, **report)
+        self._written = len(self.reports)
+
+    @property
+    def attempt_number(self) -> int:
+        """Of the attempt, from 1; those of pytest-rerunfailures count, too."""
+        return self._before + 1 + max((each.get("rerun", 0) for each in self.reports), default=0)
+
+    def attempt(
+        self, facts: dict[str, Any], gpus: Sequence[str], again: bool, category: str = ""
+    ) -> Event:
+        """The event on an attempt that is over.
+
+        :param facts: see Attempt.facts.
+        :param gpus: ids of those that it could use.
+        :param again: whether another attempt follows.
+        :param category: of the GPU error that it met, if so.
+        """
+        ending = from_wire(tuple(facts["ending"]))
+        phases = [
+            {
+                "when": when,
+                "start": round(start, 6),
+                "duration": round(seconds, 6),
+                "outcome": outcome,
+            }
+            for when, start, seconds, outcome in facts["phases"]
+        ]
+        attempt = event(
+            "attempt", **self._about, attempt=self.attempt_number, pid=facts["pid"],
+            start=round(facts["start"], 6), duration=_span(facts["start"], phases), phases=phases,
+            ending={"type": type(ending).__name__, "title": ending.title, **asdict(ending)},
+        )  # fmt: skip
+        attempt.update(zip(_USED, facts["used"]))
+        given = {"gpus": list(gpus), "again": again, "category": category}
+        attempt.update((name, value) for name, value in given.items() if value)
+        _add_what_is_there(attempt, facts)
+        return attempt
+
+    def verdict(self) -> Event:
+        """The event on the verdict."""
+        outcome = event(
+            "verdict", **self._about, attempt=self.attempt_number,
+            outcome=verdict(self.reports), location=self._location, reports=self.reports,
+        )  # fmt: skip
+        reason = message(self.reports)
+        if reason:
+            outcome["message"] = reason
+        return outcome
+
+
+def _span(start: float, phases: list[dict[str, Any]]) -> float:
+    end: float = max((each["start"] + each["duration"] for each in phases), default=start)
+    return round(end - start, 6)
+
+
+def _add_what_is_there(attempt: Event, facts: dict[str, Any]) -> None:
+    if facts["wide"]:
+        attempt["wide"] = [
+            {"what": what, "label": label, "start": round(start, 6), "duration": round(seconds, 6)}
+            for what, label, start, seconds in facts["wide"]
+        ]
+    if facts["metrics"]:
+        attempt["metrics"] = {name: plain(value) for name, value in facts["metrics"].items()}
+    for name in ("shared", "leftovers"):
+        if facts[name]:
+            attempt[name] = facts[name]
