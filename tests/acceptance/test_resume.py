@@ -206,6 +206,24 @@ def test_merged_journals_are_not_gone_on_with(tmp_path: Path) -> None:
     assert "holds 2 runs, merged" in ended.err
 
 
+def test_one_verdict_per_worker_is_not_gone_on_with(tmp_path: Path) -> None:
+    directory = write_files(tmp_path, {"test_a.py": "def test_a(): pass\n"})
+    each = ("--fkit", "--dist=each", "--tx=2*popen")
+    ended = run_pytest(directory, *each, "--fkit-journal=run.jsonl")
+    assert ended.status == 0, ended.out + ended.err
+    found = events(directory / "run.jsonl", "verdict")
+    assert [verdict["test"] for verdict in found] == ["test_a.py::test_a"] * 2
+    before = (directory / "run.jsonl").read_text()
+    for arguments, said in (
+        (each, "leave --dist=each away, or begin anew with --fkit-journal"),
+        (("--fkit", "-n1"), "run.jsonl is of a run with --dist=each"),
+    ):
+        again = run_pytest(directory, *arguments, "--fkit-resume=run.jsonl")
+        assert again.status == pytest.ExitCode.USAGE_ERROR
+        assert said in again.err
+        assert (directory / "run.jsonl").read_text() == before
+
+
 def test_two_runs_do_not_write_one_journal(tmp_path: Path) -> None:
     waits = (
         "import os, time\ndef test_a():\n    open('started', 'w').write('1')\n    time.sleep(60)\n"

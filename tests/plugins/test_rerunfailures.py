@@ -326,5 +326,5 @@ def test_every_attempt_is_in_journal_and_trace(suite: MakeSuite, mode: str) -> N
     assert len(chrome_trace.slices(trace, "test")) == 6
     arrows = [(each["ph"], each["id"]) for each in trace if each["ph"] in "sf"]
     assert arrows == [(end, number) for number in (1, 2, 3) for end in "sf"]
-    told = fkit(made.path, "summary", "run.jsonl").stdout
-    assert "  passed after 3 attempts  test_it.py::test_dies_twice" in told.splitlines()
+    summed = fkit(made.path, "summary", "run.jsonl").stdout.splitlines()
+    assert "  passed after 3 attempts  test_it.py::test_dies_twice" in summed

@@ -53,6 +53,11 @@ class Resume:
                 f"pytest-fkit: --fkit-resume: {self.path} holds {len(told.sessions)} runs, "
                 "merged; go on with one of their own journals"
             )
+        if any(run.get("options", {}).get("dist") == "each" for run in told.sessions[0].runs):
+            raise pytest.UsageError(
+                f"pytest-fkit: --fkit-resume: {self.path} is of a run with --dist=each, where each "
+                "worker had a verdict of its own; begin anew with --fkit-journal"
+            )
         self._told = told
         self.session = str(told.sessions[0].runs[0].get("session"))
         return whole
@@ -113,7 +118,8 @@ def resumed(config: pytest.Config, settings: Settings) -> Resume | None:
         raise pytest.UsageError(f"pytest-fkit: --fkit-resume: there is no file {settings.resume}")
     if config.getoption("dist", "no") == "each":
         raise pytest.UsageError(
-            "pytest-fkit: --fkit-resume goes with one verdict per test; --dist=each makes many"
+            "pytest-fkit: --fkit-resume goes with one verdict per test, and --dist=each makes one "
+            "per worker; leave --dist=each away, or begin anew with --fkit-journal"
         )
     return Resume(settings.resume)
 

@@ -80,7 +80,7 @@ def run_event(config: pytest.Config, settings: Settings, gpus: RunGpus, session:
             "pluggy": pluggy.__version__,
             "python": platform.python_version(),
         },
-        options=_options(settings),
+        options={**_options(settings), "dist": config.getoption("dist", "no")},
         devices=gpus.devices,
         slices=gpus.slices,
         machine={
