@@ -307,7 +307,7 @@ def test_the_script_tells_of_a_journal(recorded: Path, journal: Path) -> None:
     assert len(slowest) == 1
     assert slowest[0].endswith(("::test_hangs", "::test_writes"))
     rows = fkit(recorded, "csv", str(journal)).stdout.splitlines()
-    assert rows[0].startswith("session,test,outcome,message,ending,attempt,worker,pid,start,")
+    assert rows[0].startswith("session,test,outcome,message,ending,attempt,worker,gpus,pid,")
     assert sum(line.startswith("1,") for line in rows) == 13
 
 
@@ -413,6 +413,15 @@ def test_misuse_is_an_error_that_says_what_is_wrong(tmp_path: Path, name: str) -
     ended = run_pytest(directory, "--fkit", "-n0", *arguments)
     assert ended.status == pytest.ExitCode.USAGE_ERROR
     assert re.search(text, ended.err)
+
+
+def test_a_pipe_that_nobody_reads_does_not_stop_the_run(tmp_path: Path) -> None:
+    directory = write_files(tmp_path, {"test_a.py": PASSES})
+    os.mkfifo(directory / "pipe")
+    ended = run_pytest(directory, "--fkit", "-n0", "--fkit-journal=pipe", timeout=60)
+    assert ended.status == pytest.ExitCode.USAGE_ERROR
+    assert "--fkit-journal: " in ended.err
+    assert "pipe: a pipe, where a file is expected" in ended.err
 
 
 def test_github_gets_the_summary_as_markdown(tmp_path: Path) -> None:

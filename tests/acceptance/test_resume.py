@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import sys
@@ -14,6 +15,8 @@ import inner_runs
 import pytest
 from inner import run_pytest, write_files
 from journals import events, fkit, verdicts
+
+from pytest_fkit.journal.reader import JournalError, read
 
 SUITE = {
     "test_all.py": """\
@@ -163,6 +166,18 @@ UNUSABLE = {
         f"{json.dumps(ONE)}\n" + '{"event":"run","wall":1}\n',
         "journal.jsonl:2: not a journal of pytest-fkit, but something else's record",
     ),
+    "infinite": (
+        f'{json.dumps(ONE)}\n{{"event":"end","wall":1e999}}\n',
+        "journal.jsonl:2: not a line of a journal: it is no JSON",
+    ),
+    "far future": (
+        json.dumps({**ONE, "wall": 1e300}) + "\n",
+        "journal.jsonl:1: not a line of a journal: 'run' with no, or a bad, 'wall'",
+    ),
+    "other fields": (
+        f'{json.dumps(ONE)}\n{{"event":"verdict","wall":1,"test":"a","worker":"b","reports":[1]}}\n',
+        "journal.jsonl:2: not a line of a journal: 'verdict' with no, or a bad, 'reports'",
+    ),
     "garbage inside": (f"{json.dumps(ONE)}\n\0\0\n{json.dumps(ONE)}\n", "journal.jsonl:2: not a"),
 }
 
@@ -182,6 +197,41 @@ def test_a_file_that_is_no_journal_is_an_error_with_its_line(tmp_path: Path, nam
         assert run.status == pytest.ExitCode.USAGE_ERROR
         assert message in run.err
         assert path.read_text() == text
+
+
+ODD = {
+    "gz": (gzip.compress(b"x"), "gz: it is compressed; `gunzip` it first"),
+    "utf-16": ("{}\n".encode("utf-16"), "utf-16:1: not a line of a journal: it is no JSON"),
+    "zeros": (b"\0" * 999 + b"\n", "zeros:1: not a line of a journal: it is no JSON"),
+    "nested": (
+        json.dumps(ONE).encode() + b"\n" + b"[" * 100_000 + b"\n",
+        "nested:2: not a line of a journal: it is no JSON",
+    ),
+    "odd-version": (
+        json.dumps({**ONE, "schema": "²"}).encode() + b"\n",
+        "odd-version:1: schema ², where 1.0 can be read",
+    ),
+    "missing": (
+        json.dumps(ONE).encode() + b'\n{"event":"attempt","wall":1,"worker":"gw0"}\n',
+        "missing:2: not a line of a journal: 'attempt' with no, or a bad, 'test'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_files_are_errors_with_their_line(tmp_path: Path, name: str) -> None:
+    data, message = ODD[name]
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(JournalError) as raised:
+        read(path)
+    assert str(raised.value) == f"{tmp_path}/{message}"
+
+
+def test_a_directory_is_an_error(tmp_path: Path) -> None:
+    ended = fkit(tmp_path, "summary", ".")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "fkit: .: can't be read: Is a directory\n"
 
 
 def test_a_missing_file_and_one_given_twice_are_errors(tmp_path: Path) -> None:

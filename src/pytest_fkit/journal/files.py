@@ -42,6 +42,9 @@ class AppendedFile:
             # Not flock(2), which forked processes would hold, too.
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             state = os.fstat(descriptor)
+            if stat.S_ISFIFO(state.st_mode) or stat.S_ISSOCK(state.st_mode):
+                # Nobody may be reading it, and the run would wait for that.
+                raise OSError(errno.EINVAL, "a pipe, where a file is expected")
             if stat.S_ISREG(state.st_mode):
                 size = state.st_size
                 kept = keep(os.pread(descriptor, size, 0)) if size else 0

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any, Iterator
 
 from .events import FORMAT, MAJOR, SCHEMA, Event
+from .shapes import misfit
+
+_GZIP = b"\x1f\x8b"  # RFC 1952
+_DIGITS = 20  # of an integer of 64 bits, with its sign
 
 
 class JournalError(Exception):
@@ -28,6 +34,8 @@ def read(path: Path) -> list[Event]:
         data = path.read_bytes()
     except OSError as error:
         raise JournalError(str(path), f"can't be read: {error.strerror}") from None
+    if data.startswith(_GZIP):
+        raise JournalError(str(path), "it is compressed; `gunzip` it first")
     return list(parse(data[: whole_lines(data)], str(path)))
 
 
@@ -50,6 +58,10 @@ def parse(data: bytes, name: str) -> Iterator[Event]:
             _check_version(happened, place)
         elif number == 1:
             raise JournalError(place, "not a journal of pytest-fkit: it begins with no run")
+        wrong = misfit(happened)
+        if wrong:
+            what = f"{happened['event']!r} with no, or a bad, {wrong!r}"
+            raise JournalError(place, f"not a line of a journal: {what}")
         yield happened
     if number == 0:
         raise JournalError(name, "not a journal of pytest-fkit: there is no whole line in it")
@@ -57,24 +69,40 @@ def parse(data: bytes, name: str) -> Iterator[Event]:
 
 def _event(line: bytes, place: str) -> Event:
     try:
-        found: Any = json.loads(line)
-    except ValueError:
+        found: Any = _decode(line.decode())
+    except (ValueError, RecursionError):
         raise JournalError(place, "not a line of a journal: it is no JSON") from None
     if (
         not isinstance(found, dict)
         or not isinstance(found.get("event"), str)
-        or not isinstance(found.get("wall"), (int, float))
+        or "wall" not in found
     ):
         raise JournalError(place, "not a line of a journal: it has no event, or no time")
     return found
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def _int(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(text)
+    return int(text)
+
+
+_decode = json.JSONDecoder(parse_constant=_float, parse_float=_float, parse_int=_int).decode
 
 
 def _check_version(run: Event, place: str) -> None:
     if run.get("format") != FORMAT:
         raise JournalError(place, "not a journal of pytest-fkit, but something else's record")
     schema = str(run.get("schema", ""))
-    major = schema.partition(".")[0]
-    if not major.isdigit() or int(major) != MAJOR:
-        newer = major.isdigit() and int(major) > MAJOR
+    major = re.match(r"[0-9]{1,9}(?=\.|$)", schema)
+    if major is None or int(major[0]) != MAJOR:
+        newer = major is not None and int(major[0]) > MAJOR
         hint = "; a newer pytest-fkit wrote it, and is needed to read it" if newer else ""
         raise JournalError(place, f"schema {schema or '?'}, where {SCHEMA} can be read{hint}")

@@ -41,7 +41,8 @@ def kept(report: Any) -> Kept:
 def _keep_reason(found: Kept, report: Any) -> None:
     if isinstance(report.longrepr, tuple):
         path, line, reason = report.longrepr
-        found["skip"] = [str(path), line, capped(str(reason))]
+        number = line if isinstance(line, int) else None
+        found["skip"] = [str(path), number, capped(str(reason))]
         return
     found["text"] = capped(str(report.longrepr))
     crash = getattr(report.longrepr, "reprcrash", None)
