@@ -88,3 +88,103 @@ def test_the_pid_is_the_workers(tmp_path: Path) -> None:
     assert str(up["pid"]) == (directory / "pids").read_text().strip("()").split(", ")[2]
     (run,) = events(directory / "run.jsonl", "run")
     assert (run["devices"], run["slices"], up["gpus"]) == ([], {}, [])
+
+
+USES = """\
+import os, time
+import pytest
+
+ROOT = os.environ["FKIT_FLEET_ROOT"]
+
+def use(gpus):
+    with open(f"{ROOT}/used.new", "w") as file:
+        file.writelines(f"{uuid} {size} {busy}\\n" for uuid, (size, busy) in gpus.items())
+    os.replace(f"{ROOT}/used.new", f"{ROOT}/used")
+    # Until all GPUs were looked at, from the first on: a look is two calls for each.
+    before, deadline = looks(), time.monotonic() + 60
+    while looks() < before + 2 * 2 * len(gpus):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+def looks():
+    return os.path.getsize(f"{ROOT}/looks") if os.path.exists(f"{ROOT}/looks") else 0
+
+FIRST, SECOND = os.environ["UUIDS"].split()
+
+def test_big():
+    use({FIRST: (1_000_000_000, 10), SECOND: (0, 0)})
+    use({FIRST: (5_000_000_000, 80), SECOND: (2_000_000_000, 20)})
+    use({FIRST: (1_000_000_000, 0), SECOND: (0, 0)})
+
+def test_small():
+    use({FIRST: (3_000_000_000, 0), SECOND: (0, 0)})
+
+def test_dies():
+    use({FIRST: (4_000_000_000, 0), SECOND: (0, 0)})
+    os.abort()
+"""
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_memory_and_utilisation_are_seen_while_tests_run(
+    fleet: Fleet, tmp_path: Path, workers: str
+) -> None:
+    pytest.importorskip("pynvml")
+    if not fleets.compiler():
+        pytest.skip("there is no C compiler")
+    directory = write_files(tmp_path, {"test_all.py": USES})
+    gpus = fleets.nvidia(2)
+    env = {**fleet(gpus), "UUIDS": f"{gpus[0].uuid} {gpus[1].uuid}"}
+    ended = run_pytest(
+        directory, "--fkit", workers, "--fkit-journal=run.jsonl", "--fkit-trace=run.json", env=env
+    )
+    assert "2 passed, 1 error" in ended.lines[-1], ended.out + ended.err
+    journal = directory / "run.jsonl"
+    peaks = {
+        each["test"].partition("::")[2]: each["gpu_peak_memory"]
+        for each in events(journal, "attempt")
+    }
+    assert peaks == {
+        "test_big": 7_000_000_000, "test_small": 3_000_000_000, "test_dies": 4_000_000_000,
+    }  # fmt: skip
+    used = [each["used"] for each in events(journal, "gpus")]
+    assert {
+        "0": {"memory": 5_000_000_000, "utilisation": 80},
+        "1": {"memory": 2_000_000_000, "utilisation": 20},
+    } in used
+    walls = [each["wall"] for each in events(journal, "gpus")]
+    assert walls == sorted(walls)
+    counters: dict[str, list[float]] = {}
+    for each in chrome_trace.load(directory / "run.json"):
+        if each["ph"] == "C" and "GPU" in each["name"]:
+            counters.setdefault(each["name"], []).extend(each["args"].values())
+    assert max(counters["GPU 0 memory"]) == round(5_000_000_000 / 2**20, 1)
+    assert (max(counters["GPU 0"]), max(counters["GPU 1"])) == (80, 20)
+    assert fkit(directory, "csv", "run.jsonl").stdout.splitlines()[0].count("gpu_peak_memory") == 1
+
+
+def test_what_can_not_be_asked_is_said_in_the_journal(fleet: Fleet, tmp_path: Path) -> None:
+    pytest.importorskip("pynvml")
+    directory = write_files(tmp_path, {"test_all.py": WAITS})
+    env = fleet(fleets.nvidia(1), behaviours={"libnvidia-ml.so.1": fleets.Behaviour(exits=9)})
+    ended = run_pytest(directory, "--fkit", "-n1", "--fkit-journal=run.jsonl", env=env)
+    assert ended.status == 0, ended.out + ended.err
+    (said,) = events(directory / "run.jsonl", "gpus_unknown")
+    assert said["error"] == "Driver Not Loaded"
+    assert all("gpu_peak_memory" not in each for each in events(directory / "run.jsonl"))
+
+
+WAITS = """\
+import psutil, time
+
+def test_it():
+    # Until the process that looks has given up.
+    deadline = time.monotonic() + 60
+    while any("sampler" in " ".join(each.cmdline()) for each in looking()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+def looking():
+    controller = psutil.Process().parents()[3]
+    return [each for each in controller.children() if each.status() != psutil.STATUS_ZOMBIE]
+"""

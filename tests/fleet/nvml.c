@@ -135,12 +135,46 @@ int nvmlDeviceGetPciInfo_v3(struct handle *device, struct pci_info *out)
     return 0;
 }
 
+/* What is in use, by the file "used" of the machine: a line is UUID, bytes, per cent. Each time a
+   byte is appended to the file "looks". */
+static void read_used(struct handle *device, unsigned long long *bytes, unsigned *percent)
+{
+    const char *uuid = device->mig ? device->mig->uuid : device->gpu->uuid;
+    const char *root = getenv("FKIT_FLEET_ROOT");
+    char path[4096], found[80];
+    FILE *file;
+    snprintf(path, sizeof path, "%s/used", root ? root : "");
+    *bytes = *percent = 0;
+    file = fopen(path, "r");
+    while (file && fscanf(file, "%79s %llu %u", found, bytes, percent) == 3)
+        if (!strcmp(found, uuid))
+            break;
+    if (file && (feof(file) || strcmp(found, uuid)))
+        *bytes = *percent = 0;
+    if (file)
+        fclose(file);
+    snprintf(path, sizeof path, "%s/looks", root ? root : "");
+    if (file && (file = fopen(path, "a"))) {
+        fputc('.', file);
+        fclose(file);
+    }
+}
+
 int nvmlDeviceGetMemoryInfo(struct handle *device, unsigned long long *out)
 {
+    unsigned percent;
     out[0] = device->mig ? device->mig->memory : device->gpu->memory;
-    out[1] = out[0];
-    out[2] = 0;
+    read_used(device, &out[2], &percent);
+    out[1] = out[0] - out[2];
     return 0;
+}
+
+int nvmlDeviceGetUtilizationRates(struct handle *device, unsigned *out)
+{
+    unsigned long long bytes;
+    out[1] = 0;
+    read_used(device, &bytes, &out[0]);
+    return device->mig ? NOT_SUPPORTED : 0;
 }
 
 int nvmlDeviceGetMigMode(struct handle *device, unsigned *current, unsigned *pending)
@@ -164,4 +198,21 @@ int nvmlDeviceGetMigDeviceHandleByIndex(struct handle *device, unsigned index, s
     part->mig = &device->gpu->mig[index];
     *out = part;
     return 0;
+}
+
+int nvmlDeviceGetHandleByUUID(const char *uuid, struct handle **device)
+{
+    int i, j;
+    if (!initialized)
+        return UNINITIALIZED;
+    for (i = 0; i < gpu_count; i++) {
+        if (!strcmp(gpus[i].uuid, uuid))
+            return nvmlDeviceGetHandleByIndex_v2((unsigned)gpus[i].ordinal, device);
+        for (j = 0; j < gpus[i].instances; j++)
+            if (!strcmp(gpus[i].mig[j].uuid, uuid)) {
+                whole[i].gpu = &gpus[i];
+                return nvmlDeviceGetMigDeviceHandleByIndex(&whole[i], (unsigned)j, device);
+            }
+    }
+    return NOT_FOUND;
 }

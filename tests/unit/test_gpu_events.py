@@ -10,6 +10,7 @@ import chrome_trace
 import pytest
 
 from pytest_fkit.journal.events import event
+from pytest_fkit.journal.gpu_usage import GpuUsage
 from pytest_fkit.journal.history import history
 from pytest_fkit.journal.recorder import Recorder
 from pytest_fkit.journal.summary import summary, table
@@ -163,3 +164,17 @@ def test_the_summary_names_retries_and_retirements(recorded: list[dict[str, Any]
 def test_older_journals_say_nothing_of_it() -> None:
     verdict = event("verdict", test="x", worker="gw0", outcome="passed")
     assert "attempt" not in "".join(summary(history([event("run", session="a"), verdict])))
+
+
+def test_a_peak_is_that_of_all_gpus_together_while_the_test_ran() -> None:
+    usage = GpuUsage()
+    for wall, first, second in ((1, 10, 0), (2, 30, 5), (3, 20, 20), (4, 5, 90), (5, 1, 1)):
+        usage.add(wall, {"0": (first, 0), "1": (second, 0), "2": (-1, 0)})
+    assert usage.peak(["0", "1"], 2.5, 3.5) == 40  # what held at its begin counts
+    assert usage.peak(["0", "1"], 2.5, 2.8) == 35
+    assert usage.peak(["0"], 2.5, 3.5) == 30
+    assert usage.peak(["0", "1"], 1.5, 9.0) == 95
+    assert usage.peak(["0"], 6.0, 7.0) == 1
+    assert usage.peak(["0"], 0.1, 0.9) is None  # nobody had looked
+    assert usage.peak(["2"], 1.0, 5.0) is None
+    assert usage.peak([], 1.0, 5.0) is None

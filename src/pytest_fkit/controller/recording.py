@@ -13,6 +13,7 @@ from ..journal.files import AppendedFile, InUseError
 from ..journal.recorder import Recorder
 from ..journal.trace import HEAD, TAIL, Encoder
 from ..settings import ALONE, Settings
+from .gpu_samples import sample_gpus
 from .resume import Resume, Resuming, resumed
 from .run_event import gpus_of_run, run_event
 from .top import Top
@@ -55,6 +56,8 @@ class Recording:
         gpus = gpus_of_run(self._config)
         for worker, ids in gpus.slices.items():
             self._recorder.owns(worker, ids)
+        if settings.journal is not None or settings.trace is not None:
+            sample_gpus(self._config, self._recorder, gpus)
         self._recorder.add(run_event(self._config, settings, gpus, session))
 
     def _open(self, option: str, path: Any, keep: Any) -> AppendedFile:

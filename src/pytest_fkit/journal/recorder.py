@@ -6,6 +6,7 @@ from typing import Any, Callable, Iterable, Sequence
 
 from .attempts import Running
 from .events import Event, event
+from .gpu_usage import GpuUsage, Seen, sample_event
 from .verdicts import kept
 
 Sink = Callable[[Sequence[Event]], None]
@@ -26,6 +27,9 @@ class Recorder:
         self._events: list[Event] = []
         self._gpus: dict[str, list[str]] = {}
         self._before: dict[str, int] = {}
+        self._usage = GpuUsage()
+        self.look: Callable[[], None] | None = None
+        """Called before the GPU memory of a test is asked for; calls :meth:`gpus_used`."""
 
     def add(self, happened: Event) -> None:
         """Something else than a test."""
@@ -61,6 +65,11 @@ class Recorder:
         :param answer: "healthy", "sick" or "unknown".
         """
         self._about_gpus("probed", worker, answer=answer, reason=reason)
+
+    def gpus_used(self, wall: float, mono: float, seen: Seen) -> None:
+        """What GPUs were seen to use, at these times; it is told with what comes next."""
+        self._usage.add(wall, seen)
+        self._events.append(sample_event(wall, mono, seen))
 
     def _about_gpus(self, name: str, worker: str, **fields: Any) -> None:
         self.add(event(name, worker=worker, gpus=self._gpus.get(worker, []), **fields))
@@ -111,7 +120,7 @@ class Recorder:
         key = worker, str(nodeid)
         running = self._running.get(key)
         if running is not None and again:
-            self._events.append(running.attempt(facts, self._gpus.get(worker, ()), again))
+            self._attempt_over(worker, running, facts, again)
         elif running is not None and (running.reports or left):
             running.facts, running.left = facts, left
             self._conclude_if_complete(key, running)
@@ -121,8 +130,26 @@ class Recorder:
             assert running.facts is not None
             del self._running[key]
             self._before.pop(key[1], None)
-            gpus = self._gpus.get(key[0], ())
-            self._events += running.attempt(running.facts, gpus, False), running.verdict()
+            self._attempt_over(key[0], running, running.facts)
+            self._events.append(running.verdict())
+
+    def _attempt_over(
+        self,
+        worker: str,
+        running: Running,
+        facts: dict[str, Any],
+        again: bool = False,
+        category: str = "",
+    ) -> None:
+        gpus = self._gpus.get(worker, [])
+        attempt = running.attempt(facts, gpus, again, category)
+        if gpus and self.look is not None:
+            self.look()
+            start = attempt["start"]
+            peak = self._usage.peak(gpus, start, start + attempt["duration"])
+            if peak is not None:
+                attempt["gpu_peak_memory"] = peak
+        self._events.append(attempt)
 
     def gpu_error(self, worker: str, nodeid: str, category: str, message: str = "") -> None:
         """A test met an error of its worker's GPUs; whether it is retried is told apart.
@@ -152,7 +179,7 @@ class Recorder:
             elif kind == "attempt":
                 running.facts = values[1]
         if running.facts is not None:
-            self._events.append(running.attempt(running.facts, gpus, True, category))
+            self._attempt_over(worker, running, running.facts, True, category)
         number = self._before[key[1]] = running.attempt_number
         self.add(
             event(

@@ -111,6 +111,7 @@ _SHAPES: dict[str, tuple[Mapping[str, Check], Mapping[str, Check]]] = {
             "location": _nullable(_tuple(_text, _nullable(_number), _text)),
         },
     ),
+    "gpus": ({"used": _map(_map(_number))}, {}),
     "gpu_error": (_TEST, _GPUS),
     "retried": (_TEST, _GPUS),
     "probed": (_WORKER, _GPUS),

@@ -133,6 +133,7 @@ _COLUMNS = (
     "session", "test", "outcome", "message", "ending", "attempt", "worker", "gpus", "pid", "start",
     "duration", "setup", "call", "teardown", "user", "system", "peak_memory", "minor_faults",
     "major_faults", "read", "written",
+    "gpu_peak_memory",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ TAIL = b"\n]}\n"
 
 _FIGURES = (
     "user", "system", "peak_memory", "minor_faults", "major_faults", "read", "written",
+    "gpu_peak_memory",
 )  # fmt: skip
 
 
@@ -47,6 +48,8 @@ class Timeline:
             self._up.clear()
             self._gpus = dict(happened.get("slices", {}))
             self._followed.clear()
+        elif name == "gpus":
+            yield from self._gpus_used(happened)
         elif name in _HANDLERS:
             worker = str(happened.get("worker"))
             if name == "worker_up":
@@ -93,6 +96,22 @@ class Timeline:
         title = f"{name}: {what}" if what else name
         lane = "tests" if "test" in happened else "worker"
         yield instant(pid, lane, title, "gpu", self._now(happened), about)
+
+    def _gpus_used(self, happened: Event) -> Iterator[TraceEvent]:
+        """Counters of each GPU, with the worker that owns it, or one of those that share it."""
+        owners = {gpu: worker for worker, gpus in self._gpus.items() for gpu in gpus}
+        at = self._now(happened)
+        for gpu, figures in happened.get("used", {}).items():
+            worker = owners.get(gpu)
+            if worker is None:
+                continue
+            yield from self._announced(worker)
+            pid = self._pids[self._number, worker]
+            if "memory" in figures:
+                size = round(figures["memory"] / 2**20, 1)
+                yield counter(pid, f"GPU {gpu} memory", "MiB", size, at)
+            if "utilisation" in figures:
+                yield counter(pid, f"GPU {gpu}", "%", figures["utilisation"], at)
 
     def _now(self, happened: Event) -> int:
         return max(0, self._ts(happened["wall"]))
