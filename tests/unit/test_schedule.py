@@ -11,7 +11,15 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pytest_fkit.controller import units
-from pytest_fkit.controller.schedule import Decision, Recall, Schedule, Send, Settle, Unrunnable
+from pytest_fkit.controller.schedule import (
+    Decision,
+    Lend,
+    Recall,
+    Schedule,
+    Send,
+    Settle,
+    Unrunnable,
+)
 from pytest_fkit.controller.units import ANY, Kind, soft_units, strict_units
 
 
@@ -21,7 +29,7 @@ class Worker:
     :param kept: how many at the head of the queue can't be given back any more.
     """
 
-    def __init__(self, name: str, lacks: frozenset[int], gpus: frozenset[str]) -> None:
+    def __init__(self, name: str, lacks: frozenset[int], gpus: list[str]) -> None:
         self.name = name
         self.lacks = lacks
         self.gpus = gpus
@@ -30,6 +38,11 @@ class Worker:
         self.running: int | None = None
         self.told = False
         self.settles = False
+
+    @property
+    def through(self) -> bool:
+        """Whether only the last word on its test is missing."""
+        return self.told
 
 
 class Machine(RuleBasedStateMachine):
@@ -40,11 +53,15 @@ class Machine(RuleBasedStateMachine):
         self.workers: dict[str, Worker] = {}
         self.inbox: dict[str, deque[Decision]] = {}
         self.verdicts: dict[int, str] = {}
+        self.lent: dict[int, tuple[str, ...]] = {}
         self.names = 0
 
     @initialize(
         groups=st.lists(st.sampled_from(["", "", "a", "b", "c"]), min_size=1, max_size=25),
         serials=st.lists(st.sampled_from(["", "", "", "s", "t"]), min_size=25, max_size=25),
+        gpus=st.lists(
+            st.sampled_from([None, None, None, None, 0, 1, 2, 3]), min_size=25, max_size=25
+        ),
         seconds=st.lists(st.sampled_from([None, 0.001, 0.3, 5.0]), min_size=25, max_size=25),
         strict=st.booleans(),
         workers=st.integers(1, 4),
@@ -53,6 +70,7 @@ class Machine(RuleBasedStateMachine):
         self,
         groups: list[str],
         serials: list[str],
+        gpus: list[int | None],
         seconds: list[float | None],
         strict: bool,
         workers: int,
@@ -60,12 +78,12 @@ class Machine(RuleBasedStateMachine):
         self.number = len(groups)
         self.strict = strict
         self.groups = groups
-        self.kinds = [Kind(serial=serial) for serial in serials]
+        self.kinds = [Kind(number, serial) for number, serial in zip(gpus, serials)]
         tests = [
             units.Test(number, group, seconds[number], self.kinds[number])
             for number, group in enumerate(groups)
         ]
-        self.schedule = Schedule(seconds)
+        self.schedule = Schedule(seconds, unowned=["/spare"])
         if strict:
             self.schedule.add_units(
                 strict_units(tests, lambda number: seconds[number] or 1.0, sort=True)
@@ -79,9 +97,9 @@ class Machine(RuleBasedStateMachine):
     def _add(self, lacks: frozenset[int]) -> None:
         name = f"gw{self.names}"
         self.names += 1
-        self.workers[name] = Worker(name, lacks, frozenset({name}))
+        self.workers[name] = Worker(name, lacks, [f"/{name}"])
         self.inbox[name] = deque()
-        self.schedule.add_worker(name, frozenset({name}), lacks)
+        self.schedule.add_worker(name, [f"/{name}"], lacks)
 
     def _act(self) -> None:
         for decision in self.schedule.decide():
@@ -98,7 +116,11 @@ class Machine(RuleBasedStateMachine):
         """The worker takes in what it was told."""
         while self.inbox[worker.name]:
             decision = self.inbox[worker.name].popleft()
-            if isinstance(decision, Send):
+            if isinstance(decision, Lend):
+                worker.queue.append(decision.test)
+                worker.told = worker.settles = False
+                self.lent[decision.test] = decision.gpus
+            elif isinstance(decision, Send):
                 assert not set(decision.tests) & worker.lacks
                 worker.queue.extend(decision.tests)
                 worker.told = worker.settles = False
@@ -173,7 +195,8 @@ class Machine(RuleBasedStateMachine):
     def a_test_is_tried_again_elsewhere(self, data: Any) -> None:
         test = data.draw(st.sampled_from(sorted(self.verdicts)))
         by = self.verdicts.pop(test)
-        self.schedule.requeue(test, self.kinds[test]._replace(avoid=frozenset({by})))
+        self.lent.pop(test, None)
+        self.schedule.requeue(test, self.kinds[test]._replace(avoid=frozenset({f"/{by}"})))
         self._act()
 
     # --- what always holds ---
@@ -188,8 +211,17 @@ class Machine(RuleBasedStateMachine):
             held += worker.queue
             for decision in self.inbox[worker.name]:
                 held += decision.tests if isinstance(decision, Send) else ()
+                held += [decision.test] if isinstance(decision, Lend) else ()
         assert len(held) == len(set(held))
         assert self.schedule.unfinished == self.number - len(self.verdicts)
+
+    @invariant()
+    def no_gpu_is_lent_twice(self) -> None:
+        used: list[str] = []
+        for worker in self.workers.values():
+            if worker.running is not None and not worker.through:
+                used += self.lent.get(worker.running, worker.gpus)
+        assert len(used) == len(set(used))
 
     @invariant()
     def a_name_is_never_used_twice_at_once(self) -> None:
@@ -316,7 +348,88 @@ def test_a_test_that_nobody_has_collected_is_not_waited_for() -> None:
 
 def test_another_attempt_goes_to_other_gpus() -> None:
     schedule = Schedule([None])
-    schedule.add_worker("gw0", frozenset({"GPU-0"}))
-    schedule.add_worker("gw1", frozenset({"GPU-1"}))
-    schedule.requeue(0, ANY._replace(avoid=frozenset({"GPU-0"})))
+    schedule.add_worker("gw0", ["/0"])
+    schedule.add_worker("gw1", ["/1"])
+    schedule.requeue(0, ANY._replace(avoid=frozenset({"/0"})))
     assert _sent(schedule.decide()) == {"gw1": (0,)}
+
+
+def _lent(schedule: Schedule) -> list[Lend]:
+    return [each for each in schedule.decide() if isinstance(each, Lend)]
+
+
+def _gpus(*tests: int | None) -> Schedule:
+    """Four workers with two GPUs each, and one that nobody owns; what each test needs."""
+    schedule = Schedule([10.0] * len(tests), unowned=["/8"])
+    found = [units.Test(number, kind=Kind(gpus=gpus)) for number, gpus in enumerate(tests)]
+    for test in found:
+        schedule.add_units(soft_units([test], sort=False))
+    for number in range(4):
+        schedule.add_worker(f"gw{number}", [f"/{2 * number}", f"/{2 * number + 1}"])
+    return schedule
+
+
+def test_a_test_that_needs_more_gpus_gets_neighbours_who_are_free() -> None:
+    schedule = _gpus(4)
+    assert _lent(schedule) == [Lend("gw0", 0, ("/0", "/1", "/2", "/3"))]
+    schedule.begins("gw0", 0)
+    schedule.completed("gw0", 0, 1.0)
+    assert schedule.unfinished == 0
+
+
+def test_what_nobody_owns_is_lent_too() -> None:
+    assert _lent(_gpus(3)) == [Lend("gw0", 0, ("/0", "/1", "/8"))]
+
+
+def test_busy_neighbours_are_waited_for_and_the_others_go_on() -> None:
+    schedule = _gpus(None, None, None, None, None, None)
+    sent = _sent(schedule.decide())
+    assert len(sent) == 4
+    for name, tests in sent.items():
+        schedule.begins(name, tests[0])
+    schedule.requeue(5, Kind(gpus=4))
+    assert schedule.decide() == []
+    schedule.waits("gw0")
+    assert schedule.decide() == [Settle("gw0")]
+    schedule.completed("gw0", sent["gw0"][0], 10.0)
+    assert schedule.decide() == []
+    schedule.waits("gw2")
+    assert set(_sent(schedule.decide())) == {"gw2"}
+    schedule.waits("gw1")
+    assert schedule.decide() == [Settle("gw1")]
+    schedule.completed("gw1", sent["gw1"][0], 10.0)
+    assert _lent(schedule) == [Lend("gw0", 5, ("/0", "/1", "/2", "/3"))]
+
+
+def test_a_gang_whose_member_dies_is_put_together_anew() -> None:
+    schedule = _gpus(None, 4)
+    [sent] = [each for each in schedule.decide() if isinstance(each, Send)]
+    assert sent.worker not in ("gw0", "gw1")
+    schedule.begins("gw0", 1)
+    assert schedule.remove_worker("gw1") is None
+    assert schedule.remove_worker("gw0") == 1
+
+
+def test_more_gpus_than_are_left_are_not_waited_for() -> None:
+    schedule = _gpus(8)
+    schedule.retire("gw3")
+    schedule.retire("gw2")
+    assert schedule.decide() == [Unrunnable(0)]
+
+
+def test_an_attempt_alone_waits_until_its_worker_is_free() -> None:
+    schedule = Schedule([None])
+    schedule.add_worker("gw0", ["/0"])
+    schedule.add_worker("gw1", ["/0"])
+    schedule.add_worker("gw2", ["/1"])
+    schedule.requeue(0, Kind(avoid=frozenset({"/1"}), alone=True))
+    assert _lent(schedule) == [Lend("gw0", 0, ("/0",))]
+
+
+def test_a_worker_without_gpus_runs_only_what_needs_none() -> None:
+    schedule = Schedule([None] * 2)
+    kinds = [Kind(gpus=0), Kind()]
+    for number, kind in enumerate(kinds):
+        schedule.add_units(soft_units([units.Test(number, kind=kind)], sort=False))
+    schedule.add_worker("gw0", cpu=True)
+    assert _sent(schedule.decide()) == {"gw0": (0,)}

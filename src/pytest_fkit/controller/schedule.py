@@ -47,13 +47,21 @@ class Settle(NamedTuple):
     worker: str
 
 
+class Lend(NamedTuple):
+    """Have the worker run the test with these GPUs, which nobody else uses now."""
+
+    worker: str
+    test: int
+    gpus: tuple[str, ...]
+
+
 class Unrunnable(NamedTuple):
     """Nobody is left who could run the test."""
 
     test: int
 
 
-Decision = Union[Send, Recall, Settle, Unrunnable]
+Decision = Union[Send, Recall, Settle, Lend, Unrunnable]
 
 _Entry = Tuple[Tuple[float, int], int, Unit]
 """Rank, ticket (which no other has), and the unit of that rank."""
@@ -63,8 +71,9 @@ _Entry = Tuple[Tuple[float, int], int, Unit]
 class _Worker:
     """What is known of a worker.
 
-    :param gpus: those that it owns.
+    :param gpus: those that it owns, in their order.
     :param lacks: tests that it did not collect.
+    :param cpu: whether it has none where others have.
     :param queue: what it was sent and has not begun, with the unit of each.
     :param waits: whether it said that it has nothing to run.
     :param through: whether it has said so since it began its last test, which may not have its
@@ -76,8 +85,9 @@ class _Worker:
 
     name: str
     order: int
-    gpus: frozenset[str]
+    gpus: tuple[str, ...]
     lacks: frozenset[int]
+    cpu: bool
     queue: dict[int, Unit] = field(default_factory=dict)
     running: int | None = None
     running_unit: Unit | None = None
@@ -92,14 +102,39 @@ class _Worker:
     ended: int = 0
 
 
+@dataclass
+class _Reservation:
+    """Workers that are kept free for a test.
+
+    :param leader: the one that runs it.
+    :param members: with the leader.
+    :param gpus: for the test.
+    :param begun: whether the test was given to the leader.
+    """
+
+    test: int
+    unit: Unit
+    leader: str
+    members: frozenset[str]
+    gpus: tuple[str, ...]
+    begun: bool = False
+
+
 class Schedule:
     """Distributes tests, which are known by their numbers.
 
     :param seconds: by test, how long it is expected to take, None where nobody knows.
     :param overhead: seconds that a test takes beyond that.
+    :param unowned: GPUs that belong to no worker. GPUs have names as in "host/id"; a test can have
+        those of one host only.
     """
 
-    def __init__(self, seconds: Sequence[float | None], overhead: float = 0.0) -> None:
+    def __init__(
+        self,
+        seconds: Sequence[float | None],
+        overhead: float = 0.0,
+        unowned: Sequence[str] = (),
+    ) -> None:
         self._seconds = seconds
         self._overhead = overhead
         self._free: dict[Kind, list[_Entry]] = {}
@@ -109,6 +144,8 @@ class Schedule:
         self._locked: set[str] = set()
         self._open: set[int] = set()
         self._undistributed = 0
+        self._unowned = unowned
+        self._reservations: list[_Reservation] = []
 
     # --- what happens ---
 
@@ -124,14 +161,34 @@ class Schedule:
         self._coming = number
 
     def add_worker(
-        self, name: str, gpus: frozenset[str] = frozenset(), lacks: frozenset[int] = frozenset()
+        self,
+        name: str,
+        gpus: Sequence[str] = (),
+        lacks: frozenset[int] = frozenset(),
+        cpu: bool = False,
     ) -> None:
         """A worker waits for tests.
 
-        :param gpus: ids of those that it owns.
+        :param gpus: those that it owns.
         :param lacks: tests that it did not collect.
+        :param cpu: whether it has none where others have.
         """
-        self._workers[name] = _Worker(name, len(self._workers), gpus, lacks)
+        self._workers[name] = _Worker(name, next(self._ticket), tuple(gpus), lacks, cpu)
+
+    def retire(self, name: str) -> None:
+        """The worker gets no more tests."""
+        self._workers[name].retired = True
+        self._give_up(self._workers[name])
+
+    def readmit(self, name: str) -> None:
+        """It gets tests again."""
+        self._workers[name].retired = False
+
+    def able(self, kind: Kind) -> bool:
+        """Whether somebody is there who could run such a test, now or later."""
+        return any(self._could(worker, kind) for worker in self._workers.values()) or bool(
+            self._needs_reservation(kind) and self._plan(kind, available=False)
+        )
 
     def begins(self, name: str, test: int) -> None:
         """The worker begins a test."""
@@ -152,6 +209,7 @@ class Schedule:
         else:  # it never said that it began
             self._unlock(worker.queue.pop(test, None))
         worker.refused.clear()
+        self._reservations = [each for each in self._reservations if each.test != test]
         worker.ended += 1
         weight = min(worker.ended, _WINDOW)
         worker.mean += (seconds + self._overhead - worker.mean) / weight
@@ -181,6 +239,13 @@ class Schedule:
         worker = self._workers.pop(name)
         self._take_back(worker, list(worker.queue))
         self._give_up(worker)
+        for each in [each for each in self._reservations if name in each.members]:
+            if each.begun and name != each.leader:
+                continue  # the test goes on
+            self._reservations.remove(each)
+            if not each.begun:
+                self._undistributed += 1
+                self._release(each.unit)
         self._unlock(worker.running_unit)
         if worker.running is not None:
             self._open.discard(worker.running)
@@ -204,25 +269,32 @@ class Schedule:
         # Who waits goes first.
         order = sorted(self._workers.values(), key=lambda worker: (not worker.waits, worker.order))
         decisions: list[Decision] = []
+        self._reserve()
+        reserved = {name for each in self._reservations for name in each.members}
         for worker in order:
-            decisions += self._clear(worker) if worker.retired else self._fill(worker)
+            if worker.retired or worker.name in reserved:
+                decisions += self._clear(worker)
+            else:
+                decisions += self._fill(worker)
         for worker in order:
             if worker.waits:
-                decisions += self._help(worker)
+                decisions += self._help(worker, worker.name in reserved)
+        decisions += self._lend()
         if not self._coming:
             decisions += self._hopeless()
         return decisions
 
     def _clear(self, worker: _Worker) -> Iterator[Recall]:
-        """What a retired worker has not begun."""
-        tests = [test for test in worker.queue if test not in worker.refused]
+        """What a worker has not begun that is retired, or is to be free."""
+        lent = {each.test for each in self._reservations if each.begun}
+        tests = [test for test in worker.queue if test not in worker.refused | lent]
         if tests and not worker.recalled:
             worker.recalled = frozenset(tests)
             yield Recall(worker.name, tuple(tests))
 
     def _fill(self, worker: _Worker) -> Iterator[Send]:
         ahead = self._ahead(worker)
-        if worker.retired or ahead >= AHEAD / 2 or len(worker.queue) >= MOST:
+        if ahead >= AHEAD / 2 or len(worker.queue) >= MOST:
             return
         tests: list[int] = []
         # So that nobody gets nothing where there is little.
@@ -256,11 +328,12 @@ class Schedule:
         seconds = self._seconds[test]
         return worker.mean if seconds is None else seconds + self._overhead
 
-    def _help(self, worker: _Worker) -> Iterator[Decision]:
+    def _help(self, worker: _Worker, reserved: bool) -> Iterator[Decision]:
         """Something for a worker that nothing is left for."""
-        if any(each.recalled for each in self._workers.values()):
+        idle = worker.retired or reserved
+        if not idle and any(each.recalled for each in self._workers.values()):
             return  # the answer may be what it gets
-        found = None if worker.retired else self._recallable(worker)
+        found = None if idle else self._recallable(worker)
         if found is not None:
             victim, tests = found
             victim.recalled = frozenset(tests)
@@ -306,6 +379,8 @@ class Schedule:
         for kind, heap in self._free.items():
             if not heap:
                 continue
+            if self._needs_reservation(kind) and self._plan(kind, available=False):
+                continue
             able = [worker for worker in self._workers.values() if self._could(worker, kind)]
             if able and not all(worker.lacks for worker in able):
                 continue
@@ -322,6 +397,92 @@ class Schedule:
             for unit in kept:
                 self._release(unit)
 
+    # --- tests that need GPUs of several workers, or a GPU alone ---
+
+    def _needs_reservation(self, kind: Kind) -> bool:
+        if kind.alone:
+            return True
+        if not kind.gpus or kind.gpus < 2:
+            return False
+        return not any(
+            len(worker.gpus) >= kind.gpus for worker in self._workers.values() if not worker.retired
+        )
+
+    def _reserve(self) -> None:
+        """Keep workers free for the oldest test that needs that, then for the next one."""
+        entries = sorted(
+            heap[0] for kind, heap in self._free.items() if heap and self._needs_reservation(kind)
+        )
+        for _, _, unit in entries:
+            serial = unit.kind.serial
+            if serial in self._locked:
+                continue
+            plan = self._plan(unit.kind, available=True)
+            if plan is None:
+                return  # what becomes free is for this one, not for one behind it
+            leader, members, gpus = plan
+            test = unit.tests.popleft()
+            if not unit.tests:
+                heapq.heappop(self._free[unit.kind])
+            if serial:
+                self._locked.add(serial)
+            self._undistributed -= 1
+            alone = Unit(unit.rank, unit.kind, deque([test]), loose=True)
+            self._reservations.append(_Reservation(test, alone, leader, members, gpus))
+
+    def _plan(
+        self, kind: Kind, available: bool
+    ) -> tuple[str, frozenset[str], tuple[str, ...]] | None:
+        """Neighbours who have the GPUs, as few as can be.
+
+        :param available: whether those count only that no other test has reserved.
+        """
+        reserved = {name for each in self._reservations for name in each.members}
+        lent = {gpu for each in self._reservations for gpu in each.gpus}
+        hosts: dict[str, list[_Worker]] = {}
+        for worker in self._workers.values():
+            taken = available and (worker.name in reserved)
+            if worker.gpus and not (worker.retired or taken or kind.avoid & set(worker.gpus)):
+                hosts.setdefault(_host(worker.gpus[0]), []).append(worker)
+        best: tuple[int, int, list[_Worker], list[str]] | None = None
+        for host, workers in hosts.items():
+            spare = [
+                gpu
+                for gpu in self._unowned
+                if _host(gpu) == host and gpu not in kind.avoid and not (available and gpu in lent)
+            ]
+            for first in range(len(workers)):
+                found = _enough(workers[first:], spare, kind.gpus)
+                if found is None:
+                    break
+                members, gpus = found
+                busy = sum(not member.waits for member in members)
+                if best is None or (len(members), busy) < best[:2]:
+                    best = len(members), busy, members, gpus
+        if best is None:
+            return None
+        members, gpus = best[2], best[3]
+        everybody = {
+            worker.name for worker in self._workers.values() if set(worker.gpus) & set(gpus)
+        }
+        if available and everybody & reserved:
+            return None
+        return members[0].name, frozenset(everybody | {members[0].name}), tuple(gpus)
+
+    def _lend(self) -> Iterator[Decision]:
+        for each in self._reservations:
+            if each.begun or not all(self._is_free(self._workers[name]) for name in each.members):
+                continue
+            each.begun = True
+            leader = self._workers[each.leader]
+            leader.queue[each.test] = each.unit
+            each.unit.tests.clear()
+            leader.waits = leader.settled = False
+            yield Lend(each.leader, each.test, each.gpus)
+
+    def _is_free(self, worker: _Worker) -> bool:
+        return worker.waits and worker.settled and worker.running is None and not worker.queue
+
     # --- units ---
 
     def _next_unit(self, worker: _Worker) -> Unit | None:
@@ -336,7 +497,7 @@ class Schedule:
             (
                 entry
                 for kind, heap in self._free.items()
-                if self._can(worker, kind)
+                if self._can(worker, kind) and not self._needs_reservation(kind)
                 for entry in self._first(worker, heap)
             ),
             default=None,
@@ -427,4 +588,27 @@ class Schedule:
         return not held and self._could(worker, kind)
 
     def _could(self, worker: _Worker, kind: Kind) -> bool:
-        return not worker.retired and not kind.avoid & worker.gpus
+        if worker.retired or not kind.avoid.isdisjoint(worker.gpus):
+            return False
+        if kind.gpus is None:
+            return not worker.cpu
+        return kind.gpus <= len(worker.gpus)
+
+
+def _host(gpu: str) -> str:
+    return gpu.rpartition("/")[0]
+
+
+def _enough(
+    workers: Sequence[_Worker], spare: Sequence[str], number: int | None
+) -> tuple[list[_Worker], list[str]] | None:
+    """The first of these who together, and with what is spare, have so many GPUs.
+
+    :param number: None for those of the first.
+    """
+    gpus: dict[str, None] = {}
+    for count, worker in enumerate(workers, 1):
+        gpus.update(dict.fromkeys(worker.gpus))
+        if number is None or len(gpus) + len(spare) >= number:
+            return list(workers[:count]), [*gpus, *spare][:number]
+    return None

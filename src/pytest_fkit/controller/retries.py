@@ -1,0 +1,216 @@
+"""Attempts that met GPU errors: held until another one has ended elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Callable, Iterable, Sequence
+
+from ..gpu.errors import GpuError
+
+COMPLETE = "runtest_protocol_complete"
+"""The last thing that a worker tells of a test."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a test.
+
+    :param node: the worker.
+    :param gpus: ids of those that it owns.
+    :param told: what it told of the attempt: kinds, and values with report objects.
+    :param error: the GPU error that it met, if it did.
+    """
+
+    node: Any
+    gpus: tuple[str, ...]
+    told: Sequence[tuple[Any, ...]]
+    error: GpuError | None
+
+    @property
+    def place(self) -> str:
+        """As in "gw2 (GPU 4)"."""
+        ids = f" (GPU {','.join(self.gpus)})" if self.gpus else ""
+        return f"{self.node.gateway.id}{ids}"
+
+    @property
+    def reports(self) -> list[Any]:
+        """The reports."""
+        return [values[0] for kind, *values in self.told if kind == "testreport"]
+
+    def section(self, number: int) -> tuple[str, str]:
+        """What it adds to the report on a later one.
+
+        :param number: the first is 1.
+        """
+        reason = self.error.text if self.error is not None else self._outcome()
+        texts = [str(report.longrepr) for report in self.reports if report.failed]
+        return f"attempt {number} on {self.place}: {reason}", "\n".join(texts) + "\n"
+
+    def _outcome(self) -> str:
+        return "skipped" if self.skipped else "ended"
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the test skipped itself."""
+        return any(report.skipped for report in self.reports)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed and nothing was skipped."""
+        return all(report.passed for report in self.reports)
+
+
+class Retries:
+    """What is held, by test.
+
+    :param most: attempts beyond the first.
+    :param fail: whether a test that passes on a later attempt fails nevertheless.
+    """
+
+    def __init__(self, most: int, fail: bool) -> None:
+        self._most = most
+        self._fail = fail
+        self._held: dict[int, list[Attempt]] = {}
+
+    def __contains__(self, test: int) -> bool:
+        return test in self._held
+
+    def may_follow(self, test: int) -> bool:
+        """Whether the test may have another attempt."""
+        return len(self._held.get(test, ())) < self._most
+
+    def hold(self, test: int, attempt: Attempt) -> None:
+        """Another attempt follows this one."""
+        self._held.setdefault(test, []).append(attempt)
+
+    def last(self, test: int) -> Attempt:
+        """The attempt that was held last."""
+        return self._held[test][-1]
+
+    def gpus(self, test: int) -> frozenset[tuple[str, str]]:
+        """The machines and GPUs where it was tried."""
+        return frozenset(
+            (_machine(attempt.node), gpu)
+            for attempt in self._held.get(test, ())
+            for gpu in attempt.gpus
+        )
+
+    def conclude(self, test: int, attempt: Attempt) -> Sequence[tuple[Any, ...]]:
+        """What is to be told of a test after its last attempt."""
+        attempts = [*self._held.pop(test, ()), attempt]
+        if len(attempts) == 1:
+            return attempt.told
+        # One that skipped is no verdict: it may have found no GPU at all.
+        verdict = attempts[-2] if attempt.skipped and not attempt.error else attempt
+        return self._told(verdict, attempts)
+
+    def release(self, test: int, reason: str) -> tuple[Any, Sequence[tuple[Any, ...]]]:
+        """The worker and what is to be told of a test that gets no other attempt after all.
+
+        :param reason: why not.
+        """
+        attempts = self._held.pop(test)
+        told = self._told(attempts[-1], attempts)
+        for report in (each[1] for each in told if each[0] == "testreport"):
+            if report.failed or report.skipped:
+                report.sections.append(("pytest-fkit", f"no other attempt: {reason}\n"))
+        return attempts[-1].node, told
+
+    def release_all(self, reason: str) -> list[tuple[Any, Sequence[tuple[Any, ...]]]]:
+        """The same for all that are held."""
+        return [self.release(test, reason) for test in list(self._held)]
+
+    def _told(self, verdict: Attempt, attempts: Sequence[Attempt]) -> Sequence[tuple[Any, ...]]:
+        sections = [
+            attempt.section(number)
+            for number, attempt in enumerate(attempts, 1)
+            if attempt is not verdict
+        ]
+        passed = verdict.passed
+        for report in verdict.reports:
+            report.fkit_attempts = len(attempts)
+            if not report.passed or report.when == "call":
+                report.sections[:0] = sections
+            if passed and report.when == "call":
+                report.fkit_passed_after = "; ".join(title for title, _ in sections)
+                if self._fail:
+                    report.outcome = "failed"
+                    report.longrepr = (
+                        f"passed on attempt {len(attempts)} only (--fkit-fail-on-retry)\n"
+                        + "\n".join(f"{title}\n{text}" for title, text in sections)
+                    )
+        return verdict.told
+
+
+def _machine(node: Any) -> str:
+    spec = node.gateway.spec
+    return str(spec.ssh or spec.socket or "")
+
+
+def physical(node: Any) -> frozenset[str]:
+    """The GPUs of a worker, by names that no two machines share."""
+    ids: Iterable[str] = node.workerinput.get("fkit_gpus", {}).get("ids", ())
+    return frozenset(f"{_machine(node)}/{gpu}" for gpu in ids)
+
+
+def ids(node: Any) -> tuple[str, ...]:
+    """The GPUs of a worker, as they are shown."""
+    return tuple(node.workerinput.get("fkit_gpus", {}).get("ids", ()))
+
+
+@dataclass
+class _Open:
+    """An attempt of which more is told."""
+
+    told: list[tuple[Any, ...]] = field(default_factory=list)
+    error: GpuError | None = None
+
+
+class Screen:
+    """Takes out of what workers tell what is to be held.
+
+    :param retried: whether the test at a position of a worker's collection has attempts that are
+        held.
+    :param over: called with a worker, a position, an attempt and the seconds that it took; answers
+        what is to be told.
+    """
+
+    def __init__(
+        self,
+        retried: Callable[[Any, int], bool],
+        over: Callable[[Any, int, Attempt, float], Sequence[tuple[Any, ...]]],
+    ) -> None:
+        self._retried = retried
+        self._over = over
+        self._open: dict[Any, _Open] = {}
+
+    def pass_on(self, node: Any, told: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """What of this is to be told now."""
+        now: list[tuple[Any, ...]] = []
+        for each in told:
+            kind, *values = each
+            if kind == "begins":
+                self._open.pop(node, None)
+                if self._retried(node, values[0]):
+                    self._open[node] = _Open()
+                now.append(each)
+            elif kind == "gpu_error":
+                self._open.setdefault(node, _Open()).error = GpuError.from_wire(values[1])
+            elif node not in self._open:
+                now.append(each)
+            elif kind == COMPLETE:
+                attempt = self._open.pop(node)
+                position, seconds = values
+                now += self._over(
+                    node,
+                    position,
+                    Attempt(node, ids(node), [*attempt.told, each], attempt.error),
+                    seconds,
+                )
+            else:
+                self._open[node].told.append(each)
+        return now
+
+    def forget(self, node: Any) -> None:
+        """A worker is gone."""
+        self._open.pop(node, None)
