@@ -125,12 +125,15 @@ def pytest_configure(config: pytest.Config) -> None:
     recorder, resuming = record(config, parsed)
     show = _terminal_line(config)
     if config.getoption("tx", None) and config.getoption("dist", "no") != "no":
-        nodes = Nodes(config, parsed, show, recorder, resuming)
+        found = config.stash.get(gpus.KEY, None)
+        # None where there are not going to be workers.
+        gateways = None if found is None else Gateways(config, found, show)
+        nodes = Nodes(config, parsed, show, recorder, resuming, gateways)
         plugins.register(Unreported(config, nodes.unrunnable), "fkit-unreported")
         plugins.register(nodes, "fkit-nodes")
-        found = config.stash.get(gpus.KEY, None)
-        if found is not None:  # there are going to be workers
-            plugins.register(Gateways(config, found, show), "fkit-gateways")
+        reporting.retired = nodes.rerouting.retired
+        if gateways is not None:
+            plugins.register(gateways, "fkit-gateways")
         if config.getoption("fail_on_flaky", False):
             plugins.register(FailOnFlaky(), "fkit-flaky")
     else:

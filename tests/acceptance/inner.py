@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Mapping
 
-_SUMMARY = re.compile(r"^(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) (\S+)(?: - (.*))?$")
+_SUMMARY = re.compile(
+    r"^(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)(?: after \d+ attempts)? (\S+)(?: - (.*))?$"
+)
 
 # What the outer run leaves in the environment, and what changes pytest's short summary.
 _FOREIGN = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import marshal
 from collections import deque
-from typing import Any, Callable, Protocol
+from typing import Any, Callable, Protocol, Sequence
 
 import pytest
 
@@ -16,8 +16,14 @@ from .deaths import death_of
 class Listener(Protocol):
     """Who follows how far workers are; everything is told on the main thread."""
 
+    def pass_on(self, node: Any, told: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """What of this plugins are to hear now; some of it may be for :meth:`begins`, `retry`."""
+
     def begins(self, node: Any, position: int) -> None:
         """A worker begins the test at a position of its collection."""
+
+    def retry(self, node: Any, position: int, seconds: float) -> None:
+        """The test there is to be tried again by another worker."""
 
     def died(self, node: Any, nodeid: str) -> None:
         """The process of a test died."""
@@ -64,14 +70,20 @@ class Arrivals:
             self.listener.act()
 
     def _handle(self, node: Any, data: bytes) -> None:
-        session = private_api.dist_session(self._config)
         told = [self._with_report(*each) for each in marshal.loads(data)]  # noqa: S302 (ours)
+        if self.listener is not None:
+            told = self.listener.pass_on(node, told)
+        self.tell(node, told)
+
+    def tell(self, node: Any, told: Sequence[tuple[Any, ...]]) -> None:
+        """Have plugins hear what a worker told of tests, with report objects."""
+        session = private_api.dist_session(self._config)
         if self._recorder is not None:
             self._recorder.take(node.gateway.id, told)
         for kind, *values in told:
-            if kind == "begins":
+            if kind in ("begins", "retry"):
                 if self.listener is not None:
-                    self.listener.begins(node, *values)
+                    getattr(self.listener, kind)(node, *values)
             elif kind not in ("attempt", "gpu_error"):
                 getattr(session, f"worker_{kind}")(node, *values)
                 if self.listener is not None and death_of(values[0]) is not None:

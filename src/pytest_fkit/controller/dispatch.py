@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import marshal
 from dataclasses import dataclass
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Protocol, Sequence
 
 import pytest
 
 from .. import private_api
+from ..needs import Needs
 from ..settings import Settings
 from .collected import Collected, Union
 from .durations import Durations
-from .schedule import Decision, Recall, Schedule, Send, Settle
-from .units import ANY, Test, one_unit, soft_units, strict_units
+from .rerouting import Rerouting
+from .retries import physical
+from .schedule import Decision, Lend, Recall, Schedule, Send, Settle
+from .units import ANY, Kind, Test, one_unit, soft_units, strict_units
 
 MODES = ("load", "worksteal", "loadscope", "loadfile", "loadgroup")
 """Of ``--dist``, that are served here."""
@@ -30,6 +33,16 @@ _OVERHEAD = {"function": 0.006, "class": 0.002, "module": 0.001, "session": 0.00
 def dispatches(config: pytest.Config) -> bool:
     """Whether this scheduler serves the run: not where a plugin or conftest.py brings its own."""
     return config.getoption("dist") in MODES and not private_api.other_schedulers(config)
+
+
+class Lending(Protocol):
+    """Knows the GPUs of the run."""
+
+    def variables(self, name: str, gpus: Sequence[str]) -> dict[str, str]:
+        """What shows a worker these GPUs, which are of its machine."""
+
+    def unowned(self) -> list[str]:
+        """Those that belong to no worker, by names as in "host/id"."""
 
 
 @dataclass
@@ -50,6 +63,10 @@ class Dispatch:
     :param order: sends a worker a message.
     :param facts: what a worker said of what it collected, see worker/facts.py, None if nothing.
     :param ended: called with a worker that is through with a test.
+    :param rerouting: decides on GPU errors.
+    :param show: writes a line to the terminal.
+    :param lending: says which variables show a worker GPUs that it is lent, and which GPUs belong
+        to no worker.
     """
 
     def __init__(
@@ -60,12 +77,18 @@ class Dispatch:
         order: Callable[[Any, tuple[Any, ...]], None],
         facts: Callable[[Any], bytes | None],
         ended: Callable[[Any], None],
+        rerouting: Rerouting,
+        show: Callable[[str], None],
+        lending: Lending | None,
     ) -> None:
         self.config = config
         self.numnodes = numnodes
         self._order = order
         self._facts = facts
         self._ended = ended
+        self._rerouting = rerouting
+        self._show = show
+        self._lending = lending
         self._settings = settings
         self._durations = Durations(config)
         self._nodes: dict[Any, _Node] = {}
@@ -75,6 +98,10 @@ class Dispatch:
         self._schedule: Schedule | None = None
         self._refused = False
         self._died: set[str] = set()
+        self._early: list[tuple[Any, str, str]] = []
+        self._kinds: list[Kind] = []
+        self.in_doubt: set[Any] = set()
+        """Workers that met GPU errors while they collected."""
         self.unrunnable: dict[str, str] = {}
         """Why nobody could run a test, by node id."""
 
@@ -127,6 +154,7 @@ class Dispatch:
         if nodeid not in self._died:
             self._durations.found(nodeid, duration)
         self._ended(node)
+        self._rerouting.ended(node)
         self._schedule.completed(node.gateway.id, number, duration)
 
     def mark_test_pending(self, item: str) -> None:
@@ -157,13 +185,31 @@ class Dispatch:
         if self._schedule is None or known.collected is None:
             return None
         number = self._schedule.remove_worker(known.name)
-        if number is None:
+        if self._rerouting.lost(known.name, number) or number is None:
             return None
         nodeid = self._tests.nodeids[number]
         self._durations.forget(nodeid)
         return nodeid
 
     # --- what workers say ---
+
+    def pass_on(self, node: Any, told: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """See Listener."""
+        if self._schedule is None:
+            return [each for each in told if each[0] != "gpu_error"]
+        return self._rerouting.pass_on(node, told)
+
+    def retry(self, node: Any, position: int, seconds: float) -> None:
+        """A test is to be tried elsewhere."""
+        self._died.add(self._rerouting.retry(node, position, seconds))
+
+    def probed(self, node: Any, state: str, reason: str) -> None:
+        """A worker's GPUs were tried."""
+        known = self._nodes.get(node)
+        if self._schedule is None or known is None or known.collected is None:
+            self._early.append((node, state, reason))
+        else:
+            self._rerouting.probed(node, state, reason)
 
     def begins(self, node: Any, position: int) -> None:
         """A worker begins a test."""
@@ -192,6 +238,8 @@ class Dispatch:
 
     def close(self) -> None:
         """The run is over."""
+        if self._schedule is not None:
+            self._rerouting.close()
         self._durations.keep()
 
     # --- what is to be done ---
@@ -207,13 +255,28 @@ class Dispatch:
 
     def _do(self, decision: Decision) -> None:
         if isinstance(decision, Send):
+            self._rerouting.sent(decision.worker, decision.tests)
             self._order_tests("run", decision.worker, decision.tests)
         elif isinstance(decision, Recall):
             self._order_tests("recall", decision.worker, decision.tests, decision.whole)
         elif isinstance(decision, Settle):
             self._order(self._by_name[decision.worker], ("settle",))
-        else:
+        elif isinstance(decision, Lend):
+            self._rerouting.sent(decision.worker, [decision.test])
+            self._lend(decision)
+        elif not self._rerouting.unrunnable(decision.test):
             self.unrunnable[self._tests.nodeids[decision.test]] = "no worker is left that could"
+
+    def _lend(self, decision: Lend) -> None:
+        node = self._by_name[decision.worker]
+        if list(decision.gpus) == physical(node):
+            self._order_tests("run", decision.worker, [decision.test])
+            return
+        assert self._lending is not None
+        environ = self._lending.variables(decision.worker, decision.gpus)
+        collected = self._nodes[node].collected
+        assert collected is not None
+        self._order(node, ("lend", collected.position(decision.test), environ))
 
     def _order_tests(self, order: str, name: str, tests: Sequence[int], *more: Any) -> None:
         node = self._by_name[name]
@@ -231,18 +294,46 @@ class Dispatch:
     # --- the beginning ---
 
     def _begin(self) -> bool:
-        if not private_api.same_collections(self.config, self._ids):
+        if not self._are_stable():
             return False
         for node, ids in self._ids.items():
             self._nodes[node].collected = self._tests.add(ids)
         nodeids = self._tests.nodeids
         seconds = self._durations.expected(nodeids)
-        self._schedule = Schedule(seconds, _OVERHEAD[self._settings.isolation])
-        groups = self._groups()
-        tests = [Test(*each) for each in zip(range(len(nodeids)), groups, seconds)]
+        self._schedule = Schedule(
+            seconds,
+            _OVERHEAD[self._settings.isolation],
+            [] if self._lending is None else self._lending.unowned(),
+        )
+        groups = self._learn()
+        numbers = range(len(nodeids))
+        tests = [Test(*each) for each in zip(numbers, groups, seconds, self._kinds)]
         self._schedule.add_units(self._units(tests, seconds))
+        self._rerouting.start(self._schedule, nodeids, self._kinds, self._number)
         for node in self._ids:
             self._add(node)
+        early, self._early = self._early, []
+        for each in early:
+            self._rerouting.probed(*each)
+        return True
+
+    def _are_stable(self) -> bool:
+        """Whether workers collected the same that have equal GPUs, none of them in doubt."""
+        doubtful = {node for node, state, _ in self._early if state == "sick"} | self.in_doubt
+        equal: dict[tuple[object, ...], dict[Any, Sequence[str]]] = {}
+        for node, ids in self._ids.items():
+            told = node.workerinput.get("fkit_gpus", {})
+            key = (node,) if node in doubtful else (len(told.get("ids", ())), told.get("vendor"))
+            equal.setdefault(key, {})[node] = ids
+        if not all(private_api.same_collections(self.config, each) for each in equal.values()):
+            return False
+        sizes = {node.gateway.id: len(ids) for node, ids in self._ids.items()}
+        if any(ids != next(iter(self._ids.values())) for ids in self._ids.values()):
+            said = ", ".join(f"{name}: {size}" for name, size in sizes.items())
+            self._show(
+                f"fkit: workers whose GPUs differ collected different tests ({said}); "
+                "each test runs where it was collected"
+            )
         return True
 
     def _units(self, tests: Sequence[Test], seconds: Sequence[float | None]) -> list[Any]:
@@ -257,30 +348,51 @@ class Dispatch:
         mean = sum(known) / len(known) if known else 1.0
         return strict_units(tests, lambda number: _or(seconds[number], mean), sort)
 
-    def _groups(self) -> Sequence[str]:
+    def _learn(self) -> Sequence[str]:
+        """Take in what workers say of tests; the groups by number."""
         mode = self.config.getoption("dist")
-        if mode not in ("load", "worksteal"):
-            return [_scope(nodeid, mode) for nodeid in self._tests.nodeids]
-        groups = [""] * len(self._tests.nodeids)
+        size = len(self._tests.nodeids)
+        groups, self._kinds = [""] * size, [ANY] * size
         for node, known in self._nodes.items():
             facts = self._facts(node)
             if facts is None or known.collected is None:
                 continue
-            for position, group in enumerate(marshal.loads(facts)):  # noqa: S302 (ours)
+            told, needs = marshal.loads(facts)  # noqa: S302 (ours)
+            for position, group in enumerate(told):
                 groups[known.collected.number(position)] = group
-            if known.collected.positions is None and len(self._ids[node]) == len(groups):
+            for position, each in needs.items():
+                kind = _kind(node, Needs.from_wire(each))
+                self._kinds[known.collected.number(position)] = kind
+            if known.collected.positions is None and len(self._ids[node]) == size:
                 break  # nobody knows more
+        if mode not in ("load", "worksteal"):
+            return [_scope(nodeid, mode) for nodeid in self._tests.nodeids]
         return groups
 
     def _join(self, node: Any) -> None:
         self._nodes[node].collected = self._tests.add(self._ids[node])
+        self._kinds += [ANY] * (len(self._tests.nodeids) - len(self._kinds))
         self._add(node)
+        for each in [each for each in self._early if each[0] is node]:
+            self._early.remove(each)
+            self._rerouting.probed(*each)
 
     def _add(self, node: Any) -> None:
         assert self._schedule is not None
         collected = self._nodes[node].collected
         assert collected is not None
-        self._schedule.add_worker(node.gateway.id, lacks=self._tests.lacking(collected))
+        lacks = self._tests.lacking(collected)
+        cpu = bool(node.workerinput.get("fkit_cpu"))
+        self._schedule.add_worker(node.gateway.id, physical(node), lacks, cpu)
+        self._rerouting.add(node)
+
+
+def _kind(node: Any, needs: Needs) -> Kind:
+    """What a test needs; what no machine of the run has is refused by who is to run it."""
+    owned = node.workerinput.get("fkit_gpus", {})
+    most = max(owned.get("most", 0), len(owned.get("ids", ())))
+    gpus = needs.gpus
+    return Kind(None if gpus is not None and gpus > most else gpus, needs.serial)
 
 
 def _plugins(config: pytest.Config) -> set[str]:

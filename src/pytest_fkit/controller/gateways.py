@@ -59,6 +59,7 @@ class Gateways:
         self._blocks: dict[int, ports.Block] = {}
         self._owned: dict[str, Owned] = {}
         self._environments: dict[str, Environment] = {}
+        self._distributions: dict[str, Distribution] = {}
         self._pids: dict[str, int] = {}
 
     # --- seats ---
@@ -109,6 +110,7 @@ class Gateways:
             host.fleet = _fleet(answer)
         environ = answer["environ"]
         place, distribution = self._place(seat, host, environ)
+        self._distributions[gateway.id] = distribution
         port = 0
         if place.slice or wants_port(host.settings.templates):
             port = self._port(gateway, seat)
@@ -135,6 +137,27 @@ class Gateways:
         :raises ValueError: see :func:`pytest_fkit.gpu.environment.gang_variables`.
         """
         return gang_variables(self._environments[name], gpus)
+
+    def variables(self, name: str, gpus: Sequence[str]) -> dict[str, str]:
+        """What shows a worker these GPUs, in place of its own.
+
+        :param name: of the worker, as in "gw0".
+        :param gpus: of its machine, as in "host/id".
+        """
+        entries = {entry.id: entry for entry in self._distributions[name].visible.entries}
+        wanted = [entries[gpu.rpartition("/")[2]] for gpu in gpus]
+        return self.gang_variables(name, wanted)
+
+    def unowned(self) -> list[str]:
+        """The GPUs of this machine that belong to no worker, as in "host/id"."""
+        local = (each for each in self._seats.values() if not each.host and not each.cpu)
+        found = {
+            f"/{entry.id}": None
+            for seat in local
+            if seat.name in self._distributions
+            for entry in self._distributions[seat.name].assignment.unowned
+        }
+        return list(found)
 
     def _on_host(self, seat: Seat) -> list[Seat]:
         return [each for each in self._seats.values() if each.host == seat.host]

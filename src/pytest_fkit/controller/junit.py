@@ -30,7 +30,9 @@ class Junit:
     def _of_test(self, report: Any) -> dict[str, str]:
         properties = {
             "fkit_worker": str(getattr(report, "worker_id", ALONE)),
-            "fkit_attempts": str(1 + getattr(report, "rerun", 0)),
+            "fkit_attempts": str(
+                max(1 + getattr(report, "rerun", 0), getattr(report, "fkit_attempts", 1))
+            ),
             "fkit_ending": self._endings.get(report.nodeid, "finished"),
         }
         gpus = self._gpus_of(report)

@@ -15,9 +15,10 @@ from ..messages import Interrupted
 from ..settings import Settings
 from ..sigterm import interrupt_on_sigterm, restore_sigterm
 from .arrivals import Arrivals
-from .dispatch import Dispatch, dispatches
+from .dispatch import Dispatch, Lending, dispatches
 from .gpus import seats_of_run
 from .replacements import Replacements
+from .rerouting import Edges, Rerouting
 from .resume import Resuming
 
 _CAREFUL_DEATHS = 3
@@ -33,6 +34,7 @@ class Nodes:
     :param show: writes a line that a test wrote.
     :param recorder: hears of all tests, if there is one.
     :param resuming: reports verdicts of the run that is gone on with, if there is one.
+    :param lending: knows the GPUs of the run.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Nodes:
         show: Callable[[str], None],
         recorder: Recorder | None,
         resuming: Resuming | None,
+        lending: Lending | None,
     ) -> None:
         self._config = config
         self._settings = settings
@@ -50,6 +53,13 @@ class Nodes:
         self._resuming = resuming
         self._done: dict[Any, list[str]] = {}
         self._facts: dict[Any, bytes] = {}
+        self._in_doubt: set[Any] = set()
+        self._lending = lending
+        self.rerouting = Rerouting(
+            settings,
+            Edges(show, self._arrivals.tell, self._order, self._arrivals.add),
+            recorder,
+        )
         self._dispatch: Dispatch | None = None
         self._replacements = Replacements(config)
         self._channels: dict[Any, Any] = {}
@@ -80,24 +90,25 @@ class Nodes:
         gone = threading.Event()
         self._channels[node], self._gone[node] = channel, gone
 
-        def heard(message: Any) -> None:
-            # Called in execnet's receiver thread.
-            if message is None or message[0] == "stopped":
-                gone.set()
-            elif message[0] == "line":
-                self._arrivals.add_line(f"[{node.gateway.id}] {message[1]}")
-            elif message[0] == "reports":
-                self._arrivals.add_reports(node, message[1])
-            elif message[0] == "done":
-                self._done[node] = message[1]
-            elif message[0] == "collected":
-                self._facts[node] = message[1]
-            elif message[0] == "waits":
-                self._arrivals.add(lambda: self._tell("waits", node))
-            elif message[0] == "returned":
-                self._arrivals.add(lambda: self._tell("returned", node, message[1]))
+        channel.setcallback(lambda message: self._heard(node, message), endmarker=None)
 
-        channel.setcallback(heard, endmarker=None)
+    def _heard(self, node: Any, message: Any) -> None:
+        # Called in execnet's receiver thread.
+        kind, *values = message or ("stopped",)
+        if kind == "stopped":
+            self._gone[node].set()
+        elif kind == "line":
+            self._arrivals.add_line(f"[{node.gateway.id}] {values[0]}")
+        elif kind == "reports":
+            self._arrivals.add_reports(node, values[0])
+        elif kind == "done":
+            self._done[node] = values[0]
+        elif kind == "collected":
+            self._facts[node] = values[0]
+        elif kind == "collection_gpu_errors":
+            self._in_doubt.add(node)
+        else:  # "waits", "returned", "probed"
+            self._arrivals.add(lambda: self._tell(kind, node, *values))
 
     # --- deaths ---
 
@@ -114,7 +125,11 @@ class Nodes:
             self._order,
             self._facts.get,
             self._replacements.ended_a_test,
+            self.rerouting,
+            self._show,
+            self._lending,
         )
+        self._dispatch.in_doubt = self._in_doubt
         private_api.on_worker_death(config, self._replacements.handle)
         return self._dispatch
 

@@ -36,6 +36,9 @@ class Happened(NamedTuple):
     :param shared: the number of tests that shared a process, by the cause.
     :param scarce: the number of tests that skipped themselves because they saw too few GPUs, by the
         reason and the number that they wanted.
+    :param retried: node id, the attempt and what came before it, of tests that passed after a GPU
+        error.
+    :param retired: workers with their GPUs that were retired, and why.
     """
 
     deaths: list[tuple[str, str, str]]
@@ -44,6 +47,8 @@ class Happened(NamedTuple):
     leftovers: list[tuple[str, list[str]]]
     shared: dict[str, int]
     scarce: dict[tuple[str, int], int]
+    retried: list[tuple[str, str, str]]
+    retired: list[tuple[str, str]]
 
 
 class Reporting:
@@ -56,6 +61,9 @@ class Reporting:
         self._scarce: Counter[tuple[str, int]] = Counter()
         self._imports: list[tuple[str, str, str]] = []
         self._leftovers: list[tuple[str, list[str]]] = []
+        self._retried: list[tuple[str, str, str]] = []
+        self.retired: list[tuple[str, str]] = []
+        """Workers that were retired, and why."""
 
     def happened(self) -> Happened:
         """What there is to be said in the end."""
@@ -66,6 +74,8 @@ class Reporting:
             self._leftovers,
             dict(self._shared),
             dict(self._scarce),
+            self._retried,
+            self.retired,
         )
 
     @pytest.hookimpl
@@ -79,10 +89,12 @@ class Reporting:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
-        """Count a death as an error, whatever the phase."""
-        if death_of(report) is None:
-            return None
-        return "error", "E", "ERROR"
+        """Count a death as an error, whatever the phase; name the attempts of what passed."""
+        if death_of(report) is not None:
+            return "error", "E", "ERROR"
+        if report.passed and hasattr(report, "fkit_passed_after"):
+            return "passed", ".", f"PASSED after {report.fkit_attempts} attempts"
+        return None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -93,6 +105,9 @@ class Reporting:
             self._deaths.append((report.nodeid, headline, worker))
         elif report.outcome == "rerun" and hasattr(report, "fkit_death"):
             self._run_again.append((report.nodeid, report.fkit_death, worker))
+        if report.when == "call" and hasattr(report, "fkit_passed_after"):
+            attempts = f"passed on attempt {report.fkit_attempts}"
+            self._retried.append((report.nodeid, attempts, report.fkit_passed_after))
         shared = getattr(report, "fkit_shared", None)
         if shared:
             self._shared[shared] += 1
@@ -146,10 +161,23 @@ class Reporting:
             for nodeid, processes in self._leftovers:
                 for process in processes:
                     terminalreporter.line(f"  {nodeid}  {process}")
+        self._tell_of_gpus(terminalreporter)
         for cause, number in self._shared.items():
             terminalreporter.line(f"{_count(number, 'test')} shared a process, because of {cause}")
         for (reason, wanted), number in self._scarce.items():
             terminalreporter.line(f"{scarcity(number, wanted)}: {reason}", yellow=True)
+
+    def _tell_of_gpus(self, terminalreporter: Any) -> None:
+        if self._retried:
+            terminalreporter.line(
+                f"{_count(len(self._retried), 'test')} passed only after another attempt:"
+            )
+            for columns in self._retried:
+                terminalreporter.line(f"  {'  '.join(columns)}", yellow=True)
+        if self.retired:
+            terminalreporter.line(f"{_count(len(self.retired), 'worker')} retired:")
+            for place, reason in self.retired:
+                terminalreporter.line(f"  {place}: {reason}", yellow=True)
 
 
 def skip_reason(report: Any) -> str:

@@ -87,12 +87,10 @@ class Retries:
         """The attempt that was held last."""
         return self._held[test][-1]
 
-    def gpus(self, test: int) -> frozenset[tuple[str, str]]:
-        """The machines and GPUs where it was tried."""
+    def gpus(self, test: int) -> frozenset[str]:
+        """The GPUs on which it was tried, see :func:`physical`."""
         return frozenset(
-            (_machine(attempt.node), gpu)
-            for attempt in self._held.get(test, ())
-            for gpu in attempt.gpus
+            gpu for attempt in self._held.get(test, ()) for gpu in physical(attempt.node)
         )
 
     def conclude(self, test: int, attempt: Attempt) -> Sequence[tuple[Any, ...]]:
@@ -147,10 +145,9 @@ def _machine(node: Any) -> str:
     return str(spec.ssh or spec.socket or "")
 
 
-def physical(node: Any) -> frozenset[str]:
-    """The GPUs of a worker, by names that no two machines share."""
-    ids: Iterable[str] = node.workerinput.get("fkit_gpus", {}).get("ids", ())
-    return frozenset(f"{_machine(node)}/{gpu}" for gpu in ids)
+def physical(node: Any) -> list[str]:
+    """The GPUs of a worker, by names that no two machines share: "host/id"."""
+    return [f"{_machine(node)}/{gpu}" for gpu in ids(node)]
 
 
 def ids(node: Any) -> tuple[str, ...]:

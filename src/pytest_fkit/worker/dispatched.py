@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 from .tests import Taken
 
@@ -13,12 +13,18 @@ class Dispatched:
     """What this worker has to run; filled in execnet's receiver thread, emptied in the main one.
 
     :param send: sends a message to the controller.
+    :param probe: tries this worker's GPUs; its answer is whether they are fit for tests.
     """
 
     waits = False
 
-    def __init__(self, send: Callable[[tuple[Any, ...]], None]) -> None:
+    def __init__(
+        self, send: Callable[[tuple[Any, ...]], None], probe: Callable[[], bool] | None = None
+    ) -> None:
         self._send = send
+        self._probe = probe
+        self._in_doubt = probe is not None
+        self._environs: dict[int, Mapping[str, str]] = {}
         self._changed = threading.Condition()
         self._queue: deque[int] = deque()
         self._kept = 0
@@ -34,8 +40,24 @@ class Dispatched:
             self.add(*values)
         elif order == "recall":
             self.recall(*values)
+        elif order == "lend":
+            self.lend(*values)
         elif order == "settle":
             self.settle()
+        elif order == "probe":
+            self.doubt()
+
+    def lend(self, position: int, environ: Mapping[str, str]) -> None:
+        """Run one test in a fresh interpreter with these variables."""
+        with self._changed:
+            self._environs[position] = environ
+        self.add([position])
+
+    def doubt(self) -> None:
+        """The GPUs are to be tried before anything else is run; called in any thread."""
+        with self._changed:
+            self._in_doubt = self._probe is not None
+            self._changed.notify()
 
     def add(self, positions: Sequence[int]) -> None:
         """Run these, after what is there."""
@@ -76,8 +98,22 @@ class Dispatched:
 
     def take(self, most: int) -> Taken | None:
         """See Tests."""
+        while True:
+            with self._changed:
+                doubt, self._in_doubt = self._in_doubt and not self._over, False
+            if not doubt:
+                taken = self._wait(most)
+                if taken is not None or self._over:
+                    return taken
+            elif self._probe is not None and not self._probe():
+                self.recall(list(self._queue), whole=False)
+
+    def _wait(self, most: int) -> Taken | None:
+        """None where there is nothing more, or something to be tried first."""
         with self._changed:
             while not self._queue and not self._over and not self._settles:
+                if self._in_doubt:
+                    return None
                 if not self._told:
                     self._told = True
                     self._send(("waits",))
@@ -87,8 +123,11 @@ class Dispatched:
             if not self._queue:
                 self._settles = False
                 return Taken([], None)
-            positions = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
             self._kept = 0
+            if self._queue[0] in self._environs:
+                position = self._queue.popleft()
+                return Taken([position], None, False, self._environs.pop(position))
+            positions = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
             return Taken(positions, self._queue[0] if self._queue else None, certain=False)
 
     def put_back(self, positions: Sequence[int]) -> None:

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import marshal
+from typing import Any
 
 import pytest
 
 from .. import private_api
+from ..needs import Needs
 from ..shares import SPAWNED
-from ..wire import MARSHAL_VERSION
+from ..wire import MARSHAL_VERSION, carriable
+from .needs import needs_to_wire
 from .orders import Requests
 
 
-def facts(session: pytest.Session, requests: Requests) -> bytes:
-    """By position, the name of those tests with which one has something in common, or ""."""
-    groups = [_group(item, requests.share(number)) for number, item in enumerate(session.items)]
-    return marshal.dumps(groups, MARSHAL_VERSION)
+def facts(session: pytest.Session, requests: Requests | None) -> bytes:
+    """By position, the name of those tests with which one has something in common, or "".
+
+    And, for the tests that need anything, by position what it is, see Needs.to_wire.
+
+    :param requests: None where nobody asks for the names.
+    """
+    groups: list[str] = []
+    if requests is not None:
+        groups = [_group(item, requests.share(number)) for number, item in enumerate(session.items)]
+    nothing = Needs().to_wire()
+    needs: dict[int, Any] = {
+        position: carriable(each)
+        for position, each in enumerate(needs_to_wire(session.items))
+        if each != nothing
+    }
+    return marshal.dumps((groups, needs), MARSHAL_VERSION)
 
 
 def _group(item: pytest.Item, share: str) -> str:

@@ -19,9 +19,17 @@ class HeldReports:
 
     :param reports: to whom all is told in the end.
     :param name: of the worker, as in "gw0".
+    :param in_doubt: called when the GPUs are to be tried before the next test.
     """
 
-    def __init__(self, reports: WorkerReports, owned: Owned, name: str) -> None:
+    def __init__(
+        self,
+        reports: WorkerReports,
+        owned: Owned,
+        name: str,
+        in_doubt: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._in_doubt = in_doubt
         self._reports = reports
         self._owned = owned
         self._name = name
@@ -68,6 +76,8 @@ class HeldReports:
         del item
         if self._error is None and not self._settled:
             self._error = error
+            if error["probe"]:
+                self._in_doubt()
 
     def settle(self, over: bool = False) -> None:
         """If it met none, tell, and hold nothing that is still to come.

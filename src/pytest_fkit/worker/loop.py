@@ -70,6 +70,8 @@ class TestLoop:
     :param lines: where the text goes that tests write to the terminal.
     :param reports: where reports go.
     :param most: how many tests may be asked for at once.
+    :param in_doubt: called when a test process died that may have used GPUs, or met a GPU error
+        after which they are to be tried.
     """
 
     __test__ = False
@@ -84,6 +86,7 @@ class TestLoop:
         reports: Reports,
         unforkable: Callable[[pytest.Item], str],
         most: int,
+        in_doubt: Callable[[], None] = lambda: None,
     ) -> None:
         self._session = session
         self._settings = settings
@@ -92,6 +95,7 @@ class TestLoop:
         self._lines = lines
         self._reports = reports
         self._pace = Pace(most)
+        self._in_doubt = in_doubt
         config = session.config
         self._shows_output = name == ALONE and config.getoption("capture") in ("no", "tee-sys")
         self._classifier = None if owned_by(config) is None else Classifier(config)
@@ -119,7 +123,9 @@ class TestLoop:
             self._raise_if_stopping()
             if taken is None:
                 return
-            if taken.positions:
+            if taken.environ is not None:
+                self.run_in(taken.positions[0], taken.environ)
+            elif taken.positions:
                 self._run_some(tests, taken)
             if self._session.shouldfail or self._session.shouldstop:
                 return
@@ -130,7 +136,7 @@ class TestLoop:
         self._reports.begins(requests[0].item)
         self._reports.flush()
         if isinstance(requests[0].run, str):
-            self._refuse(requests[0].item, requests[0].run)
+            self._refuse(requests[0])
             tests.put_back(taken.positions[1:])
             return
         chosen = together(requests)
@@ -284,7 +290,7 @@ class TestLoop:
         self._reports.begins(request.item)
         self._reports.flush()
         if isinstance(request.run, str):
-            self._refuse(request.item, request.run)
+            self._refuse(request)
         else:
             replay = self._run_again(request, *self._run_once(request, 0))
             self._finish(replay)
@@ -384,10 +390,10 @@ class TestLoop:
                 # It may take a while until there is more.
                 self._reports.flush()
 
-    def _refuse(self, item: pytest.Item, text: str) -> None:
-        """Report a test whose marks are wrong."""
-        replay = self._replay(item)
-        replay.refuse(text)
+    def _refuse(self, request: Request) -> None:
+        """Report a test that is not run."""
+        replay = self._replay(request.item)
+        replay.refuse(str(request.run), request.skipped)
         replay.finish()
 
     def _tear_down(self, replay: Replay) -> None:
@@ -481,6 +487,7 @@ class TestLoop:
         """Tell if what the process printed says that it was the GPU."""
         if self._classifier is None:
             return
+        self._in_doubt()
         title = f"{death.ending.title} in {death.phase}"
         failure = Failure(text=title, death=True, stderr=replay.error_output + death.err)
         error = self._classifier.error(replay.item, failure)

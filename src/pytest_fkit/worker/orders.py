@@ -26,13 +26,15 @@ from .tests import MOST, SECONDS, Taken
 class Request:
     """A test to run.
 
-    :param run: or why it can't be run.
+    :param run: or why it can't be run, or is skipped.
+    :param skipped: whether that is a reason to skip it.
     :param shared: why the test shares a process though nobody asked for that, or "".
     """
 
     item: pytest.Item
     run: Run | str
     shared: str = ""
+    skipped: bool = False
 
     @property
     def share(self) -> str:
@@ -113,6 +115,9 @@ class Requests:
         item = self._session.items[position]
         if not isinstance(wanted, Limits):
             return Request(item, str(wanted))
+        lacking = self._lacking(item)
+        if lacking:
+            return Request(item, lacking, skipped=True)
         shared = "" if wanted.isolation else self._cause(item, wanted)
         return Request(
             item,
@@ -173,6 +178,16 @@ class Requests:
         gpus = needs_of(item).gpus
         owned = self._session.config.stash.get(KEY, None)
         return () if owned is None else pairs(owned.showing(gpus, os.environ))
+
+    def _lacking(self, item: pytest.Item) -> str:
+        """Why a test is skipped that needs more GPUs than there ever were, "" if it is not."""
+        gpus = needs_of(item).gpus
+        owned = self._session.config.stash.get(KEY, None)
+        most = 0 if owned is None else max(owned.most, len(owned.ids))
+        if not gpus or gpus <= most:
+            return ""
+        what = "1 GPU" if gpus == 1 else f"{gpus} GPUs"
+        return f"needs {what}; this run has {most or 'none'}"
 
     def _cause(self, item: pytest.Item, wanted: Limits) -> str:
         """What keeps the test, or one with which it is to share a process, from being forked."""

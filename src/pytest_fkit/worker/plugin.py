@@ -25,6 +25,7 @@ from .leftovers import CollectionWatch
 from .loop import TestLoop
 from .orders import Requests
 from .output import LIVE, Lines, Unchanged
+from .probing import KEY as PROBING
 from .reports import LocalReports, Reports, WorkerReports
 from .reruns import Reruns
 from .resume import Resumed
@@ -56,8 +57,12 @@ class Worker:
         self._name: str = orders["worker"]
         self._lines = Lines(self.show)
         self._groups: bool = orders["groups"]
-        self._dispatched = Dispatched(self._channel.send) if orders["dispatches"] else None
+        self._dispatched: Dispatched | None = None
+        if orders["dispatches"]:
+            owns = owned_by(config) is not None and settings.probe
+            self._dispatched = Dispatched(self._channel.send, self._probe if owns else None)
         self._loop: TestLoop | None = None
+        self._probed = False
         self._stopped = False
         self._interrupted = False
         if os.getppid() == self._controller:
@@ -101,9 +106,24 @@ class Worker:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Before xdist tells what was collected."""
-        if self._dispatched is not None and self._groups:
-            requests = Requests(session, self._settings, self._unforkable, Reruns(session.config))
+        if self._dispatched is not None:
+            requests = None
+            if self._groups:
+                reruns = Reruns(session.config)
+                requests = Requests(session, self._settings, self._unforkable, reruns)
             self._channel.send(("collected", facts(session, requests)))
+
+    def _doubt(self) -> None:
+        if self._dispatched is not None:
+            self._dispatched.doubt()
+
+    def _probe(self) -> bool:
+        """Try the GPUs, and tell; whether they are fit."""
+        probing = self._config.stash[PROBING]
+        health = probing.again() if self._probed else probing.first()
+        self._probed = True
+        self._channel.send(("probed", health.state, health.reason))
+        return health.state != "sick"
 
     def show(self, line: str) -> None:
         """Have the controller write a line to the terminal."""
@@ -157,10 +177,10 @@ class Worker:
         )
         owned = owned_by(self._config)
         if owned is not None:
-            reports = HeldReports(sent, owned, self._name)
+            reports = HeldReports(sent, owned, self._name, self._doubt)
         loop = self._loop = TestLoop(
             session, self._settings, keeper, self._name, self._lines, reports, self._unforkable,
-            MOST,
+            MOST, self._doubt,
         )  # fmt: skip
         if self._stopped:
             loop.stop()

@@ -19,10 +19,10 @@ class Probing:
     Called in the main thread: a probe ends with the thread that started it.
 
     :param name: of the worker, as in "gw0".
-    :param show: has a line written to the terminal.
+    :param show: has a line written to the terminal; None where somebody else says what is wrong.
     """
 
-    def __init__(self, owned: Owned, name: str, show: Callable[[str], None]) -> None:
+    def __init__(self, owned: Owned, name: str, show: Callable[[str], None] | None) -> None:
         self._owned = owned
         self._name = name
         self._show = show
@@ -67,7 +67,7 @@ class Probing:
         return (yield)
 
     def _tell(self, health: Health) -> None:
-        if health.state == "sick":
+        if health.state == "sick" and self._show is not None:
             ids = ",".join(self._owned.ids)
             self._show(f"fkit: {self._name} (GPU {ids}): probe: sick: {health.reason}")
 
@@ -106,5 +106,6 @@ def probe_gpus(config: pytest.Config, name: str, show: Callable[[str], None]) ->
     """
     owned = config.stash.get(OWNED, None)
     if owned is not None and config.stash[SETTINGS].probe:
-        probing = config.stash[KEY] = Probing(owned, name, show)
+        told = config.workerinput["fkit"]["dispatches"]  # type: ignore[attr-defined]
+        probing = config.stash[KEY] = Probing(owned, name, None if told else show)
         config.pluginmanager.register(probing, "fkit-probing")

@@ -216,11 +216,17 @@ class Replay:
     def _not_collected(self, message: NotCollected) -> None:
         self.refuse(message.reason)
 
-    def refuse(self, text: str) -> None:
-        """Report a test that can't be run as an error, with the reason."""
+    def refuse(self, text: str, skipped: bool = False) -> None:
+        """Report a test that can't be run as an error, with the reason, or as skipped."""
         config, item = self.item.config, self.item
+        path, line, _ = item.location
         report = pytest.TestReport(
-            item.nodeid, item.location, dict.fromkeys(item.keywords, 1), "failed", text, "setup"
+            item.nodeid,
+            item.location,
+            dict.fromkeys(item.keywords, 1),
+            "skipped" if skipped else "failed",
+            (path, (line or 0) + 1, f"Skipped: {text}") if skipped else text,
+            "setup",
         )
         self.log(carriable(config.hook.pytest_report_to_serializable(config=config, report=report)))
 

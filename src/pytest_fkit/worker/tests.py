@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, Sequence
+from typing import Mapping, NamedTuple, Protocol, Sequence
 
 SECONDS = 0.2
 """What one order to a process that tests share is worth: a round trip costs about 1 ms."""
@@ -20,11 +20,13 @@ class Taken(NamedTuple):
     :param positions: in ``session.items``.
     :param following: position of the test after these, None if there is none.
     :param certain: whether nothing else can follow; if not, see :meth:`Tests.keeps`.
+    :param environ: variables to be set for the only test, which is to run in a fresh interpreter.
     """
 
     positions: list[int]
     following: int | None
     certain: bool = True
+    environ: Mapping[str, str] | None = None
 
 
 class Tests(Protocol):

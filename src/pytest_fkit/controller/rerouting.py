@@ -1,0 +1,245 @@
+"""GPU errors on the controller: which tests are tried again elsewhere, which workers retire."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Callable, Iterable, NamedTuple, Sequence
+
+from ..journal.recorder import Recorder
+from ..settings import Settings
+from .retries import Attempt, Retries, Screen, ids, physical
+from .schedule import Schedule
+from .slices import Slices
+from .units import Kind
+
+PAUSE = 10.0
+"""Seconds before a retired worker's GPUs are tried again; twice as many each time after that."""
+
+
+class Edges(NamedTuple):
+    """What is done for it elsewhere.
+
+    :param show: writes a line to the terminal.
+    :param tell: has plugins hear what a worker told of a test.
+    :param order: sends a worker a message.
+    :param later: calls a function on the main thread, called in any.
+    """
+
+    show: Callable[[str], None]
+    tell: Callable[[Any, Sequence[tuple[Any, ...]]], None]
+    order: Callable[[Any, tuple[Any, ...]], None]
+    later: Callable[[Callable[[], None]], None]
+
+
+class Rerouting:
+    """Decides on attempts that met GPU errors, and on workers whose GPUs are in doubt.
+
+    :param recorder: hears of it, if there is one.
+    """
+
+    def __init__(self, settings: Settings, edges: Edges, recorder: Recorder | None) -> None:
+        self._edges = edges
+        self._recorder = recorder
+        self._retries = Retries(settings.max_retries, settings.fail_on_retry)
+        self._slices = Slices(settings.retire_after)
+        self._screen = Screen(self._has_attempts, self._over)
+        self._announced: set[tuple[int, int]] = set()
+        self._nodes: dict[str, Any] = {}
+        self._pauses: dict[str, float] = {}
+        self._timers: list[threading.Timer] = []
+        self._said: set[str] = set()
+        self._erred: set[str] = set()
+        self.retired: list[tuple[str, str]] = []
+        """Workers with their GPUs that were retired, and why."""
+
+    def start(
+        self,
+        schedule: Schedule,
+        nodeids: Sequence[str],
+        kinds: Sequence[Kind],
+        number: Callable[[Any, int], int | None],
+    ) -> None:
+        """The distribution begins.
+
+        :param nodeids: of tests, by their numbers.
+        :param kinds: what they need.
+        :param number: of the test at a position of a worker's collection.
+        """
+        self._schedule = schedule
+        self._nodeids = nodeids
+        self._kinds = kinds
+        self._number = number
+
+    def add(self, node: Any) -> None:
+        """A worker takes part."""
+        self._nodes[node.gateway.id] = node
+        if ids(node):
+            self._slices.add(node.gateway.id)
+
+    # --- what is told ---
+
+    def pass_on(self, node: Any, told: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """What of this plugins are to hear now; see Screen."""
+        return self._screen.pass_on(node, told)
+
+    def ended(self, node: Any) -> None:
+        """A test ended there that is not tried again."""
+        name = node.gateway.id
+        if name in self._erred:
+            self._erred.discard(name)
+        else:
+            self._slices.ended(name)
+
+    def _has_attempts(self, node: Any, position: int) -> bool:
+        test = self._number(node, position)
+        return test is not None and test in self._retries
+
+    def _over(
+        self, node: Any, position: int, attempt: Attempt, seconds: float
+    ) -> Sequence[tuple[Any, ...]]:
+        test = self._number(node, position)
+        if test is None:
+            return attempt.told
+        if attempt.error is not None and self._recorder is not None:
+            self._recorder.gpu_error(
+                node.gateway.id, self._nodeids[test], attempt.error.category, attempt.error.text
+            )
+        if self._holds(test, node, attempt):
+            return [("retry", position, seconds)]
+        worker, error = node.gateway.id, attempt.error
+        if test in self._retries:
+            self._slices.resolve(test, everywhere=error is not None or attempt.skipped)
+        elif error is not None:
+            self._slices.error(worker, test, error, certain=True)
+        if error is not None:
+            self._erred.add(worker)
+        told = self._retries.conclude(test, attempt)
+        self._retire_who_is_due()
+        return told
+
+    def _holds(self, test: int, node: Any, attempt: Attempt) -> bool:
+        error = attempt.error
+        if error is None or not error.retry or not self._retries.may_follow(test):
+            return False
+        if not self._schedule.able(self._kind(test, node, error.alone)):
+            return False
+        self._slices.error(node.gateway.id, test, error, certain=False)
+        self._retries.hold(test, attempt)
+        return True
+
+    def _kind(self, test: int, node: Any, alone: bool) -> Kind:
+        avoid = {*self._retries.gpus(test), *physical(node)}
+        return self._kinds[test]._replace(avoid=frozenset(avoid), alone=alone)
+
+    def retry(self, node: Any, position: int, seconds: float) -> str:
+        """Have the test tried elsewhere that ended there; its node id."""
+        test = self._number(node, position)
+        assert test is not None
+        self._schedule.completed(node.gateway.id, test, seconds)
+        error = self._retries.last(test).error
+        assert error is not None
+        self._schedule.requeue(test, self._kind(test, node, error.alone))
+        return self._nodeids[test]
+
+    def sent(self, name: str, tests: Iterable[int]) -> None:
+        """Tests are on their way to a worker: announce those that are tried again."""
+        for test in tests:
+            if test not in self._retries:
+                continue
+            attempt = self._retries.last(test)
+            if (test, id(attempt)) in self._announced:
+                continue
+            self._announced.add((test, id(attempt)))
+            assert attempt.error is not None
+            nodeid = self._nodeids[test]
+            self._edges.show(
+                f"retrying {nodeid} on {name} after {attempt.error.text} on {attempt.place}"
+            )
+            if self._recorder is not None:
+                worker = attempt.node.gateway.id
+                self._recorder.retried(worker, nodeid, attempt.told, attempt.error.category, name)
+
+    def unrunnable(self, test: int) -> bool:
+        """Nobody is left for a test; whether it had an attempt, which is its verdict now."""
+        if test not in self._retries:
+            return False
+        self._edges.tell(*self._retries.release(test, "no other worker could make one"))
+        return True
+
+    def lost(self, name: str, test: int | None) -> bool:
+        """A worker is gone.
+
+        :param test: the one that it was running.
+        :return: whether that had an attempt before, which is its verdict now.
+        """
+        node = self._nodes.pop(name, None)
+        self._screen.forget(node)
+        self._slices.remove(name)
+        if test is None or test not in self._retries:
+            return False
+        self._edges.tell(*self._retries.release(test, f"worker {name} died during it"))
+        return True
+
+    # --- retiring ---
+
+    def probed(self, node: Any, state: str, reason: str) -> None:
+        """A worker's GPUs were tried."""
+        name = node.gateway.id
+        if self._recorder is not None:
+            self._recorder.probed(name, state, reason)
+        if self._slices.is_retired(name):
+            if self._slices.probed(name, state):
+                self._readmit(name, reason)
+            else:
+                self._probe_later(name)
+        elif state == "sick":
+            if self._slices.retire(name):
+                self._retire(name, f"probe: {reason}")
+            elif name not in self._said:
+                self._said.add(name)
+                self._edges.show(
+                    f"fkit: {self._place(name)}: probe: sick: {reason}; "
+                    "it goes on, since no other worker is left"
+                )
+
+    def _retire_who_is_due(self) -> None:
+        for name, reason in self._slices.to_retire():
+            self._retire(name, reason)
+
+    def _retire(self, name: str, reason: str) -> None:
+        self._schedule.retire(name)
+        self.retired.append((self._place(name), reason))
+        self._edges.show(f"fkit: {self._place(name)} is retired: {reason}")
+        if self._recorder is not None:
+            self._recorder.retired(name, reason)
+        self._pauses[name] = PAUSE
+        self._probe_later(name)
+
+    def _readmit(self, name: str, reason: str) -> None:
+        self._schedule.readmit(name)
+        self._edges.show(f"fkit: {self._place(name)} is back: two probes in a row found it healthy")
+        if self._recorder is not None:
+            self._recorder.readmitted(name, reason)
+
+    def _probe_later(self, name: str) -> None:
+        pause = self._pauses[name]
+        self._pauses[name] = 2 * pause
+        timer = threading.Timer(pause, lambda: self._edges.later(lambda: self._probe(name)))
+        timer.daemon = True
+        self._timers.append(timer)
+        timer.start()
+
+    def _probe(self, name: str) -> None:
+        if self._slices.is_retired(name) and name in self._nodes:
+            self._edges.order(self._nodes[name], ("probe",))
+
+    def _place(self, name: str) -> str:
+        gpus = ",".join(ids(self._nodes[name])) if name in self._nodes else ""
+        return f"{name} (GPU {gpus})" if gpus else name
+
+    def close(self) -> None:
+        """The run is over: what was held is a verdict, nobody is probed any more."""
+        for timer in self._timers:
+            timer.cancel()
+        for node, told in self._retries.release_all("the run ended before it"):
+            self._edges.tell(node, told)

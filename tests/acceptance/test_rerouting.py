@@ -1,0 +1,221 @@
+"""GPU errors: tests are tried again on other GPUs, sick workers retired, nothing is lost."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Callable, Mapping
+
+import pytest
+from inner import InnerRun, run_pytest, write_files
+
+import fleet as fleets
+
+Fleet = Callable[..., Mapping[str, str]]
+
+_FKIT = ("--fkit", "--fkit-gpus-per-worker=2", "-n4")
+
+_SUITE = """\
+import os
+import pytest
+import fleet_torch
+
+pytestmark = pytest.mark.parametrize("number", range(int(os.environ["TESTS"])))
+
+def note(number):
+    with open(os.environ["LOG"], "a") as log:
+        log.write(f"{number} {os.environ['FKIT_GPU_IDS']}\\n")
+
+class TestLaunches:
+    def test_it(self, number):
+        note(number)
+        fleet_torch.alloc(1, 1)
+        assert fleet_torch.launch(number, 1) == number
+
+class TestSkips:
+    @pytest.mark.skipif(fleet_torch.device_count() == 0, reason="test requires CUDA")
+    def test_it(self, number):
+        note(number)
+        assert fleet_torch.launch(number) == number
+
+class TestBreaks:
+    def test_it(self, number):
+        note(number)
+        fleet_torch.launch(number, 0, "illegal")
+"""
+
+
+# After GPUs were found and distributed, and before the worker imports anything else.
+_BREAKS = """\
+import os
+from pathlib import Path
+import fleet_state
+
+if os.environ.get("PYTEST_XDIST_WORKER") == "gw1":
+    for each in os.environ["BREAKS"].split():
+        ordinal, state = each.split("=")
+        fleet_state.set_state(Path(os.environ["FKIT_FLEET_ROOT"]), int(ordinal), state)
+"""
+
+
+def _machine(fleet: Fleet, breaks: str = "") -> dict[str, str]:
+    """Eight GPUs; some come into other states when gw1 is up: "3=lost"."""
+    return {**fleets.with_framework(fleet(fleets.nvidia(8))), "BREAKS": breaks}
+
+
+def _run(
+    tmp_path: Path, env: Mapping[str, str], which: str, *arguments: str, tests: int = 40
+) -> InnerRun:
+    write_files(tmp_path, {"test_a.py": _SUITE, "conftest.py": _BREAKS})
+    told = {**env, "LOG": str(tmp_path / "log"), "TESTS": str(tests)}
+    return run_pytest(tmp_path, f"test_a.py::{which}", *_FKIT, *arguments, env=told, timeout=200)
+
+
+def _places(tmp_path: Path) -> dict[str, list[str]]:
+    """By test, the GPUs on which it ran."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for line in (tmp_path / "log").read_text().splitlines():
+        number, gpus = line.split()
+        found[number].append(gpus)
+    return found
+
+
+def test_what_a_sick_gpu_fails_passes_elsewhere_and_its_worker_retires(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    env = _machine(fleet, "3=lost")
+    ended = _run(tmp_path, env, "TestLaunches", "--fkit-probe=off", "-v", "--junitxml=junit.xml")
+    assert ended.status == 0, ended.out
+    assert Counter(ended.outcomes.values()) == {"PASSED": 40}
+    retried = {number for number, places in _places(tmp_path).items() if len(places) > 1}
+    assert len(retried) >= 3
+    for places in _places(tmp_path).values():
+        assert len(places) <= 2
+        assert places[-1] != "2,3"
+    announced = re.findall(
+        r"^retrying \S+\[(\d+)\] on gw\d after .* on gw1 \(GPU 2,3\)$", ended.out, re.M
+    )
+    assert set(announced) == retried
+    assert len(re.findall(r"PASSED after 2 attempts", ended.out)) == len(retried)
+    assert ended.out.count("fkit: gw1 (GPU 2,3) is retired: 3 GPU errors in a row, the last: ") == 1
+    assert f"{len(retried)} tests passed only after another attempt:" in ended.lines
+    cases = list(ElementTree.parse(tmp_path / "junit.xml").iter("testcase"))
+    assert len(cases) == 40
+    attempts = Counter(
+        each.attrib["value"]
+        for case in cases
+        for each in case.iter("property")
+        if each.attrib["name"] == "fkit_attempts"
+    )
+    assert attempts == {"2": len(retried), "1": 40 - len(retried)}
+
+
+@pytest.mark.skipif(not fleets.compiler(), reason="no C compiler for the driver's library")
+@pytest.mark.parametrize("which", ["TestLaunches", "TestSkips"])
+def test_a_gpu_that_is_gone_runs_nothing(fleet: Fleet, tmp_path: Path, which: str) -> None:
+    ended = _run(tmp_path, _machine(fleet, "2=missing 3=missing"), which)
+    assert ended.status == 0, ended.out
+    assert Counter(ended.outcomes.values()) == {"PASSED": 40}
+    assert all(places != ["2,3"] for places in _places(tmp_path).values())
+    assert ended.out.count("fkit: gw1 (GPU 2,3) is retired: probe: ") == 1
+
+
+def test_skips_of_a_gpu_that_is_gone_are_tried_elsewhere(fleet: Fleet, tmp_path: Path) -> None:
+    env = _machine(fleet, "2=missing 3=missing")
+    ended = _run(tmp_path, env, "TestSkips", "--fkit-probe=off")
+    assert ended.status == 0, ended.out
+    assert Counter(ended.outcomes.values()) == {"PASSED": 40}
+
+
+@pytest.mark.parametrize("arguments", ["", "--fkit-isolation=session"])
+def test_a_test_that_breaks_everywhere_fails_once_and_retires_nobody(
+    fleet: Fleet, tmp_path: Path, arguments: str
+) -> None:
+    ended = _run(tmp_path, _machine(fleet), "TestBreaks", *arguments.split(), tests=12)
+    assert ended.status == 1
+    assert Counter(ended.outcomes.values()) == {"FAILED": 12}, ended.out
+    assert "retired" not in ended.out
+    assert ended.out.count("an illegal memory access was encountered") >= 12
+
+
+def test_one_failure_counts_for_maxfail_when_it_is_final(fleet: Fleet, tmp_path: Path) -> None:
+    env = _machine(fleet, "3=lost")
+    ended = _run(tmp_path, env, "TestLaunches", "--fkit-probe=off", "-x")
+    assert Counter(ended.outcomes.values()) == {"PASSED": 40}, ended.out
+
+
+def test_a_pass_on_another_attempt_can_be_made_a_failure(fleet: Fleet, tmp_path: Path) -> None:
+    env = _machine(fleet, "3=lost")
+    options = ("--fkit-probe=off", "--fkit-fail-on-retry")
+    ended = _run(tmp_path, env, "TestLaunches", *options)
+    failed = [nodeid for nodeid, outcome in ended.outcomes.items() if outcome == "FAILED"]
+    assert len(failed) >= 3
+    assert "passed on attempt 2 only (--fkit-fail-on-retry)" in ended.out
+    assert "attempt 1 on gw1 (GPU 2,3): " in ended.out
+    assert ended.status == 1
+
+
+def test_without_retries_failures_are_final(fleet: Fleet, tmp_path: Path) -> None:
+    env = _machine(fleet, "3=lost")
+    ended = _run(tmp_path, env, "TestLaunches", "--fkit-probe=off", "--fkit-max-retries=0")
+    counts = Counter(ended.outcomes.values())
+    assert counts["FAILED"] >= 3
+    assert counts["FAILED"] + counts["PASSED"] == 40
+    assert "retrying" not in ended.out
+    assert "is retired" in ended.out
+
+
+def test_the_only_worker_goes_on(fleet: Fleet, tmp_path: Path) -> None:
+    env = {**_machine(fleet, "1=lost"), "PYTEST_ADDOPTS": "-n1"}
+    env["BREAKS"] = "1=lost"
+    ended = _run(tmp_path, env, "TestLaunches", "-n2", "--fkit-gpus=0,1,2,3", "--fkit-probe=off")
+    assert Counter(ended.outcomes.values()) == {"FAILED": 6}, ended.out
+    assert "retired" not in ended.out
+
+
+_NEEDS = """\
+import os
+import pytest
+import fleet_torch
+
+SEEN = fleet_torch.device_count()
+
+@pytest.mark.fkit_multi_gpu(4)
+@pytest.mark.skipif(SEEN < 4, reason="test requires multiple GPUs")
+def test_four():
+    assert fleet_torch.device_count() == 4 == SEEN
+    assert fleet_torch.launch(1, 3) == 1
+
+@pytest.mark.fkit(gpus=3)
+def test_three():
+    assert fleet_torch.device_count() == 3 == SEEN
+
+@pytest.mark.fkit(gpus=16)
+def test_sixteen(): pass
+
+@pytest.mark.parametrize("number", range(20))
+def test_it(number):
+    assert fleet_torch.device_count() == 2
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.fkit(serial="port")
+def test_serial(number):
+    path = os.environ["LOG"]
+    with open(path, "x"):
+        pass
+    os.unlink(path)
+"""
+
+
+def test_a_test_gets_the_gpus_that_it_needs(fleet: Fleet, tmp_path: Path) -> None:
+    write_files(tmp_path, {"test_needs.py": _NEEDS})
+    env = {**_machine(fleet), "LOG": str(tmp_path / "log")}
+    ended = run_pytest(tmp_path, *_FKIT, env=env, timeout=200)
+    assert (
+        Counter(line.partition(" ")[0] for line in ended.lines if "test_needs.py" in line)["PASSED"]
+        == 26
+    ), ended.out
+    assert "needs 16 GPUs; this run has 8" in ended.out
+    assert ended.status == 0
