@@ -137,6 +137,7 @@ class TestLoop:
         self._reports.flush()
         if isinstance(requests[0].run, str):
             self._refuse(requests[0])
+            self._reports.flush()
             tests.put_back(taken.positions[1:])
             return
         chosen = together(requests)
