@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Callable, Mapping
 
 import chrome_trace
 import pytest
 from comparing import MakeSuite
+from gpu_events import hear
 from journals import events, fkit
+
+import fleet as fleets
 
 # The files by which the tests count are those of one run.
 CONFTEST = """
@@ -328,3 +333,44 @@ def test_every_attempt_is_in_journal_and_trace(suite: MakeSuite, mode: str) -> N
     assert arrows == [(end, number) for number in (1, 2, 3) for end in "sf"]
     summed = fkit(made.path, "summary", "run.jsonl").stdout.splitlines()
     assert "  passed after 3 attempts  test_it.py::test_dies_twice" in summed
+
+
+ON_GPUS = {
+    "conftest.py": """
+import os, pathlib
+
+def attempt(name):
+    with open(f"attempts-{name}", "a") as file:
+        file.write("x")
+    return len(pathlib.Path(f"attempts-{name}").read_text())
+""",
+    "test_gpus.py": """
+import os
+from conftest import attempt
+
+HANG = b"HW Exception by GPU node-1 (Agent handle: 0x6313) reason :GPU Hang\\n"
+
+def test_passes():
+    if attempt("passes") < 2: raise RuntimeError("CUDA out of memory")
+def test_fails():
+    attempt("fails")
+    raise RuntimeError("CUDA out of memory")
+def test_dies_first():
+    if attempt("first") < 2: os.write(2, HANG); os.abort()
+def test_dies_last():
+    if attempt("last") < 2: os.abort()
+    os.write(2, HANG); os.abort()
+""",
+}
+
+
+def test_only_the_last_attempt_can_be_a_gpu_error(
+    fleet: Callable[..., Mapping[str, str]], tmp_path: Path
+) -> None:
+    heard = hear(fleet(fleets.nvidia(2)), tmp_path, ON_GPUS, "-n1", "--reruns=1")
+    assert {name: error["category"] for name, error in heard.errors.items()} == {
+        "test_fails": "memory",
+        "test_dies_last": "suspect",
+    }
+    for name, attempts in (("passes", 2), ("fails", 2), ("first", 2), ("last", 2)):
+        assert len((tmp_path / f"attempts-{name}").read_text()) == attempts

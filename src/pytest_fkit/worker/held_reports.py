@@ -13,9 +13,9 @@ from .reports import WorkerReports
 class HeldReports:
     """Holds what is said of a test until it is known whether it met a GPU error.
 
-    If it did, the controller is told so first and decides what the attempt is; plugins of this
-    process, which counts failures for ``-x`` and ``--maxfail``, never hear of it. What it says
-    travels with the test's last event, "runtest_protocol_complete", in one message.
+    If it did, the controller is told so first, and the rest in one message with that. Unless the
+    verdict is final it decides what the attempt is, and plugins of this process, which counts
+    failures for ``-x`` and ``--maxfail``, never hear of it.
 
     :param reports: to whom all is told in the end.
     :param name: of the worker, as in "gw0".
@@ -64,6 +64,7 @@ class HeldReports:
     def log_finish(self, item: pytest.Item) -> None:
         """Hold."""
         self._hold(lambda: self._reports.log_finish(item))
+        self._settled = False  # pytest-rerunfailures may have a test that died run again
 
     def attempt(
         self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
@@ -82,21 +83,21 @@ class HeldReports:
     def settle(self, over: bool = False) -> None:
         """If it met none, tell, and hold nothing that is still to come.
 
-        :param over: no test is left: what was said of one that was interrupted is told anyway.
+        :param over: no test runs: what was said of one that was interrupted is told anyway.
         """
-        if over or self._error is None:
+        if over:
+            self._error = None
+        if self._error is None:
             self._tell()
-            self._settled = True
+            self._settled = not over
 
     def complete(self, item: pytest.Item, seconds: float) -> None:
         """Tell all."""
         self._hold(lambda: self._reports.complete(item, seconds))
         error, self._error, self._settled = self._error, None, False
-        if error is None:
-            self._tell()
-            return
-        self._reports.silent = True
-        self._reports.gpu_error(item, error)
+        if error is not None:
+            self._reports.gpu_error(item, error)
+        self._reports.silent = error is not None and error["retry"]
         self._tell()
         self._reports.silent = False
 
