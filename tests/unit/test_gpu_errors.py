@@ -18,6 +18,7 @@ from pytest_fkit.gpu.errors import (
     named,
     parse_patterns,
 )
+from pytest_fkit.gpu.scarcity import wanted_gpus
 
 _ADVICE = """
 CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace \
@@ -301,6 +302,22 @@ def test_skips_for_want_of_any_gpu(reason: str) -> None:
     ],
 )  # fmt: skip
 def test_skips_for_other_reasons(reason: str) -> None:
+    assert classify(Failure(text=reason, skip=True)) is None
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "test requires multiple CUDA GPUs", "test requires multiple hardware accelerators",
+        "test requires >= 4 accelerators", "Need at least 2 CUDA devices",
+        "Need at least 4 GPUs to run the test.", "Not enough GPUs to run the test.",
+        "requires 4 GPUs, found 1", "NCCL test requires 2+ GPUs", "fewer than 2 devices detected",
+        "only one GPU detected", "detected only one GPU", "Requires: [GPUs>=2]",
+        "This test requires at least 2 GPUs", "Test requires 8 global devices.",
+    ],
+)  # fmt: skip
+def test_too_few_gpus_are_another_thing(reason: str) -> None:
+    assert wanted_gpus(reason, 1) is not None
     assert classify(Failure(text=reason, skip=True)) is None
 
 

@@ -57,7 +57,8 @@ class HeldReports:
     def _log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
         if self._reports.silent and data["outcome"] == "failed":
             # What GpuReports does, which does not hear of it.
-            section = self._owned.section(self._name, int(data.get("rerun", 0)) + 1)
+            attempt = int(data.get("rerun", 0)) + 1
+            section = self._owned.section(self._name, attempt, data.get("fkit_gpus", ()))
             data["sections"] = [*data["sections"], section]
         self._reports.log_report(item, data)
 
