@@ -413,7 +413,7 @@ _TEXTS = st.one_of(
 
 
 @given(_TEXTS, st.booleans(), st.booleans(), st.sampled_from(["builtins.OSError", "a.B"]))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_every_text_has_an_answer(text: str, death: bool, skip: bool, name: str) -> None:
     error = classify(Failure((name,), text, death=death, stderr=text, skip=skip))
     if error is not None:
@@ -423,5 +423,6 @@ def test_every_text_has_an_answer(text: str, death: bool, skip: bool, name: str)
 
 
 @given(_TEXTS)
+@settings(deadline=None)
 def test_no_text_makes_an_assertion_that_shows_values_one(text: str) -> None:
     assert _raised(f"assert {text!r} == 1", "builtins.AssertionError") is None
