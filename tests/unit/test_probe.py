@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from fleet import Behaviour, amd, compiler, environment, nvidia
-from pytest_fkit.gpu import cuda, hip, probe, throwaway, trial
+from pytest_fkit.gpu import cuda, driver, hip_library, probe, throwaway, trial
 from pytest_fkit.gpu.machine import ROOT, Machine
 from pytest_fkit.gpu.probe import Health, Probe
 
@@ -164,7 +164,7 @@ class _Closed(cuda.Cuda):
 
     def start(self) -> int:
         if not self._count:
-            raise trial.DriverError("cuInit", 100)
+            raise driver.DriverError("cuInit", 100)
         return self._count
 
 
@@ -178,8 +178,8 @@ def test_closed_device_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     _files(tmp_path / "dev", "open", "closed")
     machine = Machine(str(tmp_path))
     monkeypatch.setattr(os, "access", lambda path, _: not path.endswith("closed"))
-    assert trial.forbidden(machine, ["dev/absent", "dev/open"]) == ""
-    assert trial.forbidden(machine, ["dev/open", "dev/closed"]) == str(tmp_path / "dev/closed")
+    assert driver.forbidden(machine, ["dev/absent", "dev/open"]) == ""
+    assert driver.forbidden(machine, ["dev/open", "dev/closed"]) == str(tmp_path / "dev/closed")
 
 
 @pytest.mark.parametrize("make", [nvidia, amd])
@@ -378,7 +378,9 @@ def test_where_hip_is_looked_for(tmp_path: Path) -> None:
     _files(tmp_path / "root/lib", "libamdhip64.so.6")
     wheel = _files(tmp_path / "torch/lib", "libamdhip64.so", "libtorch.so")
     environ = {"ROCM_PATH": str(tmp_path / "rocm")}
-    found = list(hip.candidates(Machine(str(tmp_path / "root")), environ, ["/nowhere", wheel]))
+    found = list(
+        hip_library.candidates(Machine(str(tmp_path / "root")), environ, ["/nowhere", wheel])
+    )
     assert found == [
         f"{rocm}/libamdhip64.so.10",
         f"{rocm}/libamdhip64.so.6",
@@ -392,8 +394,8 @@ def test_where_hip_is_looked_for(tmp_path: Path) -> None:
 def test_a_wheel_is_found_and_not_imported(tmp_path: Path) -> None:
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch/__init__.py").write_text("raise SystemExit(1)")
-    assert hip.wheel_directories([str(tmp_path)]) == [str(tmp_path / "torch/lib")]
-    assert hip.wheel_directories([]) == []
+    assert hip_library.wheel_directories([str(tmp_path)]) == [str(tmp_path / "torch/lib")]
+    assert hip_library.wheel_directories([]) == []
 
 
 def test_the_library_of_a_wheel_is_used(

@@ -10,10 +10,11 @@ from ctypes import byref, c_int, c_size_t, c_ubyte, c_uint64, c_void_p, create_s
 from typing import Any
 
 from . import trial
+from .driver import SIZE, Errors, Library, forbidden
 from .failures import MissingError
 from .machine import Machine
 from .nvml_health import ask_health
-from .trial import Errors, Finding, Library
+from .trial import Finding
 
 _LIBRARY = "libcuda.so.1"
 
@@ -80,7 +81,7 @@ def probe(root: str, expected: str, parent: str) -> dict[str, Any]:
 
 
 class Cuda:
-    """A :class:`.trial.Driver`.
+    """A :class:`.driver.Driver`.
 
     :param library: libcuda.
     """
@@ -94,7 +95,7 @@ class Cuda:
         self._context = c_void_p()
 
     def forbidden(self) -> str:
-        return trial.forbidden(self._machine, _DEVICE_FILES)
+        return forbidden(self._machine, _DEVICE_FILES)
 
     def start(self) -> int:
         count = c_int()
@@ -124,10 +125,10 @@ class Cuda:
         self._call("cuMemcpyHtoD_v2", c_uint64(address), data, c_size_t(len(data)))
 
     def fill(self, address: int, byte: int) -> None:
-        self._call("cuMemsetD8_v2", c_uint64(address), c_ubyte(byte), c_size_t(trial.SIZE))
+        self._call("cuMemsetD8_v2", c_uint64(address), c_ubyte(byte), c_size_t(SIZE))
 
     def read(self, address: int) -> bytes:
-        data = create_string_buffer(trial.SIZE)
+        data = create_string_buffer(SIZE)
         self._call("cuMemcpyDtoH_v2", data, c_uint64(address), c_size_t(len(data)))
         return data.raw
 

@@ -5,24 +5,15 @@ Functions are those of the HIP runtime API reference.
 
 from __future__ import annotations
 
-import importlib.machinery
 import os
-import re
 from ctypes import byref, c_int, c_size_t, c_void_p, create_string_buffer
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any
 
 from . import trial
+from .driver import SIZE, Errors, Library, forbidden
 from .failures import MissingError
+from .hip_library import LIBRARY, candidates
 from .machine import Machine
-from .trial import Errors, Library
-
-_LIBRARY = "libamdhip64.so"
-
-_MAJORS = range(9, 3, -1)
-"""Of ROCm, which are those of the library's soname; 7 is the newest that is known."""
-
-# PyTorch's wheels for ROCm have the library inside, or depend on the ROCm SDK's.
-_WHEELS = (("torch", "lib"), ("_rocm_sdk_core", "lib"))
 
 _DEVICE_FILES = ("dev/kfd",)
 
@@ -60,7 +51,7 @@ def probe(root: str, expected: str, parent: str, wheels: str) -> dict[str, Any]:
     :param root: of the machine.
     :param expected: how many GPUs there should be.
     :param parent: pid of the process that asks.
-    :param wheels: what :func:`wheel_directories` found, with ":" between.
+    :param wheels: what :func:`.hip_library.wheel_directories` found, with ":" between.
     :raises MissingError: if there is no library, or one that lacks a function.
     """
     trial.begin(parent)
@@ -69,61 +60,17 @@ def probe(root: str, expected: str, parent: str, wheels: str) -> dict[str, Any]:
     return {"state": found.state, "reason": found.reason, "ecc": {}}
 
 
-def wheel_directories(path: Sequence[str]) -> list[str]:
-    """Where Python packages have the library, none of them imported.
-
-    :param path: a ``sys.path``.
-    """
-    return [
-        f"{location}/{directory}"
-        for package, directory in _WHEELS
-        for spec in [importlib.machinery.PathFinder.find_spec(package, path)]
-        if spec is not None
-        for location in spec.submodule_search_locations or ()
-    ]
-
-
 def _load(machine: Machine, wheels: str) -> Library:
     for path in candidates(machine, os.environ, wheels.split(os.pathsep)):
         try:
             return Library(path)
         except MissingError:
             continue
-    raise MissingError(f"there is no {_LIBRARY} that can be loaded")
-
-
-def candidates(
-    machine: Machine, environ: Mapping[str, str], wheels: Sequence[str]
-) -> Iterator[str]:
-    """What to load, best first: the one that the user names, the loader's, those of packages.
-
-    :param wheels: directories.
-    """
-    yield from _libraries(environ.get("ROCM_PATH", ""), "lib")
-    for major in _MAJORS:
-        if not machine.lacks_library(f"{_LIBRARY}.{major}"):
-            yield f"{_LIBRARY}.{major}"
-    yield from _libraries(machine.path("opt/rocm"), "lib")
-    for directory in wheels:
-        yield from _libraries(directory, "")
-
-
-def _libraries(base: str, below: str) -> list[str]:
-    """The libraries in a directory: the newest soname, then the name without a number."""
-    if not base:
-        return []
-    directory = os.path.join(base, below)  # noqa: PTH118 (a light process)
-    try:
-        names = os.listdir(directory)  # noqa: PTH208
-    except OSError:
-        return []
-    matches = [re.fullmatch(r"libamdhip64\.so(?:\.(\d+))?", name) for name in names]
-    found = [(int(match[1] or 0), match[0]) for match in matches if match]
-    return [os.path.join(directory, name) for _, name in sorted(found, reverse=True)]  # noqa: PTH118
+    raise MissingError(f"there is no {LIBRARY} that can be loaded")
 
 
 class Hip:
-    """A :class:`.trial.Driver`.
+    """A :class:`.driver.Driver`.
 
     :param library: libamdhip64.
     """
@@ -136,7 +83,7 @@ class Hip:
         self._machine = machine
 
     def forbidden(self) -> str:
-        return trial.forbidden(self._machine, _DEVICE_FILES)
+        return forbidden(self._machine, _DEVICE_FILES)
 
     def start(self) -> int:
         count = c_int()
@@ -161,10 +108,10 @@ class Hip:
         self._call("hipMemcpy", c_void_p(address), data, c_size_t(len(data)), _TO_DEVICE)
 
     def fill(self, address: int, byte: int) -> None:
-        self._call("hipMemset", c_void_p(address), byte, c_size_t(trial.SIZE))
+        self._call("hipMemset", c_void_p(address), byte, c_size_t(SIZE))
 
     def read(self, address: int) -> bytes:
-        data = create_string_buffer(trial.SIZE)
+        data = create_string_buffer(SIZE)
         self._call("hipMemcpy", data, c_void_p(address), c_size_t(len(data)), _TO_HOST)
         return data.raw
 

@@ -11,7 +11,7 @@ from typing import Any, Mapping
 
 from ..endings import Exited, Signaled, TimedOut
 from .failures import FailedError, MissingError
-from .hip import wheel_directories
+from .hip_library import wheel_directories
 from .machine import Machine
 from .throwaway import Kill, Result, Throwaway, answer_of, kill_group, light_interpreter, trouble_of
 
