@@ -31,7 +31,7 @@ from fleet import (
     intel_integrated,
     nvidia,
 )
-from pytest_fkit.gpu import detection, throwaway
+from pytest_fkit.gpu import detection, interpreters, throwaway
 from pytest_fkit.gpu.devices import Device, Fleet, from_wire
 from pytest_fkit.gpu.failures import FailedError
 from pytest_fkit.gpu.machine import ROOT, Machine
@@ -407,7 +407,7 @@ def test_an_interrupt_ends_the_tool() -> None:
 @pytest.mark.parametrize("said", ["", "[]", "{}", "1", '{"answer": 1, "failed": 2}', "{" * 100_000])
 def test_no_answer_of_our_own_interpreter(said: str) -> None:
     with pytest.raises(FailedError, match="no answer came back"):
-        throwaway.answer_of(said)
+        interpreters.answer_of(said)
 
 
 # --- other processes, other machines ------------------------------------------------------------

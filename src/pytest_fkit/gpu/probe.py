@@ -12,8 +12,9 @@ from typing import Any, Mapping
 from ..endings import Exited, Signaled, TimedOut
 from .failures import FailedError, MissingError
 from .hip_library import wheel_directories
+from .interpreters import answer_of, light_interpreter
 from .machine import Machine
-from .throwaway import Kill, Result, Throwaway, answer_of, kill_group, light_interpreter, trouble_of
+from .throwaway import Kill, Result, Throwaway, kill_group, trouble_of
 
 LIMIT = 60.0
 """Seconds. Opening a GPU takes 0.1 s to 1 s, one after the other for all processes of the machine,

@@ -6,8 +6,8 @@ from typing import Any, Callable, NamedTuple
 
 from .devices import Device
 from .failures import MissingError
+from .interpreters import answer_of, interpreter
 from .machine import Machine
-from .throwaway import answer_of, interpreter
 
 
 class Found(NamedTuple):
