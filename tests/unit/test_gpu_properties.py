@@ -129,7 +129,9 @@ class Gateway:
             self.told = item[1]
 
     def receive(self, timeout: float) -> Any:
-        return {"environ": self._environ, "cores": 8, "fleet": None, "problem": ""}
+        return {
+            "environ": self._environ, "pid": 1, "cores": 8, "fleet": None, "problem": "",
+        }  # fmt: skip
 
     def waitclose(self, timeout: float) -> None: ...
 
