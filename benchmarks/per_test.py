@@ -12,51 +12,16 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from pathlib import Path
-from typing import NamedTuple, Sequence
+from typing import Sequence
 
+from .compare.contenders import CONTENDERS as ALL
+from .compare.contenders import RAW, Contender
+from .compare.environments import CHECKOUT, install, python
 from .suites import write_empty
 
-_CHECKOUT = Path(__file__).resolve().parent.parent
-
-
-class Contender(NamedTuple):
-    """One way to run a suite.
-
-    :param environment: name of the virtual environment.
-    :param slow: by how much its suite is smaller than the others'.
-    """
-
-    name: str
-    environment: str
-    arguments: tuple[str, ...]
-    slow: int = 1
-
-
-ENVIRONMENTS = {
-    "fkit": ("-e", str(_CHECKOUT), "pytest", "pytest-xdist"),
-    "forked": ("pytest==8.4.*", "pytest-forked"),
-    "isolate": ("pytest==8.4.*", "pytest-isolate"),
-    # The project that has the name on PyPI, and our import name.
-    "public-fkit": ("pytest-fkit==0.2.0", "pytest"),
-}
-
-_ALONE = ("-p", "no:fkit")
-CONTENDERS = (
-    Contender("plain", "fkit", (*_ALONE, "-p", "no:xdist")),
-    Contender("xdist -n1", "fkit", (*_ALONE, "-n1")),
-    Contender("xdist -n2", "fkit", (*_ALONE, "-n2")),
-    Contender("fkit -n0", "fkit", ("--fkit", "-n0")),
-    Contender("fkit -n1", "fkit", ("--fkit", "-n1")),
-    Contender("fkit -n0, session", "fkit", ("--fkit", "-n0", "--fkit-isolation=session")),
-    Contender("fkit -n1, session", "fkit", ("--fkit", "-n1", "--fkit-isolation=session")),
-    Contender("fkit -n2, session", "fkit", ("--fkit", "-n2", "--fkit-isolation=session")),
-    Contender("plain, pytest 8.4", "forked", ()),
-    Contender("forked", "forked", ("--forked",)),
-    Contender("isolate", "isolate", ("--isolate",)),
-    Contender("public fkit 0.2.0", "public-fkit", ("--fkit",), slow=100),
-)
+# It reports no tests, which is how runs are known here.
+CONTENDERS = tuple(each for each in ALL if each.name != RAW)
 
 
 def main() -> None:
@@ -68,29 +33,16 @@ def main() -> None:
         "--only", nargs="+", default=[""], help="contenders whose names contain one of these"
     )
     parser.add_argument(
-        "--environments", type=Path, default=_CHECKOUT / "build" / "benchmark-environments"
+        "--environments", type=Path, default=CHECKOUT / "build" / "benchmark-environments"
     )
     options = parser.parse_args()
     contenders = [each for each in CONTENDERS if any(text in each.name for text in options.only)]
     for name in {each.environment for each in contenders}:
-        _install(options.environments / name, ENVIRONMENTS[name])
+        install(options.environments, name)
     print(f"load before: {_load()}", flush=True)
     costs = _measure(contenders, options.environments, options.tests, options.rounds)
     print(f"load after: {_load()}")
     _show(contenders, costs)
-
-
-def _install(environment: Path, requirements: Sequence[str]) -> None:
-    if (environment / "installed").exists():
-        return
-    venv.create(environment, with_pip=True, clear=True)
-    pip = (_python(environment), "-m", "pip", "install", "--quiet")
-    subprocess.run([*pip, *requirements], check=True)
-    (environment / "installed").touch()
-
-
-def _python(environment: Path) -> str:
-    return str(environment / "bin" / "python")
 
 
 def _load() -> str:
@@ -108,9 +60,9 @@ def _measure(
         for _ in range(rounds):
             for each in contenders:
                 size = _size(each, tests)
-                python = _python(environments / each.environment)
-                start_up = _seconds(python, each.arguments, Path(base, "1"), 1)
-                seconds = _seconds(python, each.arguments, Path(base, str(size)), size)
+                interpreter = python(environments / each.environment)
+                start_up = _seconds(interpreter, each.arguments, Path(base, "1"), 1)
+                seconds = _seconds(interpreter, each.arguments, Path(base, str(size)), size)
                 costs[each.name].append((seconds - start_up) * 1000 / (size - 1))
     return costs
 
@@ -119,8 +71,8 @@ def _size(contender: Contender, tests: int) -> int:
     return max(5, tests // contender.slow)
 
 
-def _seconds(python: str, arguments: Sequence[str], directory: Path, tests: int) -> float:
-    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+def _seconds(interpreter: str, arguments: Sequence[str], directory: Path, tests: int) -> float:
+    command = [interpreter, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     began = time.monotonic()
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
     seconds = time.monotonic() - began

@@ -1,0 +1,1 @@
+"""pytest-fkit beside plain pytest, pytest-xdist and its peers, over the same generated suites."""
