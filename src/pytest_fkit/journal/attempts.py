@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Iterable, Sequence
 
-from ..endings import from_wire
+from ..endings import Ending, Finished, from_wire, to_wire
 from .events import Event, event, plain
 from .verdicts import Kept, message, verdict
 
@@ -42,7 +42,8 @@ class Running:
     @property
     def attempt_number(self) -> int:
         """Of the attempt, from 1; those of pytest-rerunfailures count, too."""
-        return self._before + 1 + max((each.get("rerun", 0) for each in self.reports), default=0)
+        reruns = [each["rerun"] for each in self.reports if "rerun" in each]
+        return self._before + 1 + max(reruns, default=0)
 
     def attempt(
         self, facts: dict[str, Any], gpus: Sequence[str], again: bool, category: str = ""
@@ -54,7 +55,6 @@ class Running:
         :param again: whether another attempt follows.
         :param category: of the GPU error that it met, if so.
         """
-        ending = from_wire(tuple(facts["ending"]))
         phases = [
             {
                 "when": when,
@@ -67,7 +67,7 @@ class Running:
         attempt = event(
             "attempt", **self._about, attempt=self.attempt_number, pid=facts["pid"],
             start=round(facts["start"], 6), duration=_span(facts["start"], phases), phases=phases,
-            ending={"type": type(ending).__name__, "title": ending.title, **asdict(ending)},
+            ending=_ending(tuple(facts["ending"])),
         )  # fmt: skip
         attempt.update(zip(_USED, facts["used"]))
         given = {"gpus": list(gpus), "again": again, "category": category}
@@ -85,6 +85,18 @@ class Running:
         if reason:
             outcome["message"] = reason
         return outcome
+
+
+def _described(ending: Ending) -> dict[str, Any]:
+    return {"type": type(ending).__name__, "title": ending.title, **asdict(ending)}
+
+
+_FINISHED = to_wire(Finished()), _described(Finished())
+
+
+def _ending(data: tuple[Any, ...]) -> dict[str, Any]:
+    wire, described = _FINISHED
+    return described if data == wire else _described(from_wire(data))
 
 
 def _span(start: float, phases: list[dict[str, Any]]) -> float:

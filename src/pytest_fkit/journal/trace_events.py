@@ -54,4 +54,4 @@ def counter(pid: int, name: str, unit: str, value: float, at: int) -> TraceEvent
 
 
 def _given(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in arguments.items() if value not in (None, "")}
+    return {key: value for key, value in arguments.items() if value is not None and value != ""}
