@@ -65,9 +65,12 @@ def _run(suite: Path, arguments: Sequence[str], tests: int) -> Cost:
 
 
 def _more(off: Sequence[Cost], on: Sequence[Cost], field: int) -> float:
-    """By how many per cent the median of the second is above that of the first."""
-    before, after = (statistics.median(each[field] for each in costs) for costs in (off, on))
-    return 100 * (after / before - 1)
+    """By how many per cent the second are above the first: the median of the rounds.
+
+    Round by round, since the speed of a machine drifts.
+    """
+    ratios = [after[field] / before[field] for before, after in zip(off, on)]
+    return 100 * (statistics.median(ratios) - 1)
 
 
 def _line(title: str, off: Sequence[Cost], on: Sequence[Cost]) -> str:
