@@ -32,6 +32,11 @@ _ARGUMENTS: dict[str, Callable[[Any], Any]] = {
     "serial": parse_serial,
 }
 
+_ARGUMENTS_KEY: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
+
+ALL_GPUS = -1
+"""Of a test that can make use of all GPUs that the machine has."""
+
 HANG_GRACE = 5.0
 """Seconds that pytest-timeout, where it is active, has before our own limit strikes."""
 
@@ -55,10 +60,19 @@ class Limits:
 
 
 def arguments(item: pytest.Item) -> dict[str, Any]:
-    """What our marks say, by the name of the argument; of each the closest counts.
+    """What marks say, by the name of the argument; of each the closest counts.
+
+    What the marks of other projects say about GPUs is "others_gpus".
 
     :raises pytest.UsageError: for wrong arguments of a mark; the text names the place and the fix.
     """
+    known = item.stash.get(_ARGUMENTS_KEY, None)
+    if known is None:
+        known = item.stash[_ARGUMENTS_KEY] = _said(item)
+    return known
+
+
+def _said(item: pytest.Item) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
     for node, mark in reversed(list(item.iter_markers_with_node())):
         check = _CHECKS.get(mark.name)
@@ -127,11 +141,28 @@ def _multi_gpu(mark: pytest.Mark) -> dict[str, Any]:
     return {"gpus": values[0] if values else 2}
 
 
+def _distributed(mark: pytest.Mark) -> dict[str, Any]:
+    """vLLM's, from ``multi_gpu_marks`` in tests/utils.py; others mean other things by it."""
+    number = mark.kwargs.get("num_gpus")
+    return {"others_gpus": number} if type(number) is int and number > 0 else {}
+
+
+def _multiaccelerator(mark: pytest.Mark) -> dict[str, Any]:
+    """JAX's, by its pyproject.toml "can make use of and possibly requires multiple accelerators".
+
+    Its ci/run_bazel_test_cuda_non_rbe.sh runs such tests with all GPUs.
+    """
+    del mark
+    return {"others_gpus": ALL_GPUS}
+
+
 _CHECKS: dict[str, Callable[[pytest.Mark], dict[str, Any]]] = {
     "fkit": _fkit,
     "fkit_skip": _without_arguments,
     "fkit_single_gpu": _single_gpu,
     "fkit_multi_gpu": _multi_gpu,
+    "distributed": _distributed,
+    "multiaccelerator": _multiaccelerator,
 }
 
 

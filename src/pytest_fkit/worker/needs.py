@@ -7,7 +7,7 @@ from typing import Any, Iterable, Mapping
 import pytest
 
 from ..gpu.owned import KEY
-from ..markers import arguments
+from ..markers import ALL_GPUS, arguments
 from ..needs import Needs, parse_gpus, parse_serial
 
 _NEEDS: pytest.StashKey[Needs] = pytest.StashKey()
@@ -24,7 +24,7 @@ def needs_of(item: pytest.Item) -> Needs:
     if found is None:
         said = arguments(item)
         marked = {name: said[name] for name in _CHECKS if name in said}
-        found = item.stash[_NEEDS] = Needs(**{**_others(item), **_answered(item), **marked})
+        found = item.stash[_NEEDS] = Needs(**{**_others(item, said), **_answered(item), **marked})
     return found
 
 
@@ -40,21 +40,15 @@ def _right_or_nothing(item: pytest.Item) -> Needs:
         return Needs()
 
 
-def _others(item: pytest.Item) -> dict[str, Any]:
-    """What the marks of other projects say.
-
-    - ``distributed(num_gpus=N)``: vLLM, tests/utils.py, ``multi_gpu_marks``.
-    - ``multiaccelerator``: JAX, pyproject.toml, "can make use of and possibly requires multiple
-      accelerators": all that there are, as in JAX's own ci/run_bazel_test_cuda_non_rbe.sh.
-    """
-    mark = item.get_closest_marker("distributed")
-    number = None if mark is None else mark.kwargs.get("num_gpus")
-    if type(number) is int and number > 0:
-        return {"gpus": number}
+def _others(item: pytest.Item, said: Mapping[str, Any]) -> dict[str, Any]:
+    """What the marks of other projects say."""
+    gpus = said.get("others_gpus")
+    if gpus is None:
+        return {}
+    if gpus != ALL_GPUS:
+        return {"gpus": gpus}
     owned = item.config.stash.get(KEY, None)
-    if owned is not None and item.get_closest_marker("multiaccelerator") is not None:
-        return {"gpus": max(owned.most, len(owned.ids))}
-    return {}
+    return {} if owned is None else {"gpus": max(owned.most, len(owned.ids))}
 
 
 def _answered(item: pytest.Item) -> dict[str, Any]:
