@@ -9,6 +9,9 @@ or the node id of a test that has one of its own, follows."""
 SPAWNED_SESSION = f"{SPAWNED}session"
 """The fresh interpreter that runs all tests, so collects everything."""
 
+APART = f"{SPAWNED}apart:"
+"""Begins the name of a fresh interpreter beside which the worker has no other process."""
+
 
 def ends_before(share: str, next_share: str) -> bool:
     """Whether the process is over when the next test does not share it."""

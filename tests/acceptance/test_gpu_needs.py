@@ -229,9 +229,6 @@ def test_three(): pass
 def test_three_times(number): pass
 @need(4)
 def test_more_than_there_are(): pass
-@need(3)
-@pytest.mark.distributed(num_gpus=3)
-def test_marked(): pass
 @pytest.mark.fkit_single_gpu
 def test_asked_for_one(): pytest.skip("test requires multiple GPUs")
 @pytest.mark.xfail(reason="Need at least 3 GPUs to run the test.")
@@ -249,7 +246,7 @@ def test_skips_for_want_of_gpus_are_said_with_the_option(
     assert ended.status == 0
     begins = "for want of 3 GPUs (--fkit-gpus-per-worker=3 or --fkit-widen)"
     assert [line for line in ended.lines if "for want of" in line] == [
-        f"4 tests skipped {begins}: Need at least 3 GPUs to run the test.",
+        f"3 tests skipped {begins}: Need at least 3 GPUs to run the test.",
         f"1 test skipped {begins}: Need at least 3 CUDA devices",
     ]
     enough = run_pytest(
@@ -260,3 +257,71 @@ def test_skips_for_want_of_gpus_are_said_with_the_option(
         tmp_path, "--fkit", workers, env={**fleet(), "CUDA_VISIBLE_DEVICES": "0,1"}
     )
     assert "for want of" not in nowhere.out
+
+
+ALONE = """\
+import json, os
+import pytest
+
+AT_IMPORT = os.environ["CUDA_VISIBLE_DEVICES"]
+COUNT = len(AT_IMPORT.split(","))
+
+def note(name):
+    with open(os.environ["LOG"], "a") as log:
+        seen = os.environ["CUDA_VISIBLE_DEVICES"], AT_IMPORT, os.environ["FKIT_GPU_IDS"]
+        log.write(json.dumps([name, os.getpid(), *seen]) + "\\n")
+
+@pytest.fixture(scope="module")
+def wide():
+    note("set up")
+    yield
+    note("torn down")
+
+def test_slice(wide): note("slice")
+@pytest.mark.distributed(num_gpus=4)
+@pytest.mark.skipif(COUNT < 4, reason="Need at least 4 GPUs to run the test.")
+def test_four(wide): note("four")
+@pytest.mark.fkit_multi_gpu(3)
+def test_dies(): os.abort()
+@pytest.mark.fkit(gpus=5)
+def test_five(): note("five")
+def test_slice_again(wide): note("slice again")
+"""
+
+
+def test_without_workers_a_test_gets_the_gpus_that_nobody_has(fleet: Fleet, tmp_path: Path) -> None:
+    write_files(tmp_path, {"test_alone.py": ALONE})
+    ended = run_pytest(
+        tmp_path, "--fkit", "-n0",
+        env={
+            **fleet(fleets.nvidia(8)),
+            "LOG": str(tmp_path / "log"),
+            "CUDA_VISIBLE_DEVICES": "7,3,5,1",
+        },
+    )  # fmt: skip
+    log = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    two, four = ["7,3"] * 3, ["7,3,5,1"] * 3
+    assert [(name, seen) for name, _, *seen in log] == [
+        ("set up", two),
+        ("slice", two),
+        # Nothing of the worker is left beside it.
+        ("torn down", two),
+        ("set up", four),
+        ("four", four),
+        ("torn down", four),
+        ("set up", two),
+        ("slice again", two),
+        ("torn down", two),
+    ]
+    prefix = "test_alone.py::test_"
+    assert ended.outcomes.items() >= {
+        (f"{prefix}slice", "PASSED"),
+        (f"{prefix}four", "PASSED"),
+        (f"{prefix}dies", "ERROR"),
+        (f"{prefix}slice_again", "PASSED"),
+    }
+    assert "worker main, GPUs 7,3,5, attempt 1" in ended.lines
+    [command] = [line for line in ended.lines if line.startswith("reproduce: ")]
+    assert command.startswith("reproduce: CUDA_VISIBLE_DEVICES=7,3,5 pytest ")
+    [skipped] = [line for line in ended.lines if line.startswith("SKIPPED")]
+    assert skipped.endswith("needs 5 GPUs, there are 4")

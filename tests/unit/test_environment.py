@@ -211,7 +211,7 @@ def test_mig_instances_form_no_gang() -> None:
         gang_variables(worker, visible(fleet, {}).entries[:2])
 
 
-def test_a_worker_knows_how_fewer_of_its_gpus_are_seen() -> None:
+def test_a_worker_knows_how_fewer_or_more_gpus_are_seen() -> None:
     fleet = nvidia(8)
     place = assign(visible(fleet, {}), range(2), 3).places[1]
     owned = Owned.of(Environment(place, {}, most=8))
@@ -222,6 +222,9 @@ def test_a_worker_knows_how_fewer_of_its_gpus_are_seen() -> None:
     assert owned.showing(2, environ) == {"CUDA_VISIBLE_DEVICES": "3,4", "FKIT_GPU_IDS": "3,4"}
     for number in (None, 0, 3, 4):
         assert owned.showing(number, environ) == {}
+    spare = visible(fleet, {}).entries[6:]
+    found = Owned.of(Environment(place, {}, most=8), spare).showing(5, environ)
+    assert found == {"CUDA_VISIBLE_DEVICES": "3,4,5,6,7", "FKIT_GPU_IDS": "3,4,5,6,7"}
     assert owned.showing(1, {**environ, "CUDA_VISIBLE_DEVICES": "0"}) == {}
     assert owned.assignments(owned.showing(1, environ)) == (
         "CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=3 "

@@ -45,7 +45,7 @@ def take_place(
     config.add_cleanup(_restoring(told, inherited))
     os.environ.update(told)
     if place.slice:
-        config.stash[KEY] = Owned.of(environment)
+        config.stash[KEY] = Owned.of(environment, distribution.assignment.unowned)
     return notices
 
 

@@ -9,6 +9,7 @@ from typing import Any, Mapping, Sequence
 import pytest
 
 from .environment import Environment, gang_variables, mask_variables
+from .masks import Entry
 
 TITLE = "pytest-fkit"
 """Of the section of a report that names worker, GPUs and attempt."""
@@ -23,7 +24,8 @@ class Owned:
     :param masks: the variables by which they are visible.
     :param vendor: as in :mod:`.devices`.
     :param most: how many GPUs one process on this machine can see.
-    :param fewer: the variables that show the first one of them, the first two, and so on.
+    :param views: by a number of GPUs, the variables that show so many: the first ones of these, or
+        these and others that nobody else has.
     """
 
     worker: int
@@ -31,23 +33,28 @@ class Owned:
     masks: Mapping[str, str] = field(default_factory=dict)
     vendor: str = ""
     most: int = 0
-    fewer: tuple[Mapping[str, str], ...] = ()
+    views: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, worker: Environment) -> Owned:
-        """What belongs to a worker with this environment."""
+    def of(cls, worker: Environment, spare: Sequence[Entry] = ()) -> Owned:
+        """What belongs to a worker with this environment.
+
+        :param spare: GPUs that nobody has, and that are to be had whenever a test needs them.
+        """
         place = worker.place
+        entries = (*place.slice, *spare)
+        numbers = range(1, 1 + min(worker.most, len(entries)))
         return cls(
             place.worker,
             place.ids,
             mask_variables(place, worker.inherited, worker.amd_mask),
             place.vendor,
             worker.most,
-            tuple(
-                gang_variables(worker, place.slice[:number])
-                for number in range(1, len(place.slice))
-                if not any(entry.device.parent for entry in place.slice)
-            ),
+            {
+                number: gang_variables(worker, entries[:number])
+                for number in numbers
+                if number != len(place.slice) and worker.most > 1
+            },
         )
 
     def to_wire(self) -> dict[str, Any]:
@@ -58,7 +65,7 @@ class Owned:
             "masks": dict(self.masks),
             "vendor": self.vendor,
             "most": self.most,
-            "fewer": [dict(variables) for variables in self.fewer],
+            "views": {number: dict(variables) for number, variables in self.views.items()},
         }
 
     @classmethod
@@ -66,7 +73,7 @@ class Owned:
         """The opposite of :meth:`to_wire`."""
         return cls(
             data["worker"], tuple(data["ids"]), data["masks"], data["vendor"], data["most"],
-            tuple(data["fewer"]),
+            data["views"],
         )  # fmt: skip
 
     @property
@@ -75,14 +82,13 @@ class Owned:
         return 1 if any(each.startswith("MIG-") for each in self.ids) else len(self.ids)
 
     def showing(self, number: int | None, environ: Mapping[str, str]) -> Mapping[str, str]:
-        """What has to be set for a test that is to see so many of these GPUs.
+        """What has to be set for a test that is to see so many GPUs.
 
-        Nothing where that is as it is: for all of them or more, for 0 (it runs anywhere), and where
-        somebody has changed the masks, who has his way.
+        Nothing where it can't, or is as it is: for as many as these, for 0 (it runs anywhere), and
+        where somebody has changed the masks, who has his way.
         """
-        if not number or number > len(self.fewer) or self.overwritten(environ):
-            return {}
-        return self.fewer[number - 1]
+        found = self.views.get(number or 0)
+        return {} if found is None or self.overwritten(environ) else found
 
     def section(self, name: str, attempt: int, ids: Sequence[str] = ()) -> tuple[str, str]:
         """The section of a report on a test that did not pass.

@@ -33,6 +33,19 @@ def needs_to_wire(items: Iterable[pytest.Item]) -> list[list[Any]]:
     return [_right_or_nothing(item).to_wire() for item in items]
 
 
+def skip_impossible(items: Iterable[pytest.Item]) -> None:
+    """Have tests skipped that need more GPUs than a process on this machine can see.
+
+    To be called before anything is forked. Nothing is skipped where no GPUs are owned.
+    """
+    for item in items:
+        owned = item.config.stash.get(KEY, None)
+        wanted = _right_or_nothing(item).gpus or 0
+        if owned is not None and wanted > max(owned.most, len(owned.ids)):
+            has = "a process sees 1" if owned.most == 1 else f"there are {owned.most}"
+            item.add_marker(pytest.mark.skip(reason=f"needs {wanted} GPUs, {has}"))
+
+
 def _right_or_nothing(item: pytest.Item) -> Needs:
     try:
         return needs_of(item)

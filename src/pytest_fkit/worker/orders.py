@@ -15,7 +15,7 @@ from ..gpu.owned import KEY
 from ..markers import Limits, limits, spawned_share
 from ..messages import Run, RunTogether
 from ..settings import Settings
-from ..shares import SPAWNED
+from ..shares import APART, SPAWNED
 from ..wire import carriable
 from .needs import needs_of
 from .reruns import Reruns
@@ -119,6 +119,8 @@ class Requests:
         if lacking:
             return Request(item, lacking, skipped=True)
         shared = "" if wanted.isolation else self._cause(item, wanted)
+        if _is_apart(wanted) or _is_apart(after):
+            following = after = None  # all is torn down between the two
         return Request(
             item,
             shared=shared,
@@ -144,9 +146,7 @@ class Requests:
         wanted = self._wanted(position)
         if not isinstance(wanted, Limits):
             return Request(item, wanted)
-        share = f"{SPAWNED}apart:{item.nodeid}"
-        apart = replace(wanted, share=share, isolation="function", environ=pairs(environ))
-        return self._request(position, apart, None, None)
+        return self._request(position, _apart(item, wanted, environ), None, None)
 
     def note_fork_unsafe(self, reason: str) -> None:
         """No test can be forked."""
@@ -163,21 +163,28 @@ class Requests:
 
     def _wanted_by(self, item: pytest.Item) -> Limits | str:
         try:
-            wanted = replace(limits(item, self._settings), environ=self._environ(item))
+            wanted = self._showing(item, limits(item, self._settings))
         except pytest.UsageError as error:
             return str(error)
+        if wanted.share.startswith(APART):
+            return wanted
         if not self._cause(item, wanted):
             return wanted
         return replace(wanted, share=spawned_share(item, wanted))
 
-    def _environ(self, item: pytest.Item) -> tuple[tuple[str, str], ...]:
-        """What has to be set for a test that needs fewer GPUs than there are here.
+    def _showing(self, item: pytest.Item, wanted: Limits) -> Limits:
+        """With what has to be set for a test that needs more or fewer GPUs than there are here.
 
         :raises pytest.UsageError: see needs_of.
         """
-        gpus = needs_of(item).gpus
+        gpus = needs_of(item).gpus or 0
         owned = self._session.config.stash.get(KEY, None)
-        return () if owned is None else pairs(owned.showing(gpus, os.environ))
+        if owned is None:
+            return wanted
+        environ = owned.showing(gpus, os.environ)
+        if environ and gpus > len(owned.ids):
+            return _apart(item, wanted, environ)
+        return replace(wanted, environ=_pairs(environ))
 
     def _lacking(self, item: pytest.Item) -> str:
         """Why a test is skipped that needs more GPUs than there ever were, "" if it is not."""
@@ -200,7 +207,17 @@ class Requests:
         return next(filter(None, map(self._unforkable, self._session.items)), "")
 
 
-def pairs(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def _apart(item: pytest.Item, wanted: Limits, environ: Mapping[str, str]) -> Limits:
+    """Of a test that runs in a fresh interpreter with these variables, and beside no other."""
+    share = f"{APART}{item.nodeid}"
+    return replace(wanted, share=share, isolation="function", environ=_pairs(environ))
+
+
+def _is_apart(wanted: Limits | str | None) -> bool:
+    return isinstance(wanted, Limits) and wanted.share.startswith(APART)
+
+
+def _pairs(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """Variables as they are sent."""
     return tuple(sorted(environ.items()))
 
