@@ -139,6 +139,7 @@ class TestLoop:
             self._refuse(requests[0])
             self._reports.flush()
             tests.put_back(taken.positions[1:])
+            self._reports.flush()  # there may be no other test
             return
         chosen = together(requests)
         after = ahead(requests[: len(chosen) + 1]) if self._runs_ahead else None
