@@ -13,6 +13,7 @@ CONFTEST = """
     import json, os
     import psutil
     from pytest_fkit.worker.loop import TestLoop
+    from pytest_fkit.worker.tests import AllTests, Taken
 
     SEEN = os.environ.get("GPUS")
     WORKER = os.getpid()
@@ -27,13 +28,15 @@ CONFTEST = """
     def children():
         return len(psutil.Process(WORKER).children(recursive=True))
 
-    class Some:
-        '''Those tests of the source that are named, as they come.'''
+    class Some(AllTests):
+        '''Some of the tests, at once; another one would follow.'''
         def __init__(self, positions):
             self._positions = positions
         def take(self, most):
             taken, self._positions = self._positions, []
-            return taken, 0 if taken else None
+            return Taken(taken, 0) if taken else None
+        def put_back(self, positions):
+            self._positions = [*positions, *self._positions]
 
     def run_all(self, tests):
         items = self._session.items

@@ -324,4 +324,4 @@ def test_without_workers_a_test_gets_the_gpus_that_nobody_has(fleet: Fleet, tmp_
     [command] = [line for line in ended.lines if line.startswith("reproduce: ")]
     assert command.startswith("reproduce: CUDA_VISIBLE_DEVICES=7,3,5 pytest ")
     [skipped] = [line for line in ended.lines if line.startswith("SKIPPED")]
-    assert skipped.endswith("needs 5 GPUs, there are 4")
+    assert skipped.endswith("needs 5 GPUs; this run has 4")

@@ -25,6 +25,7 @@ def _items(pytester: pytest.Pytester, source: str) -> list[pytest.Item]:
 
 def _needs(pytester: pytest.Pytester, marks: str, plugin: object = None) -> Needs:
     [item] = _items(pytester, f"{marks}\ndef test_it(): pass")
+    item.config.stash[KEY] = Owned(0, ("0", "1"), most=2)
     if plugin is not None:
         item.config.pluginmanager.register(plugin)
     return needs_of(item)
@@ -49,7 +50,7 @@ def _needs(pytester: pytest.Pytester, marks: str, plugin: object = None) -> Need
         ("@mark.distributed", Needs()),
         ("@mark.distributed(num_gpus='all')", Needs()),
         ("@mark.distributed(world_size=2)", Needs()),
-        ("@mark.multiaccelerator", Needs()),
+        ("@mark.multiaccelerator", Needs(2)),
     ],
 )
 def test_what_marks_say(pytester: pytest.Pytester, marks: str, expected: Needs) -> None:
@@ -78,6 +79,14 @@ def test_jaxs_mark_means_all_gpus_that_there_are(
     [item] = _items(pytester, "@mark.multiaccelerator\ndef test_it(): pass")
     item.config.stash[KEY] = Owned(0, tuple(ids), most=most)
     assert needs_of(item) == Needs(gpus)
+
+
+@pytest.mark.parametrize("mark", ["multiaccelerator", "distributed(num_gpus=4)"])
+def test_where_no_gpus_are_owned_the_marks_of_others_say_nothing(
+    pytester: pytest.Pytester, mark: str
+) -> None:
+    [item] = _items(pytester, f"@mark.{mark}\ndef test_it(): pass")
+    assert needs_of(item) == Needs()
 
 
 class Answering:

@@ -33,19 +33,6 @@ def needs_to_wire(items: Iterable[pytest.Item]) -> list[list[Any]]:
     return [_right_or_nothing(item).to_wire() for item in items]
 
 
-def skip_impossible(items: Iterable[pytest.Item]) -> None:
-    """Have tests skipped that need more GPUs than a process on this machine can see.
-
-    To be called before anything is forked. Nothing is skipped where no GPUs are owned.
-    """
-    for item in items:
-        owned = item.config.stash.get(KEY, None)
-        wanted = _right_or_nothing(item).gpus or 0
-        if owned is not None and wanted > max(owned.most, len(owned.ids)):
-            has = "a process sees 1" if owned.most == 1 else f"there are {owned.most}"
-            item.add_marker(pytest.mark.skip(reason=f"needs {wanted} GPUs, {has}"))
-
-
 def _right_or_nothing(item: pytest.Item) -> Needs:
     try:
         return needs_of(item)
@@ -54,14 +41,12 @@ def _right_or_nothing(item: pytest.Item) -> Needs:
 
 
 def _others(item: pytest.Item, said: Mapping[str, Any]) -> dict[str, Any]:
-    """What the marks of other projects say."""
+    """What the marks of other projects say; nothing where no GPUs are owned, but TPUs may be."""
     gpus = said.get("others_gpus")
-    if gpus is None:
-        return {}
-    if gpus != ALL_GPUS:
-        return {"gpus": gpus}
     owned = item.config.stash.get(KEY, None)
-    return {} if owned is None else {"gpus": max(owned.most, len(owned.ids))}
+    if gpus is None or owned is None:
+        return {}
+    return {"gpus": max(owned.most, len(owned.ids)) if gpus == ALL_GPUS else gpus}
 
 
 def _answered(item: pytest.Item) -> dict[str, Any]:

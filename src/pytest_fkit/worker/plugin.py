@@ -23,7 +23,6 @@ from .imports import CarefulCollection, Collection, LimitedCollection
 from .keeper import KeeperClient
 from .leftovers import CollectionWatch
 from .loop import TestLoop
-from .needs import skip_impossible
 from .orders import Requests
 from .output import LIVE, Lines, Unchanged
 from .probing import KEY as PROBING
@@ -259,7 +258,6 @@ class Alone(Collection):
         if self._resuming is not None:
             self._resuming.take_here()
         private_api.resolve_basetemp(config)
-        skip_impossible(session.items)
         lines = Unchanged(private_api.terminal_writer(config))
         keeper = KeeperClient(session, [], 0)
         keeper.at_start = lambda: restore_sigterm(self._sigterm)
