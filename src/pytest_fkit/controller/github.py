@@ -59,6 +59,14 @@ def markdown(happened: Happened) -> Iterator[str]:
         yield from ("", "| Left processes running, which were ended | process |", "|---|---|")
         for nodeid, processes in happened.leftovers:
             yield f"| {_code(nodeid)} | {'<br>'.join(_code(each) for each in processes)} |"
+    if happened.retried:
+        yield from ("", "| Passed only after another attempt | | before |", "|---|---|---|")
+        for nodeid, attempt, before in happened.retried:
+            yield f"| {_code(nodeid)} | {attempt} | {_code(before)} |"
+    if happened.retired:
+        yield from ("", "| Retired worker | why |", "|---|---|")
+        for place, reason in happened.retired:
+            yield f"| {place} | {_code(reason)} |"
     for cause, number in happened.shared.items():
         tests = "1 test" if number == 1 else f"{number} tests"
         yield from ("", f"{tests} shared a process, because of {_code(cause)}")

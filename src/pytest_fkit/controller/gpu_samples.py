@@ -11,8 +11,8 @@ from typing import Any, Generator, Mapping
 import pytest
 
 from .. import system
+from ..gpu.interpreters import interpreter
 from ..gpu.machine import Machine
-from ..gpu.throwaway import interpreter
 from ..journal.events import event
 from ..journal.recorder import Recorder
 from ..sandbox.descriptors import move_up

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Sequence
 
 import pytest
 
@@ -47,8 +47,8 @@ class Happened(NamedTuple):
     leftovers: list[tuple[str, list[str]]]
     shared: dict[str, int]
     scarce: dict[tuple[str, int], int]
-    retried: list[tuple[str, str, str]]
-    retired: list[tuple[str, str]]
+    retried: Sequence[tuple[str, str, str]] = ()
+    retired: Sequence[tuple[str, str]] = ()
 
 
 class Reporting:
