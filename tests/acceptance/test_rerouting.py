@@ -175,6 +175,39 @@ def test_the_only_worker_goes_on(fleet: Fleet, tmp_path: Path) -> None:
     assert "retired" not in ended.out
 
 
+_WIDE = """\
+import pytest
+import fleet_torch
+
+@pytest.mark.skipif(fleet_torch.device_count() < 4, reason="test requires multiple GPUs")
+def test_many():
+    assert fleet_torch.device_count() >= 2
+
+@pytest.mark.skipif(fleet_torch.device_count() < 4, reason="Need at least 4 CUDA devices")
+def test_four():
+    assert fleet_torch.device_count() == 4
+
+@pytest.mark.skip(reason="not now")
+def test_skipped(): pass
+
+@pytest.mark.parametrize("number", range(6))
+def test_it(number): pass
+"""
+
+
+def test_what_skips_itself_for_want_of_gpus_gets_them_if_asked(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    write_files(tmp_path, {"test_wide.py": _WIDE})
+    ended = run_pytest(tmp_path, *_FKIT, "--fkit-widen", env=_machine(fleet), timeout=200)
+    assert ended.outcomes["test_wide.py::test_four"] == "PASSED", ended.out
+    assert "retrying test_wide.py::test_four on gw" in ended.out
+    assert "after skipping itself for want of 4 GPUs on gw" in ended.out
+    assert "not now" in ended.out
+    assert ended.out.count("SKIPPED [1]") == 2  # the other one wants two, which it has
+    assert ended.status == 0
+
+
 _NEEDS = """\
 import os
 import pytest

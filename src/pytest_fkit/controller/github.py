@@ -59,6 +59,16 @@ def markdown(happened: Happened) -> Iterator[str]:
         yield from ("", "| Left processes running, which were ended | process |", "|---|---|")
         for nodeid, processes in happened.leftovers:
             yield f"| {_code(nodeid)} | {'<br>'.join(_code(each) for each in processes)} |"
+    yield from _of_gpus(happened)
+    for cause, number in happened.shared.items():
+        tests = "1 test" if number == 1 else f"{number} tests"
+        yield from ("", f"{tests} shared a process, because of {_code(cause)}")
+    for (reason, wanted), number in happened.scarce.items():
+        yield from ("", f"{scarcity(number, wanted)}: {_code(reason)}")
+    yield ""
+
+
+def _of_gpus(happened: Happened) -> Iterator[str]:
     if happened.retried:
         yield from ("", "| Passed only after another attempt | | before |", "|---|---|---|")
         for nodeid, attempt, before in happened.retried:
@@ -67,12 +77,6 @@ def markdown(happened: Happened) -> Iterator[str]:
         yield from ("", "| Retired worker | why |", "|---|---|")
         for place, reason in happened.retired:
             yield f"| {place} | {_code(reason)} |"
-    for cause, number in happened.shared.items():
-        tests = "1 test" if number == 1 else f"{number} tests"
-        yield from ("", f"{tests} shared a process, because of {_code(cause)}")
-    for (reason, wanted), number in happened.scarce.items():
-        yield from ("", f"{scarcity(number, wanted)}: {_code(reason)}")
-    yield ""
 
 
 def _table(title: str, deaths: list[tuple[str, str, str]]) -> Iterator[str]:

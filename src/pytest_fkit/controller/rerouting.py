@@ -42,6 +42,7 @@ class Rerouting:
         self._recorder = recorder
         self._retries = Retries(settings.max_retries, settings.fail_on_retry)
         self._slices = Slices(settings.retire_after)
+        self._widens = settings.widen
         self._screen = Screen(self._has_attempts, self._over)
         self._announced: set[tuple[int, int]] = set()
         self._nodes: dict[str, Any] = {}
@@ -92,7 +93,7 @@ class Rerouting:
 
     def _has_attempts(self, node: Any, position: int) -> bool:
         test = self._number(node, position)
-        return test is not None and test in self._retries
+        return test is not None and (self._widens or test in self._retries)
 
     def _over(
         self, node: Any, position: int, attempt: Attempt, seconds: float
@@ -118,27 +119,31 @@ class Rerouting:
         return told
 
     def _holds(self, test: int, node: Any, attempt: Attempt) -> bool:
-        error = attempt.error
-        if error is None or not error.retry or not self._retries.may_follow(test):
+        kind = self._next_kind(test, node, attempt)
+        if kind is None or not self._schedule.able(kind):
             return False
-        if not self._schedule.able(self._kind(test, node, error.alone)):
-            return False
-        self._slices.error(node.gateway.id, test, error, certain=False)
-        self._retries.hold(test, attempt)
+        if attempt.error is not None:
+            self._slices.error(node.gateway.id, test, attempt.error, certain=False)
+        self._retries.hold(test, attempt, kind)
         return True
 
-    def _kind(self, test: int, node: Any, alone: bool) -> Kind:
+    def _next_kind(self, test: int, node: Any, attempt: Attempt) -> Kind | None:
+        """What another attempt needs, None if there is to be none."""
+        error = attempt.error
+        if error is None:
+            wanted = attempt.wanted_gpus if self._widens and test not in self._retries else 0
+            return self._kinds[test]._replace(gpus=wanted) if wanted else None
+        if not error.retry or not self._retries.may_follow(test):
+            return None
         avoid = {*self._retries.gpus(test), *physical(node)}
-        return self._kinds[test]._replace(avoid=frozenset(avoid), alone=alone)
+        return self._kinds[test]._replace(avoid=frozenset(avoid), alone=error.alone)
 
     def retry(self, node: Any, position: int, seconds: float) -> str:
         """Have the test tried elsewhere that ended there; its node id."""
         test = self._number(node, position)
         assert test is not None
         self._schedule.completed(node.gateway.id, test, seconds)
-        error = self._retries.last(test).error
-        assert error is not None
-        self._schedule.requeue(test, self._kind(test, node, error.alone))
+        self._schedule.requeue(test, self._retries.kinds[test])
         return self._nodeids[test]
 
     def sent(self, name: str, tests: Iterable[int]) -> None:
@@ -150,14 +155,13 @@ class Rerouting:
             if (test, id(attempt)) in self._announced:
                 continue
             self._announced.add((test, id(attempt)))
-            assert attempt.error is not None
             nodeid = self._nodeids[test]
             self._edges.show(
-                f"retrying {nodeid} on {name} after {attempt.error.text} on {attempt.place}"
+                f"retrying {nodeid} on {name} after {attempt.reason} on {attempt.place}"
             )
             if self._recorder is not None:
                 worker = attempt.node.gateway.id
-                self._recorder.retried(worker, nodeid, attempt.told, attempt.error.category, name)
+                self._recorder.retried(worker, nodeid, attempt.told, attempt.category, name)
 
     def unrunnable(self, test: int) -> bool:
         """Nobody is left for a test; whether it had an attempt, which is its verdict now."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Iterable, Sequence
 
 from ..gpu.errors import GpuError
+from .units import Kind
 
 COMPLETE = "runtest_protocol_complete"
 """The last thing that a worker tells of a test."""
@@ -42,9 +43,26 @@ class Attempt:
 
         :param number: the first is 1.
         """
-        reason = self.error.text if self.error is not None else self._outcome()
+        reason = self.reason if self.error or self.wanted_gpus else self._outcome()
         texts = [str(report.longrepr) for report in self.reports if report.failed]
         return f"attempt {number} on {self.place}: {reason}", "\n".join(texts) + "\n"
+
+    @property
+    def wanted_gpus(self) -> int:
+        """How many GPUs it would have wanted, if it skipped itself for that, else 0."""
+        return max((getattr(each, "fkit_wanted_gpus", 0) for each in self.reports), default=0)
+
+    @property
+    def reason(self) -> str:
+        """Why there is to be another one."""
+        if self.error is not None:
+            return self.error.text
+        return f"skipping itself for want of {self.wanted_gpus} GPUs"
+
+    @property
+    def category(self) -> str:
+        """The same in a word or two."""
+        return "too few GPUs" if self.error is None else self.error.category
 
     def _outcome(self) -> str:
         return "skipped" if self.skipped else "ended"
@@ -71,6 +89,8 @@ class Retries:
         self._most = most
         self._fail = fail
         self._held: dict[int, list[Attempt]] = {}
+        self.kinds: dict[int, Kind] = {}
+        """What the next attempt needs, by test."""
 
     def __contains__(self, test: int) -> bool:
         return test in self._held
@@ -79,9 +99,10 @@ class Retries:
         """Whether the test may have another attempt."""
         return len(self._held.get(test, ())) < self._most
 
-    def hold(self, test: int, attempt: Attempt) -> None:
-        """Another attempt follows this one."""
+    def hold(self, test: int, attempt: Attempt, kind: Kind) -> None:
+        """Another attempt follows this one, by a worker of this kind."""
         self._held.setdefault(test, []).append(attempt)
+        self.kinds[test] = kind
 
     def last(self, test: int) -> Attempt:
         """The attempt that was held last."""
@@ -126,10 +147,13 @@ class Retries:
         ]
         passed = verdict.passed
         for report in verdict.reports:
+            if len(attempts) > 1 and verdict is attempts[-1]:
+                vars(report).pop("fkit_wanted_gpus", None)
             report.fkit_attempts = len(attempts)
             if not report.passed or report.when == "call":
                 report.sections[:0] = sections
-            if passed and report.when == "call":
+            # What was only given more GPUs has passed as any other test.
+            if passed and report.when == "call" and any(each.error for each in attempts):
                 report.fkit_passed_after = "; ".join(title for title, _ in sections)
                 if self._fail:
                     report.outcome = "failed"
