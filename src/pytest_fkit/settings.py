@@ -39,6 +39,7 @@ class Settings:
     :param top: how many tests the lists of the most expensive ones name, 0 for no lists.
     :param widen: whether a test that skips itself because it saw too few GPUs is run with more.
     :param grace: seconds for running tests and wide fixtures to end after an interrupt.
+    :param worker_timeout: seconds after which a worker that gives no sign of life is killed.
     :param probe: whether the GPUs of a worker are tried out.
     :param isolation_asked: whether option or ini value say how long a process lives.
     :param max_retries: attempts that a test gets elsewhere after GPU errors.
@@ -60,6 +61,7 @@ class Settings:
     resume: Path | None = None
     top: int = 0
     probe: bool = True
+    worker_timeout: float = 60.0
     max_retries: int = 1
     retire_after: int = 3
     fail_on_retry: bool = False
@@ -125,6 +127,10 @@ def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager
     _add(
         parser, "top", "N",
         "name the N tests that took most CPU time, and most memory (default: 0)",
+    )  # fmt: skip
+    _add(
+        parser, "worker-timeout", "SECONDS",
+        "kill a worker that gives no sign of life for so long, 0: never (default: 60)",
     )  # fmt: skip
     _add(
         parser, "probe", "on|off",
@@ -198,6 +204,7 @@ def parse(config: pytest.Config) -> Settings:
         resume=resume,
         top=_value(config, "top", parse_count, 0),
         probe=_value(config, "probe", parse_switch, True),
+        worker_timeout=_value(config, "worker_timeout", parse_seconds, 60.0),
         max_retries=_value(config, "max_retries", parse_count, 1),
         retire_after=_value(config, "retire_after", parse_count, 3),
         fail_on_retry=bool(

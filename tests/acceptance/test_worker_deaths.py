@@ -87,6 +87,19 @@ def test_what_nobody_is_left_to_run_is_an_error_that_says_why(
     assert ended.status == 1
 
 
+def test_a_worker_that_does_not_answer_is_replaced(tmp_path: Path) -> None:
+    suite = _suite(tmp_path, 12, (5,), "test_a")
+    file = suite / "test_a.py"
+    file.write_text(file.read_text().replace("signal.SIGKILL", "signal.SIGSTOP"))
+    options = ("-n2", "--fkit-worker-timeout=3")
+    ended = run_pytest(suite, *_FKIT, *options, env={"LOG": str(tmp_path / "log")}, timeout=100)
+    assert set(ended.outcomes) == _nodeids(12, "test_a"), ended.out
+    failed = {nodeid for nodeid, outcome in ended.outcomes.items() if outcome != "PASSED"}
+    assert failed == {"test_a.py::test_it[5]"}
+    assert "has not answered for 3 s, and is killed" in ended.out
+    assert ended.status == 1
+
+
 def test_the_death_of_a_worker_counts_for_maxfail(tmp_path: Path) -> None:
     suite = _suite(tmp_path, 30, (2,), "test_a")
     ended = run_pytest(suite, *_FKIT, "-n1", "-x", env={"LOG": str(tmp_path / "log")})

@@ -17,6 +17,7 @@ from ..sigterm import interrupt_on_sigterm, restore_sigterm
 from .arrivals import Arrivals
 from .dispatch import Dispatch, Lending, dispatches
 from .gpus import seats_of_run
+from .heartbeat import Heartbeat
 from .replacements import Replacements
 from .rerouting import Edges, Rerouting
 from .resume import Resuming
@@ -55,6 +56,7 @@ class Nodes:
         self._facts: dict[Any, bytes] = {}
         self._in_doubt: set[Any] = set()
         self._lending = lending
+        self._heartbeat = Heartbeat(settings.worker_timeout, self._order, self._arrivals.add_line)
         self.rerouting = Rerouting(
             settings,
             Edges(show, self._arrivals.tell, self._order, self._arrivals.add),
@@ -97,6 +99,8 @@ class Nodes:
         kind, *values = message or ("stopped",)
         if kind == "stopped":
             self._gone[node].set()
+        elif kind == "pong":
+            self._heartbeat.answered(node)
         elif kind == "line":
             self._arrivals.add_line(f"[{node.gateway.id}] {values[0]}")
         elif kind == "reports":
@@ -151,6 +155,7 @@ class Nodes:
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
         """From now on a death is not that of an import."""
         self._collected.add(node)
+        self._heartbeat.add(node)
         if self._resuming is not None:
             # DSession counts what was collected after this hook.
             self._arrivals.add(lambda: self._report_done(node, ids))
@@ -167,6 +172,7 @@ class Nodes:
         :raises KeyboardInterrupt, pytest.exit.Exception: as plain pytest does.
         """
         self._gone[node].set()
+        self._heartbeat.remove(node)
         del self._channels[node]
         output = getattr(node, "workeroutput", {})
         for flag in ("shouldfail", "shouldstop"):
@@ -224,6 +230,7 @@ class Nodes:
         try:
             self._stop_workers()
         finally:
+            self._heartbeat.close()
             restore_sigterm(self._sigterm)
             self._arrivals.handle()
             if self._dispatch is not None:

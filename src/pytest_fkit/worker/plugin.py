@@ -135,6 +135,8 @@ class Worker:
             os._exit(1)  # the keeper sees it, and ends everything
         if order == "stop":
             self._stop()
+        elif order == ("ping",):
+            self._channel.send(("pong",))
         elif self._dispatched is not None:
             self._dispatched.obey(*order)
 
