@@ -44,6 +44,7 @@ import conftest, early_plugin
 WORKER = os.getpid()
 HERE = Path(os.environ["SEEN_IN"])
 
+@pytest.mark.fkit(gpus=0 if "SEEN_ANYWHERE" in os.environ else None)
 @pytest.mark.parametrize("number", range(int(os.environ.get("SEEN_TESTS", "1"))))
 def test_it(number, fkit_gpus, fkit_worker, fkit_port):
     name = os.environ.get("PYTEST_XDIST_WORKER", "main")

@@ -205,7 +205,10 @@ def test_workers_without_gpus(
 ) -> None:
     machine = fleet(fleets.nvidia(4))
     said = said.format("4 NVIDIA GPUs (H100 80GB HBM3, 80 GiB)")
-    ended = run_on(machine, tmp_path, *arguments, "--fkit-cpu-workers=2", workers=len(cuda))
+    ended = run_on(
+        machine, tmp_path, *arguments, "--fkit-cpu-workers=2", workers=len(cuda),
+        env={"SEEN_ANYWHERE": "1"},
+    )  # fmt: skip
     assert ended.inner.status == 0
     assert [masks(seen, "CUDA") for seen in ended.seen.values()] == cuda
     assert [seen.worker for seen in ended.seen.values()] == list(range(len(cuda)))

@@ -100,6 +100,7 @@ class Dispatch:
         self._died: set[str] = set()
         self._early: list[tuple[Any, str, str]] = []
         self._kinds: list[Kind] = []
+        self._has_gpus = False
         self.in_doubt: set[Any] = set()
         """Workers that met GPU errors while they collected."""
         self.unrunnable: dict[str, str] = {}
@@ -310,6 +311,7 @@ class Dispatch:
         tests = [Test(*each) for each in zip(numbers, groups, seconds, self._kinds)]
         self._schedule.add_units(self._units(tests, seconds))
         self._rerouting.start(self._schedule, nodeids, self._kinds, self._number)
+        self._has_gpus = any(map(physical, self._ids))
         for node in self._ids:
             self._add(node)
         early, self._early = self._early, []
@@ -382,7 +384,7 @@ class Dispatch:
         collected = self._nodes[node].collected
         assert collected is not None
         lacks = self._tests.lacking(collected)
-        cpu = bool(node.workerinput.get("fkit_cpu"))
+        cpu = self._has_gpus and bool(node.workerinput.get("fkit_cpu"))
         self._schedule.add_worker(node.gateway.id, physical(node), lacks, cpu)
         self._rerouting.add(node)
 
