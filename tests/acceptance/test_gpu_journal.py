@@ -19,12 +19,12 @@ SUITE = {
     "test_all.py": """\
 import os, psutil, pytest
 
-@pytest.mark.parametrize("number", range(4))
-def test_it(number): pass
-
 def test_kills_worker():
     if "KILLS" in os.environ:
         psutil.Process().parents()[2].kill()
+
+@pytest.mark.parametrize("number", range(4))
+def test_it(number): pass
 """,
 }
 

@@ -58,7 +58,8 @@ def _probes(directory: Path) -> int:
 
 
 def _lines(ended: InnerRun) -> list[str]:
-    return [line for line in ended.lines if "probe: " in line]
+    told = (line for line in ended.lines if line.startswith(("fkit: ", "[gw")))
+    return [line for line in told if "probe: " in line]
 
 
 def test_healthy_gpus_are_not_mentioned(fleet: Fleet, tmp_path: Path) -> None:
@@ -69,16 +70,16 @@ def test_healthy_gpus_are_not_mentioned(fleet: Fleet, tmp_path: Path) -> None:
 def test_a_sick_gpu_is_named_by_its_worker(fleet: Fleet, tmp_path: Path) -> None:
     gpus = fleets.nvidia(4, states={3: "corrupt"})
     [line] = _lines(_run(fleet(gpus), tmp_path, "-n2"))
-    start, reason = line.split("probe: sick: ")
-    assert start == "[gw1] fkit: gw1 (GPU 2,3): "
+    start, reason = line.split("is retired: probe: ")
+    assert start == "fkit: gw1 (GPU 2,3) "
     assert reason.startswith(f"device 1 ({gpus[3].pci}): what was written to it reads back wrong")
 
 
 def test_amd(fleet: Fleet, tmp_path: Path) -> None:
     gpus = fleets.amd(4, states={0: "lost"})
     [line] = _lines(_run(fleet(gpus), tmp_path, "-n2"))
-    start, reason = line.split("probe: sick: ")
-    assert start == "[gw0] fkit: gw0 (GPU 0,1): "
+    start, reason = line.split("is retired: probe: ")
+    assert start == "fkit: gw0 (GPU 0,1) "
     assert reason == f"device 0 ({gpus[0].pci}): hipSetDevice: hipErrorInvalidDevice (101)"
 
 

@@ -73,3 +73,40 @@ def test_who_has_nothing_says_so_once_and_waits() -> None:
     assert tests.take(1) == Taken([5], None, certain=False)
     assert tests.take(1) is None
     assert sent == [("waits",), ("waits",)]
+
+
+def test_gpus_in_doubt_are_tried_before_the_next_test_and_not_before() -> None:
+    sent: list[tuple[Any, ...]] = []
+    answers = iter([False, True])
+
+    def probe() -> bool:
+        sent.append(("probed",))
+        return next(answers)
+
+    def send(message: tuple[Any, ...]) -> None:
+        sent.append(message)
+        if message[0] == "returned":
+            tests.doubt()
+            tests.add([2])
+
+    tests = Dispatched(send, probe)
+    tests.add([1, 2])
+    assert tests.take(5) == Taken([2], None, certain=False)
+    assert sent == [("probed",), ("returned", [1, 2]), ("probed",)]
+
+
+def test_a_probe_that_is_asked_for_does_not_wait_for_a_test() -> None:
+    sent: list[str] = []
+
+    def probe() -> bool:
+        sent.append("probed")
+        return True
+
+    def answer(message: tuple[Any, ...]) -> None:
+        sent.append(message[0])
+        threading.Thread(target=tests.obey, args=("probe",)).start()
+
+    tests = Dispatched(answer, probe)
+    threading.Timer(0.2, tests.end).start()
+    assert tests.take(1) is None
+    assert sent == ["waits", "probed"]

@@ -24,6 +24,7 @@ class Dispatched:
         self._send = send
         self._probe = probe
         self._in_doubt = probe is not None
+        self._asked = False
         self._environs: dict[int, Mapping[str, str]] = {}
         self._changed = threading.Condition()
         self._queue: deque[int] = deque()
@@ -45,7 +46,7 @@ class Dispatched:
         elif order == "settle":
             self.settle()
         elif order == "probe":
-            self.doubt()
+            self.probe()
 
     def lend(self, position: int, environ: Mapping[str, str]) -> None:
         """Run one test in a fresh interpreter with these variables."""
@@ -53,11 +54,19 @@ class Dispatched:
             self._environs[position] = environ
         self.add([position])
 
+    def probe(self) -> None:
+        """The GPUs are to be tried now."""
+        with self._changed:
+            self._asked = self._probe is not None
+            self._changed.notify()
+
     def doubt(self) -> None:
-        """The GPUs are to be tried before anything else is run; called in any thread."""
+        """The GPUs are to be tried before the next test; called in any thread."""
         with self._changed:
             self._in_doubt = self._probe is not None
-            self._changed.notify()
+
+    def _is_to_be_probed(self) -> bool:
+        return self._asked or (self._in_doubt and bool(self._queue))
 
     def add(self, positions: Sequence[int]) -> None:
         """Run these, after what is there."""
@@ -100,7 +109,9 @@ class Dispatched:
         """See Tests."""
         while True:
             with self._changed:
-                doubt, self._in_doubt = self._in_doubt and not self._over, False
+                doubt = self._is_to_be_probed() and not self._over
+                if doubt:
+                    self._asked = self._in_doubt = False
             if not doubt:
                 taken = self._wait(most)
                 if taken is not None or self._over:
@@ -111,14 +122,12 @@ class Dispatched:
     def _wait(self, most: int) -> Taken | None:
         """None where there is nothing more, or something to be tried first."""
         with self._changed:
-            while not self._queue and not self._over and not self._settles:
-                if self._in_doubt:
-                    return None
+            while not (self._queue or self._settles or self._over or self._is_to_be_probed()):
                 if not self._told:
                     self._told = True
                     self._send(("waits",))
                 self._changed.wait()
-            if self._over:
+            if self._over or self._is_to_be_probed():
                 return None
             if not self._queue:
                 self._settles = False

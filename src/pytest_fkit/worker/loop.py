@@ -194,11 +194,12 @@ class TestLoop:
 
     def _follow(self, replay: Replay, order: Follows) -> None:
         for message in self._decoded(self._keeper.follow(order)):
-            replay.take(message)
             if not isinstance(message, Ended):
+                replay.take(message)
                 continue
             ending = from_wire(message.ending)
             if not isinstance(ending, Finished):
+                replay.take(message)
                 self._report_death(replay, message, ending, None)
             elif message.leftovers:
                 _note_leftovers(replay, message)
