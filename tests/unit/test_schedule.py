@@ -54,6 +54,7 @@ class Machine(RuleBasedStateMachine):
         self.inbox: dict[str, deque[Decision]] = {}
         self.verdicts: dict[int, str] = {}
         self.lent: dict[int, tuple[str, ...]] = {}
+        self.retired: set[str] = set()
         self.names = 0
 
     @initialize(
@@ -64,7 +65,7 @@ class Machine(RuleBasedStateMachine):
         ),
         seconds=st.lists(st.sampled_from([None, 0.001, 0.3, 5.0]), min_size=25, max_size=25),
         strict=st.booleans(),
-        workers=st.integers(1, 4),
+        lacks=st.lists(st.frozensets(st.integers(0, 24), max_size=4), min_size=1, max_size=4),
     )
     def start(
         self,
@@ -73,7 +74,7 @@ class Machine(RuleBasedStateMachine):
         gpus: list[int | None],
         seconds: list[float | None],
         strict: bool,
-        workers: int,
+        lacks: list[frozenset[int]],
     ) -> None:
         self.number = len(groups)
         self.strict = strict
@@ -90,8 +91,8 @@ class Machine(RuleBasedStateMachine):
             )
         else:
             self.schedule.add_units(soft_units(tests, sort=True))
-        for _ in range(workers):
-            self._add(frozenset())
+        for each in lacks:
+            self._add(each)
         self._act()
 
     def _add(self, lacks: frozenset[int]) -> None:
@@ -189,6 +190,32 @@ class Machine(RuleBasedStateMachine):
         if replaced:
             self._add(frozenset())
         self._act()
+
+    @precondition(lambda self: len(set(self.workers) - self.retired) > 1)
+    @rule(data=st.data())
+    def a_worker_is_retired(self, data: Any) -> None:
+        name = data.draw(st.sampled_from(sorted(set(self.workers) - self.retired)))
+        self.retired.add(name)
+        self.schedule.retire(name)
+        self._act()
+
+    @precondition(lambda self: self.retired & set(self.workers))
+    @rule(data=st.data())
+    def a_worker_is_back(self, data: Any) -> None:
+        name = data.draw(st.sampled_from(sorted(self.retired & set(self.workers))))
+        self.retired.remove(name)
+        self.schedule.readmit(name)
+        self._act()
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def a_worker_finds_its_gpus_sick(self, data: Any) -> None:
+        worker = self.workers[data.draw(st.sampled_from(sorted(self.workers)))]
+        if worker.running is None:
+            given = list(worker.queue)[worker.kept :]
+            worker.queue = deque(list(worker.queue)[: worker.kept])
+            self.schedule.returned(worker.name, given)
+            self._act()
 
     @precondition(lambda self: self.verdicts)
     @rule(data=st.data())
@@ -433,3 +460,67 @@ def test_a_worker_without_gpus_runs_only_what_needs_none() -> None:
         schedule.add_units(soft_units([units.Test(number, kind=kind)], sort=False))
     schedule.add_worker("gw0", cpu=True)
     assert _sent(schedule.decide()) == {"gw0": (0,)}
+
+
+def test_a_group_is_not_called_back_from_who_is_about_to_begin_it() -> None:
+    schedule = Schedule([None] * 3)
+    tests = [units.Test(number, "a") for number in range(3)]
+    schedule.add_units(strict_units(tests, lambda _: 1.0, sort=True))
+    schedule.add_worker("gw0")
+    schedule.add_worker("gw1")
+    assert schedule.decide() == [Send("gw0", (0, 1))]
+
+
+def test_what_is_reserved_for_a_gang_whose_member_dies_can_be_reserved_again() -> None:
+    schedule = _gpus(None, None, None, None)
+    sent = _sent(schedule.decide())
+    for name, tests in sent.items():
+        schedule.begins(name, tests[0])
+    schedule.add_units(soft_units([units.Test(3, kind=Kind(8, "name"))], sort=False))
+    assert schedule.decide() == []
+    schedule.remove_worker("gw3")
+    schedule.add_worker("gw4", ["/6", "/7"])
+    for name in ("gw0", "gw1", "gw2"):
+        schedule.waits(name)
+        schedule.completed(name, sent[name][0], 1.0)
+    assert Lend("gw0", 3, tuple(f"/{number}" for number in range(8))) in schedule.decide()
+
+
+def test_a_gang_has_no_member_that_was_retired_before_it_began() -> None:
+    schedule = _gpus(None)
+    [(name, [test])] = _sent(schedule.decide()).items()
+    schedule.begins(name, test)
+    schedule.requeue(1, Kind(8))
+    assert _lent(schedule) == []
+    schedule.retire("gw1")
+    assert Unrunnable(1) in schedule.decide()
+
+
+def test_gpus_are_free_again_when_their_leader_gives_the_test_back() -> None:
+    schedule = _gpus(8)
+    assert len(_lent(schedule)) == 1
+    schedule.returned("gw0", [0])
+    assert _lent(schedule) == [Lend("gw0", 0, tuple(f"/{number}" for number in range(8)))]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_who_holds_a_group_leaves_others_what_it_did_not_collect(strict: bool) -> None:
+    schedule = Schedule([1.0] * 3)
+    tests = [units.Test(number, "a") for number in range(3)]
+    schedule.add_units(
+        strict_units(tests, lambda _: 1.0, sort=False) if strict else soft_units(tests, sort=False)
+    )
+    schedule.add_worker("gw0", lacks=frozenset({1}))
+    assert _sent(schedule.decide()) == {"gw0": (0,)}
+    schedule.begins("gw0", 0)
+    schedule.waits("gw0")
+    assert Unrunnable(1) in schedule.decide()
+    assert _sent(schedule.decide()) == {"gw0": (2,)}
+
+
+def test_a_test_without_gpus_is_not_kept_from_workers_that_have_none() -> None:
+    schedule = Schedule([None])
+    schedule.add_worker("gw0", ["/0"])
+    schedule.add_worker("gw1", cpu=True)
+    schedule.requeue(0, Kind(0, avoid=frozenset({"/0"}), alone=True))
+    assert _sent(schedule.decide()) == {"gw1": (0,)}

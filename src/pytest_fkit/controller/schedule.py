@@ -141,6 +141,7 @@ class Schedule:
         self._ticket = itertools.count()
         self._workers: dict[str, _Worker] = {}
         self._coming = 0
+        self._may_be_hopeless = True
         self._locked: set[str] = set()
         self._open: set[int] = set()
         self._undistributed = 0
@@ -174,11 +175,14 @@ class Schedule:
         :param cpu: whether it has none where others have.
         """
         self._workers[name] = _Worker(name, next(self._ticket), tuple(gpus), lacks, cpu)
+        self._may_be_hopeless = True
 
     def retire(self, name: str) -> None:
         """The worker gets no more tests."""
         self._workers[name].retired = True
         self._give_up(self._workers[name])
+        self._cancel(name)
+        self._may_be_hopeless = True
 
     def readmit(self, name: str) -> None:
         """It gets tests again."""
@@ -237,15 +241,12 @@ class Schedule:
         :return: the test that it was running, which has its verdict now.
         """
         worker = self._workers.pop(name)
+        self._may_be_hopeless = True
         self._take_back(worker, list(worker.queue))
         self._give_up(worker)
-        for each in [each for each in self._reservations if name in each.members]:
-            if each.begun and name != each.leader:
-                continue  # the test goes on
-            self._reservations.remove(each)
-            if not each.begun:
-                self._undistributed += 1
-                self._release(each.unit)
+        self._cancel(name)
+        # Without another member a test that was begun goes on.
+        self._reservations = [each for each in self._reservations if each.leader != name]
         self._unlock(worker.running_unit)
         if worker.running is not None:
             self._open.discard(worker.running)
@@ -280,8 +281,9 @@ class Schedule:
             if worker.waits:
                 decisions += self._help(worker, worker.name in reserved)
         decisions += self._lend()
-        if not self._coming:
+        if not self._coming and self._may_be_hopeless:
             decisions += self._hopeless()
+            self._may_be_hopeless = False
         return decisions
 
     def _clear(self, worker: _Worker) -> Iterator[Recall]:
@@ -357,13 +359,14 @@ class Schedule:
     def _givable(self, victim: _Worker, worker: _Worker) -> list[int]:
         """Half of what the victim was sent last, or a group of which it has begun nothing."""
         queue = list(victim.queue.items())
-        if victim.running is None or victim.through:  # it is about to begin the first one
-            del queue[:1]
+        next_unit = None
+        if queue and (victim.running is None or victim.through):
+            _, next_unit = queue.pop(0)  # it is about to begin that one
         tests = [
             test
             for test, unit in queue
             if test not in victim.refused
-            and not (unit.strict and unit.begun)
+            and not (unit.strict and (unit.begun or unit is next_unit))
             and test not in worker.lacks
             and self._can(worker, unit.kind, locked=unit.kind.serial)
         ]
@@ -400,7 +403,7 @@ class Schedule:
     # --- tests that need GPUs of several workers, or a GPU alone ---
 
     def _needs_reservation(self, kind: Kind) -> bool:
-        if kind.alone:
+        if kind.alone and kind.gpus != 0:
             return True
         if not kind.gpus or kind.gpus < 2:
             return False
@@ -469,6 +472,15 @@ class Schedule:
             return None
         return members[0].name, frozenset(everybody | {members[0].name}), tuple(gpus)
 
+    def _cancel(self, name: str) -> None:
+        """Let go of what the worker is kept free for, but has not been given to its leader."""
+        for each in [each for each in self._reservations if name in each.members]:
+            if not each.begun:
+                self._reservations.remove(each)
+                self._unlock(each.unit)
+                self._undistributed += 1
+                self._release(each.unit)
+
     def _lend(self) -> Iterator[Decision]:
         for each in self._reservations:
             if each.begun or not all(self._is_free(self._workers[name]) for name in each.members):
@@ -491,7 +503,9 @@ class Schedule:
         if unit is not None and unit.tests:
             if self._may(worker, unit):
                 return unit
-            if unit.strict and unit.begun:
+            if unit.tests[0] in worker.lacks:
+                self._give_up(worker)  # to those who have collected it
+            elif unit.strict and unit.begun:
                 return None
         best = min(
             (
@@ -506,9 +520,9 @@ class Schedule:
 
     def _first(self, worker: _Worker, heap: list[_Entry]) -> list[_Entry]:
         """The first of these that the worker has collected, if there is one."""
-        if not worker.lacks:
+        if not worker.lacks or (heap and heap[0][2].tests[0] not in worker.lacks):
             return heap[:1]
-        return [entry for entry in sorted(heap) if entry[2].tests[0] not in worker.lacks][:1]
+        return heapq.nsmallest(1, (each for each in heap if each[2].tests[0] not in worker.lacks))
 
     def _take(self, worker: _Worker, entry: _Entry) -> Unit:
         unit = entry[2]
@@ -549,6 +563,7 @@ class Schedule:
         if unit.tests:
             heap = self._free.setdefault(unit.kind, [])
             heapq.heappush(heap, (unit.rank, next(self._ticket), unit))
+            self._may_be_hopeless = True
 
     def _give_up(self, worker: _Worker) -> None:
         """What is left of the worker's unit is anybody's."""
@@ -559,6 +574,10 @@ class Schedule:
 
     def _take_back(self, worker: _Worker, tests: Sequence[int]) -> None:
         """What the worker has in its queue goes back to where it came from."""
+        back_here = set(tests)
+        self._reservations = [
+            each for each in self._reservations if not each.begun or each.test not in back_here
+        ]
         units: dict[int, tuple[Unit, list[int]]] = {}
         for test in tests:
             unit = worker.queue.pop(test)
