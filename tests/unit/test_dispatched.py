@@ -110,3 +110,12 @@ def test_a_probe_that_is_asked_for_does_not_wait_for_a_test() -> None:
     threading.Timer(0.2, tests.end).start()
     assert tests.take(1) is None
     assert sent == ["waits", "probed"]
+
+
+def test_a_test_that_was_given_back_is_not_lent_when_it_comes_again() -> None:
+    tests, sent = _dispatched()
+    tests.obey("lend", 3, {"GPUS": "0,1"})
+    tests.obey("recall", [3], False)
+    tests.obey("run", [3])
+    assert sent == [("returned", [3])]
+    assert tests.take(1) == Taken([3], None, certain=False)

@@ -162,7 +162,8 @@ class Dispatch:
         """Run a test again that died with its worker; pytest-rerunfailures asks for that."""
         assert self._schedule is not None
         self._durations.forget(item)
-        self._schedule.requeue(self._tests.nodeids.index(item), ANY)
+        number = self._tests.nodeids.index(item)
+        self._schedule.requeue(number, self._kinds[number])
 
     def expect_fewer(self) -> None:
         """A worker will not be there that the run was to begin with."""

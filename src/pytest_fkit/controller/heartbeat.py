@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from typing import Any, Callable
 
 TICK = 0.25
@@ -31,7 +30,7 @@ class Heartbeat:
         self._limit = limit
         self._order = order
         self._show = show
-        self._heard: dict[Any, float] = {}
+        self._unanswered: dict[Any, int] = {}
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -46,12 +45,12 @@ class Heartbeat:
     def answered(self, node: Any) -> None:
         """A worker gave a sign of life; called in any thread."""
         with self._lock:
-            self._heard[node] = time.monotonic()
+            self._unanswered[node] = 0
 
     def remove(self, node: Any) -> None:
         """It is gone."""
         with self._lock:
-            self._heard.pop(node, None)
+            self._unanswered.pop(node, None)
 
     def close(self) -> None:
         """The run is over."""
@@ -59,13 +58,22 @@ class Heartbeat:
 
     def _watch(self) -> None:
         while not self._over.wait(self._limit * TICK):
-            with self._lock:
-                heard = dict(self._heard)
-            for node, last in heard.items():
-                if time.monotonic() - last > self._limit:
-                    self._kill(node)
-                else:
-                    self._order(node, ("ping",))
+            self.tick()
+
+    def tick(self) -> None:
+        """Ask all, and kill those that have not answered for so long.
+
+        Questions are counted, not seconds: where this process was stopped, as by Ctrl-Z, so were
+        the workers, and nobody asked them.
+        """
+        with self._lock:
+            unanswered = dict(self._unanswered)
+            self._unanswered = {node: number + 1 for node, number in unanswered.items()}
+        for node, number in unanswered.items():
+            if number * TICK > 1.0:
+                self._kill(node)
+            else:
+                self._order(node, ("ping",))
 
     def _kill(self, node: Any) -> None:
         self.remove(node)

@@ -132,7 +132,10 @@ class Rerouting:
         error = attempt.error
         if error is None:
             wanted = attempt.wanted_gpus if self._widens and test not in self._retries else 0
-            return self._kinds[test]._replace(gpus=wanted) if wanted else None
+            # What wide fixtures said when they were torn down after it is the failure of others.
+            if not wanted or attempt.failed:
+                return None
+            return self._kinds[test]._replace(gpus=wanted)
         if not error.retry or not self._retries.may_follow(test):
             return None
         avoid = {*self._retries.gpus(test), *physical(node)}

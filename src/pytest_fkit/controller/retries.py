@@ -73,6 +73,11 @@ class Attempt:
         return any(report.skipped for report in self.reports)
 
     @property
+    def failed(self) -> bool:
+        """Whether anything failed."""
+        return any(report.failed for report in self.reports)
+
+    @property
     def passed(self) -> bool:
         """Whether nothing failed and nothing was skipped."""
         return all(report.passed for report in self.reports)

@@ -93,6 +93,8 @@ class Dispatched:
             if whole and len(given) < len(wanted):
                 given = []
             wanted = set(given)
+            for each in given:
+                self._environs.pop(each, None)
             rest = [each for each in list(self._queue)[self._kept :] if each not in wanted]
             self._queue = deque([*kept, *rest])
         self._send(("returned", given))
