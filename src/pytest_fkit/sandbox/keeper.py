@@ -238,9 +238,9 @@ class Keeper:
         outer, self._below.job = self._below.job, job
         self._below.tell(host, command)
         self._below.wait_for(job)
-        self._below.job = outer
         if isinstance(command, Finish):
             self._below.await_exit(host, job)
+        self._below.job = outer
         return job
 
     def _finish(self, timeout: float) -> None:

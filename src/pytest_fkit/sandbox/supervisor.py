@@ -394,9 +394,9 @@ class Supervisor:
 
     def await_exit(self, host: HostProcess, job: Job) -> None:
         """Wait for a host that was told to finish, and for what it started."""
-        if host not in self.hosts:
-            return
-        if not self.until(lambda: host.status is not None, self._term_grace()):
+        if host in self.hosts and not self.until(
+            lambda: host.status is not None, self._term_grace()
+        ):
             kill_tree(host.pid)
             self.until(lambda: host.status is not None, KILL_WAIT)
         job.leftovers += self._sweep(host)

@@ -194,6 +194,9 @@ class TestLoop:
 
     def _follow(self, replay: Replay, order: Follows) -> None:
         for message in self._decoded(self._keeper.follow(order)):
+            if isinstance(message, Output):
+                self._lines.feed(message.fd, message.text)
+                continue
             if not isinstance(message, Ended):
                 replay.take(message)
                 continue
