@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 from inner_runs import Outcome, run
@@ -149,7 +150,7 @@ _WIDE_TEARDOWN = """
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return run(
         tmp_path_factory.mktemp("hangs"),
-        {"test_h.py": _HANGS, "test_w.py": _WIDE, "test_z.py": _WIDE_TEARDOWN},
+        {"test_h.py": _HANGS, "test_w.py": _WIDE},
         *("--fkit", "-n5", "--dist=worksteal", "--fkit-timeout=1"),
     )
 
@@ -175,13 +176,22 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
         ("test_has_locked_up_its_threads", "call", "in other_way_round"),
         ("test_catches_everything", "call", "in hang_forever"),
         ("test_under_hanging_fixture", "setup", "in hangs"),
-        ("test_last_of_hanging_fixture", "teardown", "in hangs_at_its_end"),
     ],
 )
 def test_hang_ends_on_time_with_its_stacks(
     outcome: Outcome, name: str, when: str, stack: str
 ) -> None:
-    death = outcome.reports(name).death
+    _assert_death(outcome.reports(name).death, when, stack)
+
+
+def test_hang_of_a_session_fixture_at_its_end(tmp_path: Path) -> None:
+    # One worker: elsewhere it may be another test that is the last.
+    outcome = run(tmp_path, {"test_z.py": _WIDE_TEARDOWN}, "--fkit", "-n1", "--fkit-timeout=1")
+    death = outcome.reports("test_last_of_hanging_fixture").death
+    _assert_death(death, "teardown", "in hangs_at_its_end")
+
+
+def _assert_death(death: dict[str, Any], when: str, stack: str) -> None:
     assert death["when"] == when
     assert death["death"].startswith("timed out after 1 s")
     assert stack in death["text"]
@@ -204,7 +214,9 @@ def test_process_that_stopped_itself_is_said_to_be_stopped(outcome: Outcome) -> 
     assert "it had been stopped" in outcome.reports("test_stops_itself").death["text"]
 
 
-def test_fixture_that_hung_is_not_set_up_again(outcome: Outcome) -> None:
+def test_fixture_that_hung_is_not_set_up_again(tmp_path: Path) -> None:
+    # One worker: others have fixtures of their own.
+    outcome = run(tmp_path, {"test_w.py": _WIDE}, "--fkit", "-n1", "--fkit-timeout=1")
     reports = outcome.reports("test_again_under_hanging_fixture")
     (failure,) = reports.failures
     assert failure["when"] == "setup"

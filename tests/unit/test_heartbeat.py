@@ -1,4 +1,4 @@
-"""Workers that do not answer are killed; what stopped the controller, too, is held against nobody."""
+"""Workers that do not answer are killed; what stopped the controller, too, is nobody's fault."""
 
 from __future__ import annotations
 

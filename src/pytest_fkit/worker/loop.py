@@ -177,6 +177,7 @@ class TestLoop:
     def _close(self, replay: Replay, timeout: float, taken: Taken | None) -> None:
         """Finish the test that ran last, now that it is known what follows."""
         self._open = None
+        replay.phase_began = time.time()  # of what follows; it may have waited
         if taken is None or self._stopping.is_set():
             self._tear_down(replay)
         else:
