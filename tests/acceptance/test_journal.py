@@ -377,12 +377,13 @@ class Listener:
 
 def test_a_worker_that_dies_is_told_of_with_its_test(tmp_path: Path) -> None:
     suite = (
-        "import os, psutil, signal, pytest\ndef test_a(): pass\n"
+        "import os, psutil, signal, pytest\n"
         "@pytest.mark.skipif('PYTEST_XDIST_WORKER' not in os.environ, reason='')\n"
         "def test_kills():\n"
         "    _, keeper, worker = psutil.Process().parents()[:3]\n"
         "    os.kill(worker.pid, signal.SIGKILL)\n"
         "    signal.pause()\n"
+        "def test_a(): pass\n"
     )
     directory = write_files(tmp_path, {"test_kills.py": suite})
     ended = run_pytest(directory, "--fkit", "-n1", "--fkit-journal=run.jsonl", "--fkit-timeout=30")
