@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import asdict, dataclass
 from typing import Any, Iterable, Mapping, Sequence
@@ -81,10 +82,15 @@ NAMES = tuple(each.name for each in CATEGORIES if each.is_gpu)
 
 _BY_NAME = {each.name: each for each in CATEGORIES}
 _BY_CODE = {code: each for each in CATEGORIES for code in each.codes}
-_COMPILED = tuple((each, re.compile("|".join(each.patterns), re.IGNORECASE)) for each in CATEGORIES)
 _OTHER = _BY_NAME["other"]
 _MISSING = _BY_NAME["missing"]
-_MISSING_REGEX = dict(_COMPILED)[_MISSING]
+
+
+@functools.lru_cache(maxsize=None)
+def _compiled() -> tuple[tuple[Category, re.Pattern[str]], ...]:
+    """When they are needed: every process of a run imports this module, most have no use for it."""
+    return tuple((each, re.compile("|".join(each.patterns), re.IGNORECASE)) for each in CATEGORIES)
+
 
 _ACCELERATOR_ERROR = "torch.AcceleratorError"
 _ASSERTION = "builtins.AssertionError"
@@ -208,7 +214,7 @@ def _category(failure: Failure) -> list[Category]:
     if failure.error_code is not None and _ACCELERATOR_ERROR in failure.types:
         return [_BY_CODE.get(failure.error_code, _OTHER)]
     text = _searchable(failure)
-    return [each for each, regex in _COMPILED if regex.search(text)][:1]
+    return [each for each, regex in _compiled() if regex.search(text)][:1]
 
 
 def _searchable(failure: Failure) -> str:
@@ -239,7 +245,9 @@ def _of_skip(reason: str, patterns: Sequence[Pattern]) -> GpuError | None:
         return _error(own[0], reason)
     if _SKIPS_WITH_TOO_FEW.search(reason):
         return None
-    without = _SKIPS_WITHOUT.fullmatch(_first_line(reason)) or _MISSING_REGEX.search(reason)
+    without = _SKIPS_WITHOUT.fullmatch(_first_line(reason)) or dict(_compiled())[_MISSING].search(
+        reason
+    )
     return _error(_MISSING, reason) if without else None
 
 
@@ -247,7 +255,7 @@ def _of_death(stderr: str, patterns: Sequence[Pattern]) -> GpuError | None:
     own = _own(stderr, patterns)
     if own is not None:
         return _error(own[0], _line_at(stderr, own[1]))
-    for category, regex in _COMPILED:
+    for category, regex in _compiled():
         found = regex.search(stderr) if category.deaths else None
         if found:
             return _error(category, _line_at(stderr, found.start()), category.deaths == FINAL)

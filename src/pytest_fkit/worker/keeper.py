@@ -169,9 +169,8 @@ class KeeperClient:
             _, files = self._hosts.pop(host)
             files.close()
 
-    def remember_broken(self, key: str, text: str) -> None:
-        """Have nobody set the wide fixture `key` up again."""
-        message = Broken(key, text)
+    def remember_broken(self, message: Broken) -> None:
+        """Have nobody set a wide fixture up again."""
         self._broken.append(message)
         if self._link is not None:
             self._link.send(message)

@@ -8,15 +8,12 @@ import threading
 import time
 import warnings
 from dataclasses import replace
-from typing import Any, Callable, Iterator, Mapping, NamedTuple
+from typing import Any, Callable, Iterator, Mapping
 
 import pytest
 
 from .. import private_api
 from ..endings import Ending, Finished, ForkUnsafe, from_wire
-from ..gpu.classifier import Classifier
-from ..gpu.errors import Failure
-from ..gpu.owned import owned_by
 from ..interruptions import interruption, raise_again
 from ..messages import (
     Begins,
@@ -34,32 +31,19 @@ from ..messages import (
     TornDown,
     WideTeardown,
 )
-from ..sandbox.relay import merged
 from ..settings import ALONE, Settings
 from ..wire import Unpacker, carriable
-from . import deaths
 from .attempts import Attempt
 from .coverage import Gathered
+from .death_reports import Again, DeathReports
 from .keeper import KeeperClient
 from .orders import Request, Requests, ahead, order, together
 from .output import LIVE, Lines
-from .replay import Replay, add_section
+from .replay import Replay
 from .reports import Reports
-from .reproduce import reproducing_command
 from .reruns import Reruns
 from .states import States
 from .tests import Pace, Taken, Tests
-
-
-class Again(NamedTuple):
-    """A test that died is due to be run again.
-
-    :param attempts: so far.
-    :param delay: seconds to wait.
-    """
-
-    attempts: int
-    delay: float
 
 
 class TestLoop:
@@ -95,12 +79,13 @@ class TestLoop:
         self._lines = lines
         self._reports = reports
         self._pace = Pace(most)
-        self._in_doubt = in_doubt
         config = session.config
         self._shows_output = name == ALONE and config.getoption("capture") in ("no", "tee-sys")
-        self._classifier = None if owned_by(config) is None else Classifier(config)
         self._states = States(config)
         self._reruns = Reruns(config)
+        self._deaths = DeathReports(
+            config, name, reports, self._reruns, keeper.remember_broken, in_doubt
+        )
         self._requests = Requests(session, settings, unforkable, self._reruns)
         self._runs_ahead = not (reports.are_awaited(config) or self._reruns.active)
         self._stopping = threading.Event()
@@ -204,7 +189,7 @@ class TestLoop:
             ending = from_wire(message.ending)
             if not isinstance(ending, Finished):
                 replay.take(message)
-                self._report_death(replay, message, ending, None)
+                self._deaths.report(replay, message, ending, None)
             elif message.leftovers:
                 _note_leftovers(replay, message)
 
@@ -235,7 +220,7 @@ class TestLoop:
         again: Again | None = None
         if not isinstance(ending, Finished):
             self._raise_if_stopping()
-            again = self._report_death(replay, ended, ending, attempts)
+            again = self._deaths.report(replay, ended, ending, attempts)
         elif ended.leftovers:
             _note_leftovers(replay, ended)
         self._reports.settle()
@@ -419,7 +404,7 @@ class TestLoop:
                 message.dump, message.leftovers,
             )  # fmt: skip
             replay.take(ended)
-            self._report_death(replay, ended, ending, None)
+            self._deaths.report(replay, ended, ending, None)
 
     def _stop(self, replay: Replay) -> None:
         """The user interrupts: end the running test and tear down, within the grace."""
@@ -432,96 +417,6 @@ class TestLoop:
         if replay.interrupted is not None:
             raise_again(replay.interrupted)
 
-    # --- a death ---
-
-    def _report_death(
-        self, replay: Replay, ended: Ended, ending: Ending, attempts: int | None
-    ) -> Again | None:
-        """Report how a test process died.
-
-        :param attempts: so far, this one included; None if there can't be another.
-        :return: what follows, if the test is to be run again.
-        """
-        item = replay.item
-        death = self._death(replay, ended, ending)
-        expected = replay.expected
-        if expected is None and death.phase != "exit":
-            expected = private_api.expected_failure(item)
-        rootdir = item.config.rootpath
-        again: Again | None = None
-        if attempts is not None and expected is None and death.wide != "teardown":
-            delay = self._reruns.delay(item, attempts, deaths.headline(death, rootdir))
-            again = None if delay is None else Again(attempts, delay)
-        fixture = replay.setting_up
-        if fixture is not None and again is None:
-            self._keeper.remember_broken(
-                fixture.key,
-                f"{fixture.label} was not set up again: "
-                f"{deaths.headline(death, rootdir)}, for {item.nodeid}\n\n{deaths.story(death)}",
-            )
-        if death.when == "teardown":
-            failed = replay.held_teardown_failed()
-            if failed is not None:
-                add_section(failed, "pytest-fkit", deaths.story(death))
-                if again is not None:
-                    failed["outcome"] = "rerun"
-                return again
-            replay.drop_teardown()
-        data = deaths.report_data(
-            death,
-            item.location,
-            dict.fromkeys(item.keywords, 1),
-            rootdir,
-            replay.phase_began,
-            expected,
-        )
-        if again is not None:
-            data.update(outcome="rerun", rerun=again.attempts - 1)
-        elif expected is None:
-            self._classify(replay, death)
-        replay.log_complete_phases(data)
-        data["sections"] = merged([*replay.sections(), *data["sections"]])
-        data["user_properties"] = list(replay.metrics.items())
-        data = carriable(data)
-        replay.release()
-        replay.log(data)
-        if death.when != "teardown":
-            # It did not run, but reporters (JUnit's output, HTML) close a test with this one.
-            replay.log(_empty_teardown(data))
-        return again
-
-    def _classify(self, replay: Replay, death: deaths.Death) -> None:
-        """Tell if what the process printed says that it was the GPU."""
-        if self._classifier is None:
-            return
-        self._in_doubt()
-        title = f"{death.ending.title} in {death.phase}"
-        failure = Failure(text=title, death=True, stderr=replay.error_output + death.err)
-        error = self._classifier.error(replay.item, failure)
-        if error is not None:
-            self._reports.gpu_error(replay.item, carriable(error.to_wire()))
-
-    def _death(self, replay: Replay, ended: Ended, ending: Ending) -> deaths.Death:
-        fixture = replay.setting_up
-        return deaths.Death(
-            nodeid=replay.item.nodeid,
-            ending=ending,
-            phase=ended.wide or replay.phase,
-            seconds=max(0.0, time.time() - replay.phase_began),
-            worker=self._name,
-            pid=ended.pid,
-            out=_text(ended.out),
-            err=_text(ended.err),
-            log=_text(ended.log).strip(),
-            dump=_text(ended.dump),
-            wide=ended.wide or ("setup" if fixture is not None else ""),
-            fixture=fixture.label if fixture is not None else "",
-            leftovers=ended.leftovers,
-            survivors=ended.survivors,
-            reproduce=reproducing_command(replay.item, replay.changed),
-            hold_gpus=ended.hold_gpus,
-        )
-
 
 def _unpacked(message: Message) -> Iterator[Message]:
     if isinstance(message, Events):
@@ -530,26 +425,9 @@ def _unpacked(message: Message) -> Iterator[Message]:
         yield message
 
 
-def _empty_teardown(death: dict[str, Any]) -> dict[str, Any]:
-    kept = ("$report_type", "nodeid", "location", "keywords", "sections", "user_properties")
-    return {
-        **{name: death[name] for name in kept},
-        "outcome": "passed",
-        "longrepr": None,
-        "when": "teardown",
-        "duration": 0.0,
-        "start": death["stop"],
-        "stop": death["stop"],
-    }
-
-
 def _note_leftovers(replay: Replay, ended: Ended) -> None:
     still = [f"{line}, still there, with GPUs open" for line in ended.hold_gpus]
     replay.name_leftovers([carriable(line) for line in (*ended.leftovers, *still)])
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
 
 
 def _ignored(signum: int, frame: object) -> None:
