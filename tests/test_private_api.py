@@ -95,6 +95,33 @@ def test_request_by_an_item_that_is_not_set_up(items: list[Any]) -> None:
     assert callable(item._initrequest)
 
 
+def test_what_a_fixture_raised_when_it_was_torn_down_for_another_parameter(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+        @pytest.fixture(scope="module", params=[1, 2, 3])
+        def wide(request):
+            assert request.param != 3, "set up wrongly"
+            yield
+            assert request.param != 1, "torn down wrongly"
+        def test_it(wide): pass
+        """
+    )
+    found = {
+        str(call.excinfo.value).partition("\n")[0]: private_api.raised_in_teardown_of_fixture(
+            call.excinfo.value
+        )
+        for hooked in pytester.inline_run("-pno:fkit", "-pno:xdist").getcalls(
+            "pytest_runtest_makereport"
+        )
+        for call in [hooked.call]
+        if call.excinfo is not None
+    }
+    assert found == {"torn down wrongly": True, "set up wrongly": False}
+
+
 def test_scope_of_fixtures_and_of_parametrize(items: list[Any]) -> None:
     assert sorted(private_api.wide_fixtures(items[0])) == ["number", "wide"]
     assert items[0].callspec._arg2scope["number"].value == "module"

@@ -10,12 +10,14 @@ import functools
 import inspect
 import io
 import pdb
+import traceback
 import uuid
 from queue import Empty
 from typing import Any, Callable, Mapping, Sequence, TextIO, cast
 
 import _pytest.config
 import _pytest.debugging
+import _pytest.fixtures
 import _pytest.junitxml
 import _pytest.skipping
 import pytest
@@ -146,6 +148,13 @@ def request_fixtures(item: pytest.Item, names: Sequence[str]) -> None:
         del stack[item]
         if needs_instance:
             cast("Any", item)._testcase = None
+
+
+def raised_in_teardown_of_fixture(error: BaseException) -> bool:
+    """Whether a fixture raised this when it was torn down to be set up with another parameter."""
+    finish = _pytest.fixtures.FixtureDef.finish.__code__
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code is finish for frame, _ in frames)
 
 
 def _request(item: pytest.Item) -> Any:

@@ -106,3 +106,38 @@ def test_options_that_show_setup_show_the_same(tmp_path: Path, option: str) -> N
         shown.append([line for line in lines if not line.startswith(("fkit: ", "rootdir: "))])
     assert [_normal(line) for line in shown[1]] == [_normal(line) for line in shown[0]]
     assert any(line.strip().startswith("SETUP ") for line in shown[0])
+
+
+_PARAMETERS = """\
+import pytest
+
+def note(text):
+    with open("notes", "a") as file:
+        file.write(text + "\\n")
+
+@pytest.fixture(scope="module", params=[1, 2])
+def wide(request):
+    note(f"set up {request.param}")
+    yield request.param
+    note(f"torn down {request.param}")
+    assert request.param != 1, "torn down wrongly"
+
+@pytest.mark.parametrize("number", range(2))
+def test_it(wide, number):
+    note(f"test {wide} {number}")
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_who_makes_a_parameter_change_is_told_that_the_teardown_failed(
+    tmp_path: Path, mode: str
+) -> None:
+    write_files(tmp_path, {"test_it.py": _PARAMETERS})
+    notes = tmp_path / "notes"
+    plain = run_pytest(tmp_path, "-p", "no:fkit", "-n0")
+    expected = notes.read_text()
+    notes.unlink()
+    ended = run_pytest(tmp_path, *MODES[mode])
+    assert "torn down wrongly" in ended.message("test_it.py::test_it[2-0]")
+    assert sorted(ended.reported) == sorted(plain.reported), ended.out
+    assert notes.read_text() == expected

@@ -77,6 +77,7 @@ class WideFixtures:
         self._watching = False
         self._held: holdings.Holdings | None = None
         self._causes: dict[Any, str] = {}
+        self._failed: tuple[pytest.Item, BaseException] | None = None
         self._innermost = _Innermost()
         plugins = session.config.pluginmanager
         plugins.register(self._innermost, _INNERMOST)
@@ -164,6 +165,15 @@ class WideFixtures:
             if not self._owns_all:
                 private_api.tear_down(self._session, None)
 
+    def raise_failed_teardown(self, item: pytest.Item) -> None:
+        """Raise what a wide fixture raised when the host tore it down, to set it up anew for `item`.
+
+        As plain pytest does, where it gets another parameter; who asks again finds that done.
+        """
+        failed, self._failed = self._failed, None
+        if failed is not None and failed[0] is item:
+            raise failed[1]
+
     def leave_for_collectors(self, item: pytest.Item) -> None:
         """Leave if a collector above `item` has a setup of its own that the host did not run."""
         missing = self._may_leave and _COLLECTORS not in self._refused
@@ -202,8 +212,11 @@ class WideFixtures:
             call = self._phase("setup", item, work)
         finally:
             self._watching = False
-        if self._gpu_failures is not None and call.excinfo is not None:
-            self._gpu_failures.met(item, call.excinfo.value)
+        if call.excinfo is not None:
+            if private_api.raised_in_teardown_of_fixture(call.excinfo.value):
+                self._failed = item, call.excinfo.value
+            if self._gpu_failures is not None:
+                self._gpu_failures.met(item, call.excinfo.value)
         # The child has them, too, and reports them if it lives to do so.
         self._relay.send(WideOutput(_sections(item)))
         return float(call.duration)
@@ -368,4 +381,5 @@ class _Collectors:
     # Not tryfirst: by now marks and most hooks that skip tests have had their say.
     @pytest.hookimpl
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        self._fixtures.raise_failed_teardown(item)
         self._fixtures.leave_for_collectors(item)
