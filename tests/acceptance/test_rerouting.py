@@ -175,6 +175,30 @@ def test_the_only_worker_goes_on(fleet: Fleet, tmp_path: Path) -> None:
     assert "retired" not in ended.out
 
 
+_SUBTESTS = """\
+import os
+import pytest
+
+def test_it(subtests):
+    for number in range(3):
+        with subtests.test(number=number):
+            if number == 1 and os.environ["FKIT_GPU_IDS"] == FIRST:
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+FIRST = "0,1"
+"""
+
+
+@pytest.mark.skipif(pytest.version_tuple < (9, 0), reason="no subtests without a plugin")
+def test_subtests_that_passed_on_another_attempt_are_one_test(fleet: Fleet, tmp_path: Path) -> None:
+    write_files(tmp_path, {"test_sub.py": _SUBTESTS})
+    ended = run_pytest(tmp_path, *_FKIT, env=_machine(fleet))
+    assert "retrying test_sub.py::test_it on gw" in ended.out, ended.out
+    assert "1 test passed only after another attempt:" in ended.lines
+    assert " 1 passed in " in ended.lines[-1]
+    assert ended.status == 0
+
+
 _WIDE = """\
 import pytest
 import fleet_torch

@@ -137,3 +137,9 @@ def test_a_call_of_the_debugger_names_the_command(tmp_path: Path, workers: str) 
     headers = re.findall(r"^E +Failed: .*-n0 --pdb, which turns isolation off", ended.out, re.M)
     assert len(headers) == 6
     assert ended.status == 1
+
+
+def test_workers_that_end_for_a_wrong_argument_end_the_run(tmp_path: Path) -> None:
+    ended = run_pytest(tmp_path, "--fkit", "-n2", "nowhere")
+    assert "INTERNALERROR" not in ended.out
+    assert ended.status == pytest.ExitCode.NO_TESTS_COLLECTED

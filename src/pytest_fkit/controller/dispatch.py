@@ -121,7 +121,9 @@ class Dispatch:
     @property
     def tests_finished(self) -> bool:
         """Whether all tests have their verdicts."""
-        return self._refused or (self._schedule is not None and not self._schedule.unfinished)
+        if self._schedule is None:
+            return self._refused or not self.numnodes
+        return not self._schedule.unfinished
 
     @property
     def has_pending(self) -> bool:
@@ -184,6 +186,9 @@ class Dispatch:
         known = self._nodes.pop(node)
         self._ids.pop(node, None)
         self._by_name.pop(known.name)
+        if self._schedule is None and hasattr(node, "workeroutput"):
+            # It has ended in order, for a wrong argument, and will not be replaced.
+            self.expect_fewer()
         if self._schedule is None or known.collected is None:
             return None
         number = self._schedule.remove_worker(known.name)

@@ -65,7 +65,12 @@ class Attempt:
         return "too few GPUs" if self.error is None else self.error.category
 
     def _outcome(self) -> str:
-        return "skipped" if self.skipped else "ended"
+        return "skipped" if self.skipped else "ended" if self.ended else "interrupted"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the test came to its end; else the run was stopped while it was running."""
+        return any(report.when != "setup" or not report.passed for report in self.reports)
 
     @property
     def skipped(self) -> bool:
@@ -125,7 +130,8 @@ class Retries:
         if len(attempts) == 1:
             return attempt.told
         # One that skipped is no verdict: it may have found no GPU at all.
-        verdict = attempts[-2] if attempt.skipped and not attempt.error else attempt
+        none = (attempt.skipped and not attempt.error) or not attempt.ended
+        verdict = attempts[-2] if none else attempt
         return self._told(verdict, attempts)
 
     def release(self, test: int, reason: str) -> tuple[Any, Sequence[tuple[Any, ...]]]:
@@ -158,7 +164,8 @@ class Retries:
             if not report.passed or report.when == "call":
                 report.sections[:0] = sections
             # What was only given more GPUs has passed as any other test.
-            if passed and report.when == "call" and any(each.error for each in attempts):
+            of_test = report.when == "call" and not hasattr(report, "context")  # of no subtest
+            if passed and of_test and any(each.error for each in attempts):
                 report.fkit_passed_after = "; ".join(title for title, _ in sections)
                 if self._fail:
                     report.outcome = "failed"

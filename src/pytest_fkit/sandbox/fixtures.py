@@ -166,7 +166,7 @@ class WideFixtures:
                 private_api.tear_down(self._session, None)
 
     def raise_failed_teardown(self, item: pytest.Item) -> None:
-        """Raise what a wide fixture raised when the host tore it down, to set it up anew for `item`.
+        """Raise what a wide fixture raised when it was torn down, to be set up anew for `item`.
 
         As plain pytest does, where it gets another parameter; who asks again finds that done.
         """

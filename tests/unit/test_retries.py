@@ -1,0 +1,49 @@
+"""Which of several attempts is the verdict."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pytest_fkit.controller.retries import COMPLETE, Attempt, Retries
+from pytest_fkit.controller.units import ANY
+from pytest_fkit.gpu.errors import GpuError
+
+ERROR = GpuError("suspect", "unspecified launch failure")
+
+
+def _attempt(name: str, *phases: tuple[Any, Any], error: GpuError | None = None) -> Attempt:
+    node = SimpleNamespace(
+        gateway=SimpleNamespace(id=name, spec=SimpleNamespace(ssh=None, socket=None)),
+        workerinput={},
+    )
+    reports = [
+        ("testreport", pytest.TestReport("test_it", ("", 0, ""), {}, outcome, None, when))
+        for when, outcome in phases
+    ]
+    return Attempt(node, (), [*reports, (COMPLETE, 0, 0.0)], error)
+
+
+FAILED = (("setup", "passed"), ("call", "failed"), ("teardown", "passed"))
+
+
+@pytest.mark.parametrize(
+    ("phases", "verdict"),
+    [
+        ((), "failed"),  # Ctrl-C came before its setup had ended
+        ((("setup", "passed"),), "failed"),  # or during the test
+        ((("setup", "skipped"), ("teardown", "passed")), "failed"),
+        ((("setup", "passed"), ("call", "passed"), ("teardown", "passed")), "passed"),
+    ],
+)
+def test_a_failure_stands_unless_another_attempt_came_to_its_end(
+    phases: tuple[tuple[Any, Any], ...], verdict: str
+) -> None:
+    retries = Retries(1, fail=False)
+    retries.hold(0, _attempt("gw0", *FAILED, error=ERROR), ANY)
+    told = retries.conclude(0, _attempt("gw1", *phases))
+    outcomes = {each[1].outcome for each in told if each[0] == "testreport"}
+    assert ("failed" in outcomes) == (verdict == "failed")
+    assert 0 not in retries
