@@ -356,6 +356,12 @@ def test_dsession_counts_failed_nodes_and_calls_by_name() -> None:
     assert 'method = "worker_" + callname' in loop
 
 
+def test_dsession_takes_what_the_last_worker_collected_before_its_scheduler_hears() -> None:
+    finish = _source(DSession.worker_collectionfinish)
+    told = finish.index("self.sched.add_node_collection(")
+    assert finish.index("self._session.testscollected = len(ids)") < told
+
+
 def test_dsession_says_why_it_gave_up_and_counts_failures(pytester: pytest.Pytester) -> None:
     config = pytester.parseconfigure("--tx=popen", "--dist=load")
     session = private_api.dist_session(config)

@@ -713,6 +713,11 @@ def active_nodes(config: pytest.Config) -> set[Any]:
     return cast("set[Any]", dist_session(config)._active_nodes)
 
 
+def set_tests_collected(config: pytest.Config, number: int) -> None:
+    """Say how many tests there are; DSession takes what the last worker collected."""
+    dist_session(config)._session.testscollected = number
+
+
 def restart_limit(config: pytest.Config) -> int | None:
     """What ``--max-worker-restart`` says, None if nothing."""
     text = config.getoption("maxworkerrestart", None)

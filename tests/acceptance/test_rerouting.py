@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter, defaultdict
@@ -197,6 +198,42 @@ def test_subtests_that_passed_on_another_attempt_are_one_test(fleet: Fleet, tmp_
     assert "1 test passed only after another attempt:" in ended.lines
     assert " 1 passed in " in ended.lines[-1]
     assert ended.status == 0
+
+
+_MODULE_SKIPS = """\
+import os
+import pytest
+import fleet_torch
+
+if not fleet_torch.device_count():
+    with open(os.environ["LOG"]):  # until the other worker has told what it collected
+        pytest.skip("no GPU", allow_module_level=True)
+
+@pytest.mark.parametrize("number", range(4))
+def test_it(number): pass
+"""
+
+_COLLECTS_FIRST = """
+import pytest
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish():
+    if os.environ.get("PYTEST_XDIST_WORKER") == "gw0":
+        with open(os.environ["LOG"], "w"):
+            pass
+"""
+
+
+def test_a_worker_that_collects_nothing_is_not_the_whole_run(fleet: Fleet, tmp_path: Path) -> None:
+    files = {"test_skips.py": _MODULE_SKIPS, "conftest.py": _BREAKS + _COLLECTS_FIRST}
+    write_files(tmp_path, files)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    env = {**_machine(fleet, "2=missing 3=missing"), "LOG": str(fifo)}
+    ended = run_pytest(tmp_path, *_FKIT[:2], "-n2", "--fkit-probe=off", env=env)
+    assert "(gw0: 4, gw1: 0)" in ended.out
+    assert Counter(ended.outcomes.values())["PASSED"] == 4
+    assert ended.status == 0, ended.out
 
 
 _WIDE = """\

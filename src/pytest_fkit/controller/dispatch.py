@@ -140,6 +140,9 @@ class Dispatch:
         self._ids[node] = collection
         if self._schedule is not None:
             self._join(node)
+        # One that finds no GPU may have collected nothing; that is an exit status of its own.
+        most = max(len(self._tests.nodeids), *map(len, self._ids.values()))
+        private_api.set_tests_collected(self.config, most)
 
     def schedule(self) -> None:
         """Begin, or go on."""
