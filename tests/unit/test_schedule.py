@@ -524,3 +524,11 @@ def test_a_test_without_gpus_is_not_kept_from_workers_that_have_none() -> None:
     schedule.add_worker("gw1", cpu=True)
     schedule.requeue(0, Kind(0, avoid=frozenset({"/0"}), alone=True))
     assert _sent(schedule.decide()) == {"gw1": (0,)}
+
+
+def test_a_gang_is_led_by_a_worker_that_has_collected_the_test() -> None:
+    schedule = Schedule([None])
+    schedule.add_units(soft_units([units.Test(0, kind=Kind(gpus=2))], sort=False))
+    schedule.add_worker("gw0", ["/0"], lacks=frozenset({0}))
+    schedule.add_worker("gw1", ["/1"])
+    assert _lent(schedule) == [Lend("gw1", 0, ("/0", "/1"))]

@@ -420,7 +420,7 @@ class Schedule:
             serial = unit.kind.serial
             if serial in self._locked:
                 continue
-            plan = self._plan(unit.kind, available=True)
+            plan = self._plan(unit.kind, available=True, test=unit.tests[0])
             if plan is None:
                 return  # what becomes free is for this one, not for one behind it
             leader, members, gpus = plan
@@ -434,11 +434,12 @@ class Schedule:
             self._reservations.append(_Reservation(test, alone, leader, members, gpus))
 
     def _plan(
-        self, kind: Kind, available: bool
+        self, kind: Kind, available: bool, test: int | None = None
     ) -> tuple[str, frozenset[str], tuple[str, ...]] | None:
         """Neighbours who have the GPUs, as few as can be.
 
         :param available: whether those count only that no other test has reserved.
+        :param test: that the first of them has to have collected.
         """
         reserved = {name for each in self._reservations for name in each.members}
         lent = {gpu for each in self._reservations for gpu in each.gpus}
@@ -459,6 +460,9 @@ class Schedule:
                 if found is None:
                     break
                 members, gpus = found
+                members.sort(key=lambda member: test in member.lacks)
+                if test in members[0].lacks:
+                    continue
                 busy = sum(not member.waits for member in members)
                 if best is None or (len(members), busy) < best[:2]:
                     best = len(members), busy, members, gpus
