@@ -352,6 +352,13 @@ def test_a_group_is_split_if_somebody_would_be_idle(workers: int) -> None:
     assert sent == ({"gw0": (0,)} if workers == 1 else {"gw0": (0,), "gw1": (3,)})
 
 
+def test_a_group_of_quick_tests_is_not_split() -> None:
+    schedule = _schedule([0.01] * 6, "aaaaaa")
+    assert set(_sent(schedule.decide())) == {"gw0"}
+    schedule.begins("gw0", 0)
+    assert set(_sent(schedule.decide())) == {"gw0"}
+
+
 def test_a_worker_with_nothing_to_do_is_told_to_tear_down_once() -> None:
     schedule = _schedule([1.0], workers=1)
     schedule.decide()

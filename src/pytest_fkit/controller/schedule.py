@@ -13,6 +13,9 @@ from .units import Kind, Unit
 AHEAD = 0.4
 """Seconds of tests that a worker has before it: some hundred round trips."""
 
+SPLIT = 0.5
+"""Seconds of tests that share something from which on another setup of that is worth the while."""
+
 MOST = 1024
 """Tests that a worker has before it."""
 
@@ -369,6 +372,7 @@ class Schedule:
             and not (unit.strict and (unit.begun or unit is next_unit))
             and test not in worker.lacks
             and self._can(worker, unit.kind, locked=unit.kind.serial)
+            and (unit.loose or unit.strict or self._is_worth_splitting(victim, unit))
         ]
         if not tests:
             return []
@@ -382,14 +386,20 @@ class Schedule:
         for kind, heap in self._free.items():
             if not heap:
                 continue
-            if self._needs_reservation(kind) and self._plan(kind, available=False):
+            reserves = self._needs_reservation(kind)
+            if reserves and self._plan(kind, available=False, test=heap[0][2].tests[0]):
                 continue
             able = [worker for worker in self._workers.values() if self._could(worker, kind)]
             if able and not all(worker.lacks for worker in able):
                 continue
             kept: list[Unit] = []
             for _, _, unit in heap:
-                lost = [test for test in unit.tests if all(test in each.lacks for each in able)]
+                lost = [
+                    test
+                    for test in unit.tests
+                    if all(test in each.lacks for each in able)
+                    and not (reserves and self._plan(kind, available=False, test=test))
+                ]
                 for test in lost:
                     unit.tests.remove(test)
                     self._undistributed -= 1
@@ -553,6 +563,7 @@ class Schedule:
             and each.unit.tests
             and not each.unit.strict
             and self._may(worker, each.unit)
+            and (not self._may(each, each.unit) or self._is_worth_splitting(each, each.unit))
         ]
         if not owners:
             return None
@@ -562,6 +573,16 @@ class Schedule:
         self._give_up(worker)
         worker.unit = Unit(largest.rank, largest.kind, deque(reversed(taken)))
         return worker.unit
+
+    def _is_worth_splitting(self, owner: _Worker, unit: Unit) -> bool:
+        """Whether what is left of a unit takes so long that another worker should share it."""
+        queued = (test for test, each in owner.queue.items() if each is unit)
+        seconds = 0.0
+        for test in itertools.chain(queued, unit.tests):
+            seconds += self._expected(owner, test)
+            if seconds >= SPLIT:
+                return True
+        return False
 
     def _release(self, unit: Unit) -> None:
         if unit.tests:
