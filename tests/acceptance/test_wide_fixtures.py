@@ -141,3 +141,24 @@ def test_who_makes_a_parameter_change_is_told_that_the_teardown_failed(
     assert "torn down wrongly" in ended.message("test_it.py::test_it[2-0]")
     assert sorted(ended.reported) == sorted(plain.reported), ended.out
     assert notes.read_text() == expected
+
+
+_FOLLOWED = """\
+import time
+import pytest
+
+# The first ones are sent together; from then on they take too long to be sent ahead.
+@pytest.mark.parametrize("number", range(8))
+def test_it(shared, number):
+    time.sleep(0.3)
+"""
+
+
+def test_what_was_forked_for_another_test_does_not_run_the_one_that_follows(
+    tmp_path: Path,
+) -> None:
+    conftest = "import pytest\n@pytest.fixture(scope='session')\ndef shared(): pass\n"
+    files = {"conftest.py": conftest, "test_a.py": _FOLLOWED, "test_b.py": _FOLLOWED}
+    ended = run_pytest(write_files(tmp_path, files), "--fkit", "-n1")
+    assert set(ended.outcomes.values()) == {"PASSED"}, ended.out
+    assert len(ended.outcomes) == 16

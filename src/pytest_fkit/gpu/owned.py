@@ -54,6 +54,8 @@ class Owned:
                 number: gang_variables(worker, entries[:number])
                 for number in numbers
                 if number != len(place.slice) and worker.most > 1
+                # A process sees one MIG instance.
+                if number == 1 or not any(each.device.parent for each in entries[:number])
             },
         )
 
