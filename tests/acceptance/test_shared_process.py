@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from inner import run_pytest, write_files
 from recorded_runs import Run, new_suite
 
 _SUITE = """
@@ -78,3 +79,18 @@ def test_meanwhile(number):
     meanwhile = [run.outcomes(f"test_meanwhile[{number}]") for number in range(20)]
     assert sum("failed" in outcome for outcomes in meanwhile for outcome in outcomes) == 1
     assert all(len(outcomes) == 3 for outcomes in meanwhile)
+
+
+def test_a_session_fixture_that_is_set_up_again_is_in_the_junit_file_once(tmp_path: Path) -> None:
+    suite = """\
+import os, pytest
+@pytest.fixture(scope="session", autouse=True)
+def wide(record_testsuite_property):
+    record_testsuite_property("wide", 1)
+def test_dies(): os._exit(3)
+def test_passes(): pass
+"""
+    arguments = ("--fkit", "-n1", "--fkit-isolation=session", "--junitxml=junit.xml")
+    ended = run_pytest(write_files(tmp_path, {"test_a.py": suite}), *arguments)
+    assert sorted(ended.outcomes.values()) == ["ERROR", "PASSED"], ended.out
+    assert (tmp_path / "junit.xml").read_text().count('name="wide"') == 1

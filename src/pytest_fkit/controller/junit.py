@@ -17,9 +17,12 @@ class Junit:
 
     :param log: pytest's plugin.
     :param gpus: ids of those that this process owns, at ``-n0``.
+    :param share: whether tests share processes, so that fixtures are set up again after a death.
     """
 
-    def __init__(self, log: Any, gpus: Sequence[str]) -> None:
+    def __init__(self, log: Any, gpus: Sequence[str], share: bool) -> None:
+        self._share = share
+        self._deaths: Counter[Any] = Counter()
         self._log = log
         self._gpus = gpus
         self._properties: dict[Any, Counter[tuple[str, str]]] = defaultdict(Counter)
@@ -58,13 +61,16 @@ class Junit:
         headline = death_of(report)
         if headline is not None:
             self._endings[report.nodeid] = headline.partition(" at ")[0]
+        worker = getattr(report, "node", None)
         for kind, name, value in getattr(report, "fkit_junit", ()):
-            if kind != "property" or self._is_new(getattr(report, "node", None), name, value):
+            if kind != "property" or self._is_new(worker, name, value):
                 private_api.add_junit_record(self._log, report, kind, name, value)
+        if self._share and headline is not None:
+            self._deaths[worker] += 1
 
     def _is_new(self, worker: Any, name: str, value: str) -> bool:
-        """Whether no other worker said so as often: each has session fixtures of its own."""
-        mine = self._properties[worker]
+        """Whether no other process said so as often: each has session fixtures of its own."""
+        mine = self._properties[worker, self._deaths[worker]]
         others = max((said[name, value] for said in self._properties.values()), default=0)
         mine[name, value] += 1
         return mine[name, value] > others

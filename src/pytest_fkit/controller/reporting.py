@@ -10,6 +10,7 @@ import pytest
 from .. import private_api
 from ..endings import format_size
 from ..gpu.owned import KEY
+from ..settings import KEY as SETTINGS
 from ..settings import Settings
 from .deaths import DeathText, death_of
 from .junit import Junit
@@ -84,7 +85,9 @@ class Reporting:
         log = private_api.junit_log(session.config)
         if log is not None:
             owned = session.config.stash.get(KEY, None)
-            junit = Junit(log, owned.ids if owned is not None else ())
+            isolation = session.config.stash[SETTINGS].isolation
+            ids = owned.ids if owned is not None else ()
+            junit = Junit(log, ids, isolation != "function")
             session.config.pluginmanager.register(junit, "fkit-junit")
 
     @pytest.hookimpl(tryfirst=True)
