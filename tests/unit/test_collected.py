@@ -49,6 +49,14 @@ def test_pytest_splits_durations_are_read(pytester: pytest.Pytester) -> None:
     assert Durations(pytester.parseconfigure()).expected(["a", "b"]) == [3.0, None]
 
 
+def test_odd_values_in_the_cache_say_nothing(pytester: pytest.Pytester) -> None:
+    kept = pytester.path / ".pytest_cache" / "v" / "fkit" / "durations"
+    kept.parent.mkdir(parents=True)
+    kept.write_text('{"a": "long", "b": NaN, "c": -1, "d": Infinity, "e": 2.5}')
+    expected = Durations(pytester.parseconfigure()).expected(["a", "b", "c", "d", "e"])
+    assert expected == [None, None, None, None, 2.5]
+
+
 @pytest.mark.parametrize("text", ["", "[1]", "{"])
 def test_odd_files_say_nothing(pytester: pytest.Pytester, text: str) -> None:
     (pytester.path / ".test_durations").write_text(text)

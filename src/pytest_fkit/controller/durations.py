@@ -23,7 +23,7 @@ class Durations:
     def __init__(self, config: pytest.Config) -> None:
         self._cache: Any = getattr(config, "cache", None)
         kept = self._cache.get(_KEY, None) if self._cache is not None else None
-        self._known: dict[str, float] = kept if isinstance(kept, dict) else {}
+        self._known = _seconds(kept)
         self._split = _of_pytest_split(config)
         self._any = isinstance(kept, dict)
         self._found: dict[str, float] = {}
@@ -59,6 +59,15 @@ def _of_pytest_split(config: pytest.Config) -> Mapping[str, float]:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return _seconds(found)
+
+
+def _seconds(found: object) -> dict[str, float]:
+    """What of a file's content are durations: anybody may have written it."""
     if not isinstance(found, dict):
         return {}
-    return {name: took for name, took in found.items() if isinstance(took, (int, float))}
+    return {
+        name: took
+        for name, took in found.items()
+        if isinstance(took, (int, float)) and 0 <= took < float("inf")
+    }
