@@ -191,6 +191,32 @@ def test_what_a_session_fixture_started_lives_until_its_end(outcome: Outcome) ->
     assert "servers.txt: sleeping sleeping" in outcome.stdout
 
 
+_TORN_DOWN_MEANWHILE = """
+import subprocess, sys
+import pytest
+
+@pytest.fixture(scope="module")
+def wide():
+    yield
+    print("tearing down")
+    raise ValueError("torn down wrongly")
+
+def test_it(wide):
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+"""
+
+
+def test_teardown_of_wide_fixtures_is_heard_while_a_left_process_is_waited_for(
+    tmp_path: Path,
+) -> None:
+    ended = run(tmp_path, {"test_t.py": _TORN_DOWN_MEANWHILE}, "--fkit", "-n0")
+    reports = ended.reports("test_it")
+    assert [each["outcome"] for each in reports.reports] == ["passed", "passed", "failed"]
+    assert "torn down wrongly" in reports.reports[-1]["text"]
+    assert "tearing down" in reports.reports[-1]["sections"]["Captured stdout teardown"]
+    assert reports.reports[-1]["leftovers"]
+
+
 def test_shared_memory_is_unlinked(outcome: Outcome) -> None:
     name = outcome.stdout.partition("memory.txt: ")[2].strip()
     assert name

@@ -304,9 +304,11 @@ class Supervisor:
                 ending = job.verdict or self._ending(message.status)
                 job.conclude(ending, child.pid, child.remains())
             job.verdict = None  # the host, which goes on, has a clock of its own
-            job.leftovers += self._sweep(job.host, child.pid)
         child.files.close()
         job.child = None
+        if job.ending is not None:
+            # Last: the host goes on while we wait for what was left, and is heard as the host.
+            job.leftovers += self._sweep(job.host, child.pid)
 
     def _ending(self, status: int) -> Ending:
         kills = system.oom_kills()
