@@ -200,6 +200,20 @@ class Go(NamedTuple):
     suite_reruns: int = 0
 
 
+# --- child to host ------------------------------------------------------------------------------
+
+
+class Over(NamedTuple):
+    """The child has nothing left but its memory, which the kernel takes down.
+
+    :param stops: see :class:`ChildExited`.
+    :param written: numbers of the pages that the test wrote to, if that was asked.
+    """
+
+    stops: bool
+    written: tuple[int, ...] = ()
+
+
 # --- host to keeper -----------------------------------------------------------------------------
 
 
@@ -210,7 +224,7 @@ class Forked(NamedTuple):
 
 
 class ChildExited(NamedTuple):
-    """The child was waited for.
+    """The child was waited for, or all that is left of it is memory.
 
     :param status: as waitpid(2) gives it.
     :param leaves: whether it left so that a wide fixture is set up, and comes again.
@@ -459,7 +473,7 @@ Message = Union[
     Begins, LogStart, LogFinish, Report, HeldReport, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, JunitRecord,
-    Metric, Used, UsedBefore, Measured, PluginState, Leaves, NotCollected, Completed,
+    Metric, Used, UsedBefore, Measured, PluginState, Leaves, NotCollected, Completed, Over,
 ]  # fmt: skip
 
 BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in get_args(Message)}

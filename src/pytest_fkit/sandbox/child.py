@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import sys
 from typing import Callable, NamedTuple, NoReturn
 
@@ -10,12 +12,13 @@ import pytest
 
 from .. import private_api, system
 from ..gpu.runtime import in_bad_fork
-from ..messages import Completed, Go, Leaves
-from ..wire import Unpacker
-from . import finalizers
-from .descriptors import Files
+from ..messages import Completed, Go, Leaves, Over
+from ..system import pages
+from . import early_end, finalizers
+from .descriptors import Files, Link
 from .equipment import TestProcess
 from .relay import Relay
+from .working_set import MOST, WorkingSet
 
 LEAVES = 83
 """Exit status of a child that left a Leaves frame."""
@@ -27,12 +30,12 @@ STOPS = 84
 class Waiting(NamedTuple):
     """The host's view of a child that waits for its order.
 
-    :param orders: a descriptor to which a :class:`Go` is written.
+    :param link: for a :class:`Go`, which :class:`Over` may answer.
     """
 
     pid: int
     files: Files
-    orders: int
+    link: Link
 
 
 def run_protocol(item: pytest.Item, nextitem: pytest.Item | None, relay: Relay) -> None:
@@ -66,11 +69,12 @@ class Child:
         self._states = process.states
         self._reruns = process.reruns
 
-    def main(self, files: Files, orders: int, host: int) -> NoReturn:
+    def main(self, files: Files, link: Link, host: int, working_set: WorkingSet) -> NoReturn:
         """Run a test when the host says which; called in the new process.
 
-        :param orders: a descriptor from which a :class:`Go` can be read, or its end.
+        :param link: by which a :class:`Go` comes, or its end.
         :param host: pid of the host.
+        :param working_set: the host's.
         """
         status = 70  # EX_SOFTWARE, for errors in the lines below
         try:
@@ -81,15 +85,17 @@ class Child:
             self._output.enter_process()
             finalizers.forget_inherited()
             self._fixtures.leave_to_host()
-            go = _await_order(orders)
-            status = 0 if go is None else self._obey(go)
+            pages.copy_now(working_set.of_next)
+            go = link.receive()
+            end = _End(link, working_set.is_wanted)
+            status = self._obey(go, end) if isinstance(go, Go) else 0
         except BaseException:  # noqa: BLE001 (nothing may return into the host's code)
             sys.excepthook(*sys.exc_info())
         finally:
             _flush()
             os._exit(0 if self._relay.is_copy() else status)
 
-    def _obey(self, go: Go) -> int:
+    def _obey(self, go: Go, end: _End) -> int:
         self._relay.open(go.wide_setup_seconds)
         item = self._item(go.position)
         assert item is not None
@@ -98,9 +104,9 @@ class Child:
         if self._reruns is not None:
             self._reruns.begin(go.attempts, go.suite_reruns)
         self._fixtures.enter_child(set(go.refused), item, self._leave_at_once)
-        return self._run(item, self._item(go.next_position))
+        return self._run(item, self._item(go.next_position), end)
 
-    def _run(self, item: pytest.Item, nextitem: pytest.Item | None) -> int:
+    def _run(self, item: pytest.Item, nextitem: pytest.Item | None, end: _End) -> int:
         unsafe = in_bad_fork() if self._fixtures.watches else ""
         if unsafe:
             self._relay.send(Leaves("", unsafe))
@@ -119,6 +125,8 @@ class Child:
         self._relay.send(Completed())
         if self._relay.lost:
             return self._relay.lost
+        if not self._relay.is_copy():
+            end.announce(self._relay.stops)
         return STOPS if self._relay.stops else 0
 
     def _leave(self) -> int:
@@ -143,17 +151,28 @@ class Child:
             return
 
 
-def _await_order(orders: int) -> Go | None:
-    """The order; None if the host needs no child any more, or is gone."""
-    unpacker = Unpacker()
-    while True:
-        data = os.read(orders, 1 << 16)
-        for message in unpacker.feed(data):
-            os.close(orders)
-            assert isinstance(message, Go)
-            return message
-        if not data:
-            return None
+class _End:
+    """Of a child that runs a test: tells the host ahead.
+
+    :param tells: whether to tell, too, what the test wrote to.
+    """
+
+    def __init__(self, link: Link, tells: bool) -> None:
+        self._link = link
+        self._inode = os.fstat(link.fileno()).st_ino
+        self._memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self._had = pages.exclusive() if tells else None
+
+    def announce(self, stops: bool) -> None:
+        """Say so if nothing but memory is left of this process, in which nobody runs any more."""
+        if not (early_end.SUPPORTED and early_end.is_possible(self._memory)):
+            return
+        written = () if self._had is None else tuple(pages.exclusive() - self._had)
+        link = self._link.fileno()
+        with contextlib.suppress(OSError):  # closed by the test: the host sees the end itself
+            if os.fstat(link).st_ino == self._inode:
+                early_end.close_others(link)
+                self._link.send(Over(stops, written if len(written) <= MOST else ()))
 
 
 def _flush() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import sys
 import time
 import traceback
@@ -23,6 +24,7 @@ from ..messages import (
     HostDone,
     Leaves,
     NotCollected,
+    Over,
     Release,
     Run,
     RunTogether,
@@ -32,14 +34,15 @@ from ..messages import (
     WideSetUp,
 )
 from ..settings import measures_usage
-from ..wire import Unpacker, carriable, pack
-from . import finalizers
+from ..wire import Unpacker, carriable
+from . import early_end, finalizers
 from .child import LEAVES, STOPS, Child, Waiting, run_protocol
 from .copies import fork
-from .descriptors import ERR, Files, Link, move_up, read_from
+from .descriptors import ERR, Files, Link, read_from
 from .equipment import TestProcess
 from .progress import Progress
 from .usage import Meter, wait_for
+from .working_set import WorkingSet
 
 
 class Host:
@@ -69,6 +72,9 @@ class Host:
         self._measures = measures_usage(session.config)
         self._child = Child(session, process, item_at)
         self._waiting: Waiting | None = None
+        self._working_set = WorkingSet()
+        self._ending: list[int] = []
+        """Pids of children of which only memory is left."""
         self._last: pytest.Item | None = None
         self._ran_tests = False
 
@@ -120,6 +126,8 @@ class Host:
                 self._tear_down(nextitem)
             elif isinstance(message, Finish):
                 self._let_go()
+                for pid in self._ending:
+                    _wait(pid)
                 self._tear_down(None)
                 finalizers.run_own()
                 self._link.send(HostDone())
@@ -217,6 +225,7 @@ class Host:
         """Whether a child that is forked while this test runs can run the next one."""
         return (
             nextitem is not None
+            and self._working_set.allows_ahead
             and not run.next_share
             and run.next_environ == run.environ
             # The memory that the two share would be counted wrong.
@@ -269,40 +278,58 @@ class Host:
         child = self._waiting or self._fork()
         self._waiting = None
         self._link.send(Forked(child.pid), child.files)
-        with contextlib.suppress(BrokenPipeError):  # it is dead, which will be seen
-            os.write(child.orders, pack(go))
-        os.close(child.orders)
+        with contextlib.suppress(OSError):  # it is dead, which will be seen
+            child.link.send(go)
         try:
             if ahead:
-                self._waiting = self._fork()
-            status, used = _wait(child.pid, self._measures)
+                self._waiting = self._fork(child)
+            status, used = self._await_end(child)
             left = _left_for(child.files) if status == LEAVES << 8 else None
         finally:
             child.files.close()
+            child.link.close()
         stops = status == STOPS << 8
         self._link.send(ChildExited(child.pid, status, left is not None, stops, used))
         return left
 
-    def _fork(self) -> Waiting:
-        """A child that waits for its order."""
+    def _await_end(self, child: Waiting) -> tuple[int, tuple[Any, ...]]:
+        """As :func:`_wait`, or when the child says that nothing but memory is left of it."""
+        self._ending = [pid for pid in self._ending if not _has_ended(pid)]
+        over = child.link.receive() if early_end.SUPPORTED and _speaks(child) else None
+        if not isinstance(over, Over):
+            self._working_set.ended(())
+            return _wait(child.pid, self._measures)
+        self._working_set.ended(over.written)
+        if self._measures:
+            return _wait(child.pid, True)
+        self._ending.append(child.pid)
+        return (STOPS << 8 if over.stops else 0), ()
+
+    def _fork(self, running: Waiting | None = None) -> Waiting:
+        """A child that waits for its order.
+
+        :param running: the one that runs a test meanwhile.
+        """
         files = Files.create()
-        reader, writer = map(move_up, os.pipe())
+        ours, theirs = Link.pair()
         host = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
         pid = fork()
         if pid == 0:
-            os.close(self._link.fileno())
-            os.close(writer)
-            self._child.main(files, reader, host)
-        os.close(reader)
-        return Waiting(pid, files, writer)
+            for link in (self._link, ours, *((running.link,) if running else ())):
+                os.close(link.fileno())
+            if running is not None:
+                running.files.close()
+            self._child.main(files, theirs, host, self._working_set)
+        theirs.close()
+        return Waiting(pid, files, ours)
 
     def _let_go(self) -> None:
         """End the child that waits, if there is one: it is not a copy of this process any more."""
         if self._waiting is not None:
             child, self._waiting = self._waiting, None
-            os.close(child.orders)
+            child.link.close()
             _wait(child.pid)
             child.files.close()
 
@@ -332,6 +359,28 @@ def _wait(pid: int, measures: bool = False) -> tuple[int, tuple[Any, ...]]:
         # A fixture made the kernel reap our children (SIGCHLD ignored); the frames decide.
         return 0, ()
     return status, tuple(used)
+
+
+def _speaks(child: Waiting) -> bool:
+    """Wait until a child says something, or has ended.
+
+    Not only for the end of the stream: a process that the test left may hold the other end.
+    """
+    end = os.pidfd_open(child.pid)
+    try:
+        poller = select.poll()
+        poller.register(child.link.fileno(), select.POLLIN)
+        poller.register(end, select.POLLIN)
+        return any(descriptor != end for descriptor, _ in poller.poll())
+    finally:
+        os.close(end)
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return bool(os.waitpid(pid, os.WNOHANG)[0])
+    except ChildProcessError:  # a fixture made the kernel reap our children
+        return True
 
 
 def _left_for(files: Files) -> Leaves | None:

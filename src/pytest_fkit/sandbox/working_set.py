@@ -1,0 +1,73 @@
+"""The pages that tests write to, so that a child that waits has its copies of them already."""
+
+from __future__ import annotations
+
+import sys
+
+from ..system import pages
+from . import early_end
+
+MOST = 4096
+"""Pages; more of them are a test's own data, not what every test writes to."""
+
+_FIRST = 2 if early_end.SUPPORTED else sys.maxsize
+"""The first child that tells what it writes to: what the one before does once is not typical."""
+
+_AGAIN = 1000
+"""Children until it is asked again."""
+
+_TRIES = 4
+"""Children that may be asked for two answers."""
+
+
+class WorkingSet:
+    """Of a host: learns from two children what both write to.
+
+    Each page that a child writes to is copied when it does so, which takes the greater part of the
+    time of a small test. The next child, which waits while a test runs, can have that behind it.
+    """
+
+    def __init__(self) -> None:
+        self._until_asked = _FIRST
+        self._asked = 0
+        self._written: frozenset[int] | None = None
+        self._common: tuple[pages.Range, ...] = ()
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the next child is to tell what it writes to."""
+        return self._until_asked <= 1
+
+    @property
+    def allows_ahead(self) -> bool:
+        """Whether a child may be forked while another runs.
+
+        Not while that one is to tell, since the host's own writes would look like the child's, and
+        not if this one is to, which would be about to copy ahead.
+        """
+        return self._until_asked > 2
+
+    @property
+    def of_next(self) -> tuple[pages.Range, ...]:
+        """What the next child is to copy while it waits; it can't if it is to tell."""
+        return () if self.is_wanted else self._common
+
+    def ended(self, written: tuple[int, ...]) -> None:
+        """Take in that a child has ended.
+
+        :param written: numbers of the pages it wrote to, if it told.
+        """
+        if not self.is_wanted:
+            self._until_asked -= 1
+            return
+        self._asked += 1
+        if written and self._written is not None:
+            self._common = pages.ranges(self._written.intersection(written))
+            self._begin_anew()
+        elif written:
+            self._written = frozenset(written)
+        elif self._asked == _TRIES:
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._until_asked, self._asked, self._written = _AGAIN, 0, None
