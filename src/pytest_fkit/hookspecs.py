@@ -49,3 +49,13 @@ def pytest_fkit_requirements(item: pytest.Item) -> Needs | Mapping[str, Any] | N
     a name of which no two tests run at the same time; both are optional. It is asked for in
     workers, once for each test.
     """
+
+
+@pytest.hookspec
+def pytest_fkit_warmup(config: pytest.Config) -> None:
+    """Open what tests would have to open, in the process of the test that comes next.
+
+    Called with ``--fkit-warmup`` on workers that own GPUs, while another test runs, in the process
+    that was forked for the next one. What it opens shares the GPUs with the test that runs. Without
+    an implementation, PyTorch and CuPy open their contexts if they were imported.
+    """

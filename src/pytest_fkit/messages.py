@@ -203,6 +203,15 @@ class Go(NamedTuple):
 # --- child to host ------------------------------------------------------------------------------
 
 
+class Warm(NamedTuple):
+    """The child that waits has its GPUs open.
+
+    :param trouble: or why it can't have them open, and is gone.
+    """
+
+    trouble: str = ""
+
+
 class Over(NamedTuple):
     """The child has nothing left but its memory, which the kernel takes down.
 
@@ -473,7 +482,7 @@ Message = Union[
     Begins, LogStart, LogFinish, Report, HeldReport, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, JunitRecord,
-    Metric, Used, UsedBefore, Measured, PluginState, Leaves, NotCollected, Completed, Over,
+    Metric, Used, UsedBefore, Measured, PluginState, Leaves, NotCollected, Completed, Over, Warm,
 ]  # fmt: skip
 
 BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in get_args(Message)}

@@ -46,6 +46,7 @@ class Settings:
     :param retire_after: GPU errors in a row after which a worker gets no more tests, 0 for never.
     :param fail_on_retry: whether a test that passes after a GPU error fails nevertheless.
     :param gpu_errors: the user's own patterns of GPU errors.
+    :param warmup: whether the next test's process opens its GPUs while a test runs.
     """
 
     workers: int | str | None
@@ -67,6 +68,7 @@ class Settings:
     fail_on_retry: bool = False
     gpu_errors: tuple[Pattern, ...] = ()
     widen: bool = False
+    warmup: bool = False
 
     @property
     def records(self) -> bool:
@@ -143,6 +145,9 @@ def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager
         help="run a test that skips itself because it sees too few GPUs again, with more",
     )
     parser.addini("fkit_widen", "as --fkit-widen", type="bool", default=False)
+    text = "open the GPUs in the process of the next test while a test runs"
+    group.addoption("--fkit-warmup", action="store_true", help=text)
+    parser.addini("fkit_warmup", text, type="bool", default=False)
     group.addoption(
         "--fkit-resume",
         metavar="PATH",
@@ -212,6 +217,7 @@ def parse(config: pytest.Config) -> Settings:
         ),
         gpu_errors=gpu_error_patterns(config),
         widen=bool(config.getoption("fkit_widen") or config.getini("fkit_widen")),
+        warmup=bool(config.getoption("fkit_warmup") or config.getini("fkit_warmup")),
     )
 
 

@@ -220,6 +220,15 @@ int cuMemAlloc_v2(unsigned long long *pointer, size_t bytes)
     return 0;
 }
 
+int cuMemGetInfo_v2(size_t *free_bytes, size_t *total)
+{
+    if (!current)
+        return INVALID_CONTEXT;
+    *total = current->mig ? current->mig->memory : current->gpu->memory;
+    *free_bytes = in_state(current->gpu, "full") ? 0 : *total;
+    return 0;
+}
+
 static void *memory(unsigned long long pointer) { return (void *)(size_t)pointer; }
 
 int cuMemcpyHtoD_v2(unsigned long long to, const void *from, size_t bytes)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import resource
 import sys
-from typing import Callable, NamedTuple, NoReturn
+from typing import Callable, NoReturn
 
 import pytest
 
@@ -18,6 +18,7 @@ from . import early_end, finalizers
 from .descriptors import Files, Link
 from .equipment import TestProcess
 from .relay import Relay
+from .warmup import Warmup
 from .working_set import MOST, WorkingSet
 
 LEAVES = 83
@@ -25,17 +26,6 @@ LEAVES = 83
 
 STOPS = 84
 """Exit status of a child that finished, and reported what stops the run."""
-
-
-class Waiting(NamedTuple):
-    """The host's view of a child that waits for its order.
-
-    :param link: for a :class:`Go`, which :class:`Over` may answer.
-    """
-
-    pid: int
-    files: Files
-    link: Link
 
 
 def run_protocol(item: pytest.Item, nextitem: pytest.Item | None, relay: Relay) -> None:
@@ -69,12 +59,20 @@ class Child:
         self._states = process.states
         self._reruns = process.reruns
 
-    def main(self, files: Files, link: Link, host: int, working_set: WorkingSet) -> NoReturn:
+    def main(
+        self,
+        files: Files,
+        link: Link,
+        host: int,
+        working_set: WorkingSet,
+        warmup: Warmup | None,
+    ) -> NoReturn:
         """Run a test when the host says which; called in the new process.
 
         :param link: by which a :class:`Go` comes, or its end.
         :param host: pid of the host.
         :param working_set: the host's.
+        :param warmup: the host's, for a child that is forked while another runs a test.
         """
         status = 70  # EX_SOFTWARE, for errors in the lines below
         try:
@@ -86,6 +84,8 @@ class Child:
             finalizers.forget_inherited()
             self._fixtures.leave_to_host()
             pages.copy_now(working_set.of_next)
+            if warmup is not None and warmup.is_on:
+                warmup.run(link)
             go = link.receive()
             end = _End(link, working_set.is_wanted)
             status = self._obey(go, end) if isinstance(go, Go) else 0

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
-import sys
 import time
 import traceback
-from typing import Any, Callable, NoReturn
+from typing import Callable, NoReturn
 
 import pytest
 
@@ -24,7 +22,6 @@ from ..messages import (
     HostDone,
     Leaves,
     NotCollected,
-    Over,
     Release,
     Run,
     RunTogether,
@@ -35,14 +32,17 @@ from ..messages import (
 )
 from ..settings import measures_usage
 from ..wire import Unpacker, carriable
-from . import early_end, finalizers
-from .child import LEAVES, STOPS, Child, Waiting, run_protocol
-from .copies import fork
+from . import finalizers
+from .child import LEAVES, STOPS, Child, run_protocol
+from .children import Children
 from .descriptors import ERR, Files, Link, read_from
 from .equipment import TestProcess
 from .progress import Progress
-from .usage import Meter, wait_for
-from .working_set import WorkingSet
+from .usage import Meter
+from .warmup import GAVE_BACK, Warmup
+
+_GAVE_BACK = Leaves("")
+"""Of a child that did not get its order any more."""
 
 
 class Host:
@@ -70,11 +70,9 @@ class Host:
         self._reruns = process.reruns
         self._gpu_failures = process.gpu_failures
         self._measures = measures_usage(session.config)
-        self._child = Child(session, process, item_at)
-        self._waiting: Waiting | None = None
-        self._working_set = WorkingSet()
-        self._ending: list[int] = []
-        """Pids of children of which only memory is left."""
+        self._children = Children(
+            Child(session, process, item_at), self._measures, Warmup(session.config, process.relay)
+        )
         self._last: pytest.Item | None = None
         self._ran_tests = False
 
@@ -103,6 +101,7 @@ class Host:
         self._relay.open()
         self._output.enter_process()
         self._link = link
+        self._children.hosts_link = link
         self._serve()
 
     def _serve(self) -> None:
@@ -122,12 +121,10 @@ class Host:
             elif isinstance(message, Release):
                 nextitem = self._item(message.next_position)
                 if nextitem is None or not private_api.shares_setup(self._session, nextitem):
-                    self._let_go()  # it was forked for another test than the one that follows
+                    self._children.let_go()  # one was forked for another test than follows
                 self._tear_down(nextitem)
             elif isinstance(message, Finish):
-                self._let_go()
-                for pid in self._ending:
-                    _wait(pid)
+                self._children.end()
                 self._tear_down(None)
                 finalizers.run_own()
                 self._link.send(HostDone())
@@ -203,9 +200,11 @@ class Host:
         )  # fmt: skip
         while True:
             left = self._run_child(go, self._forks_ahead(run, nextitem))
+            if left is _GAVE_BACK:
+                continue
             if left is None:
                 return
-            self._let_go()
+            self._children.let_go()
             if left.unsafe:
                 self._fixtures.blame(left.unsafe)
                 self._link.send(Began("test"))
@@ -225,7 +224,7 @@ class Host:
         """Whether a child that is forked while this test runs can run the next one."""
         return (
             nextitem is not None
-            and self._working_set.allows_ahead
+            and self._children.allow_ahead
             and not run.next_share
             and run.next_environ == run.environ
             # The memory that the two share would be counted wrong.
@@ -273,71 +272,28 @@ class Host:
         """Run one child to its end.
 
         :param ahead: whether the next test can be run in a child that is forked in the meantime.
-        :return: what it left for, None if it ran the test.
+        :return: what it left for, None if it ran the test, _GAVE_BACK if it did not begin.
         """
-        child = self._waiting or self._fork()
-        self._waiting = None
+        child = self._children.next()
         self._link.send(Forked(child.pid), child.files)
-        with contextlib.suppress(OSError):  # it is dead, which will be seen
-            child.link.send(go)
         try:
+            with contextlib.suppress(OSError):  # it is dead, which will be seen
+                child.link.send(go)
             if ahead:
-                self._waiting = self._fork(child)
-            status, used = self._await_end(child)
-            left = _left_for(child.files) if status == LEAVES << 8 else None
+                self._children.fork_ahead(child)
+            status, used = self._children.await_end(child)
+            left = _left_for(child.files, status)
         finally:
-            child.files.close()
-            child.link.close()
+            child.close()
         stops = status == STOPS << 8
         self._link.send(ChildExited(child.pid, status, left is not None, stops, used))
         return left
-
-    def _await_end(self, child: Waiting) -> tuple[int, tuple[Any, ...]]:
-        """As :func:`_wait`, or when the child says that nothing but memory is left of it."""
-        self._ending = [pid for pid in self._ending if not _has_ended(pid)]
-        over = child.link.receive() if early_end.SUPPORTED and _speaks(child) else None
-        if not isinstance(over, Over):
-            self._working_set.ended(())
-            return _wait(child.pid, self._measures)
-        self._working_set.ended(over.written)
-        if self._measures:
-            return _wait(child.pid, True)
-        self._ending.append(child.pid)
-        return (STOPS << 8 if over.stops else 0), ()
-
-    def _fork(self, running: Waiting | None = None) -> Waiting:
-        """A child that waits for its order.
-
-        :param running: the one that runs a test meanwhile.
-        """
-        files = Files.create()
-        ours, theirs = Link.pair()
-        host = os.getpid()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        pid = fork()
-        if pid == 0:
-            for link in (self._link, ours, *((running.link,) if running else ())):
-                os.close(link.fileno())
-            if running is not None:
-                running.files.close()
-            self._child.main(files, theirs, host, self._working_set)
-        theirs.close()
-        return Waiting(pid, files, ours)
-
-    def _let_go(self) -> None:
-        """End the child that waits, if there is one: it is not a copy of this process any more."""
-        if self._waiting is not None:
-            child, self._waiting = self._waiting, None
-            child.link.close()
-            _wait(child.pid)
-            child.files.close()
 
     def _tear_down(self, nextitem: pytest.Item | None) -> None:
         if self._last is None:
             return
         if private_api.needs_tear_down(self._session, nextitem):
-            self._let_go()
+            self._children.let_go()
             self._link.send(Began("teardown"))
         try:
             if self._fixtures.tear_down(self._last, nextitem):
@@ -346,44 +302,11 @@ class Host:
             self._relay.interrupt(error)
 
 
-def _wait(pid: int, measures: bool = False) -> tuple[int, tuple[Any, ...]]:
-    """The status of a child of this process, as waitpid(2) gives it, and what the child used.
-
-    :param measures: whether that is wanted.
-    """
-    try:
-        if not measures:
-            return os.waitpid(pid, 0)[1], ()
-        status, used = wait_for(pid)
-    except ChildProcessError:
-        # A fixture made the kernel reap our children (SIGCHLD ignored); the frames decide.
-        return 0, ()
-    return status, tuple(used)
-
-
-def _speaks(child: Waiting) -> bool:
-    """Wait until a child says something, or has ended.
-
-    Not only for the end of the stream: a process that the test left may hold the other end.
-    """
-    end = os.pidfd_open(child.pid)
-    try:
-        poller = select.poll()
-        poller.register(child.link.fileno(), select.POLLIN)
-        poller.register(end, select.POLLIN)
-        return any(descriptor != end for descriptor, _ in poller.poll())
-    finally:
-        os.close(end)
-
-
-def _has_ended(pid: int) -> bool:
-    try:
-        return bool(os.waitpid(pid, os.WNOHANG)[0])
-    except ChildProcessError:  # a fixture made the kernel reap our children
-        return True
-
-
-def _left_for(files: Files) -> Leaves | None:
+def _left_for(files: Files, status: int) -> Leaves | None:
+    if status == GAVE_BACK << 8 and not os.fstat(files.events).st_size:
+        return _GAVE_BACK
+    if status != LEAVES << 8:
+        return None
     last = None
     for message in Unpacker().feed(read_from(files.events)):
         last = message

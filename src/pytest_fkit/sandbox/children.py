@@ -1,0 +1,172 @@
+"""The children of a host: forked, one of them ahead, and waited for."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+from typing import Any, NamedTuple
+
+from ..messages import Message, Over
+from . import early_end
+from .child import STOPS, Child
+from .copies import fork
+from .descriptors import Files, Link
+from .usage import wait_for
+from .warmup import LIMIT, Warmup
+from .working_set import WorkingSet
+
+
+class Waiting(NamedTuple):
+    """A child that waits for its order, or runs a test.
+
+    :param link: for a :class:`.messages.Go`, which :class:`.messages.Over` may answer.
+    """
+
+    pid: int
+    files: Files
+    link: Link
+
+    def close(self) -> None:
+        """Give the host's descriptors back."""
+        self.files.close()
+        self.link.close()
+
+
+class Children:
+    """Of one host.
+
+    :param child: what each of them is.
+    :param measures: whether it is wanted what they use.
+    """
+
+    def __init__(self, child: Child, measures: bool, warmup: Warmup) -> None:
+        self._child = child
+        self._measures = measures
+        self._warmup = warmup
+        self._waiting: Waiting | None = None
+        self._working_set = WorkingSet()
+        self._ending: list[int] = []  # of those only memory is left
+        self.hosts_link: Link | None = None
+        """That of the host, which children close."""
+
+    @property
+    def allow_ahead(self) -> bool:
+        """Whether one may be forked while another runs."""
+        return self._working_set.allows_ahead
+
+    def next(self) -> Waiting:
+        """The one that was forked ahead, or a new one."""
+        child, self._waiting = self._waiting, None
+        if child is not None and self._warmup.is_on:
+            warm = self._warmup.succeeded(_said(child, LIMIT))
+            if not warm or _has_ended(child.pid):  # it gave its memory back meanwhile
+                _kill(child.pid)
+                _wait(child.pid)
+                child.close()
+                child = None
+        return child or self._fork(None)
+
+    def fork_ahead(self, running: Waiting) -> None:
+        """Fork the one that is next, while another runs a test."""
+        self._waiting = self._fork(running)
+
+    def await_end(self, child: Waiting) -> tuple[int, tuple[Any, ...]]:
+        """Wait until it has ended, or says that nothing but memory is left of it.
+
+        :return: its status, as waitpid(2) gives it, and what it used, if that is wanted.
+        """
+        self._ending = [pid for pid in self._ending if not _has_ended(pid)]
+        over = _said(child) if early_end.SUPPORTED else None
+        if not isinstance(over, Over):
+            self._working_set.ended(())
+            return _wait(child.pid, self._measures)
+        self._working_set.ended(over.written)
+        if self._measures:
+            return _wait(child.pid, True)
+        self._ending.append(child.pid)
+        return (STOPS << 8 if over.stops else 0), ()
+
+    def let_go(self) -> None:
+        """End the one that waits, if there is one: it is not a copy of the host any more."""
+        if self._waiting is not None:
+            child, self._waiting = self._waiting, None
+            child.link.close()
+            if self._warmup.is_on:  # it does not listen before it is warm
+                _kill(child.pid)
+            _wait(child.pid)
+            child.files.close()
+
+    def end(self) -> None:
+        """Wait until all have ended."""
+        self.let_go()
+        for pid in self._ending:
+            _wait(pid)
+
+    def _fork(self, running: Waiting | None) -> Waiting:
+        files = Files.create()
+        ours, theirs = Link.pair()
+        host = os.getpid()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = fork()
+        if pid == 0:
+            for link in (self.hosts_link, ours, None if running is None else running.link):
+                if link is not None:
+                    os.close(link.fileno())
+            if running is not None:
+                running.files.close()
+            warmup = None if running is None else self._warmup
+            self._child.main(files, theirs, host, self._working_set, warmup)
+        theirs.close()
+        return Waiting(pid, files, ours)
+
+
+def _said(child: Waiting, limit: float | None = None) -> Message | None:
+    """Wait until a child says something; None if it ends without a word, or the limit is over.
+
+    Not only for the end of the stream: a process that the test left may hold the other end.
+
+    :param limit: in seconds.
+    """
+    end = os.pidfd_open(child.pid)
+    try:
+        poller = select.poll()
+        poller.register(child.link.fileno(), select.POLLIN)
+        poller.register(end, select.POLLIN)
+        found = poller.poll(None if limit is None else limit * 1000)
+        if any(descriptor != end for descriptor, _ in found):
+            return child.link.receive()
+        return None
+    finally:
+        os.close(end)
+
+
+def _wait(pid: int, measures: bool = False) -> tuple[int, tuple[Any, ...]]:
+    """The status of a child of this process, as waitpid(2) gives it, and what the child used.
+
+    :param measures: whether that is wanted.
+    """
+    try:
+        if not measures:
+            return os.waitpid(pid, 0)[1], ()
+        status, used = wait_for(pid)
+    except ChildProcessError:
+        # A fixture made the kernel reap our children (SIGCHLD ignored); the frames decide.
+        return 0, ()
+    return status, tuple(used)
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return bool(os.waitpid(pid, os.WNOHANG)[0])
+    except ChildProcessError:  # a fixture made the kernel reap our children
+        return True
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:  # it has been reaped
+        return
