@@ -213,13 +213,15 @@ class Warm(NamedTuple):
 
 
 class Over(NamedTuple):
-    """The child has nothing left but its memory, which the kernel takes down.
+    """The child has done what it was asked for.
 
     :param stops: see :class:`ChildExited`.
+    :param early: whether nothing but memory is left of it, which the kernel takes down.
     :param written: numbers of the pages that the test wrote to, if that was asked.
     """
 
     stops: bool
+    early: bool
     written: tuple[int, ...] = ()
 
 

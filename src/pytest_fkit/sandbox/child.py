@@ -165,14 +165,16 @@ class _End:
 
     def announce(self, stops: bool) -> None:
         """Say so if nothing but memory is left of this process, in which nobody runs any more."""
-        if not (early_end.SUPPORTED and early_end.is_possible(self._memory)):
+        early = early_end.SUPPORTED and early_end.is_possible(self._memory)
+        if not early and self._had is None:
             return
         written = () if self._had is None else tuple(pages.exclusive() - self._had)
         link = self._link.fileno()
         with contextlib.suppress(OSError):  # closed by the test: the host sees the end itself
             if os.fstat(link).st_ino == self._inode:
-                early_end.close_others(link)
-                self._link.send(Over(stops, written if len(written) <= MOST else ()))
+                if early:
+                    early_end.close_others(link)
+                self._link.send(Over(stops, early, written if len(written) <= MOST else ()))
 
 
 def _flush() -> None:

@@ -79,12 +79,9 @@ class Children:
         """
         self._ending = [pid for pid in self._ending if not _has_ended(pid)]
         over = _said(child) if early_end.SUPPORTED else None
-        if not isinstance(over, Over):
-            self._working_set.ended(())
+        self._working_set.ended(over.written if isinstance(over, Over) else ())
+        if self._measures or not isinstance(over, Over) or not over.early:
             return _wait(child.pid, self._measures)
-        self._working_set.ended(over.written)
-        if self._measures:
-            return _wait(child.pid, True)
         self._ending.append(child.pid)
         return (STOPS << 8 if over.stops else 0), ()
 
