@@ -26,6 +26,7 @@ class Figure(NamedTuple):
 
 FIGURES = {
     "per test": Figure("ms per test"),
+    "controller": Figure("pytest's own CPU, ms per test", lambda each: each.workers > 0),
     "start-up": Figure("start-up, s"),
     "memory": Figure("peak PSS, MiB", lambda each: each.slow == 1),
     "below": Figure("without pytest itself, MiB", lambda each: each.workers > 0),
@@ -92,9 +93,15 @@ def measure(course: Course, contender: Contender, python: str) -> Measured:
 
 def _times(course: Course, contender: Contender, python: str) -> Measured:
     size = course.size(contender)
-    start_up = _run(course, contender, python, 1).seconds
-    seconds = _run(course, contender, python, size).seconds
-    return {"start-up": start_up, "per test": 1000 * (seconds - start_up) / (size - 1)}
+    small, large = (_run(course, contender, python, tests) for tests in (1, size))
+
+    def each(most: float, least: float) -> float:
+        return 1000 * (most - least) / (size - 1)
+
+    found = {"start-up": small.seconds, "per test": each(large.seconds, small.seconds)}
+    if FIGURES["controller"].fits(contender):
+        found["controller"] = each(large.lines[-1].at, small.lines[-1].at)
+    return found
 
 
 def _run(course: Course, contender: Contender, python: str, tests: int, looks: bool = False) -> Run:

@@ -21,7 +21,10 @@ class WrongRunError(Exception):
 
 
 class Line(NamedTuple):
-    """What a test recorded; `at` in seconds of the monotonic clock."""
+    """What a test recorded; `at` in seconds of the monotonic clock.
+
+    The last line is the "controller"'s, `at` its CPU time.
+    """
 
     what: str
     at: float

@@ -15,14 +15,25 @@ RECORD = "COMPARE_RECORD"
 _RECORDING = f'''\
 import os, time
 
-def record(what, module):
+def record(what, module, seconds=None):
     fresh = not module.get("touched")
     module["touched"] = True
-    line = f"{{what}} {{time.monotonic():.6f}} {{os.getpid()}} {{fresh:d}}\\n"
+    seconds = time.monotonic() if seconds is None else seconds
+    line = f"{{what}} {{seconds:.6f}} {{os.getpid()}} {{fresh:d}}\\n"
     file = os.open(os.environ["{RECORD}"], os.O_WRONLY | os.O_APPEND)
     os.write(file, line.encode())
     os.close(file)
 '''
+
+# The CPU time of pytest itself, which is the controller where there are workers; the last line.
+_CONFTEST = """\
+import time
+from recording import record
+
+def pytest_unconfigure(config):
+    if not hasattr(config, "workerinput"):
+        record("controller", {}, time.process_time())
+"""
 
 # A plugin for `-p`: what the operating system alone asks for a process per test.
 _RAW_FORK = """\
@@ -129,7 +140,7 @@ class Suite(NamedTuple):
 
 
 SUITES = (
-    Suite("empty", "empty tests", _empty, ("per test", "start-up", "memory")),
+    Suite("empty", "empty tests", _empty, ("per test", "controller", "start-up", "memory")),
     Suite("numpy", "after `import numpy, scipy`", _numpy, requirements=("numpy", "scipy")),
     Suite("torch", "after `import torch`", _torch, requirements=("torch",)),
     Suite("heap", "with a heap of 1 GiB", _heap, share=0.2),
@@ -148,4 +159,5 @@ def write(suite: Suite, directory: Path, tests: int) -> None:
     (directory / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
     (directory / "recording.py").write_text(_RECORDING)
     (directory / "raw_fork.py").write_text(_RAW_FORK)
+    (directory / "conftest.py").write_text(_CONFTEST)
     suite.write(directory, tests)

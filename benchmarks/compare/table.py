@@ -12,7 +12,15 @@ from .suites import Suite
 Rounds = Mapping[str, Sequence[Measured]]
 """By contender, what each round gave."""
 
-_DIGITS = {"per test": 2, "start-up": 2, "memory": 0, "below": 0, "crash": 1, "makespan": 3}
+_DIGITS = {
+    "per test": 2,
+    "controller": 2,
+    "start-up": 2,
+    "memory": 0,
+    "below": 0,
+    "crash": 1,
+    "makespan": 3,
+}
 
 
 def table(suite: Suite, tests: int, rounds: Rounds) -> Iterator[str]:

@@ -20,7 +20,7 @@ _CONTENDERS = {each.name: each for each in CONTENDERS}
     [
         ("empty", "plain", {"per test", "start-up", "memory"}),
         ("empty", "raw fork + wait", {"per test", "start-up", "memory"}),
-        ("empty", "fkit -n1", {"per test", "start-up", "memory", "below"}),
+        ("empty", "fkit -n1", {"per test", "controller", "start-up", "memory", "below"}),
         ("modules", "fkit -n0", {"per test", "start-up"}),
         ("crashes", "fkit -n1, session", {"crash"}),
         ("skewed", "fkit -n2", {"makespan"}),
@@ -33,4 +33,5 @@ def test_every_figure_is_measured(
     course = Course(_SUITES[suite], tmp_path, tests)
     measured = measure(course, _CONTENDERS[contender], sys.executable)
     assert set(measured) == figures
-    assert all(value > 0 for name, value in measured.items() if name != "per test")
+    noise = {"per test", "controller"}  # differences of two runs
+    assert all(value > 0 for name, value in measured.items() if name not in noise)
