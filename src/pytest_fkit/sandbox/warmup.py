@@ -9,13 +9,13 @@ import warnings
 import pytest
 
 from ..gpu.frameworks import open_imported
-from ..gpu.free_memory import free_share
 from ..gpu.owned import owned_by
 from ..messages import Message, Warm
 from ..settings import KEY
 from ..wire import carriable
 from . import early_end
 from .descriptors import Link
+from .free_memory import free_share
 from .relay import Relay
 
 LIMIT = 60.0

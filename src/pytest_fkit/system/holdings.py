@@ -14,6 +14,7 @@ from typing import Callable, Iterable, NamedTuple
 
 from ..gpu.runtime import CUDA_DRIVER, open_runtime
 from . import PORTABLE, children
+from .libraries import loaded
 from .native_threads import native_threads, origin
 
 _OPENMP = re.compile(r"/lib(?:gomp|omp|iomp5)[^/]*\.so[^/]*$")
@@ -69,7 +70,7 @@ def take() -> Holdings:
         gpu = open_runtime((), ())
         return Holdings(threads, frozenset(), gpu, frozenset(), _children())
     targets = _targets()
-    gpu = open_runtime(_loaded(CUDA_DRIVER), targets.values())
+    gpu = open_runtime(loaded(CUDA_DRIVER), targets.values())
     return Holdings(threads, native_threads(), gpu, _descriptors(targets), _children())
 
 
@@ -98,7 +99,7 @@ def _release_pools() -> None:
 
     GNU OpenMP's pool does not survive a fork: the first parallel region of the child hangs.
     """
-    for path in _loaded(_OPENMP):
+    for path in loaded(_OPENMP):
         pause = getattr(ctypes.CDLL(path), "omp_pause_resource_all", None)
         if pause is not None:
             pause(_OMP_PAUSE_HARD)
@@ -123,12 +124,6 @@ def _describe_natives(threads: Iterable[int]) -> list[str]:
         f"{number} native thread{'s' if number > 1 else ''}{f' of {name}' if name else ''}"
         for name, number in sorted(counted.items())
     ]
-
-
-def _loaded(pattern: re.Pattern[str]) -> list[str]:
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-        paths = {line.rstrip("\n").partition("/")[2] for line in file if "/" in line}
-    return sorted(f"/{path}" for path in paths if pattern.search(f"/{path}"))
 
 
 def _children() -> frozenset[int]:

@@ -6,6 +6,8 @@ import ctypes
 import re
 from typing import Any, Callable
 
+from ..system.libraries import loaded
+
 _CALLS = (  # CUDA driver API reference; HIP runtime API reference
     (re.compile(r"/libcuda\.so[^/]*$"), "cuMemGetInfo_v2"),
     (re.compile(r"/libamdhip64\.so[^/]*$"), "hipMemGetInfo"),
@@ -18,7 +20,7 @@ def free_share() -> Callable[[], float] | None:
     None where no context is open in this thread, or the driver is another.
     """
     for pattern, name in _CALLS:
-        for path in _loaded(pattern):
+        for path in loaded(pattern):
             ask = getattr(ctypes.CDLL(path), name, None)
             if ask is not None and _share(ask) is not None:
                 return lambda ask=ask: _share(ask) or 0.0  # type: ignore[misc]
@@ -30,12 +32,3 @@ def _share(ask: Any) -> float | None:
     if ask(ctypes.byref(free), ctypes.byref(total)) or not total.value:
         return None
     return free.value / total.value
-
-
-def _loaded(pattern: re.Pattern[str]) -> list[str]:
-    try:
-        with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-            paths = {line.rstrip("\n").partition("/")[2] for line in file if "/" in line}
-    except OSError:  # no /proc
-        return []
-    return sorted(f"/{path}" for path in paths if pattern.search(f"/{path}"))
