@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 import pytest
 
-from .gpu.devices import Device
-from .gpu.errors import Failure
-from .needs import Needs
+if TYPE_CHECKING:
+    from .gpu.devices import Device
+    from .gpu.errors import Failure
+    from .needs import Needs
 
 
 @pytest.hookspec(firstresult=True)

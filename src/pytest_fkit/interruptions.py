@@ -7,8 +7,8 @@ from typing import NoReturn
 
 import pytest
 
+from .carriable import carriable
 from .messages import Interrupted
-from .wire import carriable
 
 
 def interruption(error: BaseException) -> Interrupted:

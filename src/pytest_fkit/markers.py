@@ -8,21 +8,8 @@ from typing import Any, Callable
 import pytest
 
 from .needs import parse_gpus, parse_serial
-from .settings import ISOLATION_SCOPES, Settings, parse_isolation, parse_seconds, parse_size
+from .settings import Settings, parse_isolation, parse_seconds, parse_size
 from .shares import SPAWNED, SPAWNED_SESSION
-
-TEXTS = (
-    (
-        "fkit(isolation=None, timeout=None, memory_limit=None, gpus=None, serial=None): how long "
-        f"the test's process lives ({', '.join(ISOLATION_SCOPES)}), its time limit in seconds, its "
-        "memory as in '2G', the number of GPUs it sees (0: runs anywhere), a name of which no two "
-        "tests run at once"
-    ),
-    "fkit_skip: no process of its own; it shares one with the other fkit_skip tests",
-    "fkit_single_gpu: the test sees one GPU",
-    "fkit_multi_gpu(number=2): the test sees so many GPUs",
-)
-TIMEOUT_TEXT = "timeout(seconds): time limit of the test, as pytest-timeout's"
 
 _ARGUMENTS: dict[str, Callable[[Any], Any]] = {
     "isolation": parse_isolation,

@@ -6,8 +6,7 @@ from typing import Any, Iterator, MutableMapping, Union
 
 import pytest
 
-from .messages import Metric
-from .wire import carriable
+from .carriable import carriable
 
 Value = Union[str, bool, int, float]
 
@@ -16,7 +15,7 @@ class Metrics(MutableMapping[str, Value]):
     """What a test measured, by name; it outlives the test's process from the moment it is set.
 
     :param properties: the test's ``user_properties``, which reports carry.
-    :param relay: what sends messages from a process of its own, or None.
+    :param relay: the test process's, see sandbox/relay.py, or None.
     """
 
     def __init__(self, properties: list[tuple[str, object]], relay: Any | None) -> None:
@@ -40,7 +39,7 @@ class Metrics(MutableMapping[str, Value]):
         self._drop_property(name)
         self._values[name] = value
         self._properties.append((name, value))
-        self._send(Metric(name, value))
+        self._send(name, value)
 
     def __getitem__(self, name: str) -> Value:
         return self._values[name]
@@ -48,7 +47,7 @@ class Metrics(MutableMapping[str, Value]):
     def __delitem__(self, name: str) -> None:
         del self._values[name]
         self._drop_property(name)
-        self._send(Metric(name, None))
+        self._send(name, None)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -63,9 +62,9 @@ class Metrics(MutableMapping[str, Value]):
         if name in self._values:
             self._properties[:] = [each for each in self._properties if each[0] != name]
 
-    def _send(self, metric: Metric) -> None:
+    def _send(self, name: str, value: Value | None) -> None:
         if self._relay is not None:
-            self._relay.send(metric)
+            self._relay.metric(name, value)
 
 
 @pytest.fixture

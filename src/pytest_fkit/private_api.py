@@ -10,9 +10,11 @@ import functools
 import inspect
 import io
 import pdb
+import sys
 import traceback
 import uuid
 from queue import Empty
+from types import FrameType
 from typing import Any, Callable, Mapping, Sequence, TextIO, cast
 
 import _pytest.config
@@ -533,6 +535,19 @@ def set_nodeid(item: pytest.Item, nodeid: str) -> None:
         node._id = type(node._id).parse(nodeid)
     else:
         node._nodeid = nodeid
+
+
+def runs_in_worker() -> bool:
+    """Whether this process is an xdist worker, known before its ``config`` says so.
+
+    By the name under which execnet runs a worker's main program, which xdist asks for, too.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "__channelexec__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def worker_interactor(config: pytest.Config) -> Any | None:

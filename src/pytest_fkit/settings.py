@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 from dataclasses import dataclass
@@ -11,10 +10,7 @@ from typing import Any, Callable, TypeVar
 
 import pytest
 
-from .gpu.errors import NAMES, Pattern, parse_patterns
-
-ISOLATION_SCOPES = ("function", "class", "module", "session")
-START_METHODS = ("auto", "fork", "spawn")
+from .options import ISOLATION_SCOPES, START_METHODS
 
 ALONE = "main"
 """What stands for the name of a worker where there are none."""
@@ -45,7 +41,6 @@ class Settings:
     :param max_retries: attempts that a test gets elsewhere after GPU errors.
     :param retire_after: GPU errors in a row after which a worker gets no more tests, 0 for never.
     :param fail_on_retry: whether a test that passes after a GPU error fails nevertheless.
-    :param gpu_errors: the user's own patterns of GPU errors.
     :param warmup: whether the next test's process opens its GPUs while a test runs.
     """
 
@@ -66,7 +61,6 @@ class Settings:
     max_retries: int = 1
     retire_after: int = 3
     fail_on_retry: bool = False
-    gpu_errors: tuple[Pattern, ...] = ()
     widen: bool = False
     warmup: bool = False
 
@@ -87,103 +81,6 @@ def start_limit(timeout: float) -> float:
 
 KEY: pytest.StashKey[Settings] = pytest.StashKey()
 """Where the settings of a process are, in ``config.stash``."""
-
-
-def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    """Declare the options and ini values."""
-    group = parser.getgroup("fkit", "a process per test (pytest-fkit)")
-    group.addoption("--fkit", action="store_true", help="run every test in a process of its own")
-    group.addoption(
-        "--fkit-workers",
-        metavar="N|auto",
-        help="number of xdist workers, the same as -n (default: 1)",
-    )
-    _add(
-        parser, "isolation", "function|class|module|session",
-        "how long one process lives (default: function)",
-    )  # fmt: skip
-    _add(
-        parser, "start-method", "auto|fork|spawn",
-        "how test processes come to be: auto forks unless that is unsafe (default: auto)",
-    )  # fmt: skip
-    _add(
-        parser, "timeout", "SECONDS",
-        "time limit of one test, setup to teardown; 0 for none (default: 600)",
-    )  # fmt: skip
-    _add(
-        parser, "memory-limit", "SIZE",
-        "memory that one test may take, as in 500M or 2G; 0 for no limit (default: 0)",
-    )  # fmt: skip
-    _add(
-        parser, "grace", "SECONDS",
-        "time for tests and wide fixtures to end after Ctrl-C or SIGTERM (default: 30)",
-    )  # fmt: skip
-    _add(
-        parser, "journal", "PATH",
-        "write what happens, as it happens, to this file: one JSON object per line",
-    )  # fmt: skip
-    _add(
-        parser, "trace", "PATH",
-        "write a timeline to this file, for ui.perfetto.dev",
-    )  # fmt: skip
-    _add(
-        parser, "top", "N",
-        "name the N tests that took most CPU time, and most memory (default: 0)",
-    )  # fmt: skip
-    _add(
-        parser, "worker-timeout", "SECONDS",
-        "kill a worker that gives no sign of life for so long, 0: never (default: 60)",
-    )  # fmt: skip
-    _add(
-        parser, "probe", "on|off",
-        "try a worker's GPUs out, before its first test and when they are in doubt (default: on)",
-    )  # fmt: skip
-    group.addoption(
-        "--fkit-widen",
-        action="store_true",
-        default=None,
-        help="run a test that skips itself because it sees too few GPUs again, with more",
-    )
-    parser.addini("fkit_widen", "as --fkit-widen", type="bool", default=False)
-    text = "open the GPUs in the process of the next test while a test runs"
-    group.addoption("--fkit-warmup", action="store_true", help=text)
-    parser.addini("fkit_warmup", text, type="bool", default=False)
-    group.addoption(
-        "--fkit-resume",
-        metavar="PATH",
-        help="go on with the run whose journal this is: tests with a verdict are not run again",
-    )
-    _add(
-        parser, "max-retries", "N",
-        "attempts on other GPUs that a test gets after GPU errors (default: 1)",
-    )  # fmt: skip
-    _add(
-        parser, "retire-after", "N",
-        "GPU errors in a row after which a worker gets no more tests; 0 for never (default: 3)",
-    )  # fmt: skip
-    text = "fail tests that passed only after a GPU error and another attempt"
-    group.addoption("--fkit-fail-on-retry", action="store_true", help=text)
-    parser.addini("fkit_fail_on_retry", text, type="bool", default=False)
-    parser.addini(
-        "fkit_gpu_errors",
-        "more messages that are GPU errors, a regular expression or CATEGORY: REGEX a line",
-        type="linelist",
-        default=[],
-    )
-    if honours_timeout_options(pluginmanager):
-        group.addoption("--timeout", metavar="SECONDS", help="as pytest-timeout's, for --fkit")
-        parser.addini("timeout", "as pytest-timeout's, for --fkit")
-
-
-def _add(parser: pytest.Parser, name: str, metavar: str, text: str) -> None:
-    group = parser.getgroup("fkit")
-    group.addoption(f"--fkit-{name}", metavar=metavar, help=text)
-    parser.addini(f"fkit_{name.replace('-', '_')}", text)
-
-
-def honours_timeout_options(pluginmanager: pytest.PytestPluginManager) -> bool:
-    """Whether ``--timeout`` and the like are ours, since pytest-timeout is absent."""
-    return importlib.util.find_spec("pytest_timeout") is None or pluginmanager.is_blocked("timeout")
 
 
 def parse(config: pytest.Config) -> Settings:
@@ -215,24 +112,9 @@ def parse(config: pytest.Config) -> Settings:
         fail_on_retry=bool(
             config.getoption("fkit_fail_on_retry") or config.getini("fkit_fail_on_retry")
         ),
-        gpu_errors=gpu_error_patterns(config),
         widen=bool(config.getoption("fkit_widen") or config.getini("fkit_widen")),
         warmup=bool(config.getoption("fkit_warmup") or config.getini("fkit_warmup")),
     )
-
-
-def gpu_error_patterns(config: pytest.Config) -> tuple[Pattern, ...]:
-    """The user's own patterns of GPU errors.
-
-    :raises pytest.UsageError: naming the line and what is expected.
-    """
-    try:
-        return parse_patterns(config.getini("fkit_gpu_errors"))
-    except ValueError as error:
-        raise pytest.UsageError(
-            f"pytest-fkit: ini value fkit_gpu_errors: {error}; expected a regular expression, or "
-            f"CATEGORY: and one, with a category of {', '.join(NAMES)}"
-        ) from None
 
 
 def measures_usage(config: pytest.Config) -> bool:

@@ -13,6 +13,7 @@ from pytest_fkit.gpu.environment import (
     check_template,
     gang_variables,
     mask_variables,
+    owned_gpus,
     variables,
     wants_port,
 )
@@ -121,7 +122,7 @@ def test_a_worker_without_gpus_sees_none(
     assert {name.replace("_VISIBLE_DEVICES", "") for name in told} == names
     assert set(told.values()) == {"-1"}
     assert not visible(fleet, {**inherited, **told}).entries
-    assert Owned.of(worker).ids == ()
+    assert owned_gpus(worker).ids == ()
 
 
 def worker_of(fleet: Fleet, inherited: Mapping[str, str], amd_mask: str = "rocr") -> Environment:
@@ -214,7 +215,7 @@ def test_mig_instances_form_no_gang() -> None:
 def test_a_worker_knows_how_fewer_or_more_gpus_are_seen() -> None:
     fleet = nvidia(8)
     place = assign(visible(fleet, {}), range(2), 3).places[1]
-    owned = Owned.of(Environment(place, {}, most=8))
+    owned = owned_gpus(Environment(place, {}, most=8))
     assert Owned.from_wire(owned.to_wire()) == owned
     assert owned.most == 8
     environ = dict(owned.masks)
@@ -223,7 +224,7 @@ def test_a_worker_knows_how_fewer_or_more_gpus_are_seen() -> None:
     for number in (None, 0, 3, 4):
         assert owned.showing(number, environ) == {}
     spare = visible(fleet, {}).entries[6:]
-    found = Owned.of(Environment(place, {}, most=8), spare).showing(5, environ)
+    found = owned_gpus(Environment(place, {}, most=8), spare).showing(5, environ)
     assert found == {"CUDA_VISIBLE_DEVICES": "3,4,5,6,7", "FKIT_GPU_IDS": "3,4,5,6,7"}
     assert owned.showing(1, {**environ, "CUDA_VISIBLE_DEVICES": "0"}) == {}
     assert owned.assignments(owned.showing(1, environ)) == (

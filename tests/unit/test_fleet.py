@@ -24,7 +24,8 @@ from fleet import (
     set_state,
     with_framework,
 )
-from pytest_fkit.gpu.errors import Failure, classify
+from pytest_fkit.gpu.classification import classify
+from pytest_fkit.gpu.errors import Failure
 from pytest_fkit.gpu.machine import ROOT
 
 MakeFleet = Callable[..., "dict[str, str]"]

@@ -9,15 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_fkit.gpu.classification import classify, named
 from pytest_fkit.gpu.error_table import CATEGORIES
-from pytest_fkit.gpu.errors import (
-    NAMES,
-    Failure,
-    GpuError,
-    classify,
-    named,
-    parse_patterns,
-)
+from pytest_fkit.gpu.errors import Failure, GpuError
+from pytest_fkit.gpu.patterns import NAMES, parse_patterns
 from pytest_fkit.gpu.scarcity import wanted_gpus
 
 _ADVICE = """

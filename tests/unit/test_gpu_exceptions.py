@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.gpu.errors import Failure, classify
+from pytest_fkit.gpu.classification import classify
+from pytest_fkit.gpu.errors import Failure
 from pytest_fkit.gpu.exceptions import event_of, failure_of, mark_event
 
 _ECC = "CUDA error: uncorrectable ECC error encountered"

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from pytest_fkit import settings
+from pytest_fkit.gpu.patterns import user_patterns
 
 
 @pytest.mark.parametrize(
@@ -96,9 +97,10 @@ def test_what_is_said_of_gpu_errors(pytester: pytest.Pytester) -> None:
         "[pytest]\nfkit_max_retries = 2\nfkit_retire_after = 0\nfkit_fail_on_retry = true\n"
         "fkit_gpu_errors =\n    warp stuck\n    memory: arena full"
     )
-    parsed = settings.parse(pytester.parseconfig())
+    config = pytester.parseconfig()
+    parsed = settings.parse(config)
     assert (parsed.max_retries, parsed.retire_after, parsed.fail_on_retry) == (2, 0, True)
-    assert [(each.category, each.regex.pattern) for each in parsed.gpu_errors] == [
+    assert [(each.category, each.regex.pattern) for each in user_patterns(config)] == [
         ("other", "warp stuck"),
         ("memory", "arena full"),
     ]
@@ -116,7 +118,7 @@ def test_what_is_no_number_of_gpu_errors(pytester: pytest.Pytester, option: str)
 def test_patterns_that_are_none(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\nfkit_gpu_errors = a(b")
     with pytest.raises(pytest.UsageError, match=r"fkit_gpu_errors: 'a\(b': no regular .*CATEGORY:"):
-        settings.parse(pytester.parseconfig())
+        user_patterns(pytester.parseconfig())
 
 
 @pytest.mark.parametrize(

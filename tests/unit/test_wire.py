@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from pytest_fkit.carriable import carriable
 from pytest_fkit.messages import Completed, Message, Output, Phase, Report
-from pytest_fkit.wire import Unpacker, carriable, pack, whole_frames
+from pytest_fkit.wire import Unpacker, pack, whole_frames
 
 _MESSAGES: list[Message] = [
     Phase("setup", 1.5),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import marshal
 from collections import deque
-from typing import Any, Callable, Protocol, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Protocol, Sequence
 
 import pytest
 
 from .. import private_api
-from ..journal.recorder import Recorder
 from .deaths import death_of
+
+if TYPE_CHECKING:
+    from ..journal.recorder import Recorder
 
 
 class Listener(Protocol):

@@ -13,7 +13,7 @@ from ..gpu import arrival, ports
 from ..gpu.choice import Distribution, distribute
 from ..gpu.describe import ownership
 from ..gpu.devices import Fleet, from_wire
-from ..gpu.environment import Environment, gang_variables, names_read, wants_port
+from ..gpu.environment import Environment, gang_variables, names_read, owned_gpus, wants_port
 from ..gpu.masks import MASKS, Entry
 from ..gpu.options import GpuSettings
 from ..gpu.owned import Owned
@@ -127,7 +127,7 @@ class Gateways:
         if seat.host and seat.group not in self._introduced:
             self._introduced.add(seat.group)
             self._introduce(seat, host, distribution)
-        return Owned.of(environment)
+        return owned_gpus(environment)
 
     def gang_variables(self, name: str, gpus: Sequence[Entry]) -> dict[str, str]:
         """What has to be set in a process of a worker so that it sees these GPUs, not its own.

@@ -16,6 +16,7 @@ from ..gpu.describe import ownership
 from ..gpu.detection import detect
 from ..gpu.devices import Fleet
 from ..gpu.options import GpuSettings
+from ..numprocesses import run_alone, shows_only
 from . import workers
 from .hosts import Seat, cpu_workers, proxies, seats
 from .place import take_place
@@ -88,7 +89,7 @@ def prepare(config: pytest.Config, workers_option: int | str | None) -> None:
     :raises pytest.UsageError: naming what the user said and what it takes.
     """
     options = config.option
-    if workers.shows_only(options):
+    if shows_only(options):
         return
     if KEY in config.stash:  # from prepare_alone
         gpus = config.stash[KEY]
@@ -98,7 +99,7 @@ def prepare(config: pytest.Config, workers_option: int | str | None) -> None:
                 "known before; a plugin, loaded by -p for example, is"
             )
         return
-    if workers.run_alone(options):
+    if run_alone(options):
         prepare_alone(config, options)
         return
     gpus = Gpus(settings_of(config, options))
@@ -117,7 +118,7 @@ def prepare_alone(config: pytest.Config, options: Namespace) -> None:
 
     :raises pytest.UsageError: naming what the user said and what it takes.
     """
-    if workers.run_alone(options) and not workers.shows_only(options):
+    if run_alone(options) and not shows_only(options):
         gpus = find(config, settings_of(config, options))
         gpus.settle([ALONE])
         [(_, distribution)] = gpus.groups

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any, Callable, Generator
+from typing import TYPE_CHECKING, Any, Callable, Generator
 
 import pytest
 
 from .. import private_api
 from ..interruptions import raise_again
-from ..journal.recorder import Recorder
 from ..messages import Interrupted
 from ..settings import Settings
 from ..sigterm import interrupt_on_sigterm, restore_sigterm
@@ -20,7 +19,10 @@ from .gpus import seats_of_run
 from .heartbeat import Heartbeat
 from .replacements import Replacements
 from .rerouting import Edges, Rerouting
-from .resume import Resuming
+
+if TYPE_CHECKING:
+    from ..journal.recorder import Recorder
+    from .resume import Resuming
 
 _CAREFUL_DEATHS = 3
 """After so many deaths of workers that try every import first, it is not a test module."""

@@ -9,9 +9,9 @@ import pytest
 
 from ..gpu import ports
 from ..gpu.choice import Distribution
-from ..gpu.environment import Environment, wants_port
+from ..gpu.environment import Environment, owned_gpus, wants_port
 from ..gpu.options import GpuSettings
-from ..gpu.owned import KEY, Owned
+from ..gpu.owned import KEY
 
 
 def take_place(
@@ -45,7 +45,7 @@ def take_place(
     config.add_cleanup(_restoring(told, inherited))
     os.environ.update(told)
     if place.slice:
-        config.stash[KEY] = Owned.of(environment, distribution.assignment.unowned)
+        config.stash[KEY] = owned_gpus(environment, distribution.assignment.unowned)
     return notices
 
 

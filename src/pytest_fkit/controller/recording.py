@@ -17,7 +17,6 @@ from .gpu_samples import sample_gpus
 from .resume import Resume, Resuming, resumed
 from .run_event import gpus_of_run, run_event
 from .top import Top
-from .workers import shows_only
 
 
 class Recording:
@@ -130,15 +129,12 @@ class Recording:
             file.close()
 
 
-def record(config: pytest.Config, settings: Settings) -> tuple[Recorder | None, Resuming | None]:
+def record(config: pytest.Config, settings: Settings) -> tuple[Recorder, Resuming | None]:
     """Have recorded what is asked for, and gone on with what was recorded.
 
-    :return: who is to be told of all tests, and of what workers collected; None where nothing is
-        asked for.
+    :return: who is to be told of all tests, and of what workers collected, if that matters.
     :raises pytest.UsageError: if the run can't be gone on with.
     """
-    if not settings.records or shows_only(config.option):
-        return None, None
     recorder = Recorder()
     plugins = config.pluginmanager
     resume = resumed(config, settings)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Callable, Iterable, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
 
-from ..journal.recorder import Recorder
 from ..settings import Settings
 from .retries import Attempt, Retries, Screen, ids, physical
 from .schedule import Schedule
 from .slices import Slices
 from .units import Kind
+
+if TYPE_CHECKING:
+    from ..journal.recorder import Recorder
 
 PAUSE = 10.0
 """Seconds before a retired worker's GPUs are tried again; twice as many each time after that."""

@@ -8,12 +8,12 @@ from typing import Any, Generator, Iterator, Sequence
 
 import pytest
 
+from ..carriable import carriable
 from ..journal.events import Event, encode, event
 from ..journal.history import History, Test, history
 from ..journal.reader import JournalError, parse, whole_lines
 from ..journal.recorder import Recorder
 from ..settings import Settings
-from ..wire import carriable
 from ..worker.deaths import text_with_message
 from ..worker.reports import report_from
 from ..worker.resume import Resumed

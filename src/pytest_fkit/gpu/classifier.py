@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from ..settings import gpu_error_patterns
-from .errors import NAMES, Failure, GpuError, classify, named
+from .classification import classify, named
+from .errors import Failure, GpuError
+from .patterns import NAMES, user_patterns
 
 
 class Classifier:
@@ -17,7 +18,7 @@ class Classifier:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._patterns = gpu_error_patterns(config)
+        self._patterns = user_patterns(config)
 
     def error(self, item: pytest.Item, failure: Failure, event: str = "") -> GpuError | None:
         """The GPU error that the failure is, None if it is none.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Iterable, Mapping, Sequence
 
 from .masks import MASKS, Entry
+from .owned import Owned
 from .slices import Place
 
 AMD_MASKS = ("rocr", "hip")
@@ -132,6 +133,30 @@ def gang_variables(worker: Environment, entries: Sequence[Entry]) -> dict[str, s
     own = worker.variables()
     there = worker.variables(replace(worker.place, slice=tuple(entries)))
     return {name: text for name, text in there.items() if own.get(name) != text}
+
+
+def owned_gpus(worker: Environment, spare: Sequence[Entry] = ()) -> Owned:
+    """What belongs to a worker with this environment.
+
+    :param spare: GPUs that nobody has, and that are to be had whenever a test needs them.
+    """
+    place = worker.place
+    entries = (*place.slice, *spare)
+    numbers = range(1, 1 + min(worker.most, len(entries)))
+    return Owned(
+        place.worker,
+        place.ids,
+        mask_variables(place, worker.inherited, worker.amd_mask),
+        place.vendor,
+        worker.most,
+        {
+            number: gang_variables(worker, entries[:number])
+            for number in numbers
+            if number != len(place.slice) and worker.most > 1
+            # A process sees one MIG instance.
+            if number == 1 or not any(each.device.parent for each in entries[:number])
+        },
+    )
 
 
 def names_read(vendor_masks: Iterable[str], templates: Iterable[tuple[str, str]]) -> list[str]:

@@ -8,6 +8,9 @@ UNHEARD = ""
 FINAL = "final"
 DEVICE = "device"
 
+OTHER = "other"
+"""The category of a user's pattern that names none."""
+
 
 @dataclass(frozen=True)
 class Category:
@@ -189,7 +192,7 @@ CATEGORIES = (
         (r"EADDRINUSE|failed to listen on any local network address",),  # PyTorch, socket.cpp
     ),
     Category(
-        "other",
+        OTHER,
         (r"(CUDA|HIP) error|CUDA_ERROR_\w+|\b(cuda|hip)Error[A-Z]\w+",),
         counts=True,
     ),

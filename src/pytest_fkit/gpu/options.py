@@ -36,26 +36,6 @@ class GpuSettings:
     cpu_workers: int = 0
 
 
-def add_options(parser: pytest.Parser) -> None:
-    """Declare the options and ini values."""
-    group = parser.getgroup("fkit")
-    for name, metavar, text in (
-        ("gpus", "auto|none|IDS", "GPUs to use, numbers or UUIDs as in 0,2 (default: auto)"),
-        ("gpus-per-worker", "N", "GPUs that each worker owns (default: 2)"),
-        ("cpu-workers", "N", "so many more workers, without GPUs, for fkit(gpus=0) (default: 0)"),
-        ("amd-mask", "rocr|hip", "the variable by which AMD GPUs are distributed (default: rocr)"),
-        ("gpus-timeout", "SECONDS", "time limit for finding GPUs (default: 10)"),
-    ):  # fmt: skip
-        group.addoption(f"--fkit-{name}", metavar=metavar, help=text)
-        parser.addini(f"fkit_{name.replace('-', '_')}", text)
-    parser.addini(
-        "fkit_env",
-        "variables of workers, NAME=template with {worker}, {gpus}, {port}, {cpus}",
-        type="linelist",
-        default=[],
-    )
-
-
 def parse(
     options: argparse.Namespace, ini: Callable[[str], Any], environ: Mapping[str, str]
 ) -> GpuSettings:

@@ -8,9 +8,6 @@ from typing import Any, Mapping, Sequence
 
 import pytest
 
-from .environment import Environment, gang_variables, mask_variables
-from .masks import Entry
-
 TITLE = "pytest-fkit"
 """Of the section of a report that names worker, GPUs and attempt."""
 
@@ -34,30 +31,6 @@ class Owned:
     vendor: str = ""
     most: int = 0
     views: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, worker: Environment, spare: Sequence[Entry] = ()) -> Owned:
-        """What belongs to a worker with this environment.
-
-        :param spare: GPUs that nobody has, and that are to be had whenever a test needs them.
-        """
-        place = worker.place
-        entries = (*place.slice, *spare)
-        numbers = range(1, 1 + min(worker.most, len(entries)))
-        return cls(
-            place.worker,
-            place.ids,
-            mask_variables(place, worker.inherited, worker.amd_mask),
-            place.vendor,
-            worker.most,
-            {
-                number: gang_variables(worker, entries[:number])
-                for number in numbers
-                if number != len(place.slice) and worker.most > 1
-                # A process sees one MIG instance.
-                if number == 1 or not any(each.device.parent for each in entries[:number])
-            },
-        )
 
     def to_wire(self) -> dict[str, Any]:
         """In types that execnet carries."""
@@ -130,7 +103,11 @@ TOLD = "fkit_gpus"
 
 
 def owned_by(config: pytest.Config) -> Owned | None:
-    """The GPUs of the worker to which this process belongs."""
+    """The GPUs of the worker to which this process belongs.
+
+    What is of use to owners of GPUs only is imported where this was asked: the table of errors, the
+    probe. Others are forked for each test without it.
+    """
     told = getattr(config, "workerinput", {}).get(TOLD)
     return config.stash.get(KEY, None) if told is None else Owned.from_wire(told)
 

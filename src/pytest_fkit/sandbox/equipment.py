@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import faulthandler
 import signal
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from .. import private_api
+from ..carriable import carriable
 from ..gpu.owned import may_retry, owned_by
 from ..messages import LiveText
 from ..settings import KEY
-from ..wire import carriable
 from .copies import Copies
 from .coverage import Measuring
 from .descriptors import DUMP
-from .fixtures import WideFixtures
-from .gpu_failures import PLUGIN, GpuFailures
+from .fixtures import GPU_FAILURES, WideFixtures
 from .output import Output
 from .relay import Relay
 from .reruns import Counts, install
 from .states import States
 from .tracebacks import Tracebacks
 from .tree import DUMP_SIGNAL
+
+if TYPE_CHECKING:
+    from .gpu_failures import GpuFailures
 
 _REPORTING_HOOKS = (
     "pytest_runtest_logstart",
@@ -57,7 +59,7 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
     """
     config = session.config
     broken: dict[str, str] = {}
-    gpu_failures = None if owned_by(config) is None else GpuFailures(config)
+    gpu_failures = _gpu_failures(config)
     relay = Relay(session, open_fates=gpu_failures is not None and may_retry(config))
     settings = config.stash.get(KEY, None)
     fixtures = WideFixtures(
@@ -75,7 +77,7 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
     ):
         plugins.register(plugin, name)
     if gpu_failures is not None:
-        plugins.register(gpu_failures, PLUGIN)
+        plugins.register(gpu_failures, GPU_FAILURES)
     keep = (relay, session, plugins.getplugin("logging-plugin"))
     for hook in _REPORTING_HOOKS:
         private_api.silence_hook(config, hook, keep)
@@ -93,6 +95,14 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
         gpu_failures,
         broken,
     )
+
+
+def _gpu_failures(config: pytest.Config) -> GpuFailures | None:
+    if owned_by(config) is None:
+        return None
+    from .gpu_failures import GpuFailures
+
+    return GpuFailures(config)
 
 
 def write_stacks_of_deaths() -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
-from typing import Any, Callable, Generator, Iterator, NoReturn
+from typing import TYPE_CHECKING, Any, Callable, Generator, Iterator, NoReturn
 
 import pytest
 
 from .. import private_api
+from ..carriable import carriable
 from ..gpu.exceptions import mark_event
 from ..messages import WideOutput, WideSetup, WideSetupDone, WideTeardown
 from ..system import holdings
-from ..wire import carriable
 from .copies import fork
-from .gpu_failures import PLUGIN, GpuFailures
 from .relay import Relay
+
+if TYPE_CHECKING:
+    from .gpu_failures import GpuFailures
 
 # Plugins whose part in a phase surrounds the setup and teardown of fixtures, by the names under
 # which pytest registers them. The host runs a phase with these alone: everybody else's hooks run
@@ -30,7 +32,10 @@ _SURROUNDING = (
     "unraisableexception",
     "warnings",
 )
-_REPORTING = ("runner", "skipping", "fkit-tracebacks", PLUGIN)
+GPU_FAILURES = "fkit-gpu-failures"
+"""The name under which :class:`.gpu_failures.GpuFailures` is registered."""
+
+_REPORTING = ("runner", "skipping", "fkit-tracebacks", GPU_FAILURES)
 _INNERMOST = "fkit-innermost"
 _COLLECTORS = ""
 

@@ -7,14 +7,11 @@ from typing import Any, Generator
 
 import pytest
 
+from ..carriable import carriable
 from ..gpu.classifier import Classifier
 from ..gpu.errors import Failure, GpuError
 from ..gpu.exceptions import event_of, failure_of
 from ..gpu.reasons import skip_reason
-from ..wire import carriable
-
-PLUGIN = "fkit-gpu-failures"
-"""The name under which it is registered."""
 
 
 class GpuFailures:

@@ -11,6 +11,7 @@ from typing import Callable, NoReturn
 import pytest
 
 from .. import private_api, system
+from ..carriable import carriable
 from ..messages import (
     Began,
     Begins,
@@ -31,7 +32,7 @@ from ..messages import (
     WideSetUp,
 )
 from ..settings import measures_usage
-from ..wire import Unpacker, carriable
+from ..wire import Unpacker
 from . import finalizers
 from .child import LEAVES, STOPS, Child, run_protocol
 from .children import Children

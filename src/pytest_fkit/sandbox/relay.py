@@ -10,6 +10,7 @@ from typing import Any, Generator, Iterator, cast
 
 import pytest
 
+from ..carriable import carriable
 from ..interruptions import interruption
 from ..messages import (
     ExpectedFailure,
@@ -18,13 +19,14 @@ from ..messages import (
     LogFinish,
     LogStart,
     Message,
+    Metric,
     Phase,
     Report,
     SessionFlag,
     WarningRecorded,
 )
 from ..private_api import expected_failure
-from ..wire import carriable, pack
+from ..wire import pack
 from .descriptors import EVENTS, write_all
 
 CHANNEL_LOST = 86
@@ -114,6 +116,10 @@ class Relay:
         """Relay what stops the run."""
         self.interrupted = True
         self.send(interruption(error))
+
+    def metric(self, name: str, value: str | bool | float | None) -> None:
+        """Relay what the test measured, or that it took it back."""
+        self.send(Metric(name, value))
 
     def junit_record(self, kind: str, name: str, value: object) -> None:
         """Relay what a fixture adds to the JUnit file."""

@@ -12,9 +12,9 @@ from typing import Any, NoReturn, cast
 import pytest
 
 from .. import private_api, system
+from ..carriable import carriable
 from ..gpu.owned import KEY, TOLD
 from ..shares import SPAWNED_SESSION
-from ..wire import carriable
 from .coverage import arguments_for_another, input_for_another
 from .descriptors import ERR, SLOTS, Files, Link
 from .jobs import Start

@@ -14,8 +14,8 @@ from typing import Any, Callable, cast
 
 import pytest
 
+from ..carriable import carriable
 from ..messages import PluginState
-from ..wire import carriable
 from .relay import Relay
 
 

@@ -8,11 +8,11 @@ import warnings
 
 import pytest
 
+from ..carriable import carriable
 from ..gpu.frameworks import open_imported
 from ..gpu.owned import owned_by
 from ..messages import Message, Warm
 from ..settings import KEY
-from ..wire import carriable
 from . import early_end
 from .descriptors import Link
 from .free_memory import free_share

@@ -7,11 +7,11 @@ from typing import Any, Callable, Generator
 import pytest
 
 from .. import private_api
+from ..carriable import carriable
 from ..gpu.classifier import Classifier
 from ..gpu.errors import Failure
 from ..gpu.exceptions import failure_of
 from ..gpu.reasons import skip_reason
-from ..wire import carriable
 
 
 class CollectionErrors:

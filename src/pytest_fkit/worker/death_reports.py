@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 import pytest
 
 from .. import private_api
+from ..carriable import carriable
 from ..endings import Ending
-from ..gpu.classifier import Classifier
 from ..gpu.errors import Failure
 from ..gpu.owned import owned_by
 from ..messages import Broken, Ended
 from ..sandbox.relay import merged
-from ..wire import carriable
 from . import deaths
 from .replay import Replay, add_section
 from .reports import Reports
 from .reproduce import reproducing_command
 from .reruns import Reruns
+
+if TYPE_CHECKING:
+    from ..gpu.classifier import Classifier
 
 
 class Again(NamedTuple):
@@ -55,7 +57,11 @@ class DeathReports:
         self._reruns = reruns
         self._remember_broken = remember_broken
         self._in_doubt = in_doubt
-        self._classifier = None if owned_by(config) is None else Classifier(config)
+        self._classifier: Classifier | None = None
+        if owned_by(config) is not None:
+            from ..gpu.classifier import Classifier
+
+            self._classifier = Classifier(config)
 
     def report(
         self, replay: Replay, ended: Ended, ending: Ending, attempts: int | None

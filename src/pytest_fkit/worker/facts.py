@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from .. import private_api
+from ..carriable import carriable
 from ..needs import Needs
 from ..shares import SPAWNED
-from ..wire import MARSHAL_VERSION, carriable
+from ..wire import MARSHAL_VERSION
 from .needs import needs_to_wire
 from .orders import Requests
 

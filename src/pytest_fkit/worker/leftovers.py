@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Generator, NamedTuple
+import contextlib
+from typing import Callable, Generator, Iterator, NamedTuple
 
 import pytest
 
 from ..sandbox.copies import fork
+from ..settings import Settings
 from ..system import holdings
 
 
@@ -23,24 +25,15 @@ class _OfConftests(NamedTuple):
 _KEY: pytest.StashKey[_OfConftests] = pytest.StashKey()
 
 
-class ConftestWatch:
-    """Plugin of every process: looks at what the initial conftest files leave."""
-
-    # Innermost: pytest's own capture opens files around it.
-    @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_load_initial_conftests(
-        self, early_config: pytest.Config
-    ) -> Generator[None, object, object]:
-        """Compare before and after."""
-        if not early_config.known_args_namespace.fkit:
-            return (yield)
-        before = holdings.take()
-        result = yield
-        now = holdings.take_forkable(fork, before)
-        found = now.beyond(before)
-        cause = f"import of conftest.py: {', '.join(found)}" if found else ""
-        early_config.stash[_KEY] = _OfConftests(cause, now)
-        return result
+@contextlib.contextmanager
+def watched_conftests(early_config: pytest.Config) -> Iterator[None]:
+    """Within the block the initial conftest files are loaded: look at what they leave."""
+    before = holdings.take()
+    yield
+    now = holdings.take_forkable(fork, before)
+    found = now.beyond(before)
+    cause = f"import of conftest.py: {', '.join(found)}" if found else ""
+    early_config.stash[_KEY] = _OfConftests(cause, now)
 
 
 class CollectionWatch:
@@ -95,3 +88,14 @@ class CollectionWatch:
             if node.nodeid in self._causes:
                 return self._causes[node.nodeid]
         return ""
+
+
+def unforkable(config: pytest.Config, settings: Settings) -> Callable[[pytest.Item], str]:
+    """What says why a test can't be forked, or ""."""
+    if settings.start_method == "spawn":
+        return lambda _: "--fkit-start-method=spawn"
+    if settings.start_method == "fork":
+        return lambda _: ""
+    watch = CollectionWatch(config)
+    config.pluginmanager.register(watch, "fkit-watch")
+    return watch.cause

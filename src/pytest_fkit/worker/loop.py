@@ -13,6 +13,7 @@ from typing import Any, Callable, Iterator, Mapping
 import pytest
 
 from .. import private_api
+from ..carriable import carriable
 from ..endings import Ending, Finished, ForkUnsafe, from_wire
 from ..interruptions import interruption, raise_again
 from ..messages import (
@@ -32,7 +33,7 @@ from ..messages import (
     WideTeardown,
 )
 from ..settings import ALONE, Settings
-from ..wire import Unpacker, carriable
+from ..wire import Unpacker
 from .attempts import Attempt
 from .coverage import Gathered
 from .death_reports import Again, DeathReports

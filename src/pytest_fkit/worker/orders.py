@@ -11,12 +11,12 @@ from typing import Any, Callable, Mapping
 
 import pytest
 
+from ..carriable import carriable
 from ..gpu.owned import KEY
 from ..markers import Limits, limits, spawned_share
 from ..messages import Run, RunTogether
 from ..settings import Settings
 from ..shares import APART, SPAWNED
-from ..wire import carriable
 from .needs import needs_of
 from .reruns import Reruns
 from .tests import MOST, SECONDS, Taken

@@ -1,46 +1,35 @@
-"""The hooks of a worker, and of pytest itself at ``-n0``."""
+"""The hooks of a worker."""
 
 from __future__ import annotations
 
 import os
 import signal
-from typing import Any, Callable, Generator, Protocol
+from typing import TYPE_CHECKING, Any, Generator
 
 import pytest
 
 from .. import private_api, system
 from ..foreign_warnings import make_portable
 from ..gpu.owned import owned_by
-from ..journal.recorder import Recorder
-from ..settings import ALONE, Settings, start_limit
-from ..sigterm import interrupt_on_sigterm, restore_sigterm
+from ..settings import KEY, Settings, start_limit
 from .assigned import Assigned
-from .collection_errors import CollectionErrors
 from .dispatched import Dispatched
 from .facts import facts
+from .gpus import own_gpus
 from .held_reports import HeldReports
 from .imports import CarefulCollection, Collection, LimitedCollection
 from .keeper import KeeperClient
-from .leftovers import CollectionWatch
+from .leftovers import unforkable
 from .loop import TestLoop
 from .orders import Requests
-from .output import LIVE, Lines, Unchanged
-from .probing import KEY as PROBING
-from .reports import LocalReports, Reports, WorkerReports
+from .output import LIVE, Lines
+from .reports import Reports, WorkerReports
 from .reruns import Reruns
 from .resume import Resumed
-from .tests import MOST, AllTests, Tests
+from .tests import MOST, Tests
 
-
-def _unforkable(config: pytest.Config, settings: Settings) -> Callable[[pytest.Item], str]:
-    """What says why a test can't be forked, or ""."""
-    if settings.start_method == "spawn":
-        return lambda _: "--fkit-start-method=spawn"
-    if settings.start_method == "fork":
-        return lambda _: ""
-    watch = CollectionWatch(config)
-    config.pluginmanager.register(watch, "fkit-watch")
-    return watch.cause
+if TYPE_CHECKING:
+    from .probing import Probing
 
 
 class Worker:
@@ -62,6 +51,8 @@ class Worker:
             owns = owned_by(config) is not None and settings.probe
             self._dispatched = Dispatched(self._channel.send, self._probe if owns else None)
         self._loop: TestLoop | None = None
+        self.probing: Probing | None = None
+        """Tries the GPUs, where there are any."""
         self._probed = False
         self._stopped = False
         self._interrupted = False
@@ -76,12 +67,14 @@ class Worker:
         elif limit:
             config.pluginmanager.register(LimitedCollection(limit), "fkit-limited")
         if owned_by(config) is not None:
+            from .collection_errors import CollectionErrors
+
             errors = CollectionErrors(
                 config, lambda found: self._channel.send(("collection_gpu_errors", found))
             )
             config.pluginmanager.register(errors, "fkit-collection-errors")
         # After those, to be around them: the clock of an import is a native thread.
-        self._unforkable = _unforkable(config, settings)
+        self._unforkable = unforkable(config, settings)
         if "done" in orders:
             resumed = Resumed(orders["done"], lambda done, _: self._channel.send(("done", done)))
             config.pluginmanager.register(resumed, "fkit-resumed")
@@ -119,8 +112,8 @@ class Worker:
 
     def _probe(self) -> bool:
         """Try the GPUs, and tell; whether they are fit."""
-        probing = self._config.stash[PROBING]
-        health = probing.again() if self._probed else probing.first()
+        assert self.probing is not None
+        health = self.probing.again() if self._probed else self.probing.first()
         self._probed = True
         self._channel.send(("probed", health.state, health.reason))
         return health.state != "sick"
@@ -213,66 +206,15 @@ class Worker:
             return
 
 
-class Resuming(Protocol):
-    """What reports old verdicts, see controller/resume.py."""
+def take_orders(config: pytest.Config, orders: dict[str, Any]) -> None:
+    """Register the plugins of a worker.
 
-    def take_here(self) -> None:
-        """Do so, where this process collected, before the first test."""
-
-
-class Alone(Collection):
-    """Plugin of a pytest process that runs tests without xdist.
-
-    :param recorder: hears of all tests, if there is one.
-    :param resuming: reports verdicts of the run that is gone on with, if there is one.
+    :param orders: see :class:`Worker`.
     """
+    worker = Worker(config, config.stash[KEY], orders)
+    config.pluginmanager.register(worker, "fkit-worker")
+    own_gpus(config, orders["worker"], worker.show)
+    if owned_by(config) is not None:
+        from .probing import probe_gpus
 
-    def __init__(
-        self,
-        config: pytest.Config,
-        settings: Settings,
-        recorder: Recorder | None,
-        resuming: Resuming | None,
-    ) -> None:
-        self._settings = settings
-        self._recorder = recorder
-        self._resuming = resuming
-        self._sigterm: Any = None
-        self._unforkable = _unforkable(config, settings)
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionstart(self) -> None:
-        """Take SIGTERM for a Ctrl-C."""
-        self._sigterm = interrupt_on_sigterm()
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_unconfigure(self) -> None:
-        """Undo that."""
-        restore_sigterm(self._sigterm)
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
-        """Run all tests, unless there is nothing to run."""
-        config = session.config
-        errors = session.testsfailed and not config.option.continue_on_collection_errors
-        if errors or config.option.collectonly:
-            return None
-        if self._resuming is not None:
-            self._resuming.take_here()
-        private_api.resolve_basetemp(config)
-        lines = Unchanged(private_api.terminal_writer(config))
-        keeper = KeeperClient(session, [], 0)
-        keeper.at_start = lambda: restore_sigterm(self._sigterm)
-        loop = TestLoop(
-            session, self._settings, keeper, ALONE, lines, LocalReports(self._recorder),
-            self._unforkable, MOST,
-        )  # fmt: skip
-        try:
-            loop.run_all(AllTests(len(session.items)))
-            if session.shouldfail:
-                raise session.Failed(session.shouldfail)
-            if session.shouldstop:
-                raise session.Interrupted(session.shouldstop)
-        finally:
-            loop.finish()
-        return True
+        worker.probing = probe_gpus(config, orders["worker"], worker.show)

@@ -91,12 +91,8 @@ def new_errors(before: Mapping[str, int], now: Mapping[str, int]) -> str:
     )
 
 
-KEY: pytest.StashKey[Probing] = pytest.StashKey()
-"""Where the probes are, in ``config.stash`` of a worker that owns GPUs, unless they are off."""
-
-
-def probe_gpus(config: pytest.Config, name: str, show: Callable[[str], None]) -> None:
-    """Start the first probe where there are GPUs.
+def probe_gpus(config: pytest.Config, name: str, show: Callable[[str], None]) -> Probing | None:
+    """Start the first probe where there are GPUs, unless probes are off.
 
     Not at ``-n0``, where nobody else could run the tests, nor in a spawned interpreter, whose
     worker has done so.
@@ -105,7 +101,9 @@ def probe_gpus(config: pytest.Config, name: str, show: Callable[[str], None]) ->
     :param show: has a line written to the terminal.
     """
     owned = config.stash.get(OWNED, None)
-    if owned is not None and config.stash[SETTINGS].probe:
-        told = config.workerinput["fkit"]["dispatches"]  # type: ignore[attr-defined]
-        probing = config.stash[KEY] = Probing(owned, name, None if told else show)
-        config.pluginmanager.register(probing, "fkit-probing")
+    if owned is None or not config.stash[SETTINGS].probe:
+        return None
+    told = config.workerinput["fkit"]["dispatches"]  # type: ignore[attr-defined]
+    probing = Probing(owned, name, None if told else show)
+    config.pluginmanager.register(probing, "fkit-probing")
+    return probing

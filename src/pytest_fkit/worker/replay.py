@@ -9,6 +9,7 @@ from typing import Any, Mapping
 
 import pytest
 
+from ..carriable import carriable
 from ..foreign_warnings import stand_in
 from ..messages import (
     ExpectedFailure,
@@ -33,7 +34,6 @@ from ..messages import (
     WideTeardown,
 )
 from ..sandbox.relay import merged
-from ..wire import carriable
 from .attempts import Attempt
 from .output import LIVE, Lines
 from .reports import Reports, report_from

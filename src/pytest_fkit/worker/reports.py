@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import marshal
-from typing import Any, Callable, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Protocol
 
 import pytest
 
 from .. import private_api
-from ..journal.recorder import Recorder
+from ..carriable import carriable
 from ..settings import ALONE
-from ..wire import MARSHAL_VERSION, carriable
+from ..wire import MARSHAL_VERSION
+
+if TYPE_CHECKING:
+    from ..journal.recorder import Recorder
 
 
 class Reports(Protocol):

@@ -7,7 +7,6 @@ from typing import Any, Mapping
 import pytest
 
 from ..gpu.owned import KEY
-from ..gpu.scarcity import wanted_gpus
 from .needs import needs_of
 
 
@@ -27,6 +26,8 @@ def note_wanted_gpus(item: pytest.Item, data: dict[str, Any], changed: Mapping[s
     said = needs_of(item).gpus
     if said is not None and said <= seen:
         return  # it has what it asked for
+    from ..gpu.scarcity import wanted_gpus
+
     wanted = wanted_gpus(str(data.get("longrepr")), seen)
     if wanted is not None and wanted <= owned.most:
         data["fkit_wanted_gpus"] = wanted

@@ -1,0 +1,58 @@
+"""Values in types that marshal and execnet carry from process to process."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, cast
+
+_DEEPEST = 50
+_CARRIED = frozenset({type(None), bool, int, float, complex, bytes})
+
+
+def carriable(value: object, _depth: int = 0) -> Any:
+    """`value` in types that execnet and marshal can carry.
+
+    Strings lose lone surrogates (they become backslash escapes), subclasses of built-in types
+    become these, paths become strings, and everything else its ``repr``. The types are those of
+    execnet's serialiser.
+    """
+    kind = type(value)
+    if kind in _CARRIED:
+        return value
+    if kind is str and isinstance(value, str):
+        return value if value.isascii() else _plain_text(value)
+    if _depth > _DEEPEST:
+        return "..."
+    if isinstance(value, dict):
+        return {
+            carriable(key, _depth + 1): carriable(item, _depth + 1) for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [carriable(item, _depth + 1) for item in value]
+    if isinstance(value, tuple):
+        return tuple([carriable(item, _depth + 1) for item in value])
+    return _converted(value)
+
+
+def _plain_text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
+def _converted(value: object) -> Any:
+    for kind in (int, float, complex, str, bytes):
+        if isinstance(value, kind):
+            # Not kind(value), which asks the subclass, whose __str__ and the like may do anything.
+            arguments = cast("Any", kind).__getnewargs__(value)
+            base = kind(*arguments)
+            return _plain_text(base) if isinstance(base, str) else base
+    if isinstance(value, os.PathLike):
+        path = os.fspath(value)
+        return _plain_text(path) if isinstance(path, str) else path
+    try:
+        return _plain_text(repr(value))
+    except Exception as error:  # noqa: BLE001 (a user's __repr__ may raise anything)
+        return f"<unpresentable {type(value).__name__}: {type(error).__name__}>"

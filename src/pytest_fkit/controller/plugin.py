@@ -1,0 +1,143 @@
+"""What the process does that the user starts: the controller, or pytest itself at ``-n0``."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+
+import pytest
+
+from .. import private_api
+from ..beginning import debugger
+from ..gpu.patterns import user_patterns
+from ..numprocesses import choose_workers, shows_only
+from ..settings import KEY, Settings, parse
+from . import gpus
+from .github import write_step_summary
+from .reporting import Reporting, header
+
+if TYPE_CHECKING:
+    from ..journal.recorder import Recorder
+    from .resume import Resuming
+
+
+class Vacancy(NamedTuple):
+    """A worker's place that this process has to take itself.
+
+    :param recorder: hears of all tests, if there is one.
+    :param resuming: reports verdicts of the run that is gone on with, if there is one.
+    :param show: writes a line to the terminal.
+    """
+
+    recorder: Recorder | None
+    resuming: Resuming | None
+    show: Callable[[str], None]
+
+
+class Controller:
+    """The hooks of plugin.py, for this process."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._notices: list[str] = []
+
+    def prepare(self) -> None:
+        """Check the options, choose the number of workers and find the GPUs.
+
+        :raises pytest.UsageError: naming what the user said and what it takes.
+        """
+        config = self._config
+        parsed = parse(config)
+        user_patterns(config)  # for workers, who have no way to say what is wrong
+        if not hasattr(os, "fork"):
+            raise pytest.UsageError(
+                "pytest-fkit: --fkit needs os.fork(), which this platform lacks; run without --fkit"
+            )
+        name = debugger(config.option)
+        if name:
+            self._notices.append(f"fkit: isolation is off, because of {name}")
+            config.option.fkit = False
+            return
+        if config.pluginmanager.hasplugin("xdist"):
+            choose_workers(config.option, parsed.workers)
+        else:
+            self._notices.append(
+                "fkit: pytest-xdist is disabled, so there are no workers, as with -n0"
+            )
+        gpus.prepare(config, parsed.workers)
+
+    def configure(self) -> Vacancy | None:
+        """Register the plugins.
+
+        :return: the only worker's place, where there are no workers and tests to be run.
+        :raises pytest.UsageError: as :meth:`prepare`.
+        """
+        config = self._config
+        parsed = config.stash[KEY]
+        gpus.settle(config)
+        if config.option.collectonly:
+            return None
+        reporting = Reporting()
+        config.pluginmanager.register(reporting, "fkit-reporting")
+        write_step_summary(config, reporting.happened)
+        recorder, resuming = self._record(parsed)
+        if config.getoption("tx", None) and config.getoption("dist", "no") != "no":
+            self._lead(parsed, reporting, recorder, resuming)
+            return None
+        return Vacancy(recorder, resuming, self._terminal_line)
+
+    def _record(self, parsed: Settings) -> tuple[Recorder | None, Resuming | None]:
+        if not parsed.records or shows_only(self._config.option):
+            return None, None
+        # A third of a controller, for a journal, a trace or a list that most runs don't want.
+        from .recording import record
+
+        return record(self._config, parsed)
+
+    def _lead(
+        self,
+        parsed: Settings,
+        reporting: Reporting,
+        recorder: Recorder | None,
+        resuming: Resuming | None,
+    ) -> None:
+        """Register what looks after workers; at ``-n0`` there is no use for it."""
+        from .flaky import FailOnFlaky
+        from .gateways import Gateways
+        from .nodes import Nodes
+        from .unreported import Unreported
+
+        config, plugins = self._config, self._config.pluginmanager
+        found = config.stash.get(gpus.KEY, None)
+        # None where there are not going to be workers.
+        gateways = None if found is None else Gateways(config, found, self._terminal_line)
+        nodes = Nodes(config, parsed, self._terminal_line, recorder, resuming, gateways)
+        plugins.register(Unreported(config, nodes.unrunnable), "fkit-unreported")
+        plugins.register(nodes, "fkit-nodes")
+        reporting.retired = nodes.rerouting.retired
+        if gateways is not None:
+            plugins.register(gateways, "fkit-gateways")
+        if config.getoption("fail_on_flaky", False):
+            plugins.register(FailOnFlaky(), "fkit-flaky")
+
+    def header(self) -> list[str] | None:
+        """How tests are run, in lines."""
+        config = self._config
+        parsed = config.stash.get(KEY, None)
+        if parsed is None:
+            return self._notices or None
+        lines, owners = gpus.header_lines(config)
+        text = header(len(gpus.seats_of_run(config)), parsed, owners)
+        return [*self._notices, *lines, text]
+
+    def show_notices(self) -> None:
+        """Write what has to be known, where there is no header."""
+        gpus.show_notices(self._config, self._terminal_line)
+
+    def _terminal_line(self, line: str) -> None:
+        reporter: Any = self._config.pluginmanager.getplugin("terminalreporter")
+        if reporter is not None:
+            private_api.begin_terminal_line(reporter)
+            # Apart: where the stream can't show a text, all of it is written with escapes.
+            reporter.write(line)
+            reporter.write("\n", flush=True)

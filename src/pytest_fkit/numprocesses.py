@@ -1,0 +1,48 @@
+"""xdist's number of workers, and whether there are going to be any, as the options say it."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+# With these, pytest shows something and runs no test.
+_SHOWING = ("collectonly", "showfixtures", "show_fixtures_per_test", "markers", "cacheshow", "help")
+
+
+def choose_workers(options: argparse.Namespace, workers: int | str | None) -> None:
+    """Give xdist the number of workers, before it reads its options.
+
+    :param workers: what ``--fkit-workers`` says.
+    :raises pytest.UsageError: if ``-n`` says something else.
+    """
+    given = options.numprocesses
+    if given is not None and workers is not None and given != workers:
+        raise pytest.UsageError(
+            f"pytest-fkit: -n {given} and --fkit-workers={workers} contradict each other; "
+            "they mean the same, give one of them"
+        )
+    if given is not None or any(getattr(options, name, False) for name in _SHOWING):
+        return
+    if workers is not None:
+        options.numprocesses = workers
+    elif not getattr(options, "tx", None):
+        options.numprocesses = 1
+
+
+def shows_only(options: argparse.Namespace) -> bool:
+    """Whether pytest will show something else than tests, and run none."""
+    return any(getattr(options, name, False) for name in _SHOWING if name != "collectonly")
+
+
+def run_alone(options: argparse.Namespace) -> bool:
+    """Whether the pytest process itself takes a worker's place.
+
+    :param options: the command line's; in a worker they are those of the controller, which has
+        none of the values that mean this.
+    """
+    if not hasattr(options, "numprocesses"):
+        return True  # without xdist
+    if options.numprocesses is None:
+        return bool(options.tx) and options.dist == "no" and not options.distload
+    return bool(options.numprocesses == 0)

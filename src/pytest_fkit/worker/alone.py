@@ -1,0 +1,89 @@
+"""The hooks of pytest itself at ``-n0``, where it takes the place of the only worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .. import private_api
+from ..settings import ALONE, KEY, Settings
+from ..sigterm import interrupt_on_sigterm, restore_sigterm
+from .gpus import own_gpus
+from .imports import Collection
+from .keeper import KeeperClient
+from .leftovers import unforkable
+from .loop import TestLoop
+from .output import Unchanged
+from .reports import LocalReports
+from .tests import MOST, AllTests
+
+if TYPE_CHECKING:
+    from ..controller.plugin import Vacancy
+    from ..controller.resume import Resuming
+    from ..journal.recorder import Recorder
+
+
+def take_place(config: pytest.Config, vacancy: Vacancy) -> None:
+    """Register the plugins."""
+    alone = Alone(config, config.stash[KEY], vacancy.recorder, vacancy.resuming)
+    config.pluginmanager.register(alone, "fkit-alone")
+    own_gpus(config, ALONE, vacancy.show)
+
+
+class Alone(Collection):
+    """Plugin of a pytest process that runs tests without xdist.
+
+    :param recorder: hears of all tests, if there is one.
+    :param resuming: reports verdicts of the run that is gone on with, if there is one.
+    """
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        settings: Settings,
+        recorder: Recorder | None,
+        resuming: Resuming | None,
+    ) -> None:
+        self._settings = settings
+        self._recorder = recorder
+        self._resuming = resuming
+        self._sigterm: Any = None
+        self._unforkable = unforkable(config, settings)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Take SIGTERM for a Ctrl-C."""
+        self._sigterm = interrupt_on_sigterm()
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self) -> None:
+        """Undo that."""
+        restore_sigterm(self._sigterm)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        """Run all tests, unless there is nothing to run."""
+        config = session.config
+        errors = session.testsfailed and not config.option.continue_on_collection_errors
+        if errors or config.option.collectonly:
+            return None
+        if self._resuming is not None:
+            self._resuming.take_here()
+        private_api.resolve_basetemp(config)
+        lines = Unchanged(private_api.terminal_writer(config))
+        keeper = KeeperClient(session, [], 0)
+        keeper.at_start = lambda: restore_sigterm(self._sigterm)
+        loop = TestLoop(
+            session, self._settings, keeper, ALONE, lines, LocalReports(self._recorder),
+            self._unforkable, MOST,
+        )  # fmt: skip
+        try:
+            loop.run_all(AllTests(len(session.items)))
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+            if session.shouldstop:
+                raise session.Interrupted(session.shouldstop)
+        finally:
+            loop.finish()
+        return True
