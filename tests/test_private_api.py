@@ -260,6 +260,21 @@ def test_when_all_workers_have_collected() -> None:
     assert "self.sched.collection_is_completed" in _source(DSession.worker_collectionfinish)
 
 
+def test_a_worker_is_known_before_its_configuration(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        from pytest_fkit import private_api
+        early = private_api.runs_in_worker()
+        def pytest_unconfigure(config):
+            assert early == hasattr(config, "workerinput")
+        """
+    )
+    pytester.makepyfile("import conftest\ndef test_in_worker(): assert conftest.early")
+    run = pytester.runpytest_subprocess("-n1", "-pno:fkit")
+    run.assert_outcomes(passed=1)
+    assert run.ret == 0
+
+
 def test_worker_interactor_and_its_connection() -> None:
     source = (Path(inspect.getfile(DSession)).parent / "remote.py").read_text(encoding="utf-8")
     assert "class WorkerInteractor" in source

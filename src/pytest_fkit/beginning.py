@@ -12,6 +12,9 @@ import pytest
 from . import numprocesses, private_api
 from .settings import parse_workers
 
+CAN_FORK = hasattr(os, "fork")
+"""Whether this is no Windows; where it is, Controller.prepare ends the run before any test."""
+
 
 def before_conftests(early_config: pytest.Config) -> None:
     """Before user code is imported: keep GPU runtimes shut; tell plugins that ask of workers.
@@ -21,7 +24,7 @@ def before_conftests(early_config: pytest.Config) -> None:
     # Without it torch.cuda.is_available() opens a CUDA runtime, which does not survive a fork.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     options = early_config.known_args_namespace
-    if debugger(options) is not None:
+    if debugger(options) is not None or not CAN_FORK:
         return
     with contextlib.suppress(pytest.UsageError):  # reported when the options are complete
         if hasattr(options, "numprocesses"):
@@ -37,7 +40,7 @@ def before_conftests(early_config: pytest.Config) -> None:
 def around_conftests(early_config: pytest.Config) -> Iterator[None]:
     """Where tests are going to be collected: see what the initial conftest files leave."""
     alone = numprocesses.run_alone(early_config.known_args_namespace)
-    if not alone and not private_api.runs_in_worker():  # the controller of workers
+    if not CAN_FORK or not (alone or private_api.runs_in_worker()):
         yield
         return
     from .worker.leftovers import watched_conftests

@@ -30,10 +30,18 @@ CASES = {
 }
 
 
+# What Windows has not: to import one of these modules raises ModuleNotFoundError.
+_WITHOUT_FORK = """
+import os, sys
+del os.fork
+sys.modules.update(dict.fromkeys(["fcntl", "pwd", "resource"]))
+"""
+
+
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = {
-        "without_fork.py": "import os\ndel os.fork\n",
+        "without_fork.py": _WITHOUT_FORK,
         "test_a.py": "import os\ndef test_pid(): print('pid', os.getpid())\n",
     }
     return write_files(tmp_path_factory.mktemp("bad"), files)
@@ -56,4 +64,13 @@ def test_without_xdist_it_says_so_and_runs_as_with_n0(
     ended = run_pytest(suite, "--fkit", "-p", "no:xdist", *arguments)
     assert ended.status == 0
     assert "fkit: pytest-xdist is disabled, so there are no workers, as with -n0" in ended.lines
+    assert ended.outcomes == {"test_a.py::test_pid": "PASSED"}
+
+
+@pytest.mark.parametrize("arguments", [(), ("-n1",)])
+def test_where_nothing_can_be_forked_tests_run_without_the_option(
+    suite: Path, arguments: tuple[str, ...]
+) -> None:
+    ended = run_pytest(suite, "-p", "without_fork", *arguments)
+    assert ended.status == 0
     assert ended.outcomes == {"test_a.py::test_pid": "PASSED"}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 import pytest
 
 from .. import private_api
-from ..beginning import debugger
+from ..beginning import CAN_FORK, debugger
 from ..gpu.patterns import user_patterns
 from ..numprocesses import choose_workers, shows_only
 from ..settings import KEY, Settings, parse
@@ -49,7 +48,7 @@ class Controller:
         config = self._config
         parsed = parse(config)
         user_patterns(config)  # for workers, who have no way to say what is wrong
-        if not hasattr(os, "fork"):
+        if not CAN_FORK:
             raise pytest.UsageError(
                 "pytest-fkit: --fkit needs os.fork(), which this platform lacks; run without --fkit"
             )
