@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 from typing import Iterator
 
@@ -29,8 +30,7 @@ def before_conftests(early_config: pytest.Config) -> None:
     with contextlib.suppress(pytest.UsageError):  # reported when the options are complete
         if hasattr(options, "numprocesses"):
             numprocesses.choose_workers(options, parse_workers(options.fkit_workers))
-        spawned = early_config.pluginmanager.hasplugin("pytest_fkit.sandbox.spawned")
-        if numprocesses.run_alone(options) and not spawned:
+        if numprocesses.run_alone(options) and not _is_spawned(early_config):
             from .controller.gpus import prepare_alone
 
             prepare_alone(early_config, options)
@@ -38,15 +38,43 @@ def before_conftests(early_config: pytest.Config) -> None:
 
 @contextlib.contextmanager
 def around_conftests(early_config: pytest.Config) -> Iterator[None]:
-    """Where tests are going to be collected: see what the initial conftest files leave."""
-    alone = numprocesses.run_alone(early_config.known_args_namespace)
-    if not CAN_FORK or not (alone or private_api.runs_in_worker()):
+    """Import what this process needs; where it is to fork tests, see what conftest files leave."""
+    if not CAN_FORK or _is_spawned(early_config):
         yield
         return
+    alone = numprocesses.run_alone(early_config.known_args_namespace)
+    if private_api.runs_in_worker():
+        _import("worker.plugin")
+    else:
+        _import("controller.plugin", "worker.alone" if alone else "controller.leading")
+        if _records(early_config):
+            _import("controller.recording")
+        if not alone:
+            yield
+            return
     from .worker.leftovers import watched_conftests
 
     with watched_conftests(early_config):
         yield
+
+
+def _is_spawned(early_config: pytest.Config) -> bool:
+    """Whether this is a host that is a fresh interpreter."""
+    return bool(early_config.pluginmanager.hasplugin("pytest_fkit.sandbox.spawned"))
+
+
+def _import(*names: str) -> None:
+    """Now, not when they are needed: a conftest.py may put its own psutil.py in the way of ours."""
+    for name in names:
+        importlib.import_module(f"{__package__}.{name}")
+
+
+def _records(early_config: pytest.Config) -> bool:
+    options = early_config.known_args_namespace
+    return options.fkit_resume is not None or any(
+        getattr(options, name) is not None or early_config.getini(name)
+        for name in ("fkit_journal", "fkit_trace", "fkit_top")
+    )
 
 
 def debugger(options: argparse.Namespace) -> str | None:

@@ -186,3 +186,13 @@ def test_a_fresh_interpreter_imports_what_a_worker_does(suite_that_notes: Path) 
     assert ended
     for test_process in ended:
         assert _below(test_process, *_NOT_IN_A_WORKER) == set()
+
+
+@pytest.mark.parametrize("arguments", ["-n0", "-n1"])
+def test_modules_beside_a_conftest_are_not_taken_for_others(tmp_path: Path, arguments: str) -> None:
+    names = ("mmap", "pickle", "psutil", "resource")
+    files = {f"suite/{name}.py": "raise ImportError('not this one')\n" for name in names}
+    files.update({"suite/conftest.py": "", "suite/test_it.py": "def test_passes(): pass\n"})
+    write_files(tmp_path, files)
+    run = run_pytest(tmp_path, "--fkit", "--fkit-journal=journal", "suite", arguments)
+    assert run.outcomes == {"suite/test_it.py::test_passes": "PASSED"}, run.out + run.err

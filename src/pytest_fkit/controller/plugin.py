@@ -81,7 +81,10 @@ class Controller:
         write_step_summary(config, reporting.happened)
         recorder, resuming = self._record(parsed)
         if config.getoption("tx", None) and config.getoption("dist", "no") != "no":
-            self._lead(parsed, reporting, recorder, resuming)
+            # Of no use at -n0.
+            from .leading import lead
+
+            lead(config, reporting, recorder, resuming, self._terminal_line)
             return None
         return Vacancy(recorder, resuming, self._terminal_line)
 
@@ -92,32 +95,6 @@ class Controller:
         from .recording import record
 
         return record(self._config, parsed)
-
-    def _lead(
-        self,
-        parsed: Settings,
-        reporting: Reporting,
-        recorder: Recorder | None,
-        resuming: Resuming | None,
-    ) -> None:
-        """Register what looks after workers; at ``-n0`` there is no use for it."""
-        from .flaky import FailOnFlaky
-        from .gateways import Gateways
-        from .nodes import Nodes
-        from .unreported import Unreported
-
-        config, plugins = self._config, self._config.pluginmanager
-        found = config.stash.get(gpus.KEY, None)
-        # None where there are not going to be workers.
-        gateways = None if found is None else Gateways(config, found, self._terminal_line)
-        nodes = Nodes(config, parsed, self._terminal_line, recorder, resuming, gateways)
-        plugins.register(Unreported(config, nodes.unrunnable), "fkit-unreported")
-        plugins.register(nodes, "fkit-nodes")
-        reporting.retired = nodes.rerouting.retired
-        if gateways is not None:
-            plugins.register(gateways, "fkit-gateways")
-        if config.getoption("fail_on_flaky", False):
-            plugins.register(FailOnFlaky(), "fkit-flaky")
 
     def header(self) -> list[str] | None:
         """How tests are run, in lines."""
