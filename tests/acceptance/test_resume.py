@@ -89,7 +89,12 @@ def test_what_has_a_verdict_is_reported_and_not_run(tmp_path: Path, workers: str
     assert junit.count('name="fkit_resumed"') == 5
     assert 'name="speed" value="3"' in junit
     # The short summary names no skipped test.
-    assert set(verdicts(directory / "run.jsonl")) == {*verdict, "test_all.py::test_skipped"}
+    # Of older versions it doesn't name one that passed unexpectedly, either.
+    assert set(verdicts(directory / "run.jsonl")) == {
+        *verdict,
+        "test_all.py::test_skipped",
+        "test_all.py::test_xpassed",
+    }
     assert "resumed 1 time" in fkit(directory, "summary", "run.jsonl").stdout
 
 
