@@ -11,15 +11,8 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pytest_fkit.controller import units
-from pytest_fkit.controller.schedule import (
-    Decision,
-    Lend,
-    Recall,
-    Schedule,
-    Send,
-    Settle,
-    Unrunnable,
-)
+from pytest_fkit.controller.decisions import Decision, Lend, Recall, Send, Settle, Unrunnable
+from pytest_fkit.controller.schedule import Schedule
 from pytest_fkit.controller.units import ANY, Kind, soft_units, strict_units
 
 

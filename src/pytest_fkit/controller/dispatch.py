@@ -12,10 +12,11 @@ from .. import private_api
 from ..needs import Needs
 from ..settings import Settings
 from .collected import Collected, Union
+from .decisions import Decision, Lend, Recall, Send, Settle
 from .durations import Durations
 from .rerouting import Rerouting
 from .retries import physical
-from .schedule import Decision, Lend, Recall, Schedule, Send, Settle
+from .schedule import Schedule
 from .units import ANY, Kind, Test, one_unit, soft_units, strict_units
 
 MODES = ("load", "worksteal", "loadscope", "loadfile", "loadgroup")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import deque
-from dataclasses import dataclass, field
-from typing import Iterable, Iterator, NamedTuple, Sequence, Tuple, Union
+from typing import Iterable, Iterator, Sequence, Tuple
 
+from .decisions import Decision, Lend, Recall, Send, Settle, Unrunnable
+from .reservations import Reservations
+from .roster import Worker
 from .units import Kind, Unit
 
 AHEAD = 0.4
@@ -19,108 +21,8 @@ SPLIT = 0.5
 MOST = 1024
 """Tests that a worker has before it."""
 
-_FIRST_GUESS = 0.1
-"""Seconds for a test of which nothing is known, before the first one has ended."""
-
-_WINDOW = 20
-"""Tests over which the mean time of a worker's tests is taken."""
-
-
-class Send(NamedTuple):
-    """Have the worker run these, after what it has."""
-
-    worker: str
-    tests: tuple[int, ...]
-
-
-class Recall(NamedTuple):
-    """Ask the worker for those of these back that it has not begun.
-
-    :param whole: whether it is to give back all or none.
-    """
-
-    worker: str
-    tests: tuple[int, ...]
-    whole: bool = False
-
-
-class Settle(NamedTuple):
-    """There is nothing for the worker now: it is to tear down."""
-
-    worker: str
-
-
-class Lend(NamedTuple):
-    """Have the worker run the test with these GPUs, which nobody else uses now."""
-
-    worker: str
-    test: int
-    gpus: tuple[str, ...]
-
-
-class Unrunnable(NamedTuple):
-    """Nobody is left who could run the test."""
-
-    test: int
-
-
-Decision = Union[Send, Recall, Settle, Lend, Unrunnable]
-
 _Entry = Tuple[Tuple[float, int], int, Unit]
 """Rank, ticket (which no other has), and the unit of that rank."""
-
-
-@dataclass
-class _Worker:
-    """What is known of a worker.
-
-    :param gpus: those that it owns, in their order.
-    :param lacks: tests that it did not collect.
-    :param cpu: whether it has none where others have.
-    :param queue: what it was sent and has not begun, with the unit of each.
-    :param waits: whether it said that it has nothing to run.
-    :param through: whether it has said so since it began its last test, which may not have its
-        verdict before it is known what follows.
-    :param settled: whether it was told to tear down since.
-    :param recalled: what it was asked back and has not answered for.
-    :param refused: what it could not give back, since it did something last.
-    """
-
-    name: str
-    order: int
-    gpus: tuple[str, ...]
-    lacks: frozenset[int]
-    cpu: bool
-    queue: dict[int, Unit] = field(default_factory=dict)
-    running: int | None = None
-    running_unit: Unit | None = None
-    waits: bool = True
-    through: bool = False
-    settled: bool = True
-    retired: bool = False
-    unit: Unit | None = None
-    recalled: frozenset[int] = frozenset()
-    refused: set[int] = field(default_factory=set)
-    mean: float = _FIRST_GUESS
-    ended: int = 0
-
-
-@dataclass
-class _Reservation:
-    """Workers that are kept free for a test.
-
-    :param leader: the one that runs it.
-    :param members: with the leader.
-    :param gpus: for the test.
-    :param begun: whether the test was given to the leader.
-    """
-
-    test: int
-    unit: Unit
-    leader: str
-    members: frozenset[str]
-    gpus: tuple[str, ...]
-    begun: bool = False
 
 
 class Schedule:
@@ -142,14 +44,13 @@ class Schedule:
         self._overhead = overhead
         self._free: dict[Kind, list[_Entry]] = {}
         self._ticket = itertools.count()
-        self._workers: dict[str, _Worker] = {}
+        self._workers: dict[str, Worker] = {}
         self._coming = 0
         self._may_be_hopeless = True
         self._locked: set[str] = set()
         self._open: set[int] = set()
         self._undistributed = 0
-        self._unowned = unowned
-        self._reservations: list[_Reservation] = []
+        self._reservations = Reservations(self._workers, unowned)
 
     # --- what happens ---
 
@@ -177,7 +78,7 @@ class Schedule:
         :param lacks: tests that it did not collect.
         :param cpu: whether it has none where others have.
         """
-        self._workers[name] = _Worker(name, next(self._ticket), tuple(gpus), lacks, cpu)
+        self._workers[name] = Worker(name, next(self._ticket), tuple(gpus), lacks, cpu)
         self._may_be_hopeless = True
 
     def retire(self, name: str) -> None:
@@ -193,9 +94,9 @@ class Schedule:
 
     def able(self, kind: Kind) -> bool:
         """Whether somebody is there who could run such a test, now or later."""
-        return any(self._could(worker, kind) for worker in self._workers.values()) or bool(
-            self._needs_reservation(kind) and self._plan(kind, available=False)
-        )
+        if any(worker.could(kind) for worker in self._workers.values()):
+            return True
+        return self._reservations.needed(kind) and self._reservations.possible(kind)
 
     def begins(self, name: str, test: int) -> None:
         """The worker begins a test."""
@@ -216,10 +117,8 @@ class Schedule:
         else:  # it never said that it began
             self._unlock(worker.queue.pop(test, None))
         worker.refused.clear()
-        self._reservations = [each for each in self._reservations if each.test != test]
-        worker.ended += 1
-        weight = min(worker.ended, _WINDOW)
-        worker.mean += (seconds + self._overhead - worker.mean) / weight
+        self._reservations.end(test)
+        worker.took(seconds + self._overhead)
         self._open.discard(test)
 
     def waits(self, name: str) -> None:
@@ -248,8 +147,7 @@ class Schedule:
         self._take_back(worker, list(worker.queue))
         self._give_up(worker)
         self._cancel(name)
-        # Without another member a test that was begun goes on.
-        self._reservations = [each for each in self._reservations if each.leader != name]
+        self._reservations.lose_leader(name)
         self._unlock(worker.running_unit)
         if worker.running is not None:
             self._open.discard(worker.running)
@@ -274,7 +172,7 @@ class Schedule:
         order = sorted(self._workers.values(), key=lambda worker: (not worker.waits, worker.order))
         decisions: list[Decision] = []
         self._reserve()
-        reserved = {name for each in self._reservations for name in each.members}
+        reserved = self._reservations.reserved()
         for worker in order:
             if worker.retired or worker.name in reserved:
                 decisions += self._clear(worker)
@@ -289,15 +187,15 @@ class Schedule:
             self._may_be_hopeless = False
         return decisions
 
-    def _clear(self, worker: _Worker) -> Iterator[Recall]:
+    def _clear(self, worker: Worker) -> Iterator[Recall]:
         """What a worker has not begun that is retired, or is to be free."""
-        lent = {each.test for each in self._reservations if each.begun}
-        tests = [test for test in worker.queue if test not in worker.refused | lent]
+        kept = worker.refused | self._reservations.begun()
+        tests = [test for test in worker.queue if test not in kept]
         if tests and not worker.recalled:
             worker.recalled = frozenset(tests)
             yield Recall(worker.name, tuple(tests))
 
-    def _fill(self, worker: _Worker) -> Iterator[Send]:
+    def _fill(self, worker: Worker) -> Iterator[Send]:
         ahead = self._ahead(worker)
         if ahead >= AHEAD / 2 or len(worker.queue) >= MOST:
             return
@@ -319,7 +217,7 @@ class Schedule:
             worker.waits = worker.settled = False
             yield Send(worker.name, tuple(tests))
 
-    def _ahead(self, worker: _Worker) -> float:
+    def _ahead(self, worker: Worker) -> float:
         """Seconds that the worker is busy for."""
         if worker.waits:
             return 0.0
@@ -329,11 +227,11 @@ class Schedule:
             return AHEAD
         return running + sum(self._expected(worker, test) for test in worker.queue)
 
-    def _expected(self, worker: _Worker, test: int) -> float:
+    def _expected(self, worker: Worker, test: int) -> float:
         seconds = self._seconds[test]
         return worker.mean if seconds is None else seconds + self._overhead
 
-    def _help(self, worker: _Worker, reserved: bool) -> Iterator[Decision]:
+    def _help(self, worker: Worker, reserved: bool) -> Iterator[Decision]:
         """Something for a worker that nothing is left for."""
         idle = worker.retired or reserved
         if not idle and any(each.recalled for each in self._workers.values()):
@@ -347,9 +245,9 @@ class Schedule:
             worker.settled = True
             yield Settle(worker.name)
 
-    def _recallable(self, worker: _Worker) -> tuple[_Worker, list[int]] | None:
+    def _recallable(self, worker: Worker) -> tuple[Worker, list[int]] | None:
         """What the worker with the most before it could give away."""
-        best: tuple[float, _Worker, list[int]] | None = None
+        best: tuple[float, Worker, list[int]] | None = None
         for victim in self._workers.values():
             if victim is worker or victim.waits:
                 continue
@@ -359,7 +257,7 @@ class Schedule:
                 best = seconds, victim, tests
         return best and best[1:]
 
-    def _givable(self, victim: _Worker, worker: _Worker) -> list[int]:
+    def _givable(self, victim: Worker, worker: Worker) -> list[int]:
         """Half of what the victim was sent last, or a group of which it has begun nothing."""
         queue = list(victim.queue.items())
         next_unit = None
@@ -386,10 +284,10 @@ class Schedule:
         for kind, heap in self._free.items():
             if not heap:
                 continue
-            reserves = self._needs_reservation(kind)
-            if reserves and self._plan(kind, available=False, test=heap[0][2].tests[0]):
+            reserves = self._reservations.needed(kind)
+            if reserves and self._reservations.possible(kind, heap[0][2].tests[0]):
                 continue
-            able = [worker for worker in self._workers.values() if self._could(worker, kind)]
+            able = [worker for worker in self._workers.values() if worker.could(kind)]
             if able and not all(worker.lacks for worker in able):
                 continue
             kept: list[Unit] = []
@@ -398,7 +296,7 @@ class Schedule:
                     test
                     for test in unit.tests
                     if all(test in each.lacks for each in able)
-                    and not (reserves and self._plan(kind, available=False, test=test))
+                    and not (reserves and self._reservations.possible(kind, test))
                 ]
                 for test in lost:
                     unit.tests.remove(test)
@@ -412,28 +310,18 @@ class Schedule:
 
     # --- tests that need GPUs of several workers, or a GPU alone ---
 
-    def _needs_reservation(self, kind: Kind) -> bool:
-        if kind.alone and kind.gpus != 0:
-            return True
-        if not kind.gpus or kind.gpus < 2:
-            return False
-        return not any(
-            len(worker.gpus) >= kind.gpus for worker in self._workers.values() if not worker.retired
-        )
-
     def _reserve(self) -> None:
         """Keep workers free for the oldest test that needs that, then for the next one."""
         entries = sorted(
-            heap[0] for kind, heap in self._free.items() if heap and self._needs_reservation(kind)
+            heap[0] for kind, heap in self._free.items() if heap and self._reservations.needed(kind)
         )
         for _, _, unit in entries:
             serial = unit.kind.serial
             if serial in self._locked:
                 continue
-            plan = self._plan(unit.kind, available=True, test=unit.tests[0])
-            if plan is None:
+            gang = self._reservations.choose(unit.kind, unit.tests[0])
+            if gang is None:
                 return  # what becomes free is for this one, not for one behind it
-            leader, members, gpus = plan
             test = unit.tests.popleft()
             if not unit.tests:
                 heapq.heappop(self._free[unit.kind])
@@ -441,77 +329,27 @@ class Schedule:
                 self._locked.add(serial)
             self._undistributed -= 1
             alone = Unit(unit.rank, unit.kind, deque([test]), loose=True)
-            self._reservations.append(_Reservation(test, alone, leader, members, gpus))
-
-    def _plan(
-        self, kind: Kind, available: bool, test: int | None = None
-    ) -> tuple[str, frozenset[str], tuple[str, ...]] | None:
-        """Neighbours who have the GPUs, as few as can be.
-
-        :param available: whether those count only that no other test has reserved.
-        :param test: that the first of them has to have collected.
-        """
-        reserved = {name for each in self._reservations for name in each.members}
-        lent = {gpu for each in self._reservations for gpu in each.gpus}
-        hosts: dict[str, list[_Worker]] = {}
-        for worker in self._workers.values():
-            taken = available and (worker.name in reserved)
-            if worker.gpus and not (worker.retired or taken or kind.avoid & set(worker.gpus)):
-                hosts.setdefault(_host(worker.gpus[0]), []).append(worker)
-        best: tuple[int, int, list[_Worker], list[str]] | None = None
-        for host, workers in hosts.items():
-            spare = [
-                gpu
-                for gpu in self._unowned
-                if _host(gpu) == host and gpu not in kind.avoid and not (available and gpu in lent)
-            ]
-            for first in range(len(workers)):
-                found = _enough(workers[first:], spare, kind.gpus)
-                if found is None:
-                    break
-                members, gpus = found
-                members.sort(key=lambda member: test in member.lacks)
-                if test in members[0].lacks:
-                    continue
-                busy = sum(not member.waits for member in members)
-                if best is None or (len(members), busy) < best[:2]:
-                    best = len(members), busy, members, gpus
-        if best is None:
-            return None
-        members, gpus = best[2], best[3]
-        everybody = {
-            worker.name for worker in self._workers.values() if set(worker.gpus) & set(gpus)
-        }
-        if available and everybody & reserved:
-            return None
-        return members[0].name, frozenset(everybody | {members[0].name}), tuple(gpus)
+            self._reservations.add(test, alone, gang)
 
     def _cancel(self, name: str) -> None:
         """Let go of what the worker is kept free for, but has not been given to its leader."""
-        for each in [each for each in self._reservations if name in each.members]:
-            if not each.begun:
-                self._reservations.remove(each)
-                self._unlock(each.unit)
-                self._undistributed += 1
-                self._release(each.unit)
+        for unit in self._reservations.cancel(name):
+            self._unlock(unit)
+            self._undistributed += 1
+            self._release(unit)
 
     def _lend(self) -> Iterator[Decision]:
-        for each in self._reservations:
-            if each.begun or not all(self._is_free(self._workers[name]) for name in each.members):
-                continue
+        for each in self._reservations.ready():
             each.begun = True
-            leader = self._workers[each.leader]
+            leader = self._workers[each.gang.leader]
             leader.queue[each.test] = each.unit
             each.unit.tests.clear()
             leader.waits = leader.settled = False
-            yield Lend(each.leader, each.test, each.gpus)
-
-    def _is_free(self, worker: _Worker) -> bool:
-        return worker.waits and worker.settled and worker.running is None and not worker.queue
+            yield Lend(leader.name, each.test, each.gang.gpus)
 
     # --- units ---
 
-    def _next_unit(self, worker: _Worker) -> Unit | None:
+    def _next_unit(self, worker: Worker) -> Unit | None:
         """A unit whose first test the worker may run next."""
         unit = worker.unit
         if unit is not None and unit.tests:
@@ -525,20 +363,20 @@ class Schedule:
             (
                 entry
                 for kind, heap in self._free.items()
-                if self._can(worker, kind) and not self._needs_reservation(kind)
+                if self._can(worker, kind) and not self._reservations.needed(kind)
                 for entry in self._first(worker, heap)
             ),
             default=None,
         )
         return self._split(worker) if best is None else self._take(worker, best)
 
-    def _first(self, worker: _Worker, heap: list[_Entry]) -> list[_Entry]:
+    def _first(self, worker: Worker, heap: list[_Entry]) -> list[_Entry]:
         """The first of these that the worker has collected, if there is one."""
         if not worker.lacks or (heap and heap[0][2].tests[0] not in worker.lacks):
             return heap[:1]
         return heapq.nsmallest(1, (each for each in heap if each[2].tests[0] not in worker.lacks))
 
-    def _take(self, worker: _Worker, entry: _Entry) -> Unit:
+    def _take(self, worker: Worker, entry: _Entry) -> Unit:
         unit = entry[2]
         if unit.loose and len(unit.tests) > 1:
             return unit
@@ -553,7 +391,7 @@ class Schedule:
             worker.unit = unit
         return unit
 
-    def _split(self, worker: _Worker) -> Unit | None:
+    def _split(self, worker: Worker) -> Unit | None:
         """Half of what another worker has not been sent of its unit."""
         owners = [
             each
@@ -574,7 +412,7 @@ class Schedule:
         worker.unit = Unit(largest.rank, largest.kind, deque(reversed(taken)))
         return worker.unit
 
-    def _is_worth_splitting(self, owner: _Worker, unit: Unit) -> bool:
+    def _is_worth_splitting(self, owner: Worker, unit: Unit) -> bool:
         """Whether what is left of a unit takes so long that another worker should share it."""
         queued = (test for test, each in owner.queue.items() if each is unit)
         seconds = 0.0
@@ -590,19 +428,16 @@ class Schedule:
             heapq.heappush(heap, (unit.rank, next(self._ticket), unit))
             self._may_be_hopeless = True
 
-    def _give_up(self, worker: _Worker) -> None:
+    def _give_up(self, worker: Worker) -> None:
         """What is left of the worker's unit is anybody's."""
         unit, worker.unit = worker.unit, None
         if unit is not None:
             unit.begun = False
             self._release(unit)
 
-    def _take_back(self, worker: _Worker, tests: Sequence[int]) -> None:
+    def _take_back(self, worker: Worker, tests: Sequence[int]) -> None:
         """What the worker has in its queue goes back to where it came from."""
-        back_here = set(tests)
-        self._reservations = [
-            each for each in self._reservations if not each.begun or each.test not in back_here
-        ]
+        self._reservations.give_back(tests)
         units: dict[int, tuple[Unit, list[int]]] = {}
         for test in tests:
             unit = worker.queue.pop(test)
@@ -623,36 +458,10 @@ class Schedule:
 
     # --- who can run what ---
 
-    def _may(self, worker: _Worker, unit: Unit) -> bool:
+    def _may(self, worker: Worker, unit: Unit) -> bool:
         return self._can(worker, unit.kind) and unit.tests[0] not in worker.lacks
 
-    def _can(self, worker: _Worker, kind: Kind, locked: str = "") -> bool:
+    def _can(self, worker: Worker, kind: Kind, locked: str = "") -> bool:
         """Whether the worker may run such a test now; `locked` does not count."""
         held = kind.serial in self._locked and kind.serial != locked
-        return not held and self._could(worker, kind)
-
-    def _could(self, worker: _Worker, kind: Kind) -> bool:
-        if worker.retired or not kind.avoid.isdisjoint(worker.gpus):
-            return False
-        if kind.gpus is None:
-            return not worker.cpu
-        return kind.gpus <= len(worker.gpus)
-
-
-def _host(gpu: str) -> str:
-    return gpu.rpartition("/")[0]
-
-
-def _enough(
-    workers: Sequence[_Worker], spare: Sequence[str], number: int | None
-) -> tuple[list[_Worker], list[str]] | None:
-    """The first of these who together, and with what is spare, have so many GPUs.
-
-    :param number: None for those of the first.
-    """
-    gpus: dict[str, None] = {}
-    for count, worker in enumerate(workers, 1):
-        gpus.update(dict.fromkeys(worker.gpus))
-        if number is None or len(gpus) + len(spare) >= number:
-            return list(workers[:count]), [*gpus, *spare][:number]
-    return None
+        return not held and worker.could(kind)

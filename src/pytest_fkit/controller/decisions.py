@@ -1,0 +1,46 @@
+"""What the schedule decides: messages to workers, and tests that nobody can run."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Union
+
+
+class Send(NamedTuple):
+    """Have the worker run these, after what it has."""
+
+    worker: str
+    tests: tuple[int, ...]
+
+
+class Recall(NamedTuple):
+    """Ask the worker for those of these back that it has not begun.
+
+    :param whole: whether it is to give back all or none.
+    """
+
+    worker: str
+    tests: tuple[int, ...]
+    whole: bool = False
+
+
+class Settle(NamedTuple):
+    """There is nothing for the worker now: it is to tear down."""
+
+    worker: str
+
+
+class Lend(NamedTuple):
+    """Have the worker run the test with these GPUs, which nobody else uses now."""
+
+    worker: str
+    test: int
+    gpus: tuple[str, ...]
+
+
+class Unrunnable(NamedTuple):
+    """Nobody is left who could run the test."""
+
+    test: int
+
+
+Decision = Union[Send, Recall, Settle, Lend, Unrunnable]

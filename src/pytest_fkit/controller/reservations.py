@@ -1,0 +1,105 @@
+"""Workers that are kept free for a test: one that needs GPUs of several, or a GPU alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Collection, Iterator, Mapping, Sequence
+
+from .gangs import Gang, choose_gang
+from .roster import Worker
+from .units import Kind, Unit
+
+
+@dataclass
+class Reservation:
+    """A gang that is kept free, or that runs the test.
+
+    :param unit: of nothing but the test, to be given back.
+    :param begun: whether the test was given to the leader.
+    """
+
+    test: int
+    unit: Unit
+    gang: Gang
+    begun: bool = False
+
+
+class Reservations:
+    """Those of a run, the oldest first.
+
+    :param workers: all, by name; somebody else's.
+    :param unowned: GPUs that belong to no worker.
+    """
+
+    def __init__(self, workers: Mapping[str, Worker], unowned: Sequence[str]) -> None:
+        self._workers = workers
+        self._unowned = unowned
+        self._all: list[Reservation] = []
+
+    def __iter__(self) -> Iterator[Reservation]:
+        return iter(self._all)
+
+    def needed(self, kind: Kind) -> bool:
+        """Whether no worker runs such a test just as it comes."""
+        if kind.alone and kind.gpus != 0:
+            return True
+        if not kind.gpus or kind.gpus < 2:
+            return False
+        return not any(
+            len(worker.gpus) >= kind.gpus for worker in self._workers.values() if not worker.retired
+        )
+
+    def possible(self, kind: Kind, test: int | None = None) -> bool:
+        """Whether a gang is there for such a test, now or later."""
+        return choose_gang(kind, test, list(self._workers.values()), self._unowned) is not None
+
+    def choose(self, kind: Kind, test: int) -> Gang | None:
+        """A gang of workers who are not reserved, and everybody who shares GPUs with it."""
+        reserved = self.reserved()
+        lent = {gpu for each in self._all for gpu in each.gang.gpus}
+        workers = [each for each in self._workers.values() if each.name not in reserved]
+        gang = choose_gang(kind, test, workers, [gpu for gpu in self._unowned if gpu not in lent])
+        if gang is None:
+            return None
+        sharing = {
+            worker.name for worker in self._workers.values() if set(worker.gpus) & set(gang.gpus)
+        }
+        if sharing & reserved.keys():
+            return None
+        return gang._replace(members=frozenset({gang.leader, *sharing}))
+
+    def reserved(self) -> dict[str, Reservation]:
+        """Who is kept free, by name, and for what."""
+        return {name: each for each in self._all for name in each.gang.members}
+
+    def add(self, test: int, unit: Unit, gang: Gang) -> None:
+        """Keep the gang free from now on."""
+        self._all.append(Reservation(test, unit, gang))
+
+    def ready(self) -> Iterator[Reservation]:
+        """Those whose gang is free, and has to be given the test."""
+        for each in self._all:
+            if not each.begun and all(self._workers[name].is_free for name in each.gang.members):
+                yield each
+
+    def begun(self) -> set[int]:
+        """Tests that were given to leaders."""
+        return {each.test for each in self._all if each.begun}
+
+    def end(self, test: int) -> None:
+        """The test is over."""
+        self._all = [each for each in self._all if each.test != test]
+
+    def give_back(self, tests: Collection[int]) -> None:
+        """A leader has not begun these, and will not."""
+        self._all = [each for each in self._all if not (each.begun and each.test in tests)]
+
+    def cancel(self, name: str) -> list[Unit]:
+        """What a worker was kept free for, but its leader was not given: somebody else has to."""
+        cancelled = [each for each in self._all if name in each.gang.members and not each.begun]
+        self._all = [each for each in self._all if each not in cancelled]
+        return [each.unit for each in cancelled]
+
+    def lose_leader(self, name: str) -> None:
+        """A worker is gone; without another member a test that was begun goes on."""
+        self._all = [each for each in self._all if each.gang.leader != name]

@@ -1,0 +1,67 @@
+"""What the schedule knows of a worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .units import Kind, Unit
+
+_FIRST_GUESS = 0.1
+"""Seconds for a test of which nothing is known, before the first one has ended."""
+
+_WINDOW = 20
+"""Tests over which the mean time of a worker's tests is taken."""
+
+
+@dataclass
+class Worker:
+    """A worker.
+
+    :param gpus: those that it owns, in their order.
+    :param lacks: tests that it did not collect.
+    :param cpu: whether it has none where others have.
+    :param queue: what it was sent and has not begun, with the unit of each.
+    :param waits: whether it said that it has nothing to run.
+    :param through: whether it has said so since it began its last test, which may not have its
+        verdict before it is known what follows.
+    :param settled: whether it was told to tear down since.
+    :param recalled: what it was asked back and has not answered for.
+    :param refused: what it could not give back, since it did something last.
+    :param mean: seconds that its tests take.
+    """
+
+    name: str
+    order: int
+    gpus: tuple[str, ...]
+    lacks: frozenset[int]
+    cpu: bool
+    queue: dict[int, Unit] = field(default_factory=dict)
+    running: int | None = None
+    running_unit: Unit | None = None
+    waits: bool = True
+    through: bool = False
+    settled: bool = True
+    retired: bool = False
+    unit: Unit | None = None
+    recalled: frozenset[int] = frozenset()
+    refused: set[int] = field(default_factory=set)
+    mean: float = _FIRST_GUESS
+    ended: int = 0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it holds nothing, not even wide fixtures."""
+        return self.waits and self.settled and self.running is None and not self.queue
+
+    def could(self, kind: Kind) -> bool:
+        """Whether it could run such a test by itself."""
+        if self.retired or not kind.avoid.isdisjoint(self.gpus):
+            return False
+        if kind.gpus is None:
+            return not self.cpu
+        return kind.gpus <= len(self.gpus)
+
+    def took(self, seconds: float) -> None:
+        """A test of it took so long."""
+        self.ended += 1
+        self.mean += (seconds - self.mean) / min(self.ended, _WINDOW)
