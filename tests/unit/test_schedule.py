@@ -12,14 +12,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pytest_fkit.controller import units
 from pytest_fkit.controller.decisions import Decision, Lend, Recall, Send, Settle, Unrunnable
+from pytest_fkit.controller.reservations import Reservation
 from pytest_fkit.controller.schedule import Schedule
 from pytest_fkit.controller.units import ANY, Kind, soft_units, strict_units
+
+ROUNDING = 1e-6
+"""Seconds by which sums of floating-point numbers may differ."""
 
 
 class Worker:
     """What a worker does, as worker/dispatched.py does it.
 
     :param kept: how many at the head of the queue can't be given back any more.
+    :param since: when it began its test, or was sent the one that it is about to begin.
     """
 
     def __init__(self, name: str, lacks: frozenset[int], gpus: list[str]) -> None:
@@ -31,6 +36,7 @@ class Worker:
         self.running: int | None = None
         self.told = False
         self.settles = False
+        self.since = 0.0
 
     @property
     def through(self) -> bool:
@@ -49,16 +55,22 @@ class Machine(RuleBasedStateMachine):
         self.lent: dict[int, tuple[str, ...]] = {}
         self.retired: set[str] = set()
         self.names = 0
+        self.now = 0.0
+        self.avoided: dict[int, str] = {}
+        self.alone: set[int] = set()
+        self.blocking: dict[int, tuple[Reservation, set[int]]] = {}
 
     @initialize(
-        groups=st.lists(st.sampled_from(["", "", "a", "b", "c"]), min_size=1, max_size=25),
+        groups=st.lists(st.sampled_from(["", "", "a", "b", "c"]), min_size=10, max_size=25),
         serials=st.lists(st.sampled_from(["", "", "", "s", "t"]), min_size=25, max_size=25),
         gpus=st.lists(
             st.sampled_from([None, None, None, None, 0, 1, 2, 3]), min_size=25, max_size=25
         ),
-        seconds=st.lists(st.sampled_from([None, 0.001, 0.3, 5.0]), min_size=25, max_size=25),
+        seconds=st.lists(
+            st.sampled_from([None, 0.001, 0.3, 0.3, 1.0, 5.0]), min_size=25, max_size=25
+        ),
         strict=st.booleans(),
-        lacks=st.lists(st.frozensets(st.integers(0, 24), max_size=4), min_size=1, max_size=4),
+        lacks=st.lists(st.frozensets(st.integers(0, 24), max_size=2), min_size=1, max_size=4),
     )
     def start(
         self,
@@ -72,12 +84,13 @@ class Machine(RuleBasedStateMachine):
         self.number = len(groups)
         self.strict = strict
         self.groups = groups
+        self.seconds = seconds
         self.kinds = [Kind(number, serial) for number, serial in zip(gpus, serials)]
         tests = [
             units.Test(number, group, seconds[number], self.kinds[number])
             for number, group in enumerate(groups)
         ]
-        self.schedule = Schedule(seconds, unowned=["/spare"])
+        self.schedule = Schedule(seconds, unowned=["/spare"], clock=lambda: self.now)
         if strict:
             self.schedule.add_units(
                 strict_units(tests, lambda number: seconds[number] or 1.0, sort=True)
@@ -96,11 +109,57 @@ class Machine(RuleBasedStateMachine):
         self.schedule.add_worker(name, [f"/{name}"], lacks)
 
     def _act(self) -> None:
-        for decision in self.schedule.decide():
+        held = {name: self._held(worker) for name, worker in self.workers.items()}
+        decisions = self.schedule.decide()
+        self.acted_at = self.now
+        self._check_fillers(decisions, held)
+        for decision in decisions:
             if isinstance(decision, Unrunnable):
                 self._verdict(decision.test, "not run")
-            else:
-                self.inbox[decision.worker].append(decision)
+                continue
+            worker = self.workers[decision.worker]
+            if isinstance(decision, (Send, Lend)) and (worker.running is None or worker.told):
+                worker.since = self.now
+            self.inbox[decision.worker].append(decision)
+
+    def _held(self, worker: Worker) -> list[int]:
+        """What a worker has, or was sent, without a verdict."""
+        held = [] if worker.running is None else [worker.running]
+        held += worker.queue
+        for decision in self.inbox[worker.name]:
+            held += decision.tests if isinstance(decision, Send) else ()
+            held += [decision.test] if isinstance(decision, Lend) else ()
+        return held
+
+    def _check_fillers(self, decisions: Iterable[Decision], held: dict[str, list[int]]) -> None:
+        """Who is kept free gets one test that ends before what it is kept free for can begin."""
+        sent = [each for each in decisions if isinstance(each, Send)]
+        for each in self.schedule.reservations:
+            had = {name: set(held.get(name, ())) for name in each.gang.members}
+            if id(each) not in self.blocking:
+                # What has to end before is settled now; some of it may just have been sent.
+                for name, tests in sent:
+                    had.setdefault(name, set()).update(set(tests) - each.fillers)
+                self.blocking[id(each)] = each, {test for name in had for test in had[name]}
+            for name, tests in sent:
+                if name in each.gang.members and not set(tests) <= self.blocking[id(each)][1]:
+                    assert not each.begun
+                    [test] = tests
+                    assert test in each.fillers
+                    seconds = self.seconds[test]
+                    assert seconds is not None
+                    assert self.now + seconds <= self._last_end(each, held) + ROUNDING
+
+    def _last_end(self, reservation: Reservation, held: dict[str, list[int]]) -> float:
+        """When all are expected to have ended what they had when the reservation was made."""
+        _, blocking = self.blocking[id(reservation)]
+        ends = [
+            self.workers[name].since
+            + sum(self.seconds[test] or 0.0 for test in held[name] if test in blocking)
+            for name in reservation.gang.members
+            if blocking & set(held[name])
+        ]
+        return max(ends, default=self.now)
 
     def _verdict(self, test: int, verdict: str) -> None:
         assert test not in self.verdicts, test
@@ -146,6 +205,7 @@ class Machine(RuleBasedStateMachine):
         if worker.queue:
             worker.running = worker.queue.popleft()
             worker.kept = 0
+            worker.since = self.now
             self.schedule.begins(worker.name, worker.running)
         elif not worker.told and not worker.settles:
             worker.told = True
@@ -158,6 +218,10 @@ class Machine(RuleBasedStateMachine):
 
     # --- rules ---
 
+    @rule(seconds=st.sampled_from([0.001, 0.1, 0.5, 3.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
     @precondition(lambda self: self.workers)
     @rule(data=st.data())
     def a_worker_listens(self, data: Any) -> None:
@@ -169,6 +233,117 @@ class Machine(RuleBasedStateMachine):
         worker = self.workers[data.draw(st.sampled_from(sorted(self.workers)))]
         self._step(worker)
         worker.kept = min(len(worker.queue), int(keeps))
+
+    @precondition(lambda self: len(self.workers) > 1)
+    @rule(data=st.data())
+    def all_but_one_go_on(self, data: Any) -> None:
+        busy = data.draw(st.sampled_from(sorted(self.workers)))
+        for _ in range(3):
+            for worker in list(self.workers.values()):
+                self._hear(worker)
+                if worker.name != busy or worker.running is None:
+                    self._step(worker)
+
+    @precondition(lambda self: self.verdicts)
+    @rule(data=st.data(), alone=st.booleans())
+    def a_test_is_tried_again_elsewhere(self, data: Any, alone: bool) -> None:
+        test = data.draw(st.sampled_from(sorted(self.verdicts)))
+        by = self.verdicts.pop(test)
+        self.lent.pop(test, None)
+        self.avoided[test] = by
+        self.alone = self.alone | {test} if alone else self.alone - {test}
+        self.schedule.requeue(
+            test, self.kinds[test]._replace(avoid=frozenset({f"/{by}"}), alone=alone)
+        )
+        self._act()
+
+    @precondition(lambda self: self.verdicts)
+    @rule(data=st.data(), gpus=st.sampled_from([2, 3]))
+    def a_test_wants_more_gpus(self, data: Any, gpus: int) -> None:
+        test = data.draw(st.sampled_from(sorted(self.verdicts)))
+        del self.verdicts[test]
+        self.lent.pop(test, None)
+        self.kinds[test] = Kind(gpus, self.kinds[test].serial)
+        self.schedule.requeue(test, self.kinds[test])
+        self._act()
+
+    # --- what always holds ---
+
+    @invariant()
+    def nothing_is_twice_or_nowhere(self) -> None:
+        if not hasattr(self, "schedule"):
+            return
+        held: list[int] = list(self.verdicts)
+        for worker in self.workers.values():
+            held += self._held(worker)
+        assert len(held) == len(set(held))
+        assert self.schedule.unfinished == self.number - len(self.verdicts)
+
+    @invariant()
+    def no_gpu_is_lent_twice(self) -> None:
+        used: list[str] = []
+        for worker in self.workers.values():
+            if worker.running is not None and not worker.through:
+                used += self.lent.get(worker.running, worker.gpus)
+        assert len(used) == len(set(used))
+
+    @invariant()
+    def a_name_is_never_used_twice_at_once(self) -> None:
+        running = [each.running for each in self.workers.values() if each.running is not None]
+        serials = [self.kinds[test].serial for test in running if self.kinds[test].serial]
+        assert len(serials) == len(set(serials))
+
+    @invariant()
+    def nobody_is_idle_who_could_run_something(self) -> None:
+        if not hasattr(self, "schedule") or self.strict:
+            return
+        held = {test for worker in self.workers.values() for test in self._held(worker)}
+        reservations = list(self.schedule.reservations)
+        promised = {each.test for each in reservations if not each.begun}
+        locked = {self.kinds[test].serial for test in held | promised}
+        for worker in self.workers.values():
+            has_nothing = worker.running is None or worker.told
+            if worker.name in self.retired or set(self._held(worker)) - {worker.running}:
+                continue
+            reservation = self.schedule.reservations.reserved().get(worker.name)
+            for test in set(range(self.number)) - held - promised - set(self.verdicts):
+                kind = self.kinds[test]
+                fits = (
+                    not self.groups[test]
+                    and (kind.gpus or 0) < 2
+                    and test not in worker.lacks | self.alone
+                    and self.avoided.get(test) != worker.name
+                    and (not kind.serial or kind.serial not in locked)
+                )
+                if reservation is not None:
+                    fits = fits and self._fits_before(test, reservation)
+                assert not (has_nothing and fits), (worker.name, test)
+
+    def _fits_before(self, test: int, reservation: Reservation) -> bool:
+        seconds = self.seconds[test]
+        if reservation.begun or seconds is None:
+            return False
+        deadline = self.schedule.reservations.deadline(reservation)
+        return deadline is not None and self.acted_at + seconds < deadline - ROUNDING
+
+    def teardown(self) -> None:
+        """Whatever happened: if those who are left go on, all tests get their verdicts."""
+        if not hasattr(self, "schedule"):
+            return
+        for _ in range(20 * self.number + 200):
+            if not self.schedule.unfinished:
+                break
+            self.now += 0.1
+            self._act()
+            for worker in list(self.workers.values()):
+                self._hear(worker)
+                self._step(worker)
+        assert not self.schedule.unfinished
+        assert set(self.verdicts) == set(range(self.number))
+
+
+class Breaking(Machine):
+    """The same where workers die, and their GPUs break."""
 
     @precondition(lambda self: self.workers)
     @rule(data=st.data(), replaced=st.booleans())
@@ -210,62 +385,11 @@ class Machine(RuleBasedStateMachine):
             self.schedule.returned(worker.name, given)
             self._act()
 
-    @precondition(lambda self: self.verdicts)
-    @rule(data=st.data())
-    def a_test_is_tried_again_elsewhere(self, data: Any) -> None:
-        test = data.draw(st.sampled_from(sorted(self.verdicts)))
-        by = self.verdicts.pop(test)
-        self.lent.pop(test, None)
-        self.schedule.requeue(test, self.kinds[test]._replace(avoid=frozenset({f"/{by}"})))
-        self._act()
-
-    # --- what always holds ---
-
-    @invariant()
-    def nothing_is_twice_or_nowhere(self) -> None:
-        if not hasattr(self, "schedule"):
-            return
-        held: list[int] = list(self.verdicts)
-        for worker in self.workers.values():
-            held += [] if worker.running is None else [worker.running]
-            held += worker.queue
-            for decision in self.inbox[worker.name]:
-                held += decision.tests if isinstance(decision, Send) else ()
-                held += [decision.test] if isinstance(decision, Lend) else ()
-        assert len(held) == len(set(held))
-        assert self.schedule.unfinished == self.number - len(self.verdicts)
-
-    @invariant()
-    def no_gpu_is_lent_twice(self) -> None:
-        used: list[str] = []
-        for worker in self.workers.values():
-            if worker.running is not None and not worker.through:
-                used += self.lent.get(worker.running, worker.gpus)
-        assert len(used) == len(set(used))
-
-    @invariant()
-    def a_name_is_never_used_twice_at_once(self) -> None:
-        running = [each.running for each in self.workers.values() if each.running is not None]
-        serials = [self.kinds[test].serial for test in running if self.kinds[test].serial]
-        assert len(serials) == len(set(serials))
-
-    def teardown(self) -> None:
-        """Whatever happened: if those who are left go on, all tests get their verdicts."""
-        if not hasattr(self, "schedule"):
-            return
-        for _ in range(20 * self.number + 200):
-            if not self.schedule.unfinished:
-                break
-            self._act()
-            for worker in list(self.workers.values()):
-                self._hear(worker)
-                self._step(worker)
-        assert not self.schedule.unfinished
-        assert set(self.verdicts) == set(range(self.number))
-
 
 Machine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestMachine = Machine.TestCase
+Breaking.TestCase.settings = Machine.TestCase.settings
+TestBreaking = Breaking.TestCase
 
 
 def _sent(decisions: Iterable[Decision]) -> dict[str, tuple[int, ...]]:
@@ -511,11 +635,14 @@ def test_who_holds_a_group_leaves_others_what_it_did_not_collect(strict: bool) -
         strict_units(tests, lambda _: 1.0, sort=False) if strict else soft_units(tests, sort=False)
     )
     schedule.add_worker("gw0", lacks=frozenset({1}))
+    schedule.expect(1)
     assert _sent(schedule.decide()) == {"gw0": (0,)}
     schedule.begins("gw0", 0)
     schedule.waits("gw0")
-    assert Unrunnable(1) in schedule.decide()
-    assert _sent(schedule.decide()) == {"gw0": (2,)}
+    schedule.expect(0)
+    decisions = schedule.decide()
+    assert Unrunnable(1) in decisions
+    assert _sent(decisions) == {"gw0": (2,)}
 
 
 def test_a_test_without_gpus_is_not_kept_from_workers_that_have_none() -> None:
@@ -532,3 +659,175 @@ def test_a_gang_is_led_by_a_worker_that_has_collected_the_test() -> None:
     schedule.add_worker("gw0", ["/0"], lacks=frozenset({0}))
     schedule.add_worker("gw1", ["/1"])
     assert _lent(schedule) == [Lend("gw1", 0, ("/0", "/1"))]
+
+
+class Filled:
+    """Two workers with a GPU each; gw0 has begun a test when another needs both GPUs.
+
+    :param seconds: that tests are known to take; the first is what gw0 runs.
+    """
+
+    def __init__(self, *seconds: float | None, in_order: bool = False) -> None:
+        self.now = 100.0
+        self.gang = len(seconds)
+        self.schedule = Schedule(
+            [*seconds, None], clock=lambda: self.now, in_order=in_order, overhead=0.25
+        )
+        self.schedule.add_worker("gw0", ["/0"])
+        self._add(0)
+        assert _sent(self.schedule.decide()) == {"gw0": (0,)}
+        self.schedule.begins("gw0", 0)
+        self.schedule.add_worker("gw1", ["/1"])
+        self.schedule.requeue(self.gang, Kind(gpus=2))
+        for number in range(1, self.gang):
+            self._add(number)
+
+    def _add(self, number: int) -> None:
+        test = units.Test(number, seconds=self.schedule._seconds[number])
+        self.schedule.add_units(soft_units([test], sort=True))
+
+    def sent(self) -> dict[str, tuple[int, ...]]:
+        """What is sent now; it is begun at once."""
+        sent = _sent(self.schedule.decide())
+        for name, tests in sent.items():
+            self.schedule.begins(name, tests[0])
+        return sent
+
+    def end(self, name: str, test: int) -> None:
+        """The worker ends its test and has nothing to run."""
+        self.schedule.waits(name)
+        self.schedule.completed(name, test, 1.0)
+
+
+def test_who_is_kept_free_runs_what_ends_before_the_others_are_free() -> None:
+    filled = Filled(10.0, 9.0, 12.0, 9.5)
+    assert filled.sent() == {"gw1": (3,)}
+    filled.now += 0.5
+    filled.end("gw1", 3)
+    assert filled.sent() == {"gw1": (1,)}
+
+
+def test_a_test_whose_duration_nobody_knows_fills_no_gap() -> None:
+    assert Filled(10.0, None).sent() == {}
+
+
+def test_a_gap_of_which_nobody_knows_how_long_it_is_is_not_filled() -> None:
+    assert Filled(None, 0.1).sent() == {}
+
+
+def test_an_overdue_test_is_waited_for_with_nothing_in_between() -> None:
+    filled = Filled(10.0, 0.1, 0.1)
+    assert filled.sent() == {"gw1": (1,)}
+    filled.now += 10.25
+    filled.end("gw1", 1)
+    assert filled.sent() == {}
+    filled.end("gw0", 0)
+    assert _lent(filled.schedule) == [Lend("gw0", 3, ("/0", "/1"))]
+
+
+def test_what_fills_a_gap_and_takes_longer_is_waited_for_with_nothing_in_between() -> None:
+    filled = Filled(10.0, 9.0, 0.1)
+    assert filled.sent() == {"gw1": (1,)}
+    filled.now += 5.0
+    filled.end("gw0", 0)
+    assert filled.sent() == {}
+    filled.now += 50.0
+    filled.end("gw1", 1)
+    assert _lent(filled.schedule) == [Lend("gw0", 3, ("/0", "/1"))]
+
+
+def test_a_test_that_needs_gpus_is_never_put_off_by_those_that_fill_its_gap() -> None:
+    filled = Filled(10.0, 0.5)
+    while filled.now < 109.5:
+        assert filled.sent() == {"gw1": (1,)}
+        filled.now += 0.75
+        filled.end("gw1", 1)
+        filled.schedule.requeue(1, ANY)
+    assert filled.sent() == {}
+    filled.now += 1.0
+    filled.end("gw0", 0)
+    assert _lent(filled.schedule) == [Lend("gw0", 2, ("/0", "/1"))]
+
+
+def test_a_gap_is_filled_from_a_row_of_tests_unless_their_order_is_the_users() -> None:
+    for in_order in (False, True):
+        filled = Filled(10.0, in_order=in_order)
+        row = [1.0, 0.15, 0.15]
+        filled.schedule._seconds = [10.0, None, None, *row]
+        filled.schedule.add_units(
+            soft_units([units.Test(number) for number in (2, 3, 4, 5)], sort=False)
+        )
+        assert filled.sent() == ({} if in_order else {"gw1": (3,)})
+
+
+def test_the_rest_of_a_group_fills_the_gap_of_the_worker_that_began_it() -> None:
+    now = 0.0
+    schedule = Schedule([5.0, 1.0, 1.0, None], clock=lambda: now)
+    schedule.add_worker("gw0", ["/0"])
+    schedule.add_units(soft_units([units.Test(0)], sort=True))
+    schedule.decide()
+    schedule.begins("gw0", 0)
+    schedule.add_worker("gw1", ["/1"])
+    tests = [units.Test(number, "file") for number in (1, 2)]
+    schedule.add_units(strict_units(tests, lambda _: 1.0, sort=True))
+    assert _sent(schedule.decide()) == {"gw1": (1,)}
+    schedule.begins("gw1", 1)
+    schedule.requeue(3, Kind(gpus=2))
+    assert schedule.decide() == []
+    schedule.waits("gw1")
+    schedule.completed("gw1", 1, 1.0)
+    assert _sent(schedule.decide()) == {"gw1": (2,)}
+
+
+def test_a_test_that_fills_a_gap_is_called_back_from_a_worker_that_is_retired() -> None:
+    filled = Filled(10.0, 1.0)
+    assert _sent(filled.schedule.decide()) == {"gw1": (1,)}
+    assert filled.schedule.decide() == []
+    filled.schedule.retire("gw1")
+    assert Recall("gw1", (1,)) in filled.schedule.decide()
+
+
+def test_an_attempt_alone_has_its_gap_filled_too() -> None:
+    now = 0.0
+    schedule = Schedule([5.0, None, 1.0], clock=lambda: now)
+    schedule.add_worker("gw1", ["/0"])
+    schedule.add_units(soft_units([units.Test(0)], sort=True))
+    schedule.decide()
+    schedule.begins("gw1", 0)
+    schedule.add_worker("gw0", ["/0"])
+    schedule.requeue(1, Kind(alone=True))
+    schedule.add_units(soft_units([units.Test(2)], sort=True))
+    assert _sent(schedule.decide()) == {"gw0": (2,)}
+
+
+def test_a_worker_is_not_idle_before_a_row_that_begins_with_what_it_did_not_collect() -> None:
+    schedule = Schedule([None, None])
+    schedule.add_worker("gw0", lacks=frozenset({0}))
+    schedule.expect(1)
+    schedule.add_units(soft_units([units.Test(0), units.Test(1)], sort=False))
+    assert _sent(schedule.decide()) == {"gw0": (1,)}
+
+
+def test_of_a_group_that_is_split_nobody_is_sent_what_it_did_not_collect() -> None:
+    schedule = Schedule([1.0] * 4)
+    schedule.add_units(soft_units([units.Test(number, "a") for number in range(4)], sort=True))
+    schedule.add_worker("gw0")
+    schedule.add_worker("gw1", lacks=frozenset({2}))
+    assert _sent(schedule.decide()) == {"gw0": (0,), "gw1": (3,)}
+
+
+def test_a_test_that_no_gang_can_run_does_not_wait_behind_one_that_a_gang_can() -> None:
+    schedule = Schedule([None, None])
+    schedule.add_units(soft_units([units.Test(n, kind=Kind(gpus=2)) for n in (0, 1)], sort=False))
+    schedule.add_worker("gw0", ["/0"], lacks=frozenset({1}))
+    schedule.add_worker("gw1", ["/1"], lacks=frozenset({1}))
+    assert schedule.decide() == [Unrunnable(1), Lend("gw0", 0, ("/0", "/1"))]
+
+
+def test_a_gang_takes_over_what_the_only_worker_with_so_many_gpus_may_not_try_again() -> None:
+    schedule = Schedule([None])
+    schedule.add_worker("gw0", ["/0", "/1"])
+    schedule.add_worker("gw1", ["/2"])
+    schedule.add_worker("gw2", ["/3"])
+    schedule.requeue(0, Kind(gpus=2, avoid=frozenset({"/0", "/1"})))
+    assert _lent(schedule) == [Lend("gw1", 0, ("/2", "/3"))]

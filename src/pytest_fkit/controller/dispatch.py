@@ -315,6 +315,7 @@ class Dispatch:
             seconds,
             _OVERHEAD[self._settings.isolation],
             [] if self._lending is None else self._lending.unowned(),
+            in_order=bool(_ORDERING & _plugins(self.config)),
         )
         groups = self._learn()
         numbers = range(len(nodeids))

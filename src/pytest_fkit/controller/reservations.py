@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Callable, Collection, Iterator, Mapping, Sequence
 
 from .gangs import Gang, choose_gang
 from .roster import Worker
@@ -16,12 +16,14 @@ class Reservation:
 
     :param unit: of nothing but the test, to be given back.
     :param begun: whether the test was given to the leader.
+    :param fillers: tests that members were given meanwhile.
     """
 
     test: int
     unit: Unit
     gang: Gang
     begun: bool = False
+    fillers: set[int] = field(default_factory=set)
 
 
 class Reservations:
@@ -29,11 +31,18 @@ class Reservations:
 
     :param workers: all, by name; somebody else's.
     :param unowned: GPUs that belong to no worker.
+    :param known: seconds that a test is known to take, None if nobody knows.
     """
 
-    def __init__(self, workers: Mapping[str, Worker], unowned: Sequence[str]) -> None:
+    def __init__(
+        self,
+        workers: Mapping[str, Worker],
+        unowned: Sequence[str],
+        known: Callable[[int], float | None],
+    ) -> None:
         self._workers = workers
         self._unowned = unowned
+        self._known = known
         self._all: list[Reservation] = []
 
     def __iter__(self) -> Iterator[Reservation]:
@@ -45,9 +54,7 @@ class Reservations:
             return True
         if not kind.gpus or kind.gpus < 2:
             return False
-        return not any(
-            len(worker.gpus) >= kind.gpus for worker in self._workers.values() if not worker.retired
-        )
+        return not any(worker.could(kind) for worker in self._workers.values())
 
     def possible(self, kind: Kind, test: int | None = None) -> bool:
         """Whether a gang is there for such a test, now or later."""
@@ -71,6 +78,23 @@ class Reservations:
     def reserved(self) -> dict[str, Reservation]:
         """Who is kept free, by name, and for what."""
         return {name: each for each in self._all for name in each.gang.members}
+
+    def deadline(self, reservation: Reservation) -> float | None:
+        """When the last member is expected to be free, None if that is not known, or all are.
+
+        Tests that members were given meanwhile do not count: what has to end before is settled
+        once and for all when the workers are reserved, so that no test waits for ever.
+        """
+        ends: list[float] = []
+        for name in reservation.gang.members:
+            worker = self._workers[name]
+            tests = [test for test in worker.pending if test not in reservation.fillers]
+            seconds = [self._known(test) for test in tests]
+            if None in seconds:
+                return None
+            if seconds:
+                ends.append(worker.since + sum(each for each in seconds if each is not None))
+        return max(ends, default=None)
 
     def add(self, test: int, unit: Unit, gang: Gang) -> None:
         """Keep the gang free from now on."""

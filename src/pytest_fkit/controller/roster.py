@@ -27,6 +27,9 @@ class Worker:
     :param settled: whether it was told to tear down since.
     :param recalled: what it was asked back and has not answered for.
     :param refused: what it could not give back, since it did something last.
+    :param since: when it began its test, or was sent the one that it is about to begin.
+    :param fruitless: see Schedule: the last time that nothing was found to fill a gap, and its
+        seconds.
     :param mean: seconds that its tests take.
     """
 
@@ -45,6 +48,8 @@ class Worker:
     unit: Unit | None = None
     recalled: frozenset[int] = frozenset()
     refused: set[int] = field(default_factory=set)
+    since: float = 0.0
+    fruitless: tuple[int, float] = (-1, 0.0)
     mean: float = _FIRST_GUESS
     ended: int = 0
 
@@ -52,6 +57,12 @@ class Worker:
     def is_free(self) -> bool:
         """Whether it holds nothing, not even wide fixtures."""
         return self.waits and self.settled and self.running is None and not self.queue
+
+    @property
+    def pending(self) -> list[int]:
+        """What it runs and is about to run; what it was asked back may be among that or not."""
+        running = [] if self.running is None or self.through else [self.running]
+        return [*running, *(test for test in self.queue if test not in self.recalled)]
 
     def could(self, kind: Kind) -> bool:
         """Whether it could run such a test by itself."""

@@ -1,16 +1,17 @@
-"""Which worker runs which test next: a state machine without a process and without a clock."""
+"""Which worker runs which test next: a state machine without a process, and with any clock."""
 
 from __future__ import annotations
 
-import heapq
 import itertools
+import time
 from collections import deque
-from typing import Iterable, Iterator, Sequence, Tuple
+from typing import Callable, Iterable, Iterator, Sequence
 
 from .decisions import Decision, Lend, Recall, Send, Settle, Unrunnable
-from .reservations import Reservations
+from .reservations import Reservation, Reservations
 from .roster import Worker
 from .units import Kind, Unit
+from .waiting import Waiting
 
 AHEAD = 0.4
 """Seconds of tests that a worker has before it: some hundred round trips."""
@@ -21,9 +22,6 @@ SPLIT = 0.5
 MOST = 1024
 """Tests that a worker has before it."""
 
-_Entry = Tuple[Tuple[float, int], int, Unit]
-"""Rank, ticket (which no other has), and the unit of that rank."""
-
 
 class Schedule:
     """Distributes tests, which are known by their numbers.
@@ -32,6 +30,8 @@ class Schedule:
     :param overhead: seconds that a test takes beyond that.
     :param unowned: GPUs that belong to no worker. GPUs have names as in "host/id"; a test can have
         those of one host only.
+    :param in_order: whether tests are to be begun in the order of their units.
+    :param clock: seconds from any moment on.
     """
 
     def __init__(
@@ -39,18 +39,25 @@ class Schedule:
         seconds: Sequence[float | None],
         overhead: float = 0.0,
         unowned: Sequence[str] = (),
+        in_order: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seconds = seconds
         self._overhead = overhead
-        self._free: dict[Kind, list[_Entry]] = {}
-        self._ticket = itertools.count()
+        self._waiting = Waiting(self._known)
         self._workers: dict[str, Worker] = {}
+        self._order = itertools.count()
         self._coming = 0
-        self._may_be_hopeless = True
         self._locked: set[str] = set()
         self._open: set[int] = set()
         self._undistributed = 0
-        self._reservations = Reservations(self._workers, unowned)
+        self._in_order = in_order
+        self._clock = clock
+        self.reservations = Reservations(self._workers, unowned, self._known)
+        """Who is kept free."""
+        self._may_be_hopeless = True
+        self._news = 0
+        """Changes when there may be something for a gap that there was not before."""
 
     # --- what happens ---
 
@@ -78,31 +85,31 @@ class Schedule:
         :param lacks: tests that it did not collect.
         :param cpu: whether it has none where others have.
         """
-        self._workers[name] = Worker(name, next(self._ticket), tuple(gpus), lacks, cpu)
-        self._may_be_hopeless = True
+        self._workers[name] = Worker(name, next(self._order), tuple(gpus), lacks, cpu)
+        self._changed()
 
     def retire(self, name: str) -> None:
         """The worker gets no more tests."""
         self._workers[name].retired = True
         self._give_up(self._workers[name])
         self._cancel(name)
-        self._may_be_hopeless = True
+        self._changed()
 
     def readmit(self, name: str) -> None:
         """It gets tests again."""
         self._workers[name].retired = False
+        self._changed()
 
     def able(self, kind: Kind) -> bool:
         """Whether somebody is there who could run such a test, now or later."""
-        if any(worker.could(kind) for worker in self._workers.values()):
-            return True
-        return self._reservations.needed(kind) and self._reservations.possible(kind)
+        return self._is_runnable(kind, None)
 
     def begins(self, name: str, test: int) -> None:
         """The worker begins a test."""
         worker = self._workers[name]
         unit = worker.queue.pop(test, None)
         worker.running, worker.running_unit = test, unit
+        worker.since = self._clock()
         worker.waits = worker.through = worker.settled = False
         worker.refused.clear()
         if unit is not None:
@@ -117,7 +124,7 @@ class Schedule:
         else:  # it never said that it began
             self._unlock(worker.queue.pop(test, None))
         worker.refused.clear()
-        self._reservations.end(test)
+        self.reservations.end(test)
         worker.took(seconds + self._overhead)
         self._open.discard(test)
 
@@ -143,11 +150,11 @@ class Schedule:
         :return: the test that it was running, which has its verdict now.
         """
         worker = self._workers.pop(name)
-        self._may_be_hopeless = True
+        self._changed()
         self._take_back(worker, list(worker.queue))
         self._give_up(worker)
         self._cancel(name)
-        self._reservations.lose_leader(name)
+        self.reservations.lose_leader(name)
         self._unlock(worker.running_unit)
         if worker.running is not None:
             self._open.discard(worker.running)
@@ -168,28 +175,42 @@ class Schedule:
 
     def decide(self) -> list[Decision]:
         """What is to be done now."""
+        decisions: list[Decision] = [*self._lost(), *self._distribute()]
+        while lost := self._lost():  # what workers just gave up
+            decisions += [*lost, *self._distribute()]
+        return decisions
+
+    def _lost(self) -> list[Unrunnable]:
+        """What nobody can run, if that may have changed."""
+        if self._coming or not self._may_be_hopeless:
+            return []
+        self._may_be_hopeless = False
+        return list(self._hopeless())
+
+    def _distribute(self) -> list[Decision]:
         # Who waits goes first.
         order = sorted(self._workers.values(), key=lambda worker: (not worker.waits, worker.order))
         decisions: list[Decision] = []
         self._reserve()
-        reserved = self._reservations.reserved()
+        reserved = self.reservations.reserved()
         for worker in order:
-            if worker.retired or worker.name in reserved:
-                decisions += self._clear(worker)
-            else:
+            reservation = reserved.get(worker.name)
+            if worker.retired or reservation is not None:
+                decisions += self._clear(worker, reservation)
+            if reservation is not None:
+                decisions += self._fill_gap(worker, reservation)
+            elif not worker.retired:
                 decisions += self._fill(worker)
         for worker in order:
             if worker.waits:
                 decisions += self._help(worker, worker.name in reserved)
-        decisions += self._lend()
-        if not self._coming and self._may_be_hopeless:
-            decisions += self._hopeless()
-            self._may_be_hopeless = False
-        return decisions
+        return [*decisions, *self._lend()]
 
-    def _clear(self, worker: Worker) -> Iterator[Recall]:
+    def _clear(self, worker: Worker, reservation: Reservation | None) -> Iterator[Recall]:
         """What a worker has not begun that is retired, or is to be free."""
-        kept = worker.refused | self._reservations.begun()
+        kept = worker.refused | self.reservations.begun()
+        if reservation is not None:
+            kept |= reservation.fillers
         tests = [test for test in worker.queue if test not in kept]
         if tests and not worker.recalled:
             worker.recalled = frozenset(tests)
@@ -207,15 +228,23 @@ class Schedule:
             if unit is None:
                 break
             test = unit.tests.popleft()
-            if unit.kind.serial:
-                self._locked.add(unit.kind.serial)
-            worker.queue[test] = unit
-            self._undistributed -= 1
+            self._enqueue(worker, test, unit)
             tests.append(test)
             ahead += self._expected(worker, test)
         if tests:
-            worker.waits = worker.settled = False
-            yield Send(worker.name, tuple(tests))
+            yield self._send(worker, tests)
+
+    def _enqueue(self, worker: Worker, test: int, unit: Unit) -> None:
+        if unit.kind.serial:
+            self._locked.add(unit.kind.serial)
+        worker.queue[test] = unit
+        self._undistributed -= 1
+
+    def _send(self, worker: Worker, tests: Sequence[int]) -> Send:
+        if worker.waits:
+            worker.since = self._clock()
+        worker.waits = worker.settled = False
+        return Send(worker.name, tuple(tests))
 
     def _ahead(self, worker: Worker) -> float:
         """Seconds that the worker is busy for."""
@@ -230,6 +259,10 @@ class Schedule:
     def _expected(self, worker: Worker, test: int) -> float:
         seconds = self._seconds[test]
         return worker.mean if seconds is None else seconds + self._overhead
+
+    def _known(self, test: int) -> float | None:
+        seconds = self._seconds[test]
+        return None if seconds is None else seconds + self._overhead
 
     def _help(self, worker: Worker, reserved: bool) -> Iterator[Decision]:
         """Something for a worker that nothing is left for."""
@@ -281,65 +314,87 @@ class Schedule:
         return tests[len(tests) // 2 :]
 
     def _hopeless(self) -> Iterator[Unrunnable]:
-        for kind, heap in self._free.items():
-            if not heap:
+        lacked = {test for worker in self._workers.values() for test in worker.lacks}
+        for kind, entries in self._waiting.by_kind():
+            anybody = self.able(kind)
+            if anybody and not lacked:
                 continue
-            reserves = self._reservations.needed(kind)
-            if reserves and self._reservations.possible(kind, heap[0][2].tests[0]):
-                continue
-            able = [worker for worker in self._workers.values() if worker.could(kind)]
-            if able and not all(worker.lacks for worker in able):
-                continue
-            kept: list[Unit] = []
-            for _, _, unit in heap:
-                lost = [
-                    test
-                    for test in unit.tests
-                    if all(test in each.lacks for each in able)
-                    and not (reserves and self._reservations.possible(kind, test))
-                ]
-                for test in lost:
-                    unit.tests.remove(test)
-                    self._undistributed -= 1
-                    self._open.discard(test)
-                    yield Unrunnable(test)
-                kept.append(unit)
-            heap.clear()
-            for unit in kept:
-                self._release(unit)
+            for entry in entries:
+                tests = entry.unit.tests
+                for test in list(tests):
+                    if not (anybody and test not in lacked) and not self._is_runnable(kind, test):
+                        tests.remove(test)
+                        self._undistributed -= 1
+                        self._open.discard(test)
+                        yield Unrunnable(test)
+                if not tests:
+                    self._waiting.remove(entry)
+
+    def _is_runnable(self, kind: Kind, test: int | None) -> bool:
+        if self.reservations.needed(kind):
+            return self.reservations.possible(kind, test)
+        return any(
+            worker.could(kind) and test not in worker.lacks for worker in self._workers.values()
+        )
 
     # --- tests that need GPUs of several workers, or a GPU alone ---
 
     def _reserve(self) -> None:
         """Keep workers free for the oldest test that needs that, then for the next one."""
-        entries = sorted(
-            heap[0] for kind, heap in self._free.items() if heap and self._reservations.needed(kind)
-        )
-        for _, _, unit in entries:
-            serial = unit.kind.serial
-            if serial in self._locked:
+        for entry in sorted(self._waiting.heads(self.reservations.needed)):
+            kind, test = entry.unit.kind, entry.unit.tests[0]
+            if kind.serial in self._locked:
                 continue
-            gang = self._reservations.choose(unit.kind, unit.tests[0])
+            gang = self.reservations.choose(kind, test)
             if gang is None:
                 return  # what becomes free is for this one, not for one behind it
-            test = unit.tests.popleft()
-            if not unit.tests:
-                heapq.heappop(self._free[unit.kind])
-            if serial:
-                self._locked.add(serial)
+            if kind.serial:
+                self._locked.add(kind.serial)
             self._undistributed -= 1
-            alone = Unit(unit.rank, unit.kind, deque([test]), loose=True)
-            self._reservations.add(test, alone, gang)
+            self.reservations.add(test, self._waiting.take_one(entry, test), gang)
+
+    def _fill_gap(self, worker: Worker, reservation: Reservation) -> Iterator[Send]:
+        """One test for a worker that is kept free, if it ends before all others are free."""
+        deadline = None
+        if worker.waits and not reservation.begun:
+            deadline = self.reservations.deadline(reservation)
+        if deadline is None:
+            return
+        seconds = deadline - self._clock()
+        test = self._take_filler(worker, seconds) if seconds > 0 else None
+        if test is not None:
+            reservation.fillers.add(test)
+            yield self._send(worker, [test])
+
+    def _take_filler(self, worker: Worker, seconds: float) -> int | None:
+        """A test for the worker that is known to take no longer than that."""
+        own = worker.unit
+        if own is not None and self._can(worker, own.kind):
+            test = self._waiting.fitting(itertools.islice(own.tests, 1), worker.lacks, seconds)
+            if test is not None:
+                self._enqueue(worker, own.tests.popleft(), own)
+                return test
+        if worker.fruitless >= (self._news, seconds):
+            return None
+        found = self._waiting.quick(
+            lambda kind: self._takes(worker, kind), worker.lacks, seconds, self._in_order
+        )
+        if found is None:
+            worker.fruitless = self._news, seconds
+            return None
+        unit = self._waiting.take_one(*found)
+        self._enqueue(worker, test := unit.tests.popleft(), unit)
+        return test
 
     def _cancel(self, name: str) -> None:
         """Let go of what the worker is kept free for, but has not been given to its leader."""
-        for unit in self._reservations.cancel(name):
+        for unit in self.reservations.cancel(name):
             self._unlock(unit)
             self._undistributed += 1
             self._release(unit)
 
     def _lend(self) -> Iterator[Decision]:
-        for each in self._reservations.ready():
+        for each in self.reservations.ready():
             each.begun = True
             leader = self._workers[each.gang.leader]
             leader.queue[each.test] = each.unit
@@ -359,33 +414,10 @@ class Schedule:
                 self._give_up(worker)  # to those who have collected it
             elif unit.strict and unit.begun:
                 return None
-        best = min(
-            (
-                entry
-                for kind, heap in self._free.items()
-                if self._can(worker, kind) and not self._reservations.needed(kind)
-                for entry in self._first(worker, heap)
-            ),
-            default=None,
-        )
-        return self._split(worker) if best is None else self._take(worker, best)
-
-    def _first(self, worker: Worker, heap: list[_Entry]) -> list[_Entry]:
-        """The first of these that the worker has collected, if there is one."""
-        if not worker.lacks or (heap and heap[0][2].tests[0] not in worker.lacks):
-            return heap[:1]
-        return heapq.nsmallest(1, (each for each in heap if each[2].tests[0] not in worker.lacks))
-
-    def _take(self, worker: Worker, entry: _Entry) -> Unit:
-        unit = entry[2]
-        if unit.loose and len(unit.tests) > 1:
-            return unit
-        heap = self._free[unit.kind]
-        if heap[0] is entry:
-            heapq.heappop(heap)
-        else:
-            heap.remove(entry)
-            heapq.heapify(heap)
+        entry = self._waiting.first(lambda kind: self._takes(worker, kind), worker.lacks)
+        if entry is None:
+            return self._split(worker)
+        unit = self._waiting.take(entry, worker.lacks)
         if not unit.loose:
             self._give_up(worker)
             worker.unit = unit
@@ -393,23 +425,24 @@ class Schedule:
 
     def _split(self, worker: Worker) -> Unit | None:
         """Half of what another worker has not been sent of its unit."""
-        owners = [
-            each
-            for each in self._workers.values()
-            if each.unit is not None
-            and each is not worker
-            and each.unit.tests
-            and not each.unit.strict
-            and self._may(worker, each.unit)
-            and (not self._may(each, each.unit) or self._is_worth_splitting(each, each.unit))
-        ]
-        if not owners:
+        best: tuple[Unit, list[int]] | None = None
+        for owner in self._workers.values():
+            unit = owner.unit
+            if unit is None or owner is worker or unit.strict or not self._can(worker, unit.kind):
+                continue
+            half = itertools.islice(reversed(unit.tests), (len(unit.tests) + 1) // 2)
+            share = [test for test in half if test not in worker.lacks]
+            if not share or (best and len(share) <= len(best[1])):
+                continue
+            if not self._may(owner, unit) or self._is_worth_splitting(owner, unit):
+                best = unit, share[::-1]
+        if best is None:
             return None
-        largest = max((each.unit for each in owners if each.unit), key=lambda unit: len(unit.tests))
-        number = (len(largest.tests) + 1) // 2
-        taken = [largest.tests.pop() for _ in range(number)]
+        unit, share = best
+        taken = set(share)
+        unit.tests = deque(test for test in unit.tests if test not in taken)
         self._give_up(worker)
-        worker.unit = Unit(largest.rank, largest.kind, deque(reversed(taken)))
+        worker.unit = Unit(unit.rank, unit.kind, deque(share))
         return worker.unit
 
     def _is_worth_splitting(self, owner: Worker, unit: Unit) -> bool:
@@ -424,9 +457,8 @@ class Schedule:
 
     def _release(self, unit: Unit) -> None:
         if unit.tests:
-            heap = self._free.setdefault(unit.kind, [])
-            heapq.heappush(heap, (unit.rank, next(self._ticket), unit))
-            self._may_be_hopeless = True
+            self._waiting.add(unit)
+            self._changed()
 
     def _give_up(self, worker: Worker) -> None:
         """What is left of the worker's unit is anybody's."""
@@ -437,7 +469,7 @@ class Schedule:
 
     def _take_back(self, worker: Worker, tests: Sequence[int]) -> None:
         """What the worker has in its queue goes back to where it came from."""
-        self._reservations.give_back(tests)
+        self.reservations.give_back(tests)
         units: dict[int, tuple[Unit, list[int]]] = {}
         for test in tests:
             unit = worker.queue.pop(test)
@@ -453,13 +485,22 @@ class Schedule:
                 self._give_up(worker)
 
     def _unlock(self, unit: Unit | None) -> None:
-        if unit is not None:
-            self._locked.discard(unit.kind.serial)
+        if unit is not None and unit.kind.serial in self._locked:
+            self._locked.remove(unit.kind.serial)
+            self._news += 1  # nothing is hopeless for that
+
+    def _changed(self) -> None:
+        self._may_be_hopeless = True
+        self._news += 1
 
     # --- who can run what ---
 
     def _may(self, worker: Worker, unit: Unit) -> bool:
         return self._can(worker, unit.kind) and unit.tests[0] not in worker.lacks
+
+    def _takes(self, worker: Worker, kind: Kind) -> bool:
+        """Whether the worker may run such a test now, and nobody is to be kept free for it."""
+        return self._can(worker, kind) and not self.reservations.needed(kind)
 
     def _can(self, worker: Worker, kind: Kind, locked: str = "") -> bool:
         """Whether the worker may run such a test now; `locked` does not count."""
