@@ -363,3 +363,26 @@ def test_who_is_kept_free_for_a_gang_runs_what_is_known_to_end_in_time(
     *first, last, very_last = log.read_text().split()
     assert sorted(first) == ["long", "quick", "quicker"]
     assert (last, very_last) == ("wide", "new")
+
+
+_PAIR = """\
+import os
+import pytest
+
+@pytest.mark.fkit(gpus=2)
+def test_pair(fkit_gpus):
+    with open(os.environ["LOG"], "w") as log:
+        log.write(",".join(fkit_gpus))
+"""
+
+
+def test_a_gang_has_gpus_of_one_socket(fleet: Fleet, tmp_path: Path) -> None:
+    gpus = fleets.connected(fleets.nvidia(4), sockets=[0, 1, 0, 1])
+    write_files(tmp_path, {"test_pair.py": _PAIR})
+    log = tmp_path / "log"
+    ended = run_pytest(
+        tmp_path, "--fkit", "--fkit-gpus-per-worker=1", "-n4",
+        env={**fleet(gpus), "LOG": str(log)}, timeout=200,
+    )  # fmt: skip
+    assert ended.status == 0, ended.out
+    assert log.read_text() in ("0,2", "1,3")

@@ -13,6 +13,8 @@
       has it alone), "full" (no memory left), "sick" (every context fails), "corrupt" (what is read
       is not what was written), "hung" (it never finishes, and SIGTERM does not help). It may
       change during a run, see fleet_state.py.
+    - ``numa``: the NUMA node that it hangs on; ``links``: PCI addresses of those to which it has
+      NVLink or xGMI, in both directions.
     - ``recovery``: the recovery action that NVML names; ``ecc``: uncorrected errors it counts.
     - ``mig``: null, or a list of instances, if it is in MIG mode.
 ``behaviours``
@@ -58,6 +60,8 @@ class Gpu:
     state: str = "healthy"
     recovery: int = 0
     ecc: int = 0
+    numa: int = -1
+    links: tuple[str, ...] = ()
     mig: tuple[Instance, ...] | None = None
 
 
@@ -115,5 +119,6 @@ def from_json(text: str) -> Description:
 
 
 def _gpu(entry: dict[str, Any]) -> Gpu:
-    mig = entry.pop("mig")
-    return Gpu(**entry, mig=None if mig is None else tuple(Instance(**each) for each in mig))
+    mig, links = entry.pop("mig"), tuple(entry.pop("links"))
+    instances = None if mig is None else tuple(Instance(**each) for each in mig)
+    return Gpu(**entry, links=links, mig=instances)

@@ -17,7 +17,7 @@ struct instance {
 
 struct gpu {
     int ordinal, fastest, node, opens, recovery, ecc, in_mig_mode, instances;
-    char pci[32], uuid[80], name[96], state[16];
+    char pci[32], uuid[80], name[96], state[16], links[512];
     unsigned long long memory;
     struct instance mig[INSTANCES];
 };
@@ -45,6 +45,18 @@ static void text(const char *line, const char *key, char *out, size_t size)
     out[length] = 0;
 }
 
+/* A list, as it is in the file. */
+static void list(const char *line, const char *key, char *out, size_t size)
+{
+    const char *at = value(line, key);
+    size_t length = at ? strcspn(at, "]") : 0;
+    if (length >= size)
+        length = size - 1;
+    if (at)
+        memcpy(out, at, length);
+    out[length] = 0;
+}
+
 static double number(const char *line, const char *key)
 {
     const char *at = value(line, key);
@@ -67,6 +79,7 @@ static void read_gpu(const char *line)
     text(line, "uuid", gpu->uuid, sizeof gpu->uuid);
     text(line, "name", gpu->name, sizeof gpu->name);
     text(line, "state", gpu->state, sizeof gpu->state);
+    list(line, "links", gpu->links, sizeof gpu->links);
     gpu->in_mig_mode = at && *at == '[';
     while (at && gpu->instances < INSTANCES && value(at, "mig_uuid")) {
         struct instance *mig = &gpu->mig[gpu->instances++];

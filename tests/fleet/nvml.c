@@ -183,6 +183,15 @@ int nvmlDeviceGetMigMode(struct handle *device, unsigned *current, unsigned *pen
     return 0;
 }
 
+int nvmlDeviceGetP2PStatus(struct handle *one, struct handle *other, int index, int *status)
+{
+    if (index != 2) /* NVML_P2P_CAPS_INDEX_NVLINK */
+        return NOT_SUPPORTED;
+    /* NVML_P2P_STATUS_OK, NVML_P2P_STATUS_NOT_SUPPORTED */
+    *status = strstr(one->gpu->links, other->gpu->pci) ? 0 : 5;
+    return 0;
+}
+
 int nvmlDeviceGetMaxMigDeviceCount(struct handle *device, unsigned *count)
 {
     *count = device->gpu->in_mig_mode ? INSTANCES : 0;

@@ -14,7 +14,9 @@ def write(root: Path, description: Description) -> None:
     for gpu in description.gpus:
         if gpu.state != "missing":
             _WRITERS[gpu.vendor](root, gpu)
+            _file(root / f"sys/bus/pci/devices/{gpu.pci}/numa_node", f"{gpu.numa}\n")
     if description.of("amd"):
+        _write_io_links(root, description.of("amd"))
         _file(root / "dev/kfd")
         _write_cpus(root, min(gpu.node for gpu in description.of("amd")))
 
@@ -65,6 +67,20 @@ def _write_amd(root: Path, gpu: Gpu) -> None:
         node / "mem_banks/0/properties",
         f"heap_type 1\nsize_in_bytes {gpu.memory}\nflags 0\nwidth 8192\nmem_clk_max 1300\n",
     )
+
+
+def _write_io_links(root: Path, gpus: list[Gpu]) -> None:
+    """To the first CPU by PCI Express, to other GPUs by xGMI: CRAT_IOLINK_TYPE_* of kfd_crat.h."""
+    for gpu in gpus:
+        ways = [(2, 0), *((11, other.node) for other in gpus if other.pci in gpu.links)]
+        for number, (kind, to) in enumerate(ways):
+            _file(
+                root / f"sys/class/kfd/kfd/topology/nodes/{gpu.node}/io_links/{number}/properties",
+                f"type {kind}\nversion_major 0\nversion_minor 0\nnode_from {gpu.node}\n"
+                f"node_to {to}\nweight 15\nmin_latency 0\nmax_latency 0\nmin_bandwidth 0\n"
+                "max_bandwidth 0\nrecommended_transfer_size 0\nrecommended_sdma_engine_id_mask 0\n"
+                "flags 1\n",
+            )
 
 
 def _write_cpus(root: Path, count: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Iterable
+from typing import Iterable, Sequence
 
 from .description import Gpu, Instance
 
@@ -20,6 +20,25 @@ LIBRARIES = {
     "amd": ("libamdhip64.so.7",),
 }
 PACKAGES = {"nvidia": ("pynvml",)}
+
+
+def connected(
+    gpus: list[Gpu], links: Sequence[tuple[int, int]] = (), sockets: Sequence[int] = ()
+) -> list[Gpu]:
+    """The same GPUs with links of their own.
+
+    :param links: pairs of ordinals.
+    :param sockets: NUMA nodes of all, by ordinal.
+    """
+    pairs = [*links, *((other, one) for one, other in links)]
+    return [
+        replace(
+            gpu,
+            numa=sockets[gpu.ordinal] if sockets else -1,
+            links=tuple(gpus[to].pci for one, to in pairs if one == gpu.ordinal),
+        )
+        for gpu in gpus
+    ]
 
 
 def nvidia(

@@ -529,7 +529,7 @@ def test_a_test_that_needs_more_gpus_gets_neighbours_who_are_free() -> None:
 
 
 def test_what_nobody_owns_is_lent_too() -> None:
-    assert _lent(_gpus(3)) == [Lend("gw0", 0, ("/0", "/1", "/8"))]
+    assert _lent(_gpus(3)) == [Lend("gw3", 0, ("/6", "/7", "/8"))]
 
 
 def test_busy_neighbours_are_waited_for_and_the_others_go_on() -> None:

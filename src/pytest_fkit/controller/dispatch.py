@@ -9,13 +9,15 @@ from typing import Any, Callable, Protocol, Sequence
 import pytest
 
 from .. import private_api
+from ..gpu.masks import Entry
+from ..gpu.nearness import Nearness
 from ..needs import Needs
 from ..settings import Settings
 from .collected import Collected, Union
 from .decisions import Decision, Lend, Recall, Send, Settle
 from .durations import Durations
 from .rerouting import Rerouting
-from .retries import physical
+from .retries import physical, physical_name
 from .schedule import Schedule
 from .units import ANY, Kind, Test, one_unit, soft_units, strict_units
 
@@ -44,6 +46,9 @@ class Lending(Protocol):
 
     def unowned(self) -> list[str]:
         """Those that belong to no worker, by names as in "host/id"."""
+
+    def visible(self, name: str) -> Sequence[Entry]:
+        """All GPUs of a worker's machine that this run may use, in its order."""
 
 
 @dataclass
@@ -101,6 +106,7 @@ class Dispatch:
         self._died: set[str] = set()
         self._early: list[tuple[Any, str, str]] = []
         self._kinds: list[Kind] = []
+        self._nearness = Nearness()
         self._has_gpus = False
         self.in_doubt: set[Any] = set()
         """Workers that met GPU errors while they collected."""
@@ -315,6 +321,7 @@ class Dispatch:
             seconds,
             _OVERHEAD[self._settings.isolation],
             [] if self._lending is None else self._lending.unowned(),
+            self._nearness,
             in_order=bool(_ORDERING & _plugins(self.config)),
         )
         groups = self._learn()
@@ -394,6 +401,9 @@ class Dispatch:
         assert self._schedule is not None
         collected = self._nodes[node].collected
         assert collected is not None
+        if self._lending is not None:
+            entries = self._lending.visible(node.gateway.id)
+            self._nearness.add({physical_name(node, entry.id): entry.device for entry in entries})
         lacks = self._tests.lacking(collected)
         cpu = self._has_gpus and bool(node.workerinput.get("fkit_cpu"))
         self._schedule.add_worker(node.gateway.id, physical(node), lacks, cpu)

@@ -159,6 +159,11 @@ class Gateways:
         }
         return list(found)
 
+    def visible(self, name: str) -> Sequence[Entry]:
+        """All GPUs of a worker's machine that this run may use, in its order."""
+        found = self._distributions.get(name)
+        return () if found is None else found.visible.entries
+
     def _on_host(self, seat: Seat) -> list[Seat]:
         return [each for each in self._seats.values() if each.host == seat.host]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Callable, Collection, Iterator, Mapping, Sequence
 
+from ..gpu.nearness import Nearness
 from .gangs import Gang, choose_gang
 from .roster import Worker
 from .units import Kind, Unit
@@ -31,6 +32,7 @@ class Reservations:
 
     :param workers: all, by name; somebody else's.
     :param unowned: GPUs that belong to no worker.
+    :param nearness: of GPUs to each other.
     :param known: seconds that a test is known to take, None if nobody knows.
     """
 
@@ -38,10 +40,12 @@ class Reservations:
         self,
         workers: Mapping[str, Worker],
         unowned: Sequence[str],
+        nearness: Nearness,
         known: Callable[[int], float | None],
     ) -> None:
         self._workers = workers
         self._unowned = unowned
+        self._nearness = nearness
         self._known = known
         self._all: list[Reservation] = []
 
@@ -58,14 +62,16 @@ class Reservations:
 
     def possible(self, kind: Kind, test: int | None = None) -> bool:
         """Whether a gang is there for such a test, now or later."""
-        return choose_gang(kind, test, list(self._workers.values()), self._unowned) is not None
+        everybody = self._workers.values()
+        return choose_gang(kind, test, everybody, self._unowned, self._nearness) is not None
 
     def choose(self, kind: Kind, test: int) -> Gang | None:
         """A gang of workers who are not reserved, and everybody who shares GPUs with it."""
         reserved = self.reserved()
         lent = {gpu for each in self._all for gpu in each.gang.gpus}
         workers = [each for each in self._workers.values() if each.name not in reserved]
-        gang = choose_gang(kind, test, workers, [gpu for gpu in self._unowned if gpu not in lent])
+        spare = [gpu for gpu in self._unowned if gpu not in lent]
+        gang = choose_gang(kind, test, workers, spare, self._nearness)
         if gang is None:
             return None
         sharing = {

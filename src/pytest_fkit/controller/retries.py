@@ -183,7 +183,12 @@ def _machine(node: Any) -> str:
 
 def physical(node: Any) -> list[str]:
     """The GPUs of a worker, by names that no two machines share: "host/id"."""
-    return [f"{_machine(node)}/{gpu}" for gpu in ids(node)]
+    return [physical_name(node, gpu) for gpu in ids(node)]
+
+
+def physical_name(node: Any, gpu: str) -> str:
+    """The name that no two machines share of a GPU of a worker's machine."""
+    return f"{_machine(node)}/{gpu}"
 
 
 def ids(node: Any) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from typing import Callable, Iterable, Iterator, Sequence
 
+from ..gpu.nearness import Nearness
 from .decisions import Decision, Lend, Recall, Send, Settle, Unrunnable
 from .reservations import Reservation, Reservations
 from .roster import Worker
@@ -30,6 +31,7 @@ class Schedule:
     :param overhead: seconds that a test takes beyond that.
     :param unowned: GPUs that belong to no worker. GPUs have names as in "host/id"; a test can have
         those of one host only.
+    :param nearness: of GPUs to each other.
     :param in_order: whether tests are to be begun in the order of their units.
     :param clock: seconds from any moment on.
     """
@@ -39,6 +41,7 @@ class Schedule:
         seconds: Sequence[float | None],
         overhead: float = 0.0,
         unowned: Sequence[str] = (),
+        nearness: Nearness | None = None,
         in_order: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -53,7 +56,9 @@ class Schedule:
         self._undistributed = 0
         self._in_order = in_order
         self._clock = clock
-        self.reservations = Reservations(self._workers, unowned, self._known)
+        self.reservations = Reservations(
+            self._workers, unowned, nearness or Nearness(), self._known
+        )
         """Who is kept free."""
         self._may_be_hopeless = True
         self._news = 0

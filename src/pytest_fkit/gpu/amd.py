@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import replace
 
 from .amd_tools import Listed, parse_amd_smi, parse_amdsmi, parse_rocm_smi
 from .devices import Device
@@ -90,6 +91,7 @@ def matched(listed: list[Listed], nodes: list[Node] | None) -> Found:
             rest.remove(node)
             known.append((gpu, node))
     found = as_devices([_merged(gpu, node) for gpu, node in known if node.opens])
+    found = found._replace(devices=tuple(_linked(device, nodes) for device in found.devices))
     left_out = []
     closed = [str(node.number) for node in nodes if not node.opens]
     if closed:
@@ -99,6 +101,13 @@ def matched(listed: list[Listed], nodes: list[Node] | None) -> Found:
     if found.devices or found.notes:
         return found._replace(notes=(*found.notes, *left_out))
     return _with_notices(found, left_out)
+
+
+def _linked(device: Device, nodes: list[Node]) -> Device:
+    """With the addresses of those to which it has xGMI."""
+    links = {to for node in nodes if node.pci and node.pci == device.pci for to in node.links}
+    addresses = {node.pci for node in nodes if node.number in links and node.pci}
+    return replace(device, links=tuple(sorted(addresses)))
 
 
 def _merged(gpu: Listed, node: Node) -> Listed:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
-from typing import Any
+from dataclasses import astuple, dataclass, replace
+from typing import Any, Sequence
 
 VENDORS = ("nvidia", "amd", "intel", "ascend")
 
@@ -20,6 +20,8 @@ class Device:
     :param name: for people, "" if unknown.
     :param memory: bytes, 0 if unknown.
     :param parent: uuid of the GPU that a MIG instance is part of, "" for a whole GPU.
+    :param node: the NUMA node that it hangs on, -1 if unknown.
+    :param links: PCI addresses of those to which it has links of its own (NVLink, xGMI).
     """
 
     vendor: str
@@ -29,6 +31,8 @@ class Device:
     name: str = ""
     memory: int = 0
     parent: str = ""
+    node: int = -1
+    links: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,4 +60,10 @@ def to_wire(fleet: Fleet) -> tuple[Any, ...]:
 def from_wire(data: tuple[Any, ...]) -> Fleet:
     """The fleet that :func:`to_wire` turned into `data`."""
     vendor, devices, trail, notices = data
-    return Fleet(vendor, tuple(Device(*device) for device in devices), tuple(trail), tuple(notices))
+    return Fleet(vendor, tuple(map(_device, devices)), tuple(trail), tuple(notices))
+
+
+def _device(data: Sequence[Any]) -> Device:
+    *values, links = data
+    known = Device(*values)
+    return replace(known, links=tuple(links))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any, Iterator, NamedTuple
 
 from .failures import FailedError, MissingError
 from .machine import Machine
@@ -21,6 +21,9 @@ _NODES = "sys/class/kfd/kfd/topology/nodes"
 
 # HSA_MEM_HEAP_TYPE_FB_PUBLIC and _PRIVATE in kfd_crat.h.
 _FRAME_BUFFER = ("1", "2")
+
+# CRAT_IOLINK_TYPE_XGMI in kfd_crat.h.
+_XGMI = "11"
 
 
 class Node(NamedTuple):
@@ -32,6 +35,7 @@ class Node(NamedTuple):
     :param name: for people.
     :param memory: bytes of its own, 0 if unknown.
     :param opens: whether HIP can use it, since its render device opens.
+    :param links: nodes to which it has xGMI.
     """
 
     number: int
@@ -40,6 +44,7 @@ class Node(NamedTuple):
     name: str
     memory: int
     opens: bool
+    links: tuple[int, ...] = ()
 
 
 def read_nodes(root: str) -> list[dict[str, Any]]:
@@ -64,7 +69,8 @@ def read_nodes(root: str) -> list[dict[str, Any]]:
                 "opens": _opens(machine, properties.get("drm_render_minor", "")),
                 "product": machine.text(f"{device}/product_name").strip(),
                 "vram": machine.text(f"{device}/mem_info_vram_total").strip(),
-                "banks": _banks(machine, name),
+                "banks": _below(machine, name, "mem_banks"),
+                "links": _below(machine, name, "io_links"),
             }
         )
     return nodes
@@ -82,11 +88,11 @@ def _opens(machine: Machine, minor: str) -> bool:
     return True
 
 
-def _banks(machine: Machine, node: str) -> list[dict[str, str]]:
-    directory = f"{_NODES}/{node}/mem_banks"
+def _below(machine: Machine, node: str, what: str) -> list[dict[str, str]]:
+    directory = f"{_NODES}/{node}/{what}"
     return [
-        _pairs(machine.text(f"{directory}/{bank}/properties"))
-        for bank in machine.names(directory, r"\d+")
+        _pairs(machine.text(f"{directory}/{each}/properties"))
+        for each in machine.names(directory, r"\d+")
     ]
 
 
@@ -119,7 +125,15 @@ def _parse_node(entry: dict[str, Any]) -> Node:
         word(entry.get("product")) or _target(number(properties.get("gfx_target_version"))),
         number(entry.get("vram")) or 0,
         entry.get("opens") is True,
+        tuple(_xgmi(mappings(entry.get("links")))),
     )
+
+
+def _xgmi(links: list[dict[str, Any]]) -> Iterator[int]:
+    for link in links:
+        to = number(link.get("node_to"))
+        if link.get("type") == _XGMI and to is not None:
+            yield to
 
 
 def _frame_buffer(entry: dict[str, Any]) -> int:

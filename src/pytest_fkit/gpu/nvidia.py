@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from .devices import Device
 from .failures import MissingError
 from .machine import Machine
-from .reading import mappings, number, pci_address, pci_order, rubbish, word
+from .reading import addresses, mappings, number, pci_address, pci_order, rubbish, word
 from .ways import Found, Prober, Way
 
 # Those of nvidia-smi --help-query-gpu.
@@ -65,6 +65,7 @@ def parse_nvml(facts: object) -> Found:
             pci_address(gpu.get("pci")),
             word(gpu.get("name")),
             number(gpu.get("memory")) or 0,
+            links=addresses(gpu.get("links")),
         )
         if gpu.get("mig") is not True:
             devices.append(whole)

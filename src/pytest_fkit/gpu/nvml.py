@@ -5,6 +5,7 @@ Functions and errors are those of the NVML API reference.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Callable
 
 from .failures import FailedError, MissingError
@@ -25,7 +26,23 @@ def read_nvml(_root: str) -> list[dict[str, Any]]:
         raise MissingError("there is no libnvidia-ml.so.1") from None
     except pynvml.NVMLError as error:
         raise FailedError(str(error)) from None
-    return [_read_gpu(pynvml, index) for index in range(count)]
+    gpus = [_read_gpu(pynvml, index) for index in range(count)]
+    _read_links(pynvml, [gpu for gpu in gpus if gpu.get("pci")])
+    return gpus
+
+
+def _read_links(nvml: Any, gpus: list[dict[str, Any]]) -> None:
+    """Note with each GPU to which it has NVLink, directly or by switches."""
+    for one, other in itertools.combinations(gpus, 2):
+        try:
+            first = nvml.nvmlDeviceGetHandleByIndex(one["index"])
+            second = nvml.nvmlDeviceGetHandleByIndex(other["index"])
+            status = nvml.nvmlDeviceGetP2PStatus(first, second, nvml.NVML_P2P_CAPS_INDEX_NVLINK)
+        except nvml.NVMLError:  # an old driver, or a virtual GPU
+            continue
+        if status == nvml.NVML_P2P_STATUS_OK:
+            one.setdefault("links", []).append(other["pci"])
+            other.setdefault("links", []).append(one["pci"])
 
 
 def _read_gpu(nvml: Any, index: int) -> dict[str, Any]:

@@ -65,6 +65,12 @@ def pci_address(value: object) -> str:
     return f"{int(domain or '0', 16):04x}:{bus}:{device}.{function}".lower()
 
 
+def addresses(value: object) -> tuple[str, ...]:
+    """The PCI addresses in a list; nothing from anything else."""
+    found = map(pci_address, value) if isinstance(value, list) else ()
+    return tuple(address for address in found if address)
+
+
 def pci_order(address: str) -> tuple[int, str]:
     """A sort key for addresses as :func:`pci_address` gives them; domains may have more digits."""
     return len(address), address

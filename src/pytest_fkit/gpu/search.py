@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import time
+from dataclasses import replace
 
 from .devices import Device, Fleet
 from .failures import FailedError, MissingError
 from .machine import Machine
+from .reading import number
 from .throwaway import Kill, kill_group, output_of
 from .ways import Found, Prober, Way
 
@@ -39,14 +41,14 @@ class _Search:
 
     def devices(self, vendor: str) -> tuple[Device, ...]:
         ways: tuple[Way, ...] = importlib.import_module(f"{__package__}.{vendor}").WAYS
-        for number, way in enumerate(ways, 1):
+        for place, way in enumerate(ways, 1):
             # A way that hangs must leave time to those after it; a driver that hangs one usually
             # hangs the next as well, so it is the first that has to have enough.
             left = self._deadline - time.monotonic()
-            share = left if number == len(ways) else left / 2
+            share = left if place == len(ways) else left / 2
             found = self._try(f"{vendor}: {way.name}", way, share)
             if found is not None:
-                return found.devices
+                return tuple(_with_node(self._machine, device) for device in found.devices)
         return ()
 
     def _try(self, title: str, way: Way, share: float) -> Found | None:
@@ -84,3 +86,10 @@ class _Search:
     def _notice(self, line: str) -> None:
         self.trail.append(line)
         self.notices.append(line)
+
+
+def _with_node(machine: Machine, device: Device) -> Device:
+    """With its NUMA node, if the kernel knows it (sysfs-bus-pci in the kernel's ABI documents)."""
+    text = machine.text(f"sys/bus/pci/devices/{device.pci}/numa_node") if device.pci else ""
+    node = number(text)
+    return device if node is None else replace(device, node=node)
