@@ -28,6 +28,11 @@ _OUT_OF_MEMORY = (
     "Memory Management  (https://pytorch.org/docs/stable/notes/cuda.html#environment-variables)"
 )
 
+_NO_JAX_BACKEND = (
+    "Unknown backend: 'gpu' requested, but no platforms that are instances of gpu are present. "
+    "Platforms present are: cpu"
+)
+
 MESSAGES = [
     ("fork", "Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing"),
     ("fork", "CUDA initialized before forking"),
@@ -60,6 +65,9 @@ MESSAGES = [
     ("missing", "CUDA unknown error - this may be due to an incorrectly set up environment"),
     ("missing", "Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions"),
     ("missing", "Unable to initialize backend: no supported devices found for platform CUDA"),
+    ("missing", "Backend 'cuda' is not in the list of known backends: ['cpu', 'tpu']."),
+    ("missing", _NO_JAX_BACKEND),
+    ("missing", "Unknown backend cuda. Available backends are ['cpu']"),
     ("missing", "GPU not found"),
     ("missing", "this machine has no GPU"),
     ("missing", "cudaErrorNoDevice"),
@@ -120,6 +128,18 @@ def test_what_the_seed_project_retries_gets_an_attempt_elsewhere(pattern: str) -
         error = _raised(text)
         assert error is not None
         assert error.retry
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Backend 'rocm' is not in the list of known backends: ['cpu', 'tpu', 'cuda'].",
+        "Unknown backend rocm. Available backends are ['cuda', 'cpu']",
+        "Unknown backend tpu. Available backends are ['cpu']",
+    ],
+)
+def test_a_backend_that_was_asked_for_by_mistake_is_no_gpu_error(message: str) -> None:
+    assert _raised(message) is None
 
 
 def test_every_category_has_a_message_here_or_is_one_of_deaths() -> None:

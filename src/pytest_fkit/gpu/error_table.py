@@ -105,6 +105,9 @@ CATEGORIES = (
             r"Unexpected error from cudaGetDeviceCount",  # the same
             r"(CUDA|HIP) error: initialization error",
             r"no supported devices found for platform",  # XLA
+            # JAX, jax/_src/xla_bridge.py; 'rocm' where there is 'cuda' was asked for by mistake.
+            r"Backend '(cuda|rocm)' is not in the list of known backends(?!.*'(cuda|rocm)')",
+            r"Unknown backend:? '?(gpu|cuda|rocm)\b(?!.*'(cuda|rocm)')",
             r"system not yet initialized|cudaErrorSystemNotReady",  # no fabric manager
             r"\bno ((CUDA|ROCm|HIP|NVIDIA|AMD|available|visible|usable|working) )?GPUs?\b",
             r"\bGPUs? (was |were )?not found",
