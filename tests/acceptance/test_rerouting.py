@@ -386,3 +386,33 @@ def test_a_gang_has_gpus_of_one_socket(fleet: Fleet, tmp_path: Path) -> None:
     )  # fmt: skip
     assert ended.status == 0, ended.out
     assert log.read_text() in ("0,2", "1,3")
+
+
+_SICK_MEMBER = """\
+import os
+import pytest
+import fleet_torch
+
+@pytest.mark.fkit(gpus={number})
+def test_gang(fkit_gpus):
+    with open(os.environ["LOG"], "a") as log:
+        log.write(",".join(fkit_gpus) + "\\n")
+    if "1" in fkit_gpus:
+        raise fleet_torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered", 214)
+"""
+
+
+@pytest.mark.parametrize(("number", "second"), [(2, "2,3"), (3, "1,2,3")])
+def test_a_gang_is_tried_again_on_other_gpus_if_there_are_enough(
+    fleet: Fleet, tmp_path: Path, number: int, second: str
+) -> None:
+    write_files(tmp_path, {"test_gang.py": _SICK_MEMBER.format(number=number)})
+    log = tmp_path / "log"
+    ended = run_pytest(
+        tmp_path, "--fkit", "--fkit-gpus=0,1,2,3", "--fkit-gpus-per-worker=1", "-n4",
+        env={**_machine(fleet), "LOG": str(log)}, timeout=200,
+    )  # fmt: skip
+    first, again = log.read_text().split()
+    assert first == ("0,1" if number == 2 else "0,1,2")
+    assert again == second, ended.out
+    assert f"uncorrectable ECC error encountered on gw0 (GPU {first})" in ended.out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
 
 from ..settings import Settings
@@ -103,6 +104,9 @@ class Rerouting:
         test = self._number(node, position)
         if test is None:
             return attempt.told
+        lent = self._schedule.reservations.lent(test)
+        if lent:
+            attempt = replace(attempt, gpus=lent)
         if attempt.error is not None and self._recorder is not None:
             self._recorder.gpu_error(
                 node.gateway.id, self._nodeids[test], attempt.error.category, attempt.error.text
@@ -140,8 +144,12 @@ class Rerouting:
             return self._kinds[test]._replace(gpus=wanted)
         if not error.retry or not self._retries.may_follow(test):
             return None
-        avoid = {*self._retries.gpus(test), *physical(node)}
-        return self._kinds[test]._replace(avoid=frozenset(avoid), alone=error.alone)
+        kind = self._kinds[test]._replace(alone=error.alone)
+        avoiding = kind._replace(avoid=self._retries.gpus(test).union(attempt.gpus))
+        if self._schedule.able(avoiding):
+            return avoiding
+        # Not all of a gang's GPUs can be others where there are few.
+        return kind._replace(avoid=self._retries.workers_gpus(test).union(physical(node)))
 
     def retry(self, node: Any, position: int, seconds: float) -> str:
         """Have the test tried elsewhere that ended there; its node id."""

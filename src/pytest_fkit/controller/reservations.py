@@ -116,6 +116,10 @@ class Reservations:
         """Tests that were given to leaders."""
         return {each.test for each in self._all if each.begun}
 
+    def lent(self, test: int) -> tuple[str, ...]:
+        """The GPUs with which the test runs, if a gang was kept free for it."""
+        return next((each.gang.gpus for each in self._all if each.test == test and each.begun), ())
+
     def end(self, test: int) -> None:
         """The test is over."""
         self._all = [each for each in self._all if each.test != test]

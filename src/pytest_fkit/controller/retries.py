@@ -17,7 +17,7 @@ class Attempt:
     """One attempt at a test.
 
     :param node: the worker.
-    :param gpus: ids of those that it owns.
+    :param gpus: those that the test was given, see :func:`physical`.
     :param told: what it told of the attempt: kinds, and values with report objects.
     :param error: the GPU error that it met, if it did.
     """
@@ -30,8 +30,8 @@ class Attempt:
     @property
     def place(self) -> str:
         """As in "gw2 (GPU 4)"."""
-        ids = f" (GPU {','.join(self.gpus)})" if self.gpus else ""
-        return f"{self.node.gateway.id}{ids}"
+        ids = ",".join(gpu.rpartition("/")[2] for gpu in self.gpus)
+        return f"{self.node.gateway.id} (GPU {ids})" if ids else str(self.node.gateway.id)
 
     @property
     def reports(self) -> list[Any]:
@@ -120,6 +120,10 @@ class Retries:
 
     def gpus(self, test: int) -> frozenset[str]:
         """The GPUs on which it was tried, see :func:`physical`."""
+        return frozenset(gpu for attempt in self._held.get(test, ()) for gpu in attempt.gpus)
+
+    def workers_gpus(self, test: int) -> frozenset[str]:
+        """Those of the workers that made the attempts."""
         return frozenset(
             gpu for attempt in self._held.get(test, ()) for gpu in physical(attempt.node)
         )
@@ -242,7 +246,7 @@ class Screen:
                 now += self._over(
                     node,
                     position,
-                    Attempt(node, ids(node), [*attempt.told, each], attempt.error),
+                    Attempt(node, tuple(physical(node)), [*attempt.told, each], attempt.error),
                     seconds,
                 )
             else:
