@@ -416,3 +416,28 @@ def test_a_gang_is_tried_again_on_other_gpus_if_there_are_enough(
     assert first == ("0,1" if number == 2 else "0,1,2")
     assert again == second, ended.out
     assert f"uncorrectable ECC error encountered on gw0 (GPU {first})" in ended.out
+
+
+_KILLER = """\
+import os, signal, time
+import pytest
+
+WORKER = os.getpid()
+
+@pytest.mark.parametrize("number", range(8))
+def test_it(number):
+    if number == 0:
+        os.kill(WORKER, signal.SIGKILL)
+        time.sleep(60)
+"""
+
+
+def test_a_retired_worker_comes_back_when_no_other_is_left(fleet: Fleet, tmp_path: Path) -> None:
+    write_files(tmp_path, {"test_killer.py": _KILLER, "conftest.py": _BREAKS})
+    ended = run_pytest(
+        tmp_path, "--fkit", "--fkit-gpus-per-worker=2", "-n2", "--max-worker-restart=0",
+        "--fkit-start-method=fork", env=_machine(fleet, "2=missing 3=missing"), timeout=200,
+    )  # fmt: skip
+    assert "gw1 (GPU 2,3) is retired: probe: " in ended.out
+    assert "gw1 (GPU 2,3) is back: no other worker is left" in ended.out
+    assert Counter(ended.outcomes.values()) == {"PASSED": 7, "ERROR": 1}, ended.out

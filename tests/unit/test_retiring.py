@@ -85,6 +85,18 @@ def test_the_last_worker_stays() -> None:
     assert not slices.retire("gw1")
 
 
+def test_who_is_retired_comes_back_when_nobody_else_is_left() -> None:
+    slices = _slices("gw0", "gw1", "gw2")
+    slices.retire("gw1")
+    slices.retire("gw2")
+    assert slices.only_retired() == []
+    slices.remove("gw0")
+    assert slices.only_retired() == ["gw1", "gw2"]
+    slices.readmit("gw1")
+    assert slices.only_retired() == []
+    assert not slices.is_retired("gw1")
+
+
 @pytest.mark.parametrize(
     ("answers", "back"),
     [

@@ -267,6 +267,8 @@ class Dispatch:
             return
         collecting = private_api.active_nodes(self.config) - set(self._ids)
         self._schedule.expect(len(collecting))
+        if not collecting and self._schedule.unfinished:
+            self._rerouting.bring_back()
         for decision in self._schedule.decide():
             self._do(decision)
 

@@ -51,8 +51,11 @@ class Rerouting:
         self._nodes: dict[str, Any] = {}
         self._pauses: dict[str, float] = {}
         self._timers: list[threading.Timer] = []
+        self._to_probe: set[str] = set()
         self._said: set[str] = set()
         self._erred: set[str] = set()
+        # By their GPUs, which those who replace them have.
+        self._left_retired: dict[frozenset[str], str] = {}
         self.retired: list[tuple[str, str]] = []
         """Workers with their GPUs that were retired, and why."""
 
@@ -76,9 +79,13 @@ class Rerouting:
 
     def add(self, node: Any) -> None:
         """A worker takes part."""
-        self._nodes[node.gateway.id] = node
+        name = node.gateway.id
+        self._nodes[name] = node
         if ids(node):
-            self._slices.add(node.gateway.id)
+            self._slices.add(name)
+            retired = self._left_retired.pop(frozenset(physical(node)), None)
+            if retired is not None and self._slices.retire(name):
+                self._retire(name, f"as {retired} before it")
 
     # --- what is told ---
 
@@ -191,6 +198,8 @@ class Rerouting:
         """
         node = self._nodes.pop(name, None)
         self._screen.forget(node)
+        if node is not None and self._slices.is_retired(name):
+            self._left_retired[frozenset(physical(node))] = name
         self._slices.remove(name)
         if test is None or test not in self._retries:
             return False
@@ -238,7 +247,19 @@ class Rerouting:
         if self._recorder is not None:
             self._recorder.readmitted(name, reason)
 
+    def bring_back(self) -> None:
+        """Nobody else is left: those who were retired get tests again, as the last one does."""
+        for name in self._slices.only_retired():
+            self._slices.readmit(name)
+            self._schedule.readmit(name)
+            self._edges.show(f"fkit: {self._place(name)} is back: no other worker is left")
+            if self._recorder is not None:
+                self._recorder.readmitted(name, "no other worker is left")
+
     def _probe_later(self, name: str) -> None:
+        if name in self._to_probe:
+            return
+        self._to_probe.add(name)
         pause = self._pauses[name]
         self._pauses[name] = 2 * pause
         timer = threading.Timer(pause, lambda: self._edges.later(lambda: self._probe(name)))
@@ -247,6 +268,7 @@ class Rerouting:
         timer.start()
 
     def _probe(self, name: str) -> None:
+        self._to_probe.discard(name)
         if self._slices.is_retired(name) and name in self._nodes:
             self._edges.order(self._nodes[name], ("probe",))
 

@@ -102,6 +102,18 @@ class Slices:
         found.retired, found.healthy = True, 0
         return True
 
+    def only_retired(self) -> list[str]:
+        """Workers, if there is none but such that get no tests."""
+        if any(not found.retired for found in self._slices.values()):
+            return []
+        return list(self._slices)
+
+    def readmit(self, worker: str) -> None:
+        """It gets tests again."""
+        found = self._slices[worker]
+        found.retired = False
+        found.errors.clear()
+
     def is_retired(self, worker: str) -> bool:
         """Whether it gets no tests."""
         found = self._slices.get(worker)
@@ -120,6 +132,5 @@ class Slices:
             found.healthy = found.healthy + 1 if state == "healthy" else 0
         if found.healthy < _HEALTHY:
             return False
-        found.retired = False
-        found.errors.clear()
+        self.readmit(worker)
         return True
