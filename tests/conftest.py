@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any, Callable
 
 import pytest
@@ -10,6 +11,10 @@ from comparing import suite
 import fleet as fleets
 
 __all__ = ["suite"]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As a shell starts jobs in the background; what tests start is to be interrupted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

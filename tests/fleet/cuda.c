@@ -224,6 +224,7 @@ int cuMemGetInfo_v2(size_t *free_bytes, size_t *total)
 {
     if (!current)
         return INVALID_CONTEXT;
+    read_fleet("libcuda.so.1");
     *total = current->mig ? current->mig->memory : current->gpu->memory;
     *free_bytes = in_state(current->gpu, "full") ? 0 : *total;
     return 0;

@@ -15,7 +15,7 @@ from ..gpu.runtime import in_bad_fork
 from ..messages import Completed, Go, Leaves, Over
 from ..system import pages
 from . import early_end, finalizers
-from .descriptors import Files, Link
+from .descriptors import Files, Pipes
 from .equipment import TestProcess
 from .relay import Relay
 from .warmup import Warmup
@@ -62,14 +62,14 @@ class Child:
     def main(
         self,
         files: Files,
-        link: Link,
+        pipes: Pipes,
         host: int,
         working_set: WorkingSet,
         warmup: Warmup | None,
     ) -> NoReturn:
         """Run a test when the host says which; called in the new process.
 
-        :param link: by which a :class:`Go` comes, or its end.
+        :param pipes: by which a :class:`Go` comes, or their end.
         :param host: pid of the host.
         :param working_set: the host's.
         :param warmup: the host's, for a child that is forked while another runs a test.
@@ -85,9 +85,9 @@ class Child:
             self._fixtures.leave_to_host()
             pages.copy_now(working_set.of_next)
             if warmup is not None and warmup.is_on:
-                warmup.run(link)
-            go = link.receive()
-            end = _End(link, working_set.is_wanted)
+                warmup.run(pipes)
+            go = pipes.receive()
+            end = _End(pipes, working_set.is_wanted)
             status = self._obey(go, end) if isinstance(go, Go) else 0
         except BaseException:  # noqa: BLE001 (nothing may return into the host's code)
             sys.excepthook(*sys.exc_info())
@@ -157,9 +157,9 @@ class _End:
     :param tells: whether to tell, too, what the test wrote to.
     """
 
-    def __init__(self, link: Link, tells: bool) -> None:
-        self._link = link
-        self._inode = os.fstat(link.fileno()).st_ino
+    def __init__(self, pipes: Pipes, tells: bool) -> None:
+        self._pipes = pipes
+        self._inode = os.fstat(pipes.writer).st_ino
         self._memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self._had = pages.exclusive() if tells else None
 
@@ -169,12 +169,12 @@ class _End:
         if not early and self._had is None:
             return
         written = () if self._had is None else tuple(pages.exclusive() - self._had)
-        link = self._link.fileno()
+        writer = self._pipes.writer
         with contextlib.suppress(OSError):  # closed by the test: the host sees the end itself
-            if os.fstat(link).st_ino == self._inode:
+            if os.fstat(writer).st_ino == self._inode:
                 if early:
-                    early_end.close_others(link)
-                self._link.send(Over(stops, early, written if len(written) <= MOST else ()))
+                    early_end.close_others(writer)
+                self._pipes.send(Over(stops, early, written if len(written) <= MOST else ()))
 
 
 def _flush() -> None:

@@ -12,7 +12,7 @@ from ..messages import Message, Over
 from . import early_end
 from .child import STOPS, Child
 from .copies import fork
-from .descriptors import Files, Link
+from .descriptors import Files, Link, Pipes
 from .usage import wait_for
 from .warmup import LIMIT, Warmup
 from .working_set import WorkingSet
@@ -21,17 +21,17 @@ from .working_set import WorkingSet
 class Waiting(NamedTuple):
     """A child that waits for its order, or runs a test.
 
-    :param link: for a :class:`.messages.Go`, which :class:`.messages.Over` may answer.
+    :param pipes: for a :class:`.messages.Go`, which :class:`.messages.Over` may answer.
     """
 
     pid: int
     files: Files
-    link: Link
+    pipes: Pipes
 
     def close(self) -> None:
-        """Give the host's descriptors back."""
+        """Close the host's descriptors, in this process."""
         self.files.close()
-        self.link.close()
+        self.pipes.close()
 
 
 class Children:
@@ -58,14 +58,11 @@ class Children:
 
     def next(self) -> Waiting:
         """The one that was forked ahead, or a new one."""
+        if self._waiting is not None and self._warmup.is_on:
+            warm = self._warmup.succeeded(_said(self._waiting, LIMIT))
+            if not warm or _is_over(self._waiting.pid):  # it gave its memory back meanwhile
+                self.let_go()
         child, self._waiting = self._waiting, None
-        if child is not None and self._warmup.is_on:
-            warm = self._warmup.succeeded(_said(child, LIMIT))
-            if not warm or _has_ended(child.pid):  # it gave its memory back meanwhile
-                _kill(child.pid)
-                _wait(child.pid)
-                child.close()
-                child = None
         return child or self._fork(None)
 
     def fork_ahead(self, running: Waiting) -> None:
@@ -89,11 +86,9 @@ class Children:
         """End the one that waits, if there is one: it is not a copy of the host any more."""
         if self._waiting is not None:
             child, self._waiting = self._waiting, None
-            child.link.close()
-            if self._warmup.is_on:  # it does not listen before it is warm
-                _kill(child.pid)
+            child.close()
+            _kill(child.pid)  # it may not listen yet
             _wait(child.pid)
-            child.files.close()
 
     def end(self) -> None:
         """Wait until all have ended."""
@@ -103,17 +98,17 @@ class Children:
 
     def _fork(self, running: Waiting | None) -> Waiting:
         files = Files.create()
-        ours, theirs = Link.pair()
+        ours, theirs = Pipes.pair()
         host = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
         pid = fork()
         if pid == 0:
-            for link in (self.hosts_link, ours, None if running is None else running.link):
-                if link is not None:
-                    os.close(link.fileno())
+            if self.hosts_link is not None:
+                os.close(self.hosts_link.fileno())
+            ours.close()
             if running is not None:
-                running.files.close()
+                running.close()
             warmup = None if running is None else self._warmup
             self._child.main(files, theirs, host, self._working_set, warmup)
         theirs.close()
@@ -127,15 +122,16 @@ def _said(child: Waiting, limit: float | None = None) -> Message | None:
 
     :param limit: in seconds.
     """
-    end = os.pidfd_open(child.pid)
+    try:
+        end = os.pidfd_open(child.pid)
+    except OSError:  # forbidden in a container; or a fixture made the kernel reap our children
+        return None
     try:
         poller = select.poll()
-        poller.register(child.link.fileno(), select.POLLIN)
+        poller.register(child.pipes.reader, select.POLLIN)
         poller.register(end, select.POLLIN)
         found = poller.poll(None if limit is None else limit * 1000)
-        if any(descriptor != end for descriptor, _ in found):
-            return child.link.receive()
-        return None
+        return child.pipes.receive() if found and child.pipes.has_message(0) else None
     finally:
         os.close(end)
 
@@ -159,6 +155,14 @@ def _has_ended(pid: int) -> bool:
     try:
         return bool(os.waitpid(pid, os.WNOHANG)[0])
     except ChildProcessError:  # a fixture made the kernel reap our children
+        return True
+
+
+def _is_over(pid: int) -> bool:
+    """Whether it has ended; it is not reaped."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
         return True
 
 

@@ -40,10 +40,10 @@ def is_possible(memory: int) -> bool:
     return False
 
 
-def close_others(link: int) -> None:
+def close_others(kept: int) -> None:
     """Close all descriptors but this: a port, or a lock on a file, is free then."""
     for descriptor in _descriptors():
-        if descriptor != link:
+        if descriptor != kept:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
 

@@ -279,7 +279,7 @@ class Host:
         self._link.send(Forked(child.pid), child.files)
         try:
             with contextlib.suppress(OSError):  # it is dead, which will be seen
-                child.link.send(go)
+                child.pipes.send(go)
             if ahead:
                 self._children.fork_ahead(child)
             status, used = self._children.await_end(child)

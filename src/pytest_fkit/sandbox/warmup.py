@@ -14,12 +14,15 @@ from ..gpu.owned import owned_by
 from ..messages import Message, Warm
 from ..settings import KEY
 from . import early_end
-from .descriptors import Link
+from .descriptors import Pipes
 from .free_memory import free_share
 from .relay import Relay
 
-LIMIT = 60.0
-"""Seconds for a GPU runtime to open; a context takes 0.3 to 1, the first on a machine more."""
+LIMIT = 30.0
+"""Seconds for a GPU runtime to open; a context takes 0.3 to 1, the first on a machine more.
+
+Less than the keeper grants a host until it has begun a test.
+"""
 
 _LOOK = 0.05
 """Seconds between looks at the memory of the GPU."""
@@ -27,6 +30,8 @@ _LOOK = 0.05
 _SHORT = 0.25
 """Share of the GPU's memory: with less of it free, the test that runs may want the child's."""
 
+_MOST = 10_000
+"""Characters of a traceback; a pipe has room for them."""
 
 GAVE_BACK = 85
 """Exit status of a child that did not run its test, to have its GPU memory be free."""
@@ -49,7 +54,7 @@ class Warmup:
         self._config = config
         self._relay = relay
 
-    def run(self, link: Link) -> None:
+    def run(self, pipes: Pipes) -> None:
         """In the child: open the GPUs, say so, and keep them until there is an order."""
         hook = self._config.hook.pytest_fkit_warmup
         try:
@@ -58,11 +63,11 @@ class Warmup:
             else:
                 open_imported()
         except Exception:  # noqa: BLE001 (of a user's hook, or of a GPU: the host tells)
-            link.send(Warm(carriable(traceback.format_exc())))
+            pipes.send(Warm(carriable(traceback.format_exc()[-_MOST:])))
             os._exit(GAVE_BACK)
-        link.send(Warm())
+        pipes.send(Warm())
         free = free_share()
-        while free is not None and not link.has_message(_LOOK):
+        while free is not None and not pipes.has_message(_LOOK):
             if free() < _SHORT:
                 os._exit(GAVE_BACK)
 
