@@ -83,7 +83,8 @@ class Child:
             self._output.enter_process()
             finalizers.forget_inherited()
             self._fixtures.leave_to_host()
-            pages.copy_now(working_set.of_next)
+            if not working_set.is_wanted:
+                working_set.common.copy_now()
             if warmup is not None and warmup.is_on:
                 warmup.run(pipes)
             go = pipes.receive()

@@ -10,7 +10,7 @@ from . import early_end
 MOST = 4096
 """Pages; more of them are a test's own data, not what every test writes to."""
 
-_FIRST = 2 if early_end.SUPPORTED else sys.maxsize
+_FIRST = 2
 """The first child that tells what it writes to: what the one before does once is not typical."""
 
 _AGAIN = 1000
@@ -28,10 +28,12 @@ class WorkingSet:
     """
 
     def __init__(self) -> None:
-        self._until_asked = _FIRST
+        can = early_end.SUPPORTED and pages.can_copy()
+        self._until_asked = _FIRST if can else sys.maxsize
         self._asked = 0
         self._written: frozenset[int] | None = None
-        self._common: tuple[pages.Range, ...] = ()
+        self.common = pages.Vectors(())
+        """What a child is to copy while it waits, but for one that is to tell."""
 
     @property
     def is_wanted(self) -> bool:
@@ -47,11 +49,6 @@ class WorkingSet:
         """
         return self._until_asked > 2
 
-    @property
-    def of_next(self) -> tuple[pages.Range, ...]:
-        """What the next child is to copy while it waits; it can't if it is to tell."""
-        return () if self.is_wanted else self._common
-
     def ended(self, written: tuple[int, ...]) -> None:
         """Take in that a child has ended.
 
@@ -62,7 +59,7 @@ class WorkingSet:
             return
         self._asked += 1
         if written and self._written is not None:
-            self._common = pages.ranges(self._written.intersection(written))
+            self.common = pages.Vectors(pages.ranges(self._written.intersection(written)))
             self._begin_anew()
         elif written:
             self._written = frozenset(written)

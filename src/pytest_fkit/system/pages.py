@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import array
 import ctypes
+import errno
+import mmap
 import os
-from typing import Iterable, Iterator, NamedTuple
+from typing import Any, Iterable, Iterator, NamedTuple, Sequence
 
 from . import PORTABLE
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_MADV_POPULATE_WRITE = 23  # include/uapi/asm-generic/mman-common.h, since Linux 5.14
+_MADV_POPULATE_WRITE = 23  # include/uapi/asm-generic/mman-common.h
+_PROCESS_MADVISE = 440  # include/uapi/asm-generic/unistd.h
+_IOV_MAX = 1024  # limits.h: vectors of one call
 
 # Documentation/admin-guide/mm/pagemap.rst
 _ENTRY = 8  # bytes
@@ -85,14 +89,60 @@ def ranges(pages: Iterable[int]) -> tuple[Range, ...]:
     return tuple(found)
 
 
-def copy_now(wanted: Iterable[Range]) -> None:
-    """Have the kernel make the copies on write of these pages now; where it can't, they come later.
+class _Vector(ctypes.Structure):
+    """struct iovec."""
 
-    Nothing changes in the memory. A range that is not mapped any more is passed over.
-    """
-    for start, length in wanted:
-        _madvise(start, length, _MADV_POPULATE_WRITE)
+    _fields_ = (("base", ctypes.c_size_t), ("length", ctypes.c_size_t))
 
 
-_madvise = ctypes.CDLL(None).madvise
-_madvise.argtypes = (ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
+class Vectors:
+    """Ranges as the kernel takes them, made before a fork for use after it."""
+
+    def __init__(self, wanted: Sequence[Range]) -> None:
+        self.ranges = tuple(wanted)
+        self._array = (_Vector * len(wanted))(*(_Vector(*each) for each in wanted))
+
+    def copy_now(self) -> bool:
+        """Have the kernel make the copies on write of these pages now, which come later otherwise.
+
+        Nothing changes in the memory. A range that is not mapped any more is passed over.
+
+        :return: whether the kernel can do so in one call, from Linux 6.13 on. One for each range
+            would take longer than the copies do when they come by themselves.
+        """
+        try:
+            own = os.pidfd_open(os.getpid())
+        except (AttributeError, OSError):  # Python 3.8, an old kernel, a sandbox
+            return False
+        try:
+            return self._advise(own)
+        finally:
+            os.close(own)
+
+    def _advise(self, own: int) -> bool:
+        done, size = 0, ctypes.sizeof(_Vector)
+        while done < len(self.ranges):
+            number = min(_IOV_MAX, len(self.ranges) - done)
+            rest: Any = ctypes.byref(self._array, done * size)
+            advised = _libc.syscall(_PROCESS_MADVISE, own, rest, number, _MADV_POPULATE_WRITE, 0)
+            if advised < 0:
+                if ctypes.get_errno() not in (errno.ENOMEM, errno.EFAULT):
+                    return False
+                done += 1  # it is not mapped any more
+            while advised > 0:
+                advised -= self.ranges[done].length
+                done += 1
+        return True
+
+
+def can_copy() -> bool:
+    """Whether :meth:`Vectors.copy_now` does something here."""
+    if PORTABLE:
+        return False
+    with mmap.mmap(-1, _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        return Vectors([Range(address, _PAGE)]).copy_now()
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
