@@ -218,11 +218,13 @@ class Over(NamedTuple):
     :param stops: see :class:`ChildExited`.
     :param early: whether nothing but memory is left of it, which the kernel takes down.
     :param written: numbers of the pages that the test wrote to, if that was asked.
+    :param used: see :class:`Ended`; without what its end will take.
     """
 
     stops: bool
     early: bool
     written: tuple[int, ...] = ()
+    used: tuple[Any, ...] = ()
 
 
 # --- host to keeper -----------------------------------------------------------------------------

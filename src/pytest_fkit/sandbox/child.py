@@ -13,11 +13,13 @@ import pytest
 from .. import private_api, system
 from ..gpu.runtime import in_bad_fork
 from ..messages import Completed, Go, Leaves, Over
+from ..settings import measures_usage
 from ..system import pages
 from . import early_end, finalizers
 from .descriptors import Files, Pipes
 from .equipment import TestProcess
 from .relay import Relay
+from .usage import until_now
 from .warmup import Warmup
 from .working_set import MOST, WorkingSet
 
@@ -58,6 +60,7 @@ class Child:
         self._measuring = process.measuring
         self._states = process.states
         self._reruns = process.reruns
+        self._measures = measures_usage(session.config)
 
     def main(
         self,
@@ -88,7 +91,7 @@ class Child:
             if warmup is not None and warmup.is_on:
                 warmup.run(pipes)
             go = pipes.receive()
-            end = _End(pipes, working_set.is_wanted)
+            end = _End(pipes, working_set.is_wanted, self._measures)
             status = self._obey(go, end) if isinstance(go, Go) else 0
         except BaseException:  # noqa: BLE001 (nothing may return into the host's code)
             sys.excepthook(*sys.exc_info())
@@ -156,10 +159,12 @@ class _End:
     """Of a child that runs a test: tells the host ahead.
 
     :param tells: whether to tell, too, what the test wrote to.
+    :param measures: whether to tell what it used.
     """
 
-    def __init__(self, pipes: Pipes, tells: bool) -> None:
+    def __init__(self, pipes: Pipes, tells: bool, measures: bool) -> None:
         self._pipes = pipes
+        self._measures = measures
         self._inode = os.fstat(pipes.writer).st_ino
         self._memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self._had = pages.exclusive() if tells else None
@@ -170,12 +175,13 @@ class _End:
         if not early and self._had is None:
             return
         written = () if self._had is None else tuple(pages.exclusive() - self._had)
+        used = tuple(until_now()) if early and self._measures else ()
         writer = self._pipes.writer
         with contextlib.suppress(OSError):  # closed by the test: the host sees the end itself
             if os.fstat(writer).st_ino == self._inode:
                 if early:
                     early_end.close_others(writer)
-                self._pipes.send(Over(stops, early, written if len(written) <= MOST else ()))
+                self._pipes.send(Over(stops, early, written if len(written) <= MOST else (), used))
 
 
 def _flush() -> None:

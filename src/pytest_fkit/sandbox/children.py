@@ -77,10 +77,10 @@ class Children:
         self._ending = [pid for pid in self._ending if not _has_ended(pid)]
         over = _said(child) if early_end.SUPPORTED else None
         self._working_set.ended(over.written if isinstance(over, Over) else ())
-        if self._measures or not isinstance(over, Over) or not over.early:
+        if not isinstance(over, Over) or not over.early:
             return _wait(child.pid, self._measures)
         self._ending.append(child.pid)
-        return (STOPS << 8 if over.stops else 0), ()
+        return (STOPS << 8 if over.stops else 0), over.used
 
     def let_go(self) -> None:
         """End the one that waits, if there is one: it is not a copy of the host any more."""

@@ -220,6 +220,10 @@ class Link:
         self._messages += self._unpacker.feed(data)
         return True
 
+    def take_message(self) -> Message | None:
+        """The oldest of the messages taken in so far."""
+        return self._messages.pop(0) if self._messages else None
+
     def take_messages(self) -> list[Message]:
         """The messages taken in so far."""
         messages, self._messages = self._messages, []

@@ -223,8 +223,7 @@ class Supervisor:
         for host in list(self.hosts):
             if not host.link.closed and host.link.fileno() in ready:
                 host.link.read()
-            for message in host.link.take_messages():
-                self._heard(host, message)
+            self._hear(host)
         if self._wakeup[0] in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wakeup[0], 4096)
@@ -239,6 +238,13 @@ class Supervisor:
             for message in self._link.take_messages():
                 self._obey(message)
 
+    def _hear(self, host: HostProcess) -> None:
+        """Take in what was read, one by one: one may have us wait, and hear the next meanwhile."""
+        message = host.link.take_message()
+        while message is not None:
+            self._heard(host, message)
+            message = host.link.take_message()
+
     def _heard(self, host: HostProcess, message: Message) -> None:
         job = self.job
         if job is None or job.host is not host:
@@ -251,13 +257,8 @@ class Supervisor:
                 send_signal(message.pid, signal.SIGINT)
         elif isinstance(message, ChildExited):
             self._child_exited(job, message)
-        elif isinstance(message, Began) and message.what == "test":
-            job.runs_here = True
-            self._test_begins(job, "")
         elif isinstance(message, Began):
-            job.stage = message.what
-            job.inherited_memory = None
-            self.set_clock(job, job.run.wide_timeout)
+            self._began(job, message.what)
         elif isinstance(message, Ready):
             self.note_daemons(host)
         elif isinstance(message, WideSetUp):
@@ -268,6 +269,18 @@ class Supervisor:
             job.stops = job.stops or message.stops
             job.ran = message.ran
             self._host_done(job)
+
+    def _began(self, job: Job, what: str) -> None:
+        if what == "test":
+            job.runs_here = True
+            self._test_begins(job, "")
+            return
+        job.stage = what
+        job.inherited_memory = None
+        self.set_clock(job, job.run.wide_timeout)
+        if self.stop_deadline is not None and what == "setup":
+            # It began before the order to stop, and is heard after it.
+            send_signal(job.host.pid, signal.SIGINT)
 
     def note_daemons(self, host: HostProcess) -> None:
         """Take what became ours by now for what wide fixtures, or a fresh import, started."""
@@ -363,8 +376,7 @@ class Supervisor:
         # that a fixture started may hold the other end.
         while not host.link.closed and host.link.is_readable(0.0) and host.link.read():
             pass
-        for message in host.link.take_messages():
-            self._heard(host, message)
+        self._hear(host)
         self.hosts.remove(host)
         job = self.job
         if job is not None and job.host is host and not job.done:

@@ -73,14 +73,15 @@ class Meter:
 
     def __init__(self) -> None:
         system.forget_peak_memory()
-        self.before = _here()
+        self.before = until_now()
 
     def read(self) -> Usage:
         """What was used since the start."""
-        return since(self.before, _here())
+        return since(self.before, until_now())
 
 
-def _here() -> Usage:
+def until_now() -> Usage:
+    """What this process, and those that it waited for, used since it began."""
     own = _usage(resource.getrusage(resource.RUSAGE_SELF), system.moved_bytes())
     waited = resource.getrusage(resource.RUSAGE_CHILDREN)
     return own._replace(
