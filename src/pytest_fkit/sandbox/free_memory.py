@@ -6,10 +6,11 @@ import ctypes
 import re
 from typing import Any, Callable
 
+from ..gpu.runtime import CUDA_DRIVER
 from ..system.libraries import loaded
 
 _CALLS = (  # CUDA driver API reference; HIP runtime API reference
-    (re.compile(r"/libcuda\.so[^/]*$"), "cuMemGetInfo_v2"),
+    (CUDA_DRIVER, "cuMemGetInfo_v2"),
     (re.compile(r"/libamdhip64\.so[^/]*$"), "hipMemGetInfo"),
 )
 
