@@ -9,7 +9,7 @@ _DEEPEST = 50
 _CARRIED = frozenset({type(None), bool, int, float, complex, bytes})
 
 
-def carriable(value: object, _depth: int = 0) -> Any:
+def carriable(value: Any, _depth: int = 0) -> Any:
     """`value` in types that execnet and marshal can carry.
 
     Strings lose lone surrogates (they become backslash escapes), subclasses of built-in types
@@ -17,20 +17,29 @@ def carriable(value: object, _depth: int = 0) -> Any:
     execnet's serialiser.
     """
     kind = type(value)
-    if kind in _CARRIED:
+    if kind in _CARRIED or (kind is str and value.isascii()):
         return value
-    if kind is str and isinstance(value, str):
-        return value if value.isascii() else _plain_text(value)
+    if kind is str:
+        return _plain_text(value)
     if _depth > _DEEPEST:
         return "..."
+    below = _depth + 1
+    # Most of it needs no call: this is done for every report.
     if isinstance(value, dict):
         return {
-            carriable(key, _depth + 1): carriable(item, _depth + 1) for key, item in value.items()
+            key if type(key) is str and key.isascii() else carriable(key, below): item
+            if type(item) in _CARRIED or (type(item) is str and item.isascii())
+            else carriable(item, below)
+            for key, item in value.items()
         }
-    if isinstance(value, list):
-        return [carriable(item, _depth + 1) for item in value]
-    if isinstance(value, tuple):
-        return tuple([carriable(item, _depth + 1) for item in value])
+    if isinstance(value, (list, tuple)):
+        carried = [
+            item
+            if type(item) in _CARRIED or (type(item) is str and item.isascii())
+            else carriable(item, below)
+            for item in value
+        ]
+        return carried if isinstance(value, list) else tuple(carried)
     return _converted(value)
 
 

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.skipif(
     not (early_end.SUPPORTED and pages.can_copy()), reason="no child is asked here"
 )
 
+_OWN = frozenset(range(8))
 _PAGE = pages.ranges([1])[0].length
 
 
@@ -26,9 +27,9 @@ def _asked(working_set: WorkingSet, children: int) -> list[int]:
 
 
 def test_what_two_children_wrote_to_is_copied_ahead() -> None:
-    working_set = WorkingSet()
+    working_set = WorkingSet(lambda: _OWN)
     assert _asked(working_set, 1) == []
-    working_set.ended((1, 2, 3, 7))
+    working_set.ended((1, 2, 3, 7, 9))
     assert not working_set.common.ranges
     working_set.ended((2, 3, 7, 9))
     assert list(working_set.common.ranges) == [
@@ -38,7 +39,7 @@ def test_what_two_children_wrote_to_is_copied_ahead() -> None:
 
 
 def test_no_child_is_forked_ahead_that_is_to_tell_or_while_another_does() -> None:
-    working_set = WorkingSet()
+    working_set = WorkingSet(lambda: _OWN)
     assert not working_set.allows_ahead
     for written in ((), (1,), (1,)):
         assert not working_set.allows_ahead
@@ -47,11 +48,11 @@ def test_no_child_is_forked_ahead_that_is_to_tell_or_while_another_does() -> Non
 
 
 def test_the_first_child_is_not_typical_and_those_that_do_not_answer_are_given_up() -> None:
-    assert _asked(WorkingSet(), 900) == [1, 2, 3, 4]
+    assert _asked(WorkingSet(lambda: _OWN), 900) == [1, 2, 3, 4]
 
 
 def test_it_is_learned_anew() -> None:
-    working_set = WorkingSet()
+    working_set = WorkingSet(lambda: _OWN)
     for written in ((), (1,), (1,)):
         working_set.ended(written)
     assert _asked(working_set, 1010) == [999, 1000, 1001, 1002]

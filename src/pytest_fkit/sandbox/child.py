@@ -79,6 +79,9 @@ class Child:
         """
         status = 70  # EX_SOFTWARE, for errors in the lines below
         try:
+            tells = working_set.is_wanted
+            if not tells:
+                working_set.common.copy_now()  # before one of them is written to
             os.setsid()
             system.die_with_parent(host)
             system.be_first_for_oom_killer()
@@ -86,12 +89,10 @@ class Child:
             self._output.enter_process()
             finalizers.forget_inherited()
             self._fixtures.leave_to_host()
-            if not working_set.is_wanted:
-                working_set.common.copy_now()
             if warmup is not None and warmup.is_on:
                 warmup.run(pipes)
             go = pipes.receive()
-            end = _End(pipes, working_set.is_wanted, self._measures)
+            end = _End(pipes, tells, self._measures)
             status = self._obey(go, end) if isinstance(go, Go) else 0
         except BaseException:  # noqa: BLE001 (nothing may return into the host's code)
             sys.excepthook(*sys.exc_info())
@@ -158,23 +159,23 @@ class Child:
 class _End:
     """Of a child that runs a test: tells the host ahead.
 
-    :param tells: whether to tell, too, what the test wrote to.
+    :param tells: whether to tell, too, which pages of its host it has copies of, or the host.
     :param measures: whether to tell what it used.
     """
 
     def __init__(self, pipes: Pipes, tells: bool, measures: bool) -> None:
         self._pipes = pipes
+        self._tells = tells
         self._measures = measures
         self._inode = os.fstat(pipes.writer).st_ino
         self._memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        self._had = pages.exclusive() if tells else None
 
     def announce(self, stops: bool) -> None:
         """Say so if nothing but memory is left of this process, in which nobody runs any more."""
         early = early_end.SUPPORTED and early_end.is_possible(self._memory)
-        if not early and self._had is None:
+        if not early and not self._tells:
             return
-        written = () if self._had is None else tuple(pages.exclusive() - self._had)
+        written = tuple(pages.exclusive()) if self._tells else ()
         used = tuple(until_now()) if early and self._measures else ()
         writer = self._pipes.writer
         with contextlib.suppress(OSError):  # closed by the test: the host sees the end itself

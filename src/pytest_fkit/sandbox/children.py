@@ -130,8 +130,8 @@ def _said(child: Waiting, limit: float | None = None) -> Message | None:
         poller = select.poll()
         poller.register(child.pipes.reader, select.POLLIN)
         poller.register(end, select.POLLIN)
-        found = poller.poll(None if limit is None else limit * 1000)
-        return child.pipes.receive() if found and child.pipes.has_message(0) else None
+        found = [number for number, _ in poller.poll(None if limit is None else limit * 1000)]
+        return child.pipes.receive() if child.pipes.reader in found else None
     finally:
         os.close(end)
 

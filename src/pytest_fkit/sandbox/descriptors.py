@@ -154,6 +154,7 @@ class Link:
         self._unpacker = Unpacker()
         self._messages: list[Message] = []
         self._descriptors: list[int] = []
+        self._held = b""
         self.closed = False
 
     @classmethod
@@ -182,12 +183,25 @@ class Link:
         self._socket.close()
         self.closed = True
 
+    def hold(self, message: Message) -> None:
+        """Send a message with the next one, which follows soon: the other end is woken once."""
+        self._held += pack(message)
+
+    def flush(self) -> None:
+        """Send what is held.
+
+        :raises OSError: if nobody is at the other end.
+        """
+        if self._held:
+            data, self._held = self._held, b""
+            self._socket.sendall(data)
+
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send one message, and descriptors with it.
 
         :raises OSError: if nobody is at the other end.
         """
-        data = pack(message)
+        data, self._held = self._held + pack(message), b""
         if descriptors:
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
             sent = self._socket.sendmsg([data], [rights])

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
-from typing import Iterator
+import stat
 
 from .. import system
 
@@ -15,7 +14,11 @@ _GROWTH = 1 << 16
 # Linux, include/uapi/linux/wait.h: children of whatever kind.
 _WALL = 0x40000000
 
-_HARMLESS = ("null", "zero", "full", "random", "urandom", "shm/", "pts/", "tty")
+# Linux, Documentation/admin-guide/devices.txt: null, zero, full, random, urandom, tty;
+# and the majors of consoles and serial ports, and of pseudo-terminals.
+_NUMBERS = ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0))
+_HARMLESS = frozenset(os.makedev(*numbers) for numbers in _NUMBERS)
+_TERMINALS = frozenset((4, *range(136, 144)))
 
 SUPPORTED = not system.PORTABLE and hasattr(os, "pidfd_open")
 """Whether its parent can wait for a word and for the end of a child at once; Python 3.9."""
@@ -42,19 +45,22 @@ def is_possible(memory: int) -> bool:
 
 def close_others(kept: int) -> None:
     """Close all descriptors but this: a port, or a lock on a file, is free then."""
-    for descriptor in _descriptors():
-        if descriptor != kept:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+    highest = max(_descriptors())
+    os.closerange(0, kept)
+    os.closerange(kept + 1, highest + 1)
 
 
-def _descriptors() -> Iterator[int]:
-    return map(int, os.listdir("/proc/self/fd"))  # noqa: PTH208 (called for every test)
+def _descriptors() -> list[int]:
+    return list(map(int, os.listdir("/proc/self/fd")))  # noqa: PTH208 (called for every test)
 
 
 def _is_device(descriptor: int) -> bool:
     try:
-        target = os.readlink(f"/proc/self/fd/{descriptor}")
+        status = os.fstat(descriptor)
     except OSError:  # the one of the directory listing, closed by now
         return False
-    return target.startswith("/dev/") and not target.startswith(_HARMLESS, len("/dev/"))
+    if stat.S_ISBLK(status.st_mode):
+        return True
+    if not stat.S_ISCHR(status.st_mode):
+        return False
+    return status.st_rdev not in _HARMLESS and os.major(status.st_rdev) not in _TERMINALS

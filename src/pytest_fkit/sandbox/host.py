@@ -287,7 +287,7 @@ class Host:
         finally:
             child.close()
         stops = status == STOPS << 8
-        self._link.send(ChildExited(child.pid, status, left is not None, stops, used))
+        self._link.hold(ChildExited(child.pid, status, left is not None, stops, used))
         return left
 
     def _tear_down(self, nextitem: pytest.Item | None) -> None:

@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import time
-from typing import Callable, Sequence
+from typing import Callable, Iterator, Sequence
 
 from .. import system
 from ..endings import (
@@ -77,6 +77,7 @@ class Supervisor:
         self._abandoned: set[int] = set()
         self._hold_gpus: set[int] = set()  # those of them that nobody waits for any more
         self._oom_kills = system.oom_kills()
+        self._looked = 0.0  # when what tests wrote was last passed on before their end
         self.hosts: list[HostProcess] = []
         self.spares: list[HostProcess] = []
         """Hosts that no test was given to yet."""
@@ -123,7 +124,9 @@ class Supervisor:
             deadline = self.stop_tests_deadline if testing else self.stop_deadline
             if time.monotonic() > deadline:
                 self._end_process(job, Lost("the run was stopped"))
-        self._forward(job)
+        if time.monotonic() >= self._looked + TICK:  # not as often as something happens
+            self._looked = time.monotonic()
+            self._forward(job)
         self._check_limits(job)
 
     def _check_limits(self, job: Job) -> None:
@@ -200,7 +203,7 @@ class Supervisor:
         data = data[: whole_frames(data)]
         if data:
             source.events_read += len(data)
-            self.send(Events(data))
+            self._link.hold(Events(data))  # most often the end of the test follows at once
         if self._stream:
             for position, descriptor in enumerate((source.files.out, source.files.err)):
                 text = read_from(descriptor, source.output_read[position])
@@ -212,6 +215,8 @@ class Supervisor:
 
     def poll(self, wait: float) -> None:
         """Wait for something to happen, `wait` seconds at most, and take it in."""
+        with _worker_there():
+            self._link.flush()
         poller = select.poll()
         poller.register(self._link.fileno(), select.POLLIN)
         poller.register(self._wakeup[0], select.POLLIN)
@@ -428,12 +433,14 @@ class Supervisor:
         known = self._known() | spared
 
         def left() -> set[int]:
-            # Not when SIGCHLD says so: that may be the signal that brought us here.
-            self._reap_adopted()
             others = {
                 daemon for other in self.hosts if other is not host for daemon in other.daemons
             }
             found = system.adopted_children(known | others)
+            if found:
+                # Not when SIGCHLD says so: that may be the signal that brought us here.
+                self._reap_adopted()
+                found = system.adopted_children(known | others)
             if system.PORTABLE:
                 found |= set(system.descendants(child or host.pid))
             return found
@@ -484,10 +491,17 @@ class Supervisor:
 
         :raises WorkerGoneError: if it is gone.
         """
-        try:
+        with _worker_there():
             self._link.send(message, descriptors)
-        except OSError as error:
-            raise WorkerGoneError from error
+
+
+@contextlib.contextmanager
+def _worker_there() -> Iterator[None]:
+    """:raises WorkerGoneError: where the block raises OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise WorkerGoneError from error
 
 
 def _wake_on_child_exit() -> tuple[int, int]:

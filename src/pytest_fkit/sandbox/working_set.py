@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import AbstractSet, Callable
 
 from ..system import pages
 from . import early_end
@@ -25,9 +26,12 @@ class WorkingSet:
 
     Each page that a child writes to is copied when it does so, which takes the greater part of the
     time of a small test. The next child, which waits while a test runs, can have that behind it.
+
+    :param own: gives the pages that this process shares with its children, which have others, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, own: Callable[[], AbstractSet[int]] = pages.private) -> None:
+        self._own = own
         can = early_end.SUPPORTED and pages.can_copy()
         self._until_asked = _FIRST if can else sys.maxsize
         self._asked = 0
@@ -59,7 +63,8 @@ class WorkingSet:
             return
         self._asked += 1
         if written and self._written is not None:
-            self.common = pages.Vectors(pages.ranges(self._written.intersection(written)))
+            common = self._written.intersection(written) & self._own()
+            self.common = pages.Vectors(pages.ranges(common))
             self._begin_anew()
         elif written:
             self._written = frozenset(written)

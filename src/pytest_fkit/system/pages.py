@@ -1,4 +1,4 @@
-"""Pages of memory that this process has to itself, and how to have them before they are needed."""
+"""Pages of private memory, and how to have copies of them before they are needed."""
 
 from __future__ import annotations
 
@@ -37,25 +37,36 @@ class Range(NamedTuple):
     length: int
 
 
-def exclusive() -> frozenset[int]:
-    """Numbers of the pages with private data that no other process has mapped.
+def private() -> frozenset[int]:
+    """Numbers of the pages with private data, which forked copies of this process share with it.
 
     Empty where the kernel does not tell.
     """
+    return _pages(_PRESENT)
+
+
+def exclusive() -> frozenset[int]:
+    """The same, of those that no other process has mapped."""
+    return _pages(_PRESENT | _EXCLUSIVE)
+
+
+def _pages(wanted: int) -> frozenset[int]:
     if PORTABLE:
         return frozenset()
     try:
         with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:  # noqa: PTH123
             mappings = list(_writable(maps))
-        descriptor = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        # All of it is read before it is looked at, which makes use of further pages.
+        entries = _entries(mappings)
     except OSError:  # no /proc, or another one in a sandbox
         return frozenset()
-    try:
-        return frozenset(page for each in mappings for page in _exclusive(descriptor, each))
-    except OSError:
-        return frozenset()
-    finally:
-        os.close(descriptor)
+    mask = wanted | _OF_FILE
+    return frozenset(
+        page
+        for (first, _), data in zip(mappings, entries)
+        for page, entry in enumerate(array.array("Q", data), first)
+        if entry & mask == wanted
+    )
 
 
 def _writable(maps: Iterable[str]) -> Iterator[tuple[int, int]]:
@@ -67,14 +78,12 @@ def _writable(maps: Iterable[str]) -> Iterator[tuple[int, int]]:
             yield start // _PAGE, (end - start) // _PAGE
 
 
-def _exclusive(pagemap: int, mapping: tuple[int, int]) -> Iterator[int]:
-    first, number = mapping
-    entries = array.array("Q")
-    entries.frombytes(os.pread(pagemap, number * _ENTRY, first * _ENTRY))
-    wanted, mask = _PRESENT | _EXCLUSIVE, _PRESENT | _EXCLUSIVE | _OF_FILE
-    for page, entry in enumerate(entries, first):
-        if entry & mask == wanted:
-            yield page
+def _entries(mappings: Iterable[tuple[int, int]]) -> list[bytes]:
+    descriptor = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return [os.pread(descriptor, number * _ENTRY, at * _ENTRY) for at, number in mappings]
+    finally:
+        os.close(descriptor)
 
 
 def ranges(pages: Iterable[int]) -> tuple[Range, ...]:
