@@ -27,7 +27,7 @@ def _asked(working_set: WorkingSet, children: int) -> list[int]:
 
 
 def test_what_two_children_wrote_to_is_copied_ahead() -> None:
-    working_set = WorkingSet(lambda: _OWN)
+    working_set = WorkingSet(_OWN.intersection)
     assert _asked(working_set, 1) == []
     working_set.ended((1, 2, 3, 7, 9))
     assert not working_set.common.ranges
@@ -39,7 +39,7 @@ def test_what_two_children_wrote_to_is_copied_ahead() -> None:
 
 
 def test_no_child_is_forked_ahead_that_is_to_tell_or_while_another_does() -> None:
-    working_set = WorkingSet(lambda: _OWN)
+    working_set = WorkingSet(_OWN.intersection)
     assert not working_set.allows_ahead
     for written in ((), (1,), (1,)):
         assert not working_set.allows_ahead
@@ -48,11 +48,11 @@ def test_no_child_is_forked_ahead_that_is_to_tell_or_while_another_does() -> Non
 
 
 def test_the_first_child_is_not_typical_and_those_that_do_not_answer_are_given_up() -> None:
-    assert _asked(WorkingSet(lambda: _OWN), 900) == [1, 2, 3, 4]
+    assert _asked(WorkingSet(_OWN.intersection), 900) == [1, 2, 3, 4]
 
 
 def test_it_is_learned_anew() -> None:
-    working_set = WorkingSet(lambda: _OWN)
+    working_set = WorkingSet(_OWN.intersection)
     for written in ((), (1,), (1,)):
         working_set.ended(written)
     assert _asked(working_set, 1010) == [999, 1000, 1001, 1002]

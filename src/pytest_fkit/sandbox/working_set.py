@@ -27,10 +27,10 @@ class WorkingSet:
     Each page that a child writes to is copied when it does so, which takes the greater part of the
     time of a small test. The next child, which waits while a test runs, can have that behind it.
 
-    :param own: gives the pages that this process shares with its children, which have others, too.
+    :param own: those of some pages that this process has; its children have others, too.
     """
 
-    def __init__(self, own: Callable[[], AbstractSet[int]] = pages.private) -> None:
+    def __init__(self, own: Callable[[AbstractSet[int]], AbstractSet[int]] = pages.mapped) -> None:
         self._own = own
         can = early_end.SUPPORTED and pages.can_copy()
         self._until_asked = _FIRST if can else sys.maxsize
@@ -63,7 +63,7 @@ class WorkingSet:
             return
         self._asked += 1
         if written and self._written is not None:
-            common = self._written.intersection(written) & self._own()
+            common = self._own(self._written.intersection(written))
             self.common = pages.Vectors(pages.ranges(common))
             self._begin_anew()
         elif written:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import array
 import ctypes
 import errno
 import mmap
 import os
-from typing import Any, Iterable, Iterator, NamedTuple, Sequence
+import re
+from bisect import bisect_right
+from typing import AbstractSet, Any, Iterable, NamedTuple, Sequence
 
 from . import PORTABLE
+from .pagemap import EXCLUSIVE, PAGE, mappings, states
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _MADV_POPULATE_WRITE = 23  # include/uapi/asm-generic/mman-common.h
 _PROCESS_MADVISE = 440  # include/uapi/asm-generic/unistd.h
 _IOV_MAX = 1024  # limits.h: vectors of one call
-
-# Documentation/admin-guide/mm/pagemap.rst
-_ENTRY = 8  # bytes
-_PRESENT = 1 << 63
-_OF_FILE = 1 << 61
-_EXCLUSIVE = 1 << 56
-
-_LARGEST = 1 << 28
-"""Bytes of a mapping that is looked at; frameworks reserve terabytes of addresses."""
 
 
 class Range(NamedTuple):
@@ -37,64 +29,53 @@ class Range(NamedTuple):
     length: int
 
 
-def private() -> frozenset[int]:
-    """Numbers of the pages with private data, which forked copies of this process share with it.
+def exclusive() -> frozenset[int]:
+    """Numbers of the pages with private data that no other process has mapped.
 
     Empty where the kernel does not tell.
     """
-    return _pages(_PRESENT)
-
-
-def exclusive() -> frozenset[int]:
-    """The same, of those that no other process has mapped."""
-    return _pages(_PRESENT | _EXCLUSIVE)
-
-
-def _pages(wanted: int) -> frozenset[int]:
     if PORTABLE:
         return frozenset()
     try:
-        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:  # noqa: PTH123
-            mappings = list(_writable(maps))
-        # All of it is read before it is looked at, which makes use of further pages.
-        entries = _entries(mappings)
+        wanted = mappings()
+        known = states(wanted)
     except OSError:  # no /proc, or another one in a sandbox
         return frozenset()
-    mask = wanted | _OF_FILE
     return frozenset(
-        page
-        for (first, _), data in zip(mappings, entries)
-        for page, entry in enumerate(array.array("Q", data), first)
-        if entry & mask == wanted
+        mapping.first + found.start()
+        for mapping, pages in zip(wanted, known)
+        for found in re.finditer(re.escape(EXCLUSIVE), pages)
     )
 
 
-def _writable(maps: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """First page and number of pages of each private mapping that can be written to."""
-    for line in maps:
-        addresses, permissions = line.split()[:2]
-        start, end = (int(address, 16) for address in addresses.split("-"))
-        if permissions[1] == "w" and permissions[3] == "p" and end - start <= _LARGEST:
-            yield start // _PAGE, (end - start) // _PAGE
+def mapped(pages: AbstractSet[int]) -> set[int]:
+    """Those of the pages that are in private mappings of this process.
 
-
-def _entries(mappings: Iterable[tuple[int, int]]) -> list[bytes]:
-    descriptor = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    Empty where the kernel does not tell.
+    """
     try:
-        return [os.pread(descriptor, number * _ENTRY, at * _ENTRY) for at, number in mappings]
-    finally:
-        os.close(descriptor)
+        known = sorted(mappings())
+    except OSError:  # no /proc, or another one in a sandbox
+        return set()
+    firsts = [mapping.first for mapping in known]
+    found = ((page, known[bisect_right(firsts, page) - 1]) for page in pages)
+    return {page for page, mapping in found if 0 <= page - mapping.first < mapping.pages}
 
 
-def ranges(pages: Iterable[int]) -> tuple[Range, ...]:
-    """The pages as few ranges."""
+def ranges(pages: Iterable[int], number: int = 1) -> tuple[Range, ...]:
+    """Pages as few ranges.
+
+    :param pages: numbers of pages.
+    :param number: of the pages that follow each other from each of those on.
+    """
     found: list[Range] = []
+    length = number * PAGE
     for page in sorted(pages):
-        start = page * _PAGE
+        start = page * PAGE
         if found and found[-1].start + found[-1].length == start:
-            found[-1] = Range(found[-1].start, found[-1].length + _PAGE)
+            found[-1] = Range(found[-1].start, found[-1].length + length)
         else:
-            found.append(Range(start, _PAGE))
+            found.append(Range(start, length))
     return tuple(found)
 
 
@@ -148,9 +129,9 @@ def can_copy() -> bool:
     """Whether :meth:`Vectors.copy_now` does something here."""
     if PORTABLE:
         return False
-    with mmap.mmap(-1, _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+    with mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-        return Vectors([Range(address, _PAGE)]).copy_now()
+        return Vectors([Range(address, PAGE)]).copy_now()
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -72,7 +72,8 @@ class Alone(Collection):
             self._resuming.take_here()
         private_api.resolve_basetemp(config)
         lines = Unchanged(private_api.terminal_writer(config))
-        keeper = KeeperClient(session, [], 0)
+        forks = len(session.items) if self._settings.isolation == "function" else 0
+        keeper = KeeperClient(session, [], 0, forks)
         keeper.at_start = lambda: restore_sigterm(self._sigterm)
         loop = TestLoop(
             session, self._settings, keeper, ALONE, lines, LocalReports(self._recorder),

@@ -33,6 +33,7 @@ from ..sandbox.copies import fork
 from ..sandbox.coverage import running_coverage
 from ..sandbox.descriptors import Files, Link, read_from
 from ..sandbox.startup import keeper_main
+from ..system.huge_pages import PAYS_FROM, collapse
 from ..wire import whole_frames
 
 KILL_WAIT = 2.0
@@ -44,12 +45,16 @@ class KeeperClient:
 
     :param descriptors: those of the worker's connection to the controller.
     :param controller: pid of the controller on this machine, or 0.
+    :param forks: about how many there will be below each keeper.
     """
 
-    def __init__(self, session: pytest.Session, descriptors: list[int], controller: int) -> None:
+    def __init__(
+        self, session: pytest.Session, descriptors: list[int], controller: int, forks: int
+    ) -> None:
         self._session = session
         self._descriptors = descriptors
         self._controller = controller
+        self._forks = forks
         self._link: Link | None = None
         self._pid = 0
         self._broken: list[Broken] = []
@@ -66,6 +71,8 @@ class KeeperClient:
         # If the keeper dies, what is below it comes to us: somebody has to end it.
         system.become_subreaper()
         self.coverage = running_coverage()
+        if self._forks >= PAYS_FROM:
+            collapse()  # here: this process and all below it have these pages in common
         ours, theirs = Link.pair()
         pid = fork()
         if pid == 0:

@@ -158,7 +158,8 @@ class Worker:
         """Run what the controller sends, in the place of xdist's loop."""
         interactor = private_api.worker_interactor(self._config)
         assert interactor is not None
-        keeper = KeeperClient(session, private_api.worker_descriptors(interactor), self._controller)
+        descriptors = private_api.worker_descriptors(interactor)
+        keeper = KeeperClient(session, descriptors, self._controller, self._forks(session))
         private_api.resolve_basetemp(self._config)
         private_api.forget_reports_of_worker(self._config)
         private_api.forget_reports_of_interactor(self._config, interactor)
@@ -188,6 +189,12 @@ class Worker:
         finally:
             loop.finish()
         return True
+
+    def _forks(self, session: pytest.Session) -> int:
+        if self._settings.isolation != "function":
+            return 0
+        # https://pytest-xdist.readthedocs.io/en/stable/how-to.html#envvar-PYTEST_XDIST_WORKER_COUNT
+        return len(session.items) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
 
     def _tests(self, interactor: Any) -> Tests:
         if self._dispatched is None:

@@ -1,0 +1,61 @@
+"""The private memory of this process, as the kernel lists it."""
+
+from __future__ import annotations
+
+import os
+from typing import Iterable, Iterator, NamedTuple
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+# Documentation/admin-guide/mm/pagemap.rst: 8 bytes for a page. In the last of them, bit 7 says that
+# it is present, bit 6 that it is in swap, bit 5 that it is a file's, bit 0 that it is exclusive.
+_ENTRY = 8
+SHARED = b"\x80"
+EXCLUSIVE = b"\x81"
+
+_LARGEST = 1 << 36
+"""Bytes of a mapping that is looked at; frameworks reserve terabytes of addresses."""
+
+
+class Mapping(NamedTuple):
+    """A private one that can be written to.
+
+    :param first: number of its first page.
+    :param pages: how many there are.
+    :param anonymous: whether there is no file behind it.
+    """
+
+    first: int
+    pages: int
+    anonymous: bool
+
+
+def mappings() -> list[Mapping]:
+    """All but the largest.
+
+    :raises OSError: where there is no /proc, or another one in a sandbox.
+    """
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:  # noqa: PTH123
+        return list(_private(maps))
+
+
+def _private(maps: Iterable[str]) -> Iterator[Mapping]:
+    for line in maps:
+        addresses, permissions, _, _, inode = line.split(None, 5)[:5]
+        start, end = (int(address, 16) for address in addresses.split("-"))
+        if permissions[1] == "w" and permissions[3] == "p" and end - start <= _LARGEST:
+            yield Mapping(start // PAGE, (end - start) // PAGE, inode == "0")
+
+
+def states(wanted: Iterable[Mapping]) -> list[bytes]:
+    """What is known of the pages of each mapping, a byte for a page: SHARED, EXCLUSIVE or other.
+
+    :raises OSError: where the kernel does not tell.
+    """
+    descriptor = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # All is read before it is looked at, which makes use of further pages.
+        read = [os.pread(descriptor, each.pages * _ENTRY, each.first * _ENTRY) for each in wanted]
+    finally:
+        os.close(descriptor)
+    return [entries[_ENTRY - 1 :: _ENTRY] for entries in read]
