@@ -11,8 +11,7 @@ from typing import Any, Callable, Iterator
 import pytest
 
 from pytest_fkit.messages import Run
-from pytest_fkit.sandbox import supervisor
-from pytest_fkit.sandbox.descriptors import Link
+from pytest_fkit.sandbox import orphans
 from pytest_fkit.sandbox.gpu_memory import await_release, holders
 from pytest_fkit.sandbox.jobs import Job
 
@@ -104,33 +103,24 @@ def test_nobody_is_waited_for_where_nobody_holds_a_gpu(tmp_path: Path) -> None:
     assert await_release(list, until, 60.0) == []
 
 
-class _Supervisor(supervisor.Supervisor):
-    """With a process that could not be ended; its own kind can't be made here."""
-
-    def __init__(self, link: Link, pid: int) -> None:
-        super().__init__(link, print, False, 0)
-        self._abandoned.add(pid)
-        self.waits = 0
-
-    def until(self, true: Callable[[], bool], limit: float) -> bool:
-        self.waits += 1
-        return _until(true, limit)
-
-
 @linux
 def test_the_keeper_waits_once_for_a_process_that_it_could_not_end(
     holder: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "RELEASE_WAIT", 0.3)
+    monkeypatch.setattr(orphans, "RELEASE_WAIT", 0.3)
+    waits = []
+
+    def until(true: Callable[[], bool], limit: float) -> bool:
+        waits.append(limit)
+        return _until(true, limit)
+
     host: Any = None
-    ours, theirs = Link.pair()
-    below = _Supervisor(ours, holder.pid)
+    left = orphans.Orphans([], [], until)
+    left.abandon(holder.pid)
     first, second = (Job(Run(0, -1, "", "", 0.0, 0.0, 0, 0), host) for _ in range(2))
-    below.await_gpus(first)
+    left.await_gpus(first)
     [line] = first.hold_gpus
     assert line.startswith(f"pid {holder.pid} (")
-    below.await_gpus(second)
-    ours.close()
-    theirs.close()
+    left.await_gpus(second)
     assert second.hold_gpus == ()
-    assert below.waits == 1
+    assert len(waits) == 1

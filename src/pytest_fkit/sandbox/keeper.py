@@ -136,7 +136,7 @@ class Keeper:
             run = Run(*order.runs[job.ran - 1])
         for released in self._release(run, job.host):
             job.absorb(released)
-        self._below.await_gpus(job)
+        self._below.orphans.await_gpus(job)
         self._below.job = None
         assert job.ending is not None
         stops = job.stops or self._below.stop_deadline is not None

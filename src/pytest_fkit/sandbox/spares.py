@@ -37,7 +37,7 @@ class Spare:
         host = self._waiting(run.share, run.environ)
         if host is not None:
             self._below.spares.remove(host)
-            self._below.note_daemons(host)
+            self._below.orphans.note_daemons(host)
         return host
 
     def end(self) -> None:

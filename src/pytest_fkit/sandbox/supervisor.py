@@ -36,10 +36,10 @@ from ..messages import (
 )
 from ..wire import pack, whole_frames
 from .descriptors import Link, ends_with, move_up, read_from
-from .gpu_memory import await_release
 from .jobs import ChildProcess, HostProcess, Job
+from .orphans import KILL_WAIT, Orphans
 from .relay import UNREPORTED
-from .tree import DUMP_SIGNAL, Settled, end_children, end_trees, is_alive, kill_tree, send_signal
+from .tree import DUMP_SIGNAL, Settled, end_children, is_alive, kill_tree, send_signal
 from .usage import Usage, reap
 
 # Seconds.
@@ -47,9 +47,6 @@ TICK = 0.1  # between looks at a test that is running
 MEMORY_TICK = 0.02  # the same where a memory limit is set
 DUMP_WAIT = 0.2  # for faulthandler to write the stacks of all threads
 TERM_GRACE = 2.0  # between SIGTERM and SIGKILL
-KILL_WAIT = 2.0  # for SIGKILL to take effect
-LEFTOVER_GRACE = 0.1  # for processes of an ended test to end by themselves
-RELEASE_WAIT = 5.0  # for processes that not even SIGKILL ended to let go of GPUs
 
 _FINISHED = pack(Completed())
 
@@ -74,13 +71,12 @@ class Supervisor:
         self._obey = obey
         self._stream = stream
         self._controller = controller
-        self._abandoned: set[int] = set()
-        self._hold_gpus: set[int] = set()  # those of them that nobody waits for any more
         self._oom_kills = system.oom_kills()
         self._looked = 0.0  # when what tests wrote was last passed on before their end
         self.hosts: list[HostProcess] = []
         self.spares: list[HostProcess] = []
         """Hosts that no test was given to yet."""
+        self.orphans = Orphans(self.hosts, self.spares, self.until)
         self.at_test: Callable[[], None] = lambda: None
         """Called when a test begins to run."""
         self.job: Job | None = None
@@ -186,10 +182,10 @@ class Supervisor:
     def _abandon(self, job: Job, pid: int) -> None:
         """Go on without a process that not even SIGKILL ends, and without its host."""
         job.survivors += (system.describe(pid),)
-        self._abandoned.add(pid)
+        self.orphans.abandon(pid)
         kill_tree(job.host.pid)
         if not self.until(lambda: job.done, KILL_WAIT):
-            self._abandoned.add(job.host.pid)
+            self.orphans.abandon(job.host.pid)
             self.hosts.remove(job.host)
             job.conclude(job.verdict or Lost("it can't be ended"), pid)
             job.done = True
@@ -265,9 +261,9 @@ class Supervisor:
         elif isinstance(message, Began):
             self._began(job, message.what)
         elif isinstance(message, Ready):
-            self.note_daemons(host)
+            self.orphans.note_daemons(host)
         elif isinstance(message, WideSetUp):
-            self.note_daemons(host)
+            self.orphans.note_daemons(host)
             self.tell(host, Proceed())
         elif isinstance(message, HostDone):
             host.retire = message.retire
@@ -287,10 +283,6 @@ class Supervisor:
             # It began before the order to stop, and is heard after it.
             send_signal(job.host.pid, signal.SIGINT)
 
-    def note_daemons(self, host: HostProcess) -> None:
-        """Take what became ours by now for what wide fixtures, or a fresh import, started."""
-        host.daemons |= system.adopted_children(self._known())
-
     def _test_begins(self, job: Job, stage: str) -> None:
         job.stage = stage
         self.set_clock(job, job.run.timeout)
@@ -307,7 +299,7 @@ class Supervisor:
         child = job.child
         assert child is not None
         job.inherited_memory = None
-        self._abandoned.discard(child.pid)
+        self.orphans.has_ended(child.pid)
         if message.leaves and job.verdict is None:
             if child.events_read:
                 self.send(Restarted())
@@ -326,7 +318,7 @@ class Supervisor:
         job.child = None
         if job.ending is not None:
             # Last: the host goes on while we wait for what was left, and is heard as the host.
-            job.leftovers += self._sweep(job.host, child.pid)
+            job.leftovers += self.orphans.sweep(job.host, child.pid)
 
     def _ending(self, status: int) -> Ending:
         kills = system.oom_kills()
@@ -342,7 +334,7 @@ class Supervisor:
         self._forward(job)
         host = job.host
         if job.stage in ("setup", "teardown"):
-            self.note_daemons(host)
+            self.orphans.note_daemons(host)
         os.ftruncate(host.files.events, 0)
         host.events_read = 0
         if self._stream:
@@ -364,17 +356,7 @@ class Supervisor:
             if os.waitpid(spare.pid, os.WNOHANG)[0]:
                 self.spares.remove(spare)
                 spare.close()
-        self._reap_adopted()
-
-    def _reap_adopted(self) -> None:
-        for pid in system.adopted_children(self._known()) | self._abandoned:
-            with contextlib.suppress(ChildProcessError):  # not ours, after all
-                if os.waitpid(pid, os.WNOHANG)[0]:
-                    self._abandoned.discard(pid)
-
-    def _known(self) -> set[int]:
-        living = {host.pid for host in self.hosts if host.status is None}
-        return living | {spare.pid for spare in self.spares} | self._abandoned
+        self.orphans.reap()
 
     def _host_died(self, host: HostProcess, used: Usage) -> None:
         # Messages it sent before may still be there. Not up to the end of the stream: a process
@@ -394,10 +376,10 @@ class Supervisor:
                 if job.runs_here and not job.stage:
                     job.used = tuple(used)
                 job.conclude(ending, host.pid, host.remains())
-            job.leftovers += self._sweep(host)
+            job.leftovers += self.orphans.sweep(host)
             job.done = True
         elif job is None:
-            self._sweep(host)
+            self.orphans.sweep(host)
         host.close()
 
     def _lose_child(self, job: Job, child: ChildProcess) -> None:
@@ -418,49 +400,10 @@ class Supervisor:
         ):
             kill_tree(host.pid)
             self.until(lambda: host.status is not None, KILL_WAIT)
-        job.leftovers += self._sweep(host)
+        job.leftovers += self.orphans.sweep(host)
         if host in self.hosts:
             self.hosts.remove(host)
             host.close()
-
-    def _sweep(self, host: HostProcess, child: int = 0) -> tuple[str, ...]:
-        """End what a test, or a host that is gone, left running.
-
-        :param child: the test's process; what fixtures of the host started is spared then.
-        :return: what had to be ended.
-        """
-        spared = host.daemons if child else set()
-        known = self._known() | spared
-
-        def left() -> set[int]:
-            others = {
-                daemon for other in self.hosts if other is not host for daemon in other.daemons
-            }
-            found = system.adopted_children(known | others)
-            if found:
-                # Not when SIGCHLD says so: that may be the signal that brought us here.
-                self._reap_adopted()
-                found = system.adopted_children(known | others)
-            if system.PORTABLE:
-                found |= set(system.descendants(child or host.pid))
-            return found
-
-        if not left() or self.until(lambda: not left(), LEFTOVER_GRACE):
-            return ()
-        named = end_trees(left, self.until, KILL_WAIT)
-        self._abandoned |= left()
-        return named
-
-    def await_gpus(self, job: Job) -> None:
-        """Give processes that could not be ended some time to let go of GPUs; name the others."""
-        if self._abandoned - self._hold_gpus:
-            left = await_release(self._unwaited, self.until, RELEASE_WAIT)
-            job.hold_gpus = tuple(system.describe(pid) for pid in left)
-            self._hold_gpus |= {*left, *self._abandoned}
-
-    def _unwaited(self) -> set[int]:
-        roots = self._abandoned - self._hold_gpus
-        return roots.union(*map(system.descendants, roots)) - self._hold_gpus
 
     def end_everything(self) -> None:
         """End all processes below this one."""

@@ -15,7 +15,7 @@ PAYS_FROM = 100
 
 _MADV_COLLAPSE = 25  # include/uapi/asm-generic/mman-common.h, from Linux 6.1 on
 _SETTINGS = Path("/sys/kernel/mm/transparent_hugepage")
-_LEAST = 0.75
+_LEAST = 0.9
 """Share of the small pages that have to be there: the others come into being."""
 
 
