@@ -6,11 +6,13 @@ import argparse
 import contextlib
 import importlib
 import os
+import sys
 from typing import Iterator
 
 import pytest
 
 from . import numprocesses, private_api
+from .own_imports import STARTUP_PATH, own_imports
 from .settings import parse_workers
 
 CAN_FORK = hasattr(os, "fork")
@@ -31,7 +33,8 @@ def before_conftests(early_config: pytest.Config) -> None:
         if hasattr(options, "numprocesses"):
             numprocesses.choose_workers(options, parse_workers(options.fkit_workers))
         if numprocesses.run_alone(options) and not _is_spawned(early_config):
-            from .controller.gpus import prepare_alone
+            with own_imports():
+                from .controller.gpus import prepare_alone
 
             prepare_alone(early_config, options)
 
@@ -42,6 +45,7 @@ def around_conftests(early_config: pytest.Config) -> Iterator[None]:
     if not CAN_FORK or _is_spawned(early_config):
         yield
         return
+    early_config.stash[STARTUP_PATH] = [str(entry) for entry in sys.path]
     alone = numprocesses.run_alone(early_config.known_args_namespace)
     if private_api.runs_in_worker():
         _import("worker.plugin")
@@ -52,8 +56,8 @@ def around_conftests(early_config: pytest.Config) -> Iterator[None]:
         if not alone:
             yield
             return
-    from .worker.leftovers import watched_conftests
-
+    with own_imports():
+        from .worker.leftovers import watched_conftests
     with watched_conftests(early_config):
         yield
 
@@ -65,8 +69,9 @@ def _is_spawned(early_config: pytest.Config) -> bool:
 
 def _import(*names: str) -> None:
     """Now, not when they are needed: a conftest.py may put its own psutil.py in the way of ours."""
-    for name in names:
-        importlib.import_module(f"{__package__}.{name}")
+    with own_imports():
+        for name in names:
+            importlib.import_module(f"{__package__}.{name}")
 
 
 def _records(early_config: pytest.Config) -> bool:

@@ -559,15 +559,18 @@ def worker_interactor(config: pytest.Config) -> Any | None:
 
 
 def worker_config(
-    arguments: list[str], workerinput: dict[str, Any], basetemp: str | None, plugin: object
+    arguments: list[str],
+    workerinput: dict[str, Any],
+    basetemp: str | None,
+    plugins: Sequence[object],
 ) -> pytest.Config:
     """A configuration as xdist.remote makes it for a worker, in a process that xdist did not start.
 
     It runs its tests itself, without isolation and without workers.
 
-    :param plugin: registered before the command line is parsed.
+    :param plugins: registered before the command line is parsed.
     """
-    config = _pytest.config._prepareconfig(arguments, [plugin])
+    config = _pytest.config._prepareconfig(arguments, plugins)
     option = config.option
     option.fkit = False
     option.usepdb = False

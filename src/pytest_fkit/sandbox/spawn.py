@@ -14,18 +14,21 @@ import pytest
 from .. import private_api, system
 from ..carriable import carriable
 from ..gpu.owned import KEY, TOLD
+from ..own_imports import STARTUP_PATH, standard_library_first
 from ..shares import SPAWNED_SESSION
 from .coverage import arguments_for_another, input_for_another
 from .descriptors import ERR, SLOTS, Files, Link
 from .jobs import Start
 
-# -m would ask an import path that may have been a worker's only.
+# -m would ask an import path that may have been a worker's only. Not the path that the tests will
+# see: there may be modules of the suite's own in it that have the names of those that we need.
 _BOOTSTRAP = (
     "import marshal, os, sys; "
     "spec = marshal.loads(os.pread(int(sys.argv[1]), int(sys.argv[2]), 0)); "
-    "sys.path[:] = spec['path']; "
+    "sys.path[:] = spec['own_path']; "
+    "modules = set(sys.modules); "
     "from pytest_fkit.sandbox.spawned import main; "
-    "main(spec, int(sys.argv[3]))"
+    "main(spec, int(sys.argv[3]), modules)"
 )
 
 
@@ -76,7 +79,10 @@ def _spec(session: pytest.Session, start: Start) -> dict[str, Any]:
     owned = config.stash.get(KEY, None)
     if owned is not None:
         orders[TOLD] = owned.to_wire()
+    startup_path = config.stash[STARTUP_PATH]
     return {
+        "own_path": standard_library_first(startup_path),
+        "startup_path": startup_path,
         "path": [str(entry) for entry in sys.path],
         "argv": sys.argv,
         "writes_bytecode": not sys.dont_write_bytecode,

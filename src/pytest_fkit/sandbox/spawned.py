@@ -6,12 +6,13 @@ import os
 import socket
 import sys
 from collections import defaultdict, deque
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Generator, Sequence
 
 import pytest
 
 from .. import private_api
 from ..messages import Ready
+from ..own_imports import hide
 from .coverage import running_coverage
 from .descriptors import ERR, OUT, SLOTS, Link
 from .equipment import equip, write_stacks_of_deaths
@@ -19,12 +20,15 @@ from .host import Host
 from .output import capture_into_own_files
 
 
-def main(spec: dict[str, Any], descriptor: int) -> None:
+def main(spec: dict[str, Any], descriptor: int, modules: set[str]) -> None:
     """Collect the module and run its tests as the keeper says.
 
     :param spec: see spawn.py.
     :param descriptor: of the link to the keeper.
+    :param modules: names of those that were imported before ours.
     """
+    sys.path[:] = spec["startup_path"]
+    hide(modules)
     for inherited in (*SLOTS, descriptor):
         os.set_inheritable(inherited, False)
     write_stacks_of_deaths()
@@ -36,12 +40,31 @@ def main(spec: dict[str, Any], descriptor: int) -> None:
     link = Link(socket.socket(fileno=descriptor))
     os.chdir(spec["directory"])
     config = private_api.worker_config(
-        spec["arguments"], spec["workerinput"], spec["basetemp"], sys.modules[__name__]
+        spec["arguments"],
+        spec["workerinput"],
+        spec["basetemp"],
+        [sys.modules[__name__], _WorkersPath(spec["path"])],
     )
     if spec["collect"]:
         config.args = spec["collect"]
     config.pluginmanager.register(Spawned(link, spec), "fkit-spawned")
     sys.exit(int(config.hook.pytest_cmdline_main(config=config)))
+
+
+class _WorkersPath:
+    """Plugin: before conftest files are imported, but after plugins are, the path is the worker's.
+
+    :param path: the worker's ``sys.path``.
+    """
+
+    def __init__(self, path: list[str]) -> None:
+        self._path = path
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_load_initial_conftests(self) -> Generator[None, object, object]:
+        """Set it."""
+        sys.path[:] = self._path
+        return (yield)
 
 
 class Spawned:
@@ -86,6 +109,7 @@ class Spawned:
         session.items[:] = [items[position] for position in sorted(items)]
         session.testscollected = len(items)
         os.chdir(self._spec["current"])
+        sys.path[:] = self._spec["path"]  # again: options and conftest files add to it
         os.ftruncate(OUT, 0)
         process = equip(session, running_coverage())
         self._link.send(Ready())

@@ -41,7 +41,7 @@ def wait_for(pid: int) -> tuple[int, Usage]:
     :raises ChildProcessError: if there is no such child.
     """
     moved = system.moved_bytes_at_end(pid)
-    _, status, used = os.wait4(pid, 0)
+    _, status, used = _wait4(pid, 0)
     return status, _usage(used, moved)
 
 
@@ -51,8 +51,21 @@ def reap(pid: int) -> tuple[int, Usage] | None:
     :raises ChildProcessError: if there is no such child.
     """
     moved = system.moved_bytes(pid) if system.process_state(pid) == "Z" else None
-    ended, status, used = os.wait4(pid, os.WNOHANG)
+    ended, status, used = _wait4(pid, os.WNOHANG)
     return (status, _usage(used, moved)) if ended else None
+
+
+def _wait4(pid: int, options: int) -> tuple[int, int, Any]:
+    # It imports "resource" each time, and takes whatever has that name.
+    theirs = sys.modules.get("resource")
+    sys.modules["resource"] = resource
+    try:
+        return os.wait4(pid, options)
+    finally:
+        if theirs is None:
+            del sys.modules["resource"]
+        else:
+            sys.modules["resource"] = theirs
 
 
 def since(before: Usage, now: Usage) -> Usage:
