@@ -13,6 +13,7 @@ from . import early_end
 from .child import STOPS, Child
 from .copies import fork
 from .descriptors import Files, Link, Pipes
+from .sigchld import Statuses
 from .usage import wait_for
 from .warmup import LIMIT, Warmup
 from .working_set import WorkingSet
@@ -48,6 +49,7 @@ class Children:
         self._waiting: Waiting | None = None
         self._working_set = WorkingSet()
         self._ending: list[int] = []  # of those only memory is left
+        self.statuses = Statuses()
         self.hosts_link: Link | None = None
         """That of the host, which children close."""
 
@@ -104,6 +106,7 @@ class Children:
         sys.stderr.flush()
         pid = fork()
         if pid == 0:
+            self.statuses.leave()
             if self.hosts_link is not None:
                 os.close(self.hosts_link.fileno())
             ours.close()
@@ -124,7 +127,7 @@ def _said(child: Waiting, limit: float | None = None) -> Message | None:
     """
     try:
         end = os.pidfd_open(child.pid)
-    except OSError:  # forbidden in a container; or a fixture made the kernel reap our children
+    except OSError:  # forbidden in a container; or the kernel has reaped it, see _wait
         return None
     try:
         poller = select.poll()
@@ -146,7 +149,8 @@ def _wait(pid: int, measures: bool = False) -> tuple[int, tuple[Any, ...]]:
             return os.waitpid(pid, 0)[1], ()
         status, used = wait_for(pid)
     except ChildProcessError:
-        # A fixture made the kernel reap our children (SIGCHLD ignored); the frames decide.
+        # A fixture made the kernel reap our children, by other means than Python's signal module;
+        # the frames decide.
         return 0, ()
     return status, tuple(used)
 

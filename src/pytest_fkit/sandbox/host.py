@@ -275,6 +275,10 @@ class Host:
         :param ahead: whether the next test can be run in a child that is forked in the meantime.
         :return: what it left for, None if it ran the test, _GAVE_BACK if it did not begin.
         """
+        with self._children.statuses.kept():
+            return self._watch_child(go, ahead)
+
+    def _watch_child(self, go: Go, ahead: bool) -> Leaves | None:
         child = self._children.next()
         self._link.send(Forked(child.pid), child.files)
         try:

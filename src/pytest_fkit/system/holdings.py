@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
@@ -113,7 +114,8 @@ def _end_forkable_threads(fork: Callable[[], int]) -> None:
     pid = fork()
     if pid == 0:
         os._exit(0)
-    os.waitpid(pid, 0)
+    with contextlib.suppress(ChildProcessError):  # gone already, where SIGCHLD is ignored
+        os.waitpid(pid, 0)
 
 
 def _describe_natives(threads: Iterable[int]) -> list[str]:

@@ -25,6 +25,7 @@ from .. import system
 from ..endings import Ending, Finished, TimedOut, from_wait_status
 from ..sandbox.copies import fork
 from ..sandbox.descriptors import DUMP, ERR, EVENTS, OUT, Files, read_from
+from ..sandbox.sigchld import Statuses
 from .deaths import innermost_frame, reorder_stacks
 
 _SURVIVED = b"survived"
@@ -106,10 +107,13 @@ class CarefulCollection:
         sys.stdout.flush()
         sys.stderr.flush()
         worker = os.getpid()
-        pid = fork()
-        if pid == 0:
-            _collect_and_leave(collector, files, worker)
-        status = _wait(pid, self._limit)
+        statuses = Statuses()
+        with statuses.kept():
+            pid = fork()
+            if pid == 0:
+                statuses.leave()
+                _collect_and_leave(collector, files, worker)
+            status = _wait(pid, self._limit)
         if status is None:
             return TimedOut(self._limit)
         if read_from(files.events) == _SURVIVED:

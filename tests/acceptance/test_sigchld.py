@@ -1,0 +1,78 @@
+"""Suites that ignore SIGCHLD: the kernel tells nobody how a child of such a process ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from inner import run_pytest, write_files
+
+_IGNORE = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+
+_TESTS = """
+import os, signal, subprocess, sys
+import pytest
+
+@pytest.fixture(scope="module")
+def wide():
+    FIXTURE
+    yield
+    assert signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
+
+def test_aborts(wide):
+    os.abort()
+
+def test_exits(wide):
+    os._exit(7)
+
+def test_is_killed(wide):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def test_sees_it_ignored(wide):
+    assert signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
+    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    assert process.wait() == 0  # what subprocess says where the kernel forgot
+
+def test_passes(wide):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-n0",),
+        ("-n1",),
+        ("-n1", "--fkit-isolation=module"),
+        ("-n1", "--fkit-start-method=spawn", "--fkit-isolation=function"),
+        ("-n1", "--fkit-top=3"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("where", ["conftest", "module", "fixture"])
+def test_a_death_says_its_signal(tmp_path: Path, where: str, arguments: tuple[str, ...]) -> None:
+    tests = _TESTS.replace("FIXTURE", _IGNORE if where == "fixture" else "")
+    files = {
+        "conftest.py": _IGNORE if where == "conftest" else "",
+        "test_it.py": (_IGNORE if where == "module" else "") + tests,
+    }
+    run = run_pytest(write_files(tmp_path, files), "--fkit", *arguments)
+    told = {nodeid.split("::")[1]: message for _, nodeid, message in run.reported}
+    assert told.pop("test_aborts", "").startswith("SIGABRT at "), run.out
+    assert told == {
+        "test_exits": "exit status 7",
+        "test_is_killed": "SIGKILL",
+        "test_sees_it_ignored": "",
+        "test_passes": "",
+    }, run.out
+
+
+def test_an_import_that_ends_the_process_says_so(tmp_path: Path) -> None:
+    files = {
+        "conftest.py": _IGNORE,
+        "test_kill.py": "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n",
+        "test_zz.py": "def test_passes(): pass\n",
+    }
+    run = run_pytest(write_files(tmp_path, files), "--fkit", "-n1")
+    assert run.outcomes == {"test_kill.py": "ERROR", "test_zz.py::test_passes": "PASSED"}, run.out
+    assert run.message("test_kill.py").startswith("SIGKILL, importing "), run.out
