@@ -149,6 +149,35 @@ def test_one_failure_counts_for_maxfail_when_it_is_final(fleet: Fleet, tmp_path:
     assert Counter(ended.outcomes.values()) == {"PASSED": 40}, ended.out
 
 
+_STOPS = """\
+import os, time
+from pathlib import Path
+import fleet_torch
+
+def test_meets_a_gpu_error_or_fails(request):
+    fleet_torch.launch(1, 0)
+    # Not before the controller has heard of the other worker's error.
+    deadline = time.monotonic() + 60
+    while '"gpu_error"' not in Path("journal").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert False, "is final"
+
+test_is_the_same = test_meets_a_gpu_error_or_fails
+"""
+
+
+def test_what_waited_for_another_attempt_did_not_stop_the_run(fleet: Fleet, tmp_path: Path) -> None:
+    env = _machine(fleet, "1=lost")
+    write_files(tmp_path, {"test_a.py": _STOPS, "conftest.py": _BREAKS})
+    options = ("--fkit", "--fkit-gpus-per-worker=1", "-n2", "--fkit-probe=off", "-x")
+    ended = run_pytest(tmp_path, *options, "--fkit-journal=journal", env=env)
+    assert Counter(ended.outcomes.values()) == {"FAILED": 2}, ended.out
+    assert "no other attempt: the run ended before it" in ended.out
+    assert "stopping after 1 failures" in ended.out
+    assert "stopping after 2 failures" not in ended.out
+
+
 def test_a_pass_on_another_attempt_can_be_made_a_failure(fleet: Fleet, tmp_path: Path) -> None:
     env = _machine(fleet, "3=lost")
     options = ("--fkit-probe=off", "--fkit-fail-on-retry")

@@ -229,6 +229,8 @@ class Nodes:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
         """Let workers that are still alive end their tests and tear down, within the grace."""
+        session = self._session
+        reason = session is not None and session.shouldfail
         try:
             self._stop_workers()
         finally:
@@ -237,6 +239,9 @@ class Nodes:
             self._arrivals.handle()
             if self._dispatch is not None:
                 self._dispatch.close()
+            if session is not None and reason:
+                # pytest counts on; what is reported from the stop on was no reason for it.
+                session.shouldfail = reason
         return (yield)
 
     def _stop_workers(self) -> None:
