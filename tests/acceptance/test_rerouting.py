@@ -298,6 +298,39 @@ def test_what_skips_itself_for_want_of_gpus_gets_them_if_asked(
     assert ended.status == 0
 
 
+_WIDE_ERROR = """\
+import os
+from pathlib import Path
+import pytest
+import fleet_torch
+
+@pytest.mark.skipif(fleet_torch.device_count() < 4, reason="Need at least 4 CUDA devices")
+def test_four():
+    with open("attempts", "a") as file:
+        file.write(os.environ["FKIT_GPU_IDS"] + "\\n")
+    if len(Path("attempts").read_text().splitlines()) <= int(os.environ["ERRORS"]):
+        fleet_torch.launch(1, 0, "illegal")
+    assert fleet_torch.launch(1, 3) == 1
+"""
+
+
+@pytest.mark.parametrize(("errors", "most"), [(1, 1), (2, 2), (2, 1)])
+def test_what_got_more_gpus_gets_as_many_after_a_gpu_error(
+    fleet: Fleet, tmp_path: Path, errors: int, most: int
+) -> None:
+    write_files(tmp_path, {"test_wide.py": _WIDE_ERROR})
+    options = ("--fkit-widen", f"--fkit-max-retries={most}")
+    env = {**_machine(fleet), "ERRORS": str(errors)}
+    ended = run_pytest(tmp_path, *_FKIT, *options, env=env, timeout=200)
+    [outcome] = ended.outcomes.values()
+    assert outcome == ("PASSED" if most >= errors else "FAILED"), ended.out
+    attempts = [set(line.split(",")) for line in (tmp_path / "attempts").read_text().splitlines()]
+    assert [len(each) for each in attempts] == [4] * (most + 1)
+    assert not attempts[0] & attempts[1]
+    assert "attempt 1 on gw" in ended.out
+    assert ": skipping itself for want of 4 GPUs" in ended.out
+
+
 _NEEDS = """\
 import os
 import pytest

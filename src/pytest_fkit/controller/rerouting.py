@@ -151,7 +151,9 @@ class Rerouting:
             return self._kinds[test]._replace(gpus=wanted)
         if not error.retry or not self._retries.may_follow(test):
             return None
-        kind = self._kinds[test]._replace(alone=error.alone)
+        # With as many GPUs as this one had.
+        kind = (self._retries.kinds if test in self._retries else self._kinds)[test]
+        kind = kind._replace(alone=error.alone)
         avoiding = kind._replace(avoid=self._retries.gpus(test).union(attempt.gpus))
         if self._schedule.able(avoiding):
             return avoiding

@@ -91,7 +91,8 @@ class Attempt:
 class Retries:
     """What is held, by test.
 
-    :param most: attempts beyond the first.
+    :param most: attempts after GPU errors; one with more GPUs, for a test that skipped itself for
+        want of them, is not counted.
     :param fail: whether a test that passes on a later attempt fails nevertheless.
     """
 
@@ -106,8 +107,8 @@ class Retries:
         return test in self._held
 
     def may_follow(self, test: int) -> bool:
-        """Whether the test may have another attempt."""
-        return len(self._held.get(test, ())) < self._most
+        """Whether the test may have another attempt after a GPU error."""
+        return len(self._erred(test)) < self._most
 
     def hold(self, test: int, attempt: Attempt, kind: Kind) -> None:
         """Another attempt follows this one, by a worker of this kind."""
@@ -119,14 +120,15 @@ class Retries:
         return self._held[test][-1]
 
     def gpus(self, test: int) -> frozenset[str]:
-        """The GPUs on which it was tried, see :func:`physical`."""
-        return frozenset(gpu for attempt in self._held.get(test, ()) for gpu in attempt.gpus)
+        """The GPUs with which it met GPU errors, see :func:`physical`."""
+        return frozenset(gpu for attempt in self._erred(test) for gpu in attempt.gpus)
 
     def workers_gpus(self, test: int) -> frozenset[str]:
-        """Those of the workers that made the attempts."""
-        return frozenset(
-            gpu for attempt in self._held.get(test, ()) for gpu in physical(attempt.node)
-        )
+        """Those of the workers that made these attempts."""
+        return frozenset(gpu for attempt in self._erred(test) for gpu in physical(attempt.node))
+
+    def _erred(self, test: int) -> list[Attempt]:
+        return [attempt for attempt in self._held.get(test, ()) if attempt.error is not None]
 
     def conclude(self, test: int, attempt: Attempt) -> Sequence[tuple[Any, ...]]:
         """What is to be told of a test after its last attempt."""
