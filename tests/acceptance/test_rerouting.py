@@ -482,6 +482,7 @@ def test_a_gang_is_tried_again_on_other_gpus_if_there_are_enough(
 
 _KILLER = """\
 import os, signal, time
+from pathlib import Path
 import pytest
 
 WORKER = os.getpid()
@@ -489,6 +490,11 @@ WORKER = os.getpid()
 @pytest.mark.parametrize("number", range(8))
 def test_it(number):
     if number == 0:
+        # Not before the controller has retired the other one.
+        deadline = time.monotonic() + 60
+        while '"retired"' not in Path("journal").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         os.kill(WORKER, signal.SIGKILL)
         time.sleep(60)
 """
@@ -498,8 +504,9 @@ def test_a_retired_worker_comes_back_when_no_other_is_left(fleet: Fleet, tmp_pat
     write_files(tmp_path, {"test_killer.py": _KILLER, "conftest.py": _BREAKS})
     ended = run_pytest(
         tmp_path, "--fkit", "--fkit-gpus-per-worker=2", "-n2", "--max-worker-restart=0",
-        "--fkit-start-method=fork", env=_machine(fleet, "2=missing 3=missing"), timeout=200,
+        "--fkit-start-method=fork", "--fkit-journal=journal",
+        env=_machine(fleet, "2=missing 3=missing"), timeout=200,
     )  # fmt: skip
-    assert "gw1 (GPU 2,3) is retired: probe: " in ended.out
+    assert "gw1 (GPU 2,3) is retired: probe: " in ended.out, ended.out
     assert "gw1 (GPU 2,3) is back: no other worker is left" in ended.out
     assert Counter(ended.outcomes.values()) == {"PASSED": 7, "ERROR": 1}, ended.out
