@@ -13,6 +13,12 @@ from inner import run_pytest, write_files
 _CONFTEST = """
 import os, sys
 
+def pytest_collection_finish():
+    # By the worker: fresh interpreters come later.
+    if not os.path.exists("path"):
+        with open("path", "w") as file:
+            file.write("\\n".join(sys.path))
+
 def pytest_unconfigure():
     with open(f"{os.getpid()}.modules", "w") as file:
         file.write("\\n".join(sys.modules))
@@ -30,8 +36,8 @@ def wide():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_suites_own_module_is_imported(name, wide):
-    assert wide == PATH
-    assert sys.path == PATH
+    with open("path") as file:
+        assert file.read().split("\\n") == wide == PATH == sys.path
     with pytest.raises(ZeroDivisionError):
         __import__(name)
 
@@ -72,6 +78,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
     directory = tmp_path_factory.mktemp("shadows")
     write_files(directory, {"conftest.py": _CONFTEST, "test_it.py": f"NAMES = []\n{_TESTS}"})
     names = _unused(directory)
+    (directory / "path").unlink()
     assert {"pickle", "resource"} <= set(names)
     files = {f"{name}.py": "1 / 0\n" for name in names}
     files["test_it.py"] = f"NAMES = {names}\n{_TESTS}"
@@ -97,6 +104,7 @@ def test_each_finds_its_own(
     plain: tuple[Path, dict[str, str]], arguments: tuple[str, ...], road: str
 ) -> None:
     directory, expected = plain
+    (directory / "path").unlink()
     run = run_pytest(directory, "--fkit", *arguments, env={"FKIT_PORTABLE": road})
     outcomes = run.outcomes
     assert "SIGSEGV" in run.message("test_crash.py::test_crashes")
