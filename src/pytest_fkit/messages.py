@@ -133,7 +133,7 @@ class Ended(NamedTuple):
     :param survivors: descriptions of processes that not even SIGKILL ended.
     :param goes_on: whether the keeper begins what it was ordered ahead; not after a bad ending, or
         if the test said that the run is to stop.
-    :param used: the fields of a Usage (sandbox/usage.py), none where it was not measured.
+    :param used: the fields of an Account (sandbox/usage.py), none where it was not measured.
     :param hold_gpus: descriptions of processes that could not be ended and have a GPU open.
     """
 
@@ -424,14 +424,17 @@ class Metric(NamedTuple):
 
 
 class Used(NamedTuple):
-    """What a test used that ran in process `pid`, which runs others too; see :class:`Ended`."""
+    """What a test used that ran in process `pid`, which runs others too.
+
+    :param used: the fields of a Usage (sandbox/usage.py).
+    """
 
     pid: int
     used: tuple[Any, ...]
 
 
 class UsedBefore(NamedTuple):
-    """What its process had used when a test began in it that runs others too; see :class:`Ended`.
+    """What its process had used when a test began in it that runs others too; see :class:`Used`.
 
     Of that process :class:`Ended` tells, if it dies, what it used in all its life.
     """

@@ -176,7 +176,7 @@ class _End:
         if not early and not self._tells:
             return
         written = tuple(pages.exclusive()) if self._tells else ()
-        used = tuple(until_now()) if early and self._measures else ()
+        used = until_now() if early and self._measures else ()
         writer = self._pipes.writer
         with contextlib.suppress(OSError):  # closed by the test: the host sees the end itself
             if os.fstat(writer).st_ino == self._inode:

@@ -40,7 +40,7 @@ from .jobs import ChildProcess, HostProcess, Job
 from .orphans import KILL_WAIT, Orphans
 from .relay import UNREPORTED
 from .tree import DUMP_SIGNAL, Settled, end_children, is_alive, kill_tree, send_signal
-from .usage import Usage, reap
+from .usage import Account, reap
 
 # Seconds.
 TICK = 0.1  # between looks at a test that is running
@@ -358,7 +358,7 @@ class Supervisor:
                 spare.close()
         self.orphans.reap()
 
-    def _host_died(self, host: HostProcess, used: Usage) -> None:
+    def _host_died(self, host: HostProcess, used: Account) -> None:
         # Messages it sent before may still be there. Not up to the end of the stream: a process
         # that a fixture started may hold the other end.
         while not host.link.closed and host.link.is_readable(0.0) and host.link.read():

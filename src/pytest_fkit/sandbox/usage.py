@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from typing import Any, NamedTuple
 
 from .. import system
+from ..system import io_account
 
 # getrusage(2): kilobytes, except on macOS, where they are bytes.
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -35,24 +37,55 @@ class Usage(NamedTuple):
     written: int | None
 
 
-def wait_for(pid: int) -> tuple[int, Usage]:
+class Account(NamedTuple):
+    """What the kernel says of a process, as it says it.
+
+    Who asks does no more than that: it is forked for a test, or forks tests, and every page of
+    memory that it writes to, as the interpreter does wherever it goes, is copied first.
+
+    :param own: the first fields of getrusage(2)'s answer on the process, up to ru_majflt.
+    :param waited: the same on those that it waited for, or () if they are part of `own`.
+    :param moved: the content of its io file, see proc(5); empty where that is unknown.
+    """
+
+    own: tuple[Any, ...]
+    waited: tuple[Any, ...] = ()
+    moved: bytes = b""
+
+    def usage(self) -> Usage:
+        """As figures."""
+        user, kernel, peak, _, _, _, minor, major = self.own
+        if self.waited:
+            user += self.waited[0]
+            kernel += self.waited[1]
+            minor += self.waited[6]
+            major += self.waited[7]
+        return Usage(user, kernel, peak * _MAXRSS_UNIT, minor, major, *_moved_bytes(self.moved))
+
+
+def wait_for(pid: int) -> tuple[int, Account]:
     """Wait for a child to end; its status as waitpid(2) gives it, and what it used.
 
     :raises ChildProcessError: if there is no such child.
     """
-    moved = system.moved_bytes_at_end(pid)
+    moved = system.io_account_at_end(pid)
     _, status, used = _wait4(pid, 0)
-    return status, _usage(used, moved)
+    return status, Account(used[:8], (), moved)
 
 
-def reap(pid: int) -> tuple[int, Usage] | None:
+def reap(pid: int) -> tuple[int, Account] | None:
     """As :func:`wait_for`, but None at once if the child has not ended.
 
     :raises ChildProcessError: if there is no such child.
     """
-    moved = system.moved_bytes(pid) if system.process_state(pid) == "Z" else None
+    moved = system.io_account(pid) if system.process_state(pid) == "Z" else b""
     ended, status, used = _wait4(pid, os.WNOHANG)
-    return (status, _usage(used, moved)) if ended else None
+    return (status, Account(used[:8], (), moved)) if ended else None
+
+
+def until_now() -> tuple[Any, ...]:
+    """The fields of an :class:`Account` of this process since it began."""
+    return getrusage(RUSAGE_SELF)[:8], getrusage(RUSAGE_CHILDREN)[:8], io_account()
 
 
 def _wait4(pid: int, options: int) -> tuple[int, int, Any]:
@@ -86,28 +119,16 @@ class Meter:
 
     def __init__(self) -> None:
         system.forget_peak_memory()
-        self.before = until_now()
+        self.before = Account(*until_now()).usage()
 
     def read(self) -> Usage:
         """What was used since the start."""
-        return since(self.before, until_now())
+        return since(self.before, Account(*until_now()).usage())
 
 
-def until_now() -> Usage:
-    """What this process, and those that it waited for, used since it began."""
-    own = _usage(resource.getrusage(resource.RUSAGE_SELF), system.moved_bytes())
-    waited = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own._replace(
-        user=own.user + waited.ru_utime,
-        system=own.system + waited.ru_stime,
-        minor_faults=own.minor_faults + waited.ru_minflt,
-        major_faults=own.major_faults + waited.ru_majflt,
-    )
-
-
-def _usage(used: Any, moved: tuple[int, int] | None) -> Usage:
-    read, written = moved or (None, None)
-    return Usage(
-        used.ru_utime, used.ru_stime, used.ru_maxrss * _MAXRSS_UNIT,
-        used.ru_minflt, used.ru_majflt, read, written,
-    )  # fmt: skip
+def _moved_bytes(account: bytes) -> tuple[int | None, int | None]:
+    """Bytes that were read and written: rchar and wchar, the first two lines."""
+    if not account:
+        return None, None
+    read, written, _ = account.split(b"\n", 2)
+    return int(read[len("rchar: ") :]), int(written[len("wchar: ") :])

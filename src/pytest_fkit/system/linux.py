@@ -160,19 +160,27 @@ def tree_memory(pid: int, inherited: int = 0, limit: int = 0) -> int:
     return min(at_most, max(0, exact))
 
 
-def moved_bytes(pid: str | int = "self") -> tuple[int, int] | None:
-    """Bytes that a process read and wrote, by rchar and wchar of proc(5); None if it is secret."""
-    fields = dict(line.split(": ") for line in _read(f"/proc/{pid}/io").splitlines())
-    return (int(fields["rchar"]), int(fields["wchar"])) if "wchar" in fields else None
+def io_account(pid: str | int = "self") -> bytes:
+    """The io file of a process, see proc(5); nothing if it is secret."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/io", os.O_RDONLY)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
 
 
-def moved_bytes_at_end(pid: int) -> tuple[int, int] | None:
-    """Wait until a child has ended, leave it to be reaped; :func:`moved_bytes` of all its life.
+def io_account_at_end(pid: int) -> bytes:
+    """Wait until a child has ended, leave it to be reaped; :func:`io_account` of all its life.
 
     :raises ChildProcessError: if there is no such child.
     """
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    return moved_bytes(pid)
+    return io_account(pid)
 
 
 def forget_peak_memory() -> None:

@@ -100,16 +100,16 @@ def tree_memory(pid: int, inherited: int = 0, limit: int = 0) -> int:
     return max(0, total)
 
 
-def moved_bytes(pid: str | int = "self") -> tuple[int, int] | None:
+def io_account(pid: str | int = "self") -> bytes:
     """Unknown."""
     del pid
-    return None
+    return b""
 
 
-def moved_bytes_at_end(pid: int) -> tuple[int, int] | None:
+def io_account_at_end(pid: int) -> bytes:
     """Unknown."""
     del pid
-    return None
+    return b""
 
 
 def forget_peak_memory() -> None:

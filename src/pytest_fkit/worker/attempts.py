@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from ..carriable import carriable
 from ..endings import Finished, to_wire
 from ..messages import (
     Ended,
@@ -20,7 +21,7 @@ from ..messages import (
     WideSetupDone,
     WideTeardown,
 )
-from ..sandbox.usage import Usage, since
+from ..sandbox.usage import Account, Usage, since
 
 _FINISHED = to_wire(Finished())
 
@@ -51,34 +52,32 @@ class Attempt:
             handler(self, message)
 
     def facts(self) -> dict[str, Any]:
-        """What is known, in built-in types; times in seconds since the epoch.
+        """What is known, in types that can be carried; times in seconds since the epoch.
 
         ``phases`` has name, start, duration and outcome of each, ``wide`` what was done to wide
         fixtures ("setup", "teardown"), their label, start and duration.
         """
-        ends = [each[1] for each in self._phases[1:]] + [float("inf")]
-        phases = [self._closed(*each) for each in zip(self._phases, ends)]
+        phases = self._phases
+        if phases and not phases[-1][3] and self._ending != _FINISHED:
+            # The phase in which a process died has no report of its own.
+            phases[-1][2:] = [max(0.0, time.time() - phases[-1][1]), "died"]
         return {
             "start": phases[0][1] if phases else self._start,
             "phases": [each for each in phases if each[3]],
-            "wide": self._wide,
+            "wide": carriable(self._wide),
             "ending": self._ending,
             "pid": self._pid,
             "used": self._used,
-            "shared": self._shared,
+            "shared": carriable(self._shared),
             "metrics": self._metrics,
-            "leftovers": self._leftovers,
+            "leftovers": carriable(self._leftovers),
         }
 
-    def _closed(self, phase: list[Any], following: float) -> list[Any]:
-        name, start, seconds, outcome = phase
-        if not outcome and self._ending != _FINISHED:
-            # The phase in which a process died has no report of its own.
-            return [name, start, max(0.0, time.time() - start), "died"]
-        # A report on a setup counts the time of wide fixtures, too, set up by another process.
-        return [name, start, max(0.0, min(seconds, following - start)), outcome]
-
     def _phase(self, message: Phase) -> None:
+        if self._phases:
+            # A report on a setup counts the time of wide fixtures, too, set up by another process.
+            _, start, seconds, _ = last = self._phases[-1]
+            last[2] = max(0.0, min(seconds, message.time - start))
         self._phases.append([message.name, message.time, 0.0, ""])
 
     def _report(self, message: Report) -> None:
@@ -125,7 +124,7 @@ class Attempt:
     def _ended(self, message: Ended) -> None:
         self._ending, self._pid = message.ending, message.pid or self._pid
         if not self._used and message.used:
-            used = Usage(*message.used)
+            used = Account(*message.used).usage()
             before = self._used_before
             self._used = tuple(used if before is None else since(before, used))
         self._leftovers = message.leftovers

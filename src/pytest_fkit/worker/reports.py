@@ -193,7 +193,7 @@ class WorkerReports:
         self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
     ) -> None:
         """Tell."""
-        self._events.append(("attempt", item.nodeid, carriable(facts), left, again))
+        self._events.append(("attempt", item.nodeid, facts, left, again))
 
     def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
         """Tell."""
