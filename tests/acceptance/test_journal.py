@@ -416,6 +416,14 @@ def test_misuse_is_an_error_that_says_what_is_wrong(tmp_path: Path, name: str) -
     assert re.search(text, ended.err)
 
 
+def test_a_trace_has_all_that_happened_before_an_internal_error(tmp_path: Path) -> None:
+    error = "def pytest_sessionfinish(): raise RuntimeError('oh')\n"
+    directory = write_files(tmp_path, {"test_a.py": "def test_a(): pass\n", "conftest.py": error})
+    ended = run_pytest(directory, "--fkit", "-n0", "--fkit-trace=run.json")
+    assert ended.status == 1, ended.out
+    assert '"name":"test_a.py::test_a"' in (directory / "run.json").read_text()
+
+
 def test_a_pipe_that_nobody_reads_does_not_stop_the_run(tmp_path: Path) -> None:
     directory = write_files(tmp_path, {"test_a.py": PASSES})
     os.mkfifo(directory / "pipe")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ import pytest
 from pytest_fkit.controller.github import markdown
 from pytest_fkit.controller.reporting import Happened
 from pytest_fkit.journal.events import TEXT_LIMIT, capped, encode, event, plain
+from pytest_fkit.journal.files import AppendedFile
 from pytest_fkit.journal.history import history
 from pytest_fkit.journal.recorder import Recorder
 from pytest_fkit.journal.trace import lines
+from pytest_fkit.journal.trace_file import TraceFile
 from pytest_fkit.journal.verdicts import kept, verdict
 
 
@@ -140,6 +143,25 @@ def test_a_clock_that_is_set_back_does_no_harm_to_the_timeline() -> None:
             assert any(
                 begin <= each["ts"] and each["ts"] + each["dur"] <= end for begin, end in spans
             )
+
+
+def test_a_trace_lacks_no_more_than_the_last_second(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    file = TraceFile(AppendedFile.open(path))
+
+    def happens(name: str, mono: float, **fields: Any) -> None:
+        file.take([{"event": name, "wall": 100.0 + mono, "mono": mono, **fields}])
+
+    happens("run", 1.0, session="a")
+    happens("worker_up", 1.5, worker="gw0")
+    happens("start", 1.9, worker="gw0", test="a")
+    assert b"worker up" not in path.read_bytes()
+    happens("start", 2.0, worker="gw0", test="b")
+    assert b"worker up" in path.read_bytes()
+    happens("worker_down", 2.1, worker="gw0")
+    happens("end", 2.2)
+    names = [each["name"] for each in json.loads(path.read_bytes())["traceEvents"]]
+    assert names[-2:] == ["worker up", "worker down"]
 
 
 def test_a_session_knows_what_it_did_not_run() -> None:

@@ -8,10 +8,10 @@ from typing import Any, Generator, Sequence
 import pytest
 
 from ..endings import Lost, to_wire
-from ..journal.events import Event, encode, event
+from ..journal.events import encode, event
 from ..journal.files import AppendedFile, InUseError
 from ..journal.recorder import Recorder
-from ..journal.trace import HEAD, TAIL, Encoder
+from ..journal.trace_file import TraceFile
 from ..settings import ALONE, Settings
 from .gpu_samples import sample_gpus
 from .resume import Resume, Resuming, resumed
@@ -33,6 +33,7 @@ class Recording:
         self._recorder = recorder
         self._resume = resume
         self._files: list[AppendedFile] = []
+        self._trace: TraceFile | None = None
         self._collected = False
 
     @pytest.hookimpl(tryfirst=True)
@@ -46,7 +47,8 @@ class Recording:
             keep = self._resume.keep if self._resume is not None else lambda _: 0
             sinks.append(_journal(self._open("journal", settings.journal, keep)))
         if settings.trace is not None:
-            sinks.append(_trace(self._open("trace", settings.trace, lambda _: 0)))
+            self._trace = TraceFile(self._open("trace", settings.trace, lambda _: 0))
+            sinks.append(self._trace.take)
         if settings.top:
             top = Top(settings.top)
             sinks.append(top.take)
@@ -125,6 +127,8 @@ class Recording:
 
     def pytest_unconfigure(self) -> None:
         """Close the files."""
+        if self._trace is not None:
+            self._trace.write()  # what is there, if the run did not get to its end
         for file in self._files:
             file.close()
 
@@ -148,18 +152,6 @@ def record(config: pytest.Config, settings: Settings) -> tuple[Recorder, Resumin
 
 def _journal(file: AppendedFile) -> Any:
     return lambda events: file.write(b"".join(encode(each) for each in events))
-
-
-def _trace(file: AppendedFile) -> Any:
-    encoder = Encoder()
-    file.write(HEAD)
-
-    def take(events: Sequence[Event]) -> None:
-        file.write(encoder.encode(events))
-        if events[-1]["event"] == "end":
-            file.write(TAIL)
-
-    return take
 
 
 def _facts_of_lost(ending: tuple[Any, ...]) -> dict[str, Any]:

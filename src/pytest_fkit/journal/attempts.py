@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any, Iterable, Sequence
 
 from ..endings import Ending, Finished, from_wire, to_wire
-from .events import Event, event, plain
+from .events import Event, event, now, plain
 from .verdicts import Kept, message, verdict
 
 # Of a Usage (sandbox/usage.py), in its order.
@@ -23,7 +23,7 @@ class Running:
         self._about = {"test": nodeid, "worker": worker}
         self._location = location
         self._before = before
-        self._begun = event("start")
+        self._begun = now()
         self._written: int | None = None  # reports, None before its start
         self.reports: list[Kept] = []
         self.facts: dict[str, Any] | None = None
@@ -34,7 +34,7 @@ class Running:
         """What was not told yet, before it is over."""
         if self._written is None:
             self._written = 0
-            yield {**self._begun, **self._about, "location": self._location}
+            yield {"event": "start", **self._begun, **self._about, "location": self._location}
         for report in self.reports[self._written :]:
             yield event("report", **self._about, **report)
         self._written = len(self.reports)
@@ -46,10 +46,16 @@ class Running:
         return self._before + 1 + max(reruns, default=0)
 
     def attempt(
-        self, facts: dict[str, Any], gpus: Sequence[str], again: bool, category: str = ""
+        self,
+        at: Event,
+        facts: dict[str, Any],
+        gpus: Sequence[str],
+        again: bool = False,
+        category: str = "",
     ) -> Event:
         """The event on an attempt that is over.
 
+        :param at: its times, see :func:`.events.now`.
         :param facts: see Attempt.facts.
         :param gpus: ids of those that it could use.
         :param again: whether another attempt follows.
@@ -64,23 +70,30 @@ class Running:
             }
             for when, start, seconds, outcome in facts["phases"]
         ]
-        attempt = event(
-            "attempt", **self._about, attempt=self.attempt_number, pid=facts["pid"],
-            start=round(facts["start"], 6), duration=_span(facts["start"], phases), phases=phases,
-            ending=_ending(tuple(facts["ending"])),
-        )  # fmt: skip
-        attempt.update(zip(_USED, facts["used"]))
-        given = {"gpus": list(gpus), "again": again, "category": category}
-        attempt.update((name, value) for name, value in given.items() if value)
+        attempt = {
+            "event": "attempt", **at, **self._about, "attempt": self.attempt_number,
+            "pid": facts["pid"], "start": round(facts["start"], 6),
+            "duration": _span(facts["start"], phases), "phases": phases,
+            "ending": _ending(tuple(facts["ending"])), **dict(zip(_USED, facts["used"])),
+        }  # fmt: skip
+        if gpus:
+            attempt["gpus"] = list(gpus)
+        if again:
+            attempt["again"] = again
+        if category:
+            attempt["category"] = category
         _add_what_is_there(attempt, facts)
         return attempt
 
-    def verdict(self) -> Event:
-        """The event on the verdict."""
-        outcome = event(
-            "verdict", **self._about, attempt=self.attempt_number,
-            outcome=verdict(self.reports), location=self._location, reports=self.reports,
-        )  # fmt: skip
+    def verdict(self, at: Event) -> Event:
+        """The event on the verdict.
+
+        :param at: its times, see :func:`.events.now`.
+        """
+        outcome = {
+            "event": "verdict", **at, **self._about, "attempt": self.attempt_number,
+            "outcome": verdict(self.reports), "location": self._location, "reports": self.reports,
+        }  # fmt: skip
         reason = message(self.reports)
         if reason:
             outcome["message"] = reason

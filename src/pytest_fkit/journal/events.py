@@ -26,16 +26,16 @@ Event = Dict[str, Any]
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=repr).encode
 
 
-def event(name: str, **fields: Any) -> Event:
-    """An event that happens now; `wall` in seconds since the epoch, `mono` of a clock that never
-    goes back.
+def now() -> Event:
+    """The times of an event that happens now: `wall` in seconds since the epoch, `mono` of a clock
+    that never goes back.
     """
-    return {
-        "event": name,
-        "wall": round(time.time(), 6),
-        "mono": round(time.monotonic(), 6),
-        **fields,
-    }
+    return {"wall": round(time.time(), 6), "mono": round(time.monotonic(), 6)}
+
+
+def event(name: str, **fields: Any) -> Event:
+    """An event that happens now."""
+    return {"event": name, **now(), **fields}
 
 
 def encode(happened: Event) -> bytes:

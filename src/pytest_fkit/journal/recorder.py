@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable, Iterable, Sequence
 
 from .attempts import Running
-from .events import Event, event
+from .events import Event, event, now
 from .gpu_usage import GpuUsage, Seen, sample_event
 from .verdicts import kept
 
@@ -120,7 +120,7 @@ class Recorder:
         key = worker, str(nodeid)
         running = self._running.get(key)
         if running is not None and again:
-            self._attempt_over(worker, running, facts, again)
+            self._attempt_over(worker, running, now(), facts, again)
         elif running is not None and (running.reports or left):
             running.facts, running.left = facts, left
             self._conclude_if_complete(key, running)
@@ -130,19 +130,21 @@ class Recorder:
             assert running.facts is not None
             del self._running[key]
             self._before.pop(key[1], None)
-            self._attempt_over(key[0], running, running.facts)
-            self._events.append(running.verdict())
+            at = now()
+            self._attempt_over(key[0], running, at, running.facts)
+            self._events.append(running.verdict(at))
 
     def _attempt_over(
         self,
         worker: str,
         running: Running,
+        at: Event,
         facts: dict[str, Any],
         again: bool = False,
         category: str = "",
     ) -> None:
         gpus = self._gpus.get(worker, [])
-        attempt = running.attempt(facts, gpus, again, category)
+        attempt = running.attempt(at, facts, gpus, again, category)
         if gpus and self.look is not None:
             self.look()
             start = attempt["start"]
@@ -179,7 +181,7 @@ class Recorder:
             elif kind == "attempt":
                 running.facts = values[1]
         if running.facts is not None:
-            self._attempt_over(worker, running, running.facts, True, category)
+            self._attempt_over(worker, running, now(), running.facts, True, category)
         number = self._before[key[1]] = running.attempt_number
         self.add(
             event(

@@ -200,6 +200,11 @@ _HANDLERS: dict[str, Callable[[Timeline, int, str, Event], Iterator[TraceEvent]]
 }
 
 
+def is_shown(happened: Event) -> bool:
+    """Whether a timeline has to know of the event."""
+    return happened["event"] in _HANDLERS or happened["event"] in ("run", "gpus")
+
+
 class Encoder:
     """Turns events into the text of a trace, piece by piece."""
 
