@@ -67,6 +67,8 @@ def test_every_failure_and_error_names_worker_gpus_and_attempt(
     )  # fmt: skip
     name, ids, number = ("gw0", "0,1,2", 5) if "-n1" in arguments else ("main", "0,1", 4)
     assert _sections(ended) == [(name, ids)] * number
+    [death] = [line for line in ended.lines if "::test_dies  SIGABRT  " in re.sub(" +", "  ", line)]
+    assert death.endswith(f"  {name} (GPU {ids})" if name == "gw0" else f"(GPU {ids})")
     titles = [line for line in ended.lines if re.fullmatch(r"-+ pytest-fkit -+", line)]
     assert len(titles) == number
 

@@ -141,6 +141,9 @@ def test_a_test_that_breaks_everywhere_fails_once_and_retires_nobody(
     assert Counter(ended.outcomes.values()) == {"FAILED": 12}, ended.out
     assert "retired" not in ended.out
     assert ended.out.count("an illegal memory access was encountered") >= 12
+    assert "12 tests failed after another attempt:" in ended.lines
+    listed = [line for line in ended.lines if "  failed, 2 attempts  attempt 1 on gw" in line]
+    assert len(listed) == 12
 
 
 def test_one_failure_counts_for_maxfail_when_it_is_final(fleet: Fleet, tmp_path: Path) -> None:

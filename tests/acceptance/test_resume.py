@@ -247,6 +247,16 @@ def test_a_missing_file_and_one_given_twice_are_errors(tmp_path: Path) -> None:
     assert ended.stderr == "fkit: a.jsonl: has the same run as a.jsonl; give one of them\n"
 
 
+def test_arguments_that_make_no_sense_are_errors(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(ONE) + "\n")
+    ended = fkit(tmp_path, "slowest", "-n", "-5", "a.jsonl")
+    assert ended.returncode == 2
+    assert "'-5' is no number of tests" in ended.stderr
+    ended = fkit(tmp_path, "csv", "a.jsonl", "-o", "no/where")
+    assert ended.returncode == 2
+    assert ended.stderr == "fkit: no/where: can't be written: No such file or directory\n"
+
+
 def test_what_a_later_version_adds_is_ignored(tmp_path: Path) -> None:
     added = {"event": "gpu_probe", "wall": 2.0, "worker": "gw0"}
     run = {**ONE, "schema": "1.7", "devices": ["H100"]}

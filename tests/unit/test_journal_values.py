@@ -191,10 +191,12 @@ def test_markdown_names_everything() -> None:
         [("a.py::b", ["pid 1: x", "pid 2: y"])],
         {"a cause": 2},
         {("Need at least 4 GPUs", 4): 1},
+        in_vain=[("a.py::c", "failed, 2 attempts", "attempt 1 on gw0 (GPU 1): ECC")],
     )
     text = "\n".join(markdown(happened))
     assert "| `m.py` | `exit status 3` |  |  |" in text
     assert "| `a.py::b` | `pid 1: x`<br>`pid 2: y` |" in text
+    assert "| `a.py::c` | failed, 2 attempts | `attempt 1 on gw0 (GPU 1): ECC` |" in text
     assert "2 tests shared a process, because of `a cause`" in text
     assert (
         "1 test skipped for want of 4 GPUs (--fkit-gpus-per-worker=4 or --fkit-widen): "

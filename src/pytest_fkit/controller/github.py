@@ -69,9 +69,13 @@ def markdown(happened: Happened) -> Iterator[str]:
 
 
 def _of_gpus(happened: Happened) -> Iterator[str]:
-    if happened.retried:
-        yield from ("", "| Passed only after another attempt | | before |", "|---|---|---|")
-        for nodeid, attempt, before in happened.retried:
+    for title, tests in (
+        ("Passed only after another attempt", happened.retried),
+        ("Failed after another attempt", happened.in_vain),
+    ):
+        if tests:
+            yield from ("", f"| {title} | | before |", "|---|---|---|")
+        for nodeid, attempt, before in tests:
             yield f"| {_code(nodeid)} | {attempt} | {_code(before)} |"
     if happened.retired:
         yield from ("", "| Retired worker | why |", "|---|---|")

@@ -10,6 +10,7 @@ import pytest
 from .. import private_api
 from ..settings import ALONE
 from .deaths import death_of
+from .tried import attempts_of, gpus_of
 
 
 class Junit:
@@ -33,27 +34,15 @@ class Junit:
     def _of_test(self, report: Any) -> dict[str, str]:
         properties = {
             "fkit_worker": str(getattr(report, "worker_id", ALONE)),
-            "fkit_attempts": str(
-                max(1 + getattr(report, "rerun", 0), getattr(report, "fkit_attempts", 1))
-            ),
+            "fkit_attempts": str(attempts_of(report)),
             "fkit_ending": self._endings.get(report.nodeid, "finished"),
         }
-        gpus = self._gpus_of(report)
+        gpus = gpus_of(report, self._gpus)
         if gpus:
             properties["fkit_gpus"] = ",".join(gpus)
         if getattr(report, "fkit_resumed", False):
             properties["fkit_resumed"] = "true"
         return properties
-
-    def _gpus_of(self, report: Any) -> Sequence[str]:
-        if hasattr(report, "fkit_gpus"):
-            gpus: Sequence[str] = report.fkit_gpus
-            return gpus
-        node = getattr(report, "node", None)
-        if node is None:
-            return self._gpus
-        ids: Sequence[str] = node.workerinput.get("fkit_gpus", {}).get("ids", ())
-        return ids
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: Any) -> None:

@@ -14,6 +14,7 @@ from ..settings import KEY as SETTINGS
 from ..settings import Settings
 from .deaths import DeathText, death_of
 from .junit import Junit
+from .tried import place_of
 from .workers import count_text
 
 # What the tables of deaths are of: where there is one, where there are more.
@@ -30,7 +31,7 @@ _TITLES = (
 class Happened(NamedTuple):
     """What there is to be said of a run.
 
-    :param deaths: node id, headline and worker of each.
+    :param deaths: node id, headline and place of each, see :func:`.tried.place_of`.
     :param run_again: the same of those that another attempt followed.
     :param imports: the same of modules.
     :param leftovers: node id and descriptions of the processes that were left.
@@ -39,6 +40,7 @@ class Happened(NamedTuple):
         reason and the number that they wanted.
     :param retried: node id, the attempt and what came before it, of tests that passed after a GPU
         error.
+    :param in_vain: the same of tests that failed after one.
     :param retired: workers with their GPUs that were retired, and why.
     """
 
@@ -49,6 +51,7 @@ class Happened(NamedTuple):
     shared: dict[str, int]
     scarce: dict[tuple[str, int], int]
     retried: Sequence[tuple[str, str, str]] = ()
+    in_vain: Sequence[tuple[str, str, str]] = ()
     retired: Sequence[tuple[str, str]] = ()
 
 
@@ -63,6 +66,8 @@ class Reporting:
         self._imports: list[tuple[str, str, str]] = []
         self._leftovers: list[tuple[str, list[str]]] = []
         self._retried: list[tuple[str, str, str]] = []
+        self._in_vain: list[tuple[str, str, str]] = []
+        self._gpus: Sequence[str] = ()
         self.retired: list[tuple[str, str]] = []
         """Workers that were retired, and why."""
 
@@ -76,18 +81,19 @@ class Reporting:
             dict(self._shared),
             dict(self._scarce),
             self._retried,
+            self._in_vain,
             self.retired,
         )
 
     @pytest.hookimpl
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Have the JUnit file say more; its plugin is there by now."""
+        owned = session.config.stash.get(KEY, None)
+        self._gpus = owned.ids if owned is not None else ()
         log = private_api.junit_log(session.config)
         if log is not None:
-            owned = session.config.stash.get(KEY, None)
             isolation = session.config.stash[SETTINGS].isolation
-            ids = owned.ids if owned is not None else ()
-            junit = Junit(log, ids, isolation != "function")
+            junit = Junit(log, self._gpus, isolation != "function")
             session.config.pluginmanager.register(junit, "fkit-junit")
 
     @pytest.hookimpl(tryfirst=True)
@@ -103,14 +109,20 @@ class Reporting:
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Remember deaths."""
         headline = death_of(report)
-        worker = getattr(report, "fkit_worker", "")
         if headline is not None:
-            self._deaths.append((report.nodeid, headline, worker))
+            place = place_of(report, self._gpus)
+            self._deaths.append((report.nodeid, headline, place))
         elif report.outcome == "rerun" and hasattr(report, "fkit_death"):
-            self._run_again.append((report.nodeid, report.fkit_death, worker))
+            place = place_of(report, self._gpus)
+            self._run_again.append((report.nodeid, report.fkit_death, place))
         if report.when == "call" and hasattr(report, "fkit_passed_after"):
             attempts = f"passed on attempt {report.fkit_attempts}"
             self._retried.append((report.nodeid, attempts, report.fkit_passed_after))
+        elif report.failed and hasattr(report, "fkit_failed_after"):
+            attempts = f"failed, {report.fkit_attempts} attempts"
+            told = report.nodeid, attempts, report.fkit_failed_after
+            if told not in self._in_vain[-1:]:  # of another phase, or a subtest
+                self._in_vain.append(told)
         shared = getattr(report, "fkit_shared", None)
         if shared:
             self._shared[shared] += 1
@@ -177,6 +189,12 @@ class Reporting:
             )
             for columns in self._retried:
                 terminalreporter.line(f"  {'  '.join(columns)}", yellow=True)
+        if self._in_vain:
+            terminalreporter.line(
+                f"{_count(len(self._in_vain), 'test')} failed after another attempt:"
+            )
+            for columns in self._in_vain:
+                terminalreporter.line(f"  {'  '.join(columns)}", red=True)
         if self.retired:
             terminalreporter.line(f"{_count(len(self.retired), 'worker')} retired:")
             for place, reason in self.retired:

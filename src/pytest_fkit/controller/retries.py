@@ -163,6 +163,8 @@ class Retries:
             if attempt is not verdict
         ]
         passed = verdict.passed
+        before = "; ".join(title for title, _ in sections)
+        met_error = any(each.error for each in attempts)
         for report in verdict.reports:
             if len(attempts) > 1 and verdict is attempts[-1]:
                 vars(report).pop("fkit_wanted_gpus", None)
@@ -171,8 +173,10 @@ class Retries:
                 report.sections[:0] = sections
             # What was only given more GPUs has passed as any other test.
             of_test = report.when == "call" and not hasattr(report, "context")  # of no subtest
-            if passed and of_test and any(each.error for each in attempts):
-                report.fkit_passed_after = "; ".join(title for title, _ in sections)
+            if report.failed and met_error and sections:
+                report.fkit_failed_after = before
+            if passed and of_test and met_error:
+                report.fkit_passed_after = before
                 if self._fail:
                     report.outcome = "failed"
                     report.longrepr = (

@@ -54,15 +54,24 @@ def _parser() -> argparse.ArgumentParser:
             "-o", "--output", metavar="PATH", type=Path, help="default: standard output"
         )
         if name == "slowest":
-            command.add_argument("-n", "--number", type=int, default=20, help="default: 20")
+            command.add_argument("-n", "--number", type=_number, default=20, help="default: 20")
     return parser
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of tests")
+    return int(text)
 
 
 def _write(path: Path | None, output: Output) -> None:
     # All is read before the file is made: it may be one of the journals.
     data = b"".join(output)
     if path is not None:
-        path.write_bytes(data)
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            raise JournalError(str(path), f"can't be written: {error.strerror}") from None
         return
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
