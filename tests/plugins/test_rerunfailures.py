@@ -335,6 +335,19 @@ def test_every_attempt_is_in_journal_and_trace(suite: MakeSuite, mode: str) -> N
     assert "  passed after 3 attempts  test_it.py::test_dies_twice" in summed
 
 
+@pytest.mark.parametrize("mode", ["-n0", "-n1"])
+def test_a_death_of_the_last_attempt_says_which_it_was(suite: MakeSuite, mode: str) -> None:
+    made = suite("rerunfailures", test_it="import os\ndef test_it(): os.abort()\n")
+    run = made.run("--fkit", mode, "--reruns=2", "--fkit-journal=run.jsonl", "--junitxml=junit.xml")
+    [last] = [line for line in run.text.splitlines() if line.endswith(", attempt 3")]
+    assert "test_it.py::test_it  SIGABRT" in last
+    attempts = events(made.path / "run.jsonl", "attempt")
+    assert [each["attempt"] for each in attempts] == [1, 2, 3]
+    phases = [[(each["when"], each["outcome"]) for each in found["phases"]] for found in attempts]
+    assert phases == [[("setup", "passed"), ("call", "died")]] * 3
+    assert '"fkit_attempts" value="3"' in (made.path / "junit.xml").read_text()
+
+
 ON_GPUS = {
     "conftest.py": """
 import os, pathlib

@@ -151,7 +151,7 @@ def record(config: pytest.Config, settings: Settings) -> tuple[Recorder, Resumin
 
 
 def _journal(file: AppendedFile) -> Any:
-    return lambda events: file.write(b"".join(encode(each) for each in events))
+    return lambda events: file.write(b"".join([encode(each) for each in events]))
 
 
 def _facts_of_lost(ending: tuple[Any, ...]) -> dict[str, Any]:

@@ -42,8 +42,7 @@ class Running:
     @property
     def attempt_number(self) -> int:
         """Of the attempt, from 1; those of pytest-rerunfailures count, too."""
-        reruns = [each["rerun"] for each in self.reports if "rerun" in each]
-        return self._before + 1 + max(reruns, default=0)
+        return self._before + 1 + max([each.get("rerun", 0) for each in self.reports], default=0)
 
     def attempt(
         self,
@@ -113,7 +112,7 @@ def _ending(data: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _span(start: float, phases: list[dict[str, Any]]) -> float:
-    end: float = max((each["start"] + each["duration"] for each in phases), default=start)
+    end: float = max([each["start"] + each["duration"] for each in phases], default=start)
     return round(end - start, 6)
 
 

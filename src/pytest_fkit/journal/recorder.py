@@ -82,13 +82,14 @@ class Recorder:
         self.commit()
 
     def _take(self, worker: str, told: Iterable[tuple[Any, ...]]) -> None:
-        for kind, *values in told:
-            if kind == "logstart":
-                self.begin(worker, *values)
-            elif kind == "testreport":
-                self.report(worker, *values)
+        for each in told:
+            kind = each[0]
+            if kind == "testreport":
+                self.report(worker, each[1])
+            elif kind == "logstart":
+                self.begin(worker, *each[1:])
             elif kind == "attempt":
-                self.attempt(worker, *values)
+                self.attempt(worker, *each[1:])
 
     def begin(self, worker: str, nodeid: str, location: Any) -> None:
         """The test begins."""
@@ -101,9 +102,10 @@ class Recorder:
     def report(self, worker: str, report: Any) -> None:
         """A report on the test."""
         key = worker, str(report.nodeid)
-        if key not in self._running:
+        running = self._running.get(key)
+        if running is None:
             self.begin(worker, report.nodeid, report.location)
-        running = self._running[key]
+            running = self._running[key]
         running.reports.append(kept(report))
         self._touched[key] = None
         if running.facts is not None:

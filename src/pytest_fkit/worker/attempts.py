@@ -9,6 +9,7 @@ from ..carriable import carriable
 from ..endings import Finished, to_wire
 from ..messages import (
     Ended,
+    HeldReport,
     Message,
     Metric,
     Phase,
@@ -80,7 +81,7 @@ class Attempt:
             last[2] = max(0.0, min(seconds, message.time - start))
         self._phases.append([message.name, message.time, 0.0, ""])
 
-    def _report(self, message: Report) -> None:
+    def _report(self, message: Report | HeldReport) -> None:
         data = message.data
         whole = data.get("$report_type") == "TestReport"  # not on a subtest
         if whole and self._phases and self._phases[-1][0] == data.get("when"):
@@ -133,6 +134,7 @@ class Attempt:
 _HANDLERS: dict[type[Any], Any] = {
     Phase: Attempt._phase,
     Report: Attempt._report,
+    HeldReport: Attempt._report,
     Restarted: Attempt._restarted,
     WideSetup: Attempt._wide_setup,
     WideSetupDone: Attempt._wide_setup_done,

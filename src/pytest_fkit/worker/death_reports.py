@@ -81,7 +81,7 @@ class DeathReports:
         if again is None:
             self._note_broken(replay, death)
         if death.when != "teardown" or not _added(replay, death, again):
-            self._log(replay, death, expected, again)
+            self._log(replay, death, expected, again, attempts or 1)
         return again
 
     def _again(self, item: pytest.Item, death: deaths.Death, attempts: int) -> Again | None:
@@ -101,7 +101,12 @@ class DeathReports:
             self._remember_broken(Broken(fixture.key, text))
 
     def _log(
-        self, replay: Replay, death: deaths.Death, expected: str | None, again: Again | None
+        self,
+        replay: Replay,
+        death: deaths.Death,
+        expected: str | None,
+        again: Again | None,
+        attempts: int,
     ) -> None:
         item = replay.item
         data = deaths.report_data(
@@ -112,8 +117,10 @@ class DeathReports:
             replay.phase_began,
             expected,
         )
+        if attempts > 1 or again is not None:
+            data["rerun"] = attempts - 1
         if again is not None:
-            data.update(outcome="rerun", rerun=again.attempts - 1)
+            data["outcome"] = "rerun"
         elif expected is None:
             self._classify(replay, death)
         replay.log_complete_phases(data)
@@ -172,9 +179,11 @@ def _added(replay: Replay, death: deaths.Death, again: Again | None) -> bool:
 
 
 def _empty_teardown(death: dict[str, Any]) -> dict[str, Any]:
-    kept = ("$report_type", "nodeid", "location", "keywords", "sections", "user_properties")
+    kept = (
+        "$report_type", "nodeid", "location", "keywords", "sections", "user_properties", "rerun",
+    )  # fmt: skip
     return {
-        **{name: death[name] for name in kept},
+        **{name: death[name] for name in kept if name in death},
         "outcome": "passed",
         "longrepr": None,
         "when": "teardown",
