@@ -161,6 +161,49 @@ def test_a_process_that_ran_tests_forks_no_other(pytester: pytest.Pytester) -> N
     result.assert_outcomes(passed=3)
 
 
+def test_a_process_that_ran_tests_forks_no_other_though_it_heard_late_which_is_next(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeconftest(
+        """
+        import os, time
+
+        def pytest_runtest_logreport(report):
+            # The worker is quicker than the controller: it has to wait for tests.
+            if "PYTEST_XDIST_WORKER" not in os.environ:
+                time.sleep(0.03)
+        """
+    )
+    classes = (
+        f"""
+        class Test{number}:
+            def test_is_pristine(self, loop):
+                assert seen == []
+                seen.append("changed")
+
+            def test_shares(self, loop):
+                assert seen == ["changed"]
+        """
+        for number in range(20)
+    )
+    pytester.makepyfile(
+        """
+        import asyncio, pytest
+
+        seen = []
+
+        @pytest.fixture(scope="class")
+        def loop():
+            loop = asyncio.new_event_loop()
+            yield loop
+            loop.close()
+        """
+        + "".join(classes)
+    )
+    result = pytester.runpytest_subprocess("--fkit", "-n1", timeout=60)
+    result.assert_outcomes(passed=40)
+
+
 def test_a_crash_of_a_shared_process_costs_one_test(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

@@ -76,6 +76,7 @@ class Host:
         )
         self._last: pytest.Item | None = None
         self._ran_tests = False
+        self._share = ""
 
     def main(self, link: Link, files: Files, progress: Progress, keeper: int) -> NoReturn:
         """Called in the new process."""
@@ -112,11 +113,11 @@ class Host:
                 return
             retire, ran = False, 1
             if isinstance(message, Run):
+                self._share = message.share
                 self._run(message)
-                # What keeps it from forking has gone, and with it the reason to run tests itself.
-                forks_again = not message.share and not self._fixtures.unforkable
-                retire = self._poisoned or (self._ran_tests and (forks_again or self._broken()))
+                retire = self._poisoned or self._is_spent() or (self._ran_tests and self._broken())
             elif isinstance(message, RunTogether):
+                self._share = Run(*message.runs[0]).share
                 ran = self._run_together(message)
                 retire = self._broken()
             elif isinstance(message, Release):
@@ -124,6 +125,7 @@ class Host:
                 if nextitem is None or not private_api.shares_setup(self._session, nextitem):
                     self._children.let_go()  # one was forked for another test than follows
                 self._tear_down(nextitem)
+                retire = self._is_spent()
             elif isinstance(message, Finish):
                 self._children.end()
                 self._tear_down(None)
@@ -131,6 +133,13 @@ class Host:
                 self._link.send(HostDone())
                 return
             self._link.send(HostDone(retire, self._relay.stops, ran))
+
+    def _is_spent(self) -> bool:
+        """Whether what kept it from forking has gone, and with it the reason to run tests itself.
+
+        It forks no other, since it ran some.
+        """
+        return self._ran_tests and not self._share and not self._fixtures.unforkable
 
     def _broken(self) -> bool:
         """Whether a test that ran in this process left it unfit for another.

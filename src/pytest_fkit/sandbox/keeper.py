@@ -225,10 +225,12 @@ class Keeper:
         """
         for host in list(self._below.hosts):
             over = ends_before(host.share, run.next_share)
-            if over or host.retire or run.next_position < 0:
-                yield self._command(host, Finish(run.wide_timeout), run)
-            elif host is not ran:
+            over = over or host.retire or run.next_position < 0
+            if not over and host is not ran:
                 yield self._command(host, Release(run.next_position), run)
+                over = host in self._below.hosts and host.retire  # by now
+            if over:
+                yield self._command(host, Finish(run.wide_timeout), run)
 
     def _command(self, host: HostProcess, command: Message, run: Run) -> Job:
         """Have an idle host tear down."""
