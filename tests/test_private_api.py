@@ -127,6 +127,20 @@ def test_scope_of_fixtures_and_of_parametrize(items: list[Any]) -> None:
     assert items[0].callspec._arg2scope["number"].value == "module"
 
 
+def test_which_fixture_is_missing_and_whether_it_is_asked_for(items: list[Any]) -> None:
+    [item] = items
+    missing = private_api.missing_fixture(item)
+    assert missing in ("number", "wide")
+    private_api.set_up_collectors(item)
+    private_api.request_fixtures(item, ["number", "wide"])
+    assert private_api.missing_fixture(item) is None
+    private_api.tear_down(item.session, None)
+    assert private_api.missing_fixture(item) == missing
+    assert private_api.is_sure_to_ask(item)
+    item.add_marker(pytest.mark.skipif(False, reason="no"))
+    assert not private_api.is_sure_to_ask(item)
+
+
 def test_report_sections_of_an_item(items: list[Any]) -> None:
     assert items[0]._report_sections == []
 

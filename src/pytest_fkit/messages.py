@@ -231,9 +231,14 @@ class Over(NamedTuple):
 
 
 class Forked(NamedTuple):
-    """A child runs the test; its files travel along as SCM_RIGHTS in the order of Files."""
+    """A child runs the test; its files travel along as SCM_RIGHTS in the order of Files.
+
+    :param events: bytes that the host has written into its own event file by then; what it writes
+        after them comes after what the child writes.
+    """
 
     pid: int
+    events: int
 
 
 class ChildExited(NamedTuple):

@@ -15,7 +15,7 @@ import traceback
 import uuid
 from queue import Empty
 from types import FrameType
-from typing import Any, Callable, Mapping, Sequence, TextIO, cast
+from typing import Any, Callable, Iterator, Mapping, Sequence, TextIO, cast
 
 import _pytest.config
 import _pytest.debugging
@@ -49,10 +49,14 @@ _REPORT_HOOKS = (
 def others_hear_reports(config: pytest.Config) -> bool:
     """Whether a plugin that is neither pytest's nor ours implements a reporting hook."""
     return any(
-        _module(implementation.plugin).partition(".")[0] not in ("_pytest", "pytest_fkit")
+        _is_foreign(implementation)
         for name in _REPORT_HOOKS
         for implementation in getattr(config.hook, name).get_hookimpls()
     )
+
+
+def _is_foreign(implementation: Any) -> bool:
+    return _module(implementation.plugin).partition(".")[0] not in ("_pytest", "pytest_fkit")
 
 
 def _module(plugin: Any) -> str:
@@ -194,6 +198,34 @@ def wide_fixtures(item: pytest.Item) -> list[str]:
 def narrower_scopes(item: pytest.Item) -> set[str]:
     """The scopes of those of these fixtures that live shorter than the session."""
     return {scope for _, scope in _wide_fixtures(item) if scope != "session"}
+
+
+def missing_fixture(item: pytest.Item) -> str | None:
+    """The first of these fixtures that is not set up."""
+    names = wide_fixtures(item)
+    return next((name for name in names if not _is_there(item, name)), None)
+
+
+def _is_there(item: pytest.Item, name: str) -> bool:
+    definitions = cast("Any", item)._fixtureinfo.name2fixturedefs[name]
+    return definitions[-1].cached_result is not None
+
+
+def is_sure_to_ask(item: pytest.Item) -> bool:
+    """Whether no mark and no plugin can keep the item's setup from asking for its fixtures."""
+    if type(item) is not pytest.Function:
+        return False
+    if any(mark.name in ("skip", "skipif", "xfail") for mark in item.iter_markers()):
+        return False
+    return not any(map(_is_foreign, _implementations(item, _RUNNING_HOOKS)))
+
+
+_RUNNING_HOOKS = ("pytest_runtest_protocol", "pytest_runtest_setup")
+
+
+def _implementations(item: pytest.Item, names: Sequence[str]) -> Iterator[Any]:
+    for name in names:
+        yield from getattr(item.ihook, name).get_hookimpls()
 
 
 def _wide_fixtures(item: pytest.Item) -> list[tuple[str, str]]:

@@ -163,3 +163,46 @@ def test_what_was_forked_for_another_test_does_not_run_the_one_that_follows(
     ended = run_pytest(write_files(tmp_path, files), "--fkit", "-n1")
     assert set(ended.outcomes.values()) == {"PASSED"}, ended.out
     assert len(ended.outcomes) == 16
+
+
+_FORKS = """\
+import os
+import pytest
+
+def note():
+    with open("forks", "a") as file:
+        file.write("fork\\n")
+
+os.register_at_fork(after_in_child=note)
+
+@pytest.fixture(scope="module")
+def wide():
+    with open("set up", "a"):
+        pass
+
+MARK
+def test_it(wide):
+    pass
+"""
+
+_HOOK = "def pytest_runtest_setup(): pass"
+
+
+@pytest.mark.parametrize(
+    ("mark", "conftest", "forks", "outcome"),
+    [
+        ("", "", 3, "1 passed"),
+        ("@pytest.mark.skipif(False, reason='')", "", 4, "1 passed"),
+        ("@pytest.mark.skipif(True, reason='no')", "", 3, "1 skipped"),
+        ("", _HOOK, 4, "1 passed"),
+    ],
+)
+def test_no_child_is_forked_to_ask_for_what_is_certain(
+    tmp_path: Path, mark: str, conftest: str, forks: int, outcome: str
+) -> None:
+    # Of the forks two are the keeper and the host.
+    write_files(tmp_path, {"conftest.py": conftest, "test_it.py": _FORKS.replace("MARK", mark)})
+    ended = run_pytest(tmp_path, "--fkit", "--fkit-start-method=fork", "-n0")
+    assert f" {outcome} in " in ended.lines[-1], ended.out
+    assert (tmp_path / "forks").read_text().count("fork") == forks
+    assert (tmp_path / "set up").exists() is (outcome == "1 passed")

@@ -195,6 +195,12 @@ class WideFixtures:
 
     # --- in the host ---
 
+    def foreseen(self, item: pytest.Item) -> str | None:
+        """The wide fixture for which a child would leave, if that is certain without one."""
+        if self._broken or not private_api.is_sure_to_ask(item):
+            return None
+        return private_api.missing_fixture(item)
+
     def set_up(self, item: pytest.Item, argname: str) -> float:
         """Set up all wide fixtures of `item`, and `argname`, until one raises.
 

@@ -208,23 +208,28 @@ class Host:
             refused=(), wide_setup_seconds=0.0, attempts=run.attempts,
             suite_reruns=run.suite_reruns,
         )  # fmt: skip
-        while True:
-            left = self._run_child(go, self._forks_ahead(run, nextitem))
-            if left is _GAVE_BACK:
-                continue
-            if left is None:
-                return
+        asked = self._fixtures.foreseen(item)
+        if asked is not None:
             self._children.let_go()
-            if left.unsafe:
-                self._fixtures.blame(left.unsafe)
-                self._link.send(Began("test"))
-                self._run_here(item, nextitem, go.wide_setup_seconds, left.unsafe)
-                return
-            seconds = self._set_up(item, left.argname)
+        while True:
+            if asked is None:
+                left = self._run_child(go, self._forks_ahead(run, nextitem))
+                if left is _GAVE_BACK:
+                    continue
+                if left is None:
+                    return
+                self._children.let_go()
+                if left.unsafe:
+                    self._fixtures.blame(left.unsafe)
+                    self._link.send(Began("test"))
+                    self._run_here(item, nextitem, go.wide_setup_seconds, left.unsafe)
+                    return
+                asked = left.argname
+            seconds = self._set_up(item, asked)
             go = go._replace(
-                refused=(*go.refused, left.argname),
-                wide_setup_seconds=go.wide_setup_seconds + seconds,
+                refused=(*go.refused, asked), wide_setup_seconds=go.wide_setup_seconds + seconds
             )
+            asked = None
             if self._fixtures.unforkable:
                 self._link.send(Began("test"))
                 self._run_here(item, nextitem, go.wide_setup_seconds)
@@ -239,8 +244,9 @@ class Host:
             and run.next_environ == run.environ
             # The memory that the two share would be counted wrong.
             and not run.memory_limit
-            # Otherwise something is to be torn down here between the two.
+            # Otherwise something is to be torn down here between the two, or set up.
             and private_api.shares_setup(self._session, nextitem)
+            and self._fixtures.foreseen(nextitem) is None
         )
 
     def _set_up(self, item: pytest.Item, argname: str) -> float:
@@ -289,7 +295,7 @@ class Host:
 
     def _watch_child(self, go: Go, ahead: bool) -> Leaves | None:
         child = self._children.next()
-        self._link.send(Forked(child.pid), child.files)
+        self._link.send(Forked(child.pid, self._relay.written()), child.files)
         try:
             with contextlib.suppress(OSError):  # it is dead, which will be seen
                 child.pipes.send(go)

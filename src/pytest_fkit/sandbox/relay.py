@@ -92,12 +92,7 @@ class Relay:
         # A process that does not report yet, the keeper, may be warned while it is prepared.
         if self.muted or self._pid == -1 or self.is_copy():
             return
-        try:
-            # A test may have closed the descriptor, and a file of its own may have the number now.
-            mine = os.fstat(EVENTS).st_ino == self._inode
-        except OSError:
-            mine = False
-        if not mine:
+        if self._size() is None:
             self.lost = CHANNEL_LOST
             return
         try:
@@ -106,6 +101,18 @@ class Relay:
             if error.errno != errno.EFBIG:
                 raise
             self.lost = CHANNEL_LIMITED
+
+    def written(self) -> int:
+        """Bytes in the event file, 0 if it is not ours any more."""
+        return self._size() or 0
+
+    def _size(self) -> int | None:
+        try:
+            # A test may have closed the descriptor, and a file of its own may have the number now.
+            status = os.fstat(EVENTS)
+        except OSError:
+            return None
+        return status.st_size if status.st_ino == self._inode else None
 
     def enter(self, phase: str) -> None:
         """Announce the phase the test is in from now on."""

@@ -190,12 +190,17 @@ class Supervisor:
             job.conclude(job.verdict or Lost("it can't be ended"), pid)
             job.done = True
 
-    def _forward(self, job: Job) -> None:
-        """Pass on what the test process wrote since the last look."""
+    def _forward(self, job: Job, end: int | None = None) -> None:
+        """Pass on what the test process wrote since the last look.
+
+        :param end: of this, in its event file.
+        """
         if job.verdict is not None:
             return
         source = job.child if job.child is not None else job.host
         data = read_from(source.files.events, source.events_read)
+        if end is not None:
+            data = data[: max(0, end - source.events_read)]
         data = data[: whole_frames(data)]
         if data:
             source.events_read += len(data)
@@ -251,7 +256,9 @@ class Supervisor:
         if job is None or job.host is not host:
             return
         if isinstance(message, Forked):
-            self._forward(job)  # what the host wrote comes before what the child will write
+            # What the host wrote comes before what the child will write; it may be through by now,
+            # and the host write again.
+            self._forward(job, message.events)
             job.child = ChildProcess(message.pid, host.link.take_files())
             self._test_begins(job, "")
             if self.stop_deadline is not None:
