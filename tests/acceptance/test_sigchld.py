@@ -75,4 +75,4 @@ def test_an_import_that_ends_the_process_says_so(tmp_path: Path) -> None:
     }
     run = run_pytest(write_files(tmp_path, files), "--fkit", "-n1")
     assert run.outcomes == {"test_kill.py": "ERROR", "test_zz.py::test_passes": "PASSED"}, run.out
-    assert run.message("test_kill.py").startswith("SIGKILL, importing "), run.out
+    assert "SIGKILL, importing test_kill.py" in run.out
