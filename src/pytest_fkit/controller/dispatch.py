@@ -30,7 +30,7 @@ _ORDERING = {
 """Distributions of plugins after which the order of collection is what the user asked for."""
 
 _OVERHEAD = {"function": 0.006, "class": 0.002, "module": 0.001, "session": 0.0005}
-"""Seconds that a test takes beyond its phases, by isolation scope; see benchmarks/per_test.py."""
+"""Seconds that a test takes beyond its phases, by isolation scope; see benchmarks/compare."""
 
 
 def dispatches(config: pytest.Config) -> bool:
