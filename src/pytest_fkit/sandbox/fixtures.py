@@ -197,9 +197,10 @@ class WideFixtures:
 
     def foreseen(self, item: pytest.Item) -> str | None:
         """The wide fixture for which a child would leave, if that is certain without one."""
-        if self._broken or not private_api.is_sure_to_ask(item):
+        missing = private_api.missing_fixture(item)  # mostly there is none
+        if missing is None or self._broken or not private_api.is_sure_to_ask(item):
             return None
-        return private_api.missing_fixture(item)
+        return missing
 
     def set_up(self, item: pytest.Item, argname: str) -> float:
         """Set up all wide fixtures of `item`, and `argname`, until one raises.
