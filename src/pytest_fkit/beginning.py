@@ -12,8 +12,8 @@ from typing import Iterator
 import pytest
 
 from . import numprocesses, private_api
-from .own_imports import STARTUP_PATH, own_imports
-from .settings import parse_workers
+from .own_imports import own_imports
+from .settings import STARTUP_PATH, parse_workers
 
 CAN_FORK = hasattr(os, "fork")
 """Whether this is no Windows; where it is, Controller.prepare ends the run before any test."""

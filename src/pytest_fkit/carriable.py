@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, cast
+
+from .own import os, own_builtins
+
+own_builtins(globals())
 
 _DEEPEST = 50
 _CARRIED = frozenset({type(None), bool, int, float, complex, bytes})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from dataclasses import astuple, dataclass
 from typing import Any, Union
+
+from .own import own_builtins, signal
+
+own_builtins(globals())
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from .own import own_builtins
+
+own_builtins(globals())
+
 _EVERYWHERE = ("builtins", "pytest", "_pytest")
 
 _made: dict[str, type[Warning]] = {}

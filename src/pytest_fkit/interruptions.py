@@ -9,6 +9,9 @@ import pytest
 
 from .carriable import carriable
 from .messages import Interrupted
+from .own import own_builtins
+
+own_builtins(globals())
 
 
 def interruption(error: BaseException) -> Interrupted:

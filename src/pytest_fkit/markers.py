@@ -8,8 +8,11 @@ from typing import Any, Callable
 import pytest
 
 from .needs import parse_gpus, parse_serial
+from .own import own_builtins
 from .settings import Settings, parse_isolation, parse_seconds, parse_size
 from .shares import SPAWNED, SPAWNED_SESSION
+
+own_builtins(globals())
 
 _ARGUMENTS: dict[str, Callable[[Any], Any]] = {
     "isolation": parse_isolation,

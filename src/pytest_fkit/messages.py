@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Union, get_args
 
+from .own import own_builtins
+
+own_builtins(globals())
+
 # --- worker to keeper ---------------------------------------------------------------------------
 
 

@@ -6,8 +6,6 @@ from typing import Any, Iterator, MutableMapping, Union
 
 import pytest
 
-from .carriable import carriable
-
 Value = Union[str, bool, int, float]
 
 
@@ -35,6 +33,8 @@ class Metrics(MutableMapping[str, Value]):
                 f"fkit_metrics[{name!r}]: a value has to be a str, bool, int or float, "
                 f"not {type(value).__name__}; convert it, as by float(value)"
             )
+        from .carriable import carriable  # not where pytest runs without --fkit
+
         name, value = carriable(name), carriable(value)
         self._drop_property(name)
         self._values[name] = value

@@ -7,11 +7,6 @@ import os
 import sys
 from typing import Iterator, Sequence
 
-import pytest
-
-STARTUP_PATH: pytest.StashKey[list[str]] = pytest.StashKey()
-"""``sys.path`` before options and conftest files add to it."""
-
 _HIDDEN = ("mmap", "pickle", "resource")
 """What we import and pytest does not, and what may be imported again: they keep no state.
 

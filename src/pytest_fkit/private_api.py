@@ -25,6 +25,10 @@ import _pytest.skipping
 import pytest
 from _pytest.config import create_terminal_writer
 
+from .own import own_builtins
+
+own_builtins(globals())
+
 # --- hooks (pluggy) -----------------------------------------------------------------------------
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,9 @@ from typing import Any, Callable, TypeVar
 import pytest
 
 from .options import ISOLATION_SCOPES, START_METHODS
+from .own import os, own_builtins
+
+own_builtins(globals())
 
 ALONE = "main"
 """What stands for the name of a worker where there are none."""
@@ -81,6 +83,9 @@ def start_limit(timeout: float) -> float:
 
 KEY: pytest.StashKey[Settings] = pytest.StashKey()
 """Where the settings of a process are, in ``config.stash``."""
+
+STARTUP_PATH: pytest.StashKey[list[str]] = pytest.StashKey()
+"""``sys.path`` before options and conftest files add to it."""
 
 
 def parse(config: pytest.Config) -> Settings:

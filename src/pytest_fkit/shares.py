@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from .own import own_builtins
+
+own_builtins(globals())
+
 SPAWNED = "spawn:"
 """Begins the name of a process that is a fresh interpreter; the name it would have otherwise,
 or the node id of a test that has one of its own, follows."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from typing import Any
+
+from .own import own_builtins, signal, threading
+
+own_builtins(globals())
 
 
 def interrupt_on_sigterm() -> Any:

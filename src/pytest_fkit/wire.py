@@ -1,70 +1,150 @@
-"""Messages as bytes: length, checksum, and the fields in marshal's format."""
+"""Messages as bytes: length, checksum, number in the stream, and the fields in marshal's format."""
 
 from __future__ import annotations
 
-import marshal
-import struct
-import zlib
 from typing import Iterator
 
 from .messages import BY_NAME, Message
+from .own import marshal, own_builtins, struct, zlib
+
+own_builtins(globals())
 
 MARSHAL_VERSION = 4
 """Of marshal's format, which Python 3.4 to 3.14 read."""
 
-_HEADER = struct.Struct("<II")
+_HEADER = struct.Struct("<III")
 
 
-def pack(message: Message) -> bytes:
-    """One frame.
+class Packer:
+    """Makes the frames of one stream, which are numbered."""
 
-    :raises ValueError: for fields that are not built-in values; see :func:`.carriable.carriable`.
-    """
-    body = marshal.dumps((type(message).__name__, *message), MARSHAL_VERSION)
-    return _HEADER.pack(len(body), zlib.crc32(body)) + body
+    def __init__(self) -> None:
+        self._number = 0
+
+    def pack(self, message: Message) -> bytes:
+        """The next frame.
+
+        :raises ValueError: for fields that are not built-in values; see
+            :func:`.carriable.carriable`.
+        """
+        body = marshal.dumps((type(message).__name__, *message), MARSHAL_VERSION)
+        number, self._number = self._number, self._number + 1
+        return _HEADER.pack(len(body), zlib.crc32(body, number), number) + body
 
 
-def unpack(data: bytes) -> Message:
-    """The message in the body of one frame."""
-    name, *fields = marshal.loads(data)  # noqa: S302 (the checksum holds, and the writer is ours)
+def unpack(frame: bytes) -> Message:
+    """The message in a whole frame."""
+    name, *fields = marshal.loads(frame[_HEADER.size :])  # the checksum holds, the writer is ours
     return BY_NAME[name](*fields)
 
 
-class Unpacker:
-    """Cuts a stream of bytes into messages.
+def unpack_all(frames: bytes) -> Iterator[Message]:
+    """The messages in frames that a :class:`Sorter` has passed."""
+    position = 0
+    while position < len(frames):
+        length, _, _ = _HEADER.unpack_from(frames, position)
+        end = position + _HEADER.size + length
+        yield unpack(frames[position:end])
+        position = end
+
+
+class Sorter:
+    """Cuts a stream of bytes into frames, each once and in the order in which they were made.
 
     A process may die in the middle of a frame, or write rubbish after its memory was corrupted;
-    what follows the first frame that is not whole and sound is not read.
+    what follows the first frame that is not whole and sound is not read. Nor is what follows one
+    that is missing: of two frames in a row that is known when the second one comes.
+
+    :param first: number of the first frame; those before it are left out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 0) -> None:
         self._buffer = bytearray()
-        self.broken = False
+        self._next = first
+        self._early: dict[int, bytes] = {}
+        self._damage = ""
 
-    def feed(self, data: bytes) -> Iterator[Message]:
-        """Take `data` in and yield the messages that are complete."""
-        if self.broken:
-            return
+    @property
+    def broken(self) -> bool:
+        """Whether nothing more is read."""
+        return bool(self._damage)
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the stream if this is its end, "" if nothing is."""
+        if self._damage or not self._early:
+            return self._damage
+        return f"message {self._next} is missing"
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take `data` in; the frames that are complete, with all before them."""
+        if self._damage:
+            return []
         self._buffer += data
-        while len(self._buffer) >= _HEADER.size:
-            length, checksum = _HEADER.unpack_from(self._buffer)
-            end = _HEADER.size + length
-            if len(self._buffer) < end:
-                return
-            body = bytes(self._buffer[_HEADER.size : end])
-            del self._buffer[:end]
-            if zlib.crc32(body) != checksum:
-                self.broken = True
-                return
-            yield unpack(body)
+        found: list[bytes] = []
+        while not self._damage:
+            frame = self._cut()
+            if frame is None:
+                break
+            found += self._sorted(frame)
+        return found
+
+    def _cut(self) -> bytes | None:
+        if len(self._buffer) < _HEADER.size:
+            return None
+        length, _, _ = _HEADER.unpack_from(self._buffer)
+        end = _HEADER.size + length
+        if len(self._buffer) < end:
+            return None
+        frame = bytes(self._buffer[:end])
+        del self._buffer[:end]
+        return frame
+
+    def _sorted(self, frame: bytes) -> list[bytes]:
+        _, checksum, number = _HEADER.unpack_from(frame)
+        if zlib.crc32(frame[_HEADER.size :], number) != checksum:
+            self._damage = f"message {self._next} is damaged"
+            return []
+        if number < self._next:  # it was there before
+            return []
+        if number > self._next:
+            self._early[number] = frame
+            if len(self._early) > 1:
+                self._damage = f"message {self._next} is missing"
+            return []
+        found = [frame]
+        self._next += 1
+        while self._next in self._early:
+            found.append(self._early.pop(self._next))
+            self._next += 1
+        return found
 
 
-def whole_frames(data: bytes) -> int:
-    """How many leading bytes of `data` are whole frames."""
-    position = 0
-    while position + _HEADER.size <= len(data):
-        length, _ = _HEADER.unpack_from(data, position)
-        if position + _HEADER.size + length > len(data):
-            break
+def following(frames: bytes) -> int:
+    """The number of the frame that comes after these, of which there is at least one."""
+    position = number = 0
+    while position < len(frames):
+        length, _, number = _HEADER.unpack_from(frames, position)
         position += _HEADER.size + length
-    return position
+    return number + 1
+
+
+class Unpacker:
+    """Cuts a stream of bytes into messages; see :class:`Sorter`."""
+
+    def __init__(self) -> None:
+        self._sorter = Sorter()
+
+    @property
+    def broken(self) -> bool:
+        """Whether nothing more is read."""
+        return self._sorter.broken
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the stream if this is its end, "" if nothing is."""
+        return self._sorter.trouble
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Take `data` in; the messages that are complete."""
+        return [unpack(frame) for frame in self._sorter.feed(data)]

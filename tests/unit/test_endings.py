@@ -20,9 +20,7 @@ from pytest_fkit.endings import (
     to_wire,
 )
 from pytest_fkit.messages import Ended
-from pytest_fkit.wire import pack, unpack
-
-_HEADER = 8
+from pytest_fkit.wire import Packer, unpack
 
 _ALL: list[Ending] = [
     Finished(),
@@ -37,7 +35,7 @@ _ALL: list[Ending] = [
 
 @pytest.mark.parametrize("ending", _ALL, ids=lambda ending: type(ending).__name__)
 def test_ending_survives_the_wire(ending: Ending) -> None:
-    message = unpack(pack(Ended(to_wire(ending)))[_HEADER:])
+    message = unpack(Packer().pack(Ended(to_wire(ending))))
     assert isinstance(message, Ended)
     assert from_wire(message.ending) == ending
 

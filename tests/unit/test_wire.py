@@ -9,7 +9,7 @@ import pytest
 
 from pytest_fkit.carriable import carriable
 from pytest_fkit.messages import Completed, Message, Output, Phase, Report
-from pytest_fkit.wire import Unpacker, pack, whole_frames
+from pytest_fkit.wire import Packer, Sorter, Unpacker, following, unpack_all
 
 _MESSAGES: list[Message] = [
     Phase("setup", 1.5),
@@ -19,13 +19,20 @@ _MESSAGES: list[Message] = [
 ]
 
 
+def _frames() -> list[bytes]:
+    packer = Packer()
+    return [packer.pack(message) for message in _MESSAGES]
+
+
 def test_messages_arrive_as_they_were() -> None:
-    stream = b"".join(map(pack, _MESSAGES))
+    stream = b"".join(_frames())
     assert list(Unpacker().feed(stream)) == _MESSAGES
+    assert list(unpack_all(stream)) == _MESSAGES
+    assert following(stream) == len(_MESSAGES)
 
 
 def test_messages_arrive_in_pieces_of_any_size() -> None:
-    stream = b"".join(map(pack, _MESSAGES))
+    stream = b"".join(_frames())
     unpacker = Unpacker()
     received = [
         message
@@ -33,29 +40,61 @@ def test_messages_arrive_in_pieces_of_any_size() -> None:
         for message in unpacker.feed(stream[position : position + 1])
     ]
     assert received == _MESSAGES
-    assert not unpacker.broken
+    assert not unpacker.trouble
 
 
-def test_nothing_is_read_after_a_damaged_frame() -> None:
-    good, bad = pack(_MESSAGES[0]), bytearray(pack(_MESSAGES[2]))
-    bad[-1] ^= 1
+@pytest.mark.parametrize("damaged", range(len(_MESSAGES)))
+def test_nothing_is_read_after_a_damaged_frame(damaged: int) -> None:
+    frames = list(map(bytearray, _frames()))
+    frames[damaged][-1] ^= 1
     unpacker = Unpacker()
-    assert list(unpacker.feed(good + bytes(bad) + good)) == [_MESSAGES[0]]
+    assert unpacker.feed(b"".join(frames)) == _MESSAGES[:damaged]
     assert unpacker.broken
-    assert list(unpacker.feed(good)) == []
+    assert unpacker.trouble == f"message {damaged} is damaged"
+    assert unpacker.feed(b"".join(_frames())) == []
+
+
+@pytest.mark.parametrize("twice", range(len(_MESSAGES)))
+def test_a_frame_that_comes_twice_counts_once(twice: int) -> None:
+    frames = _frames()
+    unpacker = Unpacker()
+    assert unpacker.feed(b"".join([*frames[: twice + 1], *frames[twice:]])) == _MESSAGES
+    assert not unpacker.trouble
+
+
+@pytest.mark.parametrize("first", range(len(_MESSAGES) - 1))
+def test_two_frames_that_changed_places_are_put_in_order(first: int) -> None:
+    frames = _frames()
+    frames[first], frames[first + 1] = frames[first + 1], frames[first]
+    unpacker = Unpacker()
+    assert unpacker.feed(b"".join(frames)) == _MESSAGES
+    assert not unpacker.trouble
+
+
+@pytest.mark.parametrize("missing", range(len(_MESSAGES) - 1))
+def test_nothing_is_read_after_a_frame_that_is_missing(missing: int) -> None:
+    frames = _frames()
+    del frames[missing]
+    unpacker = Unpacker()
+    assert unpacker.feed(b"".join(frames)) == _MESSAGES[:missing]
+    assert unpacker.trouble == f"message {missing} is missing"
+
+
+def test_frames_before_the_first_one_that_is_wanted_are_left_out() -> None:
+    assert Sorter(2).feed(b"".join(_frames())) == _frames()[2:]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 8, 12])
-def test_whole_frames_leaves_out_the_one_that_is_not_complete(cut: int) -> None:
-    whole = pack(_MESSAGES[0]) + pack(_MESSAGES[1])
-    assert whole_frames(whole) == len(whole)
-    assert whole_frames(whole + pack(_MESSAGES[2])[:cut]) == len(whole)
-    assert whole_frames(b"") == 0
+def test_a_frame_that_is_not_complete_is_left_out(cut: int) -> None:
+    *whole, last = _frames()
+    sorter = Sorter()
+    assert sorter.feed(b"".join(whole) + last[:cut]) == whole
+    assert sorter.feed(last[cut:]) == [last]
 
 
 def test_only_built_in_types_can_be_packed() -> None:
     with pytest.raises(ValueError, match="unmarshallable"):
-        pack(Report({"path": pathlib.Path("/")}))
+        Packer().pack(Report({"path": pathlib.Path("/")}))
 
 
 class _Text(str):

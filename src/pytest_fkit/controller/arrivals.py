@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import marshal
 from collections import deque
 from typing import TYPE_CHECKING, Any, Callable, Protocol, Sequence
 
 import pytest
 
 from .. import private_api
+from ..own import marshal
 from .deaths import death_of
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Arrivals:
             self.listener.act()
 
     def _handle(self, node: Any, data: bytes) -> None:
-        told = [self._with_report(*each) for each in marshal.loads(data)]  # noqa: S302 (ours)
+        told = [self._with_report(*each) for each in marshal.loads(data)]
         if self.listener is not None:
             told = self.listener.pass_on(node, told)
         self.tell(node, told)

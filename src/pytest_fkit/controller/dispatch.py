@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import marshal
 from dataclasses import dataclass
 from typing import Any, Callable, Protocol, Sequence
 
@@ -12,6 +11,7 @@ from .. import private_api
 from ..gpu.masks import Entry
 from ..gpu.nearness import Nearness
 from ..needs import Needs
+from ..own import marshal
 from ..settings import Settings
 from .collected import Collected, Union
 from .decisions import Decision, Lend, Recall, Send, Settle
@@ -379,7 +379,7 @@ class Dispatch:
             facts = self._facts(node)
             if facts is None or known.collected is None:
                 continue
-            told, needs = marshal.loads(facts)  # noqa: S302 (ours)
+            told, needs = marshal.loads(facts)
             for position, group in enumerate(told):
                 groups[known.collected.number(position)] = group
             for position, each in needs.items():

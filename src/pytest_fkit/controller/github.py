@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
 
+from ..own import os
 from .reporting import Happened, scarcity
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import subprocess
 from typing import Any, Generator, Mapping
 
@@ -15,6 +13,7 @@ from ..gpu.interpreters import interpreter
 from ..gpu.machine import Machine
 from ..journal.events import event
 from ..journal.recorder import Recorder
+from ..own import fcntl, os
 from ..sandbox.descriptors import move_up
 from .run_event import RunGpus
 

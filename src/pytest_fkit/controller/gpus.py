@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from argparse import Namespace
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from ..gpu.detection import detect
 from ..gpu.devices import Fleet
 from ..gpu.options import GpuSettings
 from ..numprocesses import run_alone, shows_only
+from ..own import os
 from . import workers
 from .hosts import Seat, cpu_workers, proxies, seats
 from .place import take_place

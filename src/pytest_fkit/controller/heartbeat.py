@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from typing import Any, Callable
+
+from ..own import os, signal, threading
 
 TICK = 0.25
 """Of the limit: how often workers are asked."""

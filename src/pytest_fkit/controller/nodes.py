@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from typing import TYPE_CHECKING, Any, Callable, Generator
 
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from .. import private_api
 from ..interruptions import raise_again
 from ..messages import Interrupted
+from ..own import os, threading
 from ..settings import Settings
 from ..sigterm import interrupt_on_sigterm, restore_sigterm
 from .arrivals import Arrivals

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Callable, Mapping
 
 import pytest
@@ -12,6 +11,7 @@ from ..gpu.choice import Distribution
 from ..gpu.environment import Environment, owned_gpus, wants_port
 from ..gpu.options import GpuSettings
 from ..gpu.owned import KEY
+from ..own import os
 
 
 def take_place(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, Generator, Sequence
 
 import pytest
@@ -12,6 +11,7 @@ from ..journal.events import encode, event
 from ..journal.files import AppendedFile, InUseError
 from ..journal.recorder import Recorder
 from ..journal.trace_file import TraceFile
+from ..own import time
 from ..settings import ALONE, Settings
 from .gpu_samples import sample_gpus
 from .resume import Resume, Resuming, resumed

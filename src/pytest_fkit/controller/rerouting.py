@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
 
+from ..own import threading
 from ..settings import Settings
 from .retries import Attempt, Retries, Screen, ids, physical
 from .schedule import Schedule

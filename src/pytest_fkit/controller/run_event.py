@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import socket
 import sys
 import uuid
 from typing import Any, NamedTuple
@@ -17,6 +15,7 @@ import xdist
 from .. import __version__
 from ..gpu.masks import Entry
 from ..journal.events import FORMAT, SCHEMA, Event, event
+from ..own import os, socket
 from ..settings import Settings
 from .gpus import KEY
 

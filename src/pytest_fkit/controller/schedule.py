@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections import deque
 from typing import Callable, Iterable, Iterator, Sequence
 
 from ..gpu.nearness import Nearness
+from ..own import time
 from .decisions import Decision, Lend, Recall, Send, Settle, Unrunnable
 from .reservations import Reservation, Reservations
 from .roster import Worker

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import pytest
+
+from ..own import os
 
 _AUTO = "PYTEST_XDIST_AUTO_NUM_WORKERS"
 

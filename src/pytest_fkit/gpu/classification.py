@@ -6,9 +6,12 @@ import functools
 import re
 from typing import Iterable, Sequence
 
+from ..own import own_builtins
 from .error_table import CATEGORIES, FINAL, OTHER, Category
 from .errors import Failure, GpuError
 from .patterns import Pattern
+
+own_builtins(globals())
 
 _BY_NAME = {each.name: each for each in CATEGORIES}
 _BY_CODE = {code: each for each in CATEGORIES for code in each.codes}

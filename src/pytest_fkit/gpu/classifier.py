@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from ..own import own_builtins
 from .classification import classify, named
 from .errors import Failure, GpuError
 from .patterns import NAMES, user_patterns
+
+own_builtins(globals())
 
 
 class Classifier:

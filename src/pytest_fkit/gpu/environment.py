@@ -6,9 +6,12 @@ import string
 from dataclasses import dataclass, replace
 from typing import Iterable, Mapping, Sequence
 
+from ..own import own_builtins
 from .masks import MASKS, Entry
 from .owned import Owned
 from .slices import Place
+
+own_builtins(globals())
 
 AMD_MASKS = ("rocr", "hip")
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 UNHEARD = ""
 FINAL = "final"
 DEVICE = "device"

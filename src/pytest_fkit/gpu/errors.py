@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Mapping
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 
 @dataclass(frozen=True)
 class Failure:

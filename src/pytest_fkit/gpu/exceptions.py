@@ -7,7 +7,10 @@ from typing import Any, Iterator
 
 import pytest
 
+from ..own import own_builtins
 from .errors import Failure
+
+own_builtins(globals())
 
 _LINKS = 16
 _CHARACTERS = 20_000

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 
 class MissingError(Exception):
     """A way is not to be had on this machine, which is nobody's fault. Its text says why."""

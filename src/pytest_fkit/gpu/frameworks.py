@@ -5,6 +5,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 
 def open_imported() -> None:
     """Have PyTorch and CuPy open a context on their current GPU, each if it was imported.

@@ -9,7 +9,10 @@ import re
 from dataclasses import dataclass
 from typing import Callable, Iterator, Mapping, Optional, Sequence
 
+from ..own import own_builtins
 from .devices import Device, Fleet
+
+own_builtins(globals())
 
 MASKS = {
     "nvidia": ("CUDA_VISIBLE_DEVICES",),

@@ -8,6 +8,10 @@ from typing import Any, Mapping, Sequence
 
 import pytest
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 TITLE = "pytest-fkit"
 """Of the section of a report that names worker, GPUs and attempt."""
 

@@ -8,7 +8,10 @@ from typing import Iterable
 
 import pytest
 
+from ..own import own_builtins
 from .error_table import CATEGORIES, OTHER
+
+own_builtins(globals())
 
 NAMES = tuple(each.name for each in CATEGORIES if each.is_gpu)
 """What users may call a category."""

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 _PREFIX = "Skipped: "
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 import sys
 from typing import Any, Iterable
+
+from ..own import ctypes, own_builtins
+
+own_builtins(globals())
 
 CUDA_DRIVER = re.compile(r"/libcuda\.so[^/]*$")
 _CUDA_NOT_INITIALIZED = 3  # CUresult, CUDA driver API reference

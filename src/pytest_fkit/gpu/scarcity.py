@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 _DEVICES = r"(?:CUDA |hardware )?(?:GPUs|GPU|devices|device|accelerators|XPUs|HPUs|NPUs)\b"
 
 _NUMBERED = re.compile(

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from typing import Callable
 
+from ..own import own_builtins
 from .drm import AMD, INTEL, LEAST_MEMORY, integrated, render_devices
 from .machine import Machine
+
+own_builtins(globals())
 
 
 def no_nvidia(machine: Machine) -> str:

@@ -6,8 +6,11 @@ from dataclasses import asdict
 from typing import Any, Iterable, Sequence
 
 from ..endings import Ending, Finished, from_wire, to_wire
+from ..own import own_builtins
 from .events import Event, event, now, plain
 from .verdicts import Kept, message, verdict
+
+own_builtins(globals())
 
 # Of a Usage (sandbox/usage.py), in its order.
 _USED = ("user", "system", "peak_memory", "minor_faults", "major_faults", "read", "written")

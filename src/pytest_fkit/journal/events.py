@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from typing import Any, Dict, Sequence
+
+from ..own import own_builtins, time
+
+own_builtins(globals())
 
 MAJOR, MINOR = 1, 0
 SCHEMA = f"{MAJOR}.{MINOR}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
 import stat
 from pathlib import Path
 from typing import Callable
 
+from ..own import fcntl, os, own_builtins
 from ..sandbox.descriptors import move_up
+
+own_builtins(globals())
 
 
 class InUseError(Exception):

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import deque
 from typing import Dict, Iterable, Sequence, Tuple
 
+from ..own import own_builtins
 from .events import Event
+
+own_builtins(globals())
 
 Seen = Dict[str, Tuple[int, int]]
 """By id of a GPU: bytes of its memory in use, and per cent of the time that it was busy; -1 where

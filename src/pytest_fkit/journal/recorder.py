@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Callable, Iterable, Sequence
 
+from ..own import own_builtins
 from .attempts import Running
 from .events import Event, event, now
 from .gpu_usage import GpuUsage, Seen, sample_event
 from .verdicts import kept
+
+own_builtins(globals())
 
 Sink = Callable[[Sequence[Event]], None]
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Callable, Iterable, Iterator
 
+from ..own import own_builtins
 from .events import Event, encode_list, gpu_names
 from .trace_events import LANES, TraceEvent, complete, counter, flow, instant, named
+
+own_builtins(globals())
 
 HEAD = b'{"displayTimeUnit":"ms","traceEvents":[\n'
 TAIL = b"\n]}\n"

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 TraceEvent = Dict[str, Any]
 
 LANES = {"worker": 1, "wide fixtures": 2, "tests": 3}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Sequence
 
+from ..own import own_builtins
 from .events import Event
 from .files import AppendedFile
 from .trace import HEAD, TAIL, Encoder, is_shown
+
+own_builtins(globals())
 
 _MANY = 200
 _LONG = 1.0  # seconds from the first event that waits to the last

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Dict, Sequence
 
+from ..own import own_builtins
 from .events import capped, plain
+
+own_builtins(globals())
 
 Kept = Dict[str, Any]
 """A report as a journal has it: see README.md."""

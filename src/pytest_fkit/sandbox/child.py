@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import resource
 import sys
 from typing import Callable, NoReturn
 
@@ -13,6 +10,7 @@ import pytest
 from .. import private_api, system
 from ..gpu.runtime import in_bad_fork
 from ..messages import Completed, Go, Leaves, Over
+from ..own import os, own_builtins, resource, suppress
 from ..settings import measures_usage
 from ..system import pages
 from . import early_end, finalizers
@@ -22,6 +20,8 @@ from .relay import Relay
 from .usage import until_now
 from .warmup import Warmup
 from .working_set import MOST, WorkingSet
+
+own_builtins(globals())
 
 LEAVES = 83
 """Exit status of a child that left a Leaves frame."""
@@ -178,7 +178,7 @@ class _End:
         written = tuple(pages.exclusive()) if self._tells else ()
         used = until_now() if early and self._measures else ()
         writer = self._pipes.writer
-        with contextlib.suppress(OSError):  # closed by the test: the host sees the end itself
+        with suppress(OSError):  # closed by the test: the host sees the end itself
             if os.fstat(writer).st_ino == self._inode:
                 if early:
                     early_end.close_others(writer)

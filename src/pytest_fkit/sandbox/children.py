@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import select
-import signal
 import sys
 from typing import Any, NamedTuple
 
 from ..messages import Message, Over
+from ..own import os, own_builtins, select, signal
 from . import early_end
 from .child import STOPS, Child
 from .copies import fork
@@ -17,6 +15,8 @@ from .sigchld import Statuses
 from .usage import wait_for
 from .warmup import LIMIT, Warmup
 from .working_set import WorkingSet
+
+own_builtins(globals())
 
 
 class Waiting(NamedTuple):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from typing import Generator
 
 import pytest
 
+from ..own import os, own_builtins
 from .relay import Relay
+
+own_builtins(globals())
 
 
 def fork() -> int:

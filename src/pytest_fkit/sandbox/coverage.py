@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import sys
 import warnings
 from pathlib import Path
@@ -12,7 +11,10 @@ from typing import Any, Iterator
 import pytest
 
 from ..messages import Measured
+from ..own import own_builtins, socket, suppress
 from .relay import Relay
+
+own_builtins(globals())
 
 
 def running_coverage() -> Any | None:
@@ -62,7 +64,7 @@ class Measuring:
         if self._coverage is None:
             return
         failures = (OSError, sys.modules["coverage"].CoverageException)
-        with quietly(), contextlib.suppress(*failures):
+        with quietly(), suppress(*failures):
             # After a fork this has a file of its own.
             data = _save(self._coverage)
             if data:
@@ -80,7 +82,7 @@ def quietly() -> Iterator[None]:
 
 def _save(coverage: Any) -> Any:
     """The coverage data, complete."""
-    with contextlib.suppress(sys.modules["coverage"].CoverageException):  # paused by the test
+    with suppress(sys.modules["coverage"].CoverageException):  # paused by the test
         # Saves, as get_data() does too, but without its search for files that never ran.
         coverage.switch_context("")
     return coverage.get_data()

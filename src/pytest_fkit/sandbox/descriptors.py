@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import array
-import contextlib
-import fcntl
-import os
-import resource
-import select
-import socket
 from typing import NamedTuple, Sequence
 
 from .. import system
 from ..messages import Message
-from ..wire import Unpacker, pack
+from ..own import array, fcntl, os, own_builtins, resource, select, socket, suppress
+from ..wire import Packer, Unpacker
+
+own_builtins(globals())
 
 _SLOTS = 7
 _RESERVED = 32
@@ -111,7 +107,7 @@ class OwnFile:
     def write(self, data: bytes) -> None:
         """Append `data`."""
         if self.is_at(self._slot):
-            with contextlib.suppress(OSError):  # full, or the hard limit: it is for a death only
+            with suppress(OSError):  # full, or the hard limit: it is for a death only
                 write_all(self._slot, data)
 
     def truncate(self) -> None:
@@ -140,17 +136,12 @@ def read_from(descriptor: int, offset: int = 0) -> bytes:
     return b"".join(chunks)
 
 
-def ends_with(descriptor: int, tail: bytes) -> bool:
-    """Whether `tail` is the last that the file holds."""
-    size = os.fstat(descriptor).st_size
-    return size >= len(tail) and os.pread(descriptor, len(tail), size - len(tail)) == tail
-
-
 class Link:
     """One end of a stream of messages between two of our processes."""
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
+        self._packer = Packer()
         self._unpacker = Unpacker()
         self._messages: list[Message] = []
         self._descriptors: list[int] = []
@@ -185,7 +176,7 @@ class Link:
 
     def hold(self, message: Message) -> None:
         """Send a message with the next one, which follows soon: the other end is woken once."""
-        self._held += pack(message)
+        self._held += self._packer.pack(message)
 
     def flush(self) -> None:
         """Send what is held.
@@ -201,7 +192,7 @@ class Link:
 
         :raises OSError: if nobody is at the other end.
         """
-        data, self._held = self._held + pack(message), b""
+        data, self._held = self._held + self._packer.pack(message), b""
         if descriptors:
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
             sent = self._socket.sendmsg([data], [rights])
@@ -259,6 +250,7 @@ class Pipes:
     def __init__(self, reader: int, writer: int) -> None:
         self.reader = reader
         self.writer = writer
+        self._packer = Packer()
         self._unpacker = Unpacker()
         self._messages: list[Message] = []
 
@@ -278,7 +270,7 @@ class Pipes:
 
         :raises OSError: if nobody is at the other end.
         """
-        os.write(self.writer, pack(message))
+        os.write(self.writer, self._packer.pack(message))
 
     def has_message(self, wait: float) -> bool:
         """Whether there is something for :meth:`receive`, now or within `wait` seconds."""

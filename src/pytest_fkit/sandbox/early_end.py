@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import stat
 
 from .. import system
+from ..own import os, own_builtins, resource
+
+own_builtins(globals())
 
 _GROWTH = 1 << 16
 """KiB that a test may have used beyond what it was forked with: the next one may want as much."""
@@ -51,7 +52,7 @@ def close_others(kept: int) -> None:
 
 
 def _descriptors() -> list[int]:
-    return list(map(int, os.listdir("/proc/self/fd")))  # noqa: PTH208 (called for every test)
+    return list(map(int, os.listdir("/proc/self/fd")))
 
 
 def _is_device(descriptor: int) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
-import signal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -12,6 +10,7 @@ from .. import private_api
 from ..carriable import carriable
 from ..gpu.owned import may_retry, owned_by
 from ..messages import LiveText
+from ..own import faulthandler, own_builtins, signal
 from ..settings import KEY
 from .copies import Copies
 from .coverage import Measuring
@@ -26,6 +25,8 @@ from .tree import DUMP_SIGNAL
 
 if TYPE_CHECKING:
     from .gpu_failures import GpuFailures
+
+own_builtins(globals())
 
 _REPORTING_HOOKS = (
     "pytest_runtest_logstart",

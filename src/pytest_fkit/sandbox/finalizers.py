@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import os
 import sys
-import time
 import weakref
 from typing import Any, cast
+
+from ..own import atexit, os, own_builtins, suppress, time
+
+own_builtins(globals())
 
 _TRACKER_WAIT = 1.0
 """Seconds; a process that the test left running may hold the pipe."""
@@ -92,7 +92,7 @@ def _trackers() -> list[Any]:
 
 def _end_resource_tracker(tracker: Any) -> None:
     """Let a resource tracker clean up, which it does when nobody holds its pipe."""
-    with contextlib.suppress(OSError):  # closed by the test
+    with suppress(OSError):  # closed by the test
         os.close(tracker._fd)
     deadline = time.monotonic() + _TRACKER_WAIT
     while time.monotonic() < deadline:

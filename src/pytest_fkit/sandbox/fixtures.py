@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Generator, Iterator, NoReturn
 
@@ -13,12 +12,15 @@ from .. import private_api
 from ..carriable import carriable
 from ..gpu.exceptions import mark_event
 from ..messages import WideOutput, WideSetup, WideSetupDone, WideTeardown
+from ..own import own_builtins, time
 from ..system import holdings
 from .copies import fork
 from .relay import Relay
 
 if TYPE_CHECKING:
     from .gpu_failures import GpuFailures
+
+own_builtins(globals())
 
 # Plugins whose part in a phase surrounds the setup and teardown of fixtures, by the names under
 # which pytest registers them. The host runs a phase with these alone: everybody else's hooks run

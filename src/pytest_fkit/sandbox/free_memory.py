@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 from typing import Any, Callable
 
 from ..gpu.runtime import CUDA_DRIVER
+from ..own import ctypes, own_builtins
 from ..system.libraries import loaded
+
+own_builtins(globals())
 
 _CALLS = (  # CUDA driver API reference; HIP runtime API reference
     (CUDA_DRIVER, "cuMemGetInfo_v2"),

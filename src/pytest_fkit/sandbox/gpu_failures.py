@@ -12,6 +12,9 @@ from ..gpu.classifier import Classifier
 from ..gpu.errors import Failure, GpuError
 from ..gpu.exceptions import event_of, failure_of
 from ..gpu.reasons import skip_reason
+from ..own import own_builtins
+
+own_builtins(globals())
 
 
 class GpuFailures:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 from typing import Callable, Iterable
+
+from ..own import os, own_builtins, suppress
+
+own_builtins(globals())
 
 # What a CUDA context or an NVML handle opens, and what ROCm's runtime does; in a directory that
 # stands for a machine, too.
@@ -25,12 +27,12 @@ def holders(pids: Iterable[int], proc: str = "/proc") -> list[int]:
 def _targets(directory: str) -> list[str]:
     """What the descriptors of a process refer to."""
     try:
-        names = os.listdir(directory)  # noqa: PTH208 (no pathlib in test processes)
+        names = os.listdir(directory)
     except OSError:
         return []
     found = []
     for name in names:
-        with contextlib.suppress(OSError):  # closed by now
+        with suppress(OSError):  # closed by now
             found.append(os.readlink(f"{directory}/{name}"))
     return found
 

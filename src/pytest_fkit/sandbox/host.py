@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import time
 import traceback
 from typing import Callable, NoReturn
 
@@ -31,6 +28,7 @@ from ..messages import (
     UsedBefore,
     WideSetUp,
 )
+from ..own import os, own_builtins, suppress, time
 from ..settings import measures_usage
 from ..wire import Unpacker
 from . import finalizers
@@ -41,6 +39,8 @@ from .equipment import TestProcess
 from .progress import Progress
 from .usage import Meter
 from .warmup import GAVE_BACK, Warmup
+
+own_builtins(globals())
 
 _GAVE_BACK = Leaves("")
 """Of a child that did not get its order any more."""
@@ -93,7 +93,7 @@ class Host:
             self._serve()
             status = 0
         except BaseException:  # noqa: BLE001 (nothing may return into the keeper's code)
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 os.write(ERR, traceback.format_exc().encode("utf-8", "replace"))
         finally:
             os._exit(status)
@@ -297,7 +297,7 @@ class Host:
         child = self._children.next()
         self._link.send(Forked(child.pid, self._relay.written()), child.files)
         try:
-            with contextlib.suppress(OSError):  # it is dead, which will be seen
+            with suppress(OSError):  # it is dead, which will be seen
                 child.pipes.send(go)
             if ahead:
                 self._children.fork_ahead(child)
@@ -327,7 +327,6 @@ def _left_for(files: Files, status: int) -> Leaves | None:
         return _GAVE_BACK
     if status != LEAVES << 8:
         return None
-    last = None
-    for message in Unpacker().feed(read_from(files.events)):
-        last = message
+    messages = Unpacker().feed(read_from(files.events))
+    last = messages[-1] if messages else None
     return last if isinstance(last, Leaves) else None

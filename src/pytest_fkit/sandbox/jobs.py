@@ -6,8 +6,12 @@ from typing import Any, NamedTuple
 
 from ..endings import Ending, Finished
 from ..messages import Run
+from ..own import own_builtins
+from ..wire import Sorter
 from .descriptors import Files, Link, read_from
 from .progress import Progress
+
+own_builtins(globals())
 
 
 class Remains(NamedTuple):
@@ -62,6 +66,8 @@ class HostProcess:
         self.status: int | None = None
         self.retire = False
         self.events_read = 0
+        self.events = Sorter()
+        self.completed = False  # whether the last frame is that of a test that finished
         self.output_read = [0, 0]
         self.daemons: set[int] = set()
 
@@ -82,6 +88,8 @@ class ChildProcess:
         self.pid = pid
         self.files = files
         self.events_read = 0
+        self.events = Sorter()
+        self.completed = False  # whether the last frame is that of a test that finished
         self.output_read = [0, 0]
 
     def remains(self) -> Remains:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 import traceback
 from collections import deque
 from typing import Callable, Iterator, NoReturn
@@ -24,6 +21,7 @@ from ..messages import (
     Stop,
     TornDown,
 )
+from ..own import os, own_builtins, signal, time
 from ..settings import start_limit
 from ..shares import SPAWNED, ends_before
 from .copies import fork
@@ -33,6 +31,8 @@ from .progress import Progress
 from .spares import Spare
 from .supervisor import Supervisor, WorkerGoneError
 from .tree import send_signal
+
+own_builtins(globals())
 
 
 class Keeper:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from typing import Callable, Sequence
 
 from .. import system
+from ..own import os, own_builtins, suppress
 from .gpu_memory import await_release
 from .jobs import HostProcess, Job
 from .tree import end_trees
+
+own_builtins(globals())
 
 # Seconds.
 KILL_WAIT = 2.0  # for SIGKILL to take effect
@@ -52,7 +53,7 @@ class Orphans:
     def reap(self) -> None:
         """Take down those that have ended."""
         for pid in system.adopted_children(self._known()) | self._abandoned:
-            with contextlib.suppress(ChildProcessError):  # not ours, after all
+            with suppress(ChildProcessError):  # not ours, after all
                 if os.waitpid(pid, os.WNOHANG)[0]:
                     self.has_ended(pid)
 

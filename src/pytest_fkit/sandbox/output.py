@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from typing import Any, Callable, Generator, TextIO
 
 import pytest
 
 from .. import private_api
+from ..own import os, own_builtins, suppress
 from .descriptors import ERR, FIXTURE_ERR, FIXTURE_OUT, LOG, OUT, OwnFile
+
+own_builtins(globals())
 
 
 def streams(config: pytest.Config) -> bool:
@@ -59,7 +60,7 @@ class Output:
 
     def enter_exit(self) -> None:
         """After the test: what exit handlers print is kept off the terminal."""
-        with contextlib.suppress(OSError):  # closed by the test
+        with suppress(OSError):  # closed by the test
             _point((OUT, ERR), (1, 2))
 
     @pytest.hookimpl(wrapper=True, trylast=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import mmap
-import time
+from ..own import mmap, own_builtins, time
+
+own_builtins(globals())
 
 
 class Progress:

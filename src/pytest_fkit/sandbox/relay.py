@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import time
 from typing import Any, Generator, Iterator, cast
 
 import pytest
@@ -25,9 +23,12 @@ from ..messages import (
     SessionFlag,
     WarningRecorded,
 )
+from ..own import os, own_builtins, time
 from ..private_api import expected_failure
-from ..wire import pack
+from ..wire import Packer
 from .descriptors import EVENTS, write_all
+
+own_builtins(globals())
 
 CHANNEL_LOST = 86
 """Exit status of a test process whose event file the test had closed."""
@@ -57,6 +58,7 @@ class Relay:
         self._config = session.config
         self._subtests = self._config.pluginmanager.hasplugin("subtests")
         self._pid = -1
+        self._packer = Packer()
         self._inode = -1
         self._flags: dict[str, object] = {}
         self._wide_setup_seconds = 0.0
@@ -71,7 +73,8 @@ class Relay:
 
         :param wide_setup_seconds: time the host spent for this test, part of its setup.
         """
-        self._pid = os.getpid()
+        if self._pid != os.getpid():
+            self._pid, self._packer = os.getpid(), Packer()
         self._inode = os.fstat(EVENTS).st_ino
         self._flags = {"shouldstop": self._session.shouldstop, "shouldfail": False}
         self._wide_setup_seconds = wide_setup_seconds
@@ -96,7 +99,7 @@ class Relay:
             self.lost = CHANNEL_LOST
             return
         try:
-            write_all(EVENTS, pack(message))
+            write_all(EVENTS, self._packer.pack(message))
         except OSError as error:
             if error.errno != errno.EFBIG:
                 raise

@@ -6,6 +6,10 @@ from typing import Any
 
 import pytest
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 
 class Counts:
     """Takes the place of pytest-rerunfailures' ``config.failures_db``.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 from typing import Iterator
+
+from ..own import own_builtins, signal
+
+own_builtins(globals())
 
 
 class Statuses:

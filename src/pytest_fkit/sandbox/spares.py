@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Callable
 
 from ..messages import Finish, Ready, Run
+from ..own import own_builtins, suppress
 from ..shares import SPAWNED
 from .jobs import HostProcess, Start
 from .supervisor import TERM_GRACE, Supervisor
 from .tree import kill_tree
+
+own_builtins(globals())
 
 
 class Spare:
@@ -64,7 +66,7 @@ class Spare:
         host.retire = True
         if host.link.is_readable(0.0) and host.link.read():
             ready = any(isinstance(message, Ready) for message in host.link.take_messages())
-            with contextlib.suppress(OSError):  # it is dead
+            with suppress(OSError):  # it is dead
                 if ready:
                     host.link.send(Finish(0.0))
                     return

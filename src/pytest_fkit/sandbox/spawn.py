@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import marshal
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -14,11 +12,15 @@ import pytest
 from .. import private_api, system
 from ..carriable import carriable
 from ..gpu.owned import KEY, TOLD
-from ..own_imports import STARTUP_PATH, standard_library_first
+from ..own import marshal, os, own_builtins
+from ..own_imports import standard_library_first
+from ..settings import STARTUP_PATH
 from ..shares import SPAWNED_SESSION
 from .coverage import arguments_for_another, input_for_another
 from .descriptors import ERR, SLOTS, Files, Link
 from .jobs import Start
+
+own_builtins(globals())
 
 # -m would ask an import path that may have been a worker's only. Not the path that the tests will
 # see: there may be modules of the suite's own in it that have the names of those that we need.
@@ -51,7 +53,7 @@ def exec_host(
             os.set_inheritable(descriptor, True)
         flags = cast("Any", subprocess)._args_from_interpreter_flags()
         numbers = [str(spec), str(len(data)), str(link.fileno())]
-        os.execv(sys.executable, [sys.executable, *flags, "-c", _BOOTSTRAP, *numbers])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, *flags, "-c", _BOOTSTRAP, *numbers])
     except BaseException as error:  # noqa: BLE001 (nothing may return into the keeper's code)
         os.write(ERR, repr(error).encode("utf-8", "replace"))
     finally:
@@ -91,7 +93,7 @@ def _spec(session: pytest.Session, start: Start) -> dict[str, Any]:
             *(str(each) for each in config.invocation_params.args),
         ],
         "directory": str(config.invocation_params.dir),
-        "current": os.getcwd(),  # noqa: PTH109
+        "current": os.getcwd(),
         "collect": [] if whole else [str(path)] * times,
         "workerinput": carriable(orders),
         "basetemp": private_api.basetemp(config),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import sys
 from collections import defaultdict, deque
 from typing import Any, Callable, Generator, Sequence
@@ -12,12 +10,15 @@ import pytest
 
 from .. import private_api
 from ..messages import Ready
+from ..own import os, own_builtins, socket
 from ..own_imports import hide
 from .coverage import running_coverage
 from .descriptors import ERR, OUT, SLOTS, Link
 from .equipment import equip, write_stacks_of_deaths
 from .host import Host
 from .output import capture_into_own_files
+
+own_builtins(globals())
 
 
 def main(spec: dict[str, Any], descriptor: int, modules: set[str]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import sys
 from typing import Any, NoReturn
 
@@ -12,6 +10,7 @@ import pytest
 from .. import system
 from ..gpu.runtime import in_bad_fork
 from ..messages import Broken
+from ..own import gc, os, own_builtins
 from ..shares import SPAWNED
 from .descriptors import Files, Link
 from .equipment import equip
@@ -21,6 +20,8 @@ from .keeper import Keeper
 from .output import streams
 from .progress import Progress
 from .spawn import exec_host
+
+own_builtins(globals())
 
 
 def keeper_main(

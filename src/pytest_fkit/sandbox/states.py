@@ -16,7 +16,10 @@ import pytest
 
 from ..carriable import carriable
 from ..messages import PluginState
+from ..own import own_builtins
 from .relay import Relay
+
+own_builtins(globals())
 
 
 class States:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import select
-import signal
-import time
 from typing import Callable, Iterator, Sequence
 
 from .. import system
@@ -34,21 +30,22 @@ from ..messages import (
     Restarted,
     WideSetUp,
 )
-from ..wire import pack, whole_frames
-from .descriptors import Link, ends_with, move_up, read_from
+from ..own import os, own_builtins, select, signal, suppress, time
+from ..wire import unpack
+from .descriptors import Link, move_up, read_from
 from .jobs import ChildProcess, HostProcess, Job
 from .orphans import KILL_WAIT, Orphans
 from .relay import UNREPORTED
 from .tree import DUMP_SIGNAL, Settled, end_children, is_alive, kill_tree, send_signal
 from .usage import Account, reap
 
+own_builtins(globals())
+
 # Seconds.
 TICK = 0.1  # between looks at a test that is running
 MEMORY_TICK = 0.02  # the same where a memory limit is set
 DUMP_WAIT = 0.2  # for faulthandler to write the stacks of all threads
 TERM_GRACE = 2.0  # between SIGTERM and SIGKILL
-
-_FINISHED = pack(Completed())
 
 
 class WorkerGoneError(Exception):
@@ -201,10 +198,12 @@ class Supervisor:
         data = read_from(source.files.events, source.events_read)
         if end is not None:
             data = data[: max(0, end - source.events_read)]
-        data = data[: whole_frames(data)]
-        if data:
-            source.events_read += len(data)
-            self._link.hold(Events(data))  # most often the end of the test follows at once
+        source.events_read += len(data)
+        frames = source.events.feed(data)
+        if frames:
+            source.completed = isinstance(unpack(frames[-1]), Completed)
+            # Most often the end of the test follows at once.
+            self._link.hold(Events(b"".join(frames)))
         if self._stream:
             for position, descriptor in enumerate((source.files.out, source.files.err)):
                 text = read_from(descriptor, source.output_read[position])
@@ -231,7 +230,7 @@ class Supervisor:
                 host.link.read()
             self._hear(host)
         if self._wakeup[0] in ready:
-            with contextlib.suppress(BlockingIOError):
+            with suppress(BlockingIOError):
                 os.read(self._wakeup[0], 4096)
             self._reap()
 
@@ -315,7 +314,7 @@ class Supervisor:
             job.deadline = None
             job.stops = message.stops
             job.used = message.used
-            if job.verdict is None and ends_with(child.files.events, _FINISHED):
+            if job.verdict is None and child.completed:
                 job.conclude(Finished(), child.pid)
             else:
                 ending = job.verdict or self._ending(message.status)
@@ -433,7 +432,7 @@ class Supervisor:
 
     def tell(self, host: HostProcess, message: Message) -> None:
         """Send a message to a host, which may be dead: its exit tells."""
-        with contextlib.suppress(OSError):  # it is dead; its exit tells
+        with suppress(OSError):  # it is dead; its exit tells
             host.link.send(message)
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:

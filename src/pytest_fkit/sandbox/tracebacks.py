@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 _PACKAGE = Path(__file__).parent.parent
 
 

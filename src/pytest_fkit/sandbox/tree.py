@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
-import signal
-import time
 from typing import Callable
 
 from .. import system
+from ..own import os, own_builtins, select, signal, suppress, time
+
+own_builtins(globals())
 
 # No test has a use for this one; macOS has no real-time signals.
 DUMP_SIGNAL = signal.SIGRTMAX - 3 if hasattr(signal, "SIGRTMAX") else signal.SIGINFO  # type: ignore[attr-defined,unused-ignore]
@@ -18,7 +16,7 @@ DUMP_SIGNAL = signal.SIGRTMAX - 3 if hasattr(signal, "SIGRTMAX") else signal.SIG
 
 def send_signal(pid: int, number: int) -> None:
     """Send a signal to a process that may be gone."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import sys
-from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from typing import Any, NamedTuple
 
 from .. import system
+from ..own import os, own_builtins, resource
 from ..system import io_account
+
+own_builtins(globals())
 
 # getrusage(2): kilobytes, except on macOS, where they are bytes.
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -85,7 +85,8 @@ def reap(pid: int) -> tuple[int, Account] | None:
 
 def until_now() -> tuple[Any, ...]:
     """The fields of an :class:`Account` of this process since it began."""
-    return getrusage(RUSAGE_SELF)[:8], getrusage(RUSAGE_CHILDREN)[:8], io_account()
+    own = resource.getrusage(resource.RUSAGE_SELF)[:8]
+    return own, resource.getrusage(resource.RUSAGE_CHILDREN)[:8], io_account()
 
 
 def _wait4(pid: int, options: int) -> tuple[int, int, Any]:

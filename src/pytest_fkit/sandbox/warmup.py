@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 import warnings
 
@@ -12,11 +11,14 @@ from ..carriable import carriable
 from ..gpu.frameworks import open_imported
 from ..gpu.owned import owned_by
 from ..messages import Message, Warm
+from ..own import os, own_builtins
 from ..settings import KEY
 from . import early_end
 from .descriptors import Pipes
 from .free_memory import free_share
 from .relay import Relay
+
+own_builtins(globals())
 
 LIMIT = 30.0
 """Seconds for a GPU runtime to open; a context takes 0.3 to 1, the first on a machine more.

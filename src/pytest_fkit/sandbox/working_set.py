@@ -5,8 +5,11 @@ from __future__ import annotations
 import sys
 from typing import AbstractSet, Callable
 
+from ..own import own_builtins
 from ..system import pages
 from . import early_end
+
+own_builtins(globals())
 
 MOST = 4096
 """Pages; more of them are a test's own data, not what every test writes to."""

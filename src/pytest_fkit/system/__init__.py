@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
+
+from ..own import os
 
 PORTABLE = not sys.platform.startswith("linux") or os.environ.get("FKIT_PORTABLE", "") == "1"
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import os
 import re
-import socket
 import stat
-import threading
-import time
 from collections import Counter
 from typing import Callable, Iterable, NamedTuple
 
 from ..gpu.runtime import CUDA_DRIVER, open_runtime
+from ..own import ctypes, os, own_builtins, socket, suppress, threading, time
 from . import PORTABLE, children
 from .libraries import loaded
 from .native_threads import native_threads, origin
+
+own_builtins(globals())
 
 _OPENMP = re.compile(r"/lib(?:gomp|omp|iomp5)[^/]*\.so[^/]*$")
 _OMP_PAUSE_HARD = 2  # omp_pause_resource_t, OpenMP 5.0 API specification, 3.2.44
@@ -114,7 +111,7 @@ def _end_forkable_threads(fork: Callable[[], int]) -> None:
     pid = fork()
     if pid == 0:
         os._exit(0)
-    with contextlib.suppress(ChildProcessError):  # gone already, where SIGCHLD is ignored
+    with suppress(ChildProcessError):  # gone already, where SIGCHLD is ignored
         os.waitpid(pid, 0)
 
 
@@ -135,7 +132,7 @@ def _children() -> frozenset[int]:
 def _targets() -> dict[int, str]:
     """What each descriptor of this process refers to, as the kernel names it."""
     targets = {}
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+    for name in os.listdir("/proc/self/fd"):
         try:
             targets[int(name)] = os.readlink(f"/proc/self/fd/{name}")
         except OSError:  # the one of the directory listing, closed by now
@@ -168,13 +165,15 @@ def _describe(descriptor: int, target: str) -> str:
 
 
 def _describe_socket(descriptor: int) -> str:
-    with socket.socket(fileno=os.dup(descriptor)) as copy:
-        try:
-            if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                return "listening socket"
-            copy.getpeername()
-        except OSError:  # neither connected nor listening
-            return ""
+    copy = socket.socket(fileno=os.dup(descriptor))
+    try:
+        if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return "listening socket"
+        copy.getpeername()
+    except OSError:  # neither connected nor listening
+        return ""
+    finally:
+        copy.close()
     return "connected socket"
 
 

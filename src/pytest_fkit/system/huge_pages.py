@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 from pathlib import Path
 from typing import Iterator
 
+from ..own import ctypes, own_builtins
 from . import PORTABLE
 from .pagemap import EXCLUSIVE, PAGE, SHARED, Mapping, mappings, states
 from .pages import ranges
+
+own_builtins(globals())
 
 PAYS_FROM = 100
 """Forks: it takes about as long as 50 of them, and their ends, take less after it."""

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 
 def loaded(pattern: re.Pattern[str]) -> list[str]:
     """Paths of those that match; none where there is no /proc."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import signal
 from pathlib import Path
+
+from ..own import ctypes, os, own_builtins, signal
+
+own_builtins(globals())
 
 # include/uapi/linux/prctl.h
 _PR_SET_PDEATHSIG = 1
@@ -58,7 +59,7 @@ def children(pid: int) -> list[int]:
     """Pids of the children of a process."""
     # Every thread has its own list of the children it forked.
     try:
-        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 (often called)
+        threads = os.listdir(f"/proc/{pid}/task")
     except OSError:
         return []
     return [

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import bisect
-import os
 import re
-import struct
-import threading
-import time
 from pathlib import PurePath
 from typing import NamedTuple
+
+from ..own import os, own_builtins, struct, threading, time
+
+own_builtins(globals())
 
 _SCANNED = 1 << 16
 """Bytes of a stack, from its beginning: where the thread's first functions are."""
@@ -57,7 +57,7 @@ class Origin(NamedTuple):
 def native_threads() -> frozenset[int]:
     """The ids of this process's threads that Python did not start, the main thread left out."""
     known = {each.native_id for each in threading.enumerate()}
-    found = {int(name) for name in os.listdir("/proc/self/task")}  # noqa: PTH208
+    found = {int(name) for name in os.listdir("/proc/self/task")}
     return frozenset(found - known - {os.getpid()})
 
 

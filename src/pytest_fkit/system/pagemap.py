@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Iterable, Iterator, NamedTuple
+
+from ..own import os, own_builtins
+
+own_builtins(globals())
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 

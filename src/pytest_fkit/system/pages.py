@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import mmap
-import os
 import re
 from bisect import bisect_right
 from typing import AbstractSet, Any, Iterable, NamedTuple, Sequence
 
+from ..own import ctypes, mmap, os, own_builtins
 from . import PORTABLE
 from .pagemap import EXCLUSIVE, PAGE, mappings, states
+
+own_builtins(globals())
 
 _MADV_POPULATE_WRITE = 23  # include/uapi/asm-generic/mman-common.h
 _PROCESS_MADVISE = 440  # include/uapi/asm-generic/unistd.h

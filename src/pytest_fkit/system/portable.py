@@ -6,10 +6,13 @@ found any more; without PDEATHSIG, a child notices the death of its host only th
 
 from __future__ import annotations
 
-import os
 import tempfile
 
 import psutil
+
+from ..own import os, own_builtins
+
+own_builtins(globals())
 
 
 def become_subreaper() -> None:
@@ -25,7 +28,7 @@ def die_with_parent(parent: int) -> None:
 def anonymous_file(name: str) -> int:
     """A new unnamed file in the temporary directory, as a close-on-exec descriptor."""
     descriptor, path = tempfile.mkstemp(prefix=f"fkit-{name}-")
-    os.unlink(path)  # noqa: PTH108 (no pathlib where every test pays for it)
+    os.unlink(path)
     return descriptor
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .. import private_api
+from ..own import own_builtins
 from ..settings import ALONE, KEY, Settings
 from ..sigterm import interrupt_on_sigterm, restore_sigterm
 from .gpus import own_gpus
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from ..controller.plugin import Vacancy
     from ..controller.resume import Resuming
     from ..journal.recorder import Recorder
+
+own_builtins(globals())
 
 
 def take_place(config: pytest.Config, vacancy: Vacancy) -> None:

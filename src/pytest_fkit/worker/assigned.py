@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Sequence
 
 from .. import private_api
+from ..own import own_builtins
 from .tests import Taken
+
+own_builtins(globals())
 
 
 class Assigned:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from ..carriable import carriable
@@ -22,7 +21,10 @@ from ..messages import (
     WideSetupDone,
     WideTeardown,
 )
+from ..own import own_builtins, time
 from ..sandbox.usage import Account, Usage, since
+
+own_builtins(globals())
 
 _FINISHED = to_wire(Finished())
 

@@ -12,6 +12,9 @@ from ..gpu.classifier import Classifier
 from ..gpu.errors import Failure
 from ..gpu.exceptions import failure_of
 from ..gpu.reasons import skip_reason
+from ..own import own_builtins
+
+own_builtins(globals())
 
 
 class CollectionErrors:

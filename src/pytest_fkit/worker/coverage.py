@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..messages import Measured
+from ..own import own_builtins
 from ..sandbox.coverage import quietly
+
+own_builtins(globals())
 
 
 class Gathered:

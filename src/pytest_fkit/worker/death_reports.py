@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 import pytest
@@ -13,6 +12,7 @@ from ..endings import Ending
 from ..gpu.errors import Failure
 from ..gpu.owned import owned_by
 from ..messages import Broken, Ended
+from ..own import own_builtins, time
 from ..sandbox.relay import merged
 from . import deaths
 from .replay import Replay, add_section
@@ -22,6 +22,8 @@ from .reruns import Reruns
 
 if TYPE_CHECKING:
     from ..gpu.classifier import Classifier
+
+own_builtins(globals())
 
 
 class Again(NamedTuple):

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any, Sequence
 
 from ..endings import Ending, Exited, MemoryExceeded, Signaled, TimedOut
+from ..own import own_builtins
+
+own_builtins(globals())
 
 _FRAME = re.compile(r'^  File "(?P<path>.*)", line (?P<line>\d+|\?\?\?) in (?P<name>.*)$')
 

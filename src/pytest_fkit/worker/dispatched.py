@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from typing import Any, Callable, Mapping, Sequence
 
+from ..own import own_builtins, threading
 from .tests import Taken
+
+own_builtins(globals())
 
 
 class Dispatched:

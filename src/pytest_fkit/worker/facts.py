@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import marshal
 from typing import Any
 
 import pytest
@@ -10,10 +9,13 @@ import pytest
 from .. import private_api
 from ..carriable import carriable
 from ..needs import Needs
+from ..own import marshal, own_builtins
 from ..shares import SPAWNED
 from ..wire import MARSHAL_VERSION
 from .needs import needs_to_wire
 from .orders import Requests
+
+own_builtins(globals())
 
 
 def facts(session: pytest.Session, requests: Requests | None) -> bytes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Callable, Generator
 
 import pytest
 
 from ..gpu.owned import KEY, Owned, owned_by
+from ..own import os, own_builtins
+
+own_builtins(globals())
 
 
 class GpuReports:

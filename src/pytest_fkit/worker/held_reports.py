@@ -7,7 +7,10 @@ from typing import Any, Callable
 import pytest
 
 from ..gpu.owned import Owned
+from ..own import own_builtins
 from .reports import WorkerReports
+
+own_builtins(globals())
 
 
 class HeldReports:

@@ -6,14 +6,8 @@ nobody else pays for it.
 
 from __future__ import annotations
 
-import contextlib
-import faulthandler
-import os
 import re
-import select
-import signal
 import sys
-import time
 import traceback
 from pathlib import Path
 from types import TracebackType
@@ -23,10 +17,13 @@ import pytest
 
 from .. import system
 from ..endings import Ending, Finished, TimedOut, from_wait_status
+from ..own import faulthandler, os, own_builtins, select, signal, suppress, time
 from ..sandbox.copies import fork
 from ..sandbox.descriptors import DUMP, ERR, EVENTS, OUT, Files, read_from
 from ..sandbox.sigchld import Statuses
 from .deaths import innermost_frame, reorder_stacks
+
+own_builtins(globals())
 
 _SURVIVED = b"survived"
 
@@ -132,7 +129,7 @@ def _collect_and_leave(collector: pytest.File, files: Files, worker: int) -> NoR
         faulthandler.enable(file=DUMP)
         faulthandler.register(signal.SIGTERM, file=DUMP, all_threads=True, chain=True)
         # Errors are for the worker to meet, and to report.
-        with contextlib.suppress(BaseException):
+        with suppress(BaseException):
             list(collector.collect())
         os.write(EVENTS, _SURVIVED)
     finally:
@@ -163,7 +160,7 @@ def _end(pid: int) -> None:
             break
         select.select([], [], [], 0.002)
     for process in tree[1:]:
-        with contextlib.suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
 
 

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
-import signal
 import sys
-import threading
-import time
 from typing import Any, Callable, Iterator
 
 import pytest
@@ -29,12 +23,15 @@ from ..messages import (
     Stop,
     TornDown,
 )
+from ..own import os, own_builtins, select, signal, suppress, threading, time
 from ..sandbox.copies import fork
 from ..sandbox.coverage import running_coverage
 from ..sandbox.descriptors import Files, Link, read_from
 from ..sandbox.startup import keeper_main
 from ..system.huge_pages import PAYS_FROM, collapse
-from ..wire import whole_frames
+from ..wire import Sorter, following
+
+own_builtins(globals())
 
 KILL_WAIT = 2.0
 """Seconds for the processes below a dead keeper to be gone."""
@@ -59,6 +56,7 @@ class KeeperClient:
         self._pid = 0
         self._broken: list[Broken] = []
         self._hosts: dict[tuple[Any, ...], tuple[int, Files]] = {}
+        self._following: dict[tuple[Any, ...], int] = {}  # number of a host's next frame
         self._ahead: Run | None = None
         self._lock = threading.Lock()
         self._grace: float | None = None
@@ -110,7 +108,6 @@ class KeeperClient:
     def _answers(
         self, host: tuple[Any, ...], link: Link, order: Callable[[], None]
     ) -> Iterator[Message]:
-        received = 0
         try:
             order()
             while True:
@@ -123,7 +120,7 @@ class KeeperClient:
                     self._hosts[running] = message.pid, link.take_files()
                     continue
                 if isinstance(message, Events):
-                    received += len(message.frames)
+                    self._following[host] = following(message.frames)
                 elif isinstance(message, Ended) and not message.goes_on:
                     self._order_anew(link)
                 yield message
@@ -132,7 +129,7 @@ class KeeperClient:
         except (BrokenPipeError, ConnectionResetError):
             pass
         lost = Lost(f"its keeper process {self._bury()} while the test was running")
-        yield from self._what_was_left(host, received, lost)
+        yield from self._what_was_left(host, lost)
 
     def _order(self, link: Link, order: Run | RunTogether, ahead: Run | None, fresh: bool) -> None:
         with self._lock:
@@ -154,17 +151,17 @@ class KeeperClient:
 
     def _order_anew(self, link: Link) -> None:
         self._ahead = None
-        with self._lock, contextlib.suppress(OSError):  # it has died since
+        with self._lock, suppress(OSError):  # it has died since
             link.send(OrderAnew())
 
-    def _what_was_left(self, host: tuple[Any, ...], received: int, lost: Lost) -> Iterator[Message]:
+    def _what_was_left(self, host: tuple[Any, ...], lost: Lost) -> Iterator[Message]:
         """What the keeper did not live to pass on, of a host that ran the tests itself."""
         if host not in self._hosts:
             yield Ended(to_wire(lost))
             return
         pid, files = self._hosts[host]
-        frames = read_from(files.events, received)
-        yield Events(frames[: whole_frames(frames)])
+        frames = Sorter(self._following.get(host, 0)).feed(read_from(files.events))
+        yield Events(b"".join(frames))
         yield Ended(
             to_wire(lost), pid, out=read_from(files.out), err=read_from(files.err),
             log=read_from(files.log), dump=read_from(files.dump),
@@ -174,6 +171,7 @@ class KeeperClient:
     def _forget_host(self, host: tuple[Any, ...]) -> None:
         if host in self._hosts:
             _, files = self._hosts.pop(host)
+            self._following.pop(host, None)
             files.close()
 
     def remember_broken(self, message: Broken) -> None:
@@ -201,7 +199,7 @@ class KeeperClient:
         with self._lock:
             self._grace = grace
             if self._link is not None:
-                with contextlib.suppress(OSError):  # it is dead; who waits for it will see
+                with suppress(OSError):  # it is dead; who waits for it will see
                     self._link.send(Stop(grace))
 
     def stop(self, grace: float) -> Iterator[Message]:

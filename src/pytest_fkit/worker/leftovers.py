@@ -7,9 +7,12 @@ from typing import Callable, Generator, Iterator, NamedTuple
 
 import pytest
 
+from ..own import own_builtins
 from ..sandbox.copies import fork
 from ..settings import Settings
 from ..system import holdings
+
+own_builtins(globals())
 
 
 class _OfConftests(NamedTuple):

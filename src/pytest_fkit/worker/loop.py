@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
-import time
 import warnings
 from dataclasses import replace
 from typing import Any, Callable, Iterator, Mapping
@@ -32,8 +29,9 @@ from ..messages import (
     TornDown,
     WideTeardown,
 )
+from ..own import own_builtins, signal, threading, time
 from ..settings import ALONE, Settings
-from ..wire import Unpacker
+from ..wire import unpack_all
 from .attempts import Attempt
 from .coverage import Gathered
 from .death_reports import Again, DeathReports
@@ -45,6 +43,8 @@ from .reports import Reports
 from .reruns import Reruns
 from .states import States
 from .tests import Pace, Taken, Tests
+
+own_builtins(globals())
 
 
 class TestLoop:
@@ -421,7 +421,7 @@ class TestLoop:
 
 def _unpacked(message: Message) -> Iterator[Message]:
     if isinstance(message, Events):
-        yield from Unpacker().feed(message.frames)
+        yield from unpack_all(message.frames)
     else:
         yield message
 

@@ -9,6 +9,9 @@ import pytest
 from ..gpu.owned import KEY
 from ..markers import ALL_GPUS, arguments
 from ..needs import Needs, parse_gpus, parse_serial
+from ..own import own_builtins
+
+own_builtins(globals())
 
 _NEEDS: pytest.StashKey[Needs] = pytest.StashKey()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Mapping
@@ -15,11 +14,14 @@ from ..carriable import carriable
 from ..gpu.owned import KEY
 from ..markers import Limits, limits, spawned_share
 from ..messages import Run, RunTogether
+from ..own import os, own_builtins
 from ..settings import Settings
 from ..shares import APART, SPAWNED
 from .needs import needs_of
 from .reruns import Reruns
 from .tests import MOST, SECONDS, Taken
+
+own_builtins(globals())
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import codecs
 from typing import Callable
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 LIVE = 0
 """The stream of live logs and ``--setup-show``, whose empty lines only set them off."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from typing import TYPE_CHECKING, Any, Generator
 
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from .. import private_api, system
 from ..foreign_warnings import make_portable
 from ..gpu.owned import owned_by
+from ..own import os, own_builtins, signal
 from ..settings import KEY, Settings, start_limit
 from .assigned import Assigned
 from .dispatched import Dispatched
@@ -30,6 +29,8 @@ from .tests import MOST, Tests
 
 if TYPE_CHECKING:
     from .probing import Probing
+
+own_builtins(globals())
 
 
 class Worker:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Callable, Generator, Mapping
 
 import pytest
@@ -10,7 +9,10 @@ import pytest
 from ..gpu.owned import KEY as OWNED
 from ..gpu.owned import Owned
 from ..gpu.probe import LIMIT, Health, Probe, start
+from ..own import os, own_builtins
 from ..settings import KEY as SETTINGS
+
+own_builtins(globals())
 
 
 class Probing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 import warnings
 from typing import Any, Mapping
 
@@ -33,11 +32,14 @@ from ..messages import (
     WideSetupDone,
     WideTeardown,
 )
+from ..own import own_builtins, time
 from ..sandbox.relay import merged
 from .attempts import Attempt
 from .output import LIVE, Lines
 from .reports import Reports, report_from
 from .scarcity import note_wanted_gpus
+
+own_builtins(globals())
 
 _KEPT = 65536
 """Characters of output that is not captured."""

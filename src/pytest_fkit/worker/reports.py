@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import marshal
 from typing import TYPE_CHECKING, Any, Callable, Protocol
 
 import pytest
 
 from .. import private_api
 from ..carriable import carriable
+from ..own import marshal, own_builtins
 from ..settings import ALONE
 from ..wire import MARSHAL_VERSION
 
 if TYPE_CHECKING:
     from ..journal.recorder import Recorder
+
+own_builtins(globals())
 
 
 class Reports(Protocol):

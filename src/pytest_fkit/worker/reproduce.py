@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from typing import Mapping
 
 import pytest
 
 from ..gpu.owned import KEY
+from ..own import os, own_builtins
+
+own_builtins(globals())
 
 # What it leaves out.
 _DROPPED = (

@@ -9,6 +9,10 @@ from typing import Any, Iterable, NamedTuple
 
 import pytest
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 
 class ProcessDiedError(Exception):
     """What the plugin's filters see in place of an exception: its text is the headline."""

@@ -7,6 +7,10 @@ from typing import Callable, Generator, Mapping
 
 import pytest
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 
 class Resumed:
     """Plugin of every process that collects.

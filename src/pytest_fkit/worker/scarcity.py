@@ -7,7 +7,10 @@ from typing import Any, Mapping
 import pytest
 
 from ..gpu.owned import KEY
+from ..own import own_builtins
 from .needs import needs_of
+
+own_builtins(globals())
 
 
 def note_wanted_gpus(item: pytest.Item, data: dict[str, Any], changed: Mapping[str, str]) -> None:

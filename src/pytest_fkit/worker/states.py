@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from ..messages import PluginState
+from ..own import own_builtins
+
+own_builtins(globals())
 
 
 class States:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Mapping, NamedTuple, Protocol, Sequence
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 SECONDS = 0.2
 """What one order to a process that tests share is worth: a round trip costs about 1 ms."""
 

@@ -1,0 +1,113 @@
+"""The functions that we call ourselves, kept as they were before a suite could change them.
+
+Our code runs in processes whose code belongs to users. They patch ``os`` and ``time``, fake the
+file system, freeze clocks, guard sockets and count calls; none of that may reach us, and none of
+our calls may show there. So a module that runs in such a process says ``from ..own import os``
+where it would say ``import os``, and ``own_builtins(globals())`` before its functions are made
+(``tests/unit/test_own_references.py`` sees to both).
+
+What is kept is in attributes of instances, not in modules: pyfakefs and freezegun go through the
+globals of all modules and replace whatever is a module or a function that they fake. This module is
+imported before the initial conftest files are, see beginning.py.
+"""
+
+from __future__ import annotations
+
+import builtins
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import array as array
+    import atexit as atexit
+    import ctypes as ctypes
+    import faulthandler as faulthandler
+    import fcntl as fcntl
+    import gc as gc
+    import marshal as marshal
+    import mmap as mmap
+    import os as os
+    import resource as resource
+    import select as select
+    import signal as signal
+    import socket as socket
+    import struct as struct
+    import threading as threading
+    import time as time
+    import zlib as zlib
+else:
+    import importlib
+
+    from .own_imports import own_imports
+
+    class _Kept:
+        """What a module had when this one was imported."""
+
+        def __init__(self, name: str, **ours: object) -> None:
+            vars(self).update(vars(importlib.import_module(name)))
+            vars(self).update(ours)
+
+    def _clocks() -> dict[str, object]:
+        """``time.time`` and ``time.monotonic``, which can't be frozen or moved.
+
+        time-machine changes the functions themselves, in C; it leaves clock_gettime(2) alone but
+        for CLOCK_REALTIME, so the time of day is counted from that of this import on.
+        """
+        import time
+
+        read = time.clock_gettime
+        monotonic = time.CLOCK_MONOTONIC
+        # The one that goes on while a laptop sleeps, where there is one.
+        steady = getattr(time, "CLOCK_BOOTTIME", monotonic)
+        offset = time.time() - read(steady)
+        return {"time": lambda: read(steady) + offset, "monotonic": lambda: read(monotonic)}
+
+    with own_imports():
+        array = _Kept("array")
+        atexit = _Kept("atexit")
+        ctypes = _Kept("ctypes")
+        faulthandler = _Kept("faulthandler")
+        fcntl = _Kept("fcntl")
+        gc = _Kept("gc")
+        marshal = _Kept("marshal")
+        mmap = _Kept("mmap")
+        os = _Kept("os")
+        resource = _Kept("resource")
+        select = _Kept("select")
+        signal = _Kept("signal")
+        # Its C type: guards replace, and wrap, the class that Python's own module makes of it.
+        socket = _Kept("_socket")
+        struct = _Kept("struct")
+        threading = _Kept("threading")
+        time = _Kept("time", **_clocks())
+        zlib = _Kept("zlib")
+
+
+_builtins: dict[str, Any] = dict(vars(builtins))
+
+
+def own_builtins(names: dict[str, Any]) -> None:
+    """Have the functions that a module makes from now on look built-in names up in a copy of ours.
+
+    A function has the ``__builtins__`` of its globals at the moment when it is made (in Python 3.8
+    and 3.9, when it is called from elsewhere).
+
+    :param names: the module's ``globals()``.
+    """
+    names["__builtins__"] = _builtins
+
+
+own_builtins(globals())
+
+
+class suppress:  # noqa: N801 (as contextlib's, whose own builtins a suite can change)
+    """Within the block, these exceptions end it, and nothing else."""
+
+    def __init__(self, *exceptions: type[BaseException]) -> None:
+        self._exceptions = exceptions
+
+    def __enter__(self) -> None:
+        """Nothing."""
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> bool:
+        """Whether it is one of them."""
+        return kind is not None and issubclass(kind, self._exceptions)
