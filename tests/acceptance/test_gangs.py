@@ -43,14 +43,14 @@ CONFTEST = """
         by_name = {item.name: position for position, item in enumerate(items)}
         apart = [position for name, position in by_name.items() if "apart" in name]
         others = [position for name, position in by_name.items() if "apart" not in name]
-        there(self, Some(others))
+        yield from there(self, Some(others))
         note("before", children=children())
         self.vacate()
         note("vacated", children=children())
         for position in apart:
-            self.run_in(position, {"GPUS": "0,1,2,3"})
+            yield from self.run_in(position, {"GPUS": "0,1,2,3"})
             note("after", children=children())
-        there(self, Some(others))
+        yield from there(self, Some(others))
 
     TestLoop.run_all = run_all
 """

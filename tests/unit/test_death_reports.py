@@ -28,7 +28,7 @@ Current thread 0x00007f0000000002 (most recent call first):
   File "/usr/lib/python3.11/ctypes/__init__.py", line 519 in string_at
   File "/root/of/suite/.venv/lib/python3.11/site-packages/lib.py", line 3 in call
   File "/root/of/suite/tests/test_x.py", line 27 in test_segv
-  File "/somewhere/pytest_fkit/sandbox/child.py", line 32 in run_protocol
+  File "/somewhere/pytest_fkit/sandbox/steps.py", line 32 in run_steps
   File "/somewhere/else.py", line 1 in main
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Callable, NoReturn
+from typing import Callable, Generator, NoReturn
 
 import pytest
 
@@ -17,6 +17,8 @@ from . import early_end, finalizers
 from .descriptors import Files, Pipes
 from .equipment import TestProcess
 from .relay import Relay
+from .steps import FAILED, Role, RunItem, Step
+from .streams import flush
 from .usage import until_now
 from .warmup import Warmup
 from .working_set import MOST, WorkingSet
@@ -30,17 +32,18 @@ STOPS = 84
 """Exit status of a child that finished, and reported what stops the run."""
 
 
-def run_protocol(item: pytest.Item, nextitem: pytest.Item | None, relay: Relay) -> None:
+def run_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None, relay: Relay
+) -> Generator[Step, BaseException | None, None]:
     """Run the whole pytest_runtest_protocol chain; what would stop the run is relayed.
 
     :raises pytest.exit.Exception: only where the relay is muted, that is, in a child that leaves.
     """
-    try:
-        item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
-    except BaseException as error:
+    raised = yield RunItem(item, nextitem)
+    if raised is not None:
         if relay.muted:
-            raise
-        relay.interrupt(error)
+            raise raised
+        relay.interrupt(raised)
 
 
 class Child:
@@ -69,15 +72,15 @@ class Child:
         host: int,
         working_set: WorkingSet,
         warmup: Warmup | None,
-    ) -> NoReturn:
-        """Run a test when the host says which; called in the new process.
+    ) -> Role:
+        """Run a test when the host says which: the role of the new process.
 
         :param pipes: by which a :class:`Go` comes, or their end.
         :param host: pid of the host.
         :param working_set: the host's.
         :param warmup: the host's, for a child that is forked while another runs a test.
         """
-        status = 70  # EX_SOFTWARE, for errors in the lines below
+        status = FAILED
         try:
             tells = working_set.is_wanted
             if not tells:
@@ -93,14 +96,13 @@ class Child:
                 warmup.run(pipes)
             go = pipes.receive()
             end = _End(pipes, tells, self._measures)
-            status = self._obey(go, end) if isinstance(go, Go) else 0
-        except BaseException:  # noqa: BLE001 (nothing may return into the host's code)
+            status = (yield from self._obey(go, end)) if isinstance(go, Go) else 0
+        except BaseException:  # noqa: BLE001 (it is the end of the process, whatever it was)
             sys.excepthook(*sys.exc_info())
-        finally:
-            _flush()
-            os._exit(0 if self._relay.is_copy() else status)
+        flush()
+        return 0 if self._relay.is_copy() else status
 
-    def _obey(self, go: Go, end: _End) -> int:
+    def _obey(self, go: Go, end: _End) -> Role:
         self._relay.open(go.wide_setup_seconds)
         item = self._item(go.position)
         assert item is not None
@@ -109,22 +111,22 @@ class Child:
         if self._reruns is not None:
             self._reruns.begin(go.attempts, go.suite_reruns)
         self._fixtures.enter_child(set(go.refused), item, self._leave_at_once)
-        return self._run(item, self._item(go.next_position), end)
+        return (yield from self._run(item, self._item(go.next_position), end))
 
-    def _run(self, item: pytest.Item, nextitem: pytest.Item | None, end: _End) -> int:
+    def _run(self, item: pytest.Item, nextitem: pytest.Item | None, end: _End) -> Role:
         unsafe = in_bad_fork() if self._fixtures.watches else ""
         if unsafe:
             self._relay.send(Leaves("", unsafe))
             return LEAVES
         try:
-            run_protocol(item, nextitem, self._relay)
+            yield from run_protocol(item, nextitem, self._relay)
         except pytest.exit.Exception:
             return self._leave()
         self._tear_down_quietly()
         self._measuring.send()
         self._states.send()
         self._relay.enter("exit")
-        _flush()
+        flush()
         self._output.enter_exit()
         finalizers.run_own()
         self._relay.send(Completed())
@@ -183,11 +185,3 @@ class _End:
                 if early:
                     early_end.close_others(writer)
                 self._pipes.send(Over(stops, early, written if len(written) <= MOST else (), used))
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):  # replaced, broken or closed by the test
-            continue

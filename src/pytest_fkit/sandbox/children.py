@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any, NamedTuple
+from typing import Any, Generator, NamedTuple
 
 from ..messages import Message, Over
 from ..own import os, own_builtins, select, signal
 from . import early_end
 from .child import STOPS, Child
-from .copies import fork
 from .descriptors import Files, Link, Pipes
 from .sigchld import Statuses
+from .steps import Fork, Role
+from .streams import flush
 from .usage import wait_for
 from .warmup import LIMIT, Warmup
 from .working_set import WorkingSet
@@ -58,18 +58,18 @@ class Children:
         """Whether one may be forked while another runs."""
         return self._working_set.allows_ahead
 
-    def next(self) -> Waiting:
+    def next(self) -> Generator[Fork, int, Waiting]:
         """The one that was forked ahead, or a new one."""
         if self._waiting is not None and self._warmup.is_on:
             warm = self._warmup.succeeded(_said(self._waiting, LIMIT))
             if not warm or _is_over(self._waiting.pid):  # it gave its memory back meanwhile
                 self.let_go()
         child, self._waiting = self._waiting, None
-        return child or self._fork(None)
+        return child or (yield from self._fork(None))
 
-    def fork_ahead(self, running: Waiting) -> None:
+    def fork_ahead(self, running: Waiting) -> Generator[Fork, int, None]:
         """Fork the one that is next, while another runs a test."""
-        self._waiting = self._fork(running)
+        self._waiting = yield from self._fork(running)
 
     def await_end(self, child: Waiting) -> tuple[int, tuple[Any, ...]]:
         """Wait until it has ended, or says that nothing but memory is left of it.
@@ -98,24 +98,37 @@ class Children:
         for pid in self._ending:
             _wait(pid)
 
-    def _fork(self, running: Waiting | None) -> Waiting:
+    def _fork(self, running: Waiting | None) -> Generator[Fork, int, Waiting]:
         files = Files.create()
         ours, theirs = Pipes.pair()
-        host = os.getpid()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        pid = fork()
-        if pid == 0:
-            self.statuses.leave()
-            if self.hosts_link is not None:
-                os.close(self.hosts_link.fileno())
+        flush()
+        child = self._begin(Waiting(os.getpid(), files, theirs), ours, running)
+        try:
+            pid = yield Fork(child)
+        except OSError:
+            files.close()
             ours.close()
-            if running is not None:
-                running.close()
-            warmup = None if running is None else self._warmup
-            self._child.main(files, theirs, host, self._working_set, warmup)
-        theirs.close()
+            raise
+        finally:
+            theirs.close()
         return Waiting(pid, files, ours)
+
+    def _begin(self, own: Waiting, hosts: Pipes, running: Waiting | None) -> Role:
+        """The role of a new child: let go of what is its host's, and be one.
+
+        :param own: its files and pipes, and the pid of the host.
+        :param running: the child that runs a test meanwhile.
+        """
+        self.statuses.leave()
+        if self.hosts_link is not None:
+            os.close(self.hosts_link.fileno())
+        hosts.close()
+        if running is not None:
+            running.close()
+        warmup = None if running is None else self._warmup
+        return (
+            yield from self._child.main(own.files, own.pipes, own.pid, self._working_set, warmup)
+        )
 
 
 def _said(child: Waiting, limit: float | None = None) -> Message | None:

@@ -169,6 +169,10 @@ class Link:
         """Whether there is something for :meth:`receive`, now or within `wait` seconds."""
         return bool(self._messages) or self.is_readable(wait)
 
+    def is_over(self) -> bool:
+        """Whether the other end is gone, and said nothing that was not taken."""
+        return self.closed or (not self._messages and self.is_readable(0.0) and not self.read())
+
     def close(self) -> None:
         """Close this end in this process."""
         self._socket.close()

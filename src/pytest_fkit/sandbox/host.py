@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from typing import Callable, NoReturn
+from typing import Any, Callable, Generator
 
 import pytest
 
@@ -37,6 +37,7 @@ from .children import Children
 from .descriptors import ERR, Files, Link, read_from
 from .equipment import TestProcess
 from .progress import Progress
+from .steps import FAILED, Role, Step
 from .usage import Meter
 from .warmup import GAVE_BACK, Warmup
 
@@ -78,9 +79,9 @@ class Host:
         self._ran_tests = False
         self._share = ""
 
-    def main(self, link: Link, files: Files, progress: Progress, keeper: int) -> NoReturn:
-        """Called in the new process."""
-        status = 70  # EX_SOFTWARE
+    def main(self, link: Link, files: Files, progress: Progress, keeper: int) -> Role:
+        """The role of the new process."""
+        status = FAILED
         try:
             os.setsid()
             system.die_with_parent(keeper)
@@ -90,23 +91,22 @@ class Host:
             finalizers.forget_inherited()
             self._link = link
             self._progress = progress
-            self._serve()
+            yield from self._serve()
             status = 0
-        except BaseException:  # noqa: BLE001 (nothing may return into the keeper's code)
+        except BaseException:  # noqa: BLE001 (it is the end of the process, whatever it was)
             with suppress(OSError):
                 os.write(ERR, traceback.format_exc().encode("utf-8", "replace"))
-        finally:
-            os._exit(status)
+        return status
 
-    def serve_here(self, link: Link) -> None:
+    def serve_here(self, link: Link) -> Generator[Step, Any, None]:
         """As :meth:`main`, in a fresh interpreter, which goes on afterwards."""
         self._relay.open()
         self._output.enter_process()
         self._link = link
-        self._children.hosts_link = link
-        self._serve()
+        yield from self._serve()
 
-    def _serve(self) -> None:
+    def _serve(self) -> Generator[Step, Any, None]:
+        self._children.hosts_link = self._link
         while True:
             message = self._link.receive()
             if message is None:
@@ -114,11 +114,11 @@ class Host:
             retire, ran = False, 1
             if isinstance(message, Run):
                 self._share = message.share
-                self._run(message)
+                yield from self._run(message)
                 retire = self._poisoned or self._is_spent() or (self._ran_tests and self._broken())
             elif isinstance(message, RunTogether):
                 self._share = Run(*message.runs[0]).share
-                ran = self._run_together(message)
+                ran = yield from self._run_together(message)
                 retire = self._broken()
             elif isinstance(message, Release):
                 nextitem = self._item(message.next_position)
@@ -155,7 +155,7 @@ class Host:
         """Whether a GPU error, of a test or of a wide fixture, left it unable to use its GPU."""
         return self._gpu_failures is not None and bool(self._gpu_failures.poisoned)
 
-    def _run_together(self, order: RunTogether) -> int:
+    def _run_together(self, order: RunTogether) -> Generator[Step, Any, int]:
         """Run these tests, or as many as the time allows.
 
         :return: how many.
@@ -170,14 +170,15 @@ class Host:
                 number += 1
                 self._progress.begin()
                 self._relay.send(Begins(run.position))
-                self._run(run._replace(tests_failed=session.testsfailed), together=True)
+                run = run._replace(tests_failed=session.testsfailed)
+                yield from self._run(run, together=True)
                 if self._relay.stops or self._broken() or time.monotonic() > end:
                     break
         except KeyboardInterrupt as error:  # between two tests
             self._relay.interrupt(error)
         return number
 
-    def _run(self, run: Run, together: bool = False) -> None:
+    def _run(self, run: Run, together: bool = False) -> Generator[Step, Any, None]:
         item = self._item(run.position)
         if item is None:
             self._relay.open()
@@ -194,15 +195,17 @@ class Host:
                     self._reruns.begin(run.attempts, run.suite_reruns)
                 if not together:
                     self._link.send(Began("test"))
-                self._run_here(item, nextitem, 0.0)
+                yield from self._run_here(item, nextitem, 0.0)
             else:
-                self._run_in_children(run, item, nextitem)
+                yield from self._run_in_children(run, item, nextitem)
                 self._tear_down(nextitem)
         except (pytest.exit.Exception, KeyboardInterrupt) as error:
             self._relay.interrupt(error)
         private_api.forget_request(item)
 
-    def _run_in_children(self, run: Run, item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    def _run_in_children(
+        self, run: Run, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[Step, Any, None]:
         go = Go(
             run.position, run.next_position, run.tests_failed, run.location,
             refused=(), wide_setup_seconds=0.0, attempts=run.attempts,
@@ -213,7 +216,7 @@ class Host:
             self._children.let_go()
         while True:
             if asked is None:
-                left = self._run_child(go, self._forks_ahead(run, nextitem))
+                left = yield from self._run_child(go, self._forks_ahead(run, nextitem))
                 if left is _GAVE_BACK:
                     continue
                 if left is None:
@@ -222,7 +225,7 @@ class Host:
                 if left.unsafe:
                     self._fixtures.blame(left.unsafe)
                     self._link.send(Began("test"))
-                    self._run_here(item, nextitem, go.wide_setup_seconds, left.unsafe)
+                    yield from self._run_here(item, nextitem, go.wide_setup_seconds, left.unsafe)
                     return
                 asked = left.argname
             seconds = self._set_up(item, asked)
@@ -232,7 +235,7 @@ class Host:
             asked = None
             if self._fixtures.unforkable:
                 self._link.send(Began("test"))
-                self._run_here(item, nextitem, go.wide_setup_seconds)
+                yield from self._run_here(item, nextitem, go.wide_setup_seconds)
                 return
 
     def _forks_ahead(self, run: Run, nextitem: pytest.Item | None) -> bool:
@@ -264,7 +267,7 @@ class Host:
         nextitem: pytest.Item | None,
         wide_setup_seconds: float,
         cause: str = "",
-    ) -> None:
+    ) -> Generator[Step, Any, None]:
         """Run the test in this process, which forks no test from now on.
 
         :param cause: what keeps the test from being forked, where no wide fixture is to blame.
@@ -277,30 +280,30 @@ class Host:
         meter = Meter() if self._measures else None
         if meter is not None:
             self._relay.send(UsedBefore(tuple(meter.before)))
-        run_protocol(item, nextitem, self._relay)
+        yield from run_protocol(item, nextitem, self._relay)
         if meter is not None:
             self._relay.send(Used(os.getpid(), tuple(meter.read())))
         self._measuring.send()
         self._states.send()
         self._relay.send(Completed())
 
-    def _run_child(self, go: Go, ahead: bool) -> Leaves | None:
+    def _run_child(self, go: Go, ahead: bool) -> Generator[Step, Any, Leaves | None]:
         """Run one child to its end.
 
         :param ahead: whether the next test can be run in a child that is forked in the meantime.
         :return: what it left for, None if it ran the test, _GAVE_BACK if it did not begin.
         """
         with self._children.statuses.kept():
-            return self._watch_child(go, ahead)
+            return (yield from self._watch_child(go, ahead))
 
-    def _watch_child(self, go: Go, ahead: bool) -> Leaves | None:
-        child = self._children.next()
+    def _watch_child(self, go: Go, ahead: bool) -> Generator[Step, Any, Leaves | None]:
+        child = yield from self._children.next()
         self._link.send(Forked(child.pid, self._relay.written()), child.files)
         try:
             with suppress(OSError):  # it is dead, which will be seen
                 child.pipes.send(go)
             if ahead:
-                self._children.fork_ahead(child)
+                yield from self._children.fork_ahead(child)
             status, used = self._children.await_end(child)
             left = _left_for(child.files, status)
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from typing import Callable, Iterator, NoReturn
+from typing import Callable, Generator, Iterator, NamedTuple, NoReturn
 
 from ..endings import Finished, ForkUnsafe, Lost, to_wire
 from ..messages import (
@@ -29,18 +29,28 @@ from .descriptors import Files, Link
 from .jobs import HostProcess, Job, Start
 from .progress import Progress
 from .spares import Spare
+from .steps import FAILED, Fork, Role
 from .supervisor import Supervisor, WorkerGoneError
 from .tree import send_signal
 
 own_builtins(globals())
 
 
+class Ways(NamedTuple):
+    """How a new process becomes a host, given what it is for, its link, its files and more.
+
+    :param fork: the role of one that is a copy, with its progress and the keeper's pid.
+    :param spawn: what makes it a fresh interpreter, with the keeper's pid.
+    """
+
+    fork: Callable[[Start, Link, Files, Progress, int], Role]
+    spawn: Callable[[Start, Link, Files, int], NoReturn]
+
+
 class Keeper:
     """Serves one worker.
 
     :param link: to the worker.
-    :param host_main: what a new host runs, with what it is for, its link, its files, its progress
-        and the keeper's pid.
     :param remember: called with each :class:`Broken`, for hosts forked later.
     :param stream: whether output is passed on while it is written.
     :param unsafe: why no test can be run in a forked process, or "".
@@ -50,39 +60,38 @@ class Keeper:
     def __init__(
         self,
         link: Link,
-        host_main: Callable[[Start, Link, Files, Progress, int], NoReturn],
+        ways: Ways,
         remember: Callable[[Broken], None],
         stream: bool,
         unsafe: str = "",
         controller: int = 0,
     ) -> None:
         self._link = link
-        self._host_main = host_main
+        self._ways = ways
         self._remember = remember
         self._unsafe = unsafe
         self._orders: deque[Run | RunTogether | Follows | Finish] = deque()
         self._awaits_new_orders = False
         self._below = Supervisor(link, self._obey, stream, controller)
-        self._spare = Spare(self._below, self._fork)
+        self._spare = Spare(self._below, self._spawn)
 
-    def main(self) -> NoReturn:
-        """Called in the new process, which has been set up by :mod:`.startup`."""
+    def main(self) -> Role:
+        """The role of the new process, which has been set up by :mod:`.startup`."""
         status = 0
         try:
             self._below.start()
-            self._serve()
+            yield from self._serve()
         except WorkerGoneError:
             status = 0
         except BaseException:  # noqa: BLE001 (the worker's standard error is the place to tell)
             traceback.print_exc()
-            status = 70  # EX_SOFTWARE
-        finally:
-            self._below.end_everything()
-            os._exit(status)
+            status = FAILED
+        self._below.end_everything()
+        return status
 
     # --- what the worker asks for ---
 
-    def _serve(self) -> None:
+    def _serve(self) -> Generator[Fork, int, None]:
         while True:
             for message in self._link.take_messages():
                 self._obey(message)
@@ -95,7 +104,8 @@ class Keeper:
             elif isinstance(order, Follows):
                 self._follow(order)
             else:
-                self._run(order, order if isinstance(order, Run) else Run(*order.runs[-1]))
+                last = order if isinstance(order, Run) else Run(*order.runs[-1])
+                yield from self._run(order, last)
 
     def _obey(self, message: Message) -> None:
         if isinstance(message, (Run, RunTogether)):
@@ -117,7 +127,7 @@ class Keeper:
             elif self._below.job.runs_user_code:
                 send_signal(self._below.job.process, signal.SIGINT)
 
-    def _run(self, order: Run | RunTogether, run: Run) -> None:
+    def _run(self, order: Run | RunTogether, run: Run) -> Generator[Fork, int, None]:
         """Have a host do as the worker orders; `run` is the last test of the order."""
         if self._below.stop_deadline is not None:
             # The order to stop overtook this one.
@@ -127,11 +137,11 @@ class Keeper:
         if self._unsafe and not run.share.startswith(SPAWNED):
             self._tell(Ended(to_wire(ForkUnsafe(self._unsafe))))
             return
-        job = self._have_done(order, run)
+        job = yield from self._have_done(order, run)
         failed = job.ending != Finished() and job.verdict is None
         if failed and job.host.was_spare and job.stage == "start":
             # It was warmed up while others ran the same module, which may be why it failed.
-            job = self._have_done(order, run)
+            job = yield from self._have_done(order, run)
         if isinstance(order, RunTogether) and job.ran:
             run = Run(*order.runs[job.ran - 1])
         for released in self._release(run, job.host):
@@ -156,8 +166,8 @@ class Keeper:
             self._awaits_new_orders = True
         self._below.send(ended)
 
-    def _have_done(self, order: Run | RunTogether, run: Run) -> Job:
-        host = self._host(_first(order))
+    def _have_done(self, order: Run | RunTogether, run: Run) -> Generator[Fork, int, Job]:
+        host = yield from self._host(_first(order))
         job = self._below.job = Job(run, host, isinstance(order, RunTogether))
         if job.together:
             self._below.set_clock(job, run.timeout)
@@ -175,29 +185,54 @@ class Keeper:
         if self._below.stop_deadline is not None:
             self._finish(max(0.0, self._below.stop_deadline - time.monotonic()))
 
-    def _host(self, run: Run) -> HostProcess:
+    def _host(self, run: Run) -> Generator[Fork, int, HostProcess]:
         """The host for a test, a new one if need be."""
         for host in self._below.hosts:
             if (host.share, host.environ) == (run.share, run.environ):
                 return host
         start = Start(run.share, run.position, environ=run.environ)
-        host = self._spare.take(run) or self._fork(start)
+        host = self._spare.take(run) or (yield from self._new_host(start))
         self._below.hosts.append(host)
         if run.share:
             self._below.send(HostFiles(run.share, run.environ, host.pid), host.files)
         return host
 
-    def _fork(self, start: Start) -> HostProcess:
+    def _new_host(self, start: Start) -> Generator[Fork, int, HostProcess]:
+        if start.share.startswith(SPAWNED):
+            return self._spawn(start)
         ours, theirs = Link.pair()
-        files = Files.create()
-        progress = Progress()
+        files, progress = Files.create(), Progress()
+        try:
+            pid = yield Fork(self._begin_host(start, ours, theirs, files, progress, os.getpid()))
+        except OSError:
+            ours.close()
+            files.close()
+            raise
+        finally:
+            theirs.close()
+        return HostProcess(pid, ours, files, start, progress)
+
+    def _begin_host(
+        self, start: Start, ours: Link, theirs: Link, files: Files, progress: Progress, keeper: int
+    ) -> Role:
+        """The role of a new host: let go of what is the keeper's, and be one."""
+        self._let_go(ours)
+        return (yield from self._ways.fork(start, theirs, files, progress, keeper))
+
+    def _let_go(self, ours: Link) -> None:
+        self._below.leave()
+        os.close(ours.fileno())
+        os.close(self._link.fileno())
+
+    def _spawn(self, start: Start) -> HostProcess:
+        """A host that is a fresh interpreter, whose stack begins anew."""
+        ours, theirs = Link.pair()
+        files, progress = Files.create(), Progress()
         keeper = os.getpid()
         pid = fork()
         if pid == 0:
-            self._below.leave()
-            os.close(ours.fileno())
-            os.close(self._link.fileno())
-            self._host_main(start, theirs, files, progress, keeper)
+            self._let_go(ours)
+            self._ways.spawn(start, theirs, files, keeper)
         theirs.close()
         return HostProcess(pid, ours, files, start, progress)
 

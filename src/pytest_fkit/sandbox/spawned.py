@@ -17,6 +17,7 @@ from .descriptors import ERR, OUT, SLOTS, Link
 from .equipment import equip, write_stacks_of_deaths
 from .host import Host
 from .output import capture_into_own_files
+from .steps import run_steps
 
 own_builtins(globals())
 
@@ -114,7 +115,8 @@ class Spawned:
         os.ftruncate(OUT, 0)
         process = equip(session, running_coverage())
         self._link.send(Ready())
-        Host(session, process, items.get, self._absence(session)).serve_here(self._link)
+        host = Host(session, process, items.get, self._absence(session))
+        run_steps(host.serve_here(self._link))
         return True
 
     def _known(self, session: pytest.Session) -> dict[int, pytest.Item]:

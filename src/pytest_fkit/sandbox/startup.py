@@ -11,27 +11,27 @@ from .. import system
 from ..gpu.runtime import in_bad_fork
 from ..messages import Broken
 from ..own import gc, os, own_builtins
-from ..shares import SPAWNED
 from .descriptors import Files, Link
 from .equipment import equip
 from .host import Host
 from .jobs import Start
-from .keeper import Keeper
+from .keeper import Keeper, Ways
 from .output import streams
 from .progress import Progress
 from .spawn import exec_host
+from .steps import FAILED, Role
 
 own_builtins(globals())
 
 
-def keeper_main(
+def keeper_role(
     session: pytest.Session,
     link: Link,
     worker_descriptors: list[int],
     controller: int,
     coverage: Any | None,
-) -> NoReturn:
-    """Called in the new process, in the worker's main thread, after collection.
+) -> Role:
+    """What a keeper does, forked in the worker's main thread, after collection.
 
     :param worker_descriptors: what the worker and nobody else may use.
     :param controller: pid of the controller on this machine, or 0.
@@ -42,10 +42,10 @@ def keeper_main(
         system.become_subreaper()
         _hand_back(worker_descriptors)
         keeper = _prepare(session, link, controller, coverage)
-    except BaseException:  # noqa: BLE001 (nothing may return into the worker's code)
+    except BaseException:  # noqa: BLE001 (it is the end of the process, whatever it was)
         sys.excepthook(*sys.exc_info())
-        os._exit(70)
-    keeper.main()
+        return FAILED
+    return (yield from keeper.main())
 
 
 def _hand_back(descriptors: list[int]) -> None:
@@ -69,11 +69,13 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
 
     def host_main(
         start: Start, host_link: Link, files: Files, progress: Progress, keeper: int
-    ) -> NoReturn:
+    ) -> Role:
         os.environ.update(start.environ)
-        if start.share.startswith(SPAWNED):
-            exec_host(session, start, host_link, files, keeper)
-        host.main(host_link, files, progress, keeper)
+        return (yield from host.main(host_link, files, progress, keeper))
+
+    def spawn(start: Start, host_link: Link, files: Files, keeper: int) -> NoReturn:
+        os.environ.update(start.environ)
+        exec_host(session, start, host_link, files, keeper)
 
     def remember(message: Broken) -> None:
         process.broken[message.key] = message.text
@@ -84,4 +86,4 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
     gc.unfreeze()
     unsafe = in_bad_fork() if process.fixtures.watches else ""
     watched = controller if system.PORTABLE else 0
-    return Keeper(link, host_main, remember, streams(config), unsafe, watched)
+    return Keeper(link, Ways(host_main, spawn), remember, streams(config), unsafe, watched)

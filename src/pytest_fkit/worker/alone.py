@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generator
 
 import pytest
 
 from .. import private_api
 from ..own import own_builtins
+from ..sandbox.steps import Step, run_steps
 from ..settings import ALONE, KEY, Settings
 from ..sigterm import interrupt_on_sigterm, restore_sigterm
 from .gpus import own_gpus
@@ -74,6 +75,11 @@ class Alone(Collection):
         if self._resuming is not None:
             self._resuming.take_here()
         private_api.resolve_basetemp(config)
+        run_steps(self._run(session))
+        return True
+
+    def _run(self, session: pytest.Session) -> Generator[Step, Any, None]:
+        config = session.config
         lines = Unchanged(private_api.terminal_writer(config))
         forks = len(session.items) if self._settings.isolation == "function" else 0
         keeper = KeeperClient(session, [], 0, forks)
@@ -83,11 +89,10 @@ class Alone(Collection):
             self._unforkable, MOST,
         )  # fmt: skip
         try:
-            loop.run_all(AllTests(len(session.items)))
+            yield from loop.run_all(AllTests(len(session.items)))
             if session.shouldfail:
                 raise session.Failed(session.shouldfail)
             if session.shouldstop:
                 raise session.Interrupted(session.shouldstop)
         finally:
             loop.finish()
-        return True

@@ -18,7 +18,7 @@ _THREAD = re.compile(r"^(Current t|T)hread\b.*:$")
 
 # The functions of ours that call pytest in test processes.
 _OURS = {
-    "run_protocol",
+    "run_steps",
     "set_up",
     "tear_down",
     "_tear_down_quietly",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Generator, Iterator
 
 import pytest
 
@@ -24,10 +23,11 @@ from ..messages import (
     TornDown,
 )
 from ..own import os, own_builtins, select, signal, suppress, threading, time
-from ..sandbox.copies import fork
 from ..sandbox.coverage import running_coverage
 from ..sandbox.descriptors import Files, Link, read_from
-from ..sandbox.startup import keeper_main
+from ..sandbox.startup import keeper_role
+from ..sandbox.steps import Fork, Role
+from ..sandbox.streams import flush
 from ..system.huge_pages import PAYS_FROM, collapse
 from ..wire import Sorter, following
 
@@ -53,6 +53,8 @@ class KeeperClient:
         self._controller = controller
         self._forks = forks
         self._link: Link | None = None
+        self._fresh = False  # whether it was told nothing yet
+        self._refused: OSError | None = None
         self._pid = 0
         self._broken: list[Broken] = []
         self._hosts: dict[tuple[Any, ...], tuple[int, Files]] = {}
@@ -65,35 +67,60 @@ class KeeperClient:
         self.at_start: Callable[[], object] = lambda: None
         """Called in a new keeper, before anything else."""
 
-    def _start(self) -> Link:
+    def start(self) -> Generator[Fork, int, None]:
+        """Before tests are run: have a keeper that is alive.
+
+        Where the kernel refuses to fork one, the next :meth:`run` says so.
+        """
+        if self._link is not None and self._ahead is None and self._link.is_over():
+            self._bury()
+        if self._link is not None:
+            return
         # If the keeper dies, what is below it comes to us: somebody has to end it.
         system.become_subreaper()
         self.coverage = running_coverage()
         if self._forks >= PAYS_FROM:
             collapse()  # here: this process and all below it have these pages in common
+        flush()
         ours, theirs = Link.pair()
-        pid = fork()
-        if pid == 0:
-            os.close(ours.fileno())
-            self.at_start()
-            keeper_main(self._session, theirs, self._descriptors, self._controller, self.coverage)
-        theirs.close()
-        self._pid, self._link = pid, ours
+        try:
+            self._pid = yield Fork(self._begin(ours, theirs))
+        except OSError as error:
+            ours.close()
+            self._refused = error
+            return
+        finally:
+            theirs.close()
+        self._link, self._fresh = ours, True
         for message in self._broken:
             ours.send(message)
-        return ours
+
+    def _begin(self, ours: Link, theirs: Link) -> Role:
+        """The role of a new keeper: let go of what is the worker's, and be one."""
+        os.close(ours.fileno())
+        self.at_start()
+        return (
+            yield from keeper_role(
+                self._session, theirs, self._descriptors, self._controller, self.coverage
+            )
+        )
 
     def run(self, order: Run | RunTogether, ahead: Run | None = None) -> Iterator[Message]:
         """Run tests; the last message is the :class:`Ended` of the last one, whatever happens.
 
+        Comes after :meth:`start`.
+
         :param ahead: what will be run next, so that nobody waits for the word; begun only if this
             order ends well. The next call has to be for it, unless the run ends here.
         """
-        _flush()
+        flush()
         first = order if isinstance(order, Run) else Run(*order.runs[0])
         host = first.share, first.environ
-        fresh = self._link is None
-        link = self._link or self._start()
+        link = self._link
+        if link is None:
+            yield Ended(to_wire(Lost(f"no process could be forked for it: {self._refused}")))
+            return
+        fresh, self._fresh = self._fresh, False
         yield from self._answers(host, link, lambda: self._order(link, order, ahead, fresh))
 
     def follow(self, order: Follows) -> Iterator[Message]:
@@ -260,13 +287,6 @@ class KeeperClient:
     def _orphans(self) -> list[int]:
         # Processes that plugins and conftest files started stay: they lead no session of ours.
         return [pid for pid in system.adopted_children({self._pid}) if not _started_here(pid)]
-
-
-def _flush() -> None:
-    """Write what is buffered: forked processes have copies of it, and write to the same places."""
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-        if stream is not None and not stream.closed:
-            stream.flush()
 
 
 def _started_here(pid: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from dataclasses import replace
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Generator, Iterator, Mapping
 
 import pytest
 
@@ -30,6 +30,7 @@ from ..messages import (
     WideTeardown,
 )
 from ..own import own_builtins, signal, threading, time
+from ..sandbox.steps import Step
 from ..settings import ALONE, Settings
 from ..wire import unpack_all
 from .attempts import Attempt
@@ -97,7 +98,7 @@ class TestLoop:
         """The test that ran last, with its limit for wide fixtures, until it is known what follows.
         """
 
-    def run_all(self, tests: Tests) -> None:
+    def run_all(self, tests: Tests) -> Generator[Step, Any, None]:
         """Run tests until there are no more, or the session is to stop.
 
         :raises KeyboardInterrupt, pytest.exit.Exception: if a test or the user says so.
@@ -110,13 +111,13 @@ class TestLoop:
             if taken is None:
                 return
             if taken.environ is not None:
-                self.run_in(taken.positions[0], taken.environ)
+                yield from self.run_in(taken.positions[0], taken.environ)
             elif taken.positions:
-                self._run_some(tests, taken)
+                yield from self._run_some(tests, taken)
             if self._session.shouldfail or self._session.shouldstop:
                 return
 
-    def _run_some(self, tests: Tests, taken: Taken) -> None:
+    def _run_some(self, tests: Tests, taken: Taken) -> Generator[Step, Any, None]:
         """Run the first test, and those after it that can be run with it."""
         requests = self._requests.of(taken)
         self._reports.begins(requests[0].item)
@@ -129,6 +130,7 @@ class TestLoop:
             return
         chosen = together(requests)
         after = ahead(requests[: len(chosen) + 1]) if self._runs_ahead else None
+        yield from self._keeper.start()
         began = time.monotonic()
         replay, begun, ended = self._listen(chosen, after)
         ending = from_wire(ended.ending)
@@ -138,7 +140,8 @@ class TestLoop:
             return
         tests.put_back(taken.positions[begun:])
         last = chosen[begun - 1]
-        replay = self._run_again(last, replay, self._conclude(replay, ended, ending, 0))
+        again = self._conclude(replay, ended, ending, 0)
+        replay = yield from self._run_again(last, replay, again)
         self._most = 2
         if last.share:
             self._pace.took(begun, time.monotonic() - began)
@@ -194,17 +197,22 @@ class TestLoop:
             elif message.leftovers:
                 _note_leftovers(replay, message)
 
-    def _run_again(self, request: Request, replay: Replay, again: Again | None) -> Replay:
+    def _run_again(
+        self, request: Request, replay: Replay, again: Again | None
+    ) -> Generator[Step, Any, Replay]:
         """Run the test until it is not to be run again."""
         while again is not None:
             self._finish(replay, again=True)
             self._stopping.wait(again.delay)
             self._raise_if_stopping()
-            replay, again = self._run_once(request, again.attempts)
+            replay, again = yield from self._run_once(request, again.attempts)
         return replay
 
-    def _run_once(self, request: Request, before: int) -> tuple[Replay, Again | None]:
+    def _run_once(
+        self, request: Request, before: int
+    ) -> Generator[Step, Any, tuple[Replay, Again | None]]:
         assert isinstance(request.run, Run)
+        yield from self._keeper.start()
         run = request.run._replace(attempts=before, suite_reruns=self._reruns.in_suite)
         replay, _, ended = self._listen([replace(request, run=run)], None)
         return replay, self._conclude(replay, ended, from_wire(ended.ending), before)
@@ -270,7 +278,7 @@ class TestLoop:
         """What the controller needs to stop the run as `error` would stop plain pytest."""
         return tuple(self._last_words or interruption(error))
 
-    def run_in(self, position: int, environ: Mapping[str, str]) -> None:
+    def run_in(self, position: int, environ: Mapping[str, str]) -> Generator[Step, Any, None]:
         """Run one test in a fresh interpreter, alone: no other process is left below this worker.
 
         :param position: of the test in ``session.items``.
@@ -285,7 +293,8 @@ class TestLoop:
         if isinstance(request.run, str):
             self._refuse(request)
         else:
-            replay = self._run_again(request, *self._run_once(request, 0))
+            replay, again = yield from self._run_once(request, 0)
+            replay = yield from self._run_again(request, replay, again)
             self._finish(replay)
             self._raise_interruption(replay)
         self._reports.flush()

@@ -10,6 +10,7 @@ from .. import private_api, system
 from ..foreign_warnings import make_portable
 from ..gpu.owned import owned_by
 from ..own import os, own_builtins, signal
+from ..sandbox.steps import Step, run_steps
 from ..settings import KEY, Settings, start_limit
 from .assigned import Assigned
 from .dispatched import Dispatched
@@ -157,6 +158,10 @@ class Worker:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Run what the controller sends, in the place of xdist's loop."""
+        run_steps(self._run(session))
+        return True
+
+    def _run(self, session: pytest.Session) -> Generator[Step, Any, None]:
         interactor = private_api.worker_interactor(self._config)
         assert interactor is not None
         descriptors = private_api.worker_descriptors(interactor)
@@ -183,13 +188,12 @@ class Worker:
             loop.stop()
         try:
             with loop.deaf_to_interrupts():
-                loop.run_all(self._tests(interactor))
+                yield from loop.run_all(self._tests(interactor))
         except (KeyboardInterrupt, pytest.exit.Exception) as error:
             self._config.workeroutput["fkit_stop"] = loop.last_words(error)  # type: ignore[attr-defined]
             raise
         finally:
             loop.finish()
-        return True
 
     def _forks(self, session: pytest.Session) -> int:
         if self._settings.isolation != "function":
