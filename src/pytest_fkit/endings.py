@@ -78,10 +78,12 @@ class TimedOut:
 
     :param limit: seconds.
     :param state: the state letter of the process at the deadline as ps(1) shows it, or "".
+    :param silent: whether it had not said that the test began.
     """
 
     limit: float
     state: str = ""
+    silent: bool = False
 
     @property
     def title(self) -> str:
@@ -96,6 +98,8 @@ class TimedOut:
             text += "; it had been stopped (SIGSTOP or the like)"
         elif self.state == "D":
             text += "; it was in uninterruptible sleep, inside the kernel"
+        if self.silent:
+            text += "; it had not said that the test began"
         return text
 
 
@@ -161,11 +165,43 @@ class ForkUnsafe:
         return f"can't be forked: {self.reason}"
 
 
-Ending = Union[Finished, Signaled, Exited, TimedOut, MemoryExceeded, Lost, ForkUnsafe]
+@dataclass(frozen=True)
+class Unreported:
+    """The process left in order, and said less of its test than it had to.
+
+    :param phases: of which no report arrived, as in "call and teardown".
+    """
+
+    phases: str
+
+    @property
+    def title(self) -> str:
+        """What the short summary shows."""
+        return f"no report on {self.phases}"
+
+    @property
+    def story(self) -> str:
+        """What the report says, to follow the words "the test process"."""
+        return (
+            f"ended in order, but no report on {self.phases} arrived; a plugin or a conftest.py "
+            "may have kept it back, or changed how pytest runs a test"
+        )
+
+
+Ending = Union[Finished, Signaled, Exited, TimedOut, MemoryExceeded, Lost, ForkUnsafe, Unreported]
 
 _TYPES: dict[str, type[Ending]] = {
     cls.__name__: cls
-    for cls in (Finished, Signaled, Exited, TimedOut, MemoryExceeded, Lost, ForkUnsafe)
+    for cls in (
+        Finished,
+        Signaled,
+        Exited,
+        TimedOut,
+        MemoryExceeded,
+        Lost,
+        ForkUnsafe,
+        Unreported,
+    )
 }
 
 

@@ -88,6 +88,13 @@ class OrderAnew(NamedTuple):
     """
 
 
+class Ping(NamedTuple):
+    """Answer with :class:`Pong`: nothing was heard for a while.
+
+    If something was lost before, the answer shows it by its number.
+    """
+
+
 class Broken(NamedTuple):
     """Remember that setting up the wide fixture `key` killed a process, so nobody tries again."""
 
@@ -109,6 +116,10 @@ class Output(NamedTuple):
 
     fd: int
     text: bytes
+
+
+class Pong(NamedTuple):
+    """The answer to :class:`Ping`."""
 
 
 class Restarted(NamedTuple):
@@ -488,12 +499,18 @@ class NotCollected(NamedTuple):
 
 
 class Completed(NamedTuple):
-    """The last frame of a test that finished."""
+    """The last frame of a test that finished.
+
+    :param by_pytest: whether pytest itself ran the test, and so reports on each of its phases;
+        another plugin's pytest_runtest_protocol reports what it likes.
+    """
+
+    by_pytest: bool
 
 
 Message = Union[
-    Run, RunTogether, Follows, Finish, Stop, OrderAnew, Broken,
-    Events, Output, Restarted, HostFiles, Ended, TornDown,
+    Run, RunTogether, Follows, Finish, Stop, OrderAnew, Ping, Broken,
+    Events, Output, Pong, Restarted, HostFiles, Ended, TornDown,
     Release, Proceed, Go, Forked, ChildExited, Began, WideSetUp, Ready, HostDone,
     Begins, LogStart, LogFinish, Report, HeldReport, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,

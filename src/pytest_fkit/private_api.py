@@ -224,6 +224,14 @@ def is_sure_to_ask(item: pytest.Item) -> bool:
     return not any(map(_is_foreign, _implementations(item, _RUNNING_HOOKS)))
 
 
+def others_run(item: pytest.Item) -> bool:
+    """Whether a plugin or a conftest.py may run `item` in the place of pytest's own protocol."""
+    return any(
+        _is_foreign(each) and not (each.hookwrapper or each.wrapper)
+        for each in _implementations(item, ("pytest_runtest_protocol",))
+    )
+
+
 _RUNNING_HOOKS = ("pytest_runtest_protocol", "pytest_runtest_setup")
 
 

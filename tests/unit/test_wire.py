@@ -15,7 +15,7 @@ _MESSAGES: list[Message] = [
     Phase("setup", 1.5),
     Output(1, b"\xff\x00"),
     Report({"longrepr": ("path", 3, "skipped"), "none": None, "list": [1, (2,)]}),
-    Completed(),
+    Completed(by_pytest=True),
 ]
 
 

@@ -16,7 +16,7 @@ from ..system import pages
 from . import early_end, finalizers
 from .descriptors import Files, Pipes
 from .equipment import TestProcess
-from .relay import Relay
+from .relay import DEAF, Relay
 from .steps import FAILED, Role, RunItem, Step
 from .streams import flush
 from .usage import until_now
@@ -96,7 +96,10 @@ class Child:
                 warmup.run(pipes)
             go = pipes.receive()
             end = _End(pipes, tells, self._measures)
-            status = (yield from self._obey(go, end)) if isinstance(go, Go) else 0
+            if isinstance(go, Go):
+                status = yield from self._obey(go, end)
+            else:
+                status = DEAF if pipes.trouble else 0
         except BaseException:  # noqa: BLE001 (it is the end of the process, whatever it was)
             sys.excepthook(*sys.exc_info())
         flush()
@@ -129,7 +132,7 @@ class Child:
         flush()
         self._output.enter_exit()
         finalizers.run_own()
-        self._relay.send(Completed())
+        self._relay.send(Completed(by_pytest=not private_api.others_run(item)))
         if self._relay.lost:
             return self._relay.lost
         if not self._relay.is_copy():

@@ -146,8 +146,13 @@ def _said(child: Waiting, limit: float | None = None) -> Message | None:
         poller = select.poll()
         poller.register(child.pipes.reader, select.POLLIN)
         poller.register(end, select.POLLIN)
-        found = [number for number, _ in poller.poll(None if limit is None else limit * 1000)]
-        return child.pipes.receive() if child.pipes.reader in found else None
+        while True:
+            found = [number for number, _ in poller.poll(None if limit is None else limit * 1000)]
+            if child.pipes.reader not in found or not child.pipes.read():
+                return child.pipes.take_message()
+            message = child.pipes.take_message()
+            if message is not None:
+                return message
     finally:
         os.close(end)
 

@@ -223,11 +223,16 @@ class Link:
                 received = array.array("i")
                 received.frombytes(payload[: len(payload) - len(payload) % received.itemsize])
                 self._descriptors += [move_up(descriptor) for descriptor in received]
-        if not data:
+        self._messages += self._unpacker.feed(data)
+        if not data or self._unpacker.broken:
             self.closed = True
             return False
-        self._messages += self._unpacker.feed(data)
         return True
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with what the other end said, "" if nothing is."""
+        return self._unpacker.trouble
 
     def take_message(self) -> Message | None:
         """The oldest of the messages taken in so far."""
@@ -285,8 +290,21 @@ class Pipes:
     def receive(self) -> Message | None:
         """The next message; None at the end of the stream."""
         while not self._messages:
-            data = os.read(self.reader, 1 << 16)
-            if not data:
+            if not self.read():
                 return None
-            self._messages += self._unpacker.feed(data)
         return self._messages.pop(0)
+
+    def read(self) -> bool:
+        """Take in what has arrived, waiting for something; False at the end of the stream."""
+        data = os.read(self.reader, 1 << 16)
+        self._messages += self._unpacker.feed(data)
+        return bool(data) and not self._unpacker.broken
+
+    def take_message(self) -> Message | None:
+        """The oldest of the messages taken in so far."""
+        return self._messages.pop(0) if self._messages else None
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with what the other end said, "" if nothing is."""
+        return self._unpacker.trouble

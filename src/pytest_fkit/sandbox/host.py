@@ -37,6 +37,7 @@ from .children import Children
 from .descriptors import ERR, Files, Link, read_from
 from .equipment import TestProcess
 from .progress import Progress
+from .relay import DEAF
 from .steps import FAILED, Role, Step
 from .usage import Meter
 from .warmup import GAVE_BACK, Warmup
@@ -110,6 +111,8 @@ class Host:
         while True:
             message = self._link.receive()
             if message is None:
+                if self._link.trouble:
+                    os._exit(DEAF)
                 return
             retire, ran = False, 1
             if isinstance(message, Run):
@@ -183,7 +186,7 @@ class Host:
         if item is None:
             self._relay.open()
             self._relay.send(NotCollected(carriable(self._absence(run.position))))
-            self._relay.send(Completed())
+            self._relay.send(Completed(by_pytest=False))
             return
         nextitem = self._item(run.next_position)
         self._last = item
@@ -285,7 +288,7 @@ class Host:
             self._relay.send(Used(os.getpid(), tuple(meter.read())))
         self._measuring.send()
         self._states.send()
-        self._relay.send(Completed())
+        self._relay.send(Completed(by_pytest=not private_api.others_run(item)))
 
     def _run_child(self, go: Go, ahead: bool) -> Generator[Step, Any, Leaves | None]:
         """Run one child to its end.

@@ -113,6 +113,7 @@ class Job:
         self.verdict: Ending | None = None  # fixed before the process is ended for it
         self.deadline: float | None = None
         self.limit = 0.0
+        self.awaits = ""  # what its host has to do meanwhile that runs no code of the suite
         self.runs_here = together  # whether the host itself runs the test
         self.stage = ""  # what the host is doing: "setup" or "teardown" of wide fixtures, or ""
         self.wide = ""  # the stage in which it ended badly

@@ -28,9 +28,10 @@ from .copies import fork
 from .descriptors import Files, Link
 from .jobs import HostProcess, Job, Start
 from .progress import Progress
+from .relay import DEAF
 from .spares import Spare
 from .steps import FAILED, Fork, Role
-from .supervisor import Supervisor, WorkerGoneError
+from .supervisor import DeafError, Supervisor, WorkerGoneError
 from .tree import send_signal
 
 own_builtins(globals())
@@ -83,6 +84,8 @@ class Keeper:
             yield from self._serve()
         except WorkerGoneError:
             status = 0
+        except DeafError:
+            status = DEAF
         except BaseException:  # noqa: BLE001 (the worker's standard error is the place to tell)
             traceback.print_exc()
             status = FAILED
@@ -94,7 +97,7 @@ class Keeper:
     def _serve(self) -> Generator[Fork, int, None]:
         while True:
             for message in self._link.take_messages():
-                self._obey(message)
+                self._below.obey(message)
             if not self._orders:
                 self._below.poll(1.0)
                 continue
@@ -175,7 +178,12 @@ class Keeper:
         else:
             # Until the host says what it does: a fresh interpreter has to collect first.
             job.stage = "start"
-            self._below.set_clock(job, start_limit(run.wide_timeout))
+            collects = run.share.startswith(SPAWNED)
+            self._below.set_clock(
+                job,
+                start_limit(run.wide_timeout) if collects else run.wide_timeout,
+                "" if collects else "begin",
+            )
         self._below.at_test = lambda: self._spare.warm(run)
         self._below.tell(job.host, order)
         self._below.wait_for(job)

@@ -36,7 +36,11 @@ CHANNEL_LOST = 86
 CHANNEL_LIMITED = 87
 """The same where the test's hard limit on file sizes keeps us from writing to it."""
 
+DEAF = 88
+"""The same of a process that did not get all that the one above it said."""
+
 UNREPORTED = {
+    DEAF: "it did not get all that the process above it said",
     CHANNEL_LOST: "it closed the descriptor by which its reports are sent",
     CHANNEL_LIMITED: "its hard limit on file sizes (RLIMIT_FSIZE) keeps reports from being sent",
 }

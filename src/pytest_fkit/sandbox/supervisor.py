@@ -25,6 +25,8 @@ from ..messages import (
     HostDone,
     Message,
     Output,
+    Ping,
+    Pong,
     Proceed,
     Ready,
     Restarted,
@@ -32,6 +34,7 @@ from ..messages import (
 )
 from ..own import os, own_builtins, select, signal, suppress, time
 from ..wire import unpack
+from .child import STOPS
 from .descriptors import Link, move_up, read_from
 from .jobs import ChildProcess, HostProcess, Job
 from .orphans import KILL_WAIT, Orphans
@@ -47,9 +50,16 @@ MEMORY_TICK = 0.02  # the same where a memory limit is set
 DUMP_WAIT = 0.2  # for faulthandler to write the stacks of all threads
 TERM_GRACE = 2.0  # between SIGTERM and SIGKILL
 
+_IN_ORDER = (0, STOPS << 8)
+"""Statuses, as waitpid(2) gives them, of children that have said all."""
+
 
 class WorkerGoneError(Exception):
     """The worker died or let go of us."""
+
+
+class DeafError(Exception):
+    """Something that the worker said is missing."""
 
 
 class Supervisor:
@@ -126,13 +136,23 @@ class Supervisor:
         if job.verdict is not None:
             return
         if job.deadline is not None and time.monotonic() >= job.deadline:
-            state = system.process_state(job.process)
-            self._end_process(job, TimedOut(job.limit, state))
+            self._end_process(job, self._too_late(job))
         elif job.run.memory_limit and job.inherited_memory is not None:
             used = system.tree_memory(job.process, job.inherited_memory, job.run.memory_limit)
             job.peak_memory = max(job.peak_memory, used)
             if used > job.run.memory_limit:
                 self._end_process(job, MemoryExceeded(job.run.memory_limit, job.peak_memory))
+
+    def _too_late(self, job: Job) -> Ending:
+        self._forward(job)
+        awaits = job.awaits
+        if job.child is None and not job.stage and job.host.completed:
+            awaits = "say that it is done"
+        if awaits:
+            return Lost(f"its host process did not {awaits} within {job.limit:g} s")
+        state = system.process_state(job.process)
+        silent = job.child is not None and not job.child.events_read
+        return TimedOut(job.limit, state, silent)
 
     def _end_process(self, job: Job, verdict: Ending) -> None:
         """Fix the verdict, get the stacks, and end the process and all below it."""
@@ -184,6 +204,7 @@ class Supervisor:
         if not self.until(lambda: job.done, KILL_WAIT):
             self.orphans.abandon(job.host.pid)
             self.hosts.remove(job.host)
+            job.host.close()
             job.conclude(job.verdict or Lost("it can't be ended"), pid)
             job.done = True
 
@@ -229,19 +250,35 @@ class Supervisor:
             if not host.link.closed and host.link.fileno() in ready:
                 host.link.read()
             self._hear(host)
+            if host.link.closed and host.link.trouble and host.status is None:
+                self._distrust(host)
         if self._wakeup[0] in ready:
             with suppress(BlockingIOError):
                 os.read(self._wakeup[0], 4096)
             self._reap()
 
+    def _distrust(self, host: HostProcess) -> None:
+        """Something that a host said is missing: what it says later can't be believed."""
+        job = self.job
+        if job is not None and job.host is host and job.verdict is None:
+            job.verdict = Lost(f"{host.link.trouble} of what its host process said")
+        kill_tree(host.pid)
+
     def _hear_worker(self, ready: set[int]) -> None:
         if self._link.fileno() in ready and not self._link.read():
-            raise WorkerGoneError
+            raise DeafError if self._link.trouble else WorkerGoneError
         if self._controller and not is_alive(self._controller):
             raise WorkerGoneError
         if self.job is not None:
             for message in self._link.take_messages():
-                self._obey(message)
+                self.obey(message)
+
+    def obey(self, message: Message) -> None:
+        """Do what the worker says."""
+        if isinstance(message, Ping):
+            self.send(Pong())
+        else:
+            self._obey(message)
 
     def _hear(self, host: HostProcess) -> None:
         """Take in what was read, one by one: one may have us wait, and hear the next meanwhile."""
@@ -270,6 +307,7 @@ class Supervisor:
             self.orphans.note_daemons(host)
         elif isinstance(message, WideSetUp):
             self.orphans.note_daemons(host)
+            self.set_clock(job, job.run.wide_timeout, "go on after wide fixtures were set up")
             self.tell(host, Proceed())
         elif isinstance(message, HostDone):
             host.retire = message.retire
@@ -296,8 +334,16 @@ class Supervisor:
             job.inherited_memory = system.process_memory(job.host.pid)
         self.at_test()
 
-    def set_clock(self, job: Job, limit: float) -> None:
-        """Give what begins now a limit of so many seconds, 0 for none."""
+    def _await_host(self, job: Job) -> None:
+        """The test is over: its host says so soon, or what else it does."""
+        self.set_clock(job, job.run.wide_timeout, "say that it is done")
+
+    def set_clock(self, job: Job, limit: float, awaits: str = "") -> None:
+        """Give what begins now a limit of so many seconds, 0 for none.
+
+        :param awaits: what a host has to do by then that runs no code of the suite.
+        """
+        job.awaits = awaits
         job.limit = limit
         job.deadline = time.monotonic() + limit if limit else None
 
@@ -311,13 +357,13 @@ class Supervisor:
                 self.send(Restarted())
         else:
             self._forward(job)
-            job.deadline = None
+            self._await_host(job)
             job.stops = message.stops
             job.used = message.used
-            if job.verdict is None and child.completed:
+            if job.verdict is None and child.completed and message.status in _IN_ORDER:
                 job.conclude(Finished(), child.pid)
             else:
-                ending = job.verdict or self._ending(message.status)
+                ending = job.verdict or _lost(child) or self._ending(message.status)
                 job.conclude(ending, child.pid, child.remains())
             job.verdict = None  # the host, which goes on, has a clock of its own
         child.files.close()
@@ -347,6 +393,10 @@ class Supervisor:
             for position, descriptor in enumerate((host.files.out, host.files.err)):
                 os.ftruncate(descriptor, 0)
                 host.output_read[position] = 0
+        lost = _lost(host)
+        if lost is not None:
+            host.retire = True
+            job.conclude(lost, host.pid)
         if job.ending is None:
             job.conclude(job.verdict or Finished(), host.pid)
         job.done = True
@@ -451,6 +501,12 @@ def _worker_there() -> Iterator[None]:
         yield
     except OSError as error:
         raise WorkerGoneError from error
+
+
+def _lost(process: HostProcess | ChildProcess) -> Lost | None:
+    """The ending of a test of whose reports something is missing."""
+    trouble = process.events.trouble
+    return Lost(f"{trouble} of what its process reported") if trouble else None
 
 
 def _wake_on_child_exit() -> tuple[int, int]:

@@ -8,7 +8,7 @@ import pytest
 
 from .. import private_api
 from ..carriable import carriable
-from ..endings import Ending
+from ..endings import Ending, Lost, Unreported
 from ..gpu.errors import Failure
 from ..gpu.owned import owned_by
 from ..messages import Broken, Ended
@@ -74,9 +74,7 @@ class DeathReports:
         :return: what follows, if the test is to be run again.
         """
         death = self._death(replay, ended, ending)
-        expected = replay.expected
-        if expected is None and death.phase != "exit":
-            expected = private_api.expected_failure(replay.item)
+        expected = self._expected(replay, death)
         again: Again | None = None
         if attempts is not None and expected is None and death.wide != "teardown":
             again = self._again(replay.item, death, attempts)
@@ -85,6 +83,14 @@ class DeathReports:
         if death.when != "teardown" or not _added(replay, death, again):
             self._log(replay, death, expected, again, attempts or 1)
         return again
+
+    def _expected(self, replay: Replay, death: deaths.Death) -> str | None:
+        """The reason for which the death was expected, None if it was not."""
+        if isinstance(death.ending, (Lost, Unreported)):
+            return None  # nobody knows what the test itself did
+        if replay.expected is None and death.phase != "exit":
+            return private_api.expected_failure(replay.item)
+        return replay.expected
 
     def _again(self, item: pytest.Item, death: deaths.Death, attempts: int) -> Again | None:
         headline = deaths.headline(death, item.config.rootpath)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Sequence
 
-from ..endings import Ending, Exited, MemoryExceeded, Signaled, TimedOut
+from ..endings import Ending, Exited, MemoryExceeded, Signaled, TimedOut, Unreported
 from ..own import own_builtins
 
 own_builtins(globals())
@@ -197,6 +197,8 @@ def _why_no_stack(ending: Ending) -> str:
         return f"Python's fault handler does not handle {ending.title}"
     if isinstance(ending, (TimedOut, MemoryExceeded)):
         return "the process did not answer within 200 ms (blocked signals, or inside the kernel)"
+    if isinstance(ending, Unreported):
+        return "the process had ended in order"
     return "the process was not the one that failed"
 
 

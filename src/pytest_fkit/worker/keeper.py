@@ -17,6 +17,8 @@ from ..messages import (
     HostFiles,
     Message,
     OrderAnew,
+    Ping,
+    Pong,
     Run,
     RunTogether,
     Stop,
@@ -25,6 +27,7 @@ from ..messages import (
 from ..own import os, own_builtins, select, signal, suppress, threading, time
 from ..sandbox.coverage import running_coverage
 from ..sandbox.descriptors import Files, Link, read_from
+from ..sandbox.relay import DEAF
 from ..sandbox.startup import keeper_role
 from ..sandbox.steps import Fork, Role
 from ..sandbox.streams import flush
@@ -32,6 +35,12 @@ from ..system.huge_pages import PAYS_FROM, collapse
 from ..wire import Sorter, following
 
 own_builtins(globals())
+
+PATIENCE = 2.0
+"""Seconds without a word after which a keeper is asked for a sign of life."""
+
+SILENCE = 60.0
+"""Seconds without one after which it is given up: it is stopped, or hangs in the kernel."""
 
 KILL_WAIT = 2.0
 """Seconds for the processes below a dead keeper to be gone."""
@@ -138,9 +147,11 @@ class KeeperClient:
         try:
             order()
             while True:
-                message = link.receive()
+                message = self._hear(link)
                 if message is None:
                     break
+                if isinstance(message, Pong):
+                    continue
                 if isinstance(message, HostFiles):
                     running = message.share, message.environ
                     self._forget_host(running)
@@ -155,8 +166,28 @@ class KeeperClient:
                     return
         except (BrokenPipeError, ConnectionResetError):
             pass
-        lost = Lost(f"its keeper process {self._bury()} while the test was running")
+        how = f"its keeper process {self._bury()} while the test was running"
+        lost = Lost(f"{link.trouble} of what its keeper process said" if link.trouble else how)
         yield from self._what_was_left(host, lost)
+
+    def _hear(self, link: Link, deadline: float | None = None) -> Message | None:
+        """The next message; None at the end of the stream, or at the deadline.
+
+        Where nothing comes, the keeper is asked for a sign of life, which shows as well if
+        something before it was lost.
+        """
+        silent = time.monotonic()
+        while not link.closed:
+            message = link.take_message()
+            now = time.monotonic()
+            if message is not None or now - silent > SILENCE or now > (deadline or now):
+                return message
+            if link.is_readable(PATIENCE):
+                silent = now
+                link.read()
+            else:
+                self._send(link, Ping())
+        return None
 
     def _order(self, link: Link, order: Run | RunTogether, ahead: Run | None, fresh: bool) -> None:
         with self._lock:
@@ -205,7 +236,8 @@ class KeeperClient:
         """Have nobody set a wide fixture up again."""
         self._broken.append(message)
         if self._link is not None:
-            self._link.send(message)
+            with suppress(OSError):  # it has died since; the next one is told
+                self._send(self._link, message)
 
     def finish(self, timeout: float) -> Iterator[Message]:
         """Tear everything down and end the keeper; the last message is a :class:`TornDown`.
@@ -243,8 +275,8 @@ class KeeperClient:
             if command is not None:
                 with self._lock:
                     link.send(command)
-            while deadline is None or link.has_message(deadline - time.monotonic()):
-                message = link.receive()
+            while True:
+                message = self._hear(link, deadline)
                 if message is None:
                     break
                 yield message
@@ -317,6 +349,8 @@ def _wait(pid: int, limit: float) -> str:
             return "is gone"
         if found:
             ending = from_wait_status(status)
+            if ending == Exited(DEAF):
+                return "did not get all that its worker said"
             if isinstance(ending, Exited):
                 return f"exited with status {ending.status}"
             return f"was ended by {ending.title}"

@@ -11,7 +11,7 @@ import pytest
 
 from .. import private_api
 from ..carriable import carriable
-from ..endings import Ending, Finished, ForkUnsafe, from_wire
+from ..endings import Ending, Finished, ForkUnsafe, Unreported, from_wire, to_wire
 from ..interruptions import interruption, raise_again
 from ..messages import (
     Begins,
@@ -223,6 +223,10 @@ class TestLoop:
         :param before: how often the test was tried before.
         :return: what follows, if it is to be run again.
         """
+        missing = replay.missing() if isinstance(ending, Finished) else ""
+        if missing:
+            ending = Unreported(missing)
+            ended = ended._replace(ending=to_wire(ending))
         replay.take(ended)
         attempts = before + replay.attempts
         self._reruns.note(replay.item, before, attempts)
@@ -240,6 +244,15 @@ class TestLoop:
             self._reports.flush()
             self._raise_interruption(replay)
         return again
+
+    def _account(self, replay: Replay) -> None:
+        """Report what is missing of a test after which others ran in its process."""
+        missing = replay.missing()
+        if missing:
+            ending = Unreported(missing)
+            ended = Ended(to_wire(ending))
+            replay.take(ended)
+            self._deaths.report(replay, ended, ending, None)
 
     def _raise_interruption(self, replay: Replay) -> None:
         if replay.interrupted is not None:
@@ -369,6 +382,7 @@ class TestLoop:
                     if begun > 1:
                         self._reports.begins(items[message.position])
                         self._reruns.note(replay.item, 0, replay.attempts)
+                        self._account(replay)
                         self._finish(replay)
                         replay = self._replay(items[message.position], changed=changed)
                 else:

@@ -11,6 +11,7 @@ import pytest
 from ..carriable import carriable
 from ..foreign_warnings import stand_in
 from ..messages import (
+    Completed,
     ExpectedFailure,
     HeldReport,
     Interrupted,
@@ -24,6 +25,7 @@ from ..messages import (
     Output,
     Phase,
     Report,
+    Restarted,
     SessionFlag,
     SharedProcess,
     WarningRecorded,
@@ -77,6 +79,8 @@ class Replay:
         self._held: list[dict[str, Any]] = []
         self._unlogged: list[dict[str, Any]] = []
         self._attempts_over = 0
+        self._outcomes: dict[str, str] = {}  # of the test's own phases
+        self._completed: Completed | None = None
         self.phase = "setup"
         self.phase_began = time.time()
         self._sections: list[tuple[str, str]] = []
@@ -139,6 +143,8 @@ class Replay:
 
     def _report(self, message: Report) -> None:
         data = message.data
+        if data.get("$report_type") == "TestReport":  # not on a subtest
+            self._outcomes[data["when"]] = data["outcome"]
         self._hear_gpu_error(data)
         self._unlogged.clear()
         when = data.get("when")
@@ -240,7 +246,26 @@ class Replay:
     def _interrupted(self, message: Interrupted) -> None:
         self.interrupted = message
 
+    def _restarted(self, message: Restarted) -> None:
+        del message
+        self._outcomes.clear()
+
+    def _over(self, message: Completed) -> None:
+        self._completed = message
+
     # --- endings ---
+
+    def missing(self) -> str:
+        """What should have been reported by the end of the test and was not, "" if nothing."""
+        if self._completed is None:
+            return "its end"
+        if not self._completed.by_pytest or self.interrupted is not None:
+            return ""
+        runs = not self.item.config.getoption("setuponly", False)
+        wanted = ["setup", "teardown"]
+        if runs and self._outcomes.get("setup") == "passed":
+            wanted.insert(1, "call")
+        return " and ".join(when for when in wanted if when not in self._outcomes)
 
     def held_teardown_failed(self) -> dict[str, Any] | None:
         """The teardown report that is held back, if it is a failed one."""
@@ -333,7 +358,9 @@ _HANDLERS: dict[type[Any], Any] = {
     Interrupted: Replay._interrupted,
     JunitRecord: Replay._junit_record,
     LiveText: Replay._live_text,
+    Completed: Replay._over,
     Metric: Replay._metric,
+    Restarted: Replay._restarted,
     SharedProcess: Replay._shared_process,
     NotCollected: Replay._not_collected,
 }

@@ -1,0 +1,272 @@
+"""Each message between our processes lost, doubled, swapped with the next, or cut off.
+
+Either nothing changes, or each test that it touches is an ERROR that says what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pytest_fkit import messages
+
+LIMIT = 4.0
+"""Seconds that a test may take."""
+
+FAULTS = ("lost", "doubled", "swapped", "killed")
+
+# Where our processes make their messages, one of them goes wrong, once in a run.
+_PLUGIN = '''
+import json, os, signal
+import pytest
+from pytest_fkit import wire
+from pytest_fkit.sandbox import descriptors, relay
+
+kind, fault, directory = os.environ["FAULT"].split(":")
+pack = wire.Packer.pack
+cut = False
+
+def is_first():
+    """Whether no other process was here before."""
+    try:
+        os.close(os.open(f"{directory}/injected", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+def packed(self, message):
+    global cut
+    name = type(message).__name__
+    if fault == "none":
+        with open(f"{directory}/kinds", "a") as file:
+            file.write(name + "\\n")
+    frame = pack(self, message)
+    held, self.held = getattr(self, "held", b""), b""
+    if held:
+        return frame + held
+    if name != kind or not is_first():
+        return frame
+    if fault == "lost":
+        return b""
+    if fault == "doubled":
+        return frame + frame
+    if fault == "swapped":
+        self.held = frame
+        return b""
+    cut = True
+    return frame[: len(frame) // 2]
+
+def dying(function):
+    def call(*args, **kwargs):
+        result = function(*args, **kwargs)
+        if cut:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    return call
+
+wire.Packer.pack = packed
+descriptors.Link.send = dying(descriptors.Link.send)
+descriptors.Link.flush = dying(descriptors.Link.flush)
+descriptors.Pipes.send = dying(descriptors.Pipes.send)
+relay.write_all = dying(relay.write_all)
+
+class Log:
+    def pytest_runtest_logreport(self, report):
+        outcome = "xfailed" if hasattr(report, "wasxfail") else report.outcome
+        text = getattr(report, "fkit_death", None) or ""
+        with open(f"{directory}/reports", "a") as file:
+            file.write(json.dumps([report.nodeid, report.when, outcome, text]) + "\\n")
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Log())
+'''
+
+_SUITE = {
+    "pytest.ini": "[pytest]\njunit_family = xunit1\n",
+    "test_wide.py": """
+        import warnings
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def wide():
+            print("set up")
+            yield
+            print("torn down")
+
+        @pytest.fixture(params=[1, 2], scope="module")
+        def each(request):
+            return request.param
+
+        def test_wide(wide): pass
+        def test_each(wide, each): pass
+        def test_fails(wide): assert 0
+        """,
+    "test_more.py": """
+        import os, signal, warnings
+        import pytest
+
+        def test_reports(record_property, record_testsuite_property, fkit_metrics, request):
+            record_testsuite_property("a", 1)
+            fkit_metrics["speed"] = 1.5
+            warnings.warn("look")
+            request.node.add_marker(pytest.mark.xfail(reason="not yet"))
+            assert 0
+
+        def test_crash(): os.kill(os.getpid(), signal.SIGSEGV)
+        def test_after(): pass
+
+        @pytest.mark.fkit_skip
+        def test_shared(): pass
+
+        @pytest.mark.fkit_skip
+        def test_shared_too(): pass
+
+        @pytest.fixture(scope="session")
+        def dies():
+            os.abort()
+
+        def test_broken(dies): pass
+        def test_broken_again(dies): pass
+        """,
+    "test_thread.py": """
+        import threading
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def thread():
+            ends = threading.Event()
+            thread = threading.Thread(target=ends.wait)
+            thread.start()
+            yield
+            ends.set()
+            thread.join()
+
+        def test_beside_a_thread(thread): pass
+        def test_beside_it_too(thread): pass
+        def test_last(): pass
+        """,
+}
+
+_MODES = {
+    "n0": ("-n0",),
+    "n1": ("-n1",),
+    "shared": ("-n1", "--fkit-isolation=module"),
+}
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A run of the suite.
+
+    :param reports: phases with their outcomes, and what is said of a death, by node id.
+    """
+
+    status: int
+    reports: dict[str, list[tuple[str, str, str]]]
+    seconds: float
+    out: str
+
+    @property
+    def outcomes(self) -> dict[str, list[tuple[str, str]]]:
+        """Without what is said."""
+        return {
+            nodeid: sorted((when, outcome) for when, outcome, _ in told)
+            for nodeid, told in self.reports.items()
+        }
+
+
+def _run(directory: Path, mode: str, kind: str = "", fault: str = "none") -> Ran:
+    (directory / "suite").mkdir()
+    for name, text in {"faults.py": _PLUGIN, **_SUITE}.items():
+        lines = text.strip("\n").split("\n")
+        indent = len(lines[0]) - len(lines[0].lstrip())
+        (directory / "suite" / name).write_text("\n".join(line[indent:] for line in lines))
+    foreign = ("PYTEST_", "FKIT_", "TOX_", "COV_")
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+    began = time.monotonic()
+    ended = subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-p", "faults", "-p", "no:cacheprovider", "--fkit",
+            f"--fkit-timeout={LIMIT:g}", "--junitxml=junit.xml", "-rA", *_MODES[mode],
+        ],
+        cwd=directory / "suite",
+        env={**environ, "FAULT": f"{kind}:{fault}:{directory}", "PYTHONPATH": os.pathsep.join(
+            [str(directory / "suite"), environ.get("PYTHONPATH", "")]
+        )},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=90,
+        check=False,
+    )  # fmt: skip
+    reports: dict[str, list[tuple[str, str, str]]] = {}
+    for line in (directory / "reports").read_text().splitlines():
+        nodeid, *told = json.loads(line)
+        reports.setdefault(nodeid, []).append(tuple(told))
+    seconds = time.monotonic() - began
+    return Ran(ended.returncode, reports, seconds, ended.stdout.decode("utf-8", "replace"))
+
+
+@pytest.fixture(scope="session")
+def without_fault(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Ran, set[str]]]:
+    """By mode, the run without a fault, and the kinds of messages in it."""
+    found = {}
+    for mode in _MODES:
+        directory = tmp_path_factory.mktemp(mode)
+        ran = _run(directory, mode)
+        found[mode] = ran, set((directory / "kinds").read_text().split())
+    return found
+
+
+# Only where GPUs, coverage.py, plugins, a fresh interpreter or a user who interrupts are there;
+# Ping and Pong where something was lost already; Restarted where a child is slow to leave.
+_RARE = {
+    "Warm", "Measured", "PluginState", "NotCollected", "Ready", "Interrupted", "Stop", "Output",
+    "HeldReport", "LiveText", "SessionFlag", "Used", "UsedBefore", "Follows", "Ping", "Pong",
+    "Restarted",
+}  # fmt: skip
+
+_KINDS = sorted(set(messages.BY_NAME) - _RARE)
+
+
+def test_all_kinds_of_messages_are_in_the_suite(
+    without_fault: dict[str, tuple[Ran, set[str]]],
+) -> None:
+    seen = set.union(*(kinds for _, kinds in without_fault.values()))
+    assert set(_KINDS) - seen == set()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("kind", _KINDS)
+def test_no_fault_changes_a_verdict_unseen(
+    kind: str, fault: str, without_fault: dict[str, tuple[Ran, set[str]]], tmp_path: Path
+) -> None:
+    modes = [mode for mode, (_, kinds) in without_fault.items() if kind in kinds]
+    # Each of them for one fault at least: all in all would take too long.
+    mode = modes[(FAULTS.index(fault) + _KINDS.index(kind)) % len(modes)]
+    check(without_fault[mode][0], _run(tmp_path, mode, kind, fault))
+
+
+def check(right: Ran, ran: Ran) -> None:
+    """Whether the run is the one without a fault, or says of each test that it differs."""
+    assert ran.seconds < right.seconds + LIMIT + 10, ran.out
+    assert "INTERNALERROR" not in ran.out, ran.out
+    assert set(ran.reports) == set(right.reports), ran.out
+    touched = {nodeid for nodeid in right.reports if ran.outcomes[nodeid] != right.outcomes[nodeid]}
+    assert bool(touched) or ran.status == right.status, ran.out
+    assert ran.status != 0, ran.out
+    for nodeid in touched:
+        told = [text for _, outcome, text in ran.reports[nodeid] if outcome == "failed"]
+        assert any(
+            word in text
+            for text in told
+            for word in ("missing", "did not", "damaged", "no report", "SIGKILL", "died", "lost")
+        ), (nodeid, told, ran.out)
