@@ -295,11 +295,13 @@ class HostDone(NamedTuple):
     :param retire: it has run tests itself, for a reason that has gone, and must fork no more.
     :param stops: it was told that the run is to stop.
     :param ran: how many tests it ran.
+    :param trouble: what kept it from running the test, or "".
     """
 
     retire: bool = False
     stops: bool = False
     ran: int = 1
+    trouble: str = ""
 
 
 # --- test process to worker, through its event file ---------------------------------------------

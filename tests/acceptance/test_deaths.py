@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import signal
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from recorded_runs import SUITES, Report, Run, new_suite
 
 _TEXT = (SUITES / "deaths.py").read_text()
 _FILE = "tests/test_deaths.py"
+
+_SPARED = resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= 1280
+"""Whether the hard limit leaves room for our descriptors where the customary loops spare them."""
 
 
 def _line(mark: str) -> int:
@@ -249,14 +253,14 @@ def test_deaths_count_as_errors(run: Run) -> None:
     assert counts["errors"] == len(errors)
     assert counts["failed"] == len(failures)
     # What else fails here fails in plain pytest as well.
-    assert {line.split(" ")[1].rpartition("::")[2] for line in failures} == {
+    spared = {"test_closes_usual_descriptors"} if _SPARED else set()
+    assert {line.split(" ")[1].rpartition("::")[2] for line in failures} == spared | {
         "test_after_segv",
         "test_teardown_after_failure",
         "test_sys_exit",
         "test_not_picklable",
         "test_surrogates",
         "test_capsys_fails",
-        "test_closes_usual_descriptors",
     }
 
 
@@ -334,6 +338,9 @@ def test_what_capsys_held_back_is_reported_once(run: Run) -> None:
 
 
 def test_closing_the_usual_descriptors_hurts_nobody_else(run: Run) -> None:
+    if not _SPARED:
+        assert "closed the descriptor" in run.bad("test_closes_usual_descriptors").text
+        return
     # pytest's own capture files are among them, so the test has an error of pytest's.
     assert "Bad file descriptor" in run.of("test_closes_usual_descriptors")[1].text
 

@@ -13,6 +13,7 @@ from ..messages import Completed, Go, Leaves, Over
 from ..own import os, own_builtins, resource, suppress
 from ..settings import measures_usage
 from ..system import pages
+from ..system.limits import status_of
 from . import early_end, finalizers
 from .descriptors import Files, Pipes
 from .equipment import TestProcess
@@ -100,7 +101,8 @@ class Child:
                 status = yield from self._obey(go, end)
             else:
                 status = DEAF if pipes.trouble else 0
-        except BaseException:  # noqa: BLE001 (it is the end of the process, whatever it was)
+        except BaseException as error:  # noqa: BLE001 (it is the end of the process)
+            status = status_of(error, FAILED)
             sys.excepthook(*sys.exc_info())
         flush()
         return 0 if self._relay.is_copy() else status

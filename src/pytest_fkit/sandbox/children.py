@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Generator, NamedTuple
 
 from ..messages import Message, Over
-from ..own import os, own_builtins, select, signal
+from ..own import os, own_builtins, select, signal, suppress
+from ..system.limits import room
 from . import early_end
 from .child import STOPS, Child
 from .descriptors import Files, Link, Pipes
@@ -69,7 +70,8 @@ class Children:
 
     def fork_ahead(self, running: Waiting) -> Generator[Fork, int, None]:
         """Fork the one that is next, while another runs a test."""
-        self._waiting = yield from self._fork(running)
+        with suppress(OSError):  # a limit; where it still is one, the next test will say so
+            self._waiting = yield from self._fork(running)
 
     def await_end(self, child: Waiting) -> tuple[int, tuple[Any, ...]]:
         """Wait until it has ended, or says that nothing but memory is left of it.
@@ -100,7 +102,11 @@ class Children:
 
     def _fork(self, running: Waiting | None) -> Generator[Fork, int, Waiting]:
         files = Files.create()
-        ours, theirs = Pipes.pair()
+        try:
+            ours, theirs = Pipes.pair()
+        except OSError:
+            files.close()
+            raise
         flush()
         child = self._begin(Waiting(os.getpid(), files, theirs), ours, running)
         try:
@@ -139,15 +145,20 @@ def _said(child: Waiting, limit: float | None = None) -> Message | None:
     :param limit: in seconds.
     """
     try:
-        end = os.pidfd_open(child.pid)
+        with room():
+            end = os.pidfd_open(child.pid)
     except OSError:  # forbidden in a container; or the kernel has reaped it, see _wait
         return None
     try:
         poller = select.poll()
         poller.register(child.pipes.reader, select.POLLIN)
         poller.register(end, select.POLLIN)
+        milliseconds = None if limit is None else limit * 1000
         while True:
-            found = [number for number, _ in poller.poll(None if limit is None else limit * 1000)]
+            with room():  # poll(2) compares it with how many are asked for
+                found = [
+                    number for number, _ in poller.poll(None if limit is None else limit * 1000)
+                ]
             if child.pipes.reader not in found or not child.pipes.read():
                 return child.pipes.take_message()
             message = child.pipes.take_message()

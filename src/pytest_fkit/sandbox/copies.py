@@ -9,6 +9,7 @@ from typing import Generator
 import pytest
 
 from ..own import os, own_builtins
+from ..system.limits import PROCESSES, room
 from .relay import Relay
 
 own_builtins(globals())
@@ -16,11 +17,12 @@ own_builtins(globals())
 
 def fork() -> int:
     """os.fork() without Python 3.12's warning on threads, which we know about or have checked."""
-    if sys.version_info >= (3, 12):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            return os.fork()
-    return os.fork()
+    with room(PROCESSES):
+        if sys.version_info >= (3, 12):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                return os.fork()
+        return os.fork()
 
 
 class Copies:

@@ -2,53 +2,126 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Sequence
+import errno
+from typing import Iterator, NamedTuple, Sequence
 
 from .. import system
 from ..messages import Message
 from ..own import array, fcntl, os, own_builtins, resource, select, socket, suppress
+from ..system.limits import FSIZE, NOFILE, room
 from ..wire import Packer, Unpacker
 
 own_builtins(globals())
 
-_SLOTS = 7
-_RESERVED = 32
+_NAMES = ("events", "out", "err", "fixture_out", "fixture_err", "log", "dump")
+
+_WISHED = 1024
+_KEPT_FREE = 256
+_AT_MOST = 96
+"""Descriptors that the process with most of ours has: a keeper with its hosts."""
 
 
-def _base() -> int:
-    # High, so that a test gets the numbers it would get without us, and that the customary loop
-    # over 3..255 spares them; below the soft limit, since F_DUPFD refuses what is above.
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return (1024 if soft == resource.RLIM_INFINITY else min(soft, 1024)) - _RESERVED
+class Slots:
+    """Where every test process finds its files: the same numbers in each, see Files.install.
+
+    They are high, so that a test gets the numbers that it would get without us. Where the hard
+    limit allows it, what closes 3 to 255, or all up to the customary soft limit, spares them. Not
+    higher than that: the kernel copies the table up to the highest number at each fork.
+    """
+
+    events: int
+    out: int
+    err: int
+    fixture_out: int
+    fixture_err: int
+    log: int
+    dump: int
+
+    def __init__(self) -> None:
+        self.end = 0
+        """The number after them."""
+        self.settle()
+
+    def __iter__(self) -> Iterator[int]:
+        """In the order of :class:`Files`."""
+        return iter(range(self.events, self.end))
+
+    def settle(self) -> None:
+        """Decide where they are, by the limits of now; before a process is forked for tests."""
+        _, hard = resource.getrlimit(NOFILE)
+        if hard == resource.RLIM_INFINITY or hard >= _WISHED + _KEPT_FREE:
+            self.begin_at(_free_from(_WISHED, _WISHED + _KEPT_FREE))
+        else:
+            self.begin_at(_free_from(max(hard - _AT_MOST, hard // 2), hard))
+
+    def begin_at(self, number: int) -> None:
+        """Have them from this number on, as another process has them."""
+        for descriptor, name in enumerate(_NAMES, number):
+            setattr(self, name, descriptor)
+        self.end = number + len(_NAMES)
+
+    def __contains__(self, descriptor: int) -> bool:
+        """Whether it is one of their numbers."""
+        return self.events <= descriptor < self.end
 
 
-_BASE = _base()
-SLOTS = EVENTS, OUT, ERR, FIXTURE_OUT, FIXTURE_ERR, LOG, DUMP = range(_BASE, _BASE + _SLOTS)
-"""Where every test process finds its files; the same numbers in each, see Files.install."""
+def _free_from(first: int, end: int) -> int:
+    """The first number from which on enough of them are free; `first` if none is."""
+    free = 0
+    for number in range(first, end):
+        free = 0 if _is_open(number) else free + 1
+        if free == len(_NAMES):
+            return number + 1 - free
+    return first
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+slots = Slots()
 
 
 def move_up(descriptor: int) -> int:
-    """The same file at a high number, closed on exec; `descriptor` is closed."""
-    high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _BASE + _SLOTS)
+    """The same file at a high number, closed on exec; `descriptor` is closed.
+
+    Where the hard limit leaves no high number, or none is free, it may be a low one.
+    """
+    with room():
+        try:
+            high = int(fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, slots.end))
+        except OSError:
+            return _beside_slots(descriptor)
     os.close(descriptor)
-    return int(high)
+    return high
+
+
+def _beside_slots(descriptor: int) -> int:
+    """The same file, closed on exec, at a number that no test process needs for another."""
+    passed = []
+    while descriptor in slots:
+        passed.append(descriptor)
+        descriptor = os.dup(descriptor)
+    for each in passed:
+        os.close(each)
+    os.set_inheritable(descriptor, False)
+    return descriptor
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of `data` to a file of ours, whatever limit on file sizes a test has set.
+    """Write all of `data` to a file of ours, whatever soft limit on file sizes a test has set.
 
     :raises OSError: EFBIG where the test has lowered the hard limit as well.
     """
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if limits[0] != limits[1]:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limits[1], limits[1]))
-    try:
+    # Not after a write that failed: the kernel sends SIGXFSZ with that.
+    with room(FSIZE):
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(descriptor, rest) :]
-    finally:
-        if limits[0] != limits[1]:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 class Files(NamedTuple):
@@ -71,18 +144,31 @@ class Files(NamedTuple):
 
     @classmethod
     def create(cls) -> Files:
-        """New empty files."""
-        descriptors = [move_up(system.anonymous_file(name)) for name in cls._fields]
-        for descriptor in descriptors:
-            # pytest truncates captured output; writers must not leave holes behind that.
-            fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
+        """New empty files.
+
+        :raises OSError: EMFILE, if the hard limit on open files does not allow them.
+        """
+        if resource.getrlimit(NOFILE)[1] < slots.end:  # lowered since; see install()
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        descriptors: list[int] = []
+        try:
+            with room():
+                for name in cls._fields:
+                    descriptors.append(move_up(system.anonymous_file(name)))
+                    # pytest truncates captured output; writers must not leave holes behind that.
+                    fcntl.fcntl(descriptors[-1], fcntl.F_SETFL, os.O_APPEND)
+        except OSError:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
         return cls(*descriptors)
 
     def install(self) -> None:
         """In a new process: put the files where its code expects them."""
-        for descriptor, slot in zip(self, SLOTS):
-            os.dup2(descriptor, slot, inheritable=False)
-            os.close(descriptor)
+        with room():
+            for descriptor, slot in zip(self, slots):
+                os.dup2(descriptor, slot, inheritable=False)
+                os.close(descriptor)
 
     def close(self) -> None:
         """Close all of them."""
@@ -136,6 +222,13 @@ def read_from(descriptor: int, offset: int = 0) -> bytes:
     return b"".join(chunks)
 
 
+def _is_readable(descriptor: int, wait: float) -> bool:
+    """Whether there is something to read, now or within `wait` seconds."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(max(0.0, wait) * 1000))
+
+
 class Link:
     """One end of a stream of messages between two of our processes."""
 
@@ -151,8 +244,9 @@ class Link:
     @classmethod
     def pair(cls) -> tuple[Link, Link]:
         """Two connected ends."""
-        ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        first, second = (socket.socket(fileno=move_up(end.detach())) for end in ends)
+        with room():
+            ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            first, second = (socket.socket(fileno=move_up(end.detach())) for end in ends)
         return cls(first), cls(second)
 
     def fileno(self) -> int:
@@ -161,9 +255,7 @@ class Link:
 
     def is_readable(self, wait: float) -> bool:
         """Whether :meth:`read` would not wait, now or within `wait` seconds."""
-        poller = select.poll()
-        poller.register(self._socket, select.POLLIN)
-        return bool(poller.poll(max(0.0, wait) * 1000))
+        return _is_readable(self._socket.fileno(), wait)
 
     def has_message(self, wait: float) -> bool:
         """Whether there is something for :meth:`receive`, now or within `wait` seconds."""
@@ -213,9 +305,10 @@ class Link:
 
     def read(self) -> bool:
         """Take in what has arrived, waiting for something; False at the end of the stream."""
-        room = socket.CMSG_SPACE(_SLOTS * array.array("i").itemsize)
+        most = socket.CMSG_SPACE(len(_NAMES) * array.array("i").itemsize)
         try:
-            data, ancillary, _, _ = self._socket.recvmsg(1 << 18, room)
+            with room():  # with messages of a keeper there are descriptors
+                data, ancillary, _, _ = self._socket.recvmsg(1 << 18, most)
         except ConnectionResetError:
             data, ancillary = b"", []
         for level, kind, payload in ancillary:
@@ -245,7 +338,8 @@ class Link:
 
     def take_files(self) -> Files:
         """The descriptors that came with the oldest message whose files were not taken yet."""
-        files, self._descriptors = self._descriptors[:_SLOTS], self._descriptors[_SLOTS:]
+        number = len(_NAMES)
+        files, self._descriptors = self._descriptors[:number], self._descriptors[number:]
         return Files(*files)
 
 
@@ -266,7 +360,14 @@ class Pipes:
     @classmethod
     def pair(cls) -> tuple[Pipes, Pipes]:
         """Two connected ends."""
-        (one, other), (third, fourth) = (map(move_up, os.pipe()) for _ in range(2))
+        with room():
+            one, other = map(move_up, os.pipe())
+            try:
+                third, fourth = map(move_up, os.pipe())
+            except OSError:
+                os.close(one)
+                os.close(other)
+                raise
         return cls(one, fourth), cls(third, other)
 
     def close(self) -> None:
@@ -283,9 +384,7 @@ class Pipes:
 
     def has_message(self, wait: float) -> bool:
         """Whether there is something for :meth:`receive`, now or within `wait` seconds."""
-        poller = select.poll()
-        poller.register(self.reader, select.POLLIN)
-        return bool(self._messages or poller.poll(wait * 1000))
+        return bool(self._messages) or _is_readable(self.reader, wait)
 
     def receive(self) -> Message | None:
         """The next message; None at the end of the stream."""

@@ -14,7 +14,7 @@ from ..own import faulthandler, own_builtins, signal
 from ..settings import KEY
 from .copies import Copies
 from .coverage import Measuring
-from .descriptors import DUMP
+from .descriptors import slots
 from .fixtures import GPU_FAILURES, WideFixtures
 from .output import Output
 from .relay import Relay
@@ -109,9 +109,9 @@ def _gpu_failures(config: pytest.Config) -> GpuFailures | None:
 def write_stacks_of_deaths() -> None:
     """Have faulthandler write into the file in which the keeper looks for stacks."""
     # The descriptor is each test process's own file of that number.
-    faulthandler.enable(file=DUMP)
-    faulthandler.register(DUMP_SIGNAL, file=DUMP, all_threads=True)
-    faulthandler.register(signal.SIGTERM, file=DUMP, all_threads=True, chain=True)
+    faulthandler.enable(file=slots.dump)
+    faulthandler.register(DUMP_SIGNAL, file=slots.dump, all_threads=True)
+    faulthandler.register(signal.SIGTERM, file=slots.dump, all_threads=True, chain=True)
 
 
 def _no_debugger(*args: Any, **kwargs: Any) -> None:

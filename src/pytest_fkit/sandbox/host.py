@@ -30,11 +30,12 @@ from ..messages import (
 )
 from ..own import os, own_builtins, suppress, time
 from ..settings import measures_usage
+from ..system.limits import is_refusal, refusal, status_of
 from ..wire import Unpacker
 from . import finalizers
 from .child import LEAVES, STOPS, Child, run_protocol
 from .children import Children
-from .descriptors import ERR, Files, Link, read_from
+from .descriptors import Files, Link, read_from, slots
 from .equipment import TestProcess
 from .progress import Progress
 from .relay import DEAF
@@ -79,6 +80,7 @@ class Host:
         self._last: pytest.Item | None = None
         self._ran_tests = False
         self._share = ""
+        self._trouble = ""  # what kept it from running the test that it was told to run
 
     def main(self, link: Link, files: Files, progress: Progress, keeper: int) -> Role:
         """The role of the new process."""
@@ -94,9 +96,10 @@ class Host:
             self._progress = progress
             yield from self._serve()
             status = 0
-        except BaseException:  # noqa: BLE001 (it is the end of the process, whatever it was)
+        except BaseException as error:  # noqa: BLE001 (it is the end of the process, whatever it was)
+            status = status_of(error, FAILED)
             with suppress(OSError):
-                os.write(ERR, traceback.format_exc().encode("utf-8", "replace"))
+                os.write(slots.err, traceback.format_exc().encode("utf-8", "replace"))
         return status
 
     def serve_here(self, link: Link) -> Generator[Step, Any, None]:
@@ -114,7 +117,7 @@ class Host:
                 if self._link.trouble:
                     os._exit(DEAF)
                 return
-            retire, ran = False, 1
+            retire, ran, self._trouble = False, 1, ""
             if isinstance(message, Run):
                 self._share = message.share
                 yield from self._run(message)
@@ -135,7 +138,7 @@ class Host:
                 finalizers.run_own()
                 self._link.send(HostDone())
                 return
-            self._link.send(HostDone(retire, self._relay.stops, ran))
+            self._link.send(HostDone(retire, self._relay.stops, ran, self._trouble))
 
     def _is_spent(self) -> bool:
         """Whether what kept it from forking has gone, and with it the reason to run tests itself.
@@ -200,7 +203,12 @@ class Host:
                     self._link.send(Began("test"))
                 yield from self._run_here(item, nextitem, 0.0)
             else:
-                yield from self._run_in_children(run, item, nextitem)
+                try:
+                    yield from self._run_in_children(run, item, nextitem)
+                except (OSError, MemoryError) as error:
+                    if not is_refusal(error):
+                        raise
+                    self._trouble = refusal(error)
                 self._tear_down(nextitem)
         except (pytest.exit.Exception, KeyboardInterrupt) as error:
             self._relay.interrupt(error)

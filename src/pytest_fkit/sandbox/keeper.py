@@ -24,6 +24,7 @@ from ..messages import (
 from ..own import os, own_builtins, signal, time
 from ..settings import start_limit
 from ..shares import SPAWNED, ends_before
+from ..system.limits import refusal
 from .copies import fork
 from .descriptors import Files, Link
 from .jobs import HostProcess, Job, Start
@@ -35,6 +36,10 @@ from .supervisor import DeafError, Supervisor, WorkerGoneError
 from .tree import send_signal
 
 own_builtins(globals())
+
+
+class RefusedError(Exception):
+    """A limit of the machine keeps a test from being run; the text says which."""
 
 
 class Ways(NamedTuple):
@@ -140,7 +145,13 @@ class Keeper:
         if self._unsafe and not run.share.startswith(SPAWNED):
             self._tell(Ended(to_wire(ForkUnsafe(self._unsafe))))
             return
-        job = yield from self._have_done(order, run)
+        try:
+            job = yield from self._have_done(order, run)
+        except RefusedError as error:
+            list(self._release(run))
+            self._tell(Ended(to_wire(Lost(str(error)))))
+            self._finish_if_stopped()
+            return
         failed = job.ending != Finished() and job.verdict is None
         if failed and job.host.was_spare and job.stage == "start":
             # It was warmed up while others ran the same module, which may be why it failed.
@@ -199,7 +210,10 @@ class Keeper:
             if (host.share, host.environ) == (run.share, run.environ):
                 return host
         start = Start(run.share, run.position, environ=run.environ)
-        host = self._spare.take(run) or (yield from self._new_host(start))
+        try:
+            host = self._spare.take(run) or (yield from self._new_host(start))
+        except (OSError, MemoryError) as error:
+            raise RefusedError(f"no process could be made for it: {refusal(error)}") from error
         self._below.hosts.append(host)
         if run.share:
             self._below.send(HostFiles(run.share, run.environ, host.pid), host.files)
@@ -208,8 +222,7 @@ class Keeper:
     def _new_host(self, start: Start) -> Generator[Fork, int, HostProcess]:
         if start.share.startswith(SPAWNED):
             return self._spawn(start)
-        ours, theirs = Link.pair()
-        files, progress = Files.create(), Progress()
+        ours, theirs, files, progress = _ties()
         try:
             pid = yield Fork(self._begin_host(start, ours, theirs, files, progress, os.getpid()))
         except OSError:
@@ -234,10 +247,15 @@ class Keeper:
 
     def _spawn(self, start: Start) -> HostProcess:
         """A host that is a fresh interpreter, whose stack begins anew."""
-        ours, theirs = Link.pair()
-        files, progress = Files.create(), Progress()
+        ours, theirs, files, progress = _ties()
         keeper = os.getpid()
-        pid = fork()
+        try:
+            pid = fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            files.close()
+            raise
         if pid == 0:
             self._let_go(ours)
             self._ways.spawn(start, theirs, files, keeper)
@@ -301,6 +319,20 @@ class Keeper:
             self._below.send(TornDown(to_wire(bad[0].ending), *remains, leftovers))
         else:
             self._below.send(TornDown(to_wire(Finished()), leftovers=leftovers))
+
+
+def _ties() -> tuple[Link, Link, Files, Progress]:
+    """What ties a host to its keeper: the ends of a link, the files, the progress.
+
+    :raises OSError: if a limit does not allow that.
+    """
+    ours, theirs = Link.pair()
+    try:
+        return ours, theirs, Files.create(), Progress()
+    except OSError:
+        ours.close()
+        theirs.close()
+        raise
 
 
 def _first(order: Run | RunTogether) -> Run:

@@ -8,7 +8,8 @@ import pytest
 
 from .. import private_api
 from ..own import os, own_builtins, suppress
-from .descriptors import ERR, FIXTURE_ERR, FIXTURE_OUT, LOG, OUT, OwnFile
+from ..system.limits import room
+from .descriptors import OwnFile, slots
 
 own_builtins(globals())
 
@@ -22,7 +23,7 @@ def capture_into_own_files(config: pytest.Config) -> None:
     """Have pytest capture into this process's own files, which outlive it."""
     descriptors = private_api.capture_descriptors(config)
     if descriptors is not None:
-        _point((OUT, ERR), descriptors)
+        _point((slots.out, slots.err), descriptors)
 
 
 class Output:
@@ -35,10 +36,11 @@ class Output:
         self._config = config
         self._stream = streams(config)
         self._files = {
-            slot: OwnFile(slot) for slot in (OUT, ERR, FIXTURE_OUT, FIXTURE_ERR, LOG)
+            slot: OwnFile(slot)
+            for slot in (slots.out, slots.err, slots.fixture_out, slots.fixture_err, slots.log)
         }  # fmt: skip
         for stream, number in private_api.python_level_captures(config):
-            _mirror(stream, self._files[OUT if number == 1 else ERR])
+            _mirror(stream, self._files[slots.out if number == 1 else slots.err])
         private_api.on_new_log_stream(config, self._new_log_stream)
 
     def enter_process(self) -> None:
@@ -47,7 +49,7 @@ class Output:
             file.enter_process()
         capture_into_own_files(self._config)
         if self._stream:
-            _point((OUT, ERR), (1, 2))
+            _point((slots.out, slots.err), (1, 2))
 
     def is_whole(self) -> bool:
         """Whether pytest can still capture: a test may have closed its files."""
@@ -55,13 +57,14 @@ class Output:
         if descriptors is None:
             return True
         return all(
-            self._files[slot].is_at(descriptor) for slot, descriptor in zip((OUT, ERR), descriptors)
+            self._files[slot].is_at(descriptor)
+            for slot, descriptor in zip((slots.out, slots.err), descriptors)
         )
 
     def enter_exit(self) -> None:
         """After the test: what exit handlers print is kept off the terminal."""
         with suppress(OSError):  # closed by the test
-            _point((OUT, ERR), (1, 2))
+            _point((slots.out, slots.err), (1, 2))
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, object, object]:
@@ -75,20 +78,21 @@ class Output:
     def _fixture_captures(self, fixture: object) -> None:
         descriptors = private_api.fixture_capture_descriptors(fixture)
         if descriptors is not None:
-            _point((FIXTURE_OUT, FIXTURE_ERR), descriptors)
-            _point((FIXTURE_OUT, FIXTURE_ERR), (1, 2))
+            _point((slots.fixture_out, slots.fixture_err), descriptors)
+            _point((slots.fixture_out, slots.fixture_err), (1, 2))
         for stream, number in private_api.fixture_captures(fixture):
-            _mirror(stream, self._files[FIXTURE_OUT if number == 1 else FIXTURE_ERR])
+            _mirror(stream, self._files[slots.fixture_out if number == 1 else slots.fixture_err])
 
     def _new_log_stream(self, stream: TextIO) -> None:
-        file = self._files[LOG]
+        file = self._files[slots.log]
         file.truncate()
         _mirror(stream, file)
 
 
-def _point(slots: tuple[int, int], descriptors: tuple[int, int]) -> None:
-    for slot, descriptor in zip(slots, descriptors):
-        os.dup2(slot, descriptor, inheritable=descriptor in (1, 2))
+def _point(ours: tuple[int, int], descriptors: tuple[int, int]) -> None:
+    with room():
+        for number, descriptor in zip(ours, descriptors):
+            os.dup2(number, descriptor, inheritable=descriptor in (1, 2))
 
 
 def _mirror(stream: Any, file: OwnFile) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from typing import Any, Generator, Iterator, cast
 
 import pytest
@@ -25,24 +24,21 @@ from ..messages import (
 )
 from ..own import os, own_builtins, time
 from ..private_api import expected_failure
+from ..system.limits import MEMORY, room, status_of
 from ..wire import Packer
-from .descriptors import EVENTS, write_all
+from .descriptors import slots, write_all
 
 own_builtins(globals())
 
 CHANNEL_LOST = 86
 """Exit status of a test process whose event file the test had closed."""
 
-CHANNEL_LIMITED = 87
-"""The same where the test's hard limit on file sizes keeps us from writing to it."""
-
-DEAF = 88
+DEAF = 90
 """The same of a process that did not get all that the one above it said."""
 
 UNREPORTED = {
     DEAF: "it did not get all that the process above it said",
     CHANNEL_LOST: "it closed the descriptor by which its reports are sent",
-    CHANNEL_LIMITED: "its hard limit on file sizes (RLIMIT_FSIZE) keeps reports from being sent",
 }
 
 
@@ -79,7 +75,7 @@ class Relay:
         """
         if self._pid != os.getpid():
             self._pid, self._packer = os.getpid(), Packer()
-        self._inode = os.fstat(EVENTS).st_ino
+        self._inode = os.fstat(slots.events).st_ino
         self._flags = {"shouldstop": self._session.shouldstop, "shouldfail": False}
         self._wide_setup_seconds = wide_setup_seconds
         self.muted = self.interrupted = False
@@ -103,11 +99,19 @@ class Relay:
             self.lost = CHANNEL_LOST
             return
         try:
-            write_all(EVENTS, self._packer.pack(message))
-        except OSError as error:
-            if error.errno != errno.EFBIG:
+            self._write(message)
+        except (OSError, MemoryError) as error:
+            self.lost = status_of(error, 0)
+            if not self.lost:
                 raise
-            self.lost = CHANNEL_LIMITED
+
+    def _write(self, message: Message) -> None:
+        try:
+            frame = self._packer.pack(message)
+        except MemoryError:
+            with room(*MEMORY):
+                frame = self._packer.pack(message)
+        write_all(slots.events, frame)
 
     def written(self) -> int:
         """Bytes in the event file, 0 if it is not ours any more."""
@@ -116,7 +120,7 @@ class Relay:
     def _size(self) -> int | None:
         try:
             # A test may have closed the descriptor, and a file of its own may have the number now.
-            status = os.fstat(EVENTS)
+            status = os.fstat(slots.events)
         except OSError:
             return None
         return status.st_size if status.st_ino == self._inode else None

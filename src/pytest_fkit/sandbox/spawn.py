@@ -12,12 +12,13 @@ import pytest
 from .. import private_api, system
 from ..carriable import carriable
 from ..gpu.owned import KEY, TOLD
-from ..own import marshal, os, own_builtins
+from ..own import marshal, os, own_builtins, suppress
 from ..own_imports import standard_library_first
 from ..settings import STARTUP_PATH
 from ..shares import SPAWNED_SESSION
+from ..system.limits import room, status_of
 from .coverage import arguments_for_another, input_for_another
-from .descriptors import ERR, SLOTS, Files, Link
+from .descriptors import Files, Link, slots, write_all
 from .jobs import Start
 
 own_builtins(globals())
@@ -47,15 +48,18 @@ def exec_host(
         system.die_with_parent(keeper)
         files.install()
         data = marshal.dumps(_spec(session, start))
-        spec = system.anonymous_file("spec")
-        os.write(spec, data)
-        for descriptor in (*SLOTS, link.fileno(), spec):
+        with room():
+            spec = system.anonymous_file("spec")
+        write_all(spec, data)
+        for descriptor in (*slots, link.fileno(), spec):
             os.set_inheritable(descriptor, True)
         flags = cast("Any", subprocess)._args_from_interpreter_flags()
         numbers = [str(spec), str(len(data)), str(link.fileno())]
         os.execv(sys.executable, [sys.executable, *flags, "-c", _BOOTSTRAP, *numbers])
     except BaseException as error:  # noqa: BLE001 (nothing may return into the keeper's code)
-        os.write(ERR, repr(error).encode("utf-8", "replace"))
+        status = status_of(error, status)
+        with suppress(OSError):
+            os.write(slots.err, repr(error).encode("utf-8", "replace"))
     finally:
         os._exit(status)
 
@@ -100,4 +104,5 @@ def _spec(session: pytest.Session, start: Start) -> dict[str, Any]:
         "tests": tests,
         "spare": start.spare,
         "environ": start.environ,
+        "slots": slots.events,
     }

@@ -13,7 +13,7 @@ from ..messages import Ready
 from ..own import os, own_builtins, socket
 from ..own_imports import hide
 from .coverage import running_coverage
-from .descriptors import ERR, OUT, SLOTS, Link
+from .descriptors import Link, slots
 from .equipment import equip, write_stacks_of_deaths
 from .host import Host
 from .output import capture_into_own_files
@@ -31,12 +31,13 @@ def main(spec: dict[str, Any], descriptor: int, modules: set[str]) -> None:
     """
     sys.path[:] = spec["startup_path"]
     hide(modules)
-    for inherited in (*SLOTS, descriptor):
+    slots.begin_at(spec["slots"])
+    for inherited in (*slots, descriptor):
         os.set_inheritable(inherited, False)
     write_stacks_of_deaths()
     # What pytest prints here is seen only if it fails before the first test.
-    os.dup2(OUT, 1)
-    os.dup2(ERR, 2)
+    os.dup2(slots.out, 1)
+    os.dup2(slots.err, 2)
     sys.argv[:] = spec["argv"]
     sys.dont_write_bytecode = not spec["writes_bytecode"]
     link = Link(socket.socket(fileno=descriptor))
@@ -85,7 +86,7 @@ class Spawned:
     def pytest_collection(self, session: pytest.Session) -> None:
         """Prepare for imports that end the process, or raise: the tests report that."""
         write_stacks_of_deaths()  # again: pytest has its own way
-        os.ftruncate(OUT, 0)  # the header, which plain pytest does not show a second time
+        os.ftruncate(slots.out, 0)  # the header, which plain pytest does not show a second time
         capture_into_own_files(session.config)
         session.config.option.continue_on_collection_errors = True
         self._maxfail = session.config.option.maxfail
@@ -112,7 +113,7 @@ class Spawned:
         session.testscollected = len(items)
         os.chdir(self._spec["current"])
         sys.path[:] = self._spec["path"]  # again: options and conftest files add to it
-        os.ftruncate(OUT, 0)
+        os.ftruncate(slots.out, 0)
         process = equip(session, running_coverage())
         self._link.send(Ready())
         host = Host(session, process, items.get, self._absence(session))

@@ -11,6 +11,7 @@ from .. import system
 from ..gpu.runtime import in_bad_fork
 from ..messages import Broken
 from ..own import gc, os, own_builtins
+from ..system.limits import room
 from .descriptors import Files, Link
 from .equipment import equip
 from .host import Host
@@ -51,10 +52,11 @@ def keeper_role(
 def _hand_back(descriptors: list[int]) -> None:
     # Not by closing the Python objects: the locks they hold belong to a thread that is not here.
     # And not by closing the numbers: these objects would close what comes to have them.
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for descriptor in descriptors:
-        os.dup2(nothing, descriptor, inheritable=False)
-    os.close(nothing)
+    with room():
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor in descriptors:
+            os.dup2(nothing, descriptor, inheritable=False)
+        os.close(nothing)
 
 
 def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any | None) -> Keeper:

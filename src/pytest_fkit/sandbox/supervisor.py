@@ -33,6 +33,7 @@ from ..messages import (
     WideSetUp,
 )
 from ..own import os, own_builtins, select, signal, suppress, time
+from ..system.limits import raise_soft, refusal_of, restore
 from ..wire import unpack
 from .child import STOPS
 from .descriptors import Link, move_up, read_from
@@ -91,7 +92,8 @@ class Supervisor:
         self.stop_tests_deadline = 0.0
 
     def start(self) -> None:
-        """In the keeper's process: be woken when a child ends."""
+        """In the keeper's process: meet no soft limit, and be woken when a child ends."""
+        self._limits = raise_soft()
         self._sigchld_handler = signal.getsignal(signal.SIGCHLD)
         self._wakeup = _wake_on_child_exit()
 
@@ -105,6 +107,7 @@ class Supervisor:
             for descriptor in (host.link.fileno(), *host.files):
                 if descriptor >= 0:  # a closed socket's is -1
                     os.close(descriptor)
+        restore(self._limits)
 
     # --- while something is running ---
 
@@ -313,6 +316,9 @@ class Supervisor:
             host.retire = message.retire
             job.stops = job.stops or message.stops
             job.ran = message.ran
+            if message.trouble:
+                job.stage = ""
+                job.conclude(Lost(message.trouble), host.pid, host.remains())
             self._host_done(job)
 
     def _began(self, job: Job, what: str) -> None:
@@ -378,8 +384,9 @@ class Supervisor:
         ending = from_wait_status(status)
         if isinstance(ending, Signaled) and ending.signal == signal.SIGKILL:
             return Signaled(ending.signal, ending.core_dumped, out_of_memory)
-        if isinstance(ending, Exited) and ending.status in UNREPORTED:
-            return Lost(UNREPORTED[ending.status])
+        if isinstance(ending, Exited):
+            reason = UNREPORTED.get(ending.status) or refusal_of(ending.status)
+            return Lost(reason) if reason else ending
         return ending
 
     def _host_done(self, job: Job) -> None:

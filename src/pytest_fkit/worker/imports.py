@@ -19,7 +19,7 @@ from .. import system
 from ..endings import Ending, Finished, TimedOut, from_wait_status
 from ..own import faulthandler, os, own_builtins, select, signal, suppress, time
 from ..sandbox.copies import fork
-from ..sandbox.descriptors import DUMP, ERR, EVENTS, OUT, Files, read_from
+from ..sandbox.descriptors import Files, read_from, slots
 from ..sandbox.sigchld import Statuses
 from .deaths import innermost_frame, reorder_stacks
 
@@ -124,14 +124,14 @@ def _collect_and_leave(collector: pytest.File, files: Files, worker: int) -> NoR
         os.setsid()
         system.die_with_parent(worker)
         files.install()
-        os.dup2(OUT, 1)
-        os.dup2(ERR, 2)
-        faulthandler.enable(file=DUMP)
-        faulthandler.register(signal.SIGTERM, file=DUMP, all_threads=True, chain=True)
+        os.dup2(slots.out, 1)
+        os.dup2(slots.err, 2)
+        faulthandler.enable(file=slots.dump)
+        faulthandler.register(signal.SIGTERM, file=slots.dump, all_threads=True, chain=True)
         # Errors are for the worker to meet, and to report.
         with suppress(BaseException):
             list(collector.collect())
-        os.write(EVENTS, _SURVIVED)
+        os.write(slots.events, _SURVIVED)
     finally:
         os._exit(status)
 

@@ -26,12 +26,13 @@ from ..messages import (
 )
 from ..own import os, own_builtins, select, signal, suppress, threading, time
 from ..sandbox.coverage import running_coverage
-from ..sandbox.descriptors import Files, Link, read_from
+from ..sandbox.descriptors import Files, Link, read_from, slots
 from ..sandbox.relay import DEAF
 from ..sandbox.startup import keeper_role
 from ..sandbox.steps import Fork, Role
 from ..sandbox.streams import flush
 from ..system.huge_pages import PAYS_FROM, collapse
+from ..system.limits import refusal
 from ..wire import Sorter, following
 
 own_builtins(globals())
@@ -91,7 +92,12 @@ class KeeperClient:
         if self._forks >= PAYS_FROM:
             collapse()  # here: this process and all below it have these pages in common
         flush()
-        ours, theirs = Link.pair()
+        slots.settle()
+        try:
+            ours, theirs = Link.pair()
+        except OSError as error:
+            self._refused = error
+            return
         try:
             self._pid = yield Fork(self._begin(ours, theirs))
         except OSError as error:
@@ -127,7 +133,9 @@ class KeeperClient:
         host = first.share, first.environ
         link = self._link
         if link is None:
-            yield Ended(to_wire(Lost(f"no process could be forked for it: {self._refused}")))
+            assert self._refused is not None
+            why = refusal(self._refused)
+            yield Ended(to_wire(Lost(f"no process could be made for it: {why}")))
             return
         fresh, self._fresh = self._fresh, False
         yield from self._answers(host, link, lambda: self._order(link, order, ahead, fresh))

@@ -1,0 +1,155 @@
+"""Resource limits, see setrlimit(2), that suites lower: our own calls meet them as well.
+
+A soft limit is raised to the hard one around our calls, and is afterwards what it was, for tests
+and for what they start. A hard limit stays; what it keeps from us is said, with its name.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import NamedTuple
+
+from ..own import own_builtins, resource, suppress
+
+own_builtins(globals())
+
+NOFILE = resource.RLIMIT_NOFILE
+FSIZE = resource.RLIMIT_FSIZE
+MEMORY = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+PROCESSES = getattr(resource, "RLIMIT_NPROC", -1)
+
+
+class _Limit(NamedTuple):
+    """Of one kind, for people.
+
+    :param command: the shell's, that raises it.
+    """
+
+    kind: int
+    name: str
+    of: str
+    command: str
+
+
+_NOFILE = _Limit(NOFILE, "RLIMIT_NOFILE", "open files", "ulimit -n 1024")
+_FSIZE = _Limit(FSIZE, "RLIMIT_FSIZE", "the size of files", "ulimit -f unlimited")
+_NPROC = _Limit(PROCESSES, "RLIMIT_NPROC", "the user's processes", "ulimit -u unlimited")
+_AS = _Limit(MEMORY[0], "RLIMIT_AS", "address space", "ulimit -v unlimited")
+_DATA = _Limit(MEMORY[1], "RLIMIT_DATA", "data segments", "ulimit -d unlimited")
+
+_OURS = (*(each.kind for each in (_NOFILE, _FSIZE, _NPROC, _AS, _DATA)), resource.RLIMIT_CPU)
+
+FILES_LIMITED = 88
+"""Exit status of a process of ours that the limit on open files kept from its work."""
+
+SIZE_LIMITED = 87
+"""The same for the limit on the size of files, to which a test's reports are written."""
+
+MEMORY_LIMITED = 89
+"""The same for the limits on memory."""
+
+_STATUS = {errno.EMFILE: FILES_LIMITED, errno.EFBIG: SIZE_LIMITED, errno.ENOMEM: MEMORY_LIMITED}
+
+
+class Soft(NamedTuple):
+    """What limits of one kind were before they were raised."""
+
+    kind: int
+    limits: tuple[int, int]
+
+
+def raise_soft(kinds: tuple[int, ...] = _OURS) -> list[Soft]:
+    """Raise soft limits of this process to the hard ones.
+
+    :return: what :func:`restore` takes.
+    """
+    before = []
+    for kind in kinds:
+        if kind < 0:  # not of this system
+            continue
+        limits = resource.getrlimit(kind)
+        if limits[0] != limits[1]:
+            with suppress(OSError, ValueError):  # macOS knows a lower limit on open files
+                resource.setrlimit(kind, (limits[1], limits[1]))
+                before.append(Soft(kind, limits))
+    return before
+
+
+def restore(before: list[Soft]) -> None:
+    """Undo :func:`raise_soft`."""
+    for kind, limits in before:
+        resource.setrlimit(kind, limits)
+
+
+class room:  # noqa: N801 (a statement, like suppress)
+    """Within the block, in which no code of the suite runs, soft limits are the hard ones.
+
+    :param kinds: which; open files where none is named.
+    """
+
+    def __init__(self, *kinds: int) -> None:
+        self._kinds = kinds or (NOFILE,)
+        self._before: list[Soft] = []
+
+    def __enter__(self) -> None:
+        """Raise them."""
+        self._before = raise_soft(self._kinds)
+
+    def __exit__(self, *error: object) -> None:
+        """As they were."""
+        restore(self._before)
+
+
+def is_refusal(error: OSError | MemoryError) -> bool:
+    """Whether it is a limit that an error came from."""
+    return isinstance(error, MemoryError) or error.errno in (*_STATUS, errno.ENFILE, errno.EAGAIN)
+
+
+def refusal(error: OSError | MemoryError) -> str:
+    """Says which limit an error came from, and what raises it."""
+    number = errno.ENOMEM if isinstance(error, MemoryError) else error.errno
+    if number == errno.EMFILE:
+        return _said(_NOFILE)
+    if number == errno.EFBIG:
+        return _said(_FSIZE)
+    if number == errno.EAGAIN and _is_set(_NPROC):
+        return _said(_NPROC)
+    if number == errno.EAGAIN:
+        return "no other process is allowed (the pids.max of its control group is a place to look)"
+    if number == errno.ENOMEM:
+        limited = next(filter(_is_set, (_AS, _DATA)), None)
+        return "there is no memory left" if limited is None else _said(limited)
+    return str(error)
+
+
+def refusal_of(status: int) -> str:
+    """What kept a process of ours from its work, by its exit status; "" for any other."""
+    return {
+        FILES_LIMITED: f"the hard limit on {_why(_NOFILE)} keeps it from being run",
+        SIZE_LIMITED: f"its hard limit on {_why(_FSIZE)} keeps reports from being sent",
+        MEMORY_LIMITED: f"its hard limit on {_why(_AS)} or {_why(_DATA)} leaves too little memory",
+    }.get(status, "")
+
+
+def status_of(error: BaseException, other: int) -> int:
+    """The exit status of a process of ours that ends by an error; `other` if it is no limit's."""
+    if isinstance(error, MemoryError):
+        return MEMORY_LIMITED
+    return _STATUS.get(error.errno or 0, other) if isinstance(error, OSError) else other
+
+
+def _is_set(limit: _Limit) -> bool:
+    return limit.kind >= 0 and resource.getrlimit(limit.kind)[1] != resource.RLIM_INFINITY
+
+
+def _said(limit: _Limit) -> str:
+    hard = resource.getrlimit(limit.kind)[1]
+    return f"the hard limit on {limit.of} is {hard} ({limit.name}; {_raised_by(limit)})"
+
+
+def _why(limit: _Limit) -> str:
+    return f"{limit.of} ({limit.name}; {_raised_by(limit)})"
+
+
+def _raised_by(limit: _Limit) -> str:
+    return f"`{limit.command}` raises it"
