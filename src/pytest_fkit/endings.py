@@ -88,7 +88,8 @@ class TimedOut:
     @property
     def title(self) -> str:
         """What the short summary shows."""
-        return f"timed out after {self.limit:g} s"
+        text = f"timed out after {self.limit:g} s"
+        return f"{text}, before it said that the test began" if self.silent else text
 
     @property
     def story(self) -> str:

@@ -268,5 +268,14 @@ def check(right: Ran, ran: Ran) -> None:
         assert any(
             word in text
             for text in told
-            for word in ("missing", "did not", "damaged", "no report", "SIGKILL", "died", "lost")
+            for word in (
+                "missing",
+                "did not",
+                "damaged",
+                "no report",
+                "SIGKILL",
+                "died",
+                "lost",
+                "before it",
+            )
         ), (nodeid, told, ran.out)
