@@ -12,6 +12,7 @@ from typing import Any, Iterator
 import _pytest.debugging
 import _pytest.junitxml
 import _pytest.skipping
+import execnet
 import execnet.gateway_base
 import pytest
 import xdist.remote
@@ -484,9 +485,44 @@ def test_the_end_of_tests_is_heard(pytester: pytest.Pytester, channel: _Channel)
     channel.command(("shutdown", {}))
     channel.command(channel.endmarker)
     assert ends == ["end", "end"]
-    private_api.forget_reports_of_interactor(config, interactor)
-    listening = config.hook.pytest_runtest_logreport.get_hookimpls()
-    assert interactor not in [each.plugin for each in listening]
+
+
+def test_reports_are_heard_where_xdist_would_send_them(
+    pytester: pytest.Pytester, channel: _Channel
+) -> None:
+    heard: list[object] = []
+
+    class Before:
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_runtest_logreport(self, report: object) -> None:
+            heard.append(("before", report))
+
+    class After:
+        def pytest_runtest_logreport(self, report: object) -> None:
+            heard.append(("after", report))
+
+    config: Any = pytester.parseconfigure("-p", "no:terminal")
+    config.workerinput = {"workerid": "gw0", "testrunuid": "1"}
+    config.pluginmanager.register(After())
+    interactor = xdist.remote.WorkerInteractor(config, channel)
+    config.pluginmanager.register(Before())
+    private_api.take_reports_of_interactor(config, interactor, heard.append)
+    report = pytest.TestReport("a.py::b", ("a.py", 0, "b"), {}, "passed", None, "call")
+    config.hook.pytest_runtest_logreport(report=report)
+    config.hook.pytest_runtest_logstart(nodeid="a.py::b", location=("a.py", 0, "b"))
+    config.hook.pytest_runtest_logfinish(nodeid="a.py::b", location=("a.py", 0, "b"))
+    assert heard == [("before", report), report, ("after", report)]
+    assert channel.sent == []
+
+
+def test_a_gateway_is_ended_whoever_has_the_process() -> None:
+    group = execnet.Group()
+    gateway = group.makegateway("popen")
+    channel = gateway.remote_exec("channel.receive()")
+    private_api.end_gateway(gateway)
+    with pytest.raises(EOFError):
+        channel.waitclose(10)
+    group.terminate(10)
 
 
 def test_a_scheduler_that_a_plugin_brings_is_seen(pytester: pytest.Pytester) -> None:

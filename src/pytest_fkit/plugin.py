@@ -84,11 +84,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
             take_place(config, vacant)
         return
-    orders: dict[str, Any] | None = config.workerinput.get("fkit")
-    if orders is not None:
+    told: tuple[Any, ...] | None = config.workerinput.get("fkit")
+    if told is not None:
         from .worker.plugin import take_orders
 
-        take_orders(config, orders)
+        take_orders(config, told)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str] | None:

@@ -43,6 +43,9 @@ def silence_hook(config: pytest.Config, name: str, keep: Sequence[object]) -> No
             caller._remove_plugin(implementation.plugin)
 
 
+_WORKERS_MAIN = "__channelexec__"
+"""The name under which execnet runs a worker's main program, xdist's plugin of a worker with it."""
+
 _REPORT_HOOKS = (
     "pytest_runtest_logstart",
     "pytest_runtest_logreport",
@@ -51,7 +54,7 @@ _REPORT_HOOKS = (
 
 
 def others_hear_reports(config: pytest.Config) -> bool:
-    """Whether a plugin that is neither pytest's nor ours implements a reporting hook."""
+    """Whether a plugin that is neither pytest's nor ours, nor a worker's own, hears of reports."""
     return any(
         _is_foreign(implementation)
         for name in _REPORT_HOOKS
@@ -60,7 +63,8 @@ def others_hear_reports(config: pytest.Config) -> bool:
 
 
 def _is_foreign(implementation: Any) -> bool:
-    return _module(implementation.plugin).partition(".")[0] not in ("_pytest", "pytest_fkit")
+    module = _module(implementation.plugin).partition(".")[0]
+    return module not in ("_pytest", "pytest_fkit", _WORKERS_MAIN)
 
 
 def _module(plugin: Any) -> str:
@@ -588,7 +592,7 @@ def runs_in_worker() -> bool:
     """
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        if frame.f_globals.get("__name__") == "__channelexec__":
+        if frame.f_globals.get("__name__") == _WORKERS_MAIN:
             return True
         frame = frame.f_back
     return False
@@ -715,6 +719,19 @@ def worker_descriptors(interactor: Any) -> list[int]:
     return [file.fileno() for file in (io.infile, io.outfile)]
 
 
+def end_gateway(gateway: Any) -> None:
+    """Cut the connection to a worker, so that it is seen to be gone, and ends.
+
+    execnet knows how to end a gateway's own process, if it has one; a socket is shut down.
+    """
+    io = gateway._io
+    if hasattr(io, "sock"):  # SocketIO
+        io.close_write()
+        io.close_read()
+    else:
+        io.kill()
+
+
 def xdist_interruption() -> type[BaseException]:
     """What xdist's controller raises where pytest raises Session.Failed and Session.Interrupted."""
     from xdist.dsession import Interrupted
@@ -753,8 +770,9 @@ def dist_session(config: pytest.Config) -> Any:
 
 
 def xdist_gave_up(config: pytest.Config) -> str:
-    """Why DSession ended the run while tests were left, "" if it did not."""
-    return str(dist_session(config)._summary_report or "")
+    """Why DSession ended the run while tests were left, "" if it did not, or is not there."""
+    session = dist_session(config)
+    return str(session._summary_report or "") if session is not None else ""
 
 
 def count_crash(config: pytest.Config, report: Any) -> None:
@@ -850,7 +868,16 @@ def on_end_of_tests(interactor: Any, action: Callable[[], None]) -> None:
     interactor.channel.setcallback(heard, endmarker=end)
 
 
-def forget_reports_of_interactor(config: pytest.Config, interactor: Any) -> None:
-    """Have xdist's plugin of a worker send no reports."""
-    for name in _REPORT_HOOKS:
+def take_reports_of_interactor(
+    config: pytest.Config, interactor: Any, hear: Callable[[Any], None]
+) -> None:
+    """Have `hear` called with each report where xdist's plugin of a worker would have sent it.
+
+    That stays at its place among the plugins that hear of reports.
+    """
+    for name in ("pytest_runtest_logstart", "pytest_runtest_logfinish"):
         getattr(config.hook, name)._remove_plugin(interactor)
+    for implementation in config.hook.pytest_runtest_logreport.get_hookimpls():
+        if implementation.plugin is interactor:
+            replaced = cast("Any", implementation)
+            replaced.function, replaced.argnames = lambda report: hear(report), ("report",)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Iterator
+from typing import Any, Iterator, Mapping
 
 from .messages import BY_NAME, Message
 from .own import marshal, own_builtins, struct, zlib
@@ -21,9 +21,10 @@ class Packer:
     def __init__(self) -> None:
         self._number = 0
 
-    def pack(self, message: Message) -> bytes:
+    def pack(self, message: tuple[Any, ...]) -> bytes:
         """The next frame.
 
+        :param message: a NamedTuple.
         :raises ValueError: for fields that are not built-in values; see
             :func:`.carriable.carriable`.
         """
@@ -32,10 +33,13 @@ class Packer:
         return _HEADER.pack(len(body), zlib.crc32(body, number), number) + body
 
 
-def unpack(frame: bytes) -> Message:
-    """The message in a whole frame."""
+def unpack(frame: bytes, known: Mapping[str, type[Any]] = BY_NAME) -> Any:
+    """The message in a whole frame.
+
+    :param known: the types that there are, by their names.
+    """
     name, *fields = marshal.loads(frame[_HEADER.size :])  # the checksum holds, the writer is ours
-    return BY_NAME[name](*fields)
+    return known[name](*fields)
 
 
 def unpack_all(frames: bytes) -> Iterator[Message]:
@@ -130,9 +134,13 @@ def following(frames: bytes) -> int:
 
 
 class Unpacker:
-    """Cuts a stream of bytes into messages; see :class:`Sorter`."""
+    """Cuts a stream of bytes into messages; see :class:`Sorter`.
 
-    def __init__(self) -> None:
+    :param known: the types of messages that there are, by their names.
+    """
+
+    def __init__(self, known: Mapping[str, type[Any]] = BY_NAME) -> None:
+        self._known = known
         self._sorter = Sorter()
 
     @property
@@ -145,6 +153,6 @@ class Unpacker:
         """What is wrong with the stream if this is its end, "" if nothing is."""
         return self._sorter.trouble
 
-    def feed(self, data: bytes) -> list[Message]:
+    def feed(self, data: bytes) -> list[Any]:
         """Take `data` in; the messages that are complete."""
-        return [unpack(frame) for frame in self._sorter.feed(data)]
+        return [unpack(frame, self._known) for frame in self._sorter.feed(data)]

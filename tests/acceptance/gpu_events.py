@@ -9,48 +9,29 @@ from typing import Any, Mapping
 from inner import InnerRun, run_pytest, write_files
 
 _LISTENER = """
-import functools, json, marshal, os
+import json, os
 from pytest_fkit.controller.arrivals import Arrivals
 from pytest_fkit.controller.nodes import Nodes
 
-add_reports = Arrivals.add_reports
+add_told, doubt = Arrivals.add_told, Nodes._doubt
 
-def heard(self, node, data):
+def write(*messages):
     with open(os.environ["HEARD_IN"], "a") as log:
-        for event in marshal.loads(data):
-            log.write(json.dumps(event, default=str) + "\\n")
+        for each in messages:
+            log.write(json.dumps([type(each).__name__, *each], default=str) + "\\n")
+
+def heard(self, node, told):
+    write(*told)
+    with open(os.environ["HEARD_IN"], "a") as log:
         log.write("null\\n")  # the end of a message
-    add_reports(self, node, data)
+    add_told(self, node, told)
 
-Arrivals.add_reports = heard
+def doubted(self, node, message):
+    write(message)
+    doubt(self, node, message)
 
-configure_node = Nodes.pytest_configure_node
-
-@functools.wraps(configure_node)
-def configured(self, node):
-    newchannel = node.gateway.newchannel
-
-    def listening():
-        channel = newchannel()
-        setcallback = channel.setcallback
-
-        def listen(callback, **others):
-            def told(message):
-                if message is not None and message[0] == "collection_gpu_errors":
-                    with open(os.environ["HEARD_IN"], "a") as log:
-                        log.write(json.dumps(message) + "\\n")
-                callback(message)
-
-            setcallback(told, **others)
-
-        channel.setcallback = listen
-        return channel
-
-    node.gateway.newchannel = listening
-    configure_node(self, node)
-    node.gateway.newchannel = newchannel
-
-Nodes.pytest_configure_node = configured
+Arrivals.add_told = heard
+Nodes._doubt = doubted
 """
 
 
@@ -85,13 +66,13 @@ class Heard:
             if event is None:
                 break
             kinds.append(event[0])
-            if event[0] == "runtest_protocol_complete":
+            if event[0] == "ItemComplete":
                 break
         return kinds
 
 
 def _is_error(event: list[Any]) -> bool:
-    return bool(event[0] == "gpu_error")
+    return bool(event[0] == "ItemGpuError")
 
 
 def hear(

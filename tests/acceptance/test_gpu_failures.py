@@ -107,9 +107,9 @@ def test_what_workers_tell(fleet: Fleet, tmp_path: Path, arguments: str) -> None
     assert first["event"] == second["event"]
     for name in EXPECTED:
         kinds = heard.kinds_after(name)
-        assert kinds[0] == "logstart"
-        assert kinds[-2:] == ["logfinish", "runtest_protocol_complete"]
-        assert "testreport" in kinds
+        assert kinds[0] == "ItemStarted"
+        assert kinds[-2:] == ["ItemFinished", "ItemComplete"]
+        assert "ItemReported" in kinds
     # As long as nobody decides otherwise each is a verdict, as it was.
     outcomes = {(nodeid, outcome) for outcome, nodeid, _ in heard.ended.reported}
     assert ("test_errors.py::test_call", "FAILED") in outcomes
@@ -169,23 +169,23 @@ def test_workers_don_t_stop_because_of_what_may_run_again(
 
 # A controller that drops attempts that met a GPU error, as if it ran them elsewhere.
 _DROPS = """
-import marshal
+from pytest_fkit.border import ItemComplete, ItemGpuError, ItemReported
 from pytest_fkit.controller.arrivals import Arrivals
 
-add_reports = Arrivals.add_reports
+add_told = Arrivals.add_told
 
-def dropped(self, node, data):
+def dropped(self, node, told):
     kept, open_ = [], False
-    for event in marshal.loads(data):
-        if event[0] == "gpu_error":
+    for each in told:
+        if isinstance(each, ItemGpuError):
             open_ = True
-        elif event[0] == "runtest_protocol_complete":
+        elif isinstance(each, ItemComplete):
             open_ = False
-        if not open_ or event[0] not in ("gpu_error", "testreport"):
-            kept.append(event)
-    add_reports(self, node, marshal.dumps(kept, 4))
+        if not open_ or not isinstance(each, (ItemGpuError, ItemReported)):
+            kept.append(each)
+    add_told(self, node, kept)
 
-Arrivals.add_reports = dropped
+Arrivals.add_told = dropped
 """
 
 
@@ -330,7 +330,7 @@ def test_collection(fleet: Fleet, tmp_path: Path) -> None:
     heard = hear(
         fleet(fleets.nvidia(2)), tmp_path, COLLECTED, "-n1", "--continue-on-collection-errors"
     )
-    [(_, found)] = [event for event in heard.events if event[0] == "collection_gpu_errors"]
+    [(_, found)] = [event for event in heard.events if event[0] == "CollectionGpuErrors"]
     assert sorted((nodeid, error["category"]) for nodeid, error in found) == [
         ("test_raises.py", "missing"),
         ("test_skips.py", "missing"),

@@ -1,20 +1,20 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
+from pytest_fkit.border import LendGpus, ProbeGpus, RecallTests, Returned, RunTests, Waits
 from pytest_fkit.worker.dispatched import Dispatched
 from pytest_fkit.worker.tests import Taken
 
 
-def _dispatched() -> tuple[Dispatched, list[tuple[Any, ...]]]:
-    sent: list[tuple[Any, ...]] = []
+def _dispatched() -> tuple[Dispatched, list[Waits | Returned]]:
+    sent: list[Waits | Returned] = []
     return Dispatched(sent.append), sent
 
 
 def test_tests_are_taken_in_order_and_what_follows_is_not_certain() -> None:
     tests, sent = _dispatched()
-    tests.obey("run", [4, 2, 7])
+    tests.obey(RunTests((4, 2, 7)))
     assert tests.take(2) == Taken([4, 2], 7, certain=False)
     assert tests.keeps(7)
     assert tests.take(2) == Taken([7], None, certain=False)
@@ -24,45 +24,45 @@ def test_tests_are_taken_in_order_and_what_follows_is_not_certain() -> None:
 
 def test_what_was_promised_can_not_be_called_back() -> None:
     tests, sent = _dispatched()
-    tests.obey("run", [1, 2, 3, 4])
+    tests.obey(RunTests((1, 2, 3, 4)))
     tests.take(1)
     assert tests.keeps(2)
-    tests.obey("recall", [2, 3, 4], False)
-    assert sent == [("returned", [3, 4])]
+    tests.obey(RecallTests((2, 3, 4), whole=False))
+    assert sent == [Returned((3, 4))]
     assert tests.take(9) == Taken([2], None, certain=False)
 
 
 def test_what_was_called_back_is_not_promised() -> None:
     tests, _ = _dispatched()
-    tests.obey("run", [1, 2])
+    tests.obey(RunTests((1, 2)))
     tests.take(1)
-    tests.obey("recall", [2], False)
+    tests.obey(RecallTests((2,), whole=False))
     assert not tests.keeps(2)
 
 
 def test_a_group_is_given_back_as_a_whole_or_not_at_all() -> None:
     tests, sent = _dispatched()
-    tests.obey("run", [1, 2, 3])
+    tests.obey(RunTests((1, 2, 3)))
     tests.take(1)
-    tests.obey("recall", [1, 2], True)
-    tests.obey("recall", [2, 3], True)
-    assert sent == [("returned", []), ("returned", [2, 3])]
+    tests.obey(RecallTests((1, 2), whole=True))
+    tests.obey(RecallTests((2, 3), whole=True))
+    assert sent == [Returned(()), Returned((2, 3))]
 
 
 def test_what_was_put_back_comes_first_and_can_be_called_back() -> None:
     tests, sent = _dispatched()
-    tests.obey("run", [1, 2, 3])
+    tests.obey(RunTests((1, 2, 3)))
     tests.take(3)
     tests.put_back([2, 3])
-    tests.obey("recall", [3], False)
-    assert sent == [("returned", [3])]
+    tests.obey(RecallTests((3,), whole=False))
+    assert sent == [Returned((3,))]
     assert tests.take(3) == Taken([2], None, certain=False)
 
 
 def test_who_has_nothing_says_so_once_and_waits() -> None:
-    sent: list[tuple[Any, ...]] = []
+    sent: list[Waits | Returned] = []
 
-    def answer(message: tuple[Any, ...]) -> None:
+    def answer(message: Waits | Returned) -> None:
         sent.append(message)
         threading.Thread(target=next(answers)).start()
 
@@ -72,50 +72,50 @@ def test_who_has_nothing_says_so_once_and_waits() -> None:
     threading.Thread(target=next(answers)).start()
     assert tests.take(1) == Taken([5], None, certain=False)
     assert tests.take(1) is None
-    assert sent == [("waits",), ("waits",)]
+    assert sent == [Waits(), Waits()]
 
 
 def test_gpus_in_doubt_are_tried_before_the_next_test_and_not_before() -> None:
-    sent: list[tuple[Any, ...]] = []
+    sent: list[object] = []
     answers = iter([False, True])
 
     def probe() -> bool:
-        sent.append(("probed",))
+        sent.append("probed")
         return next(answers)
 
-    def send(message: tuple[Any, ...]) -> None:
+    def send(message: Waits | Returned) -> None:
         sent.append(message)
-        if message[0] == "returned":
+        if isinstance(message, Returned):
             tests.doubt()
             tests.add([2])
 
     tests = Dispatched(send, probe)
     tests.add([1, 2])
     assert tests.take(5) == Taken([2], None, certain=False)
-    assert sent == [("probed",), ("returned", [1, 2]), ("probed",)]
+    assert sent == ["probed", Returned((1, 2)), "probed"]
 
 
 def test_a_probe_that_is_asked_for_does_not_wait_for_a_test() -> None:
-    sent: list[str] = []
+    sent: list[object] = []
 
     def probe() -> bool:
         sent.append("probed")
         return True
 
-    def answer(message: tuple[Any, ...]) -> None:
-        sent.append(message[0])
-        threading.Thread(target=tests.obey, args=("probe",)).start()
+    def answer(message: Waits | Returned) -> None:
+        sent.append(message)
+        threading.Thread(target=tests.obey, args=(ProbeGpus(),)).start()
 
     tests = Dispatched(answer, probe)
     threading.Timer(0.2, tests.end).start()
     assert tests.take(1) is None
-    assert sent == ["waits", "probed"]
+    assert sent == [Waits(), "probed"]
 
 
 def test_a_test_that_was_given_back_is_not_lent_when_it_comes_again() -> None:
     tests, sent = _dispatched()
-    tests.obey("lend", 3, {"GPUS": "0,1"})
-    tests.obey("recall", [3], False)
-    tests.obey("run", [3])
-    assert sent == [("returned", [3])]
+    tests.obey(LendGpus(3, {"GPUS": "0,1"}))
+    tests.obey(RecallTests((3,), whole=False))
+    tests.obey(RunTests((3,)))
+    assert sent == [Returned((3,))]
     assert tests.take(1) == Taken([3], None, certain=False)

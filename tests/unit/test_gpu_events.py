@@ -9,6 +9,7 @@ from typing import Any
 import chrome_trace
 import pytest
 
+from pytest_fkit.border import ItemAttempt, ItemFinished, ItemStarted, Reported, Told
 from pytest_fkit.journal.events import event
 from pytest_fkit.journal.gpu_usage import GpuUsage
 from pytest_fkit.journal.history import history
@@ -31,15 +32,15 @@ def facts(start: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def told(start: float, outcome: str) -> list[tuple[Any, ...]]:
+def told(start: float, outcome: str) -> list[Told]:
     """What a worker says of a test."""
     return [
-        ("logstart", "a.py::b", LOCATION),
-        ("testreport", report("setup")),
-        ("testreport", report("call", outcome, "CUDA error" if outcome == "failed" else None)),
-        ("attempt", "a.py::b", facts(start), 1),
-        ("testreport", report("teardown")),
-        ("logfinish", "a.py::b", LOCATION),
+        ItemStarted("a.py::b", LOCATION),
+        Reported(0, report("setup")),
+        Reported(0, report("call", outcome, "CUDA error" if outcome == "failed" else None)),
+        ItemAttempt("a.py::b", facts(start), 1, again=False),
+        Reported(0, report("teardown")),
+        ItemFinished("a.py::b", LOCATION),
     ]
 
 

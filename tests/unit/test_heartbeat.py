@@ -9,15 +9,22 @@ from typing import Any, Iterator
 
 import pytest
 
-from pytest_fkit.controller.heartbeat import TICK, Heartbeat
+from pytest_fkit.border import Ping
+from pytest_fkit.controller.heartbeat import Edges, Heartbeat
+from pytest_fkit.controller.hosts import HOST
+from pytest_fkit.controller.killing import kill
 
 
 class Node:
     """A worker, as xdist's controller knows it."""
 
-    def __init__(self, pid: int) -> None:
-        self.workerinput = {"fkit_pid": pid}
-        self.gateway = SimpleNamespace(id="gw0", spec=SimpleNamespace(ssh=None))
+    def __init__(self, pid: int, host: str = "") -> None:
+        self.workerinput = {"fkit_pid": pid, HOST: host}
+        self.ended = False
+        self.gateway = SimpleNamespace(id="gw0", _io=SimpleNamespace(kill=self._end))
+
+    def _end(self) -> None:
+        self.ended = True
 
 
 @pytest.fixture
@@ -28,40 +35,114 @@ def process() -> Iterator[subprocess.Popen[bytes]]:
         waiting.kill()
 
 
-def _heartbeat(limit: float) -> tuple[Heartbeat, list[Any]]:
-    """One that asks when it is told to, and what it asked and said."""
-    said: list[Any] = []
-    heartbeat = Heartbeat(limit, lambda _, order: said.append(order), said.append)
-    heartbeat.close()
-    return heartbeat, said
+class Run:
+    """A heartbeat that asks when it is told to, and what it asked and did."""
+
+    def __init__(self, limit: float) -> None:
+        self.said: list[object] = []
+        self.trouble = ""
+        edges = Edges(
+            lambda _, order: self.said.append(order),
+            lambda _: self.trouble,
+            lambda _, trouble: self.said.append(trouble),
+            lambda _: self.said.append("silent"),
+            self.said.append,
+        )
+        self.heartbeat = Heartbeat(limit, edges)
+        self.heartbeat.close()
+        self.node = object()
+        self.heartbeat.add(self.node)
+
+    def tick(self, seconds: float) -> None:
+        """So much time passes."""
+        for _ in range(int(seconds / self.heartbeat.period)):
+            self.heartbeat.tick()
 
 
-def test_who_does_not_answer_is_killed(process: subprocess.Popen[bytes]) -> None:
-    heartbeat, said = _heartbeat(60.0)
-    heartbeat.add(Node(process.pid))
-    for _ in range(int(1 / TICK) + 2):
-        heartbeat.tick()
-    assert said.pop() == "fkit: gw0 has not answered for 60 s, and is killed"
-    assert set(said) == {("ping",)}
-    assert process.wait(10) == -9
+def test_who_does_not_answer_is_ended() -> None:
+    run = Run(60.0)
+    run.tick(62)
+    assert run.said.pop() == "silent"
+    assert set(run.said) == {Ping()}
+    before = len(run.said)
+    run.tick(62)
+    assert len(run.said) == before
 
 
-def test_who_answers_is_not(process: subprocess.Popen[bytes]) -> None:
-    heartbeat, said = _heartbeat(60.0)
-    node = Node(process.pid)
-    heartbeat.add(node)
-    for _ in range(int(1 / TICK) + 2):
-        heartbeat.tick()
-        heartbeat.answered(node)
-    assert set(said) == {("ping",)}
-    assert process.poll() is None
+def test_who_answers_is_not() -> None:
+    run = Run(60.0)
+    for _ in range(10):
+        run.tick(30)
+        run.heartbeat.heard(run.node)
+    assert set(run.said) == {Ping()}
 
 
-def test_no_time_counts_in_which_nobody_asked(process: subprocess.Popen[bytes]) -> None:
-    heartbeat, said = _heartbeat(0.001)  # after Ctrl-Z and `fg` that is long ago
-    heartbeat.add(Node(process.pid))
+def test_no_time_counts_in_which_nobody_asked() -> None:
+    run = Run(0.001)  # after Ctrl-Z and `fg` that is long ago
     subprocess.run([sys.executable, "-c", ""], check=True)
-    heartbeat.tick()
-    heartbeat.tick()
-    assert said == [("ping",)] * 2
+    run.heartbeat.tick()
+    run.heartbeat.tick()
+    assert run.said == [Ping()] * 2
+
+
+@pytest.mark.parametrize("limit", [0.0, 60.0])
+def test_a_gap_in_what_a_worker_says_is_given_a_second_to_be_filled(limit: float) -> None:
+    run = Run(limit)
+    run.trouble = "message 7 is missing"
+    run.heartbeat.tick()
+    run.trouble = ""
+    run.heartbeat.tick()
+    assert run.said == [Ping()] * 2
+    run.trouble = "message 9 is missing"
+    run.tick(1)
+    assert run.said[2:] == [Ping(), "message 9 is missing"]
+
+
+def test_an_error_does_not_end_the_watch() -> None:
+    asked: list[object] = []
+
+    def order(node: Any, order: object) -> None:
+        asked.append(order)
+        if len(asked) == 1:
+            raise PermissionError(1, "no")
+        heartbeat.close()
+
+    said: list[str] = []
+    edges = Edges(order, lambda _: "", lambda *_: None, lambda _: None, said.append)
+    heartbeat = Heartbeat(0.004, edges)
+    heartbeat.add(object())
+    heartbeat._thread.join(10)
+    assert len(asked) == 2
+    assert "PermissionError" in said[0]
+
+
+def test_a_worker_of_this_machine_is_killed(process: subprocess.Popen[bytes]) -> None:
+    node = Node(process.pid)
+    kill(node)
+    assert process.wait(10) == -9
+    assert not node.ended
+
+
+@pytest.mark.parametrize("host", ["localhost", "far.example"])
+def test_nobody_here_is_killed_for_the_number_of_a_process_elsewhere(
+    process: subprocess.Popen[bytes], host: str
+) -> None:
+    node = Node(process.pid, host)
+    _kill_and_wait(node)
+    assert node.ended
     assert process.poll() is None
+
+
+def test_nobody_else_is_killed_for_the_number_of_a_process_in_a_container() -> None:
+    node = Node(1)  # of this machine, as far as --tx tells, but none of ours
+    _kill_and_wait(node)
+    assert node.ended
+
+
+def _kill_and_wait(node: Node) -> None:
+    import threading
+
+    before = set(threading.enumerate())
+    kill(node)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pytest_fkit.border import ItemAttempt, ItemFinished, ItemStarted, Reported
 from pytest_fkit.controller.github import markdown
 from pytest_fkit.controller.reporting import Happened
 from pytest_fkit.journal.events import TEXT_LIMIT, capped, encode, event, plain
@@ -97,12 +98,12 @@ def test_a_test_that_is_over_is_told_by_attempt_and_verdict_alone() -> None:
     recorder.take(
         "gw0",
         [
-            ("logstart", "a.py::b", ("a.py", 0, "b")),
-            ("testreport", report("setup")),
-            ("testreport", report("call")),
-            ("attempt", "a.py::b", FACTS, 1),
-            ("testreport", report("teardown")),
-            ("logfinish", "a.py::b", ("a.py", 0, "b")),
+            ItemStarted("a.py::b", ("a.py", 0, "b")),
+            Reported(0, report("setup")),
+            Reported(0, report("call")),
+            ItemAttempt("a.py::b", FACTS, 1, again=False),
+            Reported(0, report("teardown")),
+            ItemFinished("a.py::b", ("a.py", 0, "b")),
         ],
     )
     assert [each["event"] for each in told] == ["attempt", "verdict"]
@@ -113,9 +114,9 @@ def test_a_test_that_is_not_over_is_told_as_far_as_it_is_known() -> None:
     recorder = Recorder()
     told: list[dict[str, Any]] = []
     recorder.sinks.append(told.extend)
-    recorder.take("gw0", [("logstart", "a.py::b", ("a.py", 0, "b"))])
-    recorder.take("gw0", [("testreport", report("setup"))])
-    recorder.take("gw1", [("logstart", "a.py::b", ("a.py", 0, "b"))])
+    recorder.take("gw0", [ItemStarted("a.py::b", ("a.py", 0, "b"))])
+    recorder.take("gw0", [Reported(0, report("setup"))])
+    recorder.take("gw1", [ItemStarted("a.py::b", ("a.py", 0, "b"))])
     assert [(each["event"], each["worker"]) for each in told] == [
         ("start", "gw0"),
         ("report", "gw0"),

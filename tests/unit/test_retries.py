@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.controller.retries import COMPLETE, Attempt, Retries
+from pytest_fkit.border import ItemComplete, Reported
+from pytest_fkit.controller.retries import Attempt, Retries
 from pytest_fkit.controller.units import ANY
 from pytest_fkit.gpu.errors import GpuError
 
@@ -16,14 +17,14 @@ ERROR = GpuError("suspect", "unspecified launch failure")
 
 def _attempt(name: str, *phases: tuple[Any, Any], error: GpuError | None = None) -> Attempt:
     node = SimpleNamespace(
-        gateway=SimpleNamespace(id=name, spec=SimpleNamespace(ssh=None, socket=None)),
+        gateway=SimpleNamespace(id=name, spec=None),
         workerinput={},
     )
     reports = [
-        ("testreport", pytest.TestReport("test_it", ("", 0, ""), {}, outcome, None, when))
+        Reported(0, pytest.TestReport("test_it", ("", 0, ""), {}, outcome, None, when))
         for when, outcome in phases
     ]
-    return Attempt(node, (), [*reports, (COMPLETE, 0, 0.0)], error)
+    return Attempt(node, (), [*reports, ItemComplete(0, 0.0)], error)
 
 
 FAILED = (("setup", "passed"), ("call", "failed"), ("teardown", "passed"))
@@ -44,6 +45,6 @@ def test_a_failure_stands_unless_another_attempt_came_to_its_end(
     retries = Retries(1, fail=False)
     retries.hold(0, _attempt("gw0", *FAILED, error=ERROR), ANY)
     told = retries.conclude(0, _attempt("gw1", *phases))
-    outcomes = {each[1].outcome for each in told if each[0] == "testreport"}
+    outcomes = {each.report.outcome for each in told if isinstance(each, Reported)}
     assert ("failed" in outcomes) == (verdict == "failed")
     assert 0 not in retries

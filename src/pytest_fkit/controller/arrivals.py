@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Any, Callable, Protocol, Sequence
 import pytest
 
 from .. import private_api
-from ..own import marshal
+from ..border import (
+    ItemBegins,
+    ItemComplete,
+    ItemFinished,
+    ItemReported,
+    ItemStarted,
+    OfTests,
+    Reported,
+    Told,
+)
 from .deaths import death_of
+from .decisions import Retry
+from .held_back import HeldBack
 
 if TYPE_CHECKING:
     from ..journal.recorder import Recorder
@@ -18,8 +29,8 @@ if TYPE_CHECKING:
 class Listener(Protocol):
     """Who follows how far workers are; everything is told on the main thread."""
 
-    def pass_on(self, node: Any, told: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """What of this plugins are to hear now; some of it may be for :meth:`begins`, `retry`."""
+    def pass_on(self, node: Any, told: Sequence[Told]) -> Sequence[Told | Retry]:
+        """What of this is to be told now, and what follows from it, in this order."""
 
     def begins(self, node: Any, position: int) -> None:
         """A worker begins the test at a position of its collection."""
@@ -39,25 +50,42 @@ class Arrivals:
 
     :param show: writes a line that a test wrote.
     :param recorder: hears of all tests before plugins do, if there is one.
+    :param held_back: see there.
+    :param account: is told what plugins are told.
     """
 
     def __init__(
-        self, config: pytest.Config, show: Callable[[str], None], recorder: Recorder | None
+        self,
+        config: pytest.Config,
+        show: Callable[[str], None],
+        recorder: Recorder | None,
+        held_back: HeldBack,
+        account: Callable[[Any, Sequence[Told]], None],
     ) -> None:
         self._config = config
         self._show = show
         self._recorder = recorder
+        self._held_back = held_back
+        self._account = account
         self._waiting: deque[Callable[[], None]] = deque()
         self.listener: Listener | None = None
+        self._handlers: dict[type[Any], Callable[[Any, Any], None]] = {
+            ItemBegins: self._begins,
+            Retry: self._retry,
+            ItemStarted: self._started,
+            Reported: self._reported,
+            ItemFinished: self._finished,
+            ItemComplete: self._complete,
+        }
 
     def add_line(self, line: str) -> None:
         """Take in a line that a test wrote; called in another thread."""
         # Lines are written between reports, not in the middle of one.
         self.add(lambda: self._show(line))
 
-    def add_reports(self, node: Any, data: bytes) -> None:
-        """Take in what a worker's WorkerReports sent; called in another thread."""
-        self.add(lambda: self._handle(node, data))
+    def add_told(self, node: Any, told: Sequence[OfTests]) -> None:
+        """Take in what a worker told of tests; called in another thread."""
+        self.add(lambda: self._handle(node, told))
 
     def add(self, action: Callable[[], None]) -> None:
         """Have something else done in its turn; called in any thread."""
@@ -71,29 +99,66 @@ class Arrivals:
         if self.listener is not None:
             self.listener.act()
 
-    def _handle(self, node: Any, data: bytes) -> None:
-        told = [self._with_report(*each) for each in marshal.loads(data)]
-        if self.listener is not None:
-            told = self.listener.pass_on(node, told)
-        self.tell(node, told)
+    def _handle(self, node: Any, data: Sequence[OfTests]) -> None:
+        told = self._held_back.pass_on(node, [self._with_report(each) for each in data])
+        begun = self._held_back.begun(node)
+        if begun is not None and self._recorder is not None:
+            self._recorder.take(node.gateway.id, [begun])
+        self._pass_on(node, told)
 
-    def tell(self, node: Any, told: Sequence[tuple[Any, ...]]) -> None:
-        """Have plugins hear what a worker told of tests, with report objects."""
-        session = private_api.dist_session(self._config)
+    def _pass_on(self, node: Any, told: Sequence[Told]) -> None:
+        self.tell(node, told if self.listener is None else self.listener.pass_on(node, told))
+
+    def lost(self, node: Any, again: bool) -> None:
+        """A worker is gone.
+
+        :param again: whether the test that it told of last is run again, so that what was held
+            back of it is void.
+        """
+        begun, told = self._held_back.begun(node), self._held_back.release(node)
+        if not again:
+            self._pass_on(node, told)
+        elif begun is not None and self._recorder is not None:
+            self._recorder.forget(node.gateway.id, begun.nodeid)
+
+    def tell(self, node: Any, told: Sequence[Told | Retry]) -> None:
+        """Have plugins hear what a worker told of tests."""
         if self._recorder is not None:
             self._recorder.take(node.gateway.id, told)
-        for kind, *values in told:
-            if kind in ("begins", "retry"):
-                if self.listener is not None:
-                    getattr(self.listener, kind)(node, *values)
-            elif kind not in ("attempt", "gpu_error"):
-                getattr(session, f"worker_{kind}")(node, *values)
-                if self.listener is not None and death_of(values[0]) is not None:
-                    self.listener.died(node, values[0].nodeid)
+        self._account(node, [each for each in told if not isinstance(each, Retry)])
+        for each in told:
+            handler = self._handlers.get(type(each))
+            if handler is not None:
+                handler(node, each)
 
-    def _with_report(self, kind: str, *values: Any) -> tuple[Any, ...]:
-        if kind != "testreport":
-            return (kind, *values)
+    # --- one message ---
+
+    def _begins(self, node: Any, begins: ItemBegins) -> None:
+        if self.listener is not None:
+            self.listener.begins(node, begins.position)
+
+    def _retry(self, node: Any, retry: Retry) -> None:
+        if self.listener is not None:
+            self.listener.retry(node, retry.position, retry.seconds)
+
+    def _started(self, node: Any, started: ItemStarted) -> None:
+        private_api.dist_session(self._config).worker_logstart(node, *started)
+
+    def _reported(self, node: Any, reported: Reported) -> None:
+        report = reported.report
+        private_api.dist_session(self._config).worker_testreport(node, report)
+        if self.listener is not None and death_of(report) is not None:
+            self.listener.died(node, report.nodeid)
+
+    def _finished(self, node: Any, finished: ItemFinished) -> None:
+        private_api.dist_session(self._config).worker_logfinish(node, *finished)
+
+    def _complete(self, node: Any, complete: ItemComplete) -> None:
+        private_api.dist_session(self._config).worker_runtest_protocol_complete(node, *complete)
+
+    def _with_report(self, told: OfTests) -> Told:
+        if not isinstance(told, ItemReported):
+            return told
         config = self._config
         hook = config.hook.pytest_report_from_serializable
-        return kind, hook(config=config, data=values[0])
+        return Reported(told.position, hook(config=config, data=told.data))

@@ -43,4 +43,13 @@ class Unrunnable(NamedTuple):
     test: int
 
 
+class Retry(NamedTuple):
+    """The test at `position` of a worker's collection, which took so long there, has no verdict
+    yet: another worker tries it again.
+    """
+
+    position: int
+    seconds: float
+
+
 Decision = Union[Send, Recall, Settle, Lend, Unrunnable]

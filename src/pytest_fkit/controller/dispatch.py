@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, Callable, Protocol, Sequence
+from typing import Any, Callable, NamedTuple, Protocol, Sequence, Union
 
 import pytest
 
 from .. import private_api
+from ..border import (
+    Facts,
+    LendGpus,
+    Order,
+    Probed,
+    RecallTests,
+    Returned,
+    RunTests,
+    Told,
+    Waits,
+)
+from ..border import Settle as TearDown
 from ..gpu.masks import Entry
 from ..gpu.nearness import Nearness
 from ..needs import Needs
-from ..own import marshal
 from ..settings import Settings
-from .collected import Collected, Union
-from .decisions import Decision, Lend, Recall, Send, Settle
+from .collected import Collected
+from .collected import Union as Tests
+from .decisions import Decision, Lend, Recall, Retry, Send, Settle
 from .durations import Durations
 from .rerouting import Rerouting
 from .retries import physical, physical_name
@@ -51,6 +64,10 @@ class Lending(Protocol):
         """All GPUs of a worker's machine that this run may use, in its order."""
 
 
+OfItself = Union[Waits, Returned, Probed]
+"""What a worker says of itself, which the schedule is told."""
+
+
 @dataclass
 class _Node:
     """A worker.
@@ -62,15 +79,33 @@ class _Node:
     collected: Collected | None = None
 
 
+class Edges(NamedTuple):
+    """What is done for it elsewhere.
+
+    :param order: sends a worker a message.
+    :param facts: what a worker said of what it collected, None if nothing.
+    :param ended: called with a worker that is through with a test.
+    :param at: the position at which a worker was that is dead, None if it is not known better than
+        by what it said.
+    :param lost: called with a worker that is dead, and whether the test is run again of which it
+        told last.
+    :param show: writes a line to the terminal.
+    """
+
+    order: Callable[[Any, Order], None]
+    facts: Callable[[Any], Facts | None]
+    ended: Callable[[Any], None]
+    at: Callable[[Any], int | None]
+    lost: Callable[[Any, bool], None]
+    show: Callable[[str], None]
+
+
 class Dispatch:
     """See xdist's ``Scheduling``; node ids are the key to what DSession says, numbers to the rest.
 
     :param numnodes: how many workers the run begins with.
-    :param order: sends a worker a message.
-    :param facts: what a worker said of what it collected, see worker/facts.py, None if nothing.
-    :param ended: called with a worker that is through with a test.
+    :param edges: what is done for it elsewhere.
     :param rerouting: decides on GPU errors.
-    :param show: writes a line to the terminal.
     :param lending: says which variables show a worker GPUs that it is lent, and which GPUs belong
         to no worker.
     """
@@ -80,31 +115,26 @@ class Dispatch:
         config: pytest.Config,
         settings: Settings,
         numnodes: int,
-        order: Callable[[Any, tuple[Any, ...]], None],
-        facts: Callable[[Any], bytes | None],
-        ended: Callable[[Any], None],
+        edges: Edges,
         rerouting: Rerouting,
-        show: Callable[[str], None],
         lending: Lending | None,
     ) -> None:
         self.config = config
         self.numnodes = numnodes
-        self._order = order
-        self._facts = facts
-        self._ended = ended
+        self._edges = edges
+        self._order = edges.order
         self._rerouting = rerouting
-        self._show = show
         self._lending = lending
         self._settings = settings
         self._durations = Durations(config)
         self._nodes: dict[Any, _Node] = {}
         self._ids: dict[Any, Sequence[str]] = {}
         self._by_name: dict[str, Any] = {}
-        self._tests = Union()
+        self._tests = Tests()
         self._schedule: Schedule | None = None
         self._refused = False
         self._died: set[str] = set()
-        self._early: list[tuple[Any, str, str]] = []
+        self._early: dict[Any, list[OfItself]] = defaultdict(list)
         self._kinds: list[Kind] = []
         self._nearness = Nearness()
         self._has_gpus = False
@@ -112,6 +142,8 @@ class Dispatch:
         """Workers that met GPU errors while they collected."""
         self.unrunnable: dict[str, str] = {}
         """Why nobody could run a test, by node id."""
+        self.blamed: int | None = None
+        """The number of the test that the last worker which died was running."""
 
     # --- what DSession asks ---
 
@@ -166,7 +198,7 @@ class Dispatch:
         nodeid = self._tests.nodeids[number]
         if nodeid not in self._died:
             self._durations.found(nodeid, duration)
-        self._ended(node)
+        self._edges.ended(node)
         self._rerouting.ended(node)
         self._schedule.completed(node.gateway.id, number, duration)
 
@@ -196,37 +228,56 @@ class Dispatch:
         known = self._nodes.pop(node)
         self._ids.pop(node, None)
         self._by_name.pop(known.name)
+        self._early.pop(node, None)
+        self.blamed = None
         if self._schedule is None and hasattr(node, "workeroutput"):
             # It has ended in order, for a wrong argument, and will not be replaced.
             self.expect_fewer()
         if self._schedule is None or known.collected is None:
             return None
-        number = self._schedule.remove_worker(known.name)
+        at = self._edges.at(node)
+        told_last = self._schedule.running(known.name)
+        blamed = None if at is None else known.collected.number(at)
+        number = self._schedule.remove_worker(known.name, blamed)
+        self._edges.lost(node, told_last != number)
         if self._rerouting.lost(known.name, number) or number is None:
             return None
+        self.blamed = number
         nodeid = self._tests.nodeids[number]
         self._durations.forget(nodeid)
         return nodeid
 
     # --- what workers say ---
 
-    def pass_on(self, node: Any, told: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    @property
+    def blamed_test(self) -> tuple[str, int] | None:
+        """The test that the last worker which died was running: its node id, and which of those
+        with the same one it is.
+        """
+        if self.blamed is None:
+            return None
+        nodeid = self._tests.nodeids[self.blamed]
+        return nodeid, self._tests.nodeids[: self.blamed].count(nodeid)
+
+    def pass_on(self, node: Any, told: Sequence[Told]) -> Sequence[Told | Retry]:
         """See Listener."""
-        if self._schedule is None:
-            return [each for each in told if each[0] != "gpu_error"]
-        return self._rerouting.pass_on(node, told)
+        return told if self._schedule is None else self._rerouting.pass_on(node, told)
 
     def retry(self, node: Any, position: int, seconds: float) -> None:
         """A test is to be tried elsewhere."""
         self._died.add(self._rerouting.retry(node, position, seconds))
 
-    def probed(self, node: Any, state: str, reason: str) -> None:
-        """A worker's GPUs were tried."""
+    def hear(self, node: Any, said: OfItself) -> None:
+        """A worker says something of itself, maybe before xdist says that it has collected."""
         known = self._nodes.get(node)
-        if self._schedule is None or known is None or known.collected is None:
-            self._early.append((node, state, reason))
+        if known is None or known.collected is None:
+            self._early[node].append(said)
+        elif isinstance(said, Waits):
+            self._waits(known)
+        elif isinstance(said, Returned):
+            self._returned(known, known.collected, said.positions)
         else:
-            self._rerouting.probed(node, state, reason)
+            self._rerouting.probed(node, said.state, said.reason)
 
     def begins(self, node: Any, position: int) -> None:
         """A worker begins a test."""
@@ -235,17 +286,13 @@ class Dispatch:
             assert self._schedule is not None
             self._schedule.begins(node.gateway.id, number)
 
-    def waits(self, node: Any) -> None:
-        """A worker has nothing to run."""
-        if self._schedule is not None and node.gateway.id in self._by_name:
-            self._schedule.waits(node.gateway.id)
+    def _waits(self, known: _Node) -> None:
+        assert self._schedule is not None
+        self._schedule.waits(known.name)
 
-    def returned(self, node: Any, positions: Sequence[int]) -> None:
-        """A worker gives tests back."""
-        known = self._nodes.get(node)
-        if self._schedule is not None and known is not None and known.collected is not None:
-            numbers = [known.collected.number(each) for each in positions]
-            self._schedule.returned(known.name, numbers)
+    def _returned(self, known: _Node, collected: Collected, positions: Sequence[int]) -> None:
+        assert self._schedule is not None
+        self._schedule.returned(known.name, [collected.number(each) for each in positions])
 
     def died(self, node: Any, nodeid: str) -> None:
         """The process of a test died: how long that took says nothing."""
@@ -275,11 +322,13 @@ class Dispatch:
     def _do(self, decision: Decision) -> None:
         if isinstance(decision, Send):
             self._rerouting.sent(decision.worker, decision.tests)
-            self._order_tests("run", decision.worker, decision.tests)
+            positions = self._positions(decision.worker, decision.tests)
+            self._order(self._by_name[decision.worker], RunTests(positions))
         elif isinstance(decision, Recall):
-            self._order_tests("recall", decision.worker, decision.tests, decision.whole)
+            positions = self._positions(decision.worker, decision.tests)
+            self._order(self._by_name[decision.worker], RecallTests(positions, decision.whole))
         elif isinstance(decision, Settle):
-            self._order(self._by_name[decision.worker], ("settle",))
+            self._order(self._by_name[decision.worker], TearDown())
         elif isinstance(decision, Lend):
             self._rerouting.sent(decision.worker, [decision.test])
             self._lend(decision)
@@ -288,20 +337,19 @@ class Dispatch:
 
     def _lend(self, decision: Lend) -> None:
         node = self._by_name[decision.worker]
+        positions = self._positions(decision.worker, [decision.test])
         if list(decision.gpus) == physical(node):
-            self._order_tests("run", decision.worker, [decision.test])
+            self._order(node, RunTests(positions))
             return
         assert self._lending is not None
         environ = self._lending.variables(decision.worker, decision.gpus)
-        collected = self._nodes[node].collected
-        assert collected is not None
-        self._order(node, ("lend", collected.position(decision.test), environ))
+        self._order(node, LendGpus(positions[0], environ))
 
-    def _order_tests(self, order: str, name: str, tests: Sequence[int], *more: Any) -> None:
-        node = self._by_name[name]
-        collected = self._nodes[node].collected
+    def _positions(self, name: str, tests: Sequence[int]) -> tuple[int, ...]:
+        """Where these are in a worker's collection."""
+        collected = self._nodes[self._by_name[name]].collected
         assert collected is not None
-        self._order(node, (order, [collected.position(each) for each in tests], *more))
+        return tuple(collected.position(each) for each in tests)
 
     def _number(self, node: Any, position: int) -> int | None:
         """The number of a test of a worker, None if that is not served any more."""
@@ -334,14 +382,13 @@ class Dispatch:
         self._has_gpus = any(map(physical, self._ids))
         for node in self._ids:
             self._add(node)
-        early, self._early = self._early, []
-        for each in early:
-            self._rerouting.probed(*each)
+        for node in self._ids:
+            self._hear_early(node)
         return True
 
     def _are_stable(self) -> bool:
         """Whether workers collected the same that have equal GPUs, none of them in doubt."""
-        doubtful = {node for node, state, _ in self._early if state == "sick"} | self.in_doubt
+        doubtful = {node for node, said in self._early.items() if _is_sick(said)} | self.in_doubt
         equal: dict[tuple[object, ...], dict[Any, Sequence[str]]] = {}
         for node, ids in self._ids.items():
             told = node.workerinput.get("fkit_gpus", {})
@@ -352,7 +399,7 @@ class Dispatch:
         sizes = {node.gateway.id: len(ids) for node, ids in self._ids.items()}
         if any(ids != next(iter(self._ids.values())) for ids in self._ids.values()):
             said = ", ".join(f"{name}: {size}" for name, size in sizes.items())
-            self._show(
+            self._edges.show(
                 f"fkit: workers whose GPUs differ collected different tests ({said}); "
                 "each test runs where it was collected"
             )
@@ -376,13 +423,12 @@ class Dispatch:
         size = len(self._tests.nodeids)
         groups, self._kinds = [""] * size, [ANY] * size
         for node, known in self._nodes.items():
-            facts = self._facts(node)
+            facts = self._edges.facts(node)
             if facts is None or known.collected is None:
                 continue
-            told, needs = marshal.loads(facts)
-            for position, group in enumerate(told):
+            for position, group in enumerate(facts.groups):
                 groups[known.collected.number(position)] = group
-            for position, each in needs.items():
+            for position, each in facts.needs.items():
                 kind = _kind(node, Needs.from_wire(each))
                 self._kinds[known.collected.number(position)] = kind
             if known.collected.positions is None and len(self._ids[node]) == size:
@@ -395,9 +441,12 @@ class Dispatch:
         self._nodes[node].collected = self._tests.add(self._ids[node])
         self._kinds += [ANY] * (len(self._tests.nodeids) - len(self._kinds))
         self._add(node)
-        for each in [each for each in self._early if each[0] is node]:
-            self._early.remove(each)
-            self._rerouting.probed(*each)
+        self._hear_early(node)
+
+    def _hear_early(self, node: Any) -> None:
+        """Take in what a worker said before the schedule knew it."""
+        for said in self._early.pop(node, ()):
+            self.hear(node, said)
 
     def _add(self, node: Any) -> None:
         assert self._schedule is not None
@@ -410,6 +459,10 @@ class Dispatch:
         cpu = self._has_gpus and bool(node.workerinput.get("fkit_cpu"))
         self._schedule.add_worker(node.gateway.id, physical(node), lacks, cpu)
         self._rerouting.add(node)
+
+
+def _is_sick(said: Sequence[OfItself]) -> bool:
+    return any(isinstance(each, Probed) and each.state == "sick" for each in said)
 
 
 def _kind(node: Any, needs: Needs) -> Kind:

@@ -19,7 +19,7 @@ from ..gpu.options import GpuSettings
 from ..gpu.owned import Owned
 from ..gpu.slices import Place
 from .gpus import Gpus
-from .hosts import Seat, proxies, seats_of
+from .hosts import HOST, Seat, proxies, seats_of
 from .site import answered
 from .workers import count_text
 
@@ -215,7 +215,9 @@ class Gateways:
         owned = self._owned.get(node.gateway.id)
         if owned is not None and owned.ids:
             node.workerinput["fkit_gpus"] = owned.to_wire()
-        node.workerinput["fkit_cpu"] = self._seat(node.gateway.spec).cpu
+        seat = self._seat(node.gateway.spec)
+        node.workerinput["fkit_cpu"] = seat.cpu
+        node.workerinput[HOST] = seat.host
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, report: Any) -> None:

@@ -1,83 +1,114 @@
-"""Workers that are there but do not answer: stopped, or stuck in native code."""
+"""Workers that are there but do not answer, or of whose messages one is missing."""
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from dataclasses import dataclass
+from typing import Any, Callable, NamedTuple
 
-from ..own import os, signal, threading
+from ..border import GAP_WAIT, Order, Ping
+from ..own import threading
 
-TICK = 0.25
-"""Of the limit: how often workers are asked."""
+_PERIOD = GAP_WAIT / 2
+"""Seconds, at most: how often workers are asked."""
+
+_QUESTIONS = 4
+"""To be asked at least, before a worker counts as one that does not answer."""
+
+
+class Edges(NamedTuple):
+    """What is done for it elsewhere, all in another thread.
+
+    :param order: sends a worker a message.
+    :param trouble: what is wrong with what a worker sends, "" if nothing is.
+    :param distrust: ends a worker for that.
+    :param silent: ends a worker that does not answer.
+    :param show: writes a line to the terminal.
+    """
+
+    order: Callable[[Any, Order], None]
+    trouble: Callable[[Any], str]
+    distrust: Callable[[Any, str], None]
+    silent: Callable[[Any], None]
+    show: Callable[[str], None]
+
+
+@dataclass
+class _Watched:
+    """A worker.
+
+    :param unanswered: questions since it gave a sign of life.
+    :param trouble: what was wrong with its messages when they were looked at last.
+    """
+
+    unanswered: int = 0
+    trouble: str = ""
 
 
 class Heartbeat:
-    """Asks workers of this machine for a sign of life, and kills those that give none.
+    """Asks workers for a sign of life, and has those ended that give none.
 
+    The answers have numbers, as all messages: one that was lost is noticed, in either direction.
     What follows is what follows the death of any worker.
 
-    :param limit: seconds, 0 for none.
-    :param order: sends a worker a message.
-    :param show: writes a line to the terminal; called in another thread.
+    :param limit: seconds without a sign of life, 0 for none.
     """
 
-    def __init__(
-        self,
-        limit: float,
-        order: Callable[[Any, tuple[Any, ...]], None],
-        show: Callable[[str], None],
-    ) -> None:
+    def __init__(self, limit: float, edges: Edges) -> None:
         self._limit = limit
-        self._order = order
-        self._show = show
-        self._unanswered: dict[Any, int] = {}
+        self._edges = edges
+        self.period = min(_PERIOD, limit / _QUESTIONS) if limit else _PERIOD
+        """Seconds from question to question."""
+        self._watched: dict[Any, _Watched] = {}
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def add(self, node: Any) -> None:
         """A worker has collected; before that it may be in native code for as long as it takes."""
-        if self._limit and node.workerinput.get("fkit_pid") and not node.gateway.spec.ssh:
-            self.answered(node)
-            if not self._thread.is_alive() and not self._over.is_set():
-                self._thread.start()
+        with self._lock:
+            self._watched[node] = _Watched()
+        if not self._thread.is_alive() and not self._over.is_set():
+            self._thread.start()
 
-    def answered(self, node: Any) -> None:
+    def heard(self, node: Any) -> None:
         """A worker gave a sign of life; called in any thread."""
         with self._lock:
-            self._unanswered[node] = 0
+            if node in self._watched:
+                self._watched[node].unanswered = 0
 
     def remove(self, node: Any) -> None:
         """It is gone."""
         with self._lock:
-            self._unanswered.pop(node, None)
+            self._watched.pop(node, None)
 
     def close(self) -> None:
         """The run is over."""
         self._over.set()
 
     def _watch(self) -> None:
-        while not self._over.wait(self._limit * TICK):
-            self.tick()
+        while not self._over.wait(self.period):
+            try:
+                self.tick()
+            except Exception as error:  # noqa: BLE001 (nobody would watch the others)
+                self._edges.show(f"fkit: a worker could not be asked for a sign of life: {error!r}")
 
     def tick(self) -> None:
-        """Ask all, and kill those that have not answered for so long.
+        """Ask all, and end those that have not answered for so long.
 
         Questions are counted, not seconds: where this process was stopped, as by Ctrl-Z, so were
         the workers, and nobody asked them.
         """
         with self._lock:
-            unanswered = dict(self._unanswered)
-            self._unanswered = {node: number + 1 for node, number in unanswered.items()}
-        for node, number in unanswered.items():
-            if number * TICK > 1.0:
-                self._kill(node)
+            watched = dict(self._watched)
+        for node, state in watched.items():
+            trouble = self._edges.trouble(node)
+            if trouble and trouble == state.trouble:
+                self.remove(node)
+                self._edges.distrust(node, trouble)
+            elif self._limit and state.unanswered * self.period > self._limit:
+                self.remove(node)
+                self._edges.silent(node)
             else:
-                self._order(node, ("ping",))
-
-    def _kill(self, node: Any) -> None:
-        self.remove(node)
-        self._show(f"fkit: {node.gateway.id} has not answered for {self._limit:g} s, and is killed")
-        try:
-            os.kill(node.workerinput["fkit_pid"], signal.SIGKILL)
-        except ProcessLookupError:  # it has died since
-            return
+                state.trouble = trouble
+                state.unanswered += 1
+                self._edges.order(node, Ping())

@@ -14,6 +14,9 @@ from ..gpu.masks import MASKS
 CPU_WORKER = "FKIT_CPU_WORKER"
 """The variable that says of a worker that it has no GPUs, where others have."""
 
+HOST = "fkit_host"
+"""Of ``workerinput``: see :func:`host_of`."""
+
 _MASKS = {name for names in MASKS.values() for name in names}
 
 
@@ -38,6 +41,11 @@ class Seat:
     def group(self) -> tuple[object, ...]:
         """The same for all workers among which the same GPUs are distributed."""
         return self.host, self.environ
+
+
+def host_of(node: Any) -> str:
+    """The machine on which a worker of xdist's runs, as :class:`Seat` has it."""
+    return str(node.workerinput.get(HOST, ""))
 
 
 def proxies(config: pytest.Config) -> list[str]:

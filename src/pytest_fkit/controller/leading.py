@@ -12,10 +12,10 @@ from .flaky import FailOnFlaky
 from .gateways import Gateways
 from .nodes import Nodes
 from .reporting import Reporting
-from .unreported import Unreported
 
 if TYPE_CHECKING:
     from ..journal.recorder import Recorder
+    from .accounting import Accounting
     from .resume import Resuming
 
 
@@ -24,22 +24,24 @@ def lead(
     reporting: Reporting,
     recorder: Recorder | None,
     resuming: Resuming | None,
+    accounting: Accounting,
     show: Callable[[str], None],
 ) -> None:
     """Register them.
 
     :param recorder: hears of all tests, if there is one.
     :param resuming: reports verdicts of the run that is gone on with, if there is one.
+    :param accounting: counts verdicts.
     :param show: writes a line to the terminal.
     """
     plugins = config.pluginmanager
     found = config.stash.get(gpus.KEY, None)
     # None where there are not going to be workers.
     gateways = None if found is None else Gateways(config, found, show)
-    nodes = Nodes(config, config.stash[KEY], show, recorder, resuming, gateways)
-    plugins.register(Unreported(config, nodes.unrunnable), "fkit-unreported")
+    nodes = Nodes(config, config.stash[KEY], show, recorder, resuming, gateways, accounting)
     plugins.register(nodes, "fkit-nodes")
     reporting.retired = nodes.rerouting.retired
+    reporting.why_killed = nodes.why_killed
     if gateways is not None:
         plugins.register(gateways, "fkit-gateways")
     if config.getoption("fail_on_flaky", False):

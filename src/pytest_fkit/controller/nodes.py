@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Generator
 
 import pytest
 
-from .. import private_api
+from .. import private_api, system
+from ..border import (
+    CollectionGpuErrors,
+    Distrusts,
+    EndNow,
+    Facts,
+    LeftOut,
+    Line,
+    Order,
+    Outbox,
+    Pong,
+    Probed,
+    Returned,
+    Start,
+    Stopped,
+    StopRun,
+    Waits,
+    answers,
+)
 from ..interruptions import raise_again
 from ..messages import Interrupted
-from ..own import os, threading
+from ..own import mmap, os, threading
 from ..settings import Settings
 from ..sigterm import interrupt_on_sigterm, restore_sigterm
+from ..whereabouts import Whereabouts
+from ..wire import Unpacker
+from . import dispatch, heartbeat
 from .arrivals import Arrivals
-from .dispatch import Dispatch, Lending, dispatches
+from .dispatch import Dispatch, Lending, OfItself, dispatches
 from .gpus import seats_of_run
-from .heartbeat import Heartbeat
+from .held_back import HeldBack
+from .hosts import host_of
+from .killing import kill
 from .replacements import Replacements
 from .rerouting import Edges, Rerouting
 
 if TYPE_CHECKING:
     from ..journal.recorder import Recorder
+    from .accounting import Accounting
     from .resume import Resuming
 
 _CAREFUL_DEATHS = 3
@@ -30,6 +55,30 @@ END_WAIT = 2.0
 """Seconds for workers that were told to end at once."""
 
 
+@dataclass
+class _Link:
+    """The border to a worker.
+
+    :param outbox: to it.
+    :param inbox: from it.
+    :param gone: set when nothing will come any more.
+    :param whereabouts: of it, None if it has not said that it shares them.
+    :param descriptor: of the memory that is shared, -1 when it need not be opened any more.
+    """
+
+    outbox: Outbox
+    inbox: Unpacker = field(default_factory=answers)
+    gone: threading.Event = field(default_factory=threading.Event)
+    whereabouts: Whereabouts | None = None
+    descriptor: int = -1
+
+    def close(self) -> None:
+        """Nobody is to open the memory any more."""
+        if self.descriptor != -1:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
 class Nodes:
     """Plugin of the controller.
 
@@ -37,6 +86,7 @@ class Nodes:
     :param recorder: hears of all tests, if there is one.
     :param resuming: reports verdicts of the run that is gone on with, if there is one.
     :param lending: knows the GPUs of the run.
+    :param accounting: counts verdicts.
     """
 
     def __init__(
@@ -47,17 +97,25 @@ class Nodes:
         recorder: Recorder | None,
         resuming: Resuming | None,
         lending: Lending | None,
+        accounting: Accounting,
     ) -> None:
         self._config = config
         self._settings = settings
         self._show = show
-        self._arrivals = Arrivals(config, show, recorder)
+        held_back = HeldBack(self._whereabouts)
+        self._arrivals = Arrivals(config, show, recorder, held_back, accounting.hear)
+        accounting.unrunnable, accounting.blamed = self.unrunnable, self._blamed
         self._resuming = resuming
-        self._done: dict[Any, list[str]] = {}
-        self._facts: dict[Any, bytes] = {}
+        self._done: dict[Any, tuple[str, ...]] = {}
+        self._facts: dict[Any, Facts] = {}
         self._in_doubt: set[Any] = set()
         self._lending = lending
-        self._heartbeat = Heartbeat(settings.worker_timeout, self._order, self._arrivals.add_line)
+        self._heartbeat = heartbeat.Heartbeat(
+            settings.worker_timeout,
+            heartbeat.Edges(
+                self._order, self._trouble, self._distrust, self._silent, self._arrivals.add_line
+            ),
+        )
         self.rerouting = Rerouting(
             settings,
             Edges(show, self._arrivals.tell, self._order, self._arrivals.add),
@@ -65,8 +123,22 @@ class Nodes:
         )
         self._dispatch: Dispatch | None = None
         self._replacements = Replacements(config)
-        self._channels: dict[Any, Any] = {}
-        self._gone: dict[Any, threading.Event] = {}
+        self._links: dict[Any, _Link] = {}
+        self._up: set[Any] = set()
+        self._killed: dict[Any, str] = {}
+        self._distrusted: set[Any] = set()
+        self._handlers: dict[type[Any], Callable[[Any, Any], None]] = {
+            Stopped: self._has_stopped,
+            Pong: self._answers,
+            Line: self._line,
+            LeftOut: self._left_out,
+            Facts: self._learn,
+            CollectionGpuErrors: self._doubt,
+            Distrusts: self._is_distrusted,
+            Waits: self._of_itself,
+            Returned: self._of_itself,
+            Probed: self._of_itself,
+        }
         self._collected: set[Any] = set()
         self._careful: set[Any] = set()
         self._careful_deaths = 0
@@ -80,40 +152,100 @@ class Nodes:
     def pytest_configure_node(self, node: Any) -> None:
         """Tell a new worker what it can't know."""
         channel = node.gateway.newchannel()
-        node.workerinput["fkit"] = {
-            "channel": channel,
-            "controller": os.getpid(),
-            "worker": node.gateway.id,
-            "careful": self._one_died_collecting,
-            "dispatches": dispatches(self._config),
-            "groups": self._config.getoption("dist") in ("load", "worksteal"),
-        }
+        link = self._links[node] = _Link(Outbox(channel.send))
+        self._up.add(node)
+        local = not host_of(node)
+        start = Start(
+            channel,
+            os.getpid() if local else 0,
+            node.gateway.id,
+            self._one_died_collecting,
+            dispatches(self._config),
+            self._config.getoption("dist") in ("load", "worksteal"),
+            _share(link) if local else "",
+            None if self._resuming is None else self._resuming.done,
+        )
+        node.workerinput["fkit"] = tuple(start)  # execnet carries no types of ours
         if self._one_died_collecting:
             self._careful.add(node)
-        gone = threading.Event()
-        self._channels[node], self._gone[node] = channel, gone
+        channel.setcallback(lambda data: self._hear(node, data), endmarker=None)
 
-        channel.setcallback(lambda message: self._heard(node, message), endmarker=None)
+    # --- what workers say, in execnet's receiver threads ---
 
-    def _heard(self, node: Any, message: Any) -> None:
-        # Called in execnet's receiver thread.
-        kind, *values = message or ("stopped",)
-        if kind == "stopped":
-            self._gone[node].set()
-        elif kind == "pong":
-            self._heartbeat.answered(node)
-        elif kind == "line":
-            self._arrivals.add_line(f"[{node.gateway.id}] {values[0]}")
-        elif kind == "reports":
-            self._arrivals.add_reports(node, values[0])
-        elif kind == "done":
-            self._done[node] = values[0]
-        elif kind == "collected":
-            self._facts[node] = values[0]
-        elif kind == "collection_gpu_errors":
-            self._in_doubt.add(node)
-        else:  # "waits", "returned", "probed"
-            self._arrivals.add(lambda: self._tell(kind, node, *values))
+    def _hear(self, node: Any, data: bytes | None) -> None:
+        link = self._links[node]
+        if data is None:
+            link.gone.set()
+            return
+        self._heartbeat.heard(node)
+        told: list[Any] = []
+        for message in link.inbox.feed(data):
+            handler = self._handlers.get(type(message))
+            if handler is None:
+                told.append(message)
+                continue
+            self._pass_on(node, told)
+            told = []
+            handler(node, message)
+        self._pass_on(node, told)
+        if link.inbox.broken:
+            self._distrust(node, link.inbox.trouble)
+
+    def _pass_on(self, node: Any, told: list[Any]) -> None:
+        if told:
+            self._arrivals.add_told(node, told)
+
+    def _answers(self, node: Any, message: Pong) -> None:
+        """That was all."""
+
+    def _doubt(self, node: Any, message: CollectionGpuErrors) -> None:
+        del message
+        self._in_doubt.add(node)
+
+    def _has_stopped(self, node: Any, message: Stopped) -> None:
+        del message
+        self._links[node].gone.set()
+
+    def _line(self, node: Any, message: Line) -> None:
+        self._arrivals.add_line(f"[{node.gateway.id}] {message.text}")
+
+    def _left_out(self, node: Any, message: LeftOut) -> None:
+        self._done[node] = message.nodeids
+
+    def _learn(self, node: Any, message: Facts) -> None:
+        self._facts[node] = message
+
+    def _is_distrusted(self, node: Any, message: Distrusts) -> None:
+        self._kill(node, _from("the controller", message.trouble))
+
+    def _of_itself(self, node: Any, message: OfItself) -> None:
+        self._arrivals.add(lambda: self._tell(node, message))
+
+    # --- workers that are not to be believed, or don't answer; in any thread ---
+
+    def _trouble(self, node: Any) -> str:
+        return self._links[node].inbox.trouble
+
+    def _distrust(self, node: Any, trouble: str) -> None:
+        self._kill(node, _from(f"worker {node.gateway.id}", trouble))
+
+    def _kill(self, node: Any, reason: str) -> None:
+        if node in self._killed:
+            return
+        self._killed[node] = reason
+        self._distrusted.add(node)
+        self._arrivals.add_line(f"fkit: {node.gateway.id} is killed: {reason}")
+        kill(node)
+
+    def _silent(self, node: Any) -> None:
+        text = f"not answered for {self._settings.worker_timeout:g} s"
+        self._killed[node] = f"it had {text}"
+        self._arrivals.add_line(f"fkit: {node.gateway.id} has {text}, and is killed")
+        kill(node)
+
+    def why_killed(self, node: Any) -> str:
+        """Why we killed a worker, "" if we did not."""
+        return self._killed.get(node, "")
 
     # --- deaths ---
 
@@ -127,20 +259,37 @@ class Nodes:
             config,
             self._settings,
             len(seats_of_run(config)),
-            self._order,
-            self._facts.get,
-            self._replacements.ended_a_test,
+            dispatch.Edges(
+                self._order,
+                self._facts.get,
+                self._replacements.ended_a_test,
+                self._at,
+                self._arrivals.lost,
+                self._show,
+            ),
             self.rerouting,
-            self._show,
             self._lending,
         )
         self._dispatch.in_doubt = self._in_doubt
         private_api.on_worker_death(config, self._replacements.handle)
         return self._dispatch
 
-    def _tell(self, what: str, node: Any, *values: Any) -> None:
+    def _tell(self, node: Any, said: OfItself) -> None:
         if self._dispatch is not None:
-            getattr(self._dispatch, what)(node, *values)
+            self._dispatch.hear(node, said)
+
+    def _whereabouts(self, node: Any) -> Whereabouts | None:
+        link = self._links.get(node)
+        return None if link is None else link.whereabouts
+
+    def _at(self, node: Any) -> int | None:
+        """The position at which a dead worker was, if that is known better than by what it said."""
+        whereabouts = self._whereabouts(node)
+        # Who was killed for what it said was at something that has nothing to do with that.
+        return None if whereabouts is None or node in self._distrusted else whereabouts.at
+
+    def _blamed(self) -> tuple[str, int] | None:
+        return None if self._dispatch is None else self._dispatch.blamed_test
 
     def unrunnable(self, nodeid: str) -> str:
         """Why nobody could run a test, "" if there is no such reason."""
@@ -156,6 +305,7 @@ class Nodes:
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
         """From now on a death is not that of an import."""
         self._collected.add(node)
+        self._links[node].close()
         self._heartbeat.add(node)
         if self._resuming is not None:
             # DSession counts what was collected after this hook.
@@ -164,7 +314,7 @@ class Nodes:
     def _report_done(self, node: Any, rest: list[str]) -> None:
         # When the last one has collected the terminal is through with its report on workers.
         if self._resuming is not None and private_api.all_have_collected(self._config):
-            self._resuming.take(self._done.get(node, []), rest)
+            self._resuming.take(self._done.get(node, ()), rest)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object | None) -> None:
@@ -172,9 +322,10 @@ class Nodes:
 
         :raises KeyboardInterrupt, pytest.exit.Exception: as plain pytest does.
         """
-        self._gone[node].set()
+        self._links[node].gone.set()
+        self._links[node].close()
         self._heartbeat.remove(node)
-        del self._channels[node]
+        self._up.discard(node)
         output = getattr(node, "workeroutput", {})
         for flag in ("shouldfail", "shouldstop"):
             if self._session is not None and output.get(flag):
@@ -244,28 +395,28 @@ class Nodes:
         return (yield)
 
     def _stop_workers(self) -> None:
-        living = list(self._channels)
+        living = [node for node in self._links if node in self._up]
         if not living:
             return
         try:
             for node in living:
                 node.shutdown()
-                self._order(node, "stop")
+                self._order(node, StopRun())
             self._await(living, self._settings.grace + END_WAIT)
         except KeyboardInterrupt:
             self._show("pytest-fkit: interrupted again, ending everything")
         for node in living:
-            if not self._gone[node].is_set():
-                self._order(node, "kill")
+            if not self._links[node].gone.is_set():
+                self._order(node, EndNow())
         self._await(living, END_WAIT)
 
-    def _order(self, node: Any, order: str | tuple[Any, ...]) -> None:
-        channel = self._channels.get(node)
+    def _order(self, node: Any, order: Order) -> None:
+        if node not in self._up:
+            return
         try:
-            if channel is not None:
-                channel.send(order)
+            self._links[node].outbox.send(order)
         except OSError:  # it is gone
-            self._gone[node].set()
+            self._links[node].gone.set()
 
     def _await(self, nodes: list[Any], limit: float) -> None:
         deadline = threading.TIMEOUT_MAX if limit == float("inf") else limit
@@ -273,10 +424,32 @@ class Nodes:
         for node in nodes:
             # In slices: on some platforms a signal does not wake a wait for a lock.
             # A worker that was interrupted before it knew of us closes xdist's channel only.
-            while not self._gone[node].wait(min(0.2, timer.left())) and timer.left() > 0:
+            while not self._links[node].gone.wait(min(0.2, timer.left())) and timer.left() > 0:
                 self._arrivals.handle()
                 if node.channel.isclosed():
-                    self._gone[node].set()
+                    self._links[node].gone.set()
+
+
+def _share(link: _Link) -> str:
+    """Make the memory that a worker on this machine shares; its path, "" if it can't be made."""
+    try:
+        descriptor = system.anonymous_file("whereabouts")
+    except OSError:
+        return ""
+    try:
+        os.ftruncate(descriptor, mmap.PAGESIZE)
+        link.whereabouts = Whereabouts(descriptor)
+        link.whereabouts.clear()
+    except OSError:
+        os.close(descriptor)
+        return ""
+    link.descriptor = descriptor
+    return f"/proc/{os.getpid()}/fd/{descriptor}"
+
+
+def _from(sender: str, trouble: str) -> str:
+    """As in "message 7 from worker gw0 is missing"."""
+    return trouble.replace(" is ", f" from {sender} is ", 1)
 
 
 class _Countdown:

@@ -12,6 +12,7 @@ from ..gpu.patterns import user_patterns
 from ..numprocesses import choose_workers, shows_only
 from ..settings import KEY, Settings, parse
 from . import gpus
+from .accounting import Accounting
 from .github import write_step_summary
 from .reporting import Reporting, header
 
@@ -25,11 +26,13 @@ class Vacancy(NamedTuple):
 
     :param recorder: hears of all tests, if there is one.
     :param resuming: reports verdicts of the run that is gone on with, if there is one.
+    :param accounting: counts verdicts.
     :param show: writes a line to the terminal.
     """
 
     recorder: Recorder | None
     resuming: Resuming | None
+    accounting: Accounting
     show: Callable[[str], None]
 
 
@@ -80,13 +83,15 @@ class Controller:
         config.pluginmanager.register(reporting, "fkit-reporting")
         write_step_summary(config, reporting.happened)
         recorder, resuming = self._record(parsed)
+        accounting = Accounting(config, recorder)
+        config.pluginmanager.register(accounting, "fkit-accounting")
         if config.getoption("tx", None) and config.getoption("dist", "no") != "no":
             # Of no use at -n0.
             from .leading import lead
 
-            lead(config, reporting, recorder, resuming, self._terminal_line)
+            lead(config, reporting, recorder, resuming, accounting, self._terminal_line)
             return None
-        return Vacancy(recorder, resuming, self._terminal_line)
+        return Vacancy(recorder, resuming, accounting, self._terminal_line)
 
     def _record(self, parsed: Settings) -> tuple[Recorder | None, Resuming | None]:
         if not parsed.records or shows_only(self._config.option):

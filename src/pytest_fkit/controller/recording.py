@@ -11,8 +11,8 @@ from ..journal.events import encode, event
 from ..journal.files import AppendedFile, InUseError
 from ..journal.recorder import Recorder
 from ..journal.trace_file import TraceFile
-from ..own import time
 from ..settings import ALONE, Settings
+from .accounting import lost_facts
 from .gpu_samples import sample_gpus
 from .resume import Resume, Resuming, resumed
 from .run_event import gpus_of_run, run_event
@@ -107,7 +107,7 @@ class Recording:
         worker = report.node.gateway.id
         self._recorder.report(worker, report)
         lost = to_wire(Lost(f"worker {worker} died"))
-        self._recorder.attempt(worker, crashitem, _facts_of_lost(lost), 0)
+        self._recorder.attempt(worker, crashitem, lost_facts(lost), 0)
         self._recorder.commit()
 
     @pytest.hookimpl(trylast=True)
@@ -152,10 +152,3 @@ def record(config: pytest.Config, settings: Settings) -> tuple[Recorder, Resumin
 
 def _journal(file: AppendedFile) -> Any:
     return lambda events: file.write(b"".join([encode(each) for each in events]))
-
-
-def _facts_of_lost(ending: tuple[Any, ...]) -> dict[str, Any]:
-    return {
-        "start": time.time(), "phases": (), "wide": (), "ending": ending, "pid": 0, "used": (),
-        "shared": "", "metrics": {}, "leftovers": (),
-    }  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, NamedTuple, Sequence
+from typing import Any, Callable, NamedTuple, Sequence
 
 import pytest
 
@@ -70,6 +70,8 @@ class Reporting:
         self._gpus: Sequence[str] = ()
         self.retired: list[tuple[str, str]] = []
         """Workers that were retired, and why."""
+        self.why_killed: Callable[[Any], str] = lambda _: ""
+        """Why we killed a worker, "" if we did not."""
 
     def happened(self) -> Happened:
         """What there is to be said in the end."""
@@ -147,11 +149,13 @@ class Reporting:
     def pytest_handlecrashitem(self, crashitem: str, report: Any) -> None:
         """Make xdist's report on a dead worker one of ours."""
         worker = report.node.gateway.id
-        headline = f"lost: worker {worker} died"
+        reason = self.why_killed(report.node)
+        died = f"worker {worker} was killed: {reason}" if reason else f"worker {worker} died"
+        headline = f"lost: {died}"
         report.fkit_death = headline
         report.fkit_worker = worker
         text = DeathText(
-            f"{crashitem}: worker {worker} died while the test was running, or about to run; "
+            f"{crashitem}: {died}, while the test was running, or about to run; "
             "what it was running is ended"
         )
         text.message = headline

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
 
+from ..border import Order, ProbeGpus, Told
 from ..own import threading
 from ..settings import Settings
+from .decisions import Retry
 from .retries import Attempt, Retries, Screen, ids, physical
 from .schedule import Schedule
 from .slices import Slices
@@ -29,8 +31,8 @@ class Edges(NamedTuple):
     """
 
     show: Callable[[str], None]
-    tell: Callable[[Any, Sequence[tuple[Any, ...]]], None]
-    order: Callable[[Any, tuple[Any, ...]], None]
+    tell: Callable[[Any, Sequence[Told]], None]
+    order: Callable[[Any, Order], None]
     later: Callable[[Callable[[], None]], None]
 
 
@@ -89,8 +91,8 @@ class Rerouting:
 
     # --- what is told ---
 
-    def pass_on(self, node: Any, told: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """What of this plugins are to hear now; see Screen."""
+    def pass_on(self, node: Any, told: Iterable[Told]) -> list[Told | Retry]:
+        """See Screen."""
         return self._screen.pass_on(node, told)
 
     def ended(self, node: Any) -> None:
@@ -107,7 +109,7 @@ class Rerouting:
 
     def _over(
         self, node: Any, position: int, attempt: Attempt, seconds: float
-    ) -> Sequence[tuple[Any, ...]]:
+    ) -> Sequence[Told | Retry]:
         test = self._number(node, position)
         if test is None:
             return attempt.told
@@ -119,7 +121,7 @@ class Rerouting:
                 node.gateway.id, self._nodeids[test], attempt.error.category, attempt.error.text
             )
         if self._holds(test, node, attempt):
-            return [("retry", position, seconds)]
+            return [Retry(position, seconds)]
         worker, error = node.gateway.id, attempt.error
         if test in self._retries:
             self._slices.resolve(test, everywhere=error is not None or attempt.skipped)
@@ -272,7 +274,7 @@ class Rerouting:
     def _probe(self, name: str) -> None:
         self._to_probe.discard(name)
         if self._slices.is_retired(name) and name in self._nodes:
-            self._edges.order(self._nodes[name], ("probe",))
+            self._edges.order(self._nodes[name], ProbeGpus())
 
     def _place(self, name: str) -> str:
         gpus = ",".join(ids(self._nodes[name])) if name in self._nodes else ""

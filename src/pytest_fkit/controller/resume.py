@@ -157,11 +157,10 @@ class Resuming:
         if self._here is not None:
             self.take(*self._here)
 
-    # After Nodes, which makes the orders.
-    @pytest.hookimpl(optionalhook=True, trylast=True)
-    def pytest_configure_node(self, node: Any) -> None:
-        """Tell a new worker what it need not run."""
-        node.workerinput["fkit"]["done"] = self._resume.done
+    @property
+    def done(self) -> dict[str, int]:
+        """What a new worker need not run."""
+        return self._resume.done
 
     @pytest.hookimpl(wrapper=True)
     def pytest_report_teststatus(self, report: Any) -> Generator[None, Any, Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Callable, Iterable, Sequence
 
+from ..border import ItemBegins, ItemComplete, ItemGpuError, Reported, Told
 from ..gpu.errors import GpuError
+from .decisions import Retry
+from .hosts import host_of
 from .units import Kind
-
-COMPLETE = "runtest_protocol_complete"
-"""The last thing that a worker tells of a test."""
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,13 @@ class Attempt:
 
     :param node: the worker.
     :param gpus: those that the test was given, see :func:`physical`.
-    :param told: what it told of the attempt: kinds, and values with report objects.
+    :param told: what it told of the attempt.
     :param error: the GPU error that it met, if it did.
     """
 
     node: Any
     gpus: tuple[str, ...]
-    told: Sequence[tuple[Any, ...]]
+    told: Sequence[Told]
     error: GpuError | None
 
     @property
@@ -36,7 +36,7 @@ class Attempt:
     @property
     def reports(self) -> list[Any]:
         """The reports."""
-        return [values[0] for kind, *values in self.told if kind == "testreport"]
+        return [each.report for each in self.told if isinstance(each, Reported)]
 
     def section(self, number: int) -> tuple[str, str]:
         """What it adds to the report on a later one.
@@ -130,7 +130,7 @@ class Retries:
     def _erred(self, test: int) -> list[Attempt]:
         return [attempt for attempt in self._held.get(test, ()) if attempt.error is not None]
 
-    def conclude(self, test: int, attempt: Attempt) -> Sequence[tuple[Any, ...]]:
+    def conclude(self, test: int, attempt: Attempt) -> Sequence[Told]:
         """What is to be told of a test after its last attempt."""
         attempts = [*self._held.pop(test, ()), attempt]
         if len(attempts) == 1:
@@ -140,23 +140,23 @@ class Retries:
         verdict = attempts[-2] if none else attempt
         return self._told(verdict, attempts)
 
-    def release(self, test: int, reason: str) -> tuple[Any, Sequence[tuple[Any, ...]]]:
+    def release(self, test: int, reason: str) -> tuple[Any, Sequence[Told]]:
         """The worker and what is to be told of a test that gets no other attempt after all.
 
         :param reason: why not.
         """
         attempts = self._held.pop(test)
         told = self._told(attempts[-1], attempts)
-        for report in (each[1] for each in told if each[0] == "testreport"):
+        for report in attempts[-1].reports:
             if report.failed or report.skipped:
                 report.sections.append(("pytest-fkit", f"no other attempt: {reason}\n"))
         return attempts[-1].node, told
 
-    def release_all(self, reason: str) -> list[tuple[Any, Sequence[tuple[Any, ...]]]]:
+    def release_all(self, reason: str) -> list[tuple[Any, Sequence[Told]]]:
         """The same for all that are held."""
         return [self.release(test, reason) for test in list(self._held)]
 
-    def _told(self, verdict: Attempt, attempts: Sequence[Attempt]) -> Sequence[tuple[Any, ...]]:
+    def _told(self, verdict: Attempt, attempts: Sequence[Attempt]) -> Sequence[Told]:
         sections = [
             attempt.section(number)
             for number, attempt in enumerate(attempts, 1)
@@ -186,11 +186,6 @@ class Retries:
         return verdict.told
 
 
-def _machine(node: Any) -> str:
-    spec = node.gateway.spec
-    return str(spec.ssh or spec.socket or "")
-
-
 def physical(node: Any) -> list[str]:
     """The GPUs of a worker, by names that no two machines share: "host/id"."""
     return [physical_name(node, gpu) for gpu in ids(node)]
@@ -198,7 +193,7 @@ def physical(node: Any) -> list[str]:
 
 def physical_name(node: Any, gpu: str) -> str:
     """The name that no two machines share of a GPU of a worker's machine."""
-    return f"{_machine(node)}/{gpu}"
+    return f"{host_of(node)}/{gpu}"
 
 
 def ids(node: Any) -> tuple[str, ...]:
@@ -210,7 +205,7 @@ def ids(node: Any) -> tuple[str, ...]:
 class _Open:
     """An attempt of which more is told."""
 
-    told: list[tuple[Any, ...]] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
     error: GpuError | None = None
 
 
@@ -226,34 +221,32 @@ class Screen:
     def __init__(
         self,
         retried: Callable[[Any, int], bool],
-        over: Callable[[Any, int, Attempt, float], Sequence[tuple[Any, ...]]],
+        over: Callable[[Any, int, Attempt, float], Sequence[Told | Retry]],
     ) -> None:
         self._retried = retried
         self._over = over
         self._open: dict[Any, _Open] = {}
 
-    def pass_on(self, node: Any, told: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """What of this is to be told now."""
-        now: list[tuple[Any, ...]] = []
+    def pass_on(self, node: Any, told: Iterable[Told]) -> list[Told | Retry]:
+        """What of this is to be told now, and what follows from it."""
+        now: list[Told | Retry] = []
         for each in told:
-            kind, *values = each
-            if kind == "begins":
+            if isinstance(each, ItemBegins):
                 self._open.pop(node, None)
-                if self._retried(node, values[0]):
+                if self._retried(node, each.position):
                     self._open[node] = _Open()
                 now.append(each)
-            elif kind == "gpu_error":
-                self._open.setdefault(node, _Open()).error = GpuError.from_wire(values[1])
+            elif isinstance(each, ItemGpuError):
+                self._open.setdefault(node, _Open()).error = GpuError.from_wire(each.error)
             elif node not in self._open:
                 now.append(each)
-            elif kind == COMPLETE:
+            elif isinstance(each, ItemComplete):
                 attempt = self._open.pop(node)
-                position, seconds = values
                 now += self._over(
                     node,
-                    position,
+                    each.position,
                     Attempt(node, tuple(physical(node)), [*attempt.told, each], attempt.error),
-                    seconds,
+                    each.seconds,
                 )
             else:
                 self._open[node].told.append(each)

@@ -72,6 +72,13 @@ class Worker:
             return not self.cpu
         return kind.gpus <= len(self.gpus)
 
+    def go_on_to(self, test: int) -> None:
+        """It is running this one of its queue; the one before is in the queue again."""
+        before, unit = self.running, self.running_unit
+        self.running, self.running_unit = test, self.queue.pop(test)
+        if before is not None and unit is not None:
+            self.queue = {before: unit, **self.queue}
+
     def took(self, seconds: float) -> None:
         """A test of it took so long."""
         self.ended += 1

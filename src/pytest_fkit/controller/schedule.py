@@ -149,13 +149,21 @@ class Schedule:
         if (worker.running is None or worker.through) and not worker.queue:
             worker.waits = True
 
-    def remove_worker(self, name: str) -> int | None:
+    def running(self, name: str) -> int | None:
+        """The test that the worker began last, if it is not through with it."""
+        return self._workers[name].running
+
+    def remove_worker(self, name: str, at: int | None = None) -> int | None:
         """The worker is gone.
 
+        :param at: the test at which it was, if that is known better than by what it said: it was
+            sent that one, and is through with those before it, which are run again.
         :return: the test that it was running, which has its verdict now.
         """
         worker = self._workers.pop(name)
         self._changed()
+        if at is not None and at in worker.queue:
+            worker.go_on_to(at)
         self._take_back(worker, list(worker.queue))
         self._give_up(worker)
         self._cancel(name)

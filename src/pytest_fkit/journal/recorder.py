@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Callable, Iterable, Sequence
 
+from ..border import ItemAttempt, ItemStarted, Reported, Told
 from ..own import own_builtins
 from .attempts import Running
 from .events import Event, event, now
 from .gpu_usage import GpuUsage, Seen, sample_event
-from .verdicts import kept
+from .verdicts import is_whole, kept
 
 own_builtins(globals())
 
@@ -79,20 +80,16 @@ class Recorder:
 
     # --- tests ---
 
-    def take(self, worker: str, told: Iterable[tuple[Any, ...]]) -> None:
-        """What a worker's WorkerReports sent, its reports made report objects, and commit."""
-        self._take(worker, told)
-        self.commit()
-
-    def _take(self, worker: str, told: Iterable[tuple[Any, ...]]) -> None:
+    def take(self, worker: str, told: Iterable[object]) -> None:
+        """What a worker said of tests (:data:`.border.Told`, the rest says nothing), and commit."""
         for each in told:
-            kind = each[0]
-            if kind == "testreport":
-                self.report(worker, each[1])
-            elif kind == "logstart":
-                self.begin(worker, *each[1:])
-            elif kind == "attempt":
-                self.attempt(worker, *each[1:])
+            if isinstance(each, Reported):
+                self.report(worker, each.report)
+            elif isinstance(each, ItemStarted):
+                self.begin(worker, *each)
+            elif isinstance(each, ItemAttempt):
+                self.attempt(worker, *each)
+        self.commit()
 
     def begin(self, worker: str, nodeid: str, location: Any) -> None:
         """The test begins."""
@@ -131,7 +128,8 @@ class Recorder:
             self._conclude_if_complete(key, running)
 
     def _conclude_if_complete(self, key: tuple[str, str], running: Running) -> None:
-        if running.left <= 0:
+        # Otherwise the rest was lost: the verdict is the error that is made of that.
+        if running.left <= 0 and is_whole(running.reports):
             assert running.facts is not None
             del self._running[key]
             self._before.pop(key[1], None)
@@ -167,7 +165,7 @@ class Recorder:
         self._about_gpus("gpu_error", worker, test=nodeid, category=category, message=message)
 
     def retried(
-        self, worker: str, nodeid: str, told: Iterable[tuple[Any, ...]], category: str, to: str
+        self, worker: str, nodeid: str, told: Iterable[Told], category: str, to: str
     ) -> None:
         """An attempt on `worker` gives no verdict: the test is run again by the worker `to`.
 
@@ -180,11 +178,11 @@ class Recorder:
         )
         self._touched.pop(key, None)
         gpus = self._gpus.get(worker, [])
-        for kind, *values in told:
-            if kind == "testreport":
-                running.reports.append(kept(values[0]))
-            elif kind == "attempt":
-                running.facts = values[1]
+        for each in told:
+            if isinstance(each, Reported):
+                running.reports.append(kept(each.report))
+            elif isinstance(each, ItemAttempt):
+                running.facts = each.facts
         if running.facts is not None:
             self._attempt_over(worker, running, now(), running.facts, True, category)
         number = self._before[key[1]] = running.attempt_number
@@ -194,6 +192,12 @@ class Recorder:
                 gpus=gpus, to=to, to_gpus=self._gpus.get(to, []),
             )
         )  # fmt: skip
+
+    def forget(self, worker: str, nodeid: str) -> None:
+        """What was said of the test is void: it is run again, by another worker."""
+        key = worker, str(nodeid)
+        self._running.pop(key, None)
+        self._touched.pop(key, None)
 
     def commit(self) -> None:
         """Tell the sinks."""

@@ -58,11 +58,22 @@ def verdict(reports: Sequence[Kept]) -> str:
 
     "error" (in setup or teardown, or the test's process died), "failed", "skipped", "xfailed",
     "xpassed" or "passed"; the first of these that one of the reports says. Reports of a run that
-    another plugin repeated have outcomes of their own and don't count.
+    another plugin repeated have outcomes of their own and don't count. A test that passed says so
+    of its call: without that, something was lost, and it is an "error".
     """
     said = {_word(report) for report in reports}
     words = ("error", "failed", "xfailed", "xpassed", "skipped")
-    return next((word for word in words if word in said), "passed")
+    otherwise = "passed" if is_whole(reports) else "error"
+    return next((word for word in words if word in said), otherwise)
+
+
+def is_whole(reports: Sequence[Kept]) -> bool:
+    """Whether one of these says how the test ended: of its call, or that something went wrong."""
+    return any(
+        report["outcome"] != "rerun"
+        and (report["when"] not in ("setup", "teardown") or report["outcome"] != "passed")
+        for report in reports
+    )
 
 
 def _word(report: Kept) -> str:

@@ -31,6 +31,7 @@ from ..messages import (
 from ..own import os, own_builtins, suppress, time
 from ..settings import measures_usage
 from ..system.limits import is_refusal, refusal, status_of
+from ..whereabouts import KEY as WHEREABOUTS
 from ..wire import Unpacker
 from . import finalizers
 from .child import LEAVES, STOPS, Child, run_protocol
@@ -74,6 +75,7 @@ class Host:
         self._reruns = process.reruns
         self._gpu_failures = process.gpu_failures
         self._measures = measures_usage(session.config)
+        self._whereabouts = session.config.stash.get(WHEREABOUTS, None)
         self._children = Children(
             Child(session, process, item_at), self._measures, Warmup(session.config, process.relay)
         )
@@ -175,6 +177,8 @@ class Host:
                 run = Run(*fields)
                 number += 1
                 self._progress.begin()
+                if self._whereabouts is not None:
+                    self._whereabouts.runs(run.position)
                 self._relay.send(Begins(run.position))
                 run = run._replace(tests_failed=session.testsfailed)
                 yield from self._run(run, together=True)

@@ -22,15 +22,13 @@ from .tests import MOST, AllTests
 
 if TYPE_CHECKING:
     from ..controller.plugin import Vacancy
-    from ..controller.resume import Resuming
-    from ..journal.recorder import Recorder
 
 own_builtins(globals())
 
 
 def take_place(config: pytest.Config, vacancy: Vacancy) -> None:
     """Register the plugins."""
-    alone = Alone(config, config.stash[KEY], vacancy.recorder, vacancy.resuming)
+    alone = Alone(config, config.stash[KEY], vacancy)
     config.pluginmanager.register(alone, "fkit-alone")
     own_gpus(config, ALONE, vacancy.show)
 
@@ -38,20 +36,12 @@ def take_place(config: pytest.Config, vacancy: Vacancy) -> None:
 class Alone(Collection):
     """Plugin of a pytest process that runs tests without xdist.
 
-    :param recorder: hears of all tests, if there is one.
-    :param resuming: reports verdicts of the run that is gone on with, if there is one.
+    :param vacancy: the place that it takes.
     """
 
-    def __init__(
-        self,
-        config: pytest.Config,
-        settings: Settings,
-        recorder: Recorder | None,
-        resuming: Resuming | None,
-    ) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings, vacancy: Vacancy) -> None:
         self._settings = settings
-        self._recorder = recorder
-        self._resuming = resuming
+        self._vacancy = vacancy
         self._sigterm: Any = None
         self._unforkable = unforkable(config, settings)
 
@@ -72,8 +62,8 @@ class Alone(Collection):
         errors = session.testsfailed and not config.option.continue_on_collection_errors
         if errors or config.option.collectonly:
             return None
-        if self._resuming is not None:
-            self._resuming.take_here()
+        if self._vacancy.resuming is not None:
+            self._vacancy.resuming.take_here()
         private_api.resolve_basetemp(config)
         run_steps(self._run(session))
         return True
@@ -84,9 +74,9 @@ class Alone(Collection):
         forks = len(session.items) if self._settings.isolation == "function" else 0
         keeper = KeeperClient(session, [], 0, forks)
         keeper.at_start = lambda: restore_sigterm(self._sigterm)
+        reports = LocalReports(self._vacancy.recorder, self._vacancy.accounting, session.items)
         loop = TestLoop(
-            session, self._settings, keeper, ALONE, lines, LocalReports(self._recorder),
-            self._unforkable, MOST,
+            session, self._settings, keeper, ALONE, lines, reports, self._unforkable, MOST,
         )  # fmt: skip
         try:
             yield from loop.run_all(AllTests(len(session.items)))

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Callable, Mapping, Sequence
+from typing import Callable, Mapping, Sequence
 
+from ..border import (
+    LendGpus,
+    Order,
+    ProbeGpus,
+    RecallTests,
+    Returned,
+    RunTests,
+    Settle,
+    Waits,
+)
 from ..own import own_builtins, threading
 from .tests import Taken
 
@@ -21,7 +31,9 @@ class Dispatched:
     waits = False
 
     def __init__(
-        self, send: Callable[[tuple[Any, ...]], None], probe: Callable[[], bool] | None = None
+        self,
+        send: Callable[[Waits | Returned], object],
+        probe: Callable[[], bool] | None = None,
     ) -> None:
         self._send = send
         self._probe = probe
@@ -37,17 +49,17 @@ class Dispatched:
 
     # --- the controller says ---
 
-    def obey(self, order: str, *values: Any) -> None:
+    def obey(self, order: Order) -> None:
         """Take in what it says."""
-        if order == "run":
-            self.add(*values)
-        elif order == "recall":
-            self.recall(*values)
-        elif order == "lend":
-            self.lend(*values)
-        elif order == "settle":
+        if isinstance(order, RunTests):
+            self.add(order.positions)
+        elif isinstance(order, RecallTests):
+            self.recall(order.positions, order.whole)
+        elif isinstance(order, LendGpus):
+            self.lend(order.position, order.environ)
+        elif isinstance(order, Settle):
             self.settle()
-        elif order == "probe":
+        elif isinstance(order, ProbeGpus):
             self.probe()
 
     def lend(self, position: int, environ: Mapping[str, str]) -> None:
@@ -99,7 +111,7 @@ class Dispatched:
                 self._environs.pop(each, None)
             rest = [each for each in list(self._queue)[self._kept :] if each not in wanted]
             self._queue = deque([*kept, *rest])
-        self._send(("returned", given))
+        self._send(Returned(tuple(given)))
 
     def end(self) -> None:
         """There will be no more; what was not begun is not wanted either."""
@@ -129,7 +141,7 @@ class Dispatched:
             while not (self._queue or self._settles or self._over or self._is_to_be_probed()):
                 if not self._told:
                     self._told = True
-                    self._send(("waits",))
+                    self._send(Waits())
                 self._changed.wait()
             if self._over or self._is_to_be_probed():
                 return None

@@ -7,21 +7,19 @@ from typing import Any
 import pytest
 
 from .. import private_api
+from ..border import Facts
 from ..carriable import carriable
 from ..needs import Needs
-from ..own import marshal, own_builtins
+from ..own import own_builtins
 from ..shares import SPAWNED
-from ..wire import MARSHAL_VERSION
 from .needs import needs_to_wire
 from .orders import Requests
 
 own_builtins(globals())
 
 
-def facts(session: pytest.Session, requests: Requests | None) -> bytes:
-    """By position, the name of those tests with which one has something in common, or "".
-
-    And, for the tests that need anything, by position what it is, see Needs.to_wire.
+def facts(session: pytest.Session, requests: Requests | None) -> Facts:
+    """What the controller is told.
 
     :param requests: None where nobody asks for the names.
     """
@@ -34,7 +32,7 @@ def facts(session: pytest.Session, requests: Requests | None) -> bytes:
         for position, each in enumerate(needs_to_wire(session.items))
         if each != nothing
     }
-    return marshal.dumps((groups, needs), MARSHAL_VERSION)
+    return Facts(tuple(groups), needs)
 
 
 def _group(item: pytest.Item, share: str) -> str:

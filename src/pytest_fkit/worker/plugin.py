@@ -6,10 +6,27 @@ from typing import TYPE_CHECKING, Any, Generator
 
 import pytest
 
-from .. import private_api, system
+from .. import private_api, system, whereabouts
+from ..border import (
+    GAP_WAIT,
+    CollectionGpuErrors,
+    Distrusts,
+    EndNow,
+    LeftOut,
+    Line,
+    Order,
+    Outbox,
+    Ping,
+    Pong,
+    Probed,
+    Start,
+    Stopped,
+    StopRun,
+    orders,
+)
 from ..foreign_warnings import make_portable
 from ..gpu.owned import owned_by
-from ..own import os, own_builtins, signal
+from ..own import os, own_builtins, signal, suppress, threading
 from ..sandbox.steps import Step, run_steps
 from ..settings import KEY, Settings, start_limit
 from .assigned import Assigned
@@ -37,21 +54,26 @@ own_builtins(globals())
 class Worker:
     """Plugin of an xdist worker.
 
-    :param orders: what the controller put into workerinput, see Nodes.pytest_configure_node.
+    :param start: what the controller put into workerinput.
     """
 
-    def __init__(self, config: pytest.Config, settings: Settings, orders: dict[str, Any]) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings, start: Start) -> None:
         self._config = config
         self._settings = settings
-        self._channel = orders["channel"]
-        self._controller: int = orders["controller"]
-        self._name: str = orders["worker"]
+        self._outbox = Outbox(start.channel.send)
+        self._orders = orders()
+        self._doubts: threading.Timer | None = None
+        self._controller = start.controller
+        self._name = start.worker
         self._lines = Lines(self.show)
-        self._groups: bool = orders["groups"]
+        self._groups = start.groups
+        self._whereabouts = whereabouts.shared(start.whereabouts)
+        if self._whereabouts is not None:
+            config.stash[whereabouts.KEY] = self._whereabouts
         self._dispatched: Dispatched | None = None
-        if orders["dispatches"]:
+        if start.dispatches:
             owns = owned_by(config) is not None and settings.probe
-            self._dispatched = Dispatched(self._channel.send, self._probe if owns else None)
+            self._dispatched = Dispatched(self._outbox.send, self._probe if owns else None)
         self._loop: TestLoop | None = None
         self.probing: Probing | None = None
         """Tries the GPUs, where there are any."""
@@ -61,10 +83,10 @@ class Worker:
         if os.getppid() == self._controller:
             system.die_with_parent(self._controller)
         else:
-            self._controller = 0  # it is on another machine, or not our parent
+            self._controller = 0  # it is not our parent
         limit = start_limit(settings.timeout)
         config.pluginmanager.register(Collection(), "fkit-collection")
-        if orders["careful"]:
+        if start.careful:
             config.pluginmanager.register(CarefulCollection(limit), "fkit-careful")
         elif limit:
             config.pluginmanager.register(LimitedCollection(limit), "fkit-limited")
@@ -72,15 +94,15 @@ class Worker:
             from .collection_errors import CollectionErrors
 
             errors = CollectionErrors(
-                config, lambda found: self._channel.send(("collection_gpu_errors", found))
+                config, lambda found: self._outbox.send(CollectionGpuErrors(tuple(found)))
             )
             config.pluginmanager.register(errors, "fkit-collection-errors")
         # After those, to be around them: the clock of an import is a native thread.
         self._unforkable = unforkable(config, settings)
-        if "done" in orders:
-            resumed = Resumed(orders["done"], lambda done, _: self._channel.send(("done", done)))
+        if start.done is not None:
+            resumed = Resumed(start.done, lambda done, _: self._outbox.send(LeftOut(tuple(done))))
             config.pluginmanager.register(resumed, "fkit-resumed")
-        self._channel.setcallback(self._ordered)
+        start.channel.setcallback(self._hear)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionstart(self) -> Generator[None, object, object]:
@@ -106,7 +128,7 @@ class Worker:
             if self._groups:
                 reruns = Reruns(session.config)
                 requests = Requests(session, self._settings, self._unforkable, reruns)
-            self._channel.send(("collected", facts(session, requests)))
+            self._outbox.send(facts(session, requests))
 
     def _doubt(self) -> None:
         if self._dispatched is not None:
@@ -117,23 +139,43 @@ class Worker:
         assert self.probing is not None
         health = self.probing.again() if self._probed else self.probing.first()
         self._probed = True
-        self._channel.send(("probed", health.state, health.reason))
+        self._outbox.send(Probed(health.state, health.reason))
         return health.state != "sick"
 
     def show(self, line: str) -> None:
         """Have the controller write a line to the terminal."""
-        self._channel.send(("line", line))
+        self._outbox.send(Line(line))
 
-    def _ordered(self, order: Any) -> None:
+    def _hear(self, data: bytes) -> None:
         # Called in execnet's receiver thread.
-        if order == "kill":
+        for order in self._orders.feed(data):
+            self._obey(order)
+        if self._orders.broken:
+            self._distrust()
+        elif self._orders.trouble and self._doubts is None:
+            self._doubts = threading.Timer(GAP_WAIT, self._distrust)
+            self._doubts.daemon = True
+            self._doubts.start()
+
+    def _distrust(self) -> None:
+        """End this worker, unless what was missing has come."""
+        self._doubts = None
+        trouble = self._orders.trouble
+        if not trouble:
+            return
+        with suppress(OSError):  # the controller is gone
+            self._outbox.send(Distrusts(trouble))
+        os._exit(1)
+
+    def _obey(self, order: Order) -> None:
+        if isinstance(order, EndNow):
             os._exit(1)  # the keeper sees it, and ends everything
-        if order == "stop":
+        if isinstance(order, StopRun):
             self._stop()
-        elif order == ("ping",):
-            self._channel.send(("pong",))
+        elif isinstance(order, Ping):
+            self._outbox.send(Pong())
         elif self._dispatched is not None:
-            self._dispatched.obey(*order)
+            self._dispatched.obey(order)
 
     def _stop(self) -> None:
         self._stopped = True
@@ -168,14 +210,14 @@ class Worker:
         keeper = KeeperClient(session, descriptors, self._controller, self._forks(session))
         private_api.resolve_basetemp(self._config)
         private_api.forget_reports_of_worker(self._config)
-        private_api.forget_reports_of_interactor(self._config, interactor)
         index = {item: number for number, item in enumerate(session.items)}
         reports: Reports
         reports = sent = WorkerReports(
             self._config,
-            lambda data: self._channel.send(("reports", data)),
-            private_api.worker_facts(interactor),
+            self._outbox.send,
+            interactor,
             index.__getitem__,
+            self._whereabouts,
         )
         owned = owned_by(self._config)
         if owned is not None:
@@ -213,20 +255,22 @@ class Worker:
     def pytest_unconfigure(self) -> None:
         """Tell the controller, who may be waiting, that nothing is left."""
         try:
-            self._channel.send(("stopped", ""))
+            self._outbox.send(Stopped())
         except OSError:  # the controller is gone
             return
 
 
-def take_orders(config: pytest.Config, orders: dict[str, Any]) -> None:
+def take_orders(config: pytest.Config, told: tuple[Any, ...]) -> None:
     """Register the plugins of a worker.
 
-    :param orders: see :class:`Worker`.
+    :param told: the fields of a :class:`.border.Start`.
     """
-    worker = Worker(config, config.stash[KEY], orders)
+    start = Start(*told)
+    worker = Worker(config, config.stash[KEY], start)
     config.pluginmanager.register(worker, "fkit-worker")
-    own_gpus(config, orders["worker"], worker.show)
+    own_gpus(config, start.worker, worker.show)
     if owned_by(config) is not None:
         from .probing import probe_gpus
 
-        worker.probing = probe_gpus(config, orders["worker"], worker.show)
+        show = None if start.dispatches else worker.show
+        worker.probing = probe_gpus(config, start.worker, show)

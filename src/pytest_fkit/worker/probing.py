@@ -93,19 +93,20 @@ def new_errors(before: Mapping[str, int], now: Mapping[str, int]) -> str:
     )
 
 
-def probe_gpus(config: pytest.Config, name: str, show: Callable[[str], None]) -> Probing | None:
+def probe_gpus(
+    config: pytest.Config, name: str, show: Callable[[str], None] | None
+) -> Probing | None:
     """Start the first probe where there are GPUs, unless probes are off.
 
     Not at ``-n0``, where nobody else could run the tests, nor in a spawned interpreter, whose
     worker has done so.
 
     :param name: of the worker, as in "gw0".
-    :param show: has a line written to the terminal.
+    :param show: see :class:`Probing`.
     """
     owned = config.stash.get(OWNED, None)
     if owned is None or not config.stash[SETTINGS].probe:
         return None
-    told = config.workerinput["fkit"]["dispatches"]  # type: ignore[attr-defined]
-    probing = Probing(owned, name, None if told else show)
+    probing = Probing(owned, name, show)
     config.pluginmanager.register(probing, "fkit-probing")
     return probing

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Protocol
+import contextlib
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Protocol, Sequence
 
 import pytest
 
 from .. import private_api
+from ..border import (
+    ItemAttempt,
+    ItemBegins,
+    ItemComplete,
+    ItemFinished,
+    ItemGpuError,
+    ItemReported,
+    ItemStarted,
+    OfTests,
+    Reported,
+    Told,
+)
 from ..carriable import carriable
-from ..own import marshal, own_builtins
+from ..own import own_builtins
 from ..settings import ALONE
-from ..wire import MARSHAL_VERSION
+from ..whereabouts import Whereabouts
 
 if TYPE_CHECKING:
     from ..journal.recorder import Recorder
@@ -66,14 +79,35 @@ def report_from(config: pytest.Config, data: dict[str, Any]) -> Any:
     return config.hook.pytest_report_from_serializable(config=config, data=data)
 
 
+class Account(Protocol):
+    """Who counts verdicts at ``-n0``."""
+
+    def select(self, nodeids: Sequence[str]) -> None:
+        """These are run."""
+
+    def hear(self, node: None, told: Sequence[Told]) -> None:
+        """Plugins are about to be told so of them, by their positions."""
+
+
 class LocalReports:
     """At ``-n0``: all plugins are in this process, and no other worker could run a test again.
 
     :param recorder: hears everything before they do, if there is one.
+    :param account: counts verdicts, if somebody does.
+    :param items: that are run.
     """
 
-    def __init__(self, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self,
+        recorder: Recorder | None = None,
+        account: Account | None = None,
+        items: Sequence[pytest.Item] = (),
+    ) -> None:
         self._recorder = recorder
+        self._account = account
+        if account is not None:
+            self._positions = {item: number for number, item in enumerate(items)}
+            account.select([item.nodeid for item in items])
 
     def are_awaited(self, config: pytest.Config) -> bool:
         """Who counts failures may stop; pytest's own plugins, but for two, only write them down."""
@@ -84,7 +118,9 @@ class LocalReports:
         )
 
     def begins(self, item: pytest.Item) -> None:
-        """Nobody asks."""
+        """For the account only."""
+        if self._account is not None:
+            self._account.hear(None, [ItemBegins(self._positions[item])])
 
     def log_start(self, item: pytest.Item) -> None:
         """Tell them."""
@@ -98,6 +134,8 @@ class LocalReports:
         if self._recorder is not None:
             self._recorder.report(ALONE, report)
             self._recorder.commit()
+        if self._account is not None:
+            self._account.hear(None, [Reported(self._positions[item], report)])
         item.ihook.pytest_runtest_logreport(report=report)
 
     def log_finish(self, item: pytest.Item) -> None:
@@ -119,7 +157,9 @@ class LocalReports:
         """Nothing is held back."""
 
     def complete(self, item: pytest.Item, seconds: float) -> None:
-        """Nobody waits for it."""
+        """For the account only."""
+        if self._account is not None:
+            self._account.hear(None, [ItemComplete(self._positions[item], seconds)])
 
     def flush(self) -> None:
         """For the journal only: a test that has begun may take a while."""
@@ -130,27 +170,35 @@ class LocalReports:
 class WorkerReports:
     """In a worker: reports go to the controller, many in one message of bytes.
 
-    Plugins of the worker that listen hear them first.
+    Plugins of the worker that listen hear of them, too. As in a worker of xdist's, a report is on
+    its way before those hear it that come after xdist: one of them may end the process. What those
+    before it changed arrives.
 
-    :param send: sends bytes to the controller, see :func:`unpacked`.
-    :param extra: what every report names, by xdist's names: ``worker_id``, ``testrun_uid``.
+    :param send: sends messages to the controller, in one.
+    :param interactor: xdist's plugin of this worker.
     :param index: of an item in the worker's collection.
+    :param whereabouts: what the controller sees of this worker, if it is on the same machine.
     """
 
     def __init__(
         self,
         config: pytest.Config,
-        send: Callable[[bytes], None],
-        extra: dict[str, Any],
+        send: Callable[..., object],
+        interactor: Any,
         index: Callable[[pytest.Item], int],
+        whereabouts: Whereabouts | None = None,
     ) -> None:
         self._config = config
         self._send = send
-        self._extra = extra
+        self._extra = private_api.worker_facts(interactor)
         self._index = index
-        self._events: list[tuple[Any, ...]] = []
+        self._whereabouts = whereabouts
+        self._events: list[OfTests] = []
+        self._completed = -1
+        self._position = -1
         self._local = LocalReports()
         self._others_hear = private_api.others_hear_reports(config)
+        private_api.take_reports_of_interactor(config, interactor, self._hear)
         self.silent = False
         """Whether plugins of this process are not told."""
 
@@ -165,51 +213,74 @@ class WorkerReports:
 
     def begins(self, item: pytest.Item) -> None:
         """Tell."""
-        self._events.append(("begins", self._index(item)))
+        self._events.append(ItemBegins(self._index(item)))
 
     def log_start(self, item: pytest.Item) -> None:
         """Tell."""
+        self._events.append(ItemStarted(item.nodeid, carriable(item.location)))
         if self._heard:
-            self._local.log_start(item)
-        self._events.append(("logstart", item.nodeid, carriable(item.location)))
+            with self._telling(item):
+                self._local.log_start(item)
 
     def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
         """Tell."""
-        if not self.silent and (self._others_hear or data.get("outcome") == "failed"):
-            report = report_from(self._config, data)
+        if self.silent or not (self._others_hear or data.get("outcome") == "failed"):
+            self._report(self._index(item), data)
+            return
+        report = report_from(self._config, data)
+        with self._telling(item):
             item.ihook.pytest_runtest_logreport(report=report)
-            # What plugins changed, too.
-            data = carriable(
-                self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
-            )
-        data.update(self._extra, item_index=self._index(item))
-        self._events.append(("testreport", data))
+
+    def _hear(self, report: Any) -> None:
+        """In the place of xdist's plugin."""
+        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        self._report(self._position, carriable(data))
+        self.flush()
+
+    def _report(self, position: int, data: dict[str, Any]) -> None:
+        data.update(self._extra, item_index=position)
+        self._events.append(ItemReported(position, data))
+
+    @contextlib.contextmanager
+    def _telling(self, item: pytest.Item) -> Iterator[None]:
+        """Within the block plugins hear of the test."""
+        self._position = self._index(item)
+        if self._whereabouts is None:
+            yield
+            return
+        self._whereabouts.tells(self._position)
+        yield  # if that raises it is the end of the worker
+        self._whereabouts.told()
 
     def log_finish(self, item: pytest.Item) -> None:
         """Tell."""
+        self._events.append(ItemFinished(item.nodeid, carriable(item.location)))
         if self._heard:
-            self._local.log_finish(item)
-        self._events.append(("logfinish", item.nodeid, carriable(item.location)))
+            with self._telling(item):
+                self._local.log_finish(item)
 
     def attempt(
         self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
     ) -> None:
         """Tell."""
-        self._events.append(("attempt", item.nodeid, facts, left, again))
+        self._events.append(ItemAttempt(item.nodeid, facts, left, again))
 
     def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
         """Tell."""
-        self._events.append(("gpu_error", item.nodeid, error))
+        self._events.append(ItemGpuError(item.nodeid, error))
 
     def settle(self, over: bool = False) -> None:
         """Nothing is held back."""
 
     def complete(self, item: pytest.Item, seconds: float) -> None:
         """Tell."""
-        self._events.append(("runtest_protocol_complete", self._index(item), seconds))
+        self._completed = self._index(item)
+        self._events.append(ItemComplete(self._completed, seconds))
 
     def flush(self) -> None:
         """Send what was told since the last time."""
         if self._events:
             events, self._events = self._events, []
-            self._send(marshal.dumps(events, MARSHAL_VERSION))
+            self._send(*events)
+            if self._whereabouts is not None:
+                self._whereabouts.ran(self._completed)
