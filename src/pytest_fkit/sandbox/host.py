@@ -30,7 +30,7 @@ from ..messages import (
 )
 from ..own import os, own_builtins, suppress, time
 from ..settings import measures_usage
-from ..system.limits import is_refusal, refusal, status_of
+from ..system import limits
 from ..whereabouts import KEY as WHEREABOUTS
 from ..wire import Unpacker
 from . import finalizers
@@ -83,6 +83,7 @@ class Host:
         self._ran_tests = False
         self._share = ""
         self._trouble = ""  # what kept it from running the test that it was told to run
+        self._limited = False  # whether that, or what kept a child from it, was a limit
 
     def main(self, link: Link, files: Files, progress: Progress, keeper: int) -> Role:
         """The role of the new process."""
@@ -99,7 +100,7 @@ class Host:
             yield from self._serve()
             status = 0
         except BaseException as error:  # noqa: BLE001 (it is the end of the process, whatever it was)
-            status = status_of(error, FAILED)
+            status = limits.status_of(error, FAILED)
             with suppress(OSError):
                 os.write(slots.err, traceback.format_exc().encode("utf-8", "replace"))
         return status
@@ -113,13 +114,16 @@ class Host:
 
     def _serve(self) -> Generator[Step, Any, None]:
         self._children.hosts_link = self._link
+        # No process gets one back that a wide fixture lowered; another host has what there was.
+        self._limits = limits.hard()
         while True:
             message = self._link.receive()
             if message is None:
                 if self._link.trouble:
                     os._exit(DEAF)
                 return
-            retire, ran, self._trouble = False, 1, ""
+            retire, ran = False, 1
+            self._trouble, self._limited = "", False
             if isinstance(message, Run):
                 self._share = message.share
                 yield from self._run(message)
@@ -140,6 +144,7 @@ class Host:
                 finalizers.run_own()
                 self._link.send(HostDone())
                 return
+            retire = retire or (self._limited and limits.hard() != self._limits)
             self._link.send(HostDone(retire, self._relay.stops, ran, self._trouble))
 
     def _is_spent(self) -> bool:
@@ -210,9 +215,9 @@ class Host:
                 try:
                     yield from self._run_in_children(run, item, nextitem)
                 except (OSError, MemoryError) as error:
-                    if not is_refusal(error):
+                    if not limits.is_refusal(error):
                         raise
-                    self._trouble = refusal(error)
+                    self._trouble, self._limited = limits.refusal(error), True
                 self._tear_down(nextitem)
         except (pytest.exit.Exception, KeyboardInterrupt) as error:
             self._relay.interrupt(error)
@@ -320,6 +325,7 @@ class Host:
             if ahead:
                 yield from self._children.fork_ahead(child)
             status, used = self._children.await_end(child)
+            self._limited = self._limited or bool(limits.refusal_of(status >> 8))
             left = _left_for(child.files, status)
         finally:
             child.close()

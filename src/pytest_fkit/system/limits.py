@@ -7,6 +7,7 @@ and for what they start. A hard limit stays; what it keeps from us is said, with
 from __future__ import annotations
 
 import errno
+import sys
 from typing import NamedTuple
 
 from ..own import own_builtins, resource, suppress
@@ -98,6 +99,13 @@ class room:  # noqa: N801 (a statement, like suppress)
     def __exit__(self, *error: object) -> None:
         """As they were."""
         restore(self._before)
+
+
+def hard() -> list[int]:
+    """The hard limits of this process, to be compared."""
+    infinity = resource.RLIM_INFINITY
+    found = (resource.getrlimit(kind)[1] for kind in _OURS if kind >= 0)
+    return [sys.maxsize if limit == infinity else limit for limit in found]
 
 
 def is_refusal(error: OSError | MemoryError) -> bool:
