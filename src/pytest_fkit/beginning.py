@@ -12,8 +12,9 @@ from typing import Iterator
 import pytest
 
 from . import numprocesses, private_api
+from .inherited import remember_environment
 from .own_imports import own_imports
-from .settings import STARTUP_PATH, parse_workers
+from .settings import STARTUP_PATH, asks_for_records, parse_workers
 
 CAN_FORK = hasattr(os, "fork")
 """Whether this is no Windows; where it is, Controller.prepare ends the run before any test."""
@@ -24,6 +25,7 @@ def before_conftests(early_config: pytest.Config) -> None:
 
     Where there will be none, tests get their GPUs now; a spawned host has its worker's already.
     """
+    remember_environment()
     # Without it torch.cuda.is_available() opens a CUDA runtime, which does not survive a fork.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     options = early_config.known_args_namespace
@@ -42,6 +44,7 @@ def before_conftests(early_config: pytest.Config) -> None:
 @contextlib.contextmanager
 def around_conftests(early_config: pytest.Config) -> Iterator[None]:
     """Import what this process needs; where it is to fork tests, see what conftest files leave."""
+    remember_environment()  # with what before_conftests has set
     if not CAN_FORK or _is_spawned(early_config):
         yield
         return
@@ -51,7 +54,7 @@ def around_conftests(early_config: pytest.Config) -> Iterator[None]:
         _import("worker.plugin")
     else:
         _import("controller.plugin", "worker.alone" if alone else "controller.leading")
-        if _records(early_config):
+        if asks_for_records(early_config, early_config.known_args_namespace):
             _import("controller.recording")
         if not alone:
             yield
@@ -72,14 +75,6 @@ def _import(*names: str) -> None:
     with own_imports():
         for name in names:
             importlib.import_module(f"{__package__}.{name}")
-
-
-def _records(early_config: pytest.Config) -> bool:
-    options = early_config.known_args_namespace
-    return options.fkit_resume is not None or any(
-        getattr(options, name) is not None or early_config.getini(name)
-        for name in ("fkit_journal", "fkit_trace", "fkit_top")
-    )
 
 
 def debugger(options: argparse.Namespace) -> str | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Iterator
 
 import pytest
 
 from .gpu import ports
+from .inherited import variable
 
 
 @pytest.fixture(scope="session")
@@ -17,19 +17,19 @@ def fkit_gpus() -> list[str]:
     Frameworks count the visible ones anew: this test's first GPU is ``cuda:0``, whatever its id.
     Empty where the tests own no GPUs.
     """
-    return [each for each in os.environ.get("FKIT_GPU_IDS", "").split(",") if each]
+    return [each for each in (variable("FKIT_GPU_IDS") or "").split(",") if each]
 
 
 @pytest.fixture(scope="session")
 def fkit_worker() -> int:
     """The number of the worker that runs this test, from 0 on; a worker's replacement has its."""
-    return int(os.environ.get("FKIT_WORKER_ID", "0"))
+    return int(variable("FKIT_WORKER_ID") or 0)
 
 
 @pytest.fixture(scope="session")
 def fkit_port() -> Iterator[int]:
     """The first of 16 free ports in a row that other workers and other runs leave alone."""
-    given = os.environ.get("FKIT_PORT_BASE")
+    given = variable("FKIT_PORT_BASE")
     if given:
         yield int(given)
         return

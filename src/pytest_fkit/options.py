@@ -7,6 +7,7 @@ the values mean is in settings.py, gpu/options.py and markers.py.
 from __future__ import annotations
 
 import importlib.util
+import os
 
 import pytest
 
@@ -30,7 +31,18 @@ _TIMEOUT_MARKER = "timeout(seconds): time limit of the test, as pytest-timeout's
 def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Declare the options and ini values."""
     group = parser.getgroup("fkit", "a process per test (pytest-fkit)")
-    group.addoption("--fkit", action="store_true", help="run every test in a process of its own")
+    group.addoption(
+        "--fkit",
+        action="store_true",
+        default=None,
+        help="run every test in a process of its own; the last of --fkit and --no-fkit counts",
+    )
+    group.addoption(
+        "--no-fkit",
+        action="store_false",
+        dest="fkit",
+        help="run tests as without pytest-fkit; its other options do nothing",
+    )
     group.addoption(
         "--fkit-workers",
         metavar="N|auto",
@@ -82,10 +94,10 @@ def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager
         default=None,
         help="run a test that skips itself because it sees too few GPUs again, with more",
     )
-    parser.addini("fkit_widen", "as --fkit-widen", type="bool", default=False)
+    parser.addini("fkit_widen", "as --fkit-widen, on or off")
     text = "open the GPUs in the process of the next test while a test runs"
     group.addoption("--fkit-warmup", action="store_true", help=text)
-    parser.addini("fkit_warmup", text, type="bool", default=False)
+    parser.addini("fkit_warmup", f"{text}, on or off")
     group.addoption(
         "--fkit-resume",
         metavar="PATH",
@@ -101,7 +113,7 @@ def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager
     )  # fmt: skip
     text = "fail tests that passed only after a GPU error and another attempt"
     group.addoption("--fkit-fail-on-retry", action="store_true", help=text)
-    parser.addini("fkit_fail_on_retry", text, type="bool", default=False)
+    parser.addini("fkit_fail_on_retry", f"{text}, on or off")
     parser.addini(
         "fkit_gpu_errors",
         "more messages that are GPU errors, a regular expression or CATEGORY: REGEX a line",
@@ -143,6 +155,49 @@ def add_markers(config: pytest.Config) -> None:
         config.addinivalue_line("markers", text)
     if honours_timeout_options(config.pluginmanager):
         config.addinivalue_line("markers", _TIMEOUT_MARKER)
+
+
+def check_without_fkit(config: pytest.Config) -> None:
+    """Where neither ``--fkit`` nor ``--no-fkit`` is given: let nobody believe in what does nothing.
+
+    :raises pytest.UsageError: naming the options that need ``--fkit``.
+    """
+    ours = honours_timeout_options(config.pluginmanager)
+    names = [
+        f"--{name.replace('_', '-')}"
+        for name, value in vars(config.option).items()
+        if (name.startswith("fkit_") or (ours and name == "timeout"))
+        and value is not None
+        and value is not False
+    ]
+    if names:
+        does = "does" if len(names) == 1 else "do"
+        raise pytest.UsageError(
+            f"pytest-fkit: {' and '.join(names)} {does} nothing without --fkit; add --fkit, or "
+            "--no-fkit if tests are to run without it"
+        )
+    where = _timeout_elsewhere(config) if ours else None
+    if where is None:
+        return
+    text = (
+        f"pytest-fkit: {where} limits no test: pytest-timeout is not active, and --fkit is not "
+        "given; add it, or --no-fkit if tests are to run without a limit"
+    )
+    try:
+        config.issue_config_time_warning(pytest.PytestConfigWarning(text), stacklevel=2)
+    except pytest.PytestConfigWarning:  # a filter makes errors of them
+        raise pytest.UsageError(text) from None
+
+
+def _timeout_elsewhere(config: pytest.Config) -> str | None:
+    """Where there is a time limit that pytest-timeout would honour, other than its option."""
+    try:
+        given = config.getini("timeout")
+    except (TypeError, pytest.UsageError):  # a number, in pytest 9's native TOML
+        return "ini value timeout"
+    if given not in ("", "0"):
+        return "ini value timeout"
+    return "PYTEST_TIMEOUT" if os.environ.get("PYTEST_TIMEOUT") else None
 
 
 def honours_timeout_options(pluginmanager: pytest.PytestPluginManager) -> bool:

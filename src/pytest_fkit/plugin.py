@@ -14,6 +14,7 @@ import pytest
 
 from . import fixtures, hookspecs, options
 from .metrics import fkit_metrics
+from .numprocesses import shows_only
 
 if TYPE_CHECKING:
     from .controller.plugin import Controller
@@ -63,8 +64,11 @@ class _Innermost:
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, None, None]:
     """Check the options and choose the number of workers, before xdist does."""
-    if config.getoption("fkit") and not hasattr(config, "workerinput"):
-        _controller(config).prepare()
+    if not hasattr(config, "workerinput"):
+        if config.getoption("fkit"):
+            _controller(config).prepare()
+        elif config.getoption("fkit") is None and not shows_only(config.option):
+            options.check_without_fkit(config)
     yield
 
 

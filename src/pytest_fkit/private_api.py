@@ -29,6 +29,25 @@ from .own import own_builtins
 
 own_builtins(globals())
 
+# --- ini values (_pytest.config.Config) ---------------------------------------------------------
+
+
+def ini_value(config: pytest.Config, name: str) -> Any:
+    """An ini value as the file has it.
+
+    In pytest 9's native TOML (``pytest.toml``, ``[tool.pytest]``) it may be a number, a boolean or
+    a list, which ``getini`` refuses if a text was declared. ``Config._inicfg`` has what the file
+    says, and what ``-o`` says instead.
+
+    :return: "" or None where it is not given.
+    :raises ValueError: if nobody declared it.
+    """
+    given = getattr(config, "_inicfg", {}).get(name)
+    if given is not None and (given.mode == "toml" or not isinstance(given.value, str)):
+        return given.value
+    return config.getini(name)
+
+
 # --- hooks (pluggy) -----------------------------------------------------------------------------
 
 

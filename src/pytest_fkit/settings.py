@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any, Callable, TypeVar
 
 import pytest
 
+from .inherited import variable
 from .options import ISOLATION_SCOPES, START_METHODS
-from .own import os, own_builtins
+from .own import own_builtins
+from .private_api import ini_value
 
 own_builtins(globals())
 
@@ -114,32 +117,41 @@ def parse(config: pytest.Config) -> Settings:
         worker_timeout=_value(config, "worker_timeout", parse_seconds, 60.0),
         max_retries=_value(config, "max_retries", parse_count, 1),
         retire_after=_value(config, "retire_after", parse_count, 3),
-        fail_on_retry=bool(
-            config.getoption("fkit_fail_on_retry") or config.getini("fkit_fail_on_retry")
-        ),
-        widen=bool(config.getoption("fkit_widen") or config.getini("fkit_widen")),
-        warmup=bool(config.getoption("fkit_warmup") or config.getini("fkit_warmup")),
+        fail_on_retry=_flag(config, "fail_on_retry"),
+        widen=_flag(config, "widen"),
+        warmup=_flag(config, "warmup"),
     )
 
 
 def measures_usage(config: pytest.Config) -> bool:
     """Whether somebody will read what each test used of the machine."""
-    return any(_given(config, name) for name in ("journal", "trace", "resume", "top"))
+    return asks_for_records(config, config.option)
 
 
-def _given(config: pytest.Config, name: str) -> Any:
-    given = config.getoption(f"fkit_{name}", None)
-    return given if given is not None or name == "resume" else config.getini(f"fkit_{name}")
+def asks_for_records(config: pytest.Config, options: argparse.Namespace) -> bool:
+    """Whether journal, trace, lists of tests or a run to go on with are asked for.
+
+    :param options: ``config.option``, or what is known of it while pytest starts.
+    """
+    return options.fkit_resume is not None or any(
+        getattr(options, name) is not None or ini_value(config, name) not in (None, "")
+        for name in ("fkit_journal", "fkit_trace", "fkit_top")
+    )
 
 
 def _path(config: pytest.Config, name: str) -> Path | None:
     """A file that is named relative to the current directory, in ini files to the root."""
-    text = _given(config, name)
-    if not text:
-        return None
-    given = config.getoption(f"fkit_{name}") is not None
-    base = Path(str(config.invocation_params.dir)) if given else config.rootpath
-    return base / Path(str(text)).expanduser()
+    given = config.getoption(f"fkit_{name}")
+    if given is not None:
+        base = Path(str(config.invocation_params.dir))
+        return base / Path(given).expanduser() if given else None
+    text = None if name == "resume" else _value(config, name, parse_path, None)
+    return None if text is None else config.rootpath / Path(text).expanduser()
+
+
+def _flag(config: pytest.Config, name: str) -> bool:
+    # An option that is there says on, and so does one that a plugin sets.
+    return bool(config.getoption(f"fkit_{name}") or _ini(config, name, parse_switch, False))
 
 
 def _journal(config: pytest.Config, resume: Path | None) -> Path | None:
@@ -160,7 +172,7 @@ def _others_timeout(config: pytest.Config) -> float | None:
         return None
     for source, text in (
         ("--timeout", config.getoption("timeout", None)),
-        ("PYTEST_TIMEOUT", os.environ.get("PYTEST_TIMEOUT")),
+        ("PYTEST_TIMEOUT", variable("PYTEST_TIMEOUT")),
         ("ini value timeout", _timeout_ini(config)),
     ):
         if text not in (None, ""):
@@ -170,7 +182,7 @@ def _others_timeout(config: pytest.Config) -> float | None:
 
 def _timeout_ini(config: pytest.Config) -> Any:
     try:
-        return config.getini("timeout")
+        return ini_value(config, "timeout")
     except ValueError:  # pytest-timeout is installed, but was not loaded
         return None
 
@@ -179,10 +191,14 @@ def _value(config: pytest.Config, name: str, parse_text: Callable[[Any], T], def
     text = config.getoption(f"fkit_{name}")
     if text is not None:
         return _checked(f"--fkit-{name.replace('_', '-')}", text, parse_text)
-    text = config.getini(f"fkit_{name}")
-    if text:
-        return _checked(f"ini value fkit_{name}", text, parse_text)
-    return default
+    return _ini(config, name, parse_text, default)
+
+
+def _ini(config: pytest.Config, name: str, parse_text: Callable[[Any], T], default: T) -> T:
+    value = ini_value(config, f"fkit_{name}")
+    if value is None or value == "":  # 0 and false are said
+        return default
+    return _checked(f"ini value fkit_{name}", value, parse_text)
 
 
 def _checked(source: str, text: Any, parse_text: Callable[[Any], T]) -> T:
@@ -231,14 +247,41 @@ def parse_start_method(text: object) -> str:
     return str(text)
 
 
-def parse_switch(text: object) -> bool:
-    """Whether something is on.
+# Of ini files, as pytest understands them.
+_ON = ("on", "true", "yes", "1", "t", "y")
+_OFF = ("off", "false", "no", "0", "f", "n")
+
+
+def parse_switch(value: object) -> bool:
+    """Whether something is on, from a boolean or its text.
 
     :raises ValueError: saying what is expected.
     """
-    if text not in ("on", "off"):
+    text = str(value).strip().lower()
+    if text not in _ON + _OFF:
         raise ValueError("expected on or off")
-    return text == "on"
+    return text in _ON
+
+
+def parse_path(value: object) -> str:
+    """The text of a path.
+
+    :raises ValueError: saying what is expected.
+    """
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError("expected a path")
+    return str(value)
+
+
+def parse_lines(value: object) -> list[str]:
+    """Lines that are not empty, from a list of them or a text.
+
+    :raises ValueError: saying what is expected.
+    """
+    lines = value.splitlines() if isinstance(value, str) else value
+    if not isinstance(lines, (list, tuple)) or not all(isinstance(each, str) for each in lines):
+        raise ValueError("expected a list of texts")
+    return [each.strip() for each in lines if each.strip()]
 
 
 def parse_seconds(value: object) -> float:

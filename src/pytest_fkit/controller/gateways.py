@@ -9,6 +9,7 @@ from typing import Any, Callable, Mapping, Sequence
 import execnet
 import pytest
 
+from .. import inherited
 from ..gpu import arrival, ports
 from ..gpu.choice import Distribution, distribute
 from ..gpu.describe import ownership
@@ -109,6 +110,9 @@ class Gateways:
         if host.fleet is None:
             host.fleet = _fleet(answer)
         environ = answer["environ"]
+        if gateway.spec.popen and not gateway.spec.via:
+            # It was started with what conftest files had left.
+            environ = {**inherited.environment(), **environ}
         place, distribution = self._place(seat, host, environ)
         self._distributions[gateway.id] = distribution
         port = 0

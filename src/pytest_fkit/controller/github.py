@@ -8,7 +8,7 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
-from ..own import os
+from ..inherited import variable
 from .reporting import Happened, scarcity
 
 
@@ -38,7 +38,7 @@ class StepSummary:
 
 def write_step_summary(config: pytest.Config, happened: Callable[[], Happened]) -> None:
     """Have it written, in GitHub Actions."""
-    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    path = variable("GITHUB_STEP_SUMMARY")
     if path:
         config.pluginmanager.register(StepSummary(Path(path), happened), "fkit-step-summary")
 

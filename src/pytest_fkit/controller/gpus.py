@@ -9,14 +9,15 @@ from typing import Callable, Sequence
 
 import pytest
 
+from .. import private_api
 from ..gpu import options as gpu_options
 from ..gpu.choice import Distribution, distribute, worker_count
 from ..gpu.describe import ownership
 from ..gpu.detection import detect
 from ..gpu.devices import Fleet
 from ..gpu.options import GpuSettings
+from ..inherited import environment
 from ..numprocesses import run_alone, shows_only
-from ..own import os
 from . import workers
 from .hosts import Seat, cpu_workers, proxies, seats
 from .place import take_place
@@ -70,7 +71,7 @@ class Gpus:
                 distribute(
                     self.fleet,
                     self.settings,
-                    {**os.environ, **dict(group[0].environ)},
+                    {**environment(), **dict(group[0].environ)},
                     [seat.number for seat in group],
                 ),
             )
@@ -127,7 +128,7 @@ def prepare_alone(config: pytest.Config, options: Namespace) -> None:
 
 
 def _worker_count(gpus: Gpus) -> int:
-    return worker_count(gpus.fleet, gpus.settings, os.environ)
+    return worker_count(gpus.fleet, gpus.settings, environment())
 
 
 def settings_of(config: pytest.Config, options: Namespace) -> GpuSettings:
@@ -136,7 +137,11 @@ def settings_of(config: pytest.Config, options: Namespace) -> GpuSettings:
     :param options: ``config.option``, or what is known of it while pytest starts.
     :raises pytest.UsageError: naming the option and what it takes.
     """
-    return gpu_options.parse(options, config.getini, os.environ)
+
+    def ini(name: str) -> object:
+        return private_api.ini_value(config, name)
+
+    return gpu_options.parse(options, ini, environment())
 
 
 def find(config: pytest.Config, settings: GpuSettings) -> Gpus:

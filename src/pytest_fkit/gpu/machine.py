@@ -9,6 +9,8 @@ import shutil
 import sys
 from dataclasses import dataclass
 
+from ..inherited import environment, variable
+
 ROOT = "FKIT_FLEET_ROOT"
 """Environment variable, for tests: a directory that stands for "/", as ``tests/fleet`` builds it.
 
@@ -36,7 +38,7 @@ class Machine:
     @classmethod
     def here(cls) -> Machine:
         """What detection is to look at, as the environment says."""
-        return cls(os.environ.get(ROOT) or "/")
+        return cls(variable(ROOT) or "/")
 
     @property
     def _real(self) -> bool:
@@ -86,7 +88,7 @@ class Machine:
 
     def environment(self) -> dict[str, str]:
         """Environment variables for a vendor's tool."""
-        found = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_TOOLS}
+        found = {name: value for name, value in environment().items() if name not in _NOT_FOR_TOOLS}
         found["LC_ALL"] = "C"
         if not self._real:
             found[ROOT] = self.root

@@ -8,7 +8,7 @@ from typing import Any, Callable, Mapping, TypeVar
 
 import pytest
 
-from ..settings import parse_count, parse_seconds
+from ..settings import parse_count, parse_lines, parse_seconds
 from .environment import AMD_MASKS, check_template
 
 T = TypeVar("T")
@@ -42,6 +42,7 @@ def parse(
     """The settings.
 
     :param options: the command line's, parsed as far as plugins are known.
+    :param ini: gives an ini value as the file has it: in TOML numbers, booleans and lists, too.
     :raises pytest.UsageError: naming the option and what it takes.
     """
 
@@ -58,7 +59,8 @@ def parse(
         amd_mask=_value(said("amd_mask"), _amd_mask, AMD_MASKS[0]),
         timeout=_value(said("gpus_timeout"), _seconds, 10.0),
         templates=tuple(
-            _checked("ini value fkit_env", each, check_template) for each in ini("fkit_env")
+            _checked("ini value fkit_env", each, check_template)
+            for each in _checked("ini value fkit_env", ini("fkit_env"), parse_lines)
         ),
         cpu_workers=_value(said("cpu_workers"), parse_count, 0),
     )
@@ -69,7 +71,14 @@ def _said(options: argparse.Namespace, ini: Callable[[str], Any], name: str) -> 
     text = getattr(options, f"fkit_{name}", None)
     if text is not None:
         return f"--fkit-{name.replace('_', '-')}", str(text)
-    return f"ini value fkit_{name}", str(ini(f"fkit_{name}") or "")
+    return f"ini value fkit_{name}", _text(ini(f"fkit_{name}"))
+
+
+def _text(value: object) -> str:
+    """As it would be given to an option."""
+    if value is None:
+        return ""
+    return ",".join(map(str, value)) if value and isinstance(value, list) else str(value)
 
 
 def _value(said: tuple[str, str], check: Callable[[str], T], default: T) -> T:
@@ -77,7 +86,7 @@ def _value(said: tuple[str, str], check: Callable[[str], T], default: T) -> T:
     return _checked(source, text, check) if text or source.startswith("--") else default
 
 
-def _checked(source: str, text: str, check: Callable[[str], T]) -> T:
+def _checked(source: str, text: Any, check: Callable[[Any], T]) -> T:
     try:
         return check(text)
     except ValueError as error:

@@ -16,7 +16,8 @@ own_builtins(globals())
 
 def streams(config: pytest.Config) -> bool:
     """Whether the keeper passes output on: a worker without capture writes into /dev/null."""
-    return config.getoption("capture") == "no" and hasattr(config, "workerinput")
+    # No such option: -p no:capture.
+    return config.getoption("capture", "no") == "no" and hasattr(config, "workerinput")
 
 
 def capture_into_own_files(config: pytest.Config) -> None:

@@ -12,6 +12,7 @@ import pytest
 from .. import private_api, system
 from ..carriable import carriable
 from ..gpu.owned import KEY, TOLD
+from ..inherited import environment
 from ..own import marshal, os, own_builtins, suppress
 from ..own_imports import standard_library_first
 from ..settings import STARTUP_PATH
@@ -55,7 +56,9 @@ def exec_host(
             os.set_inheritable(descriptor, True)
         flags = cast("Any", subprocess)._args_from_interpreter_flags()
         numbers = [str(spec), str(len(data)), str(link.fileno())]
-        os.execv(sys.executable, [sys.executable, *flags, "-c", _BOOTSTRAP, *numbers])
+        command = [sys.executable, *flags, "-c", _BOOTSTRAP, *numbers]
+        # Conftest files change it there as they did here.
+        os.execve(sys.executable, command, environment())
     except BaseException as error:  # noqa: BLE001 (nothing may return into the keeper's code)
         status = status_of(error, status)
         with suppress(OSError):

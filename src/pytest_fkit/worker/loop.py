@@ -82,7 +82,10 @@ class TestLoop:
         self._reports = reports
         self._pace = Pace(most)
         config = session.config
-        self._shows_output = name == ALONE and config.getoption("capture") in ("no", "tee-sys")
+        self._shows_output = name == ALONE and config.getoption("capture", "no") in (
+            "no",
+            "tee-sys",
+        )  # no: -p no:capture
         self._states = States(config)
         self._reruns = Reruns(config)
         self._deaths = DeathReports(

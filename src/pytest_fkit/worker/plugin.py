@@ -240,8 +240,8 @@ class Worker:
     def _forks(self, session: pytest.Session) -> int:
         if self._settings.isolation != "function":
             return 0
-        # https://pytest-xdist.readthedocs.io/en/stable/how-to.html#envvar-PYTEST_XDIST_WORKER_COUNT
-        return len(session.items) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        workers: int = session.config.workerinput["workercount"]  # type: ignore[attr-defined]
+        return len(session.items) // workers
 
     def _tests(self, interactor: Any) -> Tests:
         if self._dispatched is None:

@@ -9,7 +9,8 @@ import pytest
 from ..gpu.owned import KEY as OWNED
 from ..gpu.owned import Owned
 from ..gpu.probe import LIMIT, Health, Probe, start
-from ..own import os, own_builtins
+from ..inherited import environment
+from ..own import own_builtins
 from ..settings import KEY as SETTINGS
 
 own_builtins(globals())
@@ -50,7 +51,7 @@ class Probing:
 
     def _start(self) -> Probe:
         # The GPUs of the slice, whatever a conftest.py makes its tests see.
-        environ = {**os.environ, **self._owned.masks}
+        environ = {**environment(), **self._owned.masks}
         return start(self._owned.vendor, environ, LIMIT, self._owned.shown)
 
     def _wait(self) -> Health:
