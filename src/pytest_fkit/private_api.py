@@ -306,6 +306,28 @@ def capture_descriptors(config: pytest.Config) -> tuple[int, int] | None:
     return capturing.out.tmpfile.fileno(), capturing.err.tmpfile.fileno()
 
 
+def replace_reading(config: pytest.Config, read: Callable[[int], str | None]) -> None:
+    """Have pytest take what it captured in a file from `read`, which is given its descriptor.
+
+    Where that answers None it reads the file itself. Capturing fixtures are left alone.
+    """
+    manager: Any = config.pluginmanager.getplugin("capturemanager")
+    capturing = getattr(manager, "_global_capturing", None)
+    if capturing is not None and hasattr(capturing.out, "targetfd"):
+        for file in (capturing.out.tmpfile, capturing.err.tmpfile):
+            _replace_read(file, read)
+
+
+def _replace_read(file: Any, read: Callable[[int], str | None]) -> None:
+    read_all = file.read
+
+    def read_or_ask(*size: int) -> str:
+        text = read(file.fileno()) if not size else None
+        return read_all(*size) if text is None else text
+
+    file.read = read_or_ask
+
+
 def python_level_captures(config: pytest.Config) -> list[tuple[Any, int]]:
     """Objects that collect what is written to sys.stdout (1) and sys.stderr (2) in memory only."""
     manager: Any = config.pluginmanager.getplugin("capturemanager")

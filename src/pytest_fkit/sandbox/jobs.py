@@ -8,7 +8,8 @@ from ..endings import Ending, Finished
 from ..messages import Run
 from ..own import own_builtins
 from ..wire import Sorter
-from .descriptors import Files, Link, read_from
+from .descriptors import Files, Link
+from .excerpts import read_ends
 from .progress import Progress
 
 own_builtins(globals())
@@ -28,10 +29,10 @@ _NOTHING = Remains()
 
 def _remains(files: Files, output_read: list[int]) -> Remains:
     return Remains(
-        read_from(files.out, output_read[0]) + read_from(files.fixture_out),
-        read_from(files.err, output_read[1]) + read_from(files.fixture_err),
-        read_from(files.log),
-        read_from(files.dump),
+        read_ends(files.out, output_read[0]) + read_ends(files.fixture_out),
+        read_ends(files.err, output_read[1]) + read_ends(files.fixture_err),
+        read_ends(files.log),
+        read_ends(files.dump),
     )
 
 

@@ -10,6 +10,7 @@ from .. import private_api
 from ..own import os, own_builtins, suppress
 from ..system.limits import room
 from .descriptors import OwnFile, slots
+from .excerpts import is_long, read_ends
 
 own_builtins(globals())
 
@@ -43,6 +44,7 @@ class Output:
         for stream, number in private_api.python_level_captures(config):
             _mirror(stream, self._files[slots.out if number == 1 else slots.err])
         private_api.on_new_log_stream(config, self._new_log_stream)
+        private_api.replace_reading(config, _ends_of_long)
 
     def enter_process(self) -> None:
         """In a new process, whose files are installed."""
@@ -88,6 +90,13 @@ class Output:
         file = self._files[slots.log]
         file.truncate()
         _mirror(stream, file)
+
+
+def _ends_of_long(descriptor: int) -> str | None:
+    """What pytest reports of very much output."""
+    if not is_long(descriptor):
+        return None
+    return read_ends(descriptor).decode("utf-8", "replace")
 
 
 def _point(ours: tuple[int, int], descriptors: tuple[int, int]) -> None:

@@ -27,6 +27,7 @@ from ..private_api import expected_failure
 from ..system.limits import MEMORY, room, status_of
 from ..wire import Packer
 from .descriptors import slots, write_all
+from .excerpts import shortened
 
 own_builtins(globals())
 
@@ -209,7 +210,9 @@ class Relay:
 
     def _data(self, report: pytest.TestReport) -> dict[str, Any]:
         data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
-        data["sections"] = merged(data.get("sections", ()))
+        data["sections"] = [
+            (name, shortened(content)) for name, content in merged(data.get("sections", ()))
+        ]
         return cast("dict[str, Any]", carriable(data))
 
     @pytest.hookimpl

@@ -37,6 +37,7 @@ from ..system.limits import raise_soft, refusal_of, restore
 from ..wire import unpack
 from .child import STOPS
 from .descriptors import Link, move_up, read_from
+from .excerpts import chunks, free_middle, free_until
 from .jobs import ChildProcess, HostProcess, Job
 from .orphans import KILL_WAIT, Orphans
 from .relay import UNREPORTED
@@ -133,6 +134,7 @@ class Supervisor:
         if time.monotonic() >= self._looked + TICK:  # not as often as something happens
             self._looked = time.monotonic()
             self._forward(job)
+            self._free_output(job)
         self._check_limits(job)
 
     def _check_limits(self, job: Job) -> None:
@@ -230,10 +232,21 @@ class Supervisor:
             self._link.hold(Events(b"".join(frames)))
         if self._stream:
             for position, descriptor in enumerate((source.files.out, source.files.err)):
-                text = read_from(descriptor, source.output_read[position])
-                if text:
-                    source.output_read[position] += len(text)
+                begin = source.output_read[position]
+                end = source.output_read[position] = os.fstat(descriptor).st_size
+                for text in chunks(descriptor, begin, end):
                     self.send(Output(position + 1, text))
+
+    def _free_output(self, job: Job) -> None:
+        """Have no more of the output in memory than will be asked for."""
+        source = job.child if job.child is not None else job.host
+        if self._stream:
+            for descriptor, end in zip((source.files.out, source.files.err), source.output_read):
+                free_until(descriptor, end)
+        else:
+            free_middle(source.files.out)
+            free_middle(source.files.err)
+        free_middle(source.files.log)
 
     # --- what happens ---
 

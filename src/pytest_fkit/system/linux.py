@@ -12,6 +12,12 @@ own_builtins(globals())
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
+# include/uapi/linux/falloc.h
+_FALLOC_FL_KEEP_SIZE = 1
+_FALLOC_FL_PUNCH_HOLE = 2
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -36,6 +42,16 @@ def die_with_parent(parent: int) -> None:
 def anonymous_file(name: str) -> int:
     """A new unnamed file in memory, as a close-on-exec descriptor."""
     return os.memfd_create(f"fkit-{name}", os.MFD_CLOEXEC)
+
+
+def free_range(descriptor: int, begin: int, end: int) -> None:
+    """Give the memory of whole pages of an :func:`anonymous_file` back; they read as zeros then."""
+    first = -(-begin // _PAGE) * _PAGE
+    last = end // _PAGE * _PAGE
+    if last > first:
+        mode = _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE
+        # Where that fails, the memory stays in use.
+        _libc.fallocate(descriptor, mode, ctypes.c_long(first), ctypes.c_long(last - first))
 
 
 def _read(path: str) -> str:

@@ -20,6 +20,7 @@ from ..endings import Ending, Finished, TimedOut, from_wait_status
 from ..own import faulthandler, os, own_builtins, select, signal, suppress, time
 from ..sandbox.copies import fork
 from ..sandbox.descriptors import Files, read_from, slots
+from ..sandbox.excerpts import free_middle, read_ends
 from ..sandbox.sigchld import Statuses
 from .deaths import innermost_frame, reorder_stacks
 
@@ -110,7 +111,7 @@ class CarefulCollection:
             if pid == 0:
                 statuses.leave()
                 _collect_and_leave(collector, files, worker)
-            status = _wait(pid, self._limit)
+            status = _wait(pid, self._limit, files)
         if status is None:
             return TimedOut(self._limit)
         if read_from(files.events) == _SURVIVED:
@@ -136,7 +137,7 @@ def _collect_and_leave(collector: pytest.File, files: Files, worker: int) -> NoR
         os._exit(status)
 
 
-def _wait(pid: int, limit: float) -> int | None:
+def _wait(pid: int, limit: float, files: Files) -> int | None:
     """The status of the process, None if it had to be killed."""
     deadline = time.monotonic() + limit if limit else float("inf")
     while True:
@@ -146,6 +147,8 @@ def _wait(pid: int, limit: float) -> int | None:
         if time.monotonic() > deadline:
             _end(pid)
             return None
+        free_middle(files.out)
+        free_middle(files.err)
         select.select([], [], [], 0.002)
 
 
@@ -167,7 +170,7 @@ def _end(pid: int) -> None:
 def _error(collector: pytest.File, ending: Ending, files: Files) -> pytest.CollectReport:
     rootdir = collector.config.rootpath
     # xdist shows an error once if all workers report the same text: no addresses of threads.
-    dump = re.sub(r"hread 0x[0-9a-f]+", "hread", read_from(files.dump).decode("utf-8", "replace"))
+    dump = re.sub(r"hread 0x[0-9a-f]+", "hread", read_ends(files.dump).decode("utf-8", "replace"))
     frame = innermost_frame(dump, rootdir)
     where = f" at {frame.path}:{frame.line} in {frame.name}" if frame is not None else ""
     headline = f"{ending.title}{where}"
@@ -176,7 +179,7 @@ def _error(collector: pytest.File, ending: Ending, files: Files) -> pytest.Colle
         lines = ["Python stacks at that moment:", reorder_stacks(dump)]
     sections = [
         (f"Captured {name}", text.decode("utf-8", "replace"))
-        for name, text in (("stdout", read_from(files.out)), ("stderr", read_from(files.err)))
+        for name, text in (("stdout", read_ends(files.out)), ("stderr", read_ends(files.err)))
         if text
     ]
     return _failed(collector, headline, lines, sections)

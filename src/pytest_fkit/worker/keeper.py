@@ -27,6 +27,7 @@ from ..messages import (
 from ..own import os, own_builtins, select, signal, suppress, threading, time
 from ..sandbox.coverage import running_coverage
 from ..sandbox.descriptors import Files, Link, read_from, slots
+from ..sandbox.excerpts import read_ends
 from ..sandbox.relay import DEAF
 from ..sandbox.startup import keeper_role
 from ..sandbox.steps import Fork, Role
@@ -229,8 +230,8 @@ class KeeperClient:
         frames = Sorter(self._following.get(host, 0)).feed(read_from(files.events))
         yield Events(b"".join(frames))
         yield Ended(
-            to_wire(lost), pid, out=read_from(files.out), err=read_from(files.err),
-            log=read_from(files.log), dump=read_from(files.dump),
+            to_wire(lost), pid, out=read_ends(files.out), err=read_ends(files.err),
+            log=read_ends(files.log), dump=read_ends(files.dump),
         )  # fmt: skip
         self._forget_host(host)
 
