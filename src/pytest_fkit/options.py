@@ -179,6 +179,7 @@ def check_without_fkit(config: pytest.Config) -> None:
     where = _timeout_elsewhere(config) if ours else None
     if where is None:
         return
+    # Plain pytest would say that it knows no such ini value.
     text = (
         f"pytest-fkit: {where} limits no test: pytest-timeout is not active, and --fkit is not "
         "given; add it, or --no-fkit if tests are to run without a limit"

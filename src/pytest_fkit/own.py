@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import time as time
     import zlib as zlib
 else:
+    import contextlib
     import importlib
 
     from .own_imports import own_imports
@@ -43,7 +44,8 @@ else:
         """What a module had when this one was imported."""
 
         def __init__(self, name: str, **ours: object) -> None:
-            vars(self).update(vars(importlib.import_module(name)))
+            with contextlib.suppress(ModuleNotFoundError):  # on Windows, where --fkit is refused
+                vars(self).update(vars(importlib.import_module(name)))
             vars(self).update(ours)
 
     def _clocks() -> dict[str, object]:

@@ -402,7 +402,6 @@ MISUSES: dict[str, tuple[list[str], str]] = {
     "a directory": (["--fkit-journal=."], "--fkit-journal: .*Is a directory"),
     "one file for both": (["--fkit-journal=a", "--fkit-trace=a"], "can't be one file"),
     "a number": (["--fkit-top=many"], "--fkit-top=many: expected a number from 0 on"),
-    "nothing to resume": (["--fkit-resume=none.jsonl"], "--fkit-resume: there is no file"),
     "two journals": (["--fkit-resume=a", "--fkit-journal=b"], "leave --fkit-journal away"),
 }
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
 from pytest_fkit import settings
+from pytest_fkit.controller.gpus import settings_of
 from pytest_fkit.gpu.patterns import user_patterns
 
 
@@ -130,3 +132,63 @@ def test_widen(
 ) -> None:
     pytester.makeini(f"[pytest]\n{ini}")
     assert settings.parse(pytester.parseconfig(*arguments)).widen is expected
+
+
+_NATIVE = pytest.mark.skipif(
+    int(pytest.__version__.partition(".")[0]) < 9, reason="native TOML is new in pytest 9"
+)
+
+_TOML = """\
+fkit_timeout = 120
+fkit_grace = 0
+fkit_worker_timeout = 1.5
+fkit_memory_limit = 1000000
+fkit_top = 3
+fkit_max_retries = "2"
+fkit_isolation = "class"
+fkit_probe = false
+fkit_widen = true
+fkit_warmup = "off"
+fkit_fail_on_retry = true
+fkit_journal = "run.jsonl"
+fkit_trace = 7
+fkit_gpus = [0, 2]
+fkit_gpus_per_worker = 1
+fkit_cpu_workers = 0
+fkit_env = ["A=1", "B=2"]
+fkit_gpu_errors = "warp stuck"
+timeout = 4
+"""
+
+
+@_NATIVE
+@pytest.mark.parametrize(
+    ("name", "table"), [("pytest.toml", "[pytest]"), ("pyproject.toml", "[tool.pytest]")]
+)
+def test_native_toml(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, name: str, table: str
+) -> None:
+    monkeypatch.delenv("PYTEST_TIMEOUT", raising=False)
+    pytester.path.joinpath(name).write_text(f"{table}\n{_TOML}")
+    config = pytester.parseconfig("-p", "no:timeout", "-o", "fkit_max_retries=5")
+    assert settings.parse(config) == settings.Settings(
+        None, "class", "auto", 120.0, 1_000_000, 0.0, 4.0, isolation_asked=True,
+        journal=pytester.path / "run.jsonl", trace=pytester.path / "7", top=3, probe=False,
+        worker_timeout=1.5, max_retries=5, fail_on_retry=True, widen=True,
+    )  # fmt: skip
+    assert settings.measures_usage(config)
+    gpus = settings_of(config, config.option)
+    assert (gpus.gpus, gpus.per_worker, gpus.cpu_workers) == (("0", "2"), 1, 0)
+    assert gpus.templates == (("A", "1"), ("B", "2"))
+    assert [each.regex.pattern for each in user_patterns(config)] == ["warp stuck"]
+
+
+@_NATIVE
+def test_what_is_wrong_in_toml_is_named(pytester: pytest.Pytester) -> None:
+    known = re.findall(r"^(\w+) =", _TOML, re.MULTILINE)
+    for name in known:
+        # No ini value of ours is a list of dates.
+        pytester.path.joinpath("pytest.toml").write_text(f"[pytest]\n{name} = [2020-02-02]")
+        config = pytester.parseconfig("-p", "no:timeout")
+        with pytest.raises(pytest.UsageError, match=f"pytest-fkit: ini value {name}"):
+            (settings.parse(config), settings_of(config, config.option), user_patterns(config))

@@ -202,7 +202,7 @@ class Gateways:
     def _introduce(self, seat: Seat, host: _Host, distribution: Distribution) -> None:
         """Say about a remote machine what the header says about this one."""
         fleet = host.fleet or Fleet()
-        verbose = self._config.option.verbose >= 2
+        verbose = self._config.getoption("verbose", 0) >= 2
         for line in (*(fleet.trail if verbose else fleet.notices), *distribution.notices):
             self._show(f"fkit: {seat.host}: {line}")
         if distribution.visible.entries:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Callable, Sequence
+from typing import Sequence
 
 import pytest
 
@@ -201,7 +201,7 @@ def header_lines(config: pytest.Config) -> tuple[list[str], str]:
     if gpus is None:
         return [], ""
     lines = gpus.all_notices
-    if config.option.verbose >= 2:
+    if config.getoption("verbose", 0) >= 2:
         # The notices of detection are lines of its trail.
         lines = [*gpus.fleet.trail, *(line for line in lines if line not in gpus.fleet.trail)]
     owners = []
@@ -217,10 +217,7 @@ def header_lines(config: pytest.Config) -> tuple[list[str], str]:
     return [f"fkit: {line}" for line in lines], text
 
 
-def show_notices(config: pytest.Config, show: Callable[[str], None]) -> None:
-    """Show what a user has to know where pytest shows no header."""
-    if config.option.verbose < 0 or getattr(config.option, "no_header", False):
-        gpus = config.stash.get(KEY, None)
-        if gpus is not None:
-            for line in gpus.all_notices:
-                show(f"fkit: {line}")
+def notices(config: pytest.Config) -> list[str]:
+    """What a user has to know, also where pytest shows no header."""
+    gpus = config.stash.get(KEY, None)
+    return [] if gpus is None else [f"fkit: {line}" for line in gpus.all_notices]

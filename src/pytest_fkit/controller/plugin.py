@@ -99,7 +99,7 @@ class Controller:
         # A third of a controller, for a journal, a trace or a list that most runs don't want.
         from .recording import record
 
-        return record(self._config, parsed)
+        return record(self._config, parsed, lambda line: self._notices.append(f"fkit: {line}"))
 
     def header(self) -> list[str] | None:
         """How tests are run, in lines."""
@@ -113,7 +113,9 @@ class Controller:
 
     def show_notices(self) -> None:
         """Write what has to be known, where there is no header."""
-        gpus.show_notices(self._config, self._terminal_line)
+        if self._config.getoption("verbose", 0) < 0 or self._config.getoption("no_header", False):
+            for line in (*self._notices, *gpus.notices(self._config)):
+                self._terminal_line(line)
 
     def _terminal_line(self, line: str) -> None:
         reporter: Any = self._config.pluginmanager.getplugin("terminalreporter")

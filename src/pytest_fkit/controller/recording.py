@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Generator, Sequence
+import contextlib
+import shlex
+from pathlib import Path
+from typing import Any, Callable, Generator, Iterator, Sequence
 
 import pytest
 
 from ..endings import Lost, to_wire
+from ..journal.aside import command_to_resume, set_aside
 from ..journal.events import encode, event
 from ..journal.files import AppendedFile, InUseError
 from ..journal.recorder import Recorder
 from ..journal.trace_file import TraceFile
+from ..own import os
 from ..settings import ALONE, Settings
 from .accounting import lost_facts
 from .gpu_samples import sample_gpus
@@ -23,15 +28,22 @@ class Recording:
     """Plugin: tells the recorder what is no test, and looks after its files.
 
     :param resume: the run that is gone on with, if there is one.
+    :param say: has the user read a line.
     """
 
     def __init__(
-        self, config: pytest.Config, settings: Settings, recorder: Recorder, resume: Resume | None
+        self,
+        config: pytest.Config,
+        settings: Settings,
+        recorder: Recorder,
+        resume: Resume | None,
+        say: Callable[[str], None],
     ) -> None:
         self._config = config
         self._settings = settings
         self._recorder = recorder
         self._resume = resume
+        self._say = say
         self._files: list[AppendedFile] = []
         self._trace: TraceFile | None = None
         self._collected = False
@@ -44,10 +56,17 @@ class Recording:
         """
         settings, sinks = self._settings, self._recorder.sinks
         if settings.journal is not None:
-            keep = self._resume.keep if self._resume is not None else lambda _: 0
+            keep: Callable[[bytes], int] = _nothing
+            if self._resume is not None:
+                keep = self._resume.keep
+                if not settings.journal.exists():
+                    name = self._shown(settings.journal)
+                    self._say(f"there is no {name} to go on with: this run begins it")
+            else:
+                self._set_aside(settings.journal)
             sinks.append(_journal(self._open("journal", settings.journal, keep)))
         if settings.trace is not None:
-            self._trace = TraceFile(self._open("trace", settings.trace, lambda _: 0))
+            self._trace = TraceFile(self._open("trace", settings.trace, _nothing))
             sinks.append(self._trace.take)
         if settings.top:
             top = Top(settings.top)
@@ -62,15 +81,38 @@ class Recording:
         self._recorder.add(run_event(self._config, settings, gpus, session))
 
     def _open(self, option: str, path: Any, keep: Any) -> AppendedFile:
-        try:
+        with _usage_errors(option, path):
             file = AppendedFile.open(path, keep)
-        except OSError as error:
-            text = f"pytest-fkit: --fkit-{option}: {path}: {error.strerror}"
-            raise pytest.UsageError(text) from None
-        except InUseError as error:
-            raise pytest.UsageError(f"pytest-fkit: --fkit-{option}: {error}") from None
         self._files.append(file)
         return file
+
+    def _set_aside(self, journal: Path) -> None:
+        with _usage_errors("journal", journal):
+            aside = set_aside(journal)
+        if aside is None:
+            return
+        was, now = self._shown(journal), self._shown(aside.path)
+        if aside.run is None:
+            self._say(f"{was} was no journal that can be read here; it is {now} now")
+            return
+        directory = str(aside.run.get("directory", ""))
+        there = directory == str(self._config.invocation_params.dir)
+        command = command_to_resume(
+            aside.run.get("arguments", ()),
+            now if there else str(aside.path),
+            elsewhere=self._config.getoption("fkit_journal") is not None,
+        )
+        enter = "" if there else f"cd {shlex.quote(directory)} && "
+        self._say(
+            f"the run in {was} did not end; its journal is {now} now, and this goes on with it: "
+            f"{enter}{command}"
+        )
+
+    def _shown(self, path: Path) -> str:
+        """As it is named from where the command was given."""
+        here = str(self._config.invocation_params.dir)
+        text = os.path.relpath(path.resolve(), here)
+        return str(path) if text.startswith("..") else text
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodeready(self, node: Any) -> None:
@@ -133,16 +175,19 @@ class Recording:
             file.close()
 
 
-def record(config: pytest.Config, settings: Settings) -> tuple[Recorder, Resuming | None]:
+def record(
+    config: pytest.Config, settings: Settings, say: Callable[[str], None]
+) -> tuple[Recorder, Resuming | None]:
     """Have recorded what is asked for, and gone on with what was recorded.
 
+    :param say: has the user read a line, before the run begins.
     :return: who is to be told of all tests, and of what workers collected, if that matters.
     :raises pytest.UsageError: if the run can't be gone on with.
     """
     recorder = Recorder()
     plugins = config.pluginmanager
     resume = resumed(config, settings)
-    plugins.register(Recording(config, settings, recorder, resume), "fkit-recording")
+    plugins.register(Recording(config, settings, recorder, resume, say), "fkit-recording")
     if resume is None:
         return recorder, None
     resuming = Resuming(config, resume, recorder)
@@ -152,3 +197,18 @@ def record(config: pytest.Config, settings: Settings) -> tuple[Recorder, Resumin
 
 def _journal(file: AppendedFile) -> Any:
     return lambda events: file.write(b"".join([encode(each) for each in events]))
+
+
+def _nothing(_: bytes) -> int:
+    return 0
+
+
+@contextlib.contextmanager
+def _usage_errors(option: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        text = f"pytest-fkit: --fkit-{option}: {path}: {error.strerror}"
+        raise pytest.UsageError(text) from None
+    except InUseError as error:
+        raise pytest.UsageError(f"pytest-fkit: --fkit-{option}: {error}") from None

@@ -9,7 +9,8 @@ from typing import Any, Generator, Iterator, Sequence
 import pytest
 
 from ..carriable import carriable
-from ..journal.events import Event, encode, event
+from ..journal.aside import BEGINNING
+from ..journal.events import Event, event
 from ..journal.history import History, Test, history
 from ..journal.reader import JournalError, parse, whole_lines
 from ..journal.recorder import Recorder
@@ -17,8 +18,6 @@ from ..settings import Settings
 from ..worker.deaths import text_with_message
 from ..worker.reports import report_from
 from ..worker.resume import Resumed
-
-_BEGINNING = encode({"event": "run"})[:-2]
 
 
 class Resume:
@@ -42,7 +41,7 @@ class Resume:
         :raises pytest.UsageError: if it can't be gone on with.
         """
         whole = whole_lines(data)
-        if whole == 0 and data.startswith(_BEGINNING[: len(data)]):
+        if whole == 0 and data.startswith(BEGINNING[: len(data)]):
             return 0  # the run was killed while it wrote its first line
         try:
             told = history(parse(data[:whole], str(self.path)))
@@ -114,8 +113,6 @@ def resumed(config: pytest.Config, settings: Settings) -> Resume | None:
     """
     if settings.resume is None:
         return None
-    if not settings.resume.is_file():
-        raise pytest.UsageError(f"pytest-fkit: --fkit-resume: there is no file {settings.resume}")
     if config.getoption("dist", "no") == "each":
         raise pytest.UsageError(
             "pytest-fkit: --fkit-resume goes with one verdict per test, and --dist=each makes one "

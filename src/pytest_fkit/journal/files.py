@@ -17,6 +17,21 @@ class InUseError(Exception):
     """Another process writes the file."""
 
 
+def lock(descriptor: int, path: Path) -> None:
+    """Have a file for this process alone, until it closes the first of its descriptors of it.
+
+    :raises InUseError: if another process has it by this function.
+    :raises OSError: if it can't be locked.
+    """
+    try:
+        # Not flock(2), which forked processes would hold, too.
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise InUseError(f"{path}: another run writes it") from None
+        raise
+
+
 class AppendedFile:
     """A file that only this process writes, without a buffer that a forked copy could write again.
 
@@ -40,8 +55,7 @@ class AppendedFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = move_up(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
         try:
-            # Not flock(2), which forked processes would hold, too.
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(descriptor, path)
             state = os.fstat(descriptor)
             if stat.S_ISFIFO(state.st_mode) or stat.S_ISSOCK(state.st_mode):
                 # Nobody may be reading it, and the run would wait for that.
@@ -51,11 +65,6 @@ class AppendedFile:
                 kept = keep(os.pread(descriptor, size, 0)) if size else 0
                 os.ftruncate(descriptor, kept)
                 os.lseek(descriptor, kept, os.SEEK_SET)
-        except OSError as error:
-            os.close(descriptor)
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise InUseError(f"{path}: another run writes it") from None
-            raise
         except BaseException:
             os.close(descriptor)
             raise
