@@ -155,8 +155,8 @@ class Reporting:
         report.fkit_death = headline
         report.fkit_worker = worker
         text = DeathText(
-            f"{crashitem}: {died}, while the test was running, or about to run; "
-            "what it was running is ended"
+            f"{crashitem}: {died}{',' if reason else ''} while the test was running, or about to "
+            "run; what it was running is ended"
         )
         text.message = headline
         report.longrepr = text
