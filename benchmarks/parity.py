@@ -88,9 +88,10 @@ SUITES = {
         source=INSTALLED,
     ),
     "freezegun": Suite("freezegun==1.5.5", "tests"),
-    # Its source distribution has no tests.
+    # Its source distribution has no tests. What hypothesis finds, and how long it takes, is chance.
     "time-machine": Suite(
         "time-machine[cli]==3.4.0 coverage freezegun hypothesis python-dateutil",
+        "--ignore=tests/test_fuzz.py --ignore=tests/test_cli_fuzz.py",
         source="https://github.com/adamchainz/time-machine@3.4.0",
     ),
 }
