@@ -1,9 +1,10 @@
 """Does a public test suite notice that it runs under fkit?
 
-Runs suites from PyPI plain, twice, and under fkit, and compares the outcome of each test and the
-exit status. A test whose two plain outcomes differ is unstable by itself and left out.
+Runs suites plain, twice, with xdist alone and under fkit, and compares the outcome of each test and
+the exit status. A test whose two plain outcomes differ is unstable by itself and left out. Where
+xdist alone differs from plain pytest, either is right under fkit.
 
-    python benchmarks/parity.py click attrs --modes n2
+    python -m benchmarks.parity click attrs --modes n2
 """
 
 from __future__ import annotations
@@ -17,29 +18,43 @@ import sys
 import tarfile
 import tempfile
 import venv
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+from .outcomes import Plain, Result, compare, differences
 
 PROJECT = Path(__file__).resolve().parent.parent
 RECORDER = "fkit_parity_recorder"
 
+XDIST = "-n2"
 MODES = {
     "n2": "--fkit -n2",
-    "n2-session": "--fkit -n2 --fkit-isolation=session",
     "n0": "--fkit -n0",
+    "n2-session": "--fkit -n2 --fkit-isolation=session",
+    "n0-session": "--fkit -n0 --fkit-isolation=session",
 }
+
+SDIST = "sdist"
+INSTALLED = "installed"
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A package that ships its tests."""
+    """The tests of a package.
 
-    requirements: str  # the package itself first
+    :param requirements: what to install, the package itself first.
+    :param arguments: pytest's.
+    :param source: where the tests are: in the source distribution of the installed version, in the
+        installed package, or in a Git repository, with its address and a tag: ``URL@TAG``.
+    """
+
+    requirements: str
     arguments: str = ""
-    sdist: bool = True  # whether the tests are in the source distribution only
+    source: str = SDIST
 
 
+# Left out of what their own CI installs: pytest-randomly, which has no two runs alike, and what
+# measures coverage.
 SUITES = {
     "click": Suite("click"),
     "attrs": Suite("attrs hypothesis cloudpickle", "tests"),
@@ -50,32 +65,36 @@ SUITES = {
     "networkx": Suite(
         "networkx numpy scipy",
         "--pyargs networkx.classes networkx.generators networkx.utils",
-        sdist=False,
+        source=INSTALLED,
     ),
     "scipy": Suite(
-        "scipy hypothesis threadpoolctl", "--pyargs scipy.linalg scipy.spatial", sdist=False
+        "scipy hypothesis threadpoolctl", "--pyargs scipy.linalg scipy.spatial", source=INSTALLED
+    ),
+    # Patches os and forks.
+    "filelock": Suite(
+        "filelock==4.1.2 coverage covdefaults pytest-asyncio pytest-mock pytest-timeout virtualenv"
+    ),
+    # Looks at its frames and at warnings.
+    "structlog": Suite("structlog==26.1.0 pytest-asyncio simplejson time-machine rich twisted"),
+    # Finds blocking calls by blockbuster, every warning is an error.
+    "anyio": Suite(
+        "anyio[trio]==4.16.0 blockbuster coverage hypothesis psutil pytest-mock pytest-timeout "
+        "trustme truststore uvloop"
+    ),
+    # Replace os, io and pathlib, and the clocks.
+    "pyfakefs": Suite(
+        "pyfakefs==6.3.2 pandas==2.3.3 xlrd==2.0.2 openpyxl==3.1.5",
+        "--pyargs pyfakefs.tests pyfakefs.pytest_tests",
+        source=INSTALLED,
+    ),
+    "freezegun": Suite("freezegun==1.5.5", "tests"),
+    # Its source distribution has no tests. What hypothesis finds, and how long it takes, is chance.
+    "time-machine": Suite(
+        "time-machine[cli]==3.4.0 coverage freezegun hypothesis python-dateutil",
+        "--ignore=tests/test_fuzz.py --ignore=tests/test_cli_fuzz.py",
+        source="https://github.com/adamchainz/time-machine@3.4.0",
     ),
 }
-
-
-@dataclass
-class Result:
-    """What one run of a suite gave: by node id the outcome of each phase, and first error lines."""
-
-    status: int
-    outcomes: dict[str, list[str]] = field(default_factory=dict)
-    errors: dict[str, str] = field(default_factory=dict)
-
-    def counts(self) -> str:
-        """A line for the table."""
-        counts: Counter[str] = Counter(
-            max(
-                (phase.partition(":")[2] for phase in phases),
-                key=["passed", "skipped", "xpassed", "xfailed", "failed"].index,
-            )
-            for phases in self.outcomes.values()
-        )
-        return ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
 
 
 # A pytest plugin, copied into the environment. Only the process that owns the terminal records.
@@ -114,7 +133,10 @@ def pytest_configure(config):
 
 
 def run(python: Path, directory: Path, arguments: list[str], limit: float) -> Result:
-    """Run pytest once."""
+    """Run pytest once.
+
+    :param limit: seconds after which the run is ended.
+    """
     with tempfile.TemporaryDirectory(prefix="fkit-parity-") as temporary:
         record = Path(temporary, "record")
         record.touch()
@@ -133,9 +155,8 @@ def run(python: Path, directory: Path, arguments: list[str], limit: float) -> Re
             status, output = done.returncode, done.stdout
         except subprocess.TimeoutExpired as error:
             status, output = -1, (error.stdout or b"") + b"\ntimed out"
-        Path(
-            directory, f"parity{'-'.join(['', *arguments]).replace('/', '_')[:80]}.log"
-        ).write_bytes(output)
+        name = "-".join(["parity", *arguments]).replace("/", "_")[-80:]
+        Path(directory, f"{name}.log").write_bytes(output)
         result = Result(status)
         for line in record.read_text().splitlines():
             nodeid, phase, error_line = json.loads(line)
@@ -150,77 +171,75 @@ def prepare(name: str, suite: Suite, root: Path) -> tuple[Path, Path]:
     home = root / name
     python = home / "venv" / "bin" / "python"
     directory = home / "suite"
-    if (home / "ready").exists():
-        return python, directory
-    home.mkdir(parents=True, exist_ok=True)
-    venv.create(home / "venv", with_pip=True, clear=True)
-    _pip(python, "install", "pytest-xdist", *suite.requirements.split())
-    directory.mkdir(exist_ok=True)
-    if suite.sdist:
-        package = suite.requirements.split()[0]
-        code = f"import importlib.metadata as m; print(m.version({package!r}))"
-        version = subprocess.check_output([python, "-c", code], text=True).strip()
-        _pip(
-            python, "download", "--no-deps", "--no-binary", package, "--dest", str(home),
-            f"{package}=={version}",
-        )  # fmt: skip
-        with tarfile.open(next(home.glob("*.tar.gz"))) as archive:
-            archive.extractall(directory)
-    site = next((home / "venv" / "lib").glob("python*/site-packages"))
-    (site / f"{RECORDER}.py").write_text(_RECORDER_SOURCE)
-    (home / "ready").touch()
-    return python, directory
+    if not (home / "ready").exists():
+        home.mkdir(parents=True, exist_ok=True)
+        venv.create(home / "venv", with_pip=True, clear=True)
+        _pip(python, "install", "pytest-xdist", *suite.requirements.split())
+        directory.mkdir(exist_ok=True)
+        _get_tests(suite, python, home, directory)
+        site = next((home / "venv" / "lib").glob("python*/site-packages"))
+        (site / f"{RECORDER}.py").write_text(_RECORDER_SOURCE)
+        (home / "ready").touch()
+    return python, directory if suite.source == INSTALLED else next(directory.iterdir())
+
+
+def _get_tests(suite: Suite, python: Path, home: Path, directory: Path) -> None:
+    """Put the tests into a folder in `directory`, unless they are installed already."""
+    if suite.source == INSTALLED:
+        return
+    if suite.source != SDIST:
+        address, _, tag = suite.source.rpartition("@")
+        clone = ["git", "clone", "--quiet", "--depth=1", f"--branch={tag}", address, "tests"]
+        subprocess.run(clone, cwd=directory, check=True)
+        return
+    package = suite.requirements.split()[0].partition("=")[0].partition("[")[0]
+    code = f"import importlib.metadata as m; print(m.version({package!r}))"
+    version = subprocess.check_output([python, "-c", code], text=True).strip()
+    _pip(
+        python, "download", "--no-deps", "--no-binary", package, "--dest", str(home),
+        f"{package}=={version}",
+    )  # fmt: skip
+    with tarfile.open(next(home.glob("*.tar.gz"))) as archive:
+        archive.extractall(directory)
 
 
 def _pip(python: Path, *arguments: str) -> None:
     subprocess.run([str(python), "-m", "pip", "--quiet", *arguments], check=True)
 
 
-def differences(plain: Result, again: Result, other: Result) -> list[str]:
-    """What `other` has that neither of two plain runs has; unstable tests are left out."""
-    found = []
-    if other.status != plain.status == again.status:
-        found.append(f"exit status {plain.status}, under fkit {other.status}")
-    for nodeid in sorted({*plain.outcomes, *other.outcomes}):
-        before = plain.outcomes.get(nodeid)
-        if before != again.outcomes.get(nodeid):
-            continue
-        after = other.outcomes.get(nodeid)
-        if before != after:
-            error = other.errors.get(nodeid) or plain.errors.get(nodeid, "")
-            found.append(f"{nodeid}\n    {_show(before)} -> {_show(after)}   {error}")
-    return found
-
-
-def _show(phases: list[str] | None) -> str:
-    return "missing" if phases is None else " ".join(phases)
-
-
-def compare(name: str, suite: Suite, modes: list[str], root: Path, limit: float) -> int:
+def examine(name: str, suite: Suite, modes: list[str], root: Path, limit: float) -> int:
     """Run one suite in all modes and print what differs; how many things do."""
-    python, directory = prepare(name, suite, root)
+    python, where = prepare(name, suite, root)
     _pip(python, "install", "--upgrade", str(PROJECT))
-    where = next(directory.iterdir()) if suite.sdist else directory
     arguments = shlex.split(suite.arguments)
-    plain = run(python, where, arguments, limit)
-    again = run(python, where, arguments, limit)
-    unstable = [key for key in plain.outcomes if plain.outcomes[key] != again.outcomes.get(key)]
-    print(f"{name:10} {'plain':10} {plain.status:>6}  {plain.counts()}", flush=True)
+    plain = Plain(run(python, where, arguments, limit), run(python, where, arguments, limit))
+    unstable = plain.unstable()
+    left_out = f"; left out as unstable: {len(unstable)}" if unstable else ""
+    _row(name, "plain", plain.once, f"{plain.once.counts()}{left_out}")
     for nodeid in unstable:
-        print(f"  unstable by itself: {nodeid}")
-    if plain.status not in (0, 1):
-        print(f"  {name} does not run here: pytest ended with status {plain.status}")
+        print(f"  {nodeid}")
+    if plain.once.status not in (0, 1):
+        print(f"  {name} does not run here: pytest ended with status {plain.once.status}")
         return 1
+    xdist = run(python, where, [*arguments, XDIST], limit)
+    of_xdist = differences(plain, xdist)
+    text = f"{len(of_xdist)} differ from plain" if of_xdist else "equal"
+    _row(name, "xdist", xdist, f"{text}: {xdist.counts()}")
+    for difference in of_xdist:
+        print(f"  {difference}")
     total = 0
     for mode in modes:
         other = run(python, where, [*arguments, *MODES[mode].split()], limit)
-        found = differences(plain, again, other)
-        total += len(found)
-        text = f"{len(found)} differ" if found else "equal"
-        print(f"{name:10} {mode:10} {other.status:>6}  {text}: {other.counts()}", flush=True)
-        for line in found:
-            print(f"  {line}")
+        found = compare(plain, xdist, other)
+        total += len(found.own)
+        _row(name, mode, other, f"{found}: {other.counts()}")
+        for difference in found.own:
+            print(f"  {difference}")
     return total
+
+
+def _row(suite: str, mode: str, result: Result, text: str) -> None:
+    print(f"{suite:12} {mode:10} {result.status:>6}  {text}", flush=True)
 
 
 def main() -> int:
@@ -238,9 +257,9 @@ def main() -> int:
             parser.error(f"no suite {name!r}, only {', '.join(SUITES)}")
     with tempfile.TemporaryDirectory(prefix="fkit-parity-") as temporary:
         root = (options.directory or Path(temporary)).resolve()
-        print(f"{'suite':10} {'mode':10} {'status':>6}")
+        print(f"{'suite':12} {'mode':10} {'status':>6}")
         differing = sum(
-            compare(name, SUITES[name], options.modes, root, options.limit)
+            examine(name, SUITES[name], options.modes, root, options.limit)
             for name in options.suites or SUITES
         )
     print(f"{differing} differences" if differing else "no differences")
