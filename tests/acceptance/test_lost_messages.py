@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_fkit import border, messages
+from pytest_fkit import messages
 
 LIMIT = 4.0
 """Seconds that a test may take."""
@@ -26,7 +26,7 @@ FAULTS = ("lost", "doubled", "swapped", "killed")
 _PLUGIN = '''
 import json, os, signal
 import pytest
-from pytest_fkit import border, wire
+from pytest_fkit import wire
 from pytest_fkit.sandbox import descriptors, relay
 
 kind, fault, directory = os.environ["FAULT"].split(":")
@@ -76,7 +76,6 @@ descriptors.Link.send = dying(descriptors.Link.send)
 descriptors.Link.flush = dying(descriptors.Link.flush)
 descriptors.Pipes.send = dying(descriptors.Pipes.send)
 relay.write_all = dying(relay.write_all)
-border.Outbox.send = dying(border.Outbox.send)
 
 class Log:
     def pytest_runtest_logreport(self, report):
@@ -227,19 +226,14 @@ def without_fault(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[R
     return found
 
 
-# Only where GPUs, coverage.py, plugins, a fresh interpreter, an earlier run, a worker that is late
-# or a user who interrupts are there;
+# Only where GPUs, coverage.py, plugins, a fresh interpreter or a user who interrupts are there;
 # Ping and Pong where something was lost already; Restarted where a child is slow to leave.
 _RARE = {
     "Warm", "Measured", "PluginState", "NotCollected", "Ready", "Interrupted", "Stop", "Output",
     "HeldReport", "LiveText", "SessionFlag", "Used", "UsedBefore", "Follows", "Ping", "Pong",
-    "Restarted", "LendGpus", "ProbeGpus", "Probed", "CollectionGpuErrors", "ItemGpuError",
-    "LeftOut", "Line", "StopRun", "EndNow", "Distrusts", "RecallTests", "Returned", "ItemAttempt",
-}  # fmt: skip
+    "Restarted", }  # fmt: skip
 
-_ALL = {**messages.BY_NAME, **border.TO_WORKER, **border.FROM_WORKER}
-
-_KINDS = sorted(set(_ALL) - _RARE)
+_KINDS = sorted(set(messages.BY_NAME) - _RARE)
 
 
 def test_all_kinds_of_messages_are_in_the_suite(
@@ -249,16 +243,8 @@ def test_all_kinds_of_messages_are_in_the_suite(
     assert set(_KINDS) - seen == set()
 
 
-# A controller that is killed reports nothing.
-_CASES = [
-    (kind, fault)
-    for kind in _KINDS
-    for fault in FAULTS
-    if not (kind in border.TO_WORKER and fault == "killed")
-]
-
-
-@pytest.mark.parametrize(("kind", "fault"), _CASES)
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("kind", _KINDS)
 def test_no_fault_changes_a_verdict_unseen(
     kind: str, fault: str, without_fault: dict[str, tuple[Ran, set[str]]], tmp_path: Path
 ) -> None:

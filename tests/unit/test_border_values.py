@@ -37,10 +37,12 @@ LOCATION = ("a.py", 0, "b")
 def test_messages_of_many_threads_are_in_one_order() -> None:
     inbox, heard = answers(), []
     outbox = Outbox(lambda data: heard.extend(inbox.feed(data)))
-    threads = [
-        threading.Thread(target=lambda: [outbox.send(Line("x"), Waits()) for _ in range(200)])
-        for _ in range(4)
-    ]
+
+    def say() -> None:
+        for _ in range(200):
+            outbox.send(Line("x"), Waits())
+
+    threads = [threading.Thread(target=say) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
