@@ -56,15 +56,23 @@ class InnerRun:
 
 
 def run_pytest(
-    directory: Path, *args: str, env: Mapping[str, str] | None = None, timeout: float = 120
+    directory: Path,
+    *args: str,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 120,
+    ulimit: str = "",
 ) -> InnerRun:
-    """Run pytest in `directory`, with ``-rA`` and nothing else that was not asked for."""
+    """Run pytest in `directory`, with ``-rA`` and nothing else that was not asked for.
+
+    :param ulimit: options of the shell's command, under which it runs.
+    """
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)
     }
     environment.update({"COLUMNS": "500", "PYTHONDONTWRITEBYTECODE": "1"}, **(env or {}))
+    limited = ["sh", "-c", f'ulimit {ulimit} && exec "$@"', "sh"] if ulimit else []
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-rA", *args],
+        [*limited, sys.executable, "-m", "pytest", "-rA", *args],
         cwd=directory,
         env=environment,
         stdin=subprocess.DEVNULL,

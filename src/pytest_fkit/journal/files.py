@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Callable
 
 from ..own import fcntl, os, own_builtins
-from ..sandbox.descriptors import move_up
+from ..sandbox.descriptors import move_up, write_all
+from ..system.limits import room
 
 own_builtins(globals())
 
@@ -53,7 +54,8 @@ class AppendedFile:
         :raises InUseError: if another process has it open by this function.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = move_up(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        with room():
+            descriptor = move_up(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
         try:
             lock(descriptor, path)
             state = os.fstat(descriptor)
@@ -74,10 +76,8 @@ class AppendedFile:
         """Append `data`; where that fails, as on a full disk, write nothing from then on."""
         if self.failure:
             return
-        rest = memoryview(data)
         try:
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
+            write_all(self._descriptor, data)
         except OSError as error:
             self.failure = error.strerror or str(error)
 

@@ -6,6 +6,7 @@ import stat
 
 from .. import system
 from ..own import os, own_builtins, resource
+from ..system.limits import room
 
 own_builtins(globals())
 
@@ -52,7 +53,8 @@ def close_others(kept: int) -> None:
 
 
 def _descriptors() -> list[int]:
-    return list(map(int, os.listdir("/proc/self/fd")))
+    with room():
+        return list(map(int, os.listdir("/proc/self/fd")))
 
 
 def _is_device(descriptor: int) -> bool:

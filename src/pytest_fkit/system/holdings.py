@@ -11,6 +11,7 @@ from ..gpu.runtime import CUDA_DRIVER, open_runtime
 from ..own import ctypes, os, own_builtins, socket, suppress, threading, time
 from . import PORTABLE, children
 from .libraries import loaded
+from .limits import room
 from .native_threads import native_threads, origin
 
 own_builtins(globals())
@@ -60,6 +61,11 @@ class Holdings(NamedTuple):
 
 def take() -> Holdings:
     """Look at this process."""
+    with room():
+        return _take()
+
+
+def _take() -> Holdings:
     me = threading.current_thread()
     threads = frozenset(
         Named(each.name, str(each.ident)) for each in threading.enumerate() if each is not me

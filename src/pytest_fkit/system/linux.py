@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..own import ctypes, os, own_builtins, signal
+from .limits import room
 
 own_builtins(globals())
 
@@ -58,7 +59,8 @@ def _read(path: str) -> str:
     # os.open and os.read: this is called for every test.
     chunks: list[bytes] = []
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        with room():
+            descriptor = os.open(path, os.O_RDONLY)
     except OSError:  # the process is gone
         return ""
     try:
@@ -75,7 +77,8 @@ def children(pid: int) -> list[int]:
     """Pids of the children of a process."""
     # Every thread has its own list of the children it forked.
     try:
-        threads = os.listdir(f"/proc/{pid}/task")
+        with room():
+            threads = os.listdir(f"/proc/{pid}/task")
     except OSError:
         return []
     return [
@@ -180,7 +183,8 @@ def tree_memory(pid: int, inherited: int = 0, limit: int = 0) -> int:
 def io_account(pid: str | int = "self") -> bytes:
     """The io file of a process, see proc(5); nothing if it is secret."""
     try:
-        descriptor = os.open(f"/proc/{pid}/io", os.O_RDONLY)
+        with room():
+            descriptor = os.open(f"/proc/{pid}/io", os.O_RDONLY)
     except OSError:
         return b""
     try:
@@ -203,7 +207,8 @@ def io_account_at_end(pid: int) -> bytes:
 def forget_peak_memory() -> None:
     """Have the highest resident set of this process be what it is now."""
     try:
-        descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY)
+        with room():
+            descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY)
         try:
             os.write(descriptor, b"5")  # proc(5): resets the peak, and nothing else
         finally:
@@ -215,7 +220,8 @@ def forget_peak_memory() -> None:
 def be_first_for_oom_killer() -> None:
     """Offer this process to the kernel's out-of-memory killer before the ones above it."""
     try:
-        descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        with room():
+            descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
         try:
             os.write(descriptor, b"800")
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Iterable, Iterator, NamedTuple
 
 from ..own import os, own_builtins
+from .limits import room
 
 own_builtins(globals())
 
@@ -38,7 +39,7 @@ def mappings() -> list[Mapping]:
 
     :raises OSError: where there is no /proc, or another one in a sandbox.
     """
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:  # noqa: PTH123
+    with room(), open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:  # noqa: PTH123
         return list(_private(maps))
 
 
@@ -55,7 +56,8 @@ def states(wanted: Iterable[Mapping]) -> list[bytes]:
 
     :raises OSError: where the kernel does not tell.
     """
-    descriptor = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    with room():
+        descriptor = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     try:
         # All is read before it is looked at, which makes use of further pages.
         read = [os.pread(descriptor, each.pages * _ENTRY, each.first * _ENTRY) for each in wanted]

@@ -22,6 +22,7 @@ from ..sandbox.copies import fork
 from ..sandbox.descriptors import Files, read_from, slots
 from ..sandbox.excerpts import free_middle, read_ends
 from ..sandbox.sigchld import Statuses
+from ..system.limits import is_refusal, refusal
 from .deaths import innermost_frame, reorder_stacks
 
 own_builtins(globals())
@@ -92,14 +93,20 @@ class CarefulCollection:
         """Report the file as an error if collecting it kills a copy of this process."""
         if not isinstance(collector, pytest.File):
             return None
-        files = Files.create()
+        slots.settle()
         try:
-            ending = self._try(collector, files)
-            if isinstance(ending, Finished):
-                return None
-            return _error(collector, ending, files)
-        finally:
-            files.close()
+            files = Files.create()
+            try:
+                ending = self._try(collector, files)
+                if isinstance(ending, Finished):
+                    return None
+                return _error(collector, ending, files)
+            finally:
+                files.close()
+        except OSError as error:
+            if not is_refusal(error):
+                raise
+            return _failed(collector, f"no process to try it in: {refusal(error)}", [], [])
 
     def _try(self, collector: pytest.File, files: Files) -> Ending:
         sys.stdout.flush()

@@ -1,0 +1,316 @@
+"""Under low limits all goes as in plain pytest, or ends in an error that names the limit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from inner import InnerRun, run_pytest, write_files
+
+from pytest_fkit import system
+
+# RLIMIT_NPROC is none for root, nor for who may override limits, see setrlimit(2).
+ORDINARY = """
+import ctypes, os
+
+def become_ordinary():
+    if os.getuid() == 0:
+        os.setresuid(65534, 0, 0)
+        header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+        libc = ctypes.CDLL(None)
+        assert libc.capget(header, sets) == 0
+        for number in (0, 1):
+            sets[number] &= ~(1 << 21 | 1 << 24)  # CAP_SYS_ADMIN, CAP_SYS_RESOURCE
+        assert libc.capset(header, sets) == 0
+"""
+
+SOFT = """
+import resource, subprocess, sys
+import pytest
+from ordinary import become_ordinary
+
+LIMITS = {
+    "NOFILE": 9,
+    "FSIZE": 100,
+    "NPROC": 1,
+    "CORE": 0,
+}
+
+@pytest.fixture(scope="module", autouse=True)
+def lowered():
+    if KIND == "NPROC":
+        become_ordinary()
+    kind = getattr(resource, "RLIMIT_" + KIND)
+    old = resource.getrlimit(kind)
+    resource.setrlimit(kind, (LIMITS[KIND], old[1]))
+    yield
+    resource.setrlimit(kind, old)
+
+def soft():
+    return resource.getrlimit(getattr(resource, "RLIMIT_" + KIND))[0]
+
+def test_sees_it():
+    assert soft() == LIMITS[KIND]
+
+def test_fails():
+    assert soft() != LIMITS[KIND]
+
+def test_sees_it_again():
+    assert soft() == LIMITS[KIND]
+"""
+
+KINDS = ("NOFILE", "FSIZE", "NPROC", "CORE")
+MODES = (("-n2",), ("-n0",), ("-n2", "--fkit-isolation=session"))
+
+
+def soft_suite(directory: Path) -> Path:
+    files = {f"test_{kind.lower()}.py": f"KIND = {kind!r}\n{SOFT}" for kind in KINDS}
+    return write_files(directory, {"ordinary.py": ORDINARY, **files})
+
+
+@pytest.mark.parametrize("mode", MODES, ids=" ".join)
+def test_a_soft_limit_that_a_wide_fixture_lowers_is_no_trouble(
+    tmp_path: Path, mode: tuple[str, ...]
+) -> None:
+    ended = run_pytest(soft_suite(tmp_path), "--fkit", "--fkit-start-method=fork", *mode)
+    wanted = {
+        f"test_{kind.lower()}.py::{name}": outcome
+        for kind in KINDS
+        for name, outcome in (
+            ("test_sees_it", "PASSED"),
+            ("test_fails", "FAILED"),
+            ("test_sees_it_again", "PASSED"),
+        )
+    }
+    assert ended.outcomes == wanted, ended.out
+    assert ended.status == 1
+
+
+HARD = """
+import resource, time
+import pytest
+from ordinary import become_ordinary
+
+@pytest.fixture(scope="module")
+def lowered():
+    if KIND == "NPROC":
+        become_ordinary()
+    limit = {"NOFILE": 100, "FSIZE": 0, "NPROC": 1}[KIND]
+    resource.setrlimit(getattr(resource, "RLIMIT_" + KIND), (limit, limit))
+
+def test_before(): pass
+def test_one(lowered): pass
+def test_two(lowered): pass
+def test_after(): pass
+"""
+
+NAMES = {"NOFILE": "ulimit -n 1024", "FSIZE": "ulimit -f unlimited", "NPROC": "ulimit -u unlimited"}
+
+
+@pytest.mark.parametrize("workers", ["-n2", "-n0"])
+def test_a_hard_limit_costs_no_other_test_and_is_named(tmp_path: Path, workers: str) -> None:
+    files = {f"test_{kind.lower()}.py": f"KIND = {kind!r}\n{HARD}" for kind in NAMES}
+    suite = write_files(tmp_path, {"ordinary.py": ORDINARY, **files})
+    ended = run_pytest(suite, "--fkit", "--fkit-start-method=fork", workers)
+    for kind, command in NAMES.items():
+        file = f"test_{kind.lower()}.py"
+        for name in ("test_one", "test_two"):
+            assert ended.outcomes[f"{file}::{name}"] == "ERROR", ended.out
+            message = ended.message(f"{file}::{name}")
+            assert f"RLIMIT_{kind}; `{command}` raises it" in message, ended.out
+        assert ended.outcomes[f"{file}::test_before"] == "PASSED"
+        assert ended.outcomes[f"{file}::test_after"] == "PASSED", ended.out
+    assert ended.status == 1
+
+
+CONFTEST = """
+import resource, subprocess
+import pytest
+
+kind = getattr(resource, "RLIMIT_" + KIND)
+resource.setrlimit(kind, (SOFT, resource.getrlimit(kind)[1]))
+"""
+
+UNDER_CONFTEST = """
+import os, resource, subprocess, sys
+import pytest
+from conftest import SOFT, kind
+
+def test_sees_it():
+    assert resource.getrlimit(kind)[0] == SOFT
+
+def test_children_see_it():
+    program = f"import resource; print(resource.getrlimit({kind})[0])"
+    assert int(subprocess.check_output([sys.executable, "-c", program])) == SOFT
+
+@pytest.mark.fkit_skip
+def test_shares_a_process():
+    assert resource.getrlimit(kind)[0] == SOFT
+
+def test_fails():
+    assert 0
+"""
+
+
+@pytest.mark.parametrize("limit", [("NOFILE", 200), ("NOFILE", 512), ("FSIZE", 3000)])
+@pytest.mark.parametrize("mode", [*MODES, ("-n0", "--fkit-start-method=spawn")], ids=" ".join)
+def test_a_soft_limit_that_a_conftest_lowers_is_no_trouble(
+    tmp_path: Path, mode: tuple[str, ...], limit: tuple[str, int]
+) -> None:
+    files = {
+        "conftest.py": "KIND, SOFT = {!r}, {}\n{}".format(*limit, CONFTEST),
+        "test_it.py": UNDER_CONFTEST,
+    }
+    ended = run_pytest(
+        write_files(tmp_path, files), "--fkit", "-p", "no:cacheprovider", *mode,
+        f"--fkit-journal={tmp_path / 'journal'}",
+    )  # fmt: skip
+    assert set(ended.outcomes) == {
+        f"test_it.py::{name}"
+        for name in ("test_sees_it", "test_children_see_it", "test_shares_a_process", "test_fails")
+    }, ended.out
+    assert [nodeid for nodeid, outcome in ended.outcomes.items() if outcome != "PASSED"] == [
+        "test_it.py::test_fails"
+    ], ended.out
+    assert '"end"' in (tmp_path / "journal").read_text()
+
+
+PLAIN = """
+import os, time
+import pytest
+
+@pytest.fixture(scope="module")
+def wide(): return os.getpid()
+
+@pytest.mark.fkit_skip
+def test_shared(): pass
+
+class TestClass:
+    @pytest.mark.fkit(isolation="class")
+    def test_one(self, wide): pass
+    @pytest.mark.fkit(isolation="class")
+    def test_two(self): pass
+
+def test_three(wide): assert os.dup(0) < 40
+
+def test_dies(): os.abort()
+
+def test_uses_all_descriptors_and_passes():
+    with pytest.raises(OSError):
+        while True: os.dup(0)
+"""
+
+
+@pytest.mark.parametrize("ulimit", ["-n 256", "-Sn 256", "-Sn 1024", "-n 1024"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        ("-n8",),
+        ("-n0",),
+        ("-n2", "--fkit-isolation=session"),
+        ("-n2", "--fkit-start-method=spawn"),
+    ],
+    ids=" ".join,
+)
+def test_low_limits_on_open_files_are_enough(
+    tmp_path: Path, mode: tuple[str, ...], ulimit: str
+) -> None:
+    files = {f"test_{name}.py": PLAIN for name in "abc"}
+    ended = run_pytest(write_files(tmp_path, files), "--fkit", *mode, ulimit=ulimit)
+    bad = {nodeid for nodeid, outcome in ended.outcomes.items() if outcome != "PASSED"}
+    assert bad == {f"test_{name}.py::test_dies" for name in "abc"}, ended.out
+    assert len(ended.outcomes) == 18
+    assert "SIGABRT" in ended.message("test_a.py::test_dies")
+
+
+# --- output that nobody limits ---
+
+OUTPUT = """
+import sys
+
+def lines(number):
+    print("the first line")
+    for _ in range(number):
+        print(("x" * 99 + "\\n") * 1000, end="")
+    print("the last line")
+
+def test_fails():
+    lines(120)
+    assert 0
+
+def test_passes():
+    lines(120)
+
+def test_gets_all_of_it(capfd):
+    lines(120)
+    assert len(capfd.readouterr().out) == 12_000_000 + 29
+
+def test_never_ends():
+    while True:
+        lines(10)
+
+def test_after(): pass
+"""
+
+
+def captured(ended: InnerRun, name: str) -> str:
+    """What the terminal shows of a test's output."""
+    part = ended.out.partition(f" {name} ___")[2]
+    text = part.partition("- Captured stdout call -")[2].partition("\n")[2]
+    return text.partition("\n___")[0].partition("\n===")[0]
+
+
+@pytest.mark.parametrize("mode", [*MODES, ("-n0", "--capture=sys")], ids=" ".join)
+def test_both_ends_of_much_output_are_reported(tmp_path: Path, mode: tuple[str, ...]) -> None:
+    suite = write_files(tmp_path, {"test_it.py": OUTPUT})
+    ended = run_pytest(suite, "--fkit", "--fkit-timeout=5", *mode)
+    outcomes = {nodeid.partition("::")[2]: outcome for nodeid, outcome in ended.outcomes.items()}
+    never = outcomes.pop("test_never_ends")
+    assert never == "ERROR"
+    assert "timed out" in ended.message("test_it.py::test_never_ends")
+    assert outcomes == {
+        "test_fails": "FAILED",
+        "test_passes": "PASSED",
+        "test_gets_all_of_it": "PASSED",
+        "test_after": "PASSED",
+    }
+    for name in ("test_fails", "test_passes"):
+        text = captured(ended, name)
+        assert text.startswith("the first line\n"), text[:200]
+        assert text.count(" of output left out here …") == 1
+        assert text.rstrip().endswith("the last line")
+        assert 8_000_000 < len(text) < 9_000_000
+    assert "of output left out here" in captured(ended, "test_never_ends")
+
+
+@pytest.mark.skipif(system.PORTABLE, reason="files are on a disk there")
+def test_memory_is_not_filled_by_output(tmp_path: Path) -> None:
+    text = """
+    import os, pathlib, time
+
+    def kept():
+        numbers = (int(name) for name in os.listdir("/proc/self/fd"))
+        files = {}
+        for number in numbers:
+            path = f"/proc/self/fd/{number}"
+            try:
+                if "fkit-out" in os.readlink(path):
+                    status = os.stat(path)
+                    files[status.st_ino] = status.st_blocks * 512
+            except OSError:
+                continue
+        return sum(files.values())
+
+    def test_it():
+        for _ in range(40):
+            os.write(1, b"x" * (1 << 20))
+        deadline = time.monotonic() + 30
+        while kept() > 9 << 20 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert kept() <= 9 << 20
+    """
+    import textwrap
+
+    suite = write_files(tmp_path, {"test_it.py": textwrap.dedent(text)})
+    ended = run_pytest(suite, "--fkit", "-n0")
+    assert ended.outcomes == {"test_it.py::test_it": "PASSED"}, ended.out[-3000:]
