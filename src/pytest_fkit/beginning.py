@@ -11,6 +11,8 @@ from typing import Iterator
 
 import pytest
 
+from pytest_fkit_installation import check_installation
+
 from . import numprocesses, private_api
 from .inherited import remember_environment
 from .own_imports import own_imports
@@ -24,7 +26,11 @@ def before_conftests(early_config: pytest.Config) -> None:
     """Before user code is imported: keep GPU runtimes shut; tell plugins that ask of workers.
 
     Where there will be none, tests get their GPUs now; a spawned host has its worker's already.
+
+    :raises pytest.UsageError: if another project of this name is installed, too.
     """
+    if not early_config.pluginmanager.hasplugin("fkit-installation"):  # loaded by -p
+        check_installation()
     remember_environment()
     # Without it torch.cuda.is_available() opens a CUDA runtime, which does not survive a fork.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
