@@ -76,10 +76,12 @@ SUITES = {
     ),
     # Looks at its frames and at warnings.
     "structlog": Suite("structlog==26.1.0 pytest-asyncio simplejson time-machine rich twisted"),
-    # Finds blocking calls by blockbuster, every warning is an error.
+    # Finds blocking calls by blockbuster; every warning is an error. Where localhost has no IPv6
+    # address, these tests leave sockets behind, which are found in the tests after them.
     "anyio": Suite(
         "anyio[trio]==4.16.0 blockbuster coverage hypothesis psutil pytest-mock pytest-timeout "
-        "trustme truststore uvloop"
+        "trustme truststore uvloop",
+        "-k 'not ipv6'",
     ),
     # Replace os, io and pathlib, and the clocks.
     "pyfakefs": Suite(
