@@ -251,7 +251,7 @@ class Outbox:
         self._send = send
         self._packer = Packer()
         self._lock = threading.Lock()
-        self._unsent = b""
+        self._unsent: list[bytes] = []
 
     def send(self, *messages: Order | OfTests | OfWorker) -> None:
         """Send these, in this order.
@@ -260,10 +260,10 @@ class Outbox:
         """
         with self._lock:
             for message in messages:
-                self._unsent += self._packer.pack(message)
+                self._unsent.append(self._packer.pack(message))
             # An interruption may come at any point: what was sent twice is dropped there.
-            self._send(self._unsent)
-            self._unsent = b""
+            self._send(b"".join(self._unsent))
+            self._unsent = []
 
 
 def orders() -> Unpacker:

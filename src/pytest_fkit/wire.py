@@ -84,31 +84,30 @@ class Sorter:
         """Take `data` in; the frames that are complete, with all before them."""
         if self._damage:
             return []
-        self._buffer += data
+        buffer = self._buffer
+        buffer += data
         found: list[bytes] = []
-        while not self._damage:
-            frame = self._cut()
-            if frame is None:
+        position = 0
+        # Cut off in one piece in the end: there may be thousands.
+        while not self._damage and len(buffer) - position >= _HEADER.size:
+            length, checksum, number = _HEADER.unpack_from(buffer, position)
+            end = position + _HEADER.size + length
+            if len(buffer) < end:
                 break
-            found += self._sorted(frame)
+            frame = bytes(buffer[position:end])
+            position = end
+            if zlib.crc32(frame[_HEADER.size :], number) != checksum:
+                self._damage = f"message {self._next} is damaged"
+            elif number == self._next and not self._early:
+                found.append(frame)
+                self._next += 1
+            else:
+                found += self._sorted(number, frame)
+        del buffer[:position]
         return found
 
-    def _cut(self) -> bytes | None:
-        if len(self._buffer) < _HEADER.size:
-            return None
-        length, _, _ = _HEADER.unpack_from(self._buffer)
-        end = _HEADER.size + length
-        if len(self._buffer) < end:
-            return None
-        frame = bytes(self._buffer[:end])
-        del self._buffer[:end]
-        return frame
-
-    def _sorted(self, frame: bytes) -> list[bytes]:
-        _, checksum, number = _HEADER.unpack_from(frame)
-        if zlib.crc32(frame[_HEADER.size :], number) != checksum:
-            self._damage = f"message {self._next} is damaged"
-            return []
+    def _sorted(self, number: int, frame: bytes) -> list[bytes]:
+        """What can be passed on now that this one is here, which is not simply the next."""
         if number < self._next:  # it was there before
             return []
         if number > self._next:

@@ -72,10 +72,10 @@ class Accounting:
             return
         ledger = self._ledger(node)
         for each in told:
-            if isinstance(each, ItemBegins):
-                ledger.begins(collected.number(each.position))
-            elif isinstance(each, Reported):
+            if isinstance(each, Reported):
                 ledger.reported(collected.number(each.position), each.report)
+            elif isinstance(each, ItemBegins):
+                ledger.begins(collected.number(each.position))
             elif isinstance(each, ItemComplete):
                 number = collected.number(each.position)
                 ledger.complete(number)
