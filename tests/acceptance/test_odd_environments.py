@@ -77,3 +77,10 @@ def test_plugins_of_pytest_that_are_blocked(suite: MakeSuite, names: str) -> Non
 def test_all_of_them_at_once(suite: MakeSuite) -> None:
     blocked = [part for name in " ".join(BLOCKED).split() for part in ("-p", f"no:{name}")]
     suite(conftest=CLEARED + STREAMS["that are None"] + REPLACED, test_it=SUITE).compare(*blocked)
+
+
+@pytest.mark.parametrize("mode", ["n0", "n2", "session"])
+def test_gevent_that_reaps_children_itself(suite: MakeSuite, mode: str) -> None:
+    pytest.importorskip("gevent")
+    conftest = "from gevent import monkey\nmonkey.patch_all()\n"
+    suite(conftest=conftest, test_it=SUITE).compare(modes=[mode])
