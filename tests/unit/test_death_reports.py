@@ -67,6 +67,45 @@ def test_crashing_thread_comes_first_and_our_frames_are_left_out() -> None:
     ]
 
 
+# The form is that of faulthandler_fatal_error() in Modules/faulthandler.c, and of dump_traceback(),
+# write_thread_id() and _Py_DumpStack() in Python/traceback.c, of CPython 3.14; nothing of this was
+# seen on a 3.14 here. On a system without backtrace(3) the C stack is a line in angle brackets.
+_DUMP_314 = """\
+Fatal Python error: Segmentation fault
+
+Thread 0x00007f0000000001 [pump: a b] (most recent call first):
+  File "/root/of/suite/helpers.py", line 5 in wait
+
+Current thread 0x00007f0000000002 [python] (most recent call first):
+  File "/root/of/suite/tests/test_x.py", line 27 in test_segv
+  File "/somewhere/pytest_fkit/sandbox/steps.py", line 32 in run_steps
+  File "/somewhere/else.py", line 1 in main
+
+Current thread's C stack trace (most recent call first):
+  Binary file "/opt/python/lib/libpython3.14.so.1.0", at _Py_DumpStack+0x42 [0x5b27f7d7147e]
+  Binary file "/usr/lib/libc.so.6", at +0x3def0 [0x77b73226bef0]
+  <truncated rest of calls>
+
+Extension modules: numpy._core._multiarray_umath (total: 1)
+"""
+
+
+@pytest.mark.parametrize("dump", [_DUMP_314, _DUMP_314.replace("  <trunc", "  <cannot")])
+def test_the_c_stack_stands_below_the_python_stack_of_its_thread(dump: str) -> None:
+    lines = reorder_stacks(dump).splitlines()
+    assert [line for line in lines if not line.startswith("  ")] == [
+        "Fatal Python error: Segmentation fault",
+        "",
+        "Current thread 0x00007f0000000002 [python] (most recent call first):",
+        "Current thread's C stack trace (most recent call first):",
+        "Thread 0x00007f0000000001 [pump: a b] (most recent call first):",
+    ]
+    assert lines[3:5] == ['  File "/root/of/suite/tests/test_x.py", line 27 in test_segv', lines[4]]
+    assert len([line for line in lines if "Binary file" in line]) == 2
+    assert lines[7].endswith("rest of calls>")
+    assert innermost_frame(dump, _ROOT) == Frame("tests/test_x.py", 27, "test_segv")
+
+
 def test_last_fatal_error_counts() -> None:
     copy = "Fatal Python error: Aborted\n\nCurrent thread 0x1 (most recent call first):\n"
     text = reorder_stacks(copy + '  File "/a.py", line 1 in copy\n' + _DUMP)

@@ -14,7 +14,12 @@ own_builtins(globals())
 
 _FRAME = re.compile(r'^  File "(?P<path>.*)", line (?P<line>\d+|\?\?\?) in (?P<name>.*)$')
 
-_THREAD = re.compile(r"^(Current t|T)hread\b.*:$")
+# As traceback.c of CPython writes it; from 3.14 on the thread's name may be there, in brackets.
+_THREAD = re.compile(r"^(Current t|T)hread 0x.*:$")
+
+# The C functions of the crashing thread, from Python 3.14 on: _Py_DumpStack in traceback.c, which
+# faulthandler calls after the stacks of all threads and before the line "Extension modules: ...".
+_C_STACK = "Current thread's C stack trace ("
 
 # The functions of ours that call pytest in test processes.
 _OURS = {
@@ -80,11 +85,13 @@ def reorder_stacks(dump: str) -> str:
     _, fatal, rest = dump.rpartition("Fatal Python error: ")
     blocks: list[list[str]] = [[]]
     for line in (fatal + rest).splitlines():
-        if _THREAD.match(line):
+        if _THREAD.match(line) or line.startswith(_C_STACK):
             blocks.append([])
         blocks[-1].append(line)
     head, stacks = blocks[0], blocks[1:]
-    stacks.sort(key=lambda block: not block[0].startswith("Current thread"))
+    # The C functions stand below the Python functions of their thread.
+    order = ("Current thread 0x", _C_STACK, "Thread 0x")
+    stacks.sort(key=lambda block: [block[0].startswith(each) for each in order].index(True))
     stacks = [_without_our_frames(block) for block in stacks]
     return "\n".join(
         line for block in (head, *stacks) for line in block if line.strip() or block is head
@@ -93,6 +100,8 @@ def reorder_stacks(dump: str) -> str:
 
 def _without_our_frames(block: list[str]) -> list[str]:
     """The stack up to where this package called pytest to run the test."""
+    if block[0].startswith(_C_STACK):
+        return [block[0], *(line for line in block[1:] if line.startswith("  "))]
     for number, line in enumerate(block):
         match = _FRAME.match(line)
         if match is not None and match["name"] in _OURS and "pytest_fkit" in match["path"]:

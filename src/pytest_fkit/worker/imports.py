@@ -7,7 +7,6 @@ nobody else pays for it.
 from __future__ import annotations
 
 import re
-import sys
 import traceback
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +21,7 @@ from ..sandbox.copies import fork
 from ..sandbox.descriptors import Files, read_from, slots
 from ..sandbox.excerpts import free_middle, read_ends
 from ..sandbox.sigchld import Statuses
+from ..sandbox.streams import flush
 from ..system.limits import is_refusal, refusal
 from .deaths import innermost_frame, reorder_stacks
 
@@ -109,8 +109,7 @@ class CarefulCollection:
             return _failed(collector, f"no process to try it in: {refusal(error)}", [], [])
 
     def _try(self, collector: pytest.File, files: Files) -> Ending:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush()
         worker = os.getpid()
         statuses = Statuses()
         with statuses.kept():

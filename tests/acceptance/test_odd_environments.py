@@ -1,0 +1,86 @@
+"""What a suite or a command line takes away is missed by nobody: outcomes are plain pytest's."""
+
+from __future__ import annotations
+
+import pytest
+from comparing import MakeSuite
+
+SUITE = """
+import os, sys
+import pytest
+
+@pytest.fixture(scope="module")
+def wide():
+    print("set up")
+    yield 1
+    print("torn down")
+
+def test_passes(wide): print("text")
+def test_fails(wide): assert wide == 2
+def test_exits(): sys.exit(3)
+def test_other(wide): assert wide == 1
+@pytest.fixture
+def broken(): raise ValueError
+def test_needs_what_is_broken(broken): pass
+"""
+
+CLEARED = """
+import os
+kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+os.environ.clear()
+os.environ.update(kept)
+"""
+
+# Of each kind that pytest itself survives.
+STREAMS = {
+    "that only write": "class Stream:\n    def write(self, text): return len(text)\n",
+    "of which nothing but writing works": (
+        "class Stream:\n"
+        "    def write(self, text): return len(text)\n"
+        "    def __getattr__(self, name): raise RuntimeError(name)\n"
+    ),
+    "that are None": "def Stream(): return None\n",
+    "that are closed": "import io\ndef Stream():\n    new = io.StringIO()\n    new.close()\n"
+    "    new.write = len\n    return new\n",
+}
+REPLACED = """
+import sys
+def pytest_collection_finish():
+    sys.stdout, sys.stderr = Stream(), Stream()
+"""
+
+BLOCKED = (
+    "capture", "terminal", "logging", "cacheprovider", "warnings", "junitxml", "faulthandler",
+    "skipping", "tmpdir", "assertion", "unraisableexception threadexception",
+    "debugging unittest legacypath monkeypatch recwarn pastebin doctest setuponly setupplan",
+    "stepwise subtests",
+)  # fmt: skip
+
+
+def test_a_conftest_that_clears_the_environment(suite: MakeSuite) -> None:
+    suite(conftest=CLEARED, test_it=SUITE).compare()
+
+
+@pytest.mark.parametrize("arguments", ["-s", ""])
+@pytest.mark.parametrize("kind", STREAMS)
+def test_standard_streams(suite: MakeSuite, kind: str, arguments: str) -> None:
+    conftest = STREAMS[kind] + REPLACED
+    suite(conftest=conftest, test_it=SUITE).compare(*arguments.split())
+
+
+@pytest.mark.parametrize("names", BLOCKED)
+def test_plugins_of_pytest_that_are_blocked(suite: MakeSuite, names: str) -> None:
+    blocked = [part for name in names.split() for part in ("-p", f"no:{name}")]
+    suite(test_it=SUITE).compare(*blocked)
+
+
+def test_all_of_them_at_once(suite: MakeSuite) -> None:
+    blocked = [part for name in " ".join(BLOCKED).split() for part in ("-p", f"no:{name}")]
+    suite(conftest=CLEARED + STREAMS["that are None"] + REPLACED, test_it=SUITE).compare(*blocked)
+
+
+@pytest.mark.parametrize("mode", ["n0", "n2", "session"])
+def test_gevent_that_reaps_children_itself(suite: MakeSuite, mode: str) -> None:
+    pytest.importorskip("gevent")
+    conftest = "from gevent import monkey\nmonkey.patch_all()\n"
+    suite(conftest=conftest, test_it=SUITE).compare(modes=[mode])
