@@ -7,16 +7,16 @@ Checked against pytest 7.0.0 to 9.2.0, pluggy 1.2 to 1.7 and pytest-xdist 3.6.1 
 from __future__ import annotations
 
 import functools
-import inspect
 import io
 import pdb
 import sys
 import traceback
 import uuid
 from queue import Empty
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, Callable, Iterator, Mapping, Sequence, TextIO, cast
 
+import _pytest._code.code
 import _pytest.config
 import _pytest.debugging
 import _pytest.fixtures
@@ -64,7 +64,7 @@ def _is_foreign(implementation: Any) -> bool:
 
 
 def _module(plugin: Any) -> str:
-    return str(plugin.__name__ if inspect.ismodule(plugin) else type(plugin).__module__)
+    return str(plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__module__)
 
 
 # --- setup state and fixtures (_pytest.runner.SetupState, _pytest.fixtures) ---------------------
@@ -259,6 +259,109 @@ def _wide_fixtures(item: pytest.Item) -> list[tuple[str, str]]:
     return wide
 
 
+# --- reports (_pytest.reports, _pytest._code.code) ----------------------------------------------
+
+_code = _pytest._code.code
+
+# What these are made of; dataclasses, or attrs' classes before pytest 7.3.
+_PARTS: dict[type[Any], tuple[str, ...]] = {
+    _code.ReprTraceback: ("reprentries", "extraline", "style"),
+    _code.ReprTracebackNative: ("reprentries", "extraline", "style"),
+    _code.ReprEntry: ("lines", "reprfuncargs", "reprlocals", "reprfileloc", "style"),
+    _code.ReprEntryNative: ("lines",),
+    _code.ReprFileLocation: ("path", "lineno", "message"),
+    _code.ReprLocals: ("lines",),
+    _code.ReprFuncArgs: ("args",),
+}
+_ENTRIES = (_code.ReprEntry, _code.ReprEntryNative)
+
+
+class _ForeignPartError(Exception):
+    """A report has a part that pytest does not make."""
+
+
+def report_to_data(config: pytest.Config, report: Any) -> dict[str, Any]:
+    """What pytest_report_to_serializable answers, by code of ours where pytest's would answer.
+
+    pytest's asks ``os.fspath``, ``copy`` and ``dataclasses``, which the test may have patched, and
+    takes several times as long. Reports of other classes, and all where a plugin or a conftest.py
+    has a part in that hook, are left to the hook.
+    """
+    hook = config.hook.pytest_report_to_serializable
+    if type(report) is pytest.TestReport and not any(map(_is_foreign, hook.get_hookimpls())):
+        try:
+            return _report_data(report)
+        except _ForeignPartError:
+            pass
+    return cast("dict[str, Any]", hook(config=config, report=report))
+
+
+def _report_data(report: pytest.TestReport) -> dict[str, Any]:
+    """As pytest's ``TestReport._to_json`` and pytest_report_to_serializable."""
+    data = dict(vars(report))
+    if "_id" in data:  # pytest 9.2 on
+        data["nodeid"] = str(data.pop("_id"))
+    data["longrepr"] = _longrepr_data(report.longrepr)
+    for name, value in data.items():
+        path = getattr(type(value), "__fspath__", None)
+        if path is not None:
+            data[name] = path(value)
+        elif name == "result":
+            data[name] = None
+    data["$report_type"] = "TestReport"
+    return data
+
+
+def _longrepr_data(longrepr: Any) -> Any:
+    if not hasattr(longrepr, "toterminal"):
+        return longrepr
+    if not (hasattr(longrepr, "reprtraceback") and hasattr(longrepr, "reprcrash")):
+        return str(longrepr)
+    last = _parts(longrepr.reprtraceback)
+    crash = None if longrepr.reprcrash is None else _parts(longrepr.reprcrash)
+    chain = None
+    if isinstance(longrepr, _code.ExceptionChainRepr):
+        chain = [
+            (
+                last if traceback is longrepr.reprtraceback else _parts(traceback),
+                None if place is None else _parts(place),
+                description,
+            )
+            for traceback, place, description in longrepr.chain
+        ]
+    return {
+        "reprcrash": crash,
+        "reprtraceback": last,
+        "sections": longrepr.sections,
+        "chain": chain,
+    }
+
+
+def _parts(found: Any) -> dict[str, Any]:
+    """As dataclasses.asdict.
+
+    :raises _ForeignPartError: for an object of another class.
+    """
+    names = _PARTS.get(type(found))
+    if names is None:
+        raise _ForeignPartError
+    return {name: _plain(getattr(found, name)) for name in names}
+
+
+def _plain(value: Any) -> Any:
+    kind = type(value)
+    if kind is str or kind is int or value is None:
+        return value
+    if kind is list or kind is tuple:
+        return kind(map(_plain, value))
+    if kind in _ENTRIES:
+        return {"type": kind.__name__, "data": _parts(value)}
+    if kind in _PARTS:
+        return _parts(value)
+    # Another kind of value is carried as it is; see carriable.py.
+    return value
+
+
 # --- collection (_pytest.runner) ----------------------------------------------------------------
 
 
@@ -305,11 +408,12 @@ def fixture_capture_descriptors(fixture: Any) -> tuple[int, int] | None:
 def on_fixture_capture(fixture: Any, action: Callable[[], None]) -> None:
     """Have `action` called whenever the value of capsys, capfd or the like begins to collect.
 
-    It has begun by now, and pytest ends and begins it anew for each phase of the test.
+    It has begun by now, and pytest ends and begins it anew for each phase of the test. The value
+    of any other fixture is left alone.
     """
-    start = getattr(fixture, "_start", None)
-    if start is None:  # a fixture of that name by somebody else
+    if type(fixture) is not pytest.CaptureFixture or "_start" in vars(fixture):
         return
+    start = fixture._start
 
     def start_and_tell() -> None:
         begins = fixture._capture is None
@@ -317,7 +421,7 @@ def on_fixture_capture(fixture: Any, action: Callable[[], None]) -> None:
         if begins:
             action()
 
-    fixture._start = start_and_tell
+    fixture._start = start_and_tell  # type: ignore[method-assign]
     action()
 
 

@@ -293,9 +293,7 @@ class WideFixtures:
         report = None
         if call.excinfo is not None:
             made = self._caller("pytest_runtest_makereport", _REPORTING)(item=item, call=call)
-            report = carriable(
-                item.config.hook.pytest_report_to_serializable(config=item.config, report=made)
-            )
+            report = carriable(private_api.report_to_data(item.config, made))
         self._relay.send(WideTeardown(call.duration, _sections(item), report, call.start))
         self._active = [each for each in self._active if each.cached_result is not None]
         return True

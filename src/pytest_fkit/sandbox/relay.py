@@ -23,7 +23,7 @@ from ..messages import (
     WarningRecorded,
 )
 from ..own import os, own_builtins, time
-from ..private_api import expected_failure
+from ..private_api import expected_failure, report_to_data
 from ..system.limits import MEMORY, room, status_of
 from ..wire import Packer
 from .descriptors import slots, write_all
@@ -208,7 +208,7 @@ class Relay:
         return report
 
     def _data(self, report: pytest.TestReport) -> dict[str, Any]:
-        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        data = report_to_data(self._config, report)
         data["sections"] = merged(data.get("sections", ()))
         return cast("dict[str, Any]", carriable(data))
 

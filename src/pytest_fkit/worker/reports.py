@@ -179,9 +179,7 @@ class WorkerReports:
             report = report_from(self._config, data)
             item.ihook.pytest_runtest_logreport(report=report)
             # What plugins changed, too.
-            data = carriable(
-                self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
-            )
+            data = carriable(private_api.report_to_data(self._config, report))
         data.update(self._extra, item_index=self._index(item))
         self._events.append(("testreport", data))
 
