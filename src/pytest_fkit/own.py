@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import signal as signal
     import socket as socket
     import struct as struct
+    import subprocess as subprocess
     import threading as threading
     import time as time
     import zlib as zlib
@@ -77,6 +78,7 @@ else:
         # Its C type: guards replace, and wrap, the class that Python's own module makes of it.
         socket = _Kept("_socket")
         struct = _Kept("struct")
+        subprocess = _Kept("subprocess")
         threading = _Kept("threading")
         time = _Kept("time", **_clocks())
         zlib = _Kept("zlib")

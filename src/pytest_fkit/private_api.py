@@ -340,7 +340,7 @@ def _longrepr_data(longrepr: Any) -> Any:
 def _parts(found: Any) -> dict[str, Any]:
     """As dataclasses.asdict.
 
-    :raises _ForeignPartError: for an object of another class.
+    :raises _ForeignPartError: for an object of a class that is not pytest's.
     """
     names = _PARTS.get(type(found))
     if names is None:
@@ -356,10 +356,7 @@ def _plain(value: Any) -> Any:
         return kind(map(_plain, value))
     if kind in _ENTRIES:
         return {"type": kind.__name__, "data": _parts(value)}
-    if kind in _PARTS:
-        return _parts(value)
-    # Another kind of value is carried as it is; see carriable.py.
-    return value
+    return _parts(value)
 
 
 # --- collection (_pytest.runner) ----------------------------------------------------------------

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Callable, Protocol, Sequence
 import pytest
 
 from .. import private_api
-from ..own import marshal
+from ..own import marshal, own_builtins
 from .deaths import death_of
 
 if TYPE_CHECKING:
     from ..journal.recorder import Recorder
+
+own_builtins(globals())
 
 
 class Listener(Protocol):

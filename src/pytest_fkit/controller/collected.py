@@ -6,6 +6,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Sequence
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 
 @dataclass(frozen=True)
 class Collected:

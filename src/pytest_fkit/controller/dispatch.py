@@ -11,7 +11,7 @@ from .. import private_api
 from ..gpu.masks import Entry
 from ..gpu.nearness import Nearness
 from ..needs import Needs
-from ..own import marshal
+from ..own import marshal, own_builtins
 from ..settings import Settings
 from .collected import Collected, Union
 from .decisions import Decision, Lend, Recall, Send, Settle
@@ -20,6 +20,8 @@ from .rerouting import Rerouting
 from .retries import physical, physical_name
 from .schedule import Schedule
 from .units import ANY, Kind, Test, one_unit, soft_units, strict_units
+
+own_builtins(globals())
 
 MODES = ("load", "worksteal", "loadscope", "loadfile", "loadgroup")
 """Of ``--dist``, that are served here."""

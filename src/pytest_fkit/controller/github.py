@@ -8,8 +8,10 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
-from ..own import os
+from ..own import os, own_builtins
 from .reporting import Happened, scarcity
+
+own_builtins(globals())
 
 
 class StepSummary:

@@ -16,11 +16,13 @@ from ..gpu.detection import detect
 from ..gpu.devices import Fleet
 from ..gpu.options import GpuSettings
 from ..numprocesses import run_alone, shows_only
-from ..own import os
+from ..own import os, own_builtins
 from . import workers
 from .hosts import Seat, cpu_workers, proxies, seats
 from .place import take_place
 from .site import answered
+
+own_builtins(globals())
 
 ALONE = Seat(0, "main")
 """The pytest process itself, at ``-n0``."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-from ..own import os, signal, threading
+from ..own import os, own_builtins, signal, threading
+
+own_builtins(globals())
 
 TICK = 0.25
 """Of the limit: how often workers are asked."""

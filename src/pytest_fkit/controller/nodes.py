@@ -9,7 +9,7 @@ import pytest
 from .. import private_api
 from ..interruptions import raise_again
 from ..messages import Interrupted
-from ..own import os, threading
+from ..own import os, own_builtins, threading, time
 from ..settings import Settings
 from ..sigterm import interrupt_on_sigterm, restore_sigterm
 from .arrivals import Arrivals
@@ -22,6 +22,8 @@ from .rerouting import Edges, Rerouting
 if TYPE_CHECKING:
     from ..journal.recorder import Recorder
     from .resume import Resuming
+
+own_builtins(globals())
 
 _CAREFUL_DEATHS = 3
 """After so many deaths of workers that try every import first, it is not a test module."""
@@ -281,8 +283,6 @@ class Nodes:
 
 class _Countdown:
     def __init__(self, seconds: float) -> None:
-        import time
-
         self._clock = time.monotonic
         self._end = self._clock() + seconds
 

@@ -11,12 +11,14 @@ from ..journal.events import encode, event
 from ..journal.files import AppendedFile, InUseError
 from ..journal.recorder import Recorder
 from ..journal.trace_file import TraceFile
-from ..own import time
+from ..own import own_builtins, time
 from ..settings import ALONE, Settings
 from .gpu_samples import sample_gpus
 from .resume import Resume, Resuming, resumed
 from .run_event import gpus_of_run, run_event
 from .top import Top
+
+own_builtins(globals())
 
 
 class Recording:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
 
-from ..own import threading
+from ..own import own_builtins, threading
 from ..settings import Settings
 from .retries import Attempt, Retries, Screen, ids, physical
 from .schedule import Schedule
@@ -14,6 +14,8 @@ from .units import Kind
 
 if TYPE_CHECKING:
     from ..journal.recorder import Recorder
+
+own_builtins(globals())
 
 PAUSE = 10.0
 """Seconds before a retired worker's GPUs are tried again; twice as many each time after that."""

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Iterable, Sequence
 
 from ..gpu.errors import GpuError
+from ..own import own_builtins
 from .units import Kind
+
+own_builtins(globals())
 
 COMPLETE = "runtest_protocol_complete"
 """The last thing that a worker tells of a test."""

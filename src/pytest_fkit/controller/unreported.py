@@ -7,7 +7,10 @@ from typing import Any, Callable, Generator, Sequence
 import pytest
 
 from .. import private_api
+from ..own import own_builtins
 from .deaths import DeathText
+
+own_builtins(globals())
 
 
 class Unreported:

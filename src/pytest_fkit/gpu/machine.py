@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.machinery
-import os
 import re
 import shutil
 import sys
 from dataclasses import dataclass
+
+from ..own import os, own_builtins
+
+own_builtins(globals())
 
 ROOT = "FKIT_FLEET_ROOT"
 """Environment variable, for tests: a directory that stands for "/", as ``tests/fleet`` builds it.
@@ -48,12 +51,12 @@ class Machine:
 
     def exists(self, name: str) -> bool:
         """Whether there is such a file, given as in "dev/kfd"."""
-        return os.path.exists(self.path(name))  # noqa: PTH110 (called at every start)
+        return os.path.exists(self.path(name))
 
     def names(self, directory: str, pattern: str) -> list[str]:
         """The names in a directory that match a regular expression, sorted; none if absent."""
         try:
-            found = os.listdir(self.path(directory))  # noqa: PTH208 (called at every start)
+            found = os.listdir(self.path(directory))
         except OSError:
             return []
         return sorted(name for name in found if re.fullmatch(pattern, name))

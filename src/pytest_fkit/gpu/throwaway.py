@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import subprocess
-import time
 from typing import IO, Callable, Mapping, NamedTuple, Sequence
 
 from .. import system
 from ..endings import Exited, Lost, Signaled, TimedOut, signal_name
+from ..own import os, own_builtins, signal, subprocess, time
 from .failures import FailedError
+
+own_builtins(globals())
 
 KILL_WAIT = 0.5
 """Seconds that a process has to be gone after SIGKILL; a tenth of the limit if that is less."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Generator, Iterator, NoReturn
 
 import pytest
@@ -13,6 +12,7 @@ from ..carriable import carriable
 from ..gpu.exceptions import mark_event
 from ..messages import WideOutput, WideSetup, WideSetupDone, WideTeardown
 from ..own import own_builtins, time
+from ..paths import below
 from ..system import holdings
 from .copies import fork
 from .relay import Relay
@@ -86,6 +86,7 @@ class WideFixtures:
         self._causes: dict[Any, str] = {}
         self._failed: tuple[pytest.Item, BaseException] | None = None
         self._innermost = _Innermost()
+        self._rootdir = str(session.config.rootpath)
         plugins = session.config.pluginmanager
         plugins.register(self._innermost, _INNERMOST)
         plugins.register(_Collectors(self), "fkit-collectors")
@@ -145,7 +146,7 @@ class WideFixtures:
             if fixturedef not in self._active:
                 self._active.append(fixturedef)
             if self._watching:
-                place = _place(fixturedef.func, self._session.config.rootpath)
+                place = _place(fixturedef.func, self._rootdir)
                 self._look_for_leftovers(fixturedef, f"{label}{place}")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -263,7 +264,7 @@ class WideFixtures:
         if up:
             fixturedef = up[-1]
             label = f"{fixturedef.scope}-scoped fixture {fixturedef.argname!r}"
-            place = _place(fixturedef.func, self._session.config.rootpath)
+            place = _place(fixturedef.func, self._rootdir)
             self._causes[fixturedef] = f"{label}{place}: {found}"
 
     def _look_for_leftovers(self, source: Any, label: str) -> None:
@@ -331,14 +332,12 @@ def _is_wide(request: Any) -> bool:
     return request.scope != "function" and not isinstance(request.node, pytest.Item)
 
 
-def _place(function: Any, rootdir: Path) -> str:
+def _place(function: Any, rootdir: str) -> str:
     code = getattr(function, "__code__", None)
     if code is None:
         return ""
-    path = Path(code.co_filename)
-    if rootdir in path.parents:
-        path = path.relative_to(rootdir)
-    return f" ({path}:{code.co_firstlineno})"
+    path: str = code.co_filename
+    return f" ({below(path, rootdir) or path}:{code.co_firstlineno})"
 
 
 def _sections(item: pytest.Item) -> tuple[tuple[str, str], ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -12,7 +11,7 @@ from ..own import own_builtins
 
 own_builtins(globals())
 
-_PACKAGE = Path(__file__).parent.parent
+_PACKAGE = __file__[: -len("sandbox/tracebacks.py")]
 
 
 class Tracebacks:
@@ -45,4 +44,4 @@ def _without_ours(first: TracebackType | None) -> TracebackType | None:
 
 
 def _is_ours(entry: TracebackType) -> bool:
-    return _PACKAGE in Path(entry.tb_frame.f_code.co_filename).parents
+    return entry.tb_frame.f_code.co_filename.startswith(_PACKAGE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Iterable, Iterator, NamedTuple
 
 from ..own import os, own_builtins
+from ..paths import read_lines
 
 own_builtins(globals())
 
@@ -38,8 +39,7 @@ def mappings() -> list[Mapping]:
 
     :raises OSError: where there is no /proc, or another one in a sandbox.
     """
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:  # noqa: PTH123
-        return list(_private(maps))
+    return list(_private(read_lines("/proc/self/maps")))
 
 
 def _private(maps: Iterable[str]) -> Iterator[Mapping]:
