@@ -10,7 +10,6 @@ import functools
 import io
 import pdb
 import sys
-import traceback
 import uuid
 from queue import Empty
 from types import FrameType, ModuleType
@@ -26,6 +25,7 @@ import pytest
 from _pytest.config import create_terminal_writer
 
 from .own import own_builtins
+from .stack_texts import entries
 
 own_builtins(globals())
 
@@ -163,8 +163,7 @@ def request_fixtures(item: pytest.Item, names: Sequence[str]) -> None:
 def raised_in_teardown_of_fixture(error: BaseException) -> bool:
     """Whether a fixture raised this when it was torn down to be set up with another parameter."""
     finish = _pytest.fixtures.FixtureDef.finish.__code__
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_code is finish for frame, _ in frames)
+    return any(entry.tb_frame.f_code is finish for entry in entries(error.__traceback__))
 
 
 def _request(item: pytest.Item) -> Any:

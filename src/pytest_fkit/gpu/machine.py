@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.machinery
 import re
-import shutil
 import sys
 from dataclasses import dataclass
 
 from ..own import os, own_builtins
+from ..paths import read_text
 
 own_builtins(globals())
 
@@ -64,14 +64,15 @@ class Machine:
     def text(self, name: str) -> str:
         """What is in a file, "" if it can't be read."""
         try:
-            with open(self.path(name), encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-                return file.read()
+            return read_text(self.path(name))
         except OSError:
             return ""
 
     def tool(self, name: str) -> str:
         """Path of a program, "" if there is none."""
-        return shutil.which(name, path=None if self._real else self.path("bin")) or ""
+        path = os.environ.get("PATH", os.defpath) if self._real else self.path("bin")
+        found = (f"{directory or '.'}/{name}" for directory in path.split(os.pathsep))
+        return next(filter(_is_program, found), "")
 
     def lacks_library(self, name: str) -> bool:
         """Whether a shared library is known to be absent; the loader knows more than we do."""
@@ -95,3 +96,7 @@ class Machine:
             found[ROOT] = self.root
             found["LD_LIBRARY_PATH"] = self.path("lib")
         return found
+
+
+def _is_program(path: str) -> bool:
+    return os.access(path, os.X_OK) and not os.path.isdir(path)

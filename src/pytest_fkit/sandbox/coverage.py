@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import warnings
 from typing import Any, Iterator
 
 import pytest
 
 from ..messages import Measured
-from ..own import os, own_builtins, socket, suppress
+from ..own import contextmanager, os, own_builtins, socket, suppress, warnings
 from ..paths import joined
 from .relay import Relay
 
@@ -72,7 +70,7 @@ class Measuring:
                 data.erase()
 
 
-@contextlib.contextmanager
+@contextmanager
 def quietly() -> Iterator[None]:
     """Within the block: no warnings on what is not measured yet; they come again at the end."""
     with warnings.catch_warnings():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any, Callable, Generator, Iterator, NoReturn
 
 import pytest
@@ -11,7 +10,7 @@ from .. import private_api
 from ..carriable import carriable
 from ..gpu.exceptions import mark_event
 from ..messages import WideOutput, WideSetup, WideSetupDone, WideTeardown
-from ..own import own_builtins, time
+from ..own import contextmanager, own_builtins, time
 from ..paths import below
 from ..system import holdings
 from .copies import fork
@@ -236,7 +235,7 @@ class WideFixtures:
         self._relay.send(WideOutput(_sections(item)))
         return float(call.duration)
 
-    @contextlib.contextmanager
+    @contextmanager
     def _watched(self, item: pytest.Item) -> Iterator[None]:
         """Within the block, wide fixtures and collectors are set up, and looked at."""
         if not self.watches:
@@ -355,7 +354,7 @@ class _Innermost:
         self._protocol: Callable[[], None] | None = None
         self._phase: Callable[[], None] | None = None
 
-    @contextlib.contextmanager
+    @contextmanager
     def doing(self, protocol: Callable[[], None], phase: Callable[[], None]) -> Iterator[None]:
         """Within the block: do these where pytest would run a test, and a phase of it."""
         self._protocol, self._phase = protocol, phase

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import Any, Callable, Generator
 
 import pytest
@@ -31,6 +30,7 @@ from ..messages import (
 from ..own import os, own_builtins, suppress, time
 from ..settings import measures_usage
 from ..system.limits import is_refusal, refusal, status_of
+from ..stack_texts import stack_text
 from ..wire import Unpacker
 from . import finalizers
 from .child import LEAVES, STOPS, Child, run_protocol
@@ -99,7 +99,7 @@ class Host:
         except BaseException as error:  # noqa: BLE001 (it is the end of the process, whatever it was)
             status = status_of(error, FAILED)
             with suppress(OSError):
-                os.write(slots.err, traceback.format_exc().encode("utf-8", "replace"))
+                os.write(slots.err, stack_text(error).encode("utf-8", "replace"))
         return status
 
     def serve_here(self, link: Link) -> Generator[Step, Any, None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from typing import Any, Generator, Iterator, cast
 
 import pytest
@@ -22,7 +23,7 @@ from ..messages import (
     SessionFlag,
     WarningRecorded,
 )
-from ..own import os, own_builtins, time
+from ..own import contextmanager, os, own_builtins, time
 from ..private_api import expected_failure, report_to_data
 from ..system.limits import MEMORY, room, status_of
 from ..wire import Packer
@@ -168,13 +169,16 @@ class Relay:
         """Relay; after the session, which counts failures and may set shouldfail."""
         if self._open_fates and report.failed and hasattr(report, "fkit_gpu_error"):
             self._met_gpu_error = True
-        with self._not_counting() if self._met_gpu_error else contextlib.nullcontext():
+        if self._met_gpu_error:
+            with self._not_counting():
+                result = yield
+        else:
             result = yield
         if not self.is_copy():
             self._relay(report)
         return result
 
-    @contextlib.contextmanager
+    @contextmanager
     def _not_counting(self) -> Iterator[None]:
         """Within the block: -x and --maxfail don't stop anything."""
         option = self._config.option

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import sys
-import traceback
 from types import TracebackType
 from typing import TYPE_CHECKING, Generator, NoReturn
 
@@ -21,6 +20,7 @@ from ..paths import below
 from ..sandbox.copies import fork
 from ..sandbox.descriptors import Files, read_from, slots
 from ..sandbox.sigchld import Statuses
+from ..stack_texts import entries
 from .deaths import innermost_frame, reorder_stacks
 
 if TYPE_CHECKING:
@@ -205,10 +205,10 @@ def _failed(
 def _where(error: BaseException, rootdir: Path) -> tuple[str, int]:
     """The innermost line under `rootdir` that raised `error`."""
     found = ("?", 0)
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        path = below(frame.f_code.co_filename, str(rootdir))
+    for entry in entries(error.__traceback__):
+        path = below(entry.tb_frame.f_code.co_filename, str(rootdir))
         if path is not None and "site-packages" not in path.split("/"):
-            found = (path, line)
+            found = (path, entry.tb_lineno)
     return found
 
 

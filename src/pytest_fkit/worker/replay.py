@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from typing import Any, Mapping
 
 import pytest
@@ -35,7 +34,7 @@ from ..messages import (
     WideSetupDone,
     WideTeardown,
 )
-from ..own import own_builtins, time
+from ..own import own_builtins, time, warnings
 from ..sandbox.relay import merged
 from .attempts import Attempt
 from .output import LIVE, Lines
