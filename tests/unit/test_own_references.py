@@ -238,6 +238,10 @@ def test_what_is_kept_is_not_what_others_change(monkeypatch: pytest.MonkeyPatch)
     assert frames is type(len)
 
 
+def raise_value_error() -> None:
+    raise ValueError
+
+
 def test_a_block_of_ours_does_as_contextlibs() -> None:
     events = []
 
@@ -253,12 +257,12 @@ def test_a_block_of_ours_does_as_contextlibs() -> None:
             events.append("end")
 
     with block(swallows=True) as value:
-        raise ValueError
-    assert value == "value"
+        events.append(value)
+        raise_value_error()
     with pytest.raises(ValueError, match="again"), block(swallows=False):
         raise ValueError("again")
     with pytest.raises(StopIteration), block(swallows=True):
         raise StopIteration
     with block(swallows=True):
         events.append("body")
-    assert events == ["raised", "end", "raised", "end", "end", "body", "end"]
+    assert events == ["value", "raised", "end", "raised", "end", "end", "body", "end"]

@@ -156,9 +156,7 @@ def _said(child: Waiting, limit: float | None = None) -> Message | None:
         milliseconds = None if limit is None else limit * 1000
         while True:
             with room():  # poll(2) compares it with how many are asked for
-                found = [
-                    number for number, _ in poller.poll(None if limit is None else limit * 1000)
-                ]
+                found = [number for number, _ in poller.poll(milliseconds)]
             if child.pipes.reader not in found or not child.pipes.read():
                 return child.pipes.take_message()
             message = child.pipes.take_message()

@@ -29,8 +29,8 @@ from ..messages import (
 )
 from ..own import os, own_builtins, suppress, time
 from ..settings import measures_usage
-from ..system.limits import is_refusal, refusal, status_of
 from ..stack_texts import stack_text
+from ..system.limits import is_refusal, refusal, status_of
 from ..wire import Unpacker
 from . import finalizers
 from .child import LEAVES, STOPS, Child, run_protocol

@@ -23,8 +23,8 @@ from ..messages import (
 from ..own import os, own_builtins, signal, time
 from ..settings import start_limit
 from ..shares import SPAWNED, ends_before
-from ..system.limits import refusal
 from ..stack_texts import stack_text
+from ..system.limits import refusal
 from .copies import fork
 from .descriptors import Files, Link
 from .jobs import HostProcess, Job, Start
@@ -92,8 +92,7 @@ class Keeper:
         except DeafError:
             status = DEAF
         except BaseException as error:  # noqa: BLE001 (the worker's standard error tells)
-            os.write(2, f"{stack_text(error)}
-".encode("utf-8", "replace"))
+            os.write(2, f"{stack_text(error)}\n".encode("utf-8", "replace"))
             status = FAILED
         self._below.end_everything()
         return status

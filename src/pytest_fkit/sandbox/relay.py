@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 from typing import Any, Generator, Iterator, cast
 
 import pytest
