@@ -24,7 +24,7 @@ import _pytest.skipping
 import pytest
 from _pytest.config import create_terminal_writer
 
-from .own import own_builtins
+from .own import os, own_builtins
 from .stack_texts import entries
 
 own_builtins(globals())
@@ -295,6 +295,9 @@ def report_to_data(config: pytest.Config, report: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", hook(config=config, report=report))
 
 
+_COMMON = frozenset({type(None), str, int, float, bool, tuple, list, dict})
+
+
 def _report_data(report: pytest.TestReport) -> dict[str, Any]:
     """As pytest's ``TestReport._to_json`` and pytest_report_to_serializable."""
     data = dict(vars(report))
@@ -302,9 +305,8 @@ def _report_data(report: pytest.TestReport) -> dict[str, Any]:
         data["nodeid"] = str(data.pop("_id"))
     data["longrepr"] = _longrepr_data(report.longrepr)
     for name, value in data.items():
-        path = getattr(type(value), "__fspath__", None)
-        if path is not None:
-            data[name] = path(value)
+        if type(value) not in _COMMON and isinstance(value, os.PathLike):
+            data[name] = os.fspath(value)
         elif name == "result":
             data[name] = None
     data["$report_type"] = "TestReport"

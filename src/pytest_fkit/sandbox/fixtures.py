@@ -305,13 +305,15 @@ class WideFixtures:
         hook = self._caller(f"pytest_runtest_{when}", _SURROUNDING)
 
         def protocol() -> None:
-            calls.append(
-                pytest.CallInfo.from_call(
-                    lambda: hook(item=item, **arguments),
-                    when=when,
-                    reraise=(pytest.exit.Exception, KeyboardInterrupt),
-                )
+            start, began = time.time(), time.monotonic()
+            call: Any = pytest.CallInfo.from_call(
+                lambda: hook(item=item, **arguments),
+                when=when,
+                reraise=(pytest.exit.Exception, KeyboardInterrupt),
             )
+            # By our clocks: a wide fixture may freeze, or let go of, those that pytest asks.
+            call.start, call.duration = start, time.monotonic() - began
+            calls.append(call)
 
         with self._innermost.doing(protocol, work):
             self._caller("pytest_runtest_protocol", _SURROUNDING)(item=item, nextitem=None)

@@ -29,6 +29,9 @@ from .descriptors import slots, write_all
 
 own_builtins(globals())
 
+_TOLERANCE = 1.0
+"""Seconds by which the duration in a report may differ from what we measure."""
+
 CHANNEL_LOST = 86
 """Exit status of a test process whose event file the test had closed."""
 
@@ -61,6 +64,7 @@ class Relay:
         self._inode = -1
         self._flags: dict[str, object] = {}
         self._wide_setup_seconds = 0.0
+        self._began = self._seconds = 0.0
         self.muted = False
         self.phase = ""
         self.lost = 0
@@ -127,7 +131,12 @@ class Relay:
     def enter(self, phase: str) -> None:
         """Announce the phase the test is in from now on."""
         self.phase = phase
+        self._began, self._seconds = time.monotonic(), 0.0
         self.send(Phase(phase, time.time()))
+
+    def leave(self) -> None:
+        """The phase is over; its report is still to be made."""
+        self._seconds = time.monotonic() - self._began
 
     def interrupt(self, error: BaseException) -> None:
         """Relay what stops the run."""
@@ -187,6 +196,7 @@ class Relay:
             option.maxfail = maxfail
 
     def _relay(self, report: pytest.TestReport) -> None:
+        self._mend_duration(report)
         if report.when == "setup" and self._wide_setup_seconds:
             report.duration += self._wide_setup_seconds
             self._wide_setup_seconds = 0.0
@@ -198,6 +208,14 @@ class Relay:
         self.send(Report(self._data(report)))
         if not self._open_fates:  # else at the end of the test
             self._send_flags()
+
+    def _mend_duration(self, report: pytest.TestReport) -> None:
+        """Where the clock that pytest read was frozen, or moved, meanwhile: by a clock of ours."""
+        if type(report) is not pytest.TestReport or report.when != self.phase or not self._seconds:
+            return
+        most = time.monotonic() - self._began + _TOLERANCE
+        if not self._seconds - _TOLERANCE <= report.duration <= most:
+            report.duration = self._seconds
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -211,7 +229,9 @@ class Relay:
 
     def _data(self, report: pytest.TestReport) -> dict[str, Any]:
         data = report_to_data(self._config, report)
-        data["sections"] = merged(data.get("sections", ()))
+        sections = data.get("sections")
+        # Something else if the test has replaced ``list``, which makes it.
+        data["sections"] = merged(sections) if isinstance(sections, (list, tuple)) else []
         return cast("dict[str, Any]", carriable(data))
 
     @pytest.hookimpl
@@ -245,21 +265,30 @@ class Relay:
         __tracebackhide__ = True
         self.enter("setup")
         self._watch_marks(item)
-        return (yield)
+        try:
+            return (yield)
+        finally:
+            self.leave()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self) -> Generator[None, object, object]:
         """Announce the phase."""
         __tracebackhide__ = True
         self.enter("call")
-        return (yield)
+        try:
+            return (yield)
+        finally:
+            self.leave()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self) -> Generator[None, object, object]:
         """Announce the phase."""
         __tracebackhide__ = True
         self.enter("teardown")
-        return (yield)
+        try:
+            return (yield)
+        finally:
+            self.leave()
 
     # --- implementation ---
 
