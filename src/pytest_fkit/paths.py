@@ -17,7 +17,7 @@ _CHUNK = 4096
 def below(path: str, directory: str) -> str | None:
     """The path from `directory` on, None where it is not below; both absolute and normal."""
     start = directory if directory.endswith("/") else f"{directory}/"
-    return path[len(start) :] if path.startswith(start) else None
+    return (path[len(start) :] or None) if path.startswith(start) else None
 
 
 def joined(directory: str, path: str) -> str:

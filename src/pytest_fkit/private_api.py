@@ -318,31 +318,24 @@ def _longrepr_data(longrepr: Any) -> Any:
         return longrepr
     if not (hasattr(longrepr, "reprtraceback") and hasattr(longrepr, "reprcrash")):
         return str(longrepr)
-    last = _parts(longrepr.reprtraceback)
-    crash = None if longrepr.reprcrash is None else _parts(longrepr.reprcrash)
     chain = None
     if isinstance(longrepr, _code.ExceptionChainRepr):
-        chain = [
-            (
-                last if traceback is longrepr.reprtraceback else _parts(traceback),
-                None if place is None else _parts(place),
-                description,
-            )
-            for traceback, place, description in longrepr.chain
-        ]
+        chain = [(_parts(one), _parts(place), text) for one, place, text in longrepr.chain]
     return {
-        "reprcrash": crash,
-        "reprtraceback": last,
+        "reprcrash": _parts(longrepr.reprcrash),
+        "reprtraceback": _parts(longrepr.reprtraceback),
         "sections": longrepr.sections,
         "chain": chain,
     }
 
 
-def _parts(found: Any) -> dict[str, Any]:
-    """As dataclasses.asdict.
+def _parts(found: Any) -> dict[str, Any] | None:
+    """As dataclasses.asdict; None for None.
 
     :raises _ForeignPartError: for an object of a class that is not pytest's.
     """
+    if found is None:
+        return None
     names = _PARTS.get(type(found))
     if names is None:
         raise _ForeignPartError

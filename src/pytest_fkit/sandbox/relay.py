@@ -23,6 +23,7 @@ from ..messages import (
 )
 from ..own import contextmanager, os, own_builtins, time
 from ..private_api import expected_failure, report_to_data
+from ..stack_texts import stack_text
 from ..system.limits import MEMORY, room, status_of
 from ..wire import Packer
 from .descriptors import slots, write_all
@@ -228,7 +229,10 @@ class Relay:
         return report
 
     def _data(self, report: pytest.TestReport) -> dict[str, Any]:
-        data = report_to_data(self._config, report)
+        try:
+            data = report_to_data(self._config, report)
+        except Exception as error:  # noqa: BLE001 (of what the test has patched, or of a plugin)
+            data = _bare_data(report, error)
         sections = data.get("sections")
         # Something else if the test has replaced ``list``, which makes it.
         data["sections"] = merged(sections) if isinstance(sections, (list, tuple)) else []
@@ -311,6 +315,27 @@ class Relay:
                     self.send(ExpectedFailure(reason))
 
         item.add_marker = watched  # type: ignore[method-assign]
+
+
+def _bare_data(report: pytest.TestReport, error: Exception) -> dict[str, Any]:
+    """A report that can't be made plain values: its verdict, and why there is no more of it.
+
+    In plain pytest nobody asks for that, and the verdict stands.
+
+    :raises Exception: `error`, where the report is not of pytest's own class.
+    """
+    if type(report) is not pytest.TestReport:
+        raise error
+    text = f"pytest-fkit: what pytest says of this can't be carried: {stack_text(error)}"
+    kept = ("location", "outcome", "when", "duration", "start", "stop", "wasxfail")
+    return {
+        "$report_type": "TestReport",
+        "nodeid": report.nodeid,
+        "keywords": {},
+        "longrepr": None if report.outcome == "passed" else text,
+        "user_properties": [],
+        **{name: value for name, value in vars(report).items() if name in kept},
+    }
 
 
 def merged(sections: Any) -> list[tuple[str, str]]:
