@@ -318,12 +318,15 @@ def _longrepr_data(longrepr: Any) -> Any:
         return longrepr
     if not (hasattr(longrepr, "reprtraceback") and hasattr(longrepr, "reprcrash")):
         return str(longrepr)
-    chain = None
+    last, chain = _parts(longrepr.reprtraceback), None
     if isinstance(longrepr, _code.ExceptionChainRepr):
-        chain = [(_parts(one), _parts(place), text) for one, place, text in longrepr.chain]
+        chain = [
+            (last if each is longrepr.reprtraceback else _parts(each), _parts(place), text)
+            for each, place, text in longrepr.chain
+        ]
     return {
         "reprcrash": _parts(longrepr.reprcrash),
-        "reprtraceback": _parts(longrepr.reprtraceback),
+        "reprtraceback": last,
         "sections": longrepr.sections,
         "chain": chain,
     }

@@ -11,8 +11,6 @@ from pytest_fkit import paths
 
 PARTS = st.lists(st.sampled_from(["a", "b", "c d", "é"]), max_size=4)
 PATHS = PARTS.map(lambda parts: "/" + "/".join(parts))
-    lambda p: "/" + "/".join(p)
-)
 
 
 @given(PATHS, PATHS)
