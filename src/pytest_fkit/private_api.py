@@ -295,6 +295,9 @@ def report_to_data(config: pytest.Config, report: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", hook(config=config, report=report))
 
 
+_GIVEN = frozenset(
+    {"location", "keywords", "outcome", "longrepr", "when", "user_properties", "sections"}
+)
 _COMMON = frozenset({type(None), str, int, float, bool, tuple, list, dict})
 
 
@@ -305,10 +308,10 @@ def _report_data(report: pytest.TestReport) -> dict[str, Any]:
         data["nodeid"] = str(data.pop("_id"))
     data["longrepr"] = _longrepr_data(report.longrepr)
     for name, value in data.items():
-        if type(value) not in _COMMON and isinstance(value, os.PathLike):
-            data[name] = os.fspath(value)
-        elif name == "result":
+        if name == "result":
             data[name] = None
+        elif name not in _GIVEN and type(value) not in _COMMON and isinstance(value, os.PathLike):
+            data[name] = os.fspath(value)
     data["$report_type"] = "TestReport"
     return data
 

@@ -260,8 +260,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> _Plain:
 )
 def test_verdicts_are_plain_pytests(plain: _Plain, arguments: tuple[str, ...]) -> None:
     run = run_pytest(
-        plain.directory, "-p", "no:cacheprovider", "--fkit", *arguments, "--junitxml=junit.xml"
-    )
+        plain.directory, "-p", "no:cacheprovider", "--fkit", *arguments, "--junitxml=junit.xml",
+        timeout=300,
+    )  # fmt: skip
     found = run.outcomes
     deaths = {nodeid: found.pop(nodeid) for nodeid in list(found) if _dies(nodeid)}
     assert found == plain.run.outcomes, run.out

@@ -233,9 +233,11 @@ class Relay:
             data = report_to_data(self._config, report)
         except Exception as error:  # noqa: BLE001 (of what the test has patched, or of a plugin)
             data = _bare_data(report, error)
-        sections = data.get("sections")
-        # Something else if the test has replaced ``list``, which makes it.
-        data["sections"] = merged(sections) if isinstance(sections, (list, tuple)) else []
+        for name in ("sections", "user_properties"):
+            # Something else if the test has replaced ``list``, which makes them.
+            if not isinstance(data.get(name, ()), (list, tuple)):
+                data[name] = []
+        data["sections"] = merged(data.get("sections", ()))
         return cast("dict[str, Any]", carriable(data))
 
     @pytest.hookimpl
