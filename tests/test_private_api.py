@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import json
 import pdb
 import threading
 import types
 from pathlib import Path
 from typing import Any, Iterator
 
+import _pytest._code.code
 import _pytest.debugging
 import _pytest.junitxml
 import _pytest.skipping
@@ -150,6 +153,120 @@ def test_what_was_raised_in_a_collection(pytester: pytest.Pytester) -> None:
     module = pytester.getmodulecol("raise RuntimeError('no')")
     report = module.ihook.pytest_make_collect_report(collector=module)
     assert str(private_api.collection_error(report)) == "no"
+
+
+REPORTED = """
+    import os, pathlib, unittest
+    import pytest
+
+    def nested(number):
+        local = {"one": number}
+        if number:
+            nested(number - 1)
+        raise ValueError("the end\\nof it")
+
+    @pytest.fixture
+    def broken():
+        raise OSError("in a fixture")
+
+    @pytest.fixture
+    def late():
+        yield
+        assert [1, 2] == [1, 3]
+
+    def test_passes(record_property): record_property("name", ("value", 1))
+    def test_fails(tmp_path): nested(2)
+    def test_chained():
+        try:
+            nested(0)
+        except ValueError as error:
+            raise KeyError("caused") from error
+    def test_during():
+        try:
+            nested(0)
+        except ValueError:
+            raise KeyError("meanwhile")
+    def test_group():
+        group = globals()["__builtins__"].get("ExceptionGroup")
+        raise group("several", [ValueError(1), KeyError(2)]) if group else ValueError(3)
+    def test_skips(): pytest.skip("why")
+    @pytest.mark.skip(reason="marked")
+    def test_marked(): pass
+    @pytest.mark.xfail(reason="expected")
+    def test_xfails(): assert 0
+    @pytest.mark.xfail(strict=True)
+    def test_xpasses(): pass
+    def test_without_traceback(): pytest.fail("told", pytrace=False)
+    def test_setup(broken): pass
+    def test_teardown(late): print("captured")
+    def test_missing(there_is_none): pass
+    class Old(unittest.TestCase):
+        def test_old(self): self.assertEqual(1, 2)
+        def test_old_skip(self): self.skipTest("old")
+"""
+
+
+@pytest.mark.parametrize(
+    "options", [("-l",), ("--tb=short",), ("--tb=native",), ("--tb=line",), ("--full-trace",)]
+)
+def test_what_pytest_makes_of_reports(pytester: pytest.Pytester, options: tuple[str, ...]) -> None:
+    found: list[tuple[Any, Any]] = []
+
+    class Both:
+        def pytest_configure(self, config: pytest.Config) -> None:
+            self.config = config
+
+        def pytest_runtest_logreport(self, report: Any) -> None:
+            report.path, report.result, report.extra = Path("a/b"), object(), {"one": (1, "two")}
+            ours = private_api._report_data(report)
+            assert private_api.report_to_data(self.config, report) == ours
+            hook = self.config.hook.pytest_report_to_serializable
+            found.append((ours, hook(config=self.config, report=report)))
+
+    pytester.makepyfile(REPORTED)
+    pytester.inline_run(*options, plugins=[Both()])
+    assert len(found) > 30
+    for ours, theirs in found:
+        # attrs, before pytest 7.3, makes lists of tuples.
+        assert json.loads(json.dumps(ours)) == json.loads(json.dumps(theirs))
+        assert type(ours["sections"]) is type(theirs["sections"])
+
+
+def test_what_reports_are_made_of() -> None:
+    for kind, names in private_api._PARTS.items():
+        fields = getattr(kind, "__dataclass_fields__", None)
+        if fields is not None:
+            assert names == tuple(field.name for field in dataclasses.fields(kind))
+
+
+def test_reports_with_parts_of_others_are_left_to_the_hook(pytester: pytest.Pytester) -> None:
+    class Entry(_pytest._code.code.ReprEntryNative):
+        pass
+
+    class Foreign(pytest.TestReport):
+        pass
+
+    traceback = _pytest._code.code.ReprTraceback([Entry(["line"])], None, "native")
+    longrepr = _pytest._code.code.ReprExceptionInfo(reprtraceback=traceback, reprcrash=None)
+    config = pytester.parseconfigure()
+    arguments: Any = ("a.py::test", ("a.py", 0, "test"), {}, "failed", longrepr, "call")
+    for report in (pytest.TestReport(*arguments), Foreign(*arguments)):
+        theirs = config.hook.pytest_report_to_serializable(config=config, report=report)
+        assert private_api.report_to_data(config, report) == theirs
+        assert theirs["$report_type"] == type(report).__name__
+
+
+def test_a_plugins_own_way_with_reports_is_used(pytester: pytest.Pytester) -> None:
+    class Plugin:
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_report_to_serializable(self) -> dict[str, Any]:
+            return {"own": 1}
+
+    config = pytester.parseconfigure()
+    report: Any = pytest.TestReport("a.py::t", ("a.py", 0, "t"), {}, "passed", None, "call")
+    assert private_api.report_to_data(config, report)["nodeid"] == "a.py::t"
+    config.pluginmanager.register(Plugin())
+    assert private_api.report_to_data(config, report) == {"own": 1}
 
 
 def test_global_capture(request: pytest.FixtureRequest) -> None:

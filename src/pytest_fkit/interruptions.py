@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import NoReturn
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from .carriable import carriable
 from .messages import Interrupted
 from .own import own_builtins
+from .stack_texts import entries, stack_text
 
 own_builtins(globals())
 
@@ -21,16 +21,14 @@ def interruption(error: BaseException) -> Interrupted:
         return Interrupted("exit", str(error.msg), error.returncode, path, lineno)
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupt", str(error), None, path, lineno)
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    return Interrupted("internal", carriable(text), None, path, lineno)
+    return Interrupted("internal", carriable(f"{stack_text(error)}\n"), None, path, lineno)
 
 
 def _raised_at(error: BaseException) -> tuple[str, int]:
-    entries = list(traceback.walk_tb(error.__traceback__))
-    if not entries:
-        return "", 0
-    frame, lineno = entries[-1]
-    return frame.f_code.co_filename, lineno
+    path, lineno = "", 0
+    for entry in entries(error.__traceback__):
+        path, lineno = entry.tb_frame.f_code.co_filename, entry.tb_lineno
+    return path, lineno
 
 
 def raise_again(message: Interrupted) -> NoReturn:

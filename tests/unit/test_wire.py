@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pytest_fkit import own
 from pytest_fkit.carriable import carriable
 from pytest_fkit.messages import Completed, Message, Output, Phase, Report
 from pytest_fkit.wire import Packer, Sorter, Unpacker, following, unpack_all
@@ -29,6 +30,16 @@ def test_messages_arrive_as_they_were() -> None:
     assert list(Unpacker().feed(stream)) == _MESSAGES
     assert list(unpack_all(stream)) == _MESSAGES
     assert following(stream) == len(_MESSAGES)
+
+
+def test_messages_arrive_though_a_hook_forbids_marshal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*args: object) -> bytes:
+        raise PermissionError("an audit hook of the test")
+
+    with monkeypatch.context() as patches:
+        patches.setattr(own.marshal, "dumps", forbidden)
+        stream = b"".join(_frames())
+    assert list(Unpacker().feed(stream)) == _MESSAGES
 
 
 def test_messages_arrive_in_pieces_of_any_size() -> None:

@@ -18,12 +18,15 @@ from ..border import (
     Reported,
     Told,
 )
+from ..own import own_builtins
 from .deaths import death_of
 from .decisions import Retry
 from .held_back import HeldBack
 
 if TYPE_CHECKING:
     from ..journal.recorder import Recorder
+
+own_builtins(globals())
 
 
 class Listener(Protocol):

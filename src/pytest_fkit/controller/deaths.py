@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 
 class DeathText(str):
     """The text of a report, with the one-line message that pytest's short summary asks for."""

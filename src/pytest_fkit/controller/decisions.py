@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple, Union
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 
 class Send(NamedTuple):
     """Have the worker run these, after what it has."""

@@ -24,6 +24,7 @@ from ..border import Settle as TearDown
 from ..gpu.masks import Entry
 from ..gpu.nearness import Nearness
 from ..needs import Needs
+from ..own import own_builtins
 from ..settings import Settings
 from .collected import Collected
 from .collected import Union as Tests
@@ -33,6 +34,8 @@ from .rerouting import Rerouting
 from .retries import physical, physical_name
 from .schedule import Schedule
 from .units import ANY, Kind, Test, one_unit, soft_units, strict_units
+
+own_builtins(globals())
 
 MODES = ("load", "worksteal", "loadscope", "loadfile", "loadgroup")
 """Of ``--dist``, that are served here."""

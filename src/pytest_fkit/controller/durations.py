@@ -8,6 +8,10 @@ from typing import Any, Mapping, Sequence
 
 import pytest
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 _KEY = "fkit/durations"
 
 _WORTH = 0.05

@@ -6,6 +6,10 @@ from typing import Any
 
 import pytest
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 _FLAKY = 7
 """Exit status of a run whose failures all passed when they were run again; the plugin's own."""
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Callable, Iterable, NamedTuple, Sequence, Tuple
 
 from ..gpu.nearness import APART, Nearness
+from ..own import own_builtins
 from .roster import Worker
 from .units import Kind
+
+own_builtins(globals())
 
 _Far = Tuple[int, int]
 """The way between GPUs, and how many are counted from one to the other where it is not known."""

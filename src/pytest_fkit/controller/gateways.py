@@ -19,10 +19,13 @@ from ..gpu.masks import MASKS, Entry
 from ..gpu.options import GpuSettings
 from ..gpu.owned import Owned
 from ..gpu.slices import Place
+from ..own import own_builtins
 from .gpus import Gpus
 from .hosts import HOST, Seat, proxies, seats_of
 from .site import answered
 from .workers import count_text
+
+own_builtins(globals())
 
 _ANSWER = 60.0
 """Seconds for what a gateway is asked and told, detection not counted."""

@@ -9,7 +9,10 @@ from typing import Any, Callable, Iterator
 import pytest
 
 from ..inherited import variable
+from ..own import own_builtins
 from .reporting import Happened, scarcity
+
+own_builtins(globals())
 
 
 class StepSummary:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from typing import Any, Generator, Mapping
 
 import pytest
@@ -13,9 +12,11 @@ from ..gpu.interpreters import interpreter
 from ..gpu.machine import Machine
 from ..journal.events import event
 from ..journal.recorder import Recorder
-from ..own import fcntl, os
+from ..own import fcntl, os, own_builtins, subprocess
 from ..sandbox.descriptors import move_up
 from .run_event import RunGpus
+
+own_builtins(globals())
 
 _END = 2.0
 """Seconds for the process to be gone after SIGKILL; what the driver holds then is left alone."""

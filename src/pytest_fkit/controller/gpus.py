@@ -18,10 +18,13 @@ from ..gpu.devices import Fleet
 from ..gpu.options import GpuSettings
 from ..inherited import environment
 from ..numprocesses import run_alone, shows_only
+from ..own import own_builtins
 from . import workers
 from .hosts import Seat, cpu_workers, proxies, seats
 from .place import take_place
 from .site import answered
+
+own_builtins(globals())
 
 ALONE = Seat(0, "main")
 """The pytest process itself, at ``-n0``."""

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Callable, NamedTuple
 
 from ..border import GAP_WAIT, Order, Ping
-from ..own import threading
+from ..own import own_builtins, threading
+
+own_builtins(globals())
 
 _PERIOD = GAP_WAIT / 2
 """Seconds, at most: how often workers are asked."""

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Iterable
 
 from ..border import ItemBegins, ItemComplete, ItemStarted, Told
+from ..own import own_builtins
 from ..whereabouts import Whereabouts
+
+own_builtins(globals())
 
 
 @dataclass

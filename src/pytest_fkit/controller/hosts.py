@@ -10,6 +10,9 @@ import execnet
 import pytest
 
 from ..gpu.masks import MASKS
+from ..own import own_builtins
+
+own_builtins(globals())
 
 CPU_WORKER = "FKIT_CPU_WORKER"
 """The variable that says of a worker that it has no GPUs, where others have."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from .. import private_api, system
-from ..own import os, signal, threading
+from ..own import os, own_builtins, signal, threading
 from .hosts import host_of
+
+own_builtins(globals())
 
 
 def kill(node: Any) -> None:

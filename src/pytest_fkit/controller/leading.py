@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Callable
 
 import pytest
 
+from ..own import own_builtins
 from ..settings import KEY
 from . import gpus
 from .flaky import FailOnFlaky
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ..journal.recorder import Recorder
     from .accounting import Accounting
     from .resume import Resuming
+
+own_builtins(globals())
 
 
 def lead(

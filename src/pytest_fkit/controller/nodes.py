@@ -28,7 +28,7 @@ from ..border import (
 )
 from ..interruptions import raise_again
 from ..messages import Interrupted
-from ..own import mmap, os, threading
+from ..own import mmap, os, own_builtins, threading, time
 from ..settings import Settings
 from ..sigterm import interrupt_on_sigterm, restore_sigterm
 from ..whereabouts import Whereabouts
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from ..journal.recorder import Recorder
     from .accounting import Accounting
     from .resume import Resuming
+
+own_builtins(globals())
 
 _CAREFUL_DEATHS = 3
 """After so many deaths of workers that try every import first, it is not a test module."""
@@ -454,8 +456,6 @@ def _from(sender: str, trouble: str) -> str:
 
 class _Countdown:
     def __init__(self, seconds: float) -> None:
-        import time
-
         self._clock = time.monotonic
         self._end = self._clock() + seconds
 

@@ -11,7 +11,9 @@ from ..gpu.choice import Distribution
 from ..gpu.environment import Environment, owned_gpus, wants_port
 from ..gpu.options import GpuSettings
 from ..gpu.owned import KEY
-from ..own import os
+from ..own import os, own_builtins
+
+own_builtins(globals())
 
 
 def take_place(

@@ -10,6 +10,7 @@ from .. import private_api
 from ..beginning import CAN_FORK, debugger
 from ..gpu.patterns import user_patterns
 from ..numprocesses import choose_workers, shows_only
+from ..own import own_builtins
 from ..settings import KEY, Settings, parse
 from . import gpus
 from .accounting import Accounting
@@ -19,6 +20,8 @@ from .reporting import Reporting, header
 if TYPE_CHECKING:
     from ..journal.recorder import Recorder
     from .resume import Resuming
+
+own_builtins(globals())
 
 
 class Vacancy(NamedTuple):

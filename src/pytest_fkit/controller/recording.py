@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 from pathlib import Path
 from typing import Any, Callable, Generator, Iterator, Sequence
@@ -15,13 +14,15 @@ from ..journal.events import encode, event
 from ..journal.files import AppendedFile, InUseError
 from ..journal.recorder import Recorder
 from ..journal.trace_file import TraceFile
-from ..own import os
+from ..own import contextmanager, os, own_builtins
 from ..settings import ALONE, Settings
 from .accounting import lost_facts
 from .gpu_samples import sample_gpus
 from .resume import Resume, Resuming, resumed
 from .run_event import gpus_of_run, run_event
 from .top import Top
+
+own_builtins(globals())
 
 
 class Recording:
@@ -203,7 +204,7 @@ def _nothing(_: bytes) -> int:
     return 0
 
 
-@contextlib.contextmanager
+@contextmanager
 def _usage_errors(option: str, path: Path) -> Iterator[None]:
     try:
         yield

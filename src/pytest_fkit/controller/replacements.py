@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from .. import private_api
+from ..own import own_builtins
+
+own_builtins(globals())
 
 _IN_A_ROW = 4
 """Deaths in one place without a test that ended in between, after which it is given up."""

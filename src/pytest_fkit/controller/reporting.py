@@ -10,12 +10,15 @@ import pytest
 from .. import private_api
 from ..endings import format_size
 from ..gpu.owned import KEY
+from ..own import own_builtins
 from ..settings import KEY as SETTINGS
 from ..settings import Settings
 from .deaths import DeathText, death_of
 from .junit import Junit
 from .tried import place_of
 from .workers import count_text
+
+own_builtins(globals())
 
 # What the tables of deaths are of: where there is one, where there are more.
 _TITLES = (

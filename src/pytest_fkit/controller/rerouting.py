@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
 
 from ..border import Order, ProbeGpus, Told
-from ..own import threading
+from ..own import own_builtins, threading
 from ..settings import Settings
 from .decisions import Retry
 from .retries import Attempt, Retries, Screen, ids, physical
@@ -16,6 +16,8 @@ from .units import Kind
 
 if TYPE_CHECKING:
     from ..journal.recorder import Recorder
+
+own_builtins(globals())
 
 PAUSE = 10.0
 """Seconds before a retired worker's GPUs are tried again; twice as many each time after that."""

@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from typing import Callable, Collection, Iterator, Mapping, Sequence
 
 from ..gpu.nearness import Nearness
+from ..own import own_builtins
 from .gangs import Gang, choose_gang
 from .roster import Worker
 from .units import Kind, Unit
+
+own_builtins(globals())
 
 
 @dataclass

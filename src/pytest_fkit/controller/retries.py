@@ -7,9 +7,12 @@ from typing import Any, Callable, Iterable, Sequence
 
 from ..border import ItemBegins, ItemComplete, ItemGpuError, Reported, Told
 from ..gpu.errors import GpuError
+from ..own import own_builtins
 from .decisions import Retry
 from .hosts import host_of
 from .units import Kind
+
+own_builtins(globals())
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..own import own_builtins
 from .units import Kind, Unit
+
+own_builtins(globals())
 
 _FIRST_GUESS = 0.1
 """Seconds for a test of which nothing is known, before the first one has ended."""

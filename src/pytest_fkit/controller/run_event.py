@@ -15,9 +15,11 @@ import xdist
 from .. import __version__
 from ..gpu.masks import Entry
 from ..journal.events import FORMAT, SCHEMA, Event, event
-from ..own import os, socket
+from ..own import os, own_builtins, socket
 from ..settings import Settings
 from .gpus import KEY
+
+own_builtins(globals())
 
 
 class RunGpus(NamedTuple):

@@ -7,12 +7,14 @@ from collections import deque
 from typing import Callable, Iterable, Iterator, Sequence
 
 from ..gpu.nearness import Nearness
-from ..own import time
+from ..own import own_builtins, time
 from .decisions import Decision, Lend, Recall, Send, Settle, Unrunnable
 from .reservations import Reservation, Reservations
 from .roster import Worker
 from .units import Kind, Unit
 from .waiting import Waiting
+
+own_builtins(globals())
 
 AHEAD = 0.4
 """Seconds of tests that a worker has before it: some hundred round trips."""

@@ -9,6 +9,9 @@ import pytest
 
 from ..gpu.devices import VENDORS, Device, Fleet
 from ..gpu.options import GpuSettings
+from ..own import own_builtins
+
+own_builtins(globals())
 
 
 def answered(

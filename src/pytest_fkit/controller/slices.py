@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from typing import Hashable
 
 from ..gpu.errors import GpuError
+from ..own import own_builtins
+
+own_builtins(globals())
 
 
 @dataclass

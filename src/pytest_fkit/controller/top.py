@@ -9,6 +9,9 @@ import pytest
 
 from ..endings import format_size
 from ..journal.events import Event
+from ..own import own_builtins
+
+own_builtins(globals())
 
 
 class Top:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Sequence
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 
 def attempts_of(report: Any) -> int:
     """How many attempts there were, with the one that the report is on."""

@@ -7,6 +7,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 QUICK = 0.2
 """Seconds from which on a test is worth being moved to an earlier place."""
 

@@ -7,7 +7,10 @@ import itertools
 from collections import deque
 from typing import Callable, Collection, Iterable, Iterator, NamedTuple
 
+from ..own import own_builtins
 from .units import Kind, Unit
+
+own_builtins(globals())
 
 LOOK = 50
 """Tests of a row among which one is looked for that is quick enough."""

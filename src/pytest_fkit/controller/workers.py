@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
-from ..own import os
+from ..own import os, own_builtins
+
+own_builtins(globals())
 
 _AUTO = "PYTEST_XDIST_AUTO_NUM_WORKERS"
 

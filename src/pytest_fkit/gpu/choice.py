@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from typing import Iterable, Mapping, Sequence
 
 import pytest
 
+from ..own import os, own_builtins
 from .describe import NAMES, sharing
 from .devices import Device, Fleet
 from .masks import MASKS, Entry, Visible, visible
 from .options import GpuSettings
 from .slices import Assignment, assign, slice_size, slices
+
+own_builtins(globals())
 
 _UUIDS = ("GPU-", "MIG-")
 
@@ -75,7 +77,7 @@ def _probable_vendor(environ: Mapping[str, str]) -> str:
     for vendor in ("amd", "intel", "ascend"):
         if any(name in environ for name in MASKS[vendor] if name not in MASKS["nvidia"]):
             return vendor
-    return "amd" if os.path.exists("/dev/kfd") else "nvidia"  # noqa: PTH110
+    return "amd" if os.path.exists("/dev/kfd") else "nvidia"
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from ..own import own_builtins
+from ..own import own_builtins, warnings
 from .classification import classify, named
 from .errors import Failure, GpuError
 from .patterns import NAMES, user_patterns

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Sequence
 
+from ..own import own_builtins
 from .masks import Entry, Visible
 from .slices import Assignment
+
+own_builtins(globals())
 
 NAMES = {"nvidia": "NVIDIA", "amd": "AMD", "intel": "Intel", "ascend": "Ascend"}
 

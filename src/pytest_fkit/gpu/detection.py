@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import Callable
 
+from ..own import own_builtins, time
 from .devices import Fleet
 from .machine import Machine
 from .signs import ABSENT
+
+own_builtins(globals())
 
 LIMIT = 10.0
 """Seconds. NVML takes up to 1 s per GPU where the driver keeps no GPU awake (persistence mode),

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass, replace
 from typing import Any, Sequence
 
+from ..own import own_builtins
+
+own_builtins(globals())
+
 VENDORS = ("nvidia", "amd", "intel", "ascend")
 
 

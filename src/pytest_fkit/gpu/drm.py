@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..own import own_builtins
 from .machine import Machine
 from .reading import number, pci_address
+
+own_builtins(globals())
 
 AMD, INTEL = 0x1002, 0x8086
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any, Iterator
 
 import pytest
 
-from ..own import own_builtins
+from ..own import own_builtins, suppress
 from .errors import Failure
 
 own_builtins(globals())
@@ -70,7 +69,7 @@ def _error_code(error: BaseException) -> int | None:
 
 def mark_event(error: BaseException, event: str) -> None:
     """Have failures that are this one exception, kept by pytest with its fixture, be one event."""
-    with contextlib.suppress(AttributeError, TypeError):  # its class has no room for it
+    with suppress(AttributeError, TypeError):  # its class has no room for it
         if not event_of(error):
             setattr(error, _EVENT, event)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.machinery
-import os
 import re
 from typing import Iterator, Mapping, Sequence
 
+from ..own import os, own_builtins
 from .machine import Machine
+
+own_builtins(globals())
 
 LIBRARY = "libamdhip64.so"
 """Its name, to which sonames append a number."""
@@ -53,11 +55,11 @@ def _libraries(base: str, below: str) -> list[str]:
     """The libraries in a directory: the newest soname, then the name without a number."""
     if not base:
         return []
-    directory = os.path.join(base, below)  # noqa: PTH118 (a light process)
+    directory = os.path.join(base, below)
     try:
-        names = os.listdir(directory)  # noqa: PTH208
+        names = os.listdir(directory)
     except OSError:
         return []
     matches = [re.fullmatch(r"libamdhip64\.so(?:\.(\d+))?", name) for name in names]
     found = [(int(match[1] or 0), match[0]) for match in matches if match]
-    return [os.path.join(directory, name) for _, name in sorted(found, reverse=True)]  # noqa: PTH118
+    return [os.path.join(directory, name) for _, name in sorted(found, reverse=True)]

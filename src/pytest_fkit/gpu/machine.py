@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.machinery
-import os
 import re
-import shutil
 import sys
 from dataclasses import dataclass
 
 from ..inherited import environment, variable
+from ..own import os, own_builtins
+from ..paths import read_text
+
+own_builtins(globals())
 
 ROOT = "FKIT_FLEET_ROOT"
 """Environment variable, for tests: a directory that stands for "/", as ``tests/fleet`` builds it.
@@ -50,12 +52,12 @@ class Machine:
 
     def exists(self, name: str) -> bool:
         """Whether there is such a file, given as in "dev/kfd"."""
-        return os.path.exists(self.path(name))  # noqa: PTH110 (called at every start)
+        return os.path.exists(self.path(name))
 
     def names(self, directory: str, pattern: str) -> list[str]:
         """The names in a directory that match a regular expression, sorted; none if absent."""
         try:
-            found = os.listdir(self.path(directory))  # noqa: PTH208 (called at every start)
+            found = os.listdir(self.path(directory))
         except OSError:
             return []
         return sorted(name for name in found if re.fullmatch(pattern, name))
@@ -63,14 +65,15 @@ class Machine:
     def text(self, name: str) -> str:
         """What is in a file, "" if it can't be read."""
         try:
-            with open(self.path(name), encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-                return file.read()
+            return read_text(self.path(name))
         except OSError:
             return ""
 
     def tool(self, name: str) -> str:
         """Path of a program, "" if there is none."""
-        return shutil.which(name, path=None if self._real else self.path("bin")) or ""
+        path = os.environ.get("PATH", os.defpath) if self._real else self.path("bin")
+        found = (f"{directory or '.'}/{name}" for directory in path.split(os.pathsep))
+        return next(filter(_is_program, found), "")
 
     def lacks_library(self, name: str) -> bool:
         """Whether a shared library is known to be absent; the loader knows more than we do."""
@@ -94,3 +97,7 @@ class Machine:
             found[ROOT] = self.root
             found["LD_LIBRARY_PATH"] = self.path("lib")
         return found
+
+
+def _is_program(path: str) -> bool:
+    return os.access(path, os.X_OK) and not os.path.isdir(path)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Mapping
 
+from ..own import own_builtins
 from .devices import Device
+
+own_builtins(globals())
 
 LINKED, ONE_SOCKET, APART = 0, 1, 2
 """Between two GPUs: a link of their own (NVLink, xGMI), one NUMA node, neither."""

@@ -8,8 +8,11 @@ from typing import Any, Callable, Mapping, TypeVar
 
 import pytest
 
+from ..own import own_builtins
 from ..settings import parse_count, parse_lines, parse_seconds
 from .environment import AMD_MASKS, check_template
+
+own_builtins(globals())
 
 T = TypeVar("T")
 

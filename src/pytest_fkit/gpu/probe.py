@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 from dataclasses import dataclass
 from typing import Any, Mapping
 
 from ..endings import Exited, Signaled, TimedOut
+from ..own import os, own_builtins, signal
 from .failures import FailedError, MissingError
 from .hip_library import wheel_directories
 from .interpreters import answer_of, light_interpreter
 from .machine import Machine
 from .throwaway import Kill, Result, Throwaway, kill_group, trouble_of
+
+own_builtins(globals())
 
 LIMIT = 60.0
 """Seconds. Opening a GPU takes 0.1 s to 1 s, one after the other for all processes of the machine,

@@ -6,7 +6,10 @@ import json
 import re
 from typing import Any
 
+from ..own import own_builtins
 from .failures import FailedError
+
+own_builtins(globals())
 
 _PCI = re.compile(r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])", re.IGNORECASE)
 

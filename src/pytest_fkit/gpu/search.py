@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import time
 from dataclasses import replace
 
+from ..own import own_builtins, time
 from .devices import Device, Fleet
 from .failures import FailedError, MissingError
 from .machine import Machine
 from .reading import number
 from .throwaway import Kill, kill_group, output_of
 from .ways import Found, Prober, Way
+
+own_builtins(globals())
 
 
 def search(

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Sequence
 
+from ..own import own_builtins
 from .masks import Entry, Visible
+
+own_builtins(globals())
 
 DEFAULT_SIZE = 2
 """GPUs per worker, if nothing else is said."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import subprocess
-import time
 from typing import IO, Callable, Mapping, NamedTuple, Sequence
 
 from .. import system
 from ..endings import Exited, Lost, Signaled, TimedOut, signal_name
+from ..own import os, own_builtins, signal, subprocess, suppress, time
 from .failures import FailedError
+
+own_builtins(globals())
 
 KILL_WAIT = 0.5
 """Seconds that a process has to be gone after SIGKILL; a tenth of the limit if that is less."""
@@ -25,7 +23,7 @@ Kill = Callable[[int], None]
 
 def kill_group(pid: int) -> None:
     """Send SIGKILL to every process of a group."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
 
@@ -104,7 +102,7 @@ class Throwaway:
     def _await(self) -> TimedOut | Lost | None:
         """Wait for the process; what is wrong with it, None if it ended."""
         while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            with suppress(subprocess.TimeoutExpired):
                 self._process.wait(max(0.0, min(0.1, self._deadline - time.monotonic())))
                 return None
             if os.fstat(self._out.fileno()).st_size > MOST_OUTPUT:
@@ -122,7 +120,7 @@ class Throwaway:
         # If it has ended, this is for what it started: a group keeps its number while it has
         # members.
         self._kill(process.pid)
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with suppress(subprocess.TimeoutExpired):
             process.wait(self._kill_wait)
             return ""
         name = system.describe(process.pid)

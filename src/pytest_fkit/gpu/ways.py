@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Callable, NamedTuple
 
+from ..own import own_builtins
 from .devices import Device
 from .failures import MissingError
 from .interpreters import answer_of, interpreter
 from .machine import Machine
+
+own_builtins(globals())
 
 
 class Found(NamedTuple):

@@ -9,10 +9,12 @@ import stat
 from pathlib import Path
 from typing import Iterator, NamedTuple, Sequence
 
-from ..own import os
+from ..own import os, own_builtins
 from .events import Event, encode
 from .files import lock
 from .reader import JournalError, parse, whole_lines
+
+own_builtins(globals())
 
 BEGINNING = encode({"event": "run"})[:-2]
 """Of the line that begins a run."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Iterable
 
+from ..own import own_builtins
 from .events import Event
+
+own_builtins(globals())
 
 
 @dataclass

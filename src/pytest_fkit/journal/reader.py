@@ -8,8 +8,11 @@ import re
 from pathlib import Path
 from typing import Any, Iterator
 
+from ..own import own_builtins
 from .events import FORMAT, MAJOR, SCHEMA, Event
 from .shapes import misfit
+
+own_builtins(globals())
 
 _GZIP = b"\x1f\x8b"  # RFC 1952
 _DIGITS = 20  # of an integer of 64 bits, with its sign

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Callable, Mapping
 
+from ..own import own_builtins
 from .events import Event
+
+own_builtins(globals())
 
 Check = Callable[[Any], bool]
 

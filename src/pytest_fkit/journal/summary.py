@@ -9,8 +9,11 @@ from collections import Counter
 from typing import Iterable, Iterator, Sequence
 
 from ..endings import format_size
+from ..own import own_builtins
 from .events import Event, gpu_names
 from .history import History, Session, Test
+
+own_builtins(globals())
 
 _ORDER = ("failed", "error", "passed", "skipped", "xfailed", "xpassed")
 _BAD = ("failed", "error")

@@ -178,15 +178,22 @@ class _End:
         self._memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def announce(self, stops: bool) -> None:
-        """Say so if nothing but memory is left of this process, in which nobody runs any more."""
+        """Say so if nothing but memory is left of this process, in which nobody runs any more.
+
+        If it can't be said the host sees the end itself: the test may have closed the pipe, or an
+        audit hook of the test may raise anything.
+        """
+        with suppress(Exception):
+            self._announce(stops)
+
+    def _announce(self, stops: bool) -> None:
         early = early_end.SUPPORTED and early_end.is_possible(self._memory)
         if not early and not self._tells:
             return
         written = tuple(pages.exclusive()) if self._tells else ()
         used = until_now() if early and self._measures else ()
         writer = self._pipes.writer
-        with suppress(OSError):  # closed by the test: the host sees the end itself
-            if os.fstat(writer).st_ino == self._inode:
-                if early:
-                    early_end.close_others(writer)
-                self._pipes.send(Over(stops, early, written if len(written) <= MOST else (), used))
+        if os.fstat(writer).st_ino == self._inode:
+            if early:
+                early_end.close_others(writer)
+            self._pipes.send(Over(stops, early, written if len(written) <= MOST else (), used))

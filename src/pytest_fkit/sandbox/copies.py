@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from typing import Generator
 
 import pytest
 
-from ..own import os, own_builtins
+from ..own import os, own_builtins, warnings
 from ..system.limits import PROCESSES, room
 from .relay import Relay
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import warnings
-from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
 
 from ..messages import Measured
-from ..own import own_builtins, socket, suppress
+from ..own import contextmanager, os, own_builtins, socket, suppress, warnings
+from ..paths import joined
 from .relay import Relay
 
 own_builtins(globals())
@@ -29,7 +27,7 @@ def running_coverage() -> Any | None:
         return None
     with quietly():
         name = _save(current).data_filename()
-    return None if Path(name) == Path.cwd() / current.get_option("run:data_file") else current
+    return None if name == joined(os.getcwd(), current.get_option("run:data_file")) else current
 
 
 def arguments_for_another(config: pytest.Config) -> list[str]:
@@ -72,7 +70,7 @@ class Measuring:
                 data.erase()
 
 
-@contextlib.contextmanager
+@contextmanager
 def quietly() -> Iterator[None]:
     """Within the block: no warnings on what is not measured yet; they come again at the end."""
     with warnings.catch_warnings():

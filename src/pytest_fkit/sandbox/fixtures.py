@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Generator, Iterator, NoReturn
 
 import pytest
@@ -12,7 +10,8 @@ from .. import private_api
 from ..carriable import carriable
 from ..gpu.exceptions import mark_event
 from ..messages import WideOutput, WideSetup, WideSetupDone, WideTeardown
-from ..own import own_builtins, time
+from ..own import contextmanager, own_builtins, time
+from ..paths import below
 from ..system import holdings
 from .copies import fork
 from .relay import Relay
@@ -86,6 +85,7 @@ class WideFixtures:
         self._causes: dict[Any, str] = {}
         self._failed: tuple[pytest.Item, BaseException] | None = None
         self._innermost = _Innermost()
+        self._rootdir = str(session.config.rootpath)
         plugins = session.config.pluginmanager
         plugins.register(self._innermost, _INNERMOST)
         plugins.register(_Collectors(self), "fkit-collectors")
@@ -145,7 +145,7 @@ class WideFixtures:
             if fixturedef not in self._active:
                 self._active.append(fixturedef)
             if self._watching:
-                place = _place(fixturedef.func, self._session.config.rootpath)
+                place = _place(fixturedef.func, self._rootdir)
                 self._look_for_leftovers(fixturedef, f"{label}{place}")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -235,7 +235,7 @@ class WideFixtures:
         self._relay.send(WideOutput(_sections(item)))
         return float(call.duration)
 
-    @contextlib.contextmanager
+    @contextmanager
     def _watched(self, item: pytest.Item) -> Iterator[None]:
         """Within the block, wide fixtures and collectors are set up, and looked at."""
         if not self.watches:
@@ -263,7 +263,7 @@ class WideFixtures:
         if up:
             fixturedef = up[-1]
             label = f"{fixturedef.scope}-scoped fixture {fixturedef.argname!r}"
-            place = _place(fixturedef.func, self._session.config.rootpath)
+            place = _place(fixturedef.func, self._rootdir)
             self._causes[fixturedef] = f"{label}{place}: {found}"
 
     def _look_for_leftovers(self, source: Any, label: str) -> None:
@@ -293,9 +293,7 @@ class WideFixtures:
         report = None
         if call.excinfo is not None:
             made = self._caller("pytest_runtest_makereport", _REPORTING)(item=item, call=call)
-            report = carriable(
-                item.config.hook.pytest_report_to_serializable(config=item.config, report=made)
-            )
+            report = carriable(private_api.report_to_data(item.config, made))
         self._relay.send(WideTeardown(call.duration, _sections(item), report, call.start))
         self._active = [each for each in self._active if each.cached_result is not None]
         return True
@@ -307,13 +305,15 @@ class WideFixtures:
         hook = self._caller(f"pytest_runtest_{when}", _SURROUNDING)
 
         def protocol() -> None:
-            calls.append(
-                pytest.CallInfo.from_call(
-                    lambda: hook(item=item, **arguments),
-                    when=when,
-                    reraise=(pytest.exit.Exception, KeyboardInterrupt),
-                )
+            start, began = time.time(), time.monotonic()
+            call: Any = pytest.CallInfo.from_call(
+                lambda: hook(item=item, **arguments),
+                when=when,
+                reraise=(pytest.exit.Exception, KeyboardInterrupt),
             )
+            # By our clocks: a wide fixture may freeze, or let go of, those that pytest asks.
+            call.start, call.duration = start, time.monotonic() - began
+            calls.append(call)
 
         with self._innermost.doing(protocol, work):
             self._caller("pytest_runtest_protocol", _SURROUNDING)(item=item, nextitem=None)
@@ -333,14 +333,12 @@ def _is_wide(request: Any) -> bool:
     return request.scope != "function" and not isinstance(request.node, pytest.Item)
 
 
-def _place(function: Any, rootdir: Path) -> str:
+def _place(function: Any, rootdir: str) -> str:
     code = getattr(function, "__code__", None)
     if code is None:
         return ""
-    path = Path(code.co_filename)
-    if rootdir in path.parents:
-        path = path.relative_to(rootdir)
-    return f" ({path}:{code.co_firstlineno})"
+    path: str = code.co_filename
+    return f" ({below(path, rootdir) or path}:{code.co_firstlineno})"
 
 
 def _sections(item: pytest.Item) -> tuple[tuple[str, str], ...]:
@@ -358,7 +356,7 @@ class _Innermost:
         self._protocol: Callable[[], None] | None = None
         self._phase: Callable[[], None] | None = None
 
-    @contextlib.contextmanager
+    @contextmanager
     def doing(self, protocol: Callable[[], None], phase: Callable[[], None]) -> Iterator[None]:
         """Within the block: do these where pytest would run a test, and a phase of it."""
         self._protocol, self._phase = protocol, phase

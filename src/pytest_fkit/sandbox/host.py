@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import Any, Callable, Generator
 
 import pytest
@@ -30,6 +29,7 @@ from ..messages import (
 )
 from ..own import os, own_builtins, suppress, time
 from ..settings import measures_usage
+from ..stack_texts import stack_text
 from ..system import limits
 from ..whereabouts import KEY as WHEREABOUTS
 from ..wire import Unpacker
@@ -102,7 +102,7 @@ class Host:
         except BaseException as error:  # noqa: BLE001 (it is the end of the process, whatever it was)
             status = limits.status_of(error, FAILED)
             with suppress(OSError):
-                os.write(slots.err, traceback.format_exc().encode("utf-8", "replace"))
+                os.write(slots.err, stack_text(error).encode("utf-8", "replace"))
         return status
 
     def serve_here(self, link: Link) -> Generator[Step, Any, None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections import deque
 from typing import Callable, Generator, Iterator, NamedTuple, NoReturn
 
@@ -24,6 +23,7 @@ from ..messages import (
 from ..own import os, own_builtins, signal, time
 from ..settings import start_limit
 from ..shares import SPAWNED, ends_before
+from ..stack_texts import stack_text
 from ..system.limits import refusal
 from .copies import fork
 from .descriptors import Files, Link
@@ -91,8 +91,8 @@ class Keeper:
             status = 0
         except DeafError:
             status = DEAF
-        except BaseException:  # noqa: BLE001 (the worker's standard error is the place to tell)
-            traceback.print_exc()
+        except BaseException as error:  # noqa: BLE001 (the worker's standard error tells)
+            os.write(2, f"{stack_text(error)}\n".encode("utf-8", "replace"))
             status = FAILED
         self._below.end_everything()
         return status

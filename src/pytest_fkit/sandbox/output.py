@@ -70,12 +70,11 @@ class Output:
             _point((slots.out, slots.err), (1, 2))
 
     @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, object, object]:
+    def pytest_fixture_setup(self) -> Generator[None, object, object]:
         """Look at the value of capsys, capfd and the like once it is there."""
         __tracebackhide__ = True
         value = yield
-        if fixturedef.argname.startswith("cap"):
-            private_api.on_fixture_capture(value, lambda: self._fixture_captures(value))
+        private_api.on_fixture_capture(value, lambda: self._fixture_captures(value))
         return value
 
     def _fixture_captures(self, fixture: object) -> None:

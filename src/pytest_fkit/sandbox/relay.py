@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any, Generator, Iterator, cast
 
 import pytest
@@ -22,14 +21,18 @@ from ..messages import (
     SessionFlag,
     WarningRecorded,
 )
-from ..own import os, own_builtins, time
-from ..private_api import expected_failure
+from ..own import contextmanager, os, own_builtins, time
+from ..private_api import expected_failure, report_to_data
+from ..stack_texts import stack_text
 from ..system.limits import MEMORY, room, status_of
 from ..wire import Packer
 from .descriptors import slots, write_all
 from .excerpts import shortened
 
 own_builtins(globals())
+
+_TOLERANCE = 1.0
+"""Seconds by which the duration in a report may differ from what we measure."""
 
 CHANNEL_LOST = 86
 """Exit status of a test process whose event file the test had closed."""
@@ -63,6 +66,7 @@ class Relay:
         self._inode = -1
         self._flags: dict[str, object] = {}
         self._wide_setup_seconds = 0.0
+        self._began = self._seconds = 0.0
         self.muted = False
         self.phase = ""
         self.lost = 0
@@ -129,7 +133,12 @@ class Relay:
     def enter(self, phase: str) -> None:
         """Announce the phase the test is in from now on."""
         self.phase = phase
+        self._began, self._seconds = time.monotonic(), 0.0
         self.send(Phase(phase, time.time()))
+
+    def leave(self) -> None:
+        """The phase is over; its report is still to be made."""
+        self._seconds = time.monotonic() - self._began
 
     def interrupt(self, error: BaseException) -> None:
         """Relay what stops the run."""
@@ -169,13 +178,16 @@ class Relay:
         """Relay; after the session, which counts failures and may set shouldfail."""
         if self._open_fates and report.failed and hasattr(report, "fkit_gpu_error"):
             self._met_gpu_error = True
-        with self._not_counting() if self._met_gpu_error else contextlib.nullcontext():
+        if self._met_gpu_error:
+            with self._not_counting():
+                result = yield
+        else:
             result = yield
         if not self.is_copy():
             self._relay(report)
         return result
 
-    @contextlib.contextmanager
+    @contextmanager
     def _not_counting(self) -> Iterator[None]:
         """Within the block: -x and --maxfail don't stop anything."""
         option = self._config.option
@@ -186,6 +198,7 @@ class Relay:
             option.maxfail = maxfail
 
     def _relay(self, report: pytest.TestReport) -> None:
+        self._mend_duration(report)
         if report.when == "setup" and self._wide_setup_seconds:
             report.duration += self._wide_setup_seconds
             self._wide_setup_seconds = 0.0
@@ -198,6 +211,14 @@ class Relay:
         if not self._open_fates:  # else at the end of the test
             self._send_flags()
 
+    def _mend_duration(self, report: pytest.TestReport) -> None:
+        """Where the clock that pytest read was frozen, or moved, meanwhile: by a clock of ours."""
+        if type(report) is not pytest.TestReport or report.when != self.phase or not self._seconds:
+            return
+        most = time.monotonic() - self._began + _TOLERANCE
+        if not self._seconds - _TOLERANCE <= report.duration <= most:
+            report.duration = self._seconds
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item
@@ -209,7 +230,14 @@ class Relay:
         return report
 
     def _data(self, report: pytest.TestReport) -> dict[str, Any]:
-        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        try:
+            data = report_to_data(self._config, report)
+        except Exception as error:  # noqa: BLE001 (of what the test has patched, or of a plugin)
+            data = _bare_data(report, error)
+        for name in ("sections", "user_properties"):
+            # Something else if the test has replaced ``list``, which makes them.
+            if not isinstance(data.get(name, ()), (list, tuple)):
+                data[name] = []
         data["sections"] = [
             (name, shortened(content)) for name, content in merged(data.get("sections", ()))
         ]
@@ -246,21 +274,30 @@ class Relay:
         __tracebackhide__ = True
         self.enter("setup")
         self._watch_marks(item)
-        return (yield)
+        try:
+            return (yield)
+        finally:
+            self.leave()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self) -> Generator[None, object, object]:
         """Announce the phase."""
         __tracebackhide__ = True
         self.enter("call")
-        return (yield)
+        try:
+            return (yield)
+        finally:
+            self.leave()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self) -> Generator[None, object, object]:
         """Announce the phase."""
         __tracebackhide__ = True
         self.enter("teardown")
-        return (yield)
+        try:
+            return (yield)
+        finally:
+            self.leave()
 
     # --- implementation ---
 
@@ -283,6 +320,27 @@ class Relay:
                     self.send(ExpectedFailure(reason))
 
         item.add_marker = watched  # type: ignore[method-assign]
+
+
+def _bare_data(report: pytest.TestReport, error: Exception) -> dict[str, Any]:
+    """A report that can't be made plain values: its verdict, and why there is no more of it.
+
+    In plain pytest nobody asks for that, and the verdict stands.
+
+    :raises Exception: `error`, where the report is not of pytest's own class.
+    """
+    if type(report) is not pytest.TestReport:
+        raise error
+    text = f"pytest-fkit: what pytest says of this can't be carried: {stack_text(error)}"
+    kept = ("location", "outcome", "when", "duration", "start", "stop", "wasxfail")
+    return {
+        "$report_type": "TestReport",
+        "nodeid": report.nodeid,
+        "keywords": {},
+        "longrepr": None if report.outcome == "passed" else text,
+        "user_properties": [],
+        **{name: value for name, value in vars(report).items() if name in kept},
+    }
 
 
 def merged(sections: Any) -> list[tuple[str, str]]:

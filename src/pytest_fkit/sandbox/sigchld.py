@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Iterator
 
-from ..own import own_builtins, signal
+from ..own import contextmanager, own_builtins, signal
 
 own_builtins(globals())
 
@@ -16,7 +15,7 @@ class Statuses:
     def __init__(self) -> None:
         self._ignored = False
 
-    @contextlib.contextmanager
+    @contextmanager
     def kept(self) -> Iterator[None]:
         """Within this, no code of the suite runs in this process."""
         self._ignored = signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN

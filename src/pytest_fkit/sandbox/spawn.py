@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections import Counter
 from typing import Any, NoReturn, cast
@@ -13,7 +12,7 @@ from .. import private_api, system
 from ..carriable import carriable
 from ..gpu.owned import KEY, TOLD
 from ..inherited import environment
-from ..own import marshal, os, own_builtins, suppress
+from ..own import marshal, os, own_builtins, subprocess, suppress
 from ..own_imports import standard_library_first
 from ..settings import STARTUP_PATH
 from ..shares import SPAWNED_SESSION

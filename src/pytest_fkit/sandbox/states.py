@@ -6,8 +6,6 @@ only, or report them by hooks.
 
 from __future__ import annotations
 
-import copy
-import pickle
 import sys
 from types import SimpleNamespace
 from typing import Any, Callable, cast
@@ -16,7 +14,7 @@ import pytest
 
 from ..carriable import carriable
 from ..messages import PluginState
-from ..own import own_builtins
+from ..own import copy, own_builtins, pickle
 from .relay import Relay
 
 own_builtins(globals())

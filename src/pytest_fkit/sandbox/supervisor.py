@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Callable, Iterator, Sequence
 
 from .. import system
@@ -32,7 +31,7 @@ from ..messages import (
     Restarted,
     WideSetUp,
 )
-from ..own import os, own_builtins, select, signal, suppress, time
+from ..own import contextmanager, os, own_builtins, select, signal, suppress, time
 from ..system.limits import raise_soft, refusal_of, restore
 from ..wire import unpack
 from .child import STOPS
@@ -514,7 +513,7 @@ class Supervisor:
             self._link.send(message, descriptors)
 
 
-@contextlib.contextmanager
+@contextmanager
 def _worker_there() -> Iterator[None]:
     """:raises WorkerGoneError: where the block raises OSError."""
     try:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pytest
 
 from ..own import own_builtins
+from ..stack_texts import entries
 
 own_builtins(globals())
 
-_PACKAGE = Path(__file__).parent.parent
+_PACKAGE = __file__[: -len("sandbox/tracebacks.py")]
 
 
 class Tracebacks:
@@ -30,13 +30,17 @@ class Tracebacks:
 
 def _without_ours(first: TracebackType | None) -> TracebackType | None:
     """The traceback again, or `first` itself if there is nothing of ours in it."""
-    entries = []
-    entry = first
-    while entry is not None:
-        entries.append(entry)
-        entry = entry.tb_next
-    kept = [each for each in entries if not _is_ours(each)]
-    if len(kept) == len(entries):
+    kept: list[TracebackType] = []
+    found = ours = False
+    for entry in entries(first):
+        if _is_ours(entry):
+            found = ours = True
+            continue
+        if ours and kept and kept[-1].tb_frame is entry.tb_frame:
+            kept.pop()  # where pluggy threw the error into a hook wrapper of ours, and got it back
+        kept.append(entry)
+        ours = False
+    if not found:
         return first
     made = None
     for each in reversed(kept):
@@ -45,4 +49,4 @@ def _without_ours(first: TracebackType | None) -> TracebackType | None:
 
 
 def _is_ours(entry: TracebackType) -> bool:
-    return _PACKAGE in Path(entry.tb_frame.f_code.co_filename).parents
+    return entry.tb_frame.f_code.co_filename.startswith(_PACKAGE)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import traceback
-import warnings
-
 import pytest
 
 from ..carriable import carriable
 from ..gpu.frameworks import open_imported
 from ..gpu.owned import owned_by
 from ..messages import Message, Warm
-from ..own import os, own_builtins
+from ..own import os, own_builtins, warnings
 from ..settings import KEY
+from ..stack_texts import stack_text
 from . import early_end
 from .descriptors import Pipes
 from .free_memory import free_share
@@ -64,8 +62,8 @@ class Warmup:
                 hook(config=self._config)
             else:
                 open_imported()
-        except Exception:  # noqa: BLE001 (of a user's hook, or of a GPU: the host tells)
-            pipes.send(Warm(carriable(traceback.format_exc()[-_MOST:])))
+        except Exception as error:  # noqa: BLE001 (of a user's hook, or of a GPU: the host tells)
+            pipes.send(Warm(carriable(stack_text(error)[-_MOST:])))
             os._exit(GAVE_BACK)
         pipes.send(Warm())
         free = free_share()

@@ -9,6 +9,7 @@ from typing import Callable, Iterable, NamedTuple
 
 from ..gpu.runtime import CUDA_DRIVER, open_runtime
 from ..own import ctypes, os, own_builtins, socket, suppress, threading, time
+from ..paths import read_lines
 from . import PORTABLE, children
 from .libraries import loaded
 from .limits import room
@@ -185,6 +186,6 @@ def _describe_socket(descriptor: int) -> str:
 
 def _is_written(descriptor: int) -> bool:
     # A file open for appending is fine: writers can't overwrite each other.
-    with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as file:  # noqa: PTH123
-        flags = next(int(line.split()[1], 8) for line in file if line.startswith("flags:"))
+    lines = read_lines(f"/proc/self/fdinfo/{descriptor}")
+    flags = next(int(line.split()[1], 8) for line in lines if line.startswith("flags:"))
     return flags & os.O_ACCMODE != os.O_RDONLY and not flags & os.O_APPEND

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Iterator
 
 from ..own import ctypes, own_builtins
+from ..paths import read_text
 from . import PORTABLE
 from .pagemap import EXCLUSIVE, PAGE, SHARED, Mapping, mappings, states
 from .pages import ranges
@@ -16,7 +16,7 @@ PAYS_FROM = 100
 """Forks: it takes about as long as 50 of them, and their ends, take less after it."""
 
 _MADV_COLLAPSE = 25  # include/uapi/asm-generic/mman-common.h, from Linux 6.1 on
-_SETTINGS = Path("/sys/kernel/mm/transparent_hugepage")
+_SETTINGS = "/sys/kernel/mm/transparent_hugepage"
 _LEAST = 0.9
 """Share of the small pages that have to be there: the others come into being."""
 
@@ -47,9 +47,9 @@ def collapse() -> None:
 def _size() -> int:
     """Small pages in a huge one, 0 where there are none."""
     try:
-        if PORTABLE or "[never]" in (_SETTINGS / "enabled").read_text():
+        if PORTABLE or "[never]" in read_text(f"{_SETTINGS}/enabled"):
             return 0
-        return int((_SETTINGS / "hpage_pmd_size").read_text()) // PAGE
+        return int(read_text(f"{_SETTINGS}/hpage_pmd_size")) // PAGE
     except (OSError, ValueError):  # a kernel without them, or a sandbox that does not show it
         return 0
 

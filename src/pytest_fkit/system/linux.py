@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ..own import ctypes, os, own_builtins, signal
+from ..paths import read_text
 from .limits import room
 
 own_builtins(globals())
@@ -56,21 +55,11 @@ def free_range(descriptor: int, begin: int, end: int) -> None:
 
 
 def _read(path: str) -> str:
-    # os.open and os.read: this is called for every test.
-    chunks: list[bytes] = []
     try:
         with room():
-            descriptor = os.open(path, os.O_RDONLY)
+            return read_text(path)
     except OSError:  # the process is gone
         return ""
-    try:
-        while not chunks or chunks[-1]:
-            chunks.append(os.read(descriptor, 4096))
-    except OSError:  # it has just gone
-        return ""
-    finally:
-        os.close(descriptor)
-    return b"".join(chunks).decode("utf-8", "replace")
 
 
 def children(pid: int) -> list[int]:
@@ -243,7 +232,7 @@ def oom_kills() -> int:
             ("/sys/fs/cgroup/memory", "memory.oom_control"),
         ):
             if controllers in ("", "memory"):
-                for entry in _read(str(Path(base + path) / name)).splitlines():
+                for entry in _read(f"{base}{path.rstrip('/')}/{name}").splitlines():
                     if entry.startswith("oom_kill "):
                         total += int(entry.split()[1])
     return total

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import bisect
 import re
-from pathlib import PurePath
 from typing import NamedTuple
 
 from ..own import os, own_builtins, struct, threading, time
+from ..paths import base_name, read_lines, read_text
 
 own_builtins(globals())
 
@@ -42,7 +42,7 @@ class Origin(NamedTuple):
     @property
     def name(self) -> str:
         """The library's name, for people."""
-        return PurePath(self.library).name
+        return base_name(self.library)
 
     @property
     def handles_fork(self) -> bool:
@@ -69,7 +69,7 @@ def origin(thread: int) -> Origin:
     stacks, code = _mappings()
     words = _words(pointer, stacks)
     paths = [path for _, path in map(code.find, words) if path]
-    libraries = [path for path in paths if not _SYSTEM.match(PurePath(path).name)]
+    libraries = [path for path in paths if not _SYSTEM.match(base_name(path))]
     if not libraries:
         return Origin("", direct=False)
     return Origin(libraries[-1], direct=libraries[-1] == paths[-1])
@@ -80,8 +80,7 @@ def _stack_pointer(thread: int) -> int:
     # proc(5): the last two fields are the stack pointer and the program counter, in hexadecimal.
     for _ in range(_TRIES):
         try:
-            with open(f"/proc/self/task/{thread}/syscall", encoding="ascii") as file:  # noqa: PTH123
-                fields = file.read().split()
+            fields = read_text(f"/proc/self/task/{thread}/syscall").split()
         except OSError:  # the thread has ended, or the kernel was built without this file
             return 0
         if len(fields) >= 3:
@@ -112,14 +111,13 @@ class _Ranges:
 def _mappings() -> tuple[_Ranges, _Ranges]:
     """What is mapped without a file, and the code of what is mapped with one."""
     anonymous, code = _Ranges(), _Ranges()
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-        for line in file:
-            span, permissions, _, _, _, path = [*line.rstrip("\n").split(None, 5), ""][:6]
-            start, _, end = span.partition("-")
-            if "x" in permissions and path.startswith("/"):
-                code.add(int(start, 16), int(end, 16), path)
-            elif "w" in permissions:
-                anonymous.add(int(start, 16), int(end, 16), path)
+    for line in read_lines("/proc/self/maps"):
+        span, permissions, _, _, _, path = [*line.split(None, 5), ""][:6]
+        start, _, end = span.partition("-")
+        if "x" in permissions and path.startswith("/"):
+            code.add(int(start, 16), int(end, 16), path)
+        elif "w" in permissions:
+            anonymous.add(int(start, 16), int(end, 16), path)
     return anonymous, code
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Iterable, Iterator, NamedTuple
 
 from ..own import os, own_builtins
+from ..paths import read_text
 from .limits import room
 
 own_builtins(globals())
@@ -39,8 +40,8 @@ def mappings() -> list[Mapping]:
 
     :raises OSError: where there is no /proc, or another one in a sandbox.
     """
-    with room(), open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:  # noqa: PTH123
-        return list(_private(maps))
+    with room():
+        return list(_private(read_text("/proc/self/maps").splitlines()))
 
 
 def _private(maps: Iterable[str]) -> Iterator[Mapping]:

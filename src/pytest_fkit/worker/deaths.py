@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Sequence
+from typing import TYPE_CHECKING, Any, Sequence
 
 from ..endings import Ending, Exited, MemoryExceeded, Signaled, TimedOut, Unreported
 from ..own import own_builtins
+from ..paths import below, joined
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 own_builtins(globals())
 
@@ -120,15 +123,11 @@ def innermost_frame(dump: str, rootdir: Path) -> Frame | None:
             continue
         if match["path"].startswith("<"):  # frozen, or made by exec()
             continue
-        path = Path(_unescaped(match["path"]))
-        if not path.is_absolute():
-            path = rootdir / path
-        try:
-            relative = path.relative_to(rootdir)
-        except ValueError:
+        relative = below(joined(str(rootdir), _unescaped(match["path"])), str(rootdir))
+        if relative is None:
             continue
-        if not {"site-packages", "dist-packages"} & set(relative.parts):
-            return Frame(str(relative), int(match["line"]), match["name"])
+        if not {"site-packages", "dist-packages"} & set(relative.split("/")):
+            return Frame(relative, int(match["line"]), match["name"])
     return None
 
 
@@ -246,7 +245,7 @@ def report_data(
     """
     frame = innermost_frame(death.dump, rootdir)
     message = headline(death, rootdir)
-    path = str(rootdir / frame.path) if frame is not None else str(rootdir / location[0])
+    path = joined(str(rootdir), frame.path if frame is not None else location[0])
     line = frame.line if frame is not None else (location[1] or 0) + 1
     sections = [
         (f"Captured {name} {death.when}", text)

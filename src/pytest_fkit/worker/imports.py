@@ -7,23 +7,26 @@ nobody else pays for it.
 from __future__ import annotations
 
 import re
-import traceback
-from pathlib import Path
 from types import TracebackType
-from typing import Generator, NoReturn
+from typing import TYPE_CHECKING, Generator, NoReturn
 
 import pytest
 
 from .. import system
 from ..endings import Ending, Finished, TimedOut, from_wait_status
 from ..own import faulthandler, os, own_builtins, select, signal, suppress, time
+from ..paths import below
 from ..sandbox.copies import fork
 from ..sandbox.descriptors import Files, read_from, slots
 from ..sandbox.excerpts import free_middle, read_ends
 from ..sandbox.sigchld import Statuses
 from ..sandbox.streams import flush
+from ..stack_texts import entries
 from ..system.limits import is_refusal, refusal
 from .deaths import innermost_frame, reorder_stacks
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 own_builtins(globals())
 
@@ -211,10 +214,10 @@ def _failed(
 def _where(error: BaseException, rootdir: Path) -> tuple[str, int]:
     """The innermost line under `rootdir` that raised `error`."""
     found = ("?", 0)
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        path = Path(frame.f_code.co_filename)
-        if rootdir in path.parents and "site-packages" not in path.parts:
-            found = (str(path.relative_to(rootdir)), line)
+    for entry in entries(error.__traceback__):
+        path = below(entry.tb_frame.f_code.co_filename, str(rootdir))
+        if path is not None and "site-packages" not in path.split("/"):
+            found = (path, entry.tb_lineno)
     return found
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Callable, Generator, Iterator, NamedTuple
 
 import pytest
 
-from ..own import own_builtins
+from ..own import contextmanager, own_builtins
 from ..sandbox.copies import fork
 from ..settings import Settings
 from ..system import holdings
@@ -28,7 +27,7 @@ class _OfConftests(NamedTuple):
 _KEY: pytest.StashKey[_OfConftests] = pytest.StashKey()
 
 
-@contextlib.contextmanager
+@contextmanager
 def watched_conftests(early_config: pytest.Config) -> Iterator[None]:
     """Within the block the initial conftest files are loaded: look at what they leave."""
     before = holdings.take()

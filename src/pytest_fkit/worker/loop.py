@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import warnings
 from dataclasses import replace
 from typing import Any, Callable, Generator, Iterator, Mapping
 
@@ -29,7 +27,7 @@ from ..messages import (
     TornDown,
     WideTeardown,
 )
-from ..own import own_builtins, signal, threading, time
+from ..own import contextmanager, own_builtins, signal, threading, time, warnings
 from ..sandbox.steps import Step
 from ..settings import ALONE, Settings
 from ..wire import unpack_all
@@ -272,7 +270,7 @@ class TestLoop:
         if self._stopping.is_set():
             raise KeyboardInterrupt
 
-    @contextlib.contextmanager
+    @contextmanager
     def deaf_to_interrupts(self) -> Iterator[None]:
         """Within the block, in a worker: leave Ctrl-C to the controller, who calls :meth:`stop`.
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from typing import Any, Mapping
 
 import pytest
 
+from .. import private_api
 from ..carriable import carriable
 from ..foreign_warnings import stand_in
 from ..messages import (
@@ -34,7 +34,7 @@ from ..messages import (
     WideSetupDone,
     WideTeardown,
 )
-from ..own import own_builtins, time
+from ..own import own_builtins, time, warnings
 from ..sandbox.relay import merged
 from .attempts import Attempt
 from .output import LIVE, Lines
@@ -236,7 +236,7 @@ class Replay:
             (path, (line or 0) + 1, f"Skipped: {text}") if skipped else text,
             "setup",
         )
-        self.log(carriable(config.hook.pytest_report_to_serializable(config=config, report=report)))
+        self.log(carriable(private_api.report_to_data(config, report)))
 
     def _metric(self, message: Metric) -> None:
         self.metrics.pop(message.name, None)

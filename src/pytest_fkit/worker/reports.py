@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Protocol, Sequence
 
 import pytest
@@ -21,7 +20,7 @@ from ..border import (
     Told,
 )
 from ..carriable import carriable
-from ..own import own_builtins
+from ..own import contextmanager, own_builtins
 from ..settings import ALONE
 from ..whereabouts import Whereabouts
 
@@ -241,7 +240,7 @@ class WorkerReports:
         data.update(self._extra, item_index=position)
         self._events.append(ItemReported(position, data))
 
-    @contextlib.contextmanager
+    @contextmanager
     def _telling(self, item: pytest.Item) -> Iterator[None]:
         """Within the block plugins hear of the test."""
         self._position = self._index(item)

@@ -8,7 +8,8 @@ from typing import Mapping
 import pytest
 
 from ..gpu.owned import KEY
-from ..own import os, own_builtins
+from ..own import own_builtins
+from ..paths import joined, relative
 
 own_builtins(globals())
 
@@ -41,7 +42,7 @@ def reproducing_command(item: pytest.Item, changed: Mapping[str, str]) -> str:
     nodeid = item.name if item.parent is None else f"{item.parent.nodeid}::{item.name}"
     path, separator, rest = nodeid.partition("::")
     # Node ids are relative to rootdir, arguments to the current directory.
-    path = os.path.relpath(config.rootpath / path, directory)
+    path = relative(joined(str(config.rootpath), path), str(directory))
     owned = config.stash.get(KEY, None)
     masks = "" if owned is None else owned.assignments(changed)
     return masks + shlex.join([*arguments, path + separator + rest])

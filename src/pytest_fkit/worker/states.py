@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import pytest
 
 from ..messages import PluginState
-from ..own import own_builtins
+from ..own import own_builtins, pickle
 
 own_builtins(globals())
 
@@ -27,7 +26,7 @@ class States:
             self._snapshots.append(message.data)
         else:
             # Of classes of pytest-benchmark and built-in ones; the frame's checksum holds.
-            benchmark = pickle.loads(message.data)  # noqa: S301
+            benchmark = pickle.loads(message.data)
             self._config._benchmarksession.benchmarks.append(benchmark)
 
     def conclude(self) -> None:
