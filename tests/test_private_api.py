@@ -47,6 +47,24 @@ def items(pytester: pytest.Pytester) -> list[Any]:
     )
 
 
+def test_config_inicfg_has_values_as_they_are_in_the_file(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nfkit_timeout = 5\nfkit_env =\n    A=1\n    B=2")
+    config = pytester.parseconfig("-o", "fkit_grace=7")
+    assert private_api.ini_value(config, "fkit_timeout") == "5"
+    assert private_api.ini_value(config, "fkit_grace") == "7"
+    assert private_api.ini_value(config, "fkit_env") == ["A=1", "B=2"]
+    assert private_api.ini_value(config, "fkit_isolation") in ("", None)
+    with pytest.raises(ValueError, match="nobody_knows_it"):
+        private_api.ini_value(config, "nobody_knows_it")
+    if pytest.version_tuple < (9,):
+        return
+    pytester.path.joinpath("tox.ini").unlink()
+    pytester.path.joinpath("pytest.toml").write_text("[pytest]\nfkit_timeout = 5\nfkit_top = [1]")
+    config = pytester.parseconfig("-o", "fkit_top=7")
+    assert private_api.ini_value(config, "fkit_timeout") == 5
+    assert private_api.ini_value(config, "fkit_top") == "7"
+
+
 def test_hook_caller_remove_plugin(pytester: pytest.Pytester) -> None:
     class Plugin:
         def pytest_runtest_logstart(self) -> None: ...

@@ -10,7 +10,7 @@ from ..own import atexit, os, own_builtins, suppress, time
 
 own_builtins(globals())
 
-_TRACKER_WAIT = 1.0
+_HELPER_WAIT = 1.0
 """Seconds; a process that the test left running may hold the pipe."""
 
 _EXECUTORS = (
@@ -26,7 +26,7 @@ _TRACKERS = (
     "joblib.externals.loky.backend.resource_tracker",
 )
 
-_inherited_trackers: set[int] = set()
+_inherited_helpers: set[int] = set()
 
 
 def forget_inherited() -> None:
@@ -49,7 +49,7 @@ def forget_inherited() -> None:
         cast("Any", process)._children.clear()
     for executors in _loaded(_EXECUTORS):
         executors._threads_wakeups.clear()
-    _inherited_trackers.update(tracker._pid for tracker in _trackers())
+    _inherited_helpers.update(pid for pid, _ in _helpers())
 
 
 def run_own() -> None:
@@ -68,9 +68,9 @@ def run_own() -> None:
         # Last, as it was imported first. Its handler may be gone with the inherited ones.
         atexit.register(cast("Any", util)._exit_function)
         _run_exit_handlers()
-    for tracker in _trackers():
-        if tracker._pid not in _inherited_trackers:
-            _end_resource_tracker(tracker)
+    for pid, pipe in _helpers():
+        if pid not in _inherited_helpers:
+            _end_helper(pid, pipe)
 
 
 def _run_exit_handlers() -> None:
@@ -84,20 +84,29 @@ def _loaded(names: tuple[str, ...]) -> list[Any]:
     return [sys.modules[name] for name in names if name in sys.modules]
 
 
-def _trackers() -> list[Any]:
-    """The resource trackers that were started, here or before the fork."""
-    found = [module._resource_tracker for module in _loaded(_TRACKERS)]
-    return [tracker for tracker in found if tracker._pid is not None]
+def _helpers() -> list[tuple[int, int]]:
+    """Pids and pipes of multiprocessing's own processes, started here or before the fork.
+
+    The fork server comes first, since it holds the pipe of the resource tracker. From Python 3.14
+    on whoever starts a process on Linux has both.
+    """
+    servers = [module._forkserver for module in _loaded(("multiprocessing.forkserver",))]
+    trackers = [module._resource_tracker for module in _loaded(_TRACKERS)]
+    found = [
+        *((server._forkserver_pid, server._forkserver_alive_fd) for server in servers),
+        *((tracker._pid, tracker._fd) for tracker in trackers),
+    ]
+    return [(pid, pipe) for pid, pipe in found if pid is not None]
 
 
-def _end_resource_tracker(tracker: Any) -> None:
-    """Let a resource tracker clean up, which it does when nobody holds its pipe."""
+def _end_helper(pid: int, pipe: int) -> None:
+    """Let one clean up and end, which it does when nobody holds its pipe."""
     with suppress(OSError):  # closed by the test
-        os.close(tracker._fd)
-    deadline = time.monotonic() + _TRACKER_WAIT
+        os.close(pipe)
+    deadline = time.monotonic() + _HELPER_WAIT
     while time.monotonic() < deadline:
         try:
-            if os.waitpid(tracker._pid, os.WNOHANG)[0]:
+            if os.waitpid(pid, os.WNOHANG)[0]:
                 return
         except ChildProcessError:  # the test waited for it, or SIGCHLD is ignored
             return
