@@ -10,8 +10,8 @@ from ..own import os, own_builtins
 
 own_builtins(globals())
 
-END = 4 << 20
-"""Bytes, or characters, of each end of a stream that are kept: about 50,000 lines."""
+END = 16 << 20
+"""Bytes, or characters, of each end of a stream that are kept: about 200,000 lines."""
 
 _CHUNK = 1 << 20
 _LINE = 1 << 12

@@ -130,6 +130,7 @@ class Supervisor:
             deadline = self.stop_tests_deadline if testing else self.stop_deadline
             if time.monotonic() > deadline:
                 self._end_process(job, Lost("the run was stopped"))
+                return
         if time.monotonic() >= self._looked + TICK:  # not as often as something happens
             self._looked = time.monotonic()
             self._forward(job)
