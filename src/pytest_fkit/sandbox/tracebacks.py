@@ -44,8 +44,19 @@ def _without_ours(first: TracebackType | None) -> TracebackType | None:
         return first
     made = None
     for each in reversed(kept):
-        made = TracebackType(made, each.tb_frame, each.tb_lasti, each.tb_lineno)
+        made = TracebackType(made, each.tb_frame, each.tb_lasti, _line(each))
     return made
+
+
+def _line(entry: TracebackType) -> int:
+    """The line as the constructor takes it: -1 if it is None.
+
+    From Python 3.11 on it is, where an instruction has no line, see
+    https://docs.python.org/3.11/reference/datamodel.html#codeobject.co_positions
+    An error from a signal handler, as pytest-timeout's, can come at any instruction.
+    """
+    line: int | None = entry.tb_lineno  # typeshed says int
+    return -1 if line is None else line
 
 
 def _is_ours(entry: TracebackType) -> bool:
