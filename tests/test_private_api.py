@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import _pytest._code.code
+import _pytest.capture
 import _pytest.debugging
 import _pytest.junitxml
 import _pytest.skipping
@@ -293,6 +294,33 @@ def test_global_capture(request: pytest.FixtureRequest) -> None:
     for capture in (capturing.out, capturing.err):
         assert hasattr(capture, "targetfd") == (request.config.getoption("capture") == "fd")
         assert hasattr(capture, "tmpfile")
+
+
+def test_what_was_captured_is_read_at_once() -> None:
+    source = _source(_pytest.capture.FDCapture.snap)
+    assert "res = self.tmpfile.read()" in source
+    assert "self.tmpfile.truncate()" in source
+
+
+def test_reading_is_replaced(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import os
+        from pytest_fkit import private_api
+
+        def test_it(request):
+            private_api.replace_reading(request.config, lambda descriptor: None)
+            os.write(1, b"as it is")
+            manager = request.config.pluginmanager.getplugin("capturemanager")
+            assert manager.read_global_capture()[0] == "as it is"
+            private_api.replace_reading(request.config, lambda descriptor: f"{descriptor}")
+            os.write(1, b"gone")
+            number = manager._global_capturing.out.tmpfile.fileno()
+            assert manager.read_global_capture()[0] == str(number)
+            assert os.fstat(number).st_size == 0
+        """
+    )
+    pytester.runpytest_subprocess("-p", "no:fkit").assert_outcomes(passed=1)
 
 
 def test_fixture_captures(capsys: pytest.CaptureFixture[str]) -> None:
