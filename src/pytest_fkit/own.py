@@ -16,6 +16,22 @@ from __future__ import annotations
 import builtins
 from typing import TYPE_CHECKING, Any, Generator
 
+_builtins: dict[str, Any] = dict(vars(builtins))
+
+
+def own_builtins(names: dict[str, Any]) -> None:
+    """Have the functions that a module makes from now on look built-in names up in a copy of ours.
+
+    A function has the ``__builtins__`` of its globals at the moment when it is made (in Python 3.8
+    and 3.9, when it is called from elsewhere).
+
+    :param names: the module's ``globals()``.
+    """
+    names["__builtins__"] = _builtins
+
+
+own_builtins(globals())
+
 if TYPE_CHECKING:
     import array as array
     import atexit as atexit
@@ -42,6 +58,7 @@ if TYPE_CHECKING:
 else:
     import contextlib
     import importlib
+    from _thread import allocate_lock as _lock
 
     from .own_imports import own_imports
 
@@ -68,6 +85,63 @@ else:
         offset = time.time() - read(steady)
         return {"time": lambda: read(steady) + offset, "monotonic": lambda: read(monotonic)}
 
+    class _Condition:
+        """As threading's, on a lock of the kernel's: gevent's would wait for greenlets."""
+
+        def __init__(self) -> None:
+            self._lock = _lock()
+            self._waiting: list[Any] = []
+
+        def __enter__(self) -> None:
+            self._lock.acquire()
+
+        def __exit__(self, *raised: object) -> None:
+            self._lock.release()
+
+        def wait(self, timeout: float | None = None) -> bool:
+            waiting = _lock()
+            waiting.acquire()
+            self._waiting.append(waiting)
+            self._lock.release()
+            try:
+                return waiting.acquire(True, -1 if timeout is None else max(0.0, timeout))
+            finally:
+                self._lock.acquire()
+                if waiting in self._waiting:
+                    self._waiting.remove(waiting)
+
+        def notify(self) -> None:
+            if self._waiting:
+                self._waiting.pop(0).release()
+
+        def notify_all(self) -> None:
+            while self._waiting:
+                self.notify()
+
+    class _Event:
+        """As threading's, see _Condition."""
+
+        def __init__(self) -> None:
+            self._changed = _Condition()
+            self._set = False
+
+        def is_set(self) -> bool:
+            return self._set
+
+        def set(self) -> None:
+            with self._changed:
+                self._set = True
+                self._changed.notify_all()
+
+        def clear(self) -> None:
+            self._set = False
+
+        def wait(self, timeout: float | None = None) -> bool:
+            with self._changed:
+                if not self._set:
+                    self._changed.wait(timeout)
+                return self._set
+
     with own_imports():
         array = _Kept("array")
         atexit = _Kept("atexit")
@@ -87,27 +161,10 @@ else:
         socket = _Kept("_socket")
         struct = _Kept("struct")
         subprocess = _Kept("subprocess")
-        threading = _Kept("threading")
+        threading = _Kept("threading", Condition=_Condition, Event=_Event)
         time = _Kept("time", **_clocks())
         warnings = _Kept("warnings")
         zlib = _Kept("zlib")
-
-
-_builtins: dict[str, Any] = dict(vars(builtins))
-
-
-def own_builtins(names: dict[str, Any]) -> None:
-    """Have the functions that a module makes from now on look built-in names up in a copy of ours.
-
-    A function has the ``__builtins__`` of its globals at the moment when it is made (in Python 3.8
-    and 3.9, when it is called from elsewhere).
-
-    :param names: the module's ``globals()``.
-    """
-    names["__builtins__"] = _builtins
-
-
-own_builtins(globals())
 
 
 if not TYPE_CHECKING:
