@@ -6,10 +6,6 @@ import argparse
 
 import pytest
 
-from .own import own_builtins
-
-own_builtins(globals())
-
 # With these, pytest shows something and runs no test.
 _SHOWING = ("collectonly", "showfixtures", "show_fixtures_per_test", "markers", "cacheshow", "help")
 

@@ -30,6 +30,7 @@ EXCEPTED = {
     "inherited": "is imported where pytest runs without --fkit; os.environ is one object",
     "gpu.ports": "is sent to other machines as source, where it stands alone",
     "journal.command": "is a program of its own, which runs no user code",
+    "numprocesses": "is imported where pytest runs without --fkit, and runs before any test",
     "options": "is imported where pytest runs without --fkit, and runs before conftest files do",
     "own": "makes the references",
     "own_imports": "is needed to make them",

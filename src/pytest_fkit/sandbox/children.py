@@ -87,18 +87,19 @@ class Children:
         return (STOPS << 8 if over.stops else 0), over.used
 
     def let_go(self) -> None:
-        """End the one that waits, if there is one: it is not a copy of the host any more."""
+        """Have no process of ours below the host, in which code of users runs next.
+
+        One that waits for its order would not be a copy of the host any more; of others that have
+        ended a fixture could see zombies, and take their statuses by waitpid(2).
+        """
         if self._waiting is not None:
             child, self._waiting = self._waiting, None
             child.close()
             _kill(child.pid)  # it may not listen yet
             _wait(child.pid)
-
-    def end(self) -> None:
-        """Wait until all have ended."""
-        self.let_go()
         for pid in self._ending:
             _wait(pid)
+        self._ending = []
 
     def _fork(self, running: Waiting | None) -> Generator[Fork, int, Waiting]:
         files = Files.create()

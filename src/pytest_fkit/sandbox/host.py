@@ -139,7 +139,7 @@ class Host:
                 self._tear_down(nextitem)
                 retire = self._is_spent()
             elif isinstance(message, Finish):
-                self._children.end()
+                self._children.let_go()
                 self._tear_down(None)
                 finalizers.run_own()
                 self._link.send(HostDone())
