@@ -47,6 +47,9 @@ REPLACED = """
 import sys
 def pytest_collection_finish():
     sys.stdout, sys.stderr = Stream(), Stream()
+def pytest_unconfigure():
+    # Python flushes them at its end, and exits with status 120 where that fails.
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
 """
 
 BLOCKED = (
