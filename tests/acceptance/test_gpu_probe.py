@@ -126,9 +126,9 @@ def test_a_slow_probe_is_waited_for_and_does_not_count_as_a_child(
 
 
 def test_wrong_words(fleet: Fleet, tmp_path: Path) -> None:
-    ended = run_pytest(write_files(tmp_path, SUITE), "--fkit", "--fkit-probe=yes", env=fleet())
+    ended = run_pytest(write_files(tmp_path, SUITE), "--fkit", "--fkit-probe=perhaps", env=fleet())
     assert ended.status == pytest.ExitCode.USAGE_ERROR
-    assert "pytest-fkit: --fkit-probe=yes: expected on or off" in ended.err
+    assert "pytest-fkit: --fkit-probe=perhaps: expected on or off" in ended.err
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGINT"])
