@@ -63,6 +63,8 @@ def test_patches_that_plain_pytest_does_not_survive(tmp_path: Path) -> None:
     for case in fatal if EVERY else fatal[::3]:
         said, _, run = suite.ours([case], "-n0")
         [nodeid] = suite.nodeids(case)
+        if case.passes and run.status == 0:
+            continue  # plain pytest fails where it writes of the test, which another process does
         assert run.status not in (0, 5), (case, run.out)
         failed = any("failed" in phase for phase in said[nodeid].phases)
         assert failed or "INTERNALERROR" in run.out + run.err, (case, run.out)
