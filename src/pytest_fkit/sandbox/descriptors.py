@@ -258,10 +258,6 @@ class Link:
         """Whether :meth:`read` would not wait, now or within `wait` seconds."""
         return _is_readable(self._socket.fileno(), wait)
 
-    def has_message(self, wait: float) -> bool:
-        """Whether there is something for :meth:`receive`, now or within `wait` seconds."""
-        return bool(self._messages) or self.is_readable(wait)
-
     def is_over(self) -> bool:
         """Whether the other end is gone, and said nothing that was not taken."""
         return self.closed or (not self._messages and self.is_readable(0.0) and not self.read())
