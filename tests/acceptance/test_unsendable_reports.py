@@ -48,7 +48,7 @@ def test_a_soft_limit_on_file_sizes_is_the_tests_own(suite: MakeSuite, mode: str
 @pytest.mark.parametrize("mode", ["-n0", "-n1"])
 @pytest.mark.parametrize(
     ("source", "why"),
-    [(HARD, "its hard limit on file sizes"), (CLOSES, "it closed the descriptor")],
+    [(HARD, "its hard limit on the size of files"), (CLOSES, "it closed the descriptor")],
 )
 def test_a_test_that_cant_report_is_an_error_that_says_why(
     suite: MakeSuite, source: str, why: str, mode: str, isolation: str
