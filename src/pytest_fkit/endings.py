@@ -166,11 +166,15 @@ class ForkUnsafe:
         return f"can't be forked: {self.reason}"
 
 
+ITS_END = "its end"
+"""What is missing where a process left in order and did not say that its test is over."""
+
+
 @dataclass(frozen=True)
 class Unreported:
     """The process left in order, and said less of its test than it had to.
 
-    :param phases: of which no report arrived, as in "call and teardown".
+    :param phases: of which no report arrived, as in "call and teardown", or :data:`ITS_END`.
     """
 
     phases: str

@@ -8,6 +8,9 @@ from .own import own_builtins
 
 own_builtins(globals())
 
+PATIENCE = 1.0
+"""Seconds without an answer after which a :class:`Ping` is sent."""
+
 # --- worker to keeper ---------------------------------------------------------------------------
 
 
@@ -91,7 +94,8 @@ class OrderAnew(NamedTuple):
 class Ping(NamedTuple):
     """Answer with :class:`Pong`: nothing was heard for a while.
 
-    If something was lost before, the answer shows it by its number.
+    If something was lost before, the answer shows it by its number. A host's gets no answer: its
+    own number shows to the keeper what was lost.
     """
 
 

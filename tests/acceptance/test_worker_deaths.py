@@ -87,6 +87,18 @@ def test_what_nobody_is_left_to_run_is_an_error_that_says_why(
     assert ended.status == 1
 
 
+def test_who_resumes_the_run_runs_what_nobody_was_left_to_run(tmp_path: Path) -> None:
+    suite = _suite(tmp_path, 4, (1,), "test_a")
+    environ = {"LOG": str(tmp_path / "log")}
+    options = (*_FKIT, "-n1", "--max-worker-restart=0")
+    first = run_pytest(suite, *options, "--fkit-journal=run.jsonl", env=environ)
+    assert first.out.count("- not run: ") == 2
+    again = run_pytest(suite, *options, "--fkit-resume=run.jsonl", env=environ)
+    ran = {nodeid for nodeid, outcome in again.outcomes.items() if outcome == "PASSED"}
+    assert ran == {"test_a.py::test_it[2]", "test_a.py::test_it[3]"}, again.out
+    assert "3 passed, 1 error" in again.out
+
+
 def test_a_worker_that_does_not_answer_is_replaced(tmp_path: Path) -> None:
     suite = _suite(tmp_path, 12, (5,), "test_a")
     file = suite / "test_a.py"

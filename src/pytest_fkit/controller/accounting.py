@@ -109,14 +109,11 @@ class Accounting:
         return result
 
     def _report(self, ledger: Ledger, wrong: Wrong, gave_up: str) -> None:
-        worker = self._workers.get((id(ledger), wrong.number), ALONE)
-        if wrong.twice:
-            text = _text(_TWICE)
+        if wrong.twice or wrong.complete:
+            text = _text(_TWICE if wrong.twice else _ONLY_SETUP)
             reports = [_made(wrong.nodeid, "teardown", "failed", text)]
-        elif wrong.complete:
-            text = _text(_ONLY_SETUP)
-            reports = [_made(wrong.nodeid, "teardown", "failed", text)]
-        else:
+            self._record(self._workers.get((id(ledger), wrong.number), ALONE), reports, text)
+        else:  # a journal has no verdict on it: who resumes the run, runs it
             reason = gave_up or self.unrunnable(wrong.nodeid) or "no worker ran it"
             text = _text(
                 f"not run: {reason}",
@@ -127,18 +124,22 @@ class Accounting:
                 _made(wrong.nodeid, "setup", "failed", text),
                 _made(wrong.nodeid, "teardown", "passed", None),
             ]
-        self._tell(worker, wrong.nodeid, reports, str(text.message))
+        self._log(reports)
 
-    def _tell(self, worker: str, nodeid: str, reports: Sequence[Any], reason: str) -> None:
+    def _record(self, worker: str, reports: Sequence[pytest.TestReport], text: DeathText) -> None:
         if self._recorder is not None:
             told = [Reported(-1, report) for report in reports]
-            lost = lost_facts(to_wire(Lost(reason)))
+            lost = lost_facts(to_wire(Lost(str(text.message))))
+            nodeid = reports[0].nodeid
             self._recorder.take(worker, [*told, ItemAttempt(nodeid, lost, 0, again=False)])
+
+    def _log(self, reports: Sequence[pytest.TestReport]) -> None:
         hook: Any = self._config.hook
-        hook.pytest_runtest_logstart(nodeid=nodeid, location=reports[0].location)
+        nodeid, location = reports[0].nodeid, reports[0].location
+        hook.pytest_runtest_logstart(nodeid=nodeid, location=location)
         for report in reports:
             hook.pytest_runtest_logreport(report=report)
-        hook.pytest_runtest_logfinish(nodeid=nodeid, location=reports[0].location)
+        hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
 
 
 def _text(message: str, more: str = "") -> DeathText:

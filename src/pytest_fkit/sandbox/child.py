@@ -17,7 +17,7 @@ from ..system.limits import status_of
 from . import early_end, finalizers
 from .descriptors import Files, Pipes
 from .equipment import TestProcess
-from .relay import DEAF, Relay
+from .relay import DEAF, LEAVES, Relay
 from .steps import FAILED, Role, RunItem, Step
 from .streams import flush
 from .usage import until_now
@@ -26,8 +26,8 @@ from .working_set import MOST, WorkingSet
 
 own_builtins(globals())
 
-LEAVES = 83
-"""Exit status of a child that left a Leaves frame."""
+DONE = 82
+"""Exit status of a child that finished: 0 is what a test leaves with by itself."""
 
 STOPS = 84
 """Exit status of a child that finished, and reported what stops the run."""
@@ -139,7 +139,7 @@ class Child:
             return self._relay.lost
         if not self._relay.is_copy():
             end.announce(self._relay.stops)
-        return STOPS if self._relay.stops else 0
+        return STOPS if self._relay.stops else DONE
 
     def _leave(self) -> int:
         leaving = self._fixtures.leaving

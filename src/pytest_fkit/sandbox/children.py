@@ -8,7 +8,7 @@ from ..messages import Message, Over
 from ..own import os, own_builtins, select, signal, suppress
 from ..system.limits import room
 from . import early_end
-from .child import STOPS, Child
+from .child import DONE, STOPS, Child
 from .descriptors import Files, Link, Pipes
 from .sigchld import Statuses
 from .steps import Fork, Role
@@ -84,7 +84,7 @@ class Children:
         if not isinstance(over, Over) or not over.early:
             return _wait(child.pid, self._measures)
         self._ending.append(child.pid)
-        return (STOPS << 8 if over.stops else 0), over.used
+        return (STOPS if over.stops else DONE) << 8, over.used
 
     def let_go(self) -> None:
         """Have no process of ours below the host, in which code of users runs next.
@@ -179,7 +179,7 @@ def _wait(pid: int, measures: bool = False) -> tuple[int, tuple[Any, ...]]:
     except ChildProcessError:
         # A fixture made the kernel reap our children, by other means than Python's signal module;
         # the frames decide.
-        return 0, ()
+        return DONE << 8, ()
     return status, tuple(used)
 
 

@@ -333,11 +333,18 @@ class Link:
         messages, self._messages = self._messages, []
         return messages
 
-    def take_files(self) -> Files:
-        """The descriptors that came with the oldest message whose files were not taken yet."""
+    def take_files(self) -> Files | None:
+        """The descriptors that came with the oldest message whose files were not taken yet.
+
+        None if not all came: the kernel leaves out those for which a limit leaves no room.
+        """
         number = len(_NAMES)
         files, self._descriptors = self._descriptors[:number], self._descriptors[number:]
-        return Files(*files)
+        if len(files) == number:
+            return Files(*files)
+        for descriptor in files:
+            os.close(descriptor)
+        return None
 
 
 class Pipes:

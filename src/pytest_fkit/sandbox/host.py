@@ -9,6 +9,7 @@ import pytest
 from .. import private_api, system
 from ..carriable import carriable
 from ..messages import (
+    PATIENCE,
     Began,
     Begins,
     ChildExited,
@@ -19,6 +20,7 @@ from ..messages import (
     HostDone,
     Leaves,
     NotCollected,
+    Ping,
     Release,
     Run,
     RunTogether,
@@ -34,12 +36,12 @@ from ..system import limits
 from ..whereabouts import KEY as WHEREABOUTS
 from ..wire import Unpacker
 from . import finalizers
-from .child import LEAVES, STOPS, Child, run_protocol
+from .child import STOPS, Child, run_protocol
 from .children import Children
 from .descriptors import Files, Link, read_from, slots
 from .equipment import TestProcess
 from .progress import Progress
-from .relay import DEAF
+from .relay import DEAF, LEAVES
 from .steps import FAILED, Role, Step
 from .usage import Meter
 from .warmup import GAVE_BACK, Warmup
@@ -140,6 +142,7 @@ class Host:
                 retire = self._is_spent()
             elif isinstance(message, Finish):
                 self._children.let_go()
+                self._link.send(Began("teardown"))
                 self._tear_down(None)
                 finalizers.run_own()
                 self._link.send(HostDone())
@@ -276,6 +279,8 @@ class Host:
         self._link.send(Began("setup"))
         seconds = self._fixtures.set_up(item, argname)
         self._link.send(WideSetUp())
+        while not self._link.is_readable(PATIENCE):
+            self._link.send(Ping())  # by which the keeper sees it if the message before is lost
         if self._link.receive() is None:
             raise ConnectionError("the keeper is gone")
         self._measuring.send()

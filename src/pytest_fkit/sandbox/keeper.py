@@ -297,7 +297,7 @@ class Keeper:
         """Have an idle host tear down."""
         job = Job(run, host)
         job.stage = "teardown"
-        self._below.set_clock(job, run.wide_timeout)
+        self._below.set_clock(job, run.wide_timeout, "begin to tear down")
         outer, self._below.job = self._below.job, job
         self._below.tell(host, command)
         self._below.wait_for(job)

@@ -34,6 +34,9 @@ own_builtins(globals())
 _TOLERANCE = 1.0
 """Seconds by which the duration in a report may differ from what we measure."""
 
+LEAVES = 83
+"""Exit status of a child that left a Leaves frame."""
+
 CHANNEL_LOST = 86
 """Exit status of a test process whose event file the test had closed."""
 
@@ -41,6 +44,7 @@ DEAF = 90
 """The same of a process that did not get all that the one above it said."""
 
 UNREPORTED = {
+    LEAVES: "it did not say for which wide fixture it left",
     DEAF: "it did not get all that the process above it said",
     CHANNEL_LOST: "it closed the descriptor by which its reports are sent",
 }

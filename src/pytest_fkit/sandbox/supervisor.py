@@ -6,6 +6,7 @@ from typing import Callable, Iterator, Sequence
 
 from .. import system
 from ..endings import (
+    ITS_END,
     Ending,
     Exited,
     Finished,
@@ -13,6 +14,7 @@ from ..endings import (
     MemoryExceeded,
     Signaled,
     TimedOut,
+    Unreported,
     from_wait_status,
 )
 from ..messages import (
@@ -34,7 +36,7 @@ from ..messages import (
 from ..own import contextmanager, os, own_builtins, select, signal, suppress, time
 from ..system.limits import raise_soft, refusal_of, restore
 from ..wire import unpack
-from .child import STOPS
+from .child import DONE, STOPS
 from .descriptors import Link, move_up, read_from
 from .excerpts import chunks, free_middle, free_until
 from .jobs import ChildProcess, HostProcess, Job
@@ -51,8 +53,8 @@ MEMORY_TICK = 0.02  # the same where a memory limit is set
 DUMP_WAIT = 0.2  # for faulthandler to write the stacks of all threads
 TERM_GRACE = 2.0  # between SIGTERM and SIGKILL
 
-_IN_ORDER = (0, STOPS << 8)
-"""Statuses, as waitpid(2) gives them, of children that have said all."""
+_IN_ORDER = (0, DONE << 8, STOPS << 8)
+"""Statuses, as waitpid(2) gives them, with which a child that said all may end."""
 
 
 class WorkerGoneError(Exception):
@@ -156,6 +158,8 @@ class Supervisor:
         if awaits:
             return Lost(f"its host process did not {awaits} within {job.limit:g} s")
         state = system.process_state(job.process)
+        if job.child is not None and state in ("", "Z"):
+            return Lost(f"its host process did not say how it ended, within {job.limit:g} s")
         silent = job.child is not None and not job.child.events_read
         return TimedOut(job.limit, state, silent)
 
@@ -267,17 +271,17 @@ class Supervisor:
                 host.link.read()
             self._hear(host)
             if host.link.closed and host.link.trouble and host.status is None:
-                self._distrust(host)
+                self._distrust(host, f"{host.link.trouble} of what its host process said")
         if self._wakeup[0] in ready:
             with suppress(BlockingIOError):
                 os.read(self._wakeup[0], 4096)
             self._reap()
 
-    def _distrust(self, host: HostProcess) -> None:
+    def _distrust(self, host: HostProcess, why: str) -> None:
         """Something that a host said is missing: what it says later can't be believed."""
         job = self.job
         if job is not None and job.host is host and job.verdict is None:
-            job.verdict = Lost(f"{host.link.trouble} of what its host process said")
+            job.verdict = Lost(why)
         kill_tree(host.pid)
 
     def _hear_worker(self, ready: set[int]) -> None:
@@ -308,13 +312,7 @@ class Supervisor:
         if job is None or job.host is not host:
             return
         if isinstance(message, Forked):
-            # What the host wrote comes before what the child will write; it may be through by now,
-            # and the host write again.
-            self._forward(job, message.events)
-            job.child = ChildProcess(message.pid, host.link.take_files())
-            self._test_begins(job, "")
-            if self.stop_deadline is not None:
-                send_signal(message.pid, signal.SIGINT)
+            self._forked(job, message)
         elif isinstance(message, ChildExited):
             self._child_exited(job, message)
         elif isinstance(message, Began):
@@ -333,6 +331,19 @@ class Supervisor:
                 job.stage = ""
                 job.conclude(Lost(message.trouble), host.pid, host.remains())
             self._host_done(job)
+
+    def _forked(self, job: Job, message: Forked) -> None:
+        # What the host wrote comes before what the child will write; it may be through by now,
+        # and the host write again.
+        self._forward(job, message.events)
+        files = job.host.link.take_files()
+        if files is None:
+            self._distrust(job.host, "the descriptors of its files did not arrive")
+            return
+        job.child = ChildProcess(message.pid, files)
+        self._test_begins(job, "")
+        if self.stop_deadline is not None:
+            send_signal(message.pid, signal.SIGINT)
 
     def _began(self, job: Job, what: str) -> None:
         if what == "test":
@@ -382,7 +393,9 @@ class Supervisor:
             if job.verdict is None and child.completed and message.status in _IN_ORDER:
                 job.conclude(Finished(), child.pid)
             else:
-                ending = job.verdict or _lost(child) or self._ending(message.status)
+                ending = (
+                    job.verdict or _lost(child) or self._ending(message.status, child.completed)
+                )
                 job.conclude(ending, child.pid, child.remains())
             job.verdict = None  # the host, which goes on, has a clock of its own
         child.files.close()
@@ -391,7 +404,13 @@ class Supervisor:
             # Last: the host goes on while we wait for what was left, and is heard as the host.
             job.leftovers += self.orphans.sweep(job.host, child.pid)
 
-    def _ending(self, status: int) -> Ending:
+    def _ending(self, status: int, completed: bool = True) -> Ending:
+        """How a process ended, by its status.
+
+        :param completed: whether it had said that its test is over, if it is one that runs tests.
+        """
+        if not completed and status in (DONE << 8, STOPS << 8):
+            return Unreported(ITS_END)
         kills = system.oom_kills()
         out_of_memory, self._oom_kills = kills > self._oom_kills, kills
         ending = from_wait_status(status)

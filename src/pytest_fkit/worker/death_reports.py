@@ -88,7 +88,9 @@ class DeathReports:
         """The reason for which the death was expected, None if it was not."""
         if isinstance(death.ending, (Lost, Unreported)):
             return None  # nobody knows what the test itself did
-        if replay.expected is None and death.phase != "exit":
+        if not death.wide and (death.phase == "exit" or replay.has_said(death.phase)):
+            return None  # by then the test has failed as it was to, or not
+        if replay.expected is None:
             return private_api.expected_failure(replay.item)
         return replay.expected
 

@@ -9,6 +9,7 @@ import pytest
 from .. import system
 from ..endings import Lost, to_wire
 from ..messages import (
+    PATIENCE,
     Broken,
     Ended,
     Events,
@@ -37,9 +38,6 @@ from ..system.limits import refusal
 from ..wire import Sorter, following
 
 own_builtins(globals())
-
-PATIENCE = 2.0
-"""Seconds without a word after which a keeper is asked for a sign of life."""
 
 SILENCE = 60.0
 """Seconds without one after which it is given up: it is stopped, or hangs in the kernel."""
@@ -164,7 +162,9 @@ class KeeperClient:
                 if isinstance(message, HostFiles):
                     running = message.share, message.environ
                     self._forget_host(running)
-                    self._hosts[running] = message.pid, link.take_files()
+                    files = link.take_files()
+                    if files is not None:  # else nothing is left of it if the keeper dies
+                        self._hosts[running] = message.pid, files
                     continue
                 if isinstance(message, Events):
                     self._following[host] = following(message.frames)

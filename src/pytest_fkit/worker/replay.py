@@ -9,6 +9,7 @@ import pytest
 
 from .. import private_api
 from ..carriable import carriable
+from ..endings import ITS_END
 from ..foreign_warnings import stand_in
 from ..messages import (
     Completed,
@@ -113,6 +114,7 @@ class Replay:
         if self._finished:  # another attempt, by pytest-rerunfailures
             self._log_end()
             self._started = self._finished = False
+            self._outcomes.clear()
         self.start()
 
     def _log_finish(self, message: LogFinish) -> None:
@@ -255,10 +257,14 @@ class Replay:
 
     # --- endings ---
 
+    def has_said(self, when: str) -> bool:
+        """Whether the report on a phase of this attempt has arrived."""
+        return when in self._outcomes
+
     def missing(self) -> str:
         """What should have been reported by the end of the test and was not, "" if nothing."""
         if self._completed is None:
-            return "its end"
+            return ITS_END
         if not self._completed.by_pytest or self.interrupted is not None:
             return ""
         runs = not self.item.config.getoption("setuponly", False)
