@@ -1,7 +1,7 @@
 """What the controller and a worker say to each other, as immutable values of built-in types.
 
-They travel as frames of :mod:`.wire`, any number of them in one message of execnet's: one stream in
-each direction, whose gaps are noticed.
+They travel as frames of :mod:`.wire`, of any number of messages each: one stream in each direction,
+whose gaps are noticed.
 """
 
 from __future__ import annotations
@@ -259,8 +259,7 @@ class Outbox:
         :raises OSError: if the other side is gone.
         """
         with self._lock:
-            for message in messages:
-                self._unsent.append(self._packer.pack(message))
+            self._unsent.append(self._packer.pack(*messages))
             # An interruption may come at any point: what was sent twice is dropped there.
             self._send(b"".join(self._unsent))
             self._unsent = []

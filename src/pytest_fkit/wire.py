@@ -21,19 +21,20 @@ class Packer:
     def __init__(self) -> None:
         self._number = 0
 
-    def pack(self, message: tuple[Any, ...]) -> bytes:
+    def pack(self, *messages: tuple[Any, ...]) -> bytes:
         """The next frame.
 
-        :param message: a NamedTuple.
+        :param messages: what it says, each a NamedTuple; one at least.
         :raises ValueError: for fields that are not built-in values; see
             :func:`.carriable.carriable`.
         """
-        body = _dumped((type(message).__name__, *message))
+        fields = [(type(message).__name__, *message) for message in messages]
+        body = _dumped(fields if len(fields) > 1 else fields[0])
         number, self._number = self._number, self._number + 1
         return _HEADER.pack(len(body), zlib.crc32(body, number), number) + body
 
 
-def _dumped(fields: tuple[Any, ...]) -> bytes:
+def _dumped(fields: tuple[Any, ...] | list[tuple[Any, ...]]) -> bytes:
     try:
         return marshal.dumps(fields, MARSHAL_VERSION)
     except Exception:
@@ -44,15 +45,15 @@ def _dumped(fields: tuple[Any, ...]) -> bytes:
         raise
 
 
-def unpack(frame: bytes, known: Mapping[str, type[Any]] = BY_NAME) -> Any:
-    """The message in a whole frame.
+def unpack(frame: bytes, known: Mapping[str, type[Any]] = BY_NAME) -> list[Any]:
+    """The messages in a whole frame.
 
     :param known: the types that there are, by their names.
     """
     body = frame[_HEADER.size :]
     # The checksum holds, the writer is ours.
-    name, *fields = pickle.loads(body) if body[:1] == pickle.PROTO else marshal.loads(body)
-    return known[name](*fields)
+    said = pickle.loads(body) if body[:1] == pickle.PROTO else marshal.loads(body)
+    return [known[each[0]](*each[1:]) for each in ([said] if type(said) is tuple else said)]
 
 
 def unpack_all(frames: bytes) -> Iterator[Message]:
@@ -61,7 +62,7 @@ def unpack_all(frames: bytes) -> Iterator[Message]:
     while position < len(frames):
         length, _, _ = _HEADER.unpack_from(frames, position)
         end = position + _HEADER.size + length
-        yield unpack(frames[position:end])
+        yield from unpack(frames[position:end])
         position = end
 
 
@@ -167,4 +168,5 @@ class Unpacker:
 
     def feed(self, data: bytes) -> list[Any]:
         """Take `data` in; the messages that are complete."""
-        return [unpack(frame, self._known) for frame in self._sorter.feed(data)]
+        frames = self._sorter.feed(data)
+        return [message for frame in frames for message in unpack(frame, self._known)]

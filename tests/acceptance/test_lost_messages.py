@@ -41,17 +41,17 @@ def is_first():
         return False
     return True
 
-def packed(self, message):
+def packed(self, *messages):
     global cut
-    name = type(message).__name__
+    names = [type(message).__name__ for message in messages]
     if fault == "none":
         with open(f"{directory}/kinds", "a") as file:
-            file.write(name + "\\n")
-    frame = pack(self, message)
+            file.write(" ".join(names) + "\\n")
+    frame = pack(self, *messages)
     held, self.held = getattr(self, "held", b""), b""
     if held:
         return frame + held
-    if name != kind or not is_first():
+    if kind not in names or not is_first():
         return frame
     if fault == "lost":
         return b""

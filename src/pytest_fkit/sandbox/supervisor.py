@@ -231,7 +231,7 @@ class Supervisor:
         source.events_read += len(data)
         frames = source.events.feed(data)
         if frames:
-            source.completed = isinstance(unpack(frames[-1]), Completed)
+            source.completed = isinstance(unpack(frames[-1])[-1], Completed)
             # Most often the end of the test follows at once.
             self._link.hold(Events(b"".join(frames)))
         if self._stream:
