@@ -6,13 +6,16 @@ import signal
 import pytest
 
 from pytest_fkit.endings import (
+    ITS_END,
     Ending,
     Exited,
     Finished,
+    ForkUnsafe,
     Lost,
     MemoryExceeded,
     Signaled,
     TimedOut,
+    Unreported,
     format_size,
     from_wait_status,
     from_wire,
@@ -30,12 +33,14 @@ _ALL: list[Ending] = [
     TimedOut(4.0, "T"),
     MemoryExceeded(1 << 20, 2 << 20),
     Lost("its host died"),
+    ForkUnsafe("a thread"),
+    Unreported(ITS_END),
 ]
 
 
 @pytest.mark.parametrize("ending", _ALL, ids=lambda ending: type(ending).__name__)
 def test_ending_survives_the_wire(ending: Ending) -> None:
-    message = unpack(Packer().pack(Ended(to_wire(ending))))
+    (message,) = unpack(Packer().pack(Ended(to_wire(ending))))
     assert isinstance(message, Ended)
     assert from_wire(message.ending) == ending
 
