@@ -14,6 +14,9 @@ _SUMMARY = re.compile(
     r"^(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)(?: after \d+ attempts)? (\S+)(?: - (.*))?$"
 )
 
+WITHOUT_HYPOTHESIS = {"PYTEST_ADDOPTS": "-p no:hypothesispytest"}
+"""Variables of inner runs: its plugin imports all of it for the summary, a third of a second."""
+
 # What the outer run leaves in the environment, and what changes pytest's short summary.
 _FOREIGN = (
     "PYTEST_", "FKIT_", "TOX_", "CI", "BUILD_NUMBER", "COV_", "GITHUB_",
@@ -69,7 +72,8 @@ def run_pytest(
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)
     }
-    environment.update({"COLUMNS": "500", "PYTHONDONTWRITEBYTECODE": "1"}, **(env or {}))
+    ours = {"COLUMNS": "500", "PYTHONDONTWRITEBYTECODE": "1", **WITHOUT_HYPOTHESIS}
+    environment.update(ours, **(env or {}))
     limited = ["sh", "-c", f'ulimit {ulimit} && exec "$@"', "sh"] if ulimit else []
     ended = subprocess.run(
         [*limited, sys.executable, "-m", "pytest", "-rA", *args],

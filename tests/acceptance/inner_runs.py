@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
 import psutil
+from inner import WITHOUT_HYPOTHESIS
 
 MARK = "FKIT_INNER_RUN"
 """Environment variable that every process of a run inherits, daemonised ones included."""
@@ -120,6 +121,7 @@ class Run:
         }
         environment = {
             **given,
+            **WITHOUT_HYPOTHESIS,
             MARK: self.mark,
             "FKIT_INNER_LOG": str(self._log),
             "FKIT_INNER_DIR": str(directory),

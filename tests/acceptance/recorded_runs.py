@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inner import WITHOUT_HYPOTHESIS
+
 SUITES = Path(__file__).with_name("suites")
 
 _CONFTEST = """
@@ -74,7 +76,7 @@ class Run:
             for name, value in os.environ.items()
             if not name.startswith(("PYTEST_", "COV_", "TOX_", "PYTHONUNBUFFERED"))
         }
-        environment["COLUMNS"] = "200"
+        environment.update({"COLUMNS": "200", **WITHOUT_HYPOTHESIS})
         self.directory = directory
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
         done = subprocess.run(

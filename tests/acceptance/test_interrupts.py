@@ -52,9 +52,6 @@ _SLEEPING = (
 """
 )
 
-# Hypothesis is imported at the end of a run for its summary, which takes a second.
-_FKIT = ("--fkit", "-p", "no:hypothesispytest")
-
 _DEAF = (
     _SUITE
     + """
@@ -140,7 +137,7 @@ def _interrupted_outcome(inner: Run, since: float, limit: float) -> Outcome:
 @pytest.mark.parametrize("workers", ["-n0", "-n2"])
 @pytest.mark.parametrize("how", ["SIGINT", "Ctrl-C", "SIGTERM"])
 def test_first_ends_tests_and_tears_down(tmp_path: Path, workers: str, how: str) -> None:
-    with started(tmp_path, {"test_i.py": _SLEEPING}, *_FKIT, workers) as inner:
+    with started(tmp_path, {"test_i.py": _SLEEPING}, "--fkit", workers) as inner:
         inner.await_file("ready.txt")
         since = _interrupt(inner, how)
         _interrupted_outcome(inner, since, 10)
@@ -152,7 +149,7 @@ def test_first_ends_tests_and_tears_down(tmp_path: Path, workers: str, how: str)
 
 @pytest.mark.parametrize("workers", ["-n0", "-n1"])
 def test_second_ends_everything_at_once(tmp_path: Path, workers: str) -> None:
-    with started(tmp_path, {"test_i.py": _DEAF}, *_FKIT, workers) as inner:
+    with started(tmp_path, {"test_i.py": _DEAF}, "--fkit", workers) as inner:
         inner.await_file("ready.txt")
         _interrupt(inner, "Ctrl-C")
         inner.await_file("interrupted.txt")
@@ -165,7 +162,7 @@ def test_second_ends_everything_at_once(tmp_path: Path, workers: str) -> None:
 def test_deaf_test_is_ended_so_that_wide_fixtures_can_be_torn_down_within_the_grace(
     tmp_path: Path, workers: str
 ) -> None:
-    arguments = (*_FKIT, workers, "--fkit-grace=2")
+    arguments = ("--fkit", workers, "--fkit-grace=2")
     with started(tmp_path, {"test_i.py": _DEAF}, *arguments) as inner:
         inner.await_file("ready.txt")
         since = _interrupt(inner, "SIGTERM")
@@ -175,7 +172,7 @@ def test_deaf_test_is_ended_so_that_wide_fixtures_can_be_torn_down_within_the_gr
 
 @pytest.mark.parametrize("workers", ["-n0", "-n1"])
 def test_grace_ends_wide_fixtures_that_hang(tmp_path: Path, workers: str) -> None:
-    arguments = (*_FKIT, workers, "--fkit-grace=1")
+    arguments = ("--fkit", workers, "--fkit-grace=1")
     with started(tmp_path, {"test_i.py": _IN_TEARDOWN}, *arguments) as inner:
         inner.await_file("ready.txt")
         since = _interrupt(inner, "Ctrl-C")
@@ -185,7 +182,7 @@ def test_grace_ends_wide_fixtures_that_hang(tmp_path: Path, workers: str) -> Non
 
 @pytest.mark.parametrize("workers", ["-n0", "-n1"])
 def test_wide_fixture_that_is_being_set_up_is_interrupted(tmp_path: Path, workers: str) -> None:
-    with started(tmp_path, {"test_i.py": _IN_SETUP}, *_FKIT, workers) as inner:
+    with started(tmp_path, {"test_i.py": _IN_SETUP}, "--fkit", workers) as inner:
         inner.await_file("ready.txt")
         since = _interrupt(inner, "Ctrl-C")
         _interrupted_outcome(inner, since, 10)
@@ -196,7 +193,7 @@ def test_wide_fixture_that_is_being_set_up_is_interrupted(tmp_path: Path, worker
 @pytest.mark.parametrize("workers", ["-n0", "-n2"])
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
 def test_collection_is_interrupted(tmp_path: Path, workers: str, how: str) -> None:
-    with started(tmp_path, {"test_i.py": _IN_COLLECTION}, *_FKIT, workers) as inner:
+    with started(tmp_path, {"test_i.py": _IN_COLLECTION}, "--fkit", workers) as inner:
         inner.await_file("ready.txt")
         since = _interrupt(inner, how)
         _interrupted_outcome(inner, since, 6)

@@ -6,14 +6,12 @@ Either nothing changes, or each test that it touches is an ERROR that says what 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from inner import run_pytest
 
 from pytest_fkit import messages
 
@@ -189,30 +187,20 @@ def _run(directory: Path, mode: str, kind: str = "", fault: str = "none") -> Ran
         lines = text.strip("\n").split("\n")
         indent = len(lines[0]) - len(lines[0].lstrip())
         (directory / "suite" / name).write_text("\n".join(line[indent:] for line in lines))
-    foreign = ("PYTEST_", "FKIT_", "TOX_", "COV_")
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+    suite = directory / "suite"
     began = time.monotonic()
-    ended = subprocess.run(
-        [
-            sys.executable, "-m", "pytest", "-p", "faults", "-p", "no:cacheprovider", "--fkit",
-            f"--fkit-timeout={LIMIT:g}", "--junitxml=junit.xml", "-rA", *_MODES[mode],
-        ],
-        cwd=directory / "suite",
-        env={**environ, "FAULT": f"{kind}:{fault}:{directory}", "PYTHONPATH": os.pathsep.join(
-            [str(directory / "suite"), environ.get("PYTHONPATH", "")]
-        )},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+    ended = run_pytest(
+        suite, "-p", "faults", "-p", "no:cacheprovider", "--fkit", f"--fkit-timeout={LIMIT:g}",
+        "--junitxml=junit.xml", *_MODES[mode],
+        env={"FAULT": f"{kind}:{fault}:{directory}", "PYTHONPATH": str(suite)},
         timeout=90,
-        check=False,
     )  # fmt: skip
     reports: dict[str, list[tuple[str, str, str]]] = {}
     for line in (directory / "reports").read_text().splitlines():
         nodeid, *told = json.loads(line)
         reports.setdefault(nodeid, []).append(tuple(told))
     seconds = time.monotonic() - began
-    return Ran(ended.returncode, reports, seconds, ended.stdout.decode("utf-8", "replace"))
+    return Ran(ended.status, reports, seconds, ended.out + ended.err)
 
 
 @pytest.fixture(scope="session")
