@@ -11,6 +11,7 @@ import io
 import pdb
 import sys
 import uuid
+from pathlib import Path
 from queue import Empty
 from types import FrameType, ModuleType
 from typing import Any, Callable, Iterator, Mapping, Sequence, TextIO, cast
@@ -20,10 +21,12 @@ import _pytest.config
 import _pytest.debugging
 import _pytest.fixtures
 import _pytest.junitxml
+import _pytest.main
 import _pytest.skipping
 import pytest
 from _pytest.config import create_terminal_writer
 
+from .nodes import ancestor
 from .own import os, own_builtins
 from .stack_texts import entries
 
@@ -162,7 +165,7 @@ def set_up_collectors(item: pytest.Item) -> None:
 
 def request_fixtures(item: pytest.Item, names: Sequence[str]) -> None:
     """Have the fixtures set up as the item's own setup would, in this order."""
-    request = _request(item)
+    request = _request(item) if names else None
     stack = _stack(item.session)
     # pytest 9.1 on takes requests by an item that is not on the stack for requests in teardown.
     stack[item] = ([], None)
@@ -172,10 +175,10 @@ def request_fixtures(item: pytest.Item, names: Sequence[str]) -> None:
         cast("Any", item)._testcase = cast("Any", item.parent).obj(item.name)
     try:
         for name in names:
-            request.getfixturevalue(name)
+            cast("Any", request).getfixturevalue(name)
     except BaseException:
         # Before pytest 8, a request takes a second try for a fixture that depends on itself.
-        cast("Any", item)._initrequest()
+        _begin_request(item)
         raise
     finally:
         del stack[item]
@@ -192,9 +195,15 @@ def raised_in_teardown_of_fixture(error: BaseException) -> bool:
 def _request(item: pytest.Item) -> Any:
     request = getattr(item, "_request", None)
     if request is False:  # it ran before in this process
-        cast("Any", item)._initrequest()
+        _begin_request(item)
         request = cast("Any", item)._request
     return request
+
+
+def _begin_request(item: pytest.Item) -> None:
+    # Items of plugins may have a request that is made once.
+    if hasattr(item, "_initrequest"):
+        cast("Any", item)._initrequest()
 
 
 def takes_requests(item: pytest.Item) -> bool:
@@ -210,7 +219,7 @@ def set_location(item: pytest.Item, location: tuple[str, int | None, str]) -> No
 
 def forget_request(item: pytest.Item) -> None:
     """Drop what an item that ran holds, as _pytest.runner.runtestprotocol does."""
-    if hasattr(item, "_request"):
+    if hasattr(item, "_request") and hasattr(item, "_initrequest"):
         cast("Any", item)._request = False
         cast("Any", item).funcargs = None
     del cast("Any", item)._report_sections[:]
@@ -267,7 +276,7 @@ def _wide_fixtures(item: pytest.Item) -> list[tuple[str, str]]:
     if info is None:
         return []
     # Outside of a class, pytest takes a class-scoped fixture for one of the test function.
-    narrow = ("function",) if item.getparent(pytest.Class) is not None else ("function", "class")
+    narrow = ("function",) if ancestor(item, pytest.Class) else ("function", "class")
     scopes = getattr(getattr(item, "callspec", None), "_arg2scope", {})
     wide = []
     for name in cast("Any", item).fixturenames:
@@ -382,7 +391,34 @@ def _plain(value: Any) -> Any:
     return _parts(value)
 
 
-# --- collection (_pytest.runner) ----------------------------------------------------------------
+# --- collection (_pytest.main, _pytest.runner) --------------------------------------------------
+
+
+def arguments_leading_to(config: pytest.Config, path: Path) -> list[str]:
+    """The arguments of the command line that name this file, something in it or a directory above.
+
+    In the words in which they were given.
+    """
+    found = []
+    for number, argument in enumerate(config.args):
+        try:
+            named = _named_path(config, argument, number)
+        except pytest.UsageError:  # who collected has reported it
+            continue
+        if named == path or named in path.parents:
+            found.append(argument)
+    return found
+
+
+def _named_path(config: pytest.Config, argument: str, number: int) -> Path:
+    resolve: Any = _pytest.main.resolve_collection_argument
+    known = resolve.__code__.co_varnames
+    options = {"as_pypath": config.option.pyargs}
+    if "consider_namespace_packages" in known:  # pytest 9 on
+        options["consider_namespace_packages"] = config.getini("consider_namespace_packages")
+    numbers = (number,) if "arg_index" in known else ()
+    named = resolve(config.invocation_params.dir, argument, *numbers, **options)
+    return cast("Path", named[0] if isinstance(named, tuple) else named.path)
 
 
 def collection_error(report: pytest.CollectReport) -> BaseException | None:

@@ -75,6 +75,7 @@ class WideFixtures:
         self._active: list[Any] = []
         self._dropped: list[Any] = []
         self._may_leave = False
+        self._takes_requests = False
         self._owns_all = True
         self._leaving: LeaveForHost | None = None
         self._leave_at_once: Callable[[str], NoReturn] | None = None
@@ -107,7 +108,8 @@ class WideFixtures:
         """
         self._leave_at_once = leave_at_once
         self._refused = refused
-        self._may_leave = private_api.takes_requests(item)
+        self._may_leave = True
+        self._takes_requests = private_api.takes_requests(item)
 
     @property
     def leaving(self) -> LeaveForHost | None:
@@ -129,7 +131,8 @@ class WideFixtures:
         )
         if key in self._broken:
             pytest.fail(self._broken[key], pytrace=False)
-        if self._may_leave and self._relay.phase == "setup" and name not in self._refused:
+        may_leave = self._may_leave and self._takes_requests and name not in self._refused
+        if may_leave and self._relay.phase == "setup":
             self._leave(name)
         label = f"{request.scope}-scoped fixture {name!r}"
         self._relay.send(WideSetup(key, label, time.time()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict, deque
+from pathlib import Path
 from typing import Any, Callable, Generator, Sequence
 
 import pytest
@@ -50,6 +51,7 @@ def main(spec: dict[str, Any], descriptor: int, modules: set[str]) -> None:
     )
     if spec["collect"]:
         config.args = spec["collect"]
+        config.pluginmanager.register(_Only(spec["paths"]), "fkit-only")
     config.pluginmanager.register(Spawned(link, spec), "fkit-spawned")
     sys.exit(int(config.hook.pytest_cmdline_main(config=config)))
 
@@ -68,6 +70,24 @@ class _WorkersPath:
         """Set it."""
         sys.path[:] = self._path
         return (yield)
+
+
+class _Only:
+    """Plugin: of what arguments lead to, collect these files and nothing else.
+
+    :param paths: theirs, and those of directories.
+    """
+
+    def __init__(self, paths: list[str]) -> None:
+        found = {Path(path) for path in paths}
+        self._wanted = found.union(*(path.parents for path in found))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """Ignore all others."""
+        # Before pytest 8, a package is the file that makes a directory one.
+        package = collection_path.name == "__init__.py" and collection_path.parent in self._wanted
+        return None if package or collection_path in self._wanted else True
 
 
 class Spawned:

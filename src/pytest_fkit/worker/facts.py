@@ -10,6 +10,7 @@ from .. import private_api
 from ..border import Facts
 from ..carriable import carriable
 from ..needs import Needs
+from ..nodes import ancestor
 from ..own import own_builtins
 from ..shares import SPAWNED
 from .needs import needs_to_wire
@@ -41,6 +42,6 @@ def _group(item: pytest.Item, share: str) -> str:
     scopes = private_api.narrower_scopes(item)
     if not scopes:
         return ""
-    kind = pytest.Package if "package" in scopes else pytest.File
-    node = item.getparent(kind)
+    kind: type[pytest.Collector] = pytest.Package if "package" in scopes else pytest.File
+    node = ancestor(item, kind)
     return node.nodeid if node is not None else ""

@@ -14,6 +14,7 @@ from ..carriable import carriable
 from ..gpu.owned import KEY
 from ..markers import Limits, limits, spawned_share
 from ..messages import Run, RunTogether
+from ..nodes import lineage
 from ..own import os, own_builtins
 from ..settings import Settings
 from ..shares import APART, SPAWNED
@@ -95,7 +96,7 @@ class Requests:
         if taken.certain or taken.following is not None or not taken.positions:
             return taken.following
         own = taken.positions[-1]
-        for node in reversed(self._session.items[own].listchain()[:-1]):
+        for node in itertools.islice(lineage(self._session.items[own]), 1, None):
             others = [each for each in self._below[node] if each != own]
             if others:
                 return others[0]
@@ -106,7 +107,7 @@ class Requests:
         """The positions of two of the tests below each collector."""
         found: dict[Any, list[int]] = defaultdict(list)
         for position, item in enumerate(self._session.items):
-            for node in item.listchain()[:-1]:
+            for node in itertools.islice(lineage(item), 1, None):
                 if len(found[node]) < 2:
                     found[node].append(position)
         return found
