@@ -11,7 +11,7 @@ from .needs import parse_gpus, parse_serial
 from .nodes import ancestor, closest_mark, marks
 from .own import own_builtins
 from .settings import Settings, parse_isolation, parse_seconds, parse_size
-from .shares import SPAWNED, SPAWNED_SESSION
+from .shares import SESSION, SPAWNED, SPAWNED_SESSION
 
 own_builtins(globals())
 
@@ -170,10 +170,15 @@ def spawned_share(item: pytest.Item, limits: Limits) -> str:
 
 
 def _share(item: pytest.Item, isolation: str) -> str:
-    if isolation == "session":
-        return "session"
-    if closest_mark(item, "fkit_skip") is not None:
+    if isolation != "session" and closest_mark(item, "fkit_skip") is not None:
         return "fkit_skip"
+    return share_of_scope(item, isolation)
+
+
+def share_of_scope(item: pytest.Item, isolation: str) -> str:
+    """Name of the process that lives as long, "" for one of the item's own."""
+    if isolation == "session":
+        return SESSION
     kinds: dict[str, Any] = {"class": pytest.Class, "module": pytest.File}
     kind = kinds.get(isolation)
     node = ancestor(item, kind) if kind is not None else None

@@ -150,6 +150,14 @@ def needs_set_up(item: pytest.Item) -> bool:
     )
 
 
+def has_setup_of_file(item: pytest.Item) -> bool:
+    """Whether the file above an item that is no Python function has a setup of its own."""
+    node = ancestor(item, pytest.File)
+    if node is None or isinstance(node, (pytest.Module, pytest.Package)):
+        return False
+    return type(node).setup is not pytest.Collector.setup
+
+
 def is_set_up(session: pytest.Session, source: Any) -> bool:
     """Whether a collector, or a fixture by its definition, is set up now."""
     if isinstance(source, pytest.Collector):

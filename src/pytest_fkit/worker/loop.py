@@ -367,6 +367,7 @@ class TestLoop:
         """
         items = self._session.items
         changed = requests[0].changed
+        shared = {each.run.position: each.shared for each in requests if isinstance(each.run, Run)}
         replay = self._replay(requests[0].item, requests[0].shared, changed)
         begun = 0
         if self._shows_output:
@@ -385,7 +386,8 @@ class TestLoop:
                         self._reruns.note(replay.item, 0, replay.attempts)
                         self._account(replay)
                         self._finish(replay)
-                        replay = self._replay(items[message.position], changed=changed)
+                        why = shared.get(message.position, "")
+                        replay = self._replay(items[message.position], why, changed)
                 else:
                     replay.take(message)
         except KeyboardInterrupt:
