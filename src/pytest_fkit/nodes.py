@@ -14,7 +14,7 @@ from .own import own_builtins
 own_builtins(globals())
 
 
-def lineage(item: pytest.Item) -> Iterator[Any]:
+def lineage(item: pytest.Item | pytest.Collector) -> Iterator[Any]:
     """The item, and the nodes above it up to the session."""
     node: Any = item
     while node is not None:
@@ -27,7 +27,7 @@ def ancestor(item: pytest.Item, kind: type[Any]) -> Any | None:
     return next((node for node in lineage(item) if isinstance(node, kind)), None)
 
 
-def marks(item: pytest.Item) -> Iterator[tuple[Any, pytest.Mark]]:
+def marks(item: pytest.Item | pytest.Collector) -> Iterator[tuple[Any, pytest.Mark]]:
     """The marks with the nodes that have them, the closest first."""
     for node in lineage(item):
         for mark in node.own_markers:

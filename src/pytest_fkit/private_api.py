@@ -821,7 +821,30 @@ def worker_config(
     config.workeroutput = {}  # type: ignore[attr-defined]
     if hasattr(option, "dist"):
         config.pluginmanager.register(_Groups(), "fkit-groups")
+    if workerinput["workerid"] == _ALONE:
+        _hide_worker_input(config)
     return config
+
+
+_WORKERS_ONLY = ("pytest_retry",)
+"""Plugins that tell their workers something only where xdist has any, but ask each for it."""
+
+
+def _hide_worker_input(config: pytest.Config) -> None:
+    """Have plugins configure themselves as without workers that could not do so otherwise."""
+    for implementation in config.hook.pytest_configure.get_hookimpls():
+        if _module(implementation.plugin).partition(".")[0] in _WORKERS_ONLY:
+            replaced = cast("Any", implementation)
+            replaced.function = functools.partial(_configure_alone, replaced.function)
+
+
+def _configure_alone(function: Callable[..., object], config: Any) -> None:
+    workerinput = config.workerinput
+    del config.workerinput
+    try:
+        function(config)
+    finally:
+        config.workerinput = workerinput
 
 
 class _Groups:
@@ -837,10 +860,58 @@ class _Groups:
         apply_xdist_groups(items)
 
 
+_ALONE = "master"
+"""What xdist's fixture ``worker_id`` answers where there are no workers."""
+
+_NODE_INPUT: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
+
+
 def worker_input(config: pytest.Config) -> dict[str, Any]:
-    """What xdist tells this worker; at ``-n0`` what its fixtures would answer there."""
+    """What xdist tells this worker; at ``-n0`` what its fixtures would answer there.
+
+    And what :func:`configure_node` had plugins add.
+    """
     given: dict[str, Any] | None = getattr(config, "workerinput", None)
-    return {"workerid": "master", "testrunuid": uuid.uuid4().hex} if given is None else given
+    if given is not None:
+        return given
+    added = config.stash.get(_NODE_INPUT, {})
+    return {**added, "workerid": _ALONE, "testrunuid": uuid.uuid4().hex}
+
+
+class _Node:
+    """Stands for xdist's WorkerController where there are no workers.
+
+    Plugins and conftest files take it for what they tell workers: a place for that, and where to
+    find it out.
+    """
+
+    class _Gateway:
+        id = _ALONE
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.workerinput: dict[str, Any] = {"workerid": _ALONE}
+        self.gateway = self._Gateway()
+
+
+def configures_nodes(config: pytest.Config) -> bool:
+    """Whether a plugin or a conftest.py wants to tell workers something."""
+    return any(map(_is_foreign, _node_hooks(config)))
+
+
+def _node_hooks(config: pytest.Config) -> Sequence[Any]:
+    # xdist declares the hook; without it, whoever implements it declares it by that.
+    caller = getattr(config.hook, "pytest_configure_node", None)
+    return () if caller is None else caller.get_hookimpls()
+
+
+def configure_node(config: pytest.Config) -> None:
+    """At ``-n0``: have plugins say what they would tell a worker, for fresh interpreters."""
+    ours = [each.plugin for each in _node_hooks(config) if not _is_foreign(each)]
+    node = _Node(config)
+    caller = config.pluginmanager.subset_hook_caller("pytest_configure_node", ours)
+    caller(node=node)
+    config.stash[_NODE_INPUT] = node.workerinput
 
 
 class AssignedTests:

@@ -93,7 +93,9 @@ def connected_units(tests: Sequence[Test], connected: Mapping[int, int]) -> list
     :param connected: by number, the first test of those that are to be together.
     """
     together = [
-        test._replace(group=str(connected[test.number])) for test in tests if test.number in connected
+        test._replace(group=str(connected[test.number]))
+        for test in tests
+        if test.number in connected
     ]
     return strict_units(together, lambda _: 0.0, sort=False)
 

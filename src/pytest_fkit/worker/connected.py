@@ -147,12 +147,12 @@ class _Groups:
 
 
 def _connected(
-    items: Sequence[pytest.Item], links: Sequence[Link], share: Callable[[pytest.Item], str]
+    items: Sequence[pytest.Item], links: Sequence[Link], share_of: Callable[[pytest.Item], str]
 ) -> dict[int, Connection]:
     groups = _Groups()
     for link in links:
         groups.join(link.position, ("key", link.key))
-    shares = [_share_or_nothing(item, share) for item in items]
+    shares = [_share_or_nothing(item, share_of) for item in items]
     for position, name in enumerate(shares):
         if name:
             groups.join(position, ("share", name))
@@ -166,19 +166,21 @@ def _connected(
             members[root].append(position)
     found = {}
     for root, positions in members.items():
-        names = {shares[each] for each in positions}
-        cause = " and ".join(causes[root])
-        if SESSION in names:
-            one, cause = SESSION, "" if names == {SESSION} else cause
-        elif len(names) == 1 and names != {""}:
-            one, cause = names.pop(), ""
-        elif len(positions) == 1:
-            continue
-        else:
-            one = connected_share(items[positions[0]].nodeid, positions[-1])
-        connection = Connection(one, cause, tuple(positions))
-        found.update(dict.fromkeys(positions, connection))
+        if len(positions) > 1:
+            names = {shares[each] for each in positions}
+            name = connected_share(items[positions[0]].nodeid, positions[-1])
+            share, asked = _common(names, name)
+            cause = "" if asked else " and ".join(causes[root])
+            connection = Connection(share, cause, tuple(positions))
+            found.update(dict.fromkeys(positions, connection))
     return found
+
+
+def _common(shares: set[str], otherwise: str) -> tuple[str, bool]:
+    """The share of tests that have these by themselves, and whether all of them have it."""
+    if len(shares) == 1 and shares != {""}:
+        return next(iter(shares)), True
+    return (SESSION if SESSION in shares else otherwise), False
 
 
 def _share_or_nothing(item: pytest.Item, share: Callable[[pytest.Item], str]) -> str:
@@ -231,7 +233,7 @@ def _pytest_steps(session: pytest.Session, items: Mapping[int, pytest.Item]) -> 
             yield Link(position, key, "steps of pytest-steps")
 
 
-def _pytest_depends(session: pytest.Session, items: Mapping[int, pytest.Item]) -> Iterator[Link]:
+def _pytest_depends(_: pytest.Session, items: Mapping[int, pytest.Item]) -> Iterator[Link]:
     """It knows by then which tests each depends on."""
     plugin: Any = sys.modules.get("pytest_depends")
     if plugin is None or not getattr(plugin, "managers", None):
@@ -245,9 +247,7 @@ def _pytest_depends(session: pytest.Session, items: Mapping[int, pytest.Item]) -
             yield Link(position, ("depends", other), cause)
 
 
-def _pytest_dependency(
-    session: pytest.Session, items: Mapping[int, pytest.Item]
-) -> Iterator[Link]:
+def _pytest_dependency(session: pytest.Session, items: Mapping[int, pytest.Item]) -> Iterator[Link]:
     """Its mark names tests within a scope, and so does its function ``depends``, at any time."""
     plugin: Any = sys.modules.get("pytest_dependency")
     if plugin is None or not session.config.pluginmanager.is_registered(plugin):

@@ -331,16 +331,17 @@ class TestLoop:
             elif isinstance(message, LiveText):
                 self._lines.feed_text(LIVE, message.text)
             elif isinstance(message, WideTeardown) and message.report is not None:
-                self._warn("a wide fixture failed when it was torn down, after the last test")
+                self.warn("a wide fixture failed when it was torn down, after the last test")
             elif isinstance(message, TornDown):
                 ending = from_wire(message.ending)
                 if not isinstance(ending, Finished) and not self._stopping.is_set():
-                    self._warn(f"the process that tears wide fixtures down {ending.story}")
+                    self.warn(f"the process that tears wide fixtures down {ending.story}")
         self._reports.settle(over=True)
         self._reports.flush()
         self._lines.flush()
 
-    def _warn(self, text: str) -> None:
+    def warn(self, text: str) -> None:
+        """Have a warning of ours in the summary."""
         warning = pytest.PytestWarning(f"pytest-fkit: {text}")
         self._session.config.hook.pytest_warning_recorded.call_historic(
             kwargs={
