@@ -65,6 +65,14 @@ def silence_hook(config: pytest.Config, name: str, keep: Sequence[object]) -> No
             caller._remove_plugin(implementation.plugin)
 
 
+def silence_pytest_forked(config: pytest.Config) -> None:
+    """Keep pytest-forked, whose option and mark are satisfied, from forking once more."""
+    caller = config.hook.pytest_runtest_protocol
+    for implementation in caller.get_hookimpls():
+        if _module(implementation.plugin) == "pytest_forked":
+            cast("Any", caller)._remove_plugin(implementation.plugin)
+
+
 _WORKERS_MAIN = "__channelexec__"
 """The name under which execnet runs a worker's main program, xdist's plugin of a worker with it."""
 
@@ -141,12 +149,16 @@ def shares_setup(session: pytest.Session, nextitem: pytest.Item) -> bool:
     return set(_stack(session)) <= set(nextitem.listchain())
 
 
-def needs_set_up(item: pytest.Item) -> bool:
-    """Whether a collector above `item` that is not set up has more than the empty setup."""
+def missing_collector(item: pytest.Item) -> Any | None:
+    """The first collector above `item` that is not set up and has more than the empty setup."""
     stack = _stack(item.session)
-    return any(
-        type(node).setup is not pytest.Collector.setup and node not in stack
-        for node in item.listchain()[:-1]
+    return next(
+        (
+            node
+            for node in item.listchain()[:-1]
+            if type(node).setup is not pytest.Collector.setup and node not in stack
+        ),
+        None,
     )
 
 
