@@ -11,10 +11,9 @@ import io
 import pdb
 import sys
 import uuid
-from pathlib import Path
 from queue import Empty
 from types import FrameType, ModuleType
-from typing import Any, Callable, Iterator, Mapping, Sequence, TextIO, cast
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence, TextIO, cast
 
 import _pytest._code.code
 import _pytest.config
@@ -29,6 +28,9 @@ from _pytest.config import create_terminal_writer
 from .nodes import ancestor
 from .own import os, own_builtins
 from .stack_texts import entries
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 own_builtins(globals())
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.controller.units import Test, connected_units, merged_groups
+from pytest_fkit.controller import units
+from pytest_fkit.controller.units import connected_units, merged_groups
 from pytest_fkit.shares import SPAWNED, connected_share, ends_before
 from pytest_fkit.worker.connected import connections
 
@@ -125,16 +126,16 @@ def test_a_connected_process_ends_with_its_last_test() -> None:
 
 
 def test_what_is_connected_is_one_unit() -> None:
-    tests = [Test(number) for number in range(6)]
-    units = connected_units(tests, {1: 1, 4: 1, 2: 2, 3: 2})
-    assert [(list(unit.tests), unit.strict, unit.rank) for unit in units] == [
+    tests = [units.Test(number) for number in range(6)]
+    made = connected_units(tests, {1: 1, 4: 1, 2: 2, 3: 2})
+    assert [(list(unit.tests), unit.strict, unit.rank) for unit in made] == [
         ([1, 4], True, (0.0, 1)),
         ([2, 3], True, (0.0, 2)),
     ]
 
 
 def test_groups_with_connected_tests_are_one() -> None:
-    tests = [Test(number, group) for number, group in enumerate("aabbccd")]
+    tests = [units.Test(number, group) for number, group in enumerate("aabbccd")]
     merged = merged_groups(tests, {0: 0, 2: 0, 3: 3, 5: 3})
     groups = [test.group for test in merged]
     assert len(set(groups[:6])) == 1

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict, deque
-from pathlib import Path
-from typing import Any, Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Generator, Sequence
 
 import pytest
 
@@ -19,6 +18,9 @@ from .equipment import equip, write_stacks_of_deaths
 from .host import Host
 from .output import capture_into_own_files
 from .steps import run_steps
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 own_builtins(globals())
 
@@ -79,15 +81,18 @@ class _Only:
     """
 
     def __init__(self, paths: list[str]) -> None:
-        found = {Path(path) for path in paths}
-        self._wanted = found.union(*(path.parents for path in found))
+        self._paths = frozenset(paths)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
         """Ignore all others."""
+        path = str(collection_path)
+        if path in self._paths:
+            return None
         # Before pytest 8, a package is the file that makes a directory one.
-        package = collection_path.name == "__init__.py" and collection_path.parent in self._wanted
-        return None if package or collection_path in self._wanted else True
+        directory = path[: -len("/__init__.py")] if path.endswith("/__init__.py") else path
+        leads = any(each.startswith(f"{directory.rstrip('/')}/") for each in self._paths)
+        return None if leads else True
 
 
 class Spawned:

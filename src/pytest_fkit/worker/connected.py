@@ -72,7 +72,8 @@ def connections(session: pytest.Session, share: Callable[[pytest.Item], str]) ->
 
 
 def _links(session: pytest.Session, errors: dict[int, str]) -> list[Link]:
-    left = dict(enumerate(session.items))
+    items = enumerate(session.items)
+    left = {position: item for position, item in items if not _is_apart(item)}
     answered = _answered(session, left, errors)
     found = [link for rule in _RULES for link in rule(session, left)]
     common = Counter(link.key for link in found)
@@ -87,8 +88,6 @@ def _answered(
         return []
     found = []
     for position, item in list(left.items()):
-        if _is_apart(item):
-            continue
         try:
             scope = _answer(item)
         except pytest.UsageError as error:
