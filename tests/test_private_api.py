@@ -697,3 +697,45 @@ def test_a_scheduler_that_a_plugin_brings_is_seen(pytester: pytest.Pytester) -> 
 
     config.pluginmanager.register(Plugin())
     assert private_api.other_schedulers(config)
+
+
+def test_the_arguments_that_lead_to_a_file_are_known(pytester: pytest.Pytester) -> None:
+    package = pytester.mkpydir("package")
+    (package / "test_a.py").write_text("def test_a(): pass\n")
+    (package / "test_b.py").write_text("def test_b(): pass\n")
+    pytester.syspathinsert()
+    given = ["package.test_a::test_a", "package/test_b.py", "package", "package/../package"]
+    config = pytester.parseconfig("--pyargs", *given)
+    found = private_api.arguments_leading_to(config, package / "test_a.py")
+    assert found == ["package.test_a::test_a", "package", "package/../package"]
+    config.args = ["nowhere.py"]
+    assert not private_api.arguments_leading_to(config, package / "test_a.py")
+
+
+class _Tells:
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput["told"] = node.gateway.id, node.config.rootpath
+
+
+def test_plugins_say_what_they_would_tell_a_worker(pytester: pytest.Pytester) -> None:
+    config = pytester.parseconfig()
+    assert not private_api.configures_nodes(config)
+    config.pluginmanager.register(_Tells())
+    assert private_api.configures_nodes(config)
+    private_api.configure_node(config)
+    given = private_api.worker_input(config)
+    assert given["told"] == ("master", config.rootpath)
+    assert given["workerid"] == "master"
+
+
+def test_a_plugins_own_way_to_run_a_test_can_be_taken_out(pytester: pytest.Pytester) -> None:
+    config = pytester.parseconfig()
+    forked = types.ModuleType("pytest_forked")
+    forked.pytest_runtest_protocol = lambda item: True  # type: ignore[attr-defined]
+    config.pluginmanager.register(forked)
+    before = config.hook.pytest_runtest_protocol.get_hookimpls()
+    private_api.silence_pytest_forked(config)
+    after = config.hook.pytest_runtest_protocol.get_hookimpls()
+    assert [each for each in before if each not in after] == [
+        each for each in before if each.plugin is forked
+    ]

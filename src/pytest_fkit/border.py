@@ -104,10 +104,13 @@ class Facts(NamedTuple):
     :param groups: by position, the name of what the test has in common with others, "" for
         nothing; no names at all where nobody asks.
     :param needs: by position, for those that need anything, Needs.to_wire().
+    :param connected: by position, for those that have to run on one worker with others, the first
+        of these.
     """
 
     groups: tuple[str, ...]
     needs: dict[int, Any]
+    connected: dict[int, int]
 
 
 class LeftOut(NamedTuple):

@@ -52,6 +52,19 @@ def pytest_fkit_requirements(item: pytest.Item) -> Needs | Mapping[str, Any] | N
     """
 
 
+@pytest.hookspec(firstresult=True)
+def pytest_fkit_isolation(item: pytest.Item) -> str | None:
+    """How long the process of a test has to live at least, for what it finds of earlier tests.
+
+    For plugins and conftest files that judge a test by what others left in memory: tests of which
+    it answers "class", "module" or "session" share a process with those of the same class, module
+    or session of which it answers the same, on one worker and in their order. Where option or marks
+    have tests share a process for longer, they do; "function" means that the test needs nothing of
+    others, whatever its marks of other plugins say. None leaves it to those. The mark
+    ``fkit(isolation="function")`` goes before. It is asked for in workers, once for each test.
+    """
+
+
 @pytest.hookspec
 def pytest_fkit_warmup(config: pytest.Config) -> None:
     """Open what tests would have to open, in the process of the test that comes next.

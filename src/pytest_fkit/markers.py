@@ -8,9 +8,10 @@ from typing import Any, Callable
 import pytest
 
 from .needs import parse_gpus, parse_serial
+from .nodes import ancestor, closest_mark, marks
 from .own import own_builtins
 from .settings import Settings, parse_isolation, parse_seconds, parse_size
-from .shares import SPAWNED, SPAWNED_SESSION
+from .shares import SESSION, SPAWNED, SPAWNED_SESSION
 
 own_builtins(globals())
 
@@ -64,7 +65,7 @@ def arguments(item: pytest.Item) -> dict[str, Any]:
 
 def _said(item: pytest.Item) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
-    for node, mark in reversed(list(item.iter_markers_with_node())):
+    for node, mark in reversed(list(marks(item))):
         check = _CHECKS.get(mark.name)
         if check is None:
             continue
@@ -169,13 +170,18 @@ def spawned_share(item: pytest.Item, limits: Limits) -> str:
 
 
 def _share(item: pytest.Item, isolation: str) -> str:
-    if isolation == "session":
-        return "session"
-    if item.get_closest_marker("fkit_skip") is not None:
+    if isolation != "session" and closest_mark(item, "fkit_skip") is not None:
         return "fkit_skip"
+    return share_of_scope(item, isolation)
+
+
+def share_of_scope(item: pytest.Item, isolation: str) -> str:
+    """Name of the process that lives as long, "" for one of the item's own."""
+    if isolation == "session":
+        return SESSION
     kinds: dict[str, Any] = {"class": pytest.Class, "module": pytest.File}
     kind = kinds.get(isolation)
-    node = item.getparent(kind) if kind is not None else None
+    node = ancestor(item, kind) if kind is not None else None
     return f"{isolation}:{node.nodeid}" if node is not None else ""
 
 
@@ -192,7 +198,7 @@ def _timeout(item: pytest.Item, settings: Settings) -> float:
 
 def _marked_timeout(item: pytest.Item) -> float | None:
     """The limit in pytest-timeout's mark."""
-    mark = item.get_closest_marker("timeout")
+    mark = closest_mark(item, "timeout")
     if mark is None:
         return None
     value = mark.kwargs.get("timeout", mark.args[0] if mark.args else None)

@@ -13,19 +13,24 @@ import sys
 import uuid
 from queue import Empty
 from types import FrameType, ModuleType
-from typing import Any, Callable, Iterator, Mapping, Sequence, TextIO, cast
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence, TextIO, cast
 
 import _pytest._code.code
 import _pytest.config
 import _pytest.debugging
 import _pytest.fixtures
 import _pytest.junitxml
+import _pytest.main
 import _pytest.skipping
 import pytest
 from _pytest.config import create_terminal_writer
 
+from .nodes import ancestor
 from .own import os, own_builtins
 from .stack_texts import entries
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 own_builtins(globals())
 
@@ -60,6 +65,14 @@ def silence_hook(config: pytest.Config, name: str, keep: Sequence[object]) -> No
     for implementation in caller.get_hookimpls():
         if implementation.plugin not in keep:
             caller._remove_plugin(implementation.plugin)
+
+
+def silence_pytest_forked(config: pytest.Config) -> None:
+    """Keep pytest-forked, whose option and mark are satisfied, from forking once more."""
+    caller = config.hook.pytest_runtest_protocol
+    for implementation in caller.get_hookimpls():
+        if _module(implementation.plugin) == "pytest_forked":
+            cast("Any", caller)._remove_plugin(implementation.plugin)
 
 
 _WORKERS_MAIN = "__channelexec__"
@@ -138,13 +151,25 @@ def shares_setup(session: pytest.Session, nextitem: pytest.Item) -> bool:
     return set(_stack(session)) <= set(nextitem.listchain())
 
 
-def needs_set_up(item: pytest.Item) -> bool:
-    """Whether a collector above `item` that is not set up has more than the empty setup."""
+def missing_collector(item: pytest.Item) -> Any | None:
+    """The first collector above `item` that is not set up and has more than the empty setup."""
     stack = _stack(item.session)
-    return any(
-        type(node).setup is not pytest.Collector.setup and node not in stack
-        for node in item.listchain()[:-1]
+    return next(
+        (
+            node
+            for node in item.listchain()[:-1]
+            if type(node).setup is not pytest.Collector.setup and node not in stack
+        ),
+        None,
     )
+
+
+def has_setup_of_file(item: pytest.Item) -> bool:
+    """Whether the file above an item that is no Python function has a setup of its own."""
+    node = ancestor(item, pytest.File)
+    if node is None or isinstance(node, (pytest.Module, pytest.Package)):
+        return False
+    return type(node).setup is not pytest.Collector.setup
 
 
 def is_set_up(session: pytest.Session, source: Any) -> bool:
@@ -162,7 +187,7 @@ def set_up_collectors(item: pytest.Item) -> None:
 
 def request_fixtures(item: pytest.Item, names: Sequence[str]) -> None:
     """Have the fixtures set up as the item's own setup would, in this order."""
-    request = _request(item)
+    request = _request(item) if names else None
     stack = _stack(item.session)
     # pytest 9.1 on takes requests by an item that is not on the stack for requests in teardown.
     stack[item] = ([], None)
@@ -172,10 +197,10 @@ def request_fixtures(item: pytest.Item, names: Sequence[str]) -> None:
         cast("Any", item)._testcase = cast("Any", item.parent).obj(item.name)
     try:
         for name in names:
-            request.getfixturevalue(name)
+            cast("Any", request).getfixturevalue(name)
     except BaseException:
         # Before pytest 8, a request takes a second try for a fixture that depends on itself.
-        cast("Any", item)._initrequest()
+        _begin_request(item)
         raise
     finally:
         del stack[item]
@@ -192,9 +217,15 @@ def raised_in_teardown_of_fixture(error: BaseException) -> bool:
 def _request(item: pytest.Item) -> Any:
     request = getattr(item, "_request", None)
     if request is False:  # it ran before in this process
-        cast("Any", item)._initrequest()
+        _begin_request(item)
         request = cast("Any", item)._request
     return request
+
+
+def _begin_request(item: pytest.Item) -> None:
+    # Items of plugins may have a request that is made once.
+    if hasattr(item, "_initrequest"):
+        cast("Any", item)._initrequest()
 
 
 def takes_requests(item: pytest.Item) -> bool:
@@ -210,7 +241,7 @@ def set_location(item: pytest.Item, location: tuple[str, int | None, str]) -> No
 
 def forget_request(item: pytest.Item) -> None:
     """Drop what an item that ran holds, as _pytest.runner.runtestprotocol does."""
-    if hasattr(item, "_request"):
+    if hasattr(item, "_request") and hasattr(item, "_initrequest"):
         cast("Any", item)._request = False
         cast("Any", item).funcargs = None
     del cast("Any", item)._report_sections[:]
@@ -267,7 +298,7 @@ def _wide_fixtures(item: pytest.Item) -> list[tuple[str, str]]:
     if info is None:
         return []
     # Outside of a class, pytest takes a class-scoped fixture for one of the test function.
-    narrow = ("function",) if item.getparent(pytest.Class) is not None else ("function", "class")
+    narrow = ("function",) if ancestor(item, pytest.Class) else ("function", "class")
     scopes = getattr(getattr(item, "callspec", None), "_arg2scope", {})
     wide = []
     for name in cast("Any", item).fixturenames:
@@ -382,7 +413,34 @@ def _plain(value: Any) -> Any:
     return _parts(value)
 
 
-# --- collection (_pytest.runner) ----------------------------------------------------------------
+# --- collection (_pytest.main, _pytest.runner) --------------------------------------------------
+
+
+def arguments_leading_to(config: pytest.Config, path: Path) -> list[str]:
+    """The arguments of the command line that name this file, something in it or a directory above.
+
+    In the words in which they were given.
+    """
+    found = []
+    for number, argument in enumerate(config.args):
+        try:
+            named = _named_path(config, argument, number)
+        except pytest.UsageError:  # who collected has reported it
+            continue
+        if named == path or named in path.parents:
+            found.append(argument)
+    return found
+
+
+def _named_path(config: pytest.Config, argument: str, number: int) -> Path:
+    resolve: Any = _pytest.main.resolve_collection_argument
+    known = resolve.__code__.co_varnames
+    options = {"as_pypath": config.option.pyargs}
+    if "consider_namespace_packages" in known:  # pytest 9 on
+        options["consider_namespace_packages"] = config.getini("consider_namespace_packages")
+    numbers = (number,) if "arg_index" in known else ()
+    named = resolve(config.invocation_params.dir, argument, *numbers, **options)
+    return cast("Path", named[0] if isinstance(named, tuple) else named.path)
 
 
 def collection_error(report: pytest.CollectReport) -> BaseException | None:
@@ -777,7 +835,30 @@ def worker_config(
     config.workeroutput = {}  # type: ignore[attr-defined]
     if hasattr(option, "dist"):
         config.pluginmanager.register(_Groups(), "fkit-groups")
+    if workerinput["workerid"] == _ALONE:
+        _hide_worker_input(config)
     return config
+
+
+_WORKERS_ONLY = ("pytest_retry",)
+"""Plugins that tell their workers something only where xdist has any, but ask each for it."""
+
+
+def _hide_worker_input(config: pytest.Config) -> None:
+    """Have plugins configure themselves as without workers that could not do so otherwise."""
+    for implementation in config.hook.pytest_configure.get_hookimpls():
+        if _module(implementation.plugin).partition(".")[0] in _WORKERS_ONLY:
+            replaced = cast("Any", implementation)
+            replaced.function = functools.partial(_configure_alone, replaced.function)
+
+
+def _configure_alone(function: Callable[..., object], config: Any) -> None:
+    workerinput = config.workerinput
+    del config.workerinput
+    try:
+        function(config)
+    finally:
+        config.workerinput = workerinput
 
 
 class _Groups:
@@ -793,10 +874,58 @@ class _Groups:
         apply_xdist_groups(items)
 
 
+_ALONE = "master"
+"""What xdist's fixture ``worker_id`` answers where there are no workers."""
+
+_NODE_INPUT: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
+
+
 def worker_input(config: pytest.Config) -> dict[str, Any]:
-    """What xdist tells this worker; at ``-n0`` what its fixtures would answer there."""
+    """What xdist tells this worker; at ``-n0`` what its fixtures would answer there.
+
+    And what :func:`configure_node` had plugins add.
+    """
     given: dict[str, Any] | None = getattr(config, "workerinput", None)
-    return {"workerid": "master", "testrunuid": uuid.uuid4().hex} if given is None else given
+    if given is not None:
+        return given
+    added = config.stash.get(_NODE_INPUT, {})
+    return {**added, "workerid": _ALONE, "testrunuid": uuid.uuid4().hex}
+
+
+class _Node:
+    """Stands for xdist's WorkerController where there are no workers.
+
+    Plugins and conftest files take it for what they tell workers: a place for that, and where to
+    find it out.
+    """
+
+    class _Gateway:
+        id = _ALONE
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.workerinput: dict[str, Any] = {"workerid": _ALONE}
+        self.gateway = self._Gateway()
+
+
+def configures_nodes(config: pytest.Config) -> bool:
+    """Whether a plugin or a conftest.py wants to tell workers something."""
+    return any(map(_is_foreign, _node_hooks(config)))
+
+
+def _node_hooks(config: pytest.Config) -> Sequence[Any]:
+    # xdist declares the hook; without it, whoever implements it declares it by that.
+    caller = getattr(config.hook, "pytest_configure_node", None)
+    return () if caller is None else caller.get_hookimpls()
+
+
+def configure_node(config: pytest.Config) -> None:
+    """At ``-n0``: have plugins say what they would tell a worker, for fresh interpreters."""
+    ours = [each.plugin for each in _node_hooks(config) if not _is_foreign(each)]
+    node = _Node(config)
+    caller = config.pluginmanager.subset_hook_caller("pytest_configure_node", ours)
+    caller(node=node)
+    config.stash[_NODE_INPUT] = node.workerinput
 
 
 class AssignedTests:

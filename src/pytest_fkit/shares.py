@@ -6,6 +6,9 @@ from .own import own_builtins
 
 own_builtins(globals())
 
+SESSION = "session"
+"""All tests of a worker."""
+
 SPAWNED = "spawn:"
 """Begins the name of a process that is a fresh interpreter; the name it would have otherwise,
 or the node id of a test that has one of its own, follows."""
@@ -17,7 +20,27 @@ APART = f"{SPAWNED}apart:"
 """Begins the name of a fresh interpreter beside which the worker has no other process."""
 
 
-def ends_before(share: str, next_share: str) -> bool:
-    """Whether the process is over when the next test does not share it."""
+_CONNECTED = "connected:"
+
+
+def connected_share(nodeid: str, last: int) -> str:
+    """The name for tests that plugins connect, which need not follow each other.
+
+    :param nodeid: of the first.
+    :param last: position of the last.
+    """
+    return f"{_CONNECTED}{last}:{nodeid}"
+
+
+def _last_of_connected(share: str) -> int | None:
+    name = share[len(SPAWNED) :] if share.startswith(SPAWNED) else share
+    return int(name.split(":", 2)[1]) if name.startswith(_CONNECTED) else None
+
+
+def ends_before(share: str, next_share: str, position: int) -> bool:
+    """Whether the process is over where the test at `position` is followed by the next one."""
+    last = _last_of_connected(share)
+    if last is not None:
+        return position >= last
     scoped = share.startswith(("class:", "module:", SPAWNED)) and share != SPAWNED_SESSION
     return scoped and share != next_share

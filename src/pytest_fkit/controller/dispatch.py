@@ -33,7 +33,16 @@ from .durations import Durations
 from .rerouting import Rerouting
 from .retries import physical, physical_name
 from .schedule import Schedule
-from .units import ANY, Kind, Test, one_unit, soft_units, strict_units
+from .units import (
+    ANY,
+    Kind,
+    Test,
+    connected_units,
+    merged_groups,
+    one_unit,
+    soft_units,
+    strict_units,
+)
 
 own_builtins(globals())
 
@@ -139,6 +148,7 @@ class Dispatch:
         self._died: set[str] = set()
         self._early: dict[Any, list[OfItself]] = defaultdict(list)
         self._kinds: list[Kind] = []
+        self._connected: dict[int, int] = {}
         self._nearness = Nearness()
         self._has_gpus = False
         self.in_doubt: set[Any] = set()
@@ -412,9 +422,12 @@ class Dispatch:
         mode = self.config.getoption("dist")
         ordered = bool(_ORDERING & _plugins(self.config))
         if mode in ("load", "worksteal"):
-            if ordered or self.numnodes < 2:
+            if self.numnodes < 2:
                 return one_unit(tests)
-            return soft_units(tests, sort=True)
+            rest = [test for test in tests if test.number not in self._connected]
+            together = connected_units(tests, self._connected)
+            return [*together, *(one_unit(rest) if ordered else soft_units(rest, sort=True))]
+        tests = merged_groups(tests, self._connected)
         sort = not ordered and self.numnodes > 1 and self.config.getoption("loadscopereorder", True)
         known = [took for took in seconds if took is not None]
         mean = sum(known) / len(known) if known else 1.0
@@ -425,12 +438,16 @@ class Dispatch:
         mode = self.config.getoption("dist")
         size = len(self._tests.nodeids)
         groups, self._kinds = [""] * size, [ANY] * size
+        self._connected = {}
         for node, known in self._nodes.items():
             facts = self._edges.facts(node)
             if facts is None or known.collected is None:
                 continue
             for position, group in enumerate(facts.groups):
                 groups[known.collected.number(position)] = group
+            for position, first in facts.connected.items():
+                number, with_ = known.collected.number(position), known.collected.number(first)
+                self._connected[number] = with_
             for position, each in facts.needs.items():
                 kind = _kind(node, Needs.from_wire(each))
                 self._kinds[known.collected.number(position)] = kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from ..own import own_builtins
 
@@ -85,6 +85,39 @@ def strict_units(tests: Sequence[Test], expected: Callable[[int], float], sort: 
         )
         for (_, kind), numbers in found.items()
     ]
+
+
+def connected_units(tests: Sequence[Test], connected: Mapping[int, int]) -> list[Unit]:
+    """One unit for each that one worker has to run, in the order of their first tests.
+
+    :param connected: by number, the first test of those that are to be together.
+    """
+    together = [
+        test._replace(group=str(connected[test.number]))
+        for test in tests
+        if test.number in connected
+    ]
+    return strict_units(together, lambda _: 0.0, sort=False)
+
+
+def merged_groups(tests: Sequence[Test], connected: Mapping[int, int]) -> list[Test]:
+    """With one group in the place of all those of which tests are connected.
+
+    :param connected: see :func:`connected_units`.
+    """
+    into: dict[str, str] = {}
+
+    def final(group: str) -> str:
+        while group in into:
+            group = into[group]
+        return group
+
+    by_number = {test.number: test for test in tests}
+    for number, first in connected.items():
+        one, other = final(by_number[number].group), final(by_number[first].group)
+        if one != other:
+            into[one] = other
+    return [test._replace(group=final(test.group)) for test in tests]
 
 
 def soft_units(tests: Sequence[Test], sort: bool) -> list[Unit]:

@@ -82,6 +82,7 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
     keep = (relay, session, plugins.getplugin("logging-plugin"))
     for hook in _REPORTING_HOOKS:
         private_api.silence_hook(config, hook, keep)
+    private_api.silence_pytest_forked(config)
     private_api.replace_debugger(_no_debugger)
     private_api.watch_junit_fixtures(config, relay.junit_record)
     private_api.redirect_terminal(config, lambda text: relay.send(LiveText(carriable(text))))

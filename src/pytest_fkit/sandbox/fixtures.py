@@ -75,6 +75,7 @@ class WideFixtures:
         self._active: list[Any] = []
         self._dropped: list[Any] = []
         self._may_leave = False
+        self._takes_requests = False
         self._owns_all = True
         self._leaving: LeaveForHost | None = None
         self._leave_at_once: Callable[[str], NoReturn] | None = None
@@ -107,7 +108,8 @@ class WideFixtures:
         """
         self._leave_at_once = leave_at_once
         self._refused = refused
-        self._may_leave = private_api.takes_requests(item)
+        self._may_leave = True
+        self._takes_requests = private_api.takes_requests(item)
 
     @property
     def leaving(self) -> LeaveForHost | None:
@@ -129,7 +131,8 @@ class WideFixtures:
         )
         if key in self._broken:
             pytest.fail(self._broken[key], pytrace=False)
-        if self._may_leave and self._relay.phase == "setup" and name not in self._refused:
+        may_leave = self._may_leave and self._takes_requests and name not in self._refused
+        if may_leave and self._relay.phase == "setup":
             self._leave(name)
         label = f"{request.scope}-scoped fixture {name!r}"
         self._relay.send(WideSetup(key, label, time.time()))
@@ -183,9 +186,14 @@ class WideFixtures:
 
     def leave_for_collectors(self, item: pytest.Item) -> None:
         """Leave if a collector above `item` has a setup of its own that the host did not run."""
-        missing = self._may_leave and _COLLECTORS not in self._refused
-        if missing and private_api.needs_set_up(item):
-            self._leave(_COLLECTORS)
+        if not self._may_leave or _COLLECTORS in self._refused:
+            return
+        missing = private_api.missing_collector(item)
+        if missing is None:
+            return
+        if missing.nodeid in self._broken:
+            pytest.fail(self._broken[missing.nodeid], pytrace=False)
+        self._leave(_COLLECTORS)
 
     def _leave(self, argname: str) -> None:
         if self._leave_at_once is not None:
@@ -219,7 +227,7 @@ class WideFixtures:
 
         def work() -> None:
             with self._watched(item):
-                private_api.set_up_collectors(item)
+                self._set_up_collectors(item)
                 private_api.request_fixtures(item, names)
 
         try:
@@ -234,6 +242,18 @@ class WideFixtures:
         # The child has them, too, and reports them if it lives to do so.
         self._relay.send(WideOutput(_sections(item)))
         return float(call.duration)
+
+    def _set_up_collectors(self, item: pytest.Item) -> None:
+        missing = private_api.missing_collector(item)
+        if missing is None:
+            private_api.set_up_collectors(item)
+            return
+        label = f"collector {missing.nodeid}"
+        self._relay.send(WideSetup(missing.nodeid, label, time.time()))
+        try:
+            private_api.set_up_collectors(item)
+        finally:
+            self._relay.send(WideSetupDone(time.time()))
 
     @contextmanager
     def _watched(self, item: pytest.Item) -> Iterator[None]:

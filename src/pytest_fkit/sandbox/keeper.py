@@ -285,7 +285,7 @@ class Keeper:
         :param ran: the one that has done so itself.
         """
         for host in list(self._below.hosts):
-            over = ends_before(host.share, run.next_share)
+            over = ends_before(host.share, run.next_share, run.position)
             over = over or host.retire or run.next_position < 0
             if not over and host is not ran:
                 yield self._command(host, Release(run.next_position), run)

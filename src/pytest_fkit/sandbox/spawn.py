@@ -12,6 +12,7 @@ from .. import private_api, system
 from ..carriable import carriable
 from ..gpu.owned import KEY, TOLD
 from ..inherited import environment
+from ..nodes import lineage
 from ..own import marshal, os, own_builtins, subprocess, suppress
 from ..own_imports import standard_library_first
 from ..settings import STARTUP_PATH
@@ -74,14 +75,12 @@ def _spec(session: pytest.Session, start: Start) -> dict[str, Any]:
     """
     config = session.config
     whole = start.share == SPAWNED_SESSION
-    path = session.items[start.position].path
+    first = session.items[start.position]
     tests = [
         (item.nodeid, number)
         for number, item in enumerate(session.items)
-        if whole or item.path == path
+        if whole or item.path == first.path
     ]
-    # The command line may name a file several times (--keep-duplicates).
-    times = max(Counter(nodeid for nodeid, _ in tests).values())
     orders = {**input_for_another(config), **private_api.worker_input(config)}
     orders.pop("fkit", None)
     owned = config.stash.get(KEY, None)
@@ -100,7 +99,8 @@ def _spec(session: pytest.Session, start: Start) -> dict[str, Any]:
         ],
         "directory": str(config.invocation_params.dir),
         "current": os.getcwd(),
-        "collect": [] if whole else [str(path)] * times,
+        "collect": [] if whole else _arguments(first, tests),
+        "paths": [] if whole else [str(node.path) for node in lineage(first)][:-1],
         "workerinput": carriable(orders),
         "basetemp": private_api.basetemp(config),
         "tests": tests,
@@ -108,3 +108,15 @@ def _spec(session: pytest.Session, start: Start) -> dict[str, Any]:
         "environ": start.environ,
         "slots": slots.events,
     }
+
+
+def _arguments(item: pytest.Item, tests: list[tuple[str, int]]) -> list[str]:
+    """What to collect in the place of what the command line names.
+
+    Node ids begin at what it names where that is outside of the root directory, so it is named as
+    it was; see :class:`.spawned._Only` for what else it leads to.
+    """
+    found = private_api.arguments_leading_to(item.config, item.path)
+    # Else a plugin collected the file, which may be named several times (--keep-duplicates).
+    times = max(Counter(nodeid for nodeid, _ in tests).values())
+    return found or [str(item.path)] * times

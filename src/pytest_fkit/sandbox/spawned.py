@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict, deque
-from typing import Any, Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Generator, Sequence
 
 import pytest
 
@@ -18,6 +18,9 @@ from .equipment import equip, write_stacks_of_deaths
 from .host import Host
 from .output import capture_into_own_files
 from .steps import run_steps
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 own_builtins(globals())
 
@@ -50,6 +53,7 @@ def main(spec: dict[str, Any], descriptor: int, modules: set[str]) -> None:
     )
     if spec["collect"]:
         config.args = spec["collect"]
+        config.pluginmanager.register(_Only(spec["paths"]), "fkit-only")
     config.pluginmanager.register(Spawned(link, spec), "fkit-spawned")
     sys.exit(int(config.hook.pytest_cmdline_main(config=config)))
 
@@ -68,6 +72,27 @@ class _WorkersPath:
         """Set it."""
         sys.path[:] = self._path
         return (yield)
+
+
+class _Only:
+    """Plugin: of what arguments lead to, collect these files and nothing else.
+
+    :param paths: theirs, and those of directories.
+    """
+
+    def __init__(self, paths: list[str]) -> None:
+        self._paths = frozenset(paths)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """Ignore all others."""
+        path = str(collection_path)
+        if path in self._paths:
+            return None
+        # Before pytest 8, a package is the file that makes a directory one.
+        directory = path[: -len("/__init__.py")] if path.endswith("/__init__.py") else path
+        leads = any(each.startswith(f"{directory.rstrip('/')}/") for each in self._paths)
+        return None if leads else True
 
 
 class Spawned:

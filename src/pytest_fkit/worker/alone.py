@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Generator
 import pytest
 
 from .. import private_api
+from ..gpu.owned import KEY as GPUS
+from ..gpu.runtime import in_bad_fork
 from ..own import own_builtins
 from ..sandbox.steps import Step, run_steps
 from ..settings import ALONE, KEY, Settings
@@ -68,6 +70,19 @@ class Alone(Collection):
         run_steps(self._run(session))
         return True
 
+    def _configure_node(self, session: pytest.Session, loop: TestLoop) -> None:
+        """Before a keeper is forked: have plugins say what fresh interpreters are to know."""
+        config = session.config
+        if not private_api.configures_nodes(config):
+            return
+        owns = config.stash.get(GPUS, None) is not None
+        if owns or in_bad_fork() or any(map(self._unforkable, session.items)):
+            try:
+                private_api.configure_node(config)
+            except Exception as error:  # noqa: BLE001 (other people's code)
+                what = f"{type(error).__name__}: {error}"
+                loop.warn(f"pytest_configure_node, for fresh interpreters, raised {what}")
+
     def _run(self, session: pytest.Session) -> Generator[Step, Any, None]:
         config = session.config
         lines = Unchanged(private_api.terminal_writer(config))
@@ -78,6 +93,7 @@ class Alone(Collection):
         loop = TestLoop(
             session, self._settings, keeper, ALONE, lines, reports, self._unforkable, MOST,
         )  # fmt: skip
+        self._configure_node(session, loop)
         try:
             yield from loop.run_all(AllTests(len(session.items)))
             if session.shouldfail:

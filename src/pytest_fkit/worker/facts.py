@@ -10,6 +10,7 @@ from .. import private_api
 from ..border import Facts
 from ..carriable import carriable
 from ..needs import Needs
+from ..nodes import ancestor
 from ..own import own_builtins
 from ..shares import SPAWNED
 from .needs import needs_to_wire
@@ -18,13 +19,13 @@ from .orders import Requests
 own_builtins(globals())
 
 
-def facts(session: pytest.Session, requests: Requests | None) -> Facts:
+def facts(session: pytest.Session, requests: Requests, grouped: bool) -> Facts:
     """What the controller is told.
 
-    :param requests: None where nobody asks for the names.
+    :param grouped: whether it asks for the names of what tests have in common.
     """
     groups: list[str] = []
-    if requests is not None:
+    if grouped:
         groups = [_group(item, requests.share(number)) for number, item in enumerate(session.items)]
     nothing = Needs().to_wire()
     needs: dict[int, Any] = {
@@ -32,15 +33,15 @@ def facts(session: pytest.Session, requests: Requests | None) -> Facts:
         for position, each in enumerate(needs_to_wire(session.items))
         if each != nothing
     }
-    return Facts(tuple(groups), needs)
+    return Facts(tuple(groups), needs, requests.connected)
 
 
 def _group(item: pytest.Item, share: str) -> str:
     if share.startswith(("class:", "module:", SPAWNED)):
         return share
     scopes = private_api.narrower_scopes(item)
-    if not scopes:
+    if not scopes and not private_api.has_setup_of_file(item):
         return ""
-    kind = pytest.Package if "package" in scopes else pytest.File
-    node = item.getparent(kind)
+    kind: type[pytest.Collector] = pytest.Package if "package" in scopes else pytest.File
+    node = ancestor(item, kind)
     return node.nodeid if node is not None else ""

@@ -6,6 +6,7 @@ from typing import Callable, Generator, Iterator, NamedTuple
 
 import pytest
 
+from ..nodes import lineage
 from ..own import contextmanager, own_builtins
 from ..sandbox.copies import fork
 from ..settings import Settings
@@ -86,7 +87,7 @@ class CollectionWatch:
         """What keeps `item` from being forked, or ""."""
         if self._of_all or not self._causes:
             return self._of_all
-        for node in reversed(item.listchain()):
+        for node in lineage(item):
             if node.nodeid in self._causes:
                 return self._causes[node.nodeid]
         return ""

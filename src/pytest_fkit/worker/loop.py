@@ -331,16 +331,17 @@ class TestLoop:
             elif isinstance(message, LiveText):
                 self._lines.feed_text(LIVE, message.text)
             elif isinstance(message, WideTeardown) and message.report is not None:
-                self._warn("a wide fixture failed when it was torn down, after the last test")
+                self.warn("a wide fixture failed when it was torn down, after the last test")
             elif isinstance(message, TornDown):
                 ending = from_wire(message.ending)
                 if not isinstance(ending, Finished) and not self._stopping.is_set():
-                    self._warn(f"the process that tears wide fixtures down {ending.story}")
+                    self.warn(f"the process that tears wide fixtures down {ending.story}")
         self._reports.settle(over=True)
         self._reports.flush()
         self._lines.flush()
 
-    def _warn(self, text: str) -> None:
+    def warn(self, text: str) -> None:
+        """Have a warning of ours in the summary."""
         warning = pytest.PytestWarning(f"pytest-fkit: {text}")
         self._session.config.hook.pytest_warning_recorded.call_historic(
             kwargs={
@@ -367,6 +368,7 @@ class TestLoop:
         """
         items = self._session.items
         changed = requests[0].changed
+        shared = {each.run.position: each.shared for each in requests if isinstance(each.run, Run)}
         replay = self._replay(requests[0].item, requests[0].shared, changed)
         begun = 0
         if self._shows_output:
@@ -385,7 +387,8 @@ class TestLoop:
                         self._reruns.note(replay.item, 0, replay.attempts)
                         self._account(replay)
                         self._finish(replay)
-                        replay = self._replay(items[message.position], changed=changed)
+                        why = shared.get(message.position, "")
+                        replay = self._replay(items[message.position], why, changed)
                 else:
                     replay.take(message)
         except KeyboardInterrupt:

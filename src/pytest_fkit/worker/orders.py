@@ -14,9 +14,11 @@ from ..carriable import carriable
 from ..gpu.owned import KEY
 from ..markers import Limits, limits, spawned_share
 from ..messages import Run, RunTogether
+from ..nodes import lineage
 from ..own import os, own_builtins
 from ..settings import Settings
-from ..shares import APART, SPAWNED
+from ..shares import APART, SESSION, SPAWNED, SPAWNED_SESSION
+from .connected import Connection, Connections, connections
 from .needs import needs_of
 from .reruns import Reruns
 from .tests import MOST, SECONDS, Taken
@@ -68,6 +70,8 @@ class Requests:
         self._reruns = reruns
         self._fork_unsafe = ""
         self._known: dict[int, Limits | str] = {}
+        self._causes: dict[tuple[int, ...], str] = {}
+        self._base_share = functools.partial(_base_share, settings=settings)
 
     def of(self, taken: Taken) -> list[Request]:
         """The tests that were taken."""
@@ -95,7 +99,7 @@ class Requests:
         if taken.certain or taken.following is not None or not taken.positions:
             return taken.following
         own = taken.positions[-1]
-        for node in reversed(self._session.items[own].listchain()[:-1]):
+        for node in itertools.islice(lineage(self._session.items[own]), 1, None):
             others = [each for each in self._below[node] if each != own]
             if others:
                 return others[0]
@@ -106,7 +110,7 @@ class Requests:
         """The positions of two of the tests below each collector."""
         found: dict[Any, list[int]] = defaultdict(list)
         for position, item in enumerate(self._session.items):
-            for node in item.listchain()[:-1]:
+            for node in itertools.islice(lineage(item), 1, None):
                 if len(found[node]) < 2:
                     found[node].append(position)
         return found
@@ -120,7 +124,7 @@ class Requests:
         lacking = self._lacking(item)
         if lacking:
             return Request(item, lacking, skipped=True)
-        shared = "" if wanted.isolation else self._cause(item, wanted)
+        shared = self._shared(position, wanted)
         if _is_apart(wanted) or _is_apart(after):
             following = after = None  # all is torn down between the two
         return Request(
@@ -160,19 +164,51 @@ class Requests:
         if position not in self._known:
             if len(self._known) > 2 * MOST:
                 self._known.clear()
-            self._known[position] = self._wanted_by(self._session.items[position])
+            self._known[position] = self._wanted_by(position)
         return self._known[position]
 
-    def _wanted_by(self, item: pytest.Item) -> Limits | str:
+    def _wanted_by(self, position: int) -> Limits | str:
+        item = self._session.items[position]
+        if position in self._connections.errors:
+            return self._connections.errors[position]
         try:
             wanted = self._showing(item, limits(item, self._settings))
         except pytest.UsageError as error:
             return str(error)
         if wanted.share.startswith(APART):
             return wanted
-        if not self._cause(item, wanted):
+        connection = self._connections.of.get(position)
+        if connection is not None:
+            wanted = replace(wanted, share=connection.share)
+        if not self._cause(position, wanted):
             return wanted
-        return replace(wanted, share=spawned_share(item, wanted))
+        share = spawned_share(item, wanted)
+        if connection is not None:
+            share = self._spawned_together(connection)
+        return replace(wanted, share=share)
+
+    @functools.cached_property
+    def _connections(self) -> Connections:
+        return connections(self._session, self._base_share)
+
+    @property
+    def connected(self) -> dict[int, int]:
+        """By position, the first of the tests that have to run on one worker with a test."""
+        return {each: found.positions[0] for each, found in self._connections.of.items()}
+
+    def _spawned_together(self, connection: Connection) -> str:
+        """A fresh interpreter for tests that are connected; it collects one file, or everything."""
+        paths = {self._session.items[each].path for each in connection.positions}
+        alone = len(paths) == 1 and connection.share != SESSION
+        return f"{SPAWNED}{connection.share}" if alone else SPAWNED_SESSION
+
+    def _shared(self, position: int, wanted: Limits) -> str:
+        """Why the test shares a process though nobody asked for that, or ""."""
+        cause = "" if wanted.isolation else self._cause(position, wanted)
+        connection = self._connections.of.get(position)
+        if cause or connection is None or wanted.share.startswith(APART):
+            return cause
+        return connection.cause
 
     def _showing(self, item: pytest.Item, wanted: Limits) -> Limits:
         """With what has to be set for a test that needs more or fewer GPUs than there are here.
@@ -198,15 +234,28 @@ class Requests:
         what = "1 GPU" if gpus == 1 else f"{gpus} GPUs"
         return f"needs {what}; this run has {most or 'none'}"
 
-    def _cause(self, item: pytest.Item, wanted: Limits) -> str:
+    def _cause(self, position: int, wanted: Limits) -> str:
         """What keeps the test, or one with which it is to share a process, from being forked."""
-        if wanted.isolation == "session":
-            return self._fork_unsafe or self._cause_of_any
-        return self._fork_unsafe or self._unforkable(item)
+        items = self._session.items
+        if self._fork_unsafe:
+            return self._fork_unsafe
+        if wanted.isolation == "session" or wanted.share == SESSION:
+            return self._cause_of_any
+        connection = self._connections.of.get(position)
+        if connection is None:
+            return self._unforkable(items[position])
+        if connection.positions not in self._causes:
+            causes = (self._unforkable(items[each]) for each in connection.positions)
+            self._causes[connection.positions] = next(filter(None, causes), "")
+        return self._causes[connection.positions]
 
     @functools.cached_property
     def _cause_of_any(self) -> str:
         return next(filter(None, map(self._unforkable, self._session.items)), "")
+
+
+def _base_share(item: pytest.Item, settings: Settings) -> str:
+    return limits(item, settings).share
 
 
 def _apart(item: pytest.Item, wanted: Limits, environ: Mapping[str, str]) -> Limits:

@@ -124,11 +124,9 @@ class Worker:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Before xdist tells what was collected."""
         if self._dispatched is not None:
-            requests = None
-            if self._groups:
-                reruns = Reruns(session.config)
-                requests = Requests(session, self._settings, self._unforkable, reruns)
-            self._outbox.send(facts(session, requests))
+            reruns = Reruns(session.config)
+            requests = Requests(session, self._settings, self._unforkable, reruns)
+            self._outbox.send(facts(session, requests, self._groups))
 
     def _doubt(self) -> None:
         if self._dispatched is not None:
