@@ -136,6 +136,10 @@ MESSAGES = (
             "OOM when allocating tensor with shape[10,10] and type float on "
             "/job:localhost/replica:0/task:0/device:CPU:0 by allocator mklcpu [Op:Mul]",
             "tensorflow.python.framework.errors_impl.ResourceExhaustedError"),
+    Message(
+        "tensorflow/tensorflow, reports of users", "memory", "{{function_node __wrapped__Mul}} failed to allocate memory [Op:Mul]",
+        "tensorflow.python.framework.errors_impl.ResourceExhaustedError",
+    ),
     # Triton, FlashInfer, TransformerEngine, TensorRT-LLM
     Message("triton-lang/triton third_party/nvidia/backend/driver.c", "memory",
             "Triton Error [CUDA]: out of memory"),

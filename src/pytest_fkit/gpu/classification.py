@@ -23,6 +23,8 @@ _MISSING = _BY_NAME["missing"]
 
 _END = 6000
 """Characters at each end of a message that are searched."""
+_DEATH_END = 100_000
+"""The same of what a process printed that died."""
 
 _ACCELERATOR_ERROR = "torch.AcceleratorError"
 _ASSERTION = "builtins.AssertionError"
@@ -154,8 +156,7 @@ def _category(failure: Failure) -> list[Category]:
 
 def _said_by(text: str) -> list[Category]:
     """The row of the table that a text is of, if any."""
-    if len(text) > 2 * _END:
-        text = f"{text[:_END]}\n{text[-_END:]}"
+    text = _ends(text, _END)
     for category, regex in exact():
         if regex.search(text):
             return [category]
@@ -163,6 +164,10 @@ def _said_by(text: str) -> list[Category]:
     if number in _BY_CODE:
         return [_BY_CODE[number]]
     return [category for category, regex in vague() if regex.search(text)][:1]
+
+
+def _ends(text: str, characters: int) -> str:
+    return text if len(text) <= 2 * characters else f"{text[:characters]}\n{text[-characters:]}"
 
 
 def _searchable(failure: Failure) -> str:
@@ -189,6 +194,7 @@ def _of_death(stderr: str, patterns: Sequence[Pattern]) -> GpuError | None:
     own = _own(stderr, patterns)
     if own is not None:
         return _error(own[0], _line_at(stderr, own[1]))
+    stderr = _ends(stderr, _DEATH_END)
     for category, regex in fatal():
         found = regex.search(stderr)
         if found:

@@ -131,12 +131,16 @@ CATEGORIES = (
             r"OutOfMemoryError",  # the class in PyTorch and in CuPy, cupy/cuda/memory.pyx
             # ze_api.h, ur_api.h, and before that: PI_ERROR_OUT_OF_RESOURCES; OpenCL; Vulkan
             r"(ZE_RESULT|UR_RESULT|VK)_ERROR_OUT_OF_(DEVICE_MEMORY|RESOURCES)",
+            r"Triton Error \[ZE\]: 0x70000003\b",
             r"(PI_ERROR_|\bCL_|failed: )OUT_OF_RESOURCES|MEM_OBJECT_ALLOCATION_FAILURE",
             # XLA, bfc_allocator.cc, stream_executor/cuda/cuda_status.cc, gpu executors
             r"RESOURCE_EXHAUSTED: (.*out of memory|Failed to allocate|.*Allocator \(GPU)",
             # TensorFlow, op_kernel.cc; bfc_allocator.cc
             r"OOM when allocating tensor|Dst tensor is not initialized",
+            r"failed to allocate memory \[Op:",
             r"ResourceExhaustedError[\s\S]{0,400}?(failed to allocate|out of memory)",
+            # XLA, pjrt/gpu, service/gpu
+            r"Failed to allocate (request for .* on device ordinal|\d+ bytes for new constant)",
             r"Allocator \(GPU_\d+_bfc\) ran out of memory|Out of memory error on GPU",  # and Paddle
             r"Out of memory allocating [\d,]+ bytes",  # CuPy, cupy/cuda/memory.pyx
             # RMM
