@@ -286,6 +286,16 @@ def test_amd_smi_without_names_and_sizes(static: str) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "banner", ["[WARNING] low power", "WARNING: AMD GPU device(s) is/are in …"]
+)
+def test_banners_before_and_after(banner: str) -> None:
+    # "WARNING: AMD GPU device(s) is/are in a low-power state": easybuild-framework #5155
+    devices = amd.as_devices(amd_tools.parse_amd_smi(_AMD_LIST, "[]")).devices
+    said = f"{banner}\n{_AMD_LIST.strip()}\n\n{banner}\n"
+    assert amd.as_devices(amd_tools.parse_amd_smi(said, "[]")).devices == devices
+
+
 def test_amd_smi_for_a_user_who_may_not_read_everything() -> None:
     entries = json.loads(_AMD_LIST)
     for entry in entries:
