@@ -1,4 +1,4 @@
-"""Messages of GPU libraries, each worded as the file says that is named with it."""
+"""Messages of GPU libraries, each with the file that words it; README lists those that were read."""
 
 # ruff: noqa: E501 (messages stay as they are)
 
