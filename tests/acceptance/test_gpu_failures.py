@@ -25,6 +25,14 @@ AcceleratorError.__module__ = "torch"
 ECC = "CUDA error: uncorrectable ECC error encountered"
 HANG = "HW Exception by GPU node-9 (Agent handle: 0x631351bb5a20) reason :GPU Hang\\n"
 
+def run(text, **options):
+    subprocess.run([sys.executable, "-c", f"raise RuntimeError({text!r})"], **options)
+
+@pytest.fixture(scope="module")
+def server():
+    run("CUDA error: out of memory")
+    raise RuntimeError("Engine core initialization failed. See root cause above.")
+
 @pytest.fixture
 def broken():
     raise RuntimeError("No CUDA GPUs are available")
@@ -55,6 +63,9 @@ def test_own(): raise OSError("warp stuck, somehow")
 def test_death(): os.write(2, HANG.encode()); os.abort()
 class TestLate:
     def test_late(self, breaks_late): pass
+def test_of_a_subprocess(): run("CUDA error: hardware stack error", check=True)
+def test_served(server): pass
+def test_served_again(server): pass
 
 # None of these is one.
 def test_passes(): pass
@@ -77,6 +88,10 @@ def test_expected(): raise RuntimeError(ECC)
 @pytest.mark.skipif(True, reason="test requires multiple GPUs")
 def test_too_few(): pass
 def test_key(): {}[ECC]
+def test_no_cause(): raise RuntimeError("Please see the error messages above.")
+def test_not_the_cause():
+    run(ECC)
+    raise ValueError("the model has no such layer")
 def test_command(): subprocess.run([sys.executable, "-c", f"raise SystemExit({ECC!r})"], check=True)
 def test_other_death(): os.write(2, b"CUDA out of memory, trying with less"); os.abort()
 """,
@@ -87,7 +102,8 @@ EXPECTED = {
     "test_call": "device", "test_setup": "missing", "test_wide": "memory",
     "test_wide_again": "memory", "test_code": "suspect", "test_wrapped": "device",
     "test_skip": "missing", "test_skipif": "missing", "test_own": "memory",
-    "test_death": "suspect", "test_late": "suspect",
+    "test_death": "suspect", "test_late": "suspect", "test_of_a_subprocess": "device",
+    "test_served": "memory", "test_served_again": "memory",
 }  # fmt: skip
 
 START_METHODS = ["", "--fkit-isolation=session", "--fkit-start-method=spawn"]

@@ -50,6 +50,25 @@ def test_none_leaves_everything_as_it_is(fleet: Fleet, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_a_rank_has_the_gpus_that_its_launcher_gave_it(
+    fleet: Fleet, tmp_path: Path, workers: str
+) -> None:
+    rank = {"LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "8"}  # torchrun's
+    ended = run_on(fleet(fleets.nvidia(8)), tmp_path, workers, env=rank)
+    [seen] = ended.seen.values()
+    assert "CUDA_VISIBLE_DEVICES" not in seen.environ
+    assert ended.header[0].startswith("fkit: LOCAL_RANK=2 of 8 (torchrun): the GPUs are left to")
+
+
+def test_a_rank_that_names_its_gpus_has_them(fleet: Fleet, tmp_path: Path) -> None:
+    rank = {"OMPI_COMM_WORLD_LOCAL_RANK": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "8"}  # mpirun's
+    ended = run_on(fleet(fleets.nvidia(8)), tmp_path, "-n0", "--fkit-gpus=2", env=rank)
+    [seen] = ended.seen.values()
+    assert masks(seen, "CUDA") == "2"
+    assert "left to" not in ended.header[0]
+
+
 def test_a_plugin_answers_with_devices_of_which_the_option_picks(
     fleet: Fleet, tmp_path: Path
 ) -> None:

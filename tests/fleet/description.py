@@ -20,7 +20,8 @@
 ``behaviours``
     By program or library, what is wrong with it: ``seconds`` it sleeps first, ``stubborn`` (it
     ignores SIGTERM), ``prints`` (instead of an answer), ``exits`` (status; of a library, its
-    error), ``dies`` (signal), ``endless`` (it prints without end).
+    error), ``dies`` (signal), ``endless`` (it prints without end), ``also`` (what a program prints
+    after its answer; it ends with status ``exits`` then).
 ``programs``, ``libraries``, ``packages``
     What is installed.
 """
@@ -75,6 +76,7 @@ class Behaviour:
     exits: int = 0
     dies: int = 0
     endless: bool = False
+    also: str = ""
 
 
 @dataclass(frozen=True)

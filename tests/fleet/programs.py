@@ -46,7 +46,10 @@ def main() -> None:
         sys.stdout.flush()
         if behaviour.dies:
             os.kill(os.getpid(), behaviour.dies)
-        if behaviour.exits or behaviour.prints is not None:
+        if behaviour.also:
+            _PROGRAMS[name](description, arguments)
+            print(behaviour.also)
+        if behaviour.also or behaviour.exits or behaviour.prints is not None:
             sys.exit(behaviour.exits)
     _PROGRAMS[name](description, arguments)
 

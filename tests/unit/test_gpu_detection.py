@@ -155,7 +155,8 @@ def test_a_gpu_that_fell_off_the_bus(fleet: MakeFleet, without: tuple[str, ...])
     found = _detect(fleet(nvidia(3, states={1: "lost"}), without=without))
     assert [device.ordinal for device in found.devices] == [0, 2]
     [notice] = found.notices
-    assert notice.endswith("GPU 1 is left out: GPU is lost")
+    assert "GPU 1 is left out: " in notice
+    assert "GPU is lost" in notice
 
 
 # --- AMD ----------------------------------------------------------------------------------------
@@ -447,3 +448,60 @@ def test_a_gateway_of_execnet(fleet: MakeFleet) -> None:
         group.terminate(5)
     assert found.vendor == "amd"
     assert [device.ordinal for device in found.devices] == [0, 1, 2]
+
+
+# --- answers of drivers that are not well -------------------------------------------------------
+
+# nvidia-smi(1): "Return code 14 - infoROM is corrupted"; pytorch/pytorch pull request 87464,
+# NVIDIA/gpu-operator issues 20 and 285.
+_INFOROM = "WARNING: infoROM is corrupted at gpu 0000:0F:00.0"
+
+
+def test_an_nvidia_smi_that_warns(fleet: MakeFleet) -> None:
+    gpus = nvidia(3, mig=[1], instances=2)
+    behaviours = {"nvidia-smi": Behaviour(also=_INFOROM, exits=14)}
+    found = _detect(fleet(gpus, without=["pynvml"], behaviours=behaviours))
+    assert [(device.ordinal, device.parent) for device in found.devices] == [
+        (0, ""), (1, gpus[1].uuid), (1, gpus[1].uuid), (2, ""),
+    ]  # fmt: skip
+    assert list(found.notices) == [f"nvidia: nvidia-smi: exit status 14: {_INFOROM}"]
+
+
+# gpustat issue 125, NVIDIA/open-gpu-kernel-modules issue 387, JosephKJ/OWOD issue 81.
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Unable to determine the device handle for GPU {}: Unknown Error",
+        "Unable to determine the device handle for GPU{}: Unknown Error",
+        "Unable to determine the device handle for GPU {}: GPU is lost.  Reboot the system",
+    ],
+)
+def test_a_gpu_that_nvidia_smi_can_not_reach_is_not_found_by_the_next_way(
+    fleet: MakeFleet, said: str
+) -> None:
+    gpus = nvidia(3)
+    line = said.format(gpus[1].pci.upper())
+    behaviours = {"nvidia-smi": Behaviour(prints=line, exits=15)}
+    found = _detect(fleet(gpus, without=["pynvml"], behaviours=behaviours))
+    assert [device.uuid for device in found.devices] == [gpus[0].uuid, gpus[2].uuid]
+    [notice] = found.notices
+    assert notice == f"nvidia: nvidia-smi: exit status 15: {line}"
+
+
+def test_an_nvidia_smi_that_is_off_the_path_in_wsl(fleet: MakeFleet) -> None:
+    gpus = nvidia(1)
+    root = Path(fleet(gpus, without=["pynvml"])[ROOT])
+    shutil.rmtree(root / "proc/driver/nvidia")
+    for device in (root / "dev").glob("nvidia*"):
+        device.unlink()
+    (root / "dev/dxg").touch()
+    hidden = root / "usr/lib/wsl/lib"
+    hidden.mkdir(parents=True)
+    (root / "bin/nvidia-smi").rename(hidden / "nvidia-smi")
+    found = _detect({ROOT: str(root)})
+    assert [device.uuid for device in found.devices] == [gpus[0].uuid]
+    assert not found.notices
+    (hidden / "nvidia-smi").unlink()
+    found = _detect({ROOT: str(root)})
+    assert not found.devices
+    assert not found.notices

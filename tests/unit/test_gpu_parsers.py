@@ -68,7 +68,7 @@ def test_what_a_gpu_does_not_know() -> None:
     line = (
         "0, GPU-9434a402-0d94-4ef8-93d0-0528ee662e9c, 0000000F:01:00.0, NVIDIA GB10, [N/A], [N/A]"
     )
-    [(device, mig, lost)] = nvidia.parse_query(line)
+    [(device, mig, lost)] = nvidia.parse_query(line).gpus
     assert device == Device(
         "nvidia", 0, "GPU-9434a402-0d94-4ef8-93d0-0528ee662e9c", "000f:01:00.0", "NVIDIA GB10"
     )
@@ -83,11 +83,53 @@ def test_a_lost_gpu_is_left_out_and_the_others_keep_their_numbers() -> None:
     )
     found = nvidia.with_instances(nvidia.parse_query(lines), {})
     assert found.devices == (_WHOLE,)
-    assert found.notices == ("GPU 0 is left out: GPU is lost",)
+    assert found.notices == (f"GPU 0 is left out: {lines.splitlines()[0]}",)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        # nvmlErrorString: NVML_ERROR_GPU_IS_LOST, NVML_ERROR_RESET_REQUIRED, NVML_ERROR_UNKNOWN
+        "0, GPU-5c89852c, 00000000:07:00.0, A100, [GPU requires reset], Disabled",
+        "0, [Unknown Error], 00000000:07:00.0, [Unknown Error], [Unknown Error], [Unknown Error]",
+        "0, [GPU is lost], [GPU is lost], [GPU is lost], [GPU is lost], [GPU is lost]",
+        # gpustat issue 125
+        "Unable to determine the device handle for GPU 0000:07:00.0: Unknown Error",
+        "Unable to determine the device handle for GPU0000:07:00.0: GPU is lost.  Reboot",
+        "0, GPU-5c89852c, half a row",
+    ],
+)
+@pytest.mark.parametrize("banner", ["", "Sun Jun  1 10:00:00 2026\n\n** cuda/12.9 **\n"])
+def test_the_healthy_between_others_are_used_and_the_bad_row_is_quoted(
+    row: str, banner: str
+) -> None:
+    whole = _QUERY.splitlines()[1]
+    for lines in ([row, whole], [whole, row]):
+        answer = nvidia.parse_query(f"{banner}{chr(10).join(lines)}\nbye, now\n")
+        found = nvidia.with_instances(answer, {})
+        assert found.devices == (_WHOLE,)
+        [notice] = found.notices
+        assert row in notice
+        assert "left out" in notice
+
+
+def test_a_jetson() -> None:
+    # pytorch/pytorch issue 167304; fields that its driver does not know, ultralytics pull request
+    # 20680
+    uuid = "1833c8b5-aa0c-5372-b78e-1d6c22f7ac08"
+    [gpu] = nvidia.parse_query(f"0, {uuid}, [N/A], Orin (nvgpu), [N/A], [N/A]").gpus
+    assert gpu == (Device("nvidia", 0, uuid, "", "Orin (nvgpu)"), False, "")
+
+
+def test_a_warning_is_a_notice() -> None:
+    warning = "WARNING: infoROM is corrupted at gpu 0000:0F:00.0"
+    found = nvidia.with_instances(nvidia.parse_query(f"{_QUERY.splitlines()[1]}\n{warning}\n"), {})
+    assert found.devices == (_WHOLE,)
+    assert found.notices == (warning,)
 
 
 def test_no_nvidia_gpus() -> None:
-    assert nvidia.parse_query("No devices were found\n") == []
+    assert nvidia.parse_query("No devices were found\n").gpus == ()
     assert nvidia.parse_nvml([]).devices == ()
 
 
@@ -242,6 +284,16 @@ def test_amd_smi_without_names_and_sizes(static: str) -> None:
         ("GPU-a1a135c28c84b0d7", "", 0),
         ("GPU-00f2b7a9c4d8f1e3", "", 0),
     ]
+
+
+@pytest.mark.parametrize(
+    "banner", ["[WARNING] low power", "WARNING: AMD GPU device(s) is/are in …"]
+)
+def test_banners_before_and_after(banner: str) -> None:
+    # "WARNING: AMD GPU device(s) is/are in a low-power state": easybuild-framework #5155
+    devices = amd.as_devices(amd_tools.parse_amd_smi(_AMD_LIST, "[]")).devices
+    said = f"{banner}\n{_AMD_LIST.strip()}\n\n{banner}\n"
+    assert amd.as_devices(amd_tools.parse_amd_smi(said, "[]")).devices == devices
 
 
 def test_amd_smi_for_a_user_who_may_not_read_everything() -> None:

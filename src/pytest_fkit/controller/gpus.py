@@ -15,7 +15,10 @@ from ..gpu.choice import Distribution, distribute, worker_count
 from ..gpu.describe import ownership
 from ..gpu.detection import detect
 from ..gpu.devices import Fleet
+from ..gpu.machine import Machine
 from ..gpu.options import GpuSettings
+from ..gpu.ranks import rank_of
+from ..gpu.signs import may_have_gpus
 from ..inherited import environment
 from ..numprocesses import run_alone, shows_only
 from ..own import own_builtins
@@ -153,9 +156,23 @@ def find(config: pytest.Config, settings: GpuSettings) -> Gpus:
     :raises pytest.UsageError: if a plugin's answer makes no sense.
     """
     fleet, settings = answered(config, settings, "")
+    if fleet is None and settings.gpus == "auto":
+        fleet = _left_to_launcher()
     if fleet is None:
         fleet = detect(settings.timeout)
     return Gpus(settings, fleet, len(_answering(config)))
+
+
+def _left_to_launcher() -> Fleet | None:
+    """No GPUs, where a launcher distributes them among its ranks; else None."""
+    rank = rank_of(environment())
+    if not rank:
+        return None
+    line = (
+        f"{rank}: the GPUs are left to who started this rank, masks stay as they are "
+        f"(--fkit-gpus=IDS takes some)"
+    )
+    return Fleet(trail=(line,), notices=(line,) if may_have_gpus(Machine.here()) else ())
 
 
 def _answering(config: pytest.Config) -> Sequence[object]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import re
-from typing import Iterable, Sequence
+from dataclasses import replace
+from typing import Sequence
 
 from ..own import own_builtins
 from .error_table import CATEGORIES, FINAL, OTHER, Category
 from .errors import Failure, GpuError
 from .patterns import Pattern
+from .pointing import points
+from .tracebacks import raised, said
+from .wording import exact, fatal, number_in, vague
 
 own_builtins(globals())
 
@@ -18,12 +21,10 @@ _BY_CODE = {code: each for each in CATEGORIES for code in each.codes}
 _OTHER = _BY_NAME[OTHER]
 _MISSING = _BY_NAME["missing"]
 
-
-@functools.lru_cache(maxsize=None)
-def _compiled() -> tuple[tuple[Category, re.Pattern[str]], ...]:
-    """When they are needed: most workers meet no failure that could be one."""
-    return tuple((each, re.compile("|".join(each.patterns), re.IGNORECASE)) for each in CATEGORIES)
-
+_END = 6000
+"""Characters at each end of a message that are searched."""
+_DEATH_END = 100_000
+"""The same of what a process printed that died."""
 
 _ACCELERATOR_ERROR = "torch.AcceleratorError"
 _ASSERTION = "builtins.AssertionError"
@@ -39,8 +40,13 @@ _QUOTING = {
     "doctest.DocTestFailure",
     "subprocess.SubprocessError",
 }
-_QUOTED = re.compile(r"^(?:\w+\.)*(?:AssertionError|Failed)\b")
-_TRACEBACK = "Traceback (most recent call last):"
+
+# Classes of GPU libraries, whose messages need not name them: CuPy's and numba's, PyTorch's
+# AcceleratorError, PyCUDA's, cuda.core's.
+_SPEAKING = re.compile(
+    r"\.(?:CUDA|Cuda)(?:API|Driver|Runtime)?Error$|^torch\.AcceleratorError$"
+    r"|^pycuda\._driver\.\w*Error$"
+)
 
 # What an assertion's message may be as a whole: `assert torch.cuda.is_available(), "no GPU"`.
 _NONE_THERE = (
@@ -50,7 +56,9 @@ _NONE_THERE = (
 )
 _SAYS = (
     (re.compile(rf"\W*({_NONE_THERE})\W*", re.IGNORECASE), _MISSING),
-    (re.compile(r"Invalid device id"), _BY_NAME["ordinal"]),  # torch/cuda/__init__.py
+    (re.compile(r"CUDA unavailable, invalid device \S+ requested"), _MISSING),  # Ultralytics
+    # torch/cuda/__init__.py. But "Torch not compiled with CUDA enabled" would be so everywhere.
+    (re.compile(r"Invalid device id"), _BY_NAME["ordinal"]),
 )
 
 # Reasons of skips where there is no GPU at all: as a whole, since "requires CUDA 12" is another
@@ -83,11 +91,29 @@ def classify(failure: Failure, patterns: Sequence[Pattern] = ()) -> GpuError | N
         own = _own(_searchable(link), patterns)
         if own is not None:
             return _error(own[0], link.text)
-    found = [(category, link) for link in chain for category in _category(link)]
-    if not found:
+    found = [(category, link.text) for link in chain for category in _category(link)]
+    if not found and any(map(points, chain)):
+        found = [
+            (category, text)
+            for printed in dict.fromkeys(link.printed for link in chain)
+            for text in raised(printed)
+            for category in _said_by(text)
+        ]
+        # Another process's end is not this one's: it can still use its GPUs.
+        return _first_of(found, poisons=False)
+    return _first_of(found)
+
+
+def _first_of(found: Sequence[tuple[Category, str]], poisons: bool = True) -> GpuError | None:
+    """The most exact of what was found, None if that is no GPU error."""
+    telling = [each for each in found if each[0].is_gpu or each[0].explains]
+    if not telling:
         return None
-    category, link = min(found, key=lambda each: CATEGORIES.index(each[0]))
-    return _error(category, _first_line(link.text)) if category.is_gpu else None
+    category, text = min(telling, key=lambda each: CATEGORIES.index(each[0]))
+    if not category.is_gpu:
+        return None
+    error = _error(category, text)
+    return error if poisons else replace(error, poisons=False)
 
 
 def named(category: str, failure: Failure) -> GpuError:
@@ -121,34 +147,35 @@ def _own(text: str, patterns: Sequence[Pattern]) -> tuple[Category, int] | None:
 
 def _category(failure: Failure) -> list[Category]:
     if _ASSERTION in failure.types:
-        said = _first_line(failure.text)
-        return [category for regex, category in _SAYS if regex.fullmatch(said)]
+        message = _first_line(failure.text)
+        return [category for regex, category in _SAYS if regex.fullmatch(message)]
     if failure.error_code is not None and _ACCELERATOR_ERROR in failure.types:
         return [_BY_CODE.get(failure.error_code, _OTHER)]
-    text = _searchable(failure)
-    return [each for each, regex in _compiled() if regex.search(text)][:1]
+    return _said_by(_searchable(failure))
+
+
+def _said_by(text: str) -> list[Category]:
+    """The row of the table that a text is of, if any."""
+    text = _ends(text, _END)
+    for category, regex in exact():
+        if regex.search(text):
+            return [category]
+    number = number_in(text)
+    if number in _BY_CODE:
+        return [_BY_CODE[number]]
+    return [category for category, regex in vague() if regex.search(text)][:1]
+
+
+def _ends(text: str, characters: int) -> str:
+    return text if len(text) <= 2 * characters else f"{text[:characters]}\n{text[-characters:]}"
 
 
 def _searchable(failure: Failure) -> str:
     """The names of the classes and the message, without what is only quoted there."""
     if not _QUOTING.isdisjoint(failure.types):
         return ""
-    text = failure.text
-    if _TRACEBACK in text:
-        text = "\n".join(_said_in_tracebacks(text.splitlines()))
-    return "\n".join((*failure.types, text))
-
-
-def _said_in_tracebacks(lines: Iterable[str]) -> Iterable[str]:
-    """The messages in the text of tracebacks, neither the source shown there nor assertions."""
-    heard = True
-    for line in lines:
-        if _TRACEBACK in line:
-            heard = True
-        elif _QUOTED.match(line):
-            heard = False
-        elif heard and not line.startswith(" "):
-            yield line
+    speaker = "CUDA: " if any(map(_SPEAKING.search, failure.types)) else ""
+    return "\n".join((*failure.types, speaker + said(failure.text)))
 
 
 def _of_skip(reason: str, patterns: Sequence[Pattern]) -> GpuError | None:
@@ -157,7 +184,7 @@ def _of_skip(reason: str, patterns: Sequence[Pattern]) -> GpuError | None:
         return _error(own[0], reason)
     if _SKIPS_WITH_TOO_FEW.search(reason):
         return None
-    without = _SKIPS_WITHOUT.fullmatch(_first_line(reason)) or dict(_compiled())[_MISSING].search(
+    without = _SKIPS_WITHOUT.fullmatch(_first_line(reason)) or dict(exact())[_MISSING].search(
         reason
     )
     return _error(_MISSING, reason) if without else None
@@ -167,8 +194,9 @@ def _of_death(stderr: str, patterns: Sequence[Pattern]) -> GpuError | None:
     own = _own(stderr, patterns)
     if own is not None:
         return _error(own[0], _line_at(stderr, own[1]))
-    for category, regex in _compiled():
-        found = regex.search(stderr) if category.deaths else None
+    stderr = _ends(stderr, _DEATH_END)
+    for category, regex in fatal():
+        found = regex.search(stderr)
         if found:
             return _error(category, _line_at(stderr, found.start()), category.deaths == FINAL)
     return None

@@ -21,6 +21,8 @@ class Failure:
     :param death: whether the test process died.
     :param stderr: what reached descriptor 2 of a process that died.
     :param skip: whether the test was skipped.
+    :param printed: what the test printed, or the subprocess that failed, where the exception only
+        points there.
     :param causes: the exceptions from which this one was raised, or while it was handled.
     """
 
@@ -30,6 +32,7 @@ class Failure:
     death: bool = False
     stderr: str = ""
     skip: bool = False
+    printed: str = ""
     causes: tuple[Failure, ...] = ()
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Iterator
 
 import pytest
 
-from ..own import own_builtins, suppress
+from ..own import own_builtins, subprocess, suppress
 from .errors import Failure
 
 own_builtins(globals())
@@ -15,6 +16,8 @@ _LINKS = 16
 _CHARACTERS = 20_000
 
 _EVENT = "_pytest_fkit_event"
+_PRINTED = "_pytest_fkit_printed"
+_PRINTED_CHARACTERS = 400_000
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -30,7 +33,7 @@ def failure_of(error: BaseException) -> Failure:
             found.append(link)
             waiting += _sources(link)
     first, *others = (_failure(link) for link in found)
-    return Failure(first.types, first.text, first.error_code, causes=tuple(others))
+    return replace(first, causes=tuple(others))
 
 
 def _failure(error: BaseException) -> Failure:
@@ -38,7 +41,17 @@ def _failure(error: BaseException) -> Failure:
         tuple(f"{each.__module__}.{each.__qualname__}" for each in type(error).__mro__),
         _message(error),
         _error_code(error),
+        printed=_printed(error),
     )
+
+
+def _printed(error: BaseException) -> str:
+    """What a subprocess printed whose end the exception tells."""
+    if not isinstance(error, subprocess.SubprocessError):
+        return ""
+    parts = (getattr(error, name, None) for name in ("stdout", "stderr"))
+    texts = (each.decode("utf-8", "replace") if isinstance(each, bytes) else each for each in parts)
+    return "\n".join(each for each in texts if isinstance(each, str))[-_PRINTED_CHARACTERS:]
 
 
 def _sources(error: BaseException) -> Iterator[BaseException]:
@@ -77,3 +90,13 @@ def mark_event(error: BaseException, event: str) -> None:
 def event_of(error: BaseException) -> str:
     """What it was marked with, else ""."""
     return str(getattr(error, _EVENT, ""))
+
+
+def keep_printed(error: BaseException, printed: str) -> str:
+    """What was printed when it was raised first: pytest raises a fixture's for each test."""
+    kept = getattr(error, _PRINTED, None)
+    if isinstance(kept, str):
+        return kept
+    with suppress(AttributeError, TypeError):
+        setattr(error, _PRINTED, printed[-_PRINTED_CHARACTERS:])
+    return printed

@@ -12,4 +12,13 @@ class MissingError(Exception):
 
 
 class FailedError(Exception):
-    """A way is there and did not work: it hung, crashed, or gave rubbish. Its text says how."""
+    """A way is there and did not work: it hung, crashed, or gave rubbish. Its text says how.
+
+    :param printed: what a program printed that left with a status other than 0.
+    :param lost: PCI addresses of GPUs that it can't reach: no other way is to bring them back.
+    """
+
+    def __init__(self, text: str, printed: str = "", lost: tuple[str, ...] = ()) -> None:
+        super().__init__(text)
+        self.printed = printed
+        self.lost = lost

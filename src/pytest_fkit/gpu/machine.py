@@ -28,6 +28,10 @@ _NOT_FOR_TOOLS = (
 )  # fmt: skip
 
 
+# WSL's driver, where shells that Windows did not start don't look (microsoft/WSL issue 8794).
+_OFF_THE_PATH = ("usr/lib/wsl/lib",)
+
+
 @dataclass(frozen=True)
 class Machine:
     """The machine this process runs on, or the fleet of tests that stands for one.
@@ -72,7 +76,8 @@ class Machine:
     def tool(self, name: str) -> str:
         """Path of a program, "" if there is none."""
         path = os.environ.get("PATH", os.defpath) if self._real else self.path("bin")
-        found = (f"{directory or '.'}/{name}" for directory in path.split(os.pathsep))
+        places = (*path.split(os.pathsep), *map(self.path, _OFF_THE_PATH))
+        found = (f"{directory or '.'}/{name}" for directory in places)
         return next(filter(_is_program, found), "")
 
     def lacks_library(self, name: str) -> bool:

@@ -12,10 +12,10 @@ import csv
 import os
 import re
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Iterator, NamedTuple
 
 from .devices import Device
-from .failures import MissingError
+from .failures import FailedError, MissingError
 from .machine import Machine
 from .reading import addresses, mappings, number, pci_address, pci_order, rubbish, word
 from .ways import Found, Prober, Way
@@ -28,6 +28,21 @@ _FIELDS = ("index", "uuid", "pci.bus_id", "name", "memory.total", "mig.mode.curr
 # say "MIG-GPU-<uuid>/<GPU instance>/<compute instance>".
 _LISTED_GPU = re.compile(r"GPU \d+: .*\(UUID: (GPU-[^)\s]+)\)\s*")
 _LISTED_MIG = re.compile(r"\s+MIG (\S+)\s+Device\s+\d+: \(UUID: (MIG-[^)\s]+)\)\s*")
+
+# That of a Jetson's GPU has no prefix (pytorch/pytorch issue 167304).
+_UUID = re.compile(r"GPU-\S+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+# What nvmlErrorString says (NVML API reference, nvmlReturn_t), in brackets where a field has it.
+_UNREACHABLE = re.compile(r"\bis lost\b|requires? reset|reset required", re.IGNORECASE)
+_UNKNOWN = "[UNKNOWN ERROR]"
+
+# "Unable to determine the device handle for GPU 0000:0B:00.0: Unknown Error", instead of the GPU's
+# row or of all (gpustat issue 125, NVIDIA/open-gpu-kernel-modules issue 387); newer drivers leave
+# out the space before the address.
+_NO_HANDLE = re.compile(
+    r"Unable to (?:determine|detect) the device handle for GPU *(?P<pci>[0-9A-F:.]*[0-9A-F])\b.*",
+    re.IGNORECASE,
+)
 
 _GPUS = "proc/driver/nvidia/gpus"
 
@@ -94,54 +109,119 @@ def _no_instances(index: int) -> str:
 def ask_nvidia_smi(prober: Prober) -> Found:
     """The program that comes with the driver."""
     query = f"--query-gpu={','.join(_FIELDS)}"
-    gpus = parse_query(prober.tool("nvidia-smi", query, "--format=csv,noheader,nounits"))
-    listed = prober.tool("nvidia-smi", "-L") if any(gpu.mig for gpu in gpus) else ""
-    return with_instances(gpus, parse_list(listed))
+    text, trouble = _said(prober, query, "--format=csv,noheader,nounits")
+    try:
+        answer = parse_query(text)
+    except FailedError as error:
+        if trouble is None:
+            raise
+        raise FailedError(str(trouble), lost=error.lost) from None
+    if trouble is not None and not answer.gpus:
+        raise trouble
+    listed = _said(prober, "-L")[0] if any(gpu.mig for gpu in answer.gpus) else ""
+    found = with_instances(answer, parse_list(listed))
+    if trouble is None:
+        return found
+    said = str(trouble)
+    return found._replace(notices=(said, *(each for each in found.notices if each not in said)))
+
+
+def _said(prober: Prober, *arguments: str) -> tuple[str, FailedError | None]:
+    """What it prints, and how it failed if it left with another status than 0 then.
+
+    It does so for a warning: 14 for a corrupted infoROM (nvidia-smi(1); pytorch/pytorch pull
+    request 87464).
+    """
+    try:
+        return prober.tool("nvidia-smi", *arguments), None
+    except FailedError as error:
+        if not error.printed:
+            raise
+        return error.printed, error
 
 
 class Queried(NamedTuple):
     """What ``nvidia-smi --query-gpu`` says of a GPU.
 
     :param mig: whether it is in MIG mode.
-    :param lost: whether it fell off the bus.
+    :param lost: the row, if it says that the driver can't reach it, else "".
     """
 
     device: Device
     mig: bool
-    lost: bool
+    lost: str
 
 
-def parse_query(text: str) -> list[Queried]:
+class Answer(NamedTuple):
+    """What ``nvidia-smi --query-gpu`` says.
+
+    :param gpus: those that have a row.
+    :param unreachable: what it says of those that have none.
+    :param warnings: what else a user has to know.
+    :param lost: PCI addresses of the unreachable ones.
+    """
+
+    gpus: tuple[Queried, ...] = ()
+    unreachable: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+
+def parse_query(text: str) -> Answer:
     """The GPUs that ``nvidia-smi --query-gpu`` lists.
 
     The format is the one of ``--format=csv,noheader,nounits`` (nvidia-smi(1)): the fields in the
     order asked for, memory in MiB, "[N/A]" or "[Not Supported]" for what a GPU does not know, and
-    "[GPU is lost]" where the driver can't reach it any more.
+    "[GPU is lost]" or the like where the driver can't reach it any more. Other lines may come
+    before and after.
 
-    :raises FailedError: if it is not that.
+    :raises FailedError: if no row is understood.
     """
     if text.strip() == "No devices were found":
-        return []
-    try:
-        rows = [row for row in csv.reader(text.splitlines(), skipinitialspace=True) if row]
-    except csv.Error:
-        raise rubbish(text) from None
-    gpus = [_queried(row) for row in rows]
-    if not gpus or None in gpus:
+        return Answer()
+    if "\0" in text:
         raise rubbish(text)
-    return [gpu for gpu in gpus if gpu is not None]
+    lines = [line.strip() for line in text.splitlines()]
+    rows = [(line, _row(line)) for line in lines]
+    gpus = tuple(gpu for line, row in rows for gpu in _queried(line, row))
+    handles = [found for found in map(_NO_HANDLE.search, lines) if found is not None]
+    lost = tuple(filter(None, (pci_address(found["pci"]) for found in handles)))
+    if not gpus:
+        trouble = rubbish(text)
+        raise FailedError(handles[0][0] if handles else str(trouble), lost=lost)
+    known = {gpu.device.ordinal for gpu in gpus}
+    broken = tuple(
+        f"a GPU is left out: {line}"
+        for line, row in rows
+        if len(row) > 1 and number(row[0]) is not None and number(row[0]) not in known
+    )
+    return Answer(
+        gpus,
+        (*(f"a GPU is left out: {found[0]}" for found in handles), *broken),
+        tuple(line for line in lines if line.startswith("WARNING:")),
+        lost,
+    )
 
 
-def _queried(row: list[str]) -> Queried | None:
-    index = number(row[0])
-    if len(row) != len(_FIELDS) or index is None:
-        return None
-    lost = any("lost" in field for field in row[1:])
-    if not lost and not row[1].startswith("GPU-"):
-        return None
+def _row(line: str) -> list[str]:
+    try:
+        return next(csv.reader([line], skipinitialspace=True), [])
+    except csv.Error:
+        return []
+
+
+def _queried(line: str, row: list[str]) -> Iterator[Queried]:
+    """The GPU of a row, nothing if it is none."""
+    index = number(row[0]) if len(row) == len(_FIELDS) else None
+    if index is None:
+        return
+    errors = [field.upper() for field in (row[1], row[3], row[4])]
+    lost = any(map(_UNREACHABLE.search, row[1:])) or errors.count(_UNKNOWN) > 1
+    if not lost and not _UUID.fullmatch(row[1]):
+        return
     memory = (number(row[4]) or 0) << 20
     device = Device("nvidia", index, word(row[1]), pci_address(row[2]), word(row[3]), memory)
-    return Queried(device, word(row[5]) == "Enabled", lost)
+    yield Queried(device, word(row[5]) == "Enabled", line if lost else "")
 
 
 def parse_list(text: str) -> dict[str, list[tuple[str, str]]]:
@@ -158,13 +238,15 @@ def parse_list(text: str) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-def with_instances(gpus: list[Queried], instances: dict[str, list[tuple[str, str]]]) -> Found:
+def with_instances(answer: Answer, instances: dict[str, list[tuple[str, str]]]) -> Found:
     """The GPUs, those in MIG mode replaced by their instances."""
     devices = []
-    notices = []
-    for gpu, mig, lost in gpus:
+    notices = [*answer.warnings, *answer.unreachable]
+    for gpu, mig, lost in answer.gpus:
         if lost:
-            notices.append(f"GPU {gpu.ordinal} is left out: GPU is lost")
+            notices.append(f"GPU {gpu.ordinal} is left out: {lost}")
+            continue
+        if gpu.pci and gpu.pci in answer.lost:
             continue
         if not mig:
             devices.append(gpu)

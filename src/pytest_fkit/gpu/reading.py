@@ -11,19 +11,25 @@ from .failures import FailedError
 
 own_builtins(globals())
 
+# Not "[WARNING] …".
+_JSON = re.compile(r"^\s*(?:\{|\[(?=\s*(?:[\[{\]\"\d]|$)))", re.MULTILINE)
+
 _PCI = re.compile(r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])", re.IGNORECASE)
 
 
 def load_json(text: str) -> Any:
-    """The JSON in a tool's output, which may have lines for people before it.
+    """The JSON in a tool's output, which may have lines for people before and after it.
 
     :raises FailedError: if there is none.
     """
-    start = re.search(r"^\s*[\[{]", text, re.MULTILINE)
+    start = _JSON.search(text)
     try:
-        return json.loads(text[start.start() :] if start else text)
+        found, end = json.JSONDecoder().raw_decode(text, start.end() - 1 if start else 0)
     except (ValueError, RecursionError):
         raise rubbish(text) from None
+    if text[end:].partition("\n")[0].strip():  # it goes on in the same line
+        raise rubbish(text)
+    return found
 
 
 def rubbish(text: str) -> FailedError:

@@ -40,6 +40,7 @@ class _Search:
         self._kill = kill
         self.trail = list(trail)
         self.notices: list[str] = []
+        self._lost: set[str] = set()
 
     def devices(self, vendor: str) -> tuple[Device, ...]:
         ways: tuple[Way, ...] = importlib.import_module(f"{__package__}.{vendor}").WAYS
@@ -50,7 +51,11 @@ class _Search:
             share = left if place == len(ways) else left / 2
             found = self._try(f"{vendor}: {way.name}", way, share)
             if found is not None:
-                return tuple(_with_node(self._machine, device) for device in found.devices)
+                return tuple(
+                    _with_node(self._machine, device)
+                    for device in found.devices
+                    if not (device.pci and device.pci in self._lost)
+                )
         return ()
 
     def _try(self, title: str, way: Way, share: float) -> Found | None:
@@ -69,6 +74,7 @@ class _Search:
             self._note(f"{title}: {error}")
             return None
         except FailedError as error:
+            self._lost.update(error.lost)
             self._notice(f"{title}: {error}")
             return None
         except Exception as error:  # noqa: BLE001 (no answer of a tool may end the run; it is told)

@@ -62,3 +62,8 @@ ABSENT: dict[str, Callable[[Machine], str]] = {
     "intel": no_intel,
 }
 """By vendor, in the order in which they are looked for, why there is none of its GPUs."""
+
+
+def may_have_gpus(machine: Machine) -> bool:
+    """Whether there is a sign of any."""
+    return not all(reason(machine) for reason in ABSENT.values())

@@ -153,7 +153,8 @@ def output_of(
     result = Throwaway(command, environment, limit, kill).wait()
     if result.ending == Exited(0) and not result.left:
         return result.out
-    raise FailedError(trouble_of(result))
+    whole = isinstance(result.ending, Exited) and not result.left
+    raise FailedError(trouble_of(result), f"{result.out}\n{result.err}" if whole else "")
 
 
 def trouble_of(result: Result) -> str:

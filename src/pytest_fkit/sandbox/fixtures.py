@@ -238,7 +238,7 @@ class WideFixtures:
             if private_api.raised_in_teardown_of_fixture(call.excinfo.value):
                 self._failed = item, call.excinfo.value
             if self._gpu_failures is not None:
-                self._gpu_failures.met(item, call.excinfo.value)
+                self._gpu_failures.met(item, call.excinfo.value, _sections(item))
         # The child has them, too, and reports them if it lives to do so.
         self._relay.send(WideOutput(_sections(item)))
         return float(call.duration)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Generator
+from typing import Any, Generator, Iterable
 
 import pytest
 
 from ..carriable import carriable
 from ..gpu.classifier import Classifier
 from ..gpu.errors import Failure, GpuError
-from ..gpu.exceptions import event_of, failure_of
+from ..gpu.exceptions import event_of, failure_of, keep_printed
+from ..gpu.pointing import points
 from ..gpu.reasons import skip_reason
 from ..own import own_builtins
 
@@ -36,14 +37,23 @@ class GpuFailures:
             error = self._classifier.error(item, Failure(text=skip_reason(report), skip=True))
             error = None if error is None else replace(error, poisons=False)
         elif call.excinfo is not None:
-            error = self.met(item, call.excinfo.value)
+            error = self.met(item, call.excinfo.value, report.sections)
         if error is not None and not hasattr(report, "wasxfail"):
             report.fkit_gpu_error = carriable(error.to_wire())  # type: ignore[attr-defined]
         return report
 
-    def met(self, item: pytest.Item, error: BaseException) -> GpuError | None:
-        """What an exception in this process is; remembered if it poisons the process."""
-        found = self._classifier.error(item, failure_of(error), event_of(error))
+    def met(
+        self, item: pytest.Item, error: BaseException, sections: Iterable[tuple[str, str]]
+    ) -> GpuError | None:
+        """What an exception in this process is; remembered if it poisons the process.
+
+        :param sections: what the test printed so far, as in its report.
+        """
+        failure = failure_of(error)
+        if any(map(points, (failure, *failure.causes))):
+            printed = "\n".join(text for name, text in sections if name.startswith("Captured std"))
+            failure = replace(failure, printed=failure.printed + keep_printed(error, printed))
+        found = self._classifier.error(item, failure, event_of(error))
         if found is not None and found.poisons:
             self.poisoned = self.poisoned or found.text
         return found

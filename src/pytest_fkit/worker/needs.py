@@ -10,6 +10,7 @@ from ..gpu.owned import KEY
 from ..markers import ALL_GPUS, arguments
 from ..needs import Needs, parse_gpus, parse_serial
 from ..own import own_builtins
+from .others_needs import wanted_by_others
 
 own_builtins(globals())
 
@@ -44,12 +45,17 @@ def _right_or_nothing(item: pytest.Item) -> Needs:
 
 
 def _others(item: pytest.Item, said: Mapping[str, Any]) -> dict[str, Any]:
-    """What the marks of other projects say; nothing where no GPUs are owned, but TPUs may be."""
+    """What other projects say; nothing where no GPUs are owned, but TPUs may be."""
     gpus = said.get("others_gpus")
     owned = item.config.stash.get(KEY, None)
-    if gpus is None or owned is None:
+    if owned is None:
         return {}
-    return {"gpus": max(owned.most, len(owned.ids)) if gpus == ALL_GPUS else gpus}
+    most = max(owned.most, len(owned.ids))
+    if gpus is None:
+        # More than there are is left to the suite, which skips the test itself, or copes.
+        wanted = wanted_by_others(item)
+        return {"gpus": wanted} if 0 < wanted <= most else {}
+    return {"gpus": most if gpus == ALL_GPUS else gpus}
 
 
 def _answered(item: pytest.Item) -> dict[str, Any]:
