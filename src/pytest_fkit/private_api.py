@@ -208,6 +208,11 @@ def set_location(item: pytest.Item, location: tuple[str, int | None, str]) -> No
         item.__dict__["location"] = location
 
 
+def renew_request(item: pytest.Item) -> None:
+    """Give `item` back what :func:`forget_request` took: hooks may ask for ``item.funcargs``."""
+    _request(item)
+
+
 def forget_request(item: pytest.Item) -> None:
     """Drop what an item that ran holds, as _pytest.runner.runtestprotocol does."""
     if hasattr(item, "_request"):

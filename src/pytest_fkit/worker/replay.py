@@ -37,6 +37,7 @@ from ..messages import (
 from ..own import own_builtins, time, warnings
 from ..sandbox.relay import merged
 from .attempts import Attempt
+from .makereport import made_by_hooks
 from .output import LIVE, Lines
 from .reports import Reports, report_from
 from .scarcity import note_wanted_gpus
@@ -236,7 +237,8 @@ class Replay:
             (path, (line or 0) + 1, f"Skipped: {text}") if skipped else text,
             "setup",
         )
-        self.log(carriable(private_api.report_to_data(config, report)))
+        data = carriable(private_api.report_to_data(config, report))
+        self.log(made_by_hooks(item, data, text))
 
     def _metric(self, message: Metric) -> None:
         self.metrics.pop(message.name, None)
