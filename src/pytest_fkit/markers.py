@@ -10,7 +10,7 @@ import pytest
 from .needs import parse_gpus, parse_serial
 from .own import own_builtins
 from .settings import Settings, parse_isolation, parse_seconds, parse_size
-from .shares import SPAWNED, SPAWNED_SESSION
+from .shares import SESSION, SPAWNED, SPAWNED_SESSION
 
 own_builtins(globals())
 
@@ -170,7 +170,7 @@ def spawned_share(item: pytest.Item, limits: Limits) -> str:
 
 def _share(item: pytest.Item, isolation: str) -> str:
     if isolation == "session":
-        return "session"
+        return SESSION
     if item.get_closest_marker("fkit_skip") is not None:
         return "fkit_skip"
     kinds: dict[str, Any] = {"class": pytest.Class, "module": pytest.File}

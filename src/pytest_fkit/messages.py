@@ -484,6 +484,27 @@ class PluginState(NamedTuple):
     data: Any
 
 
+class EndError(NamedTuple):
+    """What was raised when a process did for its part what pytest does at the end of the session.
+
+    Plain pytest shows it after all else, and exits with status 1.
+    """
+
+    text: str
+
+
+class SessionFinished(NamedTuple):
+    """These plugins, by their names, were told there that the session is over."""
+
+    plugins: tuple[str, ...]
+
+
+class WorkerOutput(NamedTuple):
+    """What was put into ``config.workeroutput`` there."""
+
+    values: dict[str, Any]
+
+
 class Leaves(NamedTuple):
     """The child leaves so that the host sets the wide fixture `argname` up.
 
@@ -517,7 +538,8 @@ Message = Union[
     Begins, LogStart, LogFinish, Report, HeldReport, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, JunitRecord,
-    Metric, Used, UsedBefore, Measured, PluginState, Leaves, NotCollected, Completed, Over, Warm,
+    Metric, Used, UsedBefore, Measured, PluginState, EndError, SessionFinished, WorkerOutput,
+    Leaves, NotCollected, Completed, Over, Warm,
 ]  # fmt: skip
 
 BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in get_args(Message)}

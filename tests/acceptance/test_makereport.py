@@ -11,10 +11,6 @@ CONFTEST = """
     import json, os
     import pytest
 
-    def pytest_runtest_makereport(item, call):
-        item.user_properties.append(("raised", type(call.excinfo.value).__name__
-                                     if call.excinfo else None))
-
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(item, call):
         report = yield
@@ -23,17 +19,16 @@ CONFTEST = """
         report.fixtures = sorted(item.funcargs)
         report.judged = report.outcome
         if item.name == "test_odd_hook" and call.excinfo:
-            report.before = 1
             item.funcargs["driver"].screenshot()
         return report
 
     def pytest_runtest_logreport(report):
-        if not os.environ.get("PYTEST_XDIST_WORKER"):
-            with open("heard.jsonl", "a") as file:
-                file.write(json.dumps([
-                    report.nodeid.partition("::")[2], report.when, report.judged, report.description,
-                    report.raised,
-                ]) + "\\n")
+        if os.environ.get("PYTEST_XDIST_WORKER"):
+            return
+        name = report.nodeid.partition("::")[2]
+        with open("heard.jsonl", "a") as file:
+            heard = [name, report.when, report.judged, report.description, report.raised]
+            file.write(json.dumps(heard) + "\\n")
 """
 
 TESTS = """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generator
 
 import pytest
 
 from .. import private_api
 from ..carriable import carriable
+from ..kept_objects import keep_objects
 from ..own import own_builtins
 from ..stack_texts import stack_text
 from .reports import report_from
@@ -32,24 +33,27 @@ def made_by_hooks(item: pytest.Item, data: dict[str, Any], text: str = "") -> di
     plugins.register(innermost)  # the last, so that all wrappers are around it
     try:
         made = item.ihook.pytest_runtest_makereport(item=item, call=_call(data, text))
-        return _data(config, made)
+        return _data(item, made)
     except (KeyboardInterrupt, pytest.exit.Exception):
         raise
     except BaseException as error:  # noqa: BLE001 (of hooks that belong to users)
-        return _after_error(config, innermost.report, data, error)
+        return _after_error(item, innermost.report, data, error)
     finally:
         plugins.unregister(innermost)
 
 
-def _data(config: pytest.Config, report: Any) -> dict[str, Any]:
-    return carriable(private_api.report_to_data(config, report))  # type: ignore[no-any-return]
+def _data(item: pytest.Item, report: Any) -> dict[str, Any]:
+    data: dict[str, Any] = carriable(private_api.report_to_data(item.config, report))
+    if not hasattr(item.config, "workerinput"):
+        keep_objects(item.session, report, data)
+    return data
 
 
 def _after_error(
-    config: pytest.Config, report: Any, data: dict[str, Any], error: BaseException
+    item: pytest.Item, report: Any, data: dict[str, Any], error: BaseException
 ) -> dict[str, Any]:
     try:
-        data = _data(config, report)
+        data = _data(item, report)
     except Exception as another:  # noqa: BLE001 (what a hook put into the report)
         error = another
     text = f"pytest_runtest_makereport could not add to this report:\n{stack_text(error)}"
@@ -80,7 +84,7 @@ class _Innermost:
         self.report = report
 
     @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtest_makereport(self, item: pytest.Item) -> Any:
+    def pytest_runtest_makereport(self) -> Generator[None, Any, Any]:
         try:
             found = yield
         except Exception:  # noqa: BLE001 (of an item's repr_failure, which we don't need)

@@ -12,6 +12,7 @@ from ..carriable import carriable
 from ..foreign_warnings import stand_in
 from ..messages import (
     Completed,
+    EndError,
     ExpectedFailure,
     HeldReport,
     Interrupted,
@@ -92,6 +93,7 @@ class Replay:
         self.interrupted: Interrupted | None = None
         self.metrics: dict[str, Any] = {}
         self.error_output = ""
+        self._end_errors: list[str] = []
 
     def take(self, message: Message) -> None:
         """Take one message in."""
@@ -248,6 +250,9 @@ class Replay:
     def _interrupted(self, message: Interrupted) -> None:
         self.interrupted = message
 
+    def _end_error(self, message: EndError) -> None:
+        self._end_errors.append(message.text)
+
     def _restarted(self, message: Restarted) -> None:
         del message
         self._outcomes.clear()
@@ -304,6 +309,8 @@ class Replay:
             self._sections = list(data.get("sections", ()))
         elif self._shared:
             data["fkit_shared"] = self._shared
+        if _is_teardown(data) and self._end_errors:
+            data["fkit_end_errors"], self._end_errors = self._end_errors, []
         if "FKIT_GPU_IDS" in self.changed:
             data["fkit_gpus"] = self.changed["FKIT_GPU_IDS"].split(",")
         note_wanted_gpus(self.item, data, self.changed)
@@ -361,6 +368,7 @@ _HANDLERS: dict[type[Any], Any] = {
     JunitRecord: Replay._junit_record,
     LiveText: Replay._live_text,
     Completed: Replay._over,
+    EndError: Replay._end_error,
     Metric: Replay._metric,
     Restarted: Replay._restarted,
     SharedProcess: Replay._shared_process,
