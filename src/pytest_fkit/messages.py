@@ -494,9 +494,13 @@ class EndError(NamedTuple):
 
 
 class SessionFinished(NamedTuple):
-    """These plugins, by their names, were told there that the session is over."""
+    """These plugins, by their names, were told there that the session is over.
+
+    :param exitstatus: what they want it to be, None if nothing else.
+    """
 
     plugins: tuple[str, ...]
+    exitstatus: int | None = None
 
 
 class WorkerOutput(NamedTuple):

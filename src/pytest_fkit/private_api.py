@@ -121,15 +121,17 @@ def plugins_of_tests(config: pytest.Config, begun: bool) -> dict[str, Any]:
     return found
 
 
-def finish_session(session: pytest.Session, finished: Sequence[object]) -> None:
-    """Tell these plugins that the session is over."""
+def finish_session(session: pytest.Session, finished: Sequence[object]) -> int | None:
+    """Tell these plugins that the session is over; the exit status that they want, if another."""
     plugins = session.config.pluginmanager
     others = [each for each in plugins.get_plugins() if not any(each is one for one in finished)]
     session.exitstatus = pytest.ExitCode.TESTS_FAILED if session.testsfailed else pytest.ExitCode.OK
     if session.shouldstop or session.shouldfail:
         session.exitstatus = pytest.ExitCode.INTERRUPTED
+    before = session.exitstatus
     hook = plugins.subset_hook_caller("pytest_sessionfinish", others)
-    hook(session=session, exitstatus=session.exitstatus)
+    hook(session=session, exitstatus=before)
+    return None if session.exitstatus == before else int(session.exitstatus)
 
 
 def forget_ends(config: pytest.Config, names: Sequence[str]) -> None:

@@ -60,8 +60,11 @@ class SessionEnd:
         found = private_api.plugins_of_tests(self._config, self._begun)
         if not found:
             return
-        self._try(lambda: private_api.finish_session(self._session, list(found.values())))
-        self._relay.send(SessionFinished(tuple(map(carriable, found))))
+        wanted: list[int | None] = []
+        finished = list(found.values())
+        self._try(lambda: wanted.append(private_api.finish_session(self._session, finished)))
+        status = wanted[0] if wanted else None
+        self._relay.send(SessionFinished(tuple(map(carriable, found)), status))
 
     def conclude(self) -> None:
         """The process has nothing left to do but to run its exit handlers."""

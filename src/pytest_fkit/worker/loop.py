@@ -98,6 +98,8 @@ class TestLoop:
         self._last_words: Interrupted | None = None
         self._gathered = Gathered()
         self._most = 1
+        self.exitstatus: int | None = None
+        """What a plugin that was told of the end of the session elsewhere wants it to be."""
         self._open: tuple[Replay, float] | None = None
         """The test that ran last, with its limit for wide fixtures, until it is known what follows.
         """
@@ -408,6 +410,7 @@ class TestLoop:
                     self._states.take(inner)
                 elif isinstance(inner, SessionFinished):
                     private_api.forget_ends(self._session.config, inner.plugins)
+                    self.exitstatus = inner.exitstatus
                 elif isinstance(inner, WorkerOutput):
                     self._take_output(inner)
                 else:
