@@ -51,7 +51,7 @@ TESTS = """
 
 FINISHES = """
     def pytest_sessionfinish(session, exitstatus):
-        for item in session.items:
+        for item in getattr(session, "items", ()):
             note(f"{item.name} {item.stash[REPORTED]} {int(exitstatus)}")
         session.exitstatus = 9
 """
