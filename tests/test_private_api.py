@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -9,7 +10,7 @@ import pdb
 import threading
 import types
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, cast
 
 import _pytest._code.code
 import _pytest.capture
@@ -739,3 +740,119 @@ def test_a_plugins_own_way_to_run_a_test_can_be_taken_out(pytester: pytest.Pytes
     assert [each for each in before if each not in after] == [
         each for each in before if each.plugin is forked
     ]
+
+
+def test_cleanups_can_be_forgotten_and_run(pytester: pytest.Pytester) -> None:
+    config = pytester.parseconfig()
+    ran: list[int] = []
+    config.add_cleanup(lambda: ran.append(0))
+    dropped = private_api.forget_cleanups(config)
+    config.add_cleanup(lambda: ran.append(1))
+    config.add_cleanup(lambda: ran.append(2))
+    private_api.run_cleanups(config)
+    private_api.run_cleanups(config)
+    assert ran == [2, 1]
+    if isinstance(dropped, contextlib.ExitStack):
+        dropped.close()
+    else:
+        for cleanup in reversed(cast("Any", dropped)):  # pytest's own, of its capture
+            cleanup()
+    assert ran == [2, 1, 0]
+
+
+@pytest.mark.skipif(pytest.version_tuple < (8, 4), reason="pytest itself does not look")
+def test_what_was_not_raised_is_raised_where_that_warning_is_an_error(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        """
+        import sys, threading
+        import pytest
+        from pytest_fkit import private_api
+
+        def test_it(request):
+            assert private_api.unraisable_errors_count(request.config)
+            class Bad:
+                def __del__(self): raise ValueError("in a destructor")
+            Bad()
+            with pytest.raises(pytest.PytestUnraisableExceptionWarning):
+                private_api.raise_unraisable(request.config)
+            thread = threading.Thread(target=lambda: 1 / 0)
+            thread.start()
+            thread.join()
+            with pytest.raises(pytest.PytestUnhandledThreadExceptionWarning):
+                private_api.raise_unraisable(request.config)
+            private_api.raise_unraisable(request.config)
+        """
+    )
+    pytester.runpytest_subprocess("-p", "no:fkit", "-W", "error").assert_outcomes(passed=1)
+
+
+def test_plugins_by_what_they_hear(pytester: pytest.Pytester) -> None:
+    class OfTests:
+        def pytest_runtest_logstart(self) -> None: ...
+
+    class Reporter(OfTests):
+        def pytest_runtest_logreport(self) -> None: ...
+
+    class Collects:
+        told = 0
+
+        def pytest_runtest_makereport(self) -> None: ...
+        def pytest_sessionfinish(self) -> None:
+            self.told += 1
+
+    class Begins(Collects):
+        def pytest_configure(self) -> None: ...
+
+    item = pytester.getitem("def test_it(): pass", "test_it")
+    config, plugins = item.config, item.config.pluginmanager
+    for name in private_api.plugins_of_tests(config, begun=False):  # that are installed here
+        plugins.unregister(name=name)
+    of_tests, reporter, collects, begins = OfTests(), Reporter(), Collects(), Begins()
+    for name, plugin in (("reporter", reporter), ("collects", collects), ("begins", begins)):
+        plugins.register(plugin, name)
+    assert not private_api.hears_in_tests(config)
+    plugins.register(of_tests, "of tests")
+    assert private_api.hears_in_tests(config)
+    told = private_api.reporters_hook(item, "pytest_runtest_logstart").get_hookimpls()
+    assert reporter in [each.plugin for each in told]
+    assert of_tests not in [each.plugin for each in told]
+
+    assert private_api.plugins_of_tests(config, begun=True) == {"collects": collects}
+    found = private_api.plugins_of_tests(config, begun=False)
+    assert found == {"collects": collects, "begins": begins}
+    private_api.finish_session(item.session, list(found.values()))
+    assert (collects.told, begins.told) == (1, 1)
+    private_api.forget_ends(config, list(found))
+    assert private_api.plugins_of_tests(config, begun=False) == {}
+
+
+def test_functions_of_reporters_are_replaced(pytester: pytest.Pytester) -> None:
+    class Reporter:
+        def pytest_runtest_logstart(self, nodeid: str) -> None:
+            heard.append(nodeid)
+
+        def pytest_runtest_logreport(self) -> None: ...
+
+    heard: list[str] = []
+    config = pytester.parseconfigure("-p", "no:terminal")
+    config.pluginmanager.register(Reporter())
+    private_api.wrap_reporters(
+        config, "pytest_runtest_logstart", lambda function: lambda *given: function(f"<{given[0]}>")
+    )
+    config.hook.pytest_runtest_logstart(nodeid="name", location=("", 0, ""))
+    assert heard == ["<name>"]
+
+
+def test_whether_descriptors_are_captured_now(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        from pytest_fkit import private_api
+        def test_it(request, capfd):
+            assert private_api.captures_descriptors_now(request.config)
+            with capfd.disabled():
+                assert not private_api.captures_descriptors_now(request.config)
+        """
+    )
+    pytester.runpytest_subprocess("-p", "no:fkit", "--capture=fd").assert_outcomes(passed=1)

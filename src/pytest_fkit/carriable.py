@@ -35,6 +35,8 @@ def carriable(value: Any, _depth: int = 0) -> Any:
             else carriable(item, below)
             for key, item in value.items()
         }
+    if isinstance(value, (set, frozenset)):
+        return _carried_set(value, below)
     if isinstance(value, (list, tuple)):
         carried = [
             item
@@ -44,6 +46,14 @@ def carriable(value: Any, _depth: int = 0) -> Any:
         ]
         return carried if isinstance(value, list) else tuple(carried)
     return _converted(value)
+
+
+def _carried_set(value: Any, depth: int) -> Any:
+    kind = set if isinstance(value, set) else frozenset
+    try:
+        return kind([carriable(item, depth) for item in value])
+    except TypeError:  # of a subclass of list that can be hashed, for example
+        return _converted(value)
 
 
 def _plain_text(text: str) -> str:

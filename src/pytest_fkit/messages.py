@@ -488,6 +488,31 @@ class PluginState(NamedTuple):
     data: Any
 
 
+class EndError(NamedTuple):
+    """What was raised when a process did for its part what pytest does at the end of the session.
+
+    Plain pytest shows it after all else, and exits with status 1.
+    """
+
+    text: str
+
+
+class SessionFinished(NamedTuple):
+    """These plugins, by their names, were told there that the session is over.
+
+    :param exitstatus: what they want it to be, None if nothing else.
+    """
+
+    plugins: tuple[str, ...]
+    exitstatus: int | None = None
+
+
+class WorkerOutput(NamedTuple):
+    """What was put into ``config.workeroutput`` there."""
+
+    values: dict[str, Any]
+
+
 class Leaves(NamedTuple):
     """The child leaves so that the host sets the wide fixture `argname` up.
 
@@ -521,7 +546,8 @@ Message = Union[
     Begins, LogStart, LogFinish, Report, HeldReport, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, JunitRecord,
-    Metric, Used, UsedBefore, Measured, PluginState, Leaves, NotCollected, Completed, Over, Warm,
+    Metric, Used, UsedBefore, Measured, PluginState, EndError, SessionFinished, WorkerOutput,
+    Leaves, NotCollected, Completed, Over, Warm,
 ]  # fmt: skip
 
 BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in get_args(Message)}

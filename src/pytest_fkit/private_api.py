@@ -22,6 +22,8 @@ import _pytest.fixtures
 import _pytest.junitxml
 import _pytest.main
 import _pytest.skipping
+import _pytest.threadexception
+import _pytest.unraisableexception
 import pytest
 from _pytest.config import create_terminal_writer
 
@@ -56,14 +58,18 @@ def ini_value(config: pytest.Config, name: str) -> Any:
 # --- hooks (pluggy) -----------------------------------------------------------------------------
 
 
-def silence_hook(config: pytest.Config, name: str, keep: Sequence[object]) -> None:
+def silence_hook(
+    config: pytest.Config, name: str, keep: Sequence[object], foreign: bool = False
+) -> None:
     """Take all implementations of hook `name` out, except those of the plugins in `keep`.
 
     pluggy can only unregister whole plugins; ``HookCaller._remove_plugin`` is what that calls.
+
+    :param foreign: keep those, too, that are neither pytest's nor ours, nor a worker's own.
     """
     caller = getattr(config.hook, name)
     for implementation in caller.get_hookimpls():
-        if implementation.plugin not in keep:
+        if implementation.plugin not in keep and not (foreign and _is_foreign(implementation)):
             caller._remove_plugin(implementation.plugin)
 
 
@@ -73,6 +79,119 @@ def silence_pytest_forked(config: pytest.Config) -> None:
     for implementation in caller.get_hookimpls():
         if _module(implementation.plugin) == "pytest_forked":
             cast("Any", caller)._remove_plugin(implementation.plugin)
+
+
+_REPORTERS_HOOKS = frozenset(
+    {
+        "pytest_collectreport", "pytest_report_teststatus", "pytest_runtest_logreport",
+        "pytest_sessionfinish", "pytest_terminal_summary", "pytest_unconfigure",
+        "pytest_warning_recorded",
+    }
+)  # fmt: skip
+
+
+def _is_of_tests(config: pytest.Config, implementation: Any) -> bool:
+    """Whether a foreign plugin that hears when tests begin hears nothing else of their outcome.
+
+    What it does then is for the test, such as to keep its name; so it is told in its process.
+    """
+    callers = config.pluginmanager.get_hookcallers(implementation.plugin) or ()
+    return _is_foreign(implementation) and not any(
+        each.name in _REPORTERS_HOOKS for each in callers
+    )
+
+
+_RUNNING = frozenset(
+    {
+        "pytest_fixture_post_finalizer", "pytest_fixture_setup", "pytest_pyfunc_call",
+        "pytest_runtest_call", "pytest_runtest_makereport", "pytest_runtest_protocol",
+        "pytest_runtest_setup", "pytest_runtest_teardown",
+    }
+)  # fmt: skip
+_REPORTED = frozenset(
+    {"pytest_report_teststatus", "pytest_runtest_logreport", "pytest_terminal_summary"}
+)
+_BEGINNING = frozenset({"pytest_configure", "pytest_sessionstart"})
+_COLLECTS_IN_TESTS = frozenset({"inline-snapshot-plugin"})
+
+
+def plugins_of_tests(config: pytest.Config, begun: bool) -> dict[str, Any]:
+    """Plugins whose conclusions at the end are on what they saw where tests ran, by their names.
+
+    They have a part in running tests, and hear of no reports; or they are known to be of this kind.
+
+    :param begun: leave out those that may have begun something before any test.
+    """
+    elsewhere = _REPORTED | _BEGINNING if begun else _REPORTED
+    plugins = config.pluginmanager
+    found = {}
+    for implementation in config.hook.pytest_sessionfinish.get_hookimpls():
+        name = plugins.get_name(implementation.plugin) or ""
+        hooks = {each.name for each in plugins.get_hookcallers(implementation.plugin) or ()}
+        runs = hooks & _RUNNING and not hooks & elsewhere and _is_foreign(implementation)
+        if name and (runs or name in _COLLECTS_IN_TESTS):
+            found[name] = implementation.plugin
+    return found
+
+
+def finish_session(session: pytest.Session, finished: Sequence[object]) -> int | None:
+    """Tell these plugins that the session is over; the exit status that they want, if another."""
+    plugins = session.config.pluginmanager
+    others = [each for each in plugins.get_plugins() if not any(each is one for one in finished)]
+    session.exitstatus = pytest.ExitCode.TESTS_FAILED if session.testsfailed else pytest.ExitCode.OK
+    if session.shouldstop or session.shouldfail:
+        session.exitstatus = pytest.ExitCode.INTERRUPTED
+    before = session.exitstatus
+    hook = plugins.subset_hook_caller("pytest_sessionfinish", others)
+    hook(session=session, exitstatus=before)
+    return None if session.exitstatus == before else int(session.exitstatus)
+
+
+def forget_ends(config: pytest.Config, names: Sequence[str]) -> None:
+    """Don't tell these plugins that the session is over: they know, in another process."""
+    caller = config.hook.pytest_sessionfinish
+    for name in names:
+        plugin = config.pluginmanager.get_plugin(name)
+        if any(each.plugin is plugin for each in caller.get_hookimpls()):
+            caller._remove_plugin(plugin)
+
+
+def plugins_that_collect_in_tests(config: pytest.Config) -> list[object]:
+    """Those that are known to hear of reports for what they do at the end."""
+    found = map(config.pluginmanager.get_plugin, sorted(_COLLECTS_IN_TESTS))
+    return [each for each in found if each is not None]
+
+
+def wrap_reporters(
+    config: pytest.Config, name: str, wrap: Callable[[Callable[..., object]], Callable[..., object]]
+) -> None:
+    """Have what is in the place of the others' implementations that are also told elsewhere.
+
+    :param wrap: makes one of another that takes the same arguments.
+    """
+    for implementation in getattr(config.hook, name).get_hookimpls():
+        wraps = implementation.hookwrapper or getattr(implementation, "wrapper", False)
+        if wraps or not _is_foreign(implementation) or _is_of_tests(config, implementation):
+            continue
+        implementation.function = wrap(implementation.function)
+
+
+def hears_in_tests(config: pytest.Config) -> bool:
+    """Whether there is a plugin that is told in the test's process only that a test begins."""
+    return any(
+        _is_of_tests(config, implementation)
+        for name in ("pytest_runtest_logstart", "pytest_runtest_logfinish")
+        for implementation in getattr(config.hook, name).get_hookimpls()
+    )
+
+
+def reporters_hook(item: pytest.Item, name: str) -> Any:
+    """The hook of `item`, without plugins that are told in the test's process only."""
+    caller, config = getattr(item.ihook, name), item.config
+    heard = [each.plugin for each in caller.get_hookimpls() if not _is_of_tests(config, each)]
+    plugins = config.pluginmanager
+    left = [each for each in plugins.get_plugins() if not any(each is other for other in heard)]
+    return plugins.subset_hook_caller(name, left)
 
 
 _WORKERS_MAIN = "__channelexec__"
@@ -88,7 +207,7 @@ _REPORT_HOOKS = (
 def others_hear_reports(config: pytest.Config) -> bool:
     """Whether a plugin that is neither pytest's nor ours, nor a worker's own, hears of reports."""
     return any(
-        _is_foreign(implementation)
+        _is_foreign(implementation) and not _is_of_tests(config, implementation)
         for name in _REPORT_HOOKS
         for implementation in getattr(config.hook, name).get_hookimpls()
     )
@@ -101,6 +220,63 @@ def _is_foreign(implementation: Any) -> bool:
 
 def _module(plugin: Any) -> str:
     return str(plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__module__)
+
+
+# --- the end of the session (_pytest.config, _pytest.unraisableexception and threadexception) -----
+
+
+def forget_cleanups(config: pytest.Config) -> object:
+    """In a forked process: what was given to ``config.add_cleanup`` is not to run here.
+
+    :return: what was dropped. It has to be kept alive: the generator of a context manager, such as
+        that of pytest's warning filters, runs its ``finally`` blocks when it is collected.
+    """
+    stack = getattr(config, "_cleanup_stack", None)  # pytest 8.4 on
+    if stack is not None:
+        return stack.pop_all()
+    dropped = list(cast("Any", config)._cleanup)
+    del cast("Any", config)._cleanup[:]
+    return dropped
+
+
+def run_cleanups(config: pytest.Config) -> None:
+    """Run what was given to ``config.add_cleanup``, the last first.
+
+    :raises BaseException: what one of them raised.
+    """
+    stack = getattr(config, "_cleanup_stack", None)
+    if stack is not None:
+        stack.close()
+        return
+    cleanups = cast("Any", config)._cleanup
+    while cleanups:
+        cleanups.pop()()
+
+
+def unraisable_errors_count(config: pytest.Config) -> bool:
+    """Whether pytest, from 8.4 on, fails at its end for what nobody could raise before.
+
+    It does where its warnings of that are errors; the filters are those of the configuration.
+    """
+    if not config.pluginmanager.hasplugin("unraisableexception"):
+        return False
+    if not hasattr(_pytest.unraisableexception, "collect_unraisable"):
+        return False
+    filters: Any = cast("Any", sys.modules["warnings"]).filters
+    return any(
+        each[0] == "error" and issubclass(pytest.PytestUnraisableExceptionWarning, each[2])
+        for each in filters
+    )
+
+
+def raise_unraisable(config: pytest.Config) -> None:
+    """Warn of what was raised in destructors and threads, and is not reported yet.
+
+    :raises Exception: such a warning, or several, where they are errors.
+    """
+    _pytest.unraisableexception.collect_unraisable(config)
+    if config.pluginmanager.hasplugin("threadexception"):
+        _pytest.threadexception.collect_thread_exception(config)
 
 
 # --- setup state and fixtures (_pytest.runner.SetupState, _pytest.fixtures) ---------------------
@@ -237,6 +413,11 @@ def set_location(item: pytest.Item, location: tuple[str, int | None, str]) -> No
     """Give `item` the value of its cached property ``location``."""
     if isinstance(getattr(type(item), "location", None), functools.cached_property):
         item.__dict__["location"] = location
+
+
+def renew_request(item: pytest.Item) -> None:
+    """Give `item` back what :func:`forget_request` took: hooks may ask for ``item.funcargs``."""
+    _request(item)
 
 
 def forget_request(item: pytest.Item) -> None:
@@ -464,6 +645,13 @@ def capture_descriptors(config: pytest.Config) -> tuple[int, int] | None:
     return capturing.out.tmpfile.fileno(), capturing.err.tmpfile.fileno()
 
 
+def captures_descriptors_now(config: pytest.Config) -> bool:
+    """Whether what is written to descriptor 1 now is captured, for the test that runs."""
+    manager: Any = config.pluginmanager.getplugin("capturemanager")
+    capturing = getattr(manager, "_global_capturing", None)
+    return capturing is not None and hasattr(capturing.out, "targetfd") and capturing.is_started()
+
+
 def replace_reading(config: pytest.Config, read: Callable[[int], str | None]) -> None:
     """Have pytest take what it captured in a file from `read`, which is given its descriptor.
 
@@ -642,6 +830,17 @@ def redirect_terminal(config: pytest.Config, write: Callable[[str], None]) -> No
     else:
         reporter = reporter._reporter
     reporter._tw = create_terminal_writer(config, _Text(write))
+
+
+def pytest_itself_writes() -> bool:
+    """Whether it is pytest, or a log, that writes the text which is written now."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__"))
+        if not name.startswith(("pytest_fkit.", "_pytest.terminal", "_pytest._io")):
+            return name.startswith(("_pytest.", "logging"))
+        frame = frame.f_back
+    return False
 
 
 def terminal_writer(config: pytest.Config) -> Callable[[str], None]:
@@ -831,6 +1030,8 @@ def worker_config(
         option.maxprocesses = None
         option.tx = []
     option.basetemp = basetemp
+    given = config.invocation_params
+    config.invocation_params = type(given)(args=given.args, plugins=None, dir=given.dir)
     config.workerinput = workerinput  # type: ignore[attr-defined]
     config.workeroutput = {}  # type: ignore[attr-defined]
     if hasattr(option, "dist"):

@@ -102,7 +102,7 @@ def parse(config: pytest.Config) -> Settings:
         raise pytest.UsageError(f"pytest-fkit: journal and trace can't be one file, {trace}")
     return Settings(
         workers=parse_workers(config.getoption("fkit_workers")),
-        isolation=_value(config, "isolation", parse_isolation, "function"),
+        isolation=_value(config, "isolation", parse_isolation, _natural_isolation(config)),
         start_method=_value(config, "start_method", parse_start_method, "auto"),
         timeout=_value(config, "timeout", parse_seconds, 600.0),
         memory_limit=_value(config, "memory_limit", parse_size, 0),
@@ -121,6 +121,20 @@ def parse(config: pytest.Config) -> Settings:
         widen=_flag(config, "widen"),
         warmup=_flag(config, "warmup"),
     )
+
+
+def _natural_isolation(config: pytest.Config) -> str:
+    """Session, where a plugin changes files by what it saw of all tests in one process.
+
+    With workers inline-snapshot changes nothing.
+    """
+    wanted = str(config.getoption("inline_snapshot", None) or "").split(",")
+    alone = not config.getoption("numprocesses", None)
+    changes = alone and _CHANGING_SNAPSHOTS.intersection(wanted)
+    return "session" if changes else "function"
+
+
+_CHANGING_SNAPSHOTS = frozenset({"create", "fix", "review", "trim", "update"})
 
 
 def measures_usage(config: pytest.Config) -> bool:

@@ -7,13 +7,13 @@ from .own import own_builtins
 own_builtins(globals())
 
 SESSION = "session"
-"""All tests of a worker."""
+"""The process that runs all tests."""
 
 SPAWNED = "spawn:"
 """Begins the name of a process that is a fresh interpreter; the name it would have otherwise,
 or the node id of a test that has one of its own, follows."""
 
-SPAWNED_SESSION = f"{SPAWNED}session"
+SPAWNED_SESSION = f"{SPAWNED}{SESSION}"
 """The fresh interpreter that runs all tests, so collects everything."""
 
 APART = f"{SPAWNED}apart:"

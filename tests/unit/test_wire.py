@@ -141,6 +141,8 @@ class _Loud:
         (_Silent(), "<unpresentable _Silent: KeyError>"),
         (_Loud(), "loud \\udc80"),
         (None, None),
+        ({_Text("a"), (1, pathlib.PurePosixPath("b"))}, {"a", (1, "b")}),
+        ({"key": frozenset([frozenset([1])])}, {"key": frozenset([frozenset([1])])}),
     ],
 )
 def test_carriable(value: Any, carried: Any) -> None:

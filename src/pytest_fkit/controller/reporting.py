@@ -44,6 +44,7 @@ class Happened(NamedTuple):
     :param retried: node id, the attempt and what came before it, of tests that passed after a GPU
         error.
     :param in_vain: the same of tests that failed after one.
+    :param end_errors: node id and what was raised when the process of the test ended.
     :param retired: workers with their GPUs that were retired, and why.
     """
 
@@ -56,6 +57,7 @@ class Happened(NamedTuple):
     retried: Sequence[tuple[str, str, str]] = ()
     in_vain: Sequence[tuple[str, str, str]] = ()
     retired: Sequence[tuple[str, str]] = ()
+    end_errors: Sequence[tuple[str, str]] = ()
 
 
 class Reporting:
@@ -70,6 +72,7 @@ class Reporting:
         self._leftovers: list[tuple[str, list[str]]] = []
         self._retried: list[tuple[str, str, str]] = []
         self._in_vain: list[tuple[str, str, str]] = []
+        self._end_errors: list[tuple[str, str]] = []
         self._gpus: Sequence[str] = ()
         self.retired: list[tuple[str, str]] = []
         """Workers that were retired, and why."""
@@ -88,6 +91,7 @@ class Reporting:
             self._retried,
             self._in_vain,
             self.retired,
+            self._end_errors,
         )
 
     @pytest.hookimpl
@@ -134,6 +138,8 @@ class Reporting:
         wanted = getattr(report, "fkit_wanted_gpus", None)
         if wanted is not None:
             self._scarce[skip_reason(report), wanted] += 1
+        for text in getattr(report, "fkit_end_errors", ()):
+            self._end_errors.append((report.nodeid, text))
         leftovers = getattr(report, "fkit_leftovers", None)
         if leftovers:
             self._leftovers.append((report.nodeid, leftovers))
@@ -164,6 +170,12 @@ class Reporting:
         text.message = headline
         report.longrepr = text
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Fail for what would be raised by plain pytest at its end."""
+        if self._end_errors and not session.exitstatus:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """List deaths and processes left running, if there are any."""
         tables = (self._deaths, self._run_again, self._imports)
@@ -183,11 +195,23 @@ class Reporting:
             for nodeid, processes in self._leftovers:
                 for process in processes:
                     terminalreporter.line(f"  {nodeid}  {process}")
+        self._tell_of_ends(terminalreporter)
         self._tell_of_gpus(terminalreporter)
         for cause, number in self._shared.items():
             terminalreporter.line(f"{_count(number, 'test')} shared a process, because of {cause}")
         for (reason, wanted), number in self._scarce.items():
             terminalreporter.line(f"{scarcity(number, wanted)}: {reason}", yellow=True)
+
+    def _tell_of_ends(self, terminalreporter: Any) -> None:
+        if not self._end_errors:
+            return
+        terminalreporter.line(
+            "raised when the processes of tests ended, for which plain pytest exits with 1:"
+        )
+        for nodeid, text in self._end_errors:
+            terminalreporter.line(f"  {nodeid}")
+            for line in text.splitlines():
+                terminalreporter.line(f"    {line}", red=True)
 
     def _tell_of_gpus(self, terminalreporter: Any) -> None:
         if self._retried:

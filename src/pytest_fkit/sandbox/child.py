@@ -41,6 +41,7 @@ def run_protocol(
     :raises pytest.exit.Exception: only where the relay is muted, that is, in a child that leaves.
     """
     raised = yield RunItem(item, nextitem)
+    relay.send_flags()  # a hook may set them after its yield
     if raised is not None:
         if relay.muted:
             raise raised
@@ -63,6 +64,7 @@ class Child:
         self._output = process.output
         self._measuring = process.measuring
         self._states = process.states
+        self._session_end = process.session_end
         self._reruns = process.reruns
         self._measures = measures_usage(session.config)
 
@@ -92,6 +94,7 @@ class Child:
             files.install()
             self._output.enter_process()
             finalizers.forget_inherited()
+            self._session_end.enter_process()
             self._fixtures.leave_to_host()
             if warmup is not None and warmup.is_on:
                 warmup.run(pipes)
@@ -133,6 +136,7 @@ class Child:
         self._relay.enter("exit")
         flush()
         self._output.enter_exit()
+        self._session_end.conclude()
         finalizers.run_own()
         self._relay.send(Completed(by_pytest=not private_api.others_run(item)))
         if self._relay.lost:
@@ -145,6 +149,7 @@ class Child:
         leaving = self._fixtures.leaving
         assert leaving is not None
         self._tear_down_quietly()
+        self._session_end.conclude()
         finalizers.run_own()
         self._relay.muted = False
         self._relay.send(Leaves(leaving.argname))

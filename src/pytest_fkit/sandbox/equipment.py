@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from .. import private_api
-from ..carriable import carriable
 from ..gpu.owned import may_retry, owned_by
-from ..messages import LiveText
 from ..own import faulthandler, own_builtins, signal
 from ..settings import KEY
 from .copies import Copies
@@ -19,7 +17,9 @@ from .fixtures import GPU_FAILURES, WideFixtures
 from .output import Output
 from .relay import Relay
 from .reruns import Counts, install
+from .session_end import SessionEnd
 from .states import States
+from .terminal import Terminal
 from .tracebacks import Tracebacks
 from .tree import DUMP_SIGNAL
 
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 
 own_builtins(globals())
 
-_REPORTING_HOOKS = (
-    "pytest_runtest_logstart",
-    "pytest_runtest_logreport",
-    "pytest_runtest_logfinish",
-    "pytest_warning_recorded",
-)
+_REPORTING_HOOKS = {
+    "pytest_runtest_logstart": True,
+    "pytest_runtest_logreport": False,
+    "pytest_runtest_logfinish": True,
+    "pytest_warning_recorded": False,
+}
+"""Whether the plugins of others hear of it in test processes."""
 
 
 class TestProcess(NamedTuple):
@@ -48,6 +49,7 @@ class TestProcess(NamedTuple):
     output: Output
     measuring: Measuring
     states: States
+    session_end: SessionEnd
     reruns: Counts | None
     gpu_failures: GpuFailures | None
     broken: dict[str, str]
@@ -79,13 +81,16 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
         plugins.register(plugin, name)
     if gpu_failures is not None:
         plugins.register(gpu_failures, GPU_FAILURES)
-    keep = (relay, session, plugins.getplugin("logging-plugin"))
-    for hook in _REPORTING_HOOKS:
-        private_api.silence_hook(config, hook, keep)
+    keep = (
+        relay, session, plugins.getplugin("logging-plugin"),
+        *private_api.plugins_that_collect_in_tests(config),
+    )  # fmt: skip
+    for hook, foreign in _REPORTING_HOOKS.items():
+        private_api.silence_hook(config, hook, keep, foreign)
     private_api.silence_pytest_forked(config)
     private_api.replace_debugger(_no_debugger)
     private_api.watch_junit_fixtures(config, relay.junit_record)
-    private_api.redirect_terminal(config, lambda text: relay.send(LiveText(carriable(text))))
+    Terminal(config, relay)
     write_stacks_of_deaths()
     return TestProcess(
         relay,
@@ -93,6 +98,7 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
         output,
         Measuring(relay, coverage),
         States(relay, config),
+        SessionEnd(session, relay),
         install(config),
         gpu_failures,
         broken,

@@ -31,6 +31,7 @@ from ..messages import (
 )
 from ..own import os, own_builtins, suppress, time
 from ..settings import measures_usage
+from ..shares import SESSION
 from ..stack_texts import stack_text
 from ..system import limits
 from ..whereabouts import KEY as WHEREABOUTS
@@ -74,6 +75,7 @@ class Host:
         self._output = process.output
         self._measuring = process.measuring
         self._states = process.states
+        self._session_end = process.session_end
         self._reruns = process.reruns
         self._gpu_failures = process.gpu_failures
         self._measures = measures_usage(session.config)
@@ -85,6 +87,7 @@ class Host:
         self._ran_tests = False
         self._share = ""
         self._trouble = ""  # what kept it from running the test that it was told to run
+        self._is_fork = False
         self._limited = False  # whether that, or what kept a child from it, was a limit
 
     def main(self, link: Link, files: Files, progress: Progress, keeper: int) -> Role:
@@ -97,6 +100,8 @@ class Host:
             self._relay.open()
             self._output.enter_process()
             finalizers.forget_inherited()
+            self._session_end.enter_process()
+            self._is_fork = True
             self._link = link
             self._progress = progress
             yield from self._serve()
@@ -141,14 +146,21 @@ class Host:
                 self._tear_down(nextitem)
                 retire = self._is_spent()
             elif isinstance(message, Finish):
-                self._children.let_go()
-                self._link.send(Began("teardown"))
-                self._tear_down(None)
-                finalizers.run_own()
+                self._end()
                 self._link.send(HostDone())
                 return
             retire = retire or (self._limited and limits.hard() != self._limits)
             self._link.send(HostDone(retire, self._relay.stops, ran, self._trouble))
+
+    def _end(self) -> None:
+        self._children.let_go()
+        self._link.send(Began("teardown"))
+        self._tear_down(None)
+        if self._is_fork:  # a fresh interpreter's own pytest does this
+            if self._share == SESSION:
+                self._session_end.finish_session()
+            self._session_end.conclude()
+        finalizers.run_own()
 
     def _is_spent(self) -> bool:
         """Whether what kept it from forking has gone, and with it the reason to run tests itself.
@@ -278,6 +290,7 @@ class Host:
     def _set_up(self, item: pytest.Item, argname: str) -> float:
         self._link.send(Began("setup"))
         seconds = self._fixtures.set_up(item, argname)
+        self._session_end.settle()
         self._link.send(WideSetUp())
         while not self._link.is_readable(PATIENCE):
             self._link.send(Ping())  # by which the keeper sees it if the message before is lost

@@ -8,6 +8,7 @@ import pytest
 
 from ..carriable import carriable
 from ..interruptions import interruption
+from ..kept_objects import keep_objects
 from ..messages import (
     ExpectedFailure,
     HeldReport,
@@ -64,6 +65,9 @@ class Relay:
         self._failed_before = 0
         self._met_gpu_error = False
         self._config = session.config
+        self._keeps_objects = not hasattr(session.config, "workerinput") and not (
+            session.config.pluginmanager.hasplugin("fkit-spawned")
+        )
         self._subtests = self._config.pluginmanager.hasplugin("subtests")
         self._pid = -1
         self._packer = Packer()
@@ -157,6 +161,14 @@ class Relay:
         """Relay what a fixture adds to the JUnit file."""
         self.send(JunitRecord(kind, carriable(str(name)), carriable(str(value))))
 
+    def send_flags(self) -> None:
+        """Relay that the run is to stop, if somebody said so since the last time."""
+        for name, before in self._flags.items():
+            value = getattr(self._session, name)
+            if value and value != before:
+                self._flags[name] = value
+                self.send(SessionFlag(name, str(value)))
+
     # --- hooks ---
 
     @pytest.hookimpl
@@ -172,7 +184,7 @@ class Relay:
         if self._met_gpu_error:
             # Whether it failed is not known yet.
             self._session.testsfailed = self._failed_before
-        self._send_flags()
+        self.send_flags()
         self.send(LogFinish(str(nodeid), carriable(location)))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -202,10 +214,8 @@ class Relay:
             option.maxfail = maxfail
 
     def _relay(self, report: pytest.TestReport) -> None:
-        self._mend_duration(report)
-        if report.when == "setup" and self._wide_setup_seconds:
-            report.duration += self._wide_setup_seconds
-            self._wide_setup_seconds = 0.0
+        if type(report) is pytest.TestReport:
+            self._mend_duration(report)
         hooks = self._config.hook
         if self._subtests:
             # In plain pytest the terminal asks; with failed subtests, which were counted in this
@@ -213,21 +223,30 @@ class Relay:
             hooks.pytest_report_teststatus(config=self._config, report=report)
         self.send(Report(self._data(report)))
         if not self._open_fates:  # else at the end of the test
-            self._send_flags()
+            self.send_flags()
 
-    def _mend_duration(self, report: pytest.TestReport) -> None:
-        """Where the clock that pytest read was frozen, or moved, meanwhile: by a clock of ours."""
-        if type(report) is not pytest.TestReport or report.when != self.phase or not self._seconds:
-            return
-        most = time.monotonic() - self._began + _TOLERANCE
-        if not self._seconds - _TOLERANCE <= report.duration <= most:
-            report.duration = self._seconds
+    def _mend_duration(self, timed: Any) -> None:
+        """Make the duration of a phase's call, or of its report, what it is for the user.
+
+        Where the clock that pytest read was frozen, or moved, meanwhile: by a clock of ours. What
+        the host set up for the test is part of its setup.
+        """
+        if timed.when == self.phase and self._seconds:
+            most = time.monotonic() - self._began + _TOLERANCE
+            if not self._seconds - _TOLERANCE <= timed.duration <= most:
+                timed.duration = self._seconds
+        if timed.when == "setup" and self._wide_setup_seconds:
+            timed.duration += self._wide_setup_seconds
+            self._seconds += self._wide_setup_seconds
+            self._began -= self._wide_setup_seconds
+            self._wide_setup_seconds = 0.0
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
-        self, item: pytest.Item
+        self, item: pytest.Item, call: Any
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Relay at once what pytest-rerunfailures holds back: the process may die before."""
+        self._mend_duration(call)
         report = yield
         if hasattr(item, "execution_count"):
             self.send(HeldReport(self._data(report)))
@@ -245,7 +264,10 @@ class Relay:
         data["sections"] = [
             (name, shortened(content)) for name, content in merged(data.get("sections", ()))
         ]
-        return cast("dict[str, Any]", carriable(data))
+        data = cast("dict[str, Any]", carriable(data))
+        if self._keeps_objects:
+            keep_objects(self._session, report, data)
+        return data
 
     @pytest.hookimpl
     def pytest_warning_recorded(
@@ -304,13 +326,6 @@ class Relay:
             self.leave()
 
     # --- implementation ---
-
-    def _send_flags(self) -> None:
-        for name, before in self._flags.items():
-            value = getattr(self._session, name)
-            if value and value != before:
-                self._flags[name] = value
-                self.send(SessionFlag(name, str(value)))
 
     def _watch_marks(self, item: pytest.Item) -> None:
         add_marker = item.add_marker

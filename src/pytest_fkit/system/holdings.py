@@ -11,6 +11,7 @@ from ..gpu.runtime import CUDA_DRIVER, open_runtime
 from ..own import ctypes, os, own_builtins, socket, suppress, threading, time
 from ..paths import read_lines
 from . import PORTABLE, children
+from .buffered import may_buffer
 from .libraries import loaded
 from .limits import room
 from .native_threads import native_threads, origin
@@ -21,6 +22,8 @@ _OPENMP = re.compile(r"/lib(?:gomp|omp|iomp5)[^/]*\.so[^/]*$")
 _OMP_PAUSE_HARD = 2  # omp_pause_resource_t, OpenMP 5.0 API specification, 3.2.44
 
 
+_APPENDING = ", open for appending with a buffer"
+
 _ENDING = 0.1
 """Seconds for threads to be gone that are done; long only where the machine is overloaded."""
 
@@ -30,10 +33,12 @@ class Named(NamedTuple):
 
     :param text: names it for people.
     :param identity: tells it from another one with the same name.
+    :param appended: the descriptor of a file that is open for appending, or -1.
     """
 
     text: str
     identity: str
+    appended: int = -1
 
 
 class Holdings(NamedTuple):
@@ -55,7 +60,12 @@ class Holdings(NamedTuple):
         found += _describe_natives(self.natives - before.natives)
         if self.gpu and not before.gpu:
             found.append(self.gpu)
-        found += [each.text for each in sorted(self.descriptors - before.descriptors)]
+        # Writers that append can't overwrite each other, but lose what they have not written yet.
+        found += [
+            each.text
+            for each in sorted(self.descriptors - before.descriptors)
+            if each.appended < 0 or may_buffer(each.appended)
+        ]
         found += [f"child process {pid}" for pid in sorted(self.children - before.children)]
         return found
 
@@ -152,7 +162,8 @@ def _descriptors(targets: dict[int, str]) -> frozenset[Named]:
     for descriptor, target in targets.items():
         text = _describe(descriptor, target)
         if text:
-            found.add(Named(f"descriptor {descriptor}: {text}", target))
+            appended = descriptor if text.endswith(_APPENDING) else -1
+            found.add(Named(f"descriptor {descriptor}: {text}", target, appended))
     return frozenset(found)
 
 
@@ -166,8 +177,9 @@ def _describe(descriptor: int, target: str) -> str:
         return "event loop"
     if stat.S_ISSOCK(mode):
         return _describe_socket(descriptor)
-    if stat.S_ISREG(mode) and not target.startswith("/memfd:") and _is_written(descriptor):
-        return f"{target}, open for writing"
+    if stat.S_ISREG(mode) and not target.startswith("/memfd:"):
+        how = _writing(descriptor)
+        return f"{target}{how}" if how else ""
     return ""
 
 
@@ -184,8 +196,10 @@ def _describe_socket(descriptor: int) -> str:
     return "connected socket"
 
 
-def _is_written(descriptor: int) -> bool:
-    # A file open for appending is fine: writers can't overwrite each other.
+def _writing(descriptor: int) -> str:
+    """How the file may be written to, or ""."""
     lines = read_lines(f"/proc/self/fdinfo/{descriptor}")
     flags = next(int(line.split()[1], 8) for line in lines if line.startswith("flags:"))
-    return flags & os.O_ACCMODE != os.O_RDONLY and not flags & os.O_APPEND
+    if flags & os.O_ACCMODE == os.O_RDONLY:
+        return ""
+    return _APPENDING if flags & os.O_APPEND else ", open for writing"

@@ -45,12 +45,19 @@ class Alone(Collection):
         self._settings = settings
         self._vacancy = vacancy
         self._sigterm: Any = None
+        self._loop: TestLoop | None = None
         self._unforkable = unforkable(config, settings)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
         """Take SIGTERM for a Ctrl-C."""
         self._sigterm = interrupt_on_sigterm()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Set the exit status that a plugin set in the process of all tests."""
+        if self._loop is not None and self._loop.exitstatus is not None:
+            session.exitstatus = self._loop.exitstatus
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
@@ -90,7 +97,7 @@ class Alone(Collection):
         keeper = KeeperClient(session, [], 0, forks)
         keeper.at_start = lambda: restore_sigterm(self._sigterm)
         reports = LocalReports(self._vacancy.recorder, self._vacancy.accounting, session.items)
-        loop = TestLoop(
+        loop = self._loop = TestLoop(
             session, self._settings, keeper, ALONE, lines, reports, self._unforkable, MOST,
         )  # fmt: skip
         self._configure_node(session, loop)

@@ -15,6 +15,7 @@ from ..messages import Broken, Ended
 from ..own import own_builtins, time
 from ..sandbox.relay import merged
 from . import deaths
+from .makereport import made_by_hooks
 from .replay import Replay, add_section
 from .reports import Reports
 from .reproduce import reproducing_command
@@ -136,12 +137,12 @@ class DeathReports:
         replay.log_complete_phases(data)
         data["sections"] = merged([*replay.sections(), *data["sections"]])
         data["user_properties"] = list(replay.metrics.items())
-        data = carriable(data)
+        data = made_by_hooks(item, carriable(data), deaths.headline(death, item.config.rootpath))
         replay.release()
         replay.log(data)
         if death.when != "teardown":
             # It did not run, but reporters (JUnit's output, HTML) close a test with this one.
-            replay.log(_empty_teardown(data))
+            replay.log(made_by_hooks(item, _empty_teardown(data)))
 
     def _classify(self, replay: Replay, death: deaths.Death) -> None:
         """Tell if what the process printed says that it was the GPU."""

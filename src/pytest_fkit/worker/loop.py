@@ -15,6 +15,7 @@ from ..messages import (
     Begins,
     Completed,
     Ended,
+    EndError,
     Events,
     Follows,
     Interrupted,
@@ -24,8 +25,10 @@ from ..messages import (
     Output,
     PluginState,
     Run,
+    SessionFinished,
     TornDown,
     WideTeardown,
+    WorkerOutput,
 )
 from ..own import contextmanager, own_builtins, signal, threading, time, warnings
 from ..sandbox.steps import Step
@@ -95,6 +98,8 @@ class TestLoop:
         self._last_words: Interrupted | None = None
         self._gathered = Gathered()
         self._most = 1
+        self.exitstatus: int | None = None
+        """What a plugin that was told of the end of the session elsewhere wants it to be."""
         self._open: tuple[Replay, float] | None = None
         """The test that ran last, with its limit for wide fixtures, until it is known what follows.
         """
@@ -332,6 +337,8 @@ class TestLoop:
                 self._lines.feed_text(LIVE, message.text)
             elif isinstance(message, WideTeardown) and message.report is not None:
                 self.warn("a wide fixture failed when it was torn down, after the last test")
+            elif isinstance(message, EndError):
+                self.warn(f"raised at the end of a process that ran tests: {message.text}")
             elif isinstance(message, TornDown):
                 ending = from_wire(message.ending)
                 if not isinstance(ending, Finished) and not self._stopping.is_set():
@@ -404,11 +411,22 @@ class TestLoop:
                     self._gathered.take(inner)
                 elif isinstance(inner, PluginState):
                     self._states.take(inner)
+                elif isinstance(inner, SessionFinished):
+                    private_api.forget_ends(self._session.config, inner.plugins)
+                    self.exitstatus = inner.exitstatus
+                elif isinstance(inner, WorkerOutput):
+                    self._take_output(inner)
                 else:
                     yield inner
             if isinstance(message, Events) and not isinstance(inner, Completed):
                 # It may take a while until there is more.
                 self._reports.flush()
+
+    def _take_output(self, message: WorkerOutput) -> None:
+        """Put it where xdist looks for it, if this is a worker."""
+        output: dict[str, Any] | None = getattr(self._session.config, "workeroutput", None)
+        if output is not None:
+            output.update(message.values)
 
     def _refuse(self, request: Request) -> None:
         """Report a test that is not run."""
@@ -423,6 +441,8 @@ class TestLoop:
                 replay.wide_teardown(message)
             elif isinstance(message, TornDown):
                 self._report_torn_down(replay, message)
+            elif isinstance(message, EndError):
+                replay.take(message)
 
     def _report_torn_down(self, replay: Replay, message: TornDown) -> None:
         ending = from_wire(message.ending)

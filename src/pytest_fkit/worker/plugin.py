@@ -39,7 +39,7 @@ from .keeper import KeeperClient
 from .leftovers import unforkable
 from .loop import TestLoop
 from .orders import Requests
-from .output import LIVE, Lines
+from .output import Lines
 from .reports import Reports, WorkerReports
 from .reruns import Reruns
 from .resume import Resumed
@@ -103,13 +103,6 @@ class Worker:
             resumed = Resumed(start.done, lambda done, _: self._outbox.send(LeftOut(tuple(done))))
             config.pluginmanager.register(resumed, "fkit-resumed")
         start.channel.setcallback(self._hear)
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_sessionstart(self) -> Generator[None, object, object]:
-        """From now on, pass on what plugins write to the terminal; a worker has none."""
-        result = yield
-        private_api.redirect_terminal(self._config, lambda text: self._lines.feed_text(LIVE, text))
-        return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(

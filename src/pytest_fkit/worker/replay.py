@@ -13,6 +13,7 @@ from ..endings import ITS_END
 from ..foreign_warnings import stand_in
 from ..messages import (
     Completed,
+    EndError,
     ExpectedFailure,
     HeldReport,
     Interrupted,
@@ -38,6 +39,7 @@ from ..messages import (
 from ..own import own_builtins, time, warnings
 from ..sandbox.relay import merged
 from .attempts import Attempt
+from .makereport import made_by_hooks
 from .output import LIVE, Lines
 from .reports import Reports, report_from
 from .scarcity import note_wanted_gpus
@@ -92,6 +94,7 @@ class Replay:
         self.interrupted: Interrupted | None = None
         self.metrics: dict[str, Any] = {}
         self.error_output = ""
+        self._end_errors: list[str] = []
 
     def take(self, message: Message) -> None:
         """Take one message in."""
@@ -238,7 +241,8 @@ class Replay:
             (path, (line or 0) + 1, f"Skipped: {text}") if skipped else text,
             "setup",
         )
-        self.log(carriable(private_api.report_to_data(config, report)))
+        data = carriable(private_api.report_to_data(config, report))
+        self.log(made_by_hooks(item, data, text))
 
     def _metric(self, message: Metric) -> None:
         self.metrics.pop(message.name, None)
@@ -247,6 +251,9 @@ class Replay:
 
     def _interrupted(self, message: Interrupted) -> None:
         self.interrupted = message
+
+    def _end_error(self, message: EndError) -> None:
+        self._end_errors.append(message.text)
 
     def _restarted(self, message: Restarted) -> None:
         del message
@@ -308,6 +315,8 @@ class Replay:
             self._sections = list(data.get("sections", ()))
         elif self._shared:
             data["fkit_shared"] = self._shared
+        if _is_teardown(data) and self._end_errors:
+            data["fkit_end_errors"], self._end_errors = self._end_errors, []
         if "FKIT_GPU_IDS" in self.changed:
             data["fkit_gpus"] = self.changed["FKIT_GPU_IDS"].split(",")
         note_wanted_gpus(self.item, data, self.changed)
@@ -365,6 +374,7 @@ _HANDLERS: dict[type[Any], Any] = {
     JunitRecord: Replay._junit_record,
     LiveText: Replay._live_text,
     Completed: Replay._over,
+    EndError: Replay._end_error,
     Metric: Replay._metric,
     Restarted: Replay._restarted,
     SharedProcess: Replay._shared_process,

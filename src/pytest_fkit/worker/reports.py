@@ -20,6 +20,8 @@ from ..border import (
     Told,
 )
 from ..carriable import carriable
+from ..kept_objects import KEY as KEPT
+from ..kept_objects import restore_objects
 from ..own import contextmanager, own_builtins
 from ..settings import ALONE
 from ..whereabouts import Whereabouts
@@ -103,6 +105,7 @@ class LocalReports:
         items: Sequence[pytest.Item] = (),
     ) -> None:
         self._recorder = recorder
+        self._some_hear_in_tests: bool | None = None
         self._account = account
         if account is not None:
             self._positions = {item: number for number, item in enumerate(items)}
@@ -125,11 +128,15 @@ class LocalReports:
         """Tell them."""
         if self._recorder is not None:
             self._recorder.begin(ALONE, item.nodeid, item.location)
-        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        hook = self._hook(item, "pytest_runtest_logstart")
+        hook(nodeid=item.nodeid, location=item.location)
 
     def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
         """Tell them."""
+        kept = data.pop(KEPT, None)
         report = report_from(item.config, data)
+        if kept is not None:
+            restore_objects(item.session, report, kept)
         if self._recorder is not None:
             self._recorder.report(ALONE, report)
             self._recorder.commit()
@@ -139,7 +146,16 @@ class LocalReports:
 
     def log_finish(self, item: pytest.Item) -> None:
         """Tell them."""
-        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        hook = self._hook(item, "pytest_runtest_logfinish")
+        hook(nodeid=item.nodeid, location=item.location)
+
+    def _hook(self, item: pytest.Item, name: str) -> Any:
+        """Those who don't live in the test's process, which told the others."""
+        if self._some_hear_in_tests is None:
+            self._some_hear_in_tests = private_api.hears_in_tests(item.config)
+        if self._some_hear_in_tests:
+            return private_api.reporters_hook(item, name)
+        return getattr(item.ihook, name)
 
     def attempt(
         self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False

@@ -15,7 +15,7 @@ own_builtins(globals())
 
 
 class ProcessDiedError(Exception):
-    """What the plugin's filters see in place of an exception: its text is the headline."""
+    """What plugins see in place of an exception: its text is the headline."""
 
 
 class _Failure(NamedTuple):

@@ -1,0 +1,94 @@
+"""What pytest does when its session ends, done at the end of each process for what began there."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Callable
+
+import pytest
+
+from .. import private_api
+from ..carriable import carriable
+from ..messages import EndError, SessionFinished, WorkerOutput
+from ..own import gc, os, own_builtins
+from ..stack_texts import stack_text
+from ..system import children
+from .relay import Relay
+
+own_builtins(globals())
+
+# From Python 3.14 on there is one young generation.
+_YOUNG = 1 if sys.version_info < (3, 14) else 0
+
+
+class SessionEnd:
+    """Ends the session in a process that another one was forked from, or that runs tests itself.
+
+    Made in the keeper, whose parent is the worker.
+
+    Where a warning of an error that nobody could raise is an error, what a test left is collected
+    as pytest collects it, by the process that ran the test.
+    """
+
+    def __init__(self, session: pytest.Session, relay: Relay) -> None:
+        self._session = session
+        self._config = session.config
+        self._relay = relay
+        # What started processes there is to end them, which a copy of it can't wait for.
+        self._begun = bool(set(children(os.getppid())) - {os.getpid()})
+        self._collects = private_api.unraisable_errors_count(session.config)
+        self._output: dict[str, Any] = getattr(session.config, "workeroutput", {})
+        self._told: dict[str, Any] = {}
+        self._young = 0
+        self._dropped: list[object] = []
+
+    def enter_process(self) -> None:
+        """In a new process: the clean-ups that there are belong to the one that added them."""
+        self._dropped.append(private_api.forget_cleanups(self._config))
+        self._told = carriable(self._output)
+        if self._collects:
+            self._young = _young_collections()
+
+    def settle(self) -> None:
+        """Before others are forked: report what they would take for their own."""
+        if self._collects:
+            gc.collect()
+            self._try(lambda: private_api.raise_unraisable(self._config))
+
+    def finish_session(self) -> None:
+        """In a process that ran all tests that it was there for: tell the plugins that saw them."""
+        found = private_api.plugins_of_tests(self._config, self._begun)
+        if not found:
+            return
+        wanted: list[int | None] = []
+        finished = list(found.values())
+        self._try(lambda: wanted.append(private_api.finish_session(self._session, finished)))
+        status = wanted[0] if wanted else None
+        self._relay.send(SessionFinished(tuple(map(carriable, found)), status))
+
+    def conclude(self) -> None:
+        """The process has nothing left to do but to run its exit handlers."""
+        if self._collects:
+            # What is older than this process is in the oldest generation, see startup.py.
+            gc.collect(_YOUNG if _young_collections() == self._young else 2)
+            self._try(lambda: private_api.raise_unraisable(self._config))
+        self._try(lambda: private_api.run_cleanups(self._config))
+        if self._output:
+            self._tell_output()
+
+    def _tell_output(self) -> None:
+        output = carriable(self._output)
+        new = {name: value for name, value in output.items() if self._told.get(name) != value}
+        if new:
+            self._relay.send(WorkerOutput(new))
+            self._told = output
+
+    def _try(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except BaseException as error:  # noqa: BLE001 (of the suite's own code)
+            self._relay.send(EndError(carriable(stack_text(error))))
+
+
+def _young_collections() -> int:
+    return sum(each["collections"] for each in gc.get_stats()[_YOUNG:])

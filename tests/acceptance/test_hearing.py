@@ -1,0 +1,69 @@
+"""Which processes tell plugins that a test begins, and that they write to the terminal once."""
+
+from __future__ import annotations
+
+import pytest
+from comparing import MakeSuite
+
+KEEPS_STATE = """
+    import pytest
+    CURRENT = []
+    def pytest_runtest_logstart(nodeid):
+        CURRENT.append(nodeid)
+        with open("begun.txt", "a") as file:
+            file.write(nodeid + "\\n")
+    def pytest_runtest_logfinish(nodeid): CURRENT.remove(nodeid)
+    @pytest.fixture
+    def current(): return CURRENT
+"""
+
+REPORTS = """
+    import pytest
+    CURRENT = []
+    class Reporter:
+        def __init__(self, config): self.config = config
+        def line(self, text):
+            reporter = self.config.pluginmanager.getplugin("terminalreporter")
+            reporter.ensure_newline()
+            reporter.write_line(text)
+        def pytest_sessionstart(self): self.line("SESSION STARTS")
+        def pytest_collection_finish(self): self.line("COLLECTED")
+        def pytest_runtest_logstart(self, nodeid):
+            CURRENT.append(nodeid)
+            self.line(f"BEGUN {nodeid}")
+            print("PRINTED", nodeid)
+        def pytest_runtest_setup(self, item): self.line(f"SET UP {item.name}")
+        def pytest_runtest_logreport(self, report):
+            if report.when == "call": self.line(f"REPORTED {CURRENT[-1]}")
+        def pytest_sessionfinish(self): self.line("SESSION ENDS")
+    def pytest_configure(config): config.pluginmanager.register(Reporter(config))
+    @pytest.fixture
+    def current(): return CURRENT
+"""
+
+TESTS = """
+    def test_it(current): assert current == ["test_it.py::test_it"]
+"""
+
+
+@pytest.mark.parametrize("mode", ["-n0", "-n1"])
+def test_who_keeps_what_runs_is_told_where_it_runs(suite: MakeSuite, mode: str) -> None:
+    made = suite(conftest=KEEPS_STATE, test_it=TESTS)
+    run = made.run("--fkit", mode)
+    assert run.counts() == {"setup passed": 1, "call passed": 1, "teardown passed": 1}, run.text
+    # In the controller, too, as under xdist.
+    begun = (made.path / "begun.txt").read_text().splitlines()
+    assert begun == ["test_it.py::test_it"] * (2 if mode == "-n1" else 1)
+
+
+@pytest.mark.parametrize("modes", [(), ("-n1",)])
+def test_lines_of_plugins_appear_as_often_as_without_us(
+    suite: MakeSuite, modes: tuple[str, ...]
+) -> None:
+    made = suite(conftest=REPORTS, test_it=TESTS)
+    words = ("SESSION STARTS", "COLLECTED", "BEGUN", "PRINTED", "SET UP", "REPORTED", "SESSION END")
+    plain, ours = made.run(*modes), made.run("--fkit", *(modes or ("-n0",)))
+    assert ours.outcomes == plain.outcomes, ours.text
+    assert {word: ours.text.count(word) for word in words} == {
+        word: plain.text.count(word) for word in words
+    }, ours.text

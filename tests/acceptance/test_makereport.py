@@ -1,0 +1,80 @@
+"""Reports that we make ourselves pass through the hook in which plugins add to reports."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from comparing import MakeSuite
+
+CONFTEST = """
+    import json, os
+    import pytest
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(item, call):
+        report = yield
+        report.description = item.function.__doc__
+        report.raised = str(call.excinfo.value) if call.excinfo else None
+        report.fixtures = sorted(item.funcargs)
+        report.judged = report.outcome
+        if item.name == "test_odd_hook" and call.excinfo:
+            item.funcargs["driver"].screenshot()
+        return report
+
+    def pytest_runtest_logreport(report):
+        if os.environ.get("PYTEST_XDIST_WORKER"):
+            return
+        name = report.nodeid.partition("::")[2]
+        with open("heard.jsonl", "a") as file:
+            heard = [name, report.when, report.judged, report.description, report.raised]
+            file.write(json.dumps(heard) + "\\n")
+"""
+
+TESTS = """
+    import os
+    import pytest
+
+    @pytest.fixture
+    def broken(): os._exit(3)
+
+    def test_call():
+        "in its call"
+        os._exit(3)
+    def test_setup(broken): "in its setup"
+    @pytest.mark.xfail
+    def test_expected():
+        "as expected"
+        os._exit(3)
+    def test_odd_hook():
+        "with a hook that needs the process"
+        os._exit(3)
+    @pytest.mark.fkit(gpus=99)
+    def test_refused(): "has no GPUs"
+"""
+
+DIED = "exit status 3"
+
+
+@pytest.mark.parametrize("mode", ["-n0", "-n1"])
+def test_what_hooks_add_to_reports_is_on_ours(suite: MakeSuite, mode: str) -> None:
+    made = suite(conftest=CONFTEST, test_it=TESTS)
+    run = made.run("--fkit", mode, "-rA")
+    heard = {
+        (name, when): rest
+        for line in (made.path / "heard.jsonl").read_text().splitlines()
+        for name, when, *rest in [json.loads(line)]
+    }
+    assert "INTERNALERROR" not in run.text
+    assert heard["test_call", "setup"] == ["passed", "in its call", None]
+    assert heard["test_call", "call"] == ["failed", "in its call", DIED]
+    assert heard["test_call", "teardown"] == ["passed", "in its call", None]
+    assert heard["test_setup", "setup"] == ["failed", "in its setup", DIED]
+    assert heard["test_expected", "call"] == ["skipped", "as expected", DIED]
+    assert heard["test_odd_hook", "call"] == ["failed", "with a hook that needs the process", DIED]
+    assert "pytest_runtest_makereport could not add to this report:" in run.text
+    assert "KeyError: 'driver'" in run.text
+    judged, description, raised = heard["test_refused", "setup"]
+    assert (judged, description) == ("skipped", "has no GPUs")
+    assert "needs 99 GPUs" in raised
+    assert run.counts()["call failed"] == 2
