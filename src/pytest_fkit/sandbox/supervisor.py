@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Iterator, Sequence
+from typing import Callable, Iterator
 
 from .. import system
 from ..endings import (
@@ -35,7 +35,7 @@ from ..own import contextmanager, os, own_builtins, select, signal, suppress, ti
 from ..system.limits import raise_soft, refusal_of, restore
 from ..wire import unpack
 from .child import STOPS
-from .descriptors import Link, move_up, read_from
+from .descriptors import Files, Link, move_up, read_from
 from .excerpts import chunks, free_middle, free_until
 from .jobs import ChildProcess, HostProcess, Job
 from .orphans import KILL_WAIT, Orphans
@@ -104,9 +104,7 @@ class Supervisor:
         for descriptor in self._wakeup:
             os.close(descriptor)
         for host in (*self.hosts, *self.spares):
-            for descriptor in (host.link.fileno(), *host.files):
-                if descriptor >= 0:  # a closed socket's is -1
-                    os.close(descriptor)
+            host.close()
         restore(self._limits)
 
     # --- while something is running ---
@@ -311,7 +309,7 @@ class Supervisor:
             # What the host wrote comes before what the child will write; it may be through by now,
             # and the host write again.
             self._forward(job, message.events)
-            job.child = ChildProcess(message.pid, host.link.take_files())
+            job.child = ChildProcess(message.pid, host.ties.sets[message.files])
             self._test_begins(job, "")
             if self.stop_deadline is not None:
                 send_signal(message.pid, signal.SIGINT)
@@ -385,7 +383,6 @@ class Supervisor:
                 ending = job.verdict or _lost(child) or self._ending(message.status)
                 job.conclude(ending, child.pid, child.remains())
             job.verdict = None  # the host, which goes on, has a clock of its own
-        child.files.close()
         job.child = None
         if job.ending is not None:
             # Last: the host goes on while we wait for what was left, and is heard as the host.
@@ -464,7 +461,6 @@ class Supervisor:
         kill_tree(child.pid)
         reason = f"its host process {_how(job.host.status)} while the test was running"
         job.conclude(job.verdict or Lost(reason), child.pid, child.remains())
-        child.files.close()
         job.child = None
 
     # --- what is left ---
@@ -505,13 +501,18 @@ class Supervisor:
         with suppress(OSError):  # it is dead; its exit tells
             host.link.send(message)
 
-    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send a message to the worker, and descriptors with it.
+    def send(self, message: Message) -> None:
+        """Send a message to the worker.
 
         :raises WorkerGoneError: if it is gone.
         """
         with _worker_there():
-            self._link.send(message, descriptors)
+            self._link.send(message)
+
+    def send_files(self, message: Message, files: Files) -> None:
+        """The same, with files."""
+        with _worker_there():
+            self._link.send_files(message, files)
 
 
 @contextmanager
