@@ -250,14 +250,16 @@ class Over(NamedTuple):
 
 
 class Forked(NamedTuple):
-    """A child runs the test; its files travel along as SCM_RIGHTS in the order of Files.
+    """A child runs the test.
 
     :param events: bytes that the host has written into its own event file by then; what it writes
         after them comes after what the child writes.
+    :param files: number of its files among those that the host was given for its children.
     """
 
     pid: int
     events: int
+    files: int
 
 
 class ChildExited(NamedTuple):

@@ -261,7 +261,7 @@ def test_a_module_whose_import_left_a_thread_runs_in_a_fresh_interpreter(
 ) -> None:
     pytester.makepyfile(
         test_pool=MODULE_LEVEL_POOL,
-        test_other="import os\ndef test_is_forked(): assert os.getsid(0) == os.getpid()",
+        test_other="import os\ndef test_is_forked(): assert os.getpgrp() == os.getpid()",
     )
     result = pytester.runpytest_subprocess("--fkit", workers, "--fkit-timeout=60", timeout=120)
     result.assert_outcomes(passed=3, failed=1, errors=1)

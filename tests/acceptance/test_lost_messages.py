@@ -71,6 +71,7 @@ def dying(function):
 
 wire.Packer.pack = packed
 descriptors.Link.send = dying(descriptors.Link.send)
+descriptors.Link.send_files = dying(descriptors.Link.send_files)
 descriptors.Link.flush = dying(descriptors.Link.flush)
 descriptors.Pipes.send = dying(descriptors.Pipes.send)
 relay.write_all = dying(relay.write_all)

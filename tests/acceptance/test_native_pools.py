@@ -1,16 +1,19 @@
 """Libraries that compute with threads of their own are forked all the same, and compute on.
 
+Those that can't be forked are known, wherever they computed.
+
 Each test is skipped where its library is absent; `tox -e forks` and `tox -e torch` have them.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
 import pytest
-from inner import run_pytest, write_files
+from inner import InnerRun, run_pytest, write_files
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="native threads are looked up in /proc"
@@ -44,6 +47,25 @@ WORK = {
         a = numpy.ones(1_000_000)
         return float(numexpr.evaluate("a * 2 + 1")[0])
     """,
+    "numba.workqueue": """
+        import os
+        os.environ["NUMBA_THREADING_LAYER"] = "workqueue"
+        import numba, numpy
+
+        @numba.njit(parallel=True)
+        def total(numbers):
+            found = 0.0
+            for position in numba.prange(numbers.size):
+                found += numbers[position]
+            return found
+
+        return float(total(numpy.ones(1000)))
+    """,
+    "tqdm": """
+        import os, tqdm
+        with open(os.devnull, "w") as nowhere:
+            return sum(tqdm.tqdm([1, 2], file=nowhere))
+    """,
     "torch": """
         import torch
         return float(torch.nn.functional.relu(torch.ones(4_000_000)).sum())
@@ -58,6 +80,31 @@ WORK = {
     """,
 }
 
+# The same of libraries that no forked process can use after that.
+UNFORKABLE = {
+    "jax": """
+        import jax.numpy
+        return float(jax.numpy.ones(1000).sum())
+    """,
+    "numba": """
+        import numba, numpy
+
+        @numba.njit(parallel=True)
+        def total(numbers):
+            found = 0.0
+            for position in numba.prange(numbers.size):
+                found += numbers[position]
+            return found
+
+        return float(total(numpy.ones(1000)))
+    """,
+    "polars": """
+        import polars
+        frame = polars.DataFrame({"a": [1] * 100_000, "b": list(range(100_000))})
+        return frame.lazy().group_by("b").sum().collect()["a"].sum()
+    """,
+}
+
 AT_IMPORT = """
 import os
 
@@ -65,9 +112,10 @@ def work():{work}
 EXPECTED = work()
 IMPORTED_IN = os.getpid()
 
-def test_1():
-    assert os.getpid() != IMPORTED_IN
+def test_1(recwarn):
+    assert (os.getpid() != IMPORTED_IN) is {forked}
     assert work() == EXPECTED
+    assert not [each for each in recwarn.list if "fork" in str(each.message)]
 
 def test_2():
     assert work() == EXPECTED
@@ -82,26 +130,64 @@ def work():{work}
 def expected():
     return os.getpid(), work()
 
-def test_1(expected):
-    assert os.getppid() == expected[0]
+def test_1(expected, recwarn):
+    assert (os.getpid() != expected[0]) is {forked}
     assert work() == expected[1]
+    assert not [each for each in recwarn.list if "fork" in str(each.message)]
 
 def test_2(expected):
-    assert os.getppid() == expected[0]
+    assert (os.getpid() != expected[0]) is {forked}
     assert work() == expected[1]
 """
 
 
-@pytest.mark.parametrize("suite", [AT_IMPORT, IN_FIXTURE], ids=["import", "fixture"])
-@pytest.mark.parametrize("library", list(WORK))
-def test_computing_does_not_switch_forks_off(tmp_path: Path, library: str, suite: str) -> None:
+IN_PLUGIN = """
+from plugin_that_computes import EXPECTED, IMPORTED_IN, test_1, test_2, work
+"""
+
+SUITES = {"import": AT_IMPORT, "fixture": IN_FIXTURE, "plugin": IN_PLUGIN}
+
+
+def run_with(
+    directory: Path, suite: str, work: str, *arguments: str, forked: bool = True
+) -> InnerRun:
+    """Run two tests, with what computes at import, in a wide fixture, or in a plugin by -p."""
+    files = {"test_it.py": SUITES[suite].format(work=work, forked=forked)}
+    if suite == "plugin":
+        files["plugin_that_computes.py"] = AT_IMPORT.format(work=work, forked=forked)
+        arguments = (*arguments, "-p", "plugin_that_computes")
+    write_files(directory, files)
+    environ = {
+        "OMP_NUM_THREADS": "2",
+        "NUMBA_NUM_THREADS": "2",
+        "PYTHONPATH": os.pathsep.join([str(directory), *filter(None, [os.getenv("PYTHONPATH")])]),
+    }
+    common = ("--fkit", "--fkit-timeout=60", "-p", "no:cacheprovider")
+    return run_pytest(directory, *common, *arguments, env=environ)
+
+
+def skip_without(library: str) -> None:
     if importlib.util.find_spec(library.partition(".")[0]) is None:
         pytest.skip(f"needs {library}")
-    write_files(tmp_path, {"test_it.py": suite.format(work=WORK[library])})
-    arguments = ("--fkit", "-n1", "--fkit-timeout=60", "-p", "no:cacheprovider")
-    ended = run_pytest(tmp_path, *arguments, env={"OMP_NUM_THREADS": "2"})
+
+
+@pytest.mark.parametrize("suite", list(SUITES))
+@pytest.mark.parametrize("library", list(WORK))
+def test_computing_does_not_switch_forks_off(tmp_path: Path, library: str, suite: str) -> None:
+    skip_without(library)
+    ended = run_with(tmp_path, suite, WORK[library], "-n1")
     assert sorted(ended.outcomes.values()) == ["PASSED", "PASSED"], ended.out
     assert "shared a process" not in ended.out
+
+
+@pytest.mark.parametrize("suite", list(SUITES))
+@pytest.mark.parametrize("library", list(UNFORKABLE))
+def test_what_can_not_be_forked_shares_a_process(tmp_path: Path, library: str, suite: str) -> None:
+    skip_without(library)
+    ended = run_with(tmp_path, suite, UNFORKABLE[library], "-n1", "-W", "error", forked=False)
+    assert sorted(ended.outcomes.values()) == ["PASSED", "PASSED"], ended.out
+    assert "2 tests shared a process, because of " in ended.out, ended.out
+    assert "fork()" not in ended.out
 
 
 LOKY = """

@@ -47,6 +47,14 @@ _SUITE = """
     def test_leaves_a_program():
         subprocess.Popen([sys.executable, "-c", SLEEP, "left-behind"])
 
+    def test_leaves_an_orphan_in_a_group_of_its_own():
+        if os.fork() == 0:
+            os.setpgrp()
+            if os.fork() == 0:
+                os.execv(sys.executable, [sys.executable, "-c", SLEEP, "left-orphan"])
+            os._exit(0)
+        os.wait()
+
     def test_kills_its_host():
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(1000)
@@ -88,9 +96,12 @@ def test_others_pass(outcome: Outcome, name: str) -> None:
     assert outcome.reports(name).outcome == "passed"
 
 
-def test_left_processes_of_the_tests_session_are_named_and_ended(outcome: Outcome) -> None:
+def test_left_processes_of_the_keepers_session_are_named_and_ended(outcome: Outcome) -> None:
     (line,) = outcome.reports("test_leaves_a_program").reports[-1]["leftovers"]
     assert "left-behind" in line
+    name = "test_leaves_an_orphan_in_a_group_of_its_own"
+    (line,) = outcome.reports(name).reports[-1]["leftovers"]
+    assert "left-orphan" in line
 
 
 _WAITS = """

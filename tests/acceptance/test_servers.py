@@ -101,7 +101,7 @@ async def test_fails(queue):
 async def test_with_a_loop_of_its_own():
     reader, writer = await asyncio.open_connection(sock=__import__("socket").socketpair()[0])
     writer.close()
-    assert os.getsid(0) == os.getpid()
+    assert os.getpgrp() == os.getpid()
 """
 
 
@@ -209,7 +209,7 @@ class TestOwnConnection:
     def test_connects(self, server, number):
         with connect(server) as connection:
             assert connection.execute("select 1 + %s", [number]).fetchone() == (1 + number,)
-        assert os.getsid(0) == os.getpid() != os.getppid()
+        assert os.getpgrp() == os.getpid() != os.getppid()
 
 class TestSharedConnection:
     def test_writes(self, connection):

@@ -63,7 +63,7 @@ def connected(
     session.config.pluginmanager.register(Answers(answers))
     found = connections(session, lambda item: shares.get(item.name, ""))
     assert all(position in each.positions for position, each in found.of.items())
-    return sorted(set(found.of.values()), key=lambda group: group.positions), dict(found.errors)
+    return sorted(set(found.of.values()), key=lambda each: each[2]), dict(found.errors)
 
 
 INCREMENTAL = "the mark incremental"

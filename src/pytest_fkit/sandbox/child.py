@@ -88,7 +88,7 @@ class Child:
             tells = working_set.is_wanted
             if not tells:
                 working_set.common.copy_now()  # before one of them is written to
-            os.setsid()
+            os.setpgid(0, 0)
             system.die_with_parent(host)
             system.be_first_for_oom_killer()
             files.install()
@@ -99,6 +99,7 @@ class Child:
             if warmup is not None and warmup.is_on:
                 warmup.run(pipes)
             go = pipes.receive()
+            pipes.stop_reading()
             end = _End(pipes, tells, self._measures)
             if isinstance(go, Go):
                 status = yield from self._obey(go, end)

@@ -9,7 +9,7 @@ from ..own import os, own_builtins, select, signal, suppress
 from ..system.limits import room
 from . import early_end
 from .child import DONE, STOPS, Child
-from .descriptors import Files, Link, Pipes
+from .descriptors import Files, Pipes
 from .sigchld import Statuses
 from .steps import Fork, Role
 from .streams import flush
@@ -20,20 +20,20 @@ from .working_set import WorkingSet
 own_builtins(globals())
 
 
+CHILDREN = 2
+"""There are no more at once: one that runs a test and one that waits."""
+
+
 class Waiting(NamedTuple):
     """A child that waits for its order, or runs a test.
 
+    :param number: of its files among those that the host has for its children.
     :param pipes: for a :class:`.messages.Go`, which :class:`.messages.Over` may answer.
     """
 
     pid: int
-    files: Files
+    number: int
     pipes: Pipes
-
-    def close(self) -> None:
-        """Close the host's descriptors, in this process."""
-        self.files.close()
-        self.pipes.close()
 
 
 class Children:
@@ -50,9 +50,28 @@ class Children:
         self._waiting: Waiting | None = None
         self._working_set = WorkingSet()
         self._ending: list[int] = []  # of those only memory is left
+        self._sets: tuple[Files, ...] = ()
+        self._free: list[int] = []
         self.statuses = Statuses()
-        self.hosts_link: Link | None = None
+        self.hosts_link: Pipes | None = None
         """That of the host, which children close."""
+
+    def begin(self, sets: tuple[Files, ...]) -> None:
+        """Before the first one.
+
+        :param sets: files that are given to one after the other. The keeper has them, too. One set
+            is free again when a child has ended, and the keeper is through with it before it has
+            the next test run.
+        """
+        self._sets = sets
+        self._free = list(range(len(sets)))
+
+    def end(self) -> None:
+        """There will be no other."""
+        self.let_go()
+        for files in self._sets:
+            files.close()
+        self._sets, self._free = (), []
 
     @property
     def allow_ahead(self) -> bool:
@@ -94,31 +113,37 @@ class Children:
         """
         if self._waiting is not None:
             child, self._waiting = self._waiting, None
-            child.close()
             _kill(child.pid)  # it may not listen yet
             _wait(child.pid)
+            self.release(child)
         for pid in self._ending:
             _wait(pid)
         self._ending = []
 
+    def files(self, child: Waiting) -> Files:
+        """Those of a child."""
+        return self._sets[child.number]
+
+    def release(self, child: Waiting) -> None:
+        """A child has ended: its files are free for another."""
+        child.pipes.close()
+        self._free.append(child.number)
+
     def _fork(self, running: Waiting | None) -> Generator[Fork, int, Waiting]:
-        files = Files.create()
-        try:
-            ours, theirs = Pipes.pair()
-        except OSError:
-            files.close()
-            raise
+        number = self._free[0]
+        self._sets[number].renew()
+        ours, theirs = Pipes.pair()
         flush()
-        child = self._begin(Waiting(os.getpid(), files, theirs), ours, running)
+        child = self._begin(Waiting(os.getpid(), number, theirs), ours, running)
         try:
             pid = yield Fork(child)
         except OSError:
-            files.close()
             ours.close()
             raise
         finally:
             theirs.close()
-        return Waiting(pid, files, ours)
+        self._free.remove(number)
+        return Waiting(pid, number, ours)
 
     def _begin(self, own: Waiting, hosts: Pipes, running: Waiting | None) -> Role:
         """The role of a new child: let go of what is its host's, and be one.
@@ -128,14 +153,16 @@ class Children:
         """
         self.statuses.leave()
         if self.hosts_link is not None:
-            os.close(self.hosts_link.fileno())
+            self.hosts_link.close()
         hosts.close()
         if running is not None:
-            running.close()
+            running.pipes.close()
+        for number, files in enumerate(self._sets):
+            if number != own.number:
+                files.close()
+        files = self._sets[own.number]
         warmup = None if running is None else self._warmup
-        return (
-            yield from self._child.main(own.files, own.pipes, own.pid, self._working_set, warmup)
-        )
+        return (yield from self._child.main(files, own.pipes, own.pid, self._working_set, warmup))
 
 
 def _said(child: Waiting, limit: float | None = None) -> Message | None:

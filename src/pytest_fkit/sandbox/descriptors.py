@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import Iterator, NamedTuple, Sequence
+from typing import Iterator, NamedTuple
 
 from .. import system
 from ..messages import Message
@@ -124,6 +124,15 @@ def write_all(descriptor: int, data: bytes) -> None:
             rest = rest[os.write(descriptor, rest) :]
 
 
+def check_room() -> None:
+    """See whether a test process may have its files in their slots.
+
+    :raises OSError: EMFILE, if the hard limit on open files was lowered so far.
+    """
+    if resource.getrlimit(NOFILE)[1] < slots.end:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
 class Files(NamedTuple):
     """What one test process writes: frames of messages, output, log, and faulthandler's dump.
 
@@ -148,8 +157,7 @@ class Files(NamedTuple):
 
         :raises OSError: EMFILE, if the hard limit on open files does not allow them.
         """
-        if resource.getrlimit(NOFILE)[1] < slots.end:  # lowered since; see install()
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        check_room()
         descriptors: list[int] = []
         try:
             with room():
@@ -162,6 +170,17 @@ class Files(NamedTuple):
                 os.close(descriptor)
             raise
         return cls(*descriptors)
+
+    def renew(self) -> None:
+        """Have them be as new ones are, for another process: nobody writes to them any more.
+
+        :raises OSError: as :meth:`create` does.
+        """
+        check_room()
+        for descriptor in self:
+            os.ftruncate(descriptor, 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
 
     def install(self) -> None:
         """In a new process: put the files where its code expects them."""
@@ -223,49 +242,44 @@ def read_from(descriptor: int, offset: int = 0) -> bytes:
     return b"".join(chunks)
 
 
-def _is_readable(descriptor: int, wait: float) -> bool:
-    """Whether there is something to read, now or within `wait` seconds."""
-    poller = select.poll()
-    poller.register(descriptor, select.POLLIN)
-    return bool(poller.poll(max(0.0, wait) * 1000))
-
-
-class Link:
+class _Stream:
     """One end of a stream of messages between two of our processes."""
 
-    def __init__(self, end: socket.socket) -> None:
-        self._socket = end
+    def __init__(self) -> None:
         self._packer = Packer()
         self._unpacker = Unpacker()
         self._messages: list[Message] = []
-        self._descriptors: list[int] = []
         self._held = b""
         self.closed = False
 
-    @classmethod
-    def pair(cls) -> tuple[Link, Link]:
-        """Two connected ends."""
-        with room():
-            ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-            first, second = (socket.socket(fileno=move_up(end.detach())) for end in ends)
-        return cls(first), cls(second)
-
     def fileno(self) -> int:
-        """For poll(2)."""
-        return self._socket.fileno()
+        """The descriptor to read from, for poll(2); -1 if it is closed."""
+        raise NotImplementedError
+
+    def _take_in(self) -> bytes:
+        """What has arrived, waiting for something; nothing at the end of the stream."""
+        raise NotImplementedError
+
+    def _put_out(self, data: bytes) -> None:
+        """Write all of it.
+
+        :raises OSError: if nobody is at the other end.
+        """
+        raise NotImplementedError
 
     def is_readable(self, wait: float) -> bool:
         """Whether :meth:`read` would not wait, now or within `wait` seconds."""
-        return _is_readable(self._socket.fileno(), wait)
+        poller = select.poll()
+        poller.register(self.fileno(), select.POLLIN)
+        return bool(poller.poll(max(0.0, wait) * 1000))
+
+    def has_message(self, wait: float) -> bool:
+        """Whether there is something for :meth:`receive`, now or within `wait` seconds."""
+        return bool(self._messages) or self.is_readable(wait)
 
     def is_over(self) -> bool:
         """Whether the other end is gone, and said nothing that was not taken."""
         return self.closed or (not self._messages and self.is_readable(0.0) and not self.read())
-
-    def close(self) -> None:
-        """Close this end in this process."""
-        self._socket.close()
-        self.closed = True
 
     def hold(self, message: Message) -> None:
         """Send a message with the next one, which follows soon: the other end is woken once."""
@@ -278,20 +292,15 @@ class Link:
         """
         if self._held:
             data, self._held = self._held, b""
-            self._socket.sendall(data)
+            self._put_out(data)
 
-    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send one message, and descriptors with it.
+    def send(self, message: Message) -> None:
+        """Send one message.
 
         :raises OSError: if nobody is at the other end.
         """
-        data, self._held = self._held + self._packer.pack(message), b""
-        if descriptors:
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
-            sent = self._socket.sendmsg([data], [rights])
-            data = data[sent:]
-        if data:
-            self._socket.sendall(data)
+        self.hold(message)
+        self.flush()
 
     def receive(self) -> Message | None:
         """The next message; None at the end of the stream, which a reset counts as."""
@@ -302,17 +311,7 @@ class Link:
 
     def read(self) -> bool:
         """Take in what has arrived, waiting for something; False at the end of the stream."""
-        most = socket.CMSG_SPACE(len(_NAMES) * array.array("i").itemsize)
-        try:
-            with room():  # with messages of a keeper there are descriptors
-                data, ancillary, _, _ = self._socket.recvmsg(1 << 18, most)
-        except ConnectionResetError:
-            data, ancillary = b"", []
-        for level, kind, payload in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                received = array.array("i")
-                received.frombytes(payload[: len(payload) - len(payload) % received.itemsize])
-                self._descriptors += [move_up(descriptor) for descriptor in received]
+        data = self._take_in()
         self._messages += self._unpacker.feed(data)
         if not data or self._unpacker.broken:
             self.closed = True
@@ -333,6 +332,64 @@ class Link:
         messages, self._messages = self._messages, []
         return messages
 
+
+class Link(_Stream):
+    """Between a worker and its keeper: descriptors can be sent along.
+
+    It is a socket, which no test process has open.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        super().__init__()
+        self._socket = end
+        self._descriptors: list[int] = []
+
+    @classmethod
+    def pair(cls) -> tuple[Link, Link]:
+        """Two connected ends."""
+        with room():
+            ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            first, second = (socket.socket(fileno=move_up(end.detach())) for end in ends)
+        return cls(first), cls(second)
+
+    def fileno(self) -> int:
+        """See above."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close this end in this process."""
+        self._socket.close()
+        self.closed = True
+
+    def send_files(self, message: Message, files: Files) -> None:
+        """Send one message, and files with it.
+
+        :raises OSError: if nobody is at the other end.
+        """
+        self.flush()
+        data = self._packer.pack(message)
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))
+        sent = self._socket.sendmsg([data], [rights])
+        self._put_out(data[sent:])
+
+    def _put_out(self, data: bytes) -> None:
+        if data:
+            self._socket.sendall(data)
+
+    def _take_in(self) -> bytes:
+        most = socket.CMSG_SPACE(len(_NAMES) * array.array("i").itemsize)
+        try:
+            with room():  # with messages of a keeper there are descriptors
+                data, ancillary, _, _ = self._socket.recvmsg(1 << 18, most)
+        except ConnectionResetError:
+            return b""
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                received = array.array("i")
+                received.frombytes(payload[: len(payload) - len(payload) % received.itemsize])
+                self._descriptors += [move_up(descriptor) for descriptor in received]
+        return data
+
     def take_files(self) -> Files | None:
         """The descriptors that came with the oldest message whose files were not taken yet.
 
@@ -347,19 +404,17 @@ class Link:
         return None
 
 
-class Pipes:
-    """One end of two pipes, one for each direction, between two of our processes.
+class Pipes(_Stream):
+    """Between a keeper and a host, or a host and its child: two pipes, one for each direction.
 
-    In a test process it is less conspicuous than the socket of a :class:`Link`: tests look for
-    connections that others left open.
+    Not a socket: tests look for connections that others left open, and where a test is there may
+    be one end.
     """
 
     def __init__(self, reader: int, writer: int) -> None:
+        super().__init__()
         self.reader = reader
         self.writer = writer
-        self._packer = Packer()
-        self._unpacker = Unpacker()
-        self._messages: list[Message] = []
 
     @classmethod
     def pair(cls) -> tuple[Pipes, Pipes]:
@@ -374,40 +429,28 @@ class Pipes:
                 raise
         return cls(one, fourth), cls(third, other)
 
+    def fileno(self) -> int:
+        """See above."""
+        return self.reader
+
     def close(self) -> None:
         """Close this end in this process."""
-        os.close(self.reader)
-        os.close(self.writer)
+        self.stop_reading()
+        if self.writer >= 0:
+            os.close(self.writer)
+            self.writer = -1
+        self.closed = True
 
-    def send(self, message: Message) -> None:
-        """Send one message, of less than what a pipe holds (64 KiB).
+    def stop_reading(self) -> None:
+        """Close the half that messages come by."""
+        if self.reader >= 0:
+            os.close(self.reader)
+            self.reader = -1
 
-        :raises OSError: if nobody is at the other end.
-        """
-        os.write(self.writer, self._packer.pack(message))
+    def _put_out(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:  # a signal's handler may have been run in the middle
+            rest = rest[os.write(self.writer, rest) :]
 
-    def has_message(self, wait: float) -> bool:
-        """Whether there is something for :meth:`receive`, now or within `wait` seconds."""
-        return bool(self._messages) or _is_readable(self.reader, wait)
-
-    def receive(self) -> Message | None:
-        """The next message; None at the end of the stream."""
-        while not self._messages:
-            if not self.read():
-                return None
-        return self._messages.pop(0)
-
-    def read(self) -> bool:
-        """Take in what has arrived, waiting for something; False at the end of the stream."""
-        data = os.read(self.reader, 1 << 16)
-        self._messages += self._unpacker.feed(data)
-        return bool(data) and not self._unpacker.broken
-
-    def take_message(self) -> Message | None:
-        """The oldest of the messages taken in so far."""
-        return self._messages.pop(0) if self._messages else None
-
-    @property
-    def trouble(self) -> str:
-        """What is wrong with what the other end said, "" if nothing is."""
-        return self._unpacker.trouble
+    def _take_in(self) -> bytes:
+        return os.read(self.reader, 1 << 16)

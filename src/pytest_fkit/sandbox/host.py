@@ -39,7 +39,7 @@ from ..wire import Unpacker
 from . import finalizers
 from .child import STOPS, Child, run_protocol
 from .children import Children
-from .descriptors import Files, Link, read_from, slots
+from .descriptors import Files, Pipes, read_from, slots
 from .equipment import TestProcess
 from .progress import Progress
 from .relay import DEAF, LEAVES
@@ -90,11 +90,16 @@ class Host:
         self._is_fork = False
         self._limited = False  # whether that, or what kept a child from it, was a limit
 
-    def main(self, link: Link, files: Files, progress: Progress, keeper: int) -> Role:
-        """The role of the new process."""
+    def main(
+        self, link: Pipes, files: Files, sets: tuple[Files, ...], progress: Progress, keeper: int
+    ) -> Role:
+        """The role of the new process.
+
+        :param sets: the files of its children, none where it will have no children.
+        """
         status = FAILED
         try:
-            os.setsid()
+            os.setpgid(0, 0)
             system.die_with_parent(keeper)
             files.install()
             self._relay.open()
@@ -102,6 +107,7 @@ class Host:
             finalizers.forget_inherited()
             self._session_end.enter_process()
             self._is_fork = True
+            self._children.begin(sets)
             self._link = link
             self._progress = progress
             yield from self._serve()
@@ -112,7 +118,7 @@ class Host:
                 os.write(slots.err, stack_text(error).encode("utf-8", "replace"))
         return status
 
-    def serve_here(self, link: Link) -> Generator[Step, Any, None]:
+    def serve_here(self, link: Pipes) -> Generator[Step, Any, None]:
         """As :meth:`main`, in a fresh interpreter, which goes on afterwards."""
         self._relay.open()
         self._output.enter_process()
@@ -311,6 +317,7 @@ class Host:
         :param cause: what keeps the test from being forked, where no wide fixture is to blame.
         """
         self._ran_tests = True
+        self._children.end()
         self._relay.open(wide_setup_seconds)
         cause = self._fixtures.unforkable or cause
         if cause:
@@ -336,7 +343,7 @@ class Host:
 
     def _watch_child(self, go: Go, ahead: bool) -> Generator[Step, Any, Leaves | None]:
         child = yield from self._children.next()
-        self._link.send(Forked(child.pid, self._relay.written()), child.files)
+        self._link.send(Forked(child.pid, self._relay.written(), child.number))
         try:
             with suppress(OSError):  # it is dead, which will be seen
                 child.pipes.send(go)
@@ -344,9 +351,9 @@ class Host:
                 yield from self._children.fork_ahead(child)
             status, used = self._children.await_end(child)
             self._limited = self._limited or bool(limits.refusal_of(status >> 8))
-            left = _left_for(child.files, status)
+            left = _left_for(self._children.files(child), status)
         finally:
-            child.close()
+            self._children.release(child)
         stops = status == STOPS << 8
         self._link.hold(ChildExited(child.pid, status, left is not None, stops, used))
         return left

@@ -8,7 +8,7 @@ from ..endings import Ending, Finished
 from ..messages import Run
 from ..own import own_builtins
 from ..wire import Sorter
-from .descriptors import Files, Link
+from .descriptors import Files, Pipes
 from .excerpts import read_ends
 from .progress import Progress
 
@@ -51,16 +51,34 @@ class Start(NamedTuple):
     environ: tuple[tuple[str, str], ...] = ()
 
 
+class Ties(NamedTuple):
+    """What ties a host to its keeper, in one of the two.
+
+    :param files: what the host writes.
+    :param sets: what its children write, each of which gets one; none where it forks no tests.
+    """
+
+    link: Pipes
+    files: Files
+    sets: tuple[Files, ...]
+    progress: Progress
+
+    def close(self) -> None:
+        """Give the descriptors back, in this process."""
+        self.link.close()
+        for files in (self.files, *self.sets):
+            files.close()
+
+
 class HostProcess:
     """The keeper's view of one host."""
 
-    def __init__(
-        self, pid: int, link: Link, files: Files, start: Start, progress: Progress
-    ) -> None:
+    def __init__(self, pid: int, ties: Ties, start: Start) -> None:
         self.pid = pid
-        self.progress = progress
-        self.link = link
-        self.files = files
+        self.ties = ties
+        self.progress = ties.progress
+        self.link = ties.link
+        self.files = ties.files
         self.share = start.share
         self.environ = start.environ
         self.was_spare = start.spare
@@ -78,8 +96,7 @@ class HostProcess:
 
     def close(self) -> None:
         """Give its descriptors back."""
-        self.link.close()
-        self.files.close()
+        self.ties.close()
 
 
 class ChildProcess:

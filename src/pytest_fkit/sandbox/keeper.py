@@ -25,9 +25,10 @@ from ..settings import start_limit
 from ..shares import SPAWNED, ends_before
 from ..stack_texts import stack_text
 from ..system.limits import refusal
+from .children import CHILDREN
 from .copies import fork
-from .descriptors import Files, Link
-from .jobs import HostProcess, Job, Start
+from .descriptors import Files, Link, Pipes
+from .jobs import HostProcess, Job, Start, Ties
 from .progress import Progress
 from .relay import DEAF
 from .spares import Spare
@@ -43,14 +44,14 @@ class RefusedError(Exception):
 
 
 class Ways(NamedTuple):
-    """How a new process becomes a host, given what it is for, its link, its files and more.
+    """How a new process becomes a host, given what it is for, its ties and the keeper's pid.
 
-    :param fork: the role of one that is a copy, with its progress and the keeper's pid.
-    :param spawn: what makes it a fresh interpreter, with the keeper's pid.
+    :param fork: the role of one that is a copy.
+    :param spawn: what makes it a fresh interpreter.
     """
 
-    fork: Callable[[Start, Link, Files, Progress, int], Role]
-    spawn: Callable[[Start, Link, Files, int], NoReturn]
+    fork: Callable[[Start, Ties, int], Role]
+    spawn: Callable[[Start, Ties, int], NoReturn]
 
 
 class Keeper:
@@ -216,51 +217,47 @@ class Keeper:
             raise RefusedError(f"no process could be made for it: {refusal(error)}") from error
         self._below.hosts.append(host)
         if run.share:
-            self._below.send(HostFiles(run.share, run.environ, host.pid), host.files)
+            self._below.send_files(HostFiles(run.share, run.environ, host.pid), host.files)
         return host
 
     def _new_host(self, start: Start) -> Generator[Fork, int, HostProcess]:
         if start.share.startswith(SPAWNED):
             return self._spawn(start)
-        ours, theirs, files, progress = _ties()
+        ours, theirs = _ties(start)
         try:
-            pid = yield Fork(self._begin_host(start, ours, theirs, files, progress, os.getpid()))
+            pid = yield Fork(self._begin_host(start, ours, theirs, os.getpid()))
         except OSError:
             ours.close()
-            files.close()
             raise
         finally:
-            theirs.close()
-        return HostProcess(pid, ours, files, start, progress)
+            theirs.link.close()
+        return HostProcess(pid, ours, start)
 
-    def _begin_host(
-        self, start: Start, ours: Link, theirs: Link, files: Files, progress: Progress, keeper: int
-    ) -> Role:
+    def _begin_host(self, start: Start, ours: Ties, theirs: Ties, keeper: int) -> Role:
         """The role of a new host: let go of what is the keeper's, and be one."""
         self._let_go(ours)
-        return (yield from self._ways.fork(start, theirs, files, progress, keeper))
+        return (yield from self._ways.fork(start, theirs, keeper))
 
-    def _let_go(self, ours: Link) -> None:
+    def _let_go(self, ours: Ties) -> None:
         self._below.leave()
-        os.close(ours.fileno())
+        ours.link.close()
         os.close(self._link.fileno())
 
     def _spawn(self, start: Start) -> HostProcess:
         """A host that is a fresh interpreter, whose stack begins anew."""
-        ours, theirs, files, progress = _ties()
+        ours, theirs = _ties(start)
         keeper = os.getpid()
         try:
             pid = fork()
         except OSError:
             ours.close()
-            theirs.close()
-            files.close()
+            theirs.link.close()
             raise
         if pid == 0:
             self._let_go(ours)
-            self._ways.spawn(start, theirs, files, keeper)
-        theirs.close()
-        return HostProcess(pid, ours, files, start, progress)
+            self._ways.spawn(start, theirs, keeper)
+        theirs.link.close()
+        return HostProcess(pid, ours, start)
 
     def _follow(self, order: Follows) -> None:
         run = Run(0, order.next_position, "", order.next_share, 0.0, order.wide_timeout, 0, 0)
@@ -321,18 +318,25 @@ class Keeper:
             self._below.send(TornDown(to_wire(Finished()), leftovers=leftovers))
 
 
-def _ties() -> tuple[Link, Link, Files, Progress]:
-    """What ties a host to its keeper: the ends of a link, the files, the progress.
+def _ties(start: Start) -> tuple[Ties, Ties]:
+    """What ties a host to its keeper: what the keeper has of it, and what the host has.
 
     :raises OSError: if a limit does not allow that.
     """
-    ours, theirs = Link.pair()
+    made: list[Files] = []
+    ours, theirs = Pipes.pair()
     try:
-        return ours, theirs, Files.create(), Progress()
+        for _ in range(1 if start.share else 1 + CHILDREN):
+            made.append(Files.create())
+        files, *sets = made
+        progress = Progress()
     except OSError:
         ours.close()
         theirs.close()
+        for each in made:
+            each.close()
         raise
+    return Ties(ours, files, tuple(sets), progress), Ties(theirs, files, tuple(sets), progress)
 
 
 def _first(order: Run | RunTogether) -> Run:

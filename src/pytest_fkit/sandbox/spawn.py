@@ -19,8 +19,8 @@ from ..settings import STARTUP_PATH
 from ..shares import SPAWNED_SESSION
 from ..system.limits import room, status_of
 from .coverage import arguments_for_another, input_for_another
-from .descriptors import Files, Link, slots, write_all
-from .jobs import Start
+from .descriptors import slots, write_all
+from .jobs import Start, Ties
 
 own_builtins(globals())
 
@@ -29,34 +29,33 @@ own_builtins(globals())
 _BOOTSTRAP = (
     "import marshal, os, sys; "
     "spec = marshal.loads(os.pread(int(sys.argv[1]), int(sys.argv[2]), 0)); "
+    "os.close(int(sys.argv[1])); "
     "sys.path[:] = spec['own_path']; "
     "modules = set(sys.modules); "
     "from pytest_fkit.sandbox.spawned import main; "
-    "main(spec, int(sys.argv[3]), modules)"
+    "main(spec, *map(int, sys.argv[3:5]), modules)"
 )
 
 
-def exec_host(
-    session: pytest.Session, start: Start, link: Link, files: Files, keeper: int
-) -> NoReturn:
+def exec_host(session: pytest.Session, start: Start, ties: Ties, keeper: int) -> NoReturn:
     """Become a fresh interpreter that collects the file of a test and serves the keeper.
 
     Called in a new process.
     """
     status = 70  # EX_SOFTWARE
     try:
-        os.setsid()
+        os.setpgid(0, 0)
         system.die_with_parent(keeper)
-        files.install()
+        ties.files.install()
         data = marshal.dumps(_spec(session, start))
         with room():
             spec = system.anonymous_file("spec")
         write_all(spec, data)
-        for descriptor in (*slots, link.fileno(), spec):
+        for descriptor in (*slots, ties.link.reader, ties.link.writer, spec):
             os.set_inheritable(descriptor, True)
         flags = cast("Any", subprocess)._args_from_interpreter_flags()
-        numbers = [str(spec), str(len(data)), str(link.fileno())]
-        command = [sys.executable, *flags, "-c", _BOOTSTRAP, *numbers]
+        numbers = (spec, len(data), ties.link.reader, ties.link.writer)
+        command = [sys.executable, *flags, "-c", _BOOTSTRAP, *map(str, numbers)]
         # Conftest files change it there as they did here.
         os.execve(sys.executable, command, environment())
     except BaseException as error:  # noqa: BLE001 (nothing may return into the keeper's code)

@@ -10,10 +10,10 @@ import pytest
 
 from .. import private_api
 from ..messages import Ready
-from ..own import os, own_builtins, socket
+from ..own import os, own_builtins
 from ..own_imports import hide
 from .coverage import running_coverage
-from .descriptors import Link, slots
+from .descriptors import Pipes, slots
 from .equipment import equip, write_stacks_of_deaths
 from .host import Host
 from .output import capture_into_own_files
@@ -25,17 +25,18 @@ if TYPE_CHECKING:
 own_builtins(globals())
 
 
-def main(spec: dict[str, Any], descriptor: int, modules: set[str]) -> None:
+def main(spec: dict[str, Any], reader: int, writer: int, modules: set[str]) -> None:
     """Collect the module and run its tests as the keeper says.
 
     :param spec: see spawn.py.
-    :param descriptor: of the link to the keeper.
+    :param reader: of the pipe that comes from the keeper.
+    :param writer: of the one to it.
     :param modules: names of those that were imported before ours.
     """
     sys.path[:] = spec["startup_path"]
     hide(modules)
     slots.begin_at(spec["slots"])
-    for inherited in (*slots, descriptor):
+    for inherited in (*slots, reader, writer):
         os.set_inheritable(inherited, False)
     write_stacks_of_deaths()
     # What pytest prints here is seen only if it fails before the first test.
@@ -43,7 +44,7 @@ def main(spec: dict[str, Any], descriptor: int, modules: set[str]) -> None:
     os.dup2(slots.err, 2)
     sys.argv[:] = spec["argv"]
     sys.dont_write_bytecode = not spec["writes_bytecode"]
-    link = Link(socket.socket(fileno=descriptor))
+    link = Pipes(reader, writer)
     os.chdir(spec["directory"])
     config = private_api.worker_config(
         spec["arguments"],
@@ -101,7 +102,7 @@ class Spawned:
     :param spec: see spawn.py.
     """
 
-    def __init__(self, link: Link, spec: dict[str, Any]) -> None:
+    def __init__(self, link: Pipes, spec: dict[str, Any]) -> None:
         self._link = link
         self._spec = spec
         self._errors: list[str] = []

@@ -12,13 +12,12 @@ from ..gpu.runtime import in_bad_fork
 from ..messages import Broken
 from ..own import gc, os, own_builtins
 from ..system.limits import room
-from .descriptors import Files, Link
+from .descriptors import Link
 from .equipment import equip
 from .host import Host
-from .jobs import Start
+from .jobs import Start, Ties
 from .keeper import Keeper, Ways
 from .output import streams
-from .progress import Progress
 from .spawn import exec_host
 from .steps import FAILED, Role
 
@@ -69,15 +68,13 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
 
     host = Host(session, process, item_at)
 
-    def host_main(
-        start: Start, host_link: Link, files: Files, progress: Progress, keeper: int
-    ) -> Role:
+    def host_main(start: Start, ties: Ties, keeper: int) -> Role:
         os.environ.update(start.environ)
-        return (yield from host.main(host_link, files, progress, keeper))
+        return (yield from host.main(*ties, keeper))
 
-    def spawn(start: Start, host_link: Link, files: Files, keeper: int) -> NoReturn:
+    def spawn(start: Start, ties: Ties, keeper: int) -> NoReturn:
         os.environ.update(start.environ)
-        exec_host(session, start, host_link, files, keeper)
+        exec_host(session, start, ties, keeper)
 
     def remember(message: Broken) -> None:
         process.broken[message.key] = message.text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Iterator, Sequence
+from typing import Callable, Iterator
 
 from .. import system
 from ..endings import (
@@ -37,7 +37,7 @@ from ..own import contextmanager, os, own_builtins, select, signal, suppress, ti
 from ..system.limits import raise_soft, refusal_of, restore
 from ..wire import unpack
 from .child import DONE, STOPS
-from .descriptors import Link, move_up, read_from
+from .descriptors import Files, Link, move_up, read_from
 from .excerpts import chunks, free_middle, free_until
 from .jobs import ChildProcess, HostProcess, Job
 from .orphans import KILL_WAIT, Orphans
@@ -106,9 +106,7 @@ class Supervisor:
         for descriptor in self._wakeup:
             os.close(descriptor)
         for host in (*self.hosts, *self.spares):
-            for descriptor in (host.link.fileno(), *host.files):
-                if descriptor >= 0:  # a closed socket's is -1
-                    os.close(descriptor)
+            host.close()
         restore(self._limits)
 
     # --- while something is running ---
@@ -271,17 +269,17 @@ class Supervisor:
                 host.link.read()
             self._hear(host)
             if host.link.closed and host.link.trouble and host.status is None:
-                self._distrust(host, f"{host.link.trouble} of what its host process said")
+                self._distrust(host)
         if self._wakeup[0] in ready:
             with suppress(BlockingIOError):
                 os.read(self._wakeup[0], 4096)
             self._reap()
 
-    def _distrust(self, host: HostProcess, why: str) -> None:
+    def _distrust(self, host: HostProcess) -> None:
         """Something that a host said is missing: what it says later can't be believed."""
         job = self.job
         if job is not None and job.host is host and job.verdict is None:
-            job.verdict = Lost(why)
+            job.verdict = Lost(f"{host.link.trouble} of what its host process said")
         kill_tree(host.pid)
 
     def _hear_worker(self, ready: set[int]) -> None:
@@ -336,11 +334,7 @@ class Supervisor:
         # What the host wrote comes before what the child will write; it may be through by now,
         # and the host write again.
         self._forward(job, message.events)
-        files = job.host.link.take_files()
-        if files is None:
-            self._distrust(job.host, "the descriptors of its files did not arrive")
-            return
-        job.child = ChildProcess(message.pid, files)
+        job.child = ChildProcess(message.pid, job.host.ties.sets[message.files])
         self._test_begins(job, "")
         if self.stop_deadline is not None:
             send_signal(message.pid, signal.SIGINT)
@@ -398,7 +392,6 @@ class Supervisor:
                 )
                 job.conclude(ending, child.pid, child.remains())
             job.verdict = None  # the host, which goes on, has a clock of its own
-        child.files.close()
         job.child = None
         if job.ending is not None:
             # Last: the host goes on while we wait for what was left, and is heard as the host.
@@ -483,7 +476,6 @@ class Supervisor:
         kill_tree(child.pid)
         reason = f"its host process {_how(job.host.status)} while the test was running"
         job.conclude(job.verdict or Lost(reason), child.pid, child.remains())
-        child.files.close()
         job.child = None
 
     # --- what is left ---
@@ -524,13 +516,18 @@ class Supervisor:
         with suppress(OSError):  # it is dead; its exit tells
             host.link.send(message)
 
-    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send a message to the worker, and descriptors with it.
+    def send(self, message: Message) -> None:
+        """Send a message to the worker.
 
         :raises WorkerGoneError: if it is gone.
         """
         with _worker_there():
-            self._link.send(message, descriptors)
+            self._link.send(message)
+
+    def send_files(self, message: Message, files: Files) -> None:
+        """The same, with files."""
+        with _worker_there():
+            self._link.send_files(message, files)
 
 
 @contextmanager

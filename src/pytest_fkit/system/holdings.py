@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import re
 import stat
+import sys
 from collections import Counter
-from typing import Callable, Iterable, NamedTuple
+from typing import Any, Callable, Iterable, NamedTuple
 
 from ..gpu.runtime import CUDA_DRIVER, open_runtime
 from ..own import ctypes, os, own_builtins, socket, suppress, threading, time
-from ..paths import read_lines
+from ..paths import base_name, read_lines
 from . import PORTABLE, children
 from .buffered import may_buffer
 from .libraries import loaded
 from .limits import room
 from .native_threads import native_threads, origin
+from .pool_owners import unforkable_pool
+from .restartable import end_restartable
 
 own_builtins(globals())
 
 _OPENMP = re.compile(r"/lib(?:gomp|omp|iomp5)[^/]*\.so[^/]*$")
 _OMP_PAUSE_HARD = 2  # omp_pause_resource_t, OpenMP 5.0 API specification, 3.2.44
 
+_PYTHON = os.path.realpath(sys.executable or "")
 
 _APPENDING = ", open for appending with a buffer"
 
@@ -45,12 +49,13 @@ class Holdings(NamedTuple):
     """Threads, descriptors and children.
 
     :param natives: ids of the threads that Python does not know, the main thread left out.
-    :param gpu: an open GPU runtime, or "".
+    :param runtime: an open GPU runtime, or something else that works in the process alone that
+        began with it, whoever in it that was; or "".
     """
 
     threads: frozenset[Named]
     natives: frozenset[int]
-    gpu: str
+    runtime: str
     descriptors: frozenset[Named]
     children: frozenset[int]
 
@@ -58,8 +63,8 @@ class Holdings(NamedTuple):
         """What is held now, was not `before`, and does not survive a fork, in words."""
         found = [f"thread {thread.text!r}" for thread in sorted(self.threads - before.threads)]
         found += _describe_natives(self.natives - before.natives)
-        if self.gpu and not before.gpu:
-            found.append(self.gpu)
+        if self.runtime and not before.runtime:
+            found.append(self.runtime)
         # Writers that append can't overwrite each other, but lose what they have not written yet.
         found += [
             each.text
@@ -77,25 +82,55 @@ def take() -> Holdings:
 
 
 def _take() -> Holdings:
-    me = threading.current_thread()
-    threads = frozenset(
-        Named(each.name, str(each.ident)) for each in threading.enumerate() if each is not me
-    )
+    threads = frozenset(map(_named, _others()))
     if PORTABLE:
-        gpu = open_runtime((), ())
-        return Holdings(threads, frozenset(), gpu, frozenset(), _children())
+        runtime = open_runtime((), ()) or unforkable_pool()
+        return Holdings(threads, frozenset(), runtime, frozenset(), _children())
     targets = _targets()
-    gpu = open_runtime(loaded(CUDA_DRIVER), targets.values())
-    return Holdings(threads, native_threads(), gpu, _descriptors(targets), _children())
+    runtime = open_runtime(loaded(CUDA_DRIVER), targets.values()) or unforkable_pool()
+    return Holdings(threads, native_threads(), runtime, _descriptors(targets), _children())
+
+
+def without_plugins() -> Holdings:
+    """What this process would hold now, had neither plugins nor the program that runs pytest
+    opened a GPU runtime or started threads. The files and children of those are theirs.
+    """
+    now = take()
+    return now._replace(
+        threads=frozenset(_named(each) for each in _others() if _is_of_debugger(each)),
+        natives=frozenset(thread for thread in now.natives if _may_be_pythons(thread)),
+        runtime="",
+    )
+
+
+def _others() -> list[Any]:
+    me = threading.current_thread()
+    return [each for each in threading.enumerate() if each is not me]
+
+
+def _named(thread: Any) -> Named:
+    return Named(thread.name, str(thread.ident))
+
+
+def _is_of_debugger(thread: Any) -> bool:
+    return bool(getattr(thread, "is_pydev_daemon_thread", False))
+
+
+def _may_be_pythons(thread: int) -> bool:
+    """Whether it may have been started by Python's ``_thread``, as execnet starts its threads."""
+    library = origin(thread).library
+    return library in ("", _PYTHON) or base_name(library).startswith("libpython")
 
 
 def take_forkable(fork: Callable[[], int], before: Holdings) -> Holdings:
-    """As :func:`take`, after pools that can be started again were ended.
+    """As :func:`take`, after pools and threads that can be started again were ended.
 
     :param fork: os.fork or a wrapper.
     :param before: what was held before; pools are ended only if there are new threads.
     """
     now = take()
+    if now.threads - before.threads and end_restartable():
+        now = take()
     if now.natives - before.natives:
         _release_pools()
         _end_forkable_threads(fork)

@@ -23,6 +23,7 @@ _SYSTEM = re.compile(r"^(?:libc|ld-linux|libpthread|libstdc\+\+|libgcc_s|libm)[-
 _HANDLE_FORK = re.compile(
     r"/libarrow\.so"  # arrow/util/atfork_internal.h
     r"|/numexpr/interpreter\."  # numexpr/module.cpp, pthread_atfork
+    r"|/numba/np/ufunc/workqueue\."  # numba/np/ufunc/workqueue.c, reset_after_fork
     r"|/pypocketfft\."  # pocketfft_hdronly.h, in scipy.fft
 )
 _TORCH = re.compile(r"/libtorch_cpu\.so")

@@ -1,7 +1,7 @@
 """The portable road: POSIX calls and psutil.
 
-Without a subreaper, processes that left the session of the test and lost their parent can't be
-found any more; without PDEATHSIG, a child notices the death of its host only through the keeper.
+Without a subreaper, processes that left the keeper's session and lost their parent can't be found
+any more; without PDEATHSIG, a child notices the death of its host only through the keeper.
 """
 
 from __future__ import annotations
@@ -38,9 +38,30 @@ def free_range(descriptor: int, begin: int, end: int) -> None:
 
 
 def adopted_children(known: set[int]) -> set[int]:
-    """Nobody: see the module's text."""
-    del known
-    return set()
+    """Pids of those in the session that this process leads whose parent is gone; not of `known`."""
+    me = os.getpid()
+    if os.getsid(0) != me:  # a worker, or a process of the user's
+        return set()
+    members = {pid for pid in psutil.pids() if _session(pid) == me}
+    return {pid for pid in members - known - {me} if _parent(pid) not in members and _runs(pid)}
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except OSError:  # gone, or not ours to ask about
+        return -1
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(psutil.Process(pid).ppid())
+    except psutil.Error:
+        return -1
+
+
+def _runs(pid: int) -> bool:
+    return process_state(pid) not in ("", "Z")
 
 
 def children(pid: int) -> list[int]:
@@ -52,14 +73,14 @@ def children(pid: int) -> list[int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Pids of all living processes below `pid`, and those left in the session that it leads."""
+    """Pids of all living processes below `pid`, and those left in the group that it leads."""
     try:
         found = [child.pid for child in psutil.Process(pid).children(recursive=True)]
     except psutil.Error:
         found = []
     for other in psutil.pids():
         try:
-            if other not in found and other != pid and os.getsid(other) == pid:
+            if other not in found and other != pid and os.getpgid(other) == pid:
                 found.append(other)
         except OSError:  # gone, or not ours to ask about
             continue

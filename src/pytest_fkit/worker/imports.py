@@ -131,7 +131,7 @@ class CarefulCollection:
 def _collect_and_leave(collector: pytest.File, files: Files, worker: int) -> NoReturn:
     status = 1
     try:
-        os.setsid()
+        os.setpgid(0, 0)
         system.die_with_parent(worker)
         files.install()
         os.dup2(slots.out, 1)

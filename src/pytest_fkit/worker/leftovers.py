@@ -15,8 +15,8 @@ from ..system import holdings
 own_builtins(globals())
 
 
-class _OfConftests(NamedTuple):
-    """What the initial conftest files left.
+class _Early(NamedTuple):
+    """What the initial conftest files left, and plugins before them.
 
     :param cause: in words, or "".
     """
@@ -25,30 +25,43 @@ class _OfConftests(NamedTuple):
     held: holdings.Holdings
 
 
-_KEY: pytest.StashKey[_OfConftests] = pytest.StashKey()
+_KEY: pytest.StashKey[_Early] = pytest.StashKey()
 
 
 @contextmanager
 def watched_conftests(early_config: pytest.Config) -> Iterator[None]:
     """Within the block the initial conftest files are loaded: look at what they leave."""
-    before = holdings.take()
+    clean = holdings.without_plugins()
+    before = holdings.take_forkable(fork, clean)
+    cause = _in_words("a plugin, or the program that runs pytest", before.beyond(clean))
+    if cause and not before.runtime and _has_plugin_objects(early_config):
+        # No fresh interpreter has them. The threads are those of a program that goes on, an IDE
+        # or a notebook, rather than the tests'.
+        cause = ""
     yield
     now = holdings.take_forkable(fork, before)
-    found = now.beyond(before)
-    cause = f"import of conftest.py: {', '.join(found)}" if found else ""
-    early_config.stash[_KEY] = _OfConftests(cause, now)
+    cause = cause or _in_words("import of conftest.py", now.beyond(before))
+    early_config.stash[_KEY] = _Early(cause, now)
+
+
+def _in_words(source: str, found: list[str]) -> str:
+    return f"{source}: {', '.join(found)}" if found else ""
+
+
+def _has_plugin_objects(config: pytest.Config) -> bool:
+    return any(not isinstance(each, str) for each in config.invocation_params.plugins or ())
 
 
 class CollectionWatch:
     """Plugin of a process that collects: remembers which file left threads, sockets and the like.
 
-    What plugins left before collection is theirs, other than a GPU runtime.
+    What plugins left in hooks before collection is theirs, other than a runtime.
     """
 
     def __init__(self, config: pytest.Config) -> None:
         self._causes: dict[str, str] = {}
         self._of_all, before = config.stash.get(_KEY, ("", None))
-        self._gpu_before = before.gpu if before is not None else ""
+        self._runtime_before = before.runtime if before is not None else ""
         self._held: holdings.Holdings | None = None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -67,8 +80,8 @@ class CollectionWatch:
 
     def _begin(self) -> None:
         self._held = holdings.take()
-        if self._held.gpu and not self._gpu_before:
-            self._of_all = f"a plugin or a hook, before collection: {self._held.gpu}"
+        if self._held.runtime and not self._runtime_before:
+            self._of_all = f"a plugin or a hook, before collection: {self._held.runtime}"
 
     def _look(self, collector: pytest.Collector) -> None:
         # What is collected within this collector was looked at already.
@@ -78,8 +91,8 @@ class CollectionWatch:
         if found:
             cause = f"import of {collector.nodeid or 'a conftest.py'}: {', '.join(found)}"
             self._causes[collector.nodeid] = cause
-            if now.gpu and not self._held.gpu:
-                # A GPU runtime is one for the whole process, whoever opened it.
+            if now.runtime and not self._held.runtime:
+                # It is one for the whole process, whoever opened it.
                 self._of_all = self._of_all or cause
         self._held = now
 
