@@ -41,7 +41,7 @@ class Recorder:
             "properties": report.user_properties,
             "pid": os.getpid(),
         }
-        self.file.write(json.dumps(record) + "\\n")
+        self.file.write(json.dumps(record, default=str) + "\\n")
         self.file.flush()
 """
 
