@@ -85,12 +85,12 @@ def test_connected_tests_share_a_process_on_one_worker(tmp_path: Path, mode: str
         "test_a.py::test_between": "PASSED",
         "test_a.py::TestSteps::test_1": "PASSED",
         "test_a.py::TestSteps::test_2": "FAILED",
-        "test_a.py::TestSteps::test_3": "XFAIL",
         "test_b.py::test_dies": "ERROR",
         "test_b.py::test_has_another_process": "PASSED",
         "test_b.py::test_last": "PASSED",
         "test_b.py::test_wrong": "ERROR",
     }, run.out
+    assert "XFAIL at setup of test_a.py::TestSteps::test_3 - an earlier step failed" in run.lines
     assert "pytest_fkit_isolation answered 'nothing'" in run.out
     assert "3 tests shared a process, because of the mark incremental" in run.lines
     because = "2 tests shared a process, because of pytest_fkit_isolation"
@@ -106,4 +106,4 @@ def test_in_a_fresh_interpreter(tmp_path: Path) -> None:
         write_files(tmp_path, {**SUITE, "test_a.py": thread + TESTS, "test_b.py": ""}),
         "--fkit", "-n0", "-k", "TestSteps or test_between",
     )  # fmt: skip
-    assert list(run.outcomes.values()) == ["PASSED", "FAILED", "XFAIL", "PASSED"], run.out
+    assert "1 failed, 2 passed, 2 deselected, 1 xfailed in " in run.out
