@@ -9,9 +9,11 @@ from ..own import os, own_builtins, select, signal, suppress
 from ..system.limits import room
 from . import early_end
 from .child import STOPS, Child
+from .copies import fork
+from .coverage import quietly
 from .descriptors import Files, Link, Pipes
 from .sigchld import Statuses
-from .steps import Fork, Role
+from .steps import FAILED, Fork, Passage, Role
 from .streams import flush
 from .usage import wait_for
 from .warmup import LIMIT, Warmup
@@ -101,6 +103,44 @@ class Children:
             _wait(pid)
         self._ending = []
 
+    def fork_midway(self, passage: Passage) -> Waiting | None:
+        """Fork one that goes on, where this is called, with what the host runs.
+
+        :return: None in the child, which goes on when it was told to.
+        :raises OSError: if the kernel refuses.
+        """
+        files = Files.create()
+        try:
+            ours, theirs = Pipes.pair()
+        except OSError:
+            files.close()
+            raise
+        flush()
+        host = os.getpid()
+        try:
+            with quietly():  # pytest records warnings at this moment
+                pid = fork()
+        except OSError:
+            files.close()
+            ours.close()
+            theirs.close()
+            raise
+        if pid == 0:
+            role = self._begin(Waiting(host, files, theirs), ours, None, midway=True)
+            status = FAILED
+            try:
+                next(role)
+            except StopIteration as end:
+                status = end.value
+            else:
+                passage.role = role
+                return None
+            finally:
+                if passage.role is None:
+                    os._exit(status)
+        theirs.close()
+        return Waiting(pid, files, ours)
+
     def _fork(self, running: Waiting | None) -> Generator[Fork, int, Waiting]:
         files = Files.create()
         try:
@@ -120,11 +160,14 @@ class Children:
             theirs.close()
         return Waiting(pid, files, ours)
 
-    def _begin(self, own: Waiting, hosts: Pipes, running: Waiting | None) -> Role:
+    def _begin(
+        self, own: Waiting, hosts: Pipes, running: Waiting | None, midway: bool = False
+    ) -> Role:
         """The role of a new child: let go of what is its host's, and be one.
 
         :param own: its files and pipes, and the pid of the host.
         :param running: the child that runs a test meanwhile.
+        :param midway: whether the host has begun the test.
         """
         self.statuses.leave()
         if self.hosts_link is not None:
@@ -134,7 +177,9 @@ class Children:
             running.close()
         warmup = None if running is None else self._warmup
         return (
-            yield from self._child.main(own.files, own.pipes, own.pid, self._working_set, warmup)
+            yield from self._child.main(
+                own.files, own.pipes, own.pid, self._working_set, warmup, midway
+            )
         )
 
 

@@ -17,6 +17,7 @@ from ..endings import (
 )
 from ..messages import (
     Began,
+    Broken,
     ChildExited,
     Completed,
     Events,
@@ -37,6 +38,7 @@ from ..wire import unpack
 from .child import STOPS
 from .descriptors import Link, move_up, read_from
 from .excerpts import chunks, free_middle, free_until
+from .fixtures import HOOKS
 from .jobs import ChildProcess, HostProcess, Job
 from .orphans import KILL_WAIT, Orphans
 from .relay import UNREPORTED
@@ -326,13 +328,18 @@ class Supervisor:
             self.set_clock(job, job.run.wide_timeout, "go on after wide fixtures were set up")
             self.tell(host, Proceed())
         elif isinstance(message, HostDone):
-            host.retire = message.retire
-            job.stops = job.stops or message.stops
-            job.ran = message.ran
-            if message.trouble:
-                job.stage = ""
-                job.conclude(Lost(message.trouble), host.pid, host.remains())
-            self._host_done(job)
+            self._idle(job, message)
+
+    def _idle(self, job: Job, message: HostDone) -> None:
+        job.host.retire = message.retire
+        job.stops = job.stops or message.stops
+        job.ran = message.ran
+        if message.wary:
+            self._obey(Broken(HOOKS, ""))
+        if message.trouble:
+            job.stage = ""
+            job.conclude(Lost(message.trouble), job.host.pid, job.host.remains())
+        self._host_done(job)
 
     def _began(self, job: Job, what: str) -> None:
         if what == "test":
