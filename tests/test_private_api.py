@@ -481,7 +481,9 @@ def test_the_terminal_reporters_writer(pytester: pytest.Pytester) -> None:
     config = pytester.parseconfigure()
     reporter: Any = config.pluginmanager.getplugin("terminalreporter")
     texts: list[str] = []
-    private_api.redirect_terminal(config, texts.append)
+    file = reporter._tw._file
+    file.reconfigure(line_buffering=False, write_through=False)
+    assert private_api.redirect_terminal(config, texts.append)
     silent = config.pluginmanager.getplugin("terminalreporter")
     assert silent is not reporter
     assert not config.pluginmanager.is_registered(reporter)

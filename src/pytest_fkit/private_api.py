@@ -963,21 +963,28 @@ def forget_reports_of_worker(config: pytest.Config) -> None:
         caller._remove_plugin(reporter)
 
 
-def redirect_terminal(config: pytest.Config, write: Callable[[str], None]) -> None:
+def redirect_terminal(config: pytest.Config, write: Callable[[str], None]) -> bool:
     """Have `write` called with what live logs, ``--setup-show`` and the like write; no reports.
 
     Live logs hold a reference to the reporter, so it stays, with another writer.
+
+    :return: whether what is written to the terminal waits in a buffer, as it does where that is a
+        file or a pipe: it is not captured then with what a test writes.
     """
     plugins = config.pluginmanager
     reporter: Any = plugins.getplugin("terminalreporter")
     if reporter is None:  # -p no:terminal
-        return
+        return False
+    file: Any = None
     if not isinstance(reporter, _SilentTerminal):
+        file = reporter._tw._file
         plugins.unregister(reporter)
         plugins.register(_SilentTerminal(reporter), "terminalreporter")
     else:
         reporter = reporter._reporter
     reporter._tw = create_terminal_writer(config, _Text(write))
+    through = ("line_buffering", "write_through")
+    return isinstance(file, io.TextIOWrapper) and not any(getattr(file, each) for each in through)
 
 
 def pytest_itself_writes() -> bool:
