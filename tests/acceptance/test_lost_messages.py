@@ -104,6 +104,10 @@ _SUITE = {
         def each(request):
             return request.param
 
+        @pytest.fixture
+        def asks(request): return request.getfixturevalue("wide")
+
+        def test_asks(asks): pass
         def test_wide(wide): pass
         def test_each(wide, each): pass
         def test_fails(wide): assert 0
@@ -220,7 +224,8 @@ def without_fault(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[R
 _RARE = {
     "Warm", "Measured", "PluginState", "NotCollected", "Ready", "Interrupted", "Stop", "Output",
     "HeldReport", "LiveText", "SessionFlag", "Used", "UsedBefore", "Follows", "Ping", "Pong",
-    "Restarted", }  # fmt: skip
+    "Restarted", "EndError", "SessionFinished", "WorkerOutput", "WideOutput",
+}  # fmt: skip
 
 _BY_WORKER = {"Run", "RunTogether", "Finish", "Follows", "OrderAnew", "Broken"}
 
