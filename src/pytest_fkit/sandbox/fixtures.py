@@ -14,7 +14,10 @@ from ..own import contextmanager, own_builtins, time
 from ..paths import below
 from ..system import holdings
 from .copies import fork
+from .descriptors import slots
+from .excerpts import read_ends
 from .relay import Relay
+from .streams import flush
 
 if TYPE_CHECKING:
     from .gpu_failures import GpuFailures
@@ -296,7 +299,7 @@ class WideFixtures:
                 raise
             except BaseException as error:  # noqa: BLE001 (raised again in the child)
                 if self._gpu_failures is not None:
-                    self._gpu_failures.met(item, error, _sections(item))
+                    self._gpu_failures.met(item, error, _captured_so_far())
                 return error
         return None
 
@@ -521,6 +524,15 @@ def _sections(item: pytest.Item) -> tuple[tuple[str, str], ...]:
     return tuple(
         (f"Captured {key} {when}", carriable(content))
         for when, key, content in item._report_sections
+    )
+
+
+def _captured_so_far() -> tuple[tuple[str, str], ...]:
+    """What is captured of the phase in whose midst this is, as a report will name it."""
+    flush()
+    return tuple(
+        (f"Captured {name} setup", read_ends(descriptor).decode("utf-8", "replace"))
+        for name, descriptor in (("stdout", slots.out), ("stderr", slots.err))
     )
 
 

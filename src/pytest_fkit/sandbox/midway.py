@@ -145,7 +145,7 @@ class Midway:
                 signal.setitimer(which, *left)
             if unsafe:
                 self._fixtures.blame(unsafe)
-                self._around.stay(unsafe)
+                self._around.stay(self._fixtures.unforkable or unsafe)
                 return False
             self._around.resume()
             self._fixtures.set_up_for_child(self._item, name)
