@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import inspect
 import json
+import os
 import pdb
 import threading
 import types
@@ -100,8 +101,120 @@ def test_setup_state_finalizers_can_be_forgotten(items: list[Any]) -> None:
     private_api.set_up_collectors(items[0])
     finalizers, _ = session._setupstate.stack[items[0].parent]
     finalizers.append(lambda: pytest.fail("was not forgotten"))
-    private_api.forget_finalizers(session, [])
+    private_api.forget_finalizers(session, [], None)
     private_api.tear_down(session, None)
+
+
+def test_an_item_is_set_up_in_two_parts(pytester: pytest.Pytester) -> None:
+    items = pytester.getitems(
+        """
+        import unittest, pytest
+        @pytest.fixture(scope="module")
+        def wide(): return 1
+        @pytest.fixture
+        def narrow(wide): return 2
+        def test_one(narrow, wide): pass
+        class TestTwo(unittest.TestCase):
+            @pytest.fixture(autouse=True)
+            def asks(self, wide): pass
+            def test_two(self): pass
+        """
+    )
+    for each in items:
+        item: Any = each
+        order: list[Any] = []
+
+        def fill(fill_all: Any, item: Any = item, order: list[Any] = order) -> None:
+            order += private_api.first_wide_fixtures(item)
+            for name in private_api.first_wide_fixtures(item):
+                private_api.fill_in(item, name)
+            order.append(dict(item.funcargs))
+            private_api.keep_filling(item)
+            fill_all()
+
+        assert private_api.fills_in_setup(item)
+        private_api.replace_filling(item, fill)
+        session: Any = item.session
+        session._setupstate.setup(item)
+        assert order[0] == "wide"
+        assert order[-1]["wide"] == 1
+        assert order[-1].keys() == set(order[:-1])
+        assert "narrow" not in item.fixturenames or item.funcargs["narrow"] == 2
+        finalizers, _ = session._setupstate.stack[item]
+        finalizers.append(lambda order=order: order.append("ended"))
+        private_api.forget_finalizers(session, [], item)
+        private_api.tear_down(session, None)
+        assert order[-1] == "ended"
+        item._initrequest()
+        session._setupstate.setup(item)
+        private_api.take_off_stack(session, item)
+        assert item not in session._setupstate.stack
+        private_api.tear_down(session, None)
+
+
+def test_hooks_of_others_around_a_setup(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        import pytest
+        done = []
+        @pytest.hookimpl(hookwrapper=True)
+        def pytest_runtest_protocol(): yield
+        def pytest_runtest_setup(item): pass
+        def pytest_runtest_teardown(nextitem, item): done.append((item, nextitem))
+        """
+    )
+    (item,) = pytester.getitems("def test_it(): pass")
+    (wrapper,) = private_api.wrappers_of_others(item)
+    assert wrapper.hookwrapper
+    given = []
+
+    def replaced(*arguments: Any, function: Any = wrapper.function) -> Any:
+        given.append(arguments)
+        return function(*arguments)
+
+    wrapper.function = replaced
+    item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
+    assert given == [()]
+    (undo,) = private_api.teardowns_of_others(item, None)
+    undo()
+    conftest = wrapper.plugin
+    assert conftest.done[-1] == (item, None)
+    call: Any = pytest.CallInfo.from_call(lambda: 1 / 0, when="teardown")
+    report = private_api.report_for_installed(item, call)
+    assert report.failed
+    assert private_api.interacts(call, report)
+
+
+def test_the_current_test_is_named(items: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")
+    private_api.set_current_test(items[0], None)
+    private_api.set_current_test(items[0], "setup")
+    assert os.environ["PYTEST_CURRENT_TEST"] == f"{items[0].nodeid} (setup)"
+    private_api.set_current_test(items[0], None)
+    assert "PYTEST_CURRENT_TEST" not in os.environ
+
+
+def test_a_wide_fixture_with_another_parameter_is_missing(pytester: pytest.Pytester) -> None:
+    items = pytester.getitems(
+        """
+        import pytest
+        @pytest.fixture(scope="module", params=["a", "b"])
+        def wide(request): return 1
+        def test_one(wide): pass
+        """
+    )
+    private_api.set_up_collectors(items[0])
+    private_api.request_fixtures(items[0], ["wide"])
+    assert private_api.missing_fixture(items[0]) is None
+    assert private_api.missing_fixture(items[1]) == "wide"
+
+
+def test_plugins_that_start_threads_for_limits_are_known(pytester: pytest.Pytester) -> None:
+    (item,) = pytester.getitems("def test_it(): pass")
+    assert not private_api.starts_threads(item)
+    pytester.makeini("[pytest]\nfaulthandler_timeout = 5")
+    (item,) = pytester.getitems("def test_it(): pass")
+    assert private_api.starts_threads(item)
 
 
 def test_request_by_an_item_that_is_not_set_up(items: list[Any]) -> None:
@@ -151,7 +264,7 @@ def test_scope_of_fixtures_and_of_parametrize(items: list[Any]) -> None:
     assert items[0].callspec._arg2scope["number"].value == "module"
 
 
-def test_which_fixture_is_missing_and_whether_it_is_asked_for(items: list[Any]) -> None:
+def test_which_fixture_is_missing(items: list[Any]) -> None:
     [item] = items
     missing = private_api.missing_fixture(item)
     assert missing in ("number", "wide")
@@ -160,9 +273,6 @@ def test_which_fixture_is_missing_and_whether_it_is_asked_for(items: list[Any]) 
     assert private_api.missing_fixture(item) is None
     private_api.tear_down(item.session, None)
     assert private_api.missing_fixture(item) == missing
-    assert private_api.is_sure_to_ask(item)
-    item.add_marker(pytest.mark.skipif(False, reason="no"))
-    assert not private_api.is_sure_to_ask(item)
 
 
 def test_report_sections_of_an_item(items: list[Any]) -> None:
@@ -371,7 +481,9 @@ def test_the_terminal_reporters_writer(pytester: pytest.Pytester) -> None:
     config = pytester.parseconfigure()
     reporter: Any = config.pluginmanager.getplugin("terminalreporter")
     texts: list[str] = []
-    private_api.redirect_terminal(config, texts.append)
+    file = reporter._tw._file
+    file.reconfigure(line_buffering=False, write_through=False)
+    assert private_api.redirect_terminal(config, texts.append)
     silent = config.pluginmanager.getplugin("terminalreporter")
     assert silent is not reporter
     assert not config.pluginmanager.is_registered(reporter)

@@ -302,12 +302,15 @@ class HostDone(NamedTuple):
     :param stops: it was told that the run is to stop.
     :param ran: how many tests it ran.
     :param trouble: what kept it from running the test, or "".
+    :param wary: whether hooks, other than wide fixtures, left in it what keeps it from forking, so
+        that no host is to begin a test that a child goes on with.
     """
 
     retire: bool = False
     stops: bool = False
     ran: int = 1
     trouble: str = ""
+    wary: bool = False
 
 
 # --- test process to worker, through its event file ---------------------------------------------

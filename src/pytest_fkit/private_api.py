@@ -21,6 +21,7 @@ import _pytest.debugging
 import _pytest.fixtures
 import _pytest.junitxml
 import _pytest.main
+import _pytest.runner
 import _pytest.skipping
 import _pytest.threadexception
 import _pytest.unraisableexception
@@ -286,15 +287,20 @@ def _stack(session: pytest.Session) -> Any:
     return cast("Any", session)._setupstate.stack
 
 
-def forget_finalizers(session: pytest.Session, fixturedefs: Sequence[Any]) -> list[Any]:
+def forget_finalizers(
+    session: pytest.Session, fixturedefs: Sequence[Any], begun: pytest.Item | None
+) -> list[Any]:
     """In a forked process: what the host set up is the host's to tear down.
 
     :param fixturedefs: those whose finalizers are dropped as well.
+    :param begun: an item that the host began to set up, and this process is to tear down.
     :return: what was dropped. It has to be kept alive: the generator of a fixture runs its
         ``finally`` blocks when it is collected.
     """
     dropped: list[Any] = []
-    for finalizers, _ in _stack(session).values():
+    for node, (finalizers, _) in _stack(session).items():
+        if node is begun:
+            continue
         dropped += finalizers
         del finalizers[:]
     for fixturedef in fixturedefs:
@@ -384,6 +390,78 @@ def request_fixtures(item: pytest.Item, names: Sequence[str]) -> None:
             cast("Any", item)._testcase = None
 
 
+def fills_in_setup(item: pytest.Item) -> bool:
+    """Whether :func:`replace_filling` works for it."""
+    return isinstance(item, pytest.Function) and hasattr(_request(item), "_fillfixtures")
+
+
+def replace_filling(item: pytest.Item, fill: Callable[[Callable[[], None]], None]) -> None:
+    """Have `fill` called once, where the item's setup would ask for all of its fixtures.
+
+    :param fill: is given what does that.
+    """
+    request = _request(item)
+
+    def fill_once() -> None:
+        __tracebackhide__ = True
+        keep_filling(item)
+        fill(request._fillfixtures)
+
+    request._fillfixtures = fill_once
+
+
+def keep_filling(item: pytest.Item) -> None:
+    """Undo :func:`replace_filling`."""
+    request = getattr(item, "_request", None)
+    if request:
+        vars(request).pop("_fillfixtures", None)
+
+
+def first_wide_fixtures(item: pytest.Item) -> list[str]:
+    """The wide fixtures for which the item's setup asks before it asks for any other."""
+    wide = set(wide_fixtures(item))
+    there = cast("Any", item).funcargs
+    first = []
+    for name in cast("Any", item).fixturenames:
+        if name in there:
+            continue
+        if name not in wide:
+            break
+        first.append(name)
+    return first
+
+
+def fill_in(item: pytest.Item, name: str) -> None:
+    """Ask for one fixture, as the item's setup does, which it is in.
+
+    Who asks again for one that raised gets another try.
+    """
+    request = _request(item)
+    # Before pytest 8, a request takes a second try for a fixture that depends on itself.
+    known = [vars(request).get(each) for each in ("_arg2index", "_fixture_defs")]
+    before = [(each, dict(each)) for each in known if isinstance(each, dict)]
+    try:
+        value = request.getfixturevalue(name)
+    except BaseException:
+        for each, content in before:
+            each.clear()
+            each.update(content)
+        raise
+    if name in cast("Any", item).fixturenames:
+        cast("Any", item).funcargs[name] = value
+
+
+def forget_setup(fixturedef: Any) -> None:
+    """Have a fixture that raised, or was not begun, set up by who asks next."""
+    fixturedef.cached_result = None
+    del fixturedef._finalizers[:]
+
+
+def take_off_stack(session: pytest.Session, item: pytest.Item) -> None:
+    """Forget that the item is being set up, and what it would tear down."""
+    _stack(session).pop(item, None)
+
+
 def raised_in_teardown_of_fixture(error: BaseException) -> bool:
     """Whether a fixture raised this when it was torn down to be set up with another parameter."""
     finish = _pytest.fixtures.FixtureDef.finish.__code__
@@ -445,17 +523,12 @@ def missing_fixture(item: pytest.Item) -> str | None:
 
 
 def _is_there(item: pytest.Item, name: str) -> bool:
-    definitions = cast("Any", item)._fixtureinfo.name2fixturedefs[name]
-    return definitions[-1].cached_result is not None
-
-
-def is_sure_to_ask(item: pytest.Item) -> bool:
-    """Whether no mark and no plugin can keep the item's setup from asking for its fixtures."""
-    if type(item) is not pytest.Function:
+    cached = cast("Any", item)._fixtureinfo.name2fixturedefs[name][-1].cached_result
+    if cached is None:
         return False
-    if any(mark.name in ("skip", "skipif", "xfail") for mark in item.iter_markers()):
-        return False
-    return not any(map(_is_foreign, _implementations(item, _RUNNING_HOOKS)))
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    # The key of what is cached is the parameter; its own comparison may raise, or be an array.
+    return name not in parameters or cached[1] is parameters[name]
 
 
 def others_run(item: pytest.Item) -> bool:
@@ -467,6 +540,81 @@ def others_run(item: pytest.Item) -> bool:
 
 
 _RUNNING_HOOKS = ("pytest_runtest_protocol", "pytest_runtest_setup")
+
+
+def set_current_test(item: pytest.Item, when: Any) -> None:
+    """Have ``PYTEST_CURRENT_TEST`` name a phase of the item, or nothing.
+
+    :param when: None for nothing.
+    """
+    if when is not None or "PYTEST_CURRENT_TEST" in os.environ:
+        _pytest.runner._update_current_test_var(item, when)
+
+
+def interacts(call: Any, report: Any) -> bool:
+    """Whether pytest calls pytest_exception_interact for what was raised in a phase."""
+    return bool(_pytest.runner.check_interactive_exception(call, report))
+
+
+def report_for_installed(item: pytest.Item, call: Any) -> Any:
+    """A report on a phase, of which no conftest.py hears."""
+    plugins = item.config.pluginmanager
+    others = [each for each in plugins.get_plugins() if _is_conftest(each)]
+    make = plugins.subset_hook_caller("pytest_runtest_makereport", others)
+    return make(item=item, call=call)
+
+
+def _is_conftest(plugin: Any) -> bool:
+    path = getattr(plugin, "__file__", None) if isinstance(plugin, ModuleType) else None
+    return path is not None and path.endswith("conftest.py")
+
+
+def starts_threads(item: pytest.Item) -> bool:
+    """Whether pytest or pytest-timeout starts a thread that ends a test in time."""
+    config = item.config
+    has_timeout = config.pluginmanager.hasplugin("faulthandler")
+    if has_timeout and float(config.getini("faulthandler_timeout") or 0.0) > 0:
+        return True
+    method = getattr(config, "_env_timeout_method", "")  # pytest-timeout's
+    if method == "":
+        return False
+    marks = [mark.kwargs.get("method") for mark in item.iter_markers("timeout")]
+    return "thread" in (method, *marks)
+
+
+def wrappers_of_others(item: pytest.Item) -> list[Any]:
+    """Wrappers of other plugins that are under way while an item is set up.
+
+    Their attribute ``function`` is what pluggy calls for a generator.
+    """
+    return [
+        each
+        for each in _implementations(item, _RUNNING_HOOKS)
+        if (each.hookwrapper or each.wrapper) and _is_foreign(each)
+    ]
+
+
+def teardowns_of_others(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Iterator[Callable[[], object]]:
+    """What plugins do in pytest_runtest_teardown that do something in pytest_runtest_setup.
+
+    Wrappers left out; in the order in which they are called.
+    """
+
+    def plain(name: str) -> list[Any]:
+        return [
+            each
+            for each in _implementations(item, (name,))
+            if not (each.hookwrapper or each.wrapper) and _is_foreign(each)
+        ]
+
+    began = [each.plugin for each in plain("pytest_runtest_setup")]
+    given: dict[str, Any] = {"item": item, "nextitem": nextitem}
+    for each in reversed(plain("pytest_runtest_teardown")):
+        if each.plugin in began:
+            arguments = [given[name] for name in each.argnames]
+            yield functools.partial(each.function, *arguments)
 
 
 def _implementations(item: pytest.Item, names: Sequence[str]) -> Iterator[Any]:
@@ -815,21 +963,28 @@ def forget_reports_of_worker(config: pytest.Config) -> None:
         caller._remove_plugin(reporter)
 
 
-def redirect_terminal(config: pytest.Config, write: Callable[[str], None]) -> None:
+def redirect_terminal(config: pytest.Config, write: Callable[[str], None]) -> bool:
     """Have `write` called with what live logs, ``--setup-show`` and the like write; no reports.
 
     Live logs hold a reference to the reporter, so it stays, with another writer.
+
+    :return: whether what is written to the terminal waits in a buffer, as it does where that is a
+        file or a pipe: it is not captured then with what a test writes.
     """
     plugins = config.pluginmanager
     reporter: Any = plugins.getplugin("terminalreporter")
     if reporter is None:  # -p no:terminal
-        return
+        return False
+    file: Any = None
     if not isinstance(reporter, _SilentTerminal):
+        file = reporter._tw._file
         plugins.unregister(reporter)
         plugins.register(_SilentTerminal(reporter), "terminalreporter")
     else:
         reporter = reporter._reporter
     reporter._tw = create_terminal_writer(config, _Text(write))
+    through = ("line_buffering", "write_through")
+    return isinstance(file, io.TextIOWrapper) and not any(getattr(file, each) for each in through)
 
 
 def pytest_itself_writes() -> bool:

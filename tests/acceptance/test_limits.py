@@ -257,7 +257,7 @@ def captured(ended: InnerRun, name: str) -> str:
     return text.partition("\n___")[0].partition("\n===")[0]
 
 
-@pytest.mark.parametrize("mode", [*MODES, ("-n0", "--capture=sys")], ids=" ".join)
+@pytest.mark.parametrize("mode", [MODES[0], ("-n0", "--capture=sys")], ids=" ".join)
 def test_both_ends_of_much_output_are_reported(tmp_path: Path, mode: tuple[str, ...]) -> None:
     suite = write_files(tmp_path, {"test_it.py": OUTPUT})
     ended = run_pytest(suite, "--fkit", "--fkit-timeout=5", *mode)

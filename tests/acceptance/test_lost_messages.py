@@ -6,9 +6,11 @@ Either nothing changes, or each test that it touches is an ERROR that says what 
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Iterator
 
 import pytest
 from inner import run_pytest
@@ -104,6 +106,10 @@ _SUITE = {
         def each(request):
             return request.param
 
+        @pytest.fixture
+        def asks(request): return request.getfixturevalue("wide")
+
+        def test_asks(asks): pass
         def test_wide(wide): pass
         def test_each(wide, each): pass
         def test_fails(wide): assert 0
@@ -220,7 +226,8 @@ def without_fault(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[R
 _RARE = {
     "Warm", "Measured", "PluginState", "NotCollected", "Ready", "Interrupted", "Stop", "Output",
     "HeldReport", "LiveText", "SessionFlag", "Used", "UsedBefore", "Follows", "Ping", "Pong",
-    "Restarted", }  # fmt: skip
+    "Restarted", "EndError", "SessionFinished", "WorkerOutput", "WideOutput",
+}  # fmt: skip
 
 _BY_WORKER = {"Run", "RunTogether", "Finish", "Follows", "OrderAnew", "Broken"}
 
@@ -234,8 +241,15 @@ def test_all_kinds_of_messages_are_in_the_suite(
     assert set(_KINDS) - seen == set()
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("kind", _KINDS)
+def _chosen() -> Iterator[tuple[str, str]]:
+    """Every kind lost, and one other fault of it; all with ``FKIT_EVERY_FAULT`` set."""
+    every = "FKIT_EVERY_FAULT" in os.environ
+    for number, kind in enumerate(_KINDS):
+        chosen = FAULTS if every else ("lost", FAULTS[1 + number % 3])
+        yield from ((kind, fault) for fault in chosen)
+
+
+@pytest.mark.parametrize(("kind", "fault"), list(_chosen()))
 def test_no_fault_changes_a_verdict_unseen(
     kind: str, fault: str, without_fault: dict[str, tuple[Ran, set[str]]], tmp_path: Path
 ) -> None:

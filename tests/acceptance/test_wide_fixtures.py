@@ -192,12 +192,12 @@ _HOOK = "def pytest_runtest_setup(): pass"
     ("mark", "conftest", "forks", "outcome"),
     [
         ("", "", 3, "1 passed"),
-        ("@pytest.mark.skipif(False, reason='')", "", 4, "1 passed"),
-        ("@pytest.mark.skipif(True, reason='no')", "", 3, "1 skipped"),
-        ("", _HOOK, 4, "1 passed"),
+        ("@pytest.mark.skipif(False, reason='')", "", 3, "1 passed"),
+        ("@pytest.mark.skipif(True, reason='no')", "", 2, "1 skipped"),
+        ("", _HOOK, 3, "1 passed"),
     ],
 )
-def test_no_child_is_forked_to_ask_for_what_is_certain(
+def test_no_child_is_forked_to_ask_for_what_its_host_can_begin(
     tmp_path: Path, mark: str, conftest: str, forks: int, outcome: str
 ) -> None:
     # Of the forks two are the keeper and the host.

@@ -17,6 +17,7 @@ from ..system.limits import status_of
 from . import early_end, finalizers
 from .descriptors import Files, Pipes
 from .equipment import TestProcess
+from .progress import Tally
 from .relay import DEAF, LEAVES, Relay
 from .steps import FAILED, Role, RunItem, Step
 from .streams import flush
@@ -31,6 +32,10 @@ DONE = 82
 
 STOPS = 84
 """Exit status of a child that finished, and reported what stops the run."""
+
+
+IN_ORDER = (0, DONE << 8, STOPS << 8)
+"""Statuses, as waitpid(2) gives them, with which a child that said all may end."""
 
 
 def run_protocol(
@@ -67,6 +72,8 @@ class Child:
         self._session_end = process.session_end
         self._reruns = process.reruns
         self._measures = measures_usage(session.config)
+        self.failures: Tally | None = None
+        """Of the host."""
 
     def main(
         self,
@@ -75,13 +82,17 @@ class Child:
         host: int,
         working_set: WorkingSet,
         warmup: Warmup | None,
+        midway: bool = False,
     ) -> Role:
         """Run a test when the host says which: the role of the new process.
+
+        Where the host has begun it, the step that runs it is the rest of it.
 
         :param pipes: by which a :class:`Go` comes, or their end.
         :param host: pid of the host.
         :param working_set: the host's.
         :param warmup: the host's, for a child that is forked while another runs a test.
+        :param midway: whether the host has begun the test.
         """
         status = FAILED
         try:
@@ -91,8 +102,10 @@ class Child:
             os.setpgid(0, 0)
             system.die_with_parent(host)
             system.be_first_for_oom_killer()
+            if midway:
+                self._output.hand_on(files)
             files.install()
-            self._output.enter_process()
+            self._output.enter_process(midway)
             finalizers.forget_inherited()
             self._session_end.enter_process()
             self._fixtures.leave_to_host()
@@ -102,7 +115,7 @@ class Child:
             pipes.stop_reading()
             end = _End(pipes, tells, self._measures)
             if isinstance(go, Go):
-                status = yield from self._obey(go, end)
+                status = yield from self._obey(go, end, midway)
             else:
                 status = DEAF if pipes.trouble else 0
         except BaseException as error:  # noqa: BLE001 (it is the end of the process)
@@ -111,8 +124,10 @@ class Child:
         flush()
         return 0 if self._relay.is_copy() else status
 
-    def _obey(self, go: Go, end: _End) -> Role:
+    def _obey(self, go: Go, end: _End, midway: bool) -> Role:
         self._relay.open(go.wide_setup_seconds)
+        if midway:
+            self._relay.announce()
         item = self._item(go.position)
         assert item is not None
         self._session.testsfailed = go.tests_failed
@@ -132,6 +147,8 @@ class Child:
         except pytest.exit.Exception:
             return self._leave()
         self._tear_down_quietly()
+        if self.failures is not None:
+            self.failures.set(self._session.testsfailed)
         self._measuring.send()
         self._states.send()
         self._relay.enter("exit")

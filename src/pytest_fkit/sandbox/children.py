@@ -9,9 +9,10 @@ from ..own import os, own_builtins, select, signal, suppress
 from ..system.limits import room
 from . import early_end
 from .child import DONE, STOPS, Child
+from .copies import fork
 from .descriptors import Files, Pipes
 from .sigchld import Statuses
-from .steps import Fork, Role
+from .steps import FAILED, Fork, Passage, Role
 from .streams import flush
 from .usage import wait_for
 from .warmup import LIMIT, Warmup
@@ -129,6 +130,40 @@ class Children:
         child.pipes.close()
         self._free.append(child.number)
 
+    def fork_midway(self, passage: Passage) -> Waiting | None:
+        """Fork one that goes on, where this is called, with what the host runs.
+
+        :return: None in the child, which goes on when it was told to.
+        :raises OSError: if the kernel refuses.
+        """
+        number = self._free[0]
+        self._sets[number].renew()
+        ours, theirs = Pipes.pair()
+        flush()
+        host = os.getpid()
+        try:
+            pid = fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        if pid == 0:
+            role = self._begin(Waiting(host, number, theirs), ours, None, midway=True)
+            status = FAILED
+            try:
+                next(role)
+            except StopIteration as end:
+                status = end.value
+            else:
+                passage.role = role
+                return None
+            finally:
+                if passage.role is None:
+                    os._exit(status)
+        theirs.close()
+        self._free.remove(number)
+        return Waiting(pid, number, ours)
+
     def _fork(self, running: Waiting | None) -> Generator[Fork, int, Waiting]:
         number = self._free[0]
         self._sets[number].renew()
@@ -145,11 +180,14 @@ class Children:
         self._free.remove(number)
         return Waiting(pid, number, ours)
 
-    def _begin(self, own: Waiting, hosts: Pipes, running: Waiting | None) -> Role:
+    def _begin(
+        self, own: Waiting, hosts: Pipes, running: Waiting | None, midway: bool = False
+    ) -> Role:
         """The role of a new child: let go of what is its host's, and be one.
 
         :param own: its files and pipes, and the pid of the host.
         :param running: the child that runs a test meanwhile.
+        :param midway: whether the host has begun the test.
         """
         self.statuses.leave()
         if self.hosts_link is not None:
@@ -162,7 +200,11 @@ class Children:
                 files.close()
         files = self._sets[own.number]
         warmup = None if running is None else self._warmup
-        return (yield from self._child.main(files, own.pipes, own.pid, self._working_set, warmup))
+        return (
+            yield from self._child.main(
+                files, own.pipes, own.pid, self._working_set, warmup, midway
+            )
+        )
 
 
 def _said(child: Waiting, limit: float | None = None) -> Message | None:

@@ -69,6 +69,15 @@ class Measuring:
                 self._relay.send(_measured(data))
                 data.erase()
 
+    def resume(self, item: pytest.Item) -> None:
+        """After :meth:`send` in the midst of a setup: what follows has the context it had.
+
+        pytest-cov's plugin of this name has one for each phase.
+        """
+        contexts: Any = item.config.pluginmanager.getplugin("_cov_contexts")
+        if self._coverage is not None and contexts is not None:
+            contexts.switch_context(item, "setup")
+
 
 @contextmanager
 def quietly() -> Iterator[None]:

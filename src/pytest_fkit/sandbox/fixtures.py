@@ -14,7 +14,10 @@ from ..own import contextmanager, own_builtins, time
 from ..paths import below
 from ..system import holdings
 from .copies import fork
+from .descriptors import slots
+from .excerpts import read_ends
 from .relay import Relay
+from .streams import flush
 
 if TYPE_CHECKING:
     from .gpu_failures import GpuFailures
@@ -39,6 +42,8 @@ GPU_FAILURES = "fkit-gpu-failures"
 _REPORTING = ("runner", "skipping", "fkit-tracebacks", GPU_FAILURES)
 _INNERMOST = "fkit-innermost"
 _COLLECTORS = ""
+HOOKS = "hooks"
+"""Key of what is broken where hooks leave in a host what keeps it from forking tests."""
 
 
 class LeaveForHost(BaseException):
@@ -85,6 +90,13 @@ class WideFixtures:
         self._held: holdings.Holdings | None = None
         self._causes: dict[Any, str] = {}
         self._failed: tuple[pytest.Item, BaseException] | None = None
+        self._begun: pytest.Item | None = None
+        self._sets_up = False  # whether a collector above it has a setup of its own
+        self._left_by_hooks = ""
+        self._fill_late: Callable[[], None] | None = None
+        self._get_out: Callable[[], None] | None = None
+        self._raised: list[Any] = []
+        self._out_of_context: list[str] = []
         self._innermost = _Innermost()
         self._rootdir = str(session.config.rootpath)
         plugins = session.config.pluginmanager
@@ -94,8 +106,9 @@ class WideFixtures:
     # --- in the child ---
 
     def leave_to_host(self) -> None:
-        """In a new child: what is set up is the host's to tear down."""
-        self._dropped = private_api.forget_finalizers(self._session, self._active)
+        """In a new child: what is set up is the host's to tear down, but for its test itself."""
+        self._dropped = private_api.forget_finalizers(self._session, self._active, self._begun)
+        self._begun = None
         self._owns_all = False
 
     def enter_child(
@@ -124,6 +137,8 @@ class WideFixtures:
         __tracebackhide__ = True
         if not _is_wide(request):
             self._leave_at_once = None  # what it did has to be undone
+            if self._fill_late is not None:
+                self._leave_before(fixturedef, self._fill_late)
             return (yield)
         name = fixturedef.argname
         key = "::".join((str(fixturedef.baseid), name, str(request.param_index))) + (
@@ -139,6 +154,7 @@ class WideFixtures:
         try:
             return (yield)
         except BaseException as error:
+            self._raised.append(fixturedef)
             # pytest raises this object again for every test that needs the fixture.
             if self._gpu_failures is not None:
                 mark_event(error, f"{key}#{time.monotonic_ns()}")
@@ -153,15 +169,20 @@ class WideFixtures:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
-        """Make sure that a child that has to leave does, whatever caught the reason."""
+        """Make sure that a process that has to leave does, whatever caught the reason."""
         __tracebackhide__ = True
         try:
             result = yield
-        except LeaveForHost:
+            if self._fill_late is not None:
+                self._fill_late()
+        except BaseException:
+            if self._leaving is None:
+                raise
+        if self._leaving is not None:
+            if self._get_out is not None:
+                self._get_out()
             # The runner lets this one class pass, where it would report any other.
             raise pytest.exit.Exception("leaves for its host") from None
-        if self._leaving is not None:
-            raise pytest.exit.Exception("leaves for its host")
         self._may_leave = False
         return result
 
@@ -175,6 +196,14 @@ class WideFixtures:
             if not self._owns_all:
                 private_api.tear_down(self._session, None)
 
+    def _leave_before(self, fixturedef: Any, fill: Callable[[], None]) -> None:
+        """Where a plugin asks for a fixture of the test before the test does."""
+        try:
+            fill()
+        except LeaveForHost:
+            private_api.forget_setup(fixturedef)
+            raise
+
     def raise_failed_teardown(self, item: pytest.Item) -> None:
         """Raise what a wide fixture raised when it was torn down, to be set up anew for `item`.
 
@@ -184,16 +213,19 @@ class WideFixtures:
         if failed is not None and failed[0] is item:
             raise failed[1]
 
-    def leave_for_collectors(self, item: pytest.Item) -> None:
-        """Leave if a collector above `item` has a setup of its own that the host did not run."""
-        if not self._may_leave or _COLLECTORS in self._refused:
+    def see_to_collectors(self, item: pytest.Item) -> None:
+        """If a collector above `item` has a setup of its own: in the host run it, else leave."""
+        begun = self._begun is item
+        if not begun and (not self._may_leave or _COLLECTORS in self._refused):
             return
         missing = private_api.missing_collector(item)
         if missing is None:
             return
         if missing.nodeid in self._broken:
             pytest.fail(self._broken[missing.nodeid], pytrace=False)
-        self._leave(_COLLECTORS)
+        if not begun:
+            self._leave(_COLLECTORS)
+        self._set_up_collectors(item)
 
     def _leave(self, argname: str) -> None:
         if self._leave_at_once is not None:
@@ -203,14 +235,119 @@ class WideFixtures:
         self._relay.muted = True
         raise self._leaving
 
-    # --- in the host ---
+    # --- in a host that begins a test ---
 
-    def foreseen(self, item: pytest.Item) -> str | None:
-        """The wide fixture for which a child would leave, if that is certain without one."""
-        missing = private_api.missing_fixture(item)  # mostly there is none
-        if missing is None or self._broken or not private_api.is_sure_to_ask(item):
-            return None
-        return missing
+    def begins(self, item: pytest.Item) -> bool:
+        """Whether the host can begin a test, for a child to go on with it."""
+        return (
+            HOOKS not in self._broken
+            and private_api.fills_in_setup(item)
+            and not private_api.others_run(item)
+            and not private_api.starts_threads(item)
+        )
+
+    def wants(self, item: pytest.Item) -> bool:
+        """Whether something is to be set up for a test that others share with it."""
+        missing = private_api.missing_fixture(item) or private_api.missing_collector(item)
+        return missing is not None
+
+    def begin(self, item: pytest.Item, fill_late: Callable[[], None]) -> None:
+        """The host begins a test.
+
+        :param fill_late: called when something of its own is set up, and when all is.
+        """
+        self._begun = item
+        self._sets_up = private_api.missing_collector(item) is not None
+        self._fill_late = fill_late
+        self._left_by_hooks = ""
+        self._out_of_context = []
+        self._held = holdings.take() if self.watches else None
+
+    def end(self) -> None:
+        """It is through with it."""
+        self._begun = self._fill_late = self._get_out = self._leaving = self._held = None
+        self._relay.muted = False
+
+    def enter_begun(self) -> None:
+        """In the child that goes on with it."""
+        self._fill_late = self._held = None
+
+    def note_hooks(self, item: pytest.Item) -> None:
+        """Compare with when the test began; what there is now is to blame on what ran before."""
+        if self._held is None:
+            return
+        if self._sets_up:
+            assert item.parent is not None
+            self._look_for_leftovers(item.parent, f"setup of {item.parent.nodeid}")
+            return
+        found = self._look(self._held)
+        if found:
+            self._left_by_hooks = f"hooks around {item.nodeid}: {found}"
+
+    def set_up_first(self, item: pytest.Item) -> BaseException | None:
+        """Set up, in the midst of the item's setup, what comes before fixtures of its own.
+
+        :return: what one of them raised.
+        :raises pytest.exit.Exception, KeyboardInterrupt: to be passed on.
+        """
+        self.note_hooks(item)
+        with self._watched_here():
+            try:
+                for name in private_api.first_wide_fixtures(item):
+                    private_api.fill_in(item, name)
+            except (pytest.exit.Exception, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 (raised again in the child)
+                if self._gpu_failures is not None:
+                    self._gpu_failures.met(item, error, _captured_so_far())
+                return error
+        return None
+
+    def set_up_for_child(self, item: pytest.Item, name: str) -> None:
+        """Set up, at the same place, what a child asked for in the midst of its own fixtures.
+
+        If that raises it may be because these are not there: then the child sets it up itself.
+        """
+        self._out_of_context.append(name)
+        self._raised = []
+        with self._watched_here():
+            try:
+                private_api.fill_in(item, name)
+            except (pytest.exit.Exception, KeyboardInterrupt):
+                raise
+            except BaseException:  # noqa: BLE001 (the child will meet it)
+                for fixturedef in self._raised:
+                    private_api.forget_setup(fixturedef)
+
+    @contextmanager
+    def _watched_here(self) -> Iterator[None]:
+        self._watching = self._held is not None
+        try:
+            yield
+        finally:
+            self._watching = False
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """What was set up for a child of this test, or could not be."""
+        return tuple(self._out_of_context)
+
+    @property
+    def left_by_hooks(self) -> str:
+        """What keeps the host from forking this test that hooks left, "" for nothing."""
+        return self._left_by_hooks
+
+    def leave_test(self, get_out: Callable[[], None]) -> NoReturn:
+        """Get out of a test that a child ran.
+
+        :param get_out: called when the setup of it is left.
+        """
+        self._relay.muted = True
+        self._get_out = get_out
+        self._leaving = LeaveForHost("")
+        raise self._leaving
+
+    # --- in the host ---
 
     def set_up(self, item: pytest.Item, argname: str) -> float:
         """Set up all wide fixtures of `item`, and `argname`, until one raises.
@@ -292,11 +429,14 @@ class WideFixtures:
         :param source: what is to blame, a fixture or a collector.
         """
         assert self._held is not None
-        now = holdings.take_forkable(fork, self._held)
-        found = now.beyond(self._held)
-        self._held = now
+        found = self._look(self._held)
         if found:
-            self._causes[source] = f"{label}: {', '.join(found)}"
+            self._causes[source] = f"{label}: {found}"
+
+    def _look(self, before: holdings.Holdings) -> str:
+        now = holdings.take_forkable(fork, before)
+        self._held = now
+        return ", ".join(now.beyond(before))
 
     def tear_down(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
         """Tear down what `nextitem` does not share; errors are reported on `item`.
@@ -310,13 +450,29 @@ class WideFixtures:
         # The logging plugin's teardown relies on what its setup put into the item's stash.
         self._phase("setup", item, lambda: None)
         call = self._phase("teardown", item, lambda: private_api.tear_down(self._session, nextitem))
+        made = self._report(item, call)
         report = None
-        if call.excinfo is not None:
-            made = self._caller("pytest_runtest_makereport", _REPORTING)(item=item, call=call)
+        if made.failed:
             report = carriable(private_api.report_to_data(item.config, made))
         self._relay.send(WideTeardown(call.duration, _sections(item), report, call.start))
         self._active = [each for each in self._active if each.cached_result is not None]
         return True
+
+    def _report(self, item: pytest.Item, call: Any) -> Any:
+        """The report on a teardown of wide fixtures, which other plugins see if it failed.
+
+        Those that are installed hear of it in any case: they may have noted failures themselves.
+        """
+        try:
+            if call.excinfo is None:
+                made = private_api.report_for_installed(item, call)
+            else:
+                made = item.ihook.pytest_runtest_makereport(item=item, call=call)
+            if private_api.interacts(call, made):
+                item.ihook.pytest_exception_interact(node=item, call=call, report=made)
+        except Exception:  # noqa: BLE001 (a plugin may miss what it did in the child)
+            made = self._caller("pytest_runtest_makereport", _REPORTING)(item=item, call=call)
+        return made
 
     def _phase(self, when: Any, item: pytest.Item, work: Callable[[], None]) -> Any:
         """Do `work` as if it were the `when` phase of `item`: captured, logged, warnings heard."""
@@ -325,12 +481,14 @@ class WideFixtures:
         hook = self._caller(f"pytest_runtest_{when}", _SURROUNDING)
 
         def protocol() -> None:
+            private_api.set_current_test(item, when)
             start, began = time.time(), time.monotonic()
             call: Any = pytest.CallInfo.from_call(
                 lambda: hook(item=item, **arguments),
                 when=when,
                 reraise=(pytest.exit.Exception, KeyboardInterrupt),
             )
+            private_api.set_current_test(item, None)
             # By our clocks: a wide fixture may freeze, or let go of, those that pytest asks.
             call.start, call.duration = start, time.monotonic() - began
             calls.append(call)
@@ -366,6 +524,15 @@ def _sections(item: pytest.Item) -> tuple[tuple[str, str], ...]:
     return tuple(
         (f"Captured {key} {when}", carriable(content))
         for when, key, content in item._report_sections
+    )
+
+
+def _captured_so_far() -> tuple[tuple[str, str], ...]:
+    """What is captured of the phase in whose midst this is, as a report will name it."""
+    flush()
+    return tuple(
+        (f"Captured {name} setup", read_ends(descriptor).decode("utf-8", "replace"))
+        for name, descriptor in (("stdout", slots.out), ("stderr", slots.err))
     )
 
 
@@ -414,4 +581,4 @@ class _Collectors:
     @pytest.hookimpl
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         self._fixtures.raise_failed_teardown(item)
-        self._fixtures.leave_for_collectors(item)
+        self._fixtures.see_to_collectors(item)

@@ -37,13 +37,14 @@ from ..system import limits
 from ..whereabouts import KEY as WHEREABOUTS
 from ..wire import Unpacker
 from . import finalizers
-from .child import STOPS, Child, run_protocol
-from .children import Children
+from .child import IN_ORDER, STOPS, Child, run_protocol
+from .children import Children, Waiting
 from .descriptors import Files, Pipes, read_from, slots
 from .equipment import TestProcess
-from .progress import Progress
+from .midway import Midway, Surroundings
+from .progress import Progress, Tally
 from .relay import DEAF, LEAVES
-from .steps import FAILED, Role, Step
+from .steps import FAILED, Role, RunItem, Step
 from .usage import Meter
 from .warmup import GAVE_BACK, Warmup
 
@@ -80,14 +81,16 @@ class Host:
         self._gpu_failures = process.gpu_failures
         self._measures = measures_usage(session.config)
         self._whereabouts = session.config.stash.get(WHEREABOUTS, None)
+        self._child = Child(session, process, item_at)
         self._children = Children(
-            Child(session, process, item_at), self._measures, Warmup(session.config, process.relay)
+            self._child, self._measures, Warmup(session.config, process.relay)
         )
         self._last: pytest.Item | None = None
         self._ran_tests = False
         self._share = ""
         self._trouble = ""  # what kept it from running the test that it was told to run
         self._is_fork = False
+        self._wary = False  # whether hooks left in it what keeps it from forking
         self._limited = False  # whether that, or what kept a child from it, was a limit
 
     def main(
@@ -127,6 +130,7 @@ class Host:
 
     def _serve(self) -> Generator[Step, Any, None]:
         self._children.hosts_link = self._link
+        self._failures = self._child.failures = Tally()
         # No process gets one back that a wide fixture lowered; another host has what there was.
         self._limits = limits.hard()
         while True:
@@ -156,7 +160,7 @@ class Host:
                 self._link.send(HostDone())
                 return
             retire = retire or (self._limited and limits.hard() != self._limits)
-            self._link.send(HostDone(retire, self._relay.stops, ran, self._trouble))
+            self._link.send(HostDone(retire, self._relay.stops, ran, self._trouble, self._wary))
 
     def _end(self) -> None:
         self._children.let_go()
@@ -244,40 +248,101 @@ class Host:
             self._relay.interrupt(error)
         private_api.forget_request(item)
 
+    def _failed_before(self, run: Run) -> int:
+        """How many tests have failed; the order may be older than a failure here."""
+        return max(run.tests_failed, self._session.testsfailed)
+
     def _run_in_children(
         self, run: Run, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[Step, Any, None]:
         go = Go(
-            run.position, run.next_position, run.tests_failed, run.location,
+            run.position, run.next_position, self._failed_before(run), run.location,
             refused=(), wide_setup_seconds=0.0, attempts=run.attempts,
             suite_reruns=run.suite_reruns,
         )  # fmt: skip
-        asked = self._fixtures.foreseen(item)
-        if asked is not None:
-            self._children.let_go()
+        if self._fixtures.wants(item) and self._fixtures.begins(item):
+            yield from self._begin(go, item, nextitem, ())
+            return
         while True:
-            if asked is None:
-                left = yield from self._run_child(go, self._forks_ahead(run, nextitem))
-                if left is _GAVE_BACK:
-                    continue
-                if left is None:
-                    return
-                self._children.let_go()
-                if left.unsafe:
-                    self._fixtures.blame(left.unsafe)
-                    self._link.send(Began("test"))
-                    yield from self._run_here(item, nextitem, go.wide_setup_seconds, left.unsafe)
-                    return
-                asked = left.argname
-            seconds = self._set_up(item, asked)
+            left = yield from self._run_child(go, self._forks_ahead(run, nextitem))
+            if left is None:
+                return
+            self._children.let_go()
+            if left.unsafe:
+                self._fixtures.blame(left.unsafe)
+                self._link.send(Began("test"))
+                yield from self._run_here(item, nextitem, go.wide_setup_seconds, left.unsafe)
+                return
+            if self._fixtures.begins(item):
+                yield from self._begin(go, item, nextitem, (left.argname,))
+                return
+            seconds = self._set_up(item, left.argname)
             go = go._replace(
-                refused=(*go.refused, asked), wide_setup_seconds=go.wide_setup_seconds + seconds
+                refused=(*go.refused, left.argname),
+                wide_setup_seconds=go.wide_setup_seconds + seconds,
             )
-            asked = None
             if self._fixtures.unforkable:
                 self._link.send(Began("test"))
                 yield from self._run_here(item, nextitem, go.wide_setup_seconds)
                 return
+
+    def _begin(
+        self, go: Go, item: pytest.Item, nextitem: pytest.Item | None, wanted: tuple[str, ...]
+    ) -> Generator[Step, Any, None]:
+        """Run the test, in a child from where its own part begins.
+
+        :param wanted: wide fixtures for which a child has left before.
+        """
+        self._children.let_go()
+        self._link.send(Began("setup"))
+        self._session.testsfailed = go.tests_failed
+        private_api.set_location(item, go.location)
+        if self._reruns is not None:
+            self._reruns.begin(go.attempts, go.suite_reruns)
+        self._relay.open()
+        meter = Meter() if self._measures else None
+        around = Surroundings(
+            settle=self._settle,
+            watch=lambda child, refused: self._see_through(child, go._replace(refused=refused)),
+            resume=self._resume,
+            stay=lambda cause: self._stay(cause, meter),
+        )
+        midway = Midway(item, nextitem, self._fixtures, self._children, around, wanted)
+        midway.begin()
+        raised = yield RunItem(item, nextitem, midway.passage)
+        midway.end()
+        if midway.trouble is not None:
+            raise midway.trouble
+        if midway.left:
+            return
+        if raised is not None:
+            self._relay.interrupt(raised)
+        if self._fixtures.left_by_hooks:
+            self._ran_tests = self._wary = True
+        self._conclude(item, meter)
+
+    def _settle(self, item: pytest.Item) -> None:
+        if not self._note_set_up():
+            os._exit(DEAF if self._link.trouble else 0)
+        self._measuring.send()
+        self._measuring.resume(item)
+
+    def _resume(self) -> None:
+        self._link.send(Began("setup"))
+        self._relay.announce()  # what was reported of a test that starts again is void
+
+    def _stay(self, cause: str, meter: Meter | None) -> None:
+        self._ran_tests = True
+        self._children.end()
+        self._relay.send(SharedProcess(carriable(cause)))
+        if meter is not None:
+            self._relay.send(UsedBefore(tuple(meter.before)))
+        self._link.send(Began("test"))
+
+    def _see_through(self, child: Waiting, go: Go) -> tuple[str | None, str]:
+        self._tell_of(child, go)
+        left = self._see_end(child)
+        return (None, "") if left is None else (left.argname, left.unsafe)
 
     def _forks_ahead(self, run: Run, nextitem: pytest.Item | None) -> bool:
         """Whether a child that is forked while this test runs can run the next one."""
@@ -290,20 +355,27 @@ class Host:
             and not run.memory_limit
             # Otherwise something is to be torn down here between the two, or set up.
             and private_api.shares_setup(self._session, nextitem)
-            and self._fixtures.foreseen(nextitem) is None
+            and not self._fixtures.wants(nextitem)
         )
 
     def _set_up(self, item: pytest.Item, argname: str) -> float:
         self._link.send(Began("setup"))
         seconds = self._fixtures.set_up(item, argname)
+        if not self._note_set_up():
+            raise ConnectionError("the keeper is gone")
+        self._measuring.send()
+        return seconds
+
+    def _note_set_up(self) -> bool:
+        """Tell that wide fixtures are set up, before a child is forked; whether it may be.
+
+        What they started is to be known before a test can start anything.
+        """
         self._session_end.settle()
         self._link.send(WideSetUp())
         while not self._link.is_readable(PATIENCE):
             self._link.send(Ping())  # by which the keeper sees it if the message before is lost
-        if self._link.receive() is None:
-            raise ConnectionError("the keeper is gone")
-        self._measuring.send()
-        return seconds
+        return self._link.receive() is not None
 
     def _run_here(
         self,
@@ -326,6 +398,9 @@ class Host:
         if meter is not None:
             self._relay.send(UsedBefore(tuple(meter.before)))
         yield from run_protocol(item, nextitem, self._relay)
+        self._conclude(item, meter)
+
+    def _conclude(self, item: pytest.Item, meter: Meter | None) -> None:
         if meter is not None:
             self._relay.send(Used(os.getpid(), tuple(meter.read())))
         self._measuring.send()
@@ -336,25 +411,37 @@ class Host:
         """Run one child to its end.
 
         :param ahead: whether the next test can be run in a child that is forked in the meantime.
-        :return: what it left for, None if it ran the test, _GAVE_BACK if it did not begin.
+        :return: what it left for, None if it ran the test.
         """
-        with self._children.statuses.kept():
-            return (yield from self._watch_child(go, ahead))
+        left: Leaves | None = _GAVE_BACK
+        while left is _GAVE_BACK:
+            with self._children.statuses.kept():
+                left = yield from self._watch_child(go, ahead)
+        return left
 
     def _watch_child(self, go: Go, ahead: bool) -> Generator[Step, Any, Leaves | None]:
         child = yield from self._children.next()
+        self._tell_of(child, go)
+        if ahead:
+            yield from self._children.fork_ahead(child)
+        return self._see_end(child)
+
+    def _tell_of(self, child: Waiting, go: Go) -> None:
+        """Tell the keeper of a child, and the child what it is to do."""
         self._link.send(Forked(child.pid, self._relay.written(), child.number))
+        with suppress(OSError):  # it is dead, which will be seen
+            child.pipes.send(go)
+
+    def _see_end(self, child: Waiting) -> Leaves | None:
         try:
-            with suppress(OSError):  # it is dead, which will be seen
-                child.pipes.send(go)
-            if ahead:
-                yield from self._children.fork_ahead(child)
             status, used = self._children.await_end(child)
             self._limited = self._limited or bool(limits.refusal_of(status >> 8))
             left = _left_for(self._children.files(child), status)
         finally:
             self._children.release(child)
         stops = status == STOPS << 8
+        if status in IN_ORDER:
+            self._session.testsfailed = self._failures.get()
         self._link.hold(ChildExited(child.pid, status, left is not None, stops, used))
         return left
 

@@ -9,7 +9,7 @@ import pytest
 from .. import private_api
 from ..own import os, own_builtins, suppress
 from ..system.limits import room
-from .descriptors import OwnFile, slots
+from .descriptors import Files, OwnFile, read_from, slots, write_all
 from .excerpts import is_long, read_ends
 
 own_builtins(globals())
@@ -46,12 +46,26 @@ class Output:
         private_api.on_new_log_stream(config, self._new_log_stream)
         private_api.replace_reading(config, _ends_of_long)
 
-    def enter_process(self) -> None:
-        """In a new process, whose files are installed."""
+    def hand_on(self, files: Files) -> None:
+        """In a new process: have in its files what the one above it wrote and did not collect."""
+        kept = [(slots.log, files.log)]
+        if not self._stream:
+            kept += [(slots.out, files.out), (slots.err, files.err)]
+        for ours, theirs in kept:
+            data = read_from(ours)
+            if data:
+                write_all(theirs, data)
+
+    def enter_process(self, captures: bool = False) -> None:
+        """In a new process, whose files are installed.
+
+        :param captures: whether pytest captures at this moment.
+        """
         for file in self._files.values():
             file.enter_process()
         capture_into_own_files(self._config)
-        if self._stream:
+        captures = captures and private_api.capture_descriptors(self._config) is not None
+        if self._stream or captures:
             _point((slots.out, slots.err), (1, 2))
 
     def is_whole(self) -> bool:

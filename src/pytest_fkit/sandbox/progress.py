@@ -1,4 +1,4 @@
-"""When the test began that a host is running, in memory that it shares with the keeper."""
+"""Numbers in memory that processes share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ own_builtins(globals())
 
 
 class Progress:
-    """One number, written by the host at the start of each test, read by the keeper at leisure.
+    """When the test began that a host is running: written there, read by the keeper at leisure.
 
     A message for each test would wake the keeper as often.
     """
@@ -23,4 +23,19 @@ class Progress:
 
     def began(self) -> float:
         """When the last test began, by the monotonic clock, which all processes have in common."""
+        return self._memory[0]
+
+
+class Tally:
+    """How many failures the session of a host has counted, in its children."""
+
+    def __init__(self) -> None:
+        self._memory = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")
+
+    def set(self, number: int) -> None:
+        """Say so."""
+        self._memory[0] = number
+
+    def get(self) -> int:
+        """What was said last."""
         return self._memory[0]

@@ -142,7 +142,11 @@ class Relay:
         """Announce the phase the test is in from now on."""
         self.phase = phase
         self._began, self._seconds = time.monotonic(), 0.0
-        self.send(Phase(phase, time.time()))
+        self.announce()
+
+    def announce(self) -> None:
+        """Say that what follows is of this phase, which may have begun in another process."""
+        self.send(Phase(self.phase, time.time()))
 
     def leave(self) -> None:
         """The phase is over; its report is still to be made."""

@@ -22,14 +22,24 @@ FAILED = 70
 """Exit status of a process whose role failed: EX_SOFTWARE of sysexits.h."""
 
 
+class Passage:
+    """Where a process that was forked while an item runs says what it does from then on."""
+
+    def __init__(self) -> None:
+        self.role: Role | None = None
+        """Begun, up to its step that runs the item; what is under way answers that."""
+
+
 class RunItem(NamedTuple):
     """Have the whole pytest_runtest_protocol chain run the item.
 
-    The answer is what was raised, or None.
+    The answer is what was raised, or None. In a process that was forked meanwhile the role that it
+    put into the passage gets it.
     """
 
     item: pytest.Item
     nextitem: pytest.Item | None
+    passage: Passage | None = None
 
 
 class Fork(NamedTuple):
@@ -70,6 +80,7 @@ def run_steps(role: Generator[Step, Any, T]) -> T:
                     )
                 except BaseException as error:  # noqa: BLE001 (the answer)
                     answer = error
+                now = _role_after(step, now, left)
             else:
                 answer = fork()
                 if answer == 0:
@@ -89,3 +100,13 @@ def run_steps(role: Generator[Step, Any, T]) -> T:
                 os._exit(FAILED)
             else:
                 raise
+
+
+def _role_after(
+    step: RunItem, now: Generator[Step, Any, Any], left: list[Generator[Step, Any, Any]]
+) -> Generator[Step, Any, Any]:
+    """The role of this process after an item ran: another one if it was forked meanwhile."""
+    if step.passage is None or step.passage.role is None:
+        return now
+    left.append(now)
+    return step.passage.role

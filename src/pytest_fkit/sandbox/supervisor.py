@@ -19,6 +19,7 @@ from ..endings import (
 )
 from ..messages import (
     Began,
+    Broken,
     ChildExited,
     Completed,
     Events,
@@ -36,9 +37,10 @@ from ..messages import (
 from ..own import contextmanager, os, own_builtins, select, signal, suppress, time
 from ..system.limits import raise_soft, refusal_of, restore
 from ..wire import unpack
-from .child import DONE, STOPS
+from .child import DONE, IN_ORDER, STOPS
 from .descriptors import Files, Link, move_up, read_from
 from .excerpts import chunks, free_middle, free_until
+from .fixtures import HOOKS
 from .jobs import ChildProcess, HostProcess, Job
 from .orphans import KILL_WAIT, Orphans
 from .relay import UNREPORTED
@@ -52,9 +54,6 @@ TICK = 0.1  # between looks at a test that is running
 MEMORY_TICK = 0.02  # the same where a memory limit is set
 DUMP_WAIT = 0.2  # for faulthandler to write the stacks of all threads
 TERM_GRACE = 2.0  # between SIGTERM and SIGKILL
-
-_IN_ORDER = (0, DONE << 8, STOPS << 8)
-"""Statuses, as waitpid(2) gives them, with which a child that said all may end."""
 
 
 class WorkerGoneError(Exception):
@@ -322,13 +321,18 @@ class Supervisor:
             self.set_clock(job, job.run.wide_timeout, "go on after wide fixtures were set up")
             self.tell(host, Proceed())
         elif isinstance(message, HostDone):
-            host.retire = message.retire
-            job.stops = job.stops or message.stops
-            job.ran = message.ran
-            if message.trouble:
-                job.stage = ""
-                job.conclude(Lost(message.trouble), host.pid, host.remains())
-            self._host_done(job)
+            self._idle(job, message)
+
+    def _idle(self, job: Job, message: HostDone) -> None:
+        job.host.retire = message.retire
+        job.stops = job.stops or message.stops
+        job.ran = message.ran
+        if message.wary:
+            self._obey(Broken(HOOKS, ""))
+        if message.trouble:
+            job.stage = ""
+            job.conclude(Lost(message.trouble), job.host.pid, job.host.remains())
+        self._host_done(job)
 
     def _forked(self, job: Job, message: Forked) -> None:
         # What the host wrote comes before what the child will write; it may be through by now,
@@ -384,7 +388,7 @@ class Supervisor:
             self._await_host(job)
             job.stops = message.stops
             job.used = message.used
-            if job.verdict is None and child.completed and message.status in _IN_ORDER:
+            if job.verdict is None and child.completed and message.status in IN_ORDER:
                 job.conclude(Finished(), child.pid)
             else:
                 ending = (

@@ -29,14 +29,14 @@ class Terminal:
         self._relay = relay
         self._in_worker = hasattr(config, "workerinput")
         self._silent = False
-        private_api.redirect_terminal(config, self._write)
+        self._waits = private_api.redirect_terminal(config, self._write)
         for name in ("pytest_runtest_logstart", "pytest_runtest_logfinish"):
             private_api.wrap_reporters(config, name, self._silenced)
 
     def _write(self, text: str) -> None:
         if self._silent:
             return
-        if private_api.captures_descriptors_now(self._config):
+        if not self._waits and private_api.captures_descriptors_now(self._config):
             # What has a terminal writes to it by this descriptor.
             with suppress(OSError):
                 write_all(1, text.encode("utf-8", "replace"))

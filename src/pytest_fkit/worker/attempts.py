@@ -77,6 +77,9 @@ class Attempt:
         }
 
     def _phase(self, message: Phase) -> None:
+        if self._phases and self._phases[-1][0] == message.name and not self._phases[-1][3]:
+            self._phases[-1][1] = message.time  # its own part of it, after that of its host
+            return
         if self._phases:
             # A report on a setup counts the time of wide fixtures, too, set up by another process.
             _, start, seconds, _ = last = self._phases[-1]

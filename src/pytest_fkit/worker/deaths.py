@@ -28,6 +28,8 @@ _C_STACK = "Current thread's C stack trace ("
 _OURS = {
     "run_steps",
     "set_up",
+    "fill_in",
+    "fill_once",
     "tear_down",
     "_tear_down_quietly",
     "run_own",

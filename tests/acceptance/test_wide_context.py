@@ -1,0 +1,286 @@
+"""Wide fixtures are set up and torn down within what plain pytest has around them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from inner import run_pytest, write_files
+
+_CONFTEST = """\
+import os
+import random
+import pytest
+
+RUNNING = []
+
+def note(text):
+    with open("notes", "a") as file:
+        file.write(text + "\\n")
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item):
+    RUNNING.append(item.name)
+    os.environ["RUNNING"] = item.name
+    note(f"{item.name} begins, {RUNNING}")
+    yield
+    os.mkdir(f"over-{item.name}")  # not a second time
+    RUNNING.remove(item.name)
+    del os.environ["RUNNING"]
+    note(f"{item.name} is over")
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    assert "SETTING_UP" not in os.environ
+    os.environ["SETTING_UP"] = item.name
+    try:
+        return (yield)
+    finally:
+        note(f"{item.name} is set up")
+        del os.environ["SETTING_UP"]
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef):
+    note(f"{fixturedef.argname} in {os.environ['PYTEST_CURRENT_TEST']}")
+    return (yield)
+
+def pytest_exception_interact(call, report):
+    note(f"{report.nodeid} {report.when}: {type(call.excinfo.value).__name__}")
+
+class Paired:
+    def pytest_runtest_setup(self, item):
+        assert "PAIRED" not in os.environ
+        os.environ["PAIRED"] = item.name
+        random.seed(item.name)
+        os.mkdir(f"made-for-{item.name}")
+
+    def pytest_runtest_teardown(self, item):
+        if "PAIRED" in os.environ:  # not after a test that was skipped
+            os.rmdir(f"made-for-{item.name}")
+            assert os.environ.pop("PAIRED") == item.name
+
+def pytest_configure(config):
+    config.pluginmanager.register(Paired())
+"""
+
+_SUITE = """\
+import os
+import random
+import unittest
+import pytest
+from conftest import RUNNING, note
+
+def state():
+    names = ("RUNNING", "SETTING_UP", "PAIRED", "PYTEST_CURRENT_TEST")
+    return [os.environ.get(name) for name in names]
+
+@pytest.fixture(scope="session")
+def of_session(request):
+    note(f"session {state()}")
+    print("said by the session's")
+    yield
+    note(f"session {os.environ['PYTEST_CURRENT_TEST']} {request.session.testsfailed}")
+
+@pytest.fixture(scope="module")
+def of_module(of_session, request):
+    note(f"module {state()}")
+    yield
+    note(f"module {os.environ['PYTEST_CURRENT_TEST']} {request.session.testsfailed}")
+
+@pytest.fixture
+def narrow(of_module):
+    note(f"narrow {state()}")
+    yield
+    note("narrow is over")
+
+def test_first(narrow):
+    assert random.random() == random.Random("test_first").random()
+    assert RUNNING == ["test_first"]
+    assert "SETTING_UP" not in os.environ
+    assert not os.path.exists("over-test_first")
+    assert 0, "fails"
+
+def test_second(narrow):
+    assert RUNNING == ["test_second"]
+    assert random.random() == random.Random("test_second").random()
+    assert state()[:3] == ["test_second", None, "test_second"]
+
+@pytest.fixture(scope="module")
+def raises():
+    raise RuntimeError("raised in the setup")
+
+@pytest.mark.parametrize("number", range(2))
+def test_raises(raises, number):
+    pass
+
+@pytest.fixture(scope="module")
+def skips():
+    pytest.skip("skipped in the setup")
+
+def test_skips(skips):
+    pass
+
+@pytest.mark.xfail
+def test_expected(raises):
+    pass
+
+@pytest.fixture(scope="module")
+def never():
+    note("must not be set up")
+
+@pytest.mark.skip
+def test_skipped(never):
+    pass
+
+@pytest.mark.xfail(run=False)
+def test_not_run(never):
+    pass
+
+@pytest.fixture(scope="module", params=[1, 2])
+def parametrized(request):
+    note(f"parametrized {request.param} {state()}")
+    yield request.param
+    note(f"parametrized {request.param} is over")
+    assert request.param == 2, "raised in the teardown"
+
+def test_parametrized(parametrized):
+    pass
+
+def test_parametrized_too(parametrized, narrow):
+    pass
+
+@pytest.fixture(scope="class")
+def of_class():
+    note(f"class {state()}")
+    yield
+    note(f"class {state()[3]}")
+    raise ValueError("raised in the teardown")
+
+class TestClass:
+    def test_one(self, of_class):
+        pass
+
+    def test_two(self, of_class):
+        pass
+
+class TestUnit(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        note(f"unit {state()}")
+        cls.value = 1
+
+    @classmethod
+    def tearDownClass(cls):
+        note("unit is over")
+
+    def setUp(self):
+        self.other = 1
+
+    def test_three(self):
+        assert self.value == self.other
+
+    def test_four(self):
+        assert self.value == self.other
+"""
+
+
+class _Seen(NamedTuple):
+    notes: list[str]
+    reported: list[tuple[str, str, str]]
+    out: str
+
+
+def _run(directory: Path, *arguments: str) -> _Seen:
+    directory.mkdir()
+    write_files(directory, {"conftest.py": _CONFTEST, "test_it.py": _SUITE})
+    ended = run_pytest(directory, "-p", "no:cacheprovider", *arguments)
+    return _Seen((directory / "notes").read_text().splitlines(), ended.reported, ended.out)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> _Seen:
+    return _run(tmp_path_factory.mktemp("plain") / "suite", "-n0")
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_hooks_are_around_wide_fixtures_once(tmp_path: Path, plain: _Seen, workers: str) -> None:
+    seen = _run(tmp_path / "suite", "--fkit", workers)
+    assert sorted(seen.reported) == sorted(plain.reported), seen.out
+    assert sorted(seen.notes) == sorted(plain.notes)
+
+    def in_order(notes: list[str]) -> list[str]:
+        # What ends with a test is torn down when its process is gone.
+        return [note for note in notes if not note.endswith(" is over")]
+
+    assert in_order(seen.notes) == in_order(plain.notes)
+
+
+_PATCHES = """\
+import os
+import pytest
+
+@pytest.fixture(scope="session")
+def app():
+    with open("set up", "a") as file:
+        file.write("app\\n")
+    return os.environ["APP_CONFIG"]
+
+@pytest.fixture(scope="session")
+def other():
+    with open("set up", "a") as file:
+        file.write("other\\n")
+
+@pytest.fixture
+def client(monkeypatch, request):
+    monkeypatch.setenv("APP_CONFIG", "test.cfg")
+    request.getfixturevalue("other")
+    return request.getfixturevalue("app")
+
+@pytest.mark.parametrize("number", range(2))
+def test_it(client, number):
+    assert client == "test.cfg"
+"""
+
+
+def test_what_needs_a_fixture_of_the_test_is_set_up_within_it(tmp_path: Path) -> None:
+    ended = run_pytest(write_files(tmp_path, {"test_it.py": _PATCHES}), "--fkit", "-n0")
+    assert set(ended.outcomes.values()) == {"PASSED"}, ended.out
+    set_up = (tmp_path / "set up").read_text().split()
+    assert set_up.count("other") == 1  # in the host
+
+
+_THREADS = {
+    "conftest.py": """\
+import threading
+
+def pytest_runtest_setup(item):
+    if item.name == "test_first":
+        ends = threading.Event()
+        threading.Thread(target=ends.wait, name="of a hook", daemon=True).start()
+""",
+    "test_it.py": """\
+import os
+import pytest
+
+@pytest.fixture(scope="module")
+def wide():
+    return os.getpid()
+
+def test_first(wide):
+    assert os.getpid() == wide
+
+def test_second(wide):
+    assert os.getpid() != wide
+
+def test_third(wide):
+    assert os.getpid() != wide
+""",
+}
+
+
+def test_what_a_hook_leaves_costs_one_test_its_own_process(tmp_path: Path) -> None:
+    ended = run_pytest(write_files(tmp_path, _THREADS), "--fkit", "-n0")
+    assert set(ended.outcomes.values()) == {"PASSED"}, ended.out
+    cause = "because of hooks around test_it.py::test_first: thread 'of a hook'"
+    assert any(line.startswith("1 test shared a process") and cause in line for line in ended.lines)
