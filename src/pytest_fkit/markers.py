@@ -1,9 +1,9 @@
-"""What marks say about one test."""
+"""What marks, and hooks of users, say about one test."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any, Callable, TypeVar
 
 import pytest
 
@@ -14,6 +14,8 @@ from .settings import Settings, parse_isolation, parse_seconds, parse_size
 from .shares import SESSION, SPAWNED, SPAWNED_SESSION
 
 own_builtins(globals())
+
+T = TypeVar("T")
 
 _ARGUMENTS: dict[str, Callable[[Any], Any]] = {
     "isolation": parse_isolation,
@@ -173,6 +175,27 @@ def _share(item: pytest.Item, isolation: str) -> str:
     if isolation != "session" and closest_mark(item, "fkit_skip") is not None:
         return "fkit_skip"
     return share_of_scope(item, isolation)
+
+
+def answer_of_hook(item: pytest.Item, name: str, checked: Callable[[Any], T]) -> T:
+    """What a plugin or a conftest.py says of a test by a hook of ours.
+
+    :param checked: makes of the answer what is asked for.
+    :raises pytest.UsageError: if that raises ValueError, which says what is expected, or the hook
+        raises anything: it is users' code, and is to cost this test and no other.
+    """
+    try:
+        answer = getattr(item.ihook, name)(item=item)
+    except Exception as error:
+        raise pytest.UsageError(
+            f"{name} raised {type(error).__name__}: {error} (for {item.nodeid})"
+        ) from error
+    try:
+        return checked(answer)
+    except ValueError as error:
+        raise pytest.UsageError(
+            f"{name} answered {answer!r}: {error} (for {item.nodeid})"
+        ) from None
 
 
 def share_of_scope(item: pytest.Item, isolation: str) -> str:

@@ -110,9 +110,10 @@ class Broken(NamedTuple):
 
 
 class Events(NamedTuple):
-    """Frames as the test process wrote them, to be decoded by the worker."""
+    """Frames as the process with this pid wrote them, to be decoded by the worker."""
 
     frames: bytes
+    pid: int
 
 
 class Output(NamedTuple):

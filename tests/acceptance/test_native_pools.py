@@ -19,6 +19,19 @@ pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="native threads are looked up in /proc"
 )
 
+NUMBA = """
+        import numba, numpy
+
+        @numba.njit(parallel=True)
+        def total(numbers):
+            found = 0.0
+            for position in numba.prange(numbers.size):
+                found += numbers[position]
+            return found
+
+        return float(total(numpy.ones(1000)))
+    """
+
 # What makes the library use threads; its result.
 WORK = {
     "numpy": """
@@ -50,17 +63,8 @@ WORK = {
     "numba.workqueue": """
         import os
         os.environ["NUMBA_THREADING_LAYER"] = "workqueue"
-        import numba, numpy
-
-        @numba.njit(parallel=True)
-        def total(numbers):
-            found = 0.0
-            for position in numba.prange(numbers.size):
-                found += numbers[position]
-            return found
-
-        return float(total(numpy.ones(1000)))
-    """,
+"""
+    + NUMBA,
     "tqdm": """
         import os, tqdm
         with open(os.devnull, "w") as nowhere:
@@ -86,18 +90,7 @@ UNFORKABLE = {
         import jax.numpy
         return float(jax.numpy.ones(1000).sum())
     """,
-    "numba": """
-        import numba, numpy
-
-        @numba.njit(parallel=True)
-        def total(numbers):
-            found = 0.0
-            for position in numba.prange(numbers.size):
-                found += numbers[position]
-            return found
-
-        return float(total(numpy.ones(1000)))
-    """,
+    "numba": NUMBA,
     "polars": """
         import polars
         frame = polars.DataFrame({"a": [1] * 100_000, "b": list(range(100_000))})

@@ -65,6 +65,41 @@ def test_kills():
     assert report.captured["Captured stdout call"] == "goes\n"
 
 
+def test_a_killed_keeper_takes_none_along_where_the_controller_is_slow(tmp_path: Path) -> None:
+    # Between two orders the worker does not know what follows, and has the host tear down when it
+    # does. What the host says then counts among what it wrote.
+    slow = """
+from pytest_fkit.worker.dispatched import Dispatched
+from pytest_fkit.worker.tests import Pace
+take = Dispatched.take
+def unaware(self, most):
+    taken = take(self, most)
+    return taken and taken._replace(following=None)
+Dispatched.take = unaware
+Pace.took = lambda self, number, seconds: setattr(self, "most", 3)
+"""
+    module = """
+import os, pytest, signal, time
+@pytest.fixture(scope="module")
+def wide():
+    yield
+    print("over")
+"""
+    first = "@pytest.mark.parametrize('number', range(4))\ndef test_first(wide, number): pass"
+    second = """
+def test_passes(): pass
+def test_skips(): pytest.skip()
+def test_kills():
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+"""
+    suite = new_suite(tmp_path, test_1=slow + module + first, test_2=module + second)
+    run = Run(suite, *_SHARED, "-n1")
+    assert run.outcomes("test_passes") == ["setup passed", "call passed", "teardown passed"]
+    assert run.outcomes("test_skips") == ["setup passed", "call skipped", "teardown passed"]
+    assert run.outcomes("test_kills") == ["setup passed", "call failed", "teardown passed"]
+
+
 def test_a_bomb_costs_the_test_that_runs_when_it_goes_off(tmp_path: Path) -> None:
     body = """
 def test_leaves_a_bomb():

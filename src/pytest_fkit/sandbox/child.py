@@ -33,7 +33,6 @@ DONE = 82
 STOPS = 84
 """Exit status of a child that finished, and reported what stops the run."""
 
-
 IN_ORDER = (0, DONE << 8, STOPS << 8)
 """Statuses, as waitpid(2) gives them, with which a child that said all may end."""
 

@@ -136,10 +136,7 @@ class Children:
         :return: None in the child, which goes on when it was told to.
         :raises OSError: if the kernel refuses.
         """
-        number = self._free[0]
-        self._sets[number].renew()
-        ours, theirs = Pipes.pair()
-        flush()
+        number, ours, theirs = self._prepare()
         host = os.getpid()
         try:
             pid = fork()
@@ -165,10 +162,7 @@ class Children:
         return Waiting(pid, number, ours)
 
     def _fork(self, running: Waiting | None) -> Generator[Fork, int, Waiting]:
-        number = self._free[0]
-        self._sets[number].renew()
-        ours, theirs = Pipes.pair()
-        flush()
+        number, ours, theirs = self._prepare()
         child = self._begin(Waiting(os.getpid(), number, theirs), ours, running)
         try:
             pid = yield Fork(child)
@@ -179,6 +173,17 @@ class Children:
             theirs.close()
         self._free.remove(number)
         return Waiting(pid, number, ours)
+
+    def _prepare(self) -> tuple[int, Pipes, Pipes]:
+        """The number of a new child's files, and the host's and its end of what ties the two.
+
+        :raises OSError: if a limit does not allow that.
+        """
+        number = self._free[0]
+        self._sets[number].renew()
+        ours, theirs = Pipes.pair()
+        flush()
+        return number, ours, theirs
 
     def _begin(
         self, own: Waiting, hosts: Pipes, running: Waiting | None, midway: bool = False

@@ -230,7 +230,7 @@ class Supervisor:
         if frames:
             source.completed = isinstance(unpack(frames[-1])[-1], Completed)
             # Most often the end of the test follows at once.
-            self._link.hold(Events(b"".join(frames)))
+            self._link.hold(Events(b"".join(frames), source.pid))
         if self._stream:
             for position, descriptor in enumerate((source.files.out, source.files.err)):
                 begin = source.output_read[position]

@@ -9,7 +9,7 @@ from typing import Any, Callable, Hashable, Iterator, Mapping, NamedTuple, Seque
 
 import pytest
 
-from ..markers import arguments, share_of_scope
+from ..markers import answer_of_hook, arguments, share_of_scope
 from ..nodes import ancestor, marks
 from ..own import own_builtins
 from ..settings import parse_isolation
@@ -89,7 +89,7 @@ def _answered(
     found = []
     for position, item in list(left.items()):
         try:
-            scope = _answer(item)
+            scope = answer_of_hook(item, "pytest_fkit_isolation", _checked)
         except pytest.UsageError as error:
             errors[position] = str(error)
             continue
@@ -101,21 +101,11 @@ def _answered(
     return found
 
 
-def _answer(item: pytest.Item) -> str | None:
-    """:raises pytest.UsageError: if the answer makes no sense, or there is none."""
-    try:
-        answer = item.ihook.pytest_fkit_isolation(item=item)
-    except Exception as error:
-        # Users' code may raise anything, which is to cost this test and no other.
-        raise pytest.UsageError(
-            f"pytest_fkit_isolation raised {type(error).__name__}: {error} (for {item.nodeid})"
-        ) from error
+def _checked(answer: Any) -> str | None:
     try:
         return None if answer is None else parse_isolation(answer)
     except ValueError as error:
-        raise pytest.UsageError(
-            f"pytest_fkit_isolation answered {answer!r}: {error}, or None (for {item.nodeid})"
-        ) from None
+        raise ValueError(f"{error}, or None") from None
 
 
 def _is_apart(item: pytest.Item) -> bool:

@@ -67,7 +67,7 @@ class KeeperClient:
         self._pid = 0
         self._broken: list[Broken] = []
         self._hosts: dict[tuple[Any, ...], tuple[int, Files]] = {}
-        self._following: dict[tuple[Any, ...], int] = {}  # number of a host's next frame
+        self._following: dict[int, int] = {}  # number of the next frame of such a host, by pid
         self._ahead: Run | None = None
         self._lock = threading.Lock()
         self._grace: float | None = None
@@ -160,14 +160,10 @@ class KeeperClient:
                 if isinstance(message, Pong):
                     continue
                 if isinstance(message, HostFiles):
-                    running = message.share, message.environ
-                    self._forget_host(running)
-                    files = link.take_files()
-                    if files is not None:  # else nothing is left of it if the keeper dies
-                        self._hosts[running] = message.pid, files
+                    self._remember_host(message, link.take_files())
                     continue
-                if isinstance(message, Events):
-                    self._following[host] = following(message.frames)
+                if isinstance(message, Events) and message.pid in self._following:
+                    self._following[message.pid] = following(message.frames)
                 elif isinstance(message, Ended) and not message.goes_on:
                     self._order_anew(link)
                 yield message
@@ -177,7 +173,9 @@ class KeeperClient:
             pass
         how = f"its keeper process {self._bury()} while the test was running"
         lost = Lost(f"{link.trouble} of what its keeper process said" if link.trouble else how)
-        yield from self._what_was_left(host, lost)
+        left = self._what_was_left(host, lost)
+        self._forget_hosts()
+        yield from left
 
     def _hear(self, link: Link, deadline: float | None = None) -> Message | None:
         """The next message; None at the end of the stream, or at the deadline.
@@ -221,24 +219,36 @@ class KeeperClient:
         with self._lock, suppress(OSError):  # it has died since
             link.send(OrderAnew())
 
-    def _what_was_left(self, host: tuple[Any, ...], lost: Lost) -> Iterator[Message]:
+    def _what_was_left(self, host: tuple[Any, ...], lost: Lost) -> list[Message]:
         """What the keeper did not live to pass on, of a host that ran the tests itself."""
         if host not in self._hosts:
-            yield Ended(to_wire(lost))
-            return
+            return [Ended(to_wire(lost))]
         pid, files = self._hosts[host]
-        frames = Sorter(self._following.get(host, 0)).feed(read_from(files.events))
-        yield Events(b"".join(frames))
-        yield Ended(
+        sorter = Sorter(self._following[pid])
+        events = Events(b"".join(sorter.feed(read_from(files.events))), pid)
+        if sorter.trouble:
+            lost = Lost(f"{sorter.trouble} of what its process reported")
+        ended = Ended(
             to_wire(lost), pid, out=read_ends(files.out), err=read_ends(files.err),
             log=read_ends(files.log), dump=read_ends(files.dump),
         )  # fmt: skip
-        self._forget_host(host)
+        return [events, ended]
+
+    def _remember_host(self, host: HostFiles, files: Files | None) -> None:
+        running = host.share, host.environ
+        self._forget_host(running)
+        if files is not None:  # else nothing is left of it if the keeper dies
+            self._hosts[running] = host.pid, files
+            self._following[host.pid] = 0
+
+    def _forget_hosts(self) -> None:
+        for host in list(self._hosts):
+            self._forget_host(host)
 
     def _forget_host(self, host: tuple[Any, ...]) -> None:
         if host in self._hosts:
-            _, files = self._hosts.pop(host)
-            self._following.pop(host, None)
+            pid, files = self._hosts.pop(host)
+            del self._following[pid]
             files.close()
 
     def remember_broken(self, message: Broken) -> None:
@@ -298,8 +308,7 @@ class KeeperClient:
 
     def close(self) -> None:
         """Let go of the keeper, which ends all below it and itself."""
-        for host in list(self._hosts):
-            self._forget_host(host)
+        self._forget_hosts()
         if self._link is not None:
             self._link.close()
             self._link = None

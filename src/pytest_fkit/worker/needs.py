@@ -7,7 +7,7 @@ from typing import Any, Iterable, Mapping
 import pytest
 
 from ..gpu.owned import KEY
-from ..markers import ALL_GPUS, arguments
+from ..markers import ALL_GPUS, answer_of_hook, arguments
 from ..needs import Needs, parse_gpus, parse_serial
 from ..own import own_builtins
 from .others_needs import wanted_by_others
@@ -65,19 +65,7 @@ def _answered(item: pytest.Item) -> dict[str, Any]:
     """
     if not item.config.hook.pytest_fkit_requirements.get_hookimpls():
         return {}
-    try:
-        answer = item.ihook.pytest_fkit_requirements(item=item)
-    except Exception as error:
-        # Users' code may raise anything, which is to cost this test and no other.
-        raise pytest.UsageError(
-            f"pytest_fkit_requirements raised {type(error).__name__}: {error} (for {item.nodeid})"
-        ) from error
-    try:
-        return _checked(answer)
-    except ValueError as error:
-        raise pytest.UsageError(
-            f"pytest_fkit_requirements answered {answer!r}: {error} (for {item.nodeid})"
-        ) from None
+    return answer_of_hook(item, "pytest_fkit_requirements", _checked)
 
 
 def _checked(answer: object) -> dict[str, Any]:
