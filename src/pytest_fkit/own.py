@@ -156,7 +156,9 @@ else:
         pickle = _Kept("pickle")
         resource = _Kept("resource")
         select = _Kept("select")
-        signal = _Kept("signal")
+        # Its functions are C's: those that Python's own module wraps around them call what is in
+        # that module, which a suite may have patched.
+        signal = _Kept("signal", **vars(importlib.import_module("_signal")))
         # Its C type: guards replace, and wrap, the class that Python's own module makes of it.
         socket = _Kept("_socket")
         struct = _Kept("struct")

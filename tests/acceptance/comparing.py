@@ -12,7 +12,7 @@ import pytest
 MODES = {
     "n0": ["--fkit", "-n0"],
     "n2": ["--fkit", "-n2"],
-    "session": ["--fkit", "-n2", "--fkit-isolation=session"],
+    "session": ["--fkit", "-n1", "--fkit-isolation=session"],
 }
 
 CRASH = "test_zz_crash.py::test_crash"

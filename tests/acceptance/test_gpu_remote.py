@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Callable, Iterator, Mapping
 
+import psutil
 import pytest
 from gpu_runs import GpuRun, masks, run_on
 from inner_runs import wait_until
@@ -35,6 +36,11 @@ def _free_port() -> int:
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _is_listening(pid: int) -> bool:
+    connections = psutil.net_connections("tcp4")
+    return any(each.pid == pid and each.status == psutil.CONN_LISTEN for each in connections)
 
 
 @contextlib.contextmanager
@@ -180,8 +186,9 @@ def test_a_socket_server_has_the_same_gpus_in_every_run(fleet: Fleet, tmp_path: 
         stderr=subprocess.DEVNULL,
     ) as server:
         try:
+            # It accepts one connection at a time and is not to be tried out.
+            assert wait_until(lambda: _is_listening(server.pid), 30)
             for _ in range(2):
-                # It accepts one connection and is not to be tried out.
                 ended = run_on(
                     fleet(), suite, f"--tx=socket=127.0.0.1:{port}//chdir={tmp_path / 'there'}",
                     "--dist=load", f"--rsyncdir={suite}", str(suite / "test_seen.py"),

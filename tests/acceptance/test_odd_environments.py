@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from comparing import MakeSuite
+from comparing import MODES, MakeSuite
 
 SUITE = """
 import os, sys
@@ -60,6 +60,11 @@ BLOCKED = (
 )  # fmt: skip
 
 
+def _mode(number: int) -> str:
+    """One for each case: each kind has cases in all of them."""
+    return list(MODES)[number % len(MODES)]
+
+
 def test_a_conftest_that_clears_the_environment(suite: MakeSuite) -> None:
     suite(conftest=CLEARED, test_it=SUITE).compare()
 
@@ -68,13 +73,14 @@ def test_a_conftest_that_clears_the_environment(suite: MakeSuite) -> None:
 @pytest.mark.parametrize("kind", STREAMS)
 def test_standard_streams(suite: MakeSuite, kind: str, arguments: str) -> None:
     conftest = STREAMS[kind] + REPLACED
-    suite(conftest=conftest, test_it=SUITE).compare(*arguments.split())
+    mode = _mode(list(STREAMS).index(kind) + len(arguments))
+    suite(conftest=conftest, test_it=SUITE).compare(*arguments.split(), modes=[mode])
 
 
 @pytest.mark.parametrize("names", BLOCKED)
 def test_plugins_of_pytest_that_are_blocked(suite: MakeSuite, names: str) -> None:
     blocked = [part for name in names.split() for part in ("-p", f"no:{name}")]
-    suite(test_it=SUITE).compare(*blocked)
+    suite(test_it=SUITE).compare(*blocked, modes=[_mode(BLOCKED.index(names))])
 
 
 def test_all_of_them_at_once(suite: MakeSuite) -> None:

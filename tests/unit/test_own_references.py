@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import inspect
 import os
 import textwrap
 import time
@@ -66,6 +67,18 @@ ALLOWED = {
     ("settings", "pathlib"): "reads options, before any test",
     ("worker.reruns", "inspect"): "of a function of pytest-rerunfailures, in the worker",
 }
+
+WRITTEN_IN_PYTHON = {
+    "copy.copy": "of pytest-benchmark's object, which is a plain one",
+    "os.fdopen": "in the controller, at the end of a probe",
+    "threading.current_thread": "asks get_ident, which whoever patches it expects to be asked",
+    "threading.enumerate": "reads a dictionary under a lock, neither of them a public name",
+    "threading.main_thread": "returns an object",
+    "time.monotonic": "ours",
+    "time.time": "ours",
+    "warnings.simplefilter": "within catch_warnings, around a fork",
+}
+"""Functions of the standard library that look names up in modules that a suite can change."""
 
 
 class Module(NamedTuple):
@@ -155,6 +168,15 @@ def faults(module: Module) -> list[str]:
     return found
 
 
+def kept_functions(module: Module) -> Iterator[str]:
+    """What of :mod:`.own` a module uses that is written in Python, as in "os.fdopen"."""
+    for node in run_time(module.tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            kept = getattr(own, node.value.id, None) if node.value.id in KEPT else None
+            if inspect.isfunction(getattr(kept, node.attr, None)):
+                yield f"{node.value.id}.{node.attr}"
+
+
 def has_own_builtins(tree: ast.Module) -> bool:
     for node in tree.body:
         if isinstance(node, ast.Expr) and ast.unparse(node) == "own_builtins(globals())":
@@ -171,6 +193,13 @@ MODULES = read(PACKAGE)
 def test_modules_that_run_among_user_code_call_nothing_that_it_can_change() -> None:
     wrong = [text for module in among_user_code(MODULES).values() for text in faults(module)]
     assert not wrong, "\n".join(wrong)
+
+
+def test_functions_that_are_kept_look_nothing_up_that_it_can_change() -> None:
+    found = {
+        name for module in among_user_code(MODULES).values() for name in kept_functions(module)
+    }
+    assert found == set(WRITTEN_IN_PYTHON)
 
 
 def test_no_exception_is_made_without_need() -> None:
