@@ -221,3 +221,20 @@ class suppress:  # noqa: N801 (as contextlib's)
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> bool:
         """Whether it is one of them."""
         return kind is not None and issubclass(kind, self._exceptions)
+
+
+class no_warnings:  # noqa: N801 (as contextlib's)
+    """Within the block, what somebody warns of is neither shown nor raised, and is lost."""
+
+    def __enter__(self) -> None:
+        """Have nobody hear."""
+        # Recorded, since who warns may have filters of its own; ignored, lest they be raised.
+        caught: Any = warnings.catch_warnings(record=True)
+        caught.__enter__()
+        # Not by simplefilter(), which catches what a suite may have made of ValueError.
+        caught._module.filters[:] = [("ignore", None, Warning, None, 0)]
+        self._caught = caught
+
+    def __exit__(self, *raised: object) -> None:
+        """As before."""
+        self._caught.__exit__(None, None, None)

@@ -76,7 +76,6 @@ WRITTEN_IN_PYTHON = {
     "threading.main_thread": "returns an object",
     "time.monotonic": "ours",
     "time.time": "ours",
-    "warnings.simplefilter": "within catch_warnings, around a fork",
 }
 """Functions of the standard library that look names up in modules that a suite can change."""
 

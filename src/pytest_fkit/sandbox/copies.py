@@ -7,7 +7,7 @@ from typing import Generator
 
 import pytest
 
-from ..own import gc, os, own_builtins, warnings
+from ..own import gc, no_warnings, os, own_builtins
 from ..system.limits import PROCESSES, room
 from .relay import Relay
 
@@ -32,14 +32,12 @@ class _Unheard:
         self._collects = gc.isenabled()
         gc.disable()
         self._hook, sys.unraisablehook = sys.unraisablehook, _say_nothing
-        # Recorded, since a handler may have filters of its own; ignored, lest they be raised.
-        self._warnings = warnings.catch_warnings(record=True)
+        self._warnings = no_warnings()
         self._warnings.__enter__()
-        warnings.simplefilter("ignore")
 
     def __exit__(self, *error: object) -> None:
         """As before."""
-        self._warnings.__exit__(None, None, None)
+        self._warnings.__exit__()
         sys.unraisablehook = self._hook
         if self._collects:
             gc.enable()

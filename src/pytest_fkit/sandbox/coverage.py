@@ -8,7 +8,7 @@ from typing import Any, Iterator
 import pytest
 
 from ..messages import Measured
-from ..own import contextmanager, os, own_builtins, socket, suppress, warnings
+from ..own import contextmanager, no_warnings, os, own_builtins, socket, suppress
 from ..paths import joined
 from .relay import Relay
 
@@ -82,8 +82,7 @@ class Measuring:
 @contextmanager
 def quietly() -> Iterator[None]:
     """Within the block: no warnings on what is not measured yet; they come again at the end."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with no_warnings():
         yield
 
 
