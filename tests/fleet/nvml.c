@@ -8,6 +8,7 @@
 #define UNINITIALIZED 1
 #define INVALID_ARGUMENT 2
 #define NOT_SUPPORTED 3
+#define TIMEOUT 10
 #define GPU_IS_LOST 15
 
 struct handle {
@@ -224,4 +225,98 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, struct handle **device)
             }
     }
     return NOT_FOUND;
+}
+
+int nvmlDeviceGetGpuInstanceId(struct handle *device, unsigned *number)
+{
+    if (!device->mig)
+        return INVALID_ARGUMENT;
+    *number = (unsigned)(device->mig - device->gpu->mig) + 1;
+    return 0;
+}
+
+/* Events: of GPUs, not of MIG instances, and where the machine has a file "xids". What happens is in
+   it: a line is UUID, number, GPU instance (-1 for none), and milliseconds after which it is told;
+   or, in the place of the UUID, "hang" or "crash". */
+
+#define XID 8 /* nvmlEventTypeXidCriticalError */
+
+struct event {
+    struct handle *device;
+    unsigned long long type, data;
+    unsigned gpu_instance, compute_instance;
+};
+
+static struct handle *registered[GPUS];
+static struct handle others[GPUS]; /* as good as those that were registered */
+static long events_read;
+
+static void xids(char *path, size_t size)
+{
+    const char *root = getenv("FKIT_FLEET_ROOT");
+    snprintf(path, size, "%s/xids", root ? root : "");
+}
+
+int nvmlEventSetCreate(void **set)
+{
+    *set = registered;
+    return 0;
+}
+
+int nvmlDeviceRegisterEvents(struct handle *device, unsigned long long types, void *set)
+{
+    char path[4096];
+    xids(path, sizeof path);
+    if (access(path, R_OK))
+        return NOT_SUPPORTED;
+    if (set != registered || types != XID || device->mig)
+        return INVALID_ARGUMENT;
+    registered[device->gpu - gpus] = device;
+    return 0;
+}
+
+static int next_event(struct event *out)
+{
+    char path[4096], line[256], uuid[80];
+    unsigned long long number;
+    int instance, i;
+    FILE *file;
+    xids(path, sizeof path);
+    file = fopen(path, "r");
+    if (!file)
+        return 0;
+    fseek(file, events_read, SEEK_SET);
+    while (fgets(line, sizeof line, file) && strchr(line, '\n')) {
+        events_read = ftell(file);
+        unsigned delay = 0;
+        if (sscanf(line, "%79s %llu %d %u", uuid, &number, &instance, &delay) < 3)
+            continue;
+        usleep(delay * 1000);
+        if (!strcmp(uuid, "crash"))
+            raise(SIGSEGV);
+        if (!strcmp(uuid, "hang"))
+            hang();
+        for (i = 0; i < gpu_count; i++)
+            if (registered[i] && !strcmp(gpus[i].uuid, uuid)) {
+                others[i] = *registered[i];
+                *out = (struct event){i % 2 ? &others[i] : registered[i], XID, number,
+                                      (unsigned)instance, (unsigned)-1};
+                fclose(file);
+                return 1;
+            }
+    }
+    fclose(file);
+    return 0;
+}
+
+int nvmlEventSetWait_v2(void *set, struct event *out, unsigned milliseconds)
+{
+    unsigned waited;
+    (void)set;
+    for (waited = 0; waited <= milliseconds; waited += 5) {
+        if (next_event(out))
+            return 0;
+        usleep(5000);
+    }
+    return TIMEOUT;
 }

@@ -148,27 +148,28 @@ def test_every_category_has_a_message_here_or_is_one_of_deaths() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "counts", "probe", "poisons", "alone"),
+    ("name", "counts", "probe", "poisons", "alone", "doubtful"),
     [
-        ("device", True, True, True, False),
-        ("memory", False, False, False, True),
-        ("busy", True, True, False, False),
-        ("missing", True, True, True, False),
-        ("build", False, False, False, False),
-        ("ordinal", False, True, False, False),
-        ("sticky", False, True, True, False),
-        ("suspect", True, True, True, False),
-        ("library", True, True, True, False),
-        ("port", False, False, False, False),
-        ("other", True, False, False, False),
+        ("device", True, True, True, False, False),
+        ("memory", False, False, False, True, False),
+        ("busy", True, True, False, False, False),
+        ("missing", True, True, True, False, False),
+        ("build", False, False, False, False, False),
+        ("ordinal", False, True, False, False, False),
+        ("sticky", False, True, True, False, True),
+        ("suspect", True, True, True, False, True),
+        ("library", True, True, True, False, True),
+        ("port", False, False, False, False, False),
+        ("other", True, False, False, False, True),
     ],
 )
 def test_what_a_category_calls_for(
-    name: str, counts: bool, probe: bool, poisons: bool, alone: bool
+    name: str, counts: bool, probe: bool, poisons: bool, alone: bool, doubtful: bool
 ) -> None:
     message = next(text for category, text in MESSAGES if category == name)
     text = message.partition("\n")[0]
-    assert _raised(message) == GpuError(name, text, counts, probe, poisons, True, alone)
+    expected = GpuError(name, text, counts, probe, poisons, True, alone, doubtful=doubtful)
+    assert _raised(message) == expected
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ class GpuSamples:
             pass_fds=[self._file],
             start_new_session=True,  # to spare it Ctrl-C
         )
-        self._recorder.look = self.read
+        self._recorder.looks.append(self.read)
 
     def _stop(self) -> None:
         assert self._process is not None
@@ -71,7 +71,7 @@ class GpuSamples:
         except subprocess.TimeoutExpired:
             self._process.returncode = 0  # nobody is going to wait for it
         self.read()
-        self._recorder.look = None
+        self._recorder.looks.remove(self.read)
         os.close(self._file)
 
     def read(self) -> None:

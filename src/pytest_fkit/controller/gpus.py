@@ -14,7 +14,7 @@ from ..gpu import options as gpu_options
 from ..gpu.choice import Distribution, distribute, worker_count
 from ..gpu.describe import ownership
 from ..gpu.detection import detect
-from ..gpu.devices import Fleet
+from ..gpu.devices import Device, Fleet
 from ..gpu.machine import Machine
 from ..gpu.options import GpuSettings
 from ..gpu.ranks import rank_of
@@ -241,3 +241,16 @@ def notices(config: pytest.Config) -> list[str]:
     """What a user has to know, also where pytest shows no header."""
     gpus = config.stash.get(KEY, None)
     return [] if gpus is None else [f"fkit: {line}" for line in gpus.all_notices]
+
+
+def nvidia_devices(config: pytest.Config) -> dict[str, Device]:
+    """NVIDIA's GPUs of this machine that the run may use, by id; none where no worker owns any."""
+    gpus = config.stash.get(KEY, None)
+    groups = [] if gpus is None else [given for _, given in gpus.groups]
+    return {
+        entry.id: entry.device
+        for given in groups
+        if any(place.slice for place in given.assignment.places)
+        for entry in given.visible.entries
+        if entry.device.vendor == "nvidia"
+    }

@@ -88,6 +88,11 @@ class Controller:
         recorder, resuming = self._record(parsed)
         accounting = Accounting(config, recorder)
         config.pluginmanager.register(accounting, "fkit-accounting")
+        devices = gpus.nvidia_devices(config)
+        if devices:
+            from .xids import read_xids
+
+            read_xids(config, recorder, devices)
         if config.getoption("tx", None) and config.getoption("dist", "no") != "no":
             # Of no use at -n0.
             from .leading import lead

@@ -112,7 +112,7 @@ def _first_of(found: Sequence[tuple[Category, str]], poisons: bool = True) -> Gp
     category, text = min(telling, key=lambda each: CATEGORIES.index(each[0]))
     if not category.is_gpu:
         return None
-    error = _error(category, text)
+    error = replace(_error(category, text), doubtful=category.doubtful)
     return error if poisons else replace(error, poisons=False)
 
 
@@ -198,7 +198,9 @@ def _of_death(stderr: str, patterns: Sequence[Pattern]) -> GpuError | None:
     for category, regex in fatal():
         found = regex.search(stderr)
         if found:
-            return _error(category, _line_at(stderr, found.start()), category.deaths == FINAL)
+            line = _line_at(stderr, found.start())
+            error = _error(category, line, category.deaths == FINAL)
+            return replace(error, doubtful=category.doubtful)
     return None
 
 

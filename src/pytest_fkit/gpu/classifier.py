@@ -27,11 +27,19 @@ class Classifier:
 
         :param event: see :class:`.errors.GpuError`.
         """
+        found, _ = self._found(item, failure)
+        return None if found is None else replace(found, event=event)
+
+    def of_death(self, item: pytest.Item, failure: Failure) -> tuple[GpuError | None, bool]:
+        """The same of a process that died, and whether nobody knows why it did."""
+        return self._found(item, failure)
+
+    def _found(self, item: pytest.Item, failure: Failure) -> tuple[GpuError | None, bool]:
         said = self._asked(item, failure)
         if said is False:
-            return None
+            return None, False
         found = classify(failure, self._patterns) if said is None else named(said, failure)
-        return None if found is None else replace(found, event=event)
+        return found, found is None
 
     def of_collection(self, failure: Failure) -> GpuError | None:
         """The same of a module or a class, of which the hook is not asked."""

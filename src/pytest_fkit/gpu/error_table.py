@@ -33,6 +33,7 @@ class Category:
         the same (hipError_t in hip_runtime_api.h).
     :param deaths: what the pattern says where a process printed it and died: nothing (UNHEARD),
         that the verdict is FINAL though a probe is due, or that it was the DEVICE.
+    :param doubtful: as in :class:`.errors.GpuError`.
     :param is_gpu: whether it is a GPU error at all, not something that reads like one.
     :param explains: of one that is none: whether it explains the other exceptions of a chain.
     :param others: as in :class:`.errors.GpuError`.
@@ -49,6 +50,7 @@ class Category:
     poisons: bool = False
     alone: bool = False
     deaths: str = UNHEARD
+    doubtful: bool = False
     is_gpu: bool = True
     explains: bool = False
 
@@ -301,6 +303,7 @@ CATEGORIES = (
         codes=(700, 710, 715, 716, 717, 718),
         probe=True,
         poisons=True,
+        doubtful=True,
     ),
     # AMD's runtime prints these and aborts. Most are a kernel's fault, as a SIGSEGV is a test's.
     Category(
@@ -343,6 +346,7 @@ CATEGORIES = (
         probe=True,
         poisons=True,
         deaths=DEVICE,
+        doubtful=True,
     ),
     Category(
         "library",
@@ -378,6 +382,7 @@ CATEGORIES = (
         probe=True,
         poisons=True,
         deaths=FINAL,  # a rank that waits for ever is as often the test's own fault
+        doubtful=True,
     ),
     Category(
         "port",
@@ -396,6 +401,7 @@ CATEGORIES = (
             r"NPU (function )?error|call acl api failed|OPS function error",  # torch_npu
         ),
         counts=True,
+        doubtful=True,
     ),
 )
 """In the order in which they are tried: what is more exact comes first."""

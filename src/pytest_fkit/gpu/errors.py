@@ -48,6 +48,7 @@ class GpuError:
     :param retry: whether the test gets an attempt on other GPUs.
     :param alone: whether nobody may share the GPU with that attempt.
     :param event: equal for failures that are one error of a cached fixture, else "".
+    :param doubtful: whether it may as well be the test's own as the device's: an Xid decides.
     """
 
     category: str
@@ -58,6 +59,7 @@ class GpuError:
     retry: bool = True
     alone: bool = False
     event: str = ""
+    doubtful: bool = False
 
     def to_wire(self) -> dict[str, Any]:
         """In built-in types."""

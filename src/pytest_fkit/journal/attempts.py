@@ -127,6 +127,6 @@ def _add_what_is_there(attempt: Event, facts: dict[str, Any]) -> None:
         ]
     if facts["metrics"]:
         attempt["metrics"] = {name: plain(value) for name, value in facts["metrics"].items()}
-    for name in ("shared", "leftovers"):
-        if facts[name]:
+    for name in ("shared", "leftovers", "xids"):
+        if facts.get(name):
             attempt[name] = facts[name]

@@ -64,6 +64,12 @@ def gpu_names(gpus: Sequence[str]) -> str:
     return f"GPU{'' if len(gpus) == 1 else 's'} {','.join(gpus)}" if gpus else ""
 
 
+def xid_title(xid: Event) -> str:
+    """As in "Xid 79 (GPU has fallen off the bus)"."""
+    number, name = xid.get("xid", "?"), xid.get("name", "")
+    return f"Xid {number} ({name})" if name else f"Xid {number}"
+
+
 def plain(value: object) -> Any:
     """A value of a property or a metric, as JSON has it; texts stand for what it lacks."""
     if isinstance(value, str):

@@ -45,6 +45,8 @@ class Session:
     :param gone: node ids with a verdict that the last run did not collect any more.
     :param running: what the last run had begun when it was cut off, by node id and worker.
     :param retirements: ``retired`` and ``readmitted`` events.
+    :param xids: ``xid`` events.
+    :param met: node ids of tests into whose time an Xid fell, by its number and GPUs.
     """
 
     runs: list[Event]
@@ -54,6 +56,8 @@ class Session:
     gone: set[str] = field(default_factory=set)
     running: dict[tuple[str, str], Event] = field(default_factory=dict)
     retirements: list[Event] = field(default_factory=list)
+    xids: list[Event] = field(default_factory=list)
+    met: dict[tuple[object, ...], dict[str, None]] = field(default_factory=dict)
 
 
 @dataclass
@@ -100,6 +104,8 @@ def history(events: Iterable[Event]) -> History:
             session.running[key] = happened
         elif name == "attempt":
             attempts[key] = happened
+            for xid in happened.get("xids", ()):
+                session.met.setdefault(xid_key(xid), {})[key[0]] = None
         elif name == "retried":
             session.running.pop(key, None)
             retries.setdefault(key[0], []).append(happened)
@@ -111,6 +117,11 @@ def history(events: Iterable[Event]) -> History:
         else:
             _take(session, happened)
     return told
+
+
+def xid_key(xid: Event) -> tuple[object, ...]:
+    """Equal for Xids that are alike."""
+    return (xid.get("xid"), *xid.get("gpus", ()))
 
 
 def _begin(told: History, run: Event) -> None:
@@ -132,5 +143,7 @@ def _take(session: Session, happened: Event) -> None:
         session.gone = set(happened.get("gone", ()))
     elif name in ("retired", "readmitted"):
         session.retirements.append(happened)
+    elif name == "xid":
+        session.xids.append(happened)
     elif name == "end":
         session.end = happened

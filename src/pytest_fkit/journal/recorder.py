@@ -32,8 +32,8 @@ class Recorder:
         self._gpus: dict[str, list[str]] = {}
         self._before: dict[str, int] = {}
         self._usage = GpuUsage()
-        self.look: Callable[[], None] | None = None
-        """Called before the GPU memory of a test is asked for; calls :meth:`gpus_used`."""
+        self.looks: list[Callable[[], None]] = []
+        """Called before a test that had GPUs is over; they call :meth:`gpus_used`, :meth:`xid`."""
 
     def add(self, happened: Event) -> None:
         """Something else than a test."""
@@ -74,6 +74,13 @@ class Recorder:
         """What GPUs were seen to use, at these times; it is told with what comes next."""
         self._usage.add(wall, seen)
         self._events.append(sample_event(wall, mono, seen))
+
+    def xid(self, wall: float, mono: float, facts: Event) -> None:
+        """NVIDIA's driver reported an error of a GPU; it is told with what comes next.
+
+        :param facts: see :meth:`.gpu.xids.Xid.facts`.
+        """
+        self._events.append({"event": "xid", "wall": wall, "mono": mono, **facts})
 
     def _about_gpus(self, name: str, worker: str, **fields: Any) -> None:
         self.add(event(name, worker=worker, gpus=self._gpus.get(worker, []), **fields))
@@ -148,8 +155,9 @@ class Recorder:
     ) -> None:
         gpus = self._gpus.get(worker, [])
         attempt = running.attempt(at, facts, gpus, again, category)
-        if gpus and self.look is not None:
-            self.look()
+        if gpus and self.looks:
+            for look in self.looks:
+                look()
             start = attempt["start"]
             peak = self._usage.peak(gpus, start, start + attempt["duration"])
             if peak is not None:

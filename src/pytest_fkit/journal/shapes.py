@@ -84,6 +84,8 @@ _WORKER = {"worker": _text}
 _TEST = {"test": _text, **_WORKER}
 _GPUS = {"gpus": _TEXTS, "to": _text, "to_gpus": _TEXTS, "reason": _text, "category": _text}
 _USED = ("user", "system", "peak_memory")
+_XID = {"xid": _number, "gpus": _TEXTS}
+_MORE_OF_XID = {"name": _text, "source": _text, "pid": _number, "process": _text, "message": _text}
 
 _SHAPES: dict[str, tuple[Mapping[str, Check], Mapping[str, Check]]] = {
     "run": (
@@ -104,6 +106,7 @@ _SHAPES: dict[str, tuple[Mapping[str, Check], Mapping[str, Check]]] = {
         {
             "attempt": _number, "phases": _list(_PHASE), "wide": _list(_STEP),
             "ending": _map(_anything), "metrics": _map(_anything),
+            "xids": _list(_fields(_XID, _MORE_OF_XID)),
             **dict.fromkeys(_USED, _number), **_GPUS,
         },
     ),
@@ -115,6 +118,7 @@ _SHAPES: dict[str, tuple[Mapping[str, Check], Mapping[str, Check]]] = {
         },
     ),
     "gpus": ({"used": _map(_map(_number))}, {}),
+    "xid": (_XID, _MORE_OF_XID),
     "gpu_error": (_TEST, _GPUS),
     "retried": (_TEST, _GPUS),
     "probed": (_WORKER, _GPUS),

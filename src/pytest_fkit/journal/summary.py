@@ -10,8 +10,8 @@ from typing import Iterable, Iterator, Sequence
 
 from ..endings import format_size
 from ..own import own_builtins
-from .events import Event, gpu_names
-from .history import History, Session, Test
+from .events import Event, gpu_names, xid_title
+from .history import History, Session, Test, xid_key
 
 own_builtins(globals())
 
@@ -39,7 +39,9 @@ def summary(told: History) -> Iterator[str]:
             yield "running when the journal was cut off:"
             for nodeid, worker in session.running:
                 yield f"  {_named(told, number, nodeid)}  {worker}"
-        yield from _retirements(session, f"[{number + 1}] " if len(told.sessions) > 1 else "")
+        label = f"[{number + 1}] " if len(told.sessions) > 1 else ""
+        yield from _xids(session, label)
+        yield from _retirements(session, label)
         if session.gone:
             yield f"{_number(len(session.gone), 'test')} with a verdict not in the suite any more:"
             yield from (f"  {_named(told, number, nodeid)}" for nodeid in sorted(session.gone))
@@ -73,6 +75,19 @@ def _retirements(session: Session, label: str) -> Iterator[str]:
     for each in session.retirements:
         worker = _with_gpus(each.get("worker", "?"), each.get("gpus", ()))
         yield f"{label}{worker} was {each['event']}: {each.get('reason', '?')}"
+
+
+def _xids(session: Session, label: str) -> Iterator[str]:
+    """Those that are alike in a line, with the tests into whose time they fell."""
+    alike: dict[tuple[object, ...], list[Event]] = {}
+    for each in session.xids:
+        alike.setdefault(xid_key(each), []).append(each)
+    for key, found in alike.items():
+        # Of one that was read in two places there are two events.
+        number = max(Counter(each.get("source") for each in found).values())
+        times = f", {number} times" if number > 1 else ""
+        yield f"{label}{xid_title(found[0])} on {gpu_names(found[0].get('gpus', ()))}{times}"
+        yield from (f"  during {nodeid}" for nodeid in session.met.get(key, ()))
 
 
 def _session(told: History, number: int, session: Session) -> Iterator[str]:

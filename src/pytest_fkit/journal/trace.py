@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Callable, Iterable, Iterator
 
 from ..own import own_builtins
-from .events import Event, encode_list, gpu_names
+from .events import Event, encode_list, gpu_names, xid_title
 from .trace_events import LANES, TraceEvent, complete, counter, flow, instant, named
 
 own_builtins(globals())
@@ -53,6 +53,8 @@ class Timeline:
             self._followed.clear()
         elif name == "gpus":
             yield from self._gpus_used(happened)
+        elif name == "xid":
+            yield from self._xid(happened)
         elif name in _HANDLERS:
             worker = str(happened.get("worker"))
             if name == "worker_up":
@@ -116,6 +118,18 @@ class Timeline:
             if "utilisation" in figures:
                 yield counter(pid, f"GPU {gpu}", "%", figures["utilisation"], at)
 
+    def _xid(self, happened: Event) -> Iterator[TraceEvent]:
+        """A mark with each worker that owns one of its GPUs."""
+        gpus = set(happened.get("gpus", ()))
+        about = {key: happened.get(key) for key in ("message", "process", "source")}
+        about.update(gpus=",".join(sorted(gpus)), pid=happened.get("pid"))
+        for worker, owned in list(self._gpus.items()):
+            if gpus.intersection(owned):
+                yield from self._announced(worker)
+                pid = self._pids[self._number, worker]
+                at = self._now(happened)
+                yield instant(pid, "worker", xid_title(happened), "gpu", at, about)
+
     def _now(self, happened: Event) -> int:
         return max(0, self._ts(happened["wall"]))
 
@@ -172,6 +186,7 @@ def _arguments(attempt: Event) -> dict[str, Any]:
     found = {name: attempt.get(name) for name in names}
     found["outcomes"] = ", ".join(str(each["outcome"]) for each in attempt.get("phases", ()))
     found["ending"] = attempt.get("ending", {}).get("title")
+    found["xids"] = ", ".join(map(xid_title, attempt.get("xids", ())))
     found.update((f"metric {name}", it) for name, it in attempt.get("metrics", {}).items())
     return found
 
@@ -205,7 +220,7 @@ _HANDLERS: dict[str, Callable[[Timeline, int, str, Event], Iterator[TraceEvent]]
 
 def is_shown(happened: Event) -> bool:
     """Whether a timeline has to know of the event."""
-    return happened["event"] in _HANDLERS or happened["event"] in ("run", "gpus")
+    return happened["event"] in _HANDLERS or happened["event"] in ("run", "gpus", "xid")
 
 
 class Encoder:

@@ -9,11 +9,12 @@ import pytest
 from .. import private_api
 from ..gpu.owned import KEY as GPUS
 from ..gpu.runtime import in_bad_fork
+from ..gpu.xids_here import KEY as XIDS
 from ..own import own_builtins
 from ..sandbox.steps import Step, run_steps
 from ..settings import ALONE, KEY, Settings
 from ..sigterm import interrupt_on_sigterm, restore_sigterm
-from .gpus import own_gpus
+from .gpus import own_gpus, xids_of_tests
 from .imports import Collection
 from .keeper import KeeperClient
 from .leftovers import unforkable
@@ -94,9 +95,16 @@ class Alone(Collection):
         config = session.config
         lines = Unchanged(private_api.terminal_writer(config))
         forks = len(session.items) if self._settings.isolation == "function" else 0
-        keeper = KeeperClient(session, [], 0, forks)
+        owned, here = config.stash.get(GPUS, None), config.stash.get(XIDS, None)
+        keeper = KeeperClient(session, [] if here is None else [here.descriptor], 0, forks)
         keeper.at_start = lambda: restore_sigterm(self._sigterm)
-        reports = LocalReports(self._vacancy.recorder, self._vacancy.accounting, session.items)
+        about = self._vacancy.recorder, self._vacancy.accounting, session.items
+        xids = None if owned is None else xids_of_tests(config, owned)
+        reports = LocalReports(*about)
+        if xids is not None:
+            from .alone_xids import ReportsWithXids
+
+            reports = ReportsWithXids(*about, xids)
         loop = self._loop = TestLoop(
             session, self._settings, keeper, ALONE, lines, reports, self._unforkable, MOST,
         )  # fmt: skip

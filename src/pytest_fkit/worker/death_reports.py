@@ -151,9 +151,14 @@ class DeathReports:
         self._in_doubt()
         title = f"{death.ending.title} in {death.phase}"
         failure = Failure(text=title, death=True, stderr=replay.error_output + death.err)
-        error = self._classifier.error(replay.item, failure)
+        error, unexplained = self._classifier.of_death(replay.item, failure)
         if error is not None:
             self._reports.gpu_error(replay.item, carriable(error.to_wire()))
+        elif unexplained:
+            from ..gpu.xids import may_explain
+
+            if may_explain(death.ending):
+                self._reports.unexplained(replay.item, carriable(title))
 
     def _death(self, replay: Replay, ended: Ended, ending: Ending) -> deaths.Death:
         fixture = replay.setting_up

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Generator
+from typing import TYPE_CHECKING, Any, Callable, Generator
 
 import pytest
 
 from ..gpu.owned import KEY, Owned, owned_by
+from ..gpu.xids_here import KEY as XIDS
+from ..gpu.xids_here import TOLD as TOLD_XIDS
 from ..own import os, own_builtins
+
+if TYPE_CHECKING:
+    from .xids import TestXids
 
 own_builtins(globals())
 
@@ -43,6 +48,17 @@ class GpuReports:
                 f"{self._name}: its tests see {'; '.join(changed)}"
             )
         return (yield)
+
+
+def xids_of_tests(config: pytest.Config, owned: Owned) -> TestXids | None:
+    """Knows the Xids of a worker's GPUs, where they are read on its machine."""
+    here = config.stash.get(XIDS, None)
+    path = here.path if here is not None else getattr(config, "workerinput", {}).get(TOLD_XIDS)
+    if not path:
+        return None
+    from .xids import TestXids
+
+    return TestXids(path, owned.ids)
 
 
 def own_gpus(config: pytest.Config, name: str, show: Callable[[str], None]) -> None:

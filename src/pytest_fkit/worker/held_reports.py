@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 import pytest
 
+from ..carriable import carriable
+from ..gpu.errors import GpuError
 from ..gpu.owned import Owned
 from ..own import own_builtins
 from .reports import WorkerReports
+
+if TYPE_CHECKING:
+    from .xids import TestXids
 
 own_builtins(globals())
 
@@ -23,6 +28,7 @@ class HeldReports:
     :param reports: to whom all is told in the end.
     :param name: of the worker, as in "gw0".
     :param in_doubt: called when the GPUs are to be tried before the next test.
+    :param xids: knows the Xids of this worker's GPUs, where they can be read.
     """
 
     def __init__(
@@ -31,7 +37,11 @@ class HeldReports:
         owned: Owned,
         name: str,
         in_doubt: Callable[[], None] = lambda: None,
+        xids: TestXids | None = None,
     ) -> None:
+        self._xids = xids
+        self._begun: pytest.Item | None = None
+        self._unexplained = ""
         self._in_doubt = in_doubt
         self._reports = reports
         self._owned = owned
@@ -47,17 +57,26 @@ class HeldReports:
     def begins(self, item: pytest.Item) -> None:
         """See :class:`.reports.Reports`."""
         self._settled = False
+        self._begun = item
+        if self._xids is not None:
+            self._xids.begins(item)
         self._reports.begins(item)
 
     def log_start(self, item: pytest.Item) -> None:
         """Hold."""
+        if self._xids is not None:
+            self._xids.starts(item)
         self._hold(lambda: self._reports.log_start(item))
 
     def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
         """Hold."""
+        if self._xids is not None:
+            self._xids.sees(item, data.get("fkit_gpus", ()))
         self._hold(lambda: self._log_report(item, data))
 
     def _log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
+        if self._xids is not None:
+            self._xids.add_section(item, data)
         if self._reports.silent and data["outcome"] == "failed":
             # What GpuReports does, which does not hear of it.
             attempt = int(data.get("rerun", 0)) + 1
@@ -74,6 +93,9 @@ class HeldReports:
         self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
     ) -> None:
         """Hold."""
+        self._judge(item)
+        if self._xids is not None:
+            facts = self._xids.with_facts(item, facts)
         self._hold(lambda: self._reports.attempt(item, facts, left, again))
 
     def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
@@ -84,6 +106,24 @@ class HeldReports:
             if error["probe"]:
                 self._in_doubt()
 
+    def unexplained(self, item: pytest.Item, how: str) -> None:
+        """If there is an Xid that explains it, it is a GPU error."""
+        del item
+        if not self._settled:
+            self._unexplained = how
+
+    def _judge(self, item: pytest.Item) -> None:
+        """Once: have Xids decide on what the test met, where the message can't."""
+        if self._xids is None or self._xids.are_known(item):
+            return
+        error = None if self._error is None else GpuError.from_wire(self._error)
+        now = self._xids.judge(item, error, self._unexplained)
+        self._unexplained = ""
+        if now is not None and now != error:
+            self._error = carriable(now.to_wire())
+            if now.probe:
+                self._in_doubt()
+
     def settle(self, over: bool = False) -> None:
         """If it met none, tell, and hold nothing that is still to come.
 
@@ -91,12 +131,15 @@ class HeldReports:
         """
         if over:
             self._error = None
+        elif self._begun is not None:
+            self._judge(self._begun)
         if self._error is None:
             self._tell()
             self._settled = not over
 
     def complete(self, item: pytest.Item, seconds: float) -> None:
         """Tell all."""
+        self._judge(item)
         self._hold(lambda: self._reports.complete(item, seconds))
         error, self._error, self._settled = self._error, None, False
         if error is not None:
@@ -104,6 +147,8 @@ class HeldReports:
         self._reports.silent = error is not None and error["retry"]
         self._tell()
         self._reports.silent = False
+        if self._xids is not None:
+            self._xids.over(item)
 
     def flush(self) -> None:
         """Send what may be sent."""

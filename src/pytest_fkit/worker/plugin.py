@@ -32,7 +32,7 @@ from ..settings import KEY, Settings, start_limit
 from .assigned import Assigned
 from .dispatched import Dispatched
 from .facts import facts
-from .gpus import own_gpus
+from .gpus import own_gpus, xids_of_tests
 from .held_reports import HeldReports
 from .imports import CarefulCollection, Collection, LimitedCollection
 from .keeper import KeeperClient
@@ -212,7 +212,8 @@ class Worker:
         )
         owned = owned_by(self._config)
         if owned is not None:
-            reports = HeldReports(sent, owned, self._name, self._doubt)
+            xids = xids_of_tests(self._config, owned)
+            reports = HeldReports(sent, owned, self._name, self._doubt, xids)
         loop = self._loop = TestLoop(
             session, self._settings, keeper, self._name, self._lines, reports, self._unforkable,
             MOST, self._doubt,

@@ -62,6 +62,9 @@ class Reports(Protocol):
     def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
         """The test met a GPU error: a :class:`~pytest_fkit.gpu.errors.GpuError`, to_wire()."""
 
+    def unexplained(self, item: pytest.Item, how: str) -> None:
+        """The process of the test died, as `how` says, and nothing says why: an Xid may."""
+
     def settle(self, over: bool = False) -> None:
         """All is known by which it is decided whether the test is to run again elsewhere.
 
@@ -166,6 +169,9 @@ class LocalReports:
             self._recorder.commit()
 
     def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
+        """It is the test's failure."""
+
+    def unexplained(self, item: pytest.Item, how: str) -> None:
         """It is the test's failure."""
 
     def settle(self, over: bool = False) -> None:
@@ -283,6 +289,9 @@ class WorkerReports:
     def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
         """Tell."""
         self._events.append(ItemGpuError(item.nodeid, error))
+
+    def unexplained(self, item: pytest.Item, how: str) -> None:
+        """It is the test's failure."""
 
     def settle(self, over: bool = False) -> None:
         """Nothing is held back."""
