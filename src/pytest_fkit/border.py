@@ -69,6 +69,12 @@ class Settle(NamedTuple):
     """There is nothing at the moment: tear down."""
 
 
+class GoOn(NamedTuple):
+    """Begin tests again; the answer to the :class:`Holds` of that number, and to no later one."""
+
+    hold: int
+
+
 class ProbeGpus(NamedTuple):
     """Try the GPUs; answered by :class:`Probed`."""
 
@@ -140,6 +146,20 @@ class Probed(NamedTuple):
 
     state: str
     reason: str
+
+
+class Holds(NamedTuple):
+    """No test is begun here before :class:`GoOn`: the GPUs may be what the last one failed for.
+
+    :param hold: its number; a later one takes the place of those before.
+    :param position: of the test, which may not be complete before it is known what follows; -1
+        where it was a probe that found the GPUs sick.
+    :param error: the GPU error that the test met, to_wire().
+    """
+
+    hold: int
+    position: int = -1
+    error: dict[str, Any] | None = None
 
 
 class Distrusts(NamedTuple):
@@ -223,14 +243,17 @@ class Reported(NamedTuple):
     report: Any
 
 
-Order = Union[RunTests, RecallTests, LendGpus, Settle, ProbeGpus, Ping, StopRun, EndNow]
+Order = Union[
+    RunTests, RecallTests, LendGpus, Settle, GoOn, ProbeGpus, Ping, StopRun, EndNow,
+]  # fmt: skip
 
 OfTests = Union[
     ItemBegins, ItemStarted, ItemReported, ItemFinished, ItemAttempt, ItemGpuError, ItemComplete,
 ]  # fmt: skip
 
 OfWorker = Union[
-    Pong, Line, Facts, LeftOut, CollectionGpuErrors, Waits, Returned, Probed, Distrusts, Stopped,
+    Pong, Line, Facts, LeftOut, CollectionGpuErrors, Waits, Returned, Probed, Holds, Distrusts,
+    Stopped,
 ]  # fmt: skip
 
 Told = Union[

@@ -1,14 +1,25 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
-from pytest_fkit.border import LendGpus, ProbeGpus, RecallTests, Returned, RunTests, Waits
+from pytest_fkit.border import (
+    GoOn,
+    Holds,
+    LendGpus,
+    ProbeGpus,
+    RecallTests,
+    Returned,
+    RunTests,
+    Settle,
+    Waits,
+)
 from pytest_fkit.worker.dispatched import Dispatched
 from pytest_fkit.worker.tests import Taken
 
 
-def _dispatched() -> tuple[Dispatched, list[Waits | Returned]]:
-    sent: list[Waits | Returned] = []
+def _dispatched() -> tuple[Dispatched, list[Any]]:
+    sent: list[Any] = []
     return Dispatched(sent.append), sent
 
 
@@ -60,9 +71,9 @@ def test_what_was_put_back_comes_first_and_can_be_called_back() -> None:
 
 
 def test_who_has_nothing_says_so_once_and_waits() -> None:
-    sent: list[Waits | Returned] = []
+    sent: list[Any] = []
 
-    def answer(message: Waits | Returned) -> None:
+    def answer(message: Any) -> None:
         sent.append(message)
         threading.Thread(target=next(answers)).start()
 
@@ -83,16 +94,18 @@ def test_gpus_in_doubt_are_tried_before_the_next_test_and_not_before() -> None:
         sent.append("probed")
         return next(answers)
 
-    def send(message: Waits | Returned) -> None:
+    def send(message: Any) -> None:
         sent.append(message)
         if isinstance(message, Returned):
             tests.doubt()
             tests.add([2])
+        if isinstance(message, Holds):
+            tests.obey(GoOn(message.hold))
 
     tests = Dispatched(send, probe)
     tests.add([1, 2])
     assert tests.take(5) == Taken([2], None, certain=False)
-    assert sent == ["probed", Returned((1, 2)), "probed"]
+    assert sent == ["probed", Returned((1, 2)), Holds(1), "probed"]
 
 
 def test_a_probe_that_is_asked_for_does_not_wait_for_a_test() -> None:
@@ -102,7 +115,7 @@ def test_a_probe_that_is_asked_for_does_not_wait_for_a_test() -> None:
         sent.append("probed")
         return True
 
-    def answer(message: Waits | Returned) -> None:
+    def answer(message: Any) -> None:
         sent.append(message)
         threading.Thread(target=tests.obey, args=(ProbeGpus(),)).start()
 
@@ -119,3 +132,39 @@ def test_a_test_that_was_given_back_is_not_lent_when_it_comes_again() -> None:
     tests.obey(RunTests((3,)))
     assert sent == [Returned((3,))]
     assert tests.take(1) == Taken([3], None, certain=False)
+
+
+def test_who_is_held_begins_nothing_before_the_last_hold_is_over() -> None:
+    tests, sent = _dispatched()
+    tests.obey(RunTests((1, 2, 3)))
+    tests.take(1)
+    tests.hold(1, {"text": "lost"})
+    assert not tests.keeps(2)  # the controller may want it back
+    tests.obey(Settle())
+    assert tests.take(1) == Taken([], None)
+    tests.hold()
+    tests.obey(GoOn(1))  # which has crossed with the second hold
+    tests.obey(RunTests((4,)))
+    tests.obey(RecallTests((2,), whole=False))
+    tests.obey(Settle())
+    assert tests.take(1) == Taken([], None)
+    tests.obey(GoOn(2))
+    assert tests.take(9) == Taken([3, 4], None, certain=False)
+    assert sent == [Holds(1, 1, {"text": "lost"}), Holds(2), Returned((2,))]
+
+
+def test_who_goes_on_and_has_nothing_says_so_and_the_end_of_the_run_ends_a_hold() -> None:
+    sent: list[Any] = []
+
+    def send(message: Any) -> None:
+        sent.append(message)
+        if isinstance(message, Waits):
+            threading.Thread(target=tests.end).start()
+
+    tests = Dispatched(send)
+    tests.hold()
+    threading.Thread(target=tests.obey, args=(GoOn(1),)).start()
+    assert tests.take(1) is None
+    tests.hold()
+    assert tests.take(1) is None
+    assert sent == [Holds(1), Waits(), Holds(2)]

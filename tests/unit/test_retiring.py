@@ -112,3 +112,52 @@ def test_two_healthy_probes_in_a_row_bring_a_worker_back(answers: Any, back: boo
     slices.retire("gw0")
     assert [slices.probed("gw0", answer) for answer in answers][-1] is back
     assert slices.is_retired("gw0") is not back
+
+
+def test_a_slice_is_in_doubt_while_its_errors_may_retire_it() -> None:
+    slices = _slices("gw0", "gw1")
+    _meet(slices, "gw0", range(2))
+    assert not slices.in_doubt("gw0")
+    _meet(slices, "gw0", range(2, 3))
+    assert slices.in_doubt("gw0")
+    assert slices.open_errors("gw0") == [0, 1, 2]
+    slices.resolve(1, everywhere=True)
+    assert not slices.in_doubt("gw0")
+    _meet(slices, "gw0", range(3, 4))
+    slices.retire("gw1")
+    assert not slices.in_doubt("gw0")  # it is the last one
+    assert not _slices("gw0", "gw1", after=0).in_doubt("gw0")
+
+
+def test_what_is_known_of_gpus_stays_known_when_their_worker_is_replaced() -> None:
+    slices = Slices(3)
+    slices.add("gw0", "place")
+    slices.add("gw1", "another")
+    _meet(slices, "gw0", range(3))
+    slices.remove("gw0", "place")
+    slices.resolve(0, everywhere=False)
+    slices.add("gw2", "place")
+    assert slices.in_doubt("gw2")
+    slices.resolve(1, everywhere=False)
+    slices.resolve(2, everywhere=False)
+    assert [worker for worker, _ in slices.to_retire()] == ["gw2"]
+
+
+def test_who_has_not_shown_that_its_gpus_work_is_suspect() -> None:
+    slices = _slices("gw0", "gw1", "gw2")
+    assert slices.suspects() == {"gw0", "gw1", "gw2"}
+    for worker in ("gw0", "gw1"):
+        slices.ended(worker)
+    assert slices.suspects() == {"gw2"}
+    _meet(slices, "gw0", range(1))
+    slices.suspect("gw1")
+    assert slices.suspects() == {"gw0", "gw1", "gw2"}
+
+
+def test_an_error_of_a_cached_fixture_may_become_certain() -> None:
+    slices = _slices("gw0", "gw1", after=1)
+    cached = GpuError("suspect", "text", counts=True, event="model")
+    slices.error("gw0", 0, cached, certain=False)
+    assert slices.to_retire() == []
+    slices.error("gw0", 0, cached, certain=True)
+    assert [worker for worker, _ in slices.to_retire()] == ["gw0"]

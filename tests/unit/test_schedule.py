@@ -36,6 +36,7 @@ class Worker:
         self.running: int | None = None
         self.told = False
         self.settles = False
+        self.holds = False
         self.since = 0.0
 
     @property
@@ -58,6 +59,7 @@ class Machine(RuleBasedStateMachine):
         self.now = 0.0
         self.avoided: dict[int, str] = {}
         self.alone: set[int] = set()
+        self.suspects: set[str] = set()
         self.blocking: dict[int, tuple[Reservation, set[int]]] = {}
 
     @initialize(
@@ -190,11 +192,12 @@ class Machine(RuleBasedStateMachine):
 
     def _step(self, worker: Worker) -> None:
         """The worker ends its test and begins the next one, if there is one."""
+        may_begin = bool(worker.queue) and not worker.holds
         if worker.running is not None:
             test, worker.running = worker.running, None
-            if worker.queue or worker.settles:
+            if may_begin or worker.settles:
                 self._end(worker, test)
-            elif worker.told:
+            elif worker.told or worker.holds:
                 worker.running = test  # its last word is held until something follows
                 return
             else:
@@ -202,12 +205,12 @@ class Machine(RuleBasedStateMachine):
                 self.schedule.waits(worker.name)
                 self._act()
                 return
-        if worker.queue:
+        if may_begin:
             worker.running = worker.queue.popleft()
             worker.kept = 0
             worker.since = self.now
             self.schedule.begins(worker.name, worker.running)
-        elif not worker.told and not worker.settles:
+        elif not (worker.told or worker.settles or worker.holds):
             worker.told = True
             self.schedule.waits(worker.name)
         self._act()
@@ -215,6 +218,11 @@ class Machine(RuleBasedStateMachine):
     def _end(self, worker: Worker, test: int) -> None:
         self.schedule.completed(worker.name, test, 0.01)
         self._verdict(test, worker.name)
+
+    def _go_on(self, worker: Worker) -> None:
+        worker.holds = worker.told = False
+        self.schedule.go_on(worker.name)
+        self._act()
 
     # --- rules ---
 
@@ -303,7 +311,11 @@ class Machine(RuleBasedStateMachine):
         locked = {self.kinds[test].serial for test in held | promised}
         for worker in self.workers.values():
             has_nothing = worker.running is None or worker.told
-            if worker.name in self.retired or set(self._held(worker)) - {worker.running}:
+            if (
+                worker.name in self.retired
+                or worker.holds
+                or set(self._held(worker)) - {worker.running}
+            ):
                 continue
             reservation = self.schedule.reservations.reserved().get(worker.name)
             for test in set(range(self.number)) - held - promised - set(self.verdicts):
@@ -313,6 +325,7 @@ class Machine(RuleBasedStateMachine):
                     and (kind.gpus or 0) < 2
                     and test not in worker.lacks | self.alone
                     and self.avoided.get(test) != worker.name
+                    and not (test in self.avoided and worker.name in self.suspects)
                     and (not kind.serial or kind.serial not in locked)
                 )
                 if reservation is not None:
@@ -330,6 +343,9 @@ class Machine(RuleBasedStateMachine):
         """Whatever happened: if those who are left go on, all tests get their verdicts."""
         if not hasattr(self, "schedule"):
             return
+        for worker in self.workers.values():
+            if worker.holds:
+                self._go_on(worker)
         for _ in range(20 * self.number + 200):
             if not self.schedule.unfinished:
                 break
@@ -373,6 +389,28 @@ class Breaking(Machine):
         name = data.draw(st.sampled_from(sorted(self.retired & set(self.workers))))
         self.retired.remove(name)
         self.schedule.readmit(name)
+        self._act()
+
+    @precondition(lambda self: any(not each.holds for each in self.workers.values()))
+    @rule(data=st.data())
+    def a_worker_holds(self, data: Any) -> None:
+        names = sorted(name for name, each in self.workers.items() if not each.holds)
+        worker = self.workers[data.draw(st.sampled_from(names))]
+        worker.holds, worker.kept = True, 0
+        self.schedule.hold(worker.name)
+        self._act()
+
+    @precondition(lambda self: any(each.holds for each in self.workers.values()))
+    @rule(data=st.data())
+    def a_worker_that_holds_goes_on(self, data: Any) -> None:
+        names = sorted(name for name, each in self.workers.items() if each.holds)
+        self._go_on(self.workers[data.draw(st.sampled_from(names))])
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def some_are_suspect(self, data: Any) -> None:
+        self.suspects = data.draw(st.sets(st.sampled_from(sorted(self.workers))))
+        self.schedule.suspect(self.suspects)
         self._act()
 
     @precondition(lambda self: self.workers)
@@ -831,3 +869,46 @@ def test_a_gang_takes_over_what_the_only_worker_with_so_many_gpus_may_not_try_ag
     schedule.add_worker("gw2", ["/3"])
     schedule.requeue(0, Kind(gpus=2, avoid=frozenset({"/0", "/1"})))
     assert _lent(schedule) == [Lend("gw1", 0, ("/2", "/3"))]
+
+
+def test_who_holds_gets_nothing_and_leaves_what_it_has_to_others() -> None:
+    schedule = _schedule([0.01] * 10)
+    schedule.decide()
+    schedule.begins("gw1", 5)
+    schedule.hold("gw1")
+    assert schedule.decide() == [Recall("gw1", (6, 7)), Settle("gw1")]
+    schedule.returned("gw1", [6, 7])
+    schedule.completed("gw1", 5, 0.01)
+    for test in range(5):
+        schedule.begins("gw0", test)
+        schedule.completed("gw0", test, 0.01)
+    schedule.waits("gw0")
+    assert set(_sent(schedule.decide())) == {"gw0"}
+    schedule.go_on("gw1")
+    assert "gw1" in _sent(schedule.decide())
+
+
+def test_what_a_worker_that_holds_waits_for_goes_before_the_rest_of_a_group() -> None:
+    schedule = _schedule([1.0] * 6, "aaaaaa", workers=1)
+    schedule.add_worker("gw1", ["/1"])
+    schedule.decide()
+    schedule.begins("gw0", 0)
+    schedule.hold("gw1")
+    schedule.requeue(5, ANY._replace(avoid=frozenset({"/1"})))
+    schedule.waits("gw0")
+    assert _sent(schedule.decide()) == {"gw0": (5,)}
+
+
+def test_what_others_failed_at_is_for_who_is_not_suspect() -> None:
+    schedule = Schedule([None])
+    for number in range(3):
+        schedule.add_worker(f"gw{number}", [f"/{number}"])
+    again = ANY._replace(avoid=frozenset({"/0"}))
+    schedule.requeue(0, again)
+    assert _sent(schedule.decide()) == {"gw1": (0,)}
+    schedule.suspect({"gw0", "gw1"})
+    assert schedule.decide() == [Recall("gw1", (0,))]
+    schedule.returned("gw1", [0])
+    assert _sent(schedule.decide()) == {"gw2": (0,)}
+    schedule.suspect({"gw0", "gw1", "gw2"})
+    assert schedule.able_now(again, 0)

@@ -11,6 +11,7 @@ import pytest
 from .. import private_api
 from ..border import (
     Facts,
+    Holds,
     LendGpus,
     Order,
     Probed,
@@ -21,6 +22,7 @@ from ..border import (
     Waits,
 )
 from ..border import Settle as TearDown
+from ..gpu.errors import GpuError
 from ..gpu.masks import Entry
 from ..gpu.nearness import Nearness
 from ..needs import Needs
@@ -76,7 +78,7 @@ class Lending(Protocol):
         """All GPUs of a worker's machine that this run may use, in its order."""
 
 
-OfItself = Union[Waits, Returned, Probed]
+OfItself = Union[Waits, Returned, Probed, Holds]
 """What a worker says of itself, which the schedule is told."""
 
 
@@ -289,8 +291,11 @@ class Dispatch:
             self._waits(known)
         elif isinstance(said, Returned):
             self._returned(known, known.collected, said.positions)
-        else:
+        elif isinstance(said, Probed):
             self._rerouting.probed(node, said.state, said.reason)
+        else:
+            error = None if said.error is None else GpuError.from_wire(said.error)
+            self._rerouting.holds(node, said.hold, said.position, error)
 
     def begins(self, node: Any, position: int) -> None:
         """A worker begins a test."""
@@ -329,8 +334,11 @@ class Dispatch:
         self._schedule.expect(len(collecting))
         if not collecting and self._schedule.unfinished:
             self._rerouting.bring_back()
+        going_on = self._rerouting.answer()
         for decision in self._schedule.decide():
             self._do(decision)
+        for node, order in going_on:  # not before it is asked for what it is not to begin
+            self._order(node, order)
 
     def _do(self, decision: Decision) -> None:
         if isinstance(decision, Send):

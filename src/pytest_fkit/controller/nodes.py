@@ -13,6 +13,7 @@ from ..border import (
     Distrusts,
     EndNow,
     Facts,
+    Holds,
     LeftOut,
     Line,
     Order,
@@ -140,6 +141,7 @@ class Nodes:
             Waits: self._of_itself,
             Returned: self._of_itself,
             Probed: self._of_itself,
+            Holds: self._of_itself,
         }
         self._collected: set[Any] = set()
         self._careful: set[Any] = set()

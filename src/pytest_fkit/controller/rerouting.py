@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
 
-from ..border import Order, ProbeGpus, Told
+from ..border import GoOn, Order, ProbeGpus, Told
+from ..gpu.errors import GpuError
 from ..own import own_builtins, threading
 from ..settings import Settings
 from .decisions import Retry
@@ -58,6 +59,8 @@ class Rerouting:
         self._to_probe: set[str] = set()
         self._said: set[str] = set()
         self._erred: set[str] = set()
+        self._holding: dict[str, int] = {}
+        self._suspects: set[str] = set()
         # By their GPUs, which those who replace them have.
         self._left_retired: dict[frozenset[str], str] = {}
         self.retired: list[tuple[str, str]] = []
@@ -86,10 +89,14 @@ class Rerouting:
         name = node.gateway.id
         self._nodes[name] = node
         if ids(node):
-            self._slices.add(name)
-            retired = self._left_retired.pop(frozenset(physical(node)), None)
+            gpus = frozenset(physical(node))
+            self._slices.add(name, gpus)
+            retired = self._left_retired.pop(gpus, None)
             if retired is not None and self._slices.retire(name):
                 self._retire(name, f"as {retired} before it")
+            elif self._slices.in_doubt(name):  # as the one before it was, which held
+                self._holding[name] = 0
+                self._retire_who_is_due()
 
     # --- what is told ---
 
@@ -194,6 +201,8 @@ class Rerouting:
         if test not in self._retries:
             return False
         self._edges.tell(*self._retries.release(test, "no other worker could make one"))
+        self._slices.resolve(test, everywhere=False)
+        self._retire_who_is_due()
         return True
 
     def lost(self, name: str, test: int | None) -> bool:
@@ -204,13 +213,71 @@ class Rerouting:
         """
         node = self._nodes.pop(name, None)
         self._screen.forget(node)
-        if node is not None and self._slices.is_retired(name):
-            self._left_retired[frozenset(physical(node))] = name
-        self._slices.remove(name)
+        self._holding.pop(name, None)
+        if node is not None:
+            gpus = frozenset(physical(node))
+            if self._slices.is_retired(name):
+                self._left_retired[gpus] = name
+            self._slices.remove(name, gpus)
         if test is None or test not in self._retries:
             return False
         self._edges.tell(*self._retries.release(test, f"worker {name} died during it"))
+        self._slices.resolve(test, everywhere=True)  # nobody knows whose fault it was
         return True
+
+    # --- workers that hold ---
+
+    def holds(self, node: Any, hold: int, position: int, error: GpuError | None) -> None:
+        """A worker begins no test before it is told to.
+
+        :param hold: number of that.
+        :param position: of the test that met a GPU error, if one did.
+        """
+        name = node.gateway.id
+        self._holding[name] = hold
+        test = None if error is None else self._number(node, position)
+        if error is None or test is None:
+            return
+        if test not in self._retries or (error.retry and self._retries.may_follow(test)):
+            self._slices.error(name, test, error, certain=False)
+        else:
+            self._slices.suspect(name)
+
+    def answer(self) -> list[tuple[Any, GoOn]]:
+        """What is to be sent to workers that hold, unless their GPUs are in doubt.
+
+        That ends when tests that failed there were tried elsewhere. Where nobody else can do that,
+        because all are in doubt, the one goes on that had most tests end well.
+        """
+        suspects = self._slices.suspects()
+        if suspects != self._suspects:
+            self._suspects = suspects
+            self._schedule.suspect(suspects)
+        going_on = []
+        doubtful = []
+        for name in list(self._holding):
+            if self._slices.is_retired(name) or self._slices.in_doubt(name):
+                self._schedule.hold(name)
+                doubtful.append(name)
+            else:
+                going_on.append(self._go_on(name))
+        doubtful = [name for name in doubtful if not self._slices.is_retired(name)]
+        if doubtful and not any(map(self._will_be_known, doubtful)):
+            going_on.append(self._go_on(max(doubtful, key=self._slices.well)))
+        return going_on
+
+    def _will_be_known(self, name: str) -> bool:
+        """Whether more will be known of a worker's GPUs, though nobody goes on who holds."""
+        if self._schedule.running(name) is not None:
+            return True
+        return any(
+            test in self._retries and self._schedule.able_now(self._retries.kinds[test], test)
+            for test in self._slices.open_errors(name)
+        )
+
+    def _go_on(self, name: str) -> tuple[Any, GoOn]:
+        self._schedule.go_on(name)
+        return self._nodes[name], GoOn(self._holding.pop(name))
 
     # --- retiring ---
 

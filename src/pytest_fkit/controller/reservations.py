@@ -63,16 +63,19 @@ class Reservations:
             return False
         return not any(worker.could(kind) for worker in self._workers.values())
 
-    def possible(self, kind: Kind, test: int | None = None) -> bool:
-        """Whether a gang is there for such a test, now or later."""
-        everybody = self._workers.values()
-        return choose_gang(kind, test, everybody, self._unowned, self._nearness) is not None
+    def possible(self, kind: Kind, test: int | None = None, held: bool = True) -> bool:
+        """Whether a gang is there for such a test, now or later.
+
+        :param held: whether of those, too, who begin nothing now.
+        """
+        workers = [each for each in self._workers.values() if held or not each.held]
+        return choose_gang(kind, test, workers, self._unowned, self._nearness) is not None
 
     def choose(self, kind: Kind, test: int) -> Gang | None:
         """A gang of workers who are not reserved, and everybody who shares GPUs with it."""
         reserved = self.reserved()
         lent = {gpu for each in self._all for gpu in each.gang.gpus}
-        workers = [each for each in self._workers.values() if each.name not in reserved]
+        workers = [each for each in self._trusted(kind, test) if each.name not in reserved]
         spare = [gpu for gpu in self._unowned if gpu not in lent]
         gang = choose_gang(kind, test, workers, spare, self._nearness)
         if gang is None:
@@ -83,6 +86,15 @@ class Reservations:
         if sharing & reserved.keys():
             return None
         return gang._replace(members=frozenset({gang.leader, *sharing}))
+
+    def _trusted(self, kind: Kind, test: int) -> list[Worker]:
+        """Who may be in a gang now; those who are suspect only where others are too few."""
+        workers = [each for each in self._workers.values() if not each.held]
+        others = [each for each in workers if not each.suspect]
+        if not kind.avoid or len(others) == len(workers):
+            return workers
+        few = choose_gang(kind, test, others, self._unowned, self._nearness) is None
+        return workers if few else others
 
     def reserved(self) -> dict[str, Reservation]:
         """Who is kept free, by name, and for what."""

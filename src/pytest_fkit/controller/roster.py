@@ -28,6 +28,8 @@ class Worker:
     :param through: whether it has said so since it began its last test, which may not have its
         verdict before it is known what follows.
     :param settled: whether it was told to tear down since.
+    :param held: whether it begins nothing before it is told to go on.
+    :param suspect: whether its GPUs have not shown that they work, since a test failed there.
     :param recalled: what it was asked back and has not answered for.
     :param refused: what it could not give back, since it did something last.
     :param since: when it began its test, or was sent the one that it is about to begin.
@@ -48,6 +50,8 @@ class Worker:
     through: bool = False
     settled: bool = True
     retired: bool = False
+    held: bool = False
+    suspect: bool = False
     unit: Unit | None = None
     recalled: frozenset[int] = frozenset()
     refused: set[int] = field(default_factory=set)
@@ -58,7 +62,7 @@ class Worker:
 
     @property
     def is_free(self) -> bool:
-        """Whether it holds nothing, not even wide fixtures."""
+        """Whether it has nothing, not even wide fixtures."""
         return self.waits and self.settled and self.running is None and not self.queue
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from typing import Callable, Iterable, Iterator, Sequence
+from typing import Callable, Collection, Iterable, Iterator, Sequence
 
 from ..gpu.nearness import Nearness
 from ..own import own_builtins, time
@@ -12,7 +12,7 @@ from .decisions import Decision, Lend, Recall, Send, Settle, Unrunnable
 from .reservations import Reservation, Reservations
 from .roster import Worker
 from .units import Kind, Unit
-from .waiting import Waiting
+from .waiting import Entry, Waiting
 
 own_builtins(globals())
 
@@ -24,6 +24,10 @@ SPLIT = 0.5
 
 MOST = 1024
 """Tests that a worker has before it."""
+
+
+_AGAIN = float("-inf")
+"""Rank of tests that are to be run again."""
 
 
 class Schedule:
@@ -63,6 +67,7 @@ class Schedule:
         )
         """Who is kept free."""
         self._may_be_hopeless = True
+        self._held = False
         self._news = 0
         """Changes when there may be something for a gap that there was not before."""
 
@@ -100,16 +105,51 @@ class Schedule:
         self._workers[name].retired = True
         self._give_up(self._workers[name])
         self._cancel(name)
-        self._changed()
+        self._note_held()
 
     def readmit(self, name: str) -> None:
         """It gets tests again."""
         self._workers[name].retired = False
+        self._note_held()
+
+    def hold(self, name: str) -> None:
+        """The worker begins nothing before :meth:`go_on`, so what it has not begun is for others.
+
+        But for the rest of a group that it has to run: that waits for it.
+        """
+        worker = self._workers[name]
+        if worker.held:
+            return
+        worker.held = worker.through = True
+        worker.waits = not worker.queue
+        if worker.unit is not None and not (worker.unit.strict and worker.unit.begun):
+            self._give_up(worker)
+        self._cancel(name)
+        self._note_held()
+
+    def go_on(self, name: str) -> None:
+        """It begins tests again."""
+        self._workers[name].held = False
+        self._note_held()
+
+    def suspect(self, names: Collection[str]) -> None:
+        """These, of all, are not to run what others failed at, as long as somebody else can."""
+        for worker in self._workers.values():
+            worker.suspect = worker.name in names
         self._changed()
 
     def able(self, kind: Kind) -> bool:
         """Whether somebody is there who could run such a test, now or later."""
         return self._is_runnable(kind, None)
+
+    def able_now(self, kind: Kind, test: int) -> bool:
+        """The same without those who begin nothing now."""
+        if self.reservations.needed(kind):
+            return self.reservations.possible(kind, test, held=False)
+        return any(
+            worker.could(kind) and not worker.held and test not in worker.lacks
+            for worker in self._workers.values()
+        )
 
     def begins(self, name: str, test: int) -> None:
         """The worker begins a test."""
@@ -163,7 +203,7 @@ class Schedule:
         :return: the test that it was running, which has its verdict now.
         """
         worker = self._workers.pop(name)
-        self._changed()
+        self._note_held()
         if at is not None and at in worker.queue:
             worker.go_on_to(at)
         self._take_back(worker, list(worker.queue))
@@ -179,7 +219,7 @@ class Schedule:
         """A test is to be run again, before anything else."""
         self._open.add(test)
         self._undistributed += 1
-        self._release(Unit((float("-inf"), test), kind, deque([test]), loose=True))
+        self._release(Unit((_AGAIN, test), kind, deque([test]), loose=True))
 
     @property
     def unfinished(self) -> int:
@@ -210,9 +250,11 @@ class Schedule:
         reserved = self.reservations.reserved()
         for worker in order:
             reservation = reserved.get(worker.name)
-            if worker.retired or reservation is not None:
+            if worker.retired or worker.held or worker.suspect or reservation is not None:
                 decisions += self._clear(worker, reservation)
-            if reservation is not None:
+            if worker.held:
+                decisions += self._settle(worker)
+            elif reservation is not None:
                 decisions += self._fill_gap(worker, reservation)
             elif not worker.retired:
                 decisions += self._fill(worker)
@@ -222,11 +264,21 @@ class Schedule:
         return [*decisions, *self._lend()]
 
     def _clear(self, worker: Worker, reservation: Reservation | None) -> Iterator[Recall]:
-        """What a worker has not begun that is retired, or is to be free."""
+        """What a worker has not begun that is retired, holds, or is to be free.
+
+        Of a worker that is suspect, what others failed at.
+        """
         kept = worker.refused | self.reservations.begun()
-        if reservation is not None:
+        if worker.held:  # it is about to begin none of them
+            kept = set()
+        elif reservation is not None:
             kept |= reservation.fillers
-        tests = [test for test in worker.queue if test not in kept]
+        everything = worker.retired or worker.held or reservation is not None
+        tests = [
+            test
+            for test, unit in worker.queue.items()
+            if test not in kept and (everything or self._is_for_others(worker, unit.kind))
+        ]
         if tests and not worker.recalled:
             worker.recalled = frozenset(tests)
             yield Recall(worker.name, tuple(tests))
@@ -281,7 +333,7 @@ class Schedule:
 
     def _help(self, worker: Worker, reserved: bool) -> Iterator[Decision]:
         """Something for a worker that nothing is left for."""
-        idle = worker.retired or reserved
+        idle = worker.retired or worker.held or reserved
         if not idle and any(each.recalled for each in self._workers.values()):
             return  # the answer may be what it gets
         found = None if idle else self._recallable(worker)
@@ -289,7 +341,11 @@ class Schedule:
             victim, tests = found
             victim.recalled = frozenset(tests)
             yield Recall(victim.name, tuple(tests), whole=victim.queue[tests[0]].strict)
-        elif not worker.settled:
+        else:
+            yield from self._settle(worker)
+
+    def _settle(self, worker: Worker) -> Iterator[Settle]:
+        if not worker.settled:
             worker.settled = True
             yield Settle(worker.name)
 
@@ -423,6 +479,10 @@ class Schedule:
         """A unit whose first test the worker may run next."""
         unit = worker.unit
         if unit is not None and unit.tests:
+            # Somebody who begins nothing waits for what comes of them.
+            again = self._first_again(worker) if self._held and not unit.strict else None
+            if again is not None:
+                return self._waiting.take(again, worker.lacks)
             if self._may(worker, unit):
                 return unit
             if unit.tests[0] in worker.lacks:
@@ -437,6 +497,11 @@ class Schedule:
             self._give_up(worker)
             worker.unit = unit
         return unit
+
+    def _first_again(self, worker: Worker) -> Entry | None:
+        """The first of the tests that are to be run again."""
+        entry = self._waiting.first(lambda kind: self._takes(worker, kind), worker.lacks)
+        return entry if entry is not None and entry.rank[0] == _AGAIN else None
 
     def _split(self, worker: Worker) -> Unit | None:
         """Half of what another worker has not been sent of its unit."""
@@ -504,6 +569,10 @@ class Schedule:
             self._locked.remove(unit.kind.serial)
             self._news += 1  # nothing is hopeless for that
 
+    def _note_held(self) -> None:
+        self._held = any(worker.held and not worker.retired for worker in self._workers.values())
+        self._changed()
+
     def _changed(self) -> None:
         self._may_be_hopeless = True
         self._news += 1
@@ -520,4 +589,11 @@ class Schedule:
     def _can(self, worker: Worker, kind: Kind, locked: str = "") -> bool:
         """Whether the worker may run such a test now; `locked` does not count."""
         held = kind.serial in self._locked and kind.serial != locked
-        return not held and worker.could(kind)
+        return not held and worker.could(kind) and not self._is_for_others(worker, kind)
+
+    def _is_for_others(self, worker: Worker, kind: Kind) -> bool:
+        """Whether it is suspect, others failed at such a test, and somebody is there who is not."""
+        return bool(worker.suspect and kind.avoid) and any(
+            other.could(kind) and not (other.held or other.suspect or other.lacks)
+            for other in self._workers.values()
+        )

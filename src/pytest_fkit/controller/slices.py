@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Hashable
 
 from ..gpu.errors import GpuError
@@ -18,12 +18,16 @@ class _Slice:
     :param errors: since the last test that met none, by test: whether it is known that the error
         was not the test's own.
     :param events: errors of cached fixtures that were counted.
+    :param suspect: whether no test ended well yet, or none since one met an error, be it its own.
+    :param well: tests that ended and met none.
     :param healthy: probes in a row that found nothing, since it was retired.
     """
 
-    errors: dict[Hashable, bool] = field(default_factory=dict)
+    errors: dict[int, bool] = field(default_factory=dict)
     events: set[str] = field(default_factory=set)
     last: str = ""
+    suspect: bool = True
+    well: int = 0
     healthy: int = 0
     retired: bool = False
 
@@ -44,47 +48,86 @@ class Slices:
     def __init__(self, retire_after: int) -> None:
         self._retire_after = retire_after
         self._slices: dict[str, _Slice] = {}
+        self._left: dict[Hashable, _Slice] = {}
 
-    def add(self, worker: str) -> None:
-        """A worker that owns GPUs."""
-        self._slices[worker] = _Slice()
+    def add(self, worker: str, place: Hashable = None) -> None:
+        """A worker that owns GPUs.
 
-    def remove(self, worker: str) -> None:
+        :param place: these; what is known of them stays known if the worker is replaced.
+        """
+        left = self._left.pop(place, None) or _Slice()
+        self._slices[worker] = replace(left, healthy=0, retired=False)
+
+    def remove(self, worker: str, place: Hashable = None) -> None:
         """It is gone."""
-        self._slices.pop(worker, None)
+        found = self._slices.pop(worker, None)
+        if found is not None and place is not None:
+            self._left[place] = found
 
     def ended(self, worker: str) -> None:
         """A test ended there, and met no error."""
         found = self._slices.get(worker)
         if found is not None:
             found.errors.clear()
+            found.suspect = False
+            found.well += 1
 
-    def error(self, worker: str, test: Hashable, error: GpuError, certain: bool) -> None:
-        """A test met an error there.
+    def error(self, worker: str, test: int, error: GpuError, certain: bool) -> None:
+        """A test met an error there; what was said of it before is void.
 
         :param certain: whether it is not tried elsewhere, which would show whose fault it is.
         """
         found = self._slices.get(worker)
         if found is None or not error.counts:
             return
+        found.suspect = True
         if error.event:
-            if error.event in found.events:
+            if error.event in found.events and test not in found.errors:
                 return
             found.events.add(error.event)
         found.errors[test] = certain
         found.last = error.text
 
-    def resolve(self, test: Hashable, everywhere: bool) -> None:
+    def resolve(self, test: int, everywhere: bool) -> None:
         """The test's last attempt is over.
 
         :param everywhere: whether that met a GPU error, too: then it is the test's own.
         """
-        for found in self._slices.values():
+        for found in (*self._slices.values(), *self._left.values()):
             if test in found.errors:
                 if everywhere:
                     del found.errors[test]
                 else:
                     found.errors[test] = True
+
+    def in_doubt(self, worker: str) -> bool:
+        """Whether it is to be retired if none of its errors is its tests' own."""
+        found = self._slices.get(worker)
+        if found is None or found.retired or not 0 < self._retire_after <= len(found.errors):
+            return False
+        return self._is_other_there(found)
+
+    def suspects(self) -> set[str]:
+        """Workers that are not retired, and have not shown that their GPUs work."""
+        return {
+            worker for worker, found in self._slices.items() if found.suspect and not found.retired
+        }
+
+    def suspect(self, worker: str) -> None:
+        """A test met an error there which it has met elsewhere."""
+        if worker in self._slices:
+            self._slices[worker].suspect = True
+
+    def open_errors(self, worker: str) -> list[int]:
+        """Tests with errors there, of which it will be known when they were tried elsewhere."""
+        return [test for test, certain in self._slices[worker].errors.items() if not certain]
+
+    def well(self, worker: str) -> int:
+        """How many tests ended there, and met no error."""
+        return self._slices[worker].well
+
+    def _is_other_there(self, found: _Slice) -> bool:
+        return any(not each.retired for each in self._slices.values() if each is not found)
 
     def to_retire(self) -> list[tuple[str, str]]:
         """Workers that are to get no more tests, with the reason; not the last one."""
@@ -100,7 +143,7 @@ class Slices:
         found = self._slices.get(worker)
         if found is None or found.retired:
             return False
-        if not any(not each.retired for each in self._slices.values() if each is not found):
+        if not self._is_other_there(found):
             return False
         found.retired, found.healthy = True, 0
         return True

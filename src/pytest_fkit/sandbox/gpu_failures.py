@@ -25,6 +25,8 @@ class GpuFailures:
         self._classifier = Classifier(config)
         self.poisoned = ""
         """What makes this process unfit for another test, as its message says, or ""."""
+        self.counted = False
+        """Whether a test met an error that counts against the GPUs, or may, since this was reset."""
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -40,6 +42,7 @@ class GpuFailures:
             error = self.met(item, call.excinfo.value, report.sections)
         if error is not None and not hasattr(report, "wasxfail"):
             report.fkit_gpu_error = carriable(error.to_wire())  # type: ignore[attr-defined]
+            self.counted = self.counted or error.counts or error.doubtful
         return report
 
     def met(

@@ -193,12 +193,18 @@ class Host:
         """Whether a GPU error, of a test or of a wide fixture, left it unable to use its GPU."""
         return self._gpu_failures is not None and bool(self._gpu_failures.poisoned)
 
+    def _is_held(self) -> bool:
+        """Whether no other test is to begin before the controller has heard of the last one."""
+        return self._gpu_failures is not None and self._gpu_failures.counted
+
     def _run_together(self, order: RunTogether) -> Generator[Step, Any, int]:
-        """Run these tests, or as many as the time allows.
+        """Run these tests, as many as the time allows and up to one whose GPU may be sick.
 
         :return: how many.
         """
         session = self._session
+        if self._gpu_failures is not None:
+            self._gpu_failures.counted = False
         session.testsfailed = Run(*order.runs[0]).tests_failed
         number = 0
         end = time.monotonic() + order.seconds
@@ -212,7 +218,9 @@ class Host:
                 self._relay.send(Begins(run.position))
                 run = run._replace(tests_failed=session.testsfailed)
                 yield from self._run(run, together=True)
-                if self._relay.stops or self._broken() or time.monotonic() > end:
+                if self._relay.stops or self._broken() or self._is_held():
+                    break
+                if time.monotonic() > end:
                     break
         except KeyboardInterrupt as error:  # between two tests
             self._relay.interrupt(error)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Callable, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 from ..border import (
+    GoOn,
+    Holds,
     LendGpus,
     Order,
     ProbeGpus,
@@ -32,7 +34,7 @@ class Dispatched:
 
     def __init__(
         self,
-        send: Callable[[Waits | Returned], object],
+        send: Callable[[Waits | Returned | Holds], object],
         probe: Callable[[], bool] | None = None,
     ) -> None:
         self._send = send
@@ -43,6 +45,8 @@ class Dispatched:
         self._changed = threading.Condition()
         self._queue: deque[int] = deque()
         self._kept = 0
+        self._hold = 0
+        self._holds = False
         self._told = False
         self._settles = False
         self._over = False
@@ -59,6 +63,8 @@ class Dispatched:
             self.lend(order.position, order.environ)
         elif isinstance(order, Settle):
             self.settle()
+        elif isinstance(order, GoOn):
+            self.go_on(order.hold)
         elif isinstance(order, ProbeGpus):
             self.probe()
 
@@ -95,6 +101,13 @@ class Dispatched:
             self._settles = True
             self._changed.notify()
 
+    def go_on(self, hold: int) -> None:
+        """Begin tests again, unless it was held once more since that hold."""
+        with self._changed:
+            if hold == self._hold:
+                self._holds = self._told = False
+                self._changed.notify()
+
     def recall(self, positions: Sequence[int], whole: bool) -> None:
         """Give back what of these is here.
 
@@ -121,6 +134,13 @@ class Dispatched:
 
     # --- the test loop asks ---
 
+    def hold(self, position: int = -1, error: dict[str, Any] | None = None) -> None:
+        """Begin no test before the controller says so; see :class:`.border.Holds`."""
+        with self._changed:
+            self._holds = True
+            self._hold += 1
+        self._send(Holds(self._hold, position, error))
+
     def take(self, most: int) -> Taken | None:
         """See Tests."""
         while True:
@@ -134,18 +154,19 @@ class Dispatched:
                     return taken
             elif self._probe is not None and not self._probe():
                 self.recall(list(self._queue), whole=False)
+                self.hold()
 
     def _wait(self, most: int) -> Taken | None:
         """None where there is nothing more, or something to be tried first."""
         with self._changed:
-            while not (self._queue or self._settles or self._over or self._is_to_be_probed()):
-                if not self._told:
+            while not (self._may_begin or self._settles or self._over or self._is_to_be_probed()):
+                if not (self._told or self._holds):
                     self._told = True
                     self._send(Waits())
                 self._changed.wait()
             if self._over or self._is_to_be_probed():
                 return None
-            if not self._queue:
+            if not self._may_begin:
                 self._settles = False
                 return Taken([], None)
             self._kept = 0
@@ -155,14 +176,20 @@ class Dispatched:
             positions = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
             return Taken(positions, self._queue[0] if self._queue else None, certain=False)
 
+    @property
+    def _may_begin(self) -> bool:
+        return bool(self._queue) and not self._holds
+
     def put_back(self, positions: Sequence[int]) -> None:
         """See Tests."""
         with self._changed:
             self._queue.extendleft(reversed(positions))
 
     def keeps(self, following: int | None) -> bool:
-        """See Tests."""
+        """See Tests; what is held, or waits for a probe, may have to be given back."""
         with self._changed:
+            if self._holds or self._in_doubt:
+                return False
             if following is None or not self._queue or self._queue[0] != following:
                 return False
             self._kept = 1

@@ -28,6 +28,8 @@ class HeldReports:
     :param reports: to whom all is told in the end.
     :param name: of the worker, as in "gw0".
     :param in_doubt: called when the GPUs are to be tried before the next test.
+    :param hold: called with a test and an error of it that counts against the GPUs, as soon as its
+        process is through: no other test is to begin before the controller has heard of that.
     :param xids: knows the Xids of this worker's GPUs, where they can be read.
     """
 
@@ -37,18 +39,21 @@ class HeldReports:
         owned: Owned,
         name: str,
         in_doubt: Callable[[], None] = lambda: None,
+        hold: Callable[[pytest.Item, dict[str, Any]], None] = lambda *_: None,
         xids: TestXids | None = None,
     ) -> None:
         self._xids = xids
         self._begun: pytest.Item | None = None
         self._unexplained = ""
         self._in_doubt = in_doubt
+        self._hold_tests = hold
         self._reports = reports
         self._owned = owned
         self._name = name
         self._held: list[Callable[[], None]] = []
         self._settled = False
         self._error: dict[str, Any] | None = None
+        self._erred: pytest.Item | None = None
 
     def are_awaited(self, config: pytest.Config) -> bool:
         """See :class:`.reports.Reports`."""
@@ -100,9 +105,8 @@ class HeldReports:
 
     def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
         """The first one counts; what wide fixtures say when the run ends comes too late."""
-        del item
         if self._error is None and not self._settled:
-            self._error = error
+            self._error, self._erred = error, item
             if error["probe"]:
                 self._in_doubt()
 
@@ -120,7 +124,7 @@ class HeldReports:
         now = self._xids.judge(item, error, self._unexplained)
         self._unexplained = ""
         if now is not None and now != error:
-            self._error = carriable(now.to_wire())
+            self._error, self._erred = carriable(now.to_wire()), item
             if now.probe:
                 self._in_doubt()
 
@@ -136,10 +140,20 @@ class HeldReports:
         if self._error is None:
             self._tell()
             self._settled = not over
+        else:
+            self._hold_what_follows()
+
+    def _hold_what_follows(self) -> None:
+        """Once for each test that met an error which counts; the rest of it is told later."""
+        erred, self._erred = self._erred, None
+        if erred is not None and self._error is not None and self._error["counts"]:
+            self.flush()
+            self._hold_tests(erred, self._error)
 
     def complete(self, item: pytest.Item, seconds: float) -> None:
         """Tell all."""
         self._judge(item)
+        self._hold_what_follows()
         self._hold(lambda: self._reports.complete(item, seconds))
         error, self._error, self._settled = self._error, None, False
         if error is not None:

@@ -390,10 +390,10 @@ class TestLoop:
                 elif isinstance(message, Begins):
                     begun += 1
                     if begun > 1:
-                        self._reports.begins(items[message.position])
                         self._reruns.note(replay.item, 0, replay.attempts)
                         self._account(replay)
                         self._finish(replay)
+                        self._reports.begins(items[message.position])
                         why = shared.get(message.position, "")
                         replay = self._replay(items[message.position], why, changed)
                 else:

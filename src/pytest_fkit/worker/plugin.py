@@ -125,6 +125,10 @@ class Worker:
         if self._dispatched is not None:
             self._dispatched.doubt()
 
+    def _hold(self, position: int, error: dict[str, Any]) -> None:
+        if self._dispatched is not None and self._settings.retire_after:
+            self._dispatched.hold(position, error)
+
     def _probe(self) -> bool:
         """Try the GPUs, and tell; whether they are fit."""
         assert self.probing is not None
@@ -212,8 +216,14 @@ class Worker:
         )
         owned = owned_by(self._config)
         if owned is not None:
-            xids = xids_of_tests(self._config, owned)
-            reports = HeldReports(sent, owned, self._name, self._doubt, xids)
+            reports = HeldReports(
+                sent,
+                owned,
+                self._name,
+                self._doubt,
+                lambda item, error: self._hold(index[item], error),
+                xids_of_tests(self._config, owned),
+            )
         loop = self._loop = TestLoop(
             session, self._settings, keeper, self._name, self._lines, reports, self._unforkable,
             MOST, self._doubt,
