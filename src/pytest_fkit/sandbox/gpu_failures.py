@@ -26,7 +26,7 @@ class GpuFailures:
         self.poisoned = ""
         """What makes this process unfit for another test, as its message says, or ""."""
         self.counted = False
-        """Whether a test met an error that counts against the GPUs, or may, since this was reset."""
+        """Whether a test met an error that counts against the GPUs, or may, since the reset."""
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
