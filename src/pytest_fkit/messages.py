@@ -155,6 +155,7 @@ class Ended(NamedTuple):
         if the test said that the run is to stop.
     :param used: the fields of an Account (sandbox/usage.py), none where it was not measured.
     :param hold_gpus: descriptions of processes that could not be ended and have a GPU open.
+    :param gpu_memory: what the driver did not count as free again, in words, for each GPU.
     """
 
     ending: tuple[Any, ...]
@@ -169,6 +170,7 @@ class Ended(NamedTuple):
     goes_on: bool = False
     used: tuple[Any, ...] = ()
     hold_gpus: tuple[str, ...] = ()
+    gpu_memory: tuple[str, ...] = ()
 
 
 class TornDown(NamedTuple):
@@ -176,6 +178,7 @@ class TornDown(NamedTuple):
 
     :param ending: of the host that tore down, Finished if all went well.
     :param leftovers: descriptions of processes that had to be ended.
+    :param gpu_memory: as in :class:`Ended`.
     """
 
     ending: tuple[Any, ...]
@@ -184,6 +187,7 @@ class TornDown(NamedTuple):
     log: bytes = b""
     dump: bytes = b""
     leftovers: tuple[str, ...] = ()
+    gpu_memory: tuple[str, ...] = ()
 
 
 # --- keeper to host -----------------------------------------------------------------------------
@@ -270,6 +274,7 @@ class ChildExited(NamedTuple):
     :param leaves: whether it left so that a wide fixture is set up, and comes again.
     :param stops: whether it reported something after which no other test may begin unasked.
     :param used: see :class:`Ended`.
+    :param early: see :class:`Over`.
     """
 
     pid: int
@@ -277,6 +282,7 @@ class ChildExited(NamedTuple):
     leaves: bool
     stops: bool
     used: tuple[Any, ...] = ()
+    early: bool = False
 
 
 class Began(NamedTuple):

@@ -133,6 +133,7 @@ def _add_gpu_options(parser: pytest.Parser) -> None:
         ("cpu-workers", "N", "so many more workers, without GPUs, for fkit(gpus=0) (default: 0)"),
         ("amd-mask", "rocr|hip", "the variable by which AMD GPUs are distributed (default: rocr)"),
         ("gpus-timeout", "SECONDS", "time limit for finding GPUs (default: 10)"),
+        ("gpu-memory-timeout", "SECONDS", "wait so long for memory of GPUs (default: 60)"),
     ):  # fmt: skip
         _add(parser, name, metavar, text)
     parser.addini(

@@ -72,6 +72,10 @@ def markdown(happened: Happened) -> Iterator[str]:
 
 
 def _of_gpus(happened: Happened) -> Iterator[str]:
+    if happened.gpu_memory:
+        yield from ("", "| GPU memory not given back | what |", "|---|---|")
+        for nodeid, lines in happened.gpu_memory:
+            yield f"| {_code(nodeid)} | {'<br>'.join(map(_code, lines))} |"
     for title, tests in (
         ("Passed only after another attempt", happened.retried),
         ("Failed after another attempt", happened.in_vain),

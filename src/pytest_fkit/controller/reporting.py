@@ -46,6 +46,7 @@ class Happened(NamedTuple):
     :param in_vain: the same of tests that failed after one.
     :param end_errors: node id and what was raised when the process of the test ended.
     :param retired: workers with their GPUs that were retired, and why.
+    :param gpu_memory: node id and what is still in use of GPUs' memory.
     """
 
     deaths: list[tuple[str, str, str]]
@@ -58,6 +59,7 @@ class Happened(NamedTuple):
     in_vain: Sequence[tuple[str, str, str]] = ()
     retired: Sequence[tuple[str, str]] = ()
     end_errors: Sequence[tuple[str, str]] = ()
+    gpu_memory: Sequence[tuple[str, Sequence[str]]] = ()
 
 
 class Reporting:
@@ -70,6 +72,7 @@ class Reporting:
         self._scarce: Counter[tuple[str, int]] = Counter()
         self._imports: list[tuple[str, str, str]] = []
         self._leftovers: list[tuple[str, list[str]]] = []
+        self._gpu_memory: list[tuple[str, list[str]]] = []
         self._retried: list[tuple[str, str, str]] = []
         self._in_vain: list[tuple[str, str, str]] = []
         self._end_errors: list[tuple[str, str]] = []
@@ -92,6 +95,7 @@ class Reporting:
             self._in_vain,
             self.retired,
             self._end_errors,
+            self._gpu_memory,
         )
 
     @pytest.hookimpl
@@ -140,9 +144,15 @@ class Reporting:
             self._scarce[skip_reason(report), wanted] += 1
         for text in getattr(report, "fkit_end_errors", ()):
             self._end_errors.append((report.nodeid, text))
-        leftovers = getattr(report, "fkit_leftovers", None)
-        if leftovers:
-            self._leftovers.append((report.nodeid, leftovers))
+        self._note_left(report)
+
+    def _note_left(self, report: Any) -> None:
+        for name, found in (
+            ("fkit_leftovers", self._leftovers), ("fkit_gpu_memory", self._gpu_memory)
+        ):  # fmt: skip
+            left = getattr(report, name, None)
+            if left:
+                found.append((report.nodeid, left))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: Any) -> None:
@@ -214,6 +224,12 @@ class Reporting:
                 terminalreporter.line(f"    {line}", red=True)
 
     def _tell_of_gpus(self, terminalreporter: Any) -> None:
+        if self._gpu_memory:
+            number = _count(len(self._gpu_memory), "test")
+            terminalreporter.line(f"{number} left GPU memory that was not given back:")
+            for nodeid, lines in self._gpu_memory:
+                for line in lines:
+                    terminalreporter.line(f"  {nodeid}  {line}", yellow=True)
         if self._retried:
             terminalreporter.line(
                 f"{_count(len(self._retried), 'test')} passed only after another attempt:"

@@ -174,6 +174,7 @@ class DeathReports:
             survivors=ended.survivors,
             reproduce=reproducing_command(replay.item, replay.changed),
             hold_gpus=ended.hold_gpus,
+            gpu_memory=ended.gpu_memory,
         )
 
 

@@ -75,6 +75,7 @@ class Death:
     survivors: Sequence[str]
     reproduce: str
     hold_gpus: Sequence[str] = ()
+    gpu_memory: Sequence[str] = ()
 
     @property
     def when(self) -> str:
@@ -173,6 +174,7 @@ def story(death: Death) -> str:
         ("processes that the test left running, now ended:", death.leftovers),
         ("processes that not even SIGKILL ended, now left alone:", death.survivors),
         ("processes that still have GPUs open, and memory there:", death.hold_gpus),
+        ("GPU memory not given back:", death.gpu_memory),
     ):
         if processes:
             lines += ["", title, *(f"  {text}" for text in processes)]
@@ -272,6 +274,8 @@ def report_data(
     }
     if death.leftovers:
         data["fkit_leftovers"] = list(death.leftovers)
+    if death.gpu_memory:
+        data["fkit_gpu_memory"] = list(death.gpu_memory)
     if expected is not None:
         data["outcome"] = "skipped"
         data["wasxfail"] = expected

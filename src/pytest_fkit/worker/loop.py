@@ -200,7 +200,7 @@ class TestLoop:
             if not isinstance(ending, Finished):
                 replay.take(message)
                 self._deaths.report(replay, message, ending, None)
-            elif message.leftovers:
+            else:
                 _note_leftovers(replay, message)
 
     def _run_again(
@@ -240,7 +240,7 @@ class TestLoop:
         if not isinstance(ending, Finished):
             self._raise_if_stopping()
             again = self._deaths.report(replay, ended, ending, attempts)
-        elif ended.leftovers:
+        else:
             _note_leftovers(replay, ended)
         self._reports.settle()
         if self._session.shouldfail or self._session.shouldstop:
@@ -343,6 +343,8 @@ class TestLoop:
                 ending = from_wire(message.ending)
                 if not isinstance(ending, Finished) and not self._stopping.is_set():
                     self.warn(f"the process that tears wide fixtures down {ending.story}")
+                if message.gpu_memory:
+                    self.warn(f"GPU memory not given back: {'; '.join(message.gpu_memory)}")
         self._reports.settle(over=True)
         self._reports.flush()
         self._lines.flush()
@@ -446,13 +448,15 @@ class TestLoop:
 
     def _report_torn_down(self, replay: Replay, message: TornDown) -> None:
         ending = from_wire(message.ending)
+        ended = Ended(
+            message.ending, 0, "teardown", message.out, message.err, message.log,
+            message.dump, message.leftovers, gpu_memory=message.gpu_memory,
+        )  # fmt: skip
         if not isinstance(ending, Finished):
-            ended = Ended(
-                message.ending, 0, "teardown", message.out, message.err, message.log,
-                message.dump, message.leftovers,
-            )  # fmt: skip
             replay.take(ended)
             self._deaths.report(replay, ended, ending, None)
+        elif ended.gpu_memory:
+            _note_leftovers(replay, ended)
 
     def _stop(self, replay: Replay) -> None:
         """The user interrupts: end the running test and tear down, within the grace."""
@@ -474,8 +478,11 @@ def _unpacked(message: Message) -> Iterator[Message]:
 
 
 def _note_leftovers(replay: Replay, ended: Ended) -> None:
-    still = [f"{line}, still there, with GPUs open" for line in ended.hold_gpus]
-    replay.name_leftovers([carriable(line) for line in (*ended.leftovers, *still)])
+    if ended.leftovers:
+        still = [f"{line}, still there, with GPUs open" for line in ended.hold_gpus]
+        replay.name_leftovers([carriable(line) for line in (*ended.leftovers, *still)])
+    if ended.gpu_memory:
+        replay.name_gpu_memory([carriable(line) for line in ended.gpu_memory])
 
 
 def _ignored(signum: int, frame: object) -> None:
