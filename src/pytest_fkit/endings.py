@@ -193,7 +193,26 @@ class Unreported:
         )
 
 
-Ending = Union[Finished, Signaled, Exited, TimedOut, MemoryExceeded, Lost, ForkUnsafe, Unreported]
+@dataclass(frozen=True)
+class Unmet:
+    """There was no process, since the test needs what was not to be had in time."""
+
+    reason: str
+
+    @property
+    def title(self) -> str:
+        """What the short summary shows."""
+        return f"not begun: {self.reason}"
+
+    @property
+    def story(self) -> str:
+        """What the report says, to follow the words "the test process"."""
+        return f"was not begun: it {self.reason}"
+
+
+Ending = Union[
+    Finished, Signaled, Exited, TimedOut, MemoryExceeded, Lost, ForkUnsafe, Unreported, Unmet,
+]  # fmt: skip
 
 _TYPES: dict[str, type[Ending]] = {
     cls.__name__: cls
@@ -206,6 +225,7 @@ _TYPES: dict[str, type[Ending]] = {
         Lost,
         ForkUnsafe,
         Unreported,
+        Unmet,
     )
 }
 

@@ -31,6 +31,7 @@ class Run(NamedTuple):
     :param environ: variables in which the test's process differs from the worker, in pairs of name
         and text. Only tests with the same ones share a process or its wide fixtures.
     :param next_environ: the same for the next test.
+    :param gpu_memory: bytes that have to be free on its GPUs before it begins, 0 for none.
     """
 
     position: int
@@ -46,12 +47,13 @@ class Run(NamedTuple):
     suite_reruns: int = 0
     environ: tuple[tuple[str, str], ...] = ()
     next_environ: tuple[tuple[str, str], ...] = ()
+    gpu_memory: int = 0
 
 
 class RunTogether(NamedTuple):
     """Run tests that share a process and have the same limits, one after the other.
 
-    :param runs: the fields of a :class:`Run` each; none has a memory limit.
+    :param runs: the fields of a :class:`Run` each; none has a memory limit, or needs GPU memory.
     :param seconds: after which none of them is begun any more.
     """
 
@@ -125,6 +127,12 @@ class Output(NamedTuple):
 
 class Pong(NamedTuple):
     """The answer to :class:`Ping`."""
+
+
+class Notice(NamedTuple):
+    """What the user has to know, once."""
+
+    text: str
 
 
 class Restarted(NamedTuple):
@@ -553,7 +561,7 @@ class Completed(NamedTuple):
 
 Message = Union[
     Run, RunTogether, Follows, Finish, Stop, OrderAnew, Ping, Broken,
-    Events, Output, Pong, Restarted, HostFiles, Ended, TornDown,
+    Events, Output, Pong, Notice, Restarted, HostFiles, Ended, TornDown,
     Release, Proceed, Go, Forked, ChildExited, Began, WideSetUp, Ready, HostDone,
     Begins, LogStart, LogFinish, Report, HeldReport, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,

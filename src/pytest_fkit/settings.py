@@ -334,3 +334,14 @@ def parse_size(value: object) -> int:
     if match is None or isinstance(value, bool):
         raise ValueError("expected a size as 500M or 2G, 0 for no limit")
     return int(float(match[1]) * 1024 ** ("kmgt".find(match[2]) + 1 if match[2] else 0))
+
+
+def parse_gpu_memory(value: object) -> int:
+    """Bytes of memory of a GPU.
+
+    :raises ValueError: saying what is expected.
+    """
+    try:
+        return parse_size(value)
+    except ValueError:
+        raise ValueError("expected a size as 500M or 40G, 0 for none") from None

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Callable, Iterator, Mapping
 
@@ -135,3 +136,137 @@ def test_an_interrupt_ends_the_wait(fleet: Fleet, tmp_path: Path, workers: str) 
         assert outcome.status == 2, outcome.stdout
         assert not inner.await_gone(2.0)
         assert "test_not_run" not in outcome.stdout
+
+
+NEEDS = """\
+def in_use(gib, pid):
+    (ROOT / "used").write_text(f"{UUID} {gib << 30} 0\\n")
+    (ROOT / "processes").write_text(f"{UUID} {pid} {gib << 30}\\n")
+
+@pytest.mark.fkit(gpu_memory="70G")
+def test_has_it():
+    in_use(60, os.environ["HOLDER"])
+
+@pytest.mark.fkit(gpu_memory="40G")
+@pytest.mark.xfail
+def test_has_not():
+    raise AssertionError("begun")
+
+def test_needs_nothing():
+    pass
+
+@pytest.mark.fkit(gpu_memory="200G")
+def test_more_than_there_is():
+    raise AssertionError("begun")
+
+@pytest.mark.fkit(gpu_memory="lots")
+def test_wrong():
+    raise AssertionError("begun")
+
+@pytest.mark.world_memory("19G")
+def test_of_a_plugin(): pass
+
+@pytest.mark.world_memory("20G")
+def test_of_a_plugin_has_not(): pass
+
+def test_gives_it_back():
+    in_use(0, 0)
+
+@pytest.fixture(scope="module")
+def server():
+    held = open(Path(os.environ["HELD"]) / "dev/nvidia-uvm")
+    in_use(75, os.getpid())
+    yield held
+    in_use(0, 0)
+
+@pytest.mark.fkit(gpu_memory="70G", isolation="module")
+class TestTogether:
+    def test_first(self, server): pass
+    def test_second(self, server): pass
+
+"""
+
+CONFTEST = """\
+def pytest_configure(config):
+    config.addinivalue_line("markers", "world_memory(size)")
+
+def pytest_fkit_requirements(item):
+    mark = item.get_closest_marker("world_memory")
+    return None if mark is None else {"gpu_memory": mark.args[0]}
+"""
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_a_test_begins_when_its_memory_is_free(
+    fleet: Fleet, tmp_path: Path, holder: int, workers: str
+) -> None:
+    gpus = fleets.nvidia(1)
+    write_files(tmp_path, {"test_it.py": SUITE + NEEDS, "conftest.py": CONFTEST})
+    env = {**fleet(gpus), "GPU": gpus[0].uuid, "HOLDER": str(holder), "HELD": str(tmp_path)}
+    ended = run_pytest(tmp_path, "--fkit", workers, "--fkit-gpu-memory-timeout=0.1", env=env)
+    assert ended.outcomes == {
+        "test_it.py::test_has_it": "PASSED",
+        "test_it.py::test_has_not": "ERROR",
+        "test_it.py::test_needs_nothing": "PASSED",
+        "test_it.py::test_wrong": "ERROR",
+        "test_it.py::test_of_a_plugin": "PASSED",
+        "test_it.py::test_of_a_plugin_has_not": "ERROR",
+        "test_it.py::test_gives_it_back": "PASSED",
+        "test_it.py::TestTogether::test_first": "PASSED",
+        "test_it.py::TestTogether::test_second": "PASSED",
+    }, ended.out
+    said = ended.message("test_it.py::test_has_not")
+    assert said.startswith(
+        "not begun: needs 40 GiB of GPU memory; GPU 0 has 19.65 GiB of 79.65 GiB free "
+        f"(60 GiB: pid {holder} (S): "
+    )
+    assert "1 skipped" in ended.out
+    assert "needs 200 GiB of GPU memory; GPU 0 has 79.65 GiB" in ended.out
+    assert "@pytest.mark.fkit(gpu_memory='lots'): expected a size as 500M or 40G" in ended.out
+    assert "was not begun: it needs 40 GiB of GPU memory" in ended.out
+
+
+LARGE = """\
+import os
+import pytest
+
+def gpus():
+    return sorted(os.environ["FKIT_GPU_IDS"].split(","))
+
+@pytest.mark.parametrize("number", range(6))
+@pytest.mark.fkit(gpu_memory="50G")
+def test_one(number):
+    assert gpus() != ["0"]
+
+@pytest.mark.fkit(gpus=2, gpu_memory="50G")
+def test_two():
+    assert gpus() == ["1", "2"]
+
+@pytest.mark.fkit(gpus=3, gpu_memory="50G")
+def test_three():
+    raise AssertionError("begun")
+
+@pytest.mark.parametrize("number", range(3))
+def test_any(number): pass
+"""
+
+
+def test_tests_run_where_gpus_are_large_enough(fleet: Fleet, tmp_path: Path) -> None:
+    gpus = fleets.nvidia(3)
+    gpus[0] = replace(gpus[0], memory=20 << 30)
+    write_files(tmp_path, {"test_it.py": LARGE})
+    ended = run_pytest(tmp_path, "--fkit", "-n3", "--fkit-gpus-per-worker=1", env=fleet(gpus))
+    assert "10 passed, 1 skipped" in ended.out, ended.out
+    assert "needs 50 GiB of GPU memory; GPU 0 has 20 GiB" in ended.out
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n2"])
+def test_where_nobody_tells_what_is_free_tests_begin_and_a_line_says_so(
+    fleet: Fleet, tmp_path: Path, workers: str
+) -> None:
+    write_files(tmp_path, {"test_it.py": LARGE})
+    machine = fleet(fleets.nvidia(4), without=["libnvidia-ml.so.1", "pynvml"])
+    ended = run_pytest(tmp_path, "--fkit", workers, "-k", "test_one", env=machine)
+    assert "6 passed" in ended.out, ended.out
+    said = "gpu_memory is not waited for: there is no libnvidia-ml.so.1"
+    assert 1 <= ended.out.count(said) <= 2, ended.out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -160,6 +161,35 @@ def test_the_wait_ends_where_somebody_else_asks() -> None:
     assert driver.looks == 2
 
 
+def test_what_is_free_and_what_ones_own_processes_have_is_to_be_had(
+    holder: int, first: bool
+) -> None:
+    driver = Driver(70 * GIB, processes={holder: 60 * GIB})
+    assert need(driver.waiter(), 10) == {"lines": [], "unknown": ""}
+    assert need(driver.waiter(), 70, (holder,)) == {"lines": [], "unknown": ""}
+    [line] = need(driver.waiter(), 11)["lines"]
+    assert line.startswith(f"GPU 0 has 10 GiB of 80 GiB free (60 GiB: pid {holder} (")
+    assert line.endswith("; 10 GiB: no process that is seen here)")
+    driver.processes = {}
+    assert need(driver.waiter(), 70, (holder,))["unknown"].startswith("GPU 0: its driver does not")
+
+
+def test_what_a_test_needs_is_waited_for() -> None:
+    driver = Driver(70 * GIB, 50 * GIB, 30 * GIB)
+    waiter = driver.waiter(shared=True)
+    assert waiter.obey(["0"], (), 50 * GIB, 60.0, "need")["lines"] == []
+    assert driver.looks == 3
+    driver.used = [50 * GIB]
+    assert len(waiter.obey(["0"], (), 31 * GIB, 0.01, "need")["lines"]) == 1
+
+
+def test_nobody_waits_for_more_than_there_is() -> None:
+    driver = Driver(0)
+    answer = driver.waiter().obey(["0"], (), 81 * GIB, 60.0, "need")
+    assert answer["lines"] == ["GPU 0 has 80 GiB in all"]
+    assert driver.looks == 1
+
+
 def test_a_gpu_of_which_nobody_tells(first: bool) -> None:
     waiter = Driver(0).waiter()
     assert waiter.obey(["1"], (), GIB, 60.0, "need") == {
@@ -221,7 +251,7 @@ def test_nvml(start: Callable[..., tuple[GpuMemory, Path]], holder: int) -> None
     part = gpus[1].mig and gpus[1].mig[1].mig_uuid
     assert part
     assert ask(asked, "begin", "0") == Answer()
-    (root / "used").write_text(f"{gpus[0].uuid} {20 * GIB} 0\n{part} {GIB} 0\n")
+    (root / "used").write_text(f"{gpus[0].uuid} {20 * GIB} 0\n{part} {2 * GIB} 0\n")
     lines = [f"{gpus[0].uuid} {GONE + number} {MIB}\n" for number in range(40)]
     lines += [f"{gpus[0].uuid} {holder} {15 * GIB}\n", f"{part} {holder} -1\n"]
     (root / "processes").write_text("".join(lines))
@@ -229,10 +259,10 @@ def test_nvml(start: Callable[..., tuple[GpuMemory, Path]], holder: int) -> None
     assert first.startswith("GPU 0 has 59.65 GiB of 79.65 GiB free (15 GiB: pid ")
     assert f"pid {holder} (S): " in first
     assert first.endswith("; 5 GiB: no process that is seen here)")
-    assert ask(asked, "need", part, need=8 * GIB) == Answer()
-    [second] = ask(asked, "need", part, need=9 * GIB).lines
+    assert ask(asked, "need", part, need=7 * GIB) == Answer()
+    [second] = ask(asked, "need", part, need=8 * GIB).lines
     assert (
-        second == f"GPU {part} has 8.75 GiB of 9.75 GiB free (1 GiB: no process that is seen here)"
+        second == f"GPU {part} has 7.75 GiB of 9.75 GiB free (2 GiB: no process that is seen here)"
     )
     [third] = ask(asked, "need", part, need=10 * GIB).lines
     assert third == f"GPU {part} has 9.75 GiB in all"
@@ -293,5 +323,40 @@ def test_answers_to_a_keeper_that_is_gone_are_not_ours() -> None:
     for name in ("4711-1", request["id"]):
         pipe.answer({"id": name, "lines": [name], "unknown": ""})
     assert asked.answer(5.0) == Answer((request["id"],))
-    for each in (*requests, *answers):
+    asked.ask("back", ["0"], [])
+    os.close(answers[1])
+    assert asked.answer(5.0) == Answer(unknown="the process that asks their driver has ended")
+    os.close(requests[0])
+    asked.let_go()
+
+
+@pytest.mark.parametrize("closed", [0, 1])
+def test_descriptors_that_a_suite_closes(tmp_path: Path, closed: int) -> None:
+    requests, answers = os.pipe(), os.pipe()
+    asked = GpuMemory(GONE, requests[1], answers[0], ("0",), 5.0)
+    number = (requests[1], answers[0])[closed]
+    with (tmp_path / "file").open("w+") as file:
+        os.dup2(file.fileno(), number)
+    asked.ask("back", ["0"], [])
+    answer = asked.answer(1.0)
+    assert answer is not None
+    assert answer.unknown
+    asked.let_go()
+    os.fstat(number)  # it is not ours to close
+    assert not (tmp_path / "file").read_bytes()
+    for each in {number, requests[0], answers[1]}:
         os.close(each)
+
+
+def test_a_process_that_has_ended_is_not_written_to() -> None:
+    requests, answers = os.pipe(), os.pipe()
+    asked = GpuMemory(GONE, requests[1], answers[0], ("0",), 5.0)
+    os.close(requests[0])
+    os.close(answers[1])
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        asked.ask("back", ["0"], [])
+    finally:
+        signal.signal(signal.SIGPIPE, before)
+    assert asked.answer(1.0) == Answer(unknown="the process that asks their driver has ended")
+    asked.let_go()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Collection, NamedTuple, Sequence
 
+from .. import system
 from ..own import marshal, os, own_builtins, select, signal, suppress, time
 
 own_builtins(globals())
 
 GRACE = 10.0
 """Seconds for an answer beyond those that the driver's memory was to be waited for."""
+
+_SIGN = "memory_reader"
+"""In its command line."""
 
 _END = 1.0
 """Seconds for the process to be gone."""
@@ -41,6 +45,8 @@ class GpuMemory:
         self._pid = pid
         self._requests = requests
         self._answers = answers
+        # What the suite does in the worker may close them, and open others in their place.
+        self._files = {each: _file_of(each) for each in (requests, answers)}
         self.ids = tuple(ids)
         self.seconds = seconds
         self._data = b""
@@ -66,10 +72,11 @@ class GpuMemory:
             "seconds": seconds,
         }  # fmt: skip
         data = marshal.dumps(request)
-        try:
-            os.write(self._requests, len(data).to_bytes(4, "big") + data)
-        except OSError:  # it has ended, and may have said why
-            self._deadline = 0.0
+        if self._is_there(self._requests) and not _is_broken(self._requests):
+            with suppress(OSError):
+                os.write(self._requests, len(data).to_bytes(4, "big") + data)
+                return
+        self._deadline = 0.0  # it has ended, and may have said why
 
     def answer(self, wait: float) -> Answer | None:
         """What it says, if it does within `wait` seconds; None if there is still hope."""
@@ -77,7 +84,9 @@ class GpuMemory:
             return Answer(unknown=self.trouble)
         poller = select.poll()
         poller.register(self._answers, select.POLLIN)
-        if poller.poll(wait * 1000):
+        if not self._is_there(self._answers):
+            self.trouble = "the connection to the process that asks was closed"
+        elif poller.poll(wait * 1000):
             data = os.read(self._answers, 1 << 16)
             self._data += data
             said = self._said()
@@ -87,8 +96,9 @@ class GpuMemory:
                 self.trouble = self.trouble or "the process that asks their driver has ended"
         if not self.trouble and time.monotonic() > self._deadline:
             self.trouble = "their driver does not answer"
-            with suppress(OSError):
-                os.kill(self._pid, signal.SIGKILL)
+            if _SIGN in system.describe(self._pid):  # else somebody else waited for it
+                with suppress(OSError):
+                    os.kill(self._pid, signal.SIGKILL)
         return Answer(unknown=self.trouble) if self.trouble else None
 
     def _said(self) -> Answer | None:
@@ -106,8 +116,11 @@ class GpuMemory:
 
     def let_go(self) -> None:
         """In a process that does not ask."""
-        os.close(self._requests)
-        os.close(self._answers)
+        for descriptor in filter(self._is_there, (self._requests, self._answers)):
+            os.close(descriptor)
+
+    def _is_there(self, descriptor: int) -> bool:
+        return _file_of(descriptor) == self._files[descriptor] != 0
 
     def end(self) -> None:
         """In the worker, at its end; what the driver holds then is left alone."""
@@ -119,3 +132,18 @@ class GpuMemory:
                     os.kill(self._pid, signal.SIGKILL)
                     return
                 select.select([], [], [], 0.005)
+
+
+def _file_of(descriptor: int) -> int:
+    """What tells an open file from others, 0 if there is none."""
+    try:
+        return os.fstat(descriptor).st_ino
+    except OSError:
+        return 0
+
+
+def _is_broken(pipe: int) -> bool:
+    """Whether nobody reads it any more; to write would be a signal, which may be deadly here."""
+    poller = select.poll()
+    poller.register(pipe, 0)
+    return bool(poller.poll(0))

@@ -24,6 +24,9 @@ SLACK = 64 << 20
 """Bytes that a GPU may have in use beyond what it had: less than a context takes. What drivers keep
 for themselves is not the same at all times."""
 
+_KEPT = 1 << 30
+"""Bytes that a driver may have for itself, or for what processes have in common."""
+
 _PAUSES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Seconds between looks, the last one from then on."""
 
@@ -40,13 +43,15 @@ class Look(NamedTuple):
 
     :param known: those of its processes of which we know that they live, by pid, and bytes.
     :param unknown: bytes in use that no such process has.
-    :param whole: whether these are all that could be alive and have memory.
+    :param ours_known: whether these are all of the worker's that could have memory.
+    :param whole: whether they are all of this run's.
     """
 
     total: int
     free: int
     known: Mapping[int, int]
     unknown: int
+    ours_known: bool
     whole: bool
 
 
@@ -176,7 +181,8 @@ class Waiter:
             ]
         for gpu, look in looks.items():
             self._take(gpu, look)
-        unknown = [f"GPU {gpu}: {look}" for gpu, look in looks.items() if isinstance(look, str)]
+        reasons = {gpu: _why_unknown(look) for gpu, look in looks.items()}
+        unknown = [f"GPU {gpu}: {why}" for gpu, why in reasons.items() if why]
         return {"lines": _cut(lines), "unknown": "; ".join(_cut(unknown))}
 
     def note(self, gpus: Sequence[str], ours: Collection[int] = ()) -> None:
@@ -205,10 +211,10 @@ class Waiter:
             return str(error)
         first = _is_first_namespace()
         known = {pid: used for pid, used in count.processes.items() if _lives(pid, first)}
-        unseen = set(holders(ours, contexts=True)) - set(known)
-        whole = not unseen and (first or not self._shared)
-        used = count.total - count.free
-        return Look(count.total, count.free, known, max(0, used - sum(known.values())), whole)
+        ours_known = set(known).issuperset(holders(ours, contexts=True))
+        whole = ours_known and (first or not self._shared)
+        unknown = max(0, count.total - count.free - sum(known.values()))
+        return Look(count.total, count.free, known, unknown, ours_known, whole)
 
 
 def _is_first_namespace() -> bool:
@@ -225,13 +231,19 @@ def _lives(pid: int, first: bool) -> bool:
     return first or bool(holders([pid], contexts=True))
 
 
+def _why_unknown(look: Look | str) -> str:
+    if isinstance(look, str):
+        return look
+    return "" if look.ours_known else "its driver does not say what each of our processes has"
+
+
 def _available(look: Look, ours: Collection[int]) -> int:
     """What a test can have: what is free, and what its own processes have."""
     return look.free + sum(used for pid, used in look.known.items() if pid in ours)
 
 
 def _lacks(look: Look | str, ours: Collection[int], need: int) -> bool:
-    return isinstance(look, Look) and look.whole and _available(look, ours) < need
+    return isinstance(look, Look) and look.ours_known and _available(look, ours) < need
 
 
 def _never_has(look: Look | str, need: int) -> bool:
@@ -247,7 +259,7 @@ def _lack(gpu: str, look: Look | str, ours: Collection[int], need: int) -> str:
     held = [f"{format_size(used)}: {_who(pid)}" for used, pid in reversed(others[-4:])]
     if len(others) > 4:
         held.append(f"{format_size(sum(used for used, _ in others[:-4]))}: {len(others) - 4} more")
-    if look.unknown > SLACK:
+    if look.unknown > _KEPT:
         held.append(f"{format_size(look.unknown)}: no process that is seen here")
     return f"{text} ({'; '.join(held)})" if held else text
 

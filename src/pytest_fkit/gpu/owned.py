@@ -19,6 +19,10 @@ TITLE = "pytest-fkit"
 """Of the section of a report that names worker, GPUs and attempt."""
 
 
+IDS = "FKIT_GPU_IDS"
+"""The variable that names the GPUs."""
+
+
 @dataclass(frozen=True)
 class Owned:
     """The GPUs of a worker.
@@ -81,6 +85,14 @@ class Owned:
         """
         found = self.views.get(number or 0)
         return {} if found is None or self.overwritten(environ) else found
+
+    def seen(self, changed: Mapping[str, str]) -> tuple[str, ...]:
+        """The ids of the GPUs that a test sees.
+
+        :param changed: variables in which its process differs from its worker.
+        """
+        said = changed.get(IDS)
+        return self.ids if said is None else tuple(filter(None, said.split(",")))
 
     def section(self, name: str, attempt: int, ids: Sequence[str] = ()) -> tuple[str, str]:
         """The section of a report on a test that did not pass.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Callable, Iterable, Sequence
 
 from .. import system
+from ..endings import format_size
 from ..gpu.holders import holders
-from ..messages import Run
+from ..gpu.owned import IDS
+from ..messages import Notice, Run
 from ..own import os, own_builtins
 
 if TYPE_CHECKING:
@@ -17,8 +19,6 @@ own_builtins(globals())
 
 _TICK = 0.02
 """Seconds between looks at other things, while memory is waited for."""
-
-_VISIBLE = "FKIT_GPU_IDS"
 
 
 def await_release(
@@ -79,9 +79,28 @@ class MemoryWait:
         answer = self._ask("back", self._in_use)
         return () if answer is None else answer.lines
 
+    def lacking(self, run: Run) -> str:
+        """Wait until the memory that a test needs is free; "" if it is, or nobody knows."""
+        if not run.gpu_memory:
+            return ""
+        if self._memory is None:
+            self._tell("nobody can be asked how much is free")
+            return ""
+        answer = self._ask("need", self._gpus(run), run.gpu_memory)
+        if answer is None:
+            return ""
+        if answer.unknown:
+            self._tell(answer.unknown)
+        if not answer.lines:
+            return ""
+        return f"needs {format_size(run.gpu_memory)} of GPU memory; {'; '.join(answer.lines)}"
+
+    def _tell(self, why: str) -> None:
+        self._below.send(Notice(f"gpu_memory is not waited for: {why}"))
+
     def _gpus(self, run: Run) -> tuple[str, ...]:
         assert self._memory is not None
-        said = dict(run.environ).get(_VISIBLE)
+        said = dict(run.environ).get(IDS)
         return self._memory.ids if said is None else tuple(filter(None, said.split(",")))
 
     def _ask(self, what: str, gpus: Sequence[str], need: int = 0) -> Answer | None:

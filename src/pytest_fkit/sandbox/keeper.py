@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Callable, Generator, Iterator, NamedTuple, NoReturn
 
-from ..endings import Finished, ForkUnsafe, Lost, to_wire
+from ..endings import Finished, ForkUnsafe, Lost, Unmet, to_wire
 from ..messages import (
     Broken,
     Ended,
@@ -151,10 +151,16 @@ class Keeper:
     def _run(self, order: Run | RunTogether, run: Run) -> Generator[Fork, int, None]:
         """Have a host do as the worker orders; `run` is the last test of the order."""
         self._memory.begins(run)
+        unmet = self._memory.lacking(run)
         if self._below.stop_deadline is not None:
             # The order to stop overtook this one.
             self._tell(Ended(to_wire(Lost("the run was stopped"))))
             self._finish(0.0)
+            return
+        if unmet:
+            list(self._release(run))
+            self._tell(Ended(to_wire(Unmet(unmet))))
+            self._finish_if_stopped()
             return
         if self._unsafe and not run.share.startswith(SPAWNED):
             self._tell(Ended(to_wire(ForkUnsafe(self._unsafe))))

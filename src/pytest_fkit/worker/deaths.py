@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Sequence
 
-from ..endings import Ending, Exited, MemoryExceeded, Signaled, TimedOut, Unreported
+from ..endings import Ending, Exited, MemoryExceeded, Signaled, TimedOut, Unmet, Unreported
 from ..own import own_builtins
 from ..paths import below, joined
 
@@ -211,6 +211,8 @@ def _why_no_stack(ending: Ending) -> str:
         return "the process did not answer within 200 ms (blocked signals, or inside the kernel)"
     if isinstance(ending, Unreported):
         return "the process had ended in order"
+    if isinstance(ending, Unmet):
+        return "there was no process"
     return "the process was not the one that failed"
 
 

@@ -22,6 +22,7 @@ from ..messages import (
     LiveText,
     Measured,
     Message,
+    Notice,
     Output,
     PluginState,
     Run,
@@ -98,6 +99,7 @@ class TestLoop:
         self._last_words: Interrupted | None = None
         self._gathered = Gathered()
         self._most = 1
+        self._noticed: set[str] = set()
         self.exitstatus: int | None = None
         """What a plugin that was told of the end of the session elsewhere wants it to be."""
         self._open: tuple[Replay, float] | None = None
@@ -416,6 +418,8 @@ class TestLoop:
                 elif isinstance(inner, SessionFinished):
                     private_api.forget_ends(self._session.config, inner.plugins)
                     self.exitstatus = inner.exitstatus
+                elif isinstance(inner, Notice):
+                    self._notice(inner.text)
                 elif isinstance(inner, WorkerOutput):
                     self._take_output(inner)
                 else:
@@ -423,6 +427,11 @@ class TestLoop:
             if isinstance(message, Events) and not isinstance(inner, Completed):
                 # It may take a while until there is more.
                 self._reports.flush()
+
+    def _notice(self, text: str) -> None:
+        if text not in self._noticed:
+            self._noticed.add(text)
+            self.warn(text)
 
     def _take_output(self, message: WorkerOutput) -> None:
         """Put it where xdist looks for it, if this is a worker."""
