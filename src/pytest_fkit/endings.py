@@ -193,6 +193,10 @@ class Unreported:
         )
 
 
+NOT_BEGUN = "not begun: "
+"""How the title of an :class:`Unmet` begins."""
+
+
 @dataclass(frozen=True)
 class Unmet:
     """There was no process, since the test needs what was not to be had in time."""
@@ -202,7 +206,7 @@ class Unmet:
     @property
     def title(self) -> str:
         """What the short summary shows."""
-        return f"not begun: {self.reason}"
+        return f"{NOT_BEGUN}{self.reason}"
 
     @property
     def story(self) -> str:

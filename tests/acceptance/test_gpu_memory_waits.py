@@ -224,6 +224,8 @@ def test_a_test_begins_when_its_memory_is_free(
     assert "needs 200 GiB of GPU memory; GPU 0 has 79.65 GiB" in ended.out
     assert "@pytest.mark.fkit(gpu_memory='lots'): expected a size as 500M or 40G" in ended.out
     assert "was not begun: it needs 40 GiB of GPU memory" in ended.out
+    assert "2 tests were not begun, which are errors:\n  test_it.py::test_has_not " in ended.out
+    assert "crashed" not in ended.out
 
 
 LARGE = """\
@@ -270,3 +272,101 @@ def test_where_nobody_tells_what_is_free_tests_begin_and_a_line_says_so(
     assert "6 passed" in ended.out, ended.out
     said = "gpu_memory is not waited for: there is no libnvidia-ml.so.1"
     assert 1 <= ended.out.count(said) <= 2, ended.out
+
+
+AMD = """\
+import os, subprocess
+from pathlib import Path
+import pytest
+
+def test_leaks():
+    Path(os.environ["USED"]).write_text(f"{40 << 30}")
+    subprocess.run(["true"], check=True)
+
+@pytest.mark.fkit(gpu_memory="160G")
+def test_lacks(): pass
+
+@pytest.mark.fkit(gpu_memory="1T")
+def test_never(): pass
+"""
+
+
+def test_amds_driver(fleet: Fleet, tmp_path: Path) -> None:
+    gpus = fleets.amd(1)
+    machine = fleet(gpus)
+    device = Path(machine["FKIT_FLEET_ROOT"], "sys/bus/pci/devices", gpus[0].pci)
+    write_files(tmp_path, {"test_it.py": AMD})
+    env = {**machine, "USED": str(device / "mem_info_vram_used")}
+    ended = run_pytest(tmp_path, "--fkit", "-n1", "--fkit-gpu-memory-timeout=0.1", env=env)
+    assert "1 passed, 1 skipped, 1 error" in ended.out, ended.out
+    assert "test_leaks  GPU 0: 39.72 GiB more than before the test" in ended.out
+    said = "needs 160 GiB of GPU memory; GPU 0 has 152 GiB of 192 GiB free (40 GiB: no process"
+    assert said in ended.message("test_it.py::test_lacks")
+
+
+MIG = """\
+def test_leaks(): leave(3)
+
+@pytest.mark.fkit(gpu_memory="8G")
+def test_lacks(): pass
+
+@pytest.mark.fkit(gpu_memory="10G")
+def test_never(): pass
+
+@pytest.mark.fkit(gpu_memory="6G")
+def test_fits(): pass
+"""
+
+
+def test_mig_instances_are_counted_by_themselves(fleet: Fleet, tmp_path: Path) -> None:
+    gpus = fleets.nvidia(1, mig=[0], instances=2)
+    first = (gpus[0].mig or ())[0].mig_uuid
+    write_files(tmp_path, {"test_it.py": SUITE + MIG})
+    env = {**fleet(gpus), "GPU": first}
+    ended = run_pytest(tmp_path, "--fkit", "-n1", "--fkit-gpu-memory-timeout=0.1", env=env)
+    assert "2 passed, 1 skipped, 1 error" in ended.out, ended.out
+    assert f"test_leaks  GPU {first}: 3 GiB more than before the test" in ended.out
+
+
+GANG = """\
+@pytest.mark.parametrize("number", range(4))
+def test_small(number): runs_a_program()
+
+@pytest.mark.fkit(gpus=4, gpu_memory="60G")
+def test_gang(): leave(40)
+
+@pytest.mark.fkit(gpus=4, gpu_memory="70G")
+def test_gang_lacks(): pass
+"""
+
+
+def test_a_gang_leaves_and_needs_memory_of_all_its_gpus(fleet: Fleet, tmp_path: Path) -> None:
+    gpus = fleets.nvidia(4)
+    write_files(tmp_path, {"test_it.py": SUITE + GANG})
+    env = {**fleet(gpus), "GPU": gpus[3].uuid}
+    ended = run_pytest(tmp_path, "--fkit", "-n2", "--fkit-gpu-memory-timeout=0.1", env=env)
+    assert "5 passed, 1 error" in ended.out, ended.out
+    assert "test_gang  GPU 3: 40 GiB more than before the test" in ended.out
+    said = "GPU 3 has 39.65 GiB of 79.65 GiB free (40 GiB: no process that is seen here)"
+    assert said in ended.message("test_it.py::test_gang_lacks")
+
+
+KILLS = """\
+import psutil
+
+def test_before(): runs_a_program()
+def test_kills_keeper(): psutil.Process().parents()[1].kill()
+def test_between(): leave(30, 4)
+def test_kills_worker(): psutil.Process().parents()[2].kill()
+def test_after(): leave(20, 4)
+def test_last(): assert looks() > 4
+"""
+
+
+def test_keepers_and_workers_that_follow_killed_ones_wait_too(fleet: Fleet, tmp_path: Path) -> None:
+    gpus = fleets.nvidia(1)
+    env = {**fleet(gpus), "GPU": gpus[0].uuid}
+    with started(tmp_path, {"test_it.py": SUITE + KILLS}, "--fkit", "-n1", env=env) as inner:
+        outcome = inner.wait()
+        assert "4 passed, 2 errors" in outcome.stdout, outcome.stdout
+        assert not inner.await_gone(2.0)
