@@ -35,11 +35,12 @@ class Driver:
         self.used = list(used)
         self.processes = dict(processes or {})
         self.looks = 0
+        self.named = True
 
     def count(self) -> Count:
         self.looks += 1
         used = self.used.pop(0) if len(self.used) > 1 else self.used[0]
-        return Count(80 * GIB, 80 * GIB - used, self.processes)
+        return Count(80 * GIB, 80 * GIB - used, self.processes, self.named)
 
     def waiter(self, shared: bool = False) -> Waiter:
         def find(uuid: str, pci: str) -> Counter:
@@ -150,6 +151,9 @@ def test_nobody_waits_where_other_workers_may_have_it(monkeypatch: pytest.Monkey
     monkeypatch.setattr(memory_reader, "_is_first_namespace", lambda: True)
     waiter.note(["0"])
     driver.used = [60 * GIB]
+    driver.named = False
+    assert back(waiter) == []
+    driver.named = True
     assert len(back(waiter, 0.01)) == 1
 
 

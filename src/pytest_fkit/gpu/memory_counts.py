@@ -28,11 +28,13 @@ class Count(NamedTuple):
     """The memory of one GPU, in bytes.
 
     :param processes: those that the driver names, by pid, with what each has.
+    :param named: whether it does name those that have memory.
     """
 
     total: int
     free: int
     processes: dict[int, int]
+    named: bool = True
 
 
 class _Memory(ctypes.Structure):  # nvmlMemory_t
@@ -95,13 +97,16 @@ class _Nvml:
         memory = _Memory()
         self._succeed(self._nvml.nvmlDeviceGetMemoryInfo(gpu, ctypes.byref(memory)))
         processes: dict[int, int] = {}
-        for kind in ("Compute", "Graphics"):  # a process may be in both
-            for process in self._processes(kind, gpu):
-                if process.used != _NOT_AVAILABLE:
-                    processes[process.pid] = max(processes.get(process.pid, 0), process.used)
-        return Count(memory.total, memory.free, processes)
+        computing = self._processes("Compute", gpu)
+        named = computing is not None
+        for process in (*(computing or ()), *(self._processes("Graphics", gpu) or ())):
+            if process.used == _NOT_AVAILABLE:
+                named = False
+            else:  # it may be among both
+                processes[process.pid] = max(processes.get(process.pid, 0), process.used)
+        return Count(memory.total, memory.free, processes, named)
 
-    def _processes(self, kind: str, gpu: ctypes.c_void_p) -> Sequence[_Process]:
+    def _processes(self, kind: str, gpu: ctypes.c_void_p) -> Sequence[_Process] | None:
         for version in ("_v3", "_v2"):  # drivers from 510 on; from 470 on
             ask = getattr(self._nvml, f"nvmlDeviceGet{kind}RunningProcesses{version}", None)
             if ask is None:
@@ -111,9 +116,9 @@ class _Nvml:
                 number, found = ctypes.c_uint(room), (_Process * room)()
                 status = ask(gpu, ctypes.byref(number), found)
                 if status != _INSUFFICIENT_SIZE or room > 1 << 14:
-                    return found[: number.value] if status == 0 else ()
+                    return found[: number.value] if status == 0 else None
                 room = max(2 * room, number.value + 8)
-        return ()
+        return None
 
     def _succeed(self, status: int) -> None:
         if status:
@@ -146,4 +151,5 @@ class _Sysfs:
             found = sum(int(text) for text in texts if text.isdigit())
             if found:
                 processes[int(pid)] = found
-        return Count(int(total), int(total) - int(used), processes)
+        named = bool(ids) and self._machine.exists(_PROCESSES)
+        return Count(int(total), int(total) - int(used), processes, named)

@@ -212,7 +212,7 @@ class Waiter:
         first = _is_first_namespace()
         known = {pid: used for pid, used in count.processes.items() if _lives(pid, first)}
         ours_known = set(known).issuperset(holders(ours, contexts=True))
-        whole = ours_known and (first or not self._shared)
+        whole = ours_known and ((first and count.named) or not self._shared)
         unknown = max(0, count.total - count.free - sum(known.values()))
         return Look(count.total, count.free, known, unknown, ours_known, whole)
 
