@@ -193,7 +193,30 @@ class Unreported:
         )
 
 
-Ending = Union[Finished, Signaled, Exited, TimedOut, MemoryExceeded, Lost, ForkUnsafe, Unreported]
+NOT_BEGUN = "not begun: "
+"""How the title of an :class:`Unmet` begins."""
+
+
+@dataclass(frozen=True)
+class Unmet:
+    """There was no process, since the test needs what was not to be had in time."""
+
+    reason: str
+
+    @property
+    def title(self) -> str:
+        """What the short summary shows."""
+        return f"{NOT_BEGUN}{self.reason}"
+
+    @property
+    def story(self) -> str:
+        """What the report says, to follow the words "the test process"."""
+        return f"was not begun: it {self.reason}"
+
+
+Ending = Union[
+    Finished, Signaled, Exited, TimedOut, MemoryExceeded, Lost, ForkUnsafe, Unreported, Unmet,
+]  # fmt: skip
 
 _TYPES: dict[str, type[Ending]] = {
     cls.__name__: cls
@@ -206,6 +229,7 @@ _TYPES: dict[str, type[Ending]] = {
         Lost,
         ForkUnsafe,
         Unreported,
+        Unmet,
     )
 }
 

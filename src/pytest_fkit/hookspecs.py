@@ -46,9 +46,9 @@ def pytest_fkit_classify(item: pytest.Item, failure: Failure) -> str | bool | No
 def pytest_fkit_requirements(item: pytest.Item) -> Needs | Mapping[str, Any] | None:
     """What a test needs, for suites that say it in other ways than by our marks, which go first.
 
-    The answer has ``gpus``, how many GPUs the test is to see (0: it runs anywhere), and ``serial``,
-    a name of which no two tests run at the same time; both are optional. It is asked for in
-    workers, once for each test.
+    The answer has ``gpus``, how many GPUs the test is to see (0: it runs anywhere), ``serial``, a
+    name of which no two tests run at the same time, and ``gpu_memory``, what has to be free on its
+    GPUs, as in "40G"; all are optional. It is asked for in workers, once for each test.
     """
 
 

@@ -10,7 +10,7 @@ import pytest
 from .needs import parse_gpus, parse_serial
 from .nodes import ancestor, closest_mark, marks
 from .own import own_builtins
-from .settings import Settings, parse_isolation, parse_seconds, parse_size
+from .settings import Settings, parse_gpu_memory, parse_isolation, parse_seconds, parse_size
 from .shares import SESSION, SPAWNED, SPAWNED_SESSION
 
 own_builtins(globals())
@@ -23,6 +23,7 @@ _ARGUMENTS: dict[str, Callable[[Any], Any]] = {
     "memory_limit": parse_size,
     "gpus": parse_gpus,
     "serial": parse_serial,
+    "gpu_memory": parse_gpu_memory,
 }
 
 _ARGUMENTS_KEY: pytest.StashKey[dict[str, Any]] = pytest.StashKey()

@@ -31,6 +31,7 @@ class Run(NamedTuple):
     :param environ: variables in which the test's process differs from the worker, in pairs of name
         and text. Only tests with the same ones share a process or its wide fixtures.
     :param next_environ: the same for the next test.
+    :param gpu_memory: bytes that have to be free on its GPUs before it begins, 0 for none.
     """
 
     position: int
@@ -46,12 +47,13 @@ class Run(NamedTuple):
     suite_reruns: int = 0
     environ: tuple[tuple[str, str], ...] = ()
     next_environ: tuple[tuple[str, str], ...] = ()
+    gpu_memory: int = 0
 
 
 class RunTogether(NamedTuple):
     """Run tests that share a process and have the same limits, one after the other.
 
-    :param runs: the fields of a :class:`Run` each; none has a memory limit.
+    :param runs: the fields of a :class:`Run` each; none has a memory limit, or needs GPU memory.
     :param seconds: after which none of them is begun any more.
     """
 
@@ -127,6 +129,12 @@ class Pong(NamedTuple):
     """The answer to :class:`Ping`."""
 
 
+class Notice(NamedTuple):
+    """What the user has to know, once."""
+
+    text: str
+
+
 class Restarted(NamedTuple):
     """The test process left to have a wide fixture set up; the test starts again."""
 
@@ -155,6 +163,7 @@ class Ended(NamedTuple):
         if the test said that the run is to stop.
     :param used: the fields of an Account (sandbox/usage.py), none where it was not measured.
     :param hold_gpus: descriptions of processes that could not be ended and have a GPU open.
+    :param gpu_memory: what the driver did not count as free again, in words, for each GPU.
     """
 
     ending: tuple[Any, ...]
@@ -169,6 +178,7 @@ class Ended(NamedTuple):
     goes_on: bool = False
     used: tuple[Any, ...] = ()
     hold_gpus: tuple[str, ...] = ()
+    gpu_memory: tuple[str, ...] = ()
 
 
 class TornDown(NamedTuple):
@@ -176,6 +186,7 @@ class TornDown(NamedTuple):
 
     :param ending: of the host that tore down, Finished if all went well.
     :param leftovers: descriptions of processes that had to be ended.
+    :param gpu_memory: as in :class:`Ended`.
     """
 
     ending: tuple[Any, ...]
@@ -184,6 +195,7 @@ class TornDown(NamedTuple):
     log: bytes = b""
     dump: bytes = b""
     leftovers: tuple[str, ...] = ()
+    gpu_memory: tuple[str, ...] = ()
 
 
 # --- keeper to host -----------------------------------------------------------------------------
@@ -270,6 +282,7 @@ class ChildExited(NamedTuple):
     :param leaves: whether it left so that a wide fixture is set up, and comes again.
     :param stops: whether it reported something after which no other test may begin unasked.
     :param used: see :class:`Ended`.
+    :param early: see :class:`Over`.
     """
 
     pid: int
@@ -277,6 +290,7 @@ class ChildExited(NamedTuple):
     leaves: bool
     stops: bool
     used: tuple[Any, ...] = ()
+    early: bool = False
 
 
 class Began(NamedTuple):
@@ -547,7 +561,7 @@ class Completed(NamedTuple):
 
 Message = Union[
     Run, RunTogether, Follows, Finish, Stop, OrderAnew, Ping, Broken,
-    Events, Output, Pong, Restarted, HostFiles, Ended, TornDown,
+    Events, Output, Pong, Notice, Restarted, HostFiles, Ended, TornDown,
     Release, Proceed, Go, Forked, ChildExited, Began, WideSetUp, Ready, HostDone,
     Begins, LogStart, LogFinish, Report, HeldReport, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,

@@ -16,10 +16,11 @@ START_METHODS = ("auto", "fork", "spawn")
 
 _MARKERS = (
     (
-        "fkit(isolation=None, timeout=None, memory_limit=None, gpus=None, serial=None): how long "
+        "fkit(isolation=None, timeout=None, memory_limit=None, gpus=None, serial=None, "
+        "gpu_memory=None): how long "
         f"the test's process lives ({', '.join(ISOLATION_SCOPES)}), its time limit in seconds, its "
         "memory as in '2G', the number of GPUs it sees (0: runs anywhere), a name of which no two "
-        "tests run at once"
+        "tests run at once, the memory that has to be free on its GPUs, as in '40G'"
     ),
     "fkit_skip: no process of its own; it shares one with the other fkit_skip tests",
     "fkit_single_gpu: the test sees one GPU",
@@ -133,6 +134,7 @@ def _add_gpu_options(parser: pytest.Parser) -> None:
         ("cpu-workers", "N", "so many more workers, without GPUs, for fkit(gpus=0) (default: 0)"),
         ("amd-mask", "rocr|hip", "the variable by which AMD GPUs are distributed (default: rocr)"),
         ("gpus-timeout", "SECONDS", "time limit for finding GPUs (default: 10)"),
+        ("gpu-memory-timeout", "SECONDS", "wait so long for memory of GPUs (default: 60)"),
     ):  # fmt: skip
         _add(parser, name, metavar, text)
     parser.addini(

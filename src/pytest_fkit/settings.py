@@ -46,6 +46,7 @@ class Settings:
     :param max_retries: attempts that a test gets elsewhere after GPU errors.
     :param retire_after: GPU errors in a row after which a worker gets no more tests, 0 for never.
     :param fail_on_retry: whether a test that passes after a GPU error fails nevertheless.
+    :param gpu_memory_timeout: seconds for which memory of GPUs is waited for, 0 for not at all.
     :param warmup: whether the next test's process opens its GPUs while a test runs.
     """
 
@@ -68,6 +69,7 @@ class Settings:
     fail_on_retry: bool = False
     widen: bool = False
     warmup: bool = False
+    gpu_memory_timeout: float = 60.0
 
     @property
     def records(self) -> bool:
@@ -120,6 +122,7 @@ def parse(config: pytest.Config) -> Settings:
         fail_on_retry=_flag(config, "fail_on_retry"),
         widen=_flag(config, "widen"),
         warmup=_flag(config, "warmup"),
+        gpu_memory_timeout=_value(config, "gpu_memory_timeout", parse_seconds, 60.0),
     )
 
 
@@ -331,3 +334,14 @@ def parse_size(value: object) -> int:
     if match is None or isinstance(value, bool):
         raise ValueError("expected a size as 500M or 2G, 0 for no limit")
     return int(float(match[1]) * 1024 ** ("kmgt".find(match[2]) + 1 if match[2] else 0))
+
+
+def parse_gpu_memory(value: object) -> int:
+    """Bytes of memory of a GPU.
+
+    :raises ValueError: saying what is expected.
+    """
+    try:
+        return parse_size(value)
+    except ValueError:
+        raise ValueError("expected a size as 500M or 40G, 0 for none") from None

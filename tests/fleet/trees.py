@@ -50,7 +50,10 @@ def _write_nvidia(root: Path, gpu: Gpu) -> None:
 def _write_amd(root: Path, gpu: Gpu) -> None:
     """The format is kfd_topology.c's in the Linux kernel, with the properties that are read."""
     device = _write_render_device(root, gpu, 0x1002)
-    _file(device / "mem_info_vram_total", f"{gpu.memory}\n")
+    # amdgpu_vram_mgr.c; the device of a render node is that of the bus.
+    for directory in (device, root / f"sys/bus/pci/devices/{gpu.pci}"):
+        _file(directory / "mem_info_vram_total", f"{gpu.memory}\n")
+        _file(directory / "mem_info_vram_used", "297422848\n")
     _file(device / "product_name", f"{gpu.name}\n")
     node = root / f"sys/class/kfd/kfd/topology/nodes/{gpu.node}"
     bus, _, rest = gpu.pci.partition(":")[2].partition(":")

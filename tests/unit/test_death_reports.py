@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.endings import Ending, Exited, Lost, MemoryExceeded, Signaled, TimedOut
+from pytest_fkit.endings import Ending, Exited, Lost, MemoryExceeded, Signaled, TimedOut, Unmet
 from pytest_fkit.worker.deaths import (
     Death,
     Frame,
@@ -172,6 +172,7 @@ def test_headline(others: dict[str, Any], line: str) -> None:
             "the process did not answer within 200 ms (blocked signals, or inside the kernel)",
         ),
         (Lost("x"), "the process was not the one that failed"),
+        (Unmet("x"), "there was no process"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
 )

@@ -15,6 +15,7 @@ from pytest_fkit.endings import (
     MemoryExceeded,
     Signaled,
     TimedOut,
+    Unmet,
     Unreported,
     format_size,
     from_wait_status,
@@ -33,6 +34,7 @@ _ALL: list[Ending] = [
     TimedOut(4.0, "T"),
     MemoryExceeded(1 << 20, 2 << 20),
     Lost("its host died"),
+    Unmet("needs 4 GiB"),
     ForkUnsafe("a thread"),
     Unreported(ITS_END),
 ]
@@ -75,6 +77,7 @@ def test_ending_survives_the_wire(ending: Ending) -> None:
             "took 1.5 MiB of memory since its start, more than the limit of 1 MiB, and was ended",
         ),
         (Lost("its host died"), "lost: its host died", "was lost: its host died"),
+        (Unmet("needs 4 GiB"), "not begun: needs 4 GiB", "was not begun: it needs 4 GiB"),
     ],
 )
 def test_ending_says_what_happened(ending: Ending, title: str, story: str) -> None:

@@ -10,9 +10,10 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
+from pytest_fkit.gpu.holders import holders
 from pytest_fkit.messages import Run
 from pytest_fkit.sandbox import orphans
-from pytest_fkit.sandbox.gpu_memory import await_release, holders
+from pytest_fkit.sandbox.gpu_memory import await_release
 from pytest_fkit.sandbox.jobs import Job
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")

@@ -42,6 +42,10 @@ def _needs(pytester: pytest.Pytester, marks: str, plugin: object = None) -> Need
         ("@mark.fkit(gpus=0)", Needs(0)),
         ("@mark.fkit(gpus=5, serial='port')", Needs(5, "port")),
         ("@mark.fkit(gpus=None, serial=None)", Needs()),
+        ("@mark.fkit(gpu_memory='1.5G')", Needs(None, "", 3 << 29)),
+        ("@mark.fkit(gpus=2, gpu_memory=4096)", Needs(2, "", 4096)),
+        ("@mark.fkit(gpu_memory='1G')\n@mark.fkit(gpu_memory=0)", Needs()),
+        ("@mark.fkit(gpus=0)\n@mark.fkit(gpu_memory='1G')", Needs(None, "", 1 << 30)),
         ("@mark.fkit_single_gpu\n@mark.fkit(gpus=5, serial='port')", Needs(5, "port")),
         ("@mark.fkit(serial='port')\n@mark.fkit_multi_gpu(4)", Needs(4, "port")),
         ("@mark.distributed(num_gpus=4)", Needs(4)),
@@ -111,6 +115,9 @@ def _world(item: pytest.Item) -> dict[str, Any]:
         ("", {"gpus": None, "serial": "port"}, Needs(None, "port")),
         ("", Needs(3, "port"), Needs(3, "port")),
         ("", Needs(), Needs()),
+        ("", {"gpu_memory": "2G"}, Needs(None, "", 2 << 30)),
+        ("", Needs(1, gpu_memory=7), Needs(1, "", 7)),
+        ("@mark.fkit(gpu_memory='1G')", {"gpu_memory": "2G", "gpus": 1}, Needs(1, "", 1 << 30)),
         ("@mark.fkit_single_gpu", {"gpus": 4, "serial": "port"}, Needs(1, "port")),
         ("@mark.distributed(num_gpus=2)", {"gpus": 4}, Needs(4)),
         ("@mark.distributed(num_gpus=2)", None, Needs(2)),
@@ -130,10 +137,11 @@ def _raising(item: pytest.Item) -> None:
 @pytest.mark.parametrize(
     ("answer", "text"),
     [
-        (4, "answered 4: expected None, or a dict as {'gpus': 4, 'serial': 'name'}"),
+        (4, "answered 4: expected None, or a dict as {'gpus': 4, 'serial': 'name', "),
         ({"gpu": 4}, "answered {'gpu': 4}: expected None, or a dict as"),
         ({"gpus": "4"}, "answered {'gpus': '4'}: expected a number of GPUs from 0"),
         ({"serial": 1}, "answered {'serial': 1}: expected a name"),
+        ({"gpu_memory": "much"}, "answered {'gpu_memory': 'much'}: expected a size as 500M or 40G"),
         (_raising, "raised KeyError: 'world'"),
     ],
 )
@@ -155,8 +163,8 @@ def test_a_plugin_is_asked_once(pytester: pytest.Pytester) -> None:
 def test_on_the_wire_wrong_marks_are_none(pytester: pytest.Pytester) -> None:
     items = _items(
         pytester,
-        "@mark.fkit(gpus=4, serial='x')\ndef test_1(): pass\n"
+        "@mark.fkit(gpus=4, serial='x', gpu_memory=5)\ndef test_1(): pass\n"
         "@mark.fkit(gpus='x')\ndef test_2(): pass\n",
     )
-    assert needs_to_wire(items) == [[4, "x"], [None, ""]]
-    assert [Needs.from_wire(data) for data in needs_to_wire(items)] == [Needs(4, "x"), Needs()]
+    assert needs_to_wire(items) == [[4, "x", 5], [None, "", 0]]
+    assert [Needs.from_wire(data) for data in needs_to_wire(items)] == [Needs(4, "x", 5), Needs()]

@@ -457,13 +457,33 @@ class Dispatch:
                 number, with_ = known.collected.number(position), known.collected.number(first)
                 self._connected[number] = with_
             for position, each in facts.needs.items():
-                kind = _kind(node, Needs.from_wire(each))
+                needs = Needs.from_wire(each)
+                kind = self._on_large_gpus(_kind(node, needs), needs.gpu_memory)
                 self._kinds[known.collected.number(position)] = kind
             if known.collected.positions is None and len(self._ids[node]) == size:
                 break  # nobody knows more
         if mode not in ("load", "worksteal"):
             return [_scope(nodeid, mode) for nodeid in self._tests.nodeids]
         return groups
+
+    def _on_large_gpus(self, kind: Kind, memory: int) -> Kind:
+        """Of a test that needs so much memory; where nobody has that, who is to run it says so."""
+        if not memory:
+            return kind
+        small = {
+            physical_name(node, gpu)
+            for node in self._nodes
+            for gpu, size in node.workerinput.get("fkit_gpus", {}).get("memory", {}).items()
+            if size < memory
+        }
+        whole = [set(physical(node)) for node in self._nodes if small.isdisjoint(physical(node))]
+        unowned = set() if self._lending is None else set(self._lending.unowned())
+        hosts: dict[str, set[str]] = {}
+        for gpu in set().union(*whole) | (unowned - small):
+            hosts.setdefault(gpu.rpartition("/")[0], set()).add(gpu)
+        most = max((kind.gpus or 1) <= len(each) for each in hosts.values()) if hosts else False
+        able = any(whole) if kind.gpus is None else most
+        return kind._replace(avoid=frozenset(small)) if able else kind
 
     def _join(self, node: Any) -> None:
         self._nodes[node].collected = self._tests.add(self._ids[node])

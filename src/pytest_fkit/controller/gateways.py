@@ -134,7 +134,7 @@ class Gateways:
         if seat.host and seat.group not in self._introduced:
             self._introduced.add(seat.group)
             self._introduce(seat, host, distribution)
-        return owned_gpus(environment)
+        return owned_gpus(environment, visible=distribution.visible.entries)
 
     def gang_variables(self, name: str, gpus: Sequence[Entry]) -> dict[str, str]:
         """What has to be set in a process of a worker so that it sees these GPUs, not its own.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Sequence
 
 import pytest
 
@@ -55,6 +55,7 @@ def markdown(happened: Happened) -> Iterator[str]:
         ("Crashed", happened.deaths),
         ("Crashed, and run again", happened.run_again),
         ("Ended the process when imported", happened.imports),
+        ("Not begun", happened.not_begun),
     ):
         if deaths:
             yield from _table(title, deaths)
@@ -72,6 +73,10 @@ def markdown(happened: Happened) -> Iterator[str]:
 
 
 def _of_gpus(happened: Happened) -> Iterator[str]:
+    if happened.gpu_memory:
+        yield from ("", "| GPU memory not given back | what |", "|---|---|")
+        for nodeid, lines in happened.gpu_memory:
+            yield f"| {_code(nodeid)} | {'<br>'.join(map(_code, lines))} |"
     for title, tests in (
         ("Passed only after another attempt", happened.retried),
         ("Failed after another attempt", happened.in_vain),
@@ -86,7 +91,7 @@ def _of_gpus(happened: Happened) -> Iterator[str]:
             yield f"| {place} | {_code(reason)} |"
 
 
-def _table(title: str, deaths: list[tuple[str, str, str]]) -> Iterator[str]:
+def _table(title: str, deaths: Sequence[tuple[str, str, str]]) -> Iterator[str]:
     yield from ("", f"| {title} | how | where | worker |", "|---|---|---|---|")
     for nodeid, headline, worker in deaths:
         how, _, where = headline.partition(" at ")

@@ -47,7 +47,9 @@ def take_place(
     config.add_cleanup(_restoring(told, inherited))
     os.environ.update(told)
     if place.slice:
-        config.stash[KEY] = owned_gpus(environment, distribution.assignment.unowned)
+        config.stash[KEY] = owned_gpus(
+            environment, distribution.assignment.unowned, distribution.visible.entries
+        )
     return notices
 
 

@@ -8,7 +8,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 import pytest
 
 from .. import private_api
-from ..endings import format_size
+from ..endings import NOT_BEGUN, format_size
 from ..gpu.owned import KEY
 from ..own import own_builtins
 from ..settings import KEY as SETTINGS
@@ -28,6 +28,7 @@ _TITLES = (
         "module ended the process when imported and was reported as an error",
         "modules ended the process when imported and were reported as errors",
     ),
+    ("test was not begun, which is an error", "tests were not begun, which are errors"),
 )
 
 
@@ -46,6 +47,8 @@ class Happened(NamedTuple):
     :param in_vain: the same of tests that failed after one.
     :param end_errors: node id and what was raised when the process of the test ended.
     :param retired: workers with their GPUs that were retired, and why.
+    :param gpu_memory: node id and what is still in use of GPUs' memory.
+    :param not_begun: as `deaths`, of tests that need what was not to be had.
     """
 
     deaths: list[tuple[str, str, str]]
@@ -58,6 +61,8 @@ class Happened(NamedTuple):
     in_vain: Sequence[tuple[str, str, str]] = ()
     retired: Sequence[tuple[str, str]] = ()
     end_errors: Sequence[tuple[str, str]] = ()
+    gpu_memory: Sequence[tuple[str, Sequence[str]]] = ()
+    not_begun: Sequence[tuple[str, str, str]] = ()
 
 
 class Reporting:
@@ -70,6 +75,8 @@ class Reporting:
         self._scarce: Counter[tuple[str, int]] = Counter()
         self._imports: list[tuple[str, str, str]] = []
         self._leftovers: list[tuple[str, list[str]]] = []
+        self._gpu_memory: list[tuple[str, list[str]]] = []
+        self._not_begun: list[tuple[str, str, str]] = []
         self._retried: list[tuple[str, str, str]] = []
         self._in_vain: list[tuple[str, str, str]] = []
         self._end_errors: list[tuple[str, str]] = []
@@ -92,6 +99,8 @@ class Reporting:
             self._in_vain,
             self.retired,
             self._end_errors,
+            self._gpu_memory,
+            self._not_begun,
         )
 
     @pytest.hookimpl
@@ -120,7 +129,8 @@ class Reporting:
         headline = death_of(report)
         if headline is not None:
             place = place_of(report, self._gpus)
-            self._deaths.append((report.nodeid, headline, place))
+            table = self._not_begun if headline.startswith(NOT_BEGUN) else self._deaths
+            table.append((report.nodeid, headline, place))
         elif report.outcome == "rerun" and hasattr(report, "fkit_death"):
             place = place_of(report, self._gpus)
             self._run_again.append((report.nodeid, report.fkit_death, place))
@@ -140,9 +150,15 @@ class Reporting:
             self._scarce[skip_reason(report), wanted] += 1
         for text in getattr(report, "fkit_end_errors", ()):
             self._end_errors.append((report.nodeid, text))
-        leftovers = getattr(report, "fkit_leftovers", None)
-        if leftovers:
-            self._leftovers.append((report.nodeid, leftovers))
+        self._note_left(report)
+
+    def _note_left(self, report: Any) -> None:
+        for name, found in (
+            ("fkit_leftovers", self._leftovers), ("fkit_gpu_memory", self._gpu_memory)
+        ):  # fmt: skip
+            left = getattr(report, name, None)
+            if left:
+                found.append((report.nodeid, left))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: Any) -> None:
@@ -178,7 +194,7 @@ class Reporting:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """List deaths and processes left running, if there are any."""
-        tables = (self._deaths, self._run_again, self._imports)
+        tables = (self._deaths, self._run_again, self._imports, self._not_begun)
         if not any(self.happened()):
             return
         terminalreporter.section("pytest-fkit summary")
@@ -214,6 +230,12 @@ class Reporting:
                 terminalreporter.line(f"    {line}", red=True)
 
     def _tell_of_gpus(self, terminalreporter: Any) -> None:
+        if self._gpu_memory:
+            number = _count(len(self._gpu_memory), "test")
+            terminalreporter.line(f"{number} left GPU memory that was not given back:")
+            for nodeid, lines in self._gpu_memory:
+                for line in lines:
+                    terminalreporter.line(f"  {nodeid}  {line}", yellow=True)
         if self._retried:
             terminalreporter.line(
                 f"{_count(len(self._retried), 'test')} passed only after another attempt:"
@@ -253,7 +275,7 @@ def _count(number: int, what: str) -> str:
     return f"1 {what}" if number == 1 else f"{number} {what}s"
 
 
-def _table(deaths: list[tuple[str, str, str]]) -> list[str]:
+def _table(deaths: Sequence[tuple[str, str, str]]) -> list[str]:
     width = max(len(nodeid) for nodeid, _, _ in deaths)
     lines = []
     for nodeid, headline, worker in deaths:

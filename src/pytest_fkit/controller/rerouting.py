@@ -165,11 +165,12 @@ class Rerouting:
         # With as many GPUs as this one had.
         kind = (self._retries.kinds if test in self._retries else self._kinds)[test]
         kind = kind._replace(alone=error.alone)
-        avoiding = kind._replace(avoid=self._retries.gpus(test).union(attempt.gpus))
+        never = self._kinds[test].avoid
+        avoiding = kind._replace(avoid=never.union(self._retries.gpus(test), attempt.gpus))
         if self._schedule.able(avoiding):
             return avoiding
         # Not all of a gang's GPUs can be others where there are few.
-        return kind._replace(avoid=self._retries.workers_gpus(test).union(physical(node)))
+        return kind._replace(avoid=never.union(self._retries.workers_gpus(test), physical(node)))
 
     def retry(self, node: Any, position: int, seconds: float) -> str:
         """Have the test tried elsewhere that ended there; its node id."""

@@ -138,10 +138,13 @@ def gang_variables(worker: Environment, entries: Sequence[Entry]) -> dict[str, s
     return {name: text for name, text in there.items() if own.get(name) != text}
 
 
-def owned_gpus(worker: Environment, spare: Sequence[Entry] = ()) -> Owned:
+def owned_gpus(
+    worker: Environment, spare: Sequence[Entry] = (), visible: Sequence[Entry] = ()
+) -> Owned:
     """What belongs to a worker with this environment.
 
     :param spare: GPUs that nobody has, and that are to be had whenever a test needs them.
+    :param visible: the GPUs of its machine that this run may use.
     """
     place = worker.place
     entries = (*place.slice, *spare)
@@ -159,6 +162,9 @@ def owned_gpus(worker: Environment, spare: Sequence[Entry] = ()) -> Owned:
             # A process sees one MIG instance.
             if number == 1 or not any(each.device.parent for each in entries[:number])
         },
+        {entry.id: (entry.device.uuid, entry.device.pci) for entry in visible},
+        {entry.id: entry.device.memory for entry in visible if entry.device.memory},
+        place.shared,
     )
 
 

@@ -76,6 +76,20 @@ def read_nodes(root: str) -> list[dict[str, Any]]:
     return nodes
 
 
+def gpu_ids(root: str) -> dict[str, list[str]]:
+    """By PCI address, the numbers by which the driver calls the GPU, or its partitions."""
+    machine = Machine(root)
+    found: dict[str, list[str]] = {}
+    for name in machine.names(_NODES, r"\d{1,5}"):
+        gpu = machine.text(f"{_NODES}/{name}/gpu_id").strip()
+        if gpu in ("", "0"):
+            continue
+        properties = _pairs(machine.text(f"{_NODES}/{name}/properties"))
+        pci = _pci(number(properties.get("domain")), number(properties.get("location_id")))
+        found.setdefault(pci, []).append(gpu)
+    return found
+
+
 def _pairs(text: str) -> dict[str, str]:
     return dict(line.split(None, 1) for line in text.splitlines() if len(line.split(None, 1)) == 2)
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 import pytest
 
 from ..own import own_builtins
 
+if TYPE_CHECKING:
+    from .memory import GpuMemory
+
 own_builtins(globals())
 
 TITLE = "pytest-fkit"
 """Of the section of a report that names worker, GPUs and attempt."""
+
+
+IDS = "FKIT_GPU_IDS"
+"""The variable that names the GPUs."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,10 @@ class Owned:
     :param most: how many GPUs one process on this machine can see.
     :param views: by a number of GPUs, the variables that show so many: the first ones of these, or
         these and others that nobody else has.
+    :param named: by id, UUID and PCI address of the GPUs that tests of this worker may see, "" if
+        unknown.
+    :param memory: by id, bytes of memory of these; none where that is unknown.
+    :param shared: whether another worker has its GPUs as well.
     """
 
     worker: int
@@ -35,6 +46,9 @@ class Owned:
     vendor: str = ""
     most: int = 0
     views: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    named: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    memory: Mapping[str, int] = field(default_factory=dict)
+    shared: bool = False
 
     def to_wire(self) -> dict[str, Any]:
         """In types that execnet carries."""
@@ -45,6 +59,9 @@ class Owned:
             "vendor": self.vendor,
             "most": self.most,
             "views": {number: dict(variables) for number, variables in self.views.items()},
+            "named": {gpu: list(names) for gpu, names in self.named.items()},
+            "memory": dict(self.memory),
+            "shared": self.shared,
         }
 
     @classmethod
@@ -52,7 +69,7 @@ class Owned:
         """The opposite of :meth:`to_wire`."""
         return cls(
             data["worker"], tuple(data["ids"]), data["masks"], data["vendor"], data["most"],
-            data["views"],
+            data["views"], data["named"], data["memory"], data["shared"],
         )  # fmt: skip
 
     @property
@@ -68,6 +85,14 @@ class Owned:
         """
         found = self.views.get(number or 0)
         return {} if found is None or self.overwritten(environ) else found
+
+    def seen(self, changed: Mapping[str, str]) -> tuple[str, ...]:
+        """The ids of the GPUs that a test sees.
+
+        :param changed: variables in which its process differs from its worker.
+        """
+        said = changed.get(IDS)
+        return self.ids if said is None else tuple(filter(None, said.split(",")))
 
     def section(self, name: str, attempt: int, ids: Sequence[str] = ()) -> tuple[str, str]:
         """The section of a report on a test that did not pass.
@@ -101,6 +126,9 @@ class Owned:
 
 KEY: pytest.StashKey[Owned] = pytest.StashKey()
 """Where it is, in ``config.stash`` of a worker that owns GPUs, or of pytest itself at ``-n0``."""
+
+MEMORY: pytest.StashKey[GpuMemory] = pytest.StashKey()
+"""Where the one is that can be asked about their memory, in the same place."""
 
 TOLD = "fkit_gpus"
 """Where a worker, and a fresh interpreter, is told, in ``config.workerinput``."""

@@ -12,7 +12,7 @@ own_builtins(globals())
 Kept = Dict[str, Any]
 """A report as a journal has it: see README.md."""
 
-_OURS = ("fkit_death", "fkit_worker", "fkit_leftovers", "fkit_shared")
+_OURS = ("fkit_death", "fkit_worker", "fkit_leftovers", "fkit_gpu_memory", "fkit_shared")
 
 
 def kept(report: Any) -> Kept:

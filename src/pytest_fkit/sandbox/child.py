@@ -8,6 +8,7 @@ from typing import Callable, Generator, NoReturn
 import pytest
 
 from .. import private_api, system
+from ..gpu.owned import owned_by
 from ..gpu.runtime import in_bad_fork
 from ..messages import Completed, Go, Leaves, Over
 from ..own import os, own_builtins, resource, suppress
@@ -71,6 +72,7 @@ class Child:
         self._session_end = process.session_end
         self._reruns = process.reruns
         self._measures = measures_usage(session.config)
+        self._owns_gpus = owned_by(session.config) is not None
         self.failures: Tally | None = None
         """Of the host."""
 
@@ -112,7 +114,7 @@ class Child:
                 warmup.run(pipes)
             go = pipes.receive()
             pipes.stop_reading()
-            end = _End(pipes, tells, self._measures)
+            end = _End(pipes, tells, self._measures, self._owns_gpus)
             if isinstance(go, Go):
                 status = yield from self._obey(go, end, midway)
             else:
@@ -190,10 +192,12 @@ class _End:
 
     :param tells: whether to tell, too, which pages of its host it has copies of, or the host.
     :param measures: whether to tell what it used.
+    :param owns_gpus: whether its worker does.
     """
 
-    def __init__(self, pipes: Pipes, tells: bool, measures: bool) -> None:
+    def __init__(self, pipes: Pipes, tells: bool, measures: bool, owns_gpus: bool) -> None:
         self._pipes = pipes
+        self._owns_gpus = owns_gpus
         self._tells = tells
         self._measures = measures
         self._inode = os.fstat(pipes.writer).st_ino
@@ -209,7 +213,7 @@ class _End:
             self._announce(stops)
 
     def _announce(self, stops: bool) -> None:
-        early = early_end.SUPPORTED and early_end.is_possible(self._memory)
+        early = early_end.SUPPORTED and early_end.is_possible(self._memory, self._owns_gpus)
         if not early and not self._tells:
             return
         written = tuple(pages.exclusive()) if self._tells else ()

@@ -93,18 +93,19 @@ class Children:
         with suppress(OSError):  # a limit; where it still is one, the next test will say so
             self._waiting = yield from self._fork(running)
 
-    def await_end(self, child: Waiting) -> tuple[int, tuple[Any, ...]]:
+    def await_end(self, child: Waiting) -> tuple[int, tuple[Any, ...], bool]:
         """Wait until it has ended, or says that nothing but memory is left of it.
 
-        :return: its status, as waitpid(2) gives it, and what it used, if that is wanted.
+        :return: its status, as waitpid(2) gives it, what it used, if that is wanted, and whether
+            memory is what is left.
         """
         self._ending = [pid for pid in self._ending if not _has_ended(pid)]
         over = _said(child) if early_end.SUPPORTED else None
         self._working_set.ended(over.written if isinstance(over, Over) else ())
         if not isinstance(over, Over) or not over.early:
-            return _wait(child.pid, self._measures)
+            return (*_wait(child.pid, self._measures), False)
         self._ending.append(child.pid)
-        return (STOPS if over.stops else DONE) << 8, over.used
+        return (STOPS if over.stops else DONE) << 8, over.used, True
 
     def let_go(self) -> None:
         """Have no process of ours below the host, in which code of users runs next.

@@ -26,14 +26,18 @@ SUPPORTED = not system.PORTABLE and hasattr(os, "pidfd_open")
 """Whether its parent can wait for a word and for the end of a child at once; Python 3.9."""
 
 
-def is_possible(memory: int) -> bool:
+def is_possible(memory: int, owns_gpus: bool = False) -> bool:
     """Whether this process may say that it is over before it is.
 
     Not with children, which become the keeper's when it has ended; not with much memory; and not
-    with a device open, as a GPU, that is free for others when it has ended.
+    with a device open, as a GPU, that is free for others when it has ended. Where there are GPUs,
+    not if it waited for processes, either, which may have had one open.
 
     :param memory: KiB that were resident when it was forked.
+    :param owns_gpus: whether its worker does.
     """
+    if owns_gpus and resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss:
+        return False
     if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > memory + _GROWTH:
         return False
     try:

@@ -442,7 +442,7 @@ class Host:
 
     def _see_end(self, child: Waiting) -> Leaves | None:
         try:
-            status, used = self._children.await_end(child)
+            status, used, early = self._children.await_end(child)
             self._limited = self._limited or bool(limits.refusal_of(status >> 8))
             left = _left_for(self._children.files(child), status)
         finally:
@@ -450,7 +450,7 @@ class Host:
         stops = status == STOPS << 8
         if status in IN_ORDER:
             self._session.testsfailed = self._failures.get()
-        self._link.hold(ChildExited(child.pid, status, left is not None, stops, used))
+        self._link.hold(ChildExited(child.pid, status, left is not None, stops, used, early))
         return left
 
     def _tear_down(self, nextitem: pytest.Item | None) -> None:

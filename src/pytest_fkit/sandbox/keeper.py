@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Callable, Generator, Iterator, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Callable, Generator, Iterator, NamedTuple, NoReturn
 
-from ..endings import Finished, ForkUnsafe, Lost, to_wire
+from ..endings import Finished, ForkUnsafe, Lost, Unmet, to_wire
 from ..messages import (
     Broken,
     Ended,
@@ -28,6 +28,7 @@ from ..system.limits import refusal
 from .children import CHILDREN
 from .copies import fork
 from .descriptors import Files, Link, Pipes
+from .gpu_memory import MemoryWait
 from .jobs import HostProcess, Job, Start, Ties
 from .progress import Progress
 from .relay import DEAF
@@ -35,6 +36,9 @@ from .spares import Spare
 from .steps import FAILED, Fork, Role
 from .supervisor import DeafError, Supervisor, WorkerGoneError
 from .tree import send_signal
+
+if TYPE_CHECKING:
+    from ..gpu.memory import GpuMemory
 
 own_builtins(globals())
 
@@ -62,6 +66,7 @@ class Keeper:
     :param stream: whether output is passed on while it is written.
     :param unsafe: why no test can be run in a forked process, or "".
     :param controller: pid to watch where the kernel does not tell of its death, or 0.
+    :param memory: who is asked about memory of GPUs, None if there is nobody.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Keeper:
         stream: bool,
         unsafe: str = "",
         controller: int = 0,
+        memory: GpuMemory | None = None,
     ) -> None:
         self._link = link
         self._ways = ways
@@ -81,6 +87,8 @@ class Keeper:
         self._awaits_new_orders = False
         self._below = Supervisor(link, self._obey, stream, controller)
         self._spare = Spare(self._below, self._spawn)
+        self._memory = MemoryWait(self._below, memory)
+        self._below.may_have_had_gpus = self._note_end
 
     def main(self) -> Role:
         """The role of the new process, which has been set up by :mod:`.startup`."""
@@ -97,6 +105,9 @@ class Keeper:
             status = FAILED
         self._below.end_everything()
         return status
+
+    def _note_end(self) -> None:
+        self._memory.is_due = True
 
     # --- what the worker asks for ---
 
@@ -132,16 +143,24 @@ class Keeper:
             # A test that does not go by itself must leave wide fixtures time for their teardown.
             self._below.stop_tests_deadline = now + message.grace / 2
             if self._below.job is None:
-                self._finish(message.grace)
+                if not self._memory.waits:  # else who waits sees to it
+                    self._finish(message.grace)
             elif self._below.job.runs_user_code:
                 send_signal(self._below.job.process, signal.SIGINT)
 
     def _run(self, order: Run | RunTogether, run: Run) -> Generator[Fork, int, None]:
         """Have a host do as the worker orders; `run` is the last test of the order."""
+        self._memory.begins(run)
+        unmet = self._memory.lacking(run)
         if self._below.stop_deadline is not None:
             # The order to stop overtook this one.
             self._tell(Ended(to_wire(Lost("the run was stopped"))))
             self._finish(0.0)
+            return
+        if unmet:
+            list(self._release(run))
+            self._tell(Ended(to_wire(Unmet(unmet))))
+            self._finish_if_stopped()
             return
         if self._unsafe and not run.share.startswith(SPAWNED):
             self._tell(Ended(to_wire(ForkUnsafe(self._unsafe))))
@@ -163,13 +182,14 @@ class Keeper:
             job.absorb(released)
         self._below.orphans.await_gpus(job)
         self._below.job = None
+        gpu_memory = self._memory.back()
         assert job.ending is not None
         stops = job.stops or self._below.stop_deadline is not None
         self._tell(
             Ended(
                 to_wire(job.ending), job.pid, job.wide, *job.remains[:3], job.dump,
                 job.leftovers, job.survivors, goes_on=job.ending == Finished() and not stops,
-                used=job.used, hold_gpus=job.hold_gpus,
+                used=job.used, hold_gpus=job.hold_gpus, gpu_memory=gpu_memory,
             )
         )  # fmt: skip
         self._finish_if_stopped()
@@ -240,6 +260,7 @@ class Keeper:
 
     def _let_go(self, ours: Ties) -> None:
         self._below.leave()
+        self._memory.let_go()
         ours.link.close()
         os.close(self._link.fileno())
 
@@ -264,14 +285,17 @@ class Keeper:
         jobs = list(self._release(run))
         bad = next((job for job in jobs if job.ending != Finished()), None)
         leftovers = tuple(text for job in jobs for text in job.leftovers)
+        gpu_memory = self._memory.back()
         if bad is None:
-            self._below.send(Ended(to_wire(Finished()), leftovers=leftovers, goes_on=True))
+            self._below.send(
+                Ended(to_wire(Finished()), leftovers=leftovers, goes_on=True, gpu_memory=gpu_memory)
+            )
         else:
             assert bad.ending is not None
             self._tell(
                 Ended(
                     to_wire(bad.ending), bad.pid, "teardown", *bad.remains[:3], bad.dump,
-                    leftovers, bad.survivors,
+                    leftovers, bad.survivors, gpu_memory=gpu_memory,
                 )
             )  # fmt: skip
         self._finish_if_stopped()
@@ -310,12 +334,15 @@ class Keeper:
         endings = [self._command(host, Finish(timeout), run) for host in list(self._below.hosts)]
         bad = [job for job in endings if job.ending != Finished()]
         leftovers = tuple(text for job in endings for text in job.leftovers)
+        gpu_memory = self._memory.back()
         if bad:
             assert bad[0].ending is not None
             remains = bad[0].remains._replace(dump=bad[0].dump)
-            self._below.send(TornDown(to_wire(bad[0].ending), *remains, leftovers))
+            self._below.send(TornDown(to_wire(bad[0].ending), *remains, leftovers, gpu_memory))
         else:
-            self._below.send(TornDown(to_wire(Finished()), leftovers=leftovers))
+            self._below.send(
+                TornDown(to_wire(Finished()), leftovers=leftovers, gpu_memory=gpu_memory)
+            )
 
 
 def _ties(start: Start) -> tuple[Ties, Ties]:

@@ -37,10 +37,17 @@ class Orphans:
         self._until = until
         self._abandoned: set[int] = set()
         self._hold_gpus: set[int] = set()  # those of them that nobody waits for any more
+        self.at_end: Callable[[], None] = lambda: None
+        """Called when one of them has ended."""
 
     def abandon(self, pid: int) -> None:
         """Go on without a process that not even SIGKILL ends."""
         self._abandoned.add(pid)
+
+    @property
+    def abandoned(self) -> set[int]:
+        """Those that could not be ended, and all below them."""
+        return self._abandoned.union(*map(system.descendants, self._abandoned))
 
     def has_ended(self, pid: int) -> None:
         """It did end."""
@@ -56,6 +63,7 @@ class Orphans:
             with suppress(ChildProcessError):  # not ours, after all
                 if os.waitpid(pid, os.WNOHANG)[0]:
                     self.has_ended(pid)
+                    self.at_end()
 
     def _known(self) -> set[int]:
         living = {host.pid for host in self._hosts if host.status is None}

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import pytest
 
 from .. import system
+from ..gpu.owned import MEMORY
 from ..gpu.runtime import in_bad_fork
 from ..messages import Broken
 from ..own import gc, os, own_builtins
@@ -85,4 +86,5 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
     gc.unfreeze()
     unsafe = in_bad_fork() if process.fixtures.watches else ""
     watched = controller if system.PORTABLE else 0
-    return Keeper(link, Ways(host_main, spawn), remember, streams(config), unsafe, watched)
+    memory = config.stash.get(MEMORY, None)
+    return Keeper(link, Ways(host_main, spawn), remember, streams(config), unsafe, watched, memory)

@@ -88,6 +88,9 @@ class Supervisor:
         self.orphans = Orphans(self.hosts, self.spares, self.until)
         self.at_test: Callable[[], None] = lambda: None
         """Called when a test begins to run."""
+        self.may_have_had_gpus: Callable[[], None] = lambda: None
+        """Called when a process of a test has ended that may have had GPUs open."""
+        self.orphans.at_end = lambda: self.may_have_had_gpus()
         self.job: Job | None = None
         self.stop_deadline: float | None = None
         self.stop_tests_deadline = 0.0
@@ -274,6 +277,13 @@ class Supervisor:
                 os.read(self._wakeup[0], 4096)
             self._reap()
 
+    def attend(self) -> None:
+        """Take in what has happened, and do what the worker says, also where no test runs."""
+        self.poll(0.0)
+        if self.job is None:
+            for message in self._link.take_messages():
+                self.obey(message)
+
     def _distrust(self, host: HostProcess) -> None:
         """Something that a host said is missing: what it says later can't be believed."""
         job = self.job
@@ -384,6 +394,8 @@ class Supervisor:
             if child.events_read:
                 self.send(Restarted())
         else:
+            if not message.early:
+                self.may_have_had_gpus()
             self._forward(job)
             self._await_host(job)
             job.stops = message.stops
@@ -451,6 +463,7 @@ class Supervisor:
         self.orphans.reap()
 
     def _host_died(self, host: HostProcess, used: Account) -> None:
+        self.may_have_had_gpus()
         # Messages it sent before may still be there. Not up to the end of the stream: a process
         # that a fixture started may hold the other end.
         while not host.link.closed and host.link.is_readable(0.0) and host.link.read():

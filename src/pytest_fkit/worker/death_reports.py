@@ -8,7 +8,7 @@ import pytest
 
 from .. import private_api
 from ..carriable import carriable
-from ..endings import Ending, Lost, Unreported
+from ..endings import Ending, Lost, Unmet, Unreported
 from ..gpu.errors import Failure
 from ..gpu.owned import owned_by
 from ..messages import Broken, Ended
@@ -87,7 +87,7 @@ class DeathReports:
 
     def _expected(self, replay: Replay, death: deaths.Death) -> str | None:
         """The reason for which the death was expected, None if it was not."""
-        if isinstance(death.ending, (Lost, Unreported)):
+        if isinstance(death.ending, (Lost, Unreported, Unmet)):
             return None  # nobody knows what the test itself did
         if not death.wide and (death.phase == "exit" or replay.has_said(death.phase)):
             return None  # by then the test has failed as it was to, or not
@@ -146,7 +146,7 @@ class DeathReports:
 
     def _classify(self, replay: Replay, death: deaths.Death) -> None:
         """Tell if what the process printed says that it was the GPU."""
-        if self._classifier is None:
+        if self._classifier is None or isinstance(death.ending, Unmet):
             return
         self._in_doubt()
         title = f"{death.ending.title} in {death.phase}"
@@ -179,6 +179,7 @@ class DeathReports:
             survivors=ended.survivors,
             reproduce=reproducing_command(replay.item, replay.changed),
             hold_gpus=ended.hold_gpus,
+            gpu_memory=ended.gpu_memory,
         )
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Sequence
 
-from ..endings import Ending, Exited, MemoryExceeded, Signaled, TimedOut, Unreported
+from ..endings import Ending, Exited, MemoryExceeded, Signaled, TimedOut, Unmet, Unreported
 from ..own import own_builtins
 from ..paths import below, joined
 
@@ -75,6 +75,7 @@ class Death:
     survivors: Sequence[str]
     reproduce: str
     hold_gpus: Sequence[str] = ()
+    gpu_memory: Sequence[str] = ()
 
     @property
     def when(self) -> str:
@@ -173,6 +174,7 @@ def story(death: Death) -> str:
         ("processes that the test left running, now ended:", death.leftovers),
         ("processes that not even SIGKILL ended, now left alone:", death.survivors),
         ("processes that still have GPUs open, and memory there:", death.hold_gpus),
+        ("GPU memory not given back:", death.gpu_memory),
     ):
         if processes:
             lines += ["", title, *(f"  {text}" for text in processes)]
@@ -209,6 +211,8 @@ def _why_no_stack(ending: Ending) -> str:
         return "the process did not answer within 200 ms (blocked signals, or inside the kernel)"
     if isinstance(ending, Unreported):
         return "the process had ended in order"
+    if isinstance(ending, Unmet):
+        return "there was no process"
     return "the process was not the one that failed"
 
 
@@ -272,6 +276,8 @@ def report_data(
     }
     if death.leftovers:
         data["fkit_leftovers"] = list(death.leftovers)
+    if death.gpu_memory:
+        data["fkit_gpu_memory"] = list(death.gpu_memory)
     if expected is not None:
         data["outcome"] = "skipped"
         data["wasxfail"] = expected

@@ -69,5 +69,8 @@ def own_gpus(config: pytest.Config, name: str, show: Callable[[str], None]) -> N
     """
     owned = owned_by(config)
     if owned is not None:
+        from .gpu_memory import watch_memory
+
         config.stash[KEY] = owned
         config.pluginmanager.register(GpuReports(owned, name, show), "fkit-gpus")
+        watch_memory(config, owned)

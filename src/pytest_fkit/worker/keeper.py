@@ -8,6 +8,7 @@ import pytest
 
 from .. import system
 from ..endings import Lost, to_wire
+from ..gpu.owned import MEMORY
 from ..messages import (
     PATIENCE,
     Broken,
@@ -69,6 +70,8 @@ class KeeperClient:
         self._hosts: dict[tuple[Any, ...], tuple[int, Files]] = {}
         self._following: dict[int, int] = {}  # number of the next frame of such a host, by pid
         self._ahead: Run | None = None
+        memory = session.config.stash.get(MEMORY, None)
+        self._memory_wait = 0.0 if memory is None else memory.longest
         self._lock = threading.Lock()
         self._grace: float | None = None
         self.coverage: Any | None = None
@@ -289,7 +292,9 @@ class KeeperClient:
         assert self._link is not None
         link = self._link
         # The keeper enforces the limit for each host; this is for a keeper that does not.
-        deadline = None if limit is None else time.monotonic() + 2 * limit + 4 * KILL_WAIT
+        deadline = None
+        if limit is not None:
+            deadline = time.monotonic() + 2 * limit + 4 * KILL_WAIT + self._memory_wait
         try:
             if command is not None:
                 with self._lock:

@@ -22,6 +22,7 @@ from ..messages import (
     LiveText,
     Measured,
     Message,
+    Notice,
     Output,
     PluginState,
     Run,
@@ -98,6 +99,7 @@ class TestLoop:
         self._last_words: Interrupted | None = None
         self._gathered = Gathered()
         self._most = 1
+        self._noticed: set[str] = set()
         self.exitstatus: int | None = None
         """What a plugin that was told of the end of the session elsewhere wants it to be."""
         self._open: tuple[Replay, float] | None = None
@@ -200,7 +202,7 @@ class TestLoop:
             if not isinstance(ending, Finished):
                 replay.take(message)
                 self._deaths.report(replay, message, ending, None)
-            elif message.leftovers:
+            else:
                 _note_leftovers(replay, message)
 
     def _run_again(
@@ -240,7 +242,7 @@ class TestLoop:
         if not isinstance(ending, Finished):
             self._raise_if_stopping()
             again = self._deaths.report(replay, ended, ending, attempts)
-        elif ended.leftovers:
+        else:
             _note_leftovers(replay, ended)
         self._reports.settle()
         if self._session.shouldfail or self._session.shouldstop:
@@ -343,6 +345,8 @@ class TestLoop:
                 ending = from_wire(message.ending)
                 if not isinstance(ending, Finished) and not self._stopping.is_set():
                     self.warn(f"the process that tears wide fixtures down {ending.story}")
+                if message.gpu_memory:
+                    self.warn(f"GPU memory not given back: {'; '.join(message.gpu_memory)}")
         self._reports.settle(over=True)
         self._reports.flush()
         self._lines.flush()
@@ -414,6 +418,8 @@ class TestLoop:
                 elif isinstance(inner, SessionFinished):
                     private_api.forget_ends(self._session.config, inner.plugins)
                     self.exitstatus = inner.exitstatus
+                elif isinstance(inner, Notice):
+                    self._notice(inner.text)
                 elif isinstance(inner, WorkerOutput):
                     self._take_output(inner)
                 else:
@@ -421,6 +427,11 @@ class TestLoop:
             if isinstance(message, Events) and not isinstance(inner, Completed):
                 # It may take a while until there is more.
                 self._reports.flush()
+
+    def _notice(self, text: str) -> None:
+        if text not in self._noticed:
+            self._noticed.add(text)
+            self.warn(text)
 
     def _take_output(self, message: WorkerOutput) -> None:
         """Put it where xdist looks for it, if this is a worker."""
@@ -446,13 +457,15 @@ class TestLoop:
 
     def _report_torn_down(self, replay: Replay, message: TornDown) -> None:
         ending = from_wire(message.ending)
+        ended = Ended(
+            message.ending, 0, "teardown", message.out, message.err, message.log,
+            message.dump, message.leftovers, gpu_memory=message.gpu_memory,
+        )  # fmt: skip
         if not isinstance(ending, Finished):
-            ended = Ended(
-                message.ending, 0, "teardown", message.out, message.err, message.log,
-                message.dump, message.leftovers,
-            )  # fmt: skip
             replay.take(ended)
             self._deaths.report(replay, ended, ending, None)
+        elif ended.gpu_memory:
+            _note_leftovers(replay, ended)
 
     def _stop(self, replay: Replay) -> None:
         """The user interrupts: end the running test and tear down, within the grace."""
@@ -474,8 +487,11 @@ def _unpacked(message: Message) -> Iterator[Message]:
 
 
 def _note_leftovers(replay: Replay, ended: Ended) -> None:
-    still = [f"{line}, still there, with GPUs open" for line in ended.hold_gpus]
-    replay.name_leftovers([carriable(line) for line in (*ended.leftovers, *still)])
+    if ended.leftovers:
+        still = [f"{line}, still there, with GPUs open" for line in ended.hold_gpus]
+        replay.name_leftovers([carriable(line) for line in (*ended.leftovers, *still)])
+    if ended.gpu_memory:
+        replay.name_gpu_memory([carriable(line) for line in ended.gpu_memory])
 
 
 def _ignored(signum: int, frame: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Iterable, Mapping
 
 import pytest
@@ -10,13 +11,14 @@ from ..gpu.owned import KEY
 from ..markers import ALL_GPUS, answer_of_hook, arguments
 from ..needs import Needs, parse_gpus, parse_serial
 from ..own import own_builtins
+from ..settings import parse_gpu_memory
 from .others_needs import wanted_by_others
 
 own_builtins(globals())
 
 _NEEDS: pytest.StashKey[Needs] = pytest.StashKey()
 
-_CHECKS = {"gpus": parse_gpus, "serial": parse_serial}
+_CHECKS = {"gpus": parse_gpus, "serial": parse_serial, "gpu_memory": parse_gpu_memory}
 
 
 def needs_of(item: pytest.Item) -> Needs:
@@ -28,7 +30,10 @@ def needs_of(item: pytest.Item) -> Needs:
     if found is None:
         said = arguments(item)
         marked = {name: said[name] for name in _CHECKS if name in said}
-        found = item.stash[_NEEDS] = Needs(**{**_others(item, said), **_answered(item), **marked})
+        found = Needs(**{**_others(item, said), **_answered(item), **marked})
+        if found.gpu_memory and found.gpus == 0:
+            found = replace(found, gpus=None)  # it does not run anywhere
+        item.stash[_NEEDS] = found
     return found
 
 
@@ -72,7 +77,12 @@ def _checked(answer: object) -> dict[str, Any]:
     if answer is None:
         return {}
     if isinstance(answer, Needs):
-        answer = {"gpus": answer.gpus, "serial": answer.serial or None}
+        answer = {
+            "gpus": answer.gpus, "serial": answer.serial or None, "gpu_memory": answer.gpu_memory
+        }  # fmt: skip
     if not isinstance(answer, Mapping) or set(answer) - set(_CHECKS):
-        raise ValueError("expected None, or a dict as {'gpus': 4, 'serial': 'name'}, all optional")
+        raise ValueError(
+            "expected None, or a dict as {'gpus': 4, 'serial': 'name', 'gpu_memory': '40G'}, all "
+            "optional"
+        )
     return {name: _CHECKS[name](value) for name, value in answer.items() if value is not None}

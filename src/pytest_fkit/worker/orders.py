@@ -11,6 +11,7 @@ from typing import Any, Callable, Mapping
 import pytest
 
 from ..carriable import carriable
+from ..endings import format_size
 from ..gpu.owned import KEY
 from ..markers import Limits, limits, spawned_share
 from ..messages import Run, RunTogether
@@ -121,7 +122,7 @@ class Requests:
         item = self._session.items[position]
         if not isinstance(wanted, Limits):
             return Request(item, str(wanted))
-        lacking = self._lacking(item)
+        lacking = self._lacking(item, wanted)
         if lacking:
             return Request(item, lacking, skipped=True)
         shared = self._shared(position, wanted)
@@ -143,6 +144,7 @@ class Requests:
                 suite_reruns=self._reruns.in_suite,
                 environ=wanted.environ,
                 next_environ=after.environ if isinstance(after, Limits) else (),
+                gpu_memory=self._gpu_memory(item),
             ),
         )
 
@@ -224,15 +226,30 @@ class Requests:
             return _apart(item, wanted, environ)
         return replace(wanted, environ=_pairs(environ))
 
-    def _lacking(self, item: pytest.Item) -> str:
-        """Why a test is skipped that needs more GPUs than there ever were, "" if it is not."""
-        gpus = needs_of(item).gpus
+    def _lacking(self, item: pytest.Item, wanted: Limits) -> str:
+        """Why a test is skipped that needs more or larger GPUs than there ever were, or ""."""
+        needs = needs_of(item)
         owned = self._session.config.stash.get(KEY, None)
         most = 0 if owned is None else max(owned.most, len(owned.ids))
-        if not gpus or gpus <= most:
+        if needs.gpus and needs.gpus > most:
+            what = "1 GPU" if needs.gpus == 1 else f"{needs.gpus} GPUs"
+            return f"needs {what}; this run has {most or 'none'}"
+        if owned is None or not needs.gpu_memory:
             return ""
-        what = "1 GPU" if gpus == 1 else f"{gpus} GPUs"
-        return f"needs {what}; this run has {most or 'none'}"
+        for gpu in owned.seen(dict(wanted.environ)):
+            memory = owned.memory.get(gpu, needs.gpu_memory)
+            if memory < needs.gpu_memory:
+                what = format_size(needs.gpu_memory)
+                return f"needs {what} of GPU memory; GPU {gpu} has {format_size(memory)}"
+        return ""
+
+    def _gpu_memory(self, item: pytest.Item) -> int:
+        """Bytes that have to be free on its GPUs; 0 as well where nobody knows which these are."""
+        wanted = needs_of(item).gpu_memory
+        owned = self._session.config.stash.get(KEY, None)
+        if not wanted or owned is None or owned.overwritten(os.environ):
+            return 0
+        return wanted
 
     def _cause(self, position: int, wanted: Limits) -> str:
         """What keeps the test, or one with which it is to share a process, from being forked."""
@@ -281,17 +298,23 @@ def together(requests: list[Request]) -> list[Request]:
     first = requests[0].run
     assert isinstance(first, Run)
     # A fresh interpreter has its limits from the first test on, and has to start before that.
-    if not first.share or first.share.startswith(SPAWNED) or first.memory_limit:
+    if not first.share or first.share.startswith(SPAWNED) or _has_needs(first):
         return requests[:1]
     alike = itertools.takewhile(
         lambda each: (
             isinstance(each.run, Run)
-            and (each.run.share, each.run.environ, each.run.timeout, each.run.memory_limit)
-            == (first.share, first.environ, first.timeout, 0)
+            and (each.run.share, each.run.environ, each.run.timeout)
+            == (first.share, first.environ, first.timeout)
+            and not _has_needs(each.run)
         ),
         requests,
     )
     return list(alike)
+
+
+def _has_needs(run: Run) -> bool:
+    """Whether the keeper has to look at memory for it alone."""
+    return bool(run.memory_limit or run.gpu_memory)
 
 
 def order(requests: list[Request]) -> Run | RunTogether:

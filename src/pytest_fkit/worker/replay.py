@@ -287,10 +287,16 @@ class Replay:
 
     def name_leftovers(self, processes: list[str]) -> None:
         """Name processes that the test left running in its teardown report, which is held back."""
+        self._name("processes left running, now ended", "fkit_leftovers", processes)
+
+    def name_gpu_memory(self, lines: list[str]) -> None:
+        """Name there what is still in use of GPUs' memory, of which the process is gone."""
+        self._name("GPU memory not given back", "fkit_gpu_memory", lines)
+
+    def _name(self, title: str, name: str, lines: list[str]) -> None:
         for data in filter(_is_teardown, self._held):
-            text = "".join(f"{line}\n" for line in processes)
-            add_section(data, "processes left running, now ended", text)
-            data["fkit_leftovers"] = processes
+            add_section(data, title, "".join(f"{line}\n" for line in lines))
+            data[name] = lines
 
     def drop_teardown(self) -> None:
         """Forget the teardown report that is held back: something else takes its place."""
