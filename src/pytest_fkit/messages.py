@@ -283,6 +283,7 @@ class ChildExited(NamedTuple):
     :param stops: whether it reported something after which no other test may begin unasked.
     :param used: see :class:`Ended`.
     :param early: see :class:`Over`.
+    :param ours: whether the status is one that our code in the child gave, and no test's.
     """
 
     pid: int
@@ -291,6 +292,7 @@ class ChildExited(NamedTuple):
     stops: bool
     used: tuple[Any, ...] = ()
     early: bool = False
+    ours: bool = True
 
 
 class Began(NamedTuple):

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from inner import run_pytest, write_files
 from recorded_runs import SUITES, Report, Run, new_suite
 
 _TEXT = (SUITES / "deaths.py").read_text()
@@ -463,3 +464,27 @@ def test_large_output(tmp_path: Path, workers: str) -> None:
     assert call.outcome == "passed"
     assert _of(call, "Captured stdout call") == 30_000_001
     assert _of(run.bad("test_dies"), "Captured stdout call") == 30_000_001
+
+
+_STATUSES = """
+import os, pytest
+
+@pytest.fixture(autouse=True, scope="module")
+def wide():
+    yield
+
+@pytest.mark.parametrize("status", range(64, 96))
+def test_it(status):
+    os._exit(status)
+"""
+
+
+@pytest.mark.parametrize("isolation", ["function", "session"])
+def test_a_status_that_a_test_exits_with_is_not_taken_for_one_of_ours(
+    tmp_path: Path, isolation: str
+) -> None:
+    write_files(tmp_path, {"test_it.py": _STATUSES})
+    ended = run_pytest(tmp_path, "--fkit", "-n0", f"--fkit-isolation={isolation}")
+    assert {nodeid: text for _, nodeid, text in ended.reported} == {
+        f"test_it.py::test_it[{status}]": f"exit status {status}" for status in range(64, 96)
+    }

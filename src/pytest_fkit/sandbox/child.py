@@ -18,7 +18,7 @@ from ..system.limits import status_of
 from . import early_end, finalizers
 from .descriptors import Files, Pipes
 from .equipment import TestProcess
-from .progress import Tally
+from .progress import LastWord, Tally
 from .relay import DEAF, LEAVES, Relay
 from .steps import FAILED, Role, RunItem, Step
 from .streams import flush
@@ -73,12 +73,14 @@ class Child:
         self._reruns = process.reruns
         self._measures = measures_usage(session.config)
         self._owns_gpus = owned_by(session.config) is not None
+        self._word: LastWord | None = None
         self.failures: Tally | None = None
         """Of the host."""
 
     def main(
         self,
         files: Files,
+        word: LastWord,
         pipes: Pipes,
         host: int,
         working_set: WorkingSet,
@@ -89,6 +91,7 @@ class Child:
 
         Where the host has begun it, the step that runs it is the rest of it.
 
+        :param word: its last one.
         :param pipes: by which a :class:`Go` comes, or their end.
         :param host: pid of the host.
         :param working_set: the host's.
@@ -96,6 +99,7 @@ class Child:
         :param midway: whether the host has begun the test.
         """
         status = FAILED
+        self._word = word
         try:
             tells = working_set.is_wanted
             if not tells:
@@ -123,7 +127,10 @@ class Child:
             status = status_of(error, FAILED)
             sys.excepthook(*sys.exc_info())
         flush()
-        return 0 if self._relay.is_copy() else status
+        if self._relay.is_copy():
+            return 0
+        word.say(status)
+        return status
 
     def _obey(self, go: Go, end: _End, midway: bool) -> Role:
         self._relay.open(go.wide_setup_seconds)
@@ -176,6 +183,8 @@ class Child:
 
     def _leave_at_once(self, argname: str) -> NoReturn:
         self._relay.send(Leaves(argname))
+        assert self._word is not None
+        self._word.say(LEAVES)
         os._exit(LEAVES)
 
     def _tear_down_quietly(self) -> None:

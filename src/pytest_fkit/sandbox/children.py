@@ -11,6 +11,7 @@ from . import early_end
 from .child import DONE, STOPS, Child
 from .copies import fork
 from .descriptors import Files, Pipes
+from .progress import LastWord
 from .sigchld import Statuses
 from .steps import FAILED, Fork, Passage, Role
 from .streams import flush
@@ -37,6 +38,21 @@ class Waiting(NamedTuple):
     pipes: Pipes
 
 
+class Gone(NamedTuple):
+    """A child that has ended, or of which nothing but memory is left.
+
+    :param status: as waitpid(2) gives it.
+    :param used: what the child used, if that is wanted.
+    :param early: whether its memory is left.
+    :param ours: whether it ended with a status that our code in it gave, and no test's.
+    """
+
+    status: int
+    used: tuple[Any, ...] = ()
+    early: bool = False
+    ours: bool = True
+
+
 class Children:
     """Of one host.
 
@@ -52,19 +68,22 @@ class Children:
         self._working_set = WorkingSet()
         self._ending: list[int] = []  # of those only memory is left
         self._sets: tuple[Files, ...] = ()
+        self._words: tuple[LastWord, ...] = ()
         self._free: list[int] = []
         self.statuses = Statuses()
         self.hosts_link: Pipes | None = None
         """That of the host, which children close."""
 
-    def begin(self, sets: tuple[Files, ...]) -> None:
+    def begin(self, sets: tuple[Files, ...], words: tuple[LastWord, ...]) -> None:
         """Before the first one.
 
         :param sets: files that are given to one after the other. The keeper has them, too. One set
             is free again when a child has ended, and the keeper is through with it before it has
             the next test run.
+        :param words: the last words of those that write to these.
         """
         self._sets = sets
+        self._words = words
         self._free = list(range(len(sets)))
 
     def end(self) -> None:
@@ -93,19 +112,24 @@ class Children:
         with suppress(OSError):  # a limit; where it still is one, the next test will say so
             self._waiting = yield from self._fork(running)
 
-    def await_end(self, child: Waiting) -> tuple[int, tuple[Any, ...], bool]:
-        """Wait until it has ended, or says that nothing but memory is left of it.
-
-        :return: its status, as waitpid(2) gives it, what it used, if that is wanted, and whether
-            memory is what is left.
-        """
+    def await_end(self, child: Waiting) -> Gone:
+        """Wait until it has ended, or says that nothing but memory is left of it."""
         self._ending = [pid for pid in self._ending if not _has_ended(pid)]
         over = _said(child) if early_end.SUPPORTED else None
         self._working_set.ended(over.written if isinstance(over, Over) else ())
         if not isinstance(over, Over) or not over.early:
-            return (*_wait(child.pid, self._measures), False)
+            return self._gone(child)
         self._ending.append(child.pid)
-        return (STOPS if over.stops else DONE) << 8, over.used, True
+        return Gone((STOPS if over.stops else DONE) << 8, over.used, early=True)
+
+    def _gone(self, child: Waiting) -> Gone:
+        try:
+            status, used = _wait(child.pid, self._measures)
+        except ChildProcessError:
+            # A fixture made the kernel reap our children, by other means than Python's signal
+            # module; the frames decide.
+            return Gone(DONE << 8)
+        return Gone(status, used, ours=self._words[child.number].is_said_by(status))
 
     def let_go(self) -> None:
         """Have no process of ours below the host, in which code of users runs next.
@@ -116,10 +140,12 @@ class Children:
         if self._waiting is not None:
             child, self._waiting = self._waiting, None
             _kill(child.pid)  # it may not listen yet
-            _wait(child.pid)
+            with suppress(ChildProcessError):  # see _gone
+                _wait(child.pid)
             self.release(child)
         for pid in self._ending:
-            _wait(pid)
+            with suppress(ChildProcessError):
+                _wait(pid)
         self._ending = []
 
     def files(self, child: Waiting) -> Files:
@@ -182,6 +208,7 @@ class Children:
         """
         number = self._free[0]
         self._sets[number].renew()
+        self._words[number].clear()
         ours, theirs = Pipes.pair()
         flush()
         return number, ours, theirs
@@ -208,7 +235,13 @@ class Children:
         warmup = None if running is None else self._warmup
         return (
             yield from self._child.main(
-                files, own.pipes, own.pid, self._working_set, warmup, midway
+                files,
+                self._words[own.number],
+                own.pipes,
+                own.pid,
+                self._working_set,
+                warmup,
+                midway,
             )
         )
 
@@ -246,15 +279,11 @@ def _wait(pid: int, measures: bool = False) -> tuple[int, tuple[Any, ...]]:
     """The status of a child of this process, as waitpid(2) gives it, and what the child used.
 
     :param measures: whether that is wanted.
+    :raises ChildProcessError: if somebody has waited for it.
     """
-    try:
-        if not measures:
-            return os.waitpid(pid, 0)[1], ()
-        status, used = wait_for(pid)
-    except ChildProcessError:
-        # A fixture made the kernel reap our children, by other means than Python's signal module;
-        # the frames decide.
-        return DONE << 8, ()
+    if not measures:
+        return os.waitpid(pid, 0)[1], ()
+    status, used = wait_for(pid)
     return status, tuple(used)
 
 

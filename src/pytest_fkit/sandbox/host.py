@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Generator
+from typing import Any, Callable, Generator, NoReturn
 
 import pytest
 
@@ -42,7 +42,7 @@ from .children import Children, Waiting
 from .descriptors import Files, Pipes, read_from, slots
 from .equipment import TestProcess
 from .midway import Midway, Surroundings
-from .progress import Progress, Tally
+from .progress import LastWord, Progress, Tally
 from .relay import DEAF, LEAVES
 from .steps import FAILED, Role, RunItem, Step
 from .usage import Meter
@@ -90,17 +90,26 @@ class Host:
         self._share = ""
         self._trouble = ""  # what kept it from running the test that it was told to run
         self._is_fork = False
+        self._word: LastWord | None = None
         self._wary = False  # whether hooks left in it what keeps it from forking
         self._limited = False  # whether that, or what kept a child from it, was a limit
 
     def main(
-        self, link: Pipes, files: Files, sets: tuple[Files, ...], progress: Progress, keeper: int
+        self,
+        link: Pipes,
+        files: Files,
+        sets: tuple[Files, ...],
+        progress: Progress,
+        words: tuple[LastWord, ...],
+        keeper: int,
     ) -> Role:
         """The role of the new process.
 
         :param sets: the files of its children, none where it will have no children.
+        :param words: its last one, and those of its children.
         """
         status = FAILED
+        self._word = words[0]
         try:
             os.setpgid(0, 0)
             system.die_with_parent(keeper)
@@ -110,7 +119,7 @@ class Host:
             finalizers.forget_inherited()
             self._session_end.enter_process()
             self._is_fork = True
-            self._children.begin(sets)
+            self._children.begin(sets, words[1:])
             self._link = link
             self._progress = progress
             yield from self._serve()
@@ -119,6 +128,7 @@ class Host:
             status = limits.status_of(error, FAILED)
             with suppress(OSError):
                 os.write(slots.err, stack_text(error).encode("utf-8", "replace"))
+        self._word.say(status)
         return status
 
     def serve_here(self, link: Pipes) -> Generator[Step, Any, None]:
@@ -137,7 +147,7 @@ class Host:
             message = self._link.receive()
             if message is None:
                 if self._link.trouble:
-                    os._exit(DEAF)
+                    self._exit(DEAF)
                 return
             retire, ran = False, 1
             self._trouble, self._limited = "", False
@@ -162,6 +172,11 @@ class Host:
             retire = retire or (self._limited and limits.hard() != self._limits)
             self._link.send(HostDone(retire, self._relay.stops, ran, self._trouble, self._wary))
 
+    def _exit(self, status: int) -> NoReturn:
+        if self._word is not None:
+            self._word.say(status)
+        os._exit(status)
+
     def _end(self) -> None:
         self._children.let_go()
         self._link.send(Began("teardown"))
@@ -185,7 +200,7 @@ class Host:
         It leaves at once if it can't report any more.
         """
         if self._relay.lost:
-            os._exit(self._relay.lost)
+            self._exit(self._relay.lost)
         return self._poisoned or not self._output.is_whole()
 
     @property
@@ -331,7 +346,7 @@ class Host:
 
     def _settle(self, item: pytest.Item) -> None:
         if not self._note_set_up():
-            os._exit(DEAF if self._link.trouble else 0)
+            self._exit(DEAF if self._link.trouble else 0)
         self._measuring.send()
         self._measuring.resume(item)
 
@@ -442,15 +457,19 @@ class Host:
 
     def _see_end(self, child: Waiting) -> Leaves | None:
         try:
-            status, used, early = self._children.await_end(child)
-            self._limited = self._limited or bool(limits.refusal_of(status >> 8))
-            left = _left_for(self._children.files(child), status)
+            gone = self._children.await_end(child)
+            refused = gone.ours and limits.refusal_of(gone.status >> 8)
+            self._limited = self._limited or bool(refused)
+            left = _left_for(self._children.files(child), gone.status)
         finally:
             self._children.release(child)
-        stops = status == STOPS << 8
-        if status in IN_ORDER:
+        stops = gone.ours and gone.status == STOPS << 8
+        if gone.status in IN_ORDER:
             self._session.testsfailed = self._failures.get()
-        self._link.hold(ChildExited(child.pid, status, left is not None, stops, used, early))
+        exited = ChildExited(
+            child.pid, gone.status, left is not None, stops, gone.used, gone.early, gone.ours
+        )
+        self._link.hold(exited)
         return left
 
     def _tear_down(self, nextitem: pytest.Item | None) -> None:

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 from ..endings import Ending, Finished
 from ..messages import Run
 from ..own import own_builtins
+from ..shares import SPAWNED
 from ..wire import Sorter
 from .descriptors import Files, Pipes
 from .excerpts import read_ends
-from .progress import Progress
+from .progress import LastWord, Progress
 
 own_builtins(globals())
 
@@ -56,12 +57,14 @@ class Ties(NamedTuple):
 
     :param files: what the host writes.
     :param sets: what its children write, each of which gets one; none where it forks no tests.
+    :param words: its last one, and those of its children, by the numbers of their files.
     """
 
     link: Pipes
     files: Files
     sets: tuple[Files, ...]
     progress: Progress
+    words: tuple[LastWord, ...]
 
     def close(self) -> None:
         """Give the descriptors back, in this process."""
@@ -89,6 +92,14 @@ class HostProcess:
         self.completed = False  # whether the last frame is that of a test that finished
         self.output_read = [0, 0]
         self.daemons: set[int] = set()
+
+    def ended_by_ours(self) -> bool:
+        """Whether, if it exited, its status is one that our code gave, and no test's.
+
+        A fresh interpreter has no memory in common with us, in which it could say so.
+        """
+        assert self.status is not None
+        return self.share.startswith(SPAWNED) or self.ties.words[0].is_said_by(self.status)
 
     def remains(self) -> Remains:
         """What it wrote, its output after what was passed on."""

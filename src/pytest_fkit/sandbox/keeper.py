@@ -30,7 +30,7 @@ from .copies import fork
 from .descriptors import Files, Link, Pipes
 from .gpu_memory import MemoryWait
 from .jobs import HostProcess, Job, Start, Ties
-from .progress import Progress
+from .progress import Progress, last_words
 from .relay import DEAF
 from .spares import Spare
 from .steps import FAILED, Fork, Role
@@ -356,14 +356,14 @@ def _ties(start: Start) -> tuple[Ties, Ties]:
         for _ in range(1 if start.share else 1 + CHILDREN):
             made.append(Files.create())
         files, *sets = made
-        progress = Progress()
+        shared = Progress(), tuple(last_words(1 + len(sets)))
     except OSError:
         ours.close()
         theirs.close()
         for each in made:
             each.close()
         raise
-    return Ties(ours, files, tuple(sets), progress), Ties(theirs, files, tuple(sets), progress)
+    return Ties(ours, files, tuple(sets), *shared), Ties(theirs, files, tuple(sets), *shared)
 
 
 def _first(order: Run | RunTogether) -> Run:

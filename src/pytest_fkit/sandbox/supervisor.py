@@ -404,7 +404,9 @@ class Supervisor:
                 job.conclude(Finished(), child.pid)
             else:
                 ending = (
-                    job.verdict or _lost(child) or self._ending(message.status, child.completed)
+                    job.verdict
+                    or _lost(child)
+                    or self._ending(message.status, message.ours, child.completed)
                 )
                 job.conclude(ending, child.pid, child.remains())
             job.verdict = None  # the host, which goes on, has a clock of its own
@@ -413,19 +415,20 @@ class Supervisor:
             # Last: the host goes on while we wait for what was left, and is heard as the host.
             job.leftovers += self.orphans.sweep(job.host, child.pid)
 
-    def _ending(self, status: int, completed: bool = True) -> Ending:
+    def _ending(self, status: int, ours: bool, completed: bool = True) -> Ending:
         """How a process ended, by its status.
 
+        :param ours: whether, if it exited, the status is one that our code gave, and no test's.
         :param completed: whether it had said that its test is over, if it is one that runs tests.
         """
-        if not completed and status in (DONE << 8, STOPS << 8):
+        if ours and not completed and status in (DONE << 8, STOPS << 8):
             return Unreported(ITS_END)
         kills = system.oom_kills()
         out_of_memory, self._oom_kills = kills > self._oom_kills, kills
         ending = from_wait_status(status)
         if isinstance(ending, Signaled) and ending.signal == signal.SIGKILL:
             return Signaled(ending.signal, ending.core_dumped, out_of_memory)
-        if isinstance(ending, Exited):
+        if isinstance(ending, Exited) and ours:
             reason = UNREPORTED.get(ending.status) or refusal_of(ending.status)
             return Lost(reason) if reason else ending
         return ending
@@ -477,7 +480,7 @@ class Supervisor:
                 self._lose_child(job, job.child)
             else:
                 assert host.status is not None
-                ending = job.verdict or self._ending(host.status)
+                ending = job.verdict or self._ending(host.status, host.ended_by_ours())
                 if job.runs_here and not job.stage:
                     job.used = tuple(used)
                 job.conclude(ending, host.pid, host.remains())
