@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence
@@ -98,11 +100,13 @@ class Suite:
         self,
         *arguments: str,
         artefact: Callable[[Path], Any] = lambda directory: None,
-        modes: Sequence[str] = tuple(MODES),
+        modes: Sequence[str] | None = None,
         crash: bool = True,
     ) -> Run:
         """Run it plain and under fkit; what plain pytest gave, if nothing differs.
 
+        :param modes: without workers, and one of those with workers in turn, if none are named;
+            all with ``FKIT_EVERY_MODE=1`` in the environment.
         :param crash: run a test that crashes beside the others, under fkit; the suite has to have
             a failure, so that the exit status is the same.
         """
@@ -113,7 +117,7 @@ class Suite:
             self._pytester.makepyfile(
                 test_zz_crash="import os\ndef test_crash():\n    os._exit(3)\n"
             )
-        for mode in modes:
+        for mode in self._modes() if modes is None else modes:
             run = self.run(*MODES[mode], *arguments, artefact=artefact)
             if crash:
                 crashed = [name for name in run.outcomes if name.startswith(CRASH)]
@@ -125,6 +129,12 @@ class Suite:
             assert run.status == plain.status, f"{mode}:\n{run.text}"
             assert run.artefact == plain.artefact, mode
         return plain
+
+    def _modes(self) -> Sequence[str]:
+        if os.environ.get("FKIT_EVERY_MODE") == "1":
+            return tuple(MODES)
+        number = zlib.crc32(self.path.name.encode())
+        return "n0", ("n2", "session")[number % 2]
 
 
 class MakeSuite:
