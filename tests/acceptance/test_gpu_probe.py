@@ -37,7 +37,9 @@ WORKER = os.getpid()
 @pytest.mark.parametrize("number", range(4))
 def test_it(number):
     assert os.getpid() != WORKER
-    [keeper] = psutil.Process(WORKER).children()
+    below = psutil.Process(WORKER).children()
+    # Those that read what drivers say stay.
+    [keeper] = [each for each in below if "_reader:" not in "".join(each.cmdline())]
 """,
 }
 

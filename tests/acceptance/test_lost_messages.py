@@ -226,7 +226,7 @@ def without_fault(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[R
 _RARE = {
     "Warm", "Measured", "PluginState", "NotCollected", "Ready", "Interrupted", "Stop", "Output",
     "HeldReport", "LiveText", "SessionFlag", "Used", "UsedBefore", "Follows", "Ping", "Pong",
-    "Restarted", "EndError", "SessionFinished", "WorkerOutput", "WideOutput",
+    "Restarted", "EndError", "SessionFinished", "WorkerOutput", "WideOutput", "Notice",
 }  # fmt: skip
 
 _BY_WORKER = {"Run", "RunTogether", "Finish", "Follows", "OrderAnew", "Broken"}

@@ -336,3 +336,14 @@ class Holding(RuleBasedStateMachine):
 
 Holding.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 TestHolding = Holding.TestCase
+
+
+def test_a_gang_that_needs_a_worker_that_holds_keeps_no_other_gang_waiting() -> None:
+    # Found at random: two gangs are tried again, and the first needs a worker who waits for what
+    # becomes of the second.
+    run = Holding()
+    run.start(
+        number=30, sick={0, 1, 2}, size=5, gangs=frozenset([0, 1]), broken=frozenset([0]),
+        strict=False, most=2,
+    )  # fmt: skip
+    run.teardown()

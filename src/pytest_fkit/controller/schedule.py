@@ -417,6 +417,8 @@ class Schedule:
             if kind.serial in self._locked:
                 continue
             gang = self.reservations.choose(kind, test)
+            if gang is None and self._held and not self.able_now(kind, test):
+                continue  # who holds may wait for what becomes of one behind it
             if gang is None:
                 return  # what becomes free is for this one, not for one behind it
             if kind.serial:

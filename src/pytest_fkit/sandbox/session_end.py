@@ -12,13 +12,16 @@ from ..carriable import carriable
 from ..messages import EndError, SessionFinished, WorkerOutput
 from ..own import gc, os, own_builtins
 from ..stack_texts import stack_text
-from ..system import children
+from ..system import children, describe
 from .relay import Relay
 
 own_builtins(globals())
 
 # From Python 3.14 on there is one young generation.
 _YOUNG = 1 if sys.version_info < (3, 14) else 0
+
+_READERS = "pytest_fkit.gpu."
+"""In the command lines of processes that read what drivers say: they are ours."""
 
 
 class SessionEnd:
@@ -35,7 +38,9 @@ class SessionEnd:
         self._config = session.config
         self._relay = relay
         # What started processes there is to end them, which a copy of it can't wait for.
-        self._begun = bool(set(children(os.getppid())) - {os.getpid()})
+        self._begun = any(
+            pid != os.getpid() and _READERS not in describe(pid) for pid in children(os.getppid())
+        )
         self._collects = private_api.unraisable_errors_count(session.config)
         self._output: dict[str, Any] = getattr(session.config, "workeroutput", {})
         self._told: dict[str, Any] = {}
