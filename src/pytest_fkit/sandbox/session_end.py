@@ -12,7 +12,7 @@ from ..carriable import carriable
 from ..messages import EndError, SessionFinished, WorkerOutput
 from ..own import gc, os, own_builtins
 from ..stack_texts import stack_text
-from ..system import children, describe
+from ..system import children, describe, process_state
 from .relay import Relay
 
 own_builtins(globals())
@@ -38,9 +38,7 @@ class SessionEnd:
         self._config = session.config
         self._relay = relay
         # What started processes there is to end them, which a copy of it can't wait for.
-        self._begun = any(
-            pid != os.getpid() and _READERS not in describe(pid) for pid in children(os.getppid())
-        )
+        self._begun = any(map(_is_of_a_plugin, children(os.getppid())))
         self._collects = private_api.unraisable_errors_count(session.config)
         self._output: dict[str, Any] = getattr(session.config, "workeroutput", {})
         self._told: dict[str, Any] = {}
@@ -97,3 +95,10 @@ class SessionEnd:
 
 def _young_collections() -> int:
     return sum(each["collections"] for each in gc.get_stats()[_YOUNG:])
+
+
+def _is_of_a_plugin(pid: int) -> bool:
+    """Whether a child of the worker is none of ours, and alive."""
+    if pid == os.getpid() or process_state(pid) in ("", "Z"):
+        return False
+    return _READERS not in describe(pid)
