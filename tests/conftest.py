@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from typing import Any, Callable
+from collections import defaultdict
+from typing import Any, Callable, cast
 
 import pytest
 from comparing import suite
@@ -15,6 +17,41 @@ __all__ = ["suite"]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As a shell starts jobs in the background; what tests start is to be interrupted.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say what marks of the tests mean."""
+    config.addinivalue_line(
+        "markers", "in_turn(n): of a matrix, every n-th case is run; all with FKIT_EVERY_MODE=1"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take every n-th diagonal of a matrix: each value of each parameter is there."""
+    if os.environ.get("FKIT_EVERY_MODE") == "1":
+        return
+    values: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    left_out = [item for item in items if not _is_its_turn(item, values)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _is_its_turn(item: pytest.Item, values: dict[tuple[str, str], list[Any]]) -> bool:
+    """Whether it is on one of these diagonals.
+
+    :param values: those of each parameter of each test that were seen, in their order.
+    """
+    mark = item.get_closest_marker("in_turn")
+    if mark is None:
+        return True
+    place = 0
+    for name, value in cast("Any", item).callspec.params.items():
+        seen = values[item.nodeid.partition("[")[0], name]
+        if value not in seen:
+            seen.append(value)
+        place += seen.index(value)
+    return bool(place % mark.args[0] == 0)
 
 
 @pytest.fixture

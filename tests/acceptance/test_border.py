@@ -258,6 +258,7 @@ def test_it(number):
 """
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("workers", ["-n1", "-n2"])
 @pytest.mark.parametrize("isolation", ["function", "module", "session"])
 def test_who_kills_the_worker_is_blamed_and_nobody_else(

@@ -198,6 +198,7 @@ def test_uses_all_descriptors_and_passes():
 """
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("ulimit", ["-n 256", "-Sn 1024"])
 @pytest.mark.parametrize(
     "mode",

@@ -69,6 +69,7 @@ def test_a_conftest_that_clears_the_environment(suite: MakeSuite) -> None:
     suite(conftest=CLEARED, test_it=SUITE).compare()
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("arguments", ["-s", ""])
 @pytest.mark.parametrize("kind", STREAMS)
 def test_standard_streams(suite: MakeSuite, kind: str, arguments: str) -> None:

@@ -89,6 +89,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
     return directory, run.outcomes
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("road", ["", "1"], ids=["", "portable"])
 @pytest.mark.parametrize(
     "arguments",

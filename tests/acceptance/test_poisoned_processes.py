@@ -85,6 +85,7 @@ def _by_process(told: list[list[Any]], column: int = 1) -> list[list[str]]:
     return list(found.values())
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -601,6 +601,7 @@ def normalised(text: str) -> list[str]:
 _OLDER = pytest.mark.skipif(pytest.version_tuple < (8, 1), reason="this pytest prints more")
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -38,6 +38,7 @@ def test_passes(wide):
 """
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize(
     "arguments",
     [

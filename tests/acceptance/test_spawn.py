@@ -59,6 +59,7 @@ SHARED = {
 }
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("isolation", list(SHARED), ids=lambda given: given[0] if given else "")
 def test_a_fresh_interpreter_lives_as_long_as_is_asked_for(
     tmp_path: Path, workers: str, isolation: tuple[str, ...]

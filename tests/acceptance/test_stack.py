@@ -73,6 +73,7 @@ def _frames(directory: Path, *arguments: str) -> dict[str, list[int]]:
     return found
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("workers", ["-n0", "-n1"])
 @pytest.mark.parametrize("isolation", ["function", "class", "module", "session"])
 def test_no_more_frames_than_without_us(tmp_path: Path, isolation: str, workers: str) -> None:

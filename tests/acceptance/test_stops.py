@@ -83,6 +83,7 @@ def _message(run: Run) -> str:
     return line.strip("! ")
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("isolation", ["function", "session"])
 @pytest.mark.parametrize("workers", ["-n0", "-n1"])
 @pytest.mark.parametrize("how", _STOPS)

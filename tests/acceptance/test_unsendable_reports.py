@@ -44,6 +44,7 @@ def test_a_soft_limit_on_file_sizes_is_the_tests_own(suite: MakeSuite, mode: str
     assert "File too large" in run.text
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("isolation", ["function", "session"])
 @pytest.mark.parametrize("mode", ["-n0", "-n1"])
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def _nodeids(number: int, *names: str) -> set[str]:
     return {f"{name}.py::test_it[{each}]" for name in names for each in range(number)}
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("workers", ["-n1", "-n2"])
 @pytest.mark.parametrize("mode", ["loadscope", "loadfile", "loadgroup"])
 def test_groups_go_on_after_the_test_that_killed_their_worker(
@@ -60,6 +61,7 @@ def test_groups_go_on_after_the_test_that_killed_their_worker(
     assert ended.status == 1
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("mode", ["load", "loadfile", "worksteal"])
 @pytest.mark.parametrize("restarts", [0, 1])
 def test_what_nobody_is_left_to_run_is_an_error_that_says_why(
