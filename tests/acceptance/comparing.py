@@ -105,8 +105,8 @@ class Suite:
     ) -> Run:
         """Run it plain and under fkit; what plain pytest gave, if nothing differs.
 
-        :param modes: without workers, and one of those with workers in turn, if none are named;
-            all with ``FKIT_EVERY_MODE=1`` in the environment.
+        :param modes: one in turn if none are named, all with ``FKIT_EVERY_MODE=1`` in the
+            environment.
         :param crash: run a test that crashes beside the others, under fkit; the suite has to have
             a failure, so that the exit status is the same.
         """
@@ -134,7 +134,7 @@ class Suite:
         if os.environ.get("FKIT_EVERY_MODE") == "1":
             return tuple(MODES)
         number = zlib.crc32(self.path.name.encode())
-        return "n0", ("n2", "session")[number % 2]
+        return (tuple(MODES)[number % len(MODES)],)
 
 
 class MakeSuite:

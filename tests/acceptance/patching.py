@@ -251,15 +251,15 @@ def names() -> Iterator[tuple[str, str]]:
 def cases(every: bool, offset: int, restored: Sequence[bool] = (True, False)) -> list[Case]:
     """Patches of every name.
 
-    :param every: all there are, else one for every fourth name.
+    :param every: all there are, else one for every eighth name.
     :param offset: says which of the kinds of patches the first name gets, and which names.
     """
     kinds = list(itertools.product(HOWS, restored, (True, False)))
     return [
         Case(module, name, *kind)
         for number, (module, name) in enumerate(names())
-        if every or (number + offset) % 4 == 0
-        for kind in (kinds if every else [kinds[(number // 4 + offset) % len(kinds)]])
+        if every or (number + offset) % 8 == 0
+        for kind in (kinds if every else [kinds[(number // 8 + offset) % len(kinds)]])
     ]
 
 

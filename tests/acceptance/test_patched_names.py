@@ -1,6 +1,6 @@
 """Every public callable of what we, and pytest, stand on: patched, in tests and in wide fixtures.
 
-One kind of patch for every fourth name; with ``FKIT_EVERY_PATCH=1`` in the environment all of
+One kind of patch for every eighth name; with ``FKIT_EVERY_PATCH=1`` in the environment all of
 them: raises, returns None or is a mock; undone or not; in a test that passes or fails.
 """
 
@@ -24,7 +24,7 @@ def test_patches_in_tests(tmp_path: Path, workers: str, offset: int) -> None:
     chosen = cases(EVERY, offset)
     plain = suite.plain(chosen)
     chosen = survivors(suite, chosen, plain[0])
-    assert len(chosen) > 100
+    assert len(chosen) > 50
     ours = suite.ours(chosen, workers)
     assert not differences(suite, chosen, plain, ours)
     assert ours[2].status == 1
@@ -38,7 +38,7 @@ def test_patches_that_are_undone_where_tests_share_a_process(
     chosen = cases(EVERY, offset, restored=[True])
     plain = suite.plain(chosen)
     chosen = clean(suite, chosen, plain[0])
-    assert len(chosen) > 100
+    assert len(chosen) > 50
     ours = suite.ours(chosen, workers, "--fkit-isolation=session")
     assert not differences(suite, chosen, plain, ours)
 
@@ -59,7 +59,7 @@ def test_patches_that_plain_pytest_does_not_survive(tmp_path: Path) -> None:
     chosen = cases(EVERY, 4)
     plain, _ = suite.plain(chosen)
     fatal = [case for case in chosen if case not in survivors(suite, chosen, plain)]
-    assert len(fatal) > 5
+    assert len(fatal) > 2
     for case in fatal if EVERY else fatal[::3]:
         said, _, run = suite.ours([case], "-n0")
         [nodeid] = suite.nodeids(case)
