@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections import defaultdict
-from typing import Any, Callable, cast
+from pathlib import Path
+from typing import Any, Callable, Iterator, cast
 
 import pytest
 from comparing import suite
@@ -71,3 +74,20 @@ def fleet(
         return fleets.environment(fleets.build(root, fleets.describe(*groups, **more), cache))
 
     return make
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[int]:
+    """The pid of a process that has a GPU open, as CUDA has."""
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/nvidia-uvm").touch()
+    code = "import sys; file = open(sys.argv[1]); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "dev/nvidia-uvm")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process.pid
+        process.kill()

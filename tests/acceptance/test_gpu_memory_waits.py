@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Callable, Iterator, Mapping
+from typing import Callable, Mapping
 
 import pytest
 from inner import run_pytest, write_files
@@ -46,23 +45,6 @@ def leave(gib, looks=1_000_000):
     runs_a_program()
 
 """
-
-
-@pytest.fixture
-def holder(tmp_path: Path) -> Iterator[int]:
-    """The pid of a process that has a GPU open, as CUDA has."""
-    (tmp_path / "dev").mkdir()
-    (tmp_path / "dev/nvidia-uvm").touch()
-    code = "import sys; file = open(sys.argv[1]); print(flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "dev/nvidia-uvm")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        yield process.pid
-        process.kill()
 
 
 def run(fleet: Fleet, directory: Path, suite: str, *arguments: str, holder: int = 0) -> str:

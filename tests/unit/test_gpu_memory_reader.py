@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
@@ -65,23 +64,6 @@ def first(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bo
     """Whether drivers mean the same by a pid as we do."""
     monkeypatch.setattr(memory_reader, "_is_first_namespace", lambda: request.param)
     return bool(request.param)
-
-
-@pytest.fixture
-def holder(tmp_path: Path) -> Iterator[int]:
-    """The pid of a process that has a GPU open, as CUDA has."""
-    (tmp_path / "dev").mkdir()
-    (tmp_path / "dev/nvidia-uvm").touch()
-    code = "import sys; file = open(sys.argv[1]); print(flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "dev/nvidia-uvm")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        yield process.pid
-        process.kill()
 
 
 def test_what_comes_back_is_waited_for(first: bool) -> None:

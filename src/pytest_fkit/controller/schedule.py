@@ -144,12 +144,7 @@ class Schedule:
 
     def able_now(self, kind: Kind, test: int) -> bool:
         """The same without those who begin nothing now."""
-        if self.reservations.needed(kind):
-            return self.reservations.possible(kind, test, held=False)
-        return any(
-            worker.could(kind) and not worker.held and test not in worker.lacks
-            for worker in self._workers.values()
-        )
+        return self._is_runnable(kind, test, held=False)
 
     def begins(self, name: str, test: int) -> None:
         """The worker begins a test."""
@@ -401,11 +396,12 @@ class Schedule:
                 if not tests:
                     self._waiting.remove(entry)
 
-    def _is_runnable(self, kind: Kind, test: int | None) -> bool:
+    def _is_runnable(self, kind: Kind, test: int | None, held: bool = True) -> bool:
         if self.reservations.needed(kind):
-            return self.reservations.possible(kind, test)
+            return self.reservations.possible(kind, test, held)
         return any(
-            worker.could(kind) and test not in worker.lacks for worker in self._workers.values()
+            worker.could(kind) and (held or not worker.held) and test not in worker.lacks
+            for worker in self._workers.values()
         )
 
     # --- tests that need GPUs of several workers, or a GPU alone ---
