@@ -27,6 +27,7 @@ import _pytest.threadexception
 import _pytest.unraisableexception
 import pytest
 from _pytest.config import create_terminal_writer
+from _pytest.stash import StashKey
 
 from .nodes import ancestor
 from .own import os, own_builtins
@@ -212,6 +213,35 @@ def others_hear_reports(config: pytest.Config) -> bool:
         for name in _REPORT_HOOKS
         for implementation in getattr(config.hook, name).get_hookimpls()
     )
+
+
+_SERIALIZING = "pytest_report_to_serializable"
+_PROTOCOL = "pytest_runtest_protocol"
+_PYTESTS: StashKey[dict[str, list[Any]]] = StashKey()
+
+
+def note_implementers(config: pytest.Config) -> None:
+    """Before tests are forked: look who implements the hooks that are asked about in each."""
+    config.stash[_PYTESTS] = {}
+    for name in (_SERIALIZING, _PROTOCOL):
+        _is_pytests(config, name)
+
+
+def _is_pytests(config: pytest.Config, name: str) -> bool:
+    """Whether nobody but pytest and we implement a hook, for whatever path.
+
+    Others may wrap how an item is run.
+    """
+    found = getattr(config.hook, name).get_hookimpls()
+    known = config.stash.get(_PYTESTS, {})
+    if known.get(name) == found:
+        return True
+    for each in found:
+        wraps = name == _PROTOCOL and (each.hookwrapper or each.wrapper)
+        if not wraps and _is_foreign(each):
+            return False
+    known[name] = found
+    return True
 
 
 def _is_foreign(implementation: Any) -> bool:
@@ -533,9 +563,9 @@ def _is_there(item: pytest.Item, name: str) -> bool:
 
 def others_run(item: pytest.Item) -> bool:
     """Whether a plugin or a conftest.py may run `item` in the place of pytest's own protocol."""
-    return any(
+    return not _is_pytests(item.config, _PROTOCOL) and any(
         _is_foreign(each) and not (each.hookwrapper or each.wrapper)
-        for each in _implementations(item, ("pytest_runtest_protocol",))
+        for each in _implementations(item, (_PROTOCOL,))
     )
 
 
@@ -626,8 +656,6 @@ def _wide_fixtures(item: pytest.Item) -> list[tuple[str, str]]:
     info = getattr(item, "_fixtureinfo", None)
     if info is None:
         return []
-    # Outside of a class, pytest takes a class-scoped fixture for one of the test function.
-    narrow = ("function",) if ancestor(item, pytest.Class) else ("function", "class")
     scopes = getattr(getattr(item, "callspec", None), "_arg2scope", {})
     wide = []
     for name in cast("Any", item).fixturenames:
@@ -636,7 +664,10 @@ def _wide_fixtures(item: pytest.Item) -> list[tuple[str, str]]:
             continue
         # What parametrize(scope=...) says wins, as in FixtureRequest._get_active_fixturedef.
         scope = scopes.get(name, fixturedefs[-1]._scope)
-        if scope.value not in narrow:
+        if scope.value == "function":
+            continue
+        # Outside of a class, pytest takes a class-scoped fixture for one of the test function.
+        if scope.value != "class" or ancestor(item, pytest.Class):
             wide.append((name, scope.value))
     return wide
 
@@ -669,13 +700,13 @@ def report_to_data(config: pytest.Config, report: Any) -> dict[str, Any]:
     takes several times as long. Reports of other classes, and all where a plugin or a conftest.py
     has a part in that hook, are left to the hook.
     """
-    hook = config.hook.pytest_report_to_serializable
-    if type(report) is pytest.TestReport and not any(map(_is_foreign, hook.get_hookimpls())):
+    if type(report) is pytest.TestReport and _is_pytests(config, _SERIALIZING):
         try:
             return _report_data(report)
         except _ForeignPartError:
             pass
-    return cast("dict[str, Any]", hook(config=config, report=report))
+    hooks = config.hook
+    return cast("dict[str, Any]", hooks.pytest_report_to_serializable(config=config, report=report))
 
 
 _GIVEN = frozenset(
@@ -689,7 +720,8 @@ def _report_data(report: pytest.TestReport) -> dict[str, Any]:
     data = dict(vars(report))
     if "_id" in data:  # pytest 9.2 on
         data["nodeid"] = str(data.pop("_id"))
-    data["longrepr"] = _longrepr_data(report.longrepr)
+    if report.longrepr is not None:
+        data["longrepr"] = _longrepr_data(report.longrepr)
     for name, value in data.items():
         if name == "result":
             data[name] = None

@@ -28,21 +28,29 @@ class Packer:
         :raises ValueError: for fields that are not built-in values; see
             :func:`.carriable.carriable`.
         """
-        fields = [(type(message).__name__, *message) for message in messages]
-        body = _dumped(fields if len(fields) > 1 else fields[0])
+        if len(messages) == 1:
+            (message,) = messages
+            fields: Any = (type(message).__name__, *message)
+        else:
+            fields = [(type(message).__name__, *message) for message in messages]
+        try:
+            body = marshal.dumps(fields, MARSHAL_VERSION)
+        except Exception:  # noqa: BLE001 (an audit hook may raise anything, and for good)
+            body = _pickled(fields)
         number, self._number = self._number, self._number + 1
         return _HEADER.pack(len(body), zlib.crc32(body, number), number) + body
 
 
-def _dumped(fields: tuple[Any, ...] | list[tuple[Any, ...]]) -> bytes:
+def _pickled(fields: tuple[Any, ...] | list[tuple[Any, ...]]) -> bytes:
+    """By pickle, which no audit hook is asked about, where one keeps us from marshal.
+
+    :raises Exception: marshal's, where it is the fields that it refuses.
+    """
     try:
-        return marshal.dumps(fields, MARSHAL_VERSION)
-    except Exception:
-        try:
-            marshal.dumps(None)
-        except Exception:  # noqa: BLE001 (of an audit hook: it may raise anything, and for good)
-            return pickle.dumps(fields, 4)  # which no hook is asked about
-        raise
+        marshal.dumps(None)
+    except Exception:  # noqa: BLE001 (of the hook)
+        return pickle.dumps(fields, 4)
+    return marshal.dumps(fields, MARSHAL_VERSION)
 
 
 def unpack(frame: bytes, known: Mapping[str, type[Any]] = BY_NAME) -> list[Any]:
@@ -53,7 +61,9 @@ def unpack(frame: bytes, known: Mapping[str, type[Any]] = BY_NAME) -> list[Any]:
     body = frame[_HEADER.size :]
     # The checksum holds, the writer is ours.
     said = pickle.loads(body) if body[:1] == pickle.PROTO else marshal.loads(body)
-    return [known[each[0]](*each[1:]) for each in ([said] if type(said) is tuple else said)]
+    if type(said) is tuple:
+        return [known[said[0]](*said[1:])]
+    return [known[each[0]](*each[1:]) for each in said]
 
 
 def unpack_all(frames: bytes) -> Iterator[Message]:
@@ -81,11 +91,8 @@ class Sorter:
         self._next = first
         self._early: dict[int, bytes] = {}
         self._damage = ""
-
-    @property
-    def broken(self) -> bool:
+        self.broken = False
         """Whether nothing more is read."""
-        return bool(self._damage)
 
     @property
     def trouble(self) -> str:
@@ -111,7 +118,7 @@ class Sorter:
             frame = bytes(buffer[position:end])
             position = end
             if zlib.crc32(frame[_HEADER.size :], number) != checksum:
-                self._damage = f"message {self._next} is damaged"
+                self._break("damaged")
             elif number == self._next and not self._early:
                 found.append(frame)
                 self._next += 1
@@ -120,6 +127,9 @@ class Sorter:
         del buffer[:position]
         return found
 
+    def _break(self, what: str) -> None:
+        self.broken, self._damage = True, f"message {self._next} is {what}"
+
     def _sorted(self, number: int, frame: bytes) -> list[bytes]:
         """What can be passed on now that this one is here, which is not simply the next."""
         if number < self._next:  # it was there before
@@ -127,7 +137,7 @@ class Sorter:
         if number > self._next:
             self._early[number] = frame
             if len(self._early) > 1:
-                self._damage = f"message {self._next} is missing"
+                self._break("missing")
             return []
         found = [frame]
         self._next += 1
@@ -155,11 +165,8 @@ class Unpacker:
     def __init__(self, known: Mapping[str, type[Any]] = BY_NAME) -> None:
         self._known = known
         self._sorter = Sorter()
-
-    @property
-    def broken(self) -> bool:
+        self.broken = False
         """Whether nothing more is read."""
-        return self._sorter.broken
 
     @property
     def trouble(self) -> str:
@@ -169,4 +176,5 @@ class Unpacker:
     def feed(self, data: bytes) -> list[Any]:
         """Take `data` in; the messages that are complete."""
         frames = self._sorter.feed(data)
+        self.broken = self._sorter.broken
         return [message for frame in frames for message in unpack(frame, self._known)]

@@ -6,7 +6,7 @@ from typing import Any, Generator, NamedTuple
 
 from ..messages import Message, Over
 from ..own import os, own_builtins, select, signal, suppress
-from ..system.limits import room
+from ..system.limits import insist
 from . import early_end
 from .child import DONE, STOPS, Child
 from .copies import fork
@@ -109,8 +109,10 @@ class Children:
 
     def fork_ahead(self, running: Waiting) -> Generator[Fork, int, None]:
         """Fork the one that is next, while another runs a test."""
-        with suppress(OSError):  # a limit; where it still is one, the next test will say so
+        try:
             self._waiting = yield from self._fork(running)
+        except OSError:  # a limit; where it still is one, the next test will say so
+            return
 
     def await_end(self, child: Waiting) -> Gone:
         """Wait until it has ended, or says that nothing but memory is left of it."""
@@ -254,8 +256,7 @@ def _said(child: Waiting, limit: float | None = None) -> Message | None:
     :param limit: in seconds.
     """
     try:
-        with room():
-            end = os.pidfd_open(child.pid)
+        end = insist(os.pidfd_open, child.pid)
     except OSError:  # forbidden in a container; or the kernel has reaped it, see _wait
         return None
     try:
@@ -264,8 +265,8 @@ def _said(child: Waiting, limit: float | None = None) -> Message | None:
         poller.register(end, select.POLLIN)
         milliseconds = None if limit is None else limit * 1000
         while True:
-            with room():  # poll(2) compares it with how many are asked for
-                found = [number for number, _ in poller.poll(milliseconds)]
+            # poll(2) compares the limit on open files with how many are asked for.
+            found = [number for number, _ in insist(poller.poll, milliseconds)]
             if child.pipes.reader not in found or not child.pipes.read():
                 return child.pipes.take_message()
             message = child.pipes.take_message()

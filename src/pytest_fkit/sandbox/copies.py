@@ -8,38 +8,27 @@ from typing import Generator
 import pytest
 
 from ..own import gc, no_warnings, os, own_builtins
-from ..system.limits import PROCESSES, room
+from ..system.limits import insist
 from .relay import Relay
 
 own_builtins(globals())
 
 
 def fork() -> int:
-    """os.fork(), of which nobody hears: the suite did not ask for it."""
-    with room(PROCESSES), _Unheard():
-        return os.fork()
+    """os.fork(), of which nobody hears: the suite did not ask for it.
 
-
-class _Unheard:
-    """Within the block, in both processes, it is lost what handlers of forks warn of, and raise.
-
-    Python's own warning of threads, since 3.12, too: we know about them, or have looked.
+    In both processes it is lost what handlers of forks warn of, and raise. Python's own warning of
+    threads, since 3.12, too: we know about them, or have looked.
     """
-
-    def __enter__(self) -> None:
-        """Have nobody hear."""
-        # What is raised where garbage is collected is no handler's.
-        self._collects = gc.isenabled()
-        gc.disable()
-        self._hook, sys.unraisablehook = sys.unraisablehook, _say_nothing
-        self._warnings = no_warnings()
-        self._warnings.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        """As before."""
-        self._warnings.__exit__()
-        sys.unraisablehook = self._hook
-        if self._collects:
+    collects = gc.isenabled()
+    gc.disable()  # what is raised where garbage is collected is no handler's
+    hook, sys.unraisablehook = sys.unraisablehook, _say_nothing
+    try:
+        with no_warnings():
+            return insist(os.fork)
+    finally:
+        sys.unraisablehook = hook
+        if collects:
             gc.enable()
 
 

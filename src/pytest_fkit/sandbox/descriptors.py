@@ -7,8 +7,8 @@ from typing import Iterator, NamedTuple
 
 from .. import system
 from ..messages import Message
-from ..own import array, fcntl, os, own_builtins, resource, select, socket, suppress
-from ..system.limits import FSIZE, NOFILE, room
+from ..own import array, fcntl, os, own_builtins, resource, select, socket
+from ..system.limits import FSIZE, NOFILE, insist, room
 from ..wire import Packer, Unpacker
 
 own_builtins(globals())
@@ -91,10 +91,10 @@ def move_up(descriptor: int) -> int:
 
     Where the hard limit leaves no high number, or none is free, it may be a low one.
     """
-    with room():
-        try:
-            high = int(fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, slots.end))
-        except OSError:
+    try:
+        high = insist(fcntl.fcntl, descriptor, fcntl.F_DUPFD_CLOEXEC, slots.end)
+    except OSError:
+        with room():
             return _beside_slots(descriptor)
     os.close(descriptor)
     return high
@@ -117,11 +117,18 @@ def write_all(descriptor: int, data: bytes) -> None:
 
     :raises OSError: EFBIG where the test has lowered the hard limit as well.
     """
-    # Not after a write that failed: the kernel sends SIGXFSZ with that.
-    with room(FSIZE):
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+    # Asked for before: with a write that fails the kernel sends SIGXFSZ.
+    if resource.getrlimit(FSIZE)[0] == resource.RLIM_INFINITY:
+        _write_all(descriptor, data)
+    else:
+        with room(FSIZE):
+            _write_all(descriptor, data)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:  # a signal's handler may have been run in the middle
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def check_room() -> None:
@@ -184,10 +191,9 @@ class Files(NamedTuple):
 
     def install(self) -> None:
         """In a new process: put the files where its code expects them."""
-        with room():
-            for descriptor, slot in zip(self, slots):
-                os.dup2(descriptor, slot, inheritable=False)
-                os.close(descriptor)
+        for descriptor, slot in zip(self, slots):
+            insist(os.dup2, descriptor, slot, False)
+            os.close(descriptor)
 
     def close(self) -> None:
         """Close all of them."""
@@ -212,14 +218,18 @@ class OwnFile:
     def write(self, data: bytes) -> None:
         """Append `data`."""
         if self.is_at(self._slot):
-            with suppress(OSError):  # full, or the hard limit: it is for a death only
+            try:
                 write_all(self._slot, data)
+            except OSError:  # full, or the hard limit: it is for a death only
+                return
 
     def truncate(self) -> None:
         """Forget what was written."""
         if self.is_at(self._slot):
-            with suppress(Exception):  # an audit hook may raise anything: it is for a death only
+            try:
                 os.ftruncate(self._slot, 0)
+            except Exception:  # noqa: BLE001 (of an audit hook; it is for a death only)
+                return
 
     def is_at(self, descriptor: int) -> bool:
         """Whether `descriptor` is this file."""
@@ -299,8 +309,8 @@ class _Stream:
 
         :raises OSError: if nobody is at the other end.
         """
-        self.hold(message)
-        self.flush()
+        data, self._held = self._held + self._packer.pack(message), b""
+        self._put_out(data)
 
     def receive(self) -> Message | None:
         """The next message; None at the end of the stream, which a reset counts as."""
@@ -419,14 +429,13 @@ class Pipes(_Stream):
     @classmethod
     def pair(cls) -> tuple[Pipes, Pipes]:
         """Two connected ends."""
-        with room():
-            one, other = map(move_up, os.pipe())
-            try:
-                third, fourth = map(move_up, os.pipe())
-            except OSError:
-                os.close(one)
-                os.close(other)
-                raise
+        one, other = map(move_up, insist(os.pipe))
+        try:
+            third, fourth = map(move_up, insist(os.pipe))
+        except OSError:
+            os.close(one)
+            os.close(other)
+            raise
         return cls(one, fourth), cls(third, other)
 
     def fileno(self) -> int:
@@ -448,9 +457,7 @@ class Pipes(_Stream):
             self.reader = -1
 
     def _put_out(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:  # a signal's handler may have been run in the middle
-            rest = rest[os.write(self.writer, rest) :]
+        _write_all(self.writer, data)
 
     def _take_in(self) -> bytes:
         return os.read(self.reader, 1 << 16)

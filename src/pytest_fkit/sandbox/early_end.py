@@ -6,7 +6,7 @@ import stat
 
 from .. import system
 from ..own import os, own_builtins, resource
-from ..system.limits import room
+from ..system.limits import insist
 
 own_builtins(globals())
 
@@ -57,8 +57,7 @@ def close_others(kept: int) -> None:
 
 
 def _descriptors() -> list[int]:
-    with room():
-        return list(map(int, os.listdir("/proc/self/fd")))
+    return list(map(int, insist(os.listdir, "/proc/self/fd")))
 
 
 def _is_device(descriptor: int) -> bool:

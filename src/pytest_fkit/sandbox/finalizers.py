@@ -13,6 +13,9 @@ own_builtins(globals())
 _HELPER_WAIT = 1.0
 """Seconds; a process that the test left running may hold the pipe."""
 
+_MULTIPROCESSING = "multiprocessing"
+"""Which all modules below are part of, or import."""
+
 _EXECUTORS = (
     "concurrent.futures.process",
     # A descendant of the former, with the same names in it.
@@ -40,6 +43,8 @@ def forget_inherited() -> None:
         finalizer.atexit = False
     # atexit.register(weakref.finalize._exitfunc) happens once per process image.
     cast("Any", weakref.finalize)._registered_with_atexit = False
+    if _MULTIPROCESSING not in sys.modules:
+        return
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         # As multiprocessing.process.BaseProcess._bootstrap does after its own fork.
@@ -57,6 +62,9 @@ def run_own() -> None:
 
     Threads are not waited for, other than at interpreter exit.
     """
+    if _MULTIPROCESSING not in sys.modules:
+        _run_exit_handlers()
+        return
     for executors in _loaded(_EXECUTORS):
         # Before multiprocessing waits for their processes, which nobody would tell to end.
         executors._python_exit()

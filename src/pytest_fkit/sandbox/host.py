@@ -438,7 +438,7 @@ class Host:
         """
         left: Leaves | None = _GAVE_BACK
         while left is _GAVE_BACK:
-            with self._children.statuses.kept():
+            with self._children.statuses:
                 left = yield from self._watch_child(go, ahead)
         return left
 
@@ -452,8 +452,10 @@ class Host:
     def _tell_of(self, child: Waiting, go: Go) -> None:
         """Tell the keeper of a child, and the child what it is to do."""
         self._link.send(Forked(child.pid, self._relay.written(), child.number))
-        with suppress(OSError):  # it is dead, which will be seen
+        try:
             child.pipes.send(go)
+        except OSError:  # it is dead, which will be seen
+            return
 
     def _see_end(self, child: Waiting) -> Leaves | None:
         try:

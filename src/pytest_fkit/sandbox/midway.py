@@ -127,7 +127,7 @@ class Midway:
             timers = [signal.setitimer(each, 0.0) for each in _TIMERS]
             numbers = _RandomNumbers()
             try:
-                with self._children.statuses.kept():
+                with self._children.statuses:
                     child = self._children.fork_midway(self.passage)
                     if child is None:
                         numbers.go_on()

@@ -8,7 +8,7 @@ import pytest
 
 from .. import private_api
 from ..own import os, own_builtins, suppress
-from ..system.limits import room
+from ..system.limits import insist
 from .descriptors import Files, OwnFile, read_from, slots, write_all
 from .excerpts import is_long, read_ends
 
@@ -113,9 +113,8 @@ def _ends_of_long(descriptor: int) -> str | None:
 
 
 def _point(ours: tuple[int, int], descriptors: tuple[int, int]) -> None:
-    with room():
-        for number, descriptor in zip(ours, descriptors):
-            os.dup2(number, descriptor, inheritable=descriptor in (1, 2))
+    for number, descriptor in zip(ours, descriptors):
+        insist(os.dup2, number, descriptor, descriptor in (1, 2))
 
 
 def _mirror(stream: Any, file: OwnFile) -> None:

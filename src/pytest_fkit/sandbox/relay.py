@@ -23,7 +23,7 @@ from ..messages import (
     WarningRecorded,
 )
 from ..own import contextmanager, os, own_builtins, time
-from ..private_api import expected_failure, report_to_data
+from ..private_api import expected_failure, note_implementers, report_to_data
 from ..stack_texts import stack_text
 from ..system.limits import MEMORY, room, status_of
 from ..wire import Packer
@@ -80,6 +80,7 @@ class Relay:
         self.lost = 0
         """Exit status if the reports did not get through, else 0."""
         self.interrupted = False
+        note_implementers(session.config)
 
     def open(self, wide_setup_seconds: float = 0.0) -> None:
         """Report for this process.
@@ -112,19 +113,16 @@ class Relay:
             self.lost = CHANNEL_LOST
             return
         try:
-            self._write(message)
+            try:
+                frame = self._packer.pack(message)
+            except MemoryError:
+                with room(*MEMORY):
+                    frame = self._packer.pack(message)
+            write_all(slots.events, frame)
         except (OSError, MemoryError) as error:
             self.lost = status_of(error, 0)
             if not self.lost:
                 raise
-
-    def _write(self, message: Message) -> None:
-        try:
-            frame = self._packer.pack(message)
-        except MemoryError:
-            with room(*MEMORY):
-                frame = self._packer.pack(message)
-        write_all(slots.events, frame)
 
     def written(self) -> int:
         """Bytes in the event file, 0 if it is not ours any more."""

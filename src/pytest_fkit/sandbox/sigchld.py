@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Iterator
-
-from ..own import contextmanager, own_builtins, signal
+from ..own import own_builtins, signal
 
 own_builtins(globals())
 
 
 class Statuses:
-    """In a host, which forks tests, they are kept while tests run; tests see SIGCHLD ignored."""
+    """In a host, which forks tests, they are kept while tests run; tests see SIGCHLD ignored.
+
+    A context manager, within which no code of the suite runs in this process.
+    """
 
     def __init__(self) -> None:
         self._ignored = False
 
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Within this, no code of the suite runs in this process."""
+    def __enter__(self) -> None:
+        """Have the kernel keep them."""
         self._ignored = signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
         if self._ignored:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        try:
-            yield
-        finally:
-            self.leave()
+
+    def __exit__(self, *error: object) -> None:
+        """As before."""
+        self.leave()
 
     def leave(self) -> None:
         """Have SIGCHLD ignored again, if it was; in a new child, too."""

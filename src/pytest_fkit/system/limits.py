@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import errno
 import sys
-from typing import NamedTuple
+from typing import Any, Callable, NamedTuple, TypeVar
 
 from ..own import own_builtins, resource, suppress
 
 own_builtins(globals())
+
+T = TypeVar("T")
 
 NOFILE = resource.RLIMIT_NOFILE
 FSIZE = resource.RLIMIT_FSIZE
@@ -101,6 +103,21 @@ class room:  # noqa: N801 (a statement, like suppress)
         restore(self._before)
 
 
+def insist(call: Callable[..., T], *arguments: Any) -> T:
+    """Call the kernel; if it refuses, once more with the soft limits raised to the hard ones.
+
+    Where limits leave room, as most do, nobody asks for them. Not for what a refusal comes with a
+    signal for, see setrlimit(2): file sizes.
+
+    :raises OSError: if it refuses again.
+    """
+    try:
+        return call(*arguments)
+    except OSError:
+        with room(NOFILE, PROCESSES):
+            return call(*arguments)
+
+
 def hard() -> list[int]:
     """The hard limits of this process, to be compared."""
     infinity = resource.RLIM_INFINITY
@@ -132,11 +149,13 @@ def refusal(error: OSError | MemoryError) -> str:
 
 def refusal_of(status: int) -> str:
     """What kept a process of ours from its work, by its exit status; "" for any other."""
+    if status not in _STATUS.values():
+        return ""
     return {
         FILES_LIMITED: f"the hard limit on {_why(_NOFILE)} keeps it from being run",
         SIZE_LIMITED: f"its hard limit on {_why(_FSIZE)} keeps reports from being sent",
         MEMORY_LIMITED: f"its hard limit on {_why(_AS)} or {_why(_DATA)} leaves too little memory",
-    }.get(status, "")
+    }[status]
 
 
 def status_of(error: BaseException, other: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..own import ctypes, os, own_builtins, signal
 from ..paths import read_text
-from .limits import room
+from .limits import insist, room
 
 own_builtins(globals())
 
@@ -172,8 +172,7 @@ def tree_memory(pid: int, inherited: int = 0, limit: int = 0) -> int:
 def io_account(pid: str | int = "self") -> bytes:
     """The io file of a process, see proc(5); nothing if it is secret."""
     try:
-        with room():
-            descriptor = os.open(f"/proc/{pid}/io", os.O_RDONLY)
+        descriptor = insist(os.open, f"/proc/{pid}/io", os.O_RDONLY)
     except OSError:
         return b""
     try:
@@ -196,8 +195,7 @@ def io_account_at_end(pid: int) -> bytes:
 def forget_peak_memory() -> None:
     """Have the highest resident set of this process be what it is now."""
     try:
-        with room():
-            descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY)
+        descriptor = insist(os.open, "/proc/self/clear_refs", os.O_WRONLY)
         try:
             os.write(descriptor, b"5")  # proc(5): resets the peak, and nothing else
         finally:
@@ -209,8 +207,7 @@ def forget_peak_memory() -> None:
 def be_first_for_oom_killer() -> None:
     """Offer this process to the kernel's out-of-memory killer before the ones above it."""
     try:
-        with room():
-            descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        descriptor = insist(os.open, "/proc/self/oom_score_adj", os.O_WRONLY)
         try:
             os.write(descriptor, b"800")
         finally:

@@ -115,7 +115,7 @@ class CarefulCollection:
         flush()
         worker = os.getpid()
         statuses = Statuses()
-        with statuses.kept():
+        with statuses:
             pid = fork()
             if pid == 0:
                 statuses.leave()
