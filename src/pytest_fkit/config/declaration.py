@@ -13,7 +13,10 @@ from .options import BY_NAME, COMMAND_LINE, GROUPS, INI, MARK_ARGUMENTS, OPTIONS
 
 _MARKS = (
     f"fkit({', '.join(f'{name}=None' for name in MARK_ARGUMENTS)}): "
-    + "; ".join(f"{name}: {option.help}" for name, option in MARK_ARGUMENTS.items()),
+    + "; ".join(
+        f"{name}: {', '.join((option.help, *option.choices))}"
+        for name, option in MARK_ARGUMENTS.items()
+    ),
     "fkit_skip: no process of its own; it shares one with the other fkit_skip tests",
     "fkit_single_gpu: the test sees one GPU",
     "fkit_multi_gpu(number=2): the test sees that many GPUs",
