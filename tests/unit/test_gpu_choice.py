@@ -52,6 +52,7 @@ def test_the_option_wins_then_the_variable_then_the_ini_value(pytester: pytest.P
     [
         ("--fkit-gpus=x", "--fkit-gpus=x: expected auto, none, or numbers and UUIDs"),
         ("--fkit-gpus=0,,1", "expected auto, none"),
+        ("--fkit-gpus=²", "expected auto, none"),
         ("--fkit-gpus=0,0", "named twice"),
         ("--fkit-gpus-per-worker=0", "--fkit-gpus-per-worker=0: expected a positive integer"),
         ("--fkit-gpus-per-worker=x", "expected a positive integer"),
