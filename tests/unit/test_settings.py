@@ -35,7 +35,9 @@ def test_sizes(text: object, size: int) -> None:
     assert parse(BY_NAME["fkit_memory_limit"], text) == size
 
 
-@pytest.mark.parametrize("text", ["", "M", "-1", "2X", "1,5G", "1.G", True, None, "2G free", "9" * 400])
+@pytest.mark.parametrize(
+    "text", ["", "M", "-1", "2X", "1,5G", "1.G", True, None, "2G free", "9" * 400]
+)
 def test_what_is_no_size(text: object) -> None:
     with pytest.raises(ValueError, match="expected a size such as 500M or 2G"):
         parse(BY_NAME["fkit_memory_limit"], text)
