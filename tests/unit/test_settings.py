@@ -54,6 +54,12 @@ def test_what_are_no_seconds(text: object) -> None:
         parse(BY_NAME["fkit_timeout"], text)
 
 
+def test_seconds_that_no_clock_counts() -> None:
+    assert parse(BY_NAME["fkit_timeout"], "1e9") == 1e9
+    with pytest.raises(ValueError, match="expected at most 1000000000 seconds"):
+        parse(BY_NAME["fkit_timeout"], "1e10")
+
+
 @pytest.mark.parametrize("text", ["", "maybe", 2, None, ["on"]])
 def test_what_is_no_switch(text: object) -> None:
     switch = BY_NAME["fkit_probe"]

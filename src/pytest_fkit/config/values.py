@@ -15,6 +15,9 @@ own_builtins(globals())
 _ON = ("on", "true", "yes", "1", "t", "y")
 _OFF = ("off", "false", "no", "0", "f", "n")
 
+_LONGEST = 1e9
+"""Seconds, 31 years: the kernel's clocks take a few hundred."""
+
 TEMPLATE_FIELDS = ("worker", "gpus", "port", "cpus")
 """What templates of variables can have in braces."""
 
@@ -54,7 +57,9 @@ def _seconds(value: object) -> float | None:
         seconds = float(str(value))
     except ValueError:
         return None
-    return seconds if 0 <= seconds < float("inf") else None
+    if _LONGEST < seconds < float("inf"):
+        raise ValueError(f"expected at most {_LONGEST:.0f} seconds")
+    return seconds if 0 <= seconds <= _LONGEST else None
 
 
 def _count(value: object) -> int | None:
