@@ -13,10 +13,11 @@ import pytest
 
 from pytest_fkit_installation import check_installation
 
-from . import numprocesses, private_api
+from . import private_api
+from .config import numprocesses
+from .config.settings import STARTUP_PATH, asks_for_records, read
 from .inherited import remember_environment
 from .own_imports import own_imports
-from .settings import STARTUP_PATH, asks_for_records, parse_workers
 
 CAN_FORK = hasattr(os, "fork")
 """Whether this is no Windows; where it is, Controller.prepare ends the run before any test."""
@@ -32,6 +33,7 @@ def before_conftests(early_config: pytest.Config) -> None:
     if not early_config.pluginmanager.hasplugin("fkit-installation"):  # loaded by -p
         check_installation()
     remember_environment()
+    _import("gpu.ports")  # for fixtures.py
     # Without it torch.cuda.is_available() opens a CUDA runtime, which does not survive a fork.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     options = early_config.known_args_namespace
@@ -39,7 +41,7 @@ def before_conftests(early_config: pytest.Config) -> None:
         return
     with contextlib.suppress(pytest.UsageError):  # reported when the options are complete
         if hasattr(options, "numprocesses"):
-            numprocesses.choose_workers(options, parse_workers(options.fkit_workers))
+            numprocesses.choose_workers(options, read(early_config, "fkit_workers", options))
         if numprocesses.run_alone(options) and not _is_spawned(early_config):
             with own_imports():
                 from .controller.gpus import prepare_alone

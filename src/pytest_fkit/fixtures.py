@@ -6,7 +6,6 @@ from typing import Iterator
 
 import pytest
 
-from .gpu import ports
 from .inherited import variable
 
 
@@ -33,6 +32,8 @@ def fkit_port() -> Iterator[int]:
     if given:
         yield int(given)
         return
+    from .gpu import ports  # with --fkit imported already, see beginning.py
+
     block = ports.claim()
     yield block.base
     block.release()

@@ -32,23 +32,3 @@ class Needs:
         """The opposite of :meth:`to_wire`."""
         gpus, serial, gpu_memory = data
         return cls(gpus, serial, gpu_memory)
-
-
-def parse_gpus(value: object) -> int:
-    """A number of GPUs.
-
-    :raises ValueError: saying what is expected.
-    """
-    if type(value) is not int or value < 0:
-        raise ValueError("expected a number of GPUs from 0 (runs anywhere) on")
-    return value
-
-
-def parse_serial(value: object) -> str:
-    """A name that tests share which must not run at the same time.
-
-    :raises ValueError: saying what is expected.
-    """
-    if not isinstance(value, str) or not value:
-        raise ValueError("expected a name")
-    return value

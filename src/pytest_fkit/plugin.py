@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Generator
 
 import pytest
 
-from . import fixtures, hookspecs, options
+from . import fixtures, hookspecs
+from .config import declaration
 from .metrics import fkit_metrics
-from .numprocesses import shows_only
 
 if TYPE_CHECKING:
     from .controller.plugin import Controller
@@ -26,7 +26,7 @@ _CONTROLLER: pytest.StashKey[Controller] = pytest.StashKey()
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Declare options and ini values."""
-    options.add_options(parser, pluginmanager)
+    declaration.add_options(parser, pluginmanager)
     pluginmanager.register(_Innermost(), "fkit-conftests")
 
 
@@ -67,20 +67,20 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, None, None]:
     if not hasattr(config, "workerinput"):
         if config.getoption("fkit"):
             _controller(config).prepare()
-        elif config.getoption("fkit") is None and not shows_only(config.option):
-            options.check_without_fkit(config)
+        elif config.getoption("fkit") is None:
+            declaration.check_without_fkit(config)
     yield
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marks, and the plugins for this process's role."""
-    options.add_markers(config)
+    declaration.add_marks(config)
     config.pluginmanager.register(fixtures, "fkit-fixtures")
     if not config.getoption("fkit"):
         return
-    from .settings import KEY, parse
+    from .config.settings import KEY, settings_of
 
-    config.stash[KEY] = parse(config)
+    config.stash[KEY] = settings_of(config)
     if not hasattr(config, "workerinput"):
         vacant = _controller(config).configure()
         if vacant is not None:

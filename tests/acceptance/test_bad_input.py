@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from inner import run_pytest, write_files
 
-SECONDS = "expected seconds, a number from 0 (no limit) on"
+SECONDS = "expected a non-negative number of seconds"
 ISOLATION = "expected one of function, class, module, session"
-WORKERS = "expected a number from 1 on, or auto; -n0 runs without workers"
+WORKERS = "expected a positive integer or auto; -n0 runs without workers"
 CASES = {
     "--fkit-isolation=test": f"--fkit-isolation=test: {ISOLATION}",
     "--fkit-timeout=-1": f"--fkit-timeout=-1: {SECONDS}",
     "--fkit-timeout=soon": f"--fkit-timeout=soon: {SECONDS}",
     "--fkit-grace=inf": f"--fkit-grace=inf: {SECONDS}",
-    "--fkit-memory-limit=2X": "--fkit-memory-limit=2X: expected a size as 500M or 2G",
+    "--fkit-memory-limit=2X": "--fkit-memory-limit=2X: expected a size such as 500M or 2G",
     "--fkit-workers=0": f"--fkit-workers=0: {WORKERS}",
     "--fkit-workers=-1": f"--fkit-workers=-1: {WORKERS}",
     "--fkit-workers=x": f"--fkit-workers=x: {WORKERS}",

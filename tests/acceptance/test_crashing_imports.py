@@ -91,7 +91,8 @@ def test_sys_exit_alone_is_one_error(tmp_path: Path, workers: str) -> None:
 
 def test_a_hanging_import_is_one_error(tmp_path: Path) -> None:
     texts = {
-        "quick.py": "from pytest_fkit import settings\nsettings.SHORTEST_START_LIMIT = 0.5\n",
+        "quick.py": "import pytest_fkit.config.settings as settings\n"
+        "settings.SHORTEST_START_LIMIT = 0.5\n",
         "test_a.py": "def test_it(): pass\n",
         "test_hang.py": "import threading\ndef hang():\n    threading.Event().wait()\nhang()\n",
     }

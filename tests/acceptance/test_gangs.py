@@ -159,7 +159,7 @@ def test_its_endings_are_reported(ran: tuple[Outcome, Any]) -> None:
     assert "SIGABRT" in outcome.reports("test_apart_dies").death["text"]
     assert outcome.reports("test_apart_hangs").death["death"].startswith("timed out")
     [wrong] = outcome.reports("test_apart_wrong").failures
-    assert "fkit(gpus='x'): expected a number of GPUs" in wrong["text"]
+    assert "fkit(gpus='x'): expected a non-negative number of GPUs" in wrong["text"]
 
 
 def test_what_is_not_collected_there_is_an_error_that_says_so(ran: tuple[Outcome, Any]) -> None:

@@ -113,7 +113,7 @@ def test_at_n0_plugins_are_asked_and_a_conftest_is_told_that_it_is_not(
         ("--fkit-gpus=8,9", "", "--fkit-gpus=8,9: there is no such GPU here; there are: 0,1,2"),
         ("-n0 --fkit-gpus=8", "", "--fkit-gpus=8: there is no such GPU here; there are: 0,1,2"),
         ("-n0 --fkit-gpus=x", "", "--fkit-gpus=x: expected auto, none, or numbers and UUIDs"),
-        ("--fkit-gpus-per-worker=0", "", "--fkit-gpus-per-worker=0: expected a number from 1 on"),
+        ("--fkit-gpus-per-worker=0", "", "--fkit-gpus-per-worker=0: expected a positive integer"),
         ("", "return 3", "pytest_fkit_gpus answered 3: expected a list of devices, or ids"),
         ("", "return [None]", "pytest_fkit_gpus answered [None]: expected a list of devices"),
         (

@@ -13,9 +13,9 @@ from fleet import nvidia
 from pytest_fkit.system import PORTABLE
 
 _ALWAYS = {
-    "pytest_fkit", "pytest_fkit.fixtures", "pytest_fkit.gpu", "pytest_fkit.gpu.ports",
-    "pytest_fkit.hookspecs", "pytest_fkit.inherited", "pytest_fkit.metrics",
-    "pytest_fkit.numprocesses", "pytest_fkit.options", "pytest_fkit.plugin",
+    "pytest_fkit", "pytest_fkit.config", "pytest_fkit.config.declaration",
+    "pytest_fkit.config.options", "pytest_fkit.fixtures", "pytest_fkit.hookspecs",
+    "pytest_fkit.inherited", "pytest_fkit.metrics", "pytest_fkit.plugin",
 }  # fmt: skip
 """What every pytest pays for that finds the package installed."""
 

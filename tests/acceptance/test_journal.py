@@ -401,7 +401,10 @@ def test_a_worker_that_dies_is_told_of_with_its_test(tmp_path: Path) -> None:
 MISUSES: dict[str, tuple[list[str], str]] = {
     "a directory": (["--fkit-journal=."], "--fkit-journal: .*Is a directory"),
     "one file for both": (["--fkit-journal=a", "--fkit-trace=a"], "can't be one file"),
-    "a number": (["--fkit-top=many"], "--fkit-top=many: expected a number from 0 on"),
+    "a number": (
+        ["--fkit-top=many"],
+        "--fkit-top=many: expected a non-negative integer",
+    ),
     "two journals": (["--fkit-resume=a", "--fkit-journal=b"], "leave --fkit-journal away"),
 }
 

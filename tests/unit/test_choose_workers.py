@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.numprocesses import choose_workers
+from pytest_fkit.config.numprocesses import choose_workers
 
 
 @pytest.mark.parametrize(

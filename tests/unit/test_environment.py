@@ -7,10 +7,10 @@ from typing import Any, Mapping
 import pytest
 from gpu_values import amd, ascend, intel, mig, nvidia
 
+from pytest_fkit.config.values import parse_template
 from pytest_fkit.gpu.devices import Fleet
 from pytest_fkit.gpu.environment import (
     Environment,
-    check_template,
     gang_variables,
     mask_variables,
     owned_gpus,
@@ -128,7 +128,7 @@ def test_a_worker_without_gpus_sees_none(
 def worker_of(fleet: Fleet, inherited: Mapping[str, str], amd_mask: str = "rocr") -> Environment:
     return Environment(
         place_of(fleet, inherited), inherited, amd_mask,
-        port=12000, templates=(check_template("MINE={gpus} {port}"),),
+        port=12000, templates=(parse_template("MINE={gpus} {port}"),),
     )  # fmt: skip
 
 
@@ -252,11 +252,11 @@ def test_the_inherited_values_of_ours_are_another_runs() -> None:
 
 def test_templates() -> None:
     templates = [
-        check_template("MASTER_PORT={port}"),
-        check_template(" OMP_NUM_THREADS = {cpus}"),
-        check_template("CACHE=/tmp/w{worker}-{gpus}={{x}}"),
-        check_template("GIVEN={worker}"),
-        check_template("EMPTY="),
+        parse_template("MASTER_PORT={port}"),
+        parse_template(" OMP_NUM_THREADS = {cpus}"),
+        parse_template("CACHE=/tmp/w{worker}-{gpus}={{x}}"),
+        parse_template("GIVEN={worker}"),
+        parse_template("EMPTY="),
     ]
     told = variables(
         place_of(nvidia(4), {}), {"GIVEN": "mine"}, port=12000, cpus=3, templates=templates
@@ -276,7 +276,7 @@ def test_templates() -> None:
 )
 def test_wrong_templates(line: str) -> None:
     with pytest.raises(ValueError, match=r"expected NAME=template|a brace itself"):
-        check_template(line)
+        parse_template(line)
 
 
 def test_where_gpus_are_shared_nobody_takes_all_memory_beforehand() -> None:
@@ -286,6 +286,6 @@ def test_where_gpus_are_shared_nobody_takes_all_memory_beforehand() -> None:
     assert told["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
     users = {"XLA_PYTHON_CLIENT_PREALLOCATE": "true"}
     assert "XLA_PYTHON_CLIENT_PREALLOCATE" not in variables(shared, users)
-    own = [check_template("TF_FORCE_GPU_ALLOW_GROWTH=false")]
+    own = [parse_template("TF_FORCE_GPU_ALLOW_GROWTH=false")]
     assert variables(shared, {}, templates=own)["TF_FORCE_GPU_ALLOW_GROWTH"] == "false"
     assert "TF_FORCE_GPU_ALLOW_GROWTH" not in variables(place_of(nvidia(4), {}), {})

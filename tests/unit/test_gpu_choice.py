@@ -8,25 +8,30 @@ from typing import Any
 import pytest
 from gpu_values import amd, mig, nvidia
 
-from pytest_fkit.gpu import options as gpu_options
+from pytest_fkit.config.settings import GpuSettings, gpu_settings_of
 from pytest_fkit.gpu.choice import distribute, usable, worker_count
 from pytest_fkit.gpu.devices import Fleet
-from pytest_fkit.gpu.options import GpuSettings
 
 UUIDS = [device.uuid for device in nvidia(8).devices]
 
 
 def asked(gpus: Any = "auto", per_worker: int | None = None) -> GpuSettings:
-    return GpuSettings(gpus, f"--fkit-gpus={','.join(gpus)}", per_worker, "rocr", 10.0, ())
+    return GpuSettings(
+        gpus, per_worker, 0, "rocr", 10.0, (), f"--fkit-gpus={','.join(gpus)}"
+    )  # fmt: skip
 
 
 def _parse(pytester: pytest.Pytester, *arguments: str, **environ: str) -> GpuSettings:
     config = pytester.parseconfig(*arguments)
-    return gpu_options.parse(config.option, config.getini, environ)
+    with pytest.MonkeyPatch.context() as patches:
+        patches.delenv("FKIT_GPUS", raising=False)
+        for name, value in environ.items():
+            patches.setenv(name, value)
+        return gpu_settings_of(config, config.option)
 
 
 def test_defaults(pytester: pytest.Pytester) -> None:
-    assert _parse(pytester) == GpuSettings("auto", "ini value fkit_gpus=", None, "rocr", 10.0, ())
+    assert _parse(pytester) == GpuSettings("auto", None, 0, "rocr", 10.0, ())
 
 
 def test_the_option_wins_then_the_variable_then_the_ini_value(pytester: pytest.Pytester) -> None:
@@ -35,11 +40,11 @@ def test_the_option_wins_then_the_variable_then_the_ini_value(pytester: pytest.P
         "fkit_gpus_timeout = 2\nfkit_env =\n  A={port}\n  B=x"
     )
     found = _parse(pytester)
-    assert (found.gpus, found.per_worker, found.amd_mask) == (("5",), 3, "hip")
-    assert (found.timeout, found.templates) == (2.0, (("A", "{port}"), ("B", "x")))
+    assert (found.gpus, found.gpus_per_worker, found.amd_mask) == (("5",), 3, "hip")
+    assert (found.gpus_timeout, found.env) == (2.0, (("A", "{port}"), ("B", "x")))
     assert _parse(pytester, FKIT_GPUS="6").gpus == ("6",)
     found = _parse(pytester, "--fkit-gpus=none", "--fkit-gpus-per-worker=1", FKIT_GPUS="6")
-    assert (found.gpus, found.per_worker, found.source) == ("none", 1, "--fkit-gpus=none")
+    assert (found.gpus, found.gpus_per_worker, found.source) == ("none", 1, "--fkit-gpus=none")
 
 
 @pytest.mark.parametrize(
@@ -47,12 +52,13 @@ def test_the_option_wins_then_the_variable_then_the_ini_value(pytester: pytest.P
     [
         ("--fkit-gpus=x", "--fkit-gpus=x: expected auto, none, or numbers and UUIDs"),
         ("--fkit-gpus=0,,1", "expected auto, none"),
+        ("--fkit-gpus=²", "expected auto, none"),
         ("--fkit-gpus=0,0", "named twice"),
-        ("--fkit-gpus-per-worker=0", "--fkit-gpus-per-worker=0: expected a number from 1 on"),
-        ("--fkit-gpus-per-worker=x", "expected a number from 1 on"),
+        ("--fkit-gpus-per-worker=0", "--fkit-gpus-per-worker=0: expected a positive integer"),
+        ("--fkit-gpus-per-worker=x", "expected a positive integer"),
         ("--fkit-amd-mask=cuda", "expected one of rocr, hip"),
-        ("--fkit-gpus-timeout=0", "expected seconds; --fkit-gpus=none does without"),
-        ("--fkit-gpus-timeout=x", "expected seconds"),
+        ("--fkit-gpus-timeout=0", "expected a positive number of seconds; --fkit-gpus=none looks"),
+        ("--fkit-gpus-timeout=x", "expected a positive number"),
     ],
 )
 def test_wrong_values_are_named_with_what_is_expected(
@@ -66,7 +72,7 @@ def test_a_wrong_variable_and_a_wrong_ini_line_are_named(pytester: pytest.Pytest
     with pytest.raises(pytest.UsageError, match="FKIT_GPUS=x: expected auto"):
         _parse(pytester, FKIT_GPUS="x")
     pytester.makeini("[pytest]\nfkit_env = A={nobody}")
-    with pytest.raises(pytest.UsageError, match=r"ini value fkit_env=A=\{nobody\}: \{nobody\} is"):
+    with pytest.raises(pytest.UsageError, match=r"ini value fkit_env: 'A={nobody}': {nobody} is"):
         _parse(pytester)
 
 

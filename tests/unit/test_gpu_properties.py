@@ -11,12 +11,12 @@ from gpu_values import amd, ascend, intel, mig, nvidia
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_fkit.config.settings import GpuSettings
 from pytest_fkit.controller.gateways import Gateways
 from pytest_fkit.controller.gpus import Gpus
 from pytest_fkit.gpu.devices import Fleet
 from pytest_fkit.gpu.environment import mask_variables
 from pytest_fkit.gpu.masks import MASKS, visible
-from pytest_fkit.gpu.options import GpuSettings
 from pytest_fkit.gpu.slices import assign, slice_size, slices
 
 FLEETS = st.one_of(
@@ -142,7 +142,7 @@ def test_a_worker_that_replaces_another_gets_the_same_environment(
     machine: tuple[Fleet, dict[str, str]], workers: int, wanted: int | None, deaths: list[int]
 ) -> None:
     fleet, inherited = machine
-    asked = GpuSettings("auto", "", wanted, "rocr", 10.0, ())
+    asked = GpuSettings("auto", wanted, 0, "rocr", 10.0, ())
     config: Any = SimpleNamespace(getoption=lambda name, default=None: [])
     plugin = Gateways(config, Gpus(asked, fleet), pytest.fail)
     specs = [execnet.XSpec("popen") for _ in range(workers)]

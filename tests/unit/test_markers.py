@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from pytest_fkit import markers
-from pytest_fkit.settings import Settings
-
-SETTINGS = Settings(None, "function", "auto", 600.0, 0, 30.0, None)
+from pytest_fkit.config import marks
+from pytest_fkit.config.settings import settings_of
 
 
-def _limits(pytester: pytest.Pytester, source: str, **changes: Any) -> list[markers.Limits]:
+def _limits(pytester: pytest.Pytester, source: str, **changes: Any) -> list[marks.Limits]:
     items = pytester.getitems("import pytest\nfkit = pytest.mark.fkit\n" + source)
-    settings = Settings(**{**SETTINGS.__dict__, **changes})
-    return [markers.limits(item, settings) for item in items]
+    settings = replace(settings_of(items[0].config), **changes)
+    return [marks.limits(item, settings) for item in items]
 
 
 def test_without_marks_the_settings_count(pytester: pytest.Pytester) -> None:
     [found] = _limits(pytester, "def test_it(): pass", timeout=5.0, memory_limit=7)
-    assert found == markers.Limits("", 5.0, 7)
+    assert found == marks.Limits("", 5.0, 7)
 
 
 def test_closer_marks_win_argument_by_argument(pytester: pytest.Pytester) -> None:
@@ -75,7 +74,7 @@ def test_none_stands_for_not_given(pytester: pytest.Pytester) -> None:
     [found] = _limits(
         pytester, "@fkit(isolation=None, timeout=None, memory_limit=None)\ndef test_it(): pass"
     )
-    assert found == markers.Limits("", 600.0, 0)
+    assert found == marks.Limits("", 600.0, 0)
 
 
 def test_the_error_names_the_node_that_has_the_mark(pytester: pytest.Pytester) -> None:
@@ -85,5 +84,5 @@ def test_the_error_names_the_node_that_has_the_mark(pytester: pytest.Pytester) -
 
 def test_pytest_timeouts_mark(pytester: pytest.Pytester) -> None:
     [found] = _limits(pytester, "@pytest.mark.timeout(3)\ndef test_it(): pass")
-    extra = markers.HANG_GRACE if pytester.parseconfig().pluginmanager.hasplugin("timeout") else 0
+    extra = marks.HANG_GRACE if pytester.parseconfig().pluginmanager.hasplugin("timeout") else 0
     assert found.timeout == 3.0 + extra

@@ -1,12 +1,108 @@
-"""What is said where our options are given and ``--fkit`` is not."""
+"""The table of options, what comes from it, and what is said where ``--fkit`` is not given."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
-from pytest_fkit.options import check_without_fkit
+import pytest_fkit.config
+from pytest_fkit.config.declaration import check_without_fkit
+from pytest_fkit.config.options import BY_NAME, COMMAND_LINE, GROUPS, INI, OPTIONS, Option
+from pytest_fkit.config.reference import HEAD, markdown
+from pytest_fkit.config.settings import GpuSettings, Settings, gpu_settings_of, settings_of
+from pytest_fkit.gpu.patterns import user_patterns
+
+WRONG = {"lines": "a(b", "path": "~nobody-at-all/x"}
+"""By type, what can't be meant; of all others "wrong"."""
+
+
+def _rows(table: str) -> list[list[str]]:
+    lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table.splitlines()]
+    return [[cell.strip() for cell in row] for row in lines]
+
+
+def test_the_readme_names_every_option_with_its_ini_value_and_default() -> None:
+    readme = Path(__file__).parents[2].joinpath("README.md").read_text(encoding="utf-8")
+    table = readme.partition("\n### Options\n\n")[2].partition("\n\n")[0]
+    head, _, *rows = _rows(table)
+    names = head[:-1]
+    reference = [dict(zip(HEAD, row)) for row in _rows(markdown())[2:]]
+    expected = [[row[name] for name in names] for row in reference]
+    workers = "`-n N`, `-n auto`, "
+    assert [[cell.replace(workers, "") for cell in row[:-1]] for row in rows] == [
+        row for row in expected if row[0] or row[1]
+    ]
+
+
+def _settings(config: pytest.Config) -> None:
+    settings_of(config)
+    gpu_settings_of(config, config.option)
+    user_patterns(config)
+
+
+def _arguments(option: Option) -> list[tuple[str, str]]:
+    """What gives it a wrong value, and what that is called."""
+    wrong = WRONG.get(option.type, "wrong")
+    found = []
+    if COMMAND_LINE in option.where and option.metavar:
+        found.append((f"{option.flag}={wrong}", f"{option.flag}={wrong}: expected "))
+    if INI in option.where:
+        found.append((f"--override-ini={option.name}={wrong}", f"ini value {option.name}"))
+    return found
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: str(option.name))
+def test_a_wrong_value_is_named_wherever_it_is_given(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, option: Option
+) -> None:
+    for argument, said in _arguments(option):
+        with pytest.raises(pytest.UsageError, match=f"^pytest-fkit: {re.escape(said)}"):
+            _settings(pytester.parseconfig("-p", "no:timeout", argument))
+    if option.variable:
+        monkeypatch.setenv(option.variable, "wrong")
+        with pytest.raises(pytest.UsageError, match=f"{option.variable}=wrong: expected "):
+            _settings(pytester.parseconfig("-p", "no:timeout"))
+
+
+def test_of_a_switch_and_its_negation_the_last_one_counts(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nfkit_widen = on\nfkit_warmup = on\naddopts = --fkit-fail-on-retry")
+    switches = [option for option in OPTIONS if option.negation]
+    assert len(switches) == 5
+    for option in switches:
+        config = pytester.parseconfig(option.flag + "=on" * bool(option.metavar), option.negation)
+        assert config.getoption(option.name) is False
+    parsed = settings_of(pytester.parseconfig("--no-fkit-widen", "--no-fkit-fail-on-retry"))
+    assert (parsed.widen, parsed.warmup, parsed.fail_on_retry) == (False, True, False)
+    assert not settings_of(pytester.parseconfig("--no-fkit-probe")).probe
+    check_without_fkit(pytester.parseconfig("-p", "no:timeout", "--no-fkit-fail-on-retry"))
+
+
+def test_every_entry_of_the_table_has_a_setting() -> None:
+    fields = {each.name for kind in (Settings, GpuSettings) for each in dataclasses.fields(kind)}
+    others = {"fkit", "timeout", "fkit_gpu_errors"}  # read where they are used
+    named = {name for name, option in BY_NAME.items() if {COMMAND_LINE, INI} & set(option.where)}
+    assert {f"fkit_{name}" for name in fields} & named == named - others
+
+
+def test_what_is_configuration_imports_nothing_that_uses_it() -> None:
+    folder = Path(pytest_fkit.config.__file__).parent
+    found = {
+        name
+        for path in folder.glob("*.py")
+        for name in re.findall(r"^ *from \.\.(\w+)", path.read_text("utf-8"), re.MULTILINE)
+    }
+    assert found == {"inherited", "nodes", "own", "private_api", "shares"}
+
+
+def test_help_shows_the_groups(pytester: pytest.Pytester) -> None:
+    text = pytester.runpytest_subprocess("--help", "-p", "no:timeout").stdout.str()
+    assert [text.count(f"\n{heading}:\n") for heading in GROUPS.values()] == [1, 1, 1]
+    for option in OPTIONS:
+        assert not option.negation or option.negation in text
+
 
 _VALUES = {"N|auto": "2", "auto|none|IDS": "none"}
 

@@ -26,13 +26,14 @@ RUN_AMONG_USER_CODE = ("controller", "journal", "sandbox", "system", "worker")
 
 EXCEPTED = {
     "beginning": "runs before the initial conftest files are loaded",
+    "config.declaration": "is imported where pytest runs without --fkit, and runs before any test",
+    "config.options": "is imported where pytest runs without --fkit; it is a table",
     "gpu.arrival": "is sent to other machines as source, where it stands alone",
     "gpu.interpreters": "is the main program of helper interpreters, which run no user code",
     "inherited": "is imported where pytest runs without --fkit; os.environ is one object",
     "gpu.ports": "is sent to other machines as source, where it stands alone",
     "journal.command": "is a program of its own, which runs no user code",
-    "numprocesses": "is imported where pytest runs without --fkit, and runs before any test",
-    "options": "is imported where pytest runs without --fkit, and runs before conftest files do",
+    "config.numprocesses": "is imported where pytest runs without --fkit, and runs before any test",
     "own": "makes the references",
     "own_imports": "is needed to make them",
 }
@@ -64,7 +65,7 @@ ALLOWED = {
     ("journal.reader", "pathlib"): "reads the journal before any test",
     ("journal.summary", "io"): "text in memory, for the end of the run",
     ("private_api", "io"): "makes a class of text in memory, before any test",
-    ("settings", "pathlib"): "reads options, before any test",
+    ("config.settings", "pathlib"): "reads options, before any test",
     ("worker.reruns", "inspect"): "of a function of pytest-rerunfailures, in the worker",
 }
 

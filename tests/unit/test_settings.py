@@ -7,8 +7,14 @@ import re
 
 import pytest
 
-from pytest_fkit import settings
-from pytest_fkit.controller.gpus import settings_of
+from pytest_fkit.config.options import BY_NAME
+from pytest_fkit.config.settings import (
+    Settings,
+    gpu_settings_of,
+    measures_usage,
+    settings_of,
+)
+from pytest_fkit.config.values import parse
 from pytest_fkit.gpu.patterns import user_patterns
 
 
@@ -26,44 +32,58 @@ from pytest_fkit.gpu.patterns import user_patterns
     ],
 )
 def test_sizes(text: object, size: int) -> None:
-    assert settings.parse_size(text) == size
+    assert parse(BY_NAME["fkit_memory_limit"], text) == size
 
 
-@pytest.mark.parametrize("text", ["", "M", "-1", "2X", "1,5G", "1.G", True, None, "2G free"])
+@pytest.mark.parametrize(
+    "text", ["", "M", "-1", "2X", "1,5G", "1.G", True, None, "2G free", "9" * 400]
+)
 def test_what_is_no_size(text: object) -> None:
-    with pytest.raises(ValueError, match="expected a size as 500M or 2G"):
-        settings.parse_size(text)
+    with pytest.raises(ValueError, match="expected a size such as 500M or 2G"):
+        parse(BY_NAME["fkit_memory_limit"], text)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("0", 0.0), ("1.5", 1.5), (3, 3.0), ("1e2", 100.0)])
 def test_seconds(text: object, seconds: float) -> None:
-    assert settings.parse_seconds(text) == seconds
+    assert parse(BY_NAME["fkit_timeout"], text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", -0.1, "inf", "nan", True, None])
 def test_what_are_no_seconds(text: object) -> None:
-    with pytest.raises(ValueError, match="expected seconds, a number from 0"):
-        settings.parse_seconds(text)
+    with pytest.raises(ValueError, match="expected a non-negative number of seconds"):
+        parse(BY_NAME["fkit_timeout"], text)
+
+
+def test_seconds_that_no_clock_counts() -> None:
+    assert parse(BY_NAME["fkit_timeout"], "1e9") == 1e9
+    with pytest.raises(ValueError, match="expected at most 1000000000 seconds"):
+        parse(BY_NAME["fkit_timeout"], "1e10")
 
 
 @pytest.mark.parametrize("text", ["", "maybe", 2, None, ["on"]])
 def test_what_is_no_switch(text: object) -> None:
-    assert (settings.parse_switch("on"), settings.parse_switch("off")) == (True, False)
+    switch = BY_NAME["fkit_probe"]
+    assert (parse(switch, "on"), parse(switch, "off")) == (True, False)
     with pytest.raises(ValueError, match="expected on or off"):
-        settings.parse_switch(text)
+        parse(switch, text)
 
 
 def test_defaults(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTEST_TIMEOUT", raising=False)
-    parsed = settings.parse(pytester.parseconfig("--fkit"))
-    assert parsed == settings.Settings(None, "function", "auto", 600.0, 0, 30.0, None)
+    parsed = settings_of(pytester.parseconfig("--fkit"))
+    assert parsed == Settings(
+        workers=None, isolation="function", start_method="auto", timeout=600.0, memory_limit=0,
+        grace=30.0, worker_timeout=60.0, journal=None, trace=None, resume=None, top=0, probe=True,
+        max_retries=1, retire_after=3, fail_on_retry=False, widen=False, warmup=False,
+        gpu_memory_timeout=60.0,
+    )  # fmt: skip
     with pytest.raises(dataclasses.FrozenInstanceError):
         parsed.timeout = 1.0  # type: ignore[misc]
 
 
 def test_options_win_over_ini_values(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\nfkit_timeout = 5\nfkit_isolation = class\nfkit_grace = 7")
-    parsed = settings.parse(pytester.parseconfig("--fkit-timeout=6", "--fkit-workers=3"))
+    parsed = settings_of(pytester.parseconfig("--fkit-timeout=6", "--fkit-workers=3"))
     assert (parsed.timeout, parsed.isolation, parsed.grace) == (6.0, "class", 7.0)
     assert parsed.workers == 3
 
@@ -80,7 +100,7 @@ def test_errors_name_the_source(
 ) -> None:
     pytester.makeini(f"[pytest]\n{ini}")
     with pytest.raises(pytest.UsageError, match=source):
-        settings.parse(pytester.parseconfig(*filter(None, [argument])))
+        settings_of(pytester.parseconfig(*filter(None, [argument])))
 
 
 def test_pytest_timeouts_option_is_honoured_where_the_plugin_is_absent(
@@ -88,10 +108,10 @@ def test_pytest_timeouts_option_is_honoured_where_the_plugin_is_absent(
 ) -> None:
     monkeypatch.setenv("PYTEST_TIMEOUT", "9")
     config = pytester.parseconfig("-p", "no:timeout", "--timeout=8")
-    assert settings.parse(config).others_timeout == 8.0
-    assert settings.parse(pytester.parseconfig("-p", "no:timeout")).others_timeout == 9.0
+    assert settings_of(config).others_timeout == 8.0
+    assert settings_of(pytester.parseconfig("-p", "no:timeout")).others_timeout == 9.0
     ours = pytester.parseconfig("-p", "no:timeout", "--fkit-timeout=1")
-    assert settings.parse(ours).others_timeout is None
+    assert settings_of(ours).others_timeout is None
 
 
 def test_what_is_said_of_gpu_errors(pytester: pytest.Pytester) -> None:
@@ -100,21 +120,21 @@ def test_what_is_said_of_gpu_errors(pytester: pytest.Pytester) -> None:
         "fkit_gpu_errors =\n    warp stuck\n    memory: arena full"
     )
     config = pytester.parseconfig()
-    parsed = settings.parse(config)
+    parsed = settings_of(config)
     assert (parsed.max_retries, parsed.retire_after, parsed.fail_on_retry) == (2, 0, True)
     assert [(each.category, each.regex.pattern) for each in user_patterns(config)] == [
         ("other", "warp stuck"),
         ("memory", "arena full"),
     ]
     asked = ("--fkit-max-retries=0", "--fkit-retire-after=5")
-    parsed = settings.parse(pytester.parseconfig(*asked))
+    parsed = settings_of(pytester.parseconfig(*asked))
     assert (parsed.max_retries, parsed.retire_after) == (0, 5)
 
 
 @pytest.mark.parametrize("option", ["--fkit-max-retries", "--fkit-retire-after"])
 def test_what_is_no_number_of_gpu_errors(pytester: pytest.Pytester, option: str) -> None:
-    with pytest.raises(pytest.UsageError, match=f"{option}=-1: expected a number from 0 on"):
-        settings.parse(pytester.parseconfig(f"{option}=-1"))
+    with pytest.raises(pytest.UsageError, match=f"{option}=-1: expected a non-negative integer"):
+        settings_of(pytester.parseconfig(f"{option}=-1"))
 
 
 def test_patterns_that_are_none(pytester: pytest.Pytester) -> None:
@@ -131,7 +151,7 @@ def test_widen(
     pytester: pytest.Pytester, ini: str, arguments: tuple[str, ...], expected: bool
 ) -> None:
     pytester.makeini(f"[pytest]\n{ini}")
-    assert settings.parse(pytester.parseconfig(*arguments)).widen is expected
+    assert settings_of(pytester.parseconfig(*arguments)).widen is expected
 
 
 _NATIVE = pytest.mark.skipif(
@@ -171,15 +191,17 @@ def test_native_toml(
     monkeypatch.delenv("PYTEST_TIMEOUT", raising=False)
     pytester.path.joinpath(name).write_text(f"{table}\n{_TOML}")
     config = pytester.parseconfig("-p", "no:timeout", "-o", "fkit_max_retries=5")
-    assert settings.parse(config) == settings.Settings(
-        None, "class", "auto", 120.0, 1_000_000, 0.0, 4.0, isolation_asked=True,
-        journal=pytester.path / "run.jsonl", trace=pytester.path / "7", top=3, probe=False,
-        worker_timeout=1.5, max_retries=5, fail_on_retry=True, widen=True,
+    assert settings_of(config) == Settings(
+        workers=None, isolation="class", start_method="auto", timeout=120.0,
+        memory_limit=1_000_000, grace=0.0, worker_timeout=1.5, journal=pytester.path / "run.jsonl",
+        trace=pytester.path / "7", resume=None, top=3, probe=False, max_retries=5, retire_after=3,
+        fail_on_retry=True, widen=True, warmup=False, gpu_memory_timeout=60.0, others_timeout=4.0,
+        isolation_asked=True,
     )  # fmt: skip
-    assert settings.measures_usage(config)
-    gpus = settings_of(config, config.option)
-    assert (gpus.gpus, gpus.per_worker, gpus.cpu_workers) == (("0", "2"), 1, 0)
-    assert gpus.templates == (("A", "1"), ("B", "2"))
+    assert measures_usage(config)
+    gpus = gpu_settings_of(config, config.option)
+    assert (gpus.gpus, gpus.gpus_per_worker, gpus.cpu_workers) == (("0", "2"), 1, 0)
+    assert gpus.env == (("A", "1"), ("B", "2"))
     assert [each.regex.pattern for each in user_patterns(config)] == ["warp stuck"]
 
 
@@ -191,4 +213,4 @@ def test_what_is_wrong_in_toml_is_named(pytester: pytest.Pytester) -> None:
         pytester.path.joinpath("pytest.toml").write_text(f"[pytest]\n{name} = [2020-02-02]")
         config = pytester.parseconfig("-p", "no:timeout")
         with pytest.raises(pytest.UsageError, match=f"pytest-fkit: ini value {name}"):
-            (settings.parse(config), settings_of(config, config.option), user_patterns(config))
+            (settings_of(config), gpu_settings_of(config, config.option), user_patterns(config))

@@ -8,9 +8,9 @@ import pytest
 
 from .. import private_api
 from ..border import ItemAttempt, ItemBegins, ItemComplete, Reported, Told
+from ..config.settings import ALONE
 from ..endings import Lost, to_wire
 from ..own import own_builtins, time
-from ..settings import ALONE
 from .collected import Collected
 from .deaths import DeathText
 from .ledger import Ledger, Wrong

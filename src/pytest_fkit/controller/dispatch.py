@@ -22,12 +22,12 @@ from ..border import (
     Waits,
 )
 from ..border import Settle as TearDown
+from ..config.settings import Settings
 from ..gpu.errors import GpuError
 from ..gpu.masks import Entry
 from ..gpu.nearness import Nearness
 from ..needs import Needs
 from ..own import own_builtins
-from ..settings import Settings
 from .collected import Collected
 from .collected import Union as Tests
 from .decisions import Decision, Lend, Recall, Retry, Send, Settle

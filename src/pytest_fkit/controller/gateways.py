@@ -10,13 +10,13 @@ import execnet
 import pytest
 
 from .. import inherited
+from ..config.settings import GpuSettings
 from ..gpu import arrival, ports
 from ..gpu.choice import Distribution, distribute
 from ..gpu.describe import ownership
 from ..gpu.devices import Fleet, from_wire
 from ..gpu.environment import Environment, gang_variables, names_read, owned_gpus, wants_port
 from ..gpu.masks import MASKS, Entry
-from ..gpu.options import GpuSettings
 from ..gpu.owned import Owned
 from ..gpu.slices import Place
 from ..own import own_builtins
@@ -119,7 +119,7 @@ class Gateways:
         place, distribution = self._place(seat, host, environ)
         self._distributions[gateway.id] = distribution
         port = 0
-        if place.slice or wants_port(host.settings.templates):
+        if place.slice or wants_port(host.settings.env):
             port = self._port(gateway, seat)
         environment = self._environments[gateway.id] = Environment(
             place,
@@ -127,7 +127,7 @@ class Gateways:
             host.settings.amd_mask,
             port,
             max(1, answer["cores"] // len(self._on_host(seat))),
-            host.settings.templates,
+            host.settings.env,
             distribution.visible.most,
         )
         _call(gateway, _ANSWER, "set", environment.variables())
@@ -241,8 +241,8 @@ class Gateways:
 
 
 def _ask(gateway: Any, host: _Host) -> Mapping[str, Any]:
-    limit = host.settings.timeout if host.fleet is None else 0.0
-    names = names_read(_MASKS, host.settings.templates)
+    limit = host.settings.gpus_timeout if host.fleet is None else 0.0
+    names = names_read(_MASKS, host.settings.env)
     answer: Mapping[str, Any] = _call(gateway, _ANSWER + limit, "answer", names, limit)
     return answer
 

@@ -9,18 +9,16 @@ from typing import Sequence
 
 import pytest
 
-from .. import private_api
-from ..gpu import options as gpu_options
+from ..config.numprocesses import run_alone, shows_only
+from ..config.settings import GpuSettings, gpu_settings_of
 from ..gpu.choice import Distribution, distribute, worker_count
 from ..gpu.describe import ownership
 from ..gpu.detection import detect
 from ..gpu.devices import Device, Fleet
 from ..gpu.machine import Machine
-from ..gpu.options import GpuSettings
 from ..gpu.ranks import rank_of
 from ..gpu.signs import may_have_gpus
 from ..inherited import environment
-from ..numprocesses import run_alone, shows_only
 from ..own import own_builtins
 from . import workers
 from .hosts import Seat, cpu_workers, proxies, seats
@@ -109,7 +107,7 @@ def prepare(config: pytest.Config, workers_option: int | str | None) -> None:
     if run_alone(options):
         prepare_alone(config, options)
         return
-    gpus = Gpus(settings_of(config, options))
+    gpus = Gpus(gpu_settings_of(config, options))
     here = any(not seat.host for seat in seats(options.tx, proxies(config)))
     if options.numprocesses or here or (options.tx and gpus.settings.cpu_workers):
         gpus = find(config, gpus.settings)
@@ -126,7 +124,7 @@ def prepare_alone(config: pytest.Config, options: Namespace) -> None:
     :raises pytest.UsageError: naming what the user said and what it takes.
     """
     if run_alone(options) and not shows_only(options):
-        gpus = find(config, settings_of(config, options))
+        gpus = find(config, gpu_settings_of(config, options))
         gpus.settle([ALONE])
         [(_, distribution)] = gpus.groups
         gpus.notices += take_place(config, gpus.settings, distribution)
@@ -135,19 +133,6 @@ def prepare_alone(config: pytest.Config, options: Namespace) -> None:
 
 def _worker_count(gpus: Gpus) -> int:
     return worker_count(gpus.fleet, gpus.settings, environment())
-
-
-def settings_of(config: pytest.Config, options: Namespace) -> GpuSettings:
-    """What the user asked for.
-
-    :param options: ``config.option``, or what is known of it while pytest starts.
-    :raises pytest.UsageError: naming the option and what it takes.
-    """
-
-    def ini(name: str) -> object:
-        return private_api.ini_value(config, name)
-
-    return gpu_options.parse(options, ini, environment())
 
 
 def find(config: pytest.Config, settings: GpuSettings) -> Gpus:
@@ -159,7 +144,7 @@ def find(config: pytest.Config, settings: GpuSettings) -> Gpus:
     if fleet is None and settings.gpus == "auto":
         fleet = _left_to_launcher()
     if fleet is None:
-        fleet = detect(settings.timeout)
+        fleet = detect(settings.gpus_timeout)
     return Gpus(settings, fleet, len(_answering(config)))
 
 

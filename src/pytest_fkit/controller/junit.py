@@ -8,8 +8,8 @@ from typing import Any, Sequence
 import pytest
 
 from .. import private_api
+from ..config.settings import ALONE
 from ..own import own_builtins
-from ..settings import ALONE
 from .deaths import death_of
 from .tried import attempts_of, gpus_of
 

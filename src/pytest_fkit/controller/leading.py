@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Callable
 
 import pytest
 
+from ..config.settings import KEY
 from ..own import own_builtins
-from ..settings import KEY
 from . import gpus
 from .flaky import FailOnFlaky
 from .gateways import Gateways

@@ -27,10 +27,10 @@ from ..border import (
     Waits,
     answers,
 )
+from ..config.settings import Settings
 from ..interruptions import raise_again
 from ..messages import Interrupted
 from ..own import mmap, os, own_builtins, threading, time
-from ..settings import Settings
 from ..sigterm import interrupt_on_sigterm, restore_sigterm
 from ..whereabouts import Whereabouts
 from ..wire import Unpacker

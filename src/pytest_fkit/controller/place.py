@@ -6,10 +6,10 @@ from typing import Callable, Mapping
 
 import pytest
 
+from ..config.settings import GpuSettings
 from ..gpu import ports
 from ..gpu.choice import Distribution
 from ..gpu.environment import Environment, owned_gpus, wants_port
-from ..gpu.options import GpuSettings
 from ..gpu.owned import KEY
 from ..own import os, own_builtins
 
@@ -26,7 +26,7 @@ def take_place(
     inherited = dict(os.environ)
     [place] = distribution.assignment.places
     port, notices = 0, []
-    if place.slice or wants_port(settings.templates):
+    if place.slice or wants_port(settings.env):
         try:
             block = ports.claim()
         except ports.NoPortsError as error:
@@ -40,7 +40,7 @@ def take_place(
         settings.amd_mask,
         port,
         _cores(),
-        settings.templates,
+        settings.env,
         distribution.visible.most,
     )
     told = environment.variables()

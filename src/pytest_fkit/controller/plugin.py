@@ -8,10 +8,10 @@ import pytest
 
 from .. import private_api
 from ..beginning import CAN_FORK, debugger
+from ..config.numprocesses import choose_workers, shows_only
+from ..config.settings import KEY, Settings, settings_of
 from ..gpu.patterns import user_patterns
-from ..numprocesses import choose_workers, shows_only
 from ..own import own_builtins
-from ..settings import KEY, Settings, parse
 from . import gpus
 from .accounting import Accounting
 from .github import write_step_summary
@@ -52,7 +52,7 @@ class Controller:
         :raises pytest.UsageError: naming what the user said and what it takes.
         """
         config = self._config
-        parsed = parse(config)
+        parsed = settings_of(config)
         user_patterns(config)  # for workers, who have no way to say what is wrong
         if not CAN_FORK:
             raise pytest.UsageError(

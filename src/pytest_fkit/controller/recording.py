@@ -8,6 +8,7 @@ from typing import Any, Callable, Generator, Iterator, Sequence
 
 import pytest
 
+from ..config.settings import ALONE, Settings
 from ..endings import Lost, to_wire
 from ..journal.aside import command_to_resume, set_aside
 from ..journal.events import encode, event
@@ -15,7 +16,6 @@ from ..journal.files import AppendedFile, InUseError
 from ..journal.recorder import Recorder
 from ..journal.trace_file import TraceFile
 from ..own import contextmanager, os, own_builtins
-from ..settings import ALONE, Settings
 from .accounting import lost_facts
 from .gpu_samples import sample_gpus
 from .resume import Resume, Resuming, resumed

@@ -8,11 +8,11 @@ from typing import Any, Callable, NamedTuple, Sequence
 import pytest
 
 from .. import private_api
+from ..config.settings import KEY as SETTINGS
+from ..config.settings import Settings
 from ..endings import NOT_BEGUN, format_size
 from ..gpu.owned import KEY
 from ..own import own_builtins
-from ..settings import KEY as SETTINGS
-from ..settings import Settings
 from .deaths import DeathText, death_of
 from .junit import Junit
 from .tried import place_of

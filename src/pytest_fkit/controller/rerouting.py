@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
 
 from ..border import GoOn, Order, ProbeGpus, Told
+from ..config.settings import Settings
 from ..gpu.errors import GpuError
 from ..own import own_builtins, threading
-from ..settings import Settings
 from .decisions import Retry
 from .retries import Attempt, Retries, Screen, ids, physical
 from .schedule import Schedule

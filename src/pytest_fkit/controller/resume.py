@@ -9,13 +9,13 @@ from typing import Any, Generator, Iterator, Sequence
 import pytest
 
 from ..carriable import carriable
+from ..config.settings import Settings
 from ..journal.aside import BEGINNING
 from ..journal.events import Event, event
 from ..journal.history import History, Test, history
 from ..journal.reader import JournalError, parse, whole_lines
 from ..journal.recorder import Recorder
 from ..own import own_builtins
-from ..settings import Settings
 from ..worker.deaths import text_with_message
 from ..worker.reports import report_from
 from ..worker.resume import Resumed

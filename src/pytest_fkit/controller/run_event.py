@@ -13,10 +13,10 @@ import pytest
 import xdist
 
 from .. import __version__
+from ..config.settings import Settings
 from ..gpu.masks import Entry
 from ..journal.events import FORMAT, SCHEMA, Event, event
 from ..own import os, own_builtins, socket
-from ..settings import Settings
 from .gpus import KEY
 
 own_builtins(globals())

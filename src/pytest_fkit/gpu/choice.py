@@ -7,11 +7,11 @@ from typing import Iterable, Mapping, Sequence
 
 import pytest
 
+from ..config.settings import GpuSettings
 from ..own import os, own_builtins
 from .describe import NAMES, sharing
 from .devices import Device, Fleet
 from .masks import MASKS, Entry, Visible, visible
-from .options import GpuSettings
 from .slices import Assignment, assign, slice_size, slices
 
 own_builtins(globals())
@@ -101,9 +101,9 @@ def distribute(
     :raises pytest.UsageError: see :func:`usable`.
     """
     seen = usable(fleet, settings, environ)
-    assignment = assign(seen, numbers, slice_size(seen, len(numbers), settings.per_worker))
+    assignment = assign(seen, numbers, slice_size(seen, len(numbers), settings.gpus_per_worker))
     notices = list(seen.notices)
-    wanted = settings.per_worker or 0
+    wanted = settings.gpus_per_worker or 0
     if seen.entries and wanted > len(seen.entries):
         notices.append(
             f"{wanted} GPUs per worker are asked for, there are {len(seen.entries)} in all"
@@ -126,4 +126,4 @@ def worker_count(fleet: Fleet, settings: GpuSettings, environ: Mapping[str, str]
     :raises pytest.UsageError: see :func:`usable`.
     """
     seen = usable(fleet, settings, environ)
-    return len(slices(seen.entries, slice_size(seen, None, settings.per_worker)))
+    return len(slices(seen.entries, slice_size(seen, None, settings.gpus_per_worker)))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import string
 from dataclasses import dataclass, replace
 from typing import Iterable, Mapping, Sequence
 
+from ..config.values import TEMPLATE_FIELDS, fields_of
 from ..own import own_builtins
 from .masks import MASKS, Entry
 from .owned import Owned
@@ -13,16 +13,12 @@ from .slices import Place
 
 own_builtins(globals())
 
-AMD_MASKS = ("rocr", "hip")
-
 # Where GPUs are shared, nobody may take nearly all of the memory beforehand: JAX's documentation,
 # "GPU memory allocation"; TensorFlow's, "Limiting GPU memory growth".
 _NO_PREALLOCATION = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
 }
-
-_FIELDS = ("worker", "gpus", "port", "cpus")
 
 
 def mask_variables(place: Place, inherited: Mapping[str, str], amd_mask: str) -> dict[str, str]:
@@ -80,14 +76,16 @@ def variables(
 
     :param port: the first of its ports, 0 for none.
     :param cpus: cores per worker.
-    :param templates: names and values of the ini list ``fkit_env``; see :func:`check_template`.
+    :param templates: names and values of the ini list ``fkit_env``; see config/values.py.
     """
     found = mask_variables(place, inherited, amd_mask)
     found["FKIT_WORKER_ID"] = str(place.worker)
     found["FKIT_GPU_IDS"] = ",".join(place.ids)
     if port:
         found["FKIT_PORT_BASE"] = str(port)
-    values = dict(zip(_FIELDS, (str(place.worker), ",".join(place.ids), str(port), str(cpus))))
+    values = dict(
+        zip(TEMPLATE_FIELDS, (str(place.worker), ",".join(place.ids), str(port), str(cpus)))
+    )
     offered = {name: template.format_map(values) for name, template in templates}
     if place.shared:
         offered = {**_NO_PREALLOCATION, **offered}
@@ -177,31 +175,4 @@ def names_read(vendor_masks: Iterable[str], templates: Iterable[tuple[str, str]]
 
 def wants_port(templates: Iterable[tuple[str, str]]) -> bool:
     """Whether a template asks for ports."""
-    return any("port" in _fields(template) for _, template in templates)
-
-
-def check_template(text: str) -> tuple[str, str]:
-    """Name and template from a line ``NAME=template``.
-
-    :raises ValueError: saying what is expected.
-    """
-    name, separator, template = text.partition("=")
-    name, template = name.strip(), template.strip()
-    if not separator or not name or any(each in name for each in " \t{}"):
-        raise ValueError("expected NAME=template")
-    try:
-        unknown = sorted(_fields(template) - set(_FIELDS))
-        if not unknown:
-            template.format_map(dict.fromkeys(_FIELDS, ""))
-    except (ValueError, KeyError, IndexError) as error:
-        raise ValueError(f"{error}; a brace itself is {{{{ or }}}}") from None
-    if unknown:
-        raise ValueError(
-            f"{{{unknown[0]}}} is unknown; there are {{worker}}, {{gpus}}, {{port}} and {{cpus}}, "
-            "and a brace itself is {{ or }}"
-        )
-    return name, template
-
-
-def _fields(template: str) -> set[str]:
-    return {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
+    return any("port" in fields_of(template) for _, template in templates)

@@ -8,9 +8,8 @@ from typing import Iterable
 
 import pytest
 
+from ..config.settings import read
 from ..own import own_builtins
-from ..private_api import ini_value
-from ..settings import parse_lines
 from .error_table import CATEGORIES, OTHER
 
 own_builtins(globals())
@@ -35,8 +34,9 @@ def user_patterns(config: pytest.Config) -> tuple[Pattern, ...]:
 
     :raises pytest.UsageError: naming the line and what is expected.
     """
+    lines = read(config, "fkit_gpu_errors")
     try:
-        return parse_patterns(parse_lines(ini_value(config, "fkit_gpu_errors")))
+        return parse_patterns(lines)
     except ValueError as error:
         raise pytest.UsageError(
             f"pytest-fkit: ini value fkit_gpu_errors: {error}; expected a regular expression, or "

@@ -8,11 +8,11 @@ from typing import Callable, Generator, NoReturn
 import pytest
 
 from .. import private_api, system
+from ..config.settings import measures_usage
 from ..gpu.owned import owned_by
 from ..gpu.runtime import in_bad_fork
 from ..messages import Completed, Go, Leaves, Over
 from ..own import os, own_builtins, resource
-from ..settings import measures_usage
 from ..system import pages
 from ..system.limits import status_of
 from . import early_end, finalizers

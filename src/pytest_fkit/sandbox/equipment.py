@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from .. import private_api
+from ..config.settings import KEY
 from ..gpu.owned import may_retry, owned_by
 from ..own import faulthandler, own_builtins, signal
-from ..settings import KEY
 from .copies import Copies
 from .coverage import Measuring
 from .descriptors import slots

@@ -8,6 +8,7 @@ import pytest
 
 from .. import private_api, system
 from ..carriable import carriable
+from ..config.settings import measures_usage
 from ..messages import (
     PATIENCE,
     Began,
@@ -30,7 +31,6 @@ from ..messages import (
     WideSetUp,
 )
 from ..own import os, own_builtins, suppress, time
-from ..settings import measures_usage
 from ..shares import SESSION
 from ..stack_texts import stack_text
 from ..system import limits

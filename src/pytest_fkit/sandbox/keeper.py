@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Callable, Generator, Iterator, NamedTuple, NoReturn
 
+from ..config.settings import start_limit
 from ..endings import Finished, ForkUnsafe, Lost, Unmet, to_wire
 from ..messages import (
     Broken,
@@ -21,7 +22,6 @@ from ..messages import (
     TornDown,
 )
 from ..own import os, own_builtins, signal, time
-from ..settings import start_limit
 from ..shares import SPAWNED, ends_before
 from ..stack_texts import stack_text
 from ..system.limits import refusal

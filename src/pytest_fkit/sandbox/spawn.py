@@ -10,12 +10,12 @@ import pytest
 
 from .. import private_api, system
 from ..carriable import carriable
+from ..config.settings import STARTUP_PATH
 from ..gpu.owned import KEY, TOLD
 from ..inherited import environment
 from ..nodes import lineage
 from ..own import marshal, os, own_builtins, subprocess, suppress
 from ..own_imports import standard_library_first
-from ..settings import STARTUP_PATH
 from ..shares import SPAWNED_SESSION
 from ..system.limits import room, status_of
 from .coverage import arguments_for_another, input_for_another

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from ..carriable import carriable
+from ..config.settings import KEY
 from ..gpu.frameworks import open_imported
 from ..gpu.owned import owned_by
 from ..messages import Message, Warm
 from ..own import os, own_builtins, warnings
-from ..settings import KEY
 from ..stack_texts import stack_text
 from . import early_end
 from .descriptors import Pipes

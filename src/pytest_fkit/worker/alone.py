@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Generator
 import pytest
 
 from .. import private_api
+from ..config.settings import ALONE, KEY, Settings
 from ..gpu.owned import KEY as GPUS
 from ..gpu.runtime import in_bad_fork
 from ..gpu.xids_here import KEY as XIDS
 from ..own import own_builtins
 from ..sandbox.steps import Step, run_steps
-from ..settings import ALONE, KEY, Settings
 from ..sigterm import interrupt_on_sigterm, restore_sigterm
 from .gpus import own_gpus, xids_of_tests
 from .imports import Collection

@@ -9,10 +9,11 @@ from typing import Any, Callable, Hashable, Iterator, Mapping, NamedTuple, Seque
 
 import pytest
 
-from ..markers import answer_of_hook, arguments, share_of_scope
+from ..config.marks import answer_of_hook, arguments, share_of_scope
+from ..config.options import BY_NAME
+from ..config.values import parse
 from ..nodes import ancestor, marks
 from ..own import own_builtins
-from ..settings import parse_isolation
 from ..shares import SESSION, connected_share
 
 own_builtins(globals())
@@ -103,7 +104,7 @@ def _answered(
 
 def _checked(answer: Any) -> str | None:
     try:
-        return None if answer is None else parse_isolation(answer)
+        return None if answer is None else str(parse(BY_NAME["fkit_isolation"], answer))
     except ValueError as error:
         raise ValueError(f"{error}, or None") from None
 

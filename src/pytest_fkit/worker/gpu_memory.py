@@ -6,13 +6,13 @@ import json
 
 import pytest
 
+from ..config.settings import KEY as SETTINGS
 from ..gpu.interpreters import light_interpreter
 from ..gpu.machine import Machine
 from ..gpu.memory import GpuMemory
 from ..gpu.owned import MEMORY, Owned
 from ..own import os, own_builtins, subprocess
 from ..sandbox.descriptors import move_up
-from ..settings import KEY as SETTINGS
 
 own_builtins(globals())
 

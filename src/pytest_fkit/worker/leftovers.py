@@ -6,10 +6,10 @@ from typing import Callable, Generator, Iterator, NamedTuple
 
 import pytest
 
+from ..config.settings import Settings
 from ..nodes import lineage
 from ..own import contextmanager, own_builtins
 from ..sandbox.copies import fork
-from ..settings import Settings
 from ..system import holdings
 
 own_builtins(globals())

@@ -9,6 +9,7 @@ import pytest
 
 from .. import private_api
 from ..carriable import carriable
+from ..config.settings import ALONE, Settings
 from ..endings import Ending, Finished, ForkUnsafe, Unreported, from_wire, to_wire
 from ..interruptions import interruption, raise_again
 from ..messages import (
@@ -33,7 +34,6 @@ from ..messages import (
 )
 from ..own import contextmanager, own_builtins, signal, threading, time, warnings
 from ..sandbox.steps import Step
-from ..settings import ALONE, Settings
 from ..wire import unpack_all
 from .attempts import Attempt
 from .coverage import Gathered

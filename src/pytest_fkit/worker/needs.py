@@ -7,18 +7,19 @@ from typing import Any, Iterable, Mapping
 
 import pytest
 
+from ..config.marks import ALL_GPUS, answer_of_hook, arguments
+from ..config.options import MARK_ARGUMENTS
+from ..config.values import parse
 from ..gpu.owned import KEY
-from ..markers import ALL_GPUS, answer_of_hook, arguments
-from ..needs import Needs, parse_gpus, parse_serial
+from ..needs import Needs
 from ..own import own_builtins
-from ..settings import parse_gpu_memory
 from .others_needs import wanted_by_others
 
 own_builtins(globals())
 
 _NEEDS: pytest.StashKey[Needs] = pytest.StashKey()
 
-_CHECKS = {"gpus": parse_gpus, "serial": parse_serial, "gpu_memory": parse_gpu_memory}
+_ASKED = ("gpus", "serial", "gpu_memory")
 
 
 def needs_of(item: pytest.Item) -> Needs:
@@ -29,7 +30,7 @@ def needs_of(item: pytest.Item) -> Needs:
     found = item.stash.get(_NEEDS, None)
     if found is None:
         said = arguments(item)
-        marked = {name: said[name] for name in _CHECKS if name in said}
+        marked = {name: said[name] for name in _ASKED if name in said}
         found = Needs(**{**_others(item, said), **_answered(item), **marked})
         if found.gpu_memory and found.gpus == 0:
             found = replace(found, gpus=None)  # it does not run anywhere
@@ -80,9 +81,13 @@ def _checked(answer: object) -> dict[str, Any]:
         answer = {
             "gpus": answer.gpus, "serial": answer.serial or None, "gpu_memory": answer.gpu_memory
         }  # fmt: skip
-    if not isinstance(answer, Mapping) or set(answer) - set(_CHECKS):
+    if not isinstance(answer, Mapping) or set(answer) - set(_ASKED):
         raise ValueError(
             "expected None, or a dict as {'gpus': 4, 'serial': 'name', 'gpu_memory': '40G'}, all "
             "optional"
         )
-    return {name: _CHECKS[name](value) for name, value in answer.items() if value is not None}
+    return {
+        name: parse(MARK_ARGUMENTS[name], value)
+        for name, value in answer.items()
+        if value is not None
+    }

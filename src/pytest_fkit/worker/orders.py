@@ -11,13 +11,13 @@ from typing import Any, Callable, Mapping
 import pytest
 
 from ..carriable import carriable
+from ..config.marks import Limits, limits, spawned_share
+from ..config.settings import Settings
 from ..endings import format_size
 from ..gpu.owned import KEY
-from ..markers import Limits, limits, spawned_share
 from ..messages import Run, RunTogether
 from ..nodes import lineage
 from ..own import os, own_builtins
-from ..settings import Settings
 from ..shares import APART, SESSION, SPAWNED, SPAWNED_SESSION
 from .connected import Connection, Connections, connections
 from .needs import needs_of

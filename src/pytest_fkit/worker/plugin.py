@@ -24,11 +24,11 @@ from ..border import (
     StopRun,
     orders,
 )
+from ..config.settings import KEY, Settings, start_limit
 from ..foreign_warnings import make_portable
 from ..gpu.owned import owned_by
 from ..own import os, own_builtins, signal, suppress, threading
 from ..sandbox.steps import Step, run_steps
-from ..settings import KEY, Settings, start_limit
 from .assigned import Assigned
 from .dispatched import Dispatched
 from .facts import facts

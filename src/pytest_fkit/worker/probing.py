@@ -6,12 +6,12 @@ from typing import Callable, Generator, Mapping
 
 import pytest
 
+from ..config.settings import KEY as SETTINGS
 from ..gpu.owned import KEY as OWNED
 from ..gpu.owned import Owned
 from ..gpu.probe import LIMIT, Health, Probe, start
 from ..inherited import environment
 from ..own import own_builtins
-from ..settings import KEY as SETTINGS
 
 own_builtins(globals())
 

@@ -20,10 +20,10 @@ from ..border import (
     Told,
 )
 from ..carriable import carriable
+from ..config.settings import ALONE
 from ..kept_objects import KEY as KEPT
 from ..kept_objects import restore_objects
 from ..own import contextmanager, own_builtins
-from ..settings import ALONE
 from ..whereabouts import Whereabouts
 
 if TYPE_CHECKING:

@@ -7,24 +7,16 @@ from typing import Any, Callable, TypeVar
 
 import pytest
 
-from .needs import parse_gpus, parse_serial
-from .nodes import ancestor, closest_mark, marks
-from .own import own_builtins
-from .settings import Settings, parse_gpu_memory, parse_isolation, parse_seconds, parse_size
-from .shares import SESSION, SPAWNED, SPAWNED_SESSION
+from ..nodes import ancestor, closest_mark, marks
+from ..own import own_builtins
+from ..shares import SESSION, SPAWNED, SPAWNED_SESSION
+from .options import BY_NAME, MARK_ARGUMENTS
+from .settings import Settings
+from .values import parse
 
 own_builtins(globals())
 
 T = TypeVar("T")
-
-_ARGUMENTS: dict[str, Callable[[Any], Any]] = {
-    "isolation": parse_isolation,
-    "timeout": parse_seconds,
-    "memory_limit": parse_size,
-    "gpus": parse_gpus,
-    "serial": parse_serial,
-    "gpu_memory": parse_gpu_memory,
-}
 
 _ARGUMENTS_KEY: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 
@@ -97,17 +89,19 @@ def limits(item: pytest.Item, settings: Settings) -> Limits:
 
 def _fkit(mark: pytest.Mark) -> dict[str, Any]:
     if mark.args:
-        raise ValueError(f"@pytest.mark.fkit takes keyword arguments only: {', '.join(_ARGUMENTS)}")
+        raise ValueError(
+            f"@pytest.mark.fkit takes keyword arguments only: {', '.join(MARK_ARGUMENTS)}"
+        )
     values = {}
     for name, value in mark.kwargs.items():
-        if name not in _ARGUMENTS:
+        if name not in MARK_ARGUMENTS:
             raise ValueError(
-                f"@pytest.mark.fkit has no argument {name!r}, only {', '.join(_ARGUMENTS)}"
+                f"@pytest.mark.fkit has no argument {name!r}, only {', '.join(MARK_ARGUMENTS)}"
             )
         if value is None:
             continue
         try:
-            values[name] = _ARGUMENTS[name](value)
+            values[name] = parse(MARK_ARGUMENTS[name], value)
         except ValueError as error:
             raise ValueError(f"@pytest.mark.fkit({name}={value!r}): {error}") from None
     return values
@@ -130,7 +124,7 @@ def _multi_gpu(mark: pytest.Mark) -> dict[str, Any]:
     for number in values:
         if type(number) is not int or number < 2:
             raise ValueError(
-                f"@pytest.mark.fkit_multi_gpu({number!r}): expected a number of GPUs from 2 on"
+                f"@pytest.mark.fkit_multi_gpu({number!r}): expected an integer, 2 or more"
             )
     return {"gpus": values[0] if values else 2}
 
@@ -227,7 +221,7 @@ def _marked_timeout(item: pytest.Item) -> float | None:
         return None
     value = mark.kwargs.get("timeout", mark.args[0] if mark.args else None)
     try:
-        return None if value is None else parse_seconds(value)
+        return None if value is None else parse(BY_NAME["timeout"], value)
     except ValueError as error:
         raise pytest.UsageError(
             f"@pytest.mark.timeout({value!r}): {error} (mark of {item.nodeid})"

@@ -1,0 +1,1 @@
+"""What users can say, and what it means: the table of options, its values, marks."""

@@ -1,0 +1,176 @@
+"""The table of options: all that users can say on the command line, in ini files and in marks.
+
+A new option is one entry here, and a field of that name in settings.py for its value. Imported
+without ``--fkit``, too; so there is nothing but data, and values.py knows what texts mean.
+"""
+
+from typing import List, NamedTuple, Tuple
+
+# Without `from __future__ import annotations`: a NamedTuple compiles texts, and every start of
+# pytest would pay for it.
+
+COMMAND_LINE, INI, MARK = "command line", "ini", "mark"
+
+TESTS, RECORDS, GPUS = "fkit", "fkit-records", "fkit-gpus"
+
+GROUPS = {
+    TESTS: "pytest-fkit: a process for each test",
+    RECORDS: "pytest-fkit: records of a run",
+    GPUS: "pytest-fkit: GPUs",
+}
+"""The groups of ``--help``, with their headings."""
+
+
+_VALUES = {"seconds": "SECONDS", "size": "SIZE", "path": "PATH", "count": "N"}
+
+
+class Option(NamedTuple):
+    """One of them.
+
+    :param name: of the ini value; the option is ``--`` and the name with hyphens.
+    :param type: what its values are, one of those in values.py.
+    :param help: what it does, for ``--help`` and the reference.
+    :param default: the value of its setting where nobody says one.
+    :param where: where it can be given: COMMAND_LINE, INI, MARK.
+    :param group: one of GROUPS.
+    :param value: what stands for the value in ``--help``, where its type does not say it.
+    :param choices: all values, where they are words.
+    :param zero: what 0 means; "" where it is refused.
+    :param unsaid: the default where no value of the setting says it.
+    :param variable: an environment variable that goes before the ini value.
+    :param advice: what a user may have meant whose value is wrong.
+    """
+
+    name: str
+    type: str
+    help: str
+    default: object = None
+    where: Tuple[str, ...] = (COMMAND_LINE, INI)
+    group: str = TESTS
+    value: str = ""
+    choices: Tuple[str, ...] = ()
+    zero: str = ""
+    unsaid: str = ""
+    variable: str = ""
+    advice: str = ""
+
+    @property
+    def flag(self) -> str:
+        """The option on the command line."""
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def negation(self) -> str:
+        """What switches it off, "" if it is no switch."""
+        return f"--no-{self.flag[2:]}" if self.type == "switch" else ""
+
+    @property
+    def metavar(self) -> str:
+        """What stands for its value, "" if it takes none."""
+        return self.value or "|".join(self.choices) or _VALUES.get(self.type, "")
+
+    @property
+    def setting(self) -> str:
+        """The name of its setting, and of the argument of the mark."""
+        return self.name.replace("fkit_", "")
+
+    @property
+    def notes(self) -> List[str]:
+        """What is special about its values, in words."""
+        zero = [f"0: {self.zero}"] if self.zero and self.default != 0 else []
+        return [*zero, f"variable: {self.variable}"] if self.variable else zero
+
+    @property
+    def default_text(self) -> str:
+        """The default, as users would say it."""
+        if self.default is None or self.default == ():
+            return self.unsaid
+        if isinstance(self.default, bool):
+            return "on" if self.default else "off"
+        if not isinstance(self.default, (int, float)):
+            return str(self.default)
+        return f"{self.default:g}" if self.default else f"0, {self.zero}"
+
+
+OPTIONS = (
+    Option("fkit", "switch", "run each test in a process of its own, or not; the last one counts",
+           default=False, where=(COMMAND_LINE,)),
+    Option("fkit_workers", "workers", "number of xdist workers, the same as -n",
+           value="N|auto", unsaid="1", where=(COMMAND_LINE,), advice="-n0 runs without workers"),
+    Option("fkit_isolation", "choice", "how long a test process lives",
+           default="function",
+           choices=("function", "class", "module", "session"), where=(COMMAND_LINE, INI, MARK)),
+    Option("fkit_start_method", "choice",
+           "how test processes start; auto forks unless that is unsafe",
+           default="auto", choices=("auto", "fork", "spawn")),
+    Option("fkit_timeout", "seconds", "time limit of one test, from setup to teardown",
+           default=600.0, zero="no limit", where=(COMMAND_LINE, INI, MARK)),
+    Option("fkit_memory_limit", "size", "memory that one test may use, such as 500M or 2G",
+           default=0, zero="no limit", where=(COMMAND_LINE, INI, MARK)),
+    Option("fkit_worker_timeout", "seconds",
+           "kill a worker that gives no sign of life for this long",
+           default=60.0, zero="never"),
+    Option("fkit_grace", "seconds",
+           "time that tests and wide fixtures get to finish after Ctrl-C or SIGTERM",
+           default=30.0, zero="none"),
+    Option("timeout", "seconds",
+           "the same as pytest-timeout's option, for --fkit without that plugin",
+           zero="no limit", variable="PYTEST_TIMEOUT"),
+    Option("serial", "name", "a name; no two tests that have it run at the same time",
+           where=(MARK,)),
+    Option("fkit_journal", "path",
+           "write events to this file as they happen, one JSON object per line",
+           group=RECORDS),
+    Option("fkit_trace", "path", "write a timeline to this file, for ui.perfetto.dev",
+           group=RECORDS),
+    Option("fkit_resume", "path",
+           "resume the run that wrote this journal; tests that have a verdict are not run again",
+           group=RECORDS, where=(COMMAND_LINE,)),
+    Option("fkit_top", "count", "list the N tests that used most CPU time, and most memory",
+           default=0, group=RECORDS, zero="no lists"),
+    Option("fkit_gpus", "gpus", "GPUs to use, numbers or UUIDs such as 0,2",
+           default="auto", group=GPUS, value="auto|none|IDS", variable="FKIT_GPUS"),
+    Option("fkit_gpus_per_worker", "count", "GPUs that each worker owns",
+           group=GPUS, unsaid="2"),
+    Option("fkit_cpu_workers", "count",
+           "number of additional workers without GPUs, for tests marked fkit(gpus=0)",
+           default=0, group=GPUS, zero="none"),
+    Option("fkit_widen", "switch",
+           "run a test that skips itself because it sees too few GPUs again, with more",
+           default=False, group=GPUS),
+    Option("fkit_warmup", "switch",
+           "open the GPUs in the process of the next test while a test runs",
+           default=False, group=GPUS),
+    Option("fkit_amd_mask", "choice", "the variable that distributes AMD GPUs",
+           default="rocr", group=GPUS, choices=("rocr", "hip")),
+    Option("fkit_gpus_timeout", "seconds", "time limit for finding GPUs",
+           default=10.0, group=GPUS, advice="--fkit-gpus=none looks for none"),
+    Option("fkit_gpu_memory_timeout", "seconds", "how long to wait for memory of GPUs",
+           default=60.0, group=GPUS, zero="not at all"),
+    Option("fkit_probe", "switch",
+           "try each worker's GPUs out before its first test, and when they are in doubt",
+           default=True, group=GPUS, value="on|off"),
+    Option("fkit_max_retries", "count", "attempts on other GPUs that a test gets after GPU errors",
+           default=1, group=GPUS, zero="none"),
+    Option("fkit_retire_after", "count",
+           "GPU errors in a row after which a worker gets no more tests",
+           default=3, group=GPUS, zero="never"),
+    Option("fkit_fail_on_retry", "switch",
+           "fail tests that pass only on another attempt after a GPU error",
+           default=False, group=GPUS),
+    Option("fkit_gpu_errors", "lines",
+           "more messages that are GPU errors, one REGEX or CATEGORY: REGEX per line",
+           default=(), group=GPUS, where=(INI,)),
+    Option("fkit_env", "templates",
+           "variables of workers, one NAME=template per line, of {worker}, {gpus}, {port}, {cpus}",
+           default=(), group=GPUS, where=(INI,)),
+    Option("gpus", "gpu_count", "number of GPUs that the test sees",
+           group=GPUS, zero="runs anywhere", where=(MARK,)),
+    Option("gpu_memory", "size", "memory that has to be free on each GPU of the test, such as 40G",
+           group=GPUS, zero="none", where=(MARK,)),
+)  # fmt: skip
+
+BY_NAME = {option.name: option for option in OPTIONS}
+
+MARK_ARGUMENTS = {option.setting: option for option in OPTIONS if MARK in option.where}
+"""The arguments of ``pytest.mark.fkit``."""

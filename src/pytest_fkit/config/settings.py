@@ -1,0 +1,226 @@
+"""What users have said, parsed and checked once, immutable afterwards."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from ..inherited import variable
+from ..own import own_builtins
+from ..private_api import ini_value
+from .options import BY_NAME, COMMAND_LINE, INI
+from .values import parse
+
+own_builtins(globals())
+
+ALONE = "main"
+"""What stands for the name of a worker where there are none."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for, for each option of that name what the table says.
+
+    :param others_timeout: what pytest-timeout's option, variable or ini value says, or None; ours
+        to enforce where that plugin is absent, its own first where it is active.
+    :param isolation_asked: whether option or ini value say how long a process lives.
+    """
+
+    workers: int | str | None
+    isolation: str
+    start_method: str
+    timeout: float
+    memory_limit: int
+    grace: float
+    worker_timeout: float
+    journal: Path | None
+    trace: Path | None
+    resume: Path | None
+    top: int
+    probe: bool
+    max_retries: int
+    retire_after: int
+    fail_on_retry: bool
+    widen: bool
+    warmup: bool
+    gpu_memory_timeout: float
+    others_timeout: float | None = None
+    isolation_asked: bool = False
+
+    @property
+    def records(self) -> bool:
+        """Whether somebody wants to know of each test what a journal says."""
+        return self.journal is not None or self.trace is not None or self.top > 0
+
+
+@dataclass(frozen=True)
+class GpuSettings:
+    """What the user asked for of GPUs, for each option of that name what the table says.
+
+    :param gpus: "auto", "none", or ids: numbers and UUIDs.
+    :param gpus_per_worker: None if not said.
+    :param env: names and templates of variables.
+    :param source: where `gpus` was said, as in "--fkit-gpus=0,1".
+    """
+
+    gpus: str | tuple[str, ...]
+    gpus_per_worker: int | None
+    cpu_workers: int
+    amd_mask: str
+    gpus_timeout: float
+    env: tuple[tuple[str, str], ...]
+    source: str = ""
+
+
+def _options_of(kind: type) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(kind) if f"fkit_{each.name}" in BY_NAME)
+
+
+_OPTIONS, _GPU_OPTIONS = _options_of(Settings), _options_of(GpuSettings)
+
+SHORTEST_START_LIMIT = 60.0
+"""Seconds that the import of a module may always take, however quick its tests have to be."""
+
+
+def start_limit(timeout: float) -> float:
+    """Seconds for the import of one module, where a test may take `timeout`; 0 for no limit."""
+    return max(timeout, SHORTEST_START_LIMIT) if timeout else 0.0
+
+
+KEY: pytest.StashKey[Settings] = pytest.StashKey()
+"""Where the settings of a process are, in ``config.stash``."""
+
+STARTUP_PATH: pytest.StashKey[list[str]] = pytest.StashKey()
+"""``sys.path`` before options and conftest files add to it."""
+
+
+def settings_of(config: pytest.Config) -> Settings:
+    """What the user asked for.
+
+    :raises pytest.UsageError: naming the option and what it takes.
+    """
+    values: dict[str, Any] = {name: read(config, f"fkit_{name}") for name in _OPTIONS}
+    asked = said(config, "fkit_isolation") is not None
+    if not asked:
+        values["isolation"] = _natural_isolation(config, values["isolation"])
+    journal, resume = values["journal"], values["resume"]
+    if resume is not None:
+        if config.getoption("fkit_journal") is not None and journal != resume:
+            raise pytest.UsageError(
+                f"pytest-fkit: --fkit-resume={config.getoption('fkit_resume')} goes on writing "
+                "that journal; leave --fkit-journal away, or give it the same path"
+            )
+        values["journal"] = resume
+    if values["trace"] is not None and values["trace"] == values["journal"]:
+        raise pytest.UsageError(
+            f"pytest-fkit: journal and trace can't be one file, {values['trace']}"
+        )
+    return Settings(**values, others_timeout=_others_timeout(config), isolation_asked=asked)
+
+
+def gpu_settings_of(config: pytest.Config, options: argparse.Namespace) -> GpuSettings:
+    """What the user asked for of GPUs.
+
+    :param options: ``config.option``, or what is known of it while pytest starts.
+    :raises pytest.UsageError: naming the option and what it takes.
+    """
+    values: dict[str, Any] = {name: read(config, f"fkit_{name}", options) for name in _GPU_OPTIONS}
+    given = said(config, "fkit_gpus", options)
+    ids = values["gpus"] if isinstance(values["gpus"], str) else ",".join(values["gpus"])
+    return GpuSettings(**values, source="" if given is None else f"{given.source}={ids}")
+
+
+class Said(NamedTuple):
+    """A value that was given, and where."""
+
+    source: str
+    value: Any
+
+    def __str__(self) -> str:
+        return f"{self.source}={self.value}"
+
+
+def said(
+    config: pytest.Config, name: str, options: argparse.Namespace | None = None
+) -> Said | None:
+    """What the user says of an option: on the command line, by a variable or in an ini file.
+
+    :param options: as for :func:`gpu_settings_of`.
+    """
+    option = BY_NAME[name]
+    given = getattr(options or config.option, name, None)
+    if COMMAND_LINE in option.where and given is not None:
+        return Said(option.flag, given)
+    given = variable(option.variable) if option.variable else None
+    if given:
+        return Said(option.variable, given)
+    given = ini_value(config, name) if INI in option.where else None
+    return None if given is None or given == "" else Said(f"ini value {name}", given)
+
+
+def read(config: pytest.Config, name: str, options: argparse.Namespace | None = None) -> Any:
+    """The value of an option.
+
+    :param options: as for :func:`gpu_settings_of`.
+    :raises pytest.UsageError: naming the option and what it takes.
+    """
+    option = BY_NAME[name]
+    given = said(config, name, options)
+    if given is None:
+        return option.default
+    try:
+        value = parse(option, given.value)
+        return _located(config, given.source, value) if option.type == "path" else value
+    except ValueError as error:
+        # Of a list the error names the line.
+        place = given.source if option.type in ("lines", "templates") else given
+        raise pytest.UsageError(f"pytest-fkit: {place}: {error}") from None
+
+
+def _located(config: pytest.Config, source: str, text: str) -> Path | None:
+    """A file that is named relative to the current directory, in ini files to the root."""
+    on_command_line = source.startswith("--")
+    base = Path(str(config.invocation_params.dir)) if on_command_line else config.rootpath
+    try:
+        return base / Path(text).expanduser() if text else None
+    except RuntimeError as error:  # ~nobody
+        raise ValueError(f"expected a path; {error}") from None
+
+
+_CHANGING_SNAPSHOTS = frozenset({"create", "fix", "review", "trim", "update"})
+
+
+def _natural_isolation(config: pytest.Config, default: str) -> str:
+    """Session, where a plugin changes files by what it saw of all tests in one process.
+
+    With workers inline-snapshot changes nothing.
+    """
+    wanted = str(config.getoption("inline_snapshot", None) or "").split(",")
+    alone = not config.getoption("numprocesses", None)
+    return "session" if alone and _CHANGING_SNAPSHOTS.intersection(wanted) else default
+
+
+def _others_timeout(config: pytest.Config) -> float | None:
+    ours = config.getoption("fkit_timeout") is not None
+    if ours and not config.pluginmanager.hasplugin("timeout"):
+        return None
+    seconds: float | None = read(config, "timeout")
+    return seconds
+
+
+def measures_usage(config: pytest.Config) -> bool:
+    """Whether somebody will read what each test used of the machine."""
+    return asks_for_records(config, config.option)
+
+
+def asks_for_records(config: pytest.Config, options: argparse.Namespace) -> bool:
+    """Whether journal, trace, lists of tests or a run to resume are asked for.
+
+    :param options: as for :func:`gpu_settings_of`.
+    """
+    names = ("fkit_resume", "fkit_journal", "fkit_trace", "fkit_top")
+    return any(said(config, name, options) is not None for name in names)

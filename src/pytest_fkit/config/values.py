@@ -1,0 +1,158 @@
+"""What values of options mean: texts, what TOML has instead of them, and arguments of marks."""
+
+from __future__ import annotations
+
+import re
+import string
+from typing import Any, Callable
+
+from ..own import own_builtins
+from .options import Option
+
+own_builtins(globals())
+
+# Of ini files, as pytest understands them.
+_ON = ("on", "true", "yes", "1", "t", "y")
+_OFF = ("off", "false", "no", "0", "f", "n")
+
+_LONGEST = 1e9
+"""Seconds, 31 years: the kernel's clocks take a few hundred."""
+
+TEMPLATE_FIELDS = ("worker", "gpus", "port", "cpus")
+"""What templates of variables can have in braces."""
+
+
+def parse(option: Option, value: object) -> Any:
+    """The value that a user means.
+
+    :raises ValueError: saying what is expected.
+    """
+    read, _ = _TYPES[option.type]
+    parsed = read(value)
+    refused = option.type in _NUMBERS and not parsed and not option.zero
+    if parsed is None or refused or (option.choices and parsed not in option.choices):
+        raise ValueError(f"expected {_expected(option)}")
+    return parsed
+
+
+def _expected(option: Option) -> str:
+    _, noun = _TYPES[option.type]
+    text = ", ".join(option.choices) if option.choices else ""
+    text = noun.format(text or ("non-negative" if option.zero else "positive"))
+    zero = f" (0: {option.zero})" if option.zero else ""
+    return f"{text}{zero}; {option.advice}" if option.advice else f"{text}{zero}"
+
+
+def _word(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _switch(value: object) -> bool | None:
+    text = str(value).strip().lower()
+    return text in _ON if text in _ON + _OFF else None
+
+
+def _seconds(value: object) -> float | None:
+    try:
+        seconds = float(str(value))
+    except ValueError:
+        return None
+    if _LONGEST < seconds < float("inf"):
+        raise ValueError(f"expected at most {_LONGEST:.0f} seconds")
+    return seconds if 0 <= seconds <= _LONGEST else None
+
+
+def _count(value: object) -> int | None:
+    return int(str(value)) if re.fullmatch("[0-9]{1,9}", str(value)) else None
+
+
+def _gpu_count(value: object) -> int | None:
+    return value if type(value) is int and value >= 0 else None
+
+
+def _workers(value: object) -> int | str | None:
+    return "auto" if value == "auto" else _count(value) or None
+
+
+def _size(value: object) -> int | None:
+    """Bytes, from a number or a text as 500M, 1.5G, 64KiB; units are powers of 1024."""
+    match = re.fullmatch(
+        r"([0-9]{1,15}(?:\.[0-9]+)?)\s*([kmgt]?)(?:i?b)?", str(value).strip().lower()
+    )
+    return int(float(match[1]) * 1024 ** " kmgt".index(match[2] or " ")) if match else None
+
+
+def _path(value: object) -> str | None:
+    known = isinstance(value, (str, int)) and not isinstance(value, bool)
+    return str(value) if known and "\0" not in str(value) else None
+
+
+def _lines(value: object) -> tuple[str, ...] | None:
+    lines = value.splitlines() if isinstance(value, str) else value
+    if not isinstance(lines, (list, tuple)) or not all(isinstance(each, str) for each in lines):
+        return None
+    return tuple(each.strip() for each in lines if each.strip())
+
+
+def _templates(value: object) -> tuple[tuple[str, str], ...] | None:
+    lines = _lines(value)
+    return None if lines is None else tuple(parse_template(line) for line in lines)
+
+
+def parse_template(line: str) -> tuple[str, str]:
+    """Name and template from a line ``NAME=template``.
+
+    :raises ValueError: saying what is expected.
+    """
+    name, separator, template = line.partition("=")
+    name, template = name.strip(), template.strip()
+    if not separator or not name or any(each in name for each in " \t{}"):
+        raise ValueError(f"{line!r}: expected NAME=template")
+    try:
+        unknown = sorted(fields_of(template) - set(TEMPLATE_FIELDS))
+        if not unknown:
+            template.format_map(dict.fromkeys(TEMPLATE_FIELDS, ""))
+    except (ValueError, KeyError, IndexError) as error:
+        raise ValueError(f"{line!r}: {error}; a brace itself is {{{{ or }}}}") from None
+    if unknown:
+        raise ValueError(
+            f"{line!r}: {{{unknown[0]}}} is unknown; there are {{worker}}, {{gpus}}, {{port}} and "
+            "{cpus}, and a brace itself is {{ or }}"
+        )
+    return name, template
+
+
+def fields_of(template: str) -> set[str]:
+    """What a template has in braces."""
+    return {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
+
+
+def _gpus(value: object) -> str | tuple[str, ...] | None:
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    if text in ("", "auto", "none"):
+        return text or "auto"
+    ids = tuple(each.strip() for each in text.split(","))
+    if not all(re.fullmatch("[0-9]+|(GPU|MIG)-.*", each, re.IGNORECASE) for each in ids):
+        return None
+    if len(set(ids)) < len(ids):
+        raise ValueError("a GPU is named twice")
+    return ids
+
+
+_TYPES: dict[str, tuple[Callable[[object], Any], str]] = {
+    "choice": (_word, "one of {}"),
+    "switch": (_switch, "on or off"),
+    "seconds": (_seconds, "a {} number of seconds"),
+    "count": (_count, "a {} integer"),
+    "gpu_count": (_gpu_count, "a {} number of GPUs"),
+    "size": (_size, "a size such as 500M or 2G"),
+    "workers": (_workers, "a {} integer or auto"),
+    "name": (_word, "a name"),
+    "path": (_path, "a path"),
+    "lines": (_lines, "a list of strings"),
+    "templates": (_templates, "a list of strings NAME=template"),
+    "gpus": (_gpus, "auto, none, or numbers and UUIDs such as 0,2 or GPU-5e21a,GPU-77b0"),
+}
+"""How values of a type are read, None if they are none, and how messages call it."""
+
+_NUMBERS = ("seconds", "count", "gpu_count", "size")
