@@ -108,7 +108,7 @@ def parse(config: pytest.Config) -> Settings:
         start_method=_value(config, "start_method", parse_start_method, "auto"),
         timeout=_value(config, "timeout", parse_seconds, 600.0),
         memory_limit=_value(config, "memory_limit", parse_size, 0),
-        grace=_value(config, "grace", parse_seconds, 30.0),
+        grace=_value(config, "grace", parse_wait, 30.0),
         others_timeout=_others_timeout(config),
         isolation_asked=_value(config, "isolation", parse_isolation, None) is not None,
         journal=journal,
@@ -122,7 +122,7 @@ def parse(config: pytest.Config) -> Settings:
         fail_on_retry=_flag(config, "fail_on_retry"),
         widen=_flag(config, "widen"),
         warmup=_flag(config, "warmup"),
-        gpu_memory_timeout=_value(config, "gpu_memory_timeout", parse_seconds, 60.0),
+        gpu_memory_timeout=_value(config, "gpu_memory_timeout", parse_wait, 60.0),
     )
 
 
@@ -301,9 +301,10 @@ def parse_lines(value: object) -> list[str]:
     return [each.strip() for each in lines if each.strip()]
 
 
-def parse_seconds(value: object) -> float:
+def parse_seconds(value: object, zero: str = "no limit") -> float:
     """Seconds, from a number or its text.
 
+    :param zero: what 0 means.
     :raises ValueError: saying what is expected.
     """
     try:
@@ -311,8 +312,16 @@ def parse_seconds(value: object) -> float:
     except ValueError:
         seconds = -1.0
     if isinstance(value, bool) or not 0 <= seconds < float("inf"):
-        raise ValueError("expected seconds, a number from 0 (no limit) on")
+        raise ValueError(f"expected seconds, a number from 0 ({zero}) on")
     return seconds
+
+
+def parse_wait(value: object) -> float:
+    """Seconds for which something is waited for.
+
+    :raises ValueError: saying what is expected.
+    """
+    return parse_seconds(value, "not at all")
 
 
 def parse_count(value: object) -> int:

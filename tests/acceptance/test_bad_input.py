@@ -8,13 +8,15 @@ import pytest
 from inner import run_pytest, write_files
 
 SECONDS = "expected seconds, a number from 0 (no limit) on"
+WAIT = "expected seconds, a number from 0 (not at all) on"
 ISOLATION = "expected one of function, class, module, session"
 WORKERS = "expected a number from 1 on, or auto; -n0 runs without workers"
 CASES = {
     "--fkit-isolation=test": f"--fkit-isolation=test: {ISOLATION}",
     "--fkit-timeout=-1": f"--fkit-timeout=-1: {SECONDS}",
     "--fkit-timeout=soon": f"--fkit-timeout=soon: {SECONDS}",
-    "--fkit-grace=inf": f"--fkit-grace=inf: {SECONDS}",
+    "--fkit-grace=inf": f"--fkit-grace=inf: {WAIT}",
+    "--fkit-gpu-memory-timeout=x": f"--fkit-gpu-memory-timeout=x: {WAIT}",
     "--fkit-memory-limit=2X": "--fkit-memory-limit=2X: expected a size as 500M or 2G",
     "--fkit-workers=0": f"--fkit-workers=0: {WORKERS}",
     "--fkit-workers=-1": f"--fkit-workers=-1: {WORKERS}",
@@ -24,7 +26,7 @@ CASES = {
     "-n2 -o fkit_isolation=test": f"ini value fkit_isolation=test: {ISOLATION}",
     "-o fkit_timeout=soon": f"ini value fkit_timeout=soon: {SECONDS}",
     "-o fkit_memory_limit=lots": "ini value fkit_memory_limit=lots: expected a size",
-    "-o fkit_grace=-3": f"ini value fkit_grace=-3: {SECONDS}",
+    "-o fkit_grace=-3": f"ini value fkit_grace=-3: {WAIT}",
     "-p without_fork": "--fkit needs os.fork(), which this platform lacks",
     "-n0 -p without_fork": "--fkit needs os.fork(), which this platform lacks",
 }
