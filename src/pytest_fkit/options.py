@@ -131,6 +131,7 @@ def _add_gpu_options(parser: pytest.Parser) -> None:
     for name, metavar, text in (
         ("gpus", "auto|none|IDS", "GPUs to use, numbers or UUIDs as in 0,2 (default: auto)"),
         ("gpus-per-worker", "N", "GPUs that each worker owns (default: 2)"),
+        ("gpu-slots", "N", "workers that share each slice of GPUs, by memory (default: 1)"),
         ("cpu-workers", "N", "so many more workers, without GPUs, for fkit(gpus=0) (default: 0)"),
         ("amd-mask", "rocr|hip", "the variable by which AMD GPUs are distributed (default: rocr)"),
         ("gpus-timeout", "SECONDS", "time limit for finding GPUs (default: 10)"),

@@ -28,6 +28,7 @@ class GpuSettings:
     :param timeout: seconds for detection.
     :param templates: names and values of further variables.
     :param cpu_workers: number of workers without GPUs, besides the others.
+    :param slots: how many workers share each slice.
     """
 
     gpus: str | tuple[str, ...]
@@ -37,6 +38,7 @@ class GpuSettings:
     timeout: float
     templates: tuple[tuple[str, str], ...]
     cpu_workers: int = 0
+    slots: int = 1
 
 
 def parse(
@@ -66,6 +68,7 @@ def parse(
             for each in _checked("ini value fkit_env", ini("fkit_env"), parse_lines)
         ),
         cpu_workers=_value(said("cpu_workers"), parse_count, 0),
+        slots=_value(said("gpu_slots"), _number, 1),
     )
 
 
@@ -109,7 +112,7 @@ def _gpus(text: str) -> str | tuple[str, ...]:
     return ids
 
 
-def _number(text: str) -> int | None:
+def _number(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise ValueError("expected a number from 1 on")
     return int(text)
