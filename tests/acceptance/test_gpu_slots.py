@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -76,12 +77,19 @@ def test_gang(number):
 )
 
 
+_TESTS = [
+    "large", "medium", *(f"half[{number}]" for number in range(4)), "plain[0]", "plain[1]",
+]  # fmt: skip
+
+
 def _log(tmp_path: Path) -> list[str]:
     return (tmp_path / "log").read_text().splitlines()
 
 
 def test_tests_that_fit_run_together_and_others_do_not(fleet: Fleet, tmp_path: Path) -> None:
-    write_files(tmp_path, {"test_it.py": _MEMORY})
+    # Tests that take long are sent one by one, so that none waits for one behind it.
+    durations = json.dumps({f"test_it.py::test_{name}": 5.0 for name in _TESTS})
+    write_files(tmp_path, {"test_it.py": _MEMORY, ".test_durations": durations})
     ended = run_pytest(
         tmp_path, "--fkit", "-n2", "--fkit-gpu-slots=2", "-k", "not gang",
         env=fleet(fleets.nvidia(1)),
