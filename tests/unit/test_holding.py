@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -157,7 +158,7 @@ class Controller:
         if slots > 1:
             self.kinds = [
                 kind._replace(memory=size, share=not size)
-                for kind, size in zip(self.kinds, memory * number)
+                for kind, size in zip(self.kinds, itertools.cycle(memory))
             ]
         self.schedule = Schedule([None] * number)
         tests = [

@@ -151,8 +151,8 @@ class DeathReports:
         if isinstance(death.ending, Unmet):
             owned = owned_by(replay.item.config)
             if owned is not None and owned.shared:  # without others there may be room
-                error = GpuError("memory", death.ending.title, alone=True)
-                self._reports.gpu_error(replay.item, carriable(error.to_wire()))
+                lacking = GpuError("memory", death.ending.title, alone=True)
+                self._reports.gpu_error(replay.item, carriable(lacking.to_wire()))
             return
         self._in_doubt()
         title = f"{death.ending.title} in {death.phase}"
