@@ -447,7 +447,9 @@ class Dispatch:
         size = len(self._tests.nodeids)
         groups, self._kinds = [""] * size, [ANY] * size
         self._connected = {}
-        for node, known in self._nodes.items():
+        # Those who own none don't know what the others have.
+        nodes = sorted(self._nodes.items(), key=lambda each: not physical(each[0]))
+        for node, known in nodes:
             facts = self._edges.facts(node)
             if facts is None or known.collected is None:
                 continue
