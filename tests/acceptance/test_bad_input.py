@@ -16,6 +16,7 @@ CASES = {
     "--fkit-timeout=soon": f"--fkit-timeout=soon: {SECONDS}",
     "--fkit-grace=inf": f"--fkit-grace=inf: {SECONDS}",
     "--fkit-memory-limit=2X": "--fkit-memory-limit=2X: expected a size such as 500M or 2G",
+    "--fkit-gpu-memory-timeout=x": f"--fkit-gpu-memory-timeout=x: {SECONDS}",
     "--fkit-workers=0": f"--fkit-workers=0: {WORKERS}",
     "--fkit-workers=-1": f"--fkit-workers=-1: {WORKERS}",
     "--fkit-workers=x": f"--fkit-workers=x: {WORKERS}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,6 +57,7 @@ def test_the_option_wins_then_the_variable_then_the_ini_value(pytester: pytest.P
         ("--fkit-gpus=0,0", "named twice"),
         ("--fkit-gpus-per-worker=0", "--fkit-gpus-per-worker=0: expected a positive integer"),
         ("--fkit-gpus-per-worker=x", "expected a positive integer"),
+        ("--fkit-gpu-slots=-1", "--fkit-gpu-slots=-1: expected a positive integer"),
         ("--fkit-amd-mask=cuda", "expected one of rocr, hip"),
         ("--fkit-gpus-timeout=0", "expected a positive number of seconds; --fkit-gpus=none looks"),
         ("--fkit-gpus-timeout=x", "expected a positive number"),
@@ -166,3 +168,27 @@ def test_nothing_is_said_where_all_is_well(fleet: Fleet, workers: int) -> None:
 )
 def test_workers_that_auto_means(fleet: Fleet, per_worker: int | None, expected: int) -> None:
     assert worker_count(fleet, asked("auto", per_worker), {}) == expected
+    shared = replace(asked("auto", per_worker), gpu_slots=3)
+    assert worker_count(fleet, shared, {}) == 3 * expected
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "owned"),
+    [
+        (2, 2, "0,1 0,1"),
+        (4, 4, "0,1 2,3 0,1 2,3"),
+        (4, 8, "0 1 2 3 0 1 2 3"),
+        (8, 4, "0,1 2,3 4,5 6,7"),
+        (1, 2, "0 0"),
+        (0, 9, " " * 8),
+    ],
+)
+def test_so_many_workers_share_a_slice_and_not_more(gpus: int, workers: int, owned: str) -> None:
+    shared = replace(asked(), gpu_slots=2)
+    places = distribute(nvidia(gpus), shared, {}, range(workers)).assignment.places
+    assert " ".join(",".join(place.ids) for place in places) == owned
+    assert {place.slots for place in places} == {2}
+    found = len({place.ids for place in places})
+    if gpus and workers == 2 * found:
+        with pytest.raises(pytest.UsageError, match=f"--fkit-gpu-slots=2: .*-n {2 * found} or"):
+            distribute(nvidia(gpus), replace(shared, per_worker=gpus // found), {}, range(99))

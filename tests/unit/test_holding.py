@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Sequence
 
@@ -34,6 +35,8 @@ from pytest_fkit.controller.units import Kind
 from pytest_fkit.gpu.errors import GpuError
 
 AFTER = 3
+TOTAL = 80
+"""Memory of each GPU."""
 ERROR = GpuError("suspect", "unspecified launch failure", counts=True)
 
 
@@ -61,7 +64,7 @@ class Worker:
         self.outbox: deque[Any] = deque()
         self.queue: deque[int] = deque()
         self.running: int | None = None
-        self.open: tuple[int, bool] | None = None
+        self.open: tuple[int, GpuError | None] | None = None
         self.hold = 0
         self.holds = self.told = self.settles = False
 
@@ -98,24 +101,25 @@ class Worker:
             self.outbox.append(Waits())
         return None
 
-    def end(self, erred: bool) -> None:
+    def end(self, error: GpuError | None) -> None:
         """The test ends; the rest of it is told when it is known what follows."""
         assert self.running is not None
-        self.open, self.running = (self.running, erred), None
-        if erred:
+        self.open, self.running = (self.running, error), None
+        if error is not None:
             self.holds = True
             self.hold += 1
-            self.outbox.append(Holds(self.hold, self.open[0], ERROR.to_wire()))
+            self.outbox.append(Holds(self.hold, self.open[0], error.to_wire()))
         elif self.queue:
             self.close()
 
     def close(self) -> None:
         """Tell the rest of the test that ended last."""
         if self.open is not None:
-            (test, erred), self.open = self.open, None
-            outcome: Any = "failed" if erred else "passed"
+            (test, error), self.open = self.open, None
+            outcome: Any = "failed" if error is not None else "passed"
             report = pytest.TestReport("test_it", ("", 0, ""), {}, outcome, None, "call")
-            self.outbox += [ItemGpuError("test_it", ERROR.to_wire())] if erred else []
+            if error is not None:
+                self.outbox.append(ItemGpuError("test_it", error.to_wire()))
             self.outbox += [Reported(test, report), ItemComplete(test, 0.01)]
 
 
@@ -123,9 +127,19 @@ class Controller:
     """What dispatch.py and arrivals.py do with what workers say.
 
     :param gangs: tests that need two GPUs.
+    :param slots: workers on each GPU.
+    :param memory: of tests, 0 where they say nothing.
     """
 
-    def __init__(self, number: int, gangs: Sequence[int], strict: bool, most: int) -> None:
+    def __init__(
+        self,
+        number: int,
+        gangs: Sequence[int],
+        strict: bool,
+        most: int,
+        slots: int,
+        memory: Sequence[int],
+    ) -> None:
         told: Any = SimpleNamespace(
             max_retries=most, fail_on_retry=False, retire_after=AFTER, widen=False
         )
@@ -138,7 +152,14 @@ class Controller:
             lambda _: None,
         )
         self.rerouting = Rerouting(told, edges, recorder=None)
+        self.slots = slots
+        self.lent: dict[int, tuple[str, ...]] = {}
         self.kinds = [Kind(2 if test in gangs else None) for test in range(number)]
+        if slots > 1:
+            self.kinds = [
+                kind._replace(memory=size, share=not size)
+                for kind, size in zip(self.kinds, itertools.cycle(memory))
+            ]
         self.schedule = Schedule([None] * number)
         tests = [
             units.Test(test, "abc"[test % 3], None, self.kinds[test]) for test in range(number)
@@ -160,7 +181,8 @@ class Controller:
     def add(self, worker: Worker) -> None:
         """It is up."""
         self.workers[worker.name] = worker
-        self.schedule.add_worker(worker.name, physical(worker.node))
+        gpus = physical(worker.node)
+        self.schedule.add_worker(worker.name, gpus, memory=[TOTAL], slots=self.slots)
         self.rerouting.add(worker.node)
 
     def lose(self, name: str) -> None:
@@ -207,6 +229,8 @@ class Controller:
         for each in self.schedule.decide():
             if isinstance(each, decisions.Send):
                 self.rerouting.sent(each.worker, each.tests)
+                for test in each.tests:
+                    self.lent.pop(test, None)
                 self.order(each.worker, RunTests(each.tests))
             elif isinstance(each, decisions.Recall):
                 self.order(each.worker, RecallTests(each.tests, each.whole))
@@ -214,6 +238,7 @@ class Controller:
                 self.order(each.worker, Settle())
             elif isinstance(each, decisions.Lend):
                 self.rerouting.sent(each.worker, [each.test])
+                self.lent[each.test] = each.gpus
                 self.order(each.worker, LendGpus(each.test, {}))
             elif not self.rerouting.unrunnable(each.test):
                 self.verdicts[each.test] += 1
@@ -232,6 +257,8 @@ class Holding(RuleBasedStateMachine):
         broken=st.frozensets(st.integers(0, 39), max_size=8),
         strict=st.booleans(),
         most=st.integers(0, 2),
+        slots=st.sampled_from([1, 2, 3]),
+        memory=st.lists(st.sampled_from([0, 0, 10, 30, 60, 200]), min_size=1, max_size=9),
     )
     def start(
         self,
@@ -242,13 +269,16 @@ class Holding(RuleBasedStateMachine):
         broken: frozenset[int],
         strict: bool,
         most: int,
+        slots: int = 1,
+        memory: Sequence[int] = (0,),
     ) -> None:
         self.number, self.sick, self.broken, self.names = number, sick, broken, 0
-        self.controller = Controller(number, sorted(gangs), strict, most)
+        self.slots = slots
+        self.controller = Controller(number, sorted(gangs), strict, most, slots, memory)
         self.begun: dict[int, set[int]] = defaultdict(set)
         self.died = False
         self.gangs = gangs
-        for gpu in range(size):
+        for gpu in [*range(size)] * slots:
             self._add(gpu)
         self.controller.act()
 
@@ -264,10 +294,28 @@ class Holding(RuleBasedStateMachine):
 
     def _go_on(self, worker: Worker) -> None:
         if worker.running is not None:
-            worker.end(worker.gpu in self.sick or worker.running in self.broken)
+            errs = worker.gpu in self.sick or worker.running in self.broken
+            worker.end(ERROR if errs else None)
         test = worker.begin()
         if test is not None:
             self.begun[worker.gpu].add(test)
+            self._check_neighbours()
+
+    def _check_neighbours(self) -> None:
+        """Never more tests on a GPU than it has slots, nor memory; a gang has its GPUs alone."""
+        alone: list[str] = []
+        sizes: dict[str, list[int]] = defaultdict(list)
+        for each in self.workers:
+            if each.running in self.controller.lent:
+                alone += self.controller.lent[each.running]
+            elif each.running is not None:
+                size = self.controller.kinds[each.running].memory or TOTAL // self.slots
+                sizes[f"/{each.gpu}"].append(min(size, TOTAL))
+        assert len(alone) == len(set(alone))
+        assert sizes.keys().isdisjoint(alone)
+        for there in sizes.values():
+            assert len(there) <= self.slots
+            assert sum(there) <= TOTAL, sizes
 
     @rule(data=st.data(), times=st.integers(1, 5))
     def a_worker_goes_on(self, data: Any, times: int) -> None:
@@ -331,7 +379,8 @@ class Holding(RuleBasedStateMachine):
         """What met an error on two GPUs may be the test's own: it does not count for either."""
         for gpu in self.sick:
             elsewhere = {test for each in self.sick - {gpu} for test in self.begun[each]}
-            assert len(self.begun[gpu] - elsewhere) <= AFTER, self.begun
+            # Others that share it may have begun theirs by then.
+            assert len(self.begun[gpu] - elsewhere) < AFTER + self.slots, self.begun
 
 
 Holding.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
@@ -347,3 +396,27 @@ def test_a_gang_that_needs_a_worker_that_holds_keeps_no_other_gang_waiting() -> 
         strict=False, most=2,
     )  # fmt: skip
     run.teardown()
+
+
+@pytest.mark.parametrize(("named", "retired"), [(("1",), ["gw1 (GPU 1)"]), ((), [])])
+def test_errors_of_gangs_count_for_the_gpus_that_they_name(
+    named: tuple[str, ...], retired: list[str]
+) -> None:
+    controller = Controller(12, range(12), strict=False, most=0, slots=1, memory=[0])
+    workers = [Worker(f"gw{gpu}", gpu) for gpu in range(3)]
+    for worker in workers:
+        controller.add(worker)
+    controller.act()
+    for _ in range(200):
+        for worker in workers:
+            while worker.outbox:
+                controller.hear(worker)
+            while worker.inbox:
+                worker.hear()
+            if worker.running is not None:
+                sick = "/1" in controller.lent[worker.running]
+                worker.end(replace(ERROR, gpus=named) if sick else None)
+            worker.begin()
+    assert controller.verdicts == Counter(range(12))
+    assert [place for place, _ in controller.rerouting.retired] == retired
+    controller.rerouting.close()

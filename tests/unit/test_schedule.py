@@ -16,6 +16,9 @@ from pytest_fkit.controller.reservations import Reservation
 from pytest_fkit.controller.schedule import Schedule
 from pytest_fkit.controller.units import ANY, Kind, soft_units, strict_units
 
+TOTAL = 80
+"""Memory of each GPU."""
+
 ROUNDING = 1e-6
 """Seconds by which sums of floating-point numbers may differ."""
 
@@ -60,6 +63,8 @@ class Machine(RuleBasedStateMachine):
         self.avoided: dict[int, str] = {}
         self.alone: set[int] = set()
         self.suspects: set[str] = set()
+        self.gpus: dict[str, str] = {}
+        self.paused: set[str] = set()
         self.blocking: dict[int, tuple[Reservation, set[int]]] = {}
 
     @initialize(
@@ -73,6 +78,8 @@ class Machine(RuleBasedStateMachine):
         ),
         strict=st.booleans(),
         lacks=st.lists(st.frozensets(st.integers(0, 24), max_size=2), min_size=1, max_size=4),
+        slots=st.sampled_from([1, 1, 2, 3]),
+        memory=st.lists(st.sampled_from([0, 0, 10, 30, 60, 200]), min_size=25, max_size=25),
     )
     def start(
         self,
@@ -82,12 +89,20 @@ class Machine(RuleBasedStateMachine):
         seconds: list[float | None],
         strict: bool,
         lacks: list[frozenset[int]],
+        slots: int,
+        memory: list[int],
     ) -> None:
         self.number = len(groups)
         self.strict = strict
         self.groups = groups
         self.seconds = seconds
-        self.kinds = [Kind(number, serial) for number, serial in zip(gpus, serials)]
+        self.slots = slots
+        self.kinds = [
+            Kind(number, serial, memory=size, share=not size)
+            if slots > 1 and number != 0
+            else Kind(number, serial)
+            for number, serial, size in zip(gpus, serials, memory)
+        ]
         tests = [
             units.Test(number, group, seconds[number], self.kinds[number])
             for number, group in enumerate(groups)
@@ -99,16 +114,38 @@ class Machine(RuleBasedStateMachine):
             )
         else:
             self.schedule.add_units(soft_units(tests, sort=True))
-        for each in lacks:
-            self._add(each)
+        for number, each in enumerate(lacks):
+            self._add(each, f"/{number // slots}")
         self._act()
 
-    def _add(self, lacks: frozenset[int]) -> None:
+    def _add(self, lacks: frozenset[int], gpu: str) -> None:
         name = f"gw{self.names}"
         self.names += 1
-        self.workers[name] = Worker(name, lacks, [f"/{name}"])
+        self.workers[name] = Worker(name, lacks, [gpu])
+        self.gpus[name] = gpu
         self.inbox[name] = deque()
-        self.schedule.add_worker(name, [f"/{name}"], lacks)
+        self.schedule.add_worker(name, [gpu], lacks, memory=[TOTAL], slots=self.slots)
+        if any(other in self.retired for other in self._sharing(name)):
+            self.retired.add(name)
+            self.schedule.retire(name)
+        self._pause()
+
+    def _sharing(self, name: str) -> list[str]:
+        """Who has the same GPU, with the worker itself."""
+        return [each for each in sorted(self.workers) if self.gpus[each] == self.gpus[name]]
+
+    def _pause(self) -> None:
+        """Who shares a GPU with those who hold begins nothing either."""
+        found = {
+            name
+            for each in self.workers.values()
+            if each.holds
+            for name in self._sharing(each.name)
+            if not self.workers[name].holds
+        }
+        if self.paused != found:
+            self.paused = found
+            self.schedule.pause(found)
 
     def _act(self) -> None:
         held = {name: self._held(worker) for name, worker in self.workers.items()}
@@ -210,7 +247,9 @@ class Machine(RuleBasedStateMachine):
             worker.kept = 0
             worker.since = self.now
             self.schedule.begins(worker.name, worker.running)
-        elif not (worker.told or worker.settles or worker.holds):
+        elif worker.settles:
+            worker.settles = False
+        elif not (worker.told or worker.holds):
             worker.told = True
             self.schedule.waits(worker.name)
         self._act()
@@ -222,6 +261,7 @@ class Machine(RuleBasedStateMachine):
     def _go_on(self, worker: Worker) -> None:
         worker.holds = worker.told = False
         self.schedule.go_on(worker.name)
+        self._pause()
         self._act()
 
     # --- rules ---
@@ -240,7 +280,7 @@ class Machine(RuleBasedStateMachine):
     def a_worker_goes_on(self, data: Any, keeps: bool) -> None:
         worker = self.workers[data.draw(st.sampled_from(sorted(self.workers)))]
         self._step(worker)
-        worker.kept = min(len(worker.queue), int(keeps))
+        worker.kept = min(len(worker.queue), int(keeps and not worker.holds))
 
     @precondition(lambda self: len(self.workers) > 1)
     @rule(data=st.data())
@@ -261,7 +301,8 @@ class Machine(RuleBasedStateMachine):
         self.avoided[test] = by
         self.alone = self.alone | {test} if alone else self.alone - {test}
         self.schedule.requeue(
-            test, self.kinds[test]._replace(avoid=frozenset({f"/{by}"}), alone=alone)
+            test,
+            self.kinds[test]._replace(avoid=frozenset({self.gpus.get(by, "")}), alone=alone),
         )
         self._act()
 
@@ -271,7 +312,7 @@ class Machine(RuleBasedStateMachine):
         test = data.draw(st.sampled_from(sorted(self.verdicts)))
         del self.verdicts[test]
         self.lent.pop(test, None)
-        self.kinds[test] = Kind(gpus, self.kinds[test].serial)
+        self.kinds[test] = self.kinds[test]._replace(gpus=gpus)
         self.schedule.requeue(test, self.kinds[test])
         self._act()
 
@@ -290,10 +331,20 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def no_gpu_is_lent_twice(self) -> None:
         used: list[str] = []
+        shared: dict[str, list[int]] = {}
         for worker in self.workers.values():
-            if worker.running is not None and not worker.through:
+            if worker.running is None or worker.through:
+                continue
+            if self.slots == 1 or worker.running in self.lent:
                 used += self.lent.get(worker.running, worker.gpus)
+            elif self.kinds[worker.running].gpus != 0:
+                size = self.kinds[worker.running].memory or TOTAL // self.slots
+                shared.setdefault(worker.gpus[0], []).append(min(size, TOTAL))
         assert len(used) == len(set(used))
+        assert shared.keys().isdisjoint(used)
+        for sizes in shared.values():
+            assert len(sizes) <= self.slots
+            assert sum(sizes) <= TOTAL, shared
 
     @invariant()
     def a_name_is_never_used_twice_at_once(self) -> None:
@@ -314,6 +365,8 @@ class Machine(RuleBasedStateMachine):
             if (
                 worker.name in self.retired
                 or worker.holds
+                or worker.name in self.paused
+                or self._is_for_others(worker.name)
                 or set(self._held(worker)) - {worker.running}
             ):
                 continue
@@ -324,13 +377,23 @@ class Machine(RuleBasedStateMachine):
                     not self.groups[test]
                     and (kind.gpus or 0) < 2
                     and test not in worker.lacks | self.alone
-                    and self.avoided.get(test) != worker.name
+                    and self.gpus.get(self.avoided.get(test, "")) != worker.gpus[0]
                     and not (test in self.avoided and worker.name in self.suspects)
                     and (not kind.serial or kind.serial not in locked)
                 )
                 if reservation is not None:
                     fits = fits and self._fits_before(test, reservation)
                 assert not (has_nothing and fits), (worker.name, test)
+
+    def _is_for_others(self, name: str) -> bool:
+        """Whether it may have to leave memory to others."""
+        if self.slots == 1:
+            return False
+        sharing = self._sharing(name)
+        kept = self.schedule.reservations.reserved()
+        return any(each in kept for each in sharing) or any(
+            self._held(self.workers[each]) for each in sharing if each != name
+        )
 
     def _fits_before(self, test: int, reservation: Reservation) -> bool:
         seconds = self.seconds[test]
@@ -372,23 +435,28 @@ class Breaking(Machine):
         if blamed is not None:
             self._verdict(blamed, "died")
         if replaced:
-            self._add(frozenset())
+            self._add(frozenset(), worker.gpus[0])
+        self._pause()
         self._act()
 
     @precondition(lambda self: len(set(self.workers) - self.retired) > 1)
     @rule(data=st.data())
     def a_worker_is_retired(self, data: Any) -> None:
         name = data.draw(st.sampled_from(sorted(set(self.workers) - self.retired)))
-        self.retired.add(name)
-        self.schedule.retire(name)
+        if set(self.workers) - self.retired <= set(self._sharing(name)):
+            return  # the last ones
+        for each in self._sharing(name):
+            self.retired.add(each)
+            self.schedule.retire(each)
         self._act()
 
     @precondition(lambda self: self.retired & set(self.workers))
     @rule(data=st.data())
     def a_worker_is_back(self, data: Any) -> None:
         name = data.draw(st.sampled_from(sorted(self.retired & set(self.workers))))
-        self.retired.remove(name)
-        self.schedule.readmit(name)
+        for each in self._sharing(name):
+            self.retired.discard(each)
+            self.schedule.readmit(each)
         self._act()
 
     @precondition(lambda self: any(not each.holds for each in self.workers.values()))
@@ -398,6 +466,7 @@ class Breaking(Machine):
         worker = self.workers[data.draw(st.sampled_from(names))]
         worker.holds, worker.kept = True, 0
         self.schedule.hold(worker.name)
+        self._pause()
         self._act()
 
     @precondition(lambda self: any(each.holds for each in self.workers.values()))
@@ -912,3 +981,113 @@ def test_what_others_failed_at_is_for_who_is_not_suspect() -> None:
     assert _sent(schedule.decide()) == {"gw2": (0,)}
     schedule.suspect({"gw0", "gw1", "gw2"})
     assert schedule.able_now(again, 0)
+
+
+def test_who_replaces_a_member_of_a_gang_gets_nothing_while_its_test_runs() -> None:
+    schedule = _gpus(4, None)
+    [lend] = _lent(schedule)
+    schedule.begins(lend.worker, lend.test)
+    [(member, gpus)] = [
+        (name, [f"/{2 * number}", f"/{2 * number + 1}"])
+        for number, name in enumerate(("gw0", "gw1", "gw2", "gw3"))
+        if name != lend.worker and f"/{2 * number}" in lend.gpus
+    ]
+    schedule.remove_worker(member)
+    schedule.add_worker("gw4", gpus)
+    assert "gw4" in schedule.reservations.reserved()
+    schedule.completed(lend.worker, lend.test, 1.0)
+    assert "gw4" not in schedule.reservations.reserved()
+
+
+def _slots(
+    *memory: int, slots: int = 2, total: int = 80, gpus: int | None = None, group: str = ""
+) -> Schedule:
+    """Two slots of a slice of two GPUs; what each test declares, 0 for nothing."""
+    schedule = Schedule([10.0] * len(memory))
+    for number, size in enumerate(memory):
+        kind = Kind(gpus, memory=size, share=not size)
+        schedule.add_units(soft_units([units.Test(number, group, 10.0, kind)], sort=False))
+    for number in range(2):
+        schedule.add_worker(f"gw{number}", ["/0", "/1"], memory=[total, total], slots=slots)
+    return schedule
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "total", "together"),
+    [
+        (0, 0, 80, True),
+        (50, 30, 80, True),
+        (50, 31, 80, False),
+        (0, 40, 80, True),
+        (0, 41, 80, False),
+        (200, 1, 80, False),
+        (0, 0, 0, True),
+        (1, 0, 0, False),
+    ],
+)
+def test_tests_share_a_slice_whose_memory_fits(
+    first: int, second: int, total: int, together: bool
+) -> None:
+    schedule = _slots(first, second, total=total)
+    sent = _sent(schedule.decide())
+    assert sent == ({"gw0": (0,), "gw1": (1,)} if together else {"gw0": (0,)})
+    schedule.begins("gw0", 0)
+    schedule.waits("gw0")
+    schedule.completed("gw0", 0, 10.0)
+    assert len(_sent(schedule.decide())) == (not together)
+
+
+def test_a_test_counts_on_the_gpus_that_it_sees() -> None:
+    schedule = _slots(50, 50, gpus=1)  # both see the first one
+    assert _sent(schedule.decide()) == {"gw0": (0,)}
+    assert _sent(_slots(0, 0, gpus=0, slots=9).decide()) == {"gw0": (0,), "gw1": (1,)}
+
+
+def test_a_large_test_is_not_passed_over_for_ever() -> None:
+    schedule = _slots(0, 0, 60, 10, 30, 0)
+    assert _sent(schedule.decide()) == {"gw0": (0,), "gw1": (1,)}
+    for worker, test in (("gw0", 0), ("gw1", 1)):
+        schedule.begins(worker, test)
+    schedule.waits("gw1")
+    # It fits beside nothing that declares nothing; what fits beside it does not have to wait.
+    decisions = schedule.decide()
+    assert not any(2 in tests or 4 in tests or 5 in tests for tests in _sent(decisions).values())
+    assert set(schedule.reservations.reserved()) == {"gw0", "gw1"}
+    schedule.waits("gw0")
+    schedule.completed("gw0", 0, 10.0)
+    schedule.completed("gw1", 1, 10.0)
+    for test in (2, 3):
+        [(worker, tests)] = _sent(schedule.decide()).items()
+        assert tests == (test,)
+        schedule.begins(worker, test)
+    schedule.waits(worker)
+    assert not _sent(schedule.decide())  # neither 30 nor 40 fit beside 60
+
+
+def test_what_shares_something_counts_as_long_as_it_is_gone_on_with() -> None:
+    schedule = Schedule([0.3] * 4)
+    large = Kind(memory=60, share=False)
+    tests = [units.Test(number, "a", 0.3, large) for number in range(3)]
+    schedule.add_units(soft_units([*tests, units.Test(3, "", 0.3)], sort=False))
+    for number in range(2):
+        schedule.add_worker(f"gw{number}", ["/0"], memory=[80], slots=2)
+    sent: list[str] = []
+    while schedule.unfinished:
+        for worker, numbers in _sent(schedule.decide()).items():
+            for test in numbers:
+                schedule.begins(worker, test)
+                sent.append(f"{test} {worker}")
+                schedule.waits(worker)
+                schedule.completed(worker, test, 0.3)
+    # Nobody comes between them, though nothing runs there.
+    assert len({each.split()[1] for each in sent if not each.startswith("3")}) == 1
+
+
+def test_tests_that_one_worker_has_to_run_count_as_the_one_that_needs_most() -> None:
+    kinds = Kind(memory=10, share=False), Kind(memory=60, share=False), ANY, Kind(gpus=0)
+    tests = [units.Test(number, "a", 1.0, kind) for number, kind in enumerate(kinds)]
+    found = strict_units(tests, lambda _: 1.0, sort=False)
+    assert [(unit.kind.memory, unit.kind.share, list(unit.tests)) for unit in found] == [
+        (60, True, [0, 1, 2]),
+        (0, True, [3]),
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ def xids(tmp_path: Path) -> TestXids:
     return TestXids(str(tmp_path / "xids"), ["3"])
 
 
-def tell(tmp_path: Path, number: int, gpu: str = "3") -> None:
+def tell(tmp_path: Path, number: int, gpu: str = "3", **more: Any) -> None:
     said = {
         "xid": number, "gpus": [gpu], "wall": time.time(), "mono": time.monotonic(),
-        "source": "NVML",
+        "source": "NVML", **more,
     }  # fmt: skip
     with (tmp_path / "xids").open("a") as file:
         file.write(json.dumps(said) + "\n")
@@ -50,6 +51,26 @@ def test_each_is_of_one_test(xids: TestXids, tmp_path: Path) -> None:
     tell(tmp_path, 79, gpu="2")
     xids.judge(items[2], None, "")
     assert [named(xids, each) for each in items] == [[13], [31], [48]]
+
+
+def test_where_gpus_are_shared_a_programs_xid_decides_only_if_it_is_known_whose_it_is(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "xids"
+    path.write_text('{"ready": "kernel log"}\n')
+    xids = TestXids(str(path), ["3"], shared=True)
+    item: Any = object()
+    for number, above, category, counts, retry in (
+        (31, [], "sticky", False, True),
+        (31, [os.getpid()], "sticky", False, False),
+        (79, [], "device", True, True),
+    ):
+        xids.begins(item)
+        tell(tmp_path, number, source="kernel log", above=above)
+        found = xids.judge(item, DOUBTFUL, "")
+        assert found is not None
+        assert (found.category, found.counts, found.retry) == (category, counts, retry)
+        assert named(xids, item) == [number]
 
 
 def test_a_gang_has_the_xids_of_its_gpus(xids: TestXids, tmp_path: Path) -> None:

@@ -132,6 +132,8 @@ OPTIONS = (
            default="auto", group=GPUS, value="auto|none|IDS", variable="FKIT_GPUS"),
     Option("fkit_gpus_per_worker", "count", "GPUs that each worker owns",
            group=GPUS, unsaid="2"),
+    Option("fkit_gpu_slots", "count", "workers that share each slice of GPUs, by memory",
+           default=1, group=GPUS),
     Option("fkit_cpu_workers", "count",
            "number of additional workers without GPUs, for tests marked fkit(gpus=0)",
            default=0, group=GPUS, zero="none"),

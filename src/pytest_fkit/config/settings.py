@@ -73,6 +73,7 @@ class GpuSettings:
     amd_mask: str
     gpus_timeout: float
     env: tuple[tuple[str, str], ...]
+    gpu_slots: int = 1
     source: str = ""
 
 

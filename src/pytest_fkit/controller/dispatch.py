@@ -447,7 +447,9 @@ class Dispatch:
         size = len(self._tests.nodeids)
         groups, self._kinds = [""] * size, [ANY] * size
         self._connected = {}
-        for node, known in self._nodes.items():
+        # Those who own none don't know what the others have.
+        nodes = sorted(self._nodes.items(), key=lambda each: not physical(each[0]))
+        for node, known in nodes:
             facts = self._edges.facts(node)
             if facts is None or known.collected is None:
                 continue
@@ -505,7 +507,11 @@ class Dispatch:
             self._nearness.add({physical_name(node, entry.id): entry.device for entry in entries})
         lacks = self._tests.lacking(collected)
         cpu = self._has_gpus and bool(node.workerinput.get("fkit_cpu"))
-        self._schedule.add_worker(node.gateway.id, physical(node), lacks, cpu)
+        owned = node.workerinput.get("fkit_gpus", {})
+        memory = [owned.get("memory", {}).get(gpu, 0) for gpu in owned.get("ids", ())]
+        self._schedule.add_worker(
+            node.gateway.id, physical(node), lacks, cpu, memory, owned.get("slots", 1)
+        )
         self._rerouting.add(node)
 
 
@@ -517,8 +523,10 @@ def _kind(node: Any, needs: Needs) -> Kind:
     """What a test needs; what no machine of the run has is refused by who is to run it."""
     owned = node.workerinput.get("fkit_gpus", {})
     most = max(owned.get("most", 0), len(owned.get("ids", ())))
-    gpus = needs.gpus
-    return Kind(None if gpus is not None and gpus > most else gpus, needs.serial)
+    gpus = None if needs.gpus is not None and needs.gpus > most else needs.gpus
+    if owned.get("slots", 1) < 2:
+        return Kind(gpus, needs.serial)
+    return Kind(gpus, needs.serial, memory=needs.gpu_memory, share=not needs.gpu_memory)
 
 
 def _plugins(config: pytest.Config) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Sequence
 
 import pytest
@@ -124,7 +124,8 @@ def prepare_alone(config: pytest.Config, options: Namespace) -> None:
     :raises pytest.UsageError: naming what the user said and what it takes.
     """
     if run_alone(options) and not shows_only(options):
-        gpus = find(config, gpu_settings_of(config, options))
+        # Nobody is there to share with.
+        gpus = find(config, replace(gpu_settings_of(config, options), gpu_slots=1))
         gpus.settle([ALONE])
         [(_, distribution)] = gpus.groups
         gpus.notices += take_place(config, gpus.settings, distribution)
@@ -181,6 +182,11 @@ def _add_cpu_workers(config: pytest.Config, gpus: Gpus) -> None:
         raise pytest.UsageError(
             "pytest-fkit: --fkit-cpu-workers: with --dist=each every worker runs every test; "
             "leave one of them away"
+        )
+    if gpus.settings.gpu_slots > 1 and config.getoption("dist", "no") == "each":
+        raise pytest.UsageError(
+            "pytest-fkit: --fkit-gpu-slots: with --dist=each every worker runs every test, "
+            "whatever others need of its GPUs; leave one of them away"
         )
     if seats_of_run(config):
         config.option.tx = [*config.option.tx, *cpu_workers(gpus.settings.cpu_workers)]

@@ -10,7 +10,7 @@ from ..config.settings import Settings
 from ..gpu.errors import GpuError
 from ..own import own_builtins, threading
 from .decisions import Retry
-from .retries import Attempt, Retries, Screen, ids, physical
+from .retries import Attempt, Retries, Screen, ids, physical, physical_name
 from .schedule import Schedule
 from .slices import Slices
 from .units import Kind
@@ -54,13 +54,14 @@ class Rerouting:
         self._screen = Screen(self._has_attempts, self._over)
         self._announced: set[tuple[int, int]] = set()
         self._nodes: dict[str, Any] = {}
-        self._pauses: dict[str, float] = {}
+        self._pauses: dict[frozenset[str], float] = {}
         self._timers: list[threading.Timer] = []
-        self._to_probe: set[str] = set()
+        self._to_probe: set[frozenset[str]] = set()
         self._said: set[str] = set()
         self._erred: set[str] = set()
         self._holding: dict[str, int] = {}
         self._suspects: set[str] = set()
+        self._paused: set[str] = set()
         # By their GPUs, which those who replace them have.
         self._left_retired: dict[frozenset[str], str] = {}
         self.retired: list[tuple[str, str]] = []
@@ -92,7 +93,9 @@ class Rerouting:
             gpus = frozenset(physical(node))
             self._slices.add(name, gpus)
             retired = self._left_retired.pop(gpus, None)
-            if retired is not None and self._slices.retire(name):
+            if self._slices.is_retired(name):
+                self._retire_one(name, _shares(self._slices.sharing(name)[1]))
+            elif retired is not None and self._slices.retire(name):
                 self._retire(name, f"as {retired} before it")
             elif self._slices.in_doubt(name):  # as the one before it was, which held
                 self._holding[name] = 0
@@ -135,7 +138,7 @@ class Rerouting:
         if test in self._retries:
             self._slices.resolve(test, everywhere=error is not None or attempt.skipped)
         elif error is not None:
-            self._slices.error(worker, test, error, certain=True)
+            self._count(node, test, error, certain=True)
         if error is not None:
             self._erred.add(worker)
         told = self._retries.conclude(test, attempt)
@@ -147,9 +150,27 @@ class Rerouting:
         if kind is None or not self._schedule.able(kind):
             return False
         if attempt.error is not None:
-            self._slices.error(node.gateway.id, test, attempt.error, certain=False)
+            self._count(node, test, attempt.error, certain=False)
         self._retries.hold(test, attempt, kind)
         return True
+
+    def _count(self, node: Any, test: int, error: GpuError, certain: bool) -> None:
+        """The error counts for the worker's GPUs, of a gang's for those that it names.
+
+        If it names none, nobody knows for which: none of the gang's are trusted before tests ended
+        well there.
+        """
+        lent = set(self._schedule.reservations.lent(test))
+        if not lent or lent == set(physical(node)):
+            self._slices.error(node.gateway.id, test, error, certain)
+            return
+        named = lent.intersection(physical_name(node, gpu) for gpu in error.gpus)
+        for name, each in self._nodes.items():
+            gpus = set(physical(each))
+            if gpus & named:
+                self._slices.error(name, test, error, certain)
+            elif gpus & lent and not named and error.counts:
+                self._slices.suspect(name)
 
     def _next_kind(self, test: int, node: Any, attempt: Attempt) -> Kind | None:
         """What another attempt needs, None if there is to be none."""
@@ -164,13 +185,23 @@ class Rerouting:
             return None
         # With as many GPUs as this one had.
         kind = (self._retries.kinds if test in self._retries else self._kinds)[test]
+        by_others = error.alone and not kind.alone and self._shared_gpus(node, attempt)
         kind = kind._replace(alone=error.alone)
         never = self._kinds[test].avoid
         avoiding = kind._replace(avoid=never.union(self._retries.gpus(test), attempt.gpus))
         if self._schedule.able(avoiding):
             return avoiding
         # Not all of a gang's GPUs can be others where there are few.
-        return kind._replace(avoid=never.union(self._retries.workers_gpus(test), physical(node)))
+        workers = self._retries.workers_gpus(test).union(physical(node))
+        elsewhere = kind._replace(avoid=never.union(workers))
+        if by_others and not self._schedule.able(elsewhere):
+            return kind._replace(avoid=never)
+        return elsewhere
+
+    def _shared_gpus(self, node: Any, attempt: Attempt) -> bool:
+        """Whether others may have had memory that it lacked: not of a gang's GPUs."""
+        own = list(attempt.gpus) == physical(node)
+        return own and len(self._slices.sharing(node.gateway.id)) > 1
 
     def retry(self, node: Any, position: int, seconds: float) -> str:
         """Have the test tried elsewhere that ended there; its node id."""
@@ -240,7 +271,7 @@ class Rerouting:
         if error is None or test is None:
             return
         if test not in self._retries or (error.retry and self._retries.may_follow(test)):
-            self._slices.error(name, test, error, certain=False)
+            self._count(node, test, error, certain=False)
         else:
             self._slices.suspect(name)
 
@@ -264,12 +295,22 @@ class Rerouting:
                 going_on.append(self._go_on(name))
         doubtful = [name for name in doubtful if not self._slices.is_retired(name)]
         if doubtful and not any(map(self._will_be_known, doubtful)):
-            going_on.append(self._go_on(max(doubtful, key=self._slices.well)))
+            best = self._slices.sharing(max(doubtful, key=self._slices.well))
+            going_on += [self._go_on(name) for name in best if name in doubtful]
+            doubtful = [name for name in doubtful if name not in best]
+        self._pause({other for name in doubtful for other in self._slices.sharing(name)})
         return going_on
+
+    def _pause(self, names: set[str]) -> None:
+        """These begin nothing, since others with the same GPUs hold, or hold themselves."""
+        paused = names - self._holding.keys()
+        if paused != self._paused:
+            self._paused = paused
+            self._schedule.pause(paused)
 
     def _will_be_known(self, name: str) -> bool:
         """Whether more will be known of a worker's GPUs, though nobody goes on who holds."""
-        if self._schedule.running(name) is not None:
+        if any(self._schedule.running(each) is not None for each in self._slices.sharing(name)):
             return True
         return any(
             test in self._retries and self._schedule.able_now(self._retries.kinds[test], test)
@@ -291,7 +332,7 @@ class Rerouting:
             if self._slices.probed(name, state):
                 self._readmit(name, reason)
             else:
-                self._probe_later(name)
+                self._probe_later(self._gpus(name))
         elif state == "sick":
             if self._slices.retire(name):
                 self._retire(name, f"probe: {reason}")
@@ -307,19 +348,28 @@ class Rerouting:
             self._retire(name, reason)
 
     def _retire(self, name: str, reason: str) -> None:
+        first, *others = self._slices.sharing(name)
+        self._retire_one(first, reason)
+        for each in others:
+            self._retire_one(each, _shares(first))
+        self._pauses[self._gpus(name)] = PAUSE
+        self._probe_later(self._gpus(name))
+
+    def _retire_one(self, name: str, reason: str) -> None:
         self._schedule.retire(name)
         self.retired.append((self._place(name), reason))
         self._edges.show(f"fkit: {self._place(name)} is retired: {reason}")
         if self._recorder is not None:
             self._recorder.retired(name, reason)
-        self._pauses[name] = PAUSE
-        self._probe_later(name)
 
     def _readmit(self, name: str, reason: str) -> None:
-        self._schedule.readmit(name)
-        self._edges.show(f"fkit: {self._place(name)} is back: two probes in a row found it healthy")
-        if self._recorder is not None:
-            self._recorder.readmitted(name, reason)
+        for each in self._slices.sharing(name):
+            self._schedule.readmit(each)
+            self._edges.show(
+                f"fkit: {self._place(each)} is back: two probes in a row found it healthy"
+            )
+            if self._recorder is not None:
+                self._recorder.readmitted(each, reason)
 
     def bring_back(self) -> None:
         """Nobody else is left: those who were retired get tests again, as the last one does."""
@@ -330,21 +380,26 @@ class Rerouting:
             if self._recorder is not None:
                 self._recorder.readmitted(name, "no other worker is left")
 
-    def _probe_later(self, name: str) -> None:
-        if name in self._to_probe:
+    def _gpus(self, name: str) -> frozenset[str]:
+        return frozenset(physical(self._nodes[name]))
+
+    def _probe_later(self, gpus: frozenset[str]) -> None:
+        if gpus in self._to_probe:
             return
-        self._to_probe.add(name)
-        pause = self._pauses[name]
-        self._pauses[name] = 2 * pause
-        timer = threading.Timer(pause, lambda: self._edges.later(lambda: self._probe(name)))
+        self._to_probe.add(gpus)
+        pause = self._pauses[gpus]
+        self._pauses[gpus] = 2 * pause
+        timer = threading.Timer(pause, lambda: self._edges.later(lambda: self._probe(gpus)))
         timer.daemon = True
         self._timers.append(timer)
         timer.start()
 
-    def _probe(self, name: str) -> None:
-        self._to_probe.discard(name)
-        if self._slices.is_retired(name) and name in self._nodes:
-            self._edges.order(self._nodes[name], ProbeGpus())
+    def _probe(self, gpus: frozenset[str]) -> None:
+        self._to_probe.discard(gpus)
+        for name, node in self._nodes.items():  # one for all who share them
+            if self._slices.is_retired(name) and self._gpus(name) == gpus:
+                self._edges.order(node, ProbeGpus())
+                break
 
     def _place(self, name: str) -> str:
         gpus = ",".join(ids(self._nodes[name])) if name in self._nodes else ""
@@ -356,3 +411,7 @@ class Rerouting:
             timer.cancel()
         for node, told in self._retries.release_all("the run ended before it"):
             self._edges.tell(node, told)
+
+
+def _shares(other: str) -> str:
+    return f"it has the same GPUs as {other}"

@@ -21,6 +21,7 @@ class Reservation:
     :param unit: of nothing but the test, to be given back.
     :param begun: whether the test was given to the leader.
     :param fillers: tests that members were given meanwhile.
+    :param whole: whether the leader is to have the unit as its own, and the others go on then.
     """
 
     test: int
@@ -28,6 +29,7 @@ class Reservation:
     gang: Gang
     begun: bool = False
     fillers: set[int] = field(default_factory=set)
+    whole: bool = False
 
 
 class Reservations:
@@ -68,7 +70,7 @@ class Reservations:
 
         :param held: whether of those, too, who begin nothing now.
         """
-        workers = [each for each in self._workers.values() if held or not each.held]
+        workers = [each for each in self._workers.values() if held or not each.stopped]
         return choose_gang(kind, test, workers, self._unowned, self._nearness) is not None
 
     def choose(self, kind: Kind, test: int) -> Gang | None:
@@ -89,7 +91,7 @@ class Reservations:
 
     def _trusted(self, kind: Kind, test: int) -> list[Worker]:
         """Who may be in a gang now; those who are suspect only where others are too few."""
-        workers = [each for each in self._workers.values() if not each.held]
+        workers = [each for each in self._workers.values() if not each.stopped]
         others = [each for each in workers if not each.suspect]
         if not kind.avoid or len(others) == len(workers):
             return workers
@@ -117,15 +119,35 @@ class Reservations:
                 ends.append(worker.since + sum(each for each in seconds if each is not None))
         return max(ends, default=None)
 
-    def add(self, test: int, unit: Unit, gang: Gang) -> None:
+    def add(self, test: int, unit: Unit, gang: Gang, whole: bool = False) -> None:
         """Keep the gang free from now on."""
-        self._all.append(Reservation(test, unit, gang))
+        self._all.append(Reservation(test, unit, gang, whole=whole))
 
     def ready(self) -> Iterator[Reservation]:
         """Those whose gang is free, and has to be given the test."""
         for each in self._all:
-            if not each.begun and all(self._workers[name].is_free for name in each.gang.members):
+            if each.begun or each.whole:
+                continue
+            if all(self._workers[name].is_free for name in each.gang.members):
                 yield each
+
+    def join(self, worker: Worker) -> None:
+        """One is new that may have GPUs of a gang: in the place of a member that is gone."""
+        for each in self._all:
+            if not (each.whole or set(each.gang.gpus).isdisjoint(worker.gpus)):
+                each.gang = each.gang._replace(members=each.gang.members | {worker.name})
+
+    def take_whole(self) -> list[Reservation]:
+        """Those whose leader has to be given a unit, and who are not kept free any more."""
+        found = [each for each in self._all if each.whole and self._may_have_whole(each.gang)]
+        self._all = [each for each in self._all if each not in found]
+        return found
+
+    def _may_have_whole(self, gang: Gang) -> bool:
+        leader = self._workers[gang.leader]
+        others = gang.members - {gang.leader}
+        at_rest = leader.waits and not leader.queue and not leader.recalled
+        return at_rest and all(self._workers[name].is_free for name in others)
 
     def begun(self) -> set[int]:
         """Tests that were given to leaders."""
@@ -143,11 +165,11 @@ class Reservations:
         """A leader has not begun these, and will not."""
         self._all = [each for each in self._all if not (each.begun and each.test in tests)]
 
-    def cancel(self, name: str) -> list[Unit]:
+    def cancel(self, name: str) -> list[Reservation]:
         """What a worker was kept free for, but its leader was not given: somebody else has to."""
         cancelled = [each for each in self._all if name in each.gang.members and not each.begun]
         self._all = [each for each in self._all if each not in cancelled]
-        return [each.unit for each in cancelled]
+        return cancelled
 
     def lose_leader(self, name: str) -> None:
         """A worker is gone; without another member a test that was begun goes on."""

@@ -23,12 +23,15 @@ class Worker:
     :param gpus: those that it owns, in their order.
     :param lacks: tests that it did not collect.
     :param cpu: whether it has none where others have.
+    :param memory: bytes that its GPUs have, 0 where that is unknown.
+    :param slots: how many workers may share its GPUs; 1: nobody asks what tests need of them.
     :param queue: what it was sent and has not begun, with the unit of each.
     :param waits: whether it said that it has nothing to run.
     :param through: whether it has said so since it began its last test, which may not have its
         verdict before it is known what follows.
     :param settled: whether it was told to tear down since.
     :param held: whether it begins nothing before it is told to go on.
+    :param paused: whether it is to begin nothing, since others hold with whom it shares GPUs.
     :param suspect: whether its GPUs have not shown that they work, since a test failed there.
     :param recalled: what it was asked back and has not answered for.
     :param refused: what it could not give back, since it did something last.
@@ -43,6 +46,8 @@ class Worker:
     gpus: tuple[str, ...]
     lacks: frozenset[int]
     cpu: bool
+    memory: tuple[int, ...] = ()
+    slots: int = 1
     queue: dict[int, Unit] = field(default_factory=dict)
     running: int | None = None
     running_unit: Unit | None = None
@@ -51,6 +56,7 @@ class Worker:
     settled: bool = True
     retired: bool = False
     held: bool = False
+    paused: bool = False
     suspect: bool = False
     unit: Unit | None = None
     recalled: frozenset[int] = frozenset()
@@ -59,6 +65,11 @@ class Worker:
     fruitless: tuple[int, float] = (-1, 0.0)
     mean: float = _FIRST_GUESS
     ended: int = 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it gets nothing to begin now."""
+        return self.held or self.paused
 
     @property
     def is_free(self) -> bool:

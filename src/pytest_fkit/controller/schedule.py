@@ -10,6 +10,7 @@ from ..gpu.nearness import Nearness
 from ..own import own_builtins, time
 from .decisions import Decision, Lend, Recall, Send, Settle, Unrunnable
 from .reservations import Reservation, Reservations
+from .room import Room, is_large
 from .roster import Worker
 from .units import Kind, Unit
 from .waiting import Entry, Waiting
@@ -66,6 +67,7 @@ class Schedule:
             self._workers, unowned, nearness or Nearness(), self._known
         )
         """Who is kept free."""
+        self._room = Room(self._workers, self.reservations)
         self._may_be_hopeless = True
         self._held = False
         self._news = 0
@@ -90,14 +92,22 @@ class Schedule:
         gpus: Sequence[str] = (),
         lacks: frozenset[int] = frozenset(),
         cpu: bool = False,
+        memory: Sequence[int] = (),
+        slots: int = 1,
     ) -> None:
         """A worker waits for tests.
 
         :param gpus: those that it owns.
         :param lacks: tests that it did not collect.
         :param cpu: whether it has none where others have.
+        :param memory: bytes that its GPUs have, 0 where that is unknown.
+        :param slots: how many workers may share them, and get what fits beside each other.
         """
-        self._workers[name] = Worker(name, next(self._order), tuple(gpus), lacks, cpu)
+        sizes = tuple(memory) or (0,) * len(gpus)
+        order = next(self._order)
+        worker = Worker(name, order, tuple(gpus), lacks, cpu, sizes, slots)
+        self._workers[name] = worker
+        self.reservations.join(worker)
         self._changed()
 
     def retire(self, name: str) -> None:
@@ -130,6 +140,18 @@ class Schedule:
     def go_on(self, name: str) -> None:
         """It begins tests again."""
         self._workers[name].held = False
+        self._note_held()
+
+    def pause(self, names: Collection[str]) -> None:
+        """These, of all, are to begin nothing, since others hold with whom they share GPUs."""
+        for worker in self._workers.values():
+            if worker.paused == (worker.name in names):
+                continue
+            worker.paused = worker.name in names
+            if worker.paused:
+                if worker.unit is not None and not (worker.unit.strict and worker.unit.begun):
+                    self._give_up(worker)
+                self._cancel(worker.name)
         self._note_held()
 
     def suspect(self, names: Collection[str]) -> None:
@@ -169,6 +191,8 @@ class Schedule:
         self.reservations.end(test)
         worker.took(seconds + self._overhead)
         self._open.discard(test)
+        if worker.slots > 1:
+            self._news += 1  # what needs memory may fit now
 
     def waits(self, name: str) -> None:
         """The worker has nothing to run; it may have crossed with what it is sent."""
@@ -240,39 +264,48 @@ class Schedule:
     def _distribute(self) -> list[Decision]:
         # Who waits goes first.
         order = sorted(self._workers.values(), key=lambda worker: (not worker.waits, worker.order))
-        decisions: list[Decision] = []
+        self._room.changed()
         self._reserve()
+        decisions: list[Decision] = [*self._give_whole()]
         reserved = self.reservations.reserved()
         for worker in order:
             reservation = reserved.get(worker.name)
-            if worker.retired or worker.held or worker.suspect or reservation is not None:
+            if worker.retired or worker.stopped or worker.suspect or reservation is not None:
                 decisions += self._clear(worker, reservation)
+        # By now it is known what others are not going to run.
+        for worker in order:
+            reservation = reserved.get(worker.name)
             if worker.held:
                 decisions += self._settle(worker)
             elif reservation is not None:
                 decisions += self._fill_gap(worker, reservation)
-            elif not worker.retired:
+            elif not (worker.retired or worker.paused):
                 decisions += self._fill(worker)
         for worker in order:
             if worker.waits:
                 decisions += self._help(worker, worker.name in reserved)
-        return [*decisions, *self._lend()]
+        return [*decisions, *self._lend(), *self._give_whole()]
 
     def _clear(self, worker: Worker, reservation: Reservation | None) -> Iterator[Recall]:
         """What a worker has not begun that is retired, holds, or is to be free.
 
         Of a worker that is suspect, what others failed at.
         """
+        whole = reservation is not None and reservation.whole and not worker.stopped
+        if whole and reservation is not None and reservation.gang.leader == worker.name:
+            return  # that much may go before
         kept = worker.refused | self.reservations.begun()
         if worker.held:  # it is about to begin none of them
             kept = set()
         elif reservation is not None:
             kept |= reservation.fillers
-        everything = worker.retired or worker.held or reservation is not None
+        everything = worker.retired or worker.stopped or reservation is not None
         tests = [
             test
             for test, unit in worker.queue.items()
             if test not in kept and (everything or self._is_for_others(worker, unit.kind))
+            # Else large ones would call each other back for ever.
+            if not (whole and unit.kind.memory and is_large(worker, unit.kind))
         ]
         if tests and not worker.recalled:
             worker.recalled = frozenset(tests)
@@ -301,6 +334,7 @@ class Schedule:
             self._locked.add(unit.kind.serial)
         worker.queue[test] = unit
         self._undistributed -= 1
+        self._room.changed()
 
     def _send(self, worker: Worker, tests: Sequence[int]) -> Send:
         if worker.waits:
@@ -328,7 +362,7 @@ class Schedule:
 
     def _help(self, worker: Worker, reserved: bool) -> Iterator[Decision]:
         """Something for a worker that nothing is left for."""
-        idle = worker.retired or worker.held or reserved
+        idle = worker.retired or worker.stopped or reserved
         if not idle and any(each.recalled for each in self._workers.values()):
             return  # the answer may be what it gets
         found = None if idle else self._recallable(worker)
@@ -400,27 +434,57 @@ class Schedule:
         if self.reservations.needed(kind):
             return self.reservations.possible(kind, test, held)
         return any(
-            worker.could(kind) and (held or not worker.held) and test not in worker.lacks
+            worker.could(kind) and (held or not worker.stopped) and test not in worker.lacks
             for worker in self._workers.values()
         )
 
-    # --- tests that need GPUs of several workers, or a GPU alone ---
+    # --- tests that need GPUs of several workers, a GPU alone, or much memory ---
 
     def _reserve(self) -> None:
         """Keep workers free for the oldest test that needs that, then for the next one."""
-        for entry in sorted(self._waiting.heads(self.reservations.needed)):
+        for entry in sorted(self._waiting.heads(self._is_kept_for)):
             kind, test = entry.unit.kind, entry.unit.tests[0]
             if kind.serial in self._locked:
                 continue
-            gang = self.reservations.choose(kind, test)
-            if gang is None and self._held and not self.able_now(kind, test):
+            whole = not self.reservations.needed(kind)
+            if whole and not self._is_due(entry):
+                continue
+            choose = self._room.choose if whole else self.reservations.choose
+            gang = choose(kind, test)
+            if gang is None and (whole or (self._held and not self.able_now(kind, test))):
                 continue  # who holds may wait for what becomes of one behind it
             if gang is None:
                 return  # what becomes free is for this one, not for one behind it
             if kind.serial:
                 self._locked.add(kind.serial)
-            self._undistributed -= 1
-            self.reservations.add(test, self._waiting.take_one(entry, test), gang)
+            if whole and not entry.unit.loose:
+                self._waiting.remove(entry)
+                self.reservations.add(test, entry.unit, gang, whole)
+                continue
+            self._undistributed -= not whole
+            self.reservations.add(test, self._waiting.take_one(entry, test), gang, whole)
+
+    def _is_kept_for(self, kind: Kind) -> bool:
+        return self.reservations.needed(kind) or self._is_large(kind)
+
+    def _is_large(self, kind: Kind) -> bool:
+        return bool(kind.memory) and any(is_large(each, kind) for each in self._workers.values())
+
+    def _is_due(self, entry: Entry) -> bool:
+        """Whether nothing that fits beside others would go before it."""
+        first = self._waiting.first(lambda kind: not self._is_kept_for(kind), ())
+        return first is None or entry < first
+
+    def _give_whole(self) -> Iterator[Send]:
+        """Units with large tests, for which there is room now."""
+        for each in self.reservations.take_whole():
+            worker, unit = self._workers[each.gang.leader], each.unit
+            self._unlock(unit)
+            if not unit.loose:
+                self._give_up(worker)
+                worker.unit = unit
+            self._enqueue(worker, test := unit.tests.popleft(), unit)
+            yield self._send(worker, [test])
 
     def _fill_gap(self, worker: Worker, reservation: Reservation) -> Iterator[Send]:
         """One test for a worker that is kept free, if it ends before all others are free."""
@@ -457,10 +521,10 @@ class Schedule:
 
     def _cancel(self, name: str) -> None:
         """Let go of what the worker is kept free for, but has not been given to its leader."""
-        for unit in self.reservations.cancel(name):
-            self._unlock(unit)
-            self._undistributed += 1
-            self._release(unit)
+        for each in self.reservations.cancel(name):
+            self._unlock(each.unit)
+            self._undistributed += not each.whole
+            self._release(each.unit)
 
     def _lend(self) -> Iterator[Decision]:
         for each in self.reservations.ready():
@@ -468,6 +532,7 @@ class Schedule:
             leader = self._workers[each.gang.leader]
             leader.queue[each.test] = each.unit
             each.unit.tests.clear()
+            self._room.changed()
             leader.waits = leader.settled = False
             yield Lend(leader.name, each.test, each.gang.gpus)
 
@@ -568,7 +633,7 @@ class Schedule:
             self._news += 1  # nothing is hopeless for that
 
     def _note_held(self) -> None:
-        self._held = any(worker.held and not worker.retired for worker in self._workers.values())
+        self._held = any(worker.stopped and not worker.retired for worker in self._workers.values())
         self._changed()
 
     def _changed(self) -> None:
@@ -587,11 +652,13 @@ class Schedule:
     def _can(self, worker: Worker, kind: Kind, locked: str = "") -> bool:
         """Whether the worker may run such a test now; `locked` does not count."""
         held = kind.serial in self._locked and kind.serial != locked
-        return not held and worker.could(kind) and not self._is_for_others(worker, kind)
+        if held or not worker.could(kind) or self._is_for_others(worker, kind):
+            return False
+        return self._room.fits(worker, kind)
 
     def _is_for_others(self, worker: Worker, kind: Kind) -> bool:
         """Whether it is suspect, others failed at such a test, and somebody is there who is not."""
         return bool(worker.suspect and kind.avoid) and any(
-            other.could(kind) and not (other.held or other.suspect or other.lacks)
+            other.could(kind) and not (other.stopped or other.suspect or other.lacks)
             for other in self._workers.values()
         )

@@ -49,20 +49,34 @@ class Slices:
         self._retire_after = retire_after
         self._slices: dict[str, _Slice] = {}
         self._left: dict[Hashable, _Slice] = {}
+        self._places: dict[str, Hashable] = {}
 
     def add(self, worker: str, place: Hashable = None) -> None:
         """A worker that owns GPUs.
 
-        :param place: these; what is known of them stays known if the worker is replaced.
+        :param place: these; what is known of them stays known if the worker is replaced, and holds
+            for all who have them.
         """
+        shared = next((name for name, each in self._places.items() if place and each == place), "")
+        self._places[worker] = place
+        if shared:  # who have the same GPUs stand and fall together
+            self._slices[worker] = self._slices[shared]
+            return
         left = self._left.pop(place, None) or _Slice()
         self._slices[worker] = replace(left, healthy=0, retired=False)
 
     def remove(self, worker: str, place: Hashable = None) -> None:
         """It is gone."""
         found = self._slices.pop(worker, None)
-        if found is not None and place is not None:
+        self._places.pop(worker, None)
+        if found is not None and place is not None and place not in self._places.values():
             self._left[place] = found
+
+    def sharing(self, worker: str) -> list[str]:
+        """The worker, and then others that have the same GPUs."""
+        found = self._slices.get(worker)
+        others = [each for each, its in self._slices.items() if its is found and each != worker]
+        return [worker, *(others if found is not None else ())]
 
     def ended(self, worker: str) -> None:
         """A test ended there, and met no error."""

@@ -23,6 +23,8 @@ class Kind(NamedTuple):
     :param having: the collections in which it is, None if it is in all.
     :param avoid: GPUs on which it must not run again.
     :param alone: whether nobody else may use its GPUs meanwhile.
+    :param memory: bytes that it needs of each GPU, as far as that is said.
+    :param share: whether it needs its share of each, where workers share them.
     """
 
     gpus: int | None = None
@@ -30,6 +32,13 @@ class Kind(NamedTuple):
     having: frozenset[int] | None = None
     avoid: frozenset[str] = frozenset()
     alone: bool = False
+    memory: int = 0
+    share: bool = True
+
+    @property
+    def anyhow(self) -> Kind:
+        """The same, whatever it needs of GPUs that workers share."""
+        return self._replace(memory=0, share=True)
 
 
 ANY = Kind()
@@ -74,17 +83,26 @@ def strict_units(tests: Sequence[Test], expected: Callable[[int], float], sort: 
     :param sort: whether to; else they are in order of their first tests.
     """
     found: dict[Any, list[int]] = {}
+    kinds: dict[Any, list[Kind]] = {}
     for test in tests:
-        found.setdefault((test.group or test.number, test.kind), []).append(test.number)
+        key = test.group or test.number, test.kind.anyhow
+        found.setdefault(key, []).append(test.number)
+        kinds.setdefault(key, []).append(test.kind)
     return [
         Unit(
             rank=(-sum(map(expected, numbers)) if sort else 0.0, numbers[0]),
-            kind=kind,
+            kind=_for_all(kinds[key]),
             tests=deque(numbers),
             strict=True,
         )
-        for (_, kind), numbers in found.items()
+        for key, numbers in found.items()
     ]
+
+
+def _for_all(kinds: Sequence[Kind]) -> Kind:
+    """One that needs what any of these needs, which differ in memory only."""
+    memory = max(kind.memory for kind in kinds)
+    return kinds[0]._replace(memory=memory, share=any(kind.share for kind in kinds))
 
 
 def connected_units(tests: Sequence[Test], connected: Mapping[int, int]) -> list[Unit]:

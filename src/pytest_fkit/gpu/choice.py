@@ -98,10 +98,12 @@ def distribute(
     """Distribute what is usable.
 
     :param numbers: of the workers on this machine.
-    :raises pytest.UsageError: see :func:`usable`.
+    :raises pytest.UsageError: see :func:`usable`, and for more workers than there are slots.
     """
     seen = usable(fleet, settings, environ)
-    assignment = assign(seen, numbers, slice_size(seen, len(numbers), settings.gpus_per_worker))
+    size = slice_size(seen, len(numbers), settings.gpus_per_worker, settings.gpu_slots)
+    _check_slots(len(numbers), len(slices(seen.entries, size)), settings.gpu_slots)
+    assignment = assign(seen, numbers, size, settings.gpu_slots)
     notices = list(seen.notices)
     wanted = settings.gpus_per_worker or 0
     if seen.entries and wanted > len(seen.entries):
@@ -120,10 +122,21 @@ def distribute(
     return Distribution(seen, assignment, tuple(notices))
 
 
+def _check_slots(workers: int, found: int, slots: int) -> None:
+    most = found * slots
+    if slots > 1 and found and workers > most:
+        raise pytest.UsageError(
+            f"pytest-fkit: --fkit-gpu-slots={slots}: {workers} workers are too many for {slots} "
+            f"slots in {'1 slice' if found == 1 else f'each of {found} slices'} of GPUs; -n {most} "
+            "or -n auto takes all slots"
+        )
+
+
 def worker_count(fleet: Fleet, settings: GpuSettings, environ: Mapping[str, str]) -> int:
-    """How many workers can have a slice for themselves; 0 if there are no GPUs.
+    """How many workers have a slot of a slice; 0 if there are no GPUs.
 
     :raises pytest.UsageError: see :func:`usable`.
     """
     seen = usable(fleet, settings, environ)
-    return len(slices(seen.entries, slice_size(seen, None, settings.gpus_per_worker)))
+    found = slices(seen.entries, slice_size(seen, None, settings.gpus_per_worker))
+    return settings.gpu_slots * len(found)

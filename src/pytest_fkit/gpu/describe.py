@@ -28,6 +28,8 @@ def ownership(visible: Visible, assignment: Assignment, names: Sequence[str]) ->
     if assignment.unowned:
         owners.append(f"unowned {_ids(assignment.unowned)}")
     shared = ", shared" if assignment.shares else ""
+    if assignment.slots > 1:
+        shared = f", {assignment.slots} slots each"
     return f"{gpus(visible)}, {assignment.size} per worker{shared}: {' | '.join(owners)}"
 
 

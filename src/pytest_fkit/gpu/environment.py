@@ -163,6 +163,7 @@ def owned_gpus(
         {entry.id: (entry.device.uuid, entry.device.pci) for entry in visible},
         {entry.id: entry.device.memory for entry in visible if entry.device.memory},
         place.shared,
+        place.slots,
     )
 
 

@@ -49,6 +49,7 @@ class GpuError:
     :param alone: whether nobody may share the GPU with that attempt.
     :param event: equal for failures that are one error of a cached fixture, else "".
     :param doubtful: whether it may as well be the test's own as the device's: an Xid decides.
+    :param gpus: ids of those of the test's GPUs that it names.
     """
 
     category: str
@@ -60,6 +61,7 @@ class GpuError:
     alone: bool = False
     event: str = ""
     doubtful: bool = False
+    gpus: tuple[str, ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
         """In built-in types."""

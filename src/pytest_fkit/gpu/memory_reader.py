@@ -174,9 +174,10 @@ class Waiter:
         if what == "need":
             lines = [_lack(gpu, looks[gpu], ours, need) for gpu in bad]
         else:
+            beside = "; maybe of a test of another worker that has this GPU" if self._shared else ""
             lines = [
                 f"GPU {gpu}: {format_size(self._more(gpu, looks[gpu]))} more than before the test, "
-                f"held by no process that is seen here, {waited:.1f} s after it"
+                f"held by no process that is seen here, {waited:.1f} s after it{beside}"
                 for gpu in bad
             ]
         for gpu, look in looks.items():

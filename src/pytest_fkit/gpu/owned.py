@@ -38,6 +38,7 @@ class Owned:
         unknown.
     :param memory: by id, bytes of memory of these; none where that is unknown.
     :param shared: whether another worker has its GPUs as well.
+    :param slots: how many workers may share them, which are given tests by what these need.
     """
 
     worker: int
@@ -49,6 +50,7 @@ class Owned:
     named: Mapping[str, Sequence[str]] = field(default_factory=dict)
     memory: Mapping[str, int] = field(default_factory=dict)
     shared: bool = False
+    slots: int = 1
 
     def to_wire(self) -> dict[str, Any]:
         """In types that execnet carries."""
@@ -62,6 +64,7 @@ class Owned:
             "named": {gpu: list(names) for gpu, names in self.named.items()},
             "memory": dict(self.memory),
             "shared": self.shared,
+            "slots": self.slots,
         }
 
     @classmethod
@@ -70,6 +73,7 @@ class Owned:
         return cls(
             data["worker"], tuple(data["ids"]), data["masks"], data["vendor"], data["most"],
             data["views"], data["named"], data["memory"], data["shared"],
+            data["slots"],
         )  # fmt: skip
 
     @property

@@ -22,6 +22,7 @@ class Place:
     :param slice: its GPUs, in the order of the caller's mask.
     :param shared: whether another worker has them as well.
     :param hidden: whether it has none where others have.
+    :param slots: how many workers may share its GPUs.
     """
 
     worker: int
@@ -30,6 +31,7 @@ class Place:
     shared: bool = False
     numbered: bool = False
     hidden: bool = False
+    slots: int = 1
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -45,11 +47,13 @@ class Assignment:
     :param places: by worker.
     :param unowned: GPUs that no worker owns, for tests that need more than one slice, and for
         replacing sick ones.
+    :param slots: how many workers may share each slice.
     """
 
     size: int
     places: tuple[Place, ...]
     unowned: tuple[Entry, ...]
+    slots: int = 1
 
     @property
     def shares(self) -> bool:
@@ -57,18 +61,19 @@ class Assignment:
         return any(place.shared for place in self.places)
 
 
-def slice_size(visible: Visible, workers: int | None, wanted: int | None) -> int:
+def slice_size(visible: Visible, workers: int | None, wanted: int | None, slots: int = 1) -> int:
     """GPUs per worker.
 
     :param workers: how many workers the user asked for, None if the GPUs shall decide.
     :param wanted: what ``--fkit-gpus-per-worker`` says, or None.
+    :param slots: how many workers may share each slice.
     """
     number = len(visible.entries)
     if wanted is not None:
         return max(1, min(wanted, number))
     if any(entry.device.parent for entry in visible.entries):
         return 1  # a process sees one MIG instance
-    each = DEFAULT_SIZE if workers is None else number // max(1, workers)
+    each = DEFAULT_SIZE if workers is None else number // max(1, -(-workers // slots))
     return max(1, min(each, DEFAULT_SIZE, number))
 
 
@@ -79,19 +84,20 @@ def slices(entries: Sequence[Entry], size: int) -> list[tuple[Entry, ...]]:
     ]
 
 
-def assign(visible: Visible, numbers: Sequence[int], size: int) -> Assignment:
+def assign(visible: Visible, numbers: Sequence[int], size: int, slots: int = 1) -> Assignment:
     """Give worker *i* slice *i*; if there are more workers than slices, begin again.
 
     :param numbers: of the workers, in the whole run.
+    :param slots: how many workers may share each slice.
     """
     found = slices(visible.entries, size) or [()]
     owners = [index % len(found) for index in range(len(numbers))]
     places = tuple(
         Place(
             number, visible.vendor, found[owner], bool(found[owner]) and owners.count(owner) > 1,
-            visible.numbered,
+            visible.numbered, slots=slots,
         )
         for number, owner in zip(numbers, owners)
     )  # fmt: skip
     owned = size * min(len(found), len(numbers))
-    return Assignment(size, places, tuple(visible.entries[owned:]))
+    return Assignment(size, places, tuple(visible.entries[owned:]), slots)

@@ -213,6 +213,7 @@ def decided(error: GpuError | None, unexplained: str, xids: Sequence[Xid]) -> Gp
         return GpuError(
             DEVICE, f"{_headlines(of_device)}: {said}", counts=True, probe=True, poisons=True,
             event="" if error is None else error.event,
+            gpus=tuple(dict.fromkeys(gpu for each in of_device for gpu in each.gpus)),
         )  # fmt: skip
     of_program = [each for each in xids if each.fault == PROGRAM]
     if error is None or not of_program:

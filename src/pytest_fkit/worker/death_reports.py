@@ -9,7 +9,7 @@ import pytest
 from .. import private_api
 from ..carriable import carriable
 from ..endings import Ending, Lost, Unmet, Unreported
-from ..gpu.errors import Failure
+from ..gpu.errors import Failure, GpuError
 from ..gpu.owned import owned_by
 from ..messages import Broken, Ended
 from ..own import own_builtins, time
@@ -146,7 +146,13 @@ class DeathReports:
 
     def _classify(self, replay: Replay, death: deaths.Death) -> None:
         """Tell if what the process printed says that it was the GPU."""
-        if self._classifier is None or isinstance(death.ending, Unmet):
+        if self._classifier is None:
+            return
+        if isinstance(death.ending, Unmet):
+            owned = owned_by(replay.item.config)
+            if owned is not None and owned.shared:  # without others there may be room
+                lacking = GpuError("memory", death.ending.title, alone=True)
+                self._reports.gpu_error(replay.item, carriable(lacking.to_wire()))
             return
         self._in_doubt()
         title = f"{death.ending.title} in {death.phase}"

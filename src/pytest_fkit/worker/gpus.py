@@ -58,7 +58,7 @@ def xids_of_tests(config: pytest.Config, owned: Owned) -> TestXids | None:
         return None
     from .xids import TestXids
 
-    return TestXids(path, owned.ids)
+    return TestXids(path, owned.ids, owned.shared)
 
 
 def own_gpus(config: pytest.Config, name: str, show: Callable[[str], None]) -> None:

@@ -12,7 +12,7 @@ from ..carriable import carriable
 from ..gpu.errors import GpuError
 from ..gpu.owned import TITLE
 from ..gpu.xid_file import XidFile
-from ..gpu.xids import Xid, decided, described, falling_into
+from ..gpu.xids import PROGRAM, Xid, decided, described, falling_into
 from ..own import os, own_builtins, time
 
 own_builtins(globals())
@@ -36,13 +36,15 @@ class TestXids:
 
     :param path: of the file of the readers.
     :param ids: the worker's GPUs.
+    :param shared: whether another worker has them, too.
     """
 
     __test__ = False
 
-    def __init__(self, path: str, ids: Sequence[str]) -> None:
+    def __init__(self, path: str, ids: Sequence[str], shared: bool = False) -> None:
         self._file = XidFile(path)
         self._ids = tuple(ids)
+        self._shared = shared
         # Where orphans are not adopted, what a test started may be below somebody else.
         self._pid = 0 if system.PORTABLE else os.getpid()
         self._known: deque[Xid] = deque(maxlen=_MOST)
@@ -88,7 +90,11 @@ class TestXids:
         if event:
             found = self._of_events[event] = tuple(dict.fromkeys((*(before or ()), *found)))
         self._found[item] = found
-        return decided(error, unexplained, found)
+        return decided(error, unexplained, [each for each in found if self._may_decide(each)])
+
+    def _may_decide(self, xid: Xid) -> bool:
+        """Not what a program did, where it may have been the test of another worker."""
+        return not self._shared or xid.fault != PROGRAM or self._pid in xid.above
 
     def look(self, item: pytest.Item, awaits: bool) -> None:
         """What there is by now is of the test; its time goes on."""
