@@ -165,13 +165,13 @@ def check_without_fkit(config: pytest.Config) -> None:
     :raises pytest.UsageError: naming the options that need ``--fkit``.
     """
     ours = honours_timeout_options(config.pluginmanager)
-    names = [
+    names = sorted(
         f"--{name.replace('_', '-')}"
         for name, value in vars(config.option).items()
         if (name.startswith("fkit_") or (ours and name == "timeout"))
         and value is not None
         and value is not False
-    ]
+    )
     if names:
         does = "does" if len(names) == 1 else "do"
         raise pytest.UsageError(
