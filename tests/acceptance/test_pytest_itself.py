@@ -891,14 +891,22 @@ def test_tests_that_run_pytest(suite: MakeSuite) -> None:
     source = """
         pytest_plugins = "pytester"
 
-        INNER = "import os\\ndef test_passes(): pass\\ndef test_dies(): os._exit(3)\\n"
+        INNER = (
+            "import os, sys\\n"
+            "def test_passes(): print('to', 'out'); print('to', 'err', file=sys.stderr)\\n"
+            "def test_dies(): os._exit(3)\\n"
+        )
         ARGUMENTS = "-p", "xdist", "-p", "fkit", "--fkit", "-n0"
 
         def test_within_its_process(pytester):
             pytester.makepyfile(INNER)
             for isolation in "function", "session":
-                result = pytester.runpytest_inprocess(*ARGUMENTS, f"--fkit-isolation={isolation}")
+                result = pytester.runpytest_inprocess(
+                    *ARGUMENTS, "-s", f"--fkit-isolation={isolation}"
+                )
                 result.assert_outcomes(passed=1, errors=1)
+                assert "to out" in result.stdout.str()
+                assert "to err" in result.stdout.str() + result.stderr.str()
             print("ran", "them")
             assert 0
 
