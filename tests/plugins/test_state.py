@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from comparing import MakeSuite
 
@@ -126,7 +127,10 @@ def test_sybil_documents_have_one_namespace(suite: MakeSuite) -> None:
     assert plain.counts()["call failed"] == 1
 
 
-CELLS = (("x = 1", None), ("x + 1", "2"), ("x + 2", "4"), ("x + 3", "4"))
+CELLS = (
+    ("x = 1", None), ("x + 1", "2"), ("x + 2", "4"), ("x + 3", "4"),
+    ("import product; product.double(2)", "4"),
+)  # fmt: skip
 
 
 def notebook() -> str:
@@ -148,12 +152,20 @@ def notebook() -> str:
 
 
 def test_nbval_runs_a_notebook_in_one_kernel(suite: MakeSuite) -> None:
-    made = suite("nbval")
+    made = suite("nbval", "pytest_cov", product="def double(n):\n    return 2 * n\n")
     for name in ("a.ipynb", "b.ipynb"):
         (made.path / name).write_text(notebook())
-    plain = made.compare("--nbval", "--nbval-current-env")
-    assert plain.counts()["call passed"] == 6
+
+    def missed(directory: Path) -> list[int]:
+        report = json.loads((directory / "coverage.json").read_text())
+        found: list[int] = report["files"]["product.py"]["missing_lines"]
+        return found
+
+    arguments = "--nbval", "--nbval-current-env", "--cov=product", "--cov-report=json"
+    plain = made.compare(*arguments, artefact=missed)
+    assert plain.counts()["call passed"] == 8
     assert plain.counts()["call failed"] == 2
+    assert plain.artefact == []  # the kernels counted
 
 
 def test_forked_is_satisfied(suite: MakeSuite) -> None:
