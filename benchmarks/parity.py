@@ -115,7 +115,11 @@ SUITES = {
         source="https://github.com/pytest-dev/pytest-randomly@4.1.0",
         runs_pytest=True,
     ),
-    "pytest-socket": Suite("pytest-socket==0.8.1 httpx starlette", "tests", runs_pytest=True),
+    "pytest-socket": Suite(
+        "pytest-socket==0.8.1 httpx starlette",
+        "tests --ignore=tests/test_benchmarks.py",
+        runs_pytest=True,
+    ),
     # Those that look at the report need a browser, driven by a server on port 4444.
     "pytest-html": Suite(
         "pytest-html==4.2.0 assertpy beautifulsoup4 pytest-mock pytest-rerunfailures selenium",
