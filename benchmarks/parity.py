@@ -2,7 +2,8 @@
 
 Runs suites plain, twice, with xdist alone and under fkit, and compares the outcome of each test and
 the exit status. A test whose two plain outcomes differ is unstable by itself and left out. Where
-xdist alone differs from plain pytest, either is right under fkit.
+xdist alone differs from plain pytest, either is right under fkit. Where tests run pytest, as those
+of its plugins do, these runs get the same options, but have no workers.
 
     python -m benchmarks.parity click attrs --modes n2
 """
@@ -46,11 +47,15 @@ class Suite:
     :param arguments: pytest's.
     :param source: where the tests are: in the source distribution of the installed version, in the
         installed package, or in a Git repository, with its address and a tag: ``URL@TAG``.
+    :param part: of a source distribution, the one folder to take: without the package's own.
+    :param runs_pytest: whether its tests run pytest.
     """
 
     requirements: str
     arguments: str = ""
     source: str = SDIST
+    part: str = ""
+    runs_pytest: bool = False
 
 
 # Left out of what their own CI installs: pytest-randomly, which has no two runs alike, and what
@@ -96,15 +101,54 @@ SUITES = {
         "--ignore=tests/test_fuzz.py --ignore=tests/test_cli_fuzz.py",
         source="https://github.com/adamchainz/time-machine@3.4.0",
     ),
+    # Looks at its processes, their descriptors, and all others of the machine. Not those tests that
+    # measure the memory of their process.
+    "psutil": Suite(
+        "psutil==7.2.2 setuptools", "tests --ignore=tests/test_memleaks.py", part="tests"
+    ),
+    "pytest-check": Suite(
+        "pytest-check==3.0.3 pytest-reportlog", "-o pytester_example_dir=.", runs_pytest=True
+    ),
+    "pytest-randomly": Suite(
+        "pytest-randomly==4.1.0 factory-boy faker model-bakery numpy",
+        "-p no:randomly",
+        source="https://github.com/pytest-dev/pytest-randomly@4.1.0",
+        runs_pytest=True,
+    ),
+    "pytest-socket": Suite(
+        "pytest-socket==0.8.1 httpx starlette",
+        "tests --ignore=tests/test_benchmarks.py",
+        runs_pytest=True,
+    ),
+    # Those that look at the report need a browser, driven by a server on port 4444.
+    "pytest-html": Suite(
+        "pytest-html==4.2.0 assertpy beautifulsoup4 pytest-mock pytest-rerunfailures selenium",
+        "testing",
+        runs_pytest=True,
+    ),
+    "nbval": Suite(
+        "nbval==0.11.0 matplotlib nbdime pytest-cov pytest-mock sympy", "tests", runs_pytest=True
+    ),
 }
 
 
 # A pytest plugin, copied into the environment. Only the process that owns the terminal records.
 _RECORDER_SOURCE = """
-import json, os
+import functools, json, os, shlex
 import pytest
 
 _path = os.environ.get("FKIT_PARITY_RECORD")
+# pytester, which takes PYTEST_ADDOPTS out of the environment, gets them here.
+_inner = shlex.split(os.environ.get("FKIT_PARITY_INNER", ""))
+
+def _with_options(method):
+    @functools.wraps(method)
+    def run(self, *args, **kwargs):
+        return method(self, *_inner, *args, **kwargs)
+    return run
+
+for _name in ("inline_run", "runpytest_subprocess") if _inner else ():
+    setattr(pytest.Pytester, _name, _with_options(getattr(pytest.Pytester, _name)))
 
 def _first_error_line(report):
     lines = [line for line in str(report.longrepr).splitlines() if line[:2] == "E "]
@@ -134,11 +178,18 @@ def pytest_configure(config):
 """
 
 
-def run(python: Path, directory: Path, arguments: list[str], limit: float) -> Result:
+def run(python: Path, directory: Path, suite: Suite, options: str, limit: float) -> Result:
     """Run pytest once.
 
+    :param options: pytest's beside those of the suite, for runs by its tests as well.
     :param limit: seconds after which the run is ended.
     """
+    arguments = shlex.split(suite.arguments)
+    environment = {**os.environ, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
+    if suite.runs_pytest:
+        inner = options.replace(XDIST, "-n0")
+        environment["PYTEST_ADDOPTS"] = environment["FKIT_PARITY_INNER"] = inner
+    arguments += shlex.split(options)
     with tempfile.TemporaryDirectory(prefix="fkit-parity-") as temporary:
         record = Path(temporary, "record")
         record.touch()
@@ -147,7 +198,7 @@ def run(python: Path, directory: Path, arguments: list[str], limit: float) -> Re
             done = subprocess.run(
                 [*command, *arguments],
                 cwd=directory,
-                env={**os.environ, "FKIT_PARITY_RECORD": str(record)},
+                env={**environment, "FKIT_PARITY_RECORD": str(record)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -179,9 +230,9 @@ def prepare(name: str, suite: Suite, root: Path) -> tuple[Path, Path]:
         _pip(python, "install", "pytest-xdist", *suite.requirements.split())
         directory.mkdir(exist_ok=True)
         _get_tests(suite, python, home, directory)
-        site = next((home / "venv" / "lib").glob("python*/site-packages"))
-        (site / f"{RECORDER}.py").write_text(_RECORDER_SOURCE)
         (home / "ready").touch()
+    site = next((home / "venv" / "lib").glob("python*/site-packages"))
+    (site / f"{RECORDER}.py").write_text(_RECORDER_SOURCE)
     return python, directory if suite.source == INSTALLED else next(directory.iterdir())
 
 
@@ -202,7 +253,9 @@ def _get_tests(suite: Suite, python: Path, home: Path, directory: Path) -> None:
         f"{package}=={version}",
     )  # fmt: skip
     with tarfile.open(next(home.glob("*.tar.gz"))) as archive:
-        archive.extractall(directory)
+        for member in archive:
+            if not suite.part or member.name.split("/")[1:2] == [suite.part]:
+                archive.extract(member, directory)
 
 
 def _pip(python: Path, *arguments: str) -> None:
@@ -213,8 +266,7 @@ def examine(name: str, suite: Suite, modes: list[str], root: Path, limit: float)
     """Run one suite in all modes and print what differs; how many things do."""
     python, where = prepare(name, suite, root)
     _pip(python, "install", "--upgrade", str(PROJECT))
-    arguments = shlex.split(suite.arguments)
-    plain = Plain(run(python, where, arguments, limit), run(python, where, arguments, limit))
+    plain = Plain(run(python, where, suite, "", limit), run(python, where, suite, "", limit))
     unstable = plain.unstable()
     left_out = f"; left out as unstable: {len(unstable)}" if unstable else ""
     _row(name, "plain", plain.once, f"{plain.once.counts()}{left_out}")
@@ -223,7 +275,7 @@ def examine(name: str, suite: Suite, modes: list[str], root: Path, limit: float)
     if plain.once.status not in (0, 1):
         print(f"  {name} does not run here: pytest ended with status {plain.once.status}")
         return 1
-    xdist = run(python, where, [*arguments, XDIST], limit)
+    xdist = run(python, where, suite, XDIST, limit)
     of_xdist = differences(plain, xdist)
     text = f"{len(of_xdist)} differ from plain" if of_xdist else "equal"
     _row(name, "xdist", xdist, f"{text}: {xdist.counts()}")
@@ -231,7 +283,7 @@ def examine(name: str, suite: Suite, modes: list[str], root: Path, limit: float)
         print(f"  {difference}")
     total = 0
     for mode in modes:
-        other = run(python, where, [*arguments, *MODES[mode].split()], limit)
+        other = run(python, where, suite, MODES[mode], limit)
         found = compare(plain, xdist, other)
         total += len(found.own)
         _row(name, mode, other, f"{found}: {other.counts()}")

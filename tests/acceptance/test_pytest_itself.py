@@ -885,3 +885,40 @@ def test_dist_each_runs_all_tests_on_each_worker(suite: MakeSuite) -> None:
 def test_dist_no_runs_here(suite: MakeSuite) -> None:
     source = "import os\ndef test_it(): assert 'PYTEST_XDIST_WORKER' not in os.environ\n"
     assert suite(test_it=source).run("--fkit", "-n0", "--dist=no").status == 0
+
+
+def test_tests_that_run_pytest(suite: MakeSuite) -> None:
+    source = """
+        pytest_plugins = "pytester"
+
+        INNER = (
+            "import os, sys\\n"
+            "def test_passes(): print('to', 'out'); print('to', 'err', file=sys.stderr)\\n"
+            "def test_dies(): os._exit(3)\\n"
+        )
+        ARGUMENTS = "-p", "xdist", "-p", "fkit", "--fkit", "-n0"
+
+        def test_within_its_process(pytester):
+            pytester.makepyfile(INNER)
+            for isolation in "function", "session":
+                result = pytester.runpytest_inprocess(
+                    *ARGUMENTS, "-s", f"--fkit-isolation={isolation}"
+                )
+                result.assert_outcomes(passed=1, errors=1)
+                assert "to out" in result.stdout.str()
+                assert "to err" in result.stdout.str() + result.stderr.str()
+            print("ran", "them")
+            assert 0
+
+        def test_next(pytester):
+            pytester.makepyfile(INNER)
+            pytester.runpytest_subprocess(*ARGUMENTS).assert_outcomes(passed=1, errors=1)
+    """
+    plain = suite(test_it=source).compare(
+        "test_it.py", "--junitxml=junit.xml", "-ojunit_logging=all", crash=False,
+        artefact=lambda directory: "ran them" in (directory / "junit.xml").read_text(),
+    )  # fmt: skip
+    assert plain.artefact
+    assert plain.counts() == {
+        "setup passed": 2, "call passed": 1, "call failed": 1, "teardown passed": 2,
+    }  # fmt: skip

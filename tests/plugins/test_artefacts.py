@@ -247,7 +247,8 @@ def allure_results(directory: Path) -> Any:
             [before["name"], *[names[child] for child in container["children"]]]
             for container in containers
             for before in container.get("befores", ())
-            if len(container.get("children", ())) == 1
+            # Each process knows of a wide fixture's tests only those that it ran.
+            if len(container.get("children", ())) == 1 and before["name"] != "wide"
         ),
     )  # fmt: skip
 

@@ -378,9 +378,15 @@ def test_dies_last():
 
 
 def test_only_the_last_attempt_can_be_a_gpu_error(
-    fleet: Callable[..., Mapping[str, str]], tmp_path: Path
+    fleet: Callable[..., Mapping[str, str]], tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
-    heard = hear(fleet(fleets.nvidia(2)), tmp_path, ON_GPUS, "-n1", "--reruns=1")
+    without = pytestconfig.getoption("--without-plugins")
+    names = ("xdist", "fkit", *(() if without else ("rerunfailures",)))
+    plugins = [part for name in names for part in ("-p", name)]
+    heard = hear(
+        fleet(fleets.nvidia(2)), tmp_path, ON_GPUS, *plugins, "-n1", "--reruns=1",
+        env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+    )  # fmt: skip
     assert {name: error["category"] for name, error in heard.errors.items()} == {
         "test_fails": "memory",
         "test_dies_last": "suspect",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from comparing import MakeSuite
+from comparing import CRASH, MakeSuite
 
 DEPENDENCY = """
     import pytest
@@ -64,7 +65,8 @@ def test_depends_orders_and_skips(suite: MakeSuite) -> None:
         def test_skipped(): pass
     """
     elsewhere = "def test_elsewhere(): pass\n"
-    plain = suite("pytest_depends", test_a=source, test_b=elsewhere).compare()
+    # Where all tests share a process, the crash takes along what the plugin knew.
+    plain = suite("pytest_depends", test_a=source, test_b=elsewhere).compare(modes=["n0", "n2"])
     assert plain.counts()["call passed"] == 3
     assert plain.counts()["call skipped"] == 1
 
@@ -126,7 +128,10 @@ def test_sybil_documents_have_one_namespace(suite: MakeSuite) -> None:
     assert plain.counts()["call failed"] == 1
 
 
-CELLS = (("x = 1", None), ("x + 1", "2"), ("x + 2", "4"), ("x + 3", "4"))
+CELLS = (
+    ("x = 1", None), ("x + 1", "2"), ("x + 2", "4"), ("x + 3", "4"),
+    ("import product; product.double(2)", "4"),
+)  # fmt: skip
 
 
 def notebook() -> str:
@@ -148,12 +153,20 @@ def notebook() -> str:
 
 
 def test_nbval_runs_a_notebook_in_one_kernel(suite: MakeSuite) -> None:
-    made = suite("nbval")
+    made = suite("nbval", "pytest_cov", product="def double(n):\n    return 2 * n\n")
     for name in ("a.ipynb", "b.ipynb"):
         (made.path / name).write_text(notebook())
-    plain = made.compare("--nbval", "--nbval-current-env")
-    assert plain.counts()["call passed"] == 6
+
+    def missed(directory: Path) -> list[int]:
+        report = json.loads((directory / "coverage.json").read_text())
+        found: list[int] = report["files"]["product.py"]["missing_lines"]
+        return found
+
+    arguments = "--nbval", "--nbval-current-env", "--cov=product", "--cov-report=json"
+    plain = made.compare(*arguments, artefact=missed)
+    assert plain.counts()["call passed"] == 8
     assert plain.counts()["call failed"] == 2
+    assert plain.artefact == []  # the kernels counted
 
 
 def test_forked_is_satisfied(suite: MakeSuite) -> None:
@@ -185,7 +198,8 @@ def test_random_order_in_fresh_interpreters(suite: MakeSuite) -> None:
     made = suite("random_order.plugin", test_a=source)
     arguments = "--random-order", "--random-order-seed=3"
     plain = made.compare(*arguments)
-    assert list(made.run("--fkit", "-n0", *arguments).outcomes)[:6] == list(plain.outcomes)
+    (made.path / CRASH.partition("::")[0]).unlink()  # the order depends on all there are
+    assert list(made.run("--fkit", "-n0", *arguments).outcomes) == list(plain.outcomes)
 
 
 def test_retry_in_fresh_interpreters(suite: MakeSuite) -> None:

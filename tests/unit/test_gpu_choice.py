@@ -18,7 +18,7 @@ UUIDS = [device.uuid for device in nvidia(8).devices]
 
 def asked(gpus: Any = "auto", per_worker: int | None = None) -> GpuSettings:
     return GpuSettings(
-        gpus, per_worker, 0, "rocr", 10.0, (), f"--fkit-gpus={','.join(gpus)}"
+        gpus, per_worker, 0, "rocr", 10.0, (), source=f"--fkit-gpus={','.join(gpus)}"
     )  # fmt: skip
 
 
@@ -191,4 +191,4 @@ def test_so_many_workers_share_a_slice_and_not_more(gpus: int, workers: int, own
     found = len({place.ids for place in places})
     if gpus and workers == 2 * found:
         with pytest.raises(pytest.UsageError, match=f"--fkit-gpu-slots=2: .*-n {2 * found} or"):
-            distribute(nvidia(gpus), replace(shared, per_worker=gpus // found), {}, range(99))
+            distribute(nvidia(gpus), replace(shared, gpus_per_worker=gpus // found), {}, range(99))

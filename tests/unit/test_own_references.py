@@ -149,6 +149,12 @@ def foreign_imports(module: Module) -> Iterator[str]:
             yield node.module.split(".")[0]
 
 
+def is_open(function: ast.expr) -> bool:
+    if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
+        return (function.value.id, function.attr) == ("builtins", "open")
+    return isinstance(function, ast.Name) and function.id == "open"
+
+
 def faults(module: Module) -> list[str]:
     """What breaks the rule, in words."""
     found = [
@@ -159,7 +165,7 @@ def faults(module: Module) -> list[str]:
     found += [
         f"{module.name} calls open() in line {node.lineno}; use paths.read_text"
         for node in run_time(module.tree)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("open", "builtins.open")
+        if isinstance(node, ast.Call) and is_open(node.func)
     ]
     if not has_own_builtins(module.tree):
         found.append(
@@ -177,9 +183,12 @@ def kept_functions(module: Module) -> Iterator[str]:
                 yield f"{node.value.id}.{node.attr}"
 
 
+_OWN_BUILTINS = ast.dump(ast.parse("own_builtins(globals())").body[0])
+
+
 def has_own_builtins(tree: ast.Module) -> bool:
     for node in tree.body:
-        if isinstance(node, ast.Expr) and ast.unparse(node) == "own_builtins(globals())":
+        if ast.dump(node) == _OWN_BUILTINS:
             return True
         inner = (child for child in ast.walk(node) if not isinstance(node, ast.If))
         if any(isinstance(child, (ast.FunctionDef, ast.ClassDef, ast.Lambda)) for child in inner):

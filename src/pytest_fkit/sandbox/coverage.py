@@ -56,16 +56,25 @@ class Measuring:
     def __init__(self, relay: Relay, coverage: Any | None) -> None:
         self._relay = relay
         self._coverage = coverage
+        self._keeps_file = False
 
-    def send(self) -> None:
-        """Send it, unless there is nothing, or the test has made that impossible."""
+    def note(self, item: pytest.Item) -> None:
+        """See who else writes into this process's file: nbval's kernels do, at their end."""
+        if type(item).__module__.startswith("nbval."):
+            self._keeps_file = True
+
+    def send(self, last: bool = False) -> None:
+        """Send it, unless there is nothing, or the test has made that impossible.
+
+        :param last: whether the process ends, and with it who else writes into its file.
+        """
         if self._coverage is None:
             return
         failures = (OSError, sys.modules["coverage"].CoverageException)
         with quietly(), suppress(*failures):
             # After a fork this has a file of its own.
             data = _save(self._coverage)
-            if data:
+            if data and (last or not self._keeps_file):
                 self._relay.send(_measured(data))
                 data.erase()
 

@@ -40,6 +40,8 @@ class Slots:
     def __init__(self) -> None:
         self.end = 0
         """The number after them."""
+        self.in_use = False
+        """Whether this process has its files there."""
         self.settle()
 
     def __iter__(self) -> Iterator[int]:
@@ -48,6 +50,8 @@ class Slots:
 
     def settle(self) -> None:
         """Decide where they are, by the limits of now; before a process is forked for tests."""
+        if self.in_use:  # in a test that runs pytest
+            return
         _, hard = resource.getrlimit(NOFILE)
         if hard == resource.RLIM_INFINITY or hard >= _WISHED + _KEPT_FREE:
             self.begin_at(_free_from(_WISHED, _WISHED + _KEPT_FREE))
@@ -194,6 +198,7 @@ class Files(NamedTuple):
         for descriptor, slot in zip(self, slots):
             insist(os.dup2, descriptor, slot, False)
             os.close(descriptor)
+        slots.in_use = True
 
     def close(self) -> None:
         """Close all of them."""

@@ -181,6 +181,7 @@ class Host:
         self._children.let_go()
         self._link.send(Began("teardown"))
         self._tear_down(None)
+        self._measuring.send(last=True)
         if self._is_fork:  # a fresh interpreter's own pytest does this
             if self._share == SESSION:
                 self._session_end.finish_session()
@@ -250,6 +251,7 @@ class Host:
             return
         nextitem = self._item(run.next_position)
         self._last = item
+        self._measuring.note(item)
         try:
             if run.share or self._ran_tests:
                 self._session.testsfailed = run.tests_failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Callable, Generator, TextIO
 
 import pytest
@@ -16,9 +17,30 @@ own_builtins(globals())
 
 
 def streams(config: pytest.Config) -> bool:
-    """Whether the keeper passes output on: a worker without capture writes into /dev/null."""
+    """Whether the keeper passes output on: to where it can't get by itself, without capture.
+
+    A worker writes into /dev/null; whoever calls pytest may have put an object in memory into
+    sys.stdout.
+    """
     # No such option: -p no:capture.
-    return config.getoption("capture", "no") == "no" and hasattr(config, "workerinput")
+    return config.getoption("capture", "no") == "no" and (_is_worker(config) or bool(_in_memory()))
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def _in_memory() -> list[tuple[TextIO, int]]:
+    """Those of sys.stdout and sys.stderr that have no descriptor, with the one in its place."""
+    found = []
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            stream.fileno()
+        except OSError:  # io.UnsupportedOperation
+            found.append((stream, number))
+        except Exception:  # noqa: BLE001, S112 (None, or whatever somebody has put there)
+            continue
+    return found
 
 
 def capture_into_own_files(config: pytest.Config) -> None:
@@ -37,12 +59,16 @@ class Output:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._stream = streams(config)
+        self._redirects = self._stream and _is_worker(config)
         self._files = {
             slot: OwnFile(slot)
             for slot in (slots.out, slots.err, slots.fixture_out, slots.fixture_err, slots.log)
         }  # fmt: skip
         for stream, number in private_api.python_level_captures(config):
             _mirror(stream, self._files[slots.out if number == 1 else slots.err])
+        if self._stream and not self._redirects:
+            for stream, number in _in_memory():
+                _mirror(stream, self._files[slots.out if number == 1 else slots.err])
         private_api.on_new_log_stream(config, self._new_log_stream)
         private_api.replace_reading(config, _ends_of_long)
 
@@ -65,7 +91,7 @@ class Output:
             file.enter_process()
         capture_into_own_files(self._config)
         captures = captures and private_api.capture_descriptors(self._config) is not None
-        if self._stream or captures:
+        if self._redirects or captures:
             _point((slots.out, slots.err), (1, 2))
 
     def is_whole(self) -> bool:

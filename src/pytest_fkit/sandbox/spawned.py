@@ -36,6 +36,7 @@ def main(spec: dict[str, Any], reader: int, writer: int, modules: set[str]) -> N
     sys.path[:] = spec["startup_path"]
     hide(modules)
     slots.begin_at(spec["slots"])
+    slots.in_use = True
     for inherited in (*slots, reader, writer):
         os.set_inheritable(inherited, False)
     write_stacks_of_deaths()
