@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib
 import os
@@ -19,9 +18,6 @@ from .config.settings import STARTUP_PATH, asks_for_records, read
 from .inherited import remember_environment
 from .own_imports import own_imports
 
-CAN_FORK = hasattr(os, "fork")
-"""Whether this is no Windows; where it is, Controller.prepare ends the run before any test."""
-
 
 def before_conftests(early_config: pytest.Config) -> None:
     """Before user code is imported: keep GPU runtimes shut; tell plugins that ask of workers.
@@ -37,7 +33,7 @@ def before_conftests(early_config: pytest.Config) -> None:
     # Without it torch.cuda.is_available() opens a CUDA runtime, which does not survive a fork.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     options = early_config.known_args_namespace
-    if debugger(options) is not None or not CAN_FORK:
+    if numprocesses.debugger(options) is not None or not numprocesses.CAN_FORK:
         return
     with contextlib.suppress(pytest.UsageError):  # reported when the options are complete
         if hasattr(options, "numprocesses"):
@@ -53,7 +49,7 @@ def before_conftests(early_config: pytest.Config) -> None:
 def around_conftests(early_config: pytest.Config) -> Iterator[None]:
     """Import what this process needs; where it is to fork tests, see what conftest files leave."""
     remember_environment()  # with what before_conftests has set
-    if not CAN_FORK or _is_spawned(early_config):
+    if not numprocesses.CAN_FORK or _is_spawned(early_config):
         yield
         return
     early_config.stash[STARTUP_PATH] = [str(entry) for entry in sys.path]
@@ -83,11 +79,3 @@ def _import(*names: str) -> None:
     with own_imports():
         for name in names:
             importlib.import_module(f"{__package__}.{name}")
-
-
-def debugger(options: argparse.Namespace) -> str | None:
-    """The option by which the user asks for the debugger, if she does."""
-    for option, name in (("usepdb", "--pdb"), ("trace", "--trace")):
-        if getattr(options, option, False):
-            return name
-    return None

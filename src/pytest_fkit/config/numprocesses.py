@@ -1,10 +1,14 @@
-"""xdist's number of workers, and whether there are going to be any, as the options say it."""
+"""What the options make of a run: how many workers, none, the debugger, or no tests at all."""
 
 from __future__ import annotations
 
 import argparse
+import os
 
 import pytest
+
+CAN_FORK = hasattr(os, "fork")
+"""Whether this is no Windows; where it is, Controller.prepare ends the run before any test."""
 
 # With these, pytest shows something and runs no test.
 _SHOWING = ("collectonly", "showfixtures", "show_fixtures_per_test", "markers", "cacheshow", "help")
@@ -46,3 +50,11 @@ def run_alone(options: argparse.Namespace) -> bool:
     if options.numprocesses is None:
         return bool(options.tx) and options.dist == "no" and not options.distload
     return bool(options.numprocesses == 0)
+
+
+def debugger(options: argparse.Namespace) -> str | None:
+    """The option by which the user asks for the debugger, if she does."""
+    for option, name in (("usepdb", "--pdb"), ("trace", "--trace")):
+        if getattr(options, option, False):
+            return name
+    return None

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 import pytest
 
 from .. import private_api
-from ..beginning import CAN_FORK, debugger
-from ..config.numprocesses import choose_workers, shows_only
+from ..config.numprocesses import CAN_FORK, choose_workers, debugger, shows_only
 from ..config.settings import KEY, Settings, settings_of
 from ..gpu.patterns import user_patterns
 from ..own import own_builtins
