@@ -18,6 +18,7 @@ import _pytest.capture
 import _pytest.debugging
 import _pytest.junitxml
 import _pytest.skipping
+import _pytest.warnings
 import execnet
 import execnet.gateway_base
 import pytest
@@ -869,6 +870,11 @@ def test_cleanups_can_be_forgotten_and_run(pytester: pytest.Pytester) -> None:
         for cleanup in reversed(cast("Any", dropped)):  # pytest's own, of its capture
             cleanup()
     assert ran == [2, 1, 0]
+
+
+def test_warnings_are_caught_by_these_arguments() -> None:
+    names = inspect.signature(_pytest.warnings.catch_warnings_for_item).parameters
+    assert {"config", "ihook", "when", "item"} <= {*names}
 
 
 @pytest.mark.skipif(pytest.version_tuple < (8, 4), reason="pytest itself does not look")

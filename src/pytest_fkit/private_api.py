@@ -25,12 +25,13 @@ import _pytest.runner
 import _pytest.skipping
 import _pytest.threadexception
 import _pytest.unraisableexception
+import _pytest.warnings
 import pytest
 from _pytest.config import create_terminal_writer
 from _pytest.stash import StashKey
 
 from .nodes import ancestor
-from .own import os, own_builtins
+from .own import contextmanager, os, own_builtins
 from .stack_texts import entries
 
 if TYPE_CHECKING:
@@ -253,6 +254,21 @@ def _is_foreign(implementation: Any) -> bool:
 
 def _module(plugin: Any) -> str:
     return str(plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__module__)
+
+
+# --- warnings (_pytest.warnings) ------------------------------------------------------------------
+
+
+@contextmanager
+def warnings_as_of(item: pytest.Item) -> Iterator[None]:
+    """Within it, what is warned of is said of the test, as within pytest_runtest_protocol."""
+    if not item.config.pluginmanager.hasplugin("warnings"):  # -p no:warnings
+        yield
+        return
+    with _pytest.warnings.catch_warnings_for_item(
+        config=item.config, ihook=item.ihook, when="runtest", item=item
+    ):
+        yield
 
 
 # --- the end of the session (_pytest.config, _pytest.unraisableexception and threadexception) -----

@@ -56,6 +56,22 @@ def test_who_keeps_what_runs_is_told_where_it_runs(suite: MakeSuite, mode: str) 
     assert begun == ["test_it.py::test_it"] * (2 if mode == "-n1" else 1)
 
 
+WARNS = """
+    import warnings
+    def pytest_runtest_logreport(report):
+        if report.when == "call": warnings.warn(f"heard of {report.nodeid}", DeprecationWarning)
+"""
+
+
+@pytest.mark.parametrize("mode", ["-n0", "-n1"])
+def test_what_plugins_warn_of_when_they_hear_is_said_of_the_test(
+    suite: MakeSuite, mode: str
+) -> None:
+    made = suite(conftest=WARNS, test_it="def test_it(): pass\n")
+    said = [made.run(*ours, mode).text.count("heard of test_it") for ours in ((), ("--fkit",))]
+    assert said[0] == said[1] > 0
+
+
 @pytest.mark.parametrize("modes", [(), ("-n1",)])
 def test_lines_of_plugins_appear_as_often_as_without_us(
     suite: MakeSuite, modes: tuple[str, ...]

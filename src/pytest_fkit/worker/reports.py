@@ -109,6 +109,7 @@ class LocalReports:
     ) -> None:
         self._recorder = recorder
         self._some_hear_in_tests: bool | None = None
+        self._others_hear: bool | None = None
         self._account = account
         if account is not None:
             self._positions = {item: number for number, item in enumerate(items)}
@@ -145,7 +146,13 @@ class LocalReports:
             self._recorder.commit()
         if self._account is not None:
             self._account.hear(None, [Reported(self._positions[item], report)])
-        item.ihook.pytest_runtest_logreport(report=report)
+        if self._others_hear is None:
+            self._others_hear = private_api.others_hear_reports(item.config)
+        if not self._others_hear:
+            item.ihook.pytest_runtest_logreport(report=report)
+            return
+        with private_api.warnings_as_of(item):
+            item.ihook.pytest_runtest_logreport(report=report)
 
     def log_finish(self, item: pytest.Item) -> None:
         """Tell them."""
@@ -249,7 +256,7 @@ class WorkerReports:
             self._report(self._index(item), data)
             return
         report = report_from(self._config, data)
-        with self._telling(item):
+        with self._telling(item), private_api.warnings_as_of(item):
             item.ihook.pytest_runtest_logreport(report=report)
 
     def _hear(self, report: Any) -> None:
