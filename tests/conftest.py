@@ -12,6 +12,7 @@ from typing import Any, Callable, Iterator, cast
 
 import pytest
 from comparing import suite
+from inner import WITHOUT_HYPOTHESIS
 
 import fleet as fleets
 
@@ -55,6 +56,16 @@ def _is_its_turn(item: pytest.Item, values: dict[tuple[str, str], list[Any]]) ->
             seen.append(value)
         place += seen.index(value)
     return bool(place % mark.args[0] == 0)
+
+
+@pytest.fixture
+def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """pytest's own, whose runs are without the plugins that are of no use to them.
+
+    In this process each run would import them again: pytester forgets what was imported.
+    """
+    monkeypatch.setenv("PYTEST_ADDOPTS", WITHOUT_HYPOTHESIS)
+    return pytester
 
 
 @pytest.fixture

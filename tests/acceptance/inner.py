@@ -1,4 +1,9 @@
-"""Runs pytest on a small suite, in processes of its own, and reads what it says."""
+"""Runs pytest on a small suite, in processes of its own, and reads what it says.
+
+What an inner run is started with is said here alone: ``inner_runs`` watches and interrupts such
+runs, ``recorded_runs`` reads what their controllers heard, ``comparing`` what differs from plain
+pytest.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +19,9 @@ _SUMMARY = re.compile(
     r"^(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)(?: after \d+ attempts)? (\S+)(?: - (.*))?$"
 )
 
-WITHOUT_HYPOTHESIS = {"PYTEST_ADDOPTS": "-p no:hypothesispytest"}
-"""Variables of inner runs: its plugin imports all of it for the summary, a third of a second."""
+WITHOUT_HYPOTHESIS = "-p no:hypothesispytest"
+"""PYTEST_ADDOPTS of inner runs: its plugin imports all of it for the summary, a third of a second
+in each process."""
 
 # What the outer run leaves in the environment, and what changes pytest's short summary.
 _FOREIGN = (
@@ -58,6 +64,20 @@ class InnerRun:
         return message
 
 
+def command(*args: str) -> list[str]:
+    """What starts pytest in an interpreter of its own."""
+    return [sys.executable, "-m", "pytest", *args]
+
+
+def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What an inner run finds in its environment, the same wherever the outer run is.
+
+    :param env: what it is to have besides, or instead.
+    """
+    given = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+    return {**given, "PYTEST_ADDOPTS": WITHOUT_HYPOTHESIS, **(env or {})}
+
+
 def run_pytest(
     directory: Path,
     *args: str,
@@ -69,16 +89,11 @@ def run_pytest(
 
     :param ulimit: options of the shell's command, under which it runs.
     """
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)
-    }
-    ours = {"COLUMNS": "500", "PYTHONDONTWRITEBYTECODE": "1", **WITHOUT_HYPOTHESIS}
-    environment.update(ours, **(env or {}))
     limited = ["sh", "-c", f'ulimit {ulimit} && exec "$@"', "sh"] if ulimit else []
     ended = subprocess.run(
-        [*limited, sys.executable, "-m", "pytest", "-rA", *args],
+        [*limited, *command("-rA", *args)],
         cwd=directory,
-        env=environment,
+        env=environment({"COLUMNS": "500", "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",

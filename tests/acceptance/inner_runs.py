@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import textwrap
 import time
 import uuid
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
 import psutil
-from inner import WITHOUT_HYPOTHESIS
+from inner import command, environment
 
 MARK = "FKIT_INNER_RUN"
 """Environment variable that every process of a run inherits, daemonised ones included."""
@@ -104,6 +103,7 @@ class Run:
     ) -> None:
         self.directory = directory
         self.mark = uuid.uuid4().hex
+        self._gone = False
         self._log = directory / "reports.jsonl"
         for path, text in files.items():
             (directory / path).write_text(textwrap.dedent(text))
@@ -114,14 +114,7 @@ class Run:
         if not (directory / "pytest.ini").exists():
             # What fixtures leave here is meant to be there while tests are forked.
             (directory / "pytest.ini").write_text("[pytest]\nfkit_start_method = fork\n")
-        given = {
-            k: v
-            for k, v in os.environ.items()
-            if not k.startswith(("PYTEST_", "FKIT_", "TOX_", "GITHUB_", "PYTHONUNBUFFERED"))
-        }
-        environment = {
-            **given,
-            **WITHOUT_HYPOTHESIS,
+        ours = {
             MARK: self.mark,
             "FKIT_INNER_LOG": str(self._log),
             "FKIT_INNER_DIR": str(directory),
@@ -133,12 +126,9 @@ class Run:
         self._err = (directory / "stderr.txt").open("wb")
         self._began = time.monotonic()
         self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "pytest", "-p", "inner_report_log"),
-                *("-p", "no:cacheprovider", "-rA", *arguments),
-            ],
+            command("-p", "inner_report_log", "-p", "no:cacheprovider", "-rA", *arguments),
             cwd=directory,
-            env=environment,
+            env=environment(ours),
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=self._err,
@@ -147,6 +137,8 @@ class Run:
 
     def alive(self) -> list[psutil.Process]:
         """The processes of the run that are not gone, whatever became of their parents."""
+        if self._gone:
+            return []
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -157,8 +149,15 @@ class Run:
 
     def await_gone(self, seconds: float) -> list[str]:
         """What of the run is left, after `seconds` at most."""
-        wait_until(lambda: not self.alive(), seconds)
-        return [f"{p.pid} {describe(p)}" for p in self.alive()]
+        left: list[psutil.Process] = []
+
+        def gone() -> bool:
+            left[:] = self.alive()
+            return not left
+
+        # Of no process no other can come.
+        self._gone = wait_until(gone, seconds)
+        return [f"{p.pid} {describe(p)}" for p in left]
 
     def await_file(self, name: str, seconds: float = 30.0) -> str:
         """Text of a file that a test of the run writes, once it is there and not empty."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inner import WITHOUT_HYPOTHESIS
+from inner import command, environment
 
 SUITES = Path(__file__).with_name("suites")
 
@@ -71,18 +69,11 @@ class Run:
     """A run of pytest in `directory`, to its end."""
 
     def __init__(self, directory: Path, *arguments: str, timeout: float = 60) -> None:
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("PYTEST_", "COV_", "TOX_", "PYTHONUNBUFFERED"))
-        }
-        environment.update({"COLUMNS": "200", **WITHOUT_HYPOTHESIS})
         self.directory = directory
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
         done = subprocess.run(
-            [*command, "--junitxml=junit.xml", *arguments],
+            command("-p", "no:cacheprovider", "--junitxml=junit.xml", *arguments),
             cwd=directory,
-            env=environment,
+            env=environment({"COLUMNS": "200"}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
+
 import pytest
+from inner import InnerRun, run_pytest, write_files
 
 WIDE = """
     import os, socket, sqlite3, subprocess, sys, threading
@@ -112,53 +116,112 @@ WIDE = """
 """
 
 
+PRISTINE = """
+    import os, threading, pytest
+
+    seen = []
+
+    @pytest.fixture(scope="class")
+    def thread():
+        end = threading.Event()
+        thread = threading.Thread(target=end.wait)
+        thread.start()
+        yield
+        end.set()
+        thread.join()
+
+    class TestShares:
+        def test_changes(self, thread):
+            seen.append("changed")
+
+        def test_sees_it(self, thread):
+            assert seen == ["changed"]
+
+    def test_is_pristine():
+        assert seen == []
+"""
+
+CRASH = """
+    import os, threading, pytest
+
+    @pytest.fixture(scope="module")
+    def thread():
+        end = threading.Event()
+        thread = threading.Thread(target=end.wait)
+        thread.start()
+        yield
+        end.set()
+        thread.join()
+
+    def test_before(thread):
+        pass
+
+    def test_crash(thread):
+        os.abort()
+
+    def test_after(thread):
+        pass
+"""
+
+SAME_NAME = """
+    import os, threading
+    import pytest
+
+    @pytest.fixture(scope="class")
+    def serving():
+        end = threading.Event()
+        thread = threading.Thread(target=end.wait, name="serving")
+        thread.start()
+        yield os.getpid()
+        end.set()
+        thread.join()
+
+    class TestOne:
+        def test_1(self, serving):
+            assert serving == os.getpid()
+
+    class TestTwo:
+        def test_2(self, serving):
+            assert serving == os.getpid()
+"""
+
+SUITES = {"wide": WIDE, "pristine": PRISTINE, "crash": CRASH, "same_name": SAME_NAME}
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> InnerRun:
+    """A run of all of these, one after the other by one worker."""
+    files = {f"test_{name}.py": textwrap.dedent(text) for name, text in SUITES.items()}
+    directory = write_files(tmp_path_factory.mktemp("together"), files)
+    return run_pytest(directory, "--fkit", "-n1", "--fkit-timeout=60")
+
+
+def outcomes(run: InnerRun, name: str) -> list[str]:
+    """Of the tests of one of them, sorted."""
+    return sorted(
+        outcome
+        for nodeid, outcome in run.outcomes.items()
+        if nodeid.startswith(f"test_{name}.py::")
+    )
+
+
 def test_tests_under_a_wide_fixture_that_left_something_share_its_process(
-    pytester: pytest.Pytester,
+    together: InnerRun,
 ) -> None:
-    pytester.makepyfile(WIDE)
-    result = pytester.runpytest_subprocess("--fkit", "-n1", "--fkit-timeout=60", timeout=120)
-    result.assert_outcomes(passed=11)
-    result.stdout.re_match_lines_random(
-        [
-            r"2 tests shared a process, because of class-scoped fixture 'server' \(.*py:\d+\): .*",
-            r".*: thread 'serving', descriptor \d+: listening socket",
-            r"2 tests shared .* fixture 'process' .*child process.*",
-            r"2 tests shared .* fixture 'connection' .*x\.db, open for writing",
-            r"2 tests shared .* fixture 'loop' .*event loop.*",
-            r"1 test shared .* fixture 'pool' .*thread 'ThreadPoolExecutor-0_0'",
-        ]
-    )
+    assert outcomes(together, "wide") == ["PASSED"] * 11, together.out
+    for line in (
+        r"2 tests shared a process, because of class-scoped fixture 'server' \(.*py:\d+\): .*",
+        r".*: thread 'serving', descriptor \d+: listening socket",
+        r"2 tests shared .* fixture 'process' .*child process.*",
+        r"2 tests shared .* fixture 'connection' .*x\.db, open for writing",
+        r"2 tests shared .* fixture 'loop' .*event loop.*",
+        r"1 test shared .* fixture 'pool' .*thread 'ThreadPoolExecutor-0_0'",
+    ):
+        assert any(re.match(line, found) for found in together.lines), line
 
 
-def test_a_process_that_ran_tests_forks_no_other(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        """
-        import os, threading, pytest
-
-        seen = []
-
-        @pytest.fixture(scope="class")
-        def thread():
-            end = threading.Event()
-            thread = threading.Thread(target=end.wait)
-            thread.start()
-            yield
-            end.set()
-            thread.join()
-
-        class TestShares:
-            def test_changes(self, thread):
-                seen.append("changed")
-
-            def test_sees_it(self, thread):
-                assert seen == ["changed"]
-
-        def test_is_pristine():
-            assert seen == []
-        """
-    )
-    result = pytester.runpytest_subprocess("--fkit", "-n1", timeout=60)
-    result.assert_outcomes(passed=3)
+def test_a_process_that_ran_tests_forks_no_other(together: InnerRun) -> None:
+    assert outcomes(together, "pristine") == ["PASSED"] * 3, together.out
 
 
 def test_a_process_that_ran_tests_forks_no_other_though_it_heard_late_which_is_next(
@@ -204,33 +267,11 @@ def test_a_process_that_ran_tests_forks_no_other_though_it_heard_late_which_is_n
     result.assert_outcomes(passed=40)
 
 
-def test_a_crash_of_a_shared_process_costs_one_test(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        """
-        import os, threading, pytest
-
-        @pytest.fixture(scope="module")
-        def thread():
-            end = threading.Event()
-            thread = threading.Thread(target=end.wait)
-            thread.start()
-            yield
-            end.set()
-            thread.join()
-
-        def test_before(thread):
-            pass
-
-        def test_crash(thread):
-            os.abort()
-
-        def test_after(thread):
-            pass
-        """
-    )
-    result = pytester.runpytest_subprocess("--fkit", "-n1", timeout=60)
-    result.assert_outcomes(passed=2, errors=1)
-    result.stdout.fnmatch_lines(["ERROR *::test_crash - SIGABR*"])
+def test_a_crash_of_a_shared_process_costs_one_test(together: InnerRun) -> None:
+    assert outcomes(together, "crash") == ["ERROR", "PASSED", "PASSED"], together.out
+    assert together.message("test_crash.py::test_crash").startswith("SIGABR")
+    assert together.status == 1
+    assert len(together.outcomes) == 11 + 3 + 3 + 2
 
 
 MODULE_LEVEL_POOL = """
@@ -345,32 +386,8 @@ def test_session_isolation_is_one_process_in_a_fresh_interpreter_too(
     result.assert_outcomes(passed=2)
 
 
-def test_a_second_thread_of_the_same_name_is_noticed(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        """
-        import os, threading
-        import pytest
-
-        @pytest.fixture(scope="class")
-        def serving():
-            end = threading.Event()
-            thread = threading.Thread(target=end.wait, name="serving")
-            thread.start()
-            yield os.getpid()
-            end.set()
-            thread.join()
-
-        class TestOne:
-            def test_1(self, serving):
-                assert serving == os.getpid()
-
-        class TestTwo:
-            def test_2(self, serving):
-                assert serving == os.getpid()
-        """
-    )
-    result = pytester.runpytest_subprocess("--fkit", "-n1", timeout=100)
-    result.assert_outcomes(passed=2)
+def test_a_second_thread_of_the_same_name_is_noticed(together: InnerRun) -> None:
+    assert outcomes(together, "same_name") == ["PASSED"] * 2, together.out
 
 
 def test_start_method_fork_forks_all_the_same(pytester: pytest.Pytester) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from inner import run_pytest, write_files
+from inner import InnerRun, run_pytest, write_files
 
 # forkserver is the default on Linux from 3.14 on. Its server, and the tracker of resources, are
 # children of the test that are left when it is over, and end when it has ended.
@@ -71,10 +71,18 @@ def test_sees_those_of_its_own_forks():
 """
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> InnerRun:
+    """The tests with a thread, without us."""
+    directory = write_files(tmp_path_factory.mktemp("plain"), {"test_it.py": _THREADS})
+    return run_pytest(directory, "-W", "error", "-p", "no:fkit")
+
+
 @pytest.mark.parametrize("arguments", ["-n0", "-n1", "-n1 --fkit-isolation=session"])
-def test_warnings_of_forks_are_those_of_plain_pytest(tmp_path: Path, arguments: str) -> None:
+def test_warnings_of_forks_are_those_of_plain_pytest(
+    tmp_path: Path, plain: InnerRun, arguments: str
+) -> None:
     write_files(tmp_path, {"test_it.py": _THREADS})
-    plain = run_pytest(tmp_path, "-W", "error", "-p", "no:fkit")
     ended = run_pytest(tmp_path, "-W", "error", "--fkit", *arguments.split())
     assert ended.outcomes == plain.outcomes, ended.out
     assert (ended.status, plain.status) == (0, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Dict, List
 
 import pytest
 from inner import run_pytest, write_files
@@ -61,7 +62,11 @@ class TestTogether:
 """
 
 
-def _frames(directory: Path, *arguments: str) -> dict[str, list[int]]:
+Frames = Dict[str, List[int]]
+"""By the place in the suite, how many there are, and how many of ours."""
+
+
+def _frames(directory: Path, *arguments: str) -> Frames:
     directory.mkdir()
     write_files(directory, {"test_it.py": _SUITE})
     ended = run_pytest(directory, "-W", "ignore::pytest.PytestUnknownMarkWarning", *arguments)
@@ -73,11 +78,20 @@ def _frames(directory: Path, *arguments: str) -> dict[str, list[int]]:
     return found
 
 
+@pytest.fixture(scope="module")
+def without_us(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Frames]:
+    """What there is without us, by the number of workers."""
+    directory = tmp_path_factory.mktemp("plain")
+    return {workers: _frames(directory / workers, workers) for workers in ("-n0", "-n1")}
+
+
 @pytest.mark.in_turn(2)
 @pytest.mark.parametrize("workers", ["-n0", "-n1"])
 @pytest.mark.parametrize("isolation", ["function", "class", "module", "session"])
-def test_no_more_frames_than_without_us(tmp_path: Path, isolation: str, workers: str) -> None:
-    plain = _frames(tmp_path / "plain", workers)
+def test_no_more_frames_than_without_us(
+    tmp_path: Path, without_us: dict[str, Frames], isolation: str, workers: str
+) -> None:
+    plain = without_us[workers]
     ours = _frames(tmp_path / "ours", workers, "--fkit", f"--fkit-isolation={isolation}")
     assert ours.keys() == plain.keys()
     for where, (depth, _) in plain.items():
@@ -87,7 +101,9 @@ def test_no_more_frames_than_without_us(tmp_path: Path, isolation: str, workers:
 
 
 @pytest.mark.parametrize("workers", ["-n0", "-n1"])
-def test_no_more_frames_in_a_fresh_interpreter(tmp_path: Path, workers: str) -> None:
-    plain = _frames(tmp_path / "plain", workers)
+def test_no_more_frames_in_a_fresh_interpreter(
+    tmp_path: Path, without_us: dict[str, Frames], workers: str
+) -> None:
+    plain = without_us[workers]
     ours = _frames(tmp_path / "ours", workers, "--fkit", "--fkit-start-method=spawn")
     assert all(ours[where][0] <= depth + MOST for where, (depth, _) in plain.items())
