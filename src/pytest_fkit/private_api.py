@@ -49,15 +49,13 @@ def ini_value(config: pytest.Config, name: str) -> Any:
     a list, which ``getini`` refuses if a text was declared. ``Config._inicfg`` has what the file
     says, and what ``-o`` says instead.
 
-    :return: "" or None where it is not given, or nobody declared it.
+    :return: "" or None where it is not given.
+    :raises ValueError: if nobody declared it.
     """
     given = getattr(config, "_inicfg", {}).get(name)
     if given is not None and (given.mode == "toml" or not isinstance(given.value, str)):
         return given.value
-    try:
-        return config.getini(name)
-    except ValueError:  # as of pytest-timeout, where it is installed and was not loaded
-        return None
+    return config.getini(name)
 
 
 # --- hooks (pluggy) -----------------------------------------------------------------------------
