@@ -58,7 +58,8 @@ def test_config_inicfg_has_values_as_they_are_in_the_file(pytester: pytest.Pytes
     assert private_api.ini_value(config, "fkit_grace") == "7"
     assert private_api.ini_value(config, "fkit_env") == ["A=1", "B=2"]
     assert private_api.ini_value(config, "fkit_isolation") in ("", None)
-    assert private_api.ini_value(config, "nobody_knows_it") is None
+    with pytest.raises(ValueError, match="nobody_knows_it"):
+        private_api.ini_value(config, "nobody_knows_it")
     if pytest.version_tuple < (9,):
         return
     pytester.path.joinpath("tox.ini").unlink()
