@@ -70,4 +70,4 @@ class GpuError:
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> GpuError:
         """The opposite of :meth:`to_wire`."""
-        return cls(**data)
+        return cls(**{**data, "gpus": tuple(data["gpus"])})
