@@ -116,7 +116,7 @@ def test_what_workers_tell(fleet: Fleet, tmp_path: Path, arguments: str) -> None
     assert heard.errors["test_call"] == {
         "category": "device", "text": "CUDA error: uncorrectable ECC error encountered",
         "counts": True, "probe": True, "poisons": True, "retry": True, "alone": False, "event": "",
-        "doubtful": False,
+        "doubtful": False, "gpus": [],
     }  # fmt: skip
     first, second = heard.errors["test_wide"], heard.errors["test_wide_again"]
     assert first["event"].startswith("test_errors.py::wide")

@@ -65,7 +65,7 @@ class GpuError:
 
     def to_wire(self) -> dict[str, Any]:
         """In built-in types."""
-        return asdict(self)
+        return {**asdict(self), "gpus": list(self.gpus)}
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> GpuError:
