@@ -31,7 +31,7 @@ from _pytest.config import create_terminal_writer
 from _pytest.stash import StashKey
 
 from .nodes import ancestor
-from .own import contextmanager, os, own_builtins
+from .own import contextmanager, no_warnings, os, own_builtins
 from .stack_texts import entries
 
 if TYPE_CHECKING:
@@ -607,7 +607,8 @@ def report_for_installed(item: pytest.Item, call: Any) -> Any:
     plugins = item.config.pluginmanager
     others = [each for each in plugins.get_plugins() if _is_conftest(each)]
     make = plugins.subset_hook_caller("pytest_runtest_makereport", others)
-    return make(item=item, call=call)
+    with no_warnings():  # pluggy's, of a plugin that misses what it did in another process
+        return make(item=item, call=call)
 
 
 def _is_conftest(plugin: Any) -> bool:

@@ -55,6 +55,26 @@ TESTS = """
 
 DIED = "exit status 3"
 
+NOTES = """
+    import pytest
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(item, call):
+        report = yield
+        if call.when == "setup": item.noted = []
+        item.noted.append(call.when)
+        report.user_properties.append(("noted", " ".join(item.noted)))
+        return report
+"""
+
+
+@pytest.mark.parametrize("mode", ["-n0", "-n1"])
+def test_what_a_plugin_notes_at_setup_it_has_for_a_death(suite: MakeSuite, mode: str) -> None:
+    made = suite("notes", notes=NOTES, test_it="import os\ndef test_it(): os._exit(3)\n")
+    run = made.run("--fkit", mode, "--junitxml=junit.xml")
+    assert "could not add" not in run.text
+    assert 'name="noted" value="setup call"' in (made.path / "junit.xml").read_text()
+
 
 @pytest.mark.parametrize("mode", ["-n0", "-n1"])
 def test_what_hooks_add_to_reports_is_on_ours(suite: MakeSuite, mode: str) -> None:

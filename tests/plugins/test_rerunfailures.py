@@ -207,6 +207,7 @@ def test_deaths_are_run_again(suite: MakeSuite, mode: list[str]) -> None:
     assert "10 attempts crashed and were followed by others:" in run.text
     assert "4 tests crashed and were reported as errors:" in run.text
     assert "the test process exited with status 3" in run.text  # why it was run again
+    assert "could not add" not in run.text  # to a report, for what was noted in that process
 
 
 def test_a_death_is_not_run_again_without_being_asked(suite: MakeSuite) -> None:

@@ -9,7 +9,7 @@ import pytest
 from .. import private_api
 from ..carriable import carriable
 from ..kept_objects import keep_objects
-from ..own import own_builtins
+from ..own import marshal, no_warnings, own_builtins, suppress
 from ..stack_texts import stack_text
 from .reports import report_from
 from .reruns import ProcessDiedError
@@ -26,20 +26,39 @@ def made_by_hooks(item: pytest.Item, data: dict[str, Any], text: str = "") -> di
     :param data: in the format of pytest_report_to_serializable, as the result is.
     :param text: what happened, "" if nothing.
     """
-    config = item.config
-    innermost = _Innermost(report_from(config, data))
-    plugins = config.pluginmanager
     private_api.renew_request(item)
+    with no_warnings():  # pluggy's, of hooks that raise
+        made, report, error = _made(item, data, text)
+        if error is not None and data["when"] != "setup":
+            # Who notes something of a test when its setup is reported did so in its process.
+            call: Any = pytest.CallInfo.from_call(_nothing, when="setup")
+            with suppress(Exception):
+                private_api.report_for_installed(item, call)
+            made, report, error = _made(item, data, text)
+    return made if error is None else _after_error(item, report, data, error)
+
+
+def _made(
+    item: pytest.Item, data: dict[str, Any], text: str
+) -> tuple[dict[str, Any], Any, BaseException | None]:
+    """The report, as data and as an object, and what a hook raised."""
+    copy = marshal.loads(marshal.dumps(carriable(data)))  # pytest changes what it is given
+    innermost = _Innermost(report_from(item.config, copy))
+    plugins = item.config.pluginmanager
     plugins.register(innermost)  # the last, so that all wrappers are around it
     try:
         made = item.ihook.pytest_runtest_makereport(item=item, call=_call(data, text))
-        return _data(item, made)
+        return _data(item, made), made, None
     except (KeyboardInterrupt, pytest.exit.Exception):
         raise
     except BaseException as error:  # noqa: BLE001 (of hooks that belong to users)
-        return _after_error(item, innermost.report, data, error)
+        return data, innermost.report, error
     finally:
         plugins.unregister(innermost)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _data(item: pytest.Item, report: Any) -> dict[str, Any]:
