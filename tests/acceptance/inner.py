@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Mapping
 
@@ -40,12 +41,12 @@ class InnerRun:
     out: str
     err: str
 
-    @property
+    @cached_property
     def lines(self) -> list[str]:
         """What it wrote to standard output."""
         return self.out.splitlines()
 
-    @property
+    @cached_property
     def reported(self) -> list[tuple[str, str, str]]:
         """Outcome, node id and message of each line of the short summary (``-rA``)."""
         matches = (_SUMMARY.match(line) for line in self.lines)

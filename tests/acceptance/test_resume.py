@@ -16,6 +16,7 @@ import pytest
 from inner import run_pytest, write_files
 from journals import events, fkit, verdicts
 
+from pytest_fkit.journal.command import main
 from pytest_fkit.journal.reader import JournalError, read
 
 SUITE = {
@@ -188,14 +189,22 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize("name", UNUSABLE)
-def test_a_file_that_is_no_journal_is_an_error_with_its_line(tmp_path: Path, name: str) -> None:
+def test_a_file_that_is_no_journal_is_an_error_with_its_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
     text, message = UNUSABLE[name]
     path = tmp_path / "journal.jsonl"
     path.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    # Here, as 50 starts of the script would show no more; with other errors it is started below.
     for command in ("summary", "slowest", "trace", "csv", "merge"):
-        ended = fkit(tmp_path, command, "journal.jsonl")
-        assert (ended.returncode, ended.stdout) == (2, "")
-        assert ended.stderr.startswith(f"fkit: {message}")
+        status = main([command, "journal.jsonl"])
+        out, err = capsys.readouterr()
+        assert (status, out) == (2, "")
+        assert err.startswith(f"fkit: {message}")
     if text:
         write_files(tmp_path, {"test_a.py": "def test_a(): pass\n"})
         run = run_pytest(tmp_path, "--fkit", "-n0", "--fkit-resume=journal.jsonl")
