@@ -87,7 +87,7 @@ class Follows(NamedTuple):
 
 
 class OrderAnew(NamedTuple):
-    """What was ordered ahead is void; what follows counts.
+    """Discard all queued orders; only those that follow count.
 
     The answer to an :class:`Ended` that does not go on: the worker may have ordered before it knew.
     """

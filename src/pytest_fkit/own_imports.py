@@ -32,7 +32,7 @@ def own_imports() -> Iterator[None]:
 
 
 def hide(modules: set[str]) -> None:
-    """Let go of what we imported, but for the names in `modules`; who has it, has it."""
+    """Remove our imports but for those named in `modules`; existing references stay valid."""
     for name in _HIDDEN:
         if name not in modules:
             sys.modules.pop(name, None)

@@ -1,4 +1,4 @@
-"""Runs that were killed and are gone on with, and the shards of a CI matrix."""
+"""Runs that were killed and are resumed, and the shards of a CI matrix."""
 
 from __future__ import annotations
 

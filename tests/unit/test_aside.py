@@ -1,4 +1,4 @@
-"""Which files are set aside for a new journal, where to, and how their runs are gone on with."""
+"""Which files are set aside for a new journal, where to, and how their runs are resumed."""
 
 from __future__ import annotations
 

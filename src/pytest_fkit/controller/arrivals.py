@@ -116,7 +116,7 @@ class Arrivals:
         """A worker is gone.
 
         :param again: whether the test that it told of last is run again, so that what was held
-            back of it is void.
+            back of it is discarded.
         """
         begun, told = self._held_back.begun(node), self._held_back.release(node)
         if not again:

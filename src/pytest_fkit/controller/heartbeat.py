@@ -97,8 +97,8 @@ class Heartbeat:
     def tick(self) -> None:
         """Ask all, and end those that have not answered for so long.
 
-        Questions are counted, not seconds: where this process was stopped, as by Ctrl-Z, so were
-        the workers, and nobody asked them.
+        Count missed answers, not seconds, so that workers that were suspended with this process, as
+        by Ctrl-Z, are not condemned.
         """
         with self._lock:
             watched = dict(self._watched)

@@ -33,7 +33,7 @@ def lead(
     """Register them.
 
     :param recorder: hears of all tests, if there is one.
-    :param resuming: reports verdicts of the run that is gone on with, if there is one.
+    :param resuming: reports the verdicts of the resumed run, if there is one.
     :param accounting: counts verdicts.
     :param show: writes a line to the terminal.
     """

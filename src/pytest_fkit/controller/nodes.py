@@ -87,7 +87,7 @@ class Nodes:
 
     :param show: writes a line that a test wrote.
     :param recorder: hears of all tests, if there is one.
-    :param resuming: reports verdicts of the run that is gone on with, if there is one.
+    :param resuming: reports the verdicts of the resumed run, if there is one.
     :param lending: knows the GPUs of the run.
     :param accounting: counts verdicts.
     """

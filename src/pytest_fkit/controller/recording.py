@@ -28,7 +28,7 @@ own_builtins(globals())
 class Recording:
     """Plugin: tells the recorder what is no test, and looks after its files.
 
-    :param resume: the run that is gone on with, if there is one.
+    :param resume: the run to resume, if there is one.
     :param say: has the user read a line.
     """
 
@@ -179,11 +179,11 @@ class Recording:
 def record(
     config: pytest.Config, settings: Settings, say: Callable[[str], None]
 ) -> tuple[Recorder, Resuming | None]:
-    """Have recorded what is asked for, and gone on with what was recorded.
+    """Start the recorders that the user asked for, and resume the run that she named.
 
     :param say: has the user read a line, before the run begins.
     :return: who is to be told of all tests, and of what workers collected, if that matters.
-    :raises pytest.UsageError: if the run can't be gone on with.
+    :raises pytest.UsageError: if the run can't be resumed.
     """
     recorder = Recorder()
     plugins = config.pluginmanager

@@ -1,4 +1,4 @@
-"""Going on with a run from its journal: what has a verdict is reported with it, and not run."""
+"""Resuming a run from its journal: tests that have a verdict are reported with it, and not run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ own_builtins(globals())
 
 
 class Resume:
-    """The run that is gone on with.
+    """The run to resume.
 
     :param path: of its journal.
     """
@@ -41,7 +41,7 @@ class Resume:
         """Take in what the journal holds.
 
         :return: how many of its bytes stay: a torn last line does not.
-        :raises pytest.UsageError: if it can't be gone on with.
+        :raises pytest.UsageError: if it can't be resumed.
         """
         whole = whole_lines(data)
         if whole == 0 and data.startswith(BEGINNING[: len(data)]):

@@ -61,7 +61,7 @@ def _device(entry: Entry) -> dict[str, Any]:
 def run_event(config: pytest.Config, settings: Settings, gpus: RunGpus, session: str) -> Event:
     """The event that begins a run.
 
-    :param session: that of the run that is gone on with, or "".
+    :param session: that of the resumed run, or "".
     """
     number = uuid.uuid4().hex[:16]
     return event(

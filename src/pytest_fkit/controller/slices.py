@@ -87,7 +87,7 @@ class Slices:
             found.well += 1
 
     def error(self, worker: str, test: int, error: GpuError, certain: bool) -> None:
-        """A test met an error there; what was said of it before is void.
+        """A test met an error there; this replaces what was said of that test before.
 
         :param certain: whether it is not tried elsewhere, which would show whose fault it is.
         """

@@ -1,4 +1,4 @@
-"""A journal that is in the way of another: what could be gone on with is not written over."""
+"""A journal that is in the way of another: one that can be resumed is never overwritten."""
 
 from __future__ import annotations
 

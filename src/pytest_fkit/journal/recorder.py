@@ -202,7 +202,7 @@ class Recorder:
         )  # fmt: skip
 
     def forget(self, worker: str, nodeid: str) -> None:
-        """What was said of the test is void: it is run again, by another worker."""
+        """Discard what was said of the test: another worker runs it again."""
         key = worker, str(nodeid)
         self._running.pop(key, None)
         self._touched.pop(key, None)

@@ -354,7 +354,7 @@ class Host:
 
     def _resume(self) -> None:
         self._link.send(Began("setup"))
-        self._relay.announce()  # what was reported of a test that starts again is void
+        self._relay.announce()  # the reports of a test that starts again are discarded
 
     def _stay(self, cause: str, meter: Meter | None) -> None:
         self._ran_tests = True

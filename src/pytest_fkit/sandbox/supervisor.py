@@ -308,7 +308,7 @@ class Supervisor:
             self._obey(message)
 
     def _hear(self, host: HostProcess) -> None:
-        """Take in what was read, one by one: one may have us wait, and hear the next meanwhile."""
+        """Handle messages one by one: a handler may wait, and re-enter this loop meanwhile."""
         message = host.link.take_message()
         while message is not None:
             self._heard(host, message)

@@ -51,6 +51,6 @@ class CollectionErrors:
             self._found.append((carriable(collector.nodeid), carriable(error.to_wire())))
 
     def pytest_collection_finish(self) -> None:
-        """Tell."""
+        """Tell the controller what was found."""
         if self._found:
             self._tell(self._found)

@@ -240,18 +240,18 @@ class WorkerReports:
         return True
 
     def begins(self, item: pytest.Item) -> None:
-        """Tell."""
+        """Queue that the test begins."""
         self._events.append(ItemBegins(self._index(item)))
 
     def log_start(self, item: pytest.Item) -> None:
-        """Tell."""
+        """Queue that the test starts, and tell plugins that hear of it here."""
         self._events.append(ItemStarted(item.nodeid, carriable(item.location)))
         if self._heard:
             with self._telling(item):
                 self._local.log_start(item)
 
     def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
-        """Tell."""
+        """Queue a report, by way of the plugins that hear reports here."""
         if self.silent or not (self._others_hear or data.get("outcome") == "failed"):
             self._report(self._index(item), data)
             return
@@ -281,7 +281,7 @@ class WorkerReports:
         self._whereabouts.told()
 
     def log_finish(self, item: pytest.Item) -> None:
-        """Tell."""
+        """Queue that the test finished, and tell plugins that hear of it here."""
         self._events.append(ItemFinished(item.nodeid, carriable(item.location)))
         if self._heard:
             with self._telling(item):
@@ -290,11 +290,11 @@ class WorkerReports:
     def attempt(
         self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
     ) -> None:
-        """Tell."""
+        """Queue what the journal is to say of one run of the test."""
         self._events.append(ItemAttempt(item.nodeid, facts, left, again))
 
     def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
-        """Tell."""
+        """Queue that the test met a GPU error."""
         self._events.append(ItemGpuError(item.nodeid, error))
 
     def unexplained(self, item: pytest.Item, how: str) -> None:
@@ -304,7 +304,7 @@ class WorkerReports:
         """Nothing is held back."""
 
     def complete(self, item: pytest.Item, seconds: float) -> None:
-        """Tell."""
+        """Queue that all is told of the test."""
         self._completed = self._index(item)
         self._events.append(ItemComplete(self._completed, seconds))
 
