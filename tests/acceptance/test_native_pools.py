@@ -155,7 +155,8 @@ def run_with(
         "NUMBA_NUM_THREADS": "2",
         "PYTHONPATH": os.pathsep.join([str(directory), *filter(None, [os.getenv("PYTHONPATH")])]),
     }
-    common = ("--fkit", "--fkit-timeout=60", "-p", "no:cacheprovider")
+    # pytest-asyncio, which `tox -e forks` installs, warns when it is configured.
+    common = ("--fkit", "--fkit-timeout=60", "-p", "no:cacheprovider", "-p", "no:asyncio")
     return run_pytest(directory, *common, *arguments, env=environ)
 
 
