@@ -1,4 +1,4 @@
-"""One test per private name in private_api.py: says first which one a new version changed."""
+"""One test per private name in compat/: says first which one a new version changed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,16 @@ import xdist.scheduler
 from _pytest.config import create_terminal_writer
 from xdist.dsession import DSession
 
-from pytest_fkit import private_api
+from pytest_fkit.compat import (
+    pytest_fixtures,
+    pytest_hooks,
+    pytest_junit,
+    pytest_output,
+    pytest_reports,
+    pytest_session,
+    xdist_controller,
+    xdist_worker,
+)
 
 
 def _source(thing: Any) -> str:
@@ -54,19 +63,19 @@ def items(pytester: pytest.Pytester) -> list[Any]:
 def test_config_inicfg_has_values_as_they_are_in_the_file(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\nfkit_timeout = 5\nfkit_env =\n    A=1\n    B=2")
     config = pytester.parseconfig("-o", "fkit_grace=7")
-    assert private_api.ini_value(config, "fkit_timeout") == "5"
-    assert private_api.ini_value(config, "fkit_grace") == "7"
-    assert private_api.ini_value(config, "fkit_env") == ["A=1", "B=2"]
-    assert private_api.ini_value(config, "fkit_isolation") in ("", None)
+    assert pytest_session.ini_value(config, "fkit_timeout") == "5"
+    assert pytest_session.ini_value(config, "fkit_grace") == "7"
+    assert pytest_session.ini_value(config, "fkit_env") == ["A=1", "B=2"]
+    assert pytest_session.ini_value(config, "fkit_isolation") in ("", None)
     with pytest.raises(ValueError, match="nobody_knows_it"):
-        private_api.ini_value(config, "nobody_knows_it")
+        pytest_session.ini_value(config, "nobody_knows_it")
     if pytest.version_tuple < (9,):
         return
     pytester.path.joinpath("tox.ini").unlink()
     pytester.path.joinpath("pytest.toml").write_text("[pytest]\nfkit_timeout = 5\nfkit_top = [1]")
     config = pytester.parseconfig("-o", "fkit_top=7")
-    assert private_api.ini_value(config, "fkit_timeout") == 5
-    assert private_api.ini_value(config, "fkit_top") == "7"
+    assert pytest_session.ini_value(config, "fkit_timeout") == 5
+    assert pytest_session.ini_value(config, "fkit_top") == "7"
 
 
 def test_hook_caller_remove_plugin(pytester: pytest.Pytester) -> None:
@@ -77,7 +86,7 @@ def test_hook_caller_remove_plugin(pytester: pytest.Pytester) -> None:
     plugin, kept = Plugin(), Plugin()
     config.pluginmanager.register(plugin)
     config.pluginmanager.register(kept)
-    private_api.silence_hook(config, "pytest_runtest_logstart", [kept])
+    pytest_hooks.silence_hook(config, "pytest_runtest_logstart", [kept])
     left = [each.plugin for each in config.hook.pytest_runtest_logstart.get_hookimpls()]
     assert left == [kept]
 
@@ -85,25 +94,25 @@ def test_hook_caller_remove_plugin(pytester: pytest.Pytester) -> None:
 def test_setup_state_stack_and_teardown_exact(items: list[Any]) -> None:
     session = items[0].session
     ended = []
-    private_api.set_up_collectors(items[0])
+    pytest_fixtures.set_up_collectors(items[0])
     node = items[0].parent
     finalizers, _ = session._setupstate.stack[node]
     finalizers.append(lambda: ended.append("module"))
-    assert private_api.needs_tear_down(session, None)
-    assert not private_api.needs_tear_down(session, items[0])
-    assert private_api.shares_setup(session, items[0])
-    private_api.tear_down(session, None)
+    assert pytest_fixtures.needs_tear_down(session, None)
+    assert not pytest_fixtures.needs_tear_down(session, items[0])
+    assert pytest_fixtures.shares_setup(session, items[0])
+    pytest_fixtures.tear_down(session, None)
     assert ended == ["module"]
     assert not session._setupstate.stack
 
 
 def test_setup_state_finalizers_can_be_forgotten(items: list[Any]) -> None:
     session = items[0].session
-    private_api.set_up_collectors(items[0])
+    pytest_fixtures.set_up_collectors(items[0])
     finalizers, _ = session._setupstate.stack[items[0].parent]
     finalizers.append(lambda: pytest.fail("was not forgotten"))
-    private_api.forget_finalizers(session, [], None)
-    private_api.tear_down(session, None)
+    pytest_fixtures.forget_finalizers(session, [], None)
+    pytest_fixtures.tear_down(session, None)
 
 
 def test_an_item_is_set_up_in_two_parts(pytester: pytest.Pytester) -> None:
@@ -126,15 +135,15 @@ def test_an_item_is_set_up_in_two_parts(pytester: pytest.Pytester) -> None:
         order: list[Any] = []
 
         def fill(fill_all: Any, item: Any = item, order: list[Any] = order) -> None:
-            order += private_api.first_wide_fixtures(item)
-            for name in private_api.first_wide_fixtures(item):
-                private_api.fill_in(item, name)
+            order += pytest_fixtures.first_wide_fixtures(item)
+            for name in pytest_fixtures.first_wide_fixtures(item):
+                pytest_fixtures.fill_in(item, name)
             order.append(dict(item.funcargs))
-            private_api.keep_filling(item)
+            pytest_fixtures.keep_filling(item)
             fill_all()
 
-        assert private_api.fills_in_setup(item)
-        private_api.replace_filling(item, fill)
+        assert pytest_fixtures.fills_in_setup(item)
+        pytest_fixtures.replace_filling(item, fill)
         session: Any = item.session
         session._setupstate.setup(item)
         assert order[0] == "wide"
@@ -143,14 +152,14 @@ def test_an_item_is_set_up_in_two_parts(pytester: pytest.Pytester) -> None:
         assert "narrow" not in item.fixturenames or item.funcargs["narrow"] == 2
         finalizers, _ = session._setupstate.stack[item]
         finalizers.append(lambda order=order: order.append("ended"))
-        private_api.forget_finalizers(session, [], item)
-        private_api.tear_down(session, None)
+        pytest_fixtures.forget_finalizers(session, [], item)
+        pytest_fixtures.tear_down(session, None)
         assert order[-1] == "ended"
         item._initrequest()
         session._setupstate.setup(item)
-        private_api.take_off_stack(session, item)
+        pytest_fixtures.take_off_stack(session, item)
         assert item not in session._setupstate.stack
-        private_api.tear_down(session, None)
+        pytest_fixtures.tear_down(session, None)
 
 
 def test_hooks_of_others_around_a_setup(pytester: pytest.Pytester) -> None:
@@ -165,7 +174,7 @@ def test_hooks_of_others_around_a_setup(pytester: pytest.Pytester) -> None:
         """
     )
     (item,) = pytester.getitems("def test_it(): pass")
-    (wrapper,) = private_api.wrappers_of_others(item)
+    (wrapper,) = pytest_fixtures.wrappers_of_others(item)
     assert wrapper.hookwrapper
     given = []
 
@@ -176,22 +185,22 @@ def test_hooks_of_others_around_a_setup(pytester: pytest.Pytester) -> None:
     wrapper.function = replaced
     item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
     assert given == [()]
-    (undo,) = private_api.teardowns_of_others(item, None)
+    (undo,) = pytest_fixtures.teardowns_of_others(item, None)
     undo()
     conftest = wrapper.plugin
     assert conftest.done[-1] == (item, None)
     call: Any = pytest.CallInfo.from_call(lambda: 1 / 0, when="teardown")
-    report = private_api.report_for_installed(item, call)
+    report = pytest_fixtures.report_for_installed(item, call)
     assert report.failed
-    assert private_api.interacts(call, report)
+    assert pytest_fixtures.interacts(call, report)
 
 
 def test_the_current_test_is_named(items: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTEST_CURRENT_TEST")
-    private_api.set_current_test(items[0], None)
-    private_api.set_current_test(items[0], "setup")
+    pytest_fixtures.set_current_test(items[0], None)
+    pytest_fixtures.set_current_test(items[0], "setup")
     assert os.environ["PYTEST_CURRENT_TEST"] == f"{items[0].nodeid} (setup)"
-    private_api.set_current_test(items[0], None)
+    pytest_fixtures.set_current_test(items[0], None)
     assert "PYTEST_CURRENT_TEST" not in os.environ
 
 
@@ -204,31 +213,31 @@ def test_a_wide_fixture_with_another_parameter_is_missing(pytester: pytest.Pytes
         def test_one(wide): pass
         """
     )
-    private_api.set_up_collectors(items[0])
-    private_api.request_fixtures(items[0], ["wide"])
-    assert private_api.missing_fixture(items[0]) is None
-    assert private_api.missing_fixture(items[1]) == "wide"
+    pytest_fixtures.set_up_collectors(items[0])
+    pytest_fixtures.request_fixtures(items[0], ["wide"])
+    assert pytest_fixtures.missing_fixture(items[0]) is None
+    assert pytest_fixtures.missing_fixture(items[1]) == "wide"
 
 
 def test_plugins_that_start_threads_for_limits_are_known(pytester: pytest.Pytester) -> None:
     (item,) = pytester.getitems("def test_it(): pass")
-    assert not private_api.starts_threads(item)
+    assert not pytest_fixtures.starts_threads(item)
     pytester.makeini("[pytest]\nfaulthandler_timeout = 5")
     (item,) = pytester.getitems("def test_it(): pass")
-    assert private_api.starts_threads(item)
+    assert pytest_fixtures.starts_threads(item)
 
 
 def test_request_by_an_item_that_is_not_set_up(items: list[Any]) -> None:
     [item] = items
-    assert private_api.takes_requests(item)
-    private_api.set_up_collectors(item)
-    private_api.request_fixtures(item, ["wide"])
+    assert pytest_fixtures.takes_requests(item)
+    pytest_fixtures.set_up_collectors(item)
+    pytest_fixtures.request_fixtures(item, ["wide"])
     definition = item._fixtureinfo.name2fixturedefs["wide"][-1]
     assert definition.cached_result[0] == 1
     assert definition._finalizers is not None
-    private_api.tear_down(item.session, None)
+    pytest_fixtures.tear_down(item.session, None)
     assert definition.cached_result is None
-    private_api.forget_request(item)
+    pytest_fixtures.forget_request(item)
     assert item._request is False
     assert callable(item._initrequest)
 
@@ -248,7 +257,7 @@ def test_what_a_fixture_raised_when_it_was_torn_down_for_another_parameter(
         """
     )
     found = {
-        str(call.excinfo.value).partition("\n")[0]: private_api.raised_in_teardown_of_fixture(
+        str(call.excinfo.value).partition("\n")[0]: pytest_fixtures.raised_in_teardown_of_fixture(
             call.excinfo.value
         )
         for hooked in pytester.inline_run("-pno:fkit", "-pno:xdist").getcalls(
@@ -261,19 +270,19 @@ def test_what_a_fixture_raised_when_it_was_torn_down_for_another_parameter(
 
 
 def test_scope_of_fixtures_and_of_parametrize(items: list[Any]) -> None:
-    assert sorted(private_api.wide_fixtures(items[0])) == ["number", "wide"]
+    assert sorted(pytest_fixtures.wide_fixtures(items[0])) == ["number", "wide"]
     assert items[0].callspec._arg2scope["number"].value == "module"
 
 
 def test_which_fixture_is_missing(items: list[Any]) -> None:
     [item] = items
-    missing = private_api.missing_fixture(item)
+    missing = pytest_fixtures.missing_fixture(item)
     assert missing in ("number", "wide")
-    private_api.set_up_collectors(item)
-    private_api.request_fixtures(item, ["number", "wide"])
-    assert private_api.missing_fixture(item) is None
-    private_api.tear_down(item.session, None)
-    assert private_api.missing_fixture(item) == missing
+    pytest_fixtures.set_up_collectors(item)
+    pytest_fixtures.request_fixtures(item, ["number", "wide"])
+    assert pytest_fixtures.missing_fixture(item) is None
+    pytest_fixtures.tear_down(item.session, None)
+    assert pytest_fixtures.missing_fixture(item) == missing
 
 
 def test_report_sections_of_an_item(items: list[Any]) -> None:
@@ -283,7 +292,7 @@ def test_report_sections_of_an_item(items: list[Any]) -> None:
 def test_what_was_raised_in_a_collection(pytester: pytest.Pytester) -> None:
     module = pytester.getmodulecol("raise RuntimeError('no')")
     report = module.ihook.pytest_make_collect_report(collector=module)
-    assert str(private_api.collection_error(report)) == "no"
+    assert str(pytest_session.collection_error(report)) == "no"
 
 
 REPORTED = """
@@ -349,8 +358,8 @@ def test_what_pytest_makes_of_reports(pytester: pytest.Pytester, options: tuple[
 
         def pytest_runtest_logreport(self, report: Any) -> None:
             report.path, report.result, report.extra = Path("a/b"), object(), {"one": (1, "two")}
-            ours = private_api._report_data(report)
-            assert private_api.report_to_data(self.config, report) == ours
+            ours = pytest_reports._report_data(report)
+            assert pytest_reports.report_to_data(self.config, report) == ours
             hook = self.config.hook.pytest_report_to_serializable
             found.append((ours, hook(config=self.config, report=report)))
 
@@ -364,7 +373,7 @@ def test_what_pytest_makes_of_reports(pytester: pytest.Pytester, options: tuple[
 
 
 def test_what_reports_are_made_of() -> None:
-    for kind, names in private_api._PARTS.items():
+    for kind, names in pytest_reports._PARTS.items():
         fields = getattr(kind, "__dataclass_fields__", None)
         if fields is not None:
             assert names == tuple(field.name for field in dataclasses.fields(kind))
@@ -383,7 +392,7 @@ def test_reports_with_parts_of_others_are_left_to_the_hook(pytester: pytest.Pyte
     arguments: Any = ("a.py::test", ("a.py", 0, "test"), {}, "failed", longrepr, "call")
     for report in (pytest.TestReport(*arguments), Foreign(*arguments)):
         theirs = config.hook.pytest_report_to_serializable(config=config, report=report)
-        assert private_api.report_to_data(config, report) == theirs
+        assert pytest_reports.report_to_data(config, report) == theirs
         assert theirs["$report_type"] == type(report).__name__
 
 
@@ -395,9 +404,9 @@ def test_a_plugins_own_way_with_reports_is_used(pytester: pytest.Pytester) -> No
 
     config = pytester.parseconfigure()
     report: Any = pytest.TestReport("a.py::t", ("a.py", 0, "t"), {}, "passed", None, "call")
-    assert private_api.report_to_data(config, report)["nodeid"] == "a.py::t"
+    assert pytest_reports.report_to_data(config, report)["nodeid"] == "a.py::t"
     config.pluginmanager.register(Plugin())
-    assert private_api.report_to_data(config, report) == {"own": 1}
+    assert pytest_reports.report_to_data(config, report) == {"own": 1}
 
 
 def test_global_capture(request: pytest.FixtureRequest) -> None:
@@ -418,14 +427,14 @@ def test_reading_is_replaced(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
         import os
-        from pytest_fkit import private_api
+        from pytest_fkit.compat import pytest_output
 
         def test_it(request):
-            private_api.replace_reading(request.config, lambda descriptor: None)
+            pytest_output.replace_reading(request.config, lambda descriptor: None)
             os.write(1, b"as it is")
             manager = request.config.pluginmanager.getplugin("capturemanager")
             assert manager.read_global_capture()[0] == "as it is"
-            private_api.replace_reading(request.config, lambda descriptor: f"{descriptor}")
+            pytest_output.replace_reading(request.config, lambda descriptor: f"{descriptor}")
             os.write(1, b"gone")
             number = manager._global_capturing.out.tmpfile.fileno()
             assert manager.read_global_capture()[0] == str(number)
@@ -436,13 +445,13 @@ def test_reading_is_replaced(pytester: pytest.Pytester) -> None:
 
 
 def test_fixture_captures(capsys: pytest.CaptureFixture[str]) -> None:
-    assert [number for _, number in private_api.fixture_captures(capsys)] == [1, 2]
-    assert private_api.fixture_capture_descriptors(capsys) is None
+    assert [number for _, number in pytest_output.fixture_captures(capsys)] == [1, 2]
+    assert pytest_output.fixture_capture_descriptors(capsys) is None
 
 
 def test_fixture_capture_descriptors(capfd: pytest.CaptureFixture[str]) -> None:
-    assert private_api.fixture_captures(capfd) == []
-    assert private_api.fixture_capture_descriptors(capfd) is not None
+    assert pytest_output.fixture_captures(capfd) == []
+    assert pytest_output.fixture_capture_descriptors(capfd) is not None
 
 
 def test_evaluate_xfail_marks(pytester: pytest.Pytester) -> None:
@@ -452,7 +461,7 @@ def test_evaluate_xfail_marks(pytester: pytest.Pytester) -> None:
     found = _pytest.skipping.evaluate_xfail_marks(item)
     assert found is not None
     assert (found.reason, found.raises) == ("known", None)
-    assert private_api.expected_failure(item) == "known"
+    assert pytest_reports.expected_failure(item) == "known"
 
 
 def test_debugger_goes_through_init_pdb(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -465,7 +474,7 @@ def test_debugger_goes_through_init_pdb(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(owner, name, getattr(owner, name))  # to be restored
     by_name = pytest.set_trace
     calls = []
-    private_api.replace_debugger(lambda *args, **kwargs: calls.append(1))
+    pytest_session.replace_debugger(lambda *args, **kwargs: calls.append(1))
     pytest.set_trace()
     pdb.set_trace()
     assert len(calls) == 2
@@ -474,7 +483,7 @@ def test_debugger_goes_through_init_pdb(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_base_temporary_directory(pytester: pytest.Pytester) -> None:
     config = pytester.parseconfigure()
-    private_api.resolve_basetemp(config)
+    pytest_session.resolve_basetemp(config)
     assert config._tmp_path_factory.getbasetemp().is_dir()  # type: ignore[attr-defined]
 
 
@@ -484,7 +493,7 @@ def test_the_terminal_reporters_writer(pytester: pytest.Pytester) -> None:
     texts: list[str] = []
     file = reporter._tw._file
     file.reconfigure(line_buffering=False, write_through=False)
-    assert private_api.redirect_terminal(config, texts.append)
+    assert pytest_output.redirect_terminal(config, texts.append)
     silent = config.pluginmanager.getplugin("terminalreporter")
     assert silent is not reporter
     assert not config.pluginmanager.is_registered(reporter)
@@ -492,17 +501,17 @@ def test_the_terminal_reporters_writer(pytester: pytest.Pytester) -> None:
     reporter.write("by the reporter")  # who holds the old one, as live logs do
     assert "".join(texts) == "by the writerby the reporter"
     assert "file" in inspect.signature(create_terminal_writer).parameters
-    private_api.begin_terminal_line(reporter)
+    pytest_output.begin_terminal_line(reporter)
     assert texts[-1] == "\n"
     assert reporter._tw.width_of_current_line == 0
 
 
 def test_junit_node_reporters(pytester: pytest.Pytester, tmp_path: Path) -> None:
     config = pytester.parseconfigure(f"--junitxml={tmp_path / 'junit.xml'}")
-    log = private_api.junit_log(config)
+    log = pytest_junit.junit_log(config)
     assert isinstance(log, _pytest.junitxml.LogXML)
     report: Any = pytest.TestReport("a.py::b", ("a.py", 0, "b"), {}, "failed", "text", "call")
-    private_api.junit_errors_for_deaths(log, lambda _: ("the message", "the text"))
+    pytest_junit.junit_errors_for_deaths(log, lambda _: ("the message", "the text"))
     log.node_reporter(report).append_failure(report)
     element = log.node_reporter(report).to_xml()
     assert [(child.tag, child.get("message")) for child in element] == [("error", "the message")]
@@ -511,7 +520,7 @@ def test_junit_node_reporters(pytester: pytest.Pytester, tmp_path: Path) -> None
 def test_junit_fixtures_ask_for_the_log_in_the_stash(pytester: pytest.Pytester) -> None:
     config = pytester.parseconfigure("--junitxml=junit.xml")
     recorded: list[tuple[str, str, object]] = []
-    private_api.watch_junit_fixtures(config, lambda *record: recorded.append(record))
+    pytest_junit.watch_junit_fixtures(config, lambda *record: recorded.append(record))
     log: Any = config.stash[_pytest.junitxml.xml_key]
     log.add_global_property("name", 1)
     log.node_reporter("a.py::b").add_attribute("extra", "yes")
@@ -526,7 +535,7 @@ def test_junit_fixtures_ask_for_the_log_in_the_stash(pytester: pytest.Pytester) 
 def test_node_ids_can_be_given(items: list[Any]) -> None:
     [item] = items
     item._nodeid = nodeid = f"{item.nodeid}@group"
-    private_api.apply_xdist_groups([item])
+    xdist_worker.apply_xdist_groups([item])
     assert item.nodeid == nodeid
     assert (
         pytest.TestReport(item.nodeid, item.location, {}, "passed", None, "call").nodeid == nodeid
@@ -535,9 +544,9 @@ def test_node_ids_can_be_given(items: list[Any]) -> None:
 
 def test_junit_properties(pytester: pytest.Pytester, tmp_path: Path) -> None:
     config = pytester.parseconfigure(f"--junitxml={tmp_path / 'junit.xml'}")
-    log: Any = private_api.junit_log(config)
+    log: Any = pytest_junit.junit_log(config)
     said = {"worker": "gw0"}
-    private_api.junit_properties(log, lambda _: said)
+    pytest_junit.junit_properties(log, lambda _: said)
     location = ("a.py", 0, "b")
     for when in ("setup", "call", "teardown"):
         said["when"] = when
@@ -555,8 +564,8 @@ def test_when_all_workers_have_collected() -> None:
 def test_a_worker_is_known_before_its_configuration(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(
         """
-        from pytest_fkit import private_api
-        early = private_api.runs_in_worker()
+        from pytest_fkit.compat import xdist_worker
+        early = xdist_worker.runs_in_worker()
         def pytest_unconfigure(config):
             assert early == hasattr(config, "workerinput")
         """
@@ -599,16 +608,16 @@ def channel() -> _Channel:
 
 
 @pytest.fixture
-def assigned(pytester: pytest.Pytester, channel: _Channel) -> private_api.AssignedTests:
+def assigned(pytester: pytest.Pytester, channel: _Channel) -> xdist_worker.AssignedTests:
     config: Any = pytester.parseconfigure()
     config.workerinput = {"workerid": "gw0", "testrunuid": "1"}
     interactor = xdist.remote.WorkerInteractor(config, channel)
-    assert private_api.worker_facts(interactor) == {"worker_id": "gw0", "testrun_uid": "1"}
-    return private_api.AssignedTests(interactor)
+    assert xdist_worker.worker_facts(interactor) == {"worker_id": "gw0", "testrun_uid": "1"}
+    return xdist_worker.AssignedTests(interactor)
 
 
 def test_tests_that_xdist_assigns_are_taken_with_the_one_that_follows(
-    channel: _Channel, assigned: private_api.AssignedTests
+    channel: _Channel, assigned: xdist_worker.AssignedTests
 ) -> None:
     threading.Timer(0.05, lambda: channel.command(("runtests", {"indices": range(5)}))).start()
     assigned.begin()
@@ -620,7 +629,7 @@ def test_tests_that_xdist_assigns_are_taken_with_the_one_that_follows(
 
 
 def test_tests_that_xdist_steals_are_not_waited_for(
-    channel: _Channel, assigned: private_api.AssignedTests
+    channel: _Channel, assigned: xdist_worker.AssignedTests
 ) -> None:
     threading.Timer(0.05, lambda: channel.command(("runtests", {"indices": range(5)}))).start()
     assigned.begin()
@@ -639,9 +648,9 @@ def test_who_hears_reports_is_known(pytester: pytest.Pytester) -> None:
 
     config = pytester.parseconfigure()
     assert len(config.hook.pytest_runtest_logreport.get_hookimpls()) > 1
-    assert not private_api.others_hear_reports(config)
+    assert not pytest_hooks.others_hear_reports(config)
     config.pluginmanager.register(Plugin())
-    assert private_api.others_hear_reports(config)
+    assert pytest_hooks.others_hear_reports(config)
 
 
 def test_dsession_handles_events_by_these_methods() -> None:
@@ -671,14 +680,14 @@ def test_dsession_takes_what_the_last_worker_collected_before_its_scheduler_hear
 
 def test_dsession_says_why_it_gave_up_and_counts_failures(pytester: pytest.Pytester) -> None:
     config = pytester.parseconfigure("--tx=popen", "--dist=load")
-    session = private_api.dist_session(config)
-    assert private_api.xdist_gave_up(config) == ""
+    session = xdist_controller.dist_session(config)
+    assert xdist_controller.xdist_gave_up(config) == ""
     session._summary_report = "enough"
-    assert private_api.xdist_gave_up(config) == "enough"
+    assert xdist_controller.xdist_gave_up(config) == "enough"
     assert "self._summary_report = msg" in _source(DSession.worker_errordown)
     session.maxfail, session.shouldstop = 1, False
     report: Any = pytest.TestReport("a.py::b", ("a.py", 0, "b"), {}, "failed", "text", "call")
-    private_api.count_crash(config, report)
+    xdist_controller.count_crash(config, report)
     assert session.shouldstop == "stopping after 1 failures"
     assert 'when="???"' in _source(DSession.handle_crashitem)
 
@@ -686,14 +695,16 @@ def test_dsession_says_why_it_gave_up_and_counts_failures(pytester: pytest.Pytes
 @pytest.fixture
 def session(pytester: pytest.Pytester) -> Iterator[DSession]:
     config = pytester.parseconfigure("--tx=2*popen", "--dist=load")
-    assert isinstance(private_api.dist_session(config), DSession)
-    yield private_api.dist_session(config)
+    assert isinstance(xdist_controller.dist_session(config), DSession)
+    yield xdist_controller.dist_session(config)
     config._ensure_unconfigure()
 
 
 def test_who_is_called_when_a_worker_dies_can_be_replaced(session: DSession) -> None:
     deaths: list[tuple[object, object]] = []
-    private_api.on_worker_death(session.config, lambda node, error: deaths.append((node, error)))
+    xdist_controller.on_worker_death(
+        session.config, lambda node, error: deaths.append((node, error))
+    )
     session.queue.put(("errordown", {"node": "gw0", "error": "gone"}))
     session._active_nodes.add("gw0")
     session.sched = types.SimpleNamespace(tests_finished=False)
@@ -712,9 +723,9 @@ def test_what_takes_the_place_of_errordown_uses_what_that_uses(session: DSession
         "self._active_nodes.remove(node)",
     ):
         assert name in source
-    private_api.give_up_restarts(session.config, "too many")
-    assert private_api.xdist_gave_up(session.config) == "too many"
-    assert private_api.active_nodes(session.config) is session._active_nodes
+    xdist_controller.give_up_restarts(session.config, "too many")
+    assert xdist_controller.xdist_gave_up(session.config) == "too many"
+    assert xdist_controller.active_nodes(session.config) is session._active_nodes
 
 
 @pytest.mark.parametrize(("options", "limit"), [([], None), (["--max-worker-restart=3"], 3)])
@@ -722,7 +733,7 @@ def test_the_limit_of_restarts_is_known(
     pytester: pytest.Pytester, options: list[str], limit: int | None
 ) -> None:
     config = pytester.parseconfig("-n2", *options)
-    assert private_api.restart_limit(config) == limit
+    assert xdist_controller.restart_limit(config) == limit
 
 
 def test_different_collections_are_reported_as_xdist_does(session: DSession) -> None:
@@ -736,11 +747,11 @@ def test_different_collections_are_reported_as_xdist_does(session: DSession) -> 
     first, second = (
         types.SimpleNamespace(gateway=types.SimpleNamespace(id=name)) for name in ("gw0", "gw1")
     )
-    assert private_api.same_collections(
+    assert xdist_controller.same_collections(
         session.config, {_Hashable(first): ["a"], _Hashable(second): ["a"]}
     )
     different = {_Hashable(first): ["a"], _Hashable(second): ["b"]}
-    assert not private_api.same_collections(session.config, different)
+    assert not xdist_controller.same_collections(session.config, different)
     [report] = heard
     assert report.nodeid == "gw1"
     assert "Different tests were collected between gw0 and gw1" in str(report.longrepr)
@@ -756,7 +767,7 @@ def test_the_end_of_tests_is_heard(pytester: pytest.Pytester, channel: _Channel)
     config.workerinput = {"workerid": "gw0", "testrunuid": "1"}
     interactor = xdist.remote.WorkerInteractor(config, channel)
     ends: list[str] = []
-    private_api.on_end_of_tests(interactor, lambda: ends.append("end"))
+    xdist_worker.on_end_of_tests(interactor, lambda: ends.append("end"))
     channel.command(("runtests", {"indices": [1]}))
     assert ends == []
     channel.command(("shutdown", {}))
@@ -783,7 +794,7 @@ def test_reports_are_heard_where_xdist_would_send_them(
     config.pluginmanager.register(After())
     interactor = xdist.remote.WorkerInteractor(config, channel)
     config.pluginmanager.register(Before())
-    private_api.take_reports_of_interactor(config, interactor, heard.append)
+    xdist_worker.take_reports_of_interactor(config, interactor, heard.append)
     report = pytest.TestReport("a.py::b", ("a.py", 0, "b"), {}, "passed", None, "call")
     config.hook.pytest_runtest_logreport(report=report)
     config.hook.pytest_runtest_logstart(nodeid="a.py::b", location=("a.py", 0, "b"))
@@ -796,7 +807,7 @@ def test_a_gateway_is_ended_whoever_has_the_process() -> None:
     group = execnet.Group()
     gateway = group.makegateway("popen")
     channel = gateway.remote_exec("channel.receive()")
-    private_api.end_gateway(gateway)
+    xdist_controller.end_gateway(gateway)
     with pytest.raises(EOFError):
         channel.waitclose(10)
     group.terminate(10)
@@ -804,13 +815,13 @@ def test_a_gateway_is_ended_whoever_has_the_process() -> None:
 
 def test_a_scheduler_that_a_plugin_brings_is_seen(pytester: pytest.Pytester) -> None:
     config = pytester.parseconfigure("--tx=2*popen", "--dist=load")
-    assert not private_api.other_schedulers(config)
+    assert not xdist_controller.other_schedulers(config)
 
     class Plugin:
         def pytest_xdist_make_scheduler(self) -> None: ...
 
     config.pluginmanager.register(Plugin())
-    assert private_api.other_schedulers(config)
+    assert xdist_controller.other_schedulers(config)
 
 
 def test_the_arguments_that_lead_to_a_file_are_known(pytester: pytest.Pytester) -> None:
@@ -820,10 +831,10 @@ def test_the_arguments_that_lead_to_a_file_are_known(pytester: pytest.Pytester) 
     pytester.syspathinsert()
     given = ["package.test_a::test_a", "package/test_b.py", "package", "package/../package"]
     config = pytester.parseconfig("--pyargs", *given)
-    found = private_api.arguments_leading_to(config, package / "test_a.py")
+    found = pytest_session.arguments_leading_to(config, package / "test_a.py")
     assert found == ["package.test_a::test_a", "package", "package/../package"]
     config.args = ["nowhere.py"]
-    assert not private_api.arguments_leading_to(config, package / "test_a.py")
+    assert not pytest_session.arguments_leading_to(config, package / "test_a.py")
 
 
 class _Tells:
@@ -833,11 +844,11 @@ class _Tells:
 
 def test_plugins_say_what_they_would_tell_a_worker(pytester: pytest.Pytester) -> None:
     config = pytester.parseconfig()
-    assert not private_api.configures_nodes(config)
+    assert not xdist_worker.configures_nodes(config)
     config.pluginmanager.register(_Tells())
-    assert private_api.configures_nodes(config)
-    private_api.configure_node(config)
-    given = private_api.worker_input(config)
+    assert xdist_worker.configures_nodes(config)
+    xdist_worker.configure_node(config)
+    given = xdist_worker.worker_input(config)
     assert given["told"] == ("master", config.rootpath)
     assert given["workerid"] == "master"
 
@@ -848,7 +859,7 @@ def test_a_plugins_own_way_to_run_a_test_can_be_taken_out(pytester: pytest.Pytes
     forked.pytest_runtest_protocol = lambda item: True  # type: ignore[attr-defined]
     config.pluginmanager.register(forked)
     before = config.hook.pytest_runtest_protocol.get_hookimpls()
-    private_api.silence_pytest_forked(config)
+    pytest_hooks.silence_pytest_forked(config)
     after = config.hook.pytest_runtest_protocol.get_hookimpls()
     assert [each for each in before if each not in after] == [
         each for each in before if each.plugin is forked
@@ -859,11 +870,11 @@ def test_cleanups_can_be_forgotten_and_run(pytester: pytest.Pytester) -> None:
     config = pytester.parseconfig()
     ran: list[int] = []
     config.add_cleanup(lambda: ran.append(0))
-    dropped = private_api.forget_cleanups(config)
+    dropped = pytest_session.forget_cleanups(config)
     config.add_cleanup(lambda: ran.append(1))
     config.add_cleanup(lambda: ran.append(2))
-    private_api.run_cleanups(config)
-    private_api.run_cleanups(config)
+    pytest_session.run_cleanups(config)
+    pytest_session.run_cleanups(config)
     assert ran == [2, 1]
     if isinstance(dropped, contextlib.ExitStack):
         dropped.close()
@@ -886,21 +897,21 @@ def test_what_was_not_raised_is_raised_where_that_warning_is_an_error(
         """
         import sys, threading
         import pytest
-        from pytest_fkit import private_api
+        from pytest_fkit.compat import pytest_session
 
         def test_it(request):
-            assert private_api.unraisable_errors_count(request.config)
+            assert pytest_session.unraisable_errors_count(request.config)
             class Bad:
                 def __del__(self): raise ValueError("in a destructor")
             Bad()
             with pytest.raises(pytest.PytestUnraisableExceptionWarning):
-                private_api.raise_unraisable(request.config)
+                pytest_session.raise_unraisable(request.config)
             thread = threading.Thread(target=lambda: 1 / 0)
             thread.start()
             thread.join()
             with pytest.raises(pytest.PytestUnhandledThreadExceptionWarning):
-                private_api.raise_unraisable(request.config)
-            private_api.raise_unraisable(request.config)
+                pytest_session.raise_unraisable(request.config)
+            pytest_session.raise_unraisable(request.config)
         """
     )
     pytester.runpytest_subprocess("-p", "no:fkit", "-W", "error").assert_outcomes(passed=1)
@@ -925,25 +936,25 @@ def test_plugins_by_what_they_hear(pytester: pytest.Pytester) -> None:
 
     item = pytester.getitem("def test_it(): pass", "test_it")
     config, plugins = item.config, item.config.pluginmanager
-    for name in private_api.plugins_of_tests(config, begun=False):  # that are installed here
+    for name in pytest_hooks.plugins_of_tests(config, begun=False):  # that are installed here
         plugins.unregister(name=name)
     of_tests, reporter, collects, begins = OfTests(), Reporter(), Collects(), Begins()
     for name, plugin in (("reporter", reporter), ("collects", collects), ("begins", begins)):
         plugins.register(plugin, name)
-    assert not private_api.hears_in_tests(config)
+    assert not pytest_hooks.hears_in_tests(config)
     plugins.register(of_tests, "of tests")
-    assert private_api.hears_in_tests(config)
-    told = private_api.reporters_hook(item, "pytest_runtest_logstart").get_hookimpls()
+    assert pytest_hooks.hears_in_tests(config)
+    told = pytest_hooks.reporters_hook(item, "pytest_runtest_logstart").get_hookimpls()
     assert reporter in [each.plugin for each in told]
     assert of_tests not in [each.plugin for each in told]
 
-    assert private_api.plugins_of_tests(config, begun=True) == {"collects": collects}
-    found = private_api.plugins_of_tests(config, begun=False)
+    assert pytest_hooks.plugins_of_tests(config, begun=True) == {"collects": collects}
+    found = pytest_hooks.plugins_of_tests(config, begun=False)
     assert found == {"collects": collects, "begins": begins}
-    private_api.finish_session(item.session, list(found.values()))
+    pytest_hooks.finish_session(item.session, list(found.values()))
     assert (collects.told, begins.told) == (1, 1)
-    private_api.forget_ends(config, list(found))
-    assert private_api.plugins_of_tests(config, begun=False) == {}
+    pytest_hooks.forget_ends(config, list(found))
+    assert pytest_hooks.plugins_of_tests(config, begun=False) == {}
 
 
 def test_functions_of_reporters_are_replaced(pytester: pytest.Pytester) -> None:
@@ -956,7 +967,7 @@ def test_functions_of_reporters_are_replaced(pytester: pytest.Pytester) -> None:
     heard: list[str] = []
     config = pytester.parseconfigure("-p", "no:terminal")
     config.pluginmanager.register(Reporter())
-    private_api.wrap_reporters(
+    pytest_hooks.wrap_reporters(
         config, "pytest_runtest_logstart", lambda function: lambda *given: function(f"<{given[0]}>")
     )
     config.hook.pytest_runtest_logstart(nodeid="name", location=("", 0, ""))
@@ -966,11 +977,11 @@ def test_functions_of_reporters_are_replaced(pytester: pytest.Pytester) -> None:
 def test_whether_descriptors_are_captured_now(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
-        from pytest_fkit import private_api
+        from pytest_fkit.compat import pytest_output
         def test_it(request, capfd):
-            assert private_api.captures_descriptors_now(request.config)
+            assert pytest_output.captures_descriptors_now(request.config)
             with capfd.disabled():
-                assert not private_api.captures_descriptors_now(request.config)
+                assert not pytest_output.captures_descriptors_now(request.config)
         """
     )
     pytester.runpytest_subprocess("-p", "no:fkit", "--capture=fd").assert_outcomes(passed=1)

@@ -12,10 +12,10 @@ import pytest
 
 from pytest_fkit_installation import check_installation
 
-from . import private_api
+from .compat import xdist_worker
 from .config import numprocesses
+from .config.first_environment import remember_environment
 from .config.settings import STARTUP_PATH, asks_for_records, read
-from .inherited import remember_environment
 from .own_imports import own_imports
 
 
@@ -29,7 +29,7 @@ def before_conftests(early_config: pytest.Config) -> None:
     if not early_config.pluginmanager.hasplugin("fkit-installation"):  # loaded by -p
         check_installation()
     remember_environment()
-    _import("gpu.ports")  # for fixtures.py
+    _import("gpu.slices.ports")  # for fixtures.py
     # Without it torch.cuda.is_available() opens a CUDA runtime, which does not survive a fork.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     options = early_config.known_args_namespace
@@ -40,7 +40,7 @@ def before_conftests(early_config: pytest.Config) -> None:
             numprocesses.choose_workers(options, read(early_config, "fkit_workers", options))
         if numprocesses.run_alone(options) and not _is_spawned(early_config):
             with own_imports():
-                from .controller.gpus import prepare_alone
+                from .controller.workers.gpus import prepare_alone
 
             prepare_alone(early_config, options)
 
@@ -54,17 +54,17 @@ def around_conftests(early_config: pytest.Config) -> Iterator[None]:
         return
     early_config.stash[STARTUP_PATH] = [str(entry) for entry in sys.path]
     alone = numprocesses.run_alone(early_config.known_args_namespace)
-    if private_api.runs_in_worker():
-        _import("worker.plugin")
+    if xdist_worker.runs_in_worker():
+        _import("worker.worker")
     else:
-        _import("controller.plugin", "worker.alone" if alone else "controller.leading")
+        _import("controller.controller", "worker.alone" if alone else "controller.leading")
         if asks_for_records(early_config, early_config.known_args_namespace):
-            _import("controller.recording")
+            _import("controller.reports.recording")
         if not alone:
             yield
             return
     with own_imports():
-        from .worker.leftovers import watched_conftests
+        from .worker.tests.leftovers import watched_conftests
     with watched_conftests(early_config):
         yield
 

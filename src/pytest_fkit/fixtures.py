@@ -6,7 +6,7 @@ from typing import Iterator
 
 import pytest
 
-from .inherited import variable
+from .config.first_environment import variable
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def fkit_port() -> Iterator[int]:
     if given:
         yield int(given)
         return
-    from .gpu import ports  # with --fkit imported already, see beginning.py
+    from .gpu.slices import ports  # with --fkit imported already, see beginning.py
 
     block = ports.claim()
     yield block.base

@@ -8,8 +8,8 @@ import pytest
 
 if TYPE_CHECKING:
     from .gpu.devices import Device
-    from .gpu.errors import Failure
-    from .needs import Needs
+    from .gpu.errors.errors import Failure
+    from .protocol.needs import Needs
 
 
 @pytest.hookspec(firstresult=True)

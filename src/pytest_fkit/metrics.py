@@ -13,7 +13,7 @@ class Metrics(MutableMapping[str, Value]):
     """What a test measured, by name; it outlives the test's process from the moment it is set.
 
     :param properties: the test's ``user_properties``, which reports carry.
-    :param relay: the test process's, see sandbox/relay.py, or None.
+    :param relay: the test process's, see sandbox/process/relay.py, or None.
     """
 
     def __init__(self, properties: list[tuple[str, object]], relay: Any | None) -> None:
@@ -33,7 +33,7 @@ class Metrics(MutableMapping[str, Value]):
                 f"fkit_metrics[{name!r}]: a value has to be a str, bool, int or float, "
                 f"not {type(value).__name__}; convert it, as by float(value)"
             )
-        from .carriable import carriable  # not where pytest runs without --fkit
+        from .protocol.plain_values import carriable  # not where pytest runs without --fkit
 
         name, value = carriable(name), carriable(value)
         self._drop_property(name)

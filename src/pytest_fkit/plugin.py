@@ -17,7 +17,7 @@ from .config import declaration
 from .metrics import fkit_metrics
 
 if TYPE_CHECKING:
-    from .controller.plugin import Controller
+    from .controller.controller import Controller
 
 __all__ = ["fkit_metrics"]
 
@@ -90,7 +90,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     told: tuple[Any, ...] | None = config.workerinput.get("fkit")
     if told is not None:
-        from .worker.plugin import take_orders
+        from .worker.worker import take_orders
 
         take_orders(config, told)
 
@@ -109,6 +109,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def _controller(config: pytest.Config) -> Controller:
-    from .controller.plugin import Controller
+    from .controller.controller import Controller
 
     return config.stash.setdefault(_CONTROLLER, Controller(config))

@@ -10,8 +10,8 @@ from inner import InnerRun, run_pytest, write_files
 
 _LISTENER = """
 import json, os
-from pytest_fkit.controller.arrivals import Arrivals
-from pytest_fkit.controller.nodes import Nodes
+from pytest_fkit.controller.workers.inbox import Arrivals
+from pytest_fkit.controller.workers.nodes import Nodes
 
 add_told, doubt = Arrivals.add_told, Nodes._doubt
 

@@ -364,7 +364,10 @@ def _by_pytest(who: str) -> bool:
     if who.startswith("code.py:toterminal"):
         return True
     # The host tears wide fixtures down in a phase of its own.
-    return "fixtures.py:_phase < fixtures.py:tear_down" in who or " < private_api.py:" in who
+    return (
+        "wide_fixtures.py:_phase < wide_fixtures.py:tear_down" in who
+        or " < pytest_fixtures.py:" in who
+    )
 
 
 def survivors(suite: Suite, chosen: Sequence[Case], plain: dict[str, Said]) -> list[Case]:

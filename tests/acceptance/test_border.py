@@ -21,7 +21,7 @@ def test_it(number): pass
 # Does something to one message of a type, once in a run, whichever process sends it.
 _FAULT = """
 import os, signal
-from pytest_fkit import border
+from pytest_fkit.protocol import border
 
 KIND, FAULT, ONCE = os.environ["FAULT"].split()
 
@@ -127,8 +127,8 @@ def test_a_worker_that_dies_while_it_says_so_costs_one_test(tmp_path: Path) -> N
 _EARLY = """
 import pytest
 from xdist.workermanage import WorkerController
-from pytest_fkit.border import Waits
-from pytest_fkit.controller.dispatch import Dispatch
+from pytest_fkit.protocol.border import Waits
+from pytest_fkit.controller.workers.dispatch import Dispatch
 
 late = {}
 notify, hear = WorkerController.notify_inproc, Dispatch.hear
@@ -182,9 +182,9 @@ def test_it(number):
 
 _LOSES = """
 import os
-from pytest_fkit.border import ItemReported
-from pytest_fkit.controller.arrivals import Arrivals
-from pytest_fkit.worker.reports import LocalReports
+from pytest_fkit.protocol.border import ItemReported
+from pytest_fkit.controller.workers.inbox import Arrivals
+from pytest_fkit.worker.reports.reports import LocalReports
 
 add_told, log_report = Arrivals.add_told, LocalReports.log_report
 

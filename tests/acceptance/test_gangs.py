@@ -13,7 +13,7 @@ CONFTEST = """
     import json, os
     import psutil
     from pytest_fkit.worker.loop import TestLoop
-    from pytest_fkit.worker.tests import AllTests, Taken
+    from pytest_fkit.worker.tests.tests import AllTests, Taken
 
     SEEN = os.environ.get("GPUS")
     WORKER = os.getpid()

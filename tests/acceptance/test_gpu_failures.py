@@ -186,8 +186,8 @@ def test_workers_don_t_stop_because_of_what_may_run_again(
 
 # A controller that drops attempts that met a GPU error, as if it ran them elsewhere.
 _DROPS = """
-from pytest_fkit.border import ItemComplete, ItemGpuError, ItemReported
-from pytest_fkit.controller.arrivals import Arrivals
+from pytest_fkit.protocol.border import ItemComplete, ItemGpuError, ItemReported
+from pytest_fkit.controller.workers.inbox import Arrivals
 
 add_told = Arrivals.add_told
 

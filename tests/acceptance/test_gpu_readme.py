@@ -11,7 +11,7 @@ from gpu_runs import run_on
 from inner import run_pytest, write_files
 
 import fleet as fleets
-from pytest_fkit.gpu.error_table import CATEGORIES, DEVICE, FINAL, UNHEARD, Category
+from pytest_fkit.gpu.errors.error_table import CATEGORIES, DEVICE, FINAL, UNHEARD, Category
 
 Fleet = Callable[..., Mapping[str, str]]
 

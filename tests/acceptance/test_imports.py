@@ -15,14 +15,18 @@ from pytest_fkit.system import PORTABLE
 _ALWAYS = {
     "pytest_fkit", "pytest_fkit.config", "pytest_fkit.config.declaration",
     "pytest_fkit.config.options", "pytest_fkit.fixtures", "pytest_fkit.hookspecs",
-    "pytest_fkit.inherited", "pytest_fkit.metrics", "pytest_fkit.plugin",
+    "pytest_fkit.config.first_environment", "pytest_fkit.metrics", "pytest_fkit.plugin",
 }  # fmt: skip
 """What every pytest pays for that finds the package installed."""
 
 _FOR_OWNERS_OF_GPUS = (
-    "pytest_fkit.gpu.classification", "pytest_fkit.gpu.classifier", "pytest_fkit.gpu.environment",
-    "pytest_fkit.gpu.error_table", "pytest_fkit.gpu.masks", "pytest_fkit.gpu.probe",
-    "pytest_fkit.gpu.scarcity", "pytest_fkit.sandbox.gpu_failures", "pytest_fkit.worker.probing",
+    "pytest_fkit.gpu.errors.classification",
+    "pytest_fkit.gpu.errors.classifier", "pytest_fkit.gpu.slices.environment",
+    "pytest_fkit.gpu.errors.error_table",
+    "pytest_fkit.gpu.slices.masks", "pytest_fkit.gpu.health.probe",
+    "pytest_fkit.gpu.errors.scarcity",
+    "pytest_fkit.sandbox.process.gpu_failures",
+    "pytest_fkit.worker.gpus.probing",
 )  # fmt: skip
 _NOT_IN_A_WORKER = (
     "pytest_fkit.controller", "pytest_fkit.journal", *_FOR_OWNERS_OF_GPUS,
@@ -171,7 +175,7 @@ def test_nothing_is_imported_for_a_test_on_a_worker_with_gpus(
 ) -> None:
     run_pytest(suite_that_notes, "--fkit", "-k", "passes or fails or skips", env=fleet(nvidia(2)))
     [worker] = _modules(suite_that_notes, "collected", "worker")
-    assert _below(worker, "pytest_fkit.gpu.probe")
+    assert _below(worker, "pytest_fkit.gpu.health.probe")
     assert _below(worker, "pytest_fkit.controller", "pytest_fkit.journal") == set()
     begun, *_ = _modules(suite_that_notes, "before-*", "worker")
     ended = _modules(suite_that_notes, "after-*", "worker")

@@ -15,7 +15,7 @@ from typing import Iterator
 import pytest
 from inner import run_pytest
 
-from pytest_fkit import messages
+from pytest_fkit.protocol import messages
 
 LIMIT = 4.0
 """Seconds that a test may take."""
@@ -26,8 +26,9 @@ FAULTS = ("lost", "doubled", "swapped", "killed")
 _PLUGIN = '''
 import json, os, signal
 import pytest
-from pytest_fkit import wire
-from pytest_fkit.sandbox import descriptors, relay
+from pytest_fkit.protocol import wire
+from pytest_fkit.protocol import descriptors
+from pytest_fkit.sandbox.process import relay
 
 kind, fault, directory = os.environ["FAULT"].split(":")
 pack = wire.Packer.pack

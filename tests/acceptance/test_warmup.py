@@ -9,7 +9,7 @@ import pytest
 from inner import InnerRun, run_pytest, write_files
 
 import fleet as fleets
-from pytest_fkit.sandbox import early_end
+from pytest_fkit.sandbox.child import early_end
 
 pytestmark = [
     pytest.mark.skipif(not early_end.SUPPORTED, reason="needs os.pidfd_open"),

@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import Iterable, Mapping
 
-from pytest_fkit.gpu.machine import ROOT
+from pytest_fkit.gpu.asking.machine import ROOT
 
 from . import programs, trees
 from .description import Behaviour, Description, Gpu, Instance, from_json

@@ -12,9 +12,9 @@ from typing import Any, Mapping
 
 import pytest
 
-from pytest_fkit.gpu.detection import detect
 from pytest_fkit.gpu.devices import Fleet
-from pytest_fkit.gpu.masks import visible
+from pytest_fkit.gpu.slices.masks import visible
+from pytest_fkit.gpu.vendors.detection import detect
 
 torch = pytest.importorskip("torch")
 

@@ -13,11 +13,11 @@ from typing import Callable, Iterator
 
 import pytest
 
-from pytest_fkit.gpu import probe
-from pytest_fkit.gpu.detection import detect
 from pytest_fkit.gpu.devices import Fleet
-from pytest_fkit.gpu.masks import visible
-from pytest_fkit.gpu.probe import LIMIT, Health, Probe
+from pytest_fkit.gpu.health import probe
+from pytest_fkit.gpu.health.probe import LIMIT, Health, Probe
+from pytest_fkit.gpu.slices.masks import visible
+from pytest_fkit.gpu.vendors.detection import detect
 
 Say = Callable[[str], None]
 

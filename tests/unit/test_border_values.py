@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit import whereabouts
-from pytest_fkit.border import (
+from pytest_fkit.controller.retry.held_back import HeldBack
+from pytest_fkit.controller.schedule import units
+from pytest_fkit.controller.schedule.schedule import Schedule
+from pytest_fkit.controller.schedule.units import ANY, one_unit
+from pytest_fkit.protocol import running_test as whereabouts
+from pytest_fkit.protocol.border import (
     FROM_WORKER,
     TO_WORKER,
     ItemBegins,
@@ -25,11 +29,7 @@ from pytest_fkit.border import (
     answers,
     orders,
 )
-from pytest_fkit.controller import units
-from pytest_fkit.controller.held_back import HeldBack
-from pytest_fkit.controller.schedule import Schedule
-from pytest_fkit.controller.units import ANY, one_unit
-from pytest_fkit.whereabouts import Whereabouts
+from pytest_fkit.protocol.running_test import Whereabouts
 
 LOCATION = ("a.py", 0, "b")
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from pytest_fkit.controller.collected import Union
-from pytest_fkit.controller.durations import Durations
+from pytest_fkit.controller.schedule.collected import Union
+from pytest_fkit.controller.schedule.durations import Durations
 
 
 def test_equal_collections_need_no_tables() -> None:

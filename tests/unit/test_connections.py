@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.controller import units
-from pytest_fkit.controller.units import connected_units, merged_groups
-from pytest_fkit.shares import SPAWNED, connected_share, ends_before
-from pytest_fkit.worker.connected import connections
+from pytest_fkit.controller.schedule import units
+from pytest_fkit.controller.schedule.units import connected_units, merged_groups
+from pytest_fkit.protocol.process_names import SPAWNED, connected_share, ends_before
+from pytest_fkit.worker.tests.connected import connections
 
 SOURCE = """
 import warnings

@@ -5,8 +5,16 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.endings import Ending, Exited, Lost, MemoryExceeded, Signaled, TimedOut, Unmet
-from pytest_fkit.worker.deaths import (
+from pytest_fkit.protocol.endings import (
+    Ending,
+    Exited,
+    Lost,
+    MemoryExceeded,
+    Signaled,
+    TimedOut,
+    Unmet,
+)
+from pytest_fkit.worker.reports.deaths import (
     Death,
     Frame,
     headline,

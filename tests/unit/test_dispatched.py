@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from pytest_fkit.border import (
+from pytest_fkit.protocol.border import (
     GoOn,
     Holds,
     LendGpus,
@@ -14,8 +14,8 @@ from pytest_fkit.border import (
     Settle,
     Waits,
 )
-from pytest_fkit.worker.dispatched import Dispatched
-from pytest_fkit.worker.tests import Taken
+from pytest_fkit.worker.tests.dispatched import Dispatched
+from pytest_fkit.worker.tests.tests import Taken
 
 
 def _dispatched() -> tuple[Dispatched, list[Any]]:

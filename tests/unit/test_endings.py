@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from pytest_fkit.endings import (
+from pytest_fkit.protocol.endings import (
     ITS_END,
     Ending,
     Exited,
@@ -23,8 +23,8 @@ from pytest_fkit.endings import (
     signal_name,
     to_wire,
 )
-from pytest_fkit.messages import Ended
-from pytest_fkit.wire import Packer, unpack
+from pytest_fkit.protocol.messages import Ended
+from pytest_fkit.protocol.wire import Packer, unpack
 
 _ALL: list[Ending] = [
     Finished(),

@@ -9,7 +9,7 @@ from gpu_values import amd, ascend, intel, mig, nvidia
 
 from pytest_fkit.config.values import parse_template
 from pytest_fkit.gpu.devices import Fleet
-from pytest_fkit.gpu.environment import (
+from pytest_fkit.gpu.slices.environment import (
     Environment,
     gang_variables,
     mask_variables,
@@ -17,9 +17,9 @@ from pytest_fkit.gpu.environment import (
     variables,
     wants_port,
 )
-from pytest_fkit.gpu.masks import visible
-from pytest_fkit.gpu.owned import Owned
-from pytest_fkit.gpu.slices import Place, assign
+from pytest_fkit.gpu.slices.masks import visible
+from pytest_fkit.gpu.slices.ownership import Owned
+from pytest_fkit.gpu.slices.slices import Place, assign
 
 
 def place_of(

@@ -31,10 +31,11 @@ from fleet import (
     intel_integrated,
     nvidia,
 )
-from pytest_fkit.gpu import detection, interpreters, throwaway
+from pytest_fkit.gpu.asking import interpreters, throwaway
+from pytest_fkit.gpu.asking.failures import FailedError
+from pytest_fkit.gpu.asking.machine import ROOT, Machine
 from pytest_fkit.gpu.devices import Device, Fleet, from_wire
-from pytest_fkit.gpu.failures import FailedError
-from pytest_fkit.gpu.machine import ROOT, Machine
+from pytest_fkit.gpu.vendors import detection
 
 MakeFleet = Callable[..., "dict[str, str]"]
 
@@ -416,7 +417,7 @@ def test_no_answer_of_our_own_interpreter(said: str) -> None:
 
 def test_a_run_on_the_machine_of_its_environment(fleet: MakeFleet) -> None:
     program = (
-        "import json; from pytest_fkit.gpu.detection import detect; "
+        "import json; from pytest_fkit.gpu.vendors.detection import detect; "
         "from pytest_fkit.gpu.devices import to_wire; print(json.dumps(to_wire(detect(30))))"
     )
     said = subprocess.run(
@@ -438,7 +439,7 @@ def test_a_gateway_of_execnet(fleet: MakeFleet) -> None:
             f"""
             import os
             os.environ.update({environment!r})
-            from pytest_fkit.gpu.detection import detect
+            from pytest_fkit.gpu.vendors.detection import detect
             from pytest_fkit.gpu.devices import to_wire
             channel.send(to_wire(detect(30)))
             """

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_fkit.gpu.classification import classify, named
-from pytest_fkit.gpu.error_table import CATEGORIES
-from pytest_fkit.gpu.errors import Failure, GpuError
-from pytest_fkit.gpu.patterns import NAMES, parse_patterns
-from pytest_fkit.gpu.scarcity import wanted_gpus
+from pytest_fkit.gpu.errors.classification import classify, named
+from pytest_fkit.gpu.errors.error_table import CATEGORIES
+from pytest_fkit.gpu.errors.errors import Failure, GpuError
+from pytest_fkit.gpu.errors.patterns import NAMES, parse_patterns
+from pytest_fkit.gpu.errors.scarcity import wanted_gpus
 
 _ADVICE = """
 CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace \

@@ -9,13 +9,13 @@ from typing import Any
 import chrome_trace
 import pytest
 
-from pytest_fkit.border import ItemAttempt, ItemFinished, ItemStarted, Reported, Told
 from pytest_fkit.journal.events import event
 from pytest_fkit.journal.gpu_usage import GpuUsage
 from pytest_fkit.journal.history import history
 from pytest_fkit.journal.recorder import Recorder
 from pytest_fkit.journal.summary import summary, table
 from pytest_fkit.journal.trace import lines
+from pytest_fkit.protocol.border import ItemAttempt, ItemFinished, ItemStarted, Reported, Told
 
 LOCATION = ("a.py", 0, "b")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.gpu.classification import classify
-from pytest_fkit.gpu.errors import Failure
-from pytest_fkit.gpu.exceptions import event_of, failure_of, mark_event
+from pytest_fkit.gpu.errors.classification import classify
+from pytest_fkit.gpu.errors.errors import Failure
+from pytest_fkit.gpu.errors.exceptions import event_of, failure_of, mark_event
 
 _ECC = "CUDA error: uncorrectable ECC error encountered"
 

@@ -11,13 +11,13 @@ from typing import Any, Callable, Iterator, Mapping
 import pytest
 
 import fleet as fleets
-from pytest_fkit.gpu import memory, memory_reader
-from pytest_fkit.gpu.machine import Machine
-from pytest_fkit.gpu.memory import Answer, GpuMemory
-from pytest_fkit.gpu.memory_counts import Count, Counter, UncountedError
-from pytest_fkit.gpu.memory_reader import Waiter
-from pytest_fkit.gpu.owned import Owned
-from pytest_fkit.worker import gpu_memory
+from pytest_fkit.gpu.asking.machine import Machine
+from pytest_fkit.gpu.health import memory, memory_reader
+from pytest_fkit.gpu.health.memory import Answer, GpuMemory
+from pytest_fkit.gpu.health.memory_counts import Count, Counter, UncountedError
+from pytest_fkit.gpu.health.memory_reader import Waiter
+from pytest_fkit.gpu.slices.ownership import Owned
+from pytest_fkit.worker.gpus import memory_process as gpu_memory
 
 GIB = 1 << 30
 MIB = 1 << 20

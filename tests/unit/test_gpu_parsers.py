@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.gpu import amd, amd_tools, ascend, intel, kfd, nvidia, reading
+from pytest_fkit.gpu.asking import reading
+from pytest_fkit.gpu.asking.failures import FailedError
 from pytest_fkit.gpu.devices import Device, Fleet, from_wire, to_wire
-from pytest_fkit.gpu.failures import FailedError
+from pytest_fkit.gpu.vendors import amd, amd_tools, ascend, intel, kfd, nvidia
 
 GIB = 1 << 30
 

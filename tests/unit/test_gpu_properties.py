@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_fkit.config.settings import GpuSettings
-from pytest_fkit.controller.gateways import Gateways
-from pytest_fkit.controller.gpus import Gpus
+from pytest_fkit.controller.workers.gateways import Gateways
+from pytest_fkit.controller.workers.gpus import Gpus
 from pytest_fkit.gpu.devices import Fleet
-from pytest_fkit.gpu.environment import mask_variables
-from pytest_fkit.gpu.masks import MASKS, visible
-from pytest_fkit.gpu.slices import assign, slice_size, slices
+from pytest_fkit.gpu.slices.environment import mask_variables
+from pytest_fkit.gpu.slices.masks import MASKS, visible
+from pytest_fkit.gpu.slices.slices import assign, slice_size, slices
 
 FLEETS = st.one_of(
     st.builds(nvidia, st.integers(0, 16)),

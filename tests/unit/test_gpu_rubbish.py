@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_fkit.gpu import amd, amd_tools, ascend, intel, kfd, nvidia
+from pytest_fkit.gpu.asking.failures import FailedError
 from pytest_fkit.gpu.devices import Device
-from pytest_fkit.gpu.failures import FailedError
+from pytest_fkit.gpu.vendors import amd, amd_tools, ascend, intel, kfd, nvidia
 
 _SAMPLES = [
     "0, GPU-5c89852c-d268-c3f3-1b07-005d5ae1dc3f, 00000000:07:00.0, A100, 40960, Enabled\n",

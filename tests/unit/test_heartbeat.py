@@ -9,10 +9,10 @@ from typing import Any, Iterator
 
 import pytest
 
-from pytest_fkit.border import Ping
-from pytest_fkit.controller.heartbeat import Edges, Heartbeat
-from pytest_fkit.controller.hosts import HOST
-from pytest_fkit.controller.killing import kill
+from pytest_fkit.controller.schedule.machines import HOST
+from pytest_fkit.controller.workers.heartbeat import Edges, Heartbeat
+from pytest_fkit.controller.workers.killing import kill
+from pytest_fkit.protocol.border import Ping
 
 
 class Node:

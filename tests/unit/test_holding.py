@@ -13,7 +13,13 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from pytest_fkit.border import (
+from pytest_fkit.controller.retry.rerouting import Edges, Rerouting
+from pytest_fkit.controller.retry.retries import physical
+from pytest_fkit.controller.schedule import decisions, units
+from pytest_fkit.controller.schedule.schedule import Schedule
+from pytest_fkit.controller.schedule.units import Kind
+from pytest_fkit.gpu.errors.errors import GpuError
+from pytest_fkit.protocol.border import (
     GoOn,
     Holds,
     ItemBegins,
@@ -27,12 +33,6 @@ from pytest_fkit.border import (
     Settle,
     Waits,
 )
-from pytest_fkit.controller import decisions, units
-from pytest_fkit.controller.rerouting import Edges, Rerouting
-from pytest_fkit.controller.retries import physical
-from pytest_fkit.controller.schedule import Schedule
-from pytest_fkit.controller.units import Kind
-from pytest_fkit.gpu.errors import GpuError
 
 AFTER = 3
 TOTAL = 80
@@ -49,7 +49,7 @@ class Node:
 
 
 class Worker:
-    """What a worker does, as worker/dispatched.py and worker/loop.py do it.
+    """What a worker does, as worker/tests/dispatched.py and worker/loop.py do it.
 
     :param gpu: that it owns.
     """

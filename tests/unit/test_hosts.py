@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_fkit.controller.hosts import cpu_workers, seats
+from pytest_fkit.controller.schedule.machines import cpu_workers, seats
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.border import ItemAttempt, ItemFinished, ItemStarted, Reported
-from pytest_fkit.controller.github import markdown
-from pytest_fkit.controller.reporting import Happened
+from pytest_fkit.controller.reports.github import markdown
+from pytest_fkit.controller.reports.reporting import Happened
 from pytest_fkit.journal.events import TEXT_LIMIT, capped, encode, event, plain
 from pytest_fkit.journal.files import AppendedFile
 from pytest_fkit.journal.history import history
@@ -18,6 +17,7 @@ from pytest_fkit.journal.recorder import Recorder
 from pytest_fkit.journal.trace import lines
 from pytest_fkit.journal.trace_file import TraceFile
 from pytest_fkit.journal.verdicts import kept, verdict
+from pytest_fkit.protocol.border import ItemAttempt, ItemFinished, ItemStarted, Reported
 
 
 def report(when: Any, outcome: Any = "passed", **more: Any) -> pytest.TestReport:

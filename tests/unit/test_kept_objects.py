@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.kept_objects import KEY, keep_objects, restore_objects
+from pytest_fkit.compat.kept_objects import KEY, keep_objects, restore_objects
 
 
 class Colour(enum.Enum):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.controller.ledger import Ledger
+from pytest_fkit.controller.reports.ledger import Ledger
 from pytest_fkit.journal.verdicts import verdict
 
 

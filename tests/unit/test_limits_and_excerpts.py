@@ -13,8 +13,8 @@ from typing import Iterator
 import pytest
 
 from pytest_fkit import system
-from pytest_fkit.sandbox import excerpts
-from pytest_fkit.sandbox.descriptors import Files, slots
+from pytest_fkit.protocol.descriptors import Files, slots
+from pytest_fkit.sandbox.process import excerpts
 from pytest_fkit.system import limits
 
 
@@ -62,7 +62,7 @@ def test_each_status_names_its_limit() -> None:
 def where(ulimit: str) -> tuple[int, int]:
     """The first number of the slots, and that of the first file of a process under that limit."""
     program = (
-        "from pytest_fkit.sandbox.descriptors import Files, slots; import os;"
+        "from pytest_fkit.protocol.descriptors import Files, slots; import os;"
         "files = Files.create(); print(slots.events, min(files), os.dup(0))"
     )
     shell = ["sh", "-c", f'ulimit {ulimit} && exec "$@"', "sh"]
@@ -86,7 +86,7 @@ def test_ours_are_at_the_top_of_a_low_hard_limit(ulimit: str, first: int) -> Non
 
 def test_files_need_a_hard_limit_above_the_slots() -> None:
     program = (
-        "import resource; from pytest_fkit.sandbox.descriptors import Files, slots;"
+        "import resource; from pytest_fkit.protocol.descriptors import Files, slots;"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (slots.end - 1, slots.end - 1));"
         "Files.create()"
     )

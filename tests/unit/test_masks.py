@@ -8,7 +8,7 @@ import pytest
 from gpu_values import amd, ascend, intel, mig, nvidia
 
 from pytest_fkit.gpu.devices import Device, Fleet
-from pytest_fkit.gpu.masks import Visible, visible
+from pytest_fkit.gpu.slices.masks import Visible, visible
 
 U = [device.uuid for device in nvidia(8).devices]
 A = [device.uuid for device in amd(8).devices]

@@ -10,13 +10,13 @@ import pytest
 from test_gpu_detection import needs_nvml
 
 from fleet import amd, connected, nvidia
-from pytest_fkit.controller.gangs import choose_gang
-from pytest_fkit.controller.roster import Worker
-from pytest_fkit.controller.units import Kind
-from pytest_fkit.gpu import detection
+from pytest_fkit.controller.schedule.gangs import choose_gang
+from pytest_fkit.controller.schedule.known_workers import Worker
+from pytest_fkit.controller.schedule.units import Kind
+from pytest_fkit.gpu.asking.machine import ROOT, Machine
 from pytest_fkit.gpu.devices import Device, from_wire, to_wire
-from pytest_fkit.gpu.machine import ROOT, Machine
-from pytest_fkit.gpu.nearness import APART, LINKED, ONE_SOCKET, Nearness, way_between
+from pytest_fkit.gpu.slices.nearness import APART, LINKED, ONE_SOCKET, Nearness, way_between
+from pytest_fkit.gpu.vendors import detection
 
 MakeFleet = Callable[..., "dict[str, str]"]
 

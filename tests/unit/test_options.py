@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-import pytest_fkit.config
 from pytest_fkit.config.declaration import check_without_fkit
 from pytest_fkit.config.options import BY_NAME, COMMAND_LINE, GROUPS, INI, OPTIONS, Option
 from pytest_fkit.config.reference import HEAD, markdown
 from pytest_fkit.config.settings import GpuSettings, Settings, gpu_settings_of, settings_of
-from pytest_fkit.gpu.patterns import user_patterns
+from pytest_fkit.gpu.errors.patterns import user_patterns
 
 WRONG = {"lines": "a(b", "path": "~nobody-at-all/x"}
 """By type, what can't be meant; of all others "wrong"."""
@@ -85,16 +84,6 @@ def test_every_entry_of_the_table_has_a_setting() -> None:
     others = {"fkit", "timeout", "fkit_gpu_errors"}  # read where they are used
     named = {name for name, option in BY_NAME.items() if {COMMAND_LINE, INI} & set(option.where)}
     assert {f"fkit_{name}" for name in fields} & named == named - others
-
-
-def test_what_is_configuration_imports_nothing_that_uses_it() -> None:
-    folder = Path(pytest_fkit.config.__file__).parent
-    found = {
-        name
-        for path in folder.glob("*.py")
-        for name in re.findall(r"^ *from \.\.(\w+)", path.read_text("utf-8"), re.MULTILINE)
-    }
-    assert found == {"inherited", "nodes", "own", "private_api", "shares"}
 
 
 def test_help_shows_the_groups(pytester: pytest.Pytester) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_fkit.gpu.owned import KEY, Owned
-from pytest_fkit.needs import Needs
-from pytest_fkit.worker.needs import needs_of
+from pytest_fkit.gpu.slices.ownership import KEY, Owned
+from pytest_fkit.protocol.needs import Needs
+from pytest_fkit.worker.gpus.declared_needs import needs_of
 
 _SUITE = """\
 import functools, unittest, warnings

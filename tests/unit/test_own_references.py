@@ -28,10 +28,10 @@ EXCEPTED = {
     "beginning": "runs before the initial conftest files are loaded",
     "config.declaration": "is imported where pytest runs without --fkit, and runs before any test",
     "config.options": "is imported where pytest runs without --fkit; it is a table",
-    "gpu.arrival": "is sent to other machines as source, where it stands alone",
-    "gpu.interpreters": "is the main program of helper interpreters, which run no user code",
-    "inherited": "is imported where pytest runs without --fkit; os.environ is one object",
-    "gpu.ports": "is sent to other machines as source, where it stands alone",
+    "gpu.slices.handshake": "is sent to other machines as source, where it stands alone",
+    "gpu.asking.interpreters": "is the main program of helper interpreters, which run no user code",
+    "config.first_environment": "is imported without --fkit, too; os.environ is one object",
+    "gpu.slices.ports": "is sent to other machines as source, where it stands alone",
     "journal.command": "is a program of its own, which runs no user code",
     "config.numprocesses": "is imported where pytest runs without --fkit, and runs before any test",
     "own": "makes the references",
@@ -46,27 +46,33 @@ INSTEAD = {
     "contextlib": "own.contextmanager, own.suppress",
     "inspect": "types, or the object itself",
     "io": "paths.read_text",
-    "linecache": "stack_texts",
+    "linecache": "system.stack_texts",
     "pathlib": "paths; it may be imported for type annotations",
     "shutil": "own.os, paths",
     "tempfile": "system.anonymous_file",
-    "traceback": "stack_texts",
+    "traceback": "system.stack_texts",
     **{name: f"own.{name}" for name in KEPT},
 }
 """What of the standard library can be patched, or calls on our behalf what is."""
 
 ALLOWED = {
-    ("controller.durations", "pathlib"): "reads a file of the run's options, before any test",
-    ("controller.github", "pathlib"): "writes at the end of the run, where no test ran",
-    ("controller.resume", "pathlib"): "reads the journal before any test",
-    ("controller.recording", "pathlib"): "names files, before any test",
+    (
+        "controller.schedule.durations",
+        "pathlib",
+    ): "reads a file of the run's options, before any test",
+    ("controller.reports.github", "pathlib"): "writes at the end of the run, where no test ran",
+    ("controller.reports.resume", "pathlib"): "reads the journal before any test",
+    ("controller.reports.recording", "pathlib"): "names files, before any test",
     ("journal.aside", "pathlib"): "moves a file before any test",
     ("journal.files", "pathlib"): "opens files before any test",
     ("journal.reader", "pathlib"): "reads the journal before any test",
     ("journal.summary", "io"): "text in memory, for the end of the run",
-    ("private_api", "io"): "makes a class of text in memory, before any test",
+    ("compat.pytest_output", "io"): "makes a class of text in memory, before any test",
     ("config.settings", "pathlib"): "reads options, before any test",
-    ("worker.reruns", "inspect"): "of a function of pytest-rerunfailures, in the worker",
+    (
+        "worker.reports.rerunfailures",
+        "inspect",
+    ): "of a function of pytest-rerunfailures, in the worker",
 }
 
 WRITTEN_IN_PYTHON = {

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_fkit import paths
+from pytest_fkit.system import paths
 
 PARTS = st.lists(st.sampled_from(["a", "b", "c d", "é"]), max_size=4)
 PATHS = PARTS.map(lambda parts: "/" + "/".join(parts))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_fkit.gpu import ports
+from pytest_fkit.gpu.slices import ports
 
 
 def test_a_block_is_free_and_nobody_elses() -> None:

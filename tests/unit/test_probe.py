@@ -15,9 +15,11 @@ import psutil
 import pytest
 
 from fleet import Behaviour, amd, compiler, environment, nvidia
-from pytest_fkit.gpu import cuda, driver, hip_library, probe, throwaway, trial
-from pytest_fkit.gpu.machine import ROOT, Machine
-from pytest_fkit.gpu.probe import Health, Probe
+from pytest_fkit.gpu.asking import throwaway
+from pytest_fkit.gpu.asking.machine import ROOT, Machine
+from pytest_fkit.gpu.health import probe
+from pytest_fkit.gpu.health.probe import Health, Probe
+from pytest_fkit.gpu.vendors import cuda, driver, hip_library, trial
 
 MakeFleet = Callable[..., "dict[str, str]"]
 
@@ -342,7 +344,7 @@ def test_variables_of_python_and_ours_do_not_matter(
 
 _PARENT = """\
 import os, sys
-from pytest_fkit.gpu import probe
+from pytest_fkit.gpu.health import probe
 started = probe.start("nvidia", os.environ, 600, 1)
 print(started._started._process.pid, flush=True)
 sys.stdin.read()

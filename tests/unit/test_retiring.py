@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.controller.slices import Slices
-from pytest_fkit.gpu.errors import GpuError
+from pytest_fkit.controller.retry.trust import Slices
+from pytest_fkit.gpu.errors.errors import GpuError
 
 ERROR = GpuError("suspect", "unspecified launch failure", counts=True)
 

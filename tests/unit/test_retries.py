@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.border import ItemComplete, Reported
-from pytest_fkit.controller.retries import Attempt, Retries
-from pytest_fkit.controller.units import ANY
-from pytest_fkit.gpu.errors import GpuError
+from pytest_fkit.controller.retry.retries import Attempt, Retries
+from pytest_fkit.controller.schedule.units import ANY
+from pytest_fkit.gpu.errors.errors import GpuError
+from pytest_fkit.protocol.border import ItemComplete, Reported
 
 ERROR = GpuError("suspect", "unspecified launch failure")
 

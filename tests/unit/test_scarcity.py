@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_fkit.gpu.scarcity import wanted_gpus
+from pytest_fkit.gpu.errors.scarcity import wanted_gpus
 
 
 @pytest.mark.parametrize(

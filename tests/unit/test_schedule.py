@@ -10,11 +10,18 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pytest_fkit.controller import units
-from pytest_fkit.controller.decisions import Decision, Lend, Recall, Send, Settle, Unrunnable
-from pytest_fkit.controller.reservations import Reservation
-from pytest_fkit.controller.schedule import Schedule
-from pytest_fkit.controller.units import ANY, Kind, soft_units, strict_units
+from pytest_fkit.controller.schedule import units
+from pytest_fkit.controller.schedule.decisions import (
+    Decision,
+    Lend,
+    Recall,
+    Send,
+    Settle,
+    Unrunnable,
+)
+from pytest_fkit.controller.schedule.reservations import Reservation
+from pytest_fkit.controller.schedule.schedule import Schedule
+from pytest_fkit.controller.schedule.units import ANY, Kind, soft_units, strict_units
 
 TOTAL = 80
 """Memory of each GPU."""
@@ -24,7 +31,7 @@ ROUNDING = 1e-6
 
 
 class Worker:
-    """What a worker does, as worker/dispatched.py does it.
+    """What a worker does, as worker/tests/dispatched.py does it.
 
     :param kept: how many at the head of the queue can't be given back any more.
     :param since: when it began its test, or was sent the one that it is about to begin.

@@ -8,14 +8,9 @@ import re
 import pytest
 
 from pytest_fkit.config.options import BY_NAME
-from pytest_fkit.config.settings import (
-    Settings,
-    gpu_settings_of,
-    measures_usage,
-    settings_of,
-)
+from pytest_fkit.config.settings import Settings, gpu_settings_of, measures_usage, settings_of
 from pytest_fkit.config.values import parse
-from pytest_fkit.gpu.patterns import user_patterns
+from pytest_fkit.gpu.errors.patterns import user_patterns
 
 
 @pytest.mark.parametrize(

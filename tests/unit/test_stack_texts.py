@@ -6,7 +6,7 @@ import traceback
 
 import pytest
 
-from pytest_fkit.stack_texts import stack_text
+from pytest_fkit.system.stack_texts import stack_text
 
 
 class OwnError(Exception):

@@ -10,7 +10,7 @@ from typing import Any, Callable, Iterator
 import pytest
 
 import pytest_fkit
-from pytest_fkit.sandbox.tracebacks import Tracebacks
+from pytest_fkit.sandbox.process.hidden_frames import Tracebacks
 
 
 def ours(function: Callable[[], None]) -> None:

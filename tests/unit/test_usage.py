@@ -8,7 +8,7 @@ import resource
 import pytest
 
 from pytest_fkit import system
-from pytest_fkit.sandbox.usage import Account, until_now, wait_for
+from pytest_fkit.sandbox.child.usage import Account, until_now, wait_for
 
 OWN = (1.5, 0.5, 1000, 0, 0, 0, 20, 3)
 WAITED = (0.25, 0.125, 5000, 0, 0, 0, 10, 1)

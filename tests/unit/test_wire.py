@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pytest_fkit import own
-from pytest_fkit.carriable import carriable
-from pytest_fkit.messages import Completed, Message, Output, Phase, Report
-from pytest_fkit.wire import Packer, Sorter, Unpacker, following, unpack_all
+from pytest_fkit.protocol.messages import Completed, Message, Output, Phase, Report
+from pytest_fkit.protocol.plain_values import carriable
+from pytest_fkit.protocol.wire import Packer, Sorter, Unpacker, following, unpack_all
 
 _MESSAGES: list[Message] = [
     Phase("setup", 1.5),

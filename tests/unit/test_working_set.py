@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_fkit.sandbox import early_end
-from pytest_fkit.sandbox.working_set import WorkingSet
+from pytest_fkit.sandbox.child import early_end
+from pytest_fkit.sandbox.child.working_set import WorkingSet
 from pytest_fkit.system import pages
 
 pytestmark = pytest.mark.skipif(

@@ -14,7 +14,7 @@ import pytest
 
 import fleet as fleets
 from pytest_fkit import system
-from pytest_fkit.gpu.interpreters import light_interpreter
+from pytest_fkit.gpu.asking.interpreters import light_interpreter
 
 Fleet = Callable[..., Mapping[str, str]]
 Read = Callable[[str, int], List[Dict[str, Any]]]
@@ -42,7 +42,7 @@ def started() -> Iterator[Callable[..., Read]]:
             reader = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY)
             stack.callback(os.close, reader)
             for function in functions:
-                command = light_interpreter(f"pytest_fkit.gpu.xid_reader:{function}", *told)
+                command = light_interpreter(f"pytest_fkit.gpu.health.xid_reader:{function}", *told)
                 process = subprocess.Popen(
                     command, env={**os.environ, **machine}, pass_fds=[descriptor]
                 )

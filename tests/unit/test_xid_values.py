@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_fkit.endings import Exited, Finished, Lost, MemoryExceeded, Signaled, TimedOut
-from pytest_fkit.gpu.classification import classify
-from pytest_fkit.gpu.errors import Failure, GpuError
-from pytest_fkit.gpu.patterns import parse_patterns
-from pytest_fkit.gpu.xid_file import XidFile
-from pytest_fkit.gpu.xid_lines import LoggedXid, parse_line, parse_record
-from pytest_fkit.gpu.xids import (
+from pytest_fkit.gpu.errors.classification import classify
+from pytest_fkit.gpu.errors.errors import Failure, GpuError
+from pytest_fkit.gpu.errors.patterns import parse_patterns
+from pytest_fkit.gpu.health.xid_file import XidFile
+from pytest_fkit.gpu.health.xid_lines import LoggedXid, parse_line, parse_record
+from pytest_fkit.gpu.health.xids import (
     DEVICE,
     KERNEL,
     KINDS,
@@ -30,6 +29,7 @@ from pytest_fkit.gpu.xids import (
     may_explain,
     xid_of,
 )
+from pytest_fkit.protocol.endings import Exited, Finished, Lost, MemoryExceeded, Signaled, TimedOut
 
 # As people quote them: issues of NVIDIA/open-gpu-kernel-modules (363, 1150, 1151),
 # madMAx43v3r/chia-gigahorse (301), leptonai/gpud (pull requests 46 and 1174, and its tests),

@@ -7,9 +7,9 @@ from typing import Any, Callable, TypeVar
 
 import pytest
 
-from ..nodes import ancestor, closest_mark, marks
+from ..compat.lineage import ancestor, closest_mark, marks
 from ..own import own_builtins
-from ..shares import SESSION, SPAWNED, SPAWNED_SESSION
+from ..protocol.process_names import SESSION, SPAWNED, SPAWNED_SESSION
 from .options import BY_NAME, MARK_ARGUMENTS
 from .settings import Settings
 from .values import parse
@@ -35,7 +35,7 @@ class Limits:
     :param timeout: seconds, 0 for no limit.
     :param memory_limit: bytes, 0 for no limit.
     :param isolation: the isolation scope if option, ini value or mark ask for one, "" if none does.
-    :param environ: see :class:`pytest_fkit.messages.Run`.
+    :param environ: see :class:`pytest_fkit.protocol.messages.Run`.
     """
 
     share: str

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ..inherited import variable
+from ..compat.pytest_session import ini_value
 from ..own import own_builtins
-from ..private_api import ini_value
+from .first_environment import variable
 from .options import BY_NAME, COMMAND_LINE, INI
 from .values import parse
 

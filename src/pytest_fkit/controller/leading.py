@@ -8,16 +8,16 @@ import pytest
 
 from ..config.settings import KEY
 from ..own import own_builtins
-from . import gpus
-from .flaky import FailOnFlaky
-from .gateways import Gateways
-from .nodes import Nodes
-from .reporting import Reporting
+from .reports.flaky import FailOnFlaky
+from .reports.reporting import Reporting
+from .workers import gpus
+from .workers.gateways import Gateways
+from .workers.nodes import Nodes
 
 if TYPE_CHECKING:
     from ..journal.recorder import Recorder
-    from .accounting import Accounting
-    from .resume import Resuming
+    from .reports.accounting import Accounting
+    from .reports.resume import Resuming
 
 own_builtins(globals())
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Iterable, Sequence
 
-from ..endings import Ending, Finished, from_wire, to_wire
 from ..own import own_builtins
+from ..protocol.endings import Ending, Finished, from_wire, to_wire
 from .events import Event, event, now, plain
 from .verdicts import Kept, message, verdict
 
 own_builtins(globals())
 
-# Of a Usage (sandbox/usage.py), in its order.
+# Of a Usage (sandbox/child/usage.py), in its order.
 _USED = ("user", "system", "peak_memory", "minor_faults", "major_faults", "read", "written")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Callable
 
 from ..own import fcntl, os, own_builtins
-from ..sandbox.descriptors import move_up, write_all
+from ..protocol.descriptors import move_up, write_all
 from ..system.limits import room
 
 own_builtins(globals())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Callable, Iterable, Sequence
 
-from ..border import ItemAttempt, ItemStarted, Reported, Told
 from ..own import own_builtins
+from ..protocol.border import ItemAttempt, ItemStarted, Reported, Told
 from .attempts import Running
 from .events import Event, event, now
 from .gpu_usage import GpuUsage, Seen, sample_event

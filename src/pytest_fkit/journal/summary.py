@@ -8,8 +8,8 @@ import io
 from collections import Counter
 from typing import Iterable, Iterator, Sequence
 
-from ..endings import format_size
 from ..own import own_builtins
+from ..protocol.endings import format_size
 from .events import Event, gpu_names, xid_title
 from .history import History, Session, Test, xid_key
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, Callable, Generator, Sequence
 
 import pytest
 
-from .. import private_api
-from ..messages import Ready
+from ..compat import xdist_worker
 from ..own import os, own_builtins
 from ..own_imports import hide
-from .coverage import running_coverage
-from .descriptors import Pipes, slots
-from .equipment import equip, write_stacks_of_deaths
-from .host import Host
-from .output import capture_into_own_files
-from .steps import run_steps
+from ..protocol.descriptors import Pipes, slots
+from ..protocol.messages import Ready
+from .host.host import Host
+from .process.coverage import running_coverage
+from .process.output import capture_into_own_files
+from .process.steps import run_steps
+from .process.test_process import equip, write_stacks_of_deaths
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,7 @@ def main(spec: dict[str, Any], reader: int, writer: int, modules: set[str]) -> N
     sys.dont_write_bytecode = not spec["writes_bytecode"]
     link = Pipes(reader, writer)
     os.chdir(spec["directory"])
-    config = private_api.worker_config(
+    config = xdist_worker.worker_config(
         spec["arguments"],
         spec["workerinput"],
         spec["basetemp"],

@@ -8,19 +8,19 @@ from typing import Any, NoReturn
 import pytest
 
 from .. import system
-from ..gpu.owned import MEMORY
-from ..gpu.runtime import in_bad_fork
-from ..messages import Broken
+from ..gpu.slices.ownership import MEMORY
 from ..own import gc, os, own_builtins
+from ..protocol.descriptors import Link
+from ..protocol.messages import Broken
+from ..system.gpu_runtime import in_bad_fork
 from ..system.limits import room
-from .descriptors import Link
-from .equipment import equip
-from .host import Host
-from .jobs import Start, Ties
-from .keeper import Keeper, Ways
-from .output import streams
-from .spawn import exec_host
-from .steps import FAILED, Role
+from .host.host import Host
+from .keeper.jobs import Start, Ties
+from .keeper.keeper import Keeper, Ways
+from .keeper.spawn import exec_host
+from .process.output import streams
+from .process.steps import FAILED, Role
+from .process.test_process import equip
 
 own_builtins(globals())
 
@@ -36,7 +36,7 @@ def keeper_role(
 
     :param worker_descriptors: what the worker and nobody else may use.
     :param controller: pid of the controller on this machine, or 0.
-    :param coverage: see :func:`pytest_fkit.sandbox.coverage.running_coverage`.
+    :param coverage: see :func:`pytest_fkit.sandbox.process.coverage.running_coverage`.
     """
     try:
         os.setsid()  # neither the terminal's Ctrl-C nor its hang-up is for us

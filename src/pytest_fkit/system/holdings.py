@@ -8,14 +8,14 @@ import sys
 from collections import Counter
 from typing import Any, Callable, Iterable, NamedTuple
 
-from ..gpu.runtime import CUDA_DRIVER, open_runtime
 from ..own import ctypes, os, own_builtins, socket, suppress, threading, time
-from ..paths import base_name, read_lines
 from . import PORTABLE, children
 from .buffered import may_buffer
+from .gpu_runtime import CUDA_DRIVER, open_runtime
 from .libraries import loaded
 from .limits import room
 from .native_threads import native_threads, origin
+from .paths import base_name, read_lines
 from .pool_owners import unforkable_pool
 from .restartable import end_restartable
 

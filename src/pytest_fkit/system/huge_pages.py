@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Iterator
 
 from ..own import ctypes, own_builtins
-from ..paths import read_text
 from . import PORTABLE
 from .pagemap import EXCLUSIVE, PAGE, SHARED, Mapping, mappings, states
 from .pages import ranges
+from .paths import read_text
 
 own_builtins(globals())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ..own import own_builtins
-from ..paths import read_lines
+from .paths import read_lines
 
 own_builtins(globals())
 

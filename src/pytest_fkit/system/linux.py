@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..own import ctypes, os, own_builtins, signal
-from ..paths import read_text
 from .limits import insist, room
+from .paths import read_text
 
 own_builtins(globals())
 

@@ -7,7 +7,7 @@ import re
 from typing import NamedTuple
 
 from ..own import os, own_builtins, struct, threading, time
-from ..paths import base_name, read_lines, read_text
+from .paths import base_name, read_lines, read_text
 
 own_builtins(globals())
 

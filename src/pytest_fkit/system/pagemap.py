@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Iterable, Iterator, NamedTuple
 
 from ..own import os, own_builtins
-from ..paths import read_text
 from .limits import room
+from .paths import read_text
 
 own_builtins(globals())
 

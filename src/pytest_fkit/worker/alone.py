@@ -6,25 +6,25 @@ from typing import TYPE_CHECKING, Any, Generator
 
 import pytest
 
-from .. import private_api
+from ..compat import pytest_output, pytest_session, xdist_worker
 from ..config.settings import ALONE, KEY, Settings
-from ..gpu.owned import KEY as GPUS
-from ..gpu.runtime import in_bad_fork
-from ..gpu.xids_here import KEY as XIDS
+from ..gpu.health.xids_here import KEY as XIDS
+from ..gpu.slices.ownership import KEY as GPUS
 from ..own import own_builtins
-from ..sandbox.steps import Step, run_steps
-from ..sigterm import interrupt_on_sigterm, restore_sigterm
-from .gpus import own_gpus, xids_of_tests
-from .imports import Collection
-from .keeper import KeeperClient
-from .leftovers import unforkable
+from ..sandbox.process.steps import Step, run_steps
+from ..system.gpu_runtime import in_bad_fork
+from ..system.sigterm import interrupt_on_sigterm, restore_sigterm
+from .gpus.gpus_told import own_gpus, xids_of_tests
+from .keeper_link import KeeperClient
 from .loop import TestLoop
-from .output import Unchanged
-from .reports import LocalReports
-from .tests import MOST, AllTests
+from .reports.reports import LocalReports
+from .reports.terminal_output import Unchanged
+from .tests.imports import Collection
+from .tests.leftovers import unforkable
+from .tests.tests import MOST, AllTests
 
 if TYPE_CHECKING:
-    from ..controller.plugin import Vacancy
+    from ..controller.controller import Vacancy
 
 own_builtins(globals())
 
@@ -74,26 +74,26 @@ class Alone(Collection):
             return None
         if self._vacancy.resuming is not None:
             self._vacancy.resuming.take_here()
-        private_api.resolve_basetemp(config)
+        pytest_session.resolve_basetemp(config)
         run_steps(self._run(session))
         return True
 
     def _configure_node(self, session: pytest.Session, loop: TestLoop) -> None:
         """Before a keeper is forked: have plugins say what fresh interpreters are to know."""
         config = session.config
-        if not private_api.configures_nodes(config):
+        if not xdist_worker.configures_nodes(config):
             return
         owns = config.stash.get(GPUS, None) is not None
         if owns or in_bad_fork() or any(map(self._unforkable, session.items)):
             try:
-                private_api.configure_node(config)
+                xdist_worker.configure_node(config)
             except Exception as error:  # noqa: BLE001 (other people's code)
                 what = f"{type(error).__name__}: {error}"
                 loop.warn(f"pytest_configure_node, for fresh interpreters, raised {what}")
 
     def _run(self, session: pytest.Session) -> Generator[Step, Any, None]:
         config = session.config
-        lines = Unchanged(private_api.terminal_writer(config))
+        lines = Unchanged(pytest_output.terminal_writer(config))
         forks = len(session.items) if self._settings.isolation == "function" else 0
         owned, here = config.stash.get(GPUS, None), config.stash.get(XIDS, None)
         keeper = KeeperClient(session, [] if here is None else [here.descriptor], 0, forks)
@@ -102,7 +102,7 @@ class Alone(Collection):
         xids = None if owned is None else xids_of_tests(config, owned)
         reports = LocalReports(*about)
         if xids is not None:
-            from .alone_xids import ReportsWithXids
+            from .reports.alone_xids import ReportsWithXids
 
             reports = ReportsWithXids(*about, xids)
         loop = self._loop = TestLoop(

@@ -7,12 +7,12 @@ from typing import Any, Callable, Generator, Iterator, Mapping
 
 import pytest
 
-from .. import private_api
-from ..carriable import carriable
+from ..compat import pytest_fixtures, pytest_hooks
 from ..config.settings import ALONE, Settings
-from ..endings import Ending, Finished, ForkUnsafe, Unreported, from_wire, to_wire
-from ..interruptions import interruption, raise_again
-from ..messages import (
+from ..own import contextmanager, own_builtins, signal, threading, time, warnings
+from ..protocol.endings import Ending, Finished, ForkUnsafe, Unreported, from_wire, to_wire
+from ..protocol.interruptions import interruption, raise_again
+from ..protocol.messages import (
     Begins,
     Completed,
     Ended,
@@ -32,20 +32,20 @@ from ..messages import (
     WideTeardown,
     WorkerOutput,
 )
-from ..own import contextmanager, own_builtins, signal, threading, time, warnings
-from ..sandbox.steps import Step
-from ..wire import unpack_all
-from .attempts import Attempt
-from .coverage import Gathered
-from .death_reports import Again, DeathReports
-from .keeper import KeeperClient
-from .orders import Request, Requests, ahead, order, together
-from .output import LIVE, Lines
-from .replay import Replay
-from .reports import Reports
-from .reruns import Reruns
-from .states import States
-from .tests import Pace, Taken, Tests
+from ..protocol.plain_values import carriable
+from ..protocol.wire import unpack_all
+from ..sandbox.process.steps import Step
+from .keeper_link import KeeperClient
+from .reports.attempt_events import Attempt
+from .reports.coverage_data import Gathered
+from .reports.death_reports import Again, DeathReports
+from .reports.plugin_states import States
+from .reports.replay import Replay
+from .reports.reports import Reports
+from .reports.rerunfailures import Reruns
+from .reports.terminal_output import LIVE, Lines
+from .tests.orders import Request, Requests, ahead, order, together
+from .tests.tests import Pace, Taken, Tests
 
 own_builtins(globals())
 
@@ -270,7 +270,7 @@ class TestLoop:
 
     def _finish(self, replay: Replay, again: bool = False) -> None:
         replay.finish(again)
-        private_api.forget_request(replay.item)
+        pytest_fixtures.forget_request(replay.item)
         self._lines.flush()
 
     def _raise_if_stopping(self) -> None:
@@ -416,7 +416,7 @@ class TestLoop:
                 elif isinstance(inner, PluginState):
                     self._states.take(inner)
                 elif isinstance(inner, SessionFinished):
-                    private_api.forget_ends(self._session.config, inner.plugins)
+                    pytest_hooks.forget_ends(self._session.config, inner.plugins)
                     self.exitstatus = inner.exitstatus
                 elif isinstance(inner, Notice):
                     self._notice(inner.text)

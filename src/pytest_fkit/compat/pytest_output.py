@@ -1,0 +1,200 @@
+"""Private names of pytest's capture, log and terminal."""
+
+from __future__ import annotations
+
+import functools
+import io
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Callable, TextIO
+
+import pytest
+from _pytest.config import create_terminal_writer
+
+from ..own import own_builtins
+
+if TYPE_CHECKING:
+    pass
+
+own_builtins(globals())
+
+
+def capture_descriptors(config: pytest.Config) -> tuple[int, int] | None:
+    """The descriptors of the files into which pytest captures descriptors 1 and 2.
+
+    None if it captures in another way or not at all.
+    """
+    manager: Any = config.pluginmanager.getplugin("capturemanager")
+    capturing = getattr(manager, "_global_capturing", None)
+    if capturing is None or not hasattr(capturing.out, "targetfd"):
+        return None
+    return capturing.out.tmpfile.fileno(), capturing.err.tmpfile.fileno()
+
+
+def captures_descriptors_now(config: pytest.Config) -> bool:
+    """Whether what is written to descriptor 1 now is captured, for the test that runs."""
+    manager: Any = config.pluginmanager.getplugin("capturemanager")
+    capturing = getattr(manager, "_global_capturing", None)
+    return capturing is not None and hasattr(capturing.out, "targetfd") and capturing.is_started()
+
+
+def replace_reading(config: pytest.Config, read: Callable[[int], str | None]) -> None:
+    """Have pytest take what it captured in a file from `read`, which is given its descriptor.
+
+    Where that answers None it reads the file itself. Capturing fixtures are left alone.
+    """
+    manager: Any = config.pluginmanager.getplugin("capturemanager")
+    capturing = getattr(manager, "_global_capturing", None)
+    if capturing is not None and hasattr(capturing.out, "targetfd"):
+        for file in (capturing.out.tmpfile, capturing.err.tmpfile):
+            _replace_read(file, read)
+
+
+def _replace_read(file: Any, read: Callable[[int], str | None]) -> None:
+    read_all = file.read
+
+    def read_or_ask(*size: int) -> str:
+        text = read(file.fileno()) if not size else None
+        return read_all(*size) if text is None else text
+
+    file.read = read_or_ask
+
+
+def python_level_captures(config: pytest.Config) -> list[tuple[Any, int]]:
+    """Objects that collect what is written to sys.stdout (1) and sys.stderr (2) in memory only."""
+    manager: Any = config.pluginmanager.getplugin("capturemanager")
+    return _in_memory(getattr(manager, "_global_capturing", None))
+
+
+def fixture_captures(fixture: Any) -> list[tuple[Any, int]]:
+    """The same for the value of the fixtures capsys, capsysbinary and capteesys."""
+    return _in_memory(getattr(fixture, "_capture", None))
+
+
+def fixture_capture_descriptors(fixture: Any) -> tuple[int, int] | None:
+    """As :func:`capture_descriptors`, for the value of the fixtures capfd and capfdbinary."""
+    capturing = getattr(fixture, "_capture", None)
+    if capturing is None or not hasattr(capturing.out, "targetfd"):
+        return None
+    return capturing.out.tmpfile.fileno(), capturing.err.tmpfile.fileno()
+
+
+def on_fixture_capture(fixture: Any, action: Callable[[], None]) -> None:
+    """Have `action` called whenever the value of capsys, capfd or the like begins to collect.
+
+    It has begun by now, and pytest ends and begins it anew for each phase of the test. The value
+    of any other fixture is left alone.
+    """
+    if type(fixture) is not pytest.CaptureFixture or "_start" in vars(fixture):
+        return
+    start = fixture._start
+
+    def start_and_tell() -> None:
+        begins = fixture._capture is None
+        start()
+        if begins:
+            action()
+
+    fixture._start = start_and_tell  # type: ignore[method-assign]
+    action()
+
+
+def _in_memory(capturing: Any) -> list[tuple[Any, int]]:
+    if capturing is None or capturing.out is None or hasattr(capturing.out, "targetfd"):
+        return []
+    return [(capturing.out.tmpfile, 1), (capturing.err.tmpfile, 2)]
+
+
+def on_new_log_stream(config: pytest.Config, action: Callable[[TextIO], None]) -> None:
+    """Have `action` called with every stream in which pytest collects the log of a phase."""
+    handler: Any = getattr(config.pluginmanager.getplugin("logging-plugin"), "report_handler", None)
+    if handler is None:  # -p no:logging
+        return
+    reset = handler.reset
+
+    def reset_and_tell() -> None:
+        reset()
+        action(handler.stream)
+
+    handler.reset = reset_and_tell
+
+
+class _Text(io.StringIO):
+    """A text file that keeps nothing: its text goes to a function."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        super().__init__()
+        self._write = write
+
+    def write(self, text: str) -> int:
+        self._write(text)
+        return len(text)
+
+
+class _SilentTerminal:
+    """Stands where plugins look for the terminal reporter, and reports nothing by itself."""
+
+    def __init__(self, reporter: Any) -> None:
+        self._reporter = reporter
+
+    # pluggy takes the methods of a class for hooks; what is asked for here is none.
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reporter, name)
+
+
+def forget_reports_of_worker(config: pytest.Config) -> None:
+    """Have the terminal reporter of a worker, which writes to /dev/null, collect no reports."""
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    caller = config.hook.pytest_runtest_logreport
+    if reporter in [each.plugin for each in caller.get_hookimpls()]:
+        caller._remove_plugin(reporter)
+
+
+def redirect_terminal(config: pytest.Config, write: Callable[[str], None]) -> bool:
+    """Have `write` called with what live logs, ``--setup-show`` and the like write; no reports.
+
+    Live logs hold a reference to the reporter, so it stays, with another writer.
+
+    :return: whether what is written to the terminal waits in a buffer, as it does where that is a
+        file or a pipe: it is not captured then with what a test writes.
+    """
+    plugins = config.pluginmanager
+    reporter: Any = plugins.getplugin("terminalreporter")
+    if reporter is None:  # -p no:terminal
+        return False
+    file: Any = None
+    if not isinstance(reporter, _SilentTerminal):
+        file = reporter._tw._file
+        plugins.unregister(reporter)
+        plugins.register(_SilentTerminal(reporter), "terminalreporter")
+    else:
+        reporter = reporter._reporter
+    reporter._tw = create_terminal_writer(config, _Text(write))
+    through = ("line_buffering", "write_through")
+    return isinstance(file, io.TextIOWrapper) and not any(getattr(file, each) for each in through)
+
+
+def pytest_itself_writes() -> bool:
+    """Whether it is pytest, or a log, that writes the text which is written now."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__"))
+        if not name.startswith(("pytest_fkit.", "_pytest.terminal", "_pytest._io")):
+            return name.startswith(("_pytest.", "logging"))
+        frame = frame.f_back
+    return False
+
+
+def terminal_writer(config: pytest.Config) -> Callable[[str], None]:
+    """What writes text to the terminal as it is."""
+    reporter: Any = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is None:  # -p no:terminal
+        return lambda _: None
+    return functools.partial(reporter.write, flush=True)
+
+
+def begin_terminal_line(reporter: Any) -> None:
+    """Have what the reporter writes next stand at the beginning of a line."""
+    reporter.ensure_newline()
+    if reporter._tw.width_of_current_line:  # letters of tests
+        reporter._tw.line()

@@ -1,0 +1,150 @@
+"""Private names of xdist on the controller."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence, cast
+
+import pytest
+
+from ..own import own_builtins
+from .pytest_hooks import module_of
+
+if TYPE_CHECKING:
+    pass
+
+own_builtins(globals())
+
+
+def end_gateway(gateway: Any) -> None:
+    """Cut the connection to a worker, so that it is seen to be gone, and ends.
+
+    execnet knows how to end a gateway's own process, if it has one; a socket is shut down.
+    """
+    io = gateway._io
+    if hasattr(io, "sock"):  # SocketIO
+        io.close_write()
+        io.close_read()
+    else:
+        io.kill()
+
+
+def xdist_interruption() -> type[BaseException]:
+    """What xdist's controller raises where pytest raises Session.Failed and Session.Interrupted."""
+    from xdist.dsession import Interrupted
+
+    return cast("type[BaseException]", Interrupted)
+
+
+def grant_restart(config: pytest.Config) -> None:
+    """Don't count the worker that just died against ``--max-worker-restart``.
+
+    Called from pytest_testnodedown, after which DSession adds one.
+    """
+    dsession: Any = config.pluginmanager.getplugin("dsession")
+    dsession._failed_nodes_count -= 1
+
+
+def call_on_main_loop(config: pytest.Config, action: Callable[[], None]) -> None:
+    """Have DSession's loop call `action`, soon; to be called in any thread."""
+    session = dist_session(config)
+    session.worker_fkit = action  # the loop calls "worker_" + the name of an event
+    session.queue.put(("fkit", {}))
+
+
+def all_have_collected(config: pytest.Config) -> bool:
+    """Whether xdist has, or can, distribute the tests."""
+    return bool(dist_session(config).sched.collection_is_completed)
+
+
+def dist_session(config: pytest.Config) -> Any:
+    """DSession, which handles events of workers by methods of these names.
+
+    ``worker_logstart``, ``worker_testreport``, ``worker_logfinish`` and
+    ``worker_runtest_protocol_complete``.
+    """
+    return config.pluginmanager.getplugin("dsession")
+
+
+def xdist_gave_up(config: pytest.Config) -> str:
+    """Why DSession ended the run while tests were left, "" if it did not, or is not there."""
+    session = dist_session(config)
+    return str(session._summary_report or "") if session is not None else ""
+
+
+def count_crash(config: pytest.Config, report: Any) -> None:
+    """Have ``-x`` and ``--maxfail`` count a test that died with its worker, which xdist does not.
+
+    :param report: what xdist makes of it, after pytest_handlecrashitem.
+    """
+    dist_session(config)._handlefailures(report)
+
+
+def on_worker_death(config: pytest.Config, handle: Callable[[Any, object], None]) -> None:
+    """Have `handle` called with a dead worker and the error, in place of what DSession does."""
+    dist_session(config).worker_errordown = handle
+
+
+def active_nodes(config: pytest.Config) -> set[Any]:
+    """The workers that run, or are about to; DSession's own set."""
+    return cast("set[Any]", dist_session(config)._active_nodes)
+
+
+def set_tests_collected(config: pytest.Config, number: int) -> None:
+    """Say how many tests there are; DSession takes what the last worker collected."""
+    dist_session(config)._session.testscollected = number
+
+
+def restart_limit(config: pytest.Config) -> int | None:
+    """What ``--max-worker-restart`` says, None if nothing."""
+    text = config.getoption("maxworkerrestart", None)
+    return None if text is None else int(text)
+
+
+def give_up_restarts(config: pytest.Config, reason: str) -> None:
+    """Have xdist's summary say why workers were not replaced."""
+    dist_session(config)._summary_report = reason
+
+
+def replace_worker(config: pytest.Config, node: Any) -> None:
+    """Start another worker in the place of a dead one."""
+    session = dist_session(config)
+    session.shuttingdown = False
+    session._clone_node(node)
+
+
+def end_run(config: pytest.Config) -> None:
+    """Have all workers end, as when all tests are through."""
+    dist_session(config).triggershutdown()
+
+
+def report_line(config: pytest.Config, line: str) -> None:
+    """Write a line as DSession does."""
+    dist_session(config).report_line(line)
+
+
+def report_crash(config: pytest.Config, nodeid: str, node: Any) -> None:
+    """Report the test that a worker was running when it died."""
+    dist_session(config).handle_crashitem(nodeid, node)
+
+
+def same_collections(config: pytest.Config, collections: Mapping[Any, Sequence[str]]) -> bool:
+    """Whether all workers collected the same; if not, report that as xdist does."""
+    from xdist.report import report_collection_diff
+
+    (first, expected), *others = collections.items()
+    texts = [
+        (node, report_collection_diff(expected, ids, first.gateway.id, node.gateway.id))
+        for node, ids in others
+    ]
+    for node, text in texts:
+        if text:
+            report = pytest.CollectReport(node.gateway.id, "failed", text, [])
+            config.hook.pytest_collectreport(report=report)
+    return not any(text for _, text in texts)
+
+
+def other_schedulers(config: pytest.Config) -> bool:
+    """Whether a plugin or a conftest.py brings a scheduler of its own."""
+    made = config.hook.pytest_xdist_make_scheduler.get_hookimpls()
+    modules = {module_of(each.plugin).partition(".")[0] for each in made}
+    return bool(modules - {"xdist", "pytest_fkit"})

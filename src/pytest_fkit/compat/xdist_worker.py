@@ -1,0 +1,288 @@
+"""Private names of xdist in a worker, and at ``-n0`` where one is pretended."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import uuid
+from queue import Empty
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Callable, Sequence, cast
+
+import _pytest._code.code
+import _pytest.config
+import _pytest.debugging
+import _pytest.fixtures
+import _pytest.junitxml
+import _pytest.main
+import _pytest.runner
+import _pytest.skipping
+import _pytest.threadexception
+import _pytest.unraisableexception
+import _pytest.warnings
+import pytest
+
+from ..own import own_builtins
+from .pytest_hooks import WORKERS_MAIN, is_foreign, module_of
+
+if TYPE_CHECKING:
+    pass
+
+own_builtins(globals())
+
+
+def apply_xdist_groups(items: Sequence[pytest.Item]) -> None:
+    """Give items the node ids, with the name of their group, that xdist means to give them.
+
+    xdist up to 3.8.0 writes an attribute that pytest from 9.2 on does not read (pytest-xdist
+    issue 1386).
+    """
+    for item in items:
+        nodeid = getattr(item, "_nodeid", item.nodeid)
+        if nodeid != item.nodeid:
+            set_nodeid(item, nodeid)
+
+
+def set_nodeid(item: pytest.Item, nodeid: str) -> None:
+    """Have `item` bear this node id."""
+    node: Any = item
+    if hasattr(node, "_id"):
+        node._id = type(node._id).parse(nodeid)
+    else:
+        node._nodeid = nodeid
+
+
+def runs_in_worker() -> bool:
+    """Whether this process is an xdist worker, known before its ``config`` says so.
+
+    By the name under which execnet runs a worker's main program, which xdist asks for, too.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") == WORKERS_MAIN:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def worker_interactor(config: pytest.Config) -> Any | None:
+    """Xdist's plugin object in a worker."""
+    for plugin in config.pluginmanager.get_plugins():
+        if type(plugin).__name__ == "WorkerInteractor":
+            return plugin
+    return None
+
+
+def worker_config(
+    arguments: list[str],
+    workerinput: dict[str, Any],
+    basetemp: str | None,
+    plugins: Sequence[object],
+) -> pytest.Config:
+    """A configuration as xdist.remote makes it for a worker, in a process that xdist did not start.
+
+    It runs its tests itself, without isolation and without workers.
+
+    :param plugins: registered before the command line is parsed.
+    """
+    config = _pytest.config._prepareconfig(arguments, plugins)
+    option = config.option
+    option.fkit = False
+    option.usepdb = False
+    if hasattr(option, "dist"):  # xdist may be disabled
+        option.loadgroup = option.dist == "loadgroup"
+        option.looponfail = False
+        option.dist = "no"
+        option.distload = False
+        option.numprocesses = None
+        option.maxprocesses = None
+        option.tx = []
+    option.basetemp = basetemp
+    given = config.invocation_params
+    config.invocation_params = type(given)(args=given.args, plugins=None, dir=given.dir)
+    config.workerinput = workerinput  # type: ignore[attr-defined]
+    config.workeroutput = {}  # type: ignore[attr-defined]
+    if hasattr(option, "dist"):
+        config.pluginmanager.register(_Groups(), "fkit-groups")
+    if workerinput["workerid"] == _ALONE:
+        _hide_worker_input(config)
+    return config
+
+
+_WORKERS_ONLY = ("pytest_retry",)
+"""Plugins that tell their workers something only where xdist has any, but ask each for it."""
+
+
+def _hide_worker_input(config: pytest.Config) -> None:
+    """Have plugins configure themselves as without workers that could not do so otherwise."""
+    for implementation in config.hook.pytest_configure.get_hookimpls():
+        if module_of(implementation.plugin).partition(".")[0] in _WORKERS_ONLY:
+            replaced = cast("Any", implementation)
+            replaced.function = functools.partial(_configure_alone, replaced.function)
+
+
+def _configure_alone(function: Callable[..., object], config: Any) -> None:
+    workerinput = config.workerinput
+    del config.workerinput
+    try:
+        function(config)
+    finally:
+        config.workerinput = workerinput
+
+
+class _Groups:
+    """Does at ``--dist loadgroup`` what xdist's plugin of a worker does, where there is none."""
+
+    @pytest.hookimpl
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        from xdist.remote import WorkerInteractor
+
+        WorkerInteractor.pytest_collection_modifyitems(self, config, items)
+        apply_xdist_groups(items)
+
+
+_ALONE = "master"
+"""What xdist's fixture ``worker_id`` answers where there are no workers."""
+
+_NODE_INPUT: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
+
+
+def worker_input(config: pytest.Config) -> dict[str, Any]:
+    """What xdist tells this worker; at ``-n0`` what its fixtures would answer there.
+
+    And what :func:`configure_node` had plugins add.
+    """
+    given: dict[str, Any] | None = getattr(config, "workerinput", None)
+    if given is not None:
+        return given
+    added = config.stash.get(_NODE_INPUT, {})
+    return {**added, "workerid": _ALONE, "testrunuid": uuid.uuid4().hex}
+
+
+class _Node:
+    """Stands for xdist's WorkerController where there are no workers.
+
+    Plugins and conftest files take it for what they tell workers: a place for that, and where to
+    find it out.
+    """
+
+    class _Gateway:
+        id = _ALONE
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.workerinput: dict[str, Any] = {"workerid": _ALONE}
+        self.gateway = self._Gateway()
+
+
+def configures_nodes(config: pytest.Config) -> bool:
+    """Whether a plugin or a conftest.py wants to tell workers something."""
+    return any(map(is_foreign, _node_hooks(config)))
+
+
+def _node_hooks(config: pytest.Config) -> Sequence[Any]:
+    # xdist declares the hook; without it, whoever implements it declares it by that.
+    caller = getattr(config.hook, "pytest_configure_node", None)
+    return () if caller is None else caller.get_hookimpls()
+
+
+def configure_node(config: pytest.Config) -> None:
+    """At ``-n0``: have plugins say what they would tell a worker, for fresh interpreters."""
+    ours = [each.plugin for each in _node_hooks(config) if not is_foreign(each)]
+    node = _Node(config)
+    caller = config.pluginmanager.subset_hook_caller("pytest_configure_node", ours)
+    caller(node=node)
+    config.stash[_NODE_INPUT] = node.workerinput
+
+
+class AssignedTests:
+    """What xdist's controller has this worker run; stands for ``WorkerInteractor``'s own loop."""
+
+    def __init__(self, interactor: Any) -> None:
+        self._interactor = interactor
+        # The module is a worker's main program, which can't be imported by its name.
+        self._shutdown = type(interactor).handle_command.__globals__["Marker"].SHUTDOWN
+        self._following: Any = None
+
+    def begin(self) -> None:
+        """Listen to the controller."""
+        interactor = self._interactor
+        interactor.channel.setcallback(interactor.handle_command, endmarker=self._shutdown)
+        self._following = self._wait()
+
+    def take(self, most: int) -> tuple[list[int], int | None]:
+        """Wait for a test, and for what follows it; take more tests if they are there.
+
+        :return: positions of 1 to `most` tests, none where there are no more; and of the test
+            after these, None if there is none.
+        """
+        taken: list[int] = []
+        while self._following is not self._shutdown and len(taken) < most:
+            # xdist's scheduler counts on a worker that waits only if it can't begin a test.
+            following = self._at_once() if taken else self._wait()
+            if following is None:
+                break
+            taken.append(self._following)
+            self._following = following
+        return taken, None if self._following is self._shutdown else self._following
+
+    def _wait(self) -> Any:
+        # Before xdist 3.7, stealing tests replaces the queue; this waits for the new one.
+        get = getattr(self._interactor, "_get_next_item_index", None) or self._interactor.torun.get
+        return get()
+
+    def _at_once(self) -> Any:
+        queue = self._interactor.torun
+        if hasattr(queue, "lock"):
+            with queue.lock() as waiting:
+                return waiting.popleft() if waiting else None
+        try:
+            found = queue.get_nowait()
+        except Empty:
+            return None
+        # A marker that the queue was replaced is for who waits.
+        return found if isinstance(found, int) or found is self._shutdown else None
+
+
+def worker_facts(interactor: Any) -> dict[str, Any]:
+    """What xdist has every report of a worker name."""
+    return {"worker_id": interactor.workerid, "testrun_uid": interactor.testrunuid}
+
+
+def worker_descriptors(interactor: Any) -> list[int]:
+    """The descriptors by which a worker talks to the controller."""
+    io = interactor.channel.gateway._io
+    if hasattr(io, "sock"):  # SocketIO, of --tx socket=
+        return [io.sock.fileno()]
+    return [file.fileno() for file in (io.infile, io.outfile)]
+
+
+def on_end_of_tests(interactor: Any, action: Callable[[], None]) -> None:
+    """In a worker: have `action` called when xdist says that there are no more tests, or is gone.
+
+    Called in execnet's receiver thread. Nothing else that it says is heard any more.
+    """
+    end = object()
+
+    def heard(message: Any) -> None:
+        if message is end or message[0] == "shutdown":
+            action()
+
+    interactor.channel.setcallback(heard, endmarker=end)
+
+
+def take_reports_of_interactor(
+    config: pytest.Config, interactor: Any, hear: Callable[[Any], None]
+) -> None:
+    """Have `hear` called with each report where xdist's plugin of a worker would have sent it.
+
+    That stays at its place among the plugins that hear of reports.
+    """
+    for name in ("pytest_runtest_logstart", "pytest_runtest_logfinish"):
+        getattr(config.hook, name)._remove_plugin(interactor)
+    for implementation in config.hook.pytest_runtest_logreport.get_hookimpls():
+        if implementation.plugin is interactor:
+            replaced = cast("Any", implementation)
+            replaced.function, replaced.argnames = lambda report: hear(report), ("report",)

@@ -1,0 +1,133 @@
+"""What the process does that the user starts: the controller, or pytest itself at ``-n0``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+
+import pytest
+
+from ..compat import pytest_output
+from ..config.numprocesses import CAN_FORK, choose_workers, debugger, shows_only
+from ..config.settings import KEY, Settings, settings_of
+from ..gpu.errors.patterns import user_patterns
+from ..own import own_builtins
+from .reports.accounting import Accounting
+from .reports.github import write_step_summary
+from .reports.reporting import Reporting, header
+from .workers import gpus
+
+if TYPE_CHECKING:
+    from ..journal.recorder import Recorder
+    from .reports.resume import Resuming
+
+own_builtins(globals())
+
+
+class Vacancy(NamedTuple):
+    """A worker's place that this process has to take itself.
+
+    :param recorder: hears of all tests, if there is one.
+    :param resuming: reports the verdicts of the resumed run, if there is one.
+    :param accounting: counts verdicts.
+    :param show: writes a line to the terminal.
+    """
+
+    recorder: Recorder | None
+    resuming: Resuming | None
+    accounting: Accounting
+    show: Callable[[str], None]
+
+
+class Controller:
+    """The hooks of plugin.py, for this process."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._notices: list[str] = []
+
+    def prepare(self) -> None:
+        """Check the options, choose the number of workers and find the GPUs.
+
+        :raises pytest.UsageError: naming what the user said and what it takes.
+        """
+        config = self._config
+        parsed = settings_of(config)
+        user_patterns(config)  # for workers, who have no way to say what is wrong
+        if not CAN_FORK:
+            raise pytest.UsageError(
+                "pytest-fkit: --fkit needs os.fork(), which this platform lacks; run without --fkit"
+            )
+        name = debugger(config.option)
+        if name:
+            self._notices.append(f"fkit: isolation is off, because of {name}")
+            config.option.fkit = False
+            return
+        if config.pluginmanager.hasplugin("xdist"):
+            choose_workers(config.option, parsed.workers)
+        else:
+            self._notices.append(
+                "fkit: pytest-xdist is disabled, so there are no workers, as with -n0"
+            )
+        gpus.prepare(config, parsed.workers)
+
+    def configure(self) -> Vacancy | None:
+        """Register the plugins.
+
+        :return: the only worker's place, where there are no workers and tests to be run.
+        :raises pytest.UsageError: as :meth:`prepare`.
+        """
+        config = self._config
+        parsed = config.stash[KEY]
+        gpus.settle(config)
+        if config.option.collectonly:
+            return None
+        reporting = Reporting()
+        config.pluginmanager.register(reporting, "fkit-reporting")
+        write_step_summary(config, reporting.happened)
+        recorder, resuming = self._record(parsed)
+        accounting = Accounting(config, recorder)
+        config.pluginmanager.register(accounting, "fkit-accounting")
+        devices = gpus.nvidia_devices(config)
+        if devices:
+            from .retry.xid_readers import read_xids
+
+            read_xids(config, recorder, devices)
+        if config.getoption("tx", None) and config.getoption("dist", "no") != "no":
+            # Of no use at -n0.
+            from .leading import lead
+
+            lead(config, reporting, recorder, resuming, accounting, self._terminal_line)
+            return None
+        return Vacancy(recorder, resuming, accounting, self._terminal_line)
+
+    def _record(self, parsed: Settings) -> tuple[Recorder | None, Resuming | None]:
+        if not parsed.records or shows_only(self._config.option):
+            return None, None
+        # A third of a controller, for a journal, a trace or a list that most runs don't want.
+        from .reports.recording import record
+
+        return record(self._config, parsed, lambda line: self._notices.append(f"fkit: {line}"))
+
+    def header(self) -> list[str] | None:
+        """How tests are run, in lines."""
+        config = self._config
+        parsed = config.stash.get(KEY, None)
+        if parsed is None:
+            return self._notices or None
+        lines, owners = gpus.header_lines(config)
+        text = header(len(gpus.seats_of_run(config)), parsed, owners)
+        return [*self._notices, *lines, text]
+
+    def show_notices(self) -> None:
+        """Write what has to be known, where there is no header."""
+        if self._config.getoption("verbose", 0) < 0 or self._config.getoption("no_header", False):
+            for line in (*self._notices, *gpus.notices(self._config)):
+                self._terminal_line(line)
+
+    def _terminal_line(self, line: str) -> None:
+        reporter: Any = self._config.pluginmanager.getplugin("terminalreporter")
+        if reporter is not None:
+            pytest_output.begin_terminal_line(reporter)
+            # Apart: where the stream can't show a text, all of it is written with escapes.
+            reporter.write(line)
+            reporter.write("\n", flush=True)

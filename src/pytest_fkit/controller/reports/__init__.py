@@ -1,0 +1,1 @@
+"""What becomes of reports: verdicts, terminal, JUnit, journal."""

@@ -1,0 +1,1 @@
+"""Which worker runs which test next: decisions on values, without a process."""

@@ -1,0 +1,78 @@
+"""Tests by numbers of our own: workers may have collected different ones, in different orders."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Sequence
+
+from ...own import own_builtins
+
+own_builtins(globals())
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What one worker collected.
+
+    :param numbers: by position, None where they are the same.
+    :param positions: by number, None where they are the same.
+    """
+
+    numbers: Sequence[int] | None = None
+    positions: dict[int, int] | None = None
+
+    def number(self, position: int) -> int:
+        """The number of the test at a position."""
+        return position if self.numbers is None else self.numbers[position]
+
+    def position(self, number: int) -> int:
+        """The opposite."""
+        return number if self.positions is None else self.positions[number]
+
+
+class Union:
+    """All that any worker collected."""
+
+    def __init__(self) -> None:
+        self.nodeids: list[str] = []
+        self._numbers: dict[tuple[str, int], int] | None = None
+        self._first: Sequence[str] | None = None
+
+    def add(self, ids: Sequence[str]) -> Collected:
+        """Take in the collection of a worker; one node id may be in it more than once."""
+        if self._first is None:
+            self._first = ids
+            self.nodeids = list(ids)
+            return Collected()
+        if ids == self._first:
+            return Collected()
+        if self._numbers is None:
+            self._numbers = {key: number for number, key in enumerate(_keys(self._first))}
+        numbers = [self._number(key) for key in _keys(ids)]
+        return Collected(numbers, {number: place for place, number in enumerate(numbers)})
+
+    def _number(self, key: tuple[str, int]) -> int:
+        assert self._numbers is not None
+        if key not in self._numbers:
+            self._numbers[key] = len(self.nodeids)
+            self.nodeids.append(key[0])
+        return self._numbers[key]
+
+    def lacking(self, collected: Collected) -> frozenset[int]:
+        """The tests that a worker does not have."""
+        if collected.positions is None:
+            assert self._first is not None
+            return frozenset(range(len(self._first), len(self.nodeids)))
+        return frozenset(
+            number for number in range(len(self.nodeids)) if number not in collected.positions
+        )
+
+
+def _keys(ids: Sequence[str]) -> list[tuple[str, int]]:
+    seen: dict[str, int] = defaultdict(int)
+    keys = []
+    for nodeid in ids:
+        keys.append((nodeid, seen[nodeid]))
+        seen[nodeid] += 1
+    return keys

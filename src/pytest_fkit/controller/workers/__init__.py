@@ -1,0 +1,1 @@
+"""The workers as the controller deals with them: gateways, orders, deaths."""

@@ -1,0 +1,1 @@
+"""Asking tools, libraries and the kernel about GPUs, without hanging or believing anything."""

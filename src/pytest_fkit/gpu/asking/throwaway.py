@@ -1,0 +1,172 @@
+"""Processes that are asked one thing and may hang, crash, or be beyond killing."""
+
+from __future__ import annotations
+
+from typing import IO, Callable, Mapping, NamedTuple, Sequence
+
+from ... import system
+from ...own import os, own_builtins, signal, subprocess, suppress, time
+from ...protocol.endings import Exited, Lost, Signaled, TimedOut, signal_name
+from .failures import FailedError
+
+own_builtins(globals())
+
+KILL_WAIT = 0.5
+"""Seconds that a process has to be gone after SIGKILL; a tenth of the limit if that is less."""
+
+MOST_OUTPUT = 4 << 20
+"""Bytes that a tool may print: the longest known answers, on 64 GPUs, have about 100 KiB."""
+
+Kill = Callable[[int], None]
+"""Ends a process group, given by its number."""
+
+
+def kill_group(pid: int) -> None:
+    """Send SIGKILL to every process of a group."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+class Result(NamedTuple):
+    """How a process ended.
+
+    :param ending: Lost if it printed without end.
+    :param left: says that it is still there, or "".
+    :param out: what it wrote to its standard output.
+    :param err: to its standard error.
+    """
+
+    ending: Exited | Signaled | TimedOut | Lost
+    left: str
+    out: str
+    err: str
+
+    @property
+    def last_line(self) -> str:
+        """The last thing it said, "" if it said nothing."""
+        said = [each.strip() for each in (*self.out.splitlines(), *self.err.splitlines())]
+        return next((line[:200] for line in reversed(said) if line), "")
+
+
+class Throwaway:
+    """A running process. :meth:`wait` has to be called, once.
+
+    :param limit: seconds from now on, all waiting included: what does not end then is killed, and
+        what does not end by that is left to itself.
+    :param kill: how a process group is ended; tests have one that can't be.
+    :raises FailedError: if it can't be started.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        limit: float,
+        kill: Kill = kill_group,
+    ) -> None:
+        self._limit = limit
+        self._kill_wait = min(KILL_WAIT, limit / 10)
+        self._deadline = time.monotonic() + limit - self._kill_wait
+        self._kill = kill
+        # Not pipes: what the program leaves running may hold them open.
+        self._out, self._err = _file("out"), _file("err")
+        try:
+            self._process = subprocess.Popen(
+                command,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=self._out,
+                stderr=self._err,
+                start_new_session=True,  # to end what it starts with it, and to spare it Ctrl-C
+            )
+        except (OSError, ValueError) as error:
+            self._out.close()
+            self._err.close()
+            raise FailedError(f"can't be started: {error}") from None
+
+    def wait(self) -> Result:
+        """Wait until the process has ended, within the limit."""
+        with self._out, self._err:
+            left = ""
+            try:
+                trouble = self._await()
+            finally:
+                left = self._end()
+            return Result(trouble or self._ending(), left, _read(self._out), _read(self._err))
+
+    def stop(self) -> None:
+        """Have the process end at once; :meth:`wait`, here or in another thread, will tell so."""
+        if self._process.returncode is None:
+            self._kill(self._process.pid)
+
+    def _await(self) -> TimedOut | Lost | None:
+        """Wait for the process; what is wrong with it, None if it ended."""
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(max(0.0, min(0.1, self._deadline - time.monotonic())))
+                return None
+            if os.fstat(self._out.fileno()).st_size > MOST_OUTPUT:
+                return Lost(f"printed more than {MOST_OUTPUT >> 20} MiB")
+            if time.monotonic() >= self._deadline:
+                return TimedOut(round(self._limit, 1))
+
+    def _ending(self) -> Exited | Signaled:
+        status = self._process.returncode
+        return Signaled(-status) if status < 0 else Exited(status)
+
+    def _end(self) -> str:
+        """End the process, if it still runs, and all it started; what is left, for people."""
+        process = self._process
+        # If it has ended, this is for what it started: a group keeps its number while it has
+        # members.
+        self._kill(process.pid)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(self._kill_wait)
+            return ""
+        name = system.describe(process.pid)
+        # Nobody is going to wait for it: a destructor would complain that it still runs.
+        process.returncode = -signal.SIGKILL
+        return f"{name} does not end, not even by SIGKILL, and was left alone"
+
+
+def _file(name: str) -> IO[bytes]:
+    return os.fdopen(system.anonymous_file(name), "w+b")
+
+
+def _read(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read(MOST_OUTPUT).decode("utf-8", "replace")
+
+
+def output_of(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    limit: float,
+    kill: Kill = kill_group,
+) -> str:
+    """What a program writes to its standard output.
+
+    :param limit, kill: see :class:`Throwaway`.
+    :raises FailedError: if it can't be started, hangs, crashes, leaves with a status other than 0
+        or prints without end.
+    """
+    result = Throwaway(command, environment, limit, kill).wait()
+    if result.ending == Exited(0) and not result.left:
+        return result.out
+    whole = isinstance(result.ending, Exited) and not result.left
+    raise FailedError(trouble_of(result), f"{result.out}\n{result.err}" if whole else "")
+
+
+def trouble_of(result: Result) -> str:
+    """How a process ended that did not end well, and the last thing it said."""
+    ending = result.ending
+    if isinstance(ending, TimedOut):
+        text = ending.title
+    elif isinstance(ending, Lost):
+        text = ending.reason
+    else:
+        how = ending.title
+        if isinstance(ending, Signaled):
+            how = f"was ended by {signal_name(ending.signal)}"
+        text = f"{how}: {result.last_line}" if result.last_line else how
+    return f"{text}; {result.left}" if result.left else text

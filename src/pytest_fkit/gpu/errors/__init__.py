@@ -1,0 +1,1 @@
+"""Which failures are a GPU's, and of which kind."""

@@ -1,0 +1,212 @@
+"""Which failures are a GPU's and not the test's."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Sequence
+
+from ...own import own_builtins
+from .error_table import CATEGORIES, FINAL, OTHER, Category
+from .errors import Failure, GpuError
+from .patterns import Pattern
+from .pointing import points
+from .tracebacks import raised, said
+from .wording import exact, fatal, number_in, vague
+
+own_builtins(globals())
+
+_BY_NAME = {each.name: each for each in CATEGORIES}
+_BY_CODE = {code: each for each in CATEGORIES for code in each.codes}
+_OTHER = _BY_NAME[OTHER]
+_MISSING = _BY_NAME["missing"]
+
+_END = 6000
+"""Characters at each end of a message that are searched."""
+_DEATH_END = 100_000
+"""The same of what a process printed that died."""
+
+_ACCELERATOR_ERROR = "torch.AcceleratorError"
+_ASSERTION = "builtins.AssertionError"
+
+# Their messages quote values, keys, names, a command: what they mention did not happen.
+_QUOTING = {
+    _ASSERTION,
+    "builtins.AttributeError",
+    "builtins.LookupError",
+    "builtins.NameError",
+    "builtins.SyntaxError",
+    "_pytest.outcomes.OutcomeException",  # pytest.fail(), and pytest.raises() in vain
+    "doctest.DocTestFailure",
+    "subprocess.SubprocessError",
+}
+
+# Classes of GPU libraries, whose messages need not name them: CuPy's and numba's, PyTorch's
+# AcceleratorError, PyCUDA's, cuda.core's.
+_SPEAKING = re.compile(
+    r"\.(?:CUDA|Cuda)(?:API|Driver|Runtime)?Error$|^torch\.AcceleratorError$"
+    r"|^pycuda\._driver\.\w*Error$"
+)
+
+# What an assertion's message may be as a whole: `assert torch.cuda.is_available(), "no GPU"`.
+_NONE_THERE = (
+    r"no (\w+ )?(gpus?|devices?)( (is |are )?(found|available|visible|detected))?"
+    r"|(gpus?|cuda|rocm|hip)( devices?)?( is| are| was)?"
+    r" (not (found|available|visible|detected)|unavailable|missing|required)"
+)
+_SAYS = (
+    (re.compile(rf"\W*({_NONE_THERE})\W*", re.IGNORECASE), _MISSING),
+    (re.compile(r"CUDA unavailable, invalid device \S+ requested"), _MISSING),  # Ultralytics
+    # torch/cuda/__init__.py. But "Torch not compiled with CUDA enabled" would be so everywhere.
+    (re.compile(r"Invalid device id"), _BY_NAME["ordinal"]),
+)
+
+# Reasons of skips where there is no GPU at all: as a whole, since "requires CUDA 12" is another
+# thing. transformers and accelerate: "test requires CUDA", "test requires accelerator"; PyTorch's
+# TEST_SKIPS: "CUDA is not available.", "Need at least 1 CUDA device".
+_SKIPS_WITHOUT = re.compile(
+    rf"\W*((skip\w*( this| the)?( tests?)?\W+)?((if|since|because|as) )?({_NONE_THERE})"
+    r"|((this |the )?tests? )?(requires?|needs?|only runs? on|only runs? with)"
+    r"( an?| the| at least (one|1)| 1)?( (cuda|nvidia|rocm|hip|amd|or|a|an))*"
+    r" (cuda|rocm|hip|gpus?|accelerators?)( (devices?|gpus?|accelerators?))?"
+    r"( to run| to be available)?)\W*",
+    re.IGNORECASE,
+)
+_SKIPS_WITH_TOO_FEW = re.compile(
+    r"multi|at least (?!1\b|one\b)\w+|\b([2-9]|1\d) |more than|\btwo\b|several|peer", re.IGNORECASE
+)
+
+
+def classify(failure: Failure, patterns: Sequence[Pattern] = ()) -> GpuError | None:
+    """What kind of GPU error a failure is, None if it is none.
+
+    :param patterns: the user's own, which are tried first.
+    """
+    if failure.skip:
+        return _of_skip(failure.text, patterns)
+    if failure.death:
+        return _of_death(failure.stderr, patterns)
+    chain = [failure, *failure.causes]
+    for link in chain:
+        own = _own(_searchable(link), patterns)
+        if own is not None:
+            return _error(own[0], link.text)
+    found = [(category, link.text) for link in chain for category in _category(link)]
+    if not found and any(map(points, chain)):
+        found = [
+            (category, text)
+            for printed in dict.fromkeys(link.printed for link in chain)
+            for text in raised(printed)
+            for category in _said_by(text)
+        ]
+        # Another process's end is not this one's: it can still use its GPUs.
+        return _first_of(found, poisons=False)
+    return _first_of(found)
+
+
+def _first_of(found: Sequence[tuple[Category, str]], poisons: bool = True) -> GpuError | None:
+    """The most exact of what was found, None if that is no GPU error."""
+    telling = [each for each in found if each[0].is_gpu or each[0].explains]
+    if not telling:
+        return None
+    category, text = min(telling, key=lambda each: CATEGORIES.index(each[0]))
+    if not category.is_gpu:
+        return None
+    error = replace(_error(category, text), doubtful=category.doubtful)
+    return error if poisons else replace(error, poisons=False)
+
+
+def named(category: str, failure: Failure) -> GpuError:
+    """The GPU error that somebody says a failure is.
+
+    :param category: one of NAMES.
+    """
+    return _error(_BY_NAME[category], failure.text)
+
+
+def _error(category: Category, text: str, final: bool = False) -> GpuError:
+    return GpuError(
+        category.name,
+        _first_line(text),
+        category.counts and not final,
+        category.probe,
+        category.poisons,
+        not final,
+        category.alone,
+    )
+
+
+def _own(text: str, patterns: Sequence[Pattern]) -> tuple[Category, int] | None:
+    """The category and place of the first of the user's patterns that is found."""
+    for pattern in patterns:
+        found = pattern.regex.search(text)
+        if found:
+            return _BY_NAME[pattern.category], found.start()
+    return None
+
+
+def _category(failure: Failure) -> list[Category]:
+    if _ASSERTION in failure.types:
+        message = _first_line(failure.text)
+        return [category for regex, category in _SAYS if regex.fullmatch(message)]
+    if failure.error_code is not None and _ACCELERATOR_ERROR in failure.types:
+        return [_BY_CODE.get(failure.error_code, _OTHER)]
+    return _said_by(_searchable(failure))
+
+
+def _said_by(text: str) -> list[Category]:
+    """The row of the table that a text is of, if any."""
+    text = _ends(text, _END)
+    for category, regex in exact():
+        if regex.search(text):
+            return [category]
+    number = number_in(text)
+    if number in _BY_CODE:
+        return [_BY_CODE[number]]
+    return [category for category, regex in vague() if regex.search(text)][:1]
+
+
+def _ends(text: str, characters: int) -> str:
+    return text if len(text) <= 2 * characters else f"{text[:characters]}\n{text[-characters:]}"
+
+
+def _searchable(failure: Failure) -> str:
+    """The names of the classes and the message, without what is only quoted there."""
+    if not _QUOTING.isdisjoint(failure.types):
+        return ""
+    speaker = "CUDA: " if any(map(_SPEAKING.search, failure.types)) else ""
+    return "\n".join((*failure.types, speaker + said(failure.text)))
+
+
+def _of_skip(reason: str, patterns: Sequence[Pattern]) -> GpuError | None:
+    own = _own(reason, patterns)
+    if own is not None:
+        return _error(own[0], reason)
+    if _SKIPS_WITH_TOO_FEW.search(reason):
+        return None
+    without = _SKIPS_WITHOUT.fullmatch(_first_line(reason)) or dict(exact())[_MISSING].search(
+        reason
+    )
+    return _error(_MISSING, reason) if without else None
+
+
+def _of_death(stderr: str, patterns: Sequence[Pattern]) -> GpuError | None:
+    own = _own(stderr, patterns)
+    if own is not None:
+        return _error(own[0], _line_at(stderr, own[1]))
+    stderr = _ends(stderr, _DEATH_END)
+    for category, regex in fatal():
+        found = regex.search(stderr)
+        if found:
+            line = _line_at(stderr, found.start())
+            error = _error(category, line, category.deaths == FINAL)
+            return replace(error, doubtful=category.doubtful)
+    return None
+
+
+def _line_at(text: str, position: int) -> str:
+    return text[text.rfind("\n", 0, position) + 1 :].partition("\n")[0]
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0].strip()

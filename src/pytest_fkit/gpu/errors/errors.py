@@ -1,0 +1,73 @@
+"""What is known of a failure, and what kind of GPU error it is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Mapping
+
+from ...own import own_builtins
+
+own_builtins(globals())
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What is known of a phase of a test that did not pass.
+
+    :param types: names of the exception's class and its bases, in the order of the MRO, as in
+        "torch.OutOfMemoryError"; empty where there was no exception.
+    :param text: the exception's message, or the reason of a skip.
+    :param error_code: of a torch.AcceleratorError (PyTorch 2.8 on): the runtime's number.
+    :param death: whether the test process died.
+    :param stderr: what reached descriptor 2 of a process that died.
+    :param skip: whether the test was skipped.
+    :param printed: what the test printed, or the subprocess that failed, where the exception only
+        points there.
+    :param causes: the exceptions from which this one was raised, or while it was handled.
+    """
+
+    types: tuple[str, ...] = ()
+    text: str = ""
+    error_code: int | None = None
+    death: bool = False
+    stderr: str = ""
+    skip: bool = False
+    printed: str = ""
+    causes: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True)
+class GpuError:
+    """A failure that may be the GPU's.
+
+    :param category: name of one of the categories of error_table.py.
+    :param text: the line of the message that says so.
+    :param counts: whether it counts against the slice.
+    :param probe: whether the slice is to be probed before its next test.
+    :param poisons: whether the process in which it was raised can't use its GPU any more.
+    :param retry: whether the test gets an attempt on other GPUs.
+    :param alone: whether nobody may share the GPU with that attempt.
+    :param event: equal for failures that are one error of a cached fixture, else "".
+    :param doubtful: whether it may as well be the test's own as the device's: an Xid decides.
+    :param gpus: ids of those of the test's GPUs that it names.
+    """
+
+    category: str
+    text: str
+    counts: bool = False
+    probe: bool = False
+    poisons: bool = False
+    retry: bool = True
+    alone: bool = False
+    event: str = ""
+    doubtful: bool = False
+    gpus: tuple[str, ...] = ()
+
+    def to_wire(self) -> dict[str, Any]:
+        """In built-in types."""
+        return {**asdict(self), "gpus": list(self.gpus)}
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> GpuError:
+        """The opposite of :meth:`to_wire`."""
+        return cls(**{**data, "gpus": tuple(data["gpus"])})

@@ -1,0 +1,102 @@
+"""What an exception tells of a failure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Iterator
+
+import pytest
+
+from ...own import own_builtins, subprocess, suppress
+from .errors import Failure
+
+own_builtins(globals())
+
+_LINKS = 16
+_CHARACTERS = 20_000
+
+_EVENT = "_pytest_fkit_event"
+_PRINTED = "_pytest_fkit_printed"
+_PRINTED_CHARACTERS = 400_000
+
+
+def failure_of(error: BaseException) -> Failure:
+    """The exception and those that it came from, the nearest first.
+
+    Not what an assertion was made in the handling of: there it is a value that was looked at.
+    """
+    found: list[BaseException] = []
+    waiting = [error]
+    while waiting and len(found) < _LINKS:
+        link = waiting.pop(0)
+        if not any(link is each for each in found):
+            found.append(link)
+            waiting += _sources(link)
+    first, *others = (_failure(link) for link in found)
+    return replace(first, causes=tuple(others))
+
+
+def _failure(error: BaseException) -> Failure:
+    return Failure(
+        tuple(f"{each.__module__}.{each.__qualname__}" for each in type(error).__mro__),
+        _message(error),
+        _error_code(error),
+        printed=_printed(error),
+    )
+
+
+def _printed(error: BaseException) -> str:
+    """What a subprocess printed whose end the exception tells."""
+    if not isinstance(error, subprocess.SubprocessError):
+        return ""
+    parts = (getattr(error, name, None) for name in ("stdout", "stderr"))
+    texts = (each.decode("utf-8", "replace") if isinstance(each, bytes) else each for each in parts)
+    return "\n".join(each for each in texts if isinstance(each, str))[-_PRINTED_CHARACTERS:]
+
+
+def _sources(error: BaseException) -> Iterator[BaseException]:
+    looked_at = isinstance(error, (AssertionError, pytest.fail.Exception))
+    if error.__cause__ is not None:
+        yield error.__cause__
+    elif error.__context__ is not None and not error.__suppress_context__ and not looked_at:
+        yield error.__context__
+    members: Any = getattr(error, "exceptions", None)  # of an exception group, or a backport's
+    if isinstance(members, (tuple, list)):
+        yield from (each for each in members if isinstance(each, BaseException))
+    example: Any = getattr(error, "exc_info", None)  # of doctest.UnexpectedException
+    if isinstance(example, tuple) and len(example) == 3 and isinstance(example[1], BaseException):
+        yield example[1]
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)[:_CHARACTERS]
+    except Exception:  # noqa: BLE001 (a user's __str__ may raise anything)
+        return ""
+
+
+def _error_code(error: BaseException) -> int | None:
+    code = getattr(error, "error_code", None)
+    return code if isinstance(code, int) and not isinstance(code, bool) else None
+
+
+def mark_event(error: BaseException, event: str) -> None:
+    """Have failures that are this one exception, kept by pytest with its fixture, be one event."""
+    with suppress(AttributeError, TypeError):  # its class has no room for it
+        if not event_of(error):
+            setattr(error, _EVENT, event)
+
+
+def event_of(error: BaseException) -> str:
+    """What it was marked with, else ""."""
+    return str(getattr(error, _EVENT, ""))
+
+
+def keep_printed(error: BaseException, printed: str) -> str:
+    """What was printed when it was raised first: pytest raises a fixture's for each test."""
+    kept = getattr(error, _PRINTED, None)
+    if isinstance(kept, str):
+        return kept
+    with suppress(AttributeError, TypeError):
+        setattr(error, _PRINTED, printed[-_PRINTED_CHARACTERS:])
+    return printed

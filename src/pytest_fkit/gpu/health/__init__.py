@@ -1,0 +1,1 @@
+"""How GPUs do while tests run: probes, memory, Xids."""

@@ -1,0 +1,149 @@
+"""A worker's way to ask how much memory of its GPUs is in use, which may never be answered."""
+
+from __future__ import annotations
+
+from typing import Any, Collection, NamedTuple, Sequence
+
+from ... import system
+from ...own import marshal, os, own_builtins, select, signal, suppress, time
+
+own_builtins(globals())
+
+GRACE = 10.0
+"""Seconds for an answer beyond those that the driver's memory was to be waited for."""
+
+_SIGN = "memory_reader"
+"""In its command line."""
+
+_END = 1.0
+"""Seconds for the process to be gone."""
+
+
+class Answer(NamedTuple):
+    """What came of waiting.
+
+    :param lines: what is not as it should be, for people.
+    :param unknown: why something is not known, or "".
+    """
+
+    lines: tuple[str, ...] = ()
+    unknown: str = ""
+
+
+class GpuMemory:
+    """The process that is asked, see memory_reader.py. Forked copies of the worker may ask, too.
+
+    :param pid: of it.
+    :param requests: the descriptor to write to; `answers`: to read from.
+    :param ids: of the GPUs that the worker owns.
+    :param seconds: how long memory is waited for.
+    """
+
+    def __init__(
+        self, pid: int, requests: int, answers: int, ids: Sequence[str], seconds: float
+    ) -> None:
+        self._pid = pid
+        self._requests = requests
+        self._answers = answers
+        # What the suite does in the worker may close them, and open others in their place.
+        self._files = {each: _file_of(each) for each in (requests, answers)}
+        self.ids = tuple(ids)
+        self.seconds = seconds
+        self._data = b""
+        self._asked = 0
+        self._wanted = ""
+        self._deadline = 0.0
+        self.trouble = ""
+        """Why nobody is asked any more, or ""."""
+
+    @property
+    def longest(self) -> float:
+        """Seconds that an answer may take."""
+        return self.seconds + GRACE
+
+    def ask(self, what: str, gpus: Sequence[str], ours: Collection[int], need: int = 0) -> None:
+        """Ask; see :meth:`.memory_reader.Waiter.obey`. Answered by :meth:`answer`."""
+        self._asked += 1
+        self._wanted = f"{os.getpid()}-{self._asked}"
+        seconds = 0.0 if what == "note" else self.seconds
+        self._deadline = time.monotonic() + seconds + GRACE
+        request = {
+            "id": self._wanted, "what": what, "gpus": list(gpus), "ours": list(ours), "need": need,
+            "seconds": seconds,
+        }  # fmt: skip
+        data = marshal.dumps(request)
+        if self._is_there(self._requests) and not _is_broken(self._requests):
+            with suppress(OSError):
+                os.write(self._requests, len(data).to_bytes(4, "big") + data)
+                return
+        self._deadline = 0.0  # it has ended, and may have said why
+
+    def answer(self, wait: float) -> Answer | None:
+        """What it says, if it does within `wait` seconds; None if there is still hope."""
+        if self.trouble:
+            return Answer(unknown=self.trouble)
+        poller = select.poll()
+        poller.register(self._answers, select.POLLIN)
+        if not self._is_there(self._answers):
+            self.trouble = "the connection to the process that asks was closed"
+        elif poller.poll(wait * 1000):
+            data = os.read(self._answers, 1 << 16)
+            self._data += data
+            said = self._said()
+            if said is not None:
+                return said
+            if not data:
+                self.trouble = self.trouble or "the process that asks their driver has ended"
+        if not self.trouble and time.monotonic() > self._deadline:
+            self.trouble = "their driver does not answer"
+            if _SIGN in system.describe(self._pid):  # else somebody else waited for it
+                with suppress(OSError):
+                    os.kill(self._pid, signal.SIGKILL)
+        return Answer(unknown=self.trouble) if self.trouble else None
+
+    def _said(self) -> Answer | None:
+        """The answer, if it is there; those to others, who are gone, are left out."""
+        while len(self._data) >= 4:
+            size = int.from_bytes(self._data[:4], "big")
+            if len(self._data) < 4 + size:
+                break
+            frame, self._data = self._data[4 : 4 + size], self._data[4 + size :]
+            said: dict[str, Any] = marshal.loads(frame)
+            if said["id"] == self._wanted:
+                return Answer(tuple(said["lines"]), said["unknown"])
+            self.trouble = self.trouble or said.get("trouble", "")
+        return None
+
+    def let_go(self) -> None:
+        """In a process that does not ask."""
+        for descriptor in filter(self._is_there, (self._requests, self._answers)):
+            os.close(descriptor)
+
+    def _is_there(self, descriptor: int) -> bool:
+        return _file_of(descriptor) == self._files[descriptor] != 0
+
+    def end(self) -> None:
+        """In the worker, at its end; what the driver holds then is left alone."""
+        self.let_go()
+        with suppress(ChildProcessError):
+            deadline = time.monotonic() + _END
+            while not os.waitpid(self._pid, os.WNOHANG)[0]:
+                if time.monotonic() > deadline:
+                    os.kill(self._pid, signal.SIGKILL)
+                    return
+                select.select([], [], [], 0.005)
+
+
+def _file_of(descriptor: int) -> int:
+    """What tells an open file from others, 0 if there is none."""
+    try:
+        return os.fstat(descriptor).st_ino
+    except OSError:
+        return 0
+
+
+def _is_broken(pipe: int) -> bool:
+    """Whether nobody reads it any more; to write would be a signal, which may be deadly here."""
+    poller = select.poll()
+    poller.register(pipe, 0)
+    return bool(poller.poll(0))

@@ -1,0 +1,282 @@
+"""Waits for memory of GPUs, as their driver counts it; a process of its own, one per worker.
+
+What it knows outlives keepers: how much of each GPU was in use, by no process that is known, when
+the worker's last test was over. It is asked, and answers, in frames of four bytes for the length
+and what marshal makes of a dict.
+"""
+
+from __future__ import annotations
+
+import json
+import pwd
+from typing import Any, Callable, Collection, Mapping, NamedTuple, Sequence
+
+from ... import system
+from ...own import marshal, os, own_builtins, select, signal, time
+from ...protocol.endings import format_size
+from ..asking.machine import Machine
+from .holders import holders
+from .memory_counts import Counter, UncountedError, counter
+
+own_builtins(globals())
+
+SLACK = 64 << 20
+"""Bytes that a GPU may have in use beyond what it had: less than a context takes. What drivers keep
+for themselves is not the same at all times."""
+
+_KEPT = 1 << 30
+"""Bytes that a driver may have for itself, or for what processes have in common."""
+
+_PAUSES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+"""Seconds between looks, the last one from then on."""
+
+_MOST = 3000
+"""Characters of an answer, which has to be written at once."""
+
+# The inode of the first PID namespace: PROC_PID_INIT_INO in the Linux kernel's proc_ns.h. What
+# drivers call a process in another one differs from driver to driver.
+_FIRST_NAMESPACE = 0xEFFFFFFC
+
+
+class Look(NamedTuple):
+    """A GPU at one moment.
+
+    :param known: those of its processes of which we know that they live, by pid, and bytes.
+    :param unknown: bytes in use that no such process has.
+    :param ours_known: whether these are all of the worker's that could have memory.
+    :param whole: whether they are all of this run's.
+    """
+
+    total: int
+    free: int
+    known: Mapping[int, int]
+    unknown: int
+    ours_known: bool
+    whole: bool
+
+
+def serve(
+    root: str, parent: str, requests: str, answers: str, vendor: str, gpus: str, own: str,
+    shared: str,
+) -> None:  # fmt: skip
+    """Answer until there is nobody who asks.
+
+    :param root: of the :class:`.Machine`.
+    :param parent: the worker's pid.
+    :param requests: descriptor to read from; `answers`: to write to.
+    :param gpus: by id, UUID and PCI address, as JSON; `own`: the ids of the worker's.
+    :param shared: "1" if other workers use these, too, else "0".
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for those who run tests
+    system.die_with_parent(int(parent))
+    pipe = _Pipe(int(requests), int(answers))
+    named: dict[str, Sequence[str]] = json.loads(gpus)
+    try:
+        find = counter(Machine(root), vendor)
+    except UncountedError as error:
+        pipe.answer({"id": "", "trouble": str(error)})
+        return
+    waiter = Waiter(find, named, shared == "1", pipe.asked)
+    waiter.note(json.loads(own))
+    while True:
+        request = pipe.next()
+        if request is None:
+            return
+        pipe.answer({"id": request.pop("id"), **waiter.obey(**request)})
+
+
+class _Pipe:
+    def __init__(self, requests: int, answers: int) -> None:
+        self._requests = requests
+        self._answers = answers
+        self._data = b""
+
+    def asked(self, seconds: float) -> bool:
+        """Whether there is something new, or the end, within this time."""
+        return bool(select.select([self._requests], [], [], max(0.0, seconds))[0])
+
+    def next(self) -> dict[str, Any] | None:
+        """The last that was asked; None at the end. Who asked before is gone."""
+        while True:
+            last = None
+            while len(self._data) >= 4 + (size := int.from_bytes(self._data[:4], "big")):
+                last, self._data = self._data[4 : 4 + size], self._data[4 + size :]
+            if last is not None:
+                request: dict[str, Any] = marshal.loads(last)
+                return request
+            data = os.read(self._requests, 1 << 16)
+            if not data:
+                return None
+            self._data += data
+
+    def answer(self, fields: dict[str, Any]) -> None:
+        data = marshal.dumps(fields)
+        os.write(self._answers, len(data).to_bytes(4, "big") + data)
+
+
+class Waiter:
+    """Waits for memory.
+
+    :param find: see :func:`.memory_counts.counter`.
+    :param gpus: by id, UUID and PCI address.
+    :param shared: whether other workers use the same GPUs.
+    :param asked: waits, so many seconds at most, until there is something else to do; whether
+        there is.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[str, str], Counter],
+        gpus: Mapping[str, Sequence[str]],
+        shared: bool,
+        asked: Callable[[float], bool],
+    ) -> None:
+        self._find = find
+        self._gpus = gpus
+        self._shared = shared
+        self._asked = asked
+        self._counters: dict[str, Counter] = {}
+        self._base: dict[str, int] = {}
+        self._begun = False
+
+    def obey(
+        self, gpus: Sequence[str], ours: Collection[int], need: int, seconds: float, what: str
+    ) -> dict[str, Any]:
+        """Do what is asked; "lines" say what is not as it should be, "unknown" what is not known.
+
+        :param gpus: their ids.
+        :param ours: pids of processes that the worker's tests have.
+        :param need: bytes that are to be free.
+        :param seconds: to wait.
+        :param what: "note" what is in use, wait until it is "back" as it was noted, or for "need";
+            "begin" is the one or the other.
+        """
+        if what == "begin":
+            what, self._begun = "back" if self._begun else "note", True
+        if what == "note":
+            self.note(gpus, ours)
+            return {"lines": [], "unknown": ""}
+        began = time.monotonic()
+        pauses = iter(_PAUSES)
+        pause = 0.0
+        while True:
+            looks = {gpu: self._look(gpu, ours) for gpu in gpus}
+            if what == "need":
+                bad = [gpu for gpu, look in looks.items() if _lacks(look, ours, need)]
+                hopeless = any(_never_has(looks[gpu], need) for gpu in bad)
+            else:
+                bad = [gpu for gpu, look in looks.items() if self._more(gpu, look) > SLACK]
+                hopeless = False
+            waited = time.monotonic() - began
+            pause = next(pauses, pause)
+            if not bad or hopeless or waited > seconds or self._asked(pause):
+                break
+        if what == "need":
+            lines = [_lack(gpu, looks[gpu], ours, need) for gpu in bad]
+        else:
+            beside = "; maybe of a test of another worker that has this GPU" if self._shared else ""
+            lines = [
+                f"GPU {gpu}: {format_size(self._more(gpu, looks[gpu]))} more than before the test, "
+                f"held by no process that is seen here, {waited:.1f} s after it{beside}"
+                for gpu in bad
+            ]
+        for gpu, look in looks.items():
+            self._take(gpu, look)
+        reasons = {gpu: _why_unknown(look) for gpu, look in looks.items()}
+        unknown = [f"GPU {gpu}: {why}" for gpu, why in reasons.items() if why]
+        return {"lines": _cut(lines), "unknown": "; ".join(_cut(unknown))}
+
+    def note(self, gpus: Sequence[str], ours: Collection[int] = ()) -> None:
+        """What is in use now is what is to be in use after a test."""
+        for gpu in gpus:
+            self._take(gpu, self._look(gpu, ours))
+
+    def _take(self, gpu: str, look: Look | str) -> None:
+        if isinstance(look, Look) and look.whole:
+            self._base[gpu] = look.unknown
+
+    def _more(self, gpu: str, look: Look | str) -> int:
+        """Bytes that are in use beyond what was noted; 0 where nobody can tell."""
+        if isinstance(look, str) or not look.whole or gpu not in self._base:
+            return 0
+        return look.unknown - self._base[gpu]
+
+    def _look(self, gpu: str, ours: Collection[int]) -> Look | str:
+        """A look, or why there is none."""
+        try:
+            if gpu not in self._counters:
+                uuid, pci = self._gpus.get(gpu, ("", ""))
+                self._counters[gpu] = self._find(uuid, pci)
+            count = self._counters[gpu]()
+        except UncountedError as error:
+            return str(error)
+        first = _is_first_namespace()
+        known = {pid: used for pid, used in count.processes.items() if _lives(pid, first)}
+        ours_known = set(known).issuperset(holders(ours, contexts=True))
+        whole = ours_known and ((first and count.named) or not self._shared)
+        unknown = max(0, count.total - count.free - sum(known.values()))
+        return Look(count.total, count.free, known, unknown, ours_known, whole)
+
+
+def _is_first_namespace() -> bool:
+    return os.stat("/proc/self/ns/pid").st_ino == _FIRST_NAMESPACE
+
+
+def _lives(pid: int, first: bool) -> bool:
+    """Whether the process that the driver calls so is there.
+
+    :param first: whether the driver means the same by it.
+    """
+    if system.process_state(pid) in ("", "Z", "X"):
+        return False
+    return first or bool(holders([pid], contexts=True))
+
+
+def _why_unknown(look: Look | str) -> str:
+    if isinstance(look, str):
+        return look
+    return "" if look.ours_known else "its driver does not say what each of our processes has"
+
+
+def _available(look: Look, ours: Collection[int]) -> int:
+    """What a test can have: what is free, and what its own processes have."""
+    return look.free + sum(used for pid, used in look.known.items() if pid in ours)
+
+
+def _lacks(look: Look | str, ours: Collection[int], need: int) -> bool:
+    return isinstance(look, Look) and look.ours_known and _available(look, ours) < need
+
+
+def _never_has(look: Look | str, need: int) -> bool:
+    return isinstance(look, Look) and look.total < need
+
+
+def _lack(gpu: str, look: Look | str, ours: Collection[int], need: int) -> str:
+    assert isinstance(look, Look)
+    if look.total < need:
+        return f"GPU {gpu} has {format_size(look.total)} in all"
+    text = f"GPU {gpu} has {format_size(_available(look, ours))} of {format_size(look.total)} free"
+    others = sorted((used, pid) for pid, used in look.known.items() if pid not in ours)
+    held = [f"{format_size(used)}: {_who(pid)}" for used, pid in reversed(others[-4:])]
+    if len(others) > 4:
+        held.append(f"{format_size(sum(used for used, _ in others[:-4]))}: {len(others) - 4} more")
+    if look.unknown > _KEPT:
+        held.append(f"{format_size(look.unknown)}: no process that is seen here")
+    return f"{text} ({'; '.join(held)})" if held else text
+
+
+def _who(pid: int) -> str:
+    """A process for people: pid, command and user."""
+    try:
+        uid = os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return f"pid {pid}, gone by now"
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = f"user {uid}"
+    return f"{system.describe(pid)[:120]}, of {user}"
+
+
+def _cut(lines: Sequence[str]) -> list[str]:
+    return [line[: _MOST // len(lines)] for line in lines]

@@ -1,0 +1,118 @@
+"""Whether the GPUs that an environment shows work, tried out in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+from ...own import os, own_builtins, signal
+from ...protocol.endings import Exited, Signaled, TimedOut
+from ..asking.failures import FailedError, MissingError
+from ..asking.interpreters import answer_of, light_interpreter
+from ..asking.machine import Machine
+from ..asking.throwaway import Kill, Result, Throwaway, kill_group, trouble_of
+from ..vendors.hip_library import wheel_directories
+
+own_builtins(globals())
+
+LIMIT = 60.0
+"""Seconds. Opening a GPU takes 0.1 s to 1 s, one after the other for all processes of the machine,
+up to 6.6 s where the driver keeps no GPU awake, see detection.py."""
+
+_STATES = ("healthy", "sick", "unknown")
+
+# Signals that a driver's own fault brings on: ROCm's runtime aborts the process.
+_FAULTS = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a probe says of a slice.
+
+    :param state: "healthy"; "sick", if a GPU of it can't be used; "unknown", if that could not be
+        found out: no driver library, no memory left, somebody else has it, no permission.
+    :param reason: why it is not healthy, one line.
+    """
+
+    state: str
+    reason: str = ""
+
+
+def start(
+    vendor: str, environ: Mapping[str, str], limit: float, expected: int, kill: Kill = kill_group
+) -> Probe:
+    """Begin to try out the GPUs that an environment shows; returns at once.
+
+    :param vendor: as in :mod:`.devices`.
+    :param limit: seconds from now on.
+    :param expected: how many GPUs there should be, at least.
+    :param kill: how a process group is ended; given in tests.
+    """
+    # The portable road needs psutil, which a light interpreter can't import.
+    environ = {name: text for name, text in environ.items() if name != "FKIT_PORTABLE"}
+    arguments = [Machine.here().root, str(expected), str(os.getpid())]
+    if vendor == "nvidia":
+        function = "pytest_fkit.gpu.vendors.cuda:probe"
+    elif vendor == "amd":
+        function = "pytest_fkit.gpu.vendors.hip:probe"
+        arguments.append(os.pathsep.join(wheel_directories(sys.path)))
+    else:
+        return Probe(Health("unknown", "there is no probe for these GPUs"))
+    try:
+        return Probe(Throwaway(light_interpreter(function, *arguments), environ, limit, kill))
+    except FailedError as error:
+        return Probe(Health("unknown", str(error)))
+
+
+class Probe:
+    """A probe under way."""
+
+    def __init__(self, started: Throwaway | Health) -> None:
+        self._started = started
+        self._health: Health | None = None
+        self.ecc: dict[str, int] = {}
+        """After :meth:`result`, by PCI address: uncorrected ECC errors since the driver started."""
+
+    def result(self) -> Health:
+        """Wait for the answer, within the limit, and see to it that the process is gone.
+
+        One that can't be killed is given up.
+        """
+        if self._health is None:
+            if isinstance(self._started, Health):
+                self._health = self._started
+            else:
+                # What is known if a Ctrl-C ends the wait, and with it the process.
+                self._health = Health("unknown", "the wait for its answer was interrupted")
+                self._health, self.ecc = _judge(self._started.wait())
+        return self._health
+
+    def stop(self) -> None:
+        """Have :meth:`result` return at once; called in another thread, or instead of waiting."""
+        if isinstance(self._started, Throwaway):
+            self._started.stop()
+
+
+def _judge(result: Result) -> tuple[Health, dict[str, int]]:
+    if result.ending != Exited(0):
+        return Health("sick" if _is_fault(result) else "unknown", trouble_of(result)), {}
+    try:
+        return _read(answer_of(result.out))
+    except (MissingError, FailedError) as error:
+        return Health("unknown", str(error)), {}
+
+
+def _is_fault(result: Result) -> bool:
+    ending = result.ending
+    if isinstance(ending, Signaled):
+        return ending.signal in _FAULTS
+    return isinstance(ending, TimedOut)
+
+
+def _read(answer: Any) -> tuple[Health, dict[str, int]]:
+    """The health and the ECC counts from what cuda.py and hip.py return."""
+    if not isinstance(answer, dict) or answer.get("state") not in _STATES:
+        raise FailedError(f"the answer can't be understood: {json.dumps(answer)[:80]}")
+    return Health(answer["state"], str(answer["reason"])), dict(answer["ecc"])

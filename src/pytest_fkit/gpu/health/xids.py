@@ -1,0 +1,246 @@
+"""Xids, the errors that NVIDIA's driver reports of a GPU: what they mean, and whose a failure is.
+
+Names are those of NVIDIA's "Xid Errors" (docs.nvidia.com/deploy/xid-errors), numbers those of
+nverror.h in NVIDIA/open-gpu-kernel-modules.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any, Iterable, NamedTuple, Sequence
+
+from ...own import own_builtins, signal, time
+from ...protocol.endings import Ending, Exited, Signaled, TimedOut
+from ..errors.errors import GpuError
+
+own_builtins(globals())
+
+DEVICE = "device"
+PROGRAM = "program"
+EITHER = ""
+"""Whose fault an Xid is. EITHER decides nothing: it may be both, or follows from another one."""
+
+
+class Kind(NamedTuple):
+    """What an Xid means.
+
+    :param name: NVIDIA's.
+    :param fault: DEVICE, PROGRAM or EITHER.
+    """
+
+    name: str
+    fault: str
+
+
+KINDS = {
+    8: Kind("GPU stopped processing", EITHER),
+    # NVIDIA/k8s-device-plugin (internal/rm/health.go) leaves a GPU in use after 13, 31, 43, 45, 68
+    # and 109, as errors of applications.
+    13: Kind("Graphics Engine Exception", PROGRAM),
+    31: Kind("GPU memory page fault", PROGRAM),
+    32: Kind("Invalid or corrupted push buffer stream", EITHER),
+    38: Kind("Driver firmware error", EITHER),
+    43: Kind("GPU stopped processing", EITHER),  # what a channel comes to after its fault
+    44: Kind("Graphics Engine fault during context switch", EITHER),
+    45: Kind("Preemptive cleanup, due to previous errors", EITHER),
+    46: Kind("GPU stopped processing", EITHER),
+    48: Kind("Double Bit ECC Error", DEVICE),
+    61: Kind("Internal micro-controller breakpoint/warning", EITHER),
+    62: Kind("Internal micro-controller halt", EITHER),
+    63: Kind("ECC page retirement or row remapping recording event", DEVICE),
+    64: Kind("ECC page retirement or row remapper recording failure", DEVICE),
+    68: Kind("NVDEC0 Exception", EITHER),
+    69: Kind("Graphics Engine class error", EITHER),
+    74: Kind("NVLINK Error", DEVICE),
+    79: Kind("GPU has fallen off the bus", DEVICE),
+    92: Kind("High single-bit ECC error rate", EITHER),  # they were corrected
+    94: Kind("Contained ECC error", DEVICE),
+    95: Kind("Uncontained ECC error", DEVICE),
+    109: Kind("Context Switch Timeout Error", EITHER),
+    119: Kind("GSP RPC Timeout", DEVICE),
+    120: Kind("GSP Error", EITHER),
+    140: Kind("Unrecovered ECC Error", DEVICE),
+    154: Kind("GPU Recovery Action Changed", EITHER),
+}
+"""By number; others are shown, and decide nothing."""
+
+KERNEL, NVML = "kernel log", "NVML"
+"""Where an Xid was read."""
+
+_DOUBLE = 1.0
+"""Seconds within which both of them tell of the same one."""
+
+_MOST_SHOWN = 20
+_TEXT = 200
+"""Of a report: lines, and characters of what the driver says."""
+
+_CAUSED = re.compile(r"\bcaused by previous Xid (\d{1,9})\b")  # driver 580 on, after Xid 45
+
+# What a process that computes on a GPU dies of when that fails. SIGKILL is somebody else's doing.
+_FAULTS = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
+
+
+@dataclass(frozen=True)
+class Xid:
+    """One Xid.
+
+    :param number: of its kind.
+    :param gpus: ids of the GPUs of this run that are concerned: one, or all MIG instances of one.
+    :param wall: when it was read, in seconds since the epoch.
+    :param mono: the same by the clock that never goes back.
+    :param source: KERNEL or NVML.
+    :param pid: of the process, as the driver says; 0 if it does not, and in a container, where the
+        number means nothing.
+    :param process: its name, "" if unknown.
+    :param text: the rest of what the driver says.
+    :param above: `pid` and the processes above it, as long as that was still there.
+    """
+
+    number: int
+    gpus: tuple[str, ...]
+    wall: float
+    mono: float
+    source: str
+    pid: int = 0
+    process: str = ""
+    text: str = ""
+    above: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What it means, "" if unknown."""
+        return KINDS[self.number].name if self.number in KINDS else ""
+
+    @property
+    def title(self) -> str:
+        """As in "Xid 79 (GPU has fallen off the bus)"."""
+        return f"Xid {self.number} ({self.name})" if self.name else f"Xid {self.number}"
+
+    @property
+    def headline(self) -> str:
+        """The same with the GPU."""
+        what = "GPU" if len(self.gpus) == 1 else "GPUs"
+        return f"{self.title} on {what} {','.join(self.gpus)}"
+
+    @property
+    def fault(self) -> str:
+        """DEVICE, PROGRAM or EITHER."""
+        kind = KINDS.get(self.number)
+        if kind is not None and kind.fault:
+            return kind.fault
+        caused = _CAUSED.search(self.text)
+        cause = KINDS.get(int(caused.group(1))) if caused else None
+        return EITHER if cause is None else cause.fault
+
+    def facts(self) -> dict[str, Any]:
+        """What a journal says of it, but for the times; in built-in types."""
+        found = {
+            "xid": self.number, "name": self.name, "gpus": list(self.gpus), "source": self.source,
+            "pid": self.pid, "process": self.process, "message": self.text,
+        }  # fmt: skip
+        return {name: value for name, value in found.items() if value}
+
+
+def xid_of(line: Any) -> Xid | None:
+    """An Xid as a reader wrote it down, None if it is none."""
+    try:
+        return Xid(
+            int(line["xid"]), tuple(map(str, line["gpus"])), float(line["wall"]),
+            float(line["mono"]), str(line["source"]), int(line.get("pid", 0)),
+            str(line.get("process", "")), str(line.get("text", "")),
+            tuple(map(int, line.get("above", ()))),
+        )  # fmt: skip
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return None
+
+
+def falling_into(
+    xids: Iterable[Xid], gpus: Iterable[str], since: float, worker: int = 0
+) -> tuple[Xid, ...]:
+    """Those that concern one of these GPUs, and have come since then.
+
+    :param since: by the clock that never goes back.
+    :param worker: pid of the process below which tests run: what is known to be of a process that
+        is not is somebody else's. 0 if that says nothing.
+    """
+    mine = set(gpus)
+    of_gpus = [
+        each for each in xids if each.mono >= since - _DOUBLE and mine.intersection(each.gpus)
+    ]
+    return tuple(
+        each
+        for each in without_doubles(of_gpus)
+        if each.mono >= since and not (worker and each.above and worker not in each.above)
+    )
+
+
+def without_doubles(xids: Sequence[Xid]) -> list[Xid]:
+    """Without what NVML told of where the kernel's log tells more of it."""
+    logged: dict[tuple[int, str], list[float]] = {}
+    for each in xids:
+        if each.source == KERNEL:
+            for gpu in each.gpus:
+                logged.setdefault((each.number, gpu), []).append(each.mono)
+    return [each for each in xids if each.source == KERNEL or not _is_logged(each, logged)]
+
+
+def _is_logged(xid: Xid, logged: dict[tuple[int, str], list[float]]) -> bool:
+    times = [at for gpu in xid.gpus for at in logged.get((xid.number, gpu), ())]
+    return any(abs(at - xid.mono) <= _DOUBLE for at in times)
+
+
+def may_explain(ending: Ending) -> bool:
+    """Whether a process that ended so may have been ended by its GPU."""
+    if isinstance(ending, Signaled):
+        return ending.signal in _FAULTS
+    return isinstance(ending, TimedOut) or (isinstance(ending, Exited) and ending.status != 0)
+
+
+def decided(error: GpuError | None, unexplained: str, xids: Sequence[Xid]) -> GpuError | None:
+    """What a failure is, now that Xids are known.
+
+    :param error: what its message makes it, None if that is no GPU error.
+    :param unexplained: how the process of the test died, where nothing says why; else "".
+    :param xids: those of the test's time and GPUs.
+    """
+    doubtful = bool(unexplained) if error is None else error.doubtful
+    if not doubtful:
+        return error
+    said = unexplained if error is None else error.text
+    of_device = [each for each in xids if each.fault == DEVICE]
+    if of_device:
+        return GpuError(
+            DEVICE, f"{_headlines(of_device)}: {said}", counts=True, probe=True, poisons=True,
+            event="" if error is None else error.event,
+            gpus=tuple(dict.fromkeys(gpu for each in of_device for gpu in each.gpus)),
+        )  # fmt: skip
+    of_program = [each for each in xids if each.fault == PROGRAM]
+    if error is None or not of_program:
+        return error
+    text = f"{_headlines(of_program)}: {said}"
+    return replace(error, text=text, counts=False, retry=False, doubtful=False)
+
+
+def _headlines(xids: Sequence[Xid]) -> str:
+    return "; ".join(list(dict.fromkeys(each.headline for each in xids))[:3])
+
+
+def described(xids: Sequence[Xid]) -> str:
+    """Lines for a report; those that are alike are one."""
+    alike: dict[str, list[Xid]] = {}
+    for each in xids:
+        alike.setdefault(each.headline, []).append(each)
+    lines = [_line(each) for each in alike.values()]
+    more = len(lines) - _MOST_SHOWN
+    if more > 0:
+        lines[_MOST_SHOWN:] = [f"and {more} other Xids"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _line(alike: Sequence[Xid]) -> str:
+    first = alike[0]
+    at = time.strftime("%H:%M:%S", time.localtime(first.wall))
+    times = f", {len(alike)} times" if len(alike) > 1 else ""
+    said = f"pid {first.pid} ({first.process or '?'}), {first.text}" if first.pid else first.text
+    return f"{first.headline} at {at}{times}" + (f": {said[:_TEXT]}" if said else "")

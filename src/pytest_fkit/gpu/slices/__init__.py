@@ -1,0 +1,1 @@
+"""Dividing GPUs among workers, and what an environment says of them."""

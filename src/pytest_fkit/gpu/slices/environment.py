@@ -1,0 +1,179 @@
+"""The variables by which a worker's processes see its GPUs, and nobody else's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Iterable, Mapping, Sequence
+
+from ...config.values import TEMPLATE_FIELDS, fields_of
+from ...own import own_builtins
+from .masks import MASKS, Entry
+from .ownership import Owned
+from .slices import Place
+
+own_builtins(globals())
+
+# Where GPUs are shared, nobody may take nearly all of the memory beforehand: JAX's documentation,
+# "GPU memory allocation"; TensorFlow's, "Limiting GPU memory growth".
+_NO_PREALLOCATION = {
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+}
+
+
+def mask_variables(place: Place, inherited: Mapping[str, str], amd_mask: str) -> dict[str, str]:
+    """The variables that make a slice visible, or hide all; none for a worker where there is none.
+
+    :param inherited: the environment that the slice was picked from.
+    :param amd_mask: "rocr": ROCR_VISIBLE_DEVICES picks, and HIP counts in what that leaves;
+        "hip": HIP_VISIBLE_DEVICES picks, ROCR_VISIBLE_DEVICES stays as it is.
+    """
+    if place.hidden:
+        # No vendor's runtime has a GPU of this name; HIP takes an empty mask for none at all.
+        names = MASKS[place.vendor]
+        return {
+            name: "-1" for name in names if name != "ROCR_VISIBLE_DEVICES" or amd_mask == "rocr"
+        }
+    if not place.slice:
+        return {}
+    texts = [entry.text for entry in place.slice]
+    if place.vendor == "nvidia":
+        variables = {"CUDA_VISIBLE_DEVICES": ",".join(texts)}
+        if not place.numbered and "CUDA_DEVICE_ORDER" not in inherited:
+            return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **variables}
+        return variables
+    if place.vendor == "amd":
+        return _amd_variables(place, texts, amd_mask)
+    if place.vendor == "intel":
+        return {"ZE_AFFINITY_MASK": ",".join(texts)}
+    # CANN takes ids in ascending order only.
+    return {"ASCEND_RT_VISIBLE_DEVICES": ",".join(sorted(texts, key=int))}
+
+
+def _amd_variables(place: Place, texts: list[str], amd_mask: str) -> dict[str, str]:
+    if amd_mask == "hip":
+        indices = ",".join(entry.index for entry in place.slice)
+        return {"HIP_VISIBLE_DEVICES": indices, "CUDA_VISIBLE_DEVICES": indices}
+    # The same numbers in both would count twice: HIP counts in what ROCr leaves.
+    indices = ",".join(str(index) for index in range(len(texts)))
+    return {
+        "ROCR_VISIBLE_DEVICES": ",".join(texts),
+        "HIP_VISIBLE_DEVICES": indices,
+        "CUDA_VISIBLE_DEVICES": indices,
+    }
+
+
+def variables(
+    place: Place,
+    inherited: Mapping[str, str],
+    *,
+    amd_mask: str = "rocr",
+    port: int = 0,
+    cpus: int = 1,
+    templates: Iterable[tuple[str, str]] = (),
+) -> dict[str, str]:
+    """All variables of a worker.
+
+    :param port: the first of its ports, 0 for none.
+    :param cpus: cores per worker.
+    :param templates: names and values of the ini list ``fkit_env``; see config/values.py.
+    """
+    found = mask_variables(place, inherited, amd_mask)
+    found["FKIT_WORKER_ID"] = str(place.worker)
+    found["FKIT_GPU_IDS"] = ",".join(place.ids)
+    if port:
+        found["FKIT_PORT_BASE"] = str(port)
+    values = dict(
+        zip(TEMPLATE_FIELDS, (str(place.worker), ",".join(place.ids), str(port), str(cpus)))
+    )
+    offered = {name: template.format_map(values) for name, template in templates}
+    if place.shared:
+        offered = {**_NO_PREALLOCATION, **offered}
+    found.update({name: text for name, text in offered.items() if name not in inherited})
+    return found
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the variables of a worker are made from: the arguments of :func:`variables`.
+
+    :param most: how many GPUs one process on this machine can see, those of all workers together.
+    """
+
+    place: Place
+    inherited: Mapping[str, str]
+    amd_mask: str = "rocr"
+    port: int = 0
+    cpus: int = 1
+    templates: tuple[tuple[str, str], ...] = ()
+    most: int = 0
+
+    def variables(self, place: Place | None = None) -> dict[str, str]:
+        """All variables, see the function of that name.
+
+        :param place: another one in its stead.
+        """
+        return variables(
+            place or self.place,
+            self.inherited,
+            amd_mask=self.amd_mask,
+            port=self.port,
+            cpus=self.cpus,
+            templates=self.templates,
+        )
+
+
+def gang_variables(worker: Environment, entries: Sequence[Entry]) -> dict[str, str]:
+    """What has to be set in a process of a worker so that it sees other GPUs than the worker's own.
+
+    :param entries: the GPUs, picked from the same list as the worker's, in any order.
+    :raises ValueError: for several MIG instances: a process sees only one, whatever its mask names.
+    """
+    if len(entries) > 1 and any(entry.device.parent for entry in entries):
+        raise ValueError("a process sees one MIG instance, whatever its mask names")
+    own = worker.variables()
+    there = worker.variables(replace(worker.place, slice=tuple(entries)))
+    return {name: text for name, text in there.items() if own.get(name) != text}
+
+
+def owned_gpus(
+    worker: Environment, spare: Sequence[Entry] = (), visible: Sequence[Entry] = ()
+) -> Owned:
+    """What belongs to a worker with this environment.
+
+    :param spare: GPUs that nobody has, and that are to be had whenever a test needs them.
+    :param visible: the GPUs of its machine that this run may use.
+    """
+    place = worker.place
+    entries = (*place.slice, *spare)
+    numbers = range(1, 1 + min(worker.most, len(entries)))
+    return Owned(
+        place.worker,
+        place.ids,
+        mask_variables(place, worker.inherited, worker.amd_mask),
+        place.vendor,
+        worker.most,
+        {
+            number: gang_variables(worker, entries[:number])
+            for number in numbers
+            if number != len(place.slice) and worker.most > 1
+            # A process sees one MIG instance.
+            if number == 1 or not any(each.device.parent for each in entries[:number])
+        },
+        {entry.id: (entry.device.uuid, entry.device.pci) for entry in visible},
+        {entry.id: entry.device.memory for entry in visible if entry.device.memory},
+        place.shared,
+        place.slots,
+    )
+
+
+def names_read(vendor_masks: Iterable[str], templates: Iterable[tuple[str, str]]) -> list[str]:
+    """The inherited variables on which :func:`variables` depends."""
+    return [
+        *vendor_masks, "CUDA_DEVICE_ORDER", *_NO_PREALLOCATION, *(name for name, _ in templates)
+    ]  # fmt: skip
+
+
+def wants_port(templates: Iterable[tuple[str, str]]) -> bool:
+    """Whether a template asks for ports."""
+    return any("port" in fields_of(template) for _, template in templates)

@@ -1,0 +1,125 @@
+"""AMD's runtime library, for a probe; called in a fresh interpreter.
+
+Functions are those of the HIP runtime API reference.
+"""
+
+from __future__ import annotations
+
+import os
+from ctypes import byref, c_int, c_size_t, c_void_p, create_string_buffer
+from typing import Any
+
+from ..asking.failures import MissingError
+from ..asking.machine import Machine
+from . import trial
+from .driver import SIZE, Errors, Library, forbidden
+from .hip_library import LIBRARY, candidates
+
+_DEVICE_FILES = ("dev/kfd",)
+
+_TO_DEVICE, _TO_HOST = 1, 2  # hipMemcpyKind
+
+ERRORS = Errors(  # hipError_t, hip_runtime_api.h
+    sick={
+        3: "hipErrorNotInitialized",  # by hipInit itself
+        100: "hipErrorNoDevice",
+        101: "hipErrorInvalidDevice",
+        214: "hipErrorECCNotCorrectable",
+        700: "hipErrorIllegalAddress",
+        702: "hipErrorLaunchTimeOut",
+        710: "hipErrorAssert",
+        719: "hipErrorLaunchFailure",
+        999: "hipErrorUnknown",
+    },
+    unknown={
+        2: "hipErrorOutOfMemory",
+        35: "hipErrorInsufficientDriver",
+        98: "hipErrorInvalidDeviceFunction",  # this ROCm does not know the model
+        209: "hipErrorNoBinaryForGpu",  # the same
+        304: "hipErrorOperatingSystem",
+        701: "hipErrorLaunchOutOfResources",
+        801: "hipErrorNotSupported",
+        1052: "hipErrorRuntimeMemory",
+        1053: "hipErrorRuntimeOther",
+    },
+)
+
+
+def probe(root: str, expected: str, parent: str, wheels: str) -> dict[str, Any]:
+    """Try the GPUs out; the answer is read by :meth:`.probe.Probe.result`.
+
+    :param root: of the machine.
+    :param expected: how many GPUs there should be.
+    :param parent: pid of the process that asks.
+    :param wheels: what :func:`.hip_library.wheel_directories` found, with ":" between.
+    :raises MissingError: if there is no library, or one that lacks a function.
+    """
+    trial.begin(parent)
+    machine = Machine(root)
+    found = trial.try_out(Hip(_load(machine, wheels), machine), int(expected))
+    return {"state": found.state, "reason": found.reason, "ecc": {}}
+
+
+def _load(machine: Machine, wheels: str) -> Library:
+    for path in candidates(machine, os.environ, wheels.split(os.pathsep)):
+        try:
+            return Library(path)
+        except MissingError:
+            continue
+    raise MissingError(f"there is no {LIBRARY} that can be loaded")
+
+
+class Hip:
+    """A :class:`.driver.Driver`.
+
+    :param library: libamdhip64.
+    """
+
+    name = "HIP"
+    errors = ERRORS
+
+    def __init__(self, library: Library, machine: Machine) -> None:
+        self._call = library.call
+        self._machine = machine
+
+    def forbidden(self) -> str:
+        return forbidden(self._machine, _DEVICE_FILES)
+
+    def start(self) -> int:
+        count = c_int()
+        self._call("hipInit", 0)
+        self._call("hipGetDeviceCount", byref(count))
+        return count.value
+
+    def pci(self, ordinal: int) -> str:
+        text = create_string_buffer(32)
+        self._call("hipDeviceGetPCIBusId", text, len(text), ordinal)
+        return text.value.decode("ascii", "replace").lower()
+
+    def open(self, ordinal: int) -> None:
+        self._call("hipSetDevice", ordinal)
+
+    def allocate(self, size: int) -> int:
+        address = c_void_p()
+        self._call("hipMalloc", byref(address), c_size_t(size))
+        return address.value or 0
+
+    def write(self, address: int, data: bytes) -> None:
+        self._call("hipMemcpy", c_void_p(address), data, c_size_t(len(data)), _TO_DEVICE)
+
+    def fill(self, address: int, byte: int) -> None:
+        self._call("hipMemset", c_void_p(address), byte, c_size_t(SIZE))
+
+    def read(self, address: int) -> bytes:
+        data = create_string_buffer(SIZE)
+        self._call("hipMemcpy", data, c_void_p(address), c_size_t(len(data)), _TO_HOST)
+        return data.raw
+
+    def synchronize(self) -> None:
+        self._call("hipDeviceSynchronize")
+
+    def free(self, address: int) -> None:
+        self._call("hipFree", c_void_p(address))
+
+    def close(self) -> None:
+        self._call("hipDeviceReset")

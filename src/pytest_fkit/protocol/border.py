@@ -1,0 +1,301 @@
+"""What the controller and a worker say to each other, as immutable values of built-in types.
+
+They travel as frames of :mod:`.wire`, of any number of messages each: one stream in each direction,
+whose gaps are noticed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, NamedTuple, Union, get_args
+
+from ..own import own_builtins, threading
+from .wire import Packer, Unpacker
+
+own_builtins(globals())
+
+GAP_WAIT = 1.0
+"""Seconds after which a message that is not there, while a later one is, counts as lost."""
+
+# --- controller to worker -----------------------------------------------------------------------
+
+
+class Start(NamedTuple):
+    """What a worker can't know; not a frame, but what xdist hands over before it starts.
+
+    :param channel: execnet's, for all that follows.
+    :param controller: pid of the controller, 0 if it is on another machine.
+    :param worker: as in "gw0".
+    :param careful: whether a worker died while it collected, so that every import is tried first.
+    :param dispatches: whether tests come as :class:`RunTests`, not by xdist's own scheduler.
+    :param groups: whether :class:`Facts` are to name what tests have in common.
+    :param whereabouts: path of the memory that it shares with the controller, "" for none.
+    :param done: how many verdicts an earlier run has, by node id; None where there was no such run.
+    """
+
+    channel: Any
+    controller: int
+    worker: str
+    careful: bool
+    dispatches: bool
+    groups: bool
+    whereabouts: str = ""
+    done: dict[str, int] | None = None
+
+
+class RunTests(NamedTuple):
+    """Run the tests at these positions of the worker's collection, after what is there."""
+
+    positions: tuple[int, ...]
+
+
+class RecallTests(NamedTuple):
+    """Give back those of these that are not begun; answered by :class:`Returned`.
+
+    :param whole: all or none.
+    """
+
+    positions: tuple[int, ...]
+    whole: bool
+
+
+class LendGpus(NamedTuple):
+    """Run the test at `position` in a fresh interpreter with these variables."""
+
+    position: int
+    environ: dict[str, str]
+
+
+class Settle(NamedTuple):
+    """There is nothing at the moment: tear down."""
+
+
+class GoOn(NamedTuple):
+    """Begin tests again; the answer to the :class:`Holds` of that number, and to no later one."""
+
+    hold: int
+
+
+class ProbeGpus(NamedTuple):
+    """Try the GPUs; answered by :class:`Probed`."""
+
+
+class Ping(NamedTuple):
+    """Are you there? Answered by :class:`Pong`, in whatever state the tests are."""
+
+
+class StopRun(NamedTuple):
+    """Interrupt the running test and tear down."""
+
+
+class EndNow(NamedTuple):
+    """End at once."""
+
+
+# --- worker to controller, of itself ------------------------------------------------------------
+
+
+class Pong(NamedTuple):
+    """The answer to :class:`Ping`."""
+
+
+class Line(NamedTuple):
+    """A line for the terminal."""
+
+    text: str
+
+
+class Facts(NamedTuple):
+    """What was collected, before xdist says which tests that are.
+
+    :param groups: by position, the name of what the test has in common with others, "" for
+        nothing; no names at all where nobody asks.
+    :param needs: by position, for those that need anything, Needs.to_wire().
+    :param connected: by position, for those that have to run on one worker with others, the first
+        of these.
+    """
+
+    groups: tuple[str, ...]
+    needs: dict[int, Any]
+    connected: dict[int, int]
+
+
+class LeftOut(NamedTuple):
+    """The node ids of the tests that an earlier run has verdicts on."""
+
+    nodeids: tuple[str, ...]
+
+
+class CollectionGpuErrors(NamedTuple):
+    """Node ids of collectors that met a GPU error, each with a GpuError, to_wire()."""
+
+    found: tuple[tuple[str, dict[str, Any]], ...]
+
+
+class Waits(NamedTuple):
+    """There is nothing to run."""
+
+
+class Returned(NamedTuple):
+    """The tests at these positions will not be run here."""
+
+    positions: tuple[int, ...]
+
+
+class Probed(NamedTuple):
+    """The GPUs were tried: "healthy", "sick" or "unknown"."""
+
+    state: str
+    reason: str
+
+
+class Holds(NamedTuple):
+    """No test is begun here before :class:`GoOn`: the GPUs may be what the last one failed for.
+
+    :param hold: its number; a later one takes the place of those before.
+    :param position: of the test, which may not be complete before it is known what follows; -1
+        where it was a probe that found the GPUs sick.
+    :param error: the GPU error that the test met, to_wire().
+    """
+
+    hold: int
+    position: int = -1
+    error: dict[str, Any] | None = None
+
+
+class Distrusts(NamedTuple):
+    """What the controller says can't be believed, and this worker ends."""
+
+    trouble: str
+
+
+class Stopped(NamedTuple):
+    """Nothing is left."""
+
+
+# --- worker to controller, of tests -------------------------------------------------------------
+
+
+class ItemBegins(NamedTuple):
+    """From now on the death of the worker is that of the test at `position`."""
+
+    position: int
+
+
+class ItemStarted(NamedTuple):
+    """pytest_runtest_logstart."""
+
+    nodeid: str
+    location: tuple[str, int | None, str]
+
+
+class ItemReported(NamedTuple):
+    """pytest_runtest_logreport.
+
+    :param data: as pytest_report_to_serializable gives it.
+    """
+
+    position: int
+    data: dict[str, Any]
+
+
+class ItemFinished(NamedTuple):
+    """pytest_runtest_logfinish."""
+
+    nodeid: str
+    location: tuple[str, int | None, str]
+
+
+class ItemAttempt(NamedTuple):
+    """What a journal says of the test.
+
+    :param facts: see Attempt.facts.
+    :param left: how many reports on it are still to come.
+    :param again: whether the test is run once more.
+    """
+
+    nodeid: str
+    facts: dict[str, Any]
+    left: int
+    again: bool
+
+
+class ItemGpuError(NamedTuple):
+    """The test met a GPU error: a GpuError, to_wire()."""
+
+    nodeid: str
+    error: dict[str, Any]
+
+
+class ItemComplete(NamedTuple):
+    """All is said of the test at `position`, which took so many seconds."""
+
+    position: int
+    seconds: float
+
+
+# --- in the controller --------------------------------------------------------------------------
+
+
+class Reported(NamedTuple):
+    """A :class:`ItemReported` with pytest's report object."""
+
+    position: int
+    report: Any
+
+
+Order = Union[
+    RunTests, RecallTests, LendGpus, Settle, GoOn, ProbeGpus, Ping, StopRun, EndNow,
+]  # fmt: skip
+
+OfTests = Union[
+    ItemBegins, ItemStarted, ItemReported, ItemFinished, ItemAttempt, ItemGpuError, ItemComplete,
+]  # fmt: skip
+
+OfWorker = Union[
+    Pong, Line, Facts, LeftOut, CollectionGpuErrors, Waits, Returned, Probed, Holds, Distrusts,
+    Stopped,
+]  # fmt: skip
+
+Told = Union[
+    ItemBegins, ItemStarted, Reported, ItemFinished, ItemAttempt, ItemGpuError, ItemComplete,
+]  # fmt: skip
+"""What a worker said of tests, as the controller handles it."""
+
+TO_WORKER: dict[str, type[Any]] = {cls.__name__: cls for cls in get_args(Order)}
+FROM_WORKER: dict[str, type[Any]] = {
+    cls.__name__: cls for cls in (*get_args(OfTests), *get_args(OfWorker))
+}
+
+
+class Outbox:
+    """One end of the border: numbers messages and sends them, in any thread.
+
+    :param send: sends bytes.
+    """
+
+    def __init__(self, send: Callable[[bytes], object]) -> None:
+        self._send = send
+        self._packer = Packer()
+        self._lock = threading.Lock()
+        self._unsent: list[bytes] = []
+
+    def send(self, *messages: Order | OfTests | OfWorker) -> None:
+        """Send these, in this order.
+
+        :raises OSError: if the other side is gone.
+        """
+        with self._lock:
+            self._unsent.append(self._packer.pack(*messages))
+            # An interruption may come at any point: what was sent twice is dropped there.
+            self._send(b"".join(self._unsent))
+            self._unsent = []
+
+
+def orders() -> Unpacker:
+    """Reads what a controller sends."""
+    return Unpacker(TO_WORKER)
+
+
+def answers() -> Unpacker:
+    """Reads what a worker sends."""
+    return Unpacker(FROM_WORKER)

@@ -1,0 +1,274 @@
+"""How a test process ended, as a closed set of types."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from typing import Any, Union
+
+from ..own import own_builtins, signal
+
+own_builtins(globals())
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All reports of the test arrived and its process left in order."""
+
+    @property
+    def title(self) -> str:
+        """What the short summary shows."""
+        return "finished"
+
+    @property
+    def story(self) -> str:
+        """What the report says, to follow the words "the test process"."""
+        return "finished"
+
+
+@dataclass(frozen=True)
+class Signaled:
+    """A signal ended the process.
+
+    :param signal: its number.
+    :param core_dumped: whether the kernel wrote a core file.
+    :param out_of_memory: whether the kernel's out-of-memory counters rose at the same time.
+    """
+
+    signal: int
+    core_dumped: bool = False
+    out_of_memory: bool = False
+
+    @property
+    def title(self) -> str:
+        """What the short summary shows."""
+        name = signal_name(self.signal)
+        return f"{name} (out of memory)" if self.out_of_memory else name
+
+    @property
+    def story(self) -> str:
+        """What the report says, to follow the words "the test process"."""
+        text = f"was ended by {signal_name(self.signal)} (signal {self.signal})"
+        if self.out_of_memory:
+            text += "; the kernel's out-of-memory killer was at work at that moment"
+        if self.core_dumped:
+            text += "; a core file was written"
+        return text
+
+
+@dataclass(frozen=True)
+class Exited:
+    """The process left by itself before the test had finished, status 0 included."""
+
+    status: int
+
+    @property
+    def title(self) -> str:
+        """What the short summary shows."""
+        return f"exit status {self.status}"
+
+    @property
+    def story(self) -> str:
+        """What the report says, to follow the words "the test process"."""
+        return f"exited with status {self.status} before the test had finished"
+
+
+@dataclass(frozen=True)
+class TimedOut:
+    """The time limit ran out.
+
+    :param limit: seconds.
+    :param state: the state letter of the process at the deadline as ps(1) shows it, or "".
+    :param silent: whether it had not said that the test began.
+    """
+
+    limit: float
+    state: str = ""
+    silent: bool = False
+
+    @property
+    def title(self) -> str:
+        """What the short summary shows."""
+        text = f"timed out after {self.limit:g} s"
+        return f"{text}, before it said that the test began" if self.silent else text
+
+    @property
+    def story(self) -> str:
+        """What the report says, to follow the words "the test process"."""
+        text = f"timed out after {self.limit:g} s and was ended"
+        if self.state == "T":
+            text += "; it had been stopped (SIGSTOP or the like)"
+        elif self.state == "D":
+            text += "; it was in uninterruptible sleep, inside the kernel"
+        if self.silent:
+            text += "; it had not said that the test began"
+        return text
+
+
+@dataclass(frozen=True)
+class MemoryExceeded:
+    """The memory that the process tree took for itself since the fork passed the limit.
+
+    :param limit: bytes.
+    :param peak: bytes, the highest value seen.
+    """
+
+    limit: int
+    peak: int
+
+    @property
+    def title(self) -> str:
+        """What the short summary shows."""
+        return f"memory limit {format_size(self.limit)} exceeded ({format_size(self.peak)})"
+
+    @property
+    def story(self) -> str:
+        """What the report says, to follow the words "the test process"."""
+        return (
+            f"took {format_size(self.peak)} of memory since its start, more than the limit of "
+            f"{format_size(self.limit)}, and was ended"
+        )
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A process above the test died, or the test's own can't be ended."""
+
+    reason: str
+
+    @property
+    def title(self) -> str:
+        """What the short summary shows."""
+        return f"lost: {self.reason}"
+
+    @property
+    def story(self) -> str:
+        """What the report says, to follow the words "the test process"."""
+        return f"was lost: {self.reason}"
+
+
+@dataclass(frozen=True)
+class ForkUnsafe:
+    """No test was run: a forked process could not have run it right.
+
+    :param reason: what is open where the process would have been forked.
+    """
+
+    reason: str
+
+    @property
+    def title(self) -> str:
+        """What the short summary shows."""
+        return f"can't be forked: {self.reason}"
+
+    @property
+    def story(self) -> str:
+        """What the report says, to follow the words "the test process"."""
+        return f"can't be forked: {self.reason}"
+
+
+ITS_END = "its end"
+"""What is missing where a process left in order and did not say that its test is over."""
+
+
+@dataclass(frozen=True)
+class Unreported:
+    """The process left in order, and said less of its test than it had to.
+
+    :param phases: of which no report arrived, as in "call and teardown", or :data:`ITS_END`.
+    """
+
+    phases: str
+
+    @property
+    def title(self) -> str:
+        """What the short summary shows."""
+        return f"no report on {self.phases}"
+
+    @property
+    def story(self) -> str:
+        """What the report says, to follow the words "the test process"."""
+        return (
+            f"ended in order, but no report on {self.phases} arrived; a plugin or a conftest.py "
+            "may have kept it back, or changed how pytest runs a test"
+        )
+
+
+NOT_BEGUN = "not begun: "
+"""How the title of an :class:`Unmet` begins."""
+
+
+@dataclass(frozen=True)
+class Unmet:
+    """There was no process, since the test needs what was not to be had in time."""
+
+    reason: str
+
+    @property
+    def title(self) -> str:
+        """What the short summary shows."""
+        return f"{NOT_BEGUN}{self.reason}"
+
+    @property
+    def story(self) -> str:
+        """What the report says, to follow the words "the test process"."""
+        return f"was not begun: it {self.reason}"
+
+
+Ending = Union[
+    Finished, Signaled, Exited, TimedOut, MemoryExceeded, Lost, ForkUnsafe, Unreported, Unmet,
+]  # fmt: skip
+
+_TYPES: dict[str, type[Ending]] = {
+    cls.__name__: cls
+    for cls in (
+        Finished,
+        Signaled,
+        Exited,
+        TimedOut,
+        MemoryExceeded,
+        Lost,
+        ForkUnsafe,
+        Unreported,
+        Unmet,
+    )
+}
+
+
+def to_wire(ending: Ending) -> tuple[Any, ...]:
+    """The ending as a tuple of built-in values."""
+    return (type(ending).__name__, *astuple(ending))
+
+
+def from_wire(data: tuple[Any, ...]) -> Ending:
+    """The ending that :func:`to_wire` turned into `data`."""
+    name, *fields = data
+    return _TYPES[name](*fields)
+
+
+def from_wait_status(status: int, out_of_memory: bool = False) -> Signaled | Exited:
+    """The ending that a status of waitpid(2) tells, for a process that had not finished."""
+    # os.waitstatus_to_exitcode exists from Python 3.9 on.
+    if status & 0x7F:
+        return Signaled(status & 0x7F, bool(status & 0x80), out_of_memory)
+    return Exited(status >> 8)
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal, as in SIGSEGV, SIGRTMIN+3 or "signal 99"."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        first = getattr(signal, "SIGRTMIN", None)
+        last = getattr(signal, "SIGRTMAX", None)
+        if first is not None and last is not None and first < number < last:
+            return f"SIGRTMIN+{number - first}"
+        return f"signal {number}"
+
+
+def format_size(size: float) -> str:
+    """A number of bytes for people: 1536 is "1.5 KiB"."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:.4g} GiB"

@@ -1,0 +1,34 @@
+"""What a test needs of the machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Sequence
+
+from ..own import own_builtins
+
+own_builtins(globals())
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one test needs.
+
+    :param gpus: how many GPUs it is to see, 0 if it runs anywhere, None for what its worker has.
+    :param serial: a name; no two tests that have it run at the same time. "" for none.
+    :param gpu_memory: bytes that have to be free on each of the GPUs that it sees, 0 for none.
+    """
+
+    gpus: int | None = None
+    serial: str = ""
+    gpu_memory: int = 0
+
+    def to_wire(self) -> list[Any]:
+        """In types that execnet carries."""
+        return [self.gpus, self.serial, self.gpu_memory]
+
+    @classmethod
+    def from_wire(cls, data: Sequence[Any]) -> Needs:
+        """The opposite of :meth:`to_wire`."""
+        gpus, serial, gpu_memory = data
+        return cls(gpus, serial, gpu_memory)

@@ -1,0 +1,180 @@
+"""Messages as bytes: length, checksum, number in the stream, and the fields in marshal's format."""
+
+from __future__ import annotations
+
+from typing import Any, Iterator, Mapping
+
+from ..own import marshal, own_builtins, pickle, struct, zlib
+from .messages import BY_NAME, Message
+
+own_builtins(globals())
+
+MARSHAL_VERSION = 4
+"""Of marshal's format, which Python 3.4 to 3.14 read."""
+
+_HEADER = struct.Struct("<III")
+
+
+class Packer:
+    """Makes the frames of one stream, which are numbered."""
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    def pack(self, *messages: tuple[Any, ...]) -> bytes:
+        """The next frame.
+
+        :param messages: what it says, each a NamedTuple; one at least.
+        :raises ValueError: for fields that are not built-in values; see
+            :func:`.carriable.carriable`.
+        """
+        if len(messages) == 1:
+            (message,) = messages
+            fields: Any = (type(message).__name__, *message)
+        else:
+            fields = [(type(message).__name__, *message) for message in messages]
+        try:
+            body = marshal.dumps(fields, MARSHAL_VERSION)
+        except Exception:  # noqa: BLE001 (an audit hook may raise anything, and for good)
+            body = _pickled(fields)
+        number, self._number = self._number, self._number + 1
+        return _HEADER.pack(len(body), zlib.crc32(body, number), number) + body
+
+
+def _pickled(fields: tuple[Any, ...] | list[tuple[Any, ...]]) -> bytes:
+    """By pickle, which no audit hook is asked about, where one keeps us from marshal.
+
+    :raises Exception: marshal's, where it is the fields that it refuses.
+    """
+    try:
+        marshal.dumps(None)
+    except Exception:  # noqa: BLE001 (of the hook)
+        return pickle.dumps(fields, 4)
+    return marshal.dumps(fields, MARSHAL_VERSION)
+
+
+def unpack(frame: bytes, known: Mapping[str, type[Any]] = BY_NAME) -> list[Any]:
+    """The messages in a whole frame.
+
+    :param known: the types that there are, by their names.
+    """
+    body = frame[_HEADER.size :]
+    # The checksum holds, the writer is ours.
+    said = pickle.loads(body) if body[:1] == pickle.PROTO else marshal.loads(body)
+    if type(said) is tuple:
+        return [known[said[0]](*said[1:])]
+    return [known[each[0]](*each[1:]) for each in said]
+
+
+def unpack_all(frames: bytes) -> Iterator[Message]:
+    """The messages in frames that a :class:`Sorter` has passed."""
+    position = 0
+    while position < len(frames):
+        length, _, _ = _HEADER.unpack_from(frames, position)
+        end = position + _HEADER.size + length
+        yield from unpack(frames[position:end])
+        position = end
+
+
+class Sorter:
+    """Cuts a stream of bytes into frames, each once and in the order in which they were made.
+
+    A process may die in the middle of a frame, or write rubbish after its memory was corrupted;
+    what follows the first frame that is not whole and sound is not read. Nor is what follows one
+    that is missing: of two frames in a row that is known when the second one comes.
+
+    :param first: number of the first frame; those before it are left out.
+    """
+
+    def __init__(self, first: int = 0) -> None:
+        self._buffer = bytearray()
+        self._next = first
+        self._early: dict[int, bytes] = {}
+        self._damage = ""
+        self.broken = False
+        """Whether nothing more is read."""
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the stream if this is its end, "" if nothing is."""
+        if self._damage or not self._early:
+            return self._damage
+        return f"message {self._next} is missing"
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take `data` in; the frames that are complete, with all before them."""
+        if self._damage:
+            return []
+        buffer = self._buffer
+        buffer += data
+        found: list[bytes] = []
+        position = 0
+        # Cut off in one piece in the end: there may be thousands.
+        while not self._damage and len(buffer) - position >= _HEADER.size:
+            length, checksum, number = _HEADER.unpack_from(buffer, position)
+            end = position + _HEADER.size + length
+            if len(buffer) < end:
+                break
+            frame = bytes(buffer[position:end])
+            position = end
+            if zlib.crc32(frame[_HEADER.size :], number) != checksum:
+                self._break("damaged")
+            elif number == self._next and not self._early:
+                found.append(frame)
+                self._next += 1
+            else:
+                found += self._sorted(number, frame)
+        del buffer[:position]
+        return found
+
+    def _break(self, what: str) -> None:
+        self.broken, self._damage = True, f"message {self._next} is {what}"
+
+    def _sorted(self, number: int, frame: bytes) -> list[bytes]:
+        """What can be passed on now that this one is here, which is not simply the next."""
+        if number < self._next:  # it was there before
+            return []
+        if number > self._next:
+            self._early[number] = frame
+            if len(self._early) > 1:
+                self._break("missing")
+            return []
+        found = [frame]
+        self._next += 1
+        while self._next in self._early:
+            found.append(self._early.pop(self._next))
+            self._next += 1
+        return found
+
+
+def following(frames: bytes) -> int:
+    """The number of the frame that comes after these, of which there is at least one."""
+    position = number = 0
+    while position < len(frames):
+        length, _, number = _HEADER.unpack_from(frames, position)
+        position += _HEADER.size + length
+    return number + 1
+
+
+class Unpacker:
+    """Cuts a stream of bytes into messages; see :class:`Sorter`.
+
+    :param known: the types of messages that there are, by their names.
+    """
+
+    def __init__(self, known: Mapping[str, type[Any]] = BY_NAME) -> None:
+        self._known = known
+        self._sorter = Sorter()
+        self.broken = False
+        """Whether nothing more is read."""
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the stream if this is its end, "" if nothing is."""
+        return self._sorter.trouble
+
+    def feed(self, data: bytes) -> list[Any]:
+        """Take `data` in; the messages that are complete."""
+        frames = self._sorter.feed(data)
+        self.broken = self._sorter.broken
+        return [message for frame in frames for message in unpack(frame, self._known)]

@@ -1,0 +1,1 @@
+"""Children: run one test each."""

@@ -1,0 +1,72 @@
+"""Whether a child is as good as ended: what is left of it, memory, can't be in anybody's way."""
+
+from __future__ import annotations
+
+import stat
+
+from ... import system
+from ...own import os, own_builtins, resource
+from ...system.limits import insist
+
+own_builtins(globals())
+
+_GROWTH = 1 << 16
+"""KiB that a test may have used beyond what it was forked with: the next one may want as much."""
+
+# Linux, include/uapi/linux/wait.h: children of whatever kind.
+_WALL = 0x40000000
+
+# Linux, Documentation/admin-guide/devices.txt: null, zero, full, random, urandom, tty;
+# and the majors of consoles and serial ports, and of pseudo-terminals.
+_NUMBERS = ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0))
+_HARMLESS = frozenset(os.makedev(*numbers) for numbers in _NUMBERS)
+_TERMINALS = frozenset((4, *range(136, 144)))
+
+SUPPORTED = not system.PORTABLE and hasattr(os, "pidfd_open")
+"""Whether its parent can wait for a word and for the end of a child at once; Python 3.9."""
+
+
+def is_possible(memory: int, owns_gpus: bool = False) -> bool:
+    """Whether this process may say that it is over before it is.
+
+    Not with children, which become the keeper's when it has ended; not with much memory; and not
+    with a device open, as a GPU, that is free for others when it has ended. Where there are GPUs,
+    not if it waited for processes, either, which may have had one open.
+
+    :param memory: KiB that were resident when it was forked.
+    :param owns_gpus: whether its worker does.
+    """
+    if owns_gpus and resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss:
+        return False
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > memory + _GROWTH:
+        return False
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL)
+    except ChildProcessError:
+        return not any(map(_is_device, _descriptors()))
+    except OSError:
+        return False
+    return False
+
+
+def close_others(kept: int) -> None:
+    """Close all descriptors but this: a port, or a lock on a file, is free then."""
+    highest = max(_descriptors())
+    os.closerange(0, kept)
+    os.closerange(kept + 1, highest + 1)
+
+
+def _descriptors() -> list[int]:
+    return list(map(int, insist(os.listdir, "/proc/self/fd")))
+
+
+def _is_device(descriptor: int) -> bool:
+    try:
+        status = os.fstat(descriptor)
+    except OSError:  # the one of the directory listing, closed by now
+        return False
+    if stat.S_ISBLK(status.st_mode):
+        return True
+    if not stat.S_ISCHR(status.st_mode):
+        return False
+    return status.st_rdev not in _HARMLESS and os.major(status.st_rdev) not in _TERMINALS

@@ -1,0 +1,121 @@
+"""What Python runs at the end of a process, for processes that leave by _exit(2)."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from typing import Any, cast
+
+from ...own import atexit, os, own_builtins, suppress, time
+
+own_builtins(globals())
+
+_HELPER_WAIT = 1.0
+"""Seconds; a process that the test left running may hold the pipe."""
+
+_MULTIPROCESSING = "multiprocessing"
+"""Which all modules below are part of, or import."""
+
+_EXECUTORS = (
+    "concurrent.futures.process",
+    # A descendant of the former, with the same names in it.
+    "loky.process_executor",
+    "joblib.externals.loky.process_executor",
+)
+
+_TRACKERS = (
+    "multiprocessing.resource_tracker",
+    "loky.backend.resource_tracker",
+    "joblib.externals.loky.backend.resource_tracker",
+)
+
+_inherited_helpers: set[int] = set()
+
+
+def forget_inherited() -> None:
+    """In a new process: what was registered before the fork is for the process that did it.
+
+    ``atexit._clear`` and ``atexit._run_exitfuncs`` are what CPython's own tests use, 3.8 to 3.14.
+    """
+    atexit._clear()
+    registry = cast("Any", weakref.finalize)._registry
+    for finalizer in list(registry):
+        finalizer.atexit = False
+    # atexit.register(weakref.finalize._exitfunc) happens once per process image.
+    cast("Any", weakref.finalize)._registered_with_atexit = False
+    if _MULTIPROCESSING not in sys.modules:
+        return
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        # As multiprocessing.process.BaseProcess._bootstrap does after its own fork.
+        cast("Any", util)._finalizer_registry.clear()
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None:
+        cast("Any", process)._children.clear()
+    for executors in _loaded(_EXECUTORS):
+        executors._threads_wakeups.clear()
+    _inherited_helpers.update(pid for pid, _ in _helpers())
+
+
+def run_own() -> None:
+    """Run atexit handlers, weakref finalizers and multiprocessing's, as at interpreter exit.
+
+    Threads are not waited for, other than at interpreter exit.
+    """
+    if _MULTIPROCESSING not in sys.modules:
+        _run_exit_handlers()
+        return
+    for executors in _loaded(_EXECUTORS):
+        # Before multiprocessing waits for their processes, which nobody would tell to end.
+        executors._python_exit()
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        atexit.unregister(cast("Any", util)._exit_function)
+    _run_exit_handlers()
+    if util is not None:
+        # Last, as it was imported first. Its handler may be gone with the inherited ones.
+        atexit.register(cast("Any", util)._exit_function)
+        _run_exit_handlers()
+    for pid, pipe in _helpers():
+        if pid not in _inherited_helpers:
+            _end_helper(pid, pipe)
+
+
+def _run_exit_handlers() -> None:
+    try:
+        atexit._run_exitfuncs()
+    except BaseException:  # noqa: BLE001 (Python 3.8 and 3.9 print all and raise the last again)
+        return
+
+
+def _loaded(names: tuple[str, ...]) -> list[Any]:
+    return [sys.modules[name] for name in names if name in sys.modules]
+
+
+def _helpers() -> list[tuple[int, int]]:
+    """Pids and pipes of multiprocessing's own processes, started here or before the fork.
+
+    The fork server comes first, since it holds the pipe of the resource tracker. From Python 3.14
+    on whoever starts a process on Linux has both.
+    """
+    servers = [module._forkserver for module in _loaded(("multiprocessing.forkserver",))]
+    trackers = [module._resource_tracker for module in _loaded(_TRACKERS)]
+    found = [
+        *((server._forkserver_pid, server._forkserver_alive_fd) for server in servers),
+        *((tracker._pid, tracker._fd) for tracker in trackers),
+    ]
+    return [(pid, pipe) for pid, pipe in found if pid is not None]
+
+
+def _end_helper(pid: int, pipe: int) -> None:
+    """Let one clean up and end, which it does when nobody holds its pipe."""
+    with suppress(OSError):  # closed by the test
+        os.close(pipe)
+    deadline = time.monotonic() + _HELPER_WAIT
+    while time.monotonic() < deadline:
+        try:
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                return
+        except ChildProcessError:  # the test waited for it, or SIGCHLD is ignored
+            return
+        time.sleep(0.001)

@@ -1,0 +1,1 @@
+"""Hosts: hold wide fixtures and fork tests."""

@@ -1,0 +1,1 @@
+"""The keeper: forks hosts, keeps the clock, waits and kills."""

@@ -1,0 +1,1 @@
+"""What keeper, hosts and children have in common."""

@@ -1,0 +1,86 @@
+"""What is kept of output that nobody limits: its beginning, its end, and how much is missing."""
+
+from __future__ import annotations
+
+from typing import Iterator
+
+from ... import system
+from ...own import os, own_builtins
+from ...protocol.endings import format_size
+
+own_builtins(globals())
+
+END = 16 << 20
+"""Bytes, or characters, of each end of a stream that are kept: about 200,000 lines."""
+
+_CHUNK = 1 << 20
+_LINE = 1 << 12
+"""Bytes in which an end of a line is looked for, so that none is cut."""
+
+
+def _note(left_out: int) -> str:
+    return f"\n… {format_size(left_out)} of output left out here …\n"
+
+
+def shortened(text: str) -> str:
+    """The text, or its two ends where it is longer than both and than what says so."""
+    if len(text) <= 2 * END + _LINE:
+        return text
+    return f"{text[:END]}{_note(len(text) - 2 * END)}{text[-END:]}"
+
+
+def read_ends(descriptor: int, offset: int = 0) -> bytes:
+    """What a file holds from `offset` on, or the two ends of that; see :func:`free_middle`."""
+    return b"".join(chunks(descriptor, offset, os.fstat(descriptor).st_size))
+
+
+def is_long(descriptor: int) -> bool:
+    """Whether :func:`read_ends` leaves something out."""
+    return os.fstat(descriptor).st_size > 2 * END
+
+
+def chunks(descriptor: int, begin: int, end: int) -> Iterator[bytes]:
+    """The same up to `end`, in pieces."""
+    if end - begin <= 2 * END:
+        yield from _read(descriptor, begin, end)
+        return
+    first, last = _line_ends(descriptor, begin + END, end - END)
+    yield from _read(descriptor, begin, first)
+    yield _note(last - first).encode()
+    yield from _read(descriptor, last, end)
+
+
+def _line_ends(descriptor: int, first: int, last: int) -> tuple[int, int]:
+    """Where to cut: at the ends of lines, a bit nearer to the ends of the file, if there are some.
+
+    What lies between `first` and `last` may be gone by now.
+    """
+    before = os.pread(descriptor, _LINE, first - _LINE)
+    after = os.pread(descriptor, _LINE, last)
+    cut = before.rfind(b"\n") + 1
+    return (first - len(before) + cut if cut else first), last + after.find(b"\n") + 1
+
+
+def _read(descriptor: int, begin: int, end: int) -> Iterator[bytes]:
+    while begin < end:
+        data = os.pread(descriptor, min(_CHUNK, end - begin), begin)
+        if not data:  # truncated meanwhile
+            return
+        begin += len(data)
+        yield data
+
+
+def free_middle(descriptor: int) -> None:
+    """Give back the memory of what :func:`read_ends` will not read; the file may still grow.
+
+    Its size stays, so that it is known how much there was.
+    """
+    size = os.fstat(descriptor).st_size
+    if size > 2 * END:
+        system.free_range(descriptor, END, size - END)
+
+
+def free_until(descriptor: int, end: int) -> None:
+    """Give back the memory of what was read."""
+    if end > END:
+        system.free_range(descriptor, 0, end)

@@ -1,0 +1,62 @@
+"""GPU errors where they are raised: found in exceptions, told with the reports."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Generator, Iterable
+
+import pytest
+
+from ...gpu.errors.classifier import Classifier
+from ...gpu.errors.errors import Failure, GpuError
+from ...gpu.errors.exceptions import event_of, failure_of, keep_printed
+from ...gpu.errors.pointing import points
+from ...gpu.errors.reasons import skip_reason
+from ...own import own_builtins
+from ...protocol.plain_values import carriable
+
+own_builtins(globals())
+
+
+class GpuFailures:
+    """Plugin of a test process whose worker owns GPUs."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._classifier = Classifier(config)
+        self.poisoned = ""
+        """What makes this process unfit for another test, as its message says, or ""."""
+        self.counted = False
+        """Whether a test met an error that counts against the GPUs, or may, since the reset."""
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: Any
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Tell the worker, who takes it out of the report again."""
+        report = yield
+        error = None
+        if call.excinfo is not None and not hasattr(report, "wasxfail") and report.skipped:
+            error = self._classifier.error(item, Failure(text=skip_reason(report), skip=True))
+            error = None if error is None else replace(error, poisons=False)
+        elif call.excinfo is not None:
+            error = self.met(item, call.excinfo.value, report.sections)
+        if error is not None and not hasattr(report, "wasxfail"):
+            report.fkit_gpu_error = carriable(error.to_wire())  # type: ignore[attr-defined]
+            self.counted = self.counted or error.counts or error.doubtful
+        return report
+
+    def met(
+        self, item: pytest.Item, error: BaseException, sections: Iterable[tuple[str, str]]
+    ) -> GpuError | None:
+        """What an exception in this process is; remembered if it poisons the process.
+
+        :param sections: what the test printed so far, as in its report.
+        """
+        failure = failure_of(error)
+        if any(map(points, (failure, *failure.causes))):
+            printed = "\n".join(text for name, text in sections if name.startswith("Captured std"))
+            failure = replace(failure, printed=failure.printed + keep_printed(error, printed))
+        found = self._classifier.error(item, failure, event_of(error))
+        if found is not None and found.poisons:
+            self.poisoned = self.poisoned or found.text
+        return found

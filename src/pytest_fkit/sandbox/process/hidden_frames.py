@@ -1,0 +1,63 @@
+"""Tracebacks in reports, without the functions of this package that called the user's code."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+from ...own import own_builtins
+from ...system.stack_texts import entries
+
+own_builtins(globals())
+
+_PACKAGE = __file__[: -len("sandbox/process/hidden_frames.py")]
+
+
+class Tracebacks:
+    """Plugin of a test process."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_makereport(self, call: Any) -> None:
+        """Before the report is made: pytest hides its own functions, and does not know ours."""
+        if call.excinfo is not None:
+            error = call.excinfo.value
+            cut = _without_ours(call.excinfo.tb)
+            if cut is not None and cut is not call.excinfo.tb:
+                call.excinfo = pytest.ExceptionInfo.from_exc_info((type(error), error, cut))
+
+
+def _without_ours(first: TracebackType | None) -> TracebackType | None:
+    """The traceback again, or `first` itself if there is nothing of ours in it."""
+    kept: list[TracebackType] = []
+    found = ours = False
+    for entry in entries(first):
+        if _is_ours(entry):
+            found = ours = True
+            continue
+        if ours and kept and kept[-1].tb_frame is entry.tb_frame:
+            kept.pop()  # where pluggy threw the error into a hook wrapper of ours, and got it back
+        kept.append(entry)
+        ours = False
+    if not found:
+        return first
+    made = None
+    for each in reversed(kept):
+        made = TracebackType(made, each.tb_frame, each.tb_lasti, _line(each))
+    return made
+
+
+def _line(entry: TracebackType) -> int:
+    """The line as the constructor takes it: -1 if it is None.
+
+    From Python 3.11 on it is, where an instruction has no line, see
+    https://docs.python.org/3.11/reference/datamodel.html#codeobject.co_positions
+    An error from a signal handler, as pytest-timeout's, can come at any instruction.
+    """
+    line: int | None = entry.tb_lineno  # typeshed says int
+    return -1 if line is None else line
+
+
+def _is_ours(entry: TracebackType) -> bool:
+    return entry.tb_frame.f_code.co_filename.startswith(_PACKAGE)

@@ -1,0 +1,96 @@
+"""What plugins keep in a test process until the end of the session, sent before the process leaves.
+
+Checked against pytest-benchmark 5.3 and syrupy 7.0; other plugins keep such things without workers
+only, or report them by hooks.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any, Callable, cast
+
+import pytest
+
+from ...own import copy, own_builtins, pickle
+from ...protocol.messages import PluginState
+from ...protocol.plain_values import carriable
+from .relay import Relay
+
+own_builtins(globals())
+
+
+class States:
+    """Sends what was added in this process since the last time."""
+
+    def __init__(self, relay: Relay, config: pytest.Config) -> None:
+        self._relay = relay
+        self._config: Any = config
+        self._senders: list[Callable[[], None]] = []
+        if hasattr(config, "_benchmarksession"):
+            self._senders.append(self._send_benchmarks)
+        if hasattr(config, "_syrupy"):
+            self._senders.append(self._send_snapshots)
+
+    def send(self) -> None:
+        """Called after each test."""
+        for send in self._senders:
+            send()
+
+    def _send_benchmarks(self) -> None:
+        benchmarks = self._config._benchmarksession.benchmarks
+        for benchmark in benchmarks:
+            data = pickle.dumps(_without_users_objects(benchmark))
+            self._relay.send(PluginState("benchmark", data))
+        del benchmarks[:]
+
+    def _send_snapshots(self) -> None:
+        syrupy = self._config._syrupy
+        if not syrupy._assertions:
+            return
+        syrupy.flush_snapshot_write_queue()
+        if hasattr(syrupy, "add_worker_report"):  # before 7.0 nobody looks at them with workers
+            self._relay.send(PluginState("syrupy", carriable(_worker_report(syrupy))))
+        del syrupy._assertions[:]
+
+
+def _without_users_objects(benchmark: Any) -> Any:
+    """A copy that consists of what pytest-benchmark itself defines, and built-in values."""
+    name_of = cast("Any", sys.modules["pytest_benchmark.utils"]).funcname
+    plain = copy.copy(benchmark)
+    plain.fixture = SimpleNamespace(has_error=benchmark.has_error)
+    plain.options = {
+        name: name_of(value) if callable(value) else value
+        for name, value in benchmark.options.items()
+    }
+    if benchmark.cprofile_stats is not None:
+        plain.cprofile_stats = copy.copy(benchmark.cprofile_stats)
+        plain.cprofile_stats.stream = None
+    for name in ("param", "params", "extra_info"):
+        setattr(plain, name, carriable(getattr(benchmark, name)))
+    return plain
+
+
+def _worker_report(syrupy: Any) -> dict[str, Any]:
+    """As a worker of xdist tells the controller; what was collected is the worker's to tell."""
+    module = cast("Any", sys.modules["syrupy.session"])
+    config = syrupy.pytest_session.config
+    report = module.SnapshotReport(
+        base_dir=config.rootpath,
+        collected_items=set(),
+        selected_items={},
+        assertions=syrupy._assertions,
+        options=config.option,
+    )
+    return {
+        "collections": {
+            name: getattr(report, name).serialize() for name in module._MERGED_COLLECTIONS
+        },
+        "num_xfails": report._num_xfails,
+        "selected": {},
+        "written": list(syrupy._written_snapshot_locations),
+        "extensions": {
+            location: f"{type(extension).__module__}.{type(extension).__qualname__}"
+            for location, extension in syrupy._extensions.items()
+        },
+    }

@@ -1,0 +1,130 @@
+"""What makes a process one that can run tests: plugins, fault handler, no debugger."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from ...compat import pytest_hooks, pytest_junit, pytest_session
+from ...config.settings import KEY
+from ...gpu.slices.ownership import may_retry, owned_by
+from ...own import faulthandler, own_builtins, signal
+from ...protocol.descriptors import slots
+from .copies import Copies
+from .coverage import Measuring
+from .hidden_frames import Tracebacks
+from .output import Output
+from .relay import Relay
+from .reruns import Counts, install
+from .session_end import SessionEnd
+from .states import States
+from .terminal import Terminal
+from .tree import DUMP_SIGNAL
+from .wide_fixtures import GPU_FAILURES, WideFixtures
+
+if TYPE_CHECKING:
+    from .gpu_failures import GpuFailures
+
+own_builtins(globals())
+
+_REPORTING_HOOKS = {
+    "pytest_runtest_logstart": True,
+    "pytest_runtest_logreport": False,
+    "pytest_runtest_logfinish": True,
+    "pytest_warning_recorded": False,
+}
+"""Whether the plugins of others hear of it in test processes."""
+
+
+class TestProcess(NamedTuple):
+    """The plugins by which a process can run tests, or fork others that do.
+
+    :param gpu_failures: where its worker owns GPUs.
+    :param broken: why wide fixtures must not be set up, by key; to be filled in.
+    """
+
+    relay: Relay
+    fixtures: WideFixtures
+    output: Output
+    measuring: Measuring
+    states: States
+    session_end: SessionEnd
+    reruns: Counts | None
+    gpu_failures: GpuFailures | None
+    broken: dict[str, str]
+
+
+def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
+    """Make this process a test process: register the plugins, prepare for deaths.
+
+    :param coverage: see :class:`Measuring`.
+    """
+    config = session.config
+    broken: dict[str, str] = {}
+    gpu_failures = _gpu_failures(config)
+    relay = Relay(session, open_fates=gpu_failures is not None and may_retry(config))
+    settings = config.stash.get(KEY, None)
+    fixtures = WideFixtures(
+        session, relay, broken, settings is not None and settings.start_method == "auto",
+        gpu_failures,
+    )  # fmt: skip
+    output = Output(config)
+    plugins = config.pluginmanager
+    for name, plugin in (
+        ("fkit-relay", relay),
+        ("fkit-wide", fixtures),
+        ("fkit-output", output),
+        ("fkit-copies", Copies(relay)),
+        ("fkit-tracebacks", Tracebacks()),
+    ):
+        plugins.register(plugin, name)
+    if gpu_failures is not None:
+        plugins.register(gpu_failures, GPU_FAILURES)
+    keep = (
+        relay, session, plugins.getplugin("logging-plugin"),
+        *pytest_hooks.plugins_that_collect_in_tests(config),
+    )  # fmt: skip
+    for hook, foreign in _REPORTING_HOOKS.items():
+        pytest_hooks.silence_hook(config, hook, keep, foreign)
+    pytest_hooks.silence_pytest_forked(config)
+    pytest_session.replace_debugger(_no_debugger)
+    pytest_junit.watch_junit_fixtures(config, relay.junit_record)
+    Terminal(config, relay)
+    write_stacks_of_deaths()
+    return TestProcess(
+        relay,
+        fixtures,
+        output,
+        Measuring(relay, coverage),
+        States(relay, config),
+        SessionEnd(session, relay),
+        install(config),
+        gpu_failures,
+        broken,
+    )
+
+
+def _gpu_failures(config: pytest.Config) -> GpuFailures | None:
+    if owned_by(config) is None:
+        return None
+    from .gpu_failures import GpuFailures
+
+    return GpuFailures(config)
+
+
+def write_stacks_of_deaths() -> None:
+    """Have faulthandler write into the file in which the keeper looks for stacks."""
+    # The descriptor is each test process's own file of that number.
+    faulthandler.enable(file=slots.dump)
+    faulthandler.register(DUMP_SIGNAL, file=slots.dump, all_threads=True)
+    faulthandler.register(signal.SIGTERM, file=slots.dump, all_threads=True, chain=True)
+
+
+def _no_debugger(*args: Any, **kwargs: Any) -> None:
+    del args, kwargs
+    __tracebackhide__ = True
+    pytest.fail(
+        "no debugger here: run it with -n0 --pdb, which turns isolation off "
+        "(a test's own process has no terminal)"
+    )

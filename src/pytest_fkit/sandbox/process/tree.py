@@ -1,0 +1,90 @@
+"""Signals to processes, and to all below them."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from ... import system
+from ...own import os, own_builtins, select, signal, suppress, time
+
+own_builtins(globals())
+
+# No test has a use for this one; macOS has no real-time signals.
+DUMP_SIGNAL = signal.SIGRTMAX - 3 if hasattr(signal, "SIGRTMAX") else signal.SIGINFO  # type: ignore[attr-defined,unused-ignore]
+"""On this one a test process writes the stacks of its threads."""
+
+
+def send_signal(pid: int, number: int) -> None:
+    """Send a signal to a process that may be gone."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process, one that only waits to be waited for left out."""
+    return system.process_state(pid) not in ("", "Z")
+
+
+def kill_tree(pid: int) -> None:
+    """End a process and its descendants by SIGKILL."""
+    # Stopped first, so that nothing forks away from under the list.
+    send_signal(pid, signal.SIGSTOP)
+    tree = [pid, *system.descendants(pid)]
+    for process in tree:
+        send_signal(process, signal.SIGSTOP)
+    for process in [*tree, *system.descendants(pid)]:
+        send_signal(process, signal.SIGKILL)
+
+
+def end_trees(
+    left: Callable[[], set[int]], until: Callable[[Callable[[], bool], float], bool], limit: float
+) -> tuple[str, ...]:
+    """End processes and all below them by SIGKILL, until none is left or the time is over.
+
+    :param left: gives the pids of those that are left.
+    :param until: waits for something to be true, so many seconds at most.
+    :return: a description of each that was ended.
+    """
+    named: dict[int, str] = {}
+    deadline = time.monotonic() + limit
+    found = left()
+    while found and time.monotonic() < deadline:
+        for pid in found:
+            if system.process_state(pid) == "Z":
+                continue
+            for process in (pid, *system.descendants(pid)):
+                named.setdefault(process, system.describe(process))
+            kill_tree(pid)
+        until(lambda: not left(), 0.05)
+        found = left()
+    return tuple(named.values())
+
+
+def end_children(limit: float) -> None:
+    """End and reap all children of this process, adopted ones included, within `limit` seconds."""
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        for pid in system.adopted_children(set()):
+            kill_tree(pid)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        select.select([], [], [], 0.01)
+
+
+class Settled:
+    """Tells whether a file has grown and stopped growing, from one call to the next.
+
+    :param size: of the file before it could grow.
+    """
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._descriptor = descriptor
+        self._start = self._size = size
+
+    def __call__(self) -> bool:
+        """Whether the file is longer than `size` and as long as at the last call."""
+        before, self._size = self._size, os.fstat(self._descriptor).st_size
+        return self._start < self._size == before

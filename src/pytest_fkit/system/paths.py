@@ -1,0 +1,70 @@
+"""Paths as text, and small files, without what stands on ``os`` and can be faked under us: pathlib.
+
+pyfakefs puts a class of its own in the place of Path wherever a module has that name.
+"""
+
+from __future__ import annotations
+
+from ..own import os, own_builtins
+
+own_builtins(globals())
+
+
+_CHUNK = 4096
+"""Bytes; the kernel makes text of /proc in such pieces."""
+
+
+def below(path: str, directory: str) -> str | None:
+    """The path from `directory` on, None where it is not below; both absolute and normal."""
+    start = directory if directory.endswith("/") else f"{directory}/"
+    return (path[len(start) :] or None) if path.startswith(start) else None
+
+
+def joined(directory: str, path: str) -> str:
+    """A path that may be relative to `directory`."""
+    return path if path.startswith("/") else f"{directory.rstrip('/')}/{path}"
+
+
+def relative(path: str, start: str) -> str:
+    """The way from the directory `start` to a path; both absolute and normal."""
+    there, here = (list(filter(None, each.split("/"))) for each in (path, start))
+    common = 0
+    while common < min(len(there), len(here)) and there[common] == here[common]:
+        common += 1
+    return "/".join([*[".."] * (len(here) - common), *there[common:]]) or "."
+
+
+def base_name(path: str) -> str:
+    """The last part of a path."""
+    return path.rpartition("/")[2]
+
+
+def read_bytes(path: str) -> bytes:
+    """What is in a file, which may be one of /proc, whose size is not known before.
+
+    :raises OSError: if that can't be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        chunks = [os.read(descriptor, _CHUNK)]
+        while chunks[-1]:
+            chunks.append(os.read(descriptor, _CHUNK))
+    finally:
+        os.close(descriptor)
+    return b"".join(chunks)
+
+
+def read_text(path: str) -> str:
+    """The same as text.
+
+    :raises OSError: if that can't be read.
+    """
+    return read_bytes(path).decode("utf-8", "replace")
+
+
+def read_lines(path: str) -> list[str]:
+    """Its lines, which end with a line feed and nothing else: there are names of files in them.
+
+    :raises OSError: if that can't be read.
+    """
+    return list(filter(None, read_text(path).split("\n")))

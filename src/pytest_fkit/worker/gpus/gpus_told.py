@@ -1,0 +1,76 @@
+"""The GPUs of a worker in what it reports."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable, Generator
+
+import pytest
+
+from ...gpu.health.xids_here import KEY as XIDS
+from ...gpu.health.xids_here import TOLD as TOLD_XIDS
+from ...gpu.slices.ownership import KEY, Owned, owned_by
+from ...own import os, own_builtins
+
+if TYPE_CHECKING:
+    from .xids_of_tests import TestXids
+
+own_builtins(globals())
+
+
+class GpuReports:
+    """Plugin of a worker that owns GPUs, and of pytest itself at ``-n0``.
+
+    :param name: of the worker, as in "gw0".
+    :param show: has a line written to the terminal.
+    """
+
+    def __init__(self, owned: Owned, name: str, show: Callable[[str], None]) -> None:
+        self._owned = owned
+        self._name = name
+        self._show = show
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Name worker, GPUs and attempt where a test failed."""
+        if report.failed:
+            # pytest-rerunfailures counts what came before.
+            attempt = int(getattr(report, "rerun", 0)) + 1
+            seen = getattr(report, "fkit_gpus", ())
+            report.sections.append(self._owned.section(self._name, attempt, seen))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """Say what tests are going to see if somebody else changed the masks."""
+        changed = self._owned.overwritten(os.environ)
+        if changed:
+            self._show(
+                f"fkit: a plugin, a conftest.py or a test module changed the GPUs of "
+                f"{self._name}: its tests see {'; '.join(changed)}"
+            )
+        return (yield)
+
+
+def xids_of_tests(config: pytest.Config, owned: Owned) -> TestXids | None:
+    """Knows the Xids of a worker's GPUs, where they are read on its machine."""
+    here = config.stash.get(XIDS, None)
+    path = here.path if here is not None else getattr(config, "workerinput", {}).get(TOLD_XIDS)
+    if not path:
+        return None
+    from .xids_of_tests import TestXids
+
+    return TestXids(path, owned.ids, owned.shared)
+
+
+def own_gpus(config: pytest.Config, name: str, show: Callable[[str], None]) -> None:
+    """Register the plugin where there are GPUs.
+
+    :param name: of the worker, as in "gw0".
+    :param show: has a line written to the terminal.
+    """
+    owned = owned_by(config)
+    if owned is not None:
+        from .memory_process import watch_memory
+
+        config.stash[KEY] = owned
+        config.pluginmanager.register(GpuReports(owned, name, show), "fkit-gpus")
+        watch_memory(config, owned)

@@ -1,0 +1,386 @@
+"""The worker's view of its keeper: a test in, messages and an ending out."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Generator, Iterator
+
+import pytest
+
+from .. import system
+from ..gpu.slices.ownership import MEMORY
+from ..own import os, own_builtins, select, signal, suppress, threading, time
+from ..protocol.descriptors import Files, Link, read_from, slots
+from ..protocol.endings import Lost, to_wire
+from ..protocol.messages import (
+    PATIENCE,
+    Broken,
+    Ended,
+    Events,
+    Finish,
+    Follows,
+    HostFiles,
+    Message,
+    OrderAnew,
+    Ping,
+    Pong,
+    Run,
+    RunTogether,
+    Stop,
+    TornDown,
+)
+from ..protocol.wire import Sorter, following
+from ..sandbox.process.coverage import running_coverage
+from ..sandbox.process.excerpts import read_ends
+from ..sandbox.process.relay import DEAF
+from ..sandbox.process.steps import Fork, Role
+from ..sandbox.process.streams import flush
+from ..sandbox.startup import keeper_role
+from ..system.huge_pages import PAYS_FROM, collapse
+from ..system.limits import refusal
+
+own_builtins(globals())
+
+SILENCE = 60.0
+"""Seconds without one after which it is given up: it is stopped, or hangs in the kernel."""
+
+KILL_WAIT = 2.0
+"""Seconds for the processes below a dead keeper to be gone."""
+
+
+class KeeperClient:
+    """Forks a keeper when one is needed, and another when that has died.
+
+    :param descriptors: those of the worker's connection to the controller.
+    :param controller: pid of the controller on this machine, or 0.
+    :param forks: about how many there will be below each keeper.
+    """
+
+    def __init__(
+        self, session: pytest.Session, descriptors: list[int], controller: int, forks: int
+    ) -> None:
+        self._session = session
+        self._descriptors = descriptors
+        self._controller = controller
+        self._forks = forks
+        self._link: Link | None = None
+        self._fresh = False  # whether it was told nothing yet
+        self._refused: OSError | None = None
+        self._pid = 0
+        self._broken: list[Broken] = []
+        self._hosts: dict[tuple[Any, ...], tuple[int, Files]] = {}
+        self._following: dict[int, int] = {}  # number of the next frame of such a host, by pid
+        self._ahead: Run | None = None
+        memory = session.config.stash.get(MEMORY, None)
+        self._memory_wait = 0.0 if memory is None else memory.longest
+        self._lock = threading.Lock()
+        self._grace: float | None = None
+        self.coverage: Any | None = None
+        """Coverage.py's object, if it counts and test processes can too."""
+        self.at_start: Callable[[], object] = lambda: None
+        """Called in a new keeper, before anything else."""
+
+    def start(self) -> Generator[Fork, int, None]:
+        """Before tests are run: have a keeper that is alive.
+
+        Where the kernel refuses to fork one, the next :meth:`run` says so.
+        """
+        if self._link is not None and self._ahead is None and self._link.is_over():
+            self._bury()
+        if self._link is not None:
+            return
+        # If the keeper dies, what is below it comes to us: somebody has to end it.
+        system.become_subreaper()
+        self.coverage = running_coverage()
+        if self._forks >= PAYS_FROM:
+            collapse()  # here: this process and all below it have these pages in common
+        flush()
+        slots.settle()
+        try:
+            ours, theirs = Link.pair()
+        except OSError as error:
+            self._refused = error
+            return
+        try:
+            self._pid = yield Fork(self._begin(ours, theirs))
+        except OSError as error:
+            ours.close()
+            self._refused = error
+            return
+        finally:
+            theirs.close()
+        self._link, self._fresh = ours, True
+        for message in self._broken:
+            ours.send(message)
+
+    def _begin(self, ours: Link, theirs: Link) -> Role:
+        """The role of a new keeper: let go of what is the worker's, and be one."""
+        os.close(ours.fileno())
+        self.at_start()
+        return (
+            yield from keeper_role(
+                self._session, theirs, self._descriptors, self._controller, self.coverage
+            )
+        )
+
+    def run(self, order: Run | RunTogether, ahead: Run | None = None) -> Iterator[Message]:
+        """Run tests; the last message is the :class:`Ended` of the last one, whatever happens.
+
+        Comes after :meth:`start`.
+
+        :param ahead: what will be run next, so that nobody waits for the word; begun only if this
+            order ends well. The next call has to be for it, unless the run ends here.
+        """
+        flush()
+        first = order if isinstance(order, Run) else Run(*order.runs[0])
+        host = first.share, first.environ
+        link = self._link
+        if link is None:
+            assert self._refused is not None
+            why = refusal(self._refused)
+            yield Ended(to_wire(Lost(f"no process could be made for it: {why}")))
+            return
+        fresh, self._fresh = self._fresh, False
+        yield from self._answers(host, link, lambda: self._order(link, order, ahead, fresh))
+
+    def follow(self, order: Follows) -> Iterator[Message]:
+        """Say what follows after all; the last message is the :class:`Ended` of teardowns.
+
+        Nothing is yielded where there is no keeper.
+        """
+        link = self._link
+        if link is not None:
+            yield from self._answers(("", ()), link, lambda: self._send(link, order))
+
+    def _answers(
+        self, host: tuple[Any, ...], link: Link, order: Callable[[], None]
+    ) -> Iterator[Message]:
+        try:
+            order()
+            while True:
+                message = self._hear(link)
+                if message is None:
+                    break
+                if isinstance(message, Pong):
+                    continue
+                if isinstance(message, HostFiles):
+                    self._remember_host(message, link.take_files())
+                    continue
+                if isinstance(message, Events) and message.pid in self._following:
+                    self._following[message.pid] = following(message.frames)
+                elif isinstance(message, Ended) and not message.goes_on:
+                    self._order_anew(link)
+                yield message
+                if isinstance(message, Ended):
+                    return
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        how = f"its keeper process {self._bury()} while the test was running"
+        lost = Lost(f"{link.trouble} of what its keeper process said" if link.trouble else how)
+        left = self._what_was_left(host, lost)
+        self._forget_hosts()
+        yield from left
+
+    def _hear(self, link: Link, deadline: float | None = None) -> Message | None:
+        """The next message; None at the end of the stream, or at the deadline.
+
+        Where nothing comes, the keeper is asked for a sign of life, which shows as well if
+        something before it was lost.
+        """
+        silent = time.monotonic()
+        while not link.closed:
+            message = link.take_message()
+            now = time.monotonic()
+            if message is not None or now - silent > SILENCE or now > (deadline or now):
+                return message
+            if link.is_readable(PATIENCE):
+                silent = now
+                link.read()
+            else:
+                self._send(link, Ping())
+        return None
+
+    def _order(self, link: Link, order: Run | RunTogether, ahead: Run | None, fresh: bool) -> None:
+        with self._lock:
+            if fresh and self._grace is not None:
+                # The order to stop came while there was no keeper to hear it.
+                link.send(Stop(self._grace))
+            if self._ahead is None:
+                link.send(order)
+            else:  # how many tests failed until now was not known then
+                assert isinstance(order, Run)
+                assert self._ahead.position == order.position
+            self._ahead = ahead
+            if ahead is not None:
+                link.send(ahead)
+
+    def _send(self, link: Link, message: Message) -> None:
+        with self._lock:
+            link.send(message)
+
+    def _order_anew(self, link: Link) -> None:
+        self._ahead = None
+        with self._lock, suppress(OSError):  # it has died since
+            link.send(OrderAnew())
+
+    def _what_was_left(self, host: tuple[Any, ...], lost: Lost) -> list[Message]:
+        """What the keeper did not live to pass on, of a host that ran the tests itself."""
+        if host not in self._hosts:
+            return [Ended(to_wire(lost))]
+        pid, files = self._hosts[host]
+        sorter = Sorter(self._following[pid])
+        events = Events(b"".join(sorter.feed(read_from(files.events))), pid)
+        if sorter.trouble:
+            lost = Lost(f"{sorter.trouble} of what its process reported")
+        ended = Ended(
+            to_wire(lost), pid, out=read_ends(files.out), err=read_ends(files.err),
+            log=read_ends(files.log), dump=read_ends(files.dump),
+        )  # fmt: skip
+        return [events, ended]
+
+    def _remember_host(self, host: HostFiles, files: Files | None) -> None:
+        running = host.share, host.environ
+        self._forget_host(running)
+        if files is not None:  # else nothing is left of it if the keeper dies
+            self._hosts[running] = host.pid, files
+            self._following[host.pid] = 0
+
+    def _forget_hosts(self) -> None:
+        for host in list(self._hosts):
+            self._forget_host(host)
+
+    def _forget_host(self, host: tuple[Any, ...]) -> None:
+        if host in self._hosts:
+            pid, files = self._hosts.pop(host)
+            del self._following[pid]
+            files.close()
+
+    def remember_broken(self, message: Broken) -> None:
+        """Have nobody set a wide fixture up again."""
+        self._broken.append(message)
+        if self._link is not None:
+            with suppress(OSError):  # it has died since; the next one is told
+                self._send(self._link, message)
+
+    def finish(self, timeout: float) -> Iterator[Message]:
+        """Tear everything down and end the keeper; the last message is a :class:`TornDown`.
+
+        Nothing is yielded where there is no keeper.
+        """
+        if self._link is not None:
+            if self._grace is None:
+                yield from self._last_words(Finish(timeout), timeout or None)
+            else:  # asked for already
+                yield from self._last_words(None, self._grace)
+
+    def request_stop(self, grace: float) -> None:
+        """Have the running test end and all be torn down; called in another thread.
+
+        The messages come to who is waiting for them.
+        """
+        with self._lock:
+            self._grace = grace
+            if self._link is not None:
+                with suppress(OSError):  # it is dead; who waits for it will see
+                    self._link.send(Stop(grace))
+
+    def stop(self, grace: float) -> Iterator[Message]:
+        """Interrupt the running test and tear down, within `grace` seconds."""
+        if self._link is not None:
+            yield from self._last_words(Stop(grace), grace)
+
+    def _last_words(self, command: Message | None, limit: float | None) -> Iterator[Message]:
+        assert self._link is not None
+        link = self._link
+        # The keeper enforces the limit for each host; this is for a keeper that does not.
+        deadline = None
+        if limit is not None:
+            deadline = time.monotonic() + 2 * limit + 4 * KILL_WAIT + self._memory_wait
+        try:
+            if command is not None:
+                with self._lock:
+                    link.send(command)
+            while True:
+                message = self._hear(link, deadline)
+                if message is None:
+                    break
+                yield message
+                if isinstance(message, TornDown):
+                    self.close()
+                    return
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        yield TornDown(to_wire(Lost(f"the keeper process {self._bury()}")))
+
+    def close(self) -> None:
+        """Let go of the keeper, which ends all below it and itself."""
+        self._forget_hosts()
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+            _wait(self._pid, KILL_WAIT * 2)
+
+    def _bury(self) -> str:
+        """Clean up after a dead keeper.
+
+        :return: how it died.
+        """
+        assert self._link is not None
+        self._link.close()
+        self._link = None
+        self._ahead = None
+        how = _wait(self._pid, KILL_WAIT)
+        deadline = time.monotonic() + KILL_WAIT
+        orphans = self._orphans()
+        while orphans and time.monotonic() < deadline:
+            for pid in orphans:
+                for process in (pid, *system.descendants(pid)):
+                    _kill(process)
+                _wait(pid, deadline - time.monotonic())
+            orphans = self._orphans()
+        return how
+
+    def _orphans(self) -> list[int]:
+        # Processes that plugins and conftest files started stay: they lead no session of ours.
+        return [pid for pid in system.adopted_children({self._pid}) if not _started_here(pid)]
+
+
+def _started_here(pid: int) -> bool:
+    """Whether the process is in the worker's own session, as what the worker starts is."""
+    try:
+        return os.getsid(pid) == os.getsid(0)
+    except OSError:
+        return False
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _wait(pid: int, limit: float) -> str:
+    """Wait for a process to end, SIGKILL it if it does not; how it ended."""
+    from ..protocol.endings import Exited, from_wait_status
+
+    deadline = time.monotonic() + limit
+    killed = False
+    while True:
+        try:
+            found, status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            return "is gone"
+        if found:
+            ending = from_wait_status(status)
+            if ending == Exited(DEAF):
+                return "did not get all that its worker said"
+            if isinstance(ending, Exited):
+                return f"exited with status {ending.status}"
+            return f"was ended by {ending.title}"
+        if time.monotonic() > deadline:
+            if killed:
+                return "can't be ended"
+            _kill(pid)
+            killed = True
+            deadline = time.monotonic() + KILL_WAIT
+        select.select([], [], [], 0.005)

@@ -1,0 +1,152 @@
+"""What a journal says of one run of a test, put together from the messages of its process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...own import own_builtins, time
+from ...protocol.endings import Finished, to_wire
+from ...protocol.messages import (
+    Ended,
+    HeldReport,
+    Message,
+    Metric,
+    Phase,
+    Report,
+    Restarted,
+    SharedProcess,
+    Used,
+    UsedBefore,
+    WideSetup,
+    WideSetupDone,
+    WideTeardown,
+)
+from ...protocol.plain_values import carriable
+from ...sandbox.child.usage import Account, Usage, since
+
+own_builtins(globals())
+
+_FINISHED = to_wire(Finished())
+
+
+class Attempt:
+    """Takes in what is said from the first message of a test to the last.
+
+    :param shared: why the test does not have a process of its own, or "".
+    """
+
+    def __init__(self, shared: str = "") -> None:
+        self._start = time.time()
+        self._phases: list[list[Any]] = []
+        self._wide: list[list[Any]] = []
+        self._open: list[list[Any]] = []
+        self._ending: tuple[Any, ...] = _FINISHED
+        self._pid = 0
+        self._used: tuple[Any, ...] = ()
+        self._used_before: Usage | None = None
+        self._shared = shared
+        self._metrics: dict[str, Any] = {}
+        self._leftovers: tuple[str, ...] = ()
+
+    def take(self, message: Message) -> None:
+        """Take one message in."""
+        handler = _HANDLERS.get(type(message))
+        if handler is not None:
+            handler(self, message)
+
+    def facts(self) -> dict[str, Any]:
+        """What is known, in types that can be carried; times in seconds since the epoch.
+
+        ``phases`` has name, start, duration and outcome of each, ``wide`` what was done to wide
+        fixtures ("setup", "teardown"), their label, start and duration.
+        """
+        phases = self._phases
+        if phases and not phases[-1][3] and self._ending != _FINISHED:
+            # The phase in which a process died has no report of its own.
+            phases[-1][2:] = [max(0.0, time.time() - phases[-1][1]), "died"]
+        return {
+            "start": phases[0][1] if phases else self._start,
+            "phases": [each for each in phases if each[3]],
+            "wide": carriable(self._wide),
+            "ending": self._ending,
+            "pid": self._pid,
+            "used": self._used,
+            "shared": carriable(self._shared),
+            "metrics": self._metrics,
+            "leftovers": carriable(self._leftovers),
+        }
+
+    def _phase(self, message: Phase) -> None:
+        if self._phases and self._phases[-1][0] == message.name and not self._phases[-1][3]:
+            self._phases[-1][1] = message.time  # its own part of it, after that of its host
+            return
+        if self._phases:
+            # A report on a setup counts the time of wide fixtures, too, set up by another process.
+            _, start, seconds, _ = last = self._phases[-1]
+            last[2] = max(0.0, min(seconds, message.time - start))
+        self._phases.append([message.name, message.time, 0.0, ""])
+
+    def _report(self, message: Report | HeldReport) -> None:
+        data = message.data
+        whole = data.get("$report_type") == "TestReport"  # not on a subtest
+        if whole and self._phases and self._phases[-1][0] == data.get("when"):
+            outcome = data["outcome"]
+            if "wasxfail" in data:
+                outcome = "xfailed" if outcome == "skipped" else "xpassed"
+            self._phases[-1][2:] = [data.get("duration", 0.0), outcome]
+
+    def _restarted(self, message: Restarted) -> None:
+        del message
+        self._phases.clear()
+        self._metrics.clear()
+
+    def _wide_setup(self, message: WideSetup) -> None:
+        step = ["setup", message.label, message.time, 0.0]
+        self._wide.append(step)
+        self._open.append(step)
+
+    def _wide_setup_done(self, message: WideSetupDone) -> None:
+        if self._open:
+            step = self._open.pop()
+            step[3] = max(0.0, message.time - step[2])
+
+    def _wide_teardown(self, message: WideTeardown) -> None:
+        self._wide.append(["teardown", "wide fixtures", message.start, message.duration])
+
+    def _metric(self, message: Metric) -> None:
+        self._metrics.pop(message.name, None)
+        if message.value is not None:
+            self._metrics[message.name] = message.value
+
+    def _shared_process(self, message: SharedProcess) -> None:
+        self._shared = message.cause
+
+    def _began_with(self, message: UsedBefore) -> None:
+        self._used_before = Usage(*message.used)
+
+    def _used_by(self, message: Used) -> None:
+        self._pid, self._used = message
+
+    def _ended(self, message: Ended) -> None:
+        self._ending, self._pid = message.ending, message.pid or self._pid
+        if not self._used and message.used:
+            used = Account(*message.used).usage()
+            before = self._used_before
+            self._used = tuple(used if before is None else since(before, used))
+        self._leftovers = message.leftovers
+
+
+_HANDLERS: dict[type[Any], Any] = {
+    Phase: Attempt._phase,
+    Report: Attempt._report,
+    HeldReport: Attempt._report,
+    Restarted: Attempt._restarted,
+    WideSetup: Attempt._wide_setup,
+    WideSetupDone: Attempt._wide_setup_done,
+    WideTeardown: Attempt._wide_teardown,
+    Metric: Attempt._metric,
+    SharedProcess: Attempt._shared_process,
+    Used: Attempt._used_by,
+    UsedBefore: Attempt._began_with,
+    Ended: Attempt._ended,
+}

@@ -1,0 +1,220 @@
+"""Reports on test processes that died, made in the worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+
+import pytest
+
+from ...compat import pytest_reports
+from ...gpu.errors.errors import Failure, GpuError
+from ...gpu.slices.ownership import owned_by
+from ...own import own_builtins, time
+from ...protocol.endings import Ending, Lost, Unmet, Unreported
+from ...protocol.messages import Broken, Ended
+from ...protocol.plain_values import carriable
+from ...sandbox.process.relay import merged
+from . import deaths
+from .makereport import made_by_hooks
+from .replay import Replay, add_section
+from .reports import Reports
+from .reproduce import reproducing_command
+from .rerunfailures import Reruns
+
+if TYPE_CHECKING:
+    from ...gpu.errors.classifier import Classifier
+
+own_builtins(globals())
+
+
+class Again(NamedTuple):
+    """A test that died is due to be run again.
+
+    :param attempts: so far.
+    :param delay: seconds to wait.
+    """
+
+    attempts: int
+    delay: float
+
+
+class DeathReports:
+    """Makes them.
+
+    :param name: of the worker, as in "gw0"; ALONE at ``-n0``.
+    :param remember_broken: called with a wide fixture that nobody is to set up again.
+    :param in_doubt: called when a test process died that may have used GPUs.
+    """
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        name: str,
+        reports: Reports,
+        reruns: Reruns,
+        remember_broken: Callable[[Broken], None],
+        in_doubt: Callable[[], None],
+    ) -> None:
+        self._name = name
+        self._reports = reports
+        self._reruns = reruns
+        self._remember_broken = remember_broken
+        self._in_doubt = in_doubt
+        self._classifier: Classifier | None = None
+        if owned_by(config) is not None:
+            from ...gpu.errors.classifier import Classifier
+
+            self._classifier = Classifier(config)
+
+    def report(
+        self, replay: Replay, ended: Ended, ending: Ending, attempts: int | None
+    ) -> Again | None:
+        """Report how a test process died.
+
+        :param attempts: so far, this one included; None if there can't be another.
+        :return: what follows, if the test is to be run again.
+        """
+        death = self._death(replay, ended, ending)
+        expected = self._expected(replay, death)
+        again: Again | None = None
+        if attempts is not None and expected is None and death.wide != "teardown":
+            again = self._again(replay.item, death, attempts)
+        if again is None:
+            self._note_broken(replay, death)
+        if death.when != "teardown" or not _added(replay, death, again):
+            self._log(replay, death, expected, again, attempts or 1)
+        return again
+
+    def _expected(self, replay: Replay, death: deaths.Death) -> str | None:
+        """The reason for which the death was expected, None if it was not."""
+        if isinstance(death.ending, (Lost, Unreported, Unmet)):
+            return None  # nobody knows what the test itself did
+        if not death.wide and (death.phase == "exit" or replay.has_said(death.phase)):
+            return None  # by then the test has failed as it was to, or not
+        if replay.expected is None:
+            return pytest_reports.expected_failure(replay.item)
+        return replay.expected
+
+    def _again(self, item: pytest.Item, death: deaths.Death, attempts: int) -> Again | None:
+        headline = deaths.headline(death, item.config.rootpath)
+        delay = self._reruns.delay(item, attempts, headline)
+        return None if delay is None else Again(attempts, delay)
+
+    def _note_broken(self, replay: Replay, death: deaths.Death) -> None:
+        """A wide fixture in whose setup a process died is not set up again."""
+        fixture = replay.setting_up
+        if fixture is not None:
+            headline = deaths.headline(death, replay.item.config.rootpath)
+            text = (
+                f"{fixture.label} was not set up again: {headline}, for {replay.item.nodeid}"
+                f"\n\n{deaths.story(death)}"
+            )
+            self._remember_broken(Broken(fixture.key, text))
+
+    def _log(
+        self,
+        replay: Replay,
+        death: deaths.Death,
+        expected: str | None,
+        again: Again | None,
+        attempts: int,
+    ) -> None:
+        item = replay.item
+        data = deaths.report_data(
+            death,
+            item.location,
+            dict.fromkeys(item.keywords, 1),
+            item.config.rootpath,
+            replay.phase_began,
+            expected,
+        )
+        if attempts > 1 or again is not None:
+            data["rerun"] = attempts - 1
+        if again is not None:
+            data["outcome"] = "rerun"
+        elif expected is None:
+            self._classify(replay, death)
+        replay.log_complete_phases(data)
+        data["sections"] = merged([*replay.sections(), *data["sections"]])
+        data["user_properties"] = list(replay.metrics.items())
+        data = made_by_hooks(item, carriable(data), deaths.headline(death, item.config.rootpath))
+        replay.release()
+        replay.log(data)
+        if death.when != "teardown":
+            # It did not run, but reporters (JUnit's output, HTML) close a test with this one.
+            replay.log(made_by_hooks(item, _empty_teardown(data)))
+
+    def _classify(self, replay: Replay, death: deaths.Death) -> None:
+        """Tell if what the process printed says that it was the GPU."""
+        if self._classifier is None:
+            return
+        if isinstance(death.ending, Unmet):
+            owned = owned_by(replay.item.config)
+            if owned is not None and owned.shared:  # without others there may be room
+                lacking = GpuError("memory", death.ending.title, alone=True)
+                self._reports.gpu_error(replay.item, carriable(lacking.to_wire()))
+            return
+        self._in_doubt()
+        title = f"{death.ending.title} in {death.phase}"
+        failure = Failure(text=title, death=True, stderr=replay.error_output + death.err)
+        error, unexplained = self._classifier.of_death(replay.item, failure)
+        if error is not None:
+            self._reports.gpu_error(replay.item, carriable(error.to_wire()))
+        elif unexplained:
+            from ...gpu.health.xids import may_explain
+
+            if may_explain(death.ending):
+                self._reports.unexplained(replay.item, carriable(title))
+
+    def _death(self, replay: Replay, ended: Ended, ending: Ending) -> deaths.Death:
+        fixture = replay.setting_up
+        return deaths.Death(
+            nodeid=replay.item.nodeid,
+            ending=ending,
+            phase=ended.wide or replay.phase,
+            seconds=max(0.0, time.time() - replay.phase_began),
+            worker=self._name,
+            pid=ended.pid,
+            out=_text(ended.out),
+            err=_text(ended.err),
+            log=_text(ended.log).strip(),
+            dump=_text(ended.dump),
+            wide=ended.wide or ("setup" if fixture is not None else ""),
+            fixture=fixture.label if fixture is not None else "",
+            leftovers=ended.leftovers,
+            survivors=ended.survivors,
+            reproduce=reproducing_command(replay.item, replay.changed),
+            hold_gpus=ended.hold_gpus,
+            gpu_memory=ended.gpu_memory,
+        )
+
+
+def _added(replay: Replay, death: deaths.Death, again: Again | None) -> bool:
+    """Whether the test's own teardown failed before its process died, and its report says both."""
+    failed = replay.held_teardown_failed()
+    if failed is None:
+        replay.drop_teardown()
+        return False
+    add_section(failed, "pytest-fkit", deaths.story(death))
+    if again is not None:
+        failed["outcome"] = "rerun"
+    return True
+
+
+def _empty_teardown(death: dict[str, Any]) -> dict[str, Any]:
+    kept = (
+        "$report_type", "nodeid", "location", "keywords", "sections", "user_properties", "rerun",
+    )  # fmt: skip
+    return {
+        **{name: death[name] for name in kept if name in death},
+        "outcome": "passed",
+        "longrepr": None,
+        "when": "teardown",
+        "duration": 0.0,
+        "start": death["stop"],
+        "stop": death["stop"],
+    }
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")

@@ -1,0 +1,179 @@
+"""Reports on a worker that owns GPUs: none is told while another worker may run the test again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable
+
+import pytest
+
+from ...gpu.errors.errors import GpuError
+from ...gpu.slices.ownership import Owned
+from ...own import own_builtins
+from ...protocol.plain_values import carriable
+from .reports import WorkerReports
+
+if TYPE_CHECKING:
+    from ..gpus.xids_of_tests import TestXids
+
+own_builtins(globals())
+
+
+class HeldReports:
+    """Holds what is said of a test until it is known whether it met a GPU error.
+
+    If it did, the controller is told so first, and the rest in one message with that. Unless the
+    verdict is final it decides what the attempt is, and plugins of this process, which counts
+    failures for ``-x`` and ``--maxfail``, never hear of it.
+
+    :param reports: to whom all is told in the end.
+    :param name: of the worker, as in "gw0".
+    :param in_doubt: called when the GPUs are to be tried before the next test.
+    :param hold: called with a test and an error of it that counts against the GPUs, as soon as its
+        process is through: no other test is to begin before the controller has heard of that.
+    :param xids: knows the Xids of this worker's GPUs, where they can be read.
+    """
+
+    def __init__(
+        self,
+        reports: WorkerReports,
+        owned: Owned,
+        name: str,
+        in_doubt: Callable[[], None] = lambda: None,
+        hold: Callable[[pytest.Item, dict[str, Any]], None] = lambda *_: None,
+        xids: TestXids | None = None,
+    ) -> None:
+        self._xids = xids
+        self._begun: pytest.Item | None = None
+        self._unexplained = ""
+        self._in_doubt = in_doubt
+        self._hold_tests = hold
+        self._reports = reports
+        self._owned = owned
+        self._name = name
+        self._held: list[Callable[[], None]] = []
+        self._settled = False
+        self._error: dict[str, Any] | None = None
+        self._erred: pytest.Item | None = None
+
+    def are_awaited(self, config: pytest.Config) -> bool:
+        """See :class:`.reports.Reports`."""
+        return self._reports.are_awaited(config)
+
+    def begins(self, item: pytest.Item) -> None:
+        """See :class:`.reports.Reports`."""
+        self._settled = False
+        self._begun = item
+        if self._xids is not None:
+            self._xids.begins(item)
+        self._reports.begins(item)
+
+    def log_start(self, item: pytest.Item) -> None:
+        """Hold."""
+        if self._xids is not None:
+            self._xids.starts(item)
+        self._hold(lambda: self._reports.log_start(item))
+
+    def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
+        """Hold."""
+        if self._xids is not None:
+            self._xids.sees(item, data.get("fkit_gpus", ()))
+        self._hold(lambda: self._log_report(item, data))
+
+    def _log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
+        if self._xids is not None:
+            self._xids.add_section(item, data)
+        if self._reports.silent and data["outcome"] == "failed":
+            # What GpuReports does, which does not hear of it.
+            attempt = int(data.get("rerun", 0)) + 1
+            section = self._owned.section(self._name, attempt, data.get("fkit_gpus", ()))
+            data["sections"] = [*data["sections"], section]
+        self._reports.log_report(item, data)
+
+    def log_finish(self, item: pytest.Item) -> None:
+        """Hold."""
+        self._hold(lambda: self._reports.log_finish(item))
+        self._settled = False  # pytest-rerunfailures may have a test that died run again
+
+    def attempt(
+        self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
+    ) -> None:
+        """Hold."""
+        self._judge(item)
+        if self._xids is not None:
+            facts = self._xids.with_facts(item, facts)
+        self._hold(lambda: self._reports.attempt(item, facts, left, again))
+
+    def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
+        """The first one counts; what wide fixtures say when the run ends comes too late."""
+        if self._error is None and not self._settled:
+            self._error, self._erred = error, item
+            if error["probe"]:
+                self._in_doubt()
+
+    def unexplained(self, item: pytest.Item, how: str) -> None:
+        """If there is an Xid that explains it, it is a GPU error."""
+        del item
+        if not self._settled:
+            self._unexplained = how
+
+    def _judge(self, item: pytest.Item) -> None:
+        """Once: have Xids decide on what the test met, where the message can't."""
+        if self._xids is None or self._xids.are_known(item):
+            return
+        error = None if self._error is None else GpuError.from_wire(self._error)
+        now = self._xids.judge(item, error, self._unexplained)
+        self._unexplained = ""
+        if now is not None and now != error:
+            self._error, self._erred = carriable(now.to_wire()), item
+            if now.probe:
+                self._in_doubt()
+
+    def settle(self, over: bool = False) -> None:
+        """If it met none, tell, and hold nothing that is still to come.
+
+        :param over: no test runs: what was said of one that was interrupted is told anyway.
+        """
+        if over:
+            self._error = None
+        elif self._begun is not None:
+            self._judge(self._begun)
+        if self._error is None:
+            self._tell()
+            self._settled = not over
+        else:
+            self._hold_what_follows()
+
+    def _hold_what_follows(self) -> None:
+        """Once for each test that met an error which counts; the rest of it is told later."""
+        erred, self._erred = self._erred, None
+        if erred is not None and self._error is not None and self._error["counts"]:
+            self.flush()
+            self._hold_tests(erred, self._error)
+
+    def complete(self, item: pytest.Item, seconds: float) -> None:
+        """Tell all."""
+        self._judge(item)
+        self._hold_what_follows()
+        self._hold(lambda: self._reports.complete(item, seconds))
+        error, self._error, self._settled = self._error, None, False
+        if error is not None:
+            self._reports.gpu_error(item, error)
+        self._reports.silent = error is not None and error["retry"]
+        self._tell()
+        self._reports.silent = False
+        if self._xids is not None:
+            self._xids.over(item)
+
+    def flush(self) -> None:
+        """Send what may be sent."""
+        self._reports.flush()
+
+    def _hold(self, told: Callable[[], None]) -> None:
+        self._held.append(told)
+        if self._settled:
+            self._tell()
+
+    def _tell(self) -> None:
+        held, self._held = self._held, []
+        for told in held:
+            told()

@@ -1,0 +1,116 @@
+"""Reports on what pytest did not run, through the hook by which plugins have a part in reports."""
+
+from __future__ import annotations
+
+from typing import Any, Generator
+
+import pytest
+
+from ...compat import pytest_fixtures, pytest_reports
+from ...compat.kept_objects import keep_objects
+from ...own import marshal, no_warnings, own_builtins, suppress
+from ...protocol.plain_values import carriable
+from ...system.stack_texts import stack_text
+from .reports import report_from
+from .rerunfailures import ProcessDiedError
+
+own_builtins(globals())
+
+
+def made_by_hooks(item: pytest.Item, data: dict[str, Any], text: str = "") -> dict[str, Any]:
+    """A report of ours with all that pytest_runtest_makereport adds to it.
+
+    What a plugin relies on when it hears of reports is there. A hook that can't do without the
+    process that died may raise: then the report has what was added before, and says so.
+
+    :param data: in the format of pytest_report_to_serializable, as the result is.
+    :param text: what happened, "" if nothing.
+    """
+    pytest_fixtures.renew_request(item)
+    with no_warnings():  # pluggy's, of hooks that raise
+        made, report, error = _made(item, data, text)
+        if error is not None and data["when"] != "setup":
+            # Who notes something of a test when its setup is reported did so in its process.
+            call: Any = pytest.CallInfo.from_call(_nothing, when="setup")
+            with suppress(Exception):
+                pytest_fixtures.report_for_installed(item, call)
+            made, report, error = _made(item, data, text)
+    return made if error is None else _after_error(item, report, data, error)
+
+
+def _made(
+    item: pytest.Item, data: dict[str, Any], text: str
+) -> tuple[dict[str, Any], Any, BaseException | None]:
+    """The report, as data and as an object, and what a hook raised."""
+    copy = marshal.loads(marshal.dumps(carriable(data)))  # pytest changes what it is given
+    innermost = _Innermost(report_from(item.config, copy))
+    plugins = item.config.pluginmanager
+    plugins.register(innermost)  # the last, so that all wrappers are around it
+    try:
+        made = item.ihook.pytest_runtest_makereport(item=item, call=_call(data, text))
+        return _data(item, made), made, None
+    except (KeyboardInterrupt, pytest.exit.Exception):
+        raise
+    except BaseException as error:  # noqa: BLE001 (of hooks that belong to users)
+        return data, innermost.report, error
+    finally:
+        plugins.unregister(innermost)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _data(item: pytest.Item, report: Any) -> dict[str, Any]:
+    data: dict[str, Any] = carriable(pytest_reports.report_to_data(item.config, report))
+    if not hasattr(item.config, "workerinput"):
+        keep_objects(item.session, report, data)
+    return data
+
+
+def _after_error(
+    item: pytest.Item, report: Any, data: dict[str, Any], error: BaseException
+) -> dict[str, Any]:
+    try:
+        data = _data(item, report)
+    except Exception as another:  # noqa: BLE001 (what a hook put into the report)
+        error = another
+    text = f"pytest_runtest_makereport could not add to this report:\n{stack_text(error)}"
+    data["sections"] = [*data["sections"], ("pytest-fkit", carriable(text))]
+    return data
+
+
+def _call(data: dict[str, Any], text: str) -> Any:
+    def end() -> None:
+        if data["outcome"] == "skipped" and "wasxfail" not in data:
+            pytest.skip(text)
+        if text:
+            raise ProcessDiedError(text)
+
+    call: Any = pytest.CallInfo.from_call(end, when=data["when"])
+    call.duration = data.get("duration", call.duration)
+    call.start, call.stop = data.get("start", call.start), data.get("stop", call.stop)
+    return call
+
+
+class _Innermost:
+    """Plugin whose report takes the place of what pytest makes of the call.
+
+    :param report: ours.
+    """
+
+    def __init__(self, report: Any) -> None:
+        self.report = report
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_makereport(self) -> Generator[None, Any, Any]:
+        try:
+            found = yield
+        except Exception:  # noqa: BLE001 (of an item's repr_failure, which we don't need)
+            return self.report
+        for name, value in vars(found).items():
+            vars(self.report).setdefault(name, value)
+        for name in ("sections", "user_properties"):
+            ours = getattr(self.report, name)
+            ours[:0] = [each for each in getattr(found, name, ()) if each not in ours]
+        return self.report

@@ -1,0 +1,410 @@
+"""What a test process reported, said again in the worker, where plugins hear it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Mapping
+
+import pytest
+
+from ...compat import pytest_reports
+from ...compat.foreign_warnings import stand_in
+from ...own import own_builtins, time, warnings
+from ...protocol.endings import ITS_END
+from ...protocol.messages import (
+    Completed,
+    EndError,
+    ExpectedFailure,
+    HeldReport,
+    Interrupted,
+    JunitRecord,
+    LiveText,
+    LogFinish,
+    LogStart,
+    Message,
+    Metric,
+    NotCollected,
+    Output,
+    Phase,
+    Report,
+    Restarted,
+    SessionFlag,
+    SharedProcess,
+    WarningRecorded,
+    WideOutput,
+    WideSetup,
+    WideSetupDone,
+    WideTeardown,
+)
+from ...protocol.plain_values import carriable
+from ...sandbox.process.relay import merged
+from ..gpus.scarce_tests import note_wanted_gpus
+from .attempt_events import Attempt
+from .makereport import made_by_hooks
+from .reports import Reports, report_from
+from .terminal_output import LIVE, Lines
+
+own_builtins(globals())
+
+_KEPT = 65536
+"""Characters of output that is not captured."""
+
+
+class Replay:
+    """The reports of one test, from its first message to its ending.
+
+    The teardown report is held back until it is known whether the process ended well and which
+    wide fixtures were torn down after the test.
+
+    :param shared: why the test does not have a process of its own, or "".
+    :param attempt: hears all messages, for a journal, if there is one.
+    :param changed: the variables in which the test's process differs from its worker.
+    """
+
+    def __init__(
+        self,
+        item: pytest.Item,
+        reports: Reports,
+        lines: Lines,
+        shared: str = "",
+        attempt: Attempt | None = None,
+        changed: Mapping[str, str] | None = None,
+    ) -> None:
+        self.item = item
+        self.changed = changed or {}
+        self._reports = reports
+        self._lines = lines
+        self._shared = shared
+        self._attempt = attempt
+        self._started = False
+        self._finished = False
+        self._seconds = 0.0
+        self._held: list[dict[str, Any]] = []
+        self._unlogged: list[dict[str, Any]] = []
+        self._attempts_over = 0
+        self._outcomes: dict[str, str] = {}  # of the test's own phases
+        self._completed: Completed | None = None
+        self.phase = "setup"
+        self.phase_began = time.time()
+        self._sections: list[tuple[str, str]] = []
+        self._wide_sections: list[tuple[str, str]] = []
+        self._junit_records: list[tuple[str, str, str]] = []
+        self.setting_up: WideSetup | None = None
+        self.expected: str | None = None
+        self.interrupted: Interrupted | None = None
+        self.metrics: dict[str, Any] = {}
+        self.error_output = ""
+        self._end_errors: list[str] = []
+
+    def take(self, message: Message) -> None:
+        """Take one message in."""
+        if self._attempt is not None:
+            self._attempt.take(message)
+        handler = _HANDLERS.get(type(message))
+        if handler is not None:
+            handler(self, message)
+
+    # --- messages ---
+
+    def printed(self, message: Output) -> None:
+        """Keep the end of what went to descriptor 2, where it is not captured."""
+        if message.fd == 2:
+            text = self.error_output + message.text.decode("utf-8", "replace")
+            self.error_output = text[-_KEPT:]
+
+    def _log_start(self, message: LogStart) -> None:
+        del message
+        if self._finished:  # another attempt, by pytest-rerunfailures
+            self._log_end()
+            self._started = self._finished = False
+            self._outcomes.clear()
+        self.start()
+
+    def _log_finish(self, message: LogFinish) -> None:
+        del message
+        self._finished = True
+        self._attempts_over += 1
+
+    @property
+    def attempts(self) -> int:
+        """How often the test began in this process."""
+        return self._attempts_over + (not self._finished)
+
+    def _held_report(self, message: HeldReport) -> None:
+        message.data.pop("fkit_gpu_error", None)
+        self._unlogged.append(message.data)
+
+    def log_complete_phases(self, death: dict[str, Any]) -> None:
+        """Log what the test process held back on phases before that of the report on its death."""
+        for data in self._unlogged:
+            if data["when"] != death["when"]:
+                data["rerun"] = death.get("rerun", 0)
+                if data["outcome"] == "failed":
+                    data["outcome"] = death["outcome"]
+                self.log(data)
+
+    def _phase(self, message: Phase) -> None:
+        self.phase, self.phase_began = message.name, message.time
+
+    def _report(self, message: Report) -> None:
+        data = message.data
+        if data.get("$report_type") == "TestReport":  # not on a subtest
+            self._outcomes[data["when"]] = data["outcome"]
+        self._hear_gpu_error(data)
+        self._unlogged.clear()
+        when = data.get("when")
+        if when == "setup":
+            self.release()  # the teardown of a run before this one, by a plugin that runs it again
+        if when == "teardown" or self._held:
+            self._held.append(data)
+        else:
+            self.log(data)
+
+    def _hear_gpu_error(self, data: dict[str, Any]) -> None:
+        """Take it out of the report, where nobody else is to find it."""
+        error = data.pop("fkit_gpu_error", None)
+        if error is not None and data["outcome"] != "rerun":  # by pytest-rerunfailures, already
+            self._reports.gpu_error(self.item, error)
+
+    def _warning(self, message: WarningRecorded) -> None:
+        said = _warning(message)
+        recorded = warnings.WarningMessage(said, type(said), message.filename, message.lineno)
+        self.item.config.hook.pytest_warning_recorded.call_historic(
+            kwargs={
+                "warning_message": recorded,
+                "when": message.when,
+                "nodeid": message.nodeid,
+                "location": message.location,
+            }
+        )
+
+    def _wide_setup(self, message: WideSetup) -> None:
+        self.setting_up = message
+
+    def _wide_setup_done(self, message: WideSetupDone) -> None:
+        del message
+        self.setting_up = None
+
+    def _wide_output(self, message: WideOutput) -> None:
+        self._wide_sections += message.sections
+
+    def wide_teardown(self, message: WideTeardown) -> None:
+        """Make the teardown of wide fixtures part of the test's teardown report."""
+        failed = message.report
+        if failed is not None:
+            self._hear_gpu_error(failed)
+        data = next((each for each in reversed(self._held) if _is_teardown(each)), None)
+        if data is None:
+            if failed is not None:
+                self._held.append(failed)
+            return
+        data["duration"] += message.duration
+        data["sections"] = merged([*data["sections"], *message.sections])
+        if failed is None:
+            return
+        if data["outcome"] == "failed":
+            text = str(report_from(self.item.config, failed).longrepr)
+            data["sections"].append(("teardown of wide fixtures", text))
+        else:
+            data["outcome"], data["longrepr"] = failed["outcome"], failed["longrepr"]
+
+    def _expected(self, message: ExpectedFailure) -> None:
+        self.expected = message.reason
+
+    def _flag(self, message: SessionFlag) -> None:
+        session = self.item.session
+        if not getattr(session, message.name):
+            setattr(session, message.name, message.value)
+
+    def _live_text(self, message: LiveText) -> None:
+        self.start()  # the process that said so may have left to have a wide fixture set up
+        self._lines.feed_text(LIVE, message.text)
+
+    def _shared_process(self, message: SharedProcess) -> None:
+        self._shared = message.cause
+
+    def _junit_record(self, message: JunitRecord) -> None:
+        self._junit_records.append((message.kind, message.name, message.value))
+
+    def _not_collected(self, message: NotCollected) -> None:
+        self.refuse(message.reason)
+
+    def refuse(self, text: str, skipped: bool = False) -> None:
+        """Report a test that can't be run as an error, with the reason, or as skipped."""
+        config, item = self.item.config, self.item
+        path, line, _ = item.location
+        report = pytest.TestReport(
+            item.nodeid,
+            item.location,
+            dict.fromkeys(item.keywords, 1),
+            "skipped" if skipped else "failed",
+            (path, (line or 0) + 1, f"Skipped: {text}") if skipped else text,
+            "setup",
+        )
+        data = carriable(pytest_reports.report_to_data(config, report))
+        self.log(made_by_hooks(item, data, text))
+
+    def _metric(self, message: Metric) -> None:
+        self.metrics.pop(message.name, None)
+        if message.value is not None:
+            self.metrics[message.name] = message.value
+
+    def _interrupted(self, message: Interrupted) -> None:
+        self.interrupted = message
+
+    def _end_error(self, message: EndError) -> None:
+        self._end_errors.append(message.text)
+
+    def _restarted(self, message: Restarted) -> None:
+        del message
+        self._outcomes.clear()
+
+    def _over(self, message: Completed) -> None:
+        self._completed = message
+
+    # --- endings ---
+
+    def has_said(self, when: str) -> bool:
+        """Whether the report on a phase of this attempt has arrived."""
+        return when in self._outcomes
+
+    def missing(self) -> str:
+        """What should have been reported by the end of the test and was not, "" if nothing."""
+        if self._completed is None:
+            return ITS_END
+        if not self._completed.by_pytest or self.interrupted is not None:
+            return ""
+        runs = not self.item.config.getoption("setuponly", False)
+        wanted = ["setup", "teardown"]
+        if runs and self._outcomes.get("setup") == "passed":
+            wanted.insert(1, "call")
+        return " and ".join(when for when in wanted if when not in self._outcomes)
+
+    def held_teardown_failed(self) -> dict[str, Any] | None:
+        """The teardown report that is held back, if it is a failed one."""
+        failed = (each for each in self._held if _is_teardown(each) and each["outcome"] == "failed")
+        return next(failed, None)
+
+    def name_leftovers(self, processes: list[str]) -> None:
+        """Name processes that the test left running in its teardown report, which is held back."""
+        self._name("processes left running, now ended", "fkit_leftovers", processes)
+
+    def name_gpu_memory(self, lines: list[str]) -> None:
+        """Name there what is still in use of GPUs' memory, of which the process is gone."""
+        self._name("GPU memory not given back", "fkit_gpu_memory", lines)
+
+    def _name(self, title: str, name: str, lines: list[str]) -> None:
+        for data in filter(_is_teardown, self._held):
+            add_section(data, title, "".join(f"{line}\n" for line in lines))
+            data[name] = lines
+
+    def drop_teardown(self) -> None:
+        """Forget the teardown report that is held back: something else takes its place."""
+        for data in filter(_is_teardown, self._held):
+            self._sections = list(data["sections"])
+        self._held = [each for each in self._held if not _is_teardown(each)]
+
+    def sections(self) -> list[tuple[str, str]]:
+        """What was captured so far, as far as it was reported."""
+        return self._sections or self._wide_sections
+
+    def release(self) -> None:
+        """Log the reports that were held back."""
+        held, self._held = self._held, []
+        for data in held:
+            self.log(data)
+
+    def log(self, data: dict[str, Any]) -> None:
+        """Log one report, after the start of the test if it did not get to say so."""
+        self.start()
+        if not _is_teardown(data):
+            self._sections = list(data.get("sections", ()))
+        elif self._shared:
+            data["fkit_shared"] = self._shared
+        if _is_teardown(data) and self._end_errors:
+            data["fkit_end_errors"], self._end_errors = self._end_errors, []
+        if "FKIT_GPU_IDS" in self.changed:
+            data["fkit_gpus"] = self.changed["FKIT_GPU_IDS"].split(",")
+        note_wanted_gpus(self.item, data, self.changed)
+        if self._junit_records:
+            data["fkit_junit"], self._junit_records = self._junit_records, []
+        self._seconds += data.get("duration", 0.0)
+        self._reports.log_report(self.item, data)
+
+    def start(self) -> None:
+        """Log the start of the test, if it did not do so yet."""
+        if not self._started:
+            self._started = True
+            self._reports.log_start(self.item)
+
+    def finish(self, again: bool = False) -> None:
+        """Log the rest and the end of the test.
+
+        :param again: whether another attempt follows.
+        """
+        if self._attempt is not None and self._started and self.interrupted is None:
+            self._reports.attempt(self.item, self._attempt.facts(), len(self._held), again)
+        self._log_end()
+        if not again:
+            self._reports.complete(self.item, self._seconds)
+
+    def _log_end(self) -> None:
+        self.release()
+        if self._started:
+            self._reports.log_finish(self.item)
+
+
+def add_section(data: dict[str, Any], title: str, text: str) -> None:
+    """Add a section to a report in the format of pytest_report_to_serializable."""
+    data["sections"] = [*data["sections"], (title, text)]
+
+
+def _is_teardown(data: dict[str, Any]) -> bool:
+    return data.get("when") == "teardown"
+
+
+_HANDLERS: dict[type[Any], Any] = {
+    LogStart: Replay._log_start,
+    LogFinish: Replay._log_finish,
+    Phase: Replay._phase,
+    Report: Replay._report,
+    HeldReport: Replay._held_report,
+    WarningRecorded: Replay._warning,
+    WideSetup: Replay._wide_setup,
+    WideSetupDone: Replay._wide_setup_done,
+    WideOutput: Replay._wide_output,
+    WideTeardown: Replay.wide_teardown,
+    ExpectedFailure: Replay._expected,
+    SessionFlag: Replay._flag,
+    Interrupted: Replay._interrupted,
+    JunitRecord: Replay._junit_record,
+    LiveText: Replay._live_text,
+    Completed: Replay._over,
+    EndError: Replay._end_error,
+    Metric: Replay._metric,
+    Restarted: Replay._restarted,
+    SharedProcess: Replay._shared_process,
+    NotCollected: Replay._not_collected,
+}
+
+
+def _warning(message: WarningRecorded) -> Warning:
+    """The warning again, of its own class where that can be made to say the same."""
+    category = _warning_class(*message.category)
+    if message.args is not None:
+        try:
+            again = category(*message.args)
+            if str(again) == message.text:
+                return again
+        except Exception:  # noqa: BLE001 (a user's __init__ or __str__ may raise anything)
+            return stand_in(category.__name__)(message.text)
+    return stand_in(category.__name__)(message.text)
+
+
+def _warning_class(module: str, qualname: str) -> type[Warning]:
+    found: Any = sys.modules.get(module)
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    if isinstance(found, type) and issubclass(found, Warning):
+        return found
+    return stand_in(qualname.rpartition(".")[2])  # made inside a function, or imported by the test

@@ -1,0 +1,317 @@
+"""Where the reports on a worker's tests go: to plugins in this process, to the controller."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Protocol, Sequence
+
+import pytest
+
+from ...compat import pytest_hooks, xdist_worker
+from ...compat.kept_objects import KEY as KEPT
+from ...compat.kept_objects import restore_objects
+from ...config.settings import ALONE
+from ...own import contextmanager, own_builtins
+from ...protocol.border import (
+    ItemAttempt,
+    ItemBegins,
+    ItemComplete,
+    ItemFinished,
+    ItemGpuError,
+    ItemReported,
+    ItemStarted,
+    OfTests,
+    Reported,
+    Told,
+)
+from ...protocol.plain_values import carriable
+from ...protocol.running_test import Whereabouts
+
+if TYPE_CHECKING:
+    from ...journal.recorder import Recorder
+
+own_builtins(globals())
+
+
+class Reports(Protocol):
+    """What is said of tests, in the order in which plugins are to hear it."""
+
+    def are_awaited(self, config: pytest.Config) -> bool:
+        """Whether no test may begin before the reports on the one before it were told."""
+
+    def begins(self, item: pytest.Item) -> None:
+        """The test is about to begin; until it is complete, its process may end this one."""
+
+    def log_start(self, item: pytest.Item) -> None:
+        """The test begins."""
+
+    def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
+        """A report, as pytest_report_to_serializable gives it."""
+
+    def log_finish(self, item: pytest.Item) -> None:
+        """The test is over."""
+
+    def attempt(
+        self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
+    ) -> None:
+        """What a journal says of the test, see Attempt.facts.
+
+        :param left: how many reports on it are still to come.
+        :param again: whether the test is run once more.
+        """
+
+    def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
+        """The test met an error: a :class:`~pytest_fkit.gpu.errors.errors.GpuError`, to_wire()."""
+
+    def unexplained(self, item: pytest.Item, how: str) -> None:
+        """The process of the test died, as `how` says, and nothing says why: an Xid may."""
+
+    def settle(self, over: bool = False) -> None:
+        """All is known by which it is decided whether the test is to run again elsewhere.
+
+        :param over: no test is left.
+        """
+
+    def complete(self, item: pytest.Item, seconds: float) -> None:
+        """The test has its verdict; it took so long."""
+
+    def flush(self) -> None:
+        """Nothing may be held back any longer."""
+
+
+def report_from(config: pytest.Config, data: dict[str, Any]) -> Any:
+    """The report that pytest_report_to_serializable turned into `data`."""
+    return config.hook.pytest_report_from_serializable(config=config, data=data)
+
+
+class Account(Protocol):
+    """Who counts verdicts at ``-n0``."""
+
+    def select(self, nodeids: Sequence[str]) -> None:
+        """These are run."""
+
+    def hear(self, node: None, told: Sequence[Told]) -> None:
+        """Plugins are about to be told so of them, by their positions."""
+
+
+class LocalReports:
+    """At ``-n0``: all plugins are in this process, and no other worker could run a test again.
+
+    :param recorder: hears everything before they do, if there is one.
+    :param account: counts verdicts, if somebody does.
+    :param items: that are run.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder | None = None,
+        account: Account | None = None,
+        items: Sequence[pytest.Item] = (),
+    ) -> None:
+        self._recorder = recorder
+        self._some_hear_in_tests: bool | None = None
+        self._others_hear: bool | None = None
+        self._account = account
+        if account is not None:
+            self._positions = {item: number for number, item in enumerate(items)}
+            account.select([item.nodeid for item in items])
+
+    def are_awaited(self, config: pytest.Config) -> bool:
+        """Who counts failures may stop; pytest's own plugins, but for two, only write them down."""
+        return bool(
+            config.getoption("maxfail")
+            or config.pluginmanager.hasplugin("stepwiseplugin")
+            or pytest_hooks.others_hear_reports(config)
+        )
+
+    def begins(self, item: pytest.Item) -> None:
+        """For the account only."""
+        if self._account is not None:
+            self._account.hear(None, [ItemBegins(self._positions[item])])
+
+    def log_start(self, item: pytest.Item) -> None:
+        """Tell them."""
+        if self._recorder is not None:
+            self._recorder.begin(ALONE, item.nodeid, item.location)
+        hook = self._hook(item, "pytest_runtest_logstart")
+        hook(nodeid=item.nodeid, location=item.location)
+
+    def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
+        """Tell them."""
+        kept = data.pop(KEPT, None)
+        report = report_from(item.config, data)
+        if kept is not None:
+            restore_objects(item.session, report, kept)
+        if self._recorder is not None:
+            self._recorder.report(ALONE, report)
+            self._recorder.commit()
+        if self._account is not None:
+            self._account.hear(None, [Reported(self._positions[item], report)])
+        if self._others_hear is None:
+            self._others_hear = pytest_hooks.others_hear_reports(item.config)
+        if not self._others_hear:
+            item.ihook.pytest_runtest_logreport(report=report)
+            return
+        with pytest_hooks.warnings_as_of(item):
+            item.ihook.pytest_runtest_logreport(report=report)
+
+    def log_finish(self, item: pytest.Item) -> None:
+        """Tell them."""
+        hook = self._hook(item, "pytest_runtest_logfinish")
+        hook(nodeid=item.nodeid, location=item.location)
+
+    def _hook(self, item: pytest.Item, name: str) -> Any:
+        """Those who don't live in the test's process, which told the others."""
+        if self._some_hear_in_tests is None:
+            self._some_hear_in_tests = pytest_hooks.hears_in_tests(item.config)
+        if self._some_hear_in_tests:
+            return pytest_hooks.reporters_hook(item, name)
+        return getattr(item.ihook, name)
+
+    def attempt(
+        self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
+    ) -> None:
+        """For the journal only."""
+        if self._recorder is not None:
+            self._recorder.attempt(ALONE, item.nodeid, facts, left, again)
+            self._recorder.commit()
+
+    def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
+        """It is the test's failure."""
+
+    def unexplained(self, item: pytest.Item, how: str) -> None:
+        """It is the test's failure."""
+
+    def settle(self, over: bool = False) -> None:
+        """Nothing is held back."""
+
+    def complete(self, item: pytest.Item, seconds: float) -> None:
+        """For the account only."""
+        if self._account is not None:
+            self._account.hear(None, [ItemComplete(self._positions[item], seconds)])
+
+    def flush(self) -> None:
+        """For the journal only: a test that has begun may take a while."""
+        if self._recorder is not None:
+            self._recorder.commit()
+
+
+class WorkerReports:
+    """In a worker: reports go to the controller, many in one message of bytes.
+
+    Plugins of the worker that listen hear of them, too. As in a worker of xdist's, a report is on
+    its way before those hear it that come after xdist: one of them may end the process. What those
+    before it changed arrives.
+
+    :param send: sends messages to the controller, in one.
+    :param interactor: xdist's plugin of this worker.
+    :param index: of an item in the worker's collection.
+    :param whereabouts: what the controller sees of this worker, if it is on the same machine.
+    """
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        send: Callable[..., object],
+        interactor: Any,
+        index: Callable[[pytest.Item], int],
+        whereabouts: Whereabouts | None = None,
+    ) -> None:
+        self._config = config
+        self._send = send
+        self._extra = xdist_worker.worker_facts(interactor)
+        self._index = index
+        self._whereabouts = whereabouts
+        self._events: list[OfTests] = []
+        self._completed = -1
+        self._position = -1
+        self._local = LocalReports()
+        self._others_hear = pytest_hooks.others_hear_reports(config)
+        xdist_worker.take_reports_of_interactor(config, interactor, self._hear)
+        self.silent = False
+        """Whether plugins of this process are not told."""
+
+    @property
+    def _heard(self) -> bool:
+        return self._others_hear and not self.silent
+
+    def are_awaited(self, config: pytest.Config) -> bool:
+        """If a test kills the worker, xdist blames the first whose reports have not arrived."""
+        del config
+        return True
+
+    def begins(self, item: pytest.Item) -> None:
+        """Queue that the test begins."""
+        self._events.append(ItemBegins(self._index(item)))
+
+    def log_start(self, item: pytest.Item) -> None:
+        """Queue that the test starts, and tell plugins that hear of it here."""
+        self._events.append(ItemStarted(item.nodeid, carriable(item.location)))
+        if self._heard:
+            with self._telling(item):
+                self._local.log_start(item)
+
+    def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
+        """Queue a report, by way of the plugins that hear reports here."""
+        if self.silent or not (self._others_hear or data.get("outcome") == "failed"):
+            self._report(self._index(item), data)
+            return
+        report = report_from(self._config, data)
+        with self._telling(item), pytest_hooks.warnings_as_of(item):
+            item.ihook.pytest_runtest_logreport(report=report)
+
+    def _hear(self, report: Any) -> None:
+        """In the place of xdist's plugin."""
+        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        self._report(self._position, carriable(data))
+        self.flush()
+
+    def _report(self, position: int, data: dict[str, Any]) -> None:
+        data.update(self._extra, item_index=position)
+        self._events.append(ItemReported(position, data))
+
+    @contextmanager
+    def _telling(self, item: pytest.Item) -> Iterator[None]:
+        """Within the block plugins hear of the test."""
+        self._position = self._index(item)
+        if self._whereabouts is None:
+            yield
+            return
+        self._whereabouts.tells(self._position)
+        yield  # if that raises it is the end of the worker
+        self._whereabouts.told()
+
+    def log_finish(self, item: pytest.Item) -> None:
+        """Queue that the test finished, and tell plugins that hear of it here."""
+        self._events.append(ItemFinished(item.nodeid, carriable(item.location)))
+        if self._heard:
+            with self._telling(item):
+                self._local.log_finish(item)
+
+    def attempt(
+        self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
+    ) -> None:
+        """Queue what the journal is to say of one run of the test."""
+        self._events.append(ItemAttempt(item.nodeid, facts, left, again))
+
+    def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
+        """Queue that the test met a GPU error."""
+        self._events.append(ItemGpuError(item.nodeid, error))
+
+    def unexplained(self, item: pytest.Item, how: str) -> None:
+        """It is the test's failure."""
+
+    def settle(self, over: bool = False) -> None:
+        """Nothing is held back."""
+
+    def complete(self, item: pytest.Item, seconds: float) -> None:
+        """Queue that all is told of the test."""
+        self._completed = self._index(item)
+        self._events.append(ItemComplete(self._completed, seconds))
+
+    def flush(self) -> None:
+        """Send what was told since the last time."""
+        if self._events:
+            events, self._events = self._events, []
+            self._send(*events)
+            if self._whereabouts is not None:
+                self._whereabouts.ran(self._completed)

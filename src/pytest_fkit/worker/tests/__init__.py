@@ -1,0 +1,1 @@
+"""Which tests a worker runs, in which process, and in which order."""

@@ -1,0 +1,312 @@
+"""Tests that have to share a process: a plugin judges one by what others left in memory."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import Any, Callable, Hashable, Iterator, Mapping, NamedTuple, Sequence
+
+import pytest
+
+from ...compat.lineage import ancestor, marks
+from ...config.marks import answer_of_hook, arguments, share_of_scope
+from ...config.options import BY_NAME
+from ...config.values import parse
+from ...own import own_builtins
+from ...protocol.process_names import SESSION, connected_share
+
+own_builtins(globals())
+
+
+class Connection(NamedTuple):
+    """Tests that are connected.
+
+    :param share: name of their process.
+    :param cause: what connects them, "" where options or marks have them share it anyway.
+    :param positions: theirs in ``session.items``, in order.
+    """
+
+    share: str
+    cause: str
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Connections:
+    """Those of a session.
+
+    :param of: by position.
+    :param errors: by position, why it can't be told of a test.
+    """
+
+    of: Mapping[int, Connection] = field(default_factory=dict)
+    errors: Mapping[int, str] = field(default_factory=dict)
+
+
+class Link(NamedTuple):
+    """Tests with the same key are connected.
+
+    :param cause: in the summary's words.
+    """
+
+    position: int
+    key: Hashable
+    cause: str
+
+
+_KNOWN: pytest.StashKey[Connections] = pytest.StashKey()
+
+
+def connections(session: pytest.Session, share: Callable[[pytest.Item], str]) -> Connections:
+    """What the hook pytest_fkit_isolation, and marks of plugins that we know, connect.
+
+    :param share: the process that a test shares by options and marks, "" for one of its own.
+    """
+    known = session.stash.get(_KNOWN, None)
+    if known is None:
+        errors: dict[int, str] = {}
+        links = _links(session, errors)
+        found = _connected(session.items, links, share) if links else {}
+        known = session.stash[_KNOWN] = Connections(found, errors)
+    return known
+
+
+def _links(session: pytest.Session, errors: dict[int, str]) -> list[Link]:
+    items = enumerate(session.items)
+    left = {position: item for position, item in items if not _is_apart(item)}
+    answered = _answered(session, left, errors)
+    found = [link for rule in _RULES for link in rule(session, left)]
+    common = Counter(link.key for link in found)
+    return answered + [link for link in found if common[link.key] > 1]
+
+
+def _answered(
+    session: pytest.Session, left: dict[int, pytest.Item], errors: dict[int, str]
+) -> list[Link]:
+    """What the hook says; tests of which it says something are taken from `left`."""
+    if not session.config.hook.pytest_fkit_isolation.get_hookimpls():
+        return []
+    found = []
+    for position, item in list(left.items()):
+        try:
+            scope = answer_of_hook(item, "pytest_fkit_isolation", _checked)
+        except pytest.UsageError as error:
+            errors[position] = str(error)
+            continue
+        if scope is not None:
+            del left[position]
+            share = share_of_scope(item, scope)
+            if share:
+                found.append(Link(position, share, f"pytest_fkit_isolation, {scope!r}"))
+    return found
+
+
+def _checked(answer: Any) -> str | None:
+    try:
+        return None if answer is None else str(parse(BY_NAME["fkit_isolation"], answer))
+    except ValueError as error:
+        raise ValueError(f"{error}, or None") from None
+
+
+def _is_apart(item: pytest.Item) -> bool:
+    """Whether a mark of ours says that the test has a process of its own."""
+    try:
+        return arguments(item).get("isolation") == "function"
+    except pytest.UsageError:  # reported when the test is to run
+        return True
+
+
+# --- which tests are one group ------------------------------------------------------------------
+
+
+class _Groups:
+    """Union-find over anything."""
+
+    def __init__(self) -> None:
+        self._above: dict[Hashable, Hashable] = {}
+
+    def root(self, each: Hashable) -> Hashable:
+        above = self._above
+        while above.setdefault(each, each) != each:
+            above[each] = each = above[above[each]]
+        return each
+
+    def join(self, one: Hashable, other: Hashable) -> None:
+        self._above[self.root(one)] = self.root(other)
+
+
+def _connected(
+    items: Sequence[pytest.Item], links: Sequence[Link], share_of: Callable[[pytest.Item], str]
+) -> dict[int, Connection]:
+    groups = _Groups()
+    for link in links:
+        groups.join(link.position, ("key", link.key))
+    shares = [_share_or_nothing(item, share_of) for item in items]
+    for position, name in enumerate(shares):
+        if name:
+            groups.join(position, ("share", name))
+    causes: dict[Hashable, dict[str, None]] = defaultdict(dict)
+    for link in links:
+        causes[groups.root(link.position)][link.cause] = None
+    members: dict[Hashable, list[int]] = defaultdict(list)
+    for position in range(len(items)):
+        root = groups.root(position)
+        if root in causes:
+            members[root].append(position)
+    found = {}
+    for root, positions in members.items():
+        if len(positions) > 1:
+            names = {shares[each] for each in positions}
+            name = connected_share(items[positions[0]].nodeid, positions[-1])
+            share, asked = _common(names, name)
+            cause = "" if asked else " and ".join(causes[root])
+            connection = Connection(share, cause, tuple(positions))
+            found.update(dict.fromkeys(positions, connection))
+    return found
+
+
+def _common(shares: set[str], otherwise: str) -> tuple[str, bool]:
+    """The share of tests that have these by themselves, and whether all of them have it."""
+    if len(shares) == 1 and shares != {""}:
+        return next(iter(shares)), True
+    return (SESSION if SESSION in shares else otherwise), False
+
+
+def _share_or_nothing(item: pytest.Item, share: Callable[[pytest.Item], str]) -> str:
+    try:
+        return share(item)
+    except pytest.UsageError:  # reported when the test is to run
+        return ""
+
+
+# --- the plugins that we know -------------------------------------------------------------------
+
+Rule = Callable[[pytest.Session, Mapping[int, pytest.Item]], Iterator[Link]]
+
+
+def _marked_incremental(
+    session: pytest.Session, items: Mapping[int, pytest.Item]
+) -> Iterator[Link]:
+    """Pytest's own documentation has a conftest.py for this mark: steps of a class."""
+    del session
+    known: dict[Any, bool] = {}
+    for position, item in items.items():
+        parent = item.parent
+        if parent not in known:
+            assert parent is not None
+            known[parent] = any(mark.name == "incremental" for _, mark in marks(parent))
+        if known[parent] or any(mark.name == "incremental" for mark in item.own_markers):
+            node = ancestor(item, pytest.Class) or ancestor(item, pytest.File) or parent
+            yield Link(position, ("incremental", node), "the mark incremental")
+
+
+def _documents(session: pytest.Session, items: Mapping[int, pytest.Item]) -> Iterator[Link]:
+    """Examples of a document have one namespace, cells of a notebook one kernel."""
+    del session
+    for position, item in items.items():
+        plugin = type(item).__module__.partition(".")[0]
+        if plugin in ("sybil", "nbval"):
+            yield Link(position, ("document", item.parent), f"documents of {plugin}")
+
+
+def _pytest_steps(session: pytest.Session, items: Mapping[int, pytest.Item]) -> Iterator[Link]:
+    """Each step of a function is a test."""
+    if not session.config.pluginmanager.has_plugin("pytest_steps") and (
+        "pytest_steps" not in sys.modules
+    ):
+        return
+    for position, item in items.items():
+        made = getattr(getattr(item, "function", None), "__func_impl__", None)
+        if getattr(made, "__module__", "").startswith("pytest_steps."):
+            key = "steps", item.parent, getattr(item, "originalname", item.name)
+            yield Link(position, key, "steps of pytest-steps")
+
+
+def _pytest_depends(_: pytest.Session, items: Mapping[int, pytest.Item]) -> Iterator[Link]:
+    """It knows by then which tests each depends on."""
+    plugin: Any = sys.modules.get("pytest_depends")
+    if plugin is None or not getattr(plugin, "managers", None):
+        return
+    manager = plugin.managers[-1]
+    cause = "marks of pytest-depends"
+    for position, item in items.items():
+        nodeid = plugin.clean_nodeid(item.nodeid)
+        yield Link(position, ("depends", nodeid), cause)
+        for other in manager.dependencies[nodeid].dependencies:
+            yield Link(position, ("depends", other), cause)
+
+
+def _pytest_dependency(session: pytest.Session, items: Mapping[int, pytest.Item]) -> Iterator[Link]:
+    """Its mark names tests within a scope, and so does its function ``depends``, at any time."""
+    plugin: Any = sys.modules.get("pytest_dependency")
+    if plugin is None or not session.config.pluginmanager.is_registered(plugin):
+        return
+    cause = "marks of pytest-dependency"
+    all_marked = session.config.getini("automark_dependency")
+    calls = _Calls(plugin)
+    for position, item in items.items():
+        mark = item.get_closest_marker("dependency")
+        module = item.getparent(pytest.Module)
+        if calls.may_come_from(item):
+            yield Link(position, ("dependency", "any", module), cause)
+        if mark is None and not all_marked:
+            continue
+        if module in calls.modules:
+            yield Link(position, ("dependency", "any", module), cause)
+        given = {} if mark is None else mark.kwargs
+        for scope, kind in _DEPENDENCY_SCOPES.items():
+            node = item.getparent(kind)
+            if node is not None:
+                name = given.get("name") or _name_within(scope, item)
+                yield Link(position, ("dependency", scope, node, name), cause)
+        scope = given.get("scope", "module")
+        node = item.getparent(_DEPENDENCY_SCOPES.get(scope, pytest.Module))
+        for name in given.get("depends") or ():
+            yield Link(position, ("dependency", scope, node, name), cause)
+
+
+_DEPENDENCY_SCOPES: dict[str, Any] = {
+    "session": pytest.Session,
+    "package": pytest.Package,
+    "module": pytest.Module,
+    "class": pytest.Class,
+}
+
+
+def _name_within(scope: str, item: pytest.Item) -> str:
+    nodeid = item.nodeid.replace("::()::", "::")
+    parts = {"module": 1, "class": 2}.get(scope, 0)
+    return nodeid.split("::", parts)[-1]
+
+
+class _Calls:
+    """Knows which tests, or fixtures of theirs, may call a function of a plugin."""
+
+    def __init__(self, plugin: Any) -> None:
+        self._wanted = {id(plugin), id(plugin.depends)}
+        self._known: dict[int, bool] = {}
+        self.modules: set[Any] = set()
+
+    def may_come_from(self, item: pytest.Item) -> bool:
+        info = getattr(item, "_fixtureinfo", None)
+        definitions = [] if info is None else list(info.name2fixturedefs.values())
+        functions = [each.func for found in definitions for each in found]
+        return any(map(self._knows, [getattr(item, "function", None), *functions]))
+
+    def _knows(self, function: Any) -> bool:
+        names = getattr(function, "__globals__", None)
+        if names is None:
+            return False
+        if id(names) not in self._known:
+            self._known[id(names)] = any(id(each) in self._wanted for each in names.values())
+        return self._known[id(names)]
+
+
+_RULES: tuple[Rule, ...] = (
+    _marked_incremental,
+    _documents,
+    _pytest_steps,
+    _pytest_depends,
+    _pytest_dependency,
+)

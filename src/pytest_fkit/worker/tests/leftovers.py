@@ -1,0 +1,117 @@
+"""What collection leaves in the worker and a forked copy of it could not use."""
+
+from __future__ import annotations
+
+from typing import Callable, Generator, Iterator, NamedTuple
+
+import pytest
+
+from ...compat.lineage import lineage
+from ...config.settings import Settings
+from ...own import contextmanager, own_builtins
+from ...sandbox.process.copies import fork
+from ...system import holdings
+
+own_builtins(globals())
+
+
+class _Early(NamedTuple):
+    """What the initial conftest files left, and plugins before them.
+
+    :param cause: in words, or "".
+    """
+
+    cause: str
+    held: holdings.Holdings
+
+
+_KEY: pytest.StashKey[_Early] = pytest.StashKey()
+
+
+@contextmanager
+def watched_conftests(early_config: pytest.Config) -> Iterator[None]:
+    """Within the block the initial conftest files are loaded: look at what they leave."""
+    clean = holdings.without_plugins()
+    before = holdings.take_forkable(fork, clean)
+    cause = _in_words("a plugin, or the program that runs pytest", before.beyond(clean))
+    if cause and not before.runtime and _has_plugin_objects(early_config):
+        # No fresh interpreter has them. The threads are those of a program that goes on, an IDE
+        # or a notebook, rather than the tests'.
+        cause = ""
+    yield
+    now = holdings.take_forkable(fork, before)
+    cause = cause or _in_words("import of conftest.py", now.beyond(before))
+    early_config.stash[_KEY] = _Early(cause, now)
+
+
+def _in_words(source: str, found: list[str]) -> str:
+    return f"{source}: {', '.join(found)}" if found else ""
+
+
+def _has_plugin_objects(config: pytest.Config) -> bool:
+    return any(not isinstance(each, str) for each in config.invocation_params.plugins or ())
+
+
+class CollectionWatch:
+    """Plugin of a process that collects: remembers which file left threads, sockets and the like.
+
+    What plugins left in hooks before collection is theirs, other than a runtime.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._causes: dict[str, str] = {}
+        self._of_all, before = config.stash.get(_KEY, ("", None))
+        self._runtime_before = before.runtime if before is not None else ""
+        self._held: holdings.Holdings | None = None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """Compare before and after what may import a file."""
+        if isinstance(collector, pytest.Class):  # its file is imported
+            return (yield)
+        if self._held is None:
+            self._begin()
+        try:
+            return (yield)
+        finally:
+            self._look(collector)
+
+    def _begin(self) -> None:
+        self._held = holdings.take()
+        if self._held.runtime and not self._runtime_before:
+            self._of_all = f"a plugin or a hook, before collection: {self._held.runtime}"
+
+    def _look(self, collector: pytest.Collector) -> None:
+        # What is collected within this collector was looked at already.
+        assert self._held is not None
+        now = holdings.take_forkable(fork, self._held)
+        found = now.beyond(self._held)
+        if found:
+            cause = f"import of {collector.nodeid or 'a conftest.py'}: {', '.join(found)}"
+            self._causes[collector.nodeid] = cause
+            if now.runtime and not self._held.runtime:
+                # It is one for the whole process, whoever opened it.
+                self._of_all = self._of_all or cause
+        self._held = now
+
+    def cause(self, item: pytest.Item) -> str:
+        """What keeps `item` from being forked, or ""."""
+        if self._of_all or not self._causes:
+            return self._of_all
+        for node in lineage(item):
+            if node.nodeid in self._causes:
+                return self._causes[node.nodeid]
+        return ""
+
+
+def unforkable(config: pytest.Config, settings: Settings) -> Callable[[pytest.Item], str]:
+    """What says why a test can't be forked, or ""."""
+    if settings.start_method == "spawn":
+        return lambda _: "--fkit-start-method=spawn"
+    if settings.start_method == "fork":
+        return lambda _: ""
+    watch = CollectionWatch(config)
+    config.pluginmanager.register(watch, "fkit-watch")
+    return watch.cause

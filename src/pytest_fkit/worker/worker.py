@@ -1,0 +1,280 @@
+"""The hooks of a worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generator
+
+import pytest
+
+from .. import system
+from ..compat import pytest_output, pytest_session, xdist_worker
+from ..compat.foreign_warnings import make_portable
+from ..config.settings import KEY, Settings, start_limit
+from ..gpu.slices.ownership import owned_by
+from ..own import os, own_builtins, signal, suppress, threading
+from ..protocol import running_test as whereabouts
+from ..protocol.border import (
+    GAP_WAIT,
+    CollectionGpuErrors,
+    Distrusts,
+    EndNow,
+    LeftOut,
+    Line,
+    Order,
+    Outbox,
+    Ping,
+    Pong,
+    Probed,
+    Start,
+    Stopped,
+    StopRun,
+    orders,
+)
+from ..sandbox.process.steps import Step, run_steps
+from .gpus.gpus_told import own_gpus, xids_of_tests
+from .keeper_link import KeeperClient
+from .loop import TestLoop
+from .reports.held_reports import HeldReports
+from .reports.reports import Reports, WorkerReports
+from .reports.rerunfailures import Reruns
+from .reports.terminal_output import Lines
+from .tests.already_run import Resumed
+from .tests.assigned import Assigned
+from .tests.dispatched import Dispatched
+from .tests.facts import facts
+from .tests.imports import CarefulCollection, Collection, LimitedCollection
+from .tests.leftovers import unforkable
+from .tests.orders import Requests
+from .tests.tests import MOST, Tests
+
+if TYPE_CHECKING:
+    from .gpus.probing import Probing
+
+own_builtins(globals())
+
+
+class Worker:
+    """Plugin of an xdist worker.
+
+    :param start: what the controller put into workerinput.
+    """
+
+    def __init__(self, config: pytest.Config, settings: Settings, start: Start) -> None:
+        self._config = config
+        self._settings = settings
+        self._outbox = Outbox(start.channel.send)
+        self._orders = orders()
+        self._doubts: threading.Timer | None = None
+        self._controller = start.controller
+        self._name = start.worker
+        self._lines = Lines(self.show)
+        self._groups = start.groups
+        self._whereabouts = whereabouts.shared(start.whereabouts)
+        if self._whereabouts is not None:
+            config.stash[whereabouts.KEY] = self._whereabouts
+        self._dispatched: Dispatched | None = None
+        if start.dispatches:
+            owns = owned_by(config) is not None and settings.probe
+            self._dispatched = Dispatched(self._outbox.send, self._probe if owns else None)
+        self._loop: TestLoop | None = None
+        self.probing: Probing | None = None
+        """Tries the GPUs, where there are any."""
+        self._probed = False
+        self._stopped = False
+        self._interrupted = False
+        if os.getppid() == self._controller:
+            system.die_with_parent(self._controller)
+        else:
+            self._controller = 0  # it is not our parent
+        limit = start_limit(settings.timeout)
+        config.pluginmanager.register(Collection(), "fkit-collection")
+        if start.careful:
+            config.pluginmanager.register(CarefulCollection(limit), "fkit-careful")
+        elif limit:
+            config.pluginmanager.register(LimitedCollection(limit), "fkit-limited")
+        if owned_by(config) is not None:
+            from .tests.collection_errors import CollectionErrors
+
+            errors = CollectionErrors(
+                config, lambda found: self._outbox.send(CollectionGpuErrors(tuple(found)))
+            )
+            config.pluginmanager.register(errors, "fkit-collection-errors")
+        # After those, to be around them: the clock of an import is a native thread.
+        self._unforkable = unforkable(config, settings)
+        if start.done is not None:
+            resumed = Resumed(start.done, lambda done, _: self._outbox.send(LeftOut(tuple(done))))
+            config.pluginmanager.register(resumed, "fkit-resumed")
+        start.channel.setcallback(self._hear)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, items: list[pytest.Item]
+    ) -> Generator[None, object, object]:
+        """After xdist, at ``--dist loadgroup``: see to it that groups are in the node ids."""
+        result = yield
+        xdist_worker.apply_xdist_groups(items)
+        return result
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Before xdist tells what was collected."""
+        if self._dispatched is not None:
+            reruns = Reruns(session.config)
+            requests = Requests(session, self._settings, self._unforkable, reruns)
+            self._outbox.send(facts(session, requests, self._groups))
+
+    def _doubt(self) -> None:
+        if self._dispatched is not None:
+            self._dispatched.doubt()
+
+    def _hold(self, position: int, error: dict[str, Any]) -> None:
+        if self._dispatched is not None and self._settings.retire_after:
+            self._dispatched.hold(position, error)
+
+    def _probe(self) -> bool:
+        """Try the GPUs, and tell; whether they are fit."""
+        assert self.probing is not None
+        health = self.probing.again() if self._probed else self.probing.first()
+        self._probed = True
+        self._outbox.send(Probed(health.state, health.reason))
+        return health.state != "sick"
+
+    def show(self, line: str) -> None:
+        """Have the controller write a line to the terminal."""
+        self._outbox.send(Line(line))
+
+    def _hear(self, data: bytes) -> None:
+        # Called in execnet's receiver thread.
+        for order in self._orders.feed(data):
+            self._obey(order)
+        if self._orders.broken:
+            self._distrust()
+        elif self._orders.trouble and self._doubts is None:
+            self._doubts = threading.Timer(GAP_WAIT, self._distrust)
+            self._doubts.daemon = True
+            self._doubts.start()
+
+    def _distrust(self) -> None:
+        """End this worker, unless what was missing has come."""
+        self._doubts = None
+        trouble = self._orders.trouble
+        if not trouble:
+            return
+        with suppress(OSError):  # the controller is gone
+            self._outbox.send(Distrusts(trouble))
+        os._exit(1)
+
+    def _obey(self, order: Order) -> None:
+        if isinstance(order, EndNow):
+            os._exit(1)  # the keeper sees it, and ends everything
+        if isinstance(order, StopRun):
+            self._stop()
+        elif isinstance(order, Ping):
+            self._outbox.send(Pong())
+        elif self._dispatched is not None:
+            self._dispatched.obey(order)
+
+    def _stop(self) -> None:
+        self._stopped = True
+        if self._dispatched is not None:
+            self._dispatched.end()
+        if self._loop is not None:
+            self._loop.stop()
+        elif not self._interrupted:  # it collects
+            os.kill(os.getpid(), signal.SIGINT)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self) -> None:
+        """Remember that a Ctrl-C reached this process as well as the controller."""
+        self._interrupted = True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_warning_recorded(self, warning_message: Any) -> None:
+        """Before xdist sends it: spare the controller the import of test modules."""
+        make_portable(warning_message)
+
+    # Wrappers of other plugins, pytest-cov for example, surround it as they surround xdist's loop.
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Run what the controller sends, in the place of xdist's loop."""
+        run_steps(self._run(session))
+        return True
+
+    def _run(self, session: pytest.Session) -> Generator[Step, Any, None]:
+        interactor = xdist_worker.worker_interactor(self._config)
+        assert interactor is not None
+        descriptors = xdist_worker.worker_descriptors(interactor)
+        keeper = KeeperClient(session, descriptors, self._controller, self._forks(session))
+        pytest_session.resolve_basetemp(self._config)
+        pytest_output.forget_reports_of_worker(self._config)
+        index = {item: number for number, item in enumerate(session.items)}
+        reports: Reports
+        reports = sent = WorkerReports(
+            self._config,
+            self._outbox.send,
+            interactor,
+            index.__getitem__,
+            self._whereabouts,
+        )
+        owned = owned_by(self._config)
+        if owned is not None:
+            reports = HeldReports(
+                sent,
+                owned,
+                self._name,
+                self._doubt,
+                lambda item, error: self._hold(index[item], error),
+                xids_of_tests(self._config, owned),
+            )
+        loop = self._loop = TestLoop(
+            session, self._settings, keeper, self._name, self._lines, reports, self._unforkable,
+            MOST, self._doubt,
+        )  # fmt: skip
+        if self._stopped:
+            loop.stop()
+        try:
+            with loop.deaf_to_interrupts():
+                yield from loop.run_all(self._tests(interactor))
+        except (KeyboardInterrupt, pytest.exit.Exception) as error:
+            self._config.workeroutput["fkit_stop"] = loop.last_words(error)  # type: ignore[attr-defined]
+            raise
+        finally:
+            loop.finish()
+
+    def _forks(self, session: pytest.Session) -> int:
+        if self._settings.isolation != "function":
+            return 0
+        workers: int = session.config.workerinput["workercount"]  # type: ignore[attr-defined]
+        return len(session.items) // workers
+
+    def _tests(self, interactor: Any) -> Tests:
+        if self._dispatched is None:
+            assigned = xdist_worker.AssignedTests(interactor)
+            assigned.begin()
+            return Assigned(assigned)
+        xdist_worker.on_end_of_tests(interactor, self._dispatched.end)
+        return self._dispatched
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self) -> None:
+        """Tell the controller, who may be waiting, that nothing is left."""
+        try:
+            self._outbox.send(Stopped())
+        except OSError:  # the controller is gone
+            return
+
+
+def take_orders(config: pytest.Config, told: tuple[Any, ...]) -> None:
+    """Register the plugins of a worker.
+
+    :param told: the fields of a :class:`.border.Start`.
+    """
+    start = Start(*told)
+    worker = Worker(config, config.stash[KEY], start)
+    config.pluginmanager.register(worker, "fkit-worker")
+    own_gpus(config, start.worker, worker.show)
+    if owned_by(config) is not None:
+        from .gpus.probing import probe_gpus
+
+        show = None if start.dispatches else worker.show
+        worker.probing = probe_gpus(config, start.worker, show)

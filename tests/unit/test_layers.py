@@ -1,0 +1,110 @@
+"""The folder says in which process a line runs, and imports point one way: down."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+import pytest_fkit
+
+ROOT = Path(pytest_fkit.__file__).parent
+
+LAYERS = (
+    "own_imports", "own", "system", "protocol", "compat", "config", "gpu", "journal", "sandbox",
+    "worker", "controller",
+)  # fmt: skip
+"""From the bottom to the top; above them are the modules that pytest itself meets."""
+
+FOLDERS = {
+    "gpu": ("devices", "asking", "vendors", "slices", "errors", "health"),
+    "sandbox": ("process", "child", "host", "keeper"),
+    "worker": ("gpus", "reports", "tests"),
+    "controller": ("schedule", "retry", "workers", "reports"),
+}
+"""The same within a layer; above them are the modules that lie in no folder of it."""
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(part for part in parts if part != "__init__")] = path
+    return found
+
+
+MODULES = modules()
+
+
+def statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those that are there for type checkers only."""
+    for node in ast.iter_child_nodes(tree):
+        is_typing = isinstance(node, ast.If) and ast.dump(node.test).count("TYPE_CHECKING")
+        for each in node.orelse if is_typing and isinstance(node, ast.If) else [node]:
+            yield each
+            yield from statements(each)
+
+
+def imported(name: str) -> Iterator[str]:
+    """The modules of ours that one imports, at its start or later."""
+    path = MODULES[name]
+    parts = name.split(".") if name else []
+    package = parts if path.name == "__init__.py" else parts[:-1]
+    for node in statements(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            base += node.module.split(".") if node.module else []
+            for alias in node.names:
+                full = ".".join([*base, alias.name])
+                yield full if full in MODULES else ".".join(base)
+
+
+def place(name: str, order: tuple[str, ...], level: int) -> int:
+    parts = name.split(".")
+    return order.index(parts[level]) if parts[level:] and parts[level] in order else len(order)
+
+
+def is_upward(one: str, other: str) -> bool:
+    """Whether `other` lies above `one`, which imports it."""
+    low, high = place(one, LAYERS, 0), place(other, LAYERS, 0)
+    if low != high or low == len(LAYERS):
+        return other != "" and high > low
+    inner = FOLDERS.get(one.split(".")[0], ())
+    return other.count(".") > 0 and place(other, inner, 1) > place(one, inner, 1)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "upward"),
+    [
+        ("system.linux", "own", False),
+        ("own", "own_imports", False),
+        ("sandbox.child.child", "sandbox.host.host", True),
+        ("sandbox.host.host", "sandbox.child.child", False),
+        ("journal.reader", "worker.loop", True),
+        ("sandbox.process.relay", "sandbox.startup", True),
+        ("controller.controller", "plugin", True),
+        ("plugin", "controller.controller", False),
+        ("controller.reports.run_event", "", False),
+    ],
+)
+def test_what_upward_means(one: str, other: str, upward: bool) -> None:
+    assert is_upward(one, other) is upward
+
+
+@pytest.mark.parametrize("name", MODULES, ids=lambda name: name or "pytest_fkit")
+def test_imports_point_down(name: str) -> None:
+    assert [other for other in imported(name) if is_upward(name, other)] == []
+
+
+def test_every_folder_has_its_place() -> None:
+    folders = {path.parent.relative_to(ROOT) for path in MODULES.values()} - {Path()}
+    named = {Path(layer) for layer in LAYERS if (ROOT / layer).is_dir()}
+    named |= {Path(layer, each) for layer, inner in FOLDERS.items() for each in inner}
+    assert folders <= named
+
+
+def test_no_two_modules_have_one_name() -> None:
+    names = [path.stem for path in MODULES.values() if path.stem != "__init__"]
+    assert sorted(names) == sorted(set(names))
