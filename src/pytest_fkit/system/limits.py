@@ -16,10 +16,16 @@ own_builtins(globals())
 
 T = TypeVar("T")
 
-NOFILE = resource.RLIMIT_NOFILE
-FSIZE = resource.RLIMIT_FSIZE
-MEMORY = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
-PROCESSES = getattr(resource, "RLIMIT_NPROC", -1)
+
+def _number(name: str) -> int:
+    """Of a limit; -1 where the system has no such limit, as Windows has none at all."""
+    return getattr(resource, f"RLIMIT_{name}", -1)
+
+
+NOFILE = _number("NOFILE")
+FSIZE = _number("FSIZE")
+MEMORY = (_number("AS"), _number("DATA"))
+PROCESSES = _number("NPROC")
 
 
 class _Limit(NamedTuple):
@@ -40,7 +46,7 @@ _NPROC = _Limit(PROCESSES, "RLIMIT_NPROC", "the user's processes", "ulimit -u un
 _AS = _Limit(MEMORY[0], "RLIMIT_AS", "address space", "ulimit -v unlimited")
 _DATA = _Limit(MEMORY[1], "RLIMIT_DATA", "data segments", "ulimit -d unlimited")
 
-_OURS = (*(each.kind for each in (_NOFILE, _FSIZE, _NPROC, _AS, _DATA)), resource.RLIMIT_CPU)
+_OURS = (*(each.kind for each in (_NOFILE, _FSIZE, _NPROC, _AS, _DATA)), _number("CPU"))
 
 FILES_LIMITED = 88
 """Exit status of a process of ours that the limit on open files kept from its work."""
