@@ -75,6 +75,7 @@ def _check(ended: InnerRun, said: str) -> None:
     assert ended.status == (1 if errors else 0)
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize(
     ("kind", "sender"),
     [
@@ -92,6 +93,7 @@ def test_a_message_that_is_lost_costs_no_verdict(tmp_path: Path, kind: str, send
     _check(_run(tmp_path, kind, "lost"), rf"message \d+ from {sender} is missing")
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize(
     ("kind", "sender"), [("ItemReported", r"worker gw\d"), ("RunTests", "the controller")]
 )
@@ -101,6 +103,7 @@ def test_a_message_that_is_damaged_ends_its_worker(tmp_path: Path, kind: str, se
     assert re.search(rf"fkit: gw\d is killed: message \d+ from {sender} is damaged", ended.out)
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("fault", ["doubled", "swapped"])
 @pytest.mark.parametrize("kind", ["ItemReported", "RunTests"])
 def test_what_comes_twice_or_out_of_order_changes_nothing(

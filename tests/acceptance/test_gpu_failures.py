@@ -109,6 +109,7 @@ EXPECTED = {
 START_METHODS = ["", "--fkit-isolation=session", "--fkit-start-method=spawn"]
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("arguments", START_METHODS)
 def test_what_workers_tell(fleet: Fleet, tmp_path: Path, arguments: str) -> None:
     heard = hear(fleet(fleets.nvidia(2)), tmp_path, ERRORS, "-n1", *arguments.split())
@@ -168,6 +169,7 @@ def test_last(): pass
 }
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("arguments", START_METHODS)
 def test_workers_don_t_stop_because_of_what_may_run_again(
     fleet: Fleet, tmp_path: Path, arguments: str

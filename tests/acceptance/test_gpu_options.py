@@ -107,6 +107,7 @@ def test_at_n0_plugins_are_asked_and_a_conftest_is_told_that_it_is_not(
     assert notice.startswith("fkit: pytest_fkit_gpus in a conftest.py is not asked at -n0")
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize(
     ("arguments", "hook", "said"),
     [
@@ -151,6 +152,7 @@ def test_gpus_that_nobody_found_are_taken_on_trust(fleet: Fleet, tmp_path: Path)
     )
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize(
     ("arguments", "env", "conftest", "header"),
     [
@@ -185,6 +187,7 @@ def test_auto_is_a_worker_per_slice_unless_somebody_else_says(
     assert ended.status == 0
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("arguments", ["--fixtures -n2", "--markers -n2", "--fixtures -n0"])
 def test_where_pytest_shows_something_else_no_gpus_are_looked_for(
     fleet: Fleet, tmp_path: Path, arguments: str
@@ -204,6 +207,7 @@ def test_where_pytest_shows_something_else_no_gpus_are_looked_for(
         assert "fkit_port [session scope]" in ended.out
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize(
     ("arguments", "cuda", "said"),
     [

@@ -134,6 +134,7 @@ def _interrupted_outcome(inner: Run, since: float, limit: float) -> Outcome:
     return outcome
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("workers", ["-n0", "-n2"])
 @pytest.mark.parametrize("how", ["SIGINT", "Ctrl-C", "SIGTERM"])
 def test_first_ends_tests_and_tears_down(tmp_path: Path, workers: str, how: str) -> None:
@@ -190,6 +191,7 @@ def test_wide_fixture_that_is_being_set_up_is_interrupted(tmp_path: Path, worker
     assert not (tmp_path / "went-on.txt").exists()
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("workers", ["-n0", "-n2"])
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
 def test_collection_is_interrupted(tmp_path: Path, workers: str, how: str) -> None:

@@ -68,6 +68,7 @@ def soft_suite(directory: Path) -> Path:
     return write_files(directory, {"ordinary.py": ORDINARY, **files})
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("mode", MODES, ids=" ".join)
 def test_a_soft_limit_that_a_wide_fixture_lowers_is_no_trouble(
     tmp_path: Path, mode: tuple[str, ...]
@@ -153,6 +154,7 @@ def test_fails():
 """
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("mode", [*MODES, ("-n0", "--fkit-start-method=spawn")], ids=" ".join)
 def test_soft_limits_that_a_conftest_lowers_are_no_trouble(
     tmp_path: Path, mode: tuple[str, ...]
@@ -258,6 +260,7 @@ def captured(ended: InnerRun, name: str) -> str:
     return text.partition("\n___")[0].partition("\n===")[0]
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("mode", [MODES[0], ("-n0", "--capture=sys")], ids=" ".join)
 def test_both_ends_of_much_output_are_reported(tmp_path: Path, mode: tuple[str, ...]) -> None:
     suite = write_files(tmp_path, {"test_it.py": OUTPUT})
