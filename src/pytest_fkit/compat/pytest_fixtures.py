@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Sequence, cast
+from typing import Any, Callable, Iterator, Sequence, cast
 
 import _pytest._code.code
 import _pytest.config
@@ -22,10 +22,7 @@ import pytest
 from ..own import no_warnings, os, own_builtins
 from ..system.stack_texts import entries
 from .lineage import ancestor
-from .pytest_hooks import PROTOCOL, is_foreign, is_pytests
-
-if TYPE_CHECKING:
-    pass
+from .pytest_hooks import PROTOCOL, is_foreign, is_pytests, wraps
 
 own_builtins(globals())
 
@@ -281,8 +278,7 @@ def _is_there(item: pytest.Item, name: str) -> bool:
 def others_run(item: pytest.Item) -> bool:
     """Whether a plugin or a conftest.py may run `item` in the place of pytest's own protocol."""
     return not is_pytests(item.config, PROTOCOL) and any(
-        is_foreign(each) and not (each.hookwrapper or each.wrapper)
-        for each in _implementations(item, (PROTOCOL,))
+        is_foreign(each) and not wraps(each) for each in _implementations(item, (PROTOCOL,))
     )
 
 
@@ -336,9 +332,7 @@ def wrappers_of_others(item: pytest.Item) -> list[Any]:
     Their attribute ``function`` is what pluggy calls for a generator.
     """
     return [
-        each
-        for each in _implementations(item, _RUNNING_HOOKS)
-        if (each.hookwrapper or each.wrapper) and is_foreign(each)
+        each for each in _implementations(item, _RUNNING_HOOKS) if wraps(each) and is_foreign(each)
     ]
 
 
@@ -352,9 +346,7 @@ def teardowns_of_others(
 
     def plain(name: str) -> list[Any]:
         return [
-            each
-            for each in _implementations(item, (name,))
-            if not (each.hookwrapper or each.wrapper) and is_foreign(each)
+            each for each in _implementations(item, (name,)) if not wraps(each) and is_foreign(each)
         ]
 
     began = [each.plugin for each in plain("pytest_runtest_setup")]

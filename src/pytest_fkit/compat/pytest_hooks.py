@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Sequence, cast
+from typing import Any, Callable, Iterator, Sequence, cast
 
 import _pytest._code.code
 import _pytest.config
@@ -20,9 +20,6 @@ import pytest
 from _pytest.stash import StashKey
 
 from ..own import contextmanager, own_builtins
-
-if TYPE_CHECKING:
-    pass
 
 own_builtins(globals())
 
@@ -137,8 +134,9 @@ def wrap_reporters(
     :param wrap: makes one of another that takes the same arguments.
     """
     for implementation in getattr(config.hook, name).get_hookimpls():
-        wraps = implementation.hookwrapper or getattr(implementation, "wrapper", False)
-        if wraps or not is_foreign(implementation) or _is_of_tests(config, implementation):
+        if wraps(implementation) or not is_foreign(implementation):
+            continue
+        if _is_of_tests(config, implementation):
             continue
         implementation.function = wrap(implementation.function)
 
@@ -202,19 +200,25 @@ def is_pytests(config: pytest.Config, name: str) -> bool:
     if known.get(name) == found:
         return True
     for each in found:
-        wraps = name == PROTOCOL and (each.hookwrapper or each.wrapper)
-        if not wraps and is_foreign(each):
+        if is_foreign(each) and not (name == PROTOCOL and wraps(each)):
             return False
     known[name] = found
     return True
 
 
+def wraps(implementation: Any) -> bool:
+    """Whether it runs around the others, in the old style of pluggy or the new one."""
+    return bool(implementation.hookwrapper or implementation.wrapper)
+
+
 def is_foreign(implementation: Any) -> bool:
+    """Whether it is neither pytest's nor ours, nor a worker's own."""
     module = module_of(implementation.plugin).partition(".")[0]
     return module not in ("_pytest", "pytest_fkit", WORKERS_MAIN)
 
 
 def module_of(plugin: Any) -> str:
+    """The name of the module that a plugin is, or that its class is of."""
     return str(plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__module__)
 
 

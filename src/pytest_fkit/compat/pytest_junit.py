@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Callable, cast
+from typing import Any, Callable, cast
 
 import _pytest._code.code
 import _pytest.config
@@ -19,9 +19,6 @@ import _pytest.warnings
 import pytest
 
 from ..own import own_builtins
-
-if TYPE_CHECKING:
-    pass
 
 own_builtins(globals())
 

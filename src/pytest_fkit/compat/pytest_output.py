@@ -6,15 +6,12 @@ import functools
 import io
 import sys
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Callable, TextIO
+from typing import Any, Callable, TextIO
 
 import pytest
 from _pytest.config import create_terminal_writer
 
 from ..own import own_builtins
-
-if TYPE_CHECKING:
-    pass
 
 own_builtins(globals())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import _pytest._code.code
 import _pytest.config
@@ -19,9 +19,6 @@ import pytest
 
 from ..own import os, own_builtins
 from .pytest_hooks import SERIALIZING, is_pytests
-
-if TYPE_CHECKING:
-    pass
 
 own_builtins(globals())
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence, cast
+from typing import Any, Callable, Mapping, Sequence, cast
 
 import pytest
 
 from ..own import own_builtins
 from .pytest_hooks import module_of
-
-if TYPE_CHECKING:
-    pass
 
 own_builtins(globals())
 

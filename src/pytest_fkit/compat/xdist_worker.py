@@ -7,7 +7,7 @@ import sys
 import uuid
 from queue import Empty
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Callable, Sequence, cast
+from typing import Any, Callable, Sequence, cast
 
 import _pytest._code.code
 import _pytest.config
@@ -24,9 +24,6 @@ import pytest
 
 from ..own import own_builtins
 from .pytest_hooks import WORKERS_MAIN, is_foreign, module_of
-
-if TYPE_CHECKING:
-    pass
 
 own_builtins(globals())
 
