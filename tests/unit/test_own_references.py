@@ -76,6 +76,7 @@ ALLOWED = {
 }
 
 WRITTEN_IN_PYTHON = {
+    "ctypes.CFUNCTYPE": "called when the module is imported",
     "copy.copy": "of pytest-benchmark's object, which is a plain one",
     "os.fdopen": "in the controller, at the end of a probe",
     "threading.current_thread": "asks get_ident, which whoever patches it expects to be asked",

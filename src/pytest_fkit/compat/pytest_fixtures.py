@@ -11,6 +11,7 @@ import _pytest.config
 import _pytest.debugging
 import _pytest.fixtures
 import _pytest.junitxml
+import _pytest.logging
 import _pytest.main
 import _pytest.runner
 import _pytest.skipping
@@ -201,6 +202,11 @@ def forget_setup(fixturedef: Any) -> None:
     del fixturedef._finalizers[:]
 
 
+def expect_log_records(item: pytest.Item) -> None:
+    """Let the logging plugin tear down an item that it did not set up in this process."""
+    item.stash[_pytest.logging.caplog_records_key] = {}
+
+
 def take_off_stack(session: pytest.Session, item: pytest.Item) -> None:
     """Forget that the item is being set up, and what it would tear down."""
     _stack(session).pop(item, None)
@@ -303,9 +309,18 @@ def report_for_installed(item: pytest.Item, call: Any) -> Any:
     """A report on a phase, of which no conftest.py hears."""
     plugins = item.config.pluginmanager
     others = [each for each in plugins.get_plugins() if _is_conftest(each)]
-    make = plugins.subset_hook_caller("pytest_runtest_makereport", others)
+    make = plugins.subset_hook_caller(_REPORT, others)
     with no_warnings():  # pluggy's, of a plugin that misses what it did in another process
         return make(item=item, call=call)
+
+
+def installed_hear_reports(item: pytest.Item) -> bool:
+    """Whether :func:`report_for_installed` tells somebody who is neither pytest nor we."""
+    implementations = _implementations(item, (_REPORT,))
+    return any(is_foreign(each) and not _is_conftest(each.plugin) for each in implementations)
+
+
+_REPORT = "pytest_runtest_makereport"
 
 
 def _is_conftest(plugin: Any) -> bool:

@@ -8,14 +8,14 @@ import sys
 from collections import Counter
 from typing import Any, Callable, Iterable, NamedTuple
 
-from ..own import ctypes, os, own_builtins, socket, suppress, threading, time
+from ..own import ctypes, fcntl, os, own_builtins, socket, suppress, threading, time
 from . import PORTABLE, children
 from .buffered import may_buffer
 from .gpu_runtime import CUDA_DRIVER, open_runtime
 from .libraries import loaded
 from .limits import room
 from .native_threads import native_threads, origin
-from .paths import base_name, read_lines
+from .paths import base_name
 from .pool_owners import unforkable_pool
 from .restartable import end_restartable
 
@@ -86,9 +86,9 @@ def _take() -> Holdings:
     if PORTABLE:
         runtime = open_runtime((), ()) or unforkable_pool()
         return Holdings(threads, frozenset(), runtime, frozenset(), _children())
-    targets = _targets()
-    runtime = open_runtime(loaded(CUDA_DRIVER), targets.values()) or unforkable_pool()
-    return Holdings(threads, native_threads(), runtime, _descriptors(targets), _children())
+    descriptors, devices = _descriptors()
+    runtime = open_runtime(loaded(CUDA_DRIVER), devices) or unforkable_pool()
+    return Holdings(threads, native_threads(), runtime, descriptors, _children())
 
 
 def without_plugins() -> Holdings:
@@ -181,41 +181,62 @@ def _children() -> frozenset[int]:
     return frozenset(children(os.getpid()))
 
 
-def _targets() -> dict[int, str]:
-    """What each descriptor of this process refers to, as the kernel names it."""
-    targets = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            targets[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except OSError:  # the one of the directory listing, closed by now
-            continue
-    return targets
+def _descriptors() -> tuple[frozenset[Named], list[str]]:
+    """What a copy of the process could not use, and the devices that are open.
 
-
-def _descriptors(targets: dict[int, str]) -> frozenset[Named]:
+    Few descriptors are asked for more than their kind: each file that is collected, and each
+    module with a fixture, costs a look at all of them.
+    """
     found = set()
-    for descriptor, target in targets.items():
-        text = _describe(descriptor, target)
+    devices = []
+    for name in os.listdir("/proc/self/fd"):
+        descriptor = int(name)
+        try:
+            status = os.fstat(descriptor)
+            kind = stat.S_IFMT(status.st_mode)
+            if kind in _NEVER or (kind == stat.S_IFREG and _reads_or_is_ours(descriptor, status)):
+                continue
+            target = os.readlink(f"/proc/self/fd/{name}")
+            if kind == stat.S_IFCHR:
+                devices.append(target)
+                continue
+            text = _describe(descriptor, kind, target)
+        except OSError:  # the one of the directory listing, or closed by another thread
+            continue
         if text:
             appended = descriptor if text.endswith(_APPENDING) else -1
             found.add(Named(f"descriptor {descriptor}: {text}", target, appended))
-    return frozenset(found)
+    return frozenset(found), devices
 
 
-def _describe(descriptor: int, target: str) -> str:
+_NEVER = (stat.S_IFIFO, stat.S_IFDIR, stat.S_IFBLK, stat.S_IFLNK)
+"""Kinds of files that a copy can use."""
+
+_memory_device = -1
+"""st_dev of files of memfd_create(2), once one was seen: the kernel has one for all of them."""
+
+
+def _reads_or_is_ours(descriptor: int, status: os.stat_result) -> bool:
+    """Whether a regular file can only be read, or is known to be memory."""
+    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        return True
+    return not status.st_nlink and status.st_dev == _memory_device
+
+
+def _describe(descriptor: int, kind: int, target: str) -> str:
     """What the descriptor is for if a copy of the process could not use it, else ""."""
-    try:
-        mode = os.fstat(descriptor).st_mode
-    except OSError:  # closed by another thread
-        return ""
     if target in ("anon_inode:[eventpoll]", "anon_inode:[io_uring]"):
         return "event loop"
-    if stat.S_ISSOCK(mode):
+    if kind == stat.S_IFSOCK:
         return _describe_socket(descriptor)
-    if stat.S_ISREG(mode) and not target.startswith("/memfd:"):
-        how = _writing(descriptor)
-        return f"{target}{how}" if how else ""
-    return ""
+    if kind != stat.S_IFREG:
+        return ""
+    if target.startswith("/memfd:"):
+        global _memory_device
+        _memory_device = os.fstat(descriptor).st_dev
+        return ""
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    return f"{target}{_APPENDING if flags & os.O_APPEND else ', open for writing'}"
 
 
 def _describe_socket(descriptor: int) -> str:
@@ -229,12 +250,3 @@ def _describe_socket(descriptor: int) -> str:
     finally:
         copy.close()
     return "connected socket"
-
-
-def _writing(descriptor: int) -> str:
-    """How the file may be written to, or ""."""
-    lines = read_lines(f"/proc/self/fdinfo/{descriptor}")
-    flags = next(int(line.split()[1], 8) for line in lines if line.startswith("flags:"))
-    if flags & os.O_ACCMODE == os.O_RDONLY:
-        return ""
-    return _APPENDING if flags & os.O_APPEND else ", open for writing"

@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 from ..own import os, own_builtins, struct, threading, time
+from .linux import threads
 from .paths import base_name, read_lines, read_text
 
 own_builtins(globals())
@@ -57,9 +58,12 @@ class Origin(NamedTuple):
 
 def native_threads() -> frozenset[int]:
     """The ids of this process's threads that Python did not start, the main thread left out."""
+    pid = os.getpid()
+    found = threads(pid)
+    if found == [pid]:
+        return frozenset()
     known = {each.native_id for each in threading.enumerate()}
-    found = {int(name) for name in os.listdir("/proc/self/task")}
-    return frozenset(found - known - {os.getpid()})
+    return frozenset(set(found) - known - {pid})
 
 
 def origin(thread: int) -> Origin:

@@ -172,6 +172,8 @@ class Host:
                 return
             retire = retire or (self._limited and limits.hard() != self._limits)
             self._link.send(HostDone(retire, self._relay.stops, ran, self._trouble, self._wary))
+            if isinstance(message, Run) and not retire and not self._relay.stops:
+                yield from self._fork_next(message)
 
     def _exit(self, status: int) -> NoReturn:
         if self._word is not None:
@@ -369,6 +371,12 @@ class Host:
         self._tell_of(child, go)
         left = self._see_end(child)
         return (None, "") if left is None else (left.argname, left.unsafe)
+
+    def _fork_next(self, run: Run) -> Generator[Step, Any, None]:
+        """Fork the next test's child while the keeper sees to what the last one left."""
+        if not self._ran_tests and not self._children.has_next:
+            if self._forks_ahead(run, self._item(run.next_position)):
+                yield from self._children.fork_ahead()
 
     def _forks_ahead(self, run: Run, nextitem: pytest.Item | None) -> bool:
         """Whether a child that is forked while this test runs can run the next one."""

@@ -60,11 +60,15 @@ class Begun:
 
     def tear_down(self, nextitem: pytest.Item | None) -> None:
         """Have plugins undo what they did outside of wrappers, or noted of the test."""
+        heard = pytest_fixtures.installed_hear_reports(self._item)
+        undone = list(pytest_fixtures.teardowns_of_others(self._item, nextitem))
+        if not heard and not undone:
+            return
         with self.silence():
             with suppress(BaseException):
                 call: Any = pytest.CallInfo.from_call(_nothing, when="setup")
                 pytest_fixtures.report_for_installed(self._item, call)
-            for undo in pytest_fixtures.teardowns_of_others(self._item, nextitem):
+            for undo in undone:
                 with suppress(BaseException):
                     undo()
 

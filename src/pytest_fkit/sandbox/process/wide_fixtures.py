@@ -98,6 +98,8 @@ class WideFixtures:
         self._raised: list[Any] = []
         self._out_of_context: list[str] = []
         self._innermost = _Innermost()
+        self._registered: list[Any] = []
+        self._callers: dict[str, Any] = {}
         self._rootdir = str(session.config.rootpath)
         plugins = session.config.pluginmanager
         plugins.register(self._innermost, _INNERMOST)
@@ -447,14 +449,15 @@ class WideFixtures:
             pytest_fixtures.tear_down(self._session, nextitem)
             return False
         pytest_fixtures.forget_request(item)
-        # The logging plugin's teardown relies on what its setup put into the item's stash.
-        self._phase("setup", item, lambda: None)
+        pytest_fixtures.expect_log_records(item)
         call = self._phase(
             "teardown", item, lambda: pytest_fixtures.tear_down(self._session, nextitem)
         )
-        made = self._report(item, call)
+        made = None
+        if call.excinfo is not None or pytest_fixtures.installed_hear_reports(item):
+            made = self._report(item, call)
         report = None
-        if made.failed:
+        if made is not None and made.failed:
             report = carriable(pytest_reports.report_to_data(item.config, made))
         self._relay.send(WideTeardown(call.duration, _sections(item), report, call.start))
         self._active = [each for each in self._active if each.cached_result is not None]
@@ -501,11 +504,14 @@ class WideFixtures:
 
     def _caller(self, name: str, plugins: tuple[str, ...]) -> Any:
         manager = self._session.config.pluginmanager
-        keep = {_INNERMOST, *plugins}
-        return manager.subset_hook_caller(
-            name,
-            [plugin for key, plugin in manager.list_name_plugin() if plugin and key not in keep],
-        )
+        registered = manager.list_name_plugin()
+        if registered != self._registered:
+            self._registered, self._callers = registered, {}
+        if name not in self._callers:
+            keep = {_INNERMOST, *plugins}
+            others = [plugin for key, plugin in registered if plugin and key not in keep]
+            self._callers[name] = manager.subset_hook_caller(name, others)
+        return self._callers[name]
 
 
 def _is_wide(request: Any) -> bool:
