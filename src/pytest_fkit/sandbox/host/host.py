@@ -374,9 +374,10 @@ class Host:
 
     def _fork_next(self, run: Run) -> Generator[Step, Any, None]:
         """Fork the next test's child while the keeper sees to what the last one left."""
-        if not self._ran_tests and not self._children.has_next:
-            if self._forks_ahead(run, self._item(run.next_position)):
-                yield from self._children.fork_ahead()
+        if self._ran_tests or self._children.has_next:
+            return
+        if self._forks_ahead(run, self._item(run.next_position)):
+            yield from self._children.fork_ahead()
 
     def _forks_ahead(self, run: Run, nextitem: pytest.Item | None) -> bool:
         """Whether a child that is forked while this test runs can run the next one."""
