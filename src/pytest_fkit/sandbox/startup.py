@@ -84,7 +84,7 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
     # young part of it, and copies the pages.
     gc.freeze()
     gc.unfreeze()
-    unsafe = in_bad_fork() if process.fixtures.watches else ""
+    unsafe = in_bad_fork() if process.fixtures.watch.on else ""
     watched = controller if system.PORTABLE else 0
     memory = config.stash.get(MEMORY, None)
     return Keeper(link, Ways(host_main, spawn), remember, streams(config), unsafe, watched, memory)

@@ -31,9 +31,9 @@ from ..protocol.messages import (
 from ..protocol.wire import Sorter, following
 from ..sandbox.process.coverage import running_coverage
 from ..sandbox.process.excerpts import read_ends
+from ..sandbox.process.output import flush
 from ..sandbox.process.relay import DEAF
 from ..sandbox.process.steps import Fork, Role
-from ..sandbox.process.streams import flush
 from ..sandbox.startup import keeper_role
 from ..system.huge_pages import PAYS_FROM, collapse
 from ..system.limits import refusal

@@ -17,10 +17,10 @@ from ...protocol.messages import Completed, Go, Leaves, Over
 from ...system import pages
 from ...system.gpu_runtime import in_bad_fork
 from ...system.limits import status_of
+from ..process.output import flush
 from ..process.progress import LastWord, Tally
 from ..process.relay import DEAF, LEAVES, Relay
 from ..process.steps import FAILED, Role, RunItem, Step
-from ..process.streams import flush
 from ..process.test_process import TestProcess
 from . import early_end, finalizers
 from .usage import until_now
@@ -147,7 +147,7 @@ class Child:
         return (yield from self._run(item, self._item(go.next_position), end))
 
     def _run(self, item: pytest.Item, nextitem: pytest.Item | None, end: _End) -> Role:
-        unsafe = in_bad_fork() if self._fixtures.watches else ""
+        unsafe = in_bad_fork() if self._fixtures.watch.on else ""
         if unsafe:
             self._relay.send(Leaves("", unsafe))
             return LEAVES

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any, Callable
+
 import pytest
 
 from ...config.settings import KEY
 from ...gpu.frameworks import open_imported
 from ...gpu.slices.ownership import owned_by
-from ...own import os, own_builtins, warnings
+from ...own import ctypes, os, own_builtins, warnings
 from ...protocol.descriptors import Pipes
 from ...protocol.messages import Message, Warm
 from ...protocol.plain_values import carriable
+from ...system.gpu_runtime import CUDA_DRIVER
+from ...system.libraries import loaded
 from ...system.stack_texts import stack_text
 from ..process.relay import Relay
 from . import early_end
-from .free_memory import free_share
 
 own_builtins(globals())
 
@@ -66,7 +70,7 @@ class Warmup:
             pipes.send(Warm(carriable(stack_text(error)[-_MOST:])))
             os._exit(GAVE_BACK)
         pipes.send(Warm())
-        free = free_share()
+        free = _free_share()
         while free is not None and not pipes.has_message(_LOOK):
             if free() < _SHORT:
                 os._exit(GAVE_BACK)
@@ -85,3 +89,29 @@ class Warmup:
             warnings.WarningMessage(warning, type(warning), __file__, 0), "runtest", "", None
         )
         return False
+
+
+_CALLS = (  # CUDA driver API reference; HIP runtime API reference
+    (CUDA_DRIVER, "cuMemGetInfo_v2"),
+    (re.compile(r"/libamdhip64\.so[^/]*$"), "hipMemGetInfo"),
+)
+
+
+def _free_share() -> Callable[[], float] | None:
+    """What says the share of the current GPU's memory that is free, between 0 and 1.
+
+    None where no context is open in this thread, or the driver is another.
+    """
+    for pattern, name in _CALLS:
+        for path in loaded(pattern):
+            ask = getattr(ctypes.CDLL(path), name, None)
+            if ask is not None and _share(ask) is not None:
+                return lambda ask=ask: _share(ask) or 0.0  # type: ignore[misc]
+    return None
+
+
+def _share(ask: Any) -> float | None:
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    if ask(ctypes.byref(free), ctypes.byref(total)) or not total.value:
+        return None
+    return free.value / total.value

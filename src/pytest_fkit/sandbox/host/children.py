@@ -14,10 +14,9 @@ from ..child.usage import wait_for
 from ..child.warmup import LIMIT, Warmup
 from ..child.working_set import WorkingSet
 from ..process.copies import fork
+from ..process.output import flush
 from ..process.progress import LastWord
 from ..process.steps import FAILED, Fork, Passage, Role
-from ..process.streams import flush
-from .sigchld import Statuses
 
 own_builtins(globals())
 
@@ -261,6 +260,33 @@ class Children:
                 midway,
             )
         )
+
+
+class Statuses:
+    """How children ended is kept in a host while tests run, where a suite ignores SIGCHLD.
+
+    The kernel forgets it otherwise, see waitpid(2); tests see SIGCHLD ignored. A context manager,
+    within which no code of the suite runs in this process.
+    """
+
+    def __init__(self) -> None:
+        self._ignored = False
+
+    def __enter__(self) -> None:
+        """Have the kernel keep them."""
+        self._ignored = signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
+        if self._ignored:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+    def __exit__(self, *error: object) -> None:
+        """As before."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Have SIGCHLD ignored again, if it was; in a new child, too."""
+        if self._ignored:
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+            self._ignored = False
 
 
 def _said(child: Waiting, limit: float | None = None) -> Message | None:

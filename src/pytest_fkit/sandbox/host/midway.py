@@ -88,7 +88,7 @@ class Midway:
         self._begun.unwatch()
         pytest_fixtures.keep_filling(self._item)
         if not self._filled:  # it was skipped, say
-            self._fixtures.note_hooks(self._item)
+            self._fixtures.hooks_ran(self._item)
         self._fixtures.end()
 
     def _fill_late(self) -> None:
@@ -119,7 +119,7 @@ class Midway:
         :return: whether it was; False in the child, and where the host runs it itself.
         """
         while True:
-            cause = self._fixtures.unforkable or self._fixtures.left_by_hooks
+            cause = self._fixtures.watch.cause or self._fixtures.watch.left_by_hooks
             if cause:
                 self._around.stay(cause)
                 return False
@@ -145,7 +145,7 @@ class Midway:
                 signal.setitimer(which, *left)
             if unsafe:
                 self._fixtures.blame(unsafe)
-                self._around.stay(self._fixtures.unforkable or unsafe)
+                self._around.stay(self._fixtures.watch.cause or unsafe)
                 return False
             self._around.resume()
             self._fixtures.set_up_for_child(self._item, name)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ...own import own_builtins
 from ...protocol.descriptors import Files, Pipes
-from ...protocol.endings import Ending, Finished
+from ...protocol.endings import Ending, Exited, Finished, Lost, from_wait_status
 from ...protocol.messages import Run
 from ...protocol.process_names import SPAWNED
 from ...protocol.wire import Sorter
@@ -184,3 +184,17 @@ class Job:
     def process(self) -> int:
         """The pid that the clock and the memory limit are about."""
         return self.child.pid if self.child is not None else self.host.pid
+
+
+def lost(process: HostProcess | ChildProcess) -> Lost | None:
+    """The ending of a test of whose reports something is missing."""
+    trouble = process.events.trouble
+    return Lost(f"{trouble} of what its process reported") if trouble else None
+
+
+def how(status: int) -> str:
+    """How a process ended, by its status, in words."""
+    ending = from_wait_status(status)
+    if isinstance(ending, Exited):
+        return f"exited with status {ending.status}"
+    return f"was ended by {ending.title}"

@@ -34,7 +34,7 @@ from ..process.relay import DEAF
 from ..process.steps import FAILED, Fork, Role
 from ..process.tree import send_signal
 from .jobs import HostProcess, Job, Start, Ties
-from .spares import Spare
+from .spawn import Spare
 from .supervisor import DeafError, Supervisor, WorkerGoneError
 
 if TYPE_CHECKING:

@@ -1,10 +1,13 @@
-"""Hosts that are fresh interpreters, where a forked copy of the worker would not do."""
+"""Hosts that are fresh interpreters, where a forked copy of the worker would not do.
+
+One is warmed up in the background, for the next test that needs one.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import Any, NoReturn, cast
+from typing import Any, Callable, NoReturn, cast
 
 import pytest
 
@@ -17,11 +20,15 @@ from ...gpu.slices.ownership import KEY, TOLD
 from ...own import marshal, os, own_builtins, subprocess, suppress
 from ...own_imports import standard_library_first
 from ...protocol.descriptors import slots, write_all
+from ...protocol.messages import Finish, Ready, Run
 from ...protocol.plain_values import carriable
-from ...protocol.process_names import SPAWNED_SESSION
+from ...protocol.process_names import SPAWNED, SPAWNED_SESSION
 from ...system.limits import room, status_of
 from ..process.coverage import arguments_for_another, input_for_another
-from .jobs import Start, Ties
+from ..process.tree import kill_tree
+from .enforcing import TERM_GRACE
+from .jobs import HostProcess, Start, Ties
+from .supervisor import Supervisor
 
 own_builtins(globals())
 
@@ -120,3 +127,63 @@ def _arguments(item: pytest.Item, tests: list[tuple[str, int]]) -> list[str]:
     # Else a plugin collected the file, which may be named several times (--keep-duplicates).
     times = max(Counter(nodeid for nodeid, _ in tests).values())
     return found or [str(item.path)] * times
+
+
+class Spare:
+    """There is one at most: it takes the place of a host that dies, or is the next module's.
+
+    :param fork: starts a host.
+    """
+
+    def __init__(self, below: Supervisor, fork: Callable[[Start], HostProcess]) -> None:
+        self._below = below
+        self._fork = fork
+
+    def warm(self, run: Run) -> None:
+        """While a test runs: have ready what the test after it will need, if this one dies, too."""
+        waiting = self._waiting(run.next_share, run.next_environ)
+        for host in self._below.spares:
+            if host is not waiting:
+                self._let_go(host)
+        if waiting is None and run.next_share.startswith(SPAWNED):
+            start = Start(run.next_share, run.next_position, spare=True, environ=run.next_environ)
+            with suppress(OSError):  # a limit; where it still is one, the next test will say so
+                self._below.spares.append(self._fork(start))
+
+    def take(self, run: Run) -> HostProcess | None:
+        """The spare, if it is for this test; it may still be on its way."""
+        host = self._waiting(run.share, run.environ)
+        if host is not None:
+            self._below.spares.remove(host)
+            self._below.orphans.note_daemons(host)
+        return host
+
+    def end(self) -> None:
+        """Let go of it, and wait until it is gone."""
+        for host in self._below.spares:
+            self._let_go(host)
+        if not self._below.until(lambda: not self._below.spares, TERM_GRACE):
+            for host in self._below.spares:
+                kill_tree(host.pid)
+            self._below.until(lambda: not self._below.spares, TERM_GRACE)
+
+    def _waiting(self, share: str, environ: tuple[tuple[str, str], ...]) -> HostProcess | None:
+        found = (
+            host
+            for host in self._below.spares
+            if not host.retire and (host.share, host.environ) == (share, environ)
+        )
+        return next(found, None)
+
+    def _let_go(self, host: HostProcess) -> None:
+        """End it: in order, for what its session hooks began, if it has come so far."""
+        if host.retire:
+            return
+        host.retire = True
+        if host.link.is_readable(0.0) and host.link.read():
+            ready = any(isinstance(message, Ready) for message in host.link.take_messages())
+            with suppress(OSError):  # it is dead
+                if ready:
+                    host.link.send(Finish(0.0))
+                    return
+        kill_tree(host.pid)

@@ -6,16 +6,14 @@ from typing import Callable, Iterator
 
 from ... import system
 from ...own import contextmanager, os, own_builtins, select, signal, suppress, time
-from ...protocol.descriptors import Files, Link, move_up, read_from
+from ...protocol.descriptors import Files, Link, move_up
 from ...protocol.endings import (
     ITS_END,
     Ending,
     Exited,
     Finished,
     Lost,
-    MemoryExceeded,
     Signaled,
-    TimedOut,
     Unreported,
     from_wait_status,
 )
@@ -23,12 +21,9 @@ from ...protocol.messages import (
     Began,
     Broken,
     ChildExited,
-    Completed,
-    Events,
     Forked,
     HostDone,
     Message,
-    Output,
     Ping,
     Pong,
     Proceed,
@@ -36,15 +31,15 @@ from ...protocol.messages import (
     Restarted,
     WideSetUp,
 )
-from ...protocol.wire import unpack
 from ...system.limits import raise_soft, refusal_of, restore
 from ..child.child import DONE, IN_ORDER, STOPS
 from ..child.usage import Account, reap
-from ..process.excerpts import chunks, free_middle, free_until
+from ..process.fork_watch import HOOKS
 from ..process.relay import UNREPORTED
-from ..process.tree import DUMP_SIGNAL, Settled, end_children, is_alive, kill_tree, send_signal
-from ..process.wide_fixtures import HOOKS
-from .jobs import ChildProcess, HostProcess, Job
+from ..process.tree import end_children, is_alive, kill_tree, send_signal
+from .enforcing import Enforcer
+from .forwarding import Forwarder
+from .jobs import ChildProcess, HostProcess, Job, how, lost
 from .orphans import KILL_WAIT, Orphans
 
 own_builtins(globals())
@@ -52,8 +47,6 @@ own_builtins(globals())
 # Seconds.
 TICK = 0.1  # between looks at a test that is running
 MEMORY_TICK = 0.02  # the same where a memory limit is set
-DUMP_WAIT = 0.2  # for faulthandler to write the stacks of all threads
-TERM_GRACE = 2.0  # between SIGTERM and SIGKILL
 
 
 class WorkerGoneError(Exception):
@@ -78,7 +71,7 @@ class Supervisor:
     ) -> None:
         self._link = link
         self._obey = obey
-        self._stream = stream
+        self._forwarder = Forwarder(link.hold, self.send, stream)
         self._controller = controller
         self._oom_kills = system.oom_kills()
         self._looked = 0.0  # when what tests wrote was last passed on before their end
@@ -91,6 +84,13 @@ class Supervisor:
         self.may_have_had_gpus: Callable[[], None] = lambda: None
         """Called when a process of a test has ended that may have had GPUs open."""
         self.orphans.at_end = lambda: self.may_have_had_gpus()
+        self._enforcer = Enforcer(
+            self.until,
+            self._forwarder,
+            self.orphans.abandon,
+            self._let_go,
+            lambda: self.stop_deadline,
+        )
         self.job: Job | None = None
         self.stop_deadline: float | None = None
         self.stop_tests_deadline = 0.0
@@ -131,126 +131,13 @@ class Supervisor:
             testing = job.child is not None or (job.run.share and not job.stage)
             deadline = self.stop_tests_deadline if testing else self.stop_deadline
             if time.monotonic() > deadline:
-                self._end_process(job, Lost("the run was stopped"))
+                self._enforcer.end(job, Lost("the run was stopped"))
                 return
         if time.monotonic() >= self._looked + TICK:  # not as often as something happens
             self._looked = time.monotonic()
-            self._forward(job)
-            self._free_output(job)
-        self._check_limits(job)
-
-    def _check_limits(self, job: Job) -> None:
-        if job.verdict is not None:
-            return
-        if job.deadline is not None and time.monotonic() >= job.deadline:
-            self._end_process(job, self._too_late(job))
-        elif job.run.memory_limit and job.inherited_memory is not None:
-            used = system.tree_memory(job.process, job.inherited_memory, job.run.memory_limit)
-            job.peak_memory = max(job.peak_memory, used)
-            if used > job.run.memory_limit:
-                self._end_process(job, MemoryExceeded(job.run.memory_limit, job.peak_memory))
-
-    def _too_late(self, job: Job) -> Ending:
-        self._forward(job)
-        awaits = job.awaits
-        if job.child is None and not job.stage and job.host.completed:
-            awaits = "say that it is done"
-        if awaits:
-            return Lost(f"its host process did not {awaits} within {job.limit:g} s")
-        state = system.process_state(job.process)
-        if job.child is not None and state in ("", "Z"):
-            return Lost(f"its host process did not say how it ended, within {job.limit:g} s")
-        silent = job.child is not None and not job.child.events_read
-        return TimedOut(job.limit, state, silent)
-
-    def _end_process(self, job: Job, verdict: Ending) -> None:
-        """Fix the verdict, get the stacks, and end the process and all below it."""
-        if job.verdict is not None:
-            return
-        self._forward(job)
-        job.verdict = verdict
-        pid = job.process
-        ended = self._is_over(job)
-        files = job.child.files if job.child is not None else job.host.files
-        # The process may end while we wait, and its files be closed.
-        dump = os.dup(files.dump)
-        try:
-            before = os.fstat(dump).st_size
-            settled = Settled(dump, before)
-            send_signal(pid, DUMP_SIGNAL)
-            send_signal(pid, signal.SIGCONT)
-            self.until(lambda: ended() or settled(), DUMP_WAIT)
-            job.dump = job.dump or read_from(dump, before)
-        finally:
-            os.close(dump)
-        tree = [pid, *system.descendants(pid)]
-        for process in tree:
-            send_signal(process, signal.SIGTERM)
-        if not self.until(ended, self._term_grace()):
-            kill_tree(pid)
-            if not self.until(ended, KILL_WAIT):
-                self._abandon(job, pid)
-        for process in tree[1:]:
-            if system.process_state(process) not in ("", "Z"):
-                kill_tree(process)
-
-    def _term_grace(self) -> float:
-        if self.stop_deadline is None:
-            return TERM_GRACE
-        return max(0.0, min(TERM_GRACE, self.stop_deadline - time.monotonic()))
-
-    def _is_over(self, job: Job) -> Callable[[], bool]:
-        child = job.child
-        if child is not None:
-            return lambda: job.child is not child or job.done
-        return lambda: job.done
-
-    def _abandon(self, job: Job, pid: int) -> None:
-        """Go on without a process that not even SIGKILL ends, and without its host."""
-        job.survivors += (system.describe(pid),)
-        self.orphans.abandon(pid)
-        kill_tree(job.host.pid)
-        if not self.until(lambda: job.done, KILL_WAIT):
-            self.orphans.abandon(job.host.pid)
-            self.hosts.remove(job.host)
-            job.host.close()
-            job.conclude(job.verdict or Lost("it can't be ended"), pid)
-            job.done = True
-
-    def _forward(self, job: Job, end: int | None = None) -> None:
-        """Pass on what the test process wrote since the last look.
-
-        :param end: of this, in its event file.
-        """
-        if job.verdict is not None:
-            return
-        source = job.child if job.child is not None else job.host
-        data = read_from(source.files.events, source.events_read)
-        if end is not None:
-            data = data[: max(0, end - source.events_read)]
-        source.events_read += len(data)
-        frames = source.events.feed(data)
-        if frames:
-            source.completed = isinstance(unpack(frames[-1])[-1], Completed)
-            # Most often the end of the test follows at once.
-            self._link.hold(Events(b"".join(frames), source.pid))
-        if self._stream:
-            for position, descriptor in enumerate((source.files.out, source.files.err)):
-                begin = source.output_read[position]
-                end = source.output_read[position] = os.fstat(descriptor).st_size
-                for text in chunks(descriptor, begin, end):
-                    self.send(Output(position + 1, text))
-
-    def _free_output(self, job: Job) -> None:
-        """Have no more of the output in memory than will be asked for."""
-        source = job.child if job.child is not None else job.host
-        if self._stream:
-            for descriptor, end in zip((source.files.out, source.files.err), source.output_read):
-                free_until(descriptor, end)
-        else:
-            free_middle(source.files.out)
-            free_middle(source.files.err)
-        free_middle(source.files.log)
+            self._forwarder.forward(job)
+            self._forwarder.free(job)
+        self._enforcer.check(job)
 
     # --- what happens ---
 
@@ -347,7 +234,7 @@ class Supervisor:
     def _forked(self, job: Job, message: Forked) -> None:
         # What the host wrote comes before what the child will write; it may be through by now,
         # and the host write again.
-        self._forward(job, message.events)
+        self._forwarder.forward(job, message.events)
         job.child = ChildProcess(message.pid, job.host.ties.sets[message.files])
         self._test_begins(job, "")
         if self.stop_deadline is not None:
@@ -396,7 +283,7 @@ class Supervisor:
         else:
             if not message.early:
                 self.may_have_had_gpus()
-            self._forward(job)
+            self._forwarder.forward(job)
             self._await_host(job)
             job.stops = message.stops
             job.used = message.used
@@ -405,7 +292,7 @@ class Supervisor:
             else:
                 ending = (
                     job.verdict
-                    or _lost(child)
+                    or lost(child)
                     or self._ending(message.status, message.ours, child.completed)
                 )
                 job.conclude(ending, child.pid, child.remains())
@@ -434,20 +321,15 @@ class Supervisor:
         return ending
 
     def _host_done(self, job: Job) -> None:
-        self._forward(job)
+        self._forwarder.forward(job)
         host = job.host
         if job.stage in ("setup", "teardown"):
             self.orphans.note_daemons(host)
-        os.ftruncate(host.files.events, 0)
-        host.events_read = 0
-        if self._stream:
-            for position, descriptor in enumerate((host.files.out, host.files.err)):
-                os.ftruncate(descriptor, 0)
-                host.output_read[position] = 0
-        lost = _lost(host)
-        if lost is not None:
+        self._forwarder.forget(host)
+        missing = lost(host)
+        if missing is not None:
             host.retire = True
-            job.conclude(lost, host.pid)
+            job.conclude(missing, host.pid)
         if job.ending is None:
             job.conclude(job.verdict or Finished(), host.pid)
         job.done = True
@@ -475,7 +357,7 @@ class Supervisor:
         self.hosts.remove(host)
         job = self.job
         if job is not None and job.host is host and not job.done:
-            self._forward(job)
+            self._forwarder.forward(job)
             if job.child is not None:
                 self._lose_child(job, job.child)
             else:
@@ -494,7 +376,7 @@ class Supervisor:
         """The host died while a test was running in a child of its own."""
         assert job.host.status is not None
         kill_tree(child.pid)
-        reason = f"its host process {_how(job.host.status)} while the test was running"
+        reason = f"its host process {how(job.host.status)} while the test was running"
         job.conclude(job.verdict or Lost(reason), child.pid, child.remains())
         job.child = None
 
@@ -503,14 +385,17 @@ class Supervisor:
     def await_exit(self, host: HostProcess, job: Job) -> None:
         """Wait for a host that was told to finish, and for what it started."""
         if host in self.hosts and not self.until(
-            lambda: host.status is not None, self._term_grace()
+            lambda: host.status is not None, self._enforcer.term_grace()
         ):
             kill_tree(host.pid)
             self.until(lambda: host.status is not None, KILL_WAIT)
         job.leftovers += self.orphans.sweep(host)
         if host in self.hosts:
-            self.hosts.remove(host)
-            host.close()
+            self._let_go(host)
+
+    def _let_go(self, host: HostProcess) -> None:
+        self.hosts.remove(host)
+        host.close()
 
     def end_everything(self) -> None:
         """End all processes below this one."""
@@ -559,12 +444,6 @@ def _worker_there() -> Iterator[None]:
         raise WorkerGoneError from error
 
 
-def _lost(process: HostProcess | ChildProcess) -> Lost | None:
-    """The ending of a test of whose reports something is missing."""
-    trouble = process.events.trouble
-    return Lost(f"{trouble} of what its process reported") if trouble else None
-
-
 def _wake_on_child_exit() -> tuple[int, int]:
     """A pipe that becomes readable when a child ends."""
     reader, writer = (move_up(end) for end in os.pipe())
@@ -573,10 +452,3 @@ def _wake_on_child_exit() -> tuple[int, int]:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     return reader, writer
-
-
-def _how(status: int) -> str:
-    ending = from_wait_status(status)
-    if isinstance(ending, Exited):
-        return f"exited with status {ending.status}"
-    return f"was ended by {ending.title}"

@@ -14,14 +14,13 @@ from ...protocol.descriptors import slots
 from .copies import Copies
 from .coverage import Measuring
 from .hidden_frames import Tracebacks
-from .output import Output
+from .output import Output, Terminal
+from .phases import GPU_FAILURES
 from .relay import Relay
-from .reruns import Counts, install
 from .session_end import SessionEnd
-from .states import States
-from .terminal import Terminal
+from .states import Counts, States, count_reruns
 from .tree import DUMP_SIGNAL
-from .wide_fixtures import GPU_FAILURES, WideFixtures
+from .wide_fixtures import WideFixtures
 
 if TYPE_CHECKING:
     from .gpu_failures import GpuFailures
@@ -99,7 +98,7 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
         Measuring(relay, coverage),
         States(relay, config),
         SessionEnd(session, relay),
-        install(config),
+        count_reruns(config),
         gpu_failures,
         broken,
     )

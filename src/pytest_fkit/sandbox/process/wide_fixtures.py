@@ -2,48 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Generator, Iterator, NoReturn
+from typing import TYPE_CHECKING, Any, Callable, Generator, NoReturn
 
 import pytest
 
 from ...compat import pytest_fixtures, pytest_reports
 from ...gpu.errors.exceptions import mark_event
-from ...own import contextmanager, own_builtins, time
+from ...own import own_builtins, time
 from ...protocol.descriptors import slots
 from ...protocol.messages import WideOutput, WideSetup, WideSetupDone, WideTeardown
 from ...protocol.plain_values import carriable
-from ...system import holdings
-from ...system.paths import below
-from .copies import fork
 from .excerpts import read_ends
+from .fork_watch import HOOKS, ForkWatch
+from .output import flush
+from .phases import Phases
 from .relay import Relay
-from .streams import flush
 
 if TYPE_CHECKING:
     from .gpu_failures import GpuFailures
 
 own_builtins(globals())
 
-# Plugins whose part in a phase surrounds the setup and teardown of fixtures, by the names under
-# which pytest registers them. The host runs a phase with these alone: everybody else's hooks run
-# in the child, once.
-_SURROUNDING = (
-    "_cov_contexts",
-    "assertion",
-    "capturemanager",
-    "logging-plugin",
-    "threadexception",
-    "unraisableexception",
-    "warnings",
-)
-GPU_FAILURES = "fkit-gpu-failures"
-"""The name under which :class:`.gpu_failures.GpuFailures` is registered."""
-
-_REPORTING = ("runner", "skipping", "fkit-tracebacks", GPU_FAILURES)
-_INNERMOST = "fkit-innermost"
 _COLLECTORS = ""
-HOOKS = "hooks"
-"""Key of what is broken where hooks leave in a host what keeps it from forking tests."""
 
 
 class LeaveForHost(BaseException):
@@ -85,25 +65,16 @@ class WideFixtures:
         self._leaving: LeaveForHost | None = None
         self._leave_at_once: Callable[[str], NoReturn] | None = None
         self._refused: set[str] = set()
-        self.watches = watch
-        self._watching = False
-        self._held: holdings.Holdings | None = None
-        self._causes: dict[Any, str] = {}
         self._failed: tuple[pytest.Item, BaseException] | None = None
         self._begun: pytest.Item | None = None
         self._sets_up = False  # whether a collector above it has a setup of its own
-        self._left_by_hooks = ""
         self._fill_late: Callable[[], None] | None = None
         self._get_out: Callable[[], None] | None = None
         self._raised: list[Any] = []
         self._out_of_context: list[str] = []
-        self._innermost = _Innermost()
-        self._registered: list[Any] = []
-        self._callers: dict[str, Any] = {}
-        self._rootdir = str(session.config.rootpath)
-        plugins = session.config.pluginmanager
-        plugins.register(self._innermost, _INNERMOST)
-        plugins.register(_Collectors(self), "fkit-collectors")
+        self._phases = Phases(session)
+        self.watch = ForkWatch(session, watch)
+        session.config.pluginmanager.register(_Collectors(self), "fkit-collectors")
 
     # --- in the child ---
 
@@ -165,9 +136,7 @@ class WideFixtures:
             self._relay.send(WideSetupDone(time.time()))
             if fixturedef not in self._active:
                 self._active.append(fixturedef)
-            if self._watching:
-                place = _place(fixturedef.func, self._rootdir)
-                self._look_for_leftovers(fixturedef, f"{label}{place}")
+            self.watch.fixture_is_set_up(fixturedef, label)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
@@ -261,30 +230,23 @@ class WideFixtures:
         self._begun = item
         self._sets_up = pytest_fixtures.missing_collector(item) is not None
         self._fill_late = fill_late
-        self._left_by_hooks = ""
         self._out_of_context = []
-        self._held = holdings.take() if self.watches else None
+        self.watch.begin()
 
     def end(self) -> None:
         """It is through with it."""
-        self._begun = self._fill_late = self._get_out = self._leaving = self._held = None
+        self._begun = self._fill_late = self._get_out = self._leaving = None
         self._relay.muted = False
+        self.watch.end()
 
     def enter_begun(self) -> None:
         """In the child that goes on with it."""
-        self._fill_late = self._held = None
+        self._fill_late = None
+        self.watch.end()
 
-    def note_hooks(self, item: pytest.Item) -> None:
-        """Compare with when the test began; what there is now is to blame on what ran before."""
-        if self._held is None:
-            return
-        if self._sets_up:
-            assert item.parent is not None
-            self._look_for_leftovers(item.parent, f"setup of {item.parent.nodeid}")
-            return
-        found = self._look(self._held)
-        if found:
-            self._left_by_hooks = f"hooks around {item.nodeid}: {found}"
+    def hooks_ran(self, item: pytest.Item) -> None:
+        """Hooks, and maybe collectors, have run their part in the setup of the test."""
+        self.watch.hooks_ran(item, self._sets_up)
 
     def set_up_first(self, item: pytest.Item) -> BaseException | None:
         """Set up, in the midst of the item's setup, what comes before fixtures of its own.
@@ -292,8 +254,8 @@ class WideFixtures:
         :return: what one of them raised.
         :raises pytest.exit.Exception, KeyboardInterrupt: to be passed on.
         """
-        self.note_hooks(item)
-        with self._watched_here():
+        self.hooks_ran(item)
+        with self.watch.fixtures():
             try:
                 for name in pytest_fixtures.first_wide_fixtures(item):
                     pytest_fixtures.fill_in(item, name)
@@ -312,7 +274,7 @@ class WideFixtures:
         """
         self._out_of_context.append(name)
         self._raised = []
-        with self._watched_here():
+        with self.watch.fixtures():
             try:
                 pytest_fixtures.fill_in(item, name)
             except (pytest.exit.Exception, KeyboardInterrupt):
@@ -321,23 +283,14 @@ class WideFixtures:
                 for fixturedef in self._raised:
                     pytest_fixtures.forget_setup(fixturedef)
 
-    @contextmanager
-    def _watched_here(self) -> Iterator[None]:
-        self._watching = self._held is not None
-        try:
-            yield
-        finally:
-            self._watching = False
+    def blame(self, found: str) -> None:
+        """Put down what a child found, and this host must have left, to a fixture."""
+        self.watch.blame(self._active, found)
 
     @property
     def refused(self) -> tuple[str, ...]:
         """What was set up for a child of this test, or could not be."""
         return tuple(self._out_of_context)
-
-    @property
-    def left_by_hooks(self) -> str:
-        """What keeps the host from forking this test that hooks left, "" for nothing."""
-        return self._left_by_hooks
 
     def leave_test(self, get_out: Callable[[], None]) -> NoReturn:
         """Get out of a test that a child ran.
@@ -359,20 +312,16 @@ class WideFixtures:
         :return: seconds it took.
         :raises pytest.exit.Exception, KeyboardInterrupt: to be passed on.
         """
-        self._watching = self.watches
         names = pytest_fixtures.wide_fixtures(item)
         if argname not in (*names, _COLLECTORS):
             names.append(argname)
 
         def work() -> None:
-            with self._watched(item):
+            with self.watch.fixtures_and_collectors(item):
                 self._set_up_collectors(item)
                 pytest_fixtures.request_fixtures(item, names)
 
-        try:
-            call = self._phase("setup", item, work)
-        finally:
-            self._watching = False
+        call = self._phases.run("setup", item, work)
         if call.excinfo is not None:
             if pytest_fixtures.raised_in_teardown_of_fixture(call.excinfo.value):
                 self._failed = item, call.excinfo.value
@@ -394,52 +343,6 @@ class WideFixtures:
         finally:
             self._relay.send(WideSetupDone(time.time()))
 
-    @contextmanager
-    def _watched(self, item: pytest.Item) -> Iterator[None]:
-        """Within the block, wide fixtures and collectors are set up, and looked at."""
-        if not self.watches:
-            yield
-            return
-        self._held = holdings.take()
-        try:
-            yield
-        finally:
-            assert item.parent is not None
-            self._look_for_leftovers(item.parent, f"setup of {item.parent.nodeid}")
-
-    @property
-    def unforkable(self) -> str:
-        """What keeps this host from forking tests: the wide fixture and what it left, or ""."""
-        for source, cause in list(self._causes.items()):
-            if pytest_fixtures.is_set_up(self._session, source):
-                return cause
-            del self._causes[source]
-        return ""
-
-    def blame(self, found: str) -> None:
-        """What a child found that the host must have left: put it down to the last fixture."""
-        up = [each for each in self._active if pytest_fixtures.is_set_up(self._session, each)]
-        if up:
-            fixturedef = up[-1]
-            label = f"{fixturedef.scope}-scoped fixture {fixturedef.argname!r}"
-            place = _place(fixturedef.func, self._rootdir)
-            self._causes[fixturedef] = f"{label}{place}: {found}"
-
-    def _look_for_leftovers(self, source: Any, label: str) -> None:
-        """Compare with the last time.
-
-        :param source: what is to blame, a fixture or a collector.
-        """
-        assert self._held is not None
-        found = self._look(self._held)
-        if found:
-            self._causes[source] = f"{label}: {found}"
-
-    def _look(self, before: holdings.Holdings) -> str:
-        now = holdings.take_forkable(fork, before)
-        self._held = now
-        return ", ".join(now.beyond(before))
-
     def tear_down(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
         """Tear down what `nextitem` does not share; errors are reported on `item`.
 
@@ -450,12 +353,10 @@ class WideFixtures:
             return False
         pytest_fixtures.forget_request(item)
         pytest_fixtures.expect_log_records(item)
-        call = self._phase(
+        call = self._phases.run(
             "teardown", item, lambda: pytest_fixtures.tear_down(self._session, nextitem)
         )
-        made = None
-        if call.excinfo is not None or pytest_fixtures.installed_hear_reports(item):
-            made = self._report(item, call)
+        made = self._phases.report_teardown(item, call)
         report = None
         if made is not None and made.failed:
             report = carriable(pytest_reports.report_to_data(item.config, made))
@@ -463,68 +364,10 @@ class WideFixtures:
         self._active = [each for each in self._active if each.cached_result is not None]
         return True
 
-    def _report(self, item: pytest.Item, call: Any) -> Any:
-        """The report on a teardown of wide fixtures, which other plugins see if it failed.
-
-        Those that are installed hear of it in any case: they may have noted failures themselves.
-        """
-        try:
-            if call.excinfo is None:
-                made = pytest_fixtures.report_for_installed(item, call)
-            else:
-                made = item.ihook.pytest_runtest_makereport(item=item, call=call)
-            if pytest_fixtures.interacts(call, made):
-                item.ihook.pytest_exception_interact(node=item, call=call, report=made)
-        except Exception:  # noqa: BLE001 (a plugin may miss what it did in the child)
-            made = self._caller("pytest_runtest_makereport", _REPORTING)(item=item, call=call)
-        return made
-
-    def _phase(self, when: Any, item: pytest.Item, work: Callable[[], None]) -> Any:
-        """Do `work` as if it were the `when` phase of `item`: captured, logged, warnings heard."""
-        calls: list[Any] = []
-        arguments: dict[str, Any] = {} if when == "setup" else {"nextitem": None}
-        hook = self._caller(f"pytest_runtest_{when}", _SURROUNDING)
-
-        def protocol() -> None:
-            pytest_fixtures.set_current_test(item, when)
-            start, began = time.time(), time.monotonic()
-            call: Any = pytest.CallInfo.from_call(
-                lambda: hook(item=item, **arguments),
-                when=when,
-                reraise=(pytest.exit.Exception, KeyboardInterrupt),
-            )
-            pytest_fixtures.set_current_test(item, None)
-            # By our clocks: a wide fixture may freeze, or let go of, those that pytest asks.
-            call.start, call.duration = start, time.monotonic() - began
-            calls.append(call)
-
-        with self._innermost.doing(protocol, work):
-            self._caller("pytest_runtest_protocol", _SURROUNDING)(item=item, nextitem=None)
-        return calls[0]
-
-    def _caller(self, name: str, plugins: tuple[str, ...]) -> Any:
-        manager = self._session.config.pluginmanager
-        registered = manager.list_name_plugin()
-        if registered != self._registered:
-            self._registered, self._callers = registered, {}
-        if name not in self._callers:
-            keep = {_INNERMOST, *plugins}
-            others = [plugin for key, plugin in registered if plugin and key not in keep]
-            self._callers[name] = manager.subset_hook_caller(name, others)
-        return self._callers[name]
-
 
 def _is_wide(request: Any) -> bool:
     # Outside of a class, pytest takes a class-scoped fixture for one of the test function.
     return request.scope != "function" and not isinstance(request.node, pytest.Item)
-
-
-def _place(function: Any, rootdir: str) -> str:
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return ""
-    path: str = code.co_filename
-    return f" ({below(path, rootdir) or path}:{code.co_firstlineno})"
 
 
 def _sections(item: pytest.Item) -> tuple[tuple[str, str], ...]:
@@ -542,41 +385,6 @@ def _captured_so_far() -> tuple[tuple[str, str], ...]:
         (f"Captured {name} setup", read_ends(descriptor).decode("utf-8", "replace"))
         for name, descriptor in (("stdout", slots.out), ("stderr", slots.err))
     )
-
-
-class _Innermost:
-    """The plugin whose part in a phase is the phase itself, where the host runs one."""
-
-    def __init__(self) -> None:
-        self._protocol: Callable[[], None] | None = None
-        self._phase: Callable[[], None] | None = None
-
-    @contextmanager
-    def doing(self, protocol: Callable[[], None], phase: Callable[[], None]) -> Iterator[None]:
-        """Within the block: do these where pytest would run a test, and a phase of it."""
-        self._protocol, self._phase = protocol, phase
-        try:
-            yield
-        finally:
-            self._protocol = self._phase = None
-
-    @pytest.hookimpl
-    def pytest_runtest_protocol(self) -> bool | None:
-        if self._protocol is None:
-            return None
-        self._protocol()
-        return True
-
-    # trylast: pytest-cov names its context before the phase that bears the name.
-    @pytest.hookimpl(trylast=True)
-    def pytest_runtest_setup(self) -> None:
-        if self._phase is not None:
-            self._phase()
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_runtest_teardown(self) -> None:
-        if self._phase is not None:
-            self._phase()
 
 
 class _Collectors:

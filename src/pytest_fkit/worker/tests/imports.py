@@ -16,10 +16,10 @@ from ... import system
 from ...own import faulthandler, os, own_builtins, select, signal, suppress, time
 from ...protocol.descriptors import Files, read_from, slots
 from ...protocol.endings import Ending, Finished, TimedOut, from_wait_status
-from ...sandbox.host.sigchld import Statuses
+from ...sandbox.host.children import Statuses
 from ...sandbox.process.copies import fork
 from ...sandbox.process.excerpts import free_middle, read_ends
-from ...sandbox.process.streams import flush
+from ...sandbox.process.output import flush
 from ...system.limits import is_refusal, refusal
 from ...system.paths import below
 from ...system.stack_texts import entries

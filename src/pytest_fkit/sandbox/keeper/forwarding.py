@@ -1,0 +1,74 @@
+"""What a test process wrote, passed on to the worker while the test runs."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from ...own import os, own_builtins
+from ...protocol.descriptors import read_from
+from ...protocol.messages import Completed, Events, Message, Output
+from ...protocol.wire import unpack
+from ..process.excerpts import chunks, free_middle, free_until
+from .jobs import HostProcess, Job
+
+own_builtins(globals())
+
+
+class Forwarder:
+    """Reads the files of test processes.
+
+    :param hold: has a message sent with the next one.
+    :param send: sends a message to the worker.
+    :param stream: whether output is passed on while it is written.
+    """
+
+    def __init__(
+        self, hold: Callable[[Message], None], send: Callable[[Message], None], stream: bool
+    ) -> None:
+        self._hold = hold
+        self._send = send
+        self._stream = stream
+
+    def forward(self, job: Job, end: int | None = None) -> None:
+        """Pass on what the test process wrote since the last look.
+
+        :param end: of this, in its event file.
+        """
+        if job.verdict is not None:
+            return
+        source = job.child if job.child is not None else job.host
+        data = read_from(source.files.events, source.events_read)
+        if end is not None:
+            data = data[: max(0, end - source.events_read)]
+        source.events_read += len(data)
+        frames = source.events.feed(data)
+        if frames:
+            source.completed = isinstance(unpack(frames[-1])[-1], Completed)
+            # Most often the end of the test follows at once.
+            self._hold(Events(b"".join(frames), source.pid))
+        if self._stream:
+            for position, descriptor in enumerate((source.files.out, source.files.err)):
+                begin = source.output_read[position]
+                end = source.output_read[position] = os.fstat(descriptor).st_size
+                for text in chunks(descriptor, begin, end):
+                    self._send(Output(position + 1, text))
+
+    def free(self, job: Job) -> None:
+        """Have no more of the output in memory than will be asked for."""
+        source = job.child if job.child is not None else job.host
+        if self._stream:
+            for descriptor, end in zip((source.files.out, source.files.err), source.output_read):
+                free_until(descriptor, end)
+        else:
+            free_middle(source.files.out)
+            free_middle(source.files.err)
+        free_middle(source.files.log)
+
+    def forget(self, host: HostProcess) -> None:
+        """Empty the files of a host that is through with its test: the next one has them anew."""
+        os.ftruncate(host.files.events, 0)
+        host.events_read = 0
+        if self._stream:
+            for position, descriptor in enumerate((host.files.out, host.files.err)):
+                os.ftruncate(descriptor, 0)
+                host.output_read[position] = 0

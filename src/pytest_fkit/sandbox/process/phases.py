@@ -1,0 +1,135 @@
+"""Phases of an item that a host runs by itself, for wide fixtures outside of any test's phase."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Iterator
+
+import pytest
+
+from ...compat import pytest_fixtures
+from ...own import contextmanager, own_builtins, time
+
+own_builtins(globals())
+
+# Plugins whose part in a phase surrounds the setup and teardown of fixtures, by the names under
+# which pytest registers them. The host runs a phase with these alone: everybody else's hooks run
+# in the child, once.
+_SURROUNDING = (
+    "_cov_contexts",
+    "assertion",
+    "capturemanager",
+    "logging-plugin",
+    "threadexception",
+    "unraisableexception",
+    "warnings",
+)
+GPU_FAILURES = "fkit-gpu-failures"
+"""The name under which :class:`.gpu_failures.GpuFailures` is registered."""
+
+_REPORTING = ("runner", "skipping", "fkit-tracebacks", GPU_FAILURES)
+_INNERMOST = "fkit-innermost"
+
+
+class Phases:
+    """Of one test process."""
+
+    def __init__(self, session: pytest.Session) -> None:
+        self._plugins = session.config.pluginmanager
+        self._registered: list[Any] = []
+        self._callers: dict[str, Any] = {}
+        self._innermost = _Innermost()
+        self._plugins.register(self._innermost, _INNERMOST)
+
+    def run(self, when: Any, item: pytest.Item, work: Callable[[], None]) -> Any:
+        """Do `work` as if it were the `when` phase of `item`: captured, logged, warnings heard.
+
+        :return: pytest's CallInfo.
+        :raises pytest.exit.Exception, KeyboardInterrupt: of `work`.
+        """
+        calls: list[Any] = []
+        arguments: dict[str, Any] = {} if when == "setup" else {"nextitem": None}
+        hook = self._caller(f"pytest_runtest_{when}", _SURROUNDING)
+
+        def protocol() -> None:
+            pytest_fixtures.set_current_test(item, when)
+            start, began = time.time(), time.monotonic()
+            call: Any = pytest.CallInfo.from_call(
+                lambda: hook(item=item, **arguments),
+                when=when,
+                reraise=(pytest.exit.Exception, KeyboardInterrupt),
+            )
+            pytest_fixtures.set_current_test(item, None)
+            # By our clocks: a wide fixture may freeze, or let go of, those that pytest asks.
+            call.start, call.duration = start, time.monotonic() - began
+            calls.append(call)
+
+        with self._innermost.doing(protocol, work):
+            self._caller("pytest_runtest_protocol", _SURROUNDING)(item=item, nextitem=None)
+        return calls[0]
+
+    def report_teardown(self, item: pytest.Item, call: Any) -> Any | None:
+        """The report on a teardown of wide fixtures, which other plugins see if it failed.
+
+        Those that are installed hear of it in any case: they may have noted failures themselves.
+
+        :return: None if it went well and nobody is to hear of it.
+        """
+        installed = pytest_fixtures.installed_hear_reports(item)
+        if call.excinfo is None and not installed:
+            return None
+        try:
+            if call.excinfo is None:
+                made = pytest_fixtures.report_for_installed(item, call)
+            else:
+                made = item.ihook.pytest_runtest_makereport(item=item, call=call)
+            if pytest_fixtures.interacts(call, made):
+                item.ihook.pytest_exception_interact(node=item, call=call, report=made)
+        except Exception:  # noqa: BLE001 (a plugin may miss what it did in the child)
+            made = self._caller("pytest_runtest_makereport", _REPORTING)(item=item, call=call)
+        return made
+
+    def _caller(self, name: str, plugins: tuple[str, ...]) -> Any:
+        """The hook, of these plugins and what is innermost."""
+        registered = self._plugins.list_name_plugin()
+        if registered != self._registered:
+            self._registered, self._callers = registered, {}
+        if name not in self._callers:
+            keep = {_INNERMOST, *plugins}
+            others = [plugin for key, plugin in registered if plugin and key not in keep]
+            self._callers[name] = self._plugins.subset_hook_caller(name, others)
+        return self._callers[name]
+
+
+class _Innermost:
+    """The plugin whose part in a phase is the phase itself, where the host runs one."""
+
+    def __init__(self) -> None:
+        self._protocol: Callable[[], None] | None = None
+        self._phase: Callable[[], None] | None = None
+
+    @contextmanager
+    def doing(self, protocol: Callable[[], None], phase: Callable[[], None]) -> Iterator[None]:
+        """Within the block: do these where pytest would run a test, and a phase of it."""
+        self._protocol, self._phase = protocol, phase
+        try:
+            yield
+        finally:
+            self._protocol = self._phase = None
+
+    @pytest.hookimpl
+    def pytest_runtest_protocol(self) -> bool | None:
+        if self._protocol is None:
+            return None
+        self._protocol()
+        return True
+
+    # trylast: pytest-cov names its context before the phase that bears the name.
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_setup(self) -> None:
+        if self._phase is not None:
+            self._phase()
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_teardown(self) -> None:
+        if self._phase is not None:
+            self._phase()
