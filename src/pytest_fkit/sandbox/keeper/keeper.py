@@ -28,14 +28,15 @@ from ...system.limits import refusal
 from ...system.stack_texts import stack_text
 from ..host.children import CHILDREN
 from ..process.copies import fork
-from ..process.gpu_memory import MemoryWait
 from ..process.progress import Progress, last_words
 from ..process.relay import DEAF
 from ..process.steps import FAILED, Fork, Role
 from ..process.tree import send_signal
+from .gpu_memory import MemoryWait
 from .jobs import HostProcess, Job, Start, Ties
 from .spawn import Spare
-from .supervisor import DeafError, Supervisor, WorkerGoneError
+from .supervisor import Supervisor
+from .waiting_loop import DeafError, WorkerGoneError
 
 if TYPE_CHECKING:
     from ...gpu.health.memory import GpuMemory

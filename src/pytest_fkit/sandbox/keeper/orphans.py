@@ -6,8 +6,8 @@ from typing import Callable, Sequence
 
 from ... import system
 from ...own import os, own_builtins, suppress
-from ..process.gpu_memory import await_release
 from ..process.tree import end_trees
+from .gpu_memory import await_release
 from .jobs import HostProcess, Job
 
 own_builtins(globals())

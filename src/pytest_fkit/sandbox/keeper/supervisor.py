@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Callable, Iterator
+from typing import Callable
 
 from ... import system
-from ...own import contextmanager, os, own_builtins, select, signal, suppress, time
-from ...protocol.descriptors import Files, Link, move_up
+from ...own import os, own_builtins, signal, time
+from ...protocol.descriptors import Link
 from ...protocol.endings import (
     ITS_END,
     Ending,
@@ -24,8 +24,6 @@ from ...protocol.messages import (
     Forked,
     HostDone,
     Message,
-    Ping,
-    Pong,
     Proceed,
     Ready,
     Restarted,
@@ -36,11 +34,12 @@ from ..child.child import DONE, IN_ORDER, STOPS
 from ..child.usage import Account, reap
 from ..process.fork_watch import HOOKS
 from ..process.relay import UNREPORTED
-from ..process.tree import end_children, is_alive, kill_tree, send_signal
+from ..process.tree import end_children, kill_tree, send_signal
 from .enforcing import Enforcer
 from .forwarding import Forwarder
 from .jobs import ChildProcess, HostProcess, Job, how, lost
 from .orphans import KILL_WAIT, Orphans
+from .waiting_loop import Loop
 
 own_builtins(globals())
 
@@ -49,15 +48,7 @@ TICK = 0.1  # between looks at a test that is running
 MEMORY_TICK = 0.02  # the same where a memory limit is set
 
 
-class WorkerGoneError(Exception):
-    """The worker died or let go of us."""
-
-
-class DeafError(Exception):
-    """Something that the worker said is missing."""
-
-
-class Supervisor:
+class Supervisor(Loop):
     """Looks after hosts, and after one test at a time.
 
     :param link: to the worker.
@@ -69,13 +60,10 @@ class Supervisor:
     def __init__(
         self, link: Link, obey: Callable[[Message], None], stream: bool, controller: int
     ) -> None:
-        self._link = link
-        self._obey = obey
+        super().__init__(link, obey, controller)
         self._forwarder = Forwarder(link.hold, self.send, stream)
-        self._controller = controller
         self._oom_kills = system.oom_kills()
         self._looked = 0.0  # when what tests wrote was last passed on before their end
-        self.hosts: list[HostProcess] = []
         self.spares: list[HostProcess] = []
         """Hosts that no test was given to yet."""
         self.orphans = Orphans(self.hosts, self.spares, self.until)
@@ -91,22 +79,17 @@ class Supervisor:
             self._let_go,
             lambda: self.stop_deadline,
         )
-        self.job: Job | None = None
         self.stop_deadline: float | None = None
         self.stop_tests_deadline = 0.0
 
     def start(self) -> None:
         """In the keeper's process: meet no soft limit, and be woken when a child ends."""
         self._limits = raise_soft()
-        self._sigchld_handler = signal.getsignal(signal.SIGCHLD)
-        self._wakeup = _wake_on_child_exit()
+        self._begin_to_wait()
 
     def leave(self) -> None:
         """In a new host: undo :meth:`start`, and let go of all other hosts."""
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, self._sigchld_handler)
-        for descriptor in self._wakeup:
-            os.close(descriptor)
+        self._wait_no_more()
         for host in (*self.hosts, *self.spares):
             host.close()
         restore(self._limits)
@@ -141,65 +124,11 @@ class Supervisor:
 
     # --- what happens ---
 
-    def poll(self, wait: float) -> None:
-        """Wait for something to happen, `wait` seconds at most, and take it in."""
-        with _worker_there():
-            self._link.flush()
-        poller = select.poll()
-        poller.register(self._link.fileno(), select.POLLIN)
-        poller.register(self._wakeup[0], select.POLLIN)
-        for host in self.hosts:
-            if not host.link.closed:
-                poller.register(host.link.fileno(), select.POLLIN)
-        ready = {descriptor for descriptor, _ in poller.poll(wait * 1000)}
-        self._hear_worker(ready)
-        for host in list(self.hosts):
-            if not host.link.closed and host.link.fileno() in ready:
-                host.link.read()
-            self._hear(host)
-            if host.link.closed and host.link.trouble and host.status is None:
-                self._distrust(host)
-        if self._wakeup[0] in ready:
-            with suppress(BlockingIOError):
-                os.read(self._wakeup[0], 4096)
-            self._reap()
-
-    def attend(self) -> None:
-        """Take in what has happened, and do what the worker says, also where no test runs."""
-        self.poll(0.0)
-        if self.job is None:
-            for message in self._link.take_messages():
-                self.obey(message)
-
     def _distrust(self, host: HostProcess) -> None:
-        """Something that a host said is missing: what it says later can't be believed."""
         job = self.job
         if job is not None and job.host is host and job.verdict is None:
             job.verdict = Lost(f"{host.link.trouble} of what its host process said")
         kill_tree(host.pid)
-
-    def _hear_worker(self, ready: set[int]) -> None:
-        if self._link.fileno() in ready and not self._link.read():
-            raise DeafError if self._link.trouble else WorkerGoneError
-        if self._controller and not is_alive(self._controller):
-            raise WorkerGoneError
-        if self.job is not None:
-            for message in self._link.take_messages():
-                self.obey(message)
-
-    def obey(self, message: Message) -> None:
-        """Do what the worker says."""
-        if isinstance(message, Ping):
-            self.send(Pong())
-        else:
-            self._obey(message)
-
-    def _hear(self, host: HostProcess) -> None:
-        """Handle messages one by one: a handler may wait, and re-enter this loop meanwhile."""
-        message = host.link.take_message()
-        while message is not None:
-            self._heard(host, message)
-            message = host.link.take_message()
 
     def _heard(self, host: HostProcess, message: Message) -> None:
         job = self.job
@@ -405,50 +334,3 @@ class Supervisor:
         if self.job is not None and self.job.child is not None:
             kill_tree(self.job.child.pid)
         end_children(KILL_WAIT)
-
-    def until(self, true: Callable[[], bool], limit: float) -> bool:
-        """Wait until something is true, `limit` seconds at most; whether it is."""
-        deadline = time.monotonic() + limit
-        while not true():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            self.poll(min(left, 0.01))
-        return True
-
-    def tell(self, host: HostProcess, message: Message) -> None:
-        """Send a message to a host, which may be dead: its exit tells."""
-        with suppress(OSError):  # it is dead; its exit tells
-            host.link.send(message)
-
-    def send(self, message: Message) -> None:
-        """Send a message to the worker.
-
-        :raises WorkerGoneError: if it is gone.
-        """
-        with _worker_there():
-            self._link.send(message)
-
-    def send_files(self, message: Message, files: Files) -> None:
-        """The same, with files."""
-        with _worker_there():
-            self._link.send_files(message, files)
-
-
-@contextmanager
-def _worker_there() -> Iterator[None]:
-    """:raises WorkerGoneError: where the block raises OSError."""
-    try:
-        yield
-    except OSError as error:
-        raise WorkerGoneError from error
-
-
-def _wake_on_child_exit() -> tuple[int, int]:
-    """A pipe that becomes readable when a child ends."""
-    reader, writer = (move_up(end) for end in os.pipe())
-    os.set_blocking(reader, False)
-    os.set_blocking(writer, False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    return reader, writer

@@ -13,7 +13,7 @@ from ...protocol.messages import Notice, Run
 
 if TYPE_CHECKING:
     from ...gpu.health.memory import Answer, GpuMemory
-    from ..keeper.supervisor import Supervisor
+    from .supervisor import Supervisor
 
 own_builtins(globals())
 
