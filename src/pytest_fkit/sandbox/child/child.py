@@ -96,7 +96,7 @@ class Child:
         :param pipes: by which a :class:`Go` comes, or their end.
         :param host: pid of the host.
         :param working_set: the host's.
-        :param warmup: the host's, for a child that is forked ahead.
+        :param warmup: the host's, for a child that is forked while another runs a test.
         :param midway: whether the host has begun the test.
         """
         status = FAILED

@@ -104,12 +104,15 @@ class Children:
             if not warm or _is_over(self._waiting.pid):  # it gave its memory back meanwhile
                 self.let_go()
         child, self._waiting = self._waiting, None
-        return child or (yield from self._fork(None, None))
+        return child or (yield from self._fork(None))
 
     @property
-    def has_next(self) -> bool:
-        """Whether one was forked ahead."""
-        return self._waiting is not None
+    def may_fork_next(self) -> bool:
+        """Whether one may be forked where none runs, or waits.
+
+        Not if it opens GPUs at once, while the keeper waits for their memory to be free.
+        """
+        return self._waiting is None and not self._warmup.is_on
 
     def fork_ahead(self, running: Waiting | None = None) -> Generator[Fork, int, None]:
         """Fork the one that is next.
@@ -117,7 +120,7 @@ class Children:
         :param running: the one that runs a test meanwhile.
         """
         try:
-            self._waiting = yield from self._fork(running, self._warmup)
+            self._waiting = yield from self._fork(running)
         except OSError:  # a limit; where it still is one, the next test will say so
             return
 
@@ -181,7 +184,7 @@ class Children:
             theirs.close()
             raise
         if pid == 0:
-            role = self._begin(Waiting(host, number, theirs), ours, midway=True)
+            role = self._begin(Waiting(host, number, theirs), ours, None, midway=True)
             status = FAILED
             try:
                 next(role)
@@ -197,11 +200,9 @@ class Children:
         self._free.remove(number)
         return Waiting(pid, number, ours)
 
-    def _fork(
-        self, running: Waiting | None, warmup: Warmup | None
-    ) -> Generator[Fork, int, Waiting]:
+    def _fork(self, running: Waiting | None) -> Generator[Fork, int, Waiting]:
         number, ours, theirs = self._prepare()
-        child = self._begin(Waiting(os.getpid(), number, theirs), ours, running, warmup)
+        child = self._begin(Waiting(os.getpid(), number, theirs), ours, running)
         try:
             pid = yield Fork(child)
         except OSError:
@@ -225,18 +226,12 @@ class Children:
         return number, ours, theirs
 
     def _begin(
-        self,
-        own: Waiting,
-        hosts: Pipes,
-        running: Waiting | None = None,
-        warmup: Warmup | None = None,
-        midway: bool = False,
+        self, own: Waiting, hosts: Pipes, running: Waiting | None, midway: bool = False
     ) -> Role:
         """The role of a new child: let go of what is its host's, and be one.
 
         :param own: its files and pipes, and the pid of the host.
         :param running: the child that runs a test meanwhile.
-        :param warmup: what it does while it waits, if it is forked ahead.
         :param midway: whether the host has begun the test.
         """
         self.statuses.leave()
@@ -249,6 +244,7 @@ class Children:
             if number != own.number:
                 files.close()
         files = self._sets[own.number]
+        warmup = None if running is None else self._warmup
         return (
             yield from self._child.main(
                 files,

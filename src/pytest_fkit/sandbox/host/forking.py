@@ -193,7 +193,7 @@ class Forking:
 
     def fork_next(self, run: Run) -> Generator[Step, Any, None]:
         """Fork the next test's child while the keeper sees to what the last one left."""
-        if self.ran_tests or self._children.has_next:
+        if self.ran_tests or not self._children.may_fork_next:
             return
         if self._forks_ahead(run, self._item(run.next_position)):
             yield from self._children.fork_ahead()
