@@ -189,23 +189,8 @@ class GpuSamples:
         self._recorder.gpus_used(sample["wall"], sample["mono"], usage)
 
 
-def sample_gpus(
-    config: pytest.Config,
-    recorder: Recorder,
-    devices: Sequence[Mapping[str, Any]],
-    owned: Mapping[str, Sequence[str]],
-) -> None:
-    """Sample the GPUs that workers of this machine own, if NVML can be used.
-
-    :param devices: as in a journal.
-    :param owned: their ids, by worker.
-    """
-    ids = {gpu for each in owned.values() for gpu in each}
-    uuids = {
-        each["id"]: each["uuid"]
-        for each in devices
-        if each["vendor"] == "nvidia" and each["id"] in ids and "uuid" in each
-    }
+def sample_gpus(config: pytest.Config, recorder: Recorder, uuids: Mapping[str, str]) -> None:
+    """Register :class:`GpuSamples`, if NVML can be used."""
     machine = Machine.here()
-    if uuids and machine.has_package("pynvml") and not machine.lacks_library(_NVML):
+    if machine.has_package("pynvml") and not machine.lacks_library(_NVML):
         config.pluginmanager.register(GpuSamples(recorder, uuids), "fkit-gpu-samples")

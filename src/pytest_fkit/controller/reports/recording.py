@@ -8,7 +8,7 @@ import shlex
 import sys
 import uuid
 from pathlib import Path
-from typing import Any, Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, Callable, Collection, Generator, Iterator, Mapping, Sequence
 
 import pluggy
 import psutil
@@ -27,7 +27,6 @@ from ...protocol.endings import Lost, format_size
 from ..schedule.machines import gpu_ids
 from ..workers.gpus import KEY
 from .accounting import lost_attempt
-from .gpu_watchers import sample_gpus
 from .resume import Resuming
 
 own_builtins(globals())
@@ -79,8 +78,19 @@ class Recording:
         for worker, ids in slices.items():
             recorder.owns(worker, ids)
         if settings.journal is not None or settings.trace is not None:
-            sample_gpus(self._config, recorder, devices, slices)
+            self._sample_gpus(devices, {gpu for ids in slices.values() for gpu in ids})
         recorder.add(_run_event(self._config, settings, devices, slices, session))
+
+    def _sample_gpus(self, devices: Sequence[Mapping[str, Any]], owned: Collection[str]) -> None:
+        uuids = {
+            each["id"]: each["uuid"]
+            for each in devices
+            if each["vendor"] == "nvidia" and each["id"] in owned and "uuid" in each
+        }
+        if uuids:  # most machines spare the import
+            from .gpu_watchers import sample_gpus
+
+            sample_gpus(self._config, self._recorder, uuids)
 
     def _open_journal(self, path: Path) -> AppendedFile:
         if self._resuming is None:

@@ -167,30 +167,22 @@ _YELLOW = {"yellow": True}
 _RED = {"red": True}
 
 
+# The titles of the tables of deaths: for one, and for more.
+_DEATHS = (
+    ("test crashed and was reported as an error", "tests crashed and were reported as errors"),
+    ("attempt crashed and was followed by another", "attempts crashed and were followed by others"),
+    (
+        "module ended the process when imported and was reported as an error",
+        "modules ended the process when imported and were reported as errors",
+    ),
+    ("test was not begun, which is an error", "tests were not begun, which are errors"),
+)
+
+
 def _summary(happened: Happened) -> Iterator[_Line]:
     """The lines of the summary, with their markup."""
-    for one, many, deaths in (
-        (
-            "test crashed and was reported as an error",
-            "tests crashed and were reported as errors",
-            happened.deaths,
-        ),
-        (
-            "attempt crashed and was followed by another",
-            "attempts crashed and were followed by others",
-            happened.run_again,
-        ),
-        (
-            "module ended the process when imported and was reported as an error",
-            "modules ended the process when imported and were reported as errors",
-            happened.imports,
-        ),
-        (
-            "test was not begun, which is an error",
-            "tests were not begun, which are errors",
-            happened.not_begun,
-        ),
-    ):
+    tables = (happened.deaths, happened.run_again, happened.imports, happened.not_begun)
+    for (one, many), deaths in zip(_DEATHS, tables):
         title = f"1 {one}:" if len(deaths) == 1 else f"{len(deaths)} {many}:"
         yield from _section(title, _aligned(deaths))
     yield from _section(
@@ -198,10 +190,8 @@ def _summary(happened: Happened) -> Iterator[_Line]:
         [f"{nodeid}  {each}" for nodeid, processes in happened.leftovers for each in processes],
     )
     if happened.end_errors:
-        yield (
-            "raised when the processes of tests ended, for which plain pytest exits with 1:",
-            _PLAIN,
-        )
+        title = "raised when the processes of tests ended, for which plain pytest exits with 1:"
+        yield title, _PLAIN
     for nodeid, text in happened.end_errors:
         yield f"  {nodeid}", _PLAIN
         yield from ((f"    {line}", _RED) for line in text.splitlines())

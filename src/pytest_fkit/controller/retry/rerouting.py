@@ -27,9 +27,7 @@ PAUSE = 10.0
 class Edges(NamedTuple):
     """What others do on its behalf.
 
-    :param show: writes a line to the terminal.
     :param tell: has plugins hear what a worker told of a test.
-    :param order: sends a worker a message.
     :param later: has the main thread call a function; called in any thread.
     """
 
