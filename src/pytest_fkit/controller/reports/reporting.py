@@ -11,7 +11,6 @@ import pytest
 from ...compat import pytest_junit
 from ...config.settings import KEY as SETTINGS
 from ...config.settings import Settings
-from ...gpu.errors.reasons import skip_reason
 from ...gpu.slices.ownership import KEY as OWNED
 from ...own import own_builtins
 from ...protocol.endings import NOT_BEGUN, format_size
@@ -117,6 +116,8 @@ class Reporting:
             happened.shared[shared] += 1
         wanted = getattr(report, "fkit_wanted_gpus", None)
         if wanted is not None:
+            from ...gpu.errors.reasons import skip_reason  # of no use in most runs
+
             happened.scarce[skip_reason(report).partition("\n")[0], wanted] += 1
         happened.end_errors += ((nodeid, text) for text in getattr(report, "fkit_end_errors", ()))
         leftovers = getattr(report, "fkit_leftovers", None)

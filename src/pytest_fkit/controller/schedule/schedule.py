@@ -116,7 +116,7 @@ class Schedule:
         self._backlog.changed()
 
     def pause(self, names: Collection[str]) -> None:
-        """Give these workers, and no others, nothing to begin."""
+        """Give exactly these workers nothing to begin."""
         for worker in self._workers.values():
             if worker.paused == (worker.name in names):
                 continue
@@ -127,7 +127,7 @@ class Schedule:
         self._backlog.changed()
 
     def suspect(self, names: Collection[str]) -> None:
-        """Prefer others to these workers, and to no others, for what failed elsewhere."""
+        """Mark exactly these workers: others are preferred for what failed elsewhere."""
         for worker in self._workers.values():
             worker.suspect = worker.name in names
         self._backlog.changed()
