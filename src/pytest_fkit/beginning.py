@@ -18,6 +18,9 @@ from .config.first_environment import remember_environment
 from .config.settings import STARTUP_PATH, asks_for_records, read
 from .own_imports import own_imports
 
+_FOR_WORKERS = ("controller.workers.gateways", "controller.workers.nodes")
+"""What a controller imports if it has workers."""
+
 
 def before_conftests(early_config: pytest.Config) -> None:
     """Before user code is imported: keep GPU runtimes shut; tell plugins that ask of workers.
@@ -57,7 +60,8 @@ def around_conftests(early_config: pytest.Config) -> Iterator[None]:
     if xdist_worker.runs_in_worker():
         _import("worker.worker")
     else:
-        _import("controller.controller", "worker.alone" if alone else "controller.leading")
+        _import("controller.controller")
+        _import(*(("worker.alone",) if alone else _FOR_WORKERS))
         if asks_for_records(early_config, early_config.known_args_namespace):
             _import("controller.reports.recording")
         if not alone:

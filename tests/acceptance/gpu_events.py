@@ -11,9 +11,9 @@ from inner import InnerRun, run_pytest, write_files
 _LISTENER = """
 import json, os
 from pytest_fkit.controller.workers.inbox import Arrivals
-from pytest_fkit.controller.workers.nodes import Nodes
+from pytest_fkit.controller.workers.links import Links
 
-add_told, doubt = Arrivals.add_told, Nodes._doubt
+add_told, doubt = Arrivals.add_told, Links._doubt
 
 def write(*messages):
     with open(os.environ["HEARD_IN"], "a") as log:
@@ -31,7 +31,7 @@ def doubted(self, node, message):
     doubt(self, node, message)
 
 Arrivals.add_told = heard
-Nodes._doubt = doubted
+Links._doubt = doubted
 """
 
 

@@ -8,9 +8,8 @@ from typing import Sequence
 
 import pytest
 
-from pytest_fkit.journal.aside import command_to_resume, look_at, set_aside
 from pytest_fkit.journal.events import FORMAT, SCHEMA, encode, event
-from pytest_fkit.journal.files import AppendedFile
+from pytest_fkit.journal.files import AppendedFile, command_to_resume, look_at, set_aside
 
 
 def _run(number: int = 1) -> bytes:

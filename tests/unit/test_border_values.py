@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.controller.retry.held_back import HeldBack
 from pytest_fkit.controller.schedule import units
 from pytest_fkit.controller.schedule.schedule import Schedule
 from pytest_fkit.controller.schedule.units import ANY, one_unit
+from pytest_fkit.controller.workers.inbox import HeldBack
 from pytest_fkit.protocol import running_test as whereabouts
 from pytest_fkit.protocol.border import (
     FROM_WORKER,

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pytest_fkit.controller.schedule.collected import Union
-from pytest_fkit.controller.schedule.durations import Durations
+from pytest_fkit.controller.workers.planning import Durations
 
 
 def test_equal_collections_need_no_tables() -> None:

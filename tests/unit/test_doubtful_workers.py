@@ -9,7 +9,7 @@ import pytest
 
 from pytest_fkit.controller.retry.rerouting import Edges, Rerouting
 from pytest_fkit.controller.schedule import units
-from pytest_fkit.controller.schedule.decisions import Send
+from pytest_fkit.controller.schedule.known_workers import Send
 from pytest_fkit.controller.schedule.schedule import Schedule
 
 SETTINGS: Any = SimpleNamespace(max_retries=1, fail_on_retry=False, retire_after=3, widen=False)

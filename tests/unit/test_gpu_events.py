@@ -10,9 +10,8 @@ import chrome_trace
 import pytest
 
 from pytest_fkit.journal.events import event
-from pytest_fkit.journal.gpu_usage import GpuUsage
 from pytest_fkit.journal.history import history
-from pytest_fkit.journal.recorder import Recorder
+from pytest_fkit.journal.recorder import GpuUsage, Recorder
 from pytest_fkit.journal.summary import summary, table
 from pytest_fkit.journal.trace import lines
 from pytest_fkit.protocol.border import ItemAttempt, ItemFinished, ItemStarted, Reported, Told
@@ -58,7 +57,7 @@ def recorded() -> list[dict[str, Any]]:
     recorder.retried("gw2", "a.py::b", told(began + 1, "failed"), "out of memory", "gw0")
     recorder.probed("gw2", "sick", "GPU 4: no answer")
     recorder.retired("gw2", "3 GPU errors in a row")
-    recorder.take("gw0", told(began + 2, "passed"))
+    recorder.record("gw0", told(began + 2, "passed"))
     recorder.readmitted("gw2", "healthy again")
     recorder.add(event("end", exitstatus=0))
     return events
@@ -105,16 +104,16 @@ def test_what_a_worker_said_before_it_was_held_back_counts() -> None:
     recorder = Recorder()
     recorder.sinks.append(events.extend)
     first, second = told(1.0, "failed")[:2], told(1.0, "failed")[2:]
-    recorder.take("gw0", first)  # a long test: its first reports came alone
+    recorder.record("gw0", first)  # a long test: its first reports came alone
     recorder.retried("gw0", "a.py::b", second, "out of memory", "gw1")
-    recorder.take("gw1", told(2.0, "failed"))
+    recorder.record("gw1", told(2.0, "failed"))
     assert [(each["event"], each["worker"]) for each in events] == [
         ("start", "gw0"), ("report", "gw0"), ("attempt", "gw0"), ("retried", "gw0"),
         ("attempt", "gw1"), ("verdict", "gw1"),
     ]  # fmt: skip
     assert history([event("run", session="s"), *events]).sessions[0].running == {}
     # A second test of the same name, in another run of the suite, begins anew.
-    recorder.take("gw1", told(3.0, "passed"))
+    recorder.record("gw1", told(3.0, "passed"))
     assert events[-1]["attempt"] == 1
 
 

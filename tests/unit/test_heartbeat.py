@@ -10,8 +10,7 @@ from typing import Any, Iterator
 import pytest
 
 from pytest_fkit.controller.schedule.machines import HOST
-from pytest_fkit.controller.workers.heartbeat import Edges, Heartbeat
-from pytest_fkit.controller.workers.killing import kill
+from pytest_fkit.controller.workers.liveness import Heartbeat, kill
 from pytest_fkit.protocol.border import Ping
 
 
@@ -41,14 +40,14 @@ class Run:
     def __init__(self, limit: float) -> None:
         self.said: list[object] = []
         self.trouble = ""
-        edges = Edges(
-            lambda _, order: self.said.append(order),
-            lambda _: self.trouble,
-            lambda _, trouble: self.said.append(trouble),
-            lambda _: self.said.append("silent"),
-            self.said.append,
+        links: Any = SimpleNamespace(
+            order=lambda _, order: self.said.append(order),
+            trouble=lambda _: self.trouble,
+            distrust=lambda _, trouble: self.said.append(trouble),
+            silent=lambda _: self.said.append("silent"),
+            show=self.said.append,
         )
-        self.heartbeat = Heartbeat(limit, edges)
+        self.heartbeat = Heartbeat(limit, links)
         self.heartbeat.close()
         self.node = object()
         self.heartbeat.add(self.node)
@@ -108,8 +107,8 @@ def test_an_error_does_not_end_the_watch() -> None:
         heartbeat.close()
 
     said: list[str] = []
-    edges = Edges(order, lambda _: "", lambda *_: None, lambda _: None, said.append)
-    heartbeat = Heartbeat(0.004, edges)
+    links: Any = SimpleNamespace(order=order, trouble=lambda _: "", show=said.append)
+    heartbeat = Heartbeat(0.004, links)
     heartbeat.add(object())
     heartbeat._thread.join(10)
     assert len(asked) == 2

@@ -14,8 +14,10 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from pytest_fkit.controller.retry.rerouting import Edges, Rerouting
-from pytest_fkit.controller.retry.retries import physical
-from pytest_fkit.controller.schedule import decisions, units
+from pytest_fkit.controller.retry.retries import Retry
+from pytest_fkit.controller.schedule import known_workers as decisions
+from pytest_fkit.controller.schedule import units
+from pytest_fkit.controller.schedule.machines import physical
 from pytest_fkit.controller.schedule.schedule import Schedule
 from pytest_fkit.controller.schedule.units import Kind
 from pytest_fkit.gpu.errors.errors import GpuError
@@ -213,7 +215,7 @@ class Controller:
         for each in told:
             if isinstance(each, ItemBegins):
                 self.schedule.begins(node.gateway.id, each.position)
-            elif isinstance(each, decisions.Retry):
+            elif isinstance(each, Retry):
                 self.rerouting.retry(node, each.position, each.seconds)
             elif isinstance(each, Reported):
                 self.verdicts[each.position] += 1

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_fkit.controller.reports.github import markdown
+from pytest_fkit.controller.reports.ci_reports import markdown
 from pytest_fkit.controller.reports.reporting import Happened
+from pytest_fkit.journal.attempts import kept, verdict
 from pytest_fkit.journal.events import TEXT_LIMIT, capped, encode, event, plain
 from pytest_fkit.journal.files import AppendedFile
 from pytest_fkit.journal.history import history
 from pytest_fkit.journal.recorder import Recorder
-from pytest_fkit.journal.trace import lines
-from pytest_fkit.journal.trace_file import TraceFile
-from pytest_fkit.journal.verdicts import kept, verdict
+from pytest_fkit.journal.trace import TraceFile, lines
 from pytest_fkit.protocol.border import ItemAttempt, ItemFinished, ItemStarted, Reported
 
 
@@ -95,7 +95,7 @@ def test_a_test_that_is_over_is_told_by_attempt_and_verdict_alone() -> None:
     recorder = Recorder()
     told: list[dict[str, Any]] = []
     recorder.sinks.append(told.extend)
-    recorder.take(
+    recorder.record(
         "gw0",
         [
             ItemStarted("a.py::b", ("a.py", 0, "b")),
@@ -114,9 +114,9 @@ def test_a_test_that_is_not_over_is_told_as_far_as_it_is_known() -> None:
     recorder = Recorder()
     told: list[dict[str, Any]] = []
     recorder.sinks.append(told.extend)
-    recorder.take("gw0", [ItemStarted("a.py::b", ("a.py", 0, "b"))])
-    recorder.take("gw0", [Reported(0, report("setup"))])
-    recorder.take("gw1", [ItemStarted("a.py::b", ("a.py", 0, "b"))])
+    recorder.record("gw0", [ItemStarted("a.py::b", ("a.py", 0, "b"))])
+    recorder.record("gw0", [Reported(0, report("setup"))])
+    recorder.record("gw1", [ItemStarted("a.py::b", ("a.py", 0, "b"))])
     assert [(each["event"], each["worker"]) for each in told] == [
         ("start", "gw0"),
         ("report", "gw0"),
@@ -151,7 +151,7 @@ def test_a_trace_lacks_no_more_than_the_last_second(tmp_path: Path) -> None:
     file = TraceFile(AppendedFile.open(path))
 
     def happens(name: str, mono: float, **fields: Any) -> None:
-        file.take([{"event": name, "wall": 100.0 + mono, "mono": mono, **fields}])
+        file.add([{"event": name, "wall": 100.0 + mono, "mono": mono, **fields}])
 
     happens("run", 1.0, session="a")
     happens("worker_up", 1.5, worker="gw0")
@@ -181,17 +181,15 @@ def test_a_session_knows_what_it_did_not_run() -> None:
 
 
 def test_markdown_of_nothing_is_nothing() -> None:
-    assert list(markdown(Happened([], [], [], [], {}, {}))) == []
+    assert list(markdown(Happened())) == []
 
 
 def test_markdown_names_everything() -> None:
     happened = Happened(
-        [],
-        [],
-        [("m.py", "exit status 3", "")],
-        [("a.py::b", ["pid 1: x", "pid 2: y"])],
-        {"a cause": 2},
-        {("Need at least 4 GPUs", 4): 1},
+        imports=[("m.py", "exit status 3", "")],
+        leftovers=[("a.py::b", ["pid 1: x", "pid 2: y"])],
+        shared=Counter({"a cause": 2}),
+        scarce=Counter({("Need at least 4 GPUs", 4): 1}),
         in_vain=[("a.py::c", "failed, 2 attempts", "attempt 1 on gw0 (GPU 1): ECC")],
     )
     text = "\n".join(markdown(happened))

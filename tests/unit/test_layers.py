@@ -86,7 +86,7 @@ def is_upward(one: str, other: str) -> bool:
         ("sandbox.process.relay", "sandbox.startup", True),
         ("controller.controller", "plugin", True),
         ("plugin", "controller.controller", False),
-        ("controller.reports.run_event", "", False),
+        ("controller.reports.recording", "", False),
     ],
 )
 def test_what_upward_means(one: str, other: str, upward: bool) -> None:

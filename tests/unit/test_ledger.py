@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.controller.reports.ledger import Ledger
-from pytest_fkit.journal.verdicts import verdict
+from pytest_fkit.controller.reports.accounting import Ledger
+from pytest_fkit.journal.attempts import verdict
 
 
 def report(when: str, outcome: str = "passed", **more: object) -> Any:

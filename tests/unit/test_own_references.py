@@ -57,14 +57,13 @@ INSTEAD = {
 
 ALLOWED = {
     (
-        "controller.schedule.durations",
+        "controller.workers.planning",
         "pathlib",
     ): "reads a file of the run's options, before any test",
-    ("controller.reports.github", "pathlib"): "writes at the end of the run, where no test ran",
+    ("controller.reports.ci_reports", "pathlib"): "writes at the end of the run, where no test ran",
     ("controller.reports.resume", "pathlib"): "reads the journal before any test",
     ("controller.reports.recording", "pathlib"): "names files, before any test",
-    ("journal.aside", "pathlib"): "moves a file before any test",
-    ("journal.files", "pathlib"): "opens files before any test",
+    ("journal.files", "pathlib"): "opens, or moves, files before any test",
     ("journal.reader", "pathlib"): "reads the journal before any test",
     ("journal.summary", "io"): "text in memory, for the end of the run",
     ("compat.pytest_output", "io"): "makes a class of text in memory, before any test",

@@ -11,7 +11,8 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pytest_fkit.controller.schedule import units
-from pytest_fkit.controller.schedule.decisions import (
+from pytest_fkit.controller.schedule.gangs import Reservation
+from pytest_fkit.controller.schedule.known_workers import (
     Decision,
     Lend,
     Recall,
@@ -19,7 +20,6 @@ from pytest_fkit.controller.schedule.decisions import (
     Settle,
     Unrunnable,
 )
-from pytest_fkit.controller.schedule.reservations import Reservation
 from pytest_fkit.controller.schedule.schedule import Schedule
 from pytest_fkit.controller.schedule.units import ANY, Kind, soft_units, strict_units
 
@@ -797,7 +797,7 @@ class Filled:
             self._add(number)
 
     def _add(self, number: int) -> None:
-        test = units.Test(number, seconds=self.schedule._seconds[number])
+        test = units.Test(number, seconds=self.schedule._estimates.seconds[number])
         self.schedule.add_units(soft_units([test], sort=True))
 
     def sent(self) -> dict[str, tuple[int, ...]]:
@@ -867,7 +867,7 @@ def test_a_gap_is_filled_from_a_row_of_tests_unless_their_order_is_the_users() -
     for in_order in (False, True):
         filled = Filled(10.0, in_order=in_order)
         row = [1.0, 0.15, 0.15]
-        filled.schedule._seconds = [10.0, None, None, *row]
+        filled.schedule._estimates.seconds = [10.0, None, None, *row]
         filled.schedule.add_units(
             soft_units([units.Test(number) for number in (2, 3, 4, 5)], sort=False)
         )

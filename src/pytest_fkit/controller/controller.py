@@ -1,4 +1,4 @@
-"""What the process does that the user starts: the controller, or pytest itself at ``-n0``."""
+"""The hooks of the process that the user starts: the controller, or pytest itself at ``-n0``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from ..config.settings import KEY, Settings, settings_of
 from ..gpu.errors.patterns import user_patterns
 from ..own import own_builtins
 from .reports.accounting import Accounting
-from .reports.github import write_step_summary
-from .reports.reporting import Reporting, header
+from .reports.ci_reports import write_step_summary
+from .reports.reporting import FailOnFlaky, Reporting, header
+from .schedule.machines import seats_of_run
 from .workers import gpus
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ own_builtins(globals())
 
 
 class Vacancy(NamedTuple):
-    """A worker's place that this process has to take itself.
+    """What this process needs to know if it is its own only worker.
 
     :param recorder: hears of all tests, if there is one.
     :param resuming: reports the verdicts of the resumed run, if there is one.
@@ -52,7 +53,7 @@ class Controller:
         """
         config = self._config
         parsed = settings_of(config)
-        user_patterns(config)  # for workers, who have no way to say what is wrong
+        user_patterns(config)  # checked here: a worker could not raise a usage error
         if not CAN_FORK:
             raise pytest.UsageError(
                 "pytest-fkit: --fkit needs os.fork(), which this platform lacks; run without --fkit"
@@ -73,32 +74,30 @@ class Controller:
     def configure(self) -> Vacancy | None:
         """Register the plugins.
 
-        :return: the only worker's place, where there are no workers and tests to be run.
+        :return: None but where this process runs the tests itself.
         :raises pytest.UsageError: as :meth:`prepare`.
         """
         config = self._config
-        parsed = config.stash[KEY]
-        gpus.settle(config)
+        gpus.distribute_gpus(config)
         if config.option.collectonly:
             return None
+        plugins = config.pluginmanager
         reporting = Reporting()
-        config.pluginmanager.register(reporting, "fkit-reporting")
+        plugins.register(reporting, "fkit-reporting")
         write_step_summary(config, reporting.happened)
-        recorder, resuming = self._record(parsed)
+        recorder, resuming = self._record(config.stash[KEY])
         accounting = Accounting(config, recorder)
-        config.pluginmanager.register(accounting, "fkit-accounting")
+        plugins.register(accounting, "fkit-accounting")
         devices = gpus.nvidia_devices(config)
         if devices:
-            from .retry.xid_readers import read_xids
+            from .reports.gpu_watchers import XidReaders
 
-            read_xids(config, recorder, devices)
+            plugins.register(XidReaders(config, recorder, devices), "fkit-xids")
+        vacancy = Vacancy(recorder, resuming, accounting, self._terminal_line)
         if config.getoption("tx", None) and config.getoption("dist", "no") != "no":
-            # Of no use at -n0.
-            from .leading import lead
-
-            lead(config, reporting, recorder, resuming, accounting, self._terminal_line)
+            self._lead_workers(reporting, vacancy)
             return None
-        return Vacancy(recorder, resuming, accounting, self._terminal_line)
+        return vacancy
 
     def _record(self, parsed: Settings) -> tuple[Recorder | None, Resuming | None]:
         if not parsed.records or shows_only(self._config.option):
@@ -108,18 +107,36 @@ class Controller:
 
         return record(self._config, parsed, lambda line: self._notices.append(f"fkit: {line}"))
 
+    def _lead_workers(self, reporting: Reporting, vacancy: Vacancy) -> None:
+        """Register the plugins of a controller that has workers; -n0 does not import them."""
+        from .workers.gateways import Gateways
+        from .workers.nodes import Nodes
+
+        config, plugins = self._config, self._config.pluginmanager
+        found = config.stash.get(gpus.KEY, None)
+        # None where there are not going to be workers.
+        recorder, resuming, accounting, show = vacancy
+        gateways = None if found is None else Gateways(config, found, show)
+        nodes = Nodes(config, config.stash[KEY], show, recorder, resuming, gateways, accounting)
+        plugins.register(nodes, "fkit-nodes")
+        reporting.happened.retired = nodes.rerouting.retired
+        reporting.why_killed = nodes.why_killed
+        if gateways is not None:
+            plugins.register(gateways, "fkit-gateways")
+        if config.getoption("fail_on_flaky", False):
+            plugins.register(FailOnFlaky(), "fkit-flaky")
+
     def header(self) -> list[str] | None:
-        """How tests are run, in lines."""
+        """The lines in pytest's header: how tests are run."""
         config = self._config
         parsed = config.stash.get(KEY, None)
         if parsed is None:
             return self._notices or None
         lines, owners = gpus.header_lines(config)
-        text = header(len(gpus.seats_of_run(config)), parsed, owners)
-        return [*self._notices, *lines, text]
+        return [*self._notices, *lines, header(len(seats_of_run(config)), parsed, owners)]
 
     def show_notices(self) -> None:
-        """Write what has to be known, where there is no header."""
+        """Write what the user has to know, where there is no header."""
         if self._config.getoption("verbose", 0) < 0 or self._config.getoption("no_header", False):
             for line in (*self._notices, *gpus.notices(self._config)):
                 self._terminal_line(line)

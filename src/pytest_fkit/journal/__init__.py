@@ -1,1 +1,1 @@
-"""The record of all that happens in a run, and what is derived from it."""
+"""The journal of a run, and what is derived from it."""

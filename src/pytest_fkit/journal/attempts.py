@@ -1,40 +1,127 @@
-"""The events on one attempt at a test, and on its verdict."""
+"""What a journal keeps of pytest's reports, of an attempt at a test, and of its verdict."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, Iterable, Sequence
+from typing import Any, Dict, Iterable, Sequence
 
 from ..own import own_builtins
 from ..protocol.endings import Ending, Finished, from_wire, to_wire
-from .events import Event, event, now, plain
-from .verdicts import Kept, message, verdict
+from .events import Event, capped, event, now, plain
 
 own_builtins(globals())
 
-# Of a Usage (sandbox/child/usage.py), in its order.
+Kept = Dict[str, Any]
+"""A report as a journal has it: see README.md."""
+
+_OUR_ATTRIBUTES = ("fkit_death", "fkit_worker", "fkit_leftovers", "fkit_gpu_memory", "fkit_shared")
+
+# The fields of a Usage (sandbox/child/usage.py), in its order.
 _USED = ("user", "system", "peak_memory", "minor_faults", "major_faults", "read", "written")
 
 
-class Running:
-    """A test that has begun on a worker and has no verdict.
+def kept(report: Any) -> Kept:
+    """What a journal keeps of a report; empty fields are left out."""
+    found: Kept = {
+        "when": report.when,
+        "outcome": report.outcome,
+        "duration": round(report.duration, 6),
+    }
+    start = getattr(report, "start", 0.0)
+    if start:
+        found["start"] = round(start, 6)
+    if report.longrepr:
+        _keep_longrepr(found, report.longrepr)
+    if report.sections:
+        found["sections"] = [[name, capped(text)] for name, text in report.sections]
+    if report.user_properties:
+        found["properties"] = [[str(name), plain(it)] for name, it in report.user_properties]
+    if hasattr(report, "wasxfail"):
+        found["xfail"] = str(report.wasxfail)
+    if getattr(report, "rerun", 0):
+        found["rerun"] = report.rerun
+    for name in _OUR_ATTRIBUTES:
+        if hasattr(report, name):
+            found[name] = getattr(report, name)
+    return found
 
-    :param before: attempts at it that other workers made.
+
+def _keep_longrepr(found: Kept, longrepr: Any) -> None:
+    if isinstance(longrepr, tuple):
+        path, line, reason = longrepr
+        number = line if isinstance(line, int) else None
+        found["skip"] = [str(path), number, capped(str(reason))]
+        return
+    found["text"] = capped(str(longrepr))
+    crash = getattr(longrepr, "reprcrash", None)
+    if crash is not None:
+        found["message"] = capped(str(crash.message))
+
+
+def verdict(reports: Sequence[Kept]) -> str:
+    """One word for all reports on a test.
+
+    The first of "error" (in setup or teardown, or the test's process died), "failed", "xfailed",
+    "xpassed" and "skipped" that applies to a report, else "passed". Attempts that another plugin
+    repeated have outcomes of their own and don't count. A test that passed has a report on its
+    call: without one a report was lost, and the verdict is "error".
+    """
+    words = {_word(report) for report in reports}
+    for word in ("error", "failed", "xfailed", "xpassed", "skipped"):
+        if word in words:
+            return word
+    return "passed" if is_whole(reports) else "error"
+
+
+def is_whole(reports: Sequence[Kept]) -> bool:
+    """Whether one of these says how the test ended: by its call, or by what went wrong."""
+    return any(
+        report["outcome"] != "rerun"
+        and (report["when"] not in ("setup", "teardown") or report["outcome"] != "passed")
+        for report in reports
+    )
+
+
+def _word(report: Kept) -> str:
+    outcome = str(report["outcome"])
+    if outcome == "failed":
+        return "failed" if report["when"] == "call" and "fkit_death" not in report else "error"
+    if "xfail" in report and outcome in ("skipped", "passed"):
+        return "xfailed" if outcome == "skipped" else "xpassed"
+    return outcome
+
+
+def _message(reports: Sequence[Kept]) -> str:
+    """The one-line reason of the verdict, "" if it has none."""
+    for report in reports:
+        if report["outcome"] == "failed":
+            text = report.get("fkit_death") or report.get("message") or report.get("text", "")
+            return str(text).partition("\n")[0]
+    for report in reports:
+        if "skip" in report or "xfail" in report:
+            return str(report["skip"][2] if "skip" in report else report["xfail"])
+    return ""
+
+
+class Running:
+    """A test that has begun on a worker and has no verdict yet.
+
+    :param earlier_attempts: how many other workers have made.
     """
 
-    def __init__(self, nodeid: str, worker: str, location: Any, before: int) -> None:
+    def __init__(self, nodeid: str, worker: str, location: Any, earlier_attempts: int) -> None:
         self._about = {"test": nodeid, "worker": worker}
         self._location = location
-        self._before = before
+        self._earlier_attempts = earlier_attempts
         self._begun = now()
         self._written: int | None = None  # reports, None before its start
         self.reports: list[Kept] = []
         self.facts: dict[str, Any] | None = None
-        self.left = 0
-        """Reports that are still to come when `facts` are known."""
+        self.awaited = 0
+        """How many reports are still to come when `facts` are known."""
 
-    def unfinished(self) -> Iterable[Event]:
-        """What was not told yet, before it is over."""
+    def unwritten(self) -> Iterable[Event]:
+        """Events on its start and its reports that the journal lacks while it runs."""
         if self._written is None:
             self._written = 0
             yield {"event": "start", **self._begun, **self._about, "location": self._location}
@@ -44,8 +131,9 @@ class Running:
 
     @property
     def attempt_number(self) -> int:
-        """Of the attempt, from 1; those of pytest-rerunfailures count, too."""
-        return self._before + 1 + max([each.get("rerun", 0) for each in self.reports], default=0)
+        """Number of the attempt, from 1; those of pytest-rerunfailures count, too."""
+        reruns = max([each.get("rerun", 0) for each in self.reports], default=0)
+        return self._earlier_attempts + 1 + reruns
 
     def attempt(
         self,
@@ -55,13 +143,11 @@ class Running:
         again: bool = False,
         category: str = "",
     ) -> Event:
-        """The event on an attempt that is over.
+        """The event on an attempt that has ended.
 
         :param at: its times, see :func:`.events.now`.
         :param facts: see Attempt.facts.
-        :param gpus: ids of those that it could use.
-        :param again: whether another attempt follows.
-        :param category: of the GPU error that it met, if so.
+        :param category: of the GPU error that it met, if any.
         """
         phases = [
             {
@@ -78,13 +164,16 @@ class Running:
             "duration": _span(facts["start"], phases), "phases": phases,
             "ending": _ending(tuple(facts["ending"])), **dict(zip(_USED, facts["used"])),
         }  # fmt: skip
-        if gpus:
-            attempt["gpus"] = list(gpus)
-        if again:
-            attempt["again"] = again
-        if category:
-            attempt["category"] = category
-        _add_what_is_there(attempt, facts)
+        wide = [
+            {"what": what, "label": label, "start": round(start, 6), "duration": round(seconds, 6)}
+            for what, label, start, seconds in facts["wide"]
+        ]
+        optional = {
+            "gpus": list(gpus), "again": again, "category": category, "wide": wide,
+            "metrics": {name: plain(value) for name, value in facts["metrics"].items()},
+            "shared": facts["shared"], "leftovers": facts["leftovers"], "xids": facts.get("xids"),
+        }  # fmt: skip
+        attempt.update((name, value) for name, value in optional.items() if value)
         return attempt
 
     def verdict(self, at: Event) -> Event:
@@ -96,7 +185,7 @@ class Running:
             "event": "verdict", **at, **self._about, "attempt": self.attempt_number,
             "outcome": verdict(self.reports), "location": self._location, "reports": self.reports,
         }  # fmt: skip
-        reason = message(self.reports)
+        reason = _message(self.reports)
         if reason:
             outcome["message"] = reason
         return outcome
@@ -110,23 +199,10 @@ _FINISHED = to_wire(Finished()), _described(Finished())
 
 
 def _ending(data: tuple[Any, ...]) -> dict[str, Any]:
-    wire, described = _FINISHED
+    wire, described = _FINISHED  # of nearly all tests
     return described if data == wire else _described(from_wire(data))
 
 
 def _span(start: float, phases: list[dict[str, Any]]) -> float:
     end: float = max([each["start"] + each["duration"] for each in phases], default=start)
     return round(end - start, 6)
-
-
-def _add_what_is_there(attempt: Event, facts: dict[str, Any]) -> None:
-    if facts["wide"]:
-        attempt["wide"] = [
-            {"what": what, "label": label, "start": round(start, 6), "duration": round(seconds, 6)}
-            for what, label, start, seconds in facts["wide"]
-        ]
-    if facts["metrics"]:
-        attempt["metrics"] = {name: plain(value) for name, value in facts["metrics"].items()}
-    for name in ("shared", "leftovers", "xids"):
-        if facts.get(name):
-            attempt[name] = facts[name]

@@ -1,4 +1,4 @@
-"""The console script ``fkit``: what can be made of journals."""
+"""The console script ``fkit``, which reads journals."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, Sequence
+from typing import Callable, Iterable, Iterator, Mapping, Sequence
 
+from . import trace
 from .events import Event, encode
 from .history import history
 from .reader import JournalError, read
 from .summary import slowest, summary, table
-from .trace import lines
 
 Output = Iterable[bytes]
 
@@ -23,9 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :return: the exit status: 0, or 2 where a journal or an argument can't be used.
     """
     options = _parser().parse_args(arguments)
-    make: Callable[[argparse.Namespace], Output] = options.make
     try:
-        _write(options.output, make(options))
+        _write(options.output, options.make(_events(options.journals), options))
     except (JournalError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader, `head` for example, has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -40,13 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="fkit", description="Reads the journals that pytest --fkit-journal writes."
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, make, text in (
-        ("summary", _summary, "how many tests had which verdict, and what went wrong"),
-        ("slowest", _slowest, "the tests that took longest, with what they used"),
-        ("trace", _trace, "a timeline for ui.perfetto.dev"),
-        ("csv", _csv, "one row per test"),
-        ("merge", _merge, "one journal of several, as of the shards of a CI matrix"),
-    ):
+    for name, (text, make) in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f"Write {text}.")
         command.set_defaults(make=make)
         command.add_argument("journals", metavar="JOURNAL", nargs="+", type=Path)
@@ -65,7 +58,7 @@ def _number(text: str) -> int:
 
 
 def _write(path: Path | None, output: Output) -> None:
-    # All is read before the file is made: it may be one of the journals.
+    # Read everything before creating the file: it may be one of the journals.
     data = b"".join(output)
     if path is not None:
         try:
@@ -93,25 +86,26 @@ def _events(paths: Sequence[Path]) -> list[Event]:
     return [each for _, events in journals for each in events]
 
 
-def _text(made: Iterator[str]) -> Output:
-    return (f"{line}\n".encode("utf-8", "backslashreplace") for line in made)
+def _text(lines: Iterator[str]) -> Output:
+    return (f"{line}\n".encode("utf-8", "backslashreplace") for line in lines)
 
 
-def _summary(options: argparse.Namespace) -> Output:
-    return _text(summary(history(_events(options.journals))))
-
-
-def _slowest(options: argparse.Namespace) -> Output:
-    return _text(slowest(history(_events(options.journals)), options.number))
-
-
-def _trace(options: argparse.Namespace) -> Output:
-    return lines(_events(options.journals))
-
-
-def _csv(options: argparse.Namespace) -> Output:
-    return (row.encode() for row in table(history(_events(options.journals))))
-
-
-def _merge(options: argparse.Namespace) -> Output:
-    return (encode(each) for each in _events(options.journals))
+_COMMANDS: Mapping[str, tuple[str, Callable[[list[Event], argparse.Namespace], Output]]] = {
+    "summary": (
+        "how many tests had which verdict, and what went wrong",
+        lambda events, _: _text(summary(history(events))),
+    ),
+    "slowest": (
+        "the tests that took longest, with what they used",
+        lambda events, options: _text(slowest(history(events), options.number)),
+    ),
+    "trace": ("a timeline for ui.perfetto.dev", lambda events, _: trace.lines(events)),
+    "csv": (
+        "one row per test",
+        lambda events, _: (row.encode() for row in table(history(events))),
+    ),
+    "merge": (
+        "one journal of several, as of the shards of a CI matrix",
+        lambda events, _: map(encode, events),
+    ),
+}

@@ -1,7 +1,7 @@
 """The journal's format: one JSON object per line, each with the name of its event and two times.
 
 README.md describes every event. A reader ignores events and fields that it does not know, as long
-as the major version is its own; the major version changes when something changes its meaning.
+as the major version is its own; the major version changes when a meaning changes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ MAJOR, MINOR = 1, 0
 SCHEMA = f"{MAJOR}.{MINOR}"
 
 FORMAT = "pytest-fkit journal"
-"""By this, in its ``run`` events, a file is known to be a journal."""
+"""Marks a file as a journal, in its ``run`` events."""
 
 TEXT_LIMIT = 20_000
-"""Characters of one text that are kept."""
+"""Longest text that is kept whole, in characters."""
 
 Event = Dict[str, Any]
 
@@ -30,9 +30,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=repr)
 
 
 def now() -> Event:
-    """The times of an event that happens now: `wall` in seconds since the epoch, `mono` of a clock
-    that never goes back.
-    """
+    """`wall`, in seconds since the epoch, and `mono`, of a clock that never goes back."""
     return {"wall": round(time.time(), 6), "mono": round(time.monotonic(), 6)}
 
 
@@ -42,7 +40,6 @@ def event(name: str, **fields: Any) -> Event:
 
 
 def encode(happened: Event) -> bytes:
-    """The line of an event."""
     return _encode(happened).encode() + b"\n"
 
 
@@ -52,11 +49,24 @@ def encode_list(things: Sequence[Event]) -> bytes:
 
 
 def capped(text: str) -> str:
-    """The text, its middle cut out where it is longer than TEXT_LIMIT, and the cut marked."""
+    """The text; if it exceeds TEXT_LIMIT, its middle is replaced by a note."""
     if len(text) <= TEXT_LIMIT:
         return text
     half = TEXT_LIMIT // 2
     return f"{text[:half]}\n[... {len(text) - 2 * half} characters cut ...]\n{text[-half:]}"
+
+
+def plain(value: object) -> Any:
+    """A value that JSON can hold: numbers, texts and None as they are, the rest as text."""
+    if isinstance(value, str):
+        return capped(value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return capped(hex(value))  # str() refuses integers of many digits
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return capped(str(value))
 
 
 def gpu_names(gpus: Sequence[str]) -> str:
@@ -68,16 +78,3 @@ def xid_title(xid: Event) -> str:
     """As in "Xid 79 (GPU has fallen off the bus)"."""
     number, name = xid.get("xid", "?"), xid.get("name", "")
     return f"Xid {number} ({name})" if name else f"Xid {number}"
-
-
-def plain(value: object) -> Any:
-    """A value of a property or a metric, as JSON has it; texts stand for what it lacks."""
-    if isinstance(value, str):
-        return capped(value)
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        return capped(hex(value))  # str() refuses integers of many digits
-    if value is None or isinstance(value, int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    return capped(str(value))

@@ -1,4 +1,4 @@
-"""A journal as what it tells: sessions, the tests with their verdicts, and what is missing."""
+"""What journals say, put together: sessions, tests with their verdicts, and what is missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Test:
     """A test with a verdict.
 
     :param session: its session's number, from 0.
-    :param attempt: the attempt that counts.
+    :param attempt: the event of the attempt that counts.
     :param retries: the ``retried`` events before it.
     """
 
@@ -36,17 +36,18 @@ class Test:
 
 @dataclass
 class Session:
-    """A run, together with those that went on with it.
+    """A run, together with those that resumed it.
 
     :param runs: their ``run`` events.
     :param end: the last run's ``end`` event, None if it was cut off.
     :param last: the last event of the last run.
-    :param planned: node ids that the last run was to run.
+    :param planned: node ids of the tests that the last run selected.
     :param gone: node ids with a verdict that the last run did not collect any more.
-    :param running: what the last run had begun when it was cut off, by node id and worker.
+    :param running: start events of what the last run was running when it was cut off, by node id
+        and worker.
     :param retirements: ``retired`` and ``readmitted`` events.
     :param xids: ``xid`` events.
-    :param met: node ids of tests into whose time an Xid fell, by its number and GPUs.
+    :param xid_tests: node ids of the tests that ran while an Xid occurred, by its number and GPUs.
     """
 
     runs: list[Event]
@@ -57,15 +58,19 @@ class Session:
     running: dict[tuple[str, str], Event] = field(default_factory=dict)
     retirements: list[Event] = field(default_factory=list)
     xids: list[Event] = field(default_factory=list)
-    met: dict[tuple[object, ...], dict[str, None]] = field(default_factory=dict)
+    xid_tests: dict[tuple[object, ...], dict[str, None]] = field(default_factory=dict)
 
 
 @dataclass
 class History:
-    """All that journals tell."""
+    """All sessions, and all tests with a verdict."""
 
     sessions: list[Session] = field(default_factory=list)
     tests: list[Test] = field(default_factory=list)
+
+    def label(self, session: int) -> str:
+        """What distinguishes a session's lines, as in "[1] ", if there are several."""
+        return f"[{session + 1}] " if len(self.sessions) > 1 else ""
 
     def not_run(self) -> list[tuple[int, str]]:
         """Session and node id of tests that were collected and have no verdict."""
@@ -83,11 +88,11 @@ class History:
 
 
 def history(events: Iterable[Event]) -> History:
-    """What events of whole journals tell, one after the other.
+    """The history in the events of whole journals, one journal after the other.
 
     :param events: the first is a ``run``, as :mod:`.reader` makes sure.
     """
-    told = History()
+    found = History()
     attempts: dict[tuple[str, str], Event] = {}
     retries: dict[str, list[Event]] = {}
     for happened in events:
@@ -95,9 +100,9 @@ def history(events: Iterable[Event]) -> History:
         if name == "run":
             attempts.clear()
             retries.clear()
-            _begin(told, happened)
+            _begin(found, happened)
             continue
-        session = told.sessions[-1]
+        session = found.sessions[-1]
         session.last = happened
         key = str(happened.get("test")), str(happened.get("worker"))
         if name == "start":
@@ -105,37 +110,37 @@ def history(events: Iterable[Event]) -> History:
         elif name == "attempt":
             attempts[key] = happened
             for xid in happened.get("xids", ()):
-                session.met.setdefault(xid_key(xid), {})[key[0]] = None
+                session.xid_tests.setdefault(xid_key(xid), {})[key[0]] = None
         elif name == "retried":
             session.running.pop(key, None)
             retries.setdefault(key[0], []).append(happened)
         elif name == "verdict":
             session.running.pop(key, None)
-            number = len(told.sessions) - 1
+            number = len(found.sessions) - 1
             attempt, before = attempts.pop(key, {}), retries.pop(key[0], [])
-            told.tests.append(Test(key[0], number, happened, attempt, before))
+            found.tests.append(Test(key[0], number, happened, attempt, before))
         else:
-            _take(session, happened)
-    return told
+            _update(session, happened)
+    return found
 
 
 def xid_key(xid: Event) -> tuple[object, ...]:
-    """Equal for Xids that are alike."""
+    """Equal for Xids of one kind."""
     return (xid.get("xid"), *xid.get("gpus", ()))
 
 
-def _begin(told: History, run: Event) -> None:
-    before = told.sessions[-1] if told.sessions else None
+def _begin(found: History, run: Event) -> None:
+    before = found.sessions[-1] if found.sessions else None
     if before is not None and before.runs[0].get("session") == run.get("session"):
         before.runs.append(run)
         before.end, before.last = None, run
         before.running.clear()
         before.planned = []
     else:
-        told.sessions.append(Session([run], None, run))
+        found.sessions.append(Session([run], None, run))
 
 
-def _take(session: Session, happened: Event) -> None:
+def _update(session: Session, happened: Event) -> None:
     name = happened["event"]
     if name == "collection" and "nodeids" in happened:
         session.planned = list(happened["nodeids"])

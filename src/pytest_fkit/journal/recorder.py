@@ -1,27 +1,56 @@
-"""What is told of tests, in the order of its arrival, as events of the journal."""
+"""Turns what workers report, in the order of its arrival, into events of the journal."""
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable, Sequence
+from collections import deque
+from typing import Any, Callable, Dict, Iterable, Sequence, Tuple
 
 from ..own import own_builtins
 from ..protocol.border import ItemAttempt, ItemStarted, Reported, Told
-from .attempts import Running
+from .attempts import Running, is_whole, kept
 from .events import Event, event, now
-from .gpu_usage import GpuUsage, Seen, sample_event
-from .verdicts import is_whole, kept
 
 own_builtins(globals())
 
 Sink = Callable[[Sequence[Event]], None]
 
+Usage = Dict[str, Tuple[int, int]]
+"""By GPU id: bytes of its memory in use and its utilisation in per cent; -1 where unknown."""
+
+MOST_SAMPLES = 36_000
+"""Samples that are kept: those of an hour in which usage changes all the time."""
+
+
+class GpuUsage:
+    """Samples in order of time; each holds until the next."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, Usage]] = deque(maxlen=MOST_SAMPLES)
+
+    def add(self, wall: float, usage: Usage) -> None:
+        self._samples.append((wall, usage))
+
+    def peak(self, gpus: Sequence[str], start: float, end: float) -> int | None:
+        """The most memory that these GPUs had in use together, None if it was not sampled.
+
+        :param start: in seconds since the epoch, as `end`.
+        """
+        most = None
+        for wall, usage in reversed(self._samples):
+            known = [usage[gpu][0] for gpu in gpus if gpu in usage and usage[gpu][0] >= 0]
+            if wall <= end and known:
+                most = max(most or 0, sum(known))
+            if wall <= start:
+                break
+        return most
+
 
 class Recorder:
-    """Tells its sinks what happens.
+    """Hands events to its sinks.
 
-    Nobody else may hear of a report before :meth:`commit` was called. Of a test that is not over
-    by then, its start and its reports are told; of any other, only the attempt and the verdict,
-    which say the same.
+    No plugin may see a report before :meth:`commit` was called. The start and the reports of a test
+    are recorded if it is still running by then; if it has ended, its attempt and its verdict are
+    enough.
     """
 
     def __init__(self) -> None:
@@ -30,27 +59,26 @@ class Recorder:
         self._touched: dict[tuple[str, str], None] = {}
         self._events: list[Event] = []
         self._gpus: dict[str, list[str]] = {}
-        self._before: dict[str, int] = {}
+        self._earlier_attempts: dict[str, int] = {}
         self._usage = GpuUsage()
-        self.looks: list[Callable[[], None]] = []
-        """Called before a test that had GPUs is over; they call :meth:`gpus_used`, :meth:`xid`."""
+        self.samplers: list[Callable[[], None]] = []
+        """Called before a test with GPUs is recorded; they call :meth:`gpus_used` and
+        :meth:`xid`."""
 
     def add(self, happened: Event) -> None:
-        """Something else than a test."""
         self._events.append(happened)
         self.commit()
 
     # --- workers ---
 
     def owns(self, worker: str, gpus: Sequence[str]) -> None:
-        """From now on these GPUs, by their ids, are the worker's."""
+        """From now on the worker owns the GPUs with these ids."""
         self._gpus[worker] = list(gpus)
 
     def worker_up(self, worker: str, pid: int, gpus: Sequence[str]) -> None:
         """A worker has started.
 
         :param pid: 0 if unknown.
-        :param gpus: the ids of those that it owns.
         """
         self.owns(worker, gpus)
         self.add(event("worker_up", worker=worker, pid=pid, gpus=list(gpus)))
@@ -60,23 +88,35 @@ class Recorder:
         self._about_gpus("retired", worker, reason=reason)
 
     def readmitted(self, worker: str, reason: str) -> None:
-        """A worker that was retired gets tests again."""
+        """A retired worker gets tests again."""
         self._about_gpus("readmitted", worker, reason=reason)
 
     def probed(self, worker: str, answer: str, reason: str = "") -> None:
-        """The GPUs of a worker were tried.
+        """The GPUs of a worker were probed.
 
         :param answer: "healthy", "sick" or "unknown".
         """
         self._about_gpus("probed", worker, answer=answer, reason=reason)
 
-    def gpus_used(self, wall: float, mono: float, seen: Seen) -> None:
-        """What GPUs were seen to use, at these times; it is told with what comes next."""
-        self._usage.add(wall, seen)
-        self._events.append(sample_event(wall, mono, seen))
+    def gpus_used(self, wall: float, mono: float, usage: Usage) -> None:
+        """Add a sample of the GPUs' usage; it is written with the next event."""
+        self._usage.add(wall, usage)
+        used = {
+            gpu: {
+                name: figure
+                for name, figure in (("memory", memory), ("utilisation", utilisation))
+                if figure >= 0
+            }
+            for gpu, (memory, utilisation) in usage.items()
+        }
+        self._events.append({"event": "gpus", "wall": wall, "mono": mono, "used": used})
+
+    def gpus_unknown(self, error: str) -> None:
+        """The GPUs' usage can't be sampled."""
+        self.add(event("gpus_unknown", error=error))
 
     def xid(self, wall: float, mono: float, facts: Event) -> None:
-        """NVIDIA's driver reported an error of a GPU; it is told with what comes next.
+        """NVIDIA's driver reported a GPU error; it is written with the next event.
 
         :param facts: see :meth:`.gpu.xids.Xid.facts`.
         """
@@ -87,9 +127,9 @@ class Recorder:
 
     # --- tests ---
 
-    def take(self, worker: str, told: Iterable[object]) -> None:
-        """What a worker said of tests (:data:`.border.Told`, the rest says nothing), and commit."""
-        for each in told:
+    def record(self, worker: str, messages: Iterable[object]) -> None:
+        """Record what a worker said of tests (:data:`.border.Told`), and commit."""
+        for each in messages:
             if isinstance(each, Reported):
                 self.report(worker, each.report)
             elif isinstance(each, ItemStarted):
@@ -99,52 +139,53 @@ class Recorder:
         self.commit()
 
     def begin(self, worker: str, nodeid: str, location: Any) -> None:
-        """The test begins."""
+        """A test begins, or another attempt at it on the same worker."""
         key = worker, str(nodeid)
-        if key not in self._running:  # otherwise another attempt
-            before = self._before.get(key[1], 0)
-            self._running[key] = Running(key[1], worker, location, before)
+        if key not in self._running:
+            self._running[key] = self._new_running(key, location)
         self._touched[key] = None
 
+    def _new_running(self, key: tuple[str, str], location: Any) -> Running:
+        worker, nodeid = key
+        return Running(nodeid, worker, location, self._earlier_attempts.get(nodeid, 0))
+
     def report(self, worker: str, report: Any) -> None:
-        """A report on the test."""
         key = worker, str(report.nodeid)
-        running = self._running.get(key)
-        if running is None:
+        if key not in self._running:
             self.begin(worker, report.nodeid, report.location)
-            running = self._running[key]
+        running = self._running[key]
         running.reports.append(kept(report))
         self._touched[key] = None
         if running.facts is not None:
-            running.left -= 1
+            running.awaited -= 1
             self._conclude_if_complete(key, running)
 
     def attempt(
         self, worker: str, nodeid: str, facts: dict[str, Any], left: int, again: bool = False
     ) -> None:
-        """What Attempt.facts knows of the test, after which `left` more reports come.
+        """What Attempt.facts says of the test, to be followed by `left` more reports.
 
         :param again: whether another attempt follows, and no verdict.
         """
         key = worker, str(nodeid)
         running = self._running.get(key)
         if running is not None and again:
-            self._attempt_over(worker, running, now(), facts, again)
+            self._end_attempt(worker, running, now(), facts, again)
         elif running is not None and (running.reports or left):
-            running.facts, running.left = facts, left
+            running.facts, running.awaited = facts, left
             self._conclude_if_complete(key, running)
 
     def _conclude_if_complete(self, key: tuple[str, str], running: Running) -> None:
-        # Otherwise the rest was lost: the verdict is the error that is made of that.
-        if running.left <= 0 and is_whole(running.reports):
+        # Otherwise reports were lost, and the verdict is the error that reports that.
+        if running.awaited <= 0 and is_whole(running.reports):
             assert running.facts is not None
             del self._running[key]
-            self._before.pop(key[1], None)
+            self._earlier_attempts.pop(key[1], None)
             at = now()
-            self._attempt_over(key[0], running, at, running.facts)
+            self._end_attempt(key[0], running, at, running.facts)
             self._events.append(running.verdict(at))
 
-    def _attempt_over(
+    def _end_attempt(
         self,
         worker: str,
         running: Running,
@@ -155,9 +196,9 @@ class Recorder:
     ) -> None:
         gpus = self._gpus.get(worker, [])
         attempt = running.attempt(at, facts, gpus, again, category)
-        if gpus and self.looks:
-            for look in self.looks:
-                look()
+        if gpus and self.samplers:
+            for sample in self.samplers:
+                sample()
             start = attempt["start"]
             peak = self._usage.peak(gpus, start, start + attempt["duration"])
             if peak is not None:
@@ -165,53 +206,49 @@ class Recorder:
         self._events.append(attempt)
 
     def gpu_error(self, worker: str, nodeid: str, category: str, message: str = "") -> None:
-        """A test met an error of its worker's GPUs; whether it is retried is told apart.
+        """A test met an error of its worker's GPUs; a retry is recorded separately.
 
         :param category: as in "out of memory".
-        :param message: a line of the error.
         """
         self._about_gpus("gpu_error", worker, test=nodeid, category=category, message=message)
 
     def retried(
-        self, worker: str, nodeid: str, told: Iterable[Told], category: str, to: str
+        self, worker: str, nodeid: str, messages: Iterable[Told], category: str, to: str
     ) -> None:
-        """An attempt on `worker` gives no verdict: the test is run again by the worker `to`.
+        """An attempt on `worker` gives no verdict: the worker `to` runs the test again.
 
-        :param told: what `worker` sent of it and was held back, see :meth:`take`.
+        :param messages: what `worker` sent of the attempt, which was held back from plugins.
         :param category: of the GPU error.
         """
         key = worker, str(nodeid)
-        running = self._running.pop(key, None) or Running(
-            key[1], worker, None, self._before.get(key[1], 0)
-        )
+        running = self._running.pop(key, None) or self._new_running(key, None)
         self._touched.pop(key, None)
-        gpus = self._gpus.get(worker, [])
-        for each in told:
+        for each in messages:
             if isinstance(each, Reported):
                 running.reports.append(kept(each.report))
             elif isinstance(each, ItemAttempt):
                 running.facts = each.facts
         if running.facts is not None:
-            self._attempt_over(worker, running, now(), running.facts, True, category)
-        number = self._before[key[1]] = running.attempt_number
+            self._end_attempt(worker, running, now(), running.facts, True, category)
+        number = self._earlier_attempts[key[1]] = running.attempt_number
         self.add(
             event(
                 "retried", test=key[1], attempt=number, category=category, worker=worker,
-                gpus=gpus, to=to, to_gpus=self._gpus.get(to, []),
+                gpus=self._gpus.get(worker, []), to=to, to_gpus=self._gpus.get(to, []),
             )
         )  # fmt: skip
 
     def forget(self, worker: str, nodeid: str) -> None:
-        """Discard what was said of the test: another worker runs it again."""
+        """Discard what is known of a test that another worker runs again."""
         key = worker, str(nodeid)
         self._running.pop(key, None)
         self._touched.pop(key, None)
 
     def commit(self) -> None:
-        """Tell the sinks."""
+        """Hand all events to the sinks."""
         for key in self._touched:
             if key in self._running:
-                self._events += self._running[key].unfinished()
+                self._events += self._running[key].unwritten()
         self._touched.clear()
         if self._events:
             events, self._events = self._events, []

@@ -1,4 +1,4 @@
-"""A journal as text for people, and its tests as rows."""
+"""A history as text, and its tests as CSV."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import datetime
 import io
 from collections import Counter
-from typing import Iterable, Iterator, Sequence
+from typing import Iterable, Iterator
 
 from ..own import own_builtins
 from ..protocol.endings import format_size
@@ -19,84 +19,81 @@ _ORDER = ("failed", "error", "passed", "skipped", "xfailed", "xpassed")
 _BAD = ("failed", "error")
 
 
-def summary(told: History) -> Iterator[str]:
-    """Lines: the runs, how many tests had which verdict, and what went wrong."""
-    for number, session in enumerate(told.sessions):
-        yield from _session(told, number, session)
-    tests = told.current()
-    if len(told.sessions) > 1:
+def summary(history: History) -> Iterator[str]:
+    """The runs, how many tests had which verdict, and what went wrong, as lines."""
+    for number, session in enumerate(history.sessions):
+        yield from _session(history, number, session)
+    tests = history.current()
+    if len(history.sessions) > 1:
         yield f"together: {_counts(tests)}"
     for test in tests:
         if test.outcome in _BAD:
-            yield f"  {test.outcome:6}  {_name(told, test)}  {_reason(test)}".rstrip()
-    yield from _retries(told, tests)
-    missing = told.not_run()
+            yield f"  {test.outcome:6}  {_name(history, test)}  {_reason(test)}".rstrip()
+    yield from _retries(history, tests)
+    missing = history.not_run()
     if missing:
         yield f"{_number(len(missing), 'test')} without a verdict:"
-        yield from (f"  {_named(told, session, nodeid)}" for session, nodeid in missing)
-    for number, session in enumerate(told.sessions):
+        yield from (f"  {history.label(session)}{nodeid}" for session, nodeid in missing)
+    for number, session in enumerate(history.sessions):
+        label = history.label(number)
         if session.end is None and session.running:
             yield "running when the journal was cut off:"
-            for nodeid, worker in session.running:
-                yield f"  {_named(told, number, nodeid)}  {worker}"
-        label = f"[{number + 1}] " if len(told.sessions) > 1 else ""
+            yield from (f"  {label}{nodeid}  {worker}" for nodeid, worker in session.running)
         yield from _xids(session, label)
         yield from _retirements(session, label)
         if session.gone:
             yield f"{_number(len(session.gone), 'test')} with a verdict not in the suite any more:"
-            yield from (f"  {_named(told, number, nodeid)}" for nodeid in sorted(session.gone))
+            yield from (f"  {label}{nodeid}" for nodeid in sorted(session.gone))
 
 
-def _retries(told: History, tests: list[Test]) -> Iterator[str]:
-    """Tests that had more than one attempt, with what was in the way of the first ones."""
+def _retries(history: History, tests: list[Test]) -> Iterator[str]:
+    """Tests that had more than one attempt, with what the earlier ones met."""
     several = [test for test in tests if test.verdict.get("attempt", 1) > 1]
     if several:
         yield f"{_number(len(several), 'test')} with more than one attempt:"
     for test in several:
         met = "; ".join(_retry(each) for each in test.retries)
         yield f"  {test.outcome} after {test.verdict['attempt']} attempts  " + "  ".join(
-            filter(None, (_name(told, test), met))
+            filter(None, (_name(history, test), met))
         )
 
 
 def _retry(retried: Event) -> str:
-    worker, to = (
-        _with_gpus(retried.get(name, "?"), retried.get(gpus, ()))
-        for name, gpus in (("worker", "gpus"), ("to", "to_gpus"))
-    )
+    worker, to = _place(retried, "worker", "gpus"), _place(retried, "to", "to_gpus")
     return f"{retried.get('category', '?')} on {worker}, then {to}"
 
 
-def _with_gpus(worker: str, gpus: Sequence[str]) -> str:
-    return f"{worker} ({gpu_names(gpus)})" if gpus else worker
+def _place(happened: Event, worker: str, gpus: str) -> str:
+    """As in "gw2 (GPU 4)", from the fields of these names."""
+    name, ids = str(happened.get(worker, "?")), happened.get(gpus, ())
+    return f"{name} ({gpu_names(ids)})" if ids else name
 
 
 def _retirements(session: Session, label: str) -> Iterator[str]:
     for each in session.retirements:
-        worker = _with_gpus(each.get("worker", "?"), each.get("gpus", ()))
+        worker = _place(each, "worker", "gpus")
         yield f"{label}{worker} was {each['event']}: {each.get('reason', '?')}"
 
 
 def _xids(session: Session, label: str) -> Iterator[str]:
-    """Those that are alike in a line, with the tests into whose time they fell."""
+    """One line for all Xids of a kind, with the tests that ran while they occurred."""
     alike: dict[tuple[object, ...], list[Event]] = {}
     for each in session.xids:
         alike.setdefault(xid_key(each), []).append(each)
     for key, found in alike.items():
-        # Of one that was read in two places there are two events.
+        # One that two sources reported has two events.
         number = max(Counter(each.get("source") for each in found).values())
         times = f", {number} times" if number > 1 else ""
         yield f"{label}{xid_title(found[0])} on {gpu_names(found[0].get('gpus', ()))}{times}"
-        yield from (f"  during {nodeid}" for nodeid in session.met.get(key, ()))
+        yield from (f"  during {nodeid}" for nodeid in session.xid_tests.get(key, ()))
 
 
-def _session(told: History, number: int, session: Session) -> Iterator[str]:
+def _session(history: History, number: int, session: Session) -> Iterator[str]:
     run = session.runs[0]
     machine, versions = run.get("machine", {}), run.get("versions", {})
     began = datetime.datetime.fromtimestamp(run["wall"]).astimezone()
-    label = f"[{number + 1}] " if len(told.sessions) > 1 else ""
     yield (
-        f"{label}{began:%Y-%m-%d %H:%M:%S %z}, {machine.get('host', '?')}: "
+        f"{history.label(number)}{began:%Y-%m-%d %H:%M:%S %z}, {machine.get('host', '?')}: "
         f"pytest {' '.join(run.get('arguments', ()))}".rstrip()
     )
     names = ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -106,7 +103,7 @@ def _session(told: History, number: int, session: Session) -> Iterator[str]:
     )
     again = f", resumed {_number(len(session.runs) - 1, 'time')}" if len(session.runs) > 1 else ""
     yield f"{names}; {seconds:.1f} s, {ended}{again}"
-    yield _counts([test for test in told.current() if test.session == number])
+    yield _counts([test for test in history.current() if test.session == number])
 
 
 def _counts(tests: list[Test]) -> str:
@@ -120,27 +117,23 @@ def _number(number: int, what: str) -> str:
     return f"1 {what}" if number == 1 else f"{number} {what}s"
 
 
-def _name(told: History, test: Test) -> str:
-    return _named(told, test.session, test.nodeid)
-
-
-def _named(told: History, session: int, nodeid: str) -> str:
-    return f"[{session + 1}] {nodeid}" if len(told.sessions) > 1 else nodeid
+def _name(history: History, test: Test) -> str:
+    return f"{history.label(test.session)}{test.nodeid}"
 
 
 def _reason(test: Test) -> str:
     return str(test.verdict.get("message", "")).partition("\n")[0]
 
 
-def slowest(told: History, number: int) -> Iterator[str]:
-    """Lines: the tests that took longest, with what they used."""
-    tests = sorted(told.current(), key=_seconds, reverse=True)[:number]
+def slowest(history: History, number: int) -> Iterator[str]:
+    """The tests that took longest, with what they used, as lines."""
+    tests = sorted(history.current(), key=_seconds, reverse=True)[:number]
     for test in tests:
         line = f"{_seconds(test):9.3f} s"
         if "user" in test.attempt:
             cpu = test.attempt["user"] + test.attempt["system"]
             line += f"  CPU {cpu:8.3f} s  {format_size(test.attempt['peak_memory']):>10}"
-        yield f"{line}  {test.outcome:7}  {_name(told, test)}"
+        yield f"{line}  {test.outcome:7}  {_name(history, test)}"
 
 
 def _seconds(test: Test) -> float:
@@ -150,14 +143,13 @@ def _seconds(test: Test) -> float:
 _COLUMNS = (
     "session", "test", "outcome", "message", "ending", "attempt", "worker", "gpus", "pid", "start",
     "duration", "setup", "call", "teardown", "user", "system", "peak_memory", "minor_faults",
-    "major_faults", "read", "written",
-    "gpu_peak_memory",
+    "major_faults", "read", "written", "gpu_peak_memory",
 )  # fmt: skip
 
 
-def table(told: History) -> Iterator[str]:
-    """The tests as CSV (RFC 4180), one a row; a column "metric NAME" for each metric."""
-    tests = told.current()
+def table(history: History) -> Iterator[str]:
+    """The tests as CSV (RFC 4180), one per row, with a column "metric NAME" for each metric."""
+    tests = history.current()
     metrics = sorted({name for test in tests for name in test.attempt.get("metrics", {})})
     yield _row([*_COLUMNS, *(f"metric {name}" for name in metrics)])
     for test in tests:

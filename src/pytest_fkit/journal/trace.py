@@ -6,28 +6,83 @@ The format is that of the document "Trace Event Format" by the Chromium authors:
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, Sequence
 
 from ..own import own_builtins
 from .events import Event, encode_list, gpu_names, xid_title
-from .trace_events import LANES, TraceEvent, complete, counter, flow, instant, named
+
+if TYPE_CHECKING:
+    from .files import AppendedFile
 
 own_builtins(globals())
 
-HEAD = b'{"displayTimeUnit":"ms","traceEvents":[\n'
-TAIL = b"\n]}\n"
+TraceEvent = Dict[str, Any]
 
-_FIGURES = (
+_LANES = {"worker": 1, "wide fixtures": 2, "tests": 3}
+"""The threads of a worker's process, by name."""
+
+_HEAD = b'{"displayTimeUnit":"ms","traceEvents":[\n'
+_TAIL = b"\n]}\n"
+
+_USAGE = (
     "user", "system", "peak_memory", "minor_faults", "major_faults", "read", "written",
     "gpu_peak_memory",
 )  # fmt: skip
 
 
-class Timeline:
+def _complete(
+    pid: int, lane: str, name: str, category: str, span: tuple[int, int], arguments: dict[str, Any]
+) -> TraceEvent:
+    """A span of time in a lane."""
+    begin, end = span
+    return {
+        "ph": "X", "name": name, "cat": category, "pid": pid, "tid": _LANES[lane],
+        "ts": begin, "dur": end - begin, "args": _without_empty(arguments),
+    }  # fmt: skip
+
+
+def _instant(
+    pid: int, lane: str, name: str, category: str, at: int, arguments: dict[str, Any]
+) -> TraceEvent:
+    """A moment in a lane."""
+    return {
+        "ph": "i", "s": "t", "name": name, "cat": category, "pid": pid, "tid": _LANES[lane],
+        "ts": at, "args": _without_empty(arguments),
+    }  # fmt: skip
+
+
+def _flow(what: str, pid: int, number: int, at: int) -> TraceEvent:
+    """One end of an arrow between attempts: "s" where it starts, "f" where it ends."""
+    end = {
+        "ph": what, "name": "another attempt", "cat": "attempts", "id": number, "pid": pid,
+        "tid": _LANES["tests"], "ts": at,
+    }  # fmt: skip
+    return {**end, "bp": "e"} if what == "f" else end
+
+
+def _named(what: str, pid: int, tid: int, name: str, sort_index: int) -> TraceEvent:
+    """The name of a "process" or a "thread"."""
+    return {
+        "ph": "M", "name": f"{what}_name", "pid": pid, "tid": tid, "ts": 0,
+        "args": {"name": name, "sort_index": sort_index},
+    }  # fmt: skip
+
+
+def _counter(pid: int, name: str, unit: str, value: float, at: int) -> TraceEvent:
+    """A number that holds from a moment on."""
+    return {"ph": "C", "name": name, "pid": pid, "tid": 0, "ts": at, "args": {unit: value}}
+
+
+def _without_empty(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in arguments.items() if value is not None and value != ""}
+
+
+class _Timeline:
     """Turns events, in the order of a journal, into trace events.
 
-    A worker of one run is a process of the trace. Times count from the first event; what a clock
-    that was set back would put before the last slice of its lane begins where that one ends.
+    Each worker of each run is a process of the trace. Times count from the first event. If a clock
+    was set back, so that a slice would begin before the last one of its lane ended, it begins where
+    that one ends.
     """
 
     def __init__(self) -> None:
@@ -41,7 +96,7 @@ class Timeline:
         self._followed: dict[str, tuple[int, int, int]] = {}
         self._arrows = 0
 
-    def take(self, happened: Event) -> Iterator[TraceEvent]:
+    def convert(self, happened: Event) -> Iterator[TraceEvent]:
         """What an event adds to the trace."""
         if self._base is None:
             self._base = happened["wall"]
@@ -52,21 +107,27 @@ class Timeline:
             self._gpus = dict(happened.get("slices", {}))
             self._followed.clear()
         elif name == "gpus":
-            yield from self._gpus_used(happened)
+            yield from self._gpu_usage(happened)
         elif name == "xid":
             yield from self._xid(happened)
         elif name in _HANDLERS:
             worker = str(happened.get("worker"))
             if name == "worker_up":
                 self._gpus[worker] = happened.get("gpus", [])
-            yield from self._announced(worker)
-            yield from _HANDLERS[name](self, self._pids[self._number, worker], worker, happened)
+            yield from self._introduce(worker)
+            yield from _HANDLERS[name](self, self._pid(worker), worker, happened)
+
+    def _pid(self, worker: str) -> int:
+        return self._pids[self._number, worker]
 
     def _ts(self, wall: float) -> int:
         assert self._base is not None
         return round((wall - self._base) * 1e6)
 
-    def _announced(self, worker: str) -> Iterator[TraceEvent]:
+    def _now(self, happened: Event) -> int:
+        return max(0, self._ts(happened["wall"]))
+
+    def _introduce(self, worker: str) -> Iterator[TraceEvent]:
         """Name the process and its lanes, the first time."""
         key = self._number, worker
         if key in self._pids:
@@ -74,15 +135,15 @@ class Timeline:
         pid = self._pids[key] = len(self._pids) + 1
         host = self._run.get("machine", {}).get("host", "")
         title = ", ".join(filter(None, (worker, gpu_names(self._gpus.get(worker, [])))))
-        yield named("process", pid, 0, f"{title} ({host})" if host else title, pid)
-        for lane, tid in LANES.items():
-            yield named("thread", pid, tid, lane, tid)
+        yield _named("process", pid, 0, f"{title} ({host})" if host else title, pid)
+        for lane, tid in _LANES.items():
+            yield _named("thread", pid, tid, lane, tid)
 
     def _collection(self, pid: int, worker: str, happened: Event) -> Iterator[TraceEvent]:
         began = self._up.get(worker, float(self._run["wall"]))
-        span = self._place(pid, "worker", began, happened["wall"] - began)
+        span = self._slice(pid, "worker", began, happened["wall"] - began)
         about = {"tests": happened.get("tests")}
-        yield complete(pid, "worker", "collection", "worker", span, about)
+        yield _complete(pid, "worker", "collection", "worker", span, about)
 
     def _worker(self, pid: int, worker: str, happened: Event) -> Iterator[TraceEvent]:
         if happened["event"] == "worker_up":
@@ -90,7 +151,7 @@ class Timeline:
         error = happened.get("error")
         text = "worker died" if error else happened["event"].replace("_", " ")
         about = {"error": error, "pid": happened.get("pid")}
-        yield instant(pid, "worker", text, "worker", self._now(happened), about)
+        yield _instant(pid, "worker", text, "worker", self._now(happened), about)
 
     def _gpu(self, pid: int, worker: str, happened: Event) -> Iterator[TraceEvent]:
         del worker
@@ -100,9 +161,9 @@ class Timeline:
         about["gpus"] = ",".join(happened.get("gpus", ()))
         title = f"{name}: {what}" if what else name
         lane = "tests" if "test" in happened else "worker"
-        yield instant(pid, lane, title, "gpu", self._now(happened), about)
+        yield _instant(pid, lane, title, "gpu", self._now(happened), about)
 
-    def _gpus_used(self, happened: Event) -> Iterator[TraceEvent]:
+    def _gpu_usage(self, happened: Event) -> Iterator[TraceEvent]:
         """Counters of each GPU, with the worker that owns it, or one of those that share it."""
         owners = {gpu: worker for worker, gpus in self._gpus.items() for gpu in gpus}
         at = self._now(happened)
@@ -110,38 +171,34 @@ class Timeline:
             worker = owners.get(gpu)
             if worker is None:
                 continue
-            yield from self._announced(worker)
-            pid = self._pids[self._number, worker]
+            yield from self._introduce(worker)
+            pid = self._pid(worker)
             if "memory" in figures:
                 size = round(figures["memory"] / 2**20, 1)
-                yield counter(pid, f"GPU {gpu} memory", "MiB", size, at)
+                yield _counter(pid, f"GPU {gpu} memory", "MiB", size, at)
             if "utilisation" in figures:
-                yield counter(pid, f"GPU {gpu}", "%", figures["utilisation"], at)
+                yield _counter(pid, f"GPU {gpu}", "%", figures["utilisation"], at)
 
     def _xid(self, happened: Event) -> Iterator[TraceEvent]:
         """A mark with each worker that owns one of its GPUs."""
         gpus = set(happened.get("gpus", ()))
-        about = {key: happened.get(key) for key in ("message", "process", "source")}
-        about.update(gpus=",".join(sorted(gpus)), pid=happened.get("pid"))
+        about = {key: happened.get(key) for key in ("message", "process", "source", "pid")}
+        about["gpus"] = ",".join(sorted(gpus))
+        at, title = self._now(happened), xid_title(happened)
         for worker, owned in list(self._gpus.items()):
             if gpus.intersection(owned):
-                yield from self._announced(worker)
-                pid = self._pids[self._number, worker]
-                at = self._now(happened)
-                yield instant(pid, "worker", xid_title(happened), "gpu", at, about)
-
-    def _now(self, happened: Event) -> int:
-        return max(0, self._ts(happened["wall"]))
+                yield from self._introduce(worker)
+                yield _instant(self._pid(worker), "worker", title, "gpu", at, about)
 
     def _attempt(self, pid: int, worker: str, happened: Event) -> Iterator[TraceEvent]:
         del worker
         nodeid = str(happened.get("test"))
         for step in happened.get("wide", ()):
-            span = self._place(pid, "wide fixtures", step["start"], step["duration"])
+            span = self._slice(pid, "wide fixtures", step["start"], step["duration"])
             name = f"{step['what']}: {step['label']}"
-            yield complete(pid, "wide fixtures", name, "fixture", span, {"test": nodeid})
-        span = self._place(pid, "tests", happened["start"], happened["duration"])
-        yield complete(pid, "tests", nodeid, "test", span, _arguments(happened))
+            yield _complete(pid, "wide fixtures", name, "fixture", span, {"test": nodeid})
+        span = self._slice(pid, "tests", happened["start"], happened["duration"])
+        yield _complete(pid, "tests", nodeid, "test", span, _arguments(happened))
         yield from self._phases(pid, happened, span)
         yield from self._arrow(pid, nodeid, span)
         if happened.get("again"):
@@ -149,7 +206,7 @@ class Timeline:
         ending = happened.get("ending", {})
         if ending.get("type", "Finished") != "Finished":
             title = str(ending.get("title", ending["type"]))
-            yield instant(pid, "tests", title, "ending", span[1], {"test": nodeid, **ending})
+            yield _instant(pid, "tests", title, "ending", span[1], {"test": nodeid, **ending})
         yield from _counters(pid, happened, span)
 
     def _phases(self, pid: int, happened: Event, span: tuple[int, int]) -> Iterator[TraceEvent]:
@@ -158,10 +215,10 @@ class Timeline:
         end = span[0]
         for phase, begin, following in zip(phases, begins, [*begins[1:], span[1]]):
             begin = max(end, min(begin, span[1]))
-            # A setup counts the time of wide fixtures, which has a lane of its own.
+            # A setup includes the time of wide fixtures, which have a lane of their own.
             end = max(begin, min(begin + round(phase["duration"] * 1e6), following, span[1]))
             about = {"outcome": phase["outcome"]}
-            yield complete(pid, "tests", phase["when"], "phase", (begin, end), about)
+            yield _complete(pid, "tests", phase["when"], "phase", (begin, end), about)
 
     def _arrow(self, pid: int, nodeid: str, span: tuple[int, int]) -> Iterator[TraceEvent]:
         """From the attempt before, if there was one, to this."""
@@ -170,19 +227,19 @@ class Timeline:
             return
         self._arrows += 1
         other, begin, end = before
-        # An arrow belongs to the slice around its time, and a slice does not have its end.
-        yield flow("s", other, self._arrows, max(begin, min(end - 1, span[0])))
-        yield flow("f", pid, self._arrows, span[0])
+        # An arrow belongs to the slice around its time, which does not include its own end.
+        yield _flow("s", other, self._arrows, max(begin, min(end - 1, span[0])))
+        yield _flow("f", pid, self._arrows, span[0])
 
-    def _place(self, pid: int, lane: str, start: float, seconds: float) -> tuple[int, int]:
-        """Begin and end of a slice that does not begin before the last of its lane ended."""
+    def _slice(self, pid: int, lane: str, start: float, seconds: float) -> tuple[int, int]:
+        """Begin and end of a slice that does not begin before the last one of its lane ended."""
         begin = max(self._ts(start), self._ends.get((pid, lane), 0))
         end = self._ends[pid, lane] = max(begin, self._ts(start + seconds))
         return begin, end
 
 
 def _arguments(attempt: Event) -> dict[str, Any]:
-    names = ("pid", "attempt", "category", "shared", *_FIGURES)
+    names = ("pid", "attempt", "category", "shared", *_USAGE)
     found = {name: attempt.get(name) for name in names}
     found["outcomes"] = ", ".join(str(each["outcome"]) for each in attempt.get("phases", ()))
     found["ending"] = attempt.get("ending", {}).get("title")
@@ -192,7 +249,7 @@ def _arguments(attempt: Event) -> dict[str, Any]:
 
 
 def _counters(pid: int, attempt: Event, span: tuple[int, int]) -> Iterator[TraceEvent]:
-    """Peak memory, and CPU time per second, while the test ran; nothing after it."""
+    """Peak memory, and CPU time per second, while the test ran; 0 after it."""
     if "user" not in attempt:
         return
     begin, end = span
@@ -203,36 +260,31 @@ def _counters(pid: int, attempt: Event, span: tuple[int, int]) -> Iterator[Trace
         ("CPU", "%", share),
     ):
         for at, shown in ((begin, round(value, 1)), (end, 0)):
-            yield counter(pid, name, unit, shown, at)
+            yield _counter(pid, name, unit, shown, at)
 
 
-_HANDLERS: dict[str, Callable[[Timeline, int, str, Event], Iterator[TraceEvent]]] = {
-    "attempt": Timeline._attempt,
-    "worker_up": Timeline._worker,
-    "worker_down": Timeline._worker,
-    "collection": Timeline._collection,
-    "gpu_error": Timeline._gpu,
-    "retired": Timeline._gpu,
-    "readmitted": Timeline._gpu,
-    "probed": Timeline._gpu,
+_HANDLERS: dict[str, Callable[[_Timeline, int, str, Event], Iterator[TraceEvent]]] = {
+    "attempt": _Timeline._attempt,
+    "worker_up": _Timeline._worker,
+    "worker_down": _Timeline._worker,
+    "collection": _Timeline._collection,
+    "gpu_error": _Timeline._gpu,
+    "retired": _Timeline._gpu,
+    "readmitted": _Timeline._gpu,
+    "probed": _Timeline._gpu,
 }
 
 
-def is_shown(happened: Event) -> bool:
-    """Whether a timeline has to know of the event."""
-    return happened["event"] in _HANDLERS or happened["event"] in ("run", "gpus", "xid")
-
-
-class Encoder:
+class _Encoder:
     """Turns events into the text of a trace, piece by piece."""
 
     def __init__(self) -> None:
-        self._timeline = Timeline()
+        self._timeline = _Timeline()
         self._separator = b""
 
     def encode(self, events: Iterable[Event]) -> bytes:
-        """What the events add to the text, between HEAD and TAIL."""
-        added = [each for happened in events for each in self._timeline.take(happened)]
+        """What the events add to the text, between head and tail."""
+        added = [each for happened in events for each in self._timeline.convert(happened)]
         if not added:
             return b""
         text = self._separator + encode_list(added)
@@ -241,12 +293,48 @@ class Encoder:
 
 
 def lines(events: Iterable[Event]) -> Iterator[bytes]:
-    """A whole trace, in pieces.
-
-    :param events: of one or more journals.
-    """
-    encoder = Encoder()
-    yield HEAD
+    """A whole trace, in pieces."""
+    encoder = _Encoder()
+    yield _HEAD
     for happened in events:
         yield encoder.encode((happened,))
-    yield TAIL
+    yield _TAIL
+
+
+_BATCH = 200
+_BATCH_SECONDS = 1.0
+
+
+class TraceFile:
+    """A sink of the recorder: the trace is written while the run goes on.
+
+    Events are converted in batches: one by one, after each test, with other processes on the
+    processor in between, took about twice as long.
+    """
+
+    def __init__(self, file: AppendedFile) -> None:
+        self._file = file
+        self._encoder = _Encoder()
+        self._batch: list[Event] = []
+        file.write(_HEAD)
+
+    def add(self, events: Sequence[Event]) -> None:
+        """Add events; write the batch if it is large, or old, or the run has ended."""
+        self._batch += (
+            each
+            for each in events
+            if each["event"] in _HANDLERS or each["event"] in ("run", "gpus", "xid")
+        )
+        last = events[-1]
+        if last["event"] == "end":
+            self.flush()
+            self._file.write(_TAIL)
+        elif self._batch and (
+            len(self._batch) >= _BATCH or last["mono"] - self._batch[0]["mono"] >= _BATCH_SECONDS
+        ):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the batch."""
+        batch, self._batch = self._batch, []
+        self._file.write(self._encoder.encode(batch))

@@ -1,8 +1,8 @@
-"""Each selected test has one verdict in the end, or an error that says why not."""
+"""Makes sure that each selected test has exactly one verdict, or an error that says why not."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any, Generator, Iterator, NamedTuple, Sequence
 
 import pytest
 
@@ -11,17 +11,93 @@ from ...config.settings import ALONE
 from ...own import own_builtins, time
 from ...protocol.border import ItemAttempt, ItemBegins, ItemComplete, Reported, Told
 from ...protocol.endings import Lost, to_wire
-from ..schedule.collected import Collected
-from ..workers.death_texts import DeathText
-from .ledger import Ledger, Wrong
+from ..schedule.collected import Collected, Union
+from ..workers.report_attributes import DeathText, death_text
 
 if TYPE_CHECKING:
     from ...journal.recorder import Recorder
+    from ..workers.dispatch import Dispatch
 
 own_builtins(globals())
 
 _ONLY_SETUP = "its setup was reported, its call was not"
 _TWICE = "it has more than one verdict; the other ones are reported, too"
+
+_REPORTED, _DECIDED, _COMPLETE, _FINAL, _TWO_FINAL = (1 << bit for bit in range(5))
+_OVER = _FINAL | _TWO_FINAL
+
+
+class Wrong(NamedTuple):
+    """A test that does not have exactly one verdict.
+
+    :param complete: whether its worker was through with it, though reports are missing.
+    :param twice: whether it has more than one.
+    """
+
+    number: int
+    nodeid: str
+    complete: bool
+    twice: bool
+
+
+class Ledger:
+    """Counts the verdicts of tests, by what was reported; a node id may belong to several tests.
+
+    :param calls: whether a test whose setup passed is called; not with ``--setup-only``.
+    """
+
+    def __init__(self, calls: bool = True) -> None:
+        self._calls = calls
+        self._tests = Union()
+        self._flags = bytearray()
+
+    def add(self, ids: Sequence[str]) -> Collected:
+        """Add the tests that a worker selected."""
+        collected = self._tests.add(ids)
+        self._flags.extend(bytes(len(self._tests.nodeids) - len(self._flags)))
+        return collected
+
+    def begins(self, number: int) -> None:
+        """An attempt begins: reports on one before it are no verdict."""
+        self._flags[number] &= _OVER
+
+    def reported(self, number: int, report: Any) -> None:
+        """There is a report on the test."""
+        # By pytest-rerunfailures, and on a subtest.
+        if report.outcome == "rerun" or hasattr(report, "context"):
+            return
+        decided = report.when not in ("setup", "teardown") or report.outcome != "passed"
+        self._flags[number] |= _REPORTED | (_DECIDED if decided else 0)
+
+    def complete(self, number: int) -> None:
+        """The worker is through with the test, which another plugin may have run unreported."""
+        flags = self._flags[number]
+        self._flags[number] |= _COMPLETE
+        if flags & _DECIDED or not flags & _REPORTED or not self._calls:
+            self.final(number)
+
+    def final(self, number: int) -> None:
+        """The test has a verdict."""
+        self._flags[number] |= _TWO_FINAL if self._flags[number] & _FINAL else _FINAL
+
+    def number(self, nodeid: str, occurrence: int) -> int:
+        """The number of the test that is at this place among those with its node id."""
+        found = -1
+        for _ in range(occurrence + 1):
+            found = self._tests.nodeids.index(nodeid, found + 1)
+        return found
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was reported on any test."""
+        return not any(self._flags)
+
+    def wrong(self) -> Iterator[Wrong]:
+        """The tests that do not have exactly one verdict."""
+        for number, flags in enumerate(self._flags):
+            if flags & _OVER != _FINAL:
+                complete, twice = bool(flags & _COMPLETE), bool(flags & _TWO_FINAL)
+                yield Wrong(number, self._tests.nodeids[number], complete, twice)
 
 
 class Accounting:
@@ -29,7 +105,7 @@ class Accounting:
 
     It makes no errors in a run that was stopped.
 
-    :param recorder: hears of all tests before plugins do, if there is one.
+    :param recorder: the journal's, if there is one; it hears of reports before plugins do.
     """
 
     def __init__(self, config: pytest.Config, recorder: Recorder | None) -> None:
@@ -39,31 +115,27 @@ class Accounting:
         self._ledgers: dict[object, Ledger] = {}
         self._collected: dict[Any, Collected] = {}
         self._workers: dict[tuple[object, int], str] = {}
-        self.unrunnable: Callable[[str], str] = lambda _: ""
-        """Says why nobody could run a test, or ""."""
-        self.blamed: Callable[[], tuple[str, int] | None] = lambda: None
-        """The test that the last worker which died was running, as by Ledger.number."""
-
-    # --- what happens ---
+        self.dispatch: Dispatch | None = None
+        """Knows why tests were not run, and which tests dead workers were running."""
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
-        """Take in what a worker collected; mostly that is what all others did."""
+        """Add what a worker collected, mostly the same as all others."""
         self._collected[node] = self._ledger(node).add(ids)
 
     def select(self, nodeids: Sequence[str]) -> None:
-        """The same at ``-n0``."""
+        """Add what was collected at ``-n0``."""
         self._collected[None] = self._ledger(None).add(nodeids)
 
     def _ledger(self, node: Any) -> Ledger:
-        # With --dist=each every place has verdicts of its own; whoever replaces a worker has it.
+        # With --dist=each each worker makes verdicts of its own; a replacement shares its spec.
         place = id(node.gateway.spec) if self._each and node is not None else None
         if place not in self._ledgers:
             self._ledgers[place] = Ledger(not self._config.getoption("setuponly", False))
         return self._ledgers[place]
 
     def hear(self, node: Any, told: Sequence[Told]) -> None:
-        """Take in what plugins are told.
+        """Account for what plugins are about to hear.
 
         :param node: None at ``-n0``.
         """
@@ -84,24 +156,23 @@ class Accounting:
 
     @pytest.hookimpl(optionalhook=True, trylast=True)
     def pytest_handlecrashitem(self, crashitem: str, report: Any) -> None:
-        """That is the verdict, unless pytest-rerunfailures has the test run again."""
+        """Count it as the verdict, unless pytest-rerunfailures has the test run again."""
         ledger = self._ledger(report.node)
         if report.outcome != "rerun":
-            nodeid, occurrence = self.blamed() or (crashitem, 0)
+            blamed = None if self.dispatch is None else self.dispatch.blamed_test
+            nodeid, occurrence = blamed or (crashitem, 0)
             ledger.final(ledger.number(nodeid, occurrence))
-
-    # --- the end ---
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        """When all is through, report what is missing."""
+        """At the end, report tests that do not have exactly one verdict."""
         result = yield
         if session.shouldfail or session.shouldstop or self._config.option.collectonly:
             return result
-        # Where nothing ran and something is wrong, the collection was refused, and is reported.
+        # If nothing ran though something is wrong, the collection was refused, and reported.
         gave_up = xdist_controller.xdist_gave_up(self._config)
-        nothing = all(ledger.is_empty for ledger in self._ledgers.values())
-        if nothing and session.testsfailed and not gave_up:
+        nothing_ran = all(ledger.is_empty for ledger in self._ledgers.values())
+        if nothing_ran and session.testsfailed and not gave_up:
             return result
         for ledger in self._ledgers.values():
             for wrong in ledger.wrong():
@@ -110,53 +181,46 @@ class Accounting:
 
     def _report(self, ledger: Ledger, wrong: Wrong, gave_up: str) -> None:
         if wrong.twice or wrong.complete:
-            text = _text(_TWICE if wrong.twice else _ONLY_SETUP)
-            reports = [_made(wrong.nodeid, "teardown", "failed", text)]
+            message = _TWICE if wrong.twice else _ONLY_SETUP
+            text = death_text(message, message)
+            reports = [_report_on(wrong.nodeid, "teardown", "failed", text)]
             self._record(self._workers.get((id(ledger), wrong.number), ALONE), reports, text)
-        else:  # a journal has no verdict on it: who resumes the run, runs it
-            reason = gave_up or self.unrunnable(wrong.nodeid) or "no worker ran it"
-            text = _text(
-                f"not run: {reason}",
-                ". The reports on tests whose worker died tell more; --max-worker-restart=N lets "
-                "more workers take the places of dead ones",
+        else:  # not recorded: whoever resumes the run, runs the test
+            unrunnable = {} if self.dispatch is None else self.dispatch.unrunnable
+            reason = gave_up or unrunnable.get(wrong.nodeid, "no worker ran it")
+            message = f"not run: {reason}"
+            text = death_text(
+                f"{message}. The reports on tests whose worker died tell more; "
+                "--max-worker-restart=N lets more workers take the places of dead ones",
+                message,
             )
             reports = [
-                _made(wrong.nodeid, "setup", "failed", text),
-                _made(wrong.nodeid, "teardown", "passed", None),
+                _report_on(wrong.nodeid, "setup", "failed", text),
+                _report_on(wrong.nodeid, "teardown", "passed", None),
             ]
-        self._log(reports)
-
-    def _record(self, worker: str, reports: Sequence[pytest.TestReport], text: DeathText) -> None:
-        if self._recorder is not None:
-            told = [Reported(-1, report) for report in reports]
-            lost = lost_facts(to_wire(Lost(str(text.message))))
-            nodeid = reports[0].nodeid
-            self._recorder.take(worker, [*told, ItemAttempt(nodeid, lost, 0, again=False)])
-
-    def _log(self, reports: Sequence[pytest.TestReport]) -> None:
         hook: Any = self._config.hook
-        nodeid, location = reports[0].nodeid, reports[0].location
+        nodeid, location = wrong.nodeid, reports[0].location
         hook.pytest_runtest_logstart(nodeid=nodeid, location=location)
         for report in reports:
             hook.pytest_runtest_logreport(report=report)
         hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
 
+    def _record(self, worker: str, reports: Sequence[pytest.TestReport], text: DeathText) -> None:
+        if self._recorder is not None:
+            attempt = lost_attempt(reports[0].nodeid, Lost(str(text.message)))
+            self._recorder.record(worker, [*(Reported(-1, each) for each in reports), attempt])
 
-def _text(message: str, more: str = "") -> DeathText:
-    text = DeathText(message + more)
-    text.message = message
-    return text
 
-
-def _made(nodeid: str, when: Any, outcome: Any, longrepr: Any) -> pytest.TestReport:
+def _report_on(nodeid: str, when: Any, outcome: Any, longrepr: Any) -> pytest.TestReport:
     path, _, name = nodeid.partition("::")
     location = (path, None, name.replace("::", "."))
     return pytest.TestReport(nodeid, location, {}, outcome, longrepr, when)
 
 
-def lost_facts(ending: tuple[Any, ...]) -> dict[str, Any]:
-    """What is known of an attempt of which nobody lived to tell; see Attempt.facts."""
-    return {
-        "start": time.time(), "phases": (), "wide": (), "ending": ending, "pid": 0, "used": (),
-        "shared": "", "metrics": {}, "leftovers": (),
+def lost_attempt(nodeid: str, ending: Lost) -> ItemAttempt:
+    """What the journal says of an attempt whose process left no record; see Attempt.facts."""
+    facts = {
+        "start": time.time(), "phases": (), "wide": (), "ending": to_wire(ending), "pid": 0,
+        "used": (), "shared": "", "metrics": {}, "leftovers": (),
     }  # fmt: skip
+    return ItemAttempt(nodeid, facts, 0, again=False)

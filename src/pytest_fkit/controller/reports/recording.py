@@ -1,35 +1,42 @@
-"""The journal, the trace and the lists of expensive tests of the process that owns the terminal."""
+"""The journal, the trace and the lists of expensive tests, where the terminal is owned."""
 
 from __future__ import annotations
 
+import heapq
+import platform
 import shlex
+import sys
+import uuid
 from pathlib import Path
-from typing import Any, Callable, Generator, Iterator, Sequence
+from typing import Any, Callable, Collection, Generator, Iterator, Mapping, Sequence
 
+import pluggy
+import psutil
 import pytest
+import xdist
 
+from ... import __version__
 from ...config.settings import ALONE, Settings
-from ...journal.aside import command_to_resume, set_aside
-from ...journal.events import encode, event
-from ...journal.files import AppendedFile, InUseError
+from ...gpu.slices.masks import Entry
+from ...journal.events import FORMAT, SCHEMA, Event, encode, event
+from ...journal.files import AppendedFile, InUseError, command_to_resume, set_aside
 from ...journal.recorder import Recorder
-from ...journal.trace_file import TraceFile
-from ...own import contextmanager, os, own_builtins
-from ...protocol.endings import Lost, to_wire
-from .accounting import lost_facts
-from .gpu_samples import sample_gpus
-from .resume import Resume, Resuming, resumed
-from .run_event import gpus_of_run, run_event
-from .top import Top
+from ...journal.trace import TraceFile
+from ...own import contextmanager, os, own_builtins, socket
+from ...protocol.endings import Lost, format_size
+from ..schedule.machines import gpu_ids
+from ..workers.gpus import KEY
+from .accounting import lost_attempt
+from .resume import Resuming
 
 own_builtins(globals())
 
 
 class Recording:
-    """Plugin: tells the recorder what is no test, and looks after its files.
+    """Plugin: records what is not about a test, and owns the files.
 
-    :param resume: the run to resume, if there is one.
-    :param say: has the user read a line.
+    :param resuming: reads the journal of the run to resume, if there is one.
+    :param say: shows the user a line.
     """
 
     def __init__(
@@ -37,13 +44,13 @@ class Recording:
         config: pytest.Config,
         settings: Settings,
         recorder: Recorder,
-        resume: Resume | None,
+        resuming: Resuming | None,
         say: Callable[[str], None],
     ) -> None:
         self._config = config
         self._settings = settings
         self._recorder = recorder
-        self._resume = resume
+        self._resuming = resuming
         self._say = say
         self._files: list[AppendedFile] = []
         self._trace: TraceFile | None = None
@@ -51,37 +58,51 @@ class Recording:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
-        """Open the files.
+        """Open the files, and record the begin of the run.
 
-        :raises pytest.UsageError: if that can't be.
+        :raises pytest.UsageError: if they can't be opened.
         """
-        settings, sinks = self._settings, self._recorder.sinks
+        settings, recorder = self._settings, self._recorder
+        session = ""
         if settings.journal is not None:
-            keep: Callable[[bytes], int] = _nothing
-            if self._resume is not None:
-                keep = self._resume.keep
-                if not settings.journal.exists():
-                    name = self._shown(settings.journal)
-                    self._say(f"there is no {name} to go on with: this run begins it")
-            else:
-                self._set_aside(settings.journal)
-            sinks.append(_journal(self._open("journal", settings.journal, keep)))
+            recorder.sinks.append(_writer(self._open_journal(settings.journal)))
+            session = "" if self._resuming is None else self._resuming.session
         if settings.trace is not None:
-            self._trace = TraceFile(self._open("trace", settings.trace, _nothing))
-            sinks.append(self._trace.take)
+            self._trace = TraceFile(self._open("trace", settings.trace))
+            recorder.sinks.append(self._trace.add)
         if settings.top:
             top = Top(settings.top)
-            sinks.append(top.take)
+            recorder.sinks.append(top.add)
             self._config.pluginmanager.register(top, "fkit-top")
-        session = self._resume.session if self._resume is not None else ""
-        gpus = gpus_of_run(self._config)
-        for worker, ids in gpus.slices.items():
-            self._recorder.owns(worker, ids)
+        devices, slices = _gpus_of_run(self._config)
+        for worker, ids in slices.items():
+            recorder.owns(worker, ids)
         if settings.journal is not None or settings.trace is not None:
-            sample_gpus(self._config, self._recorder, gpus)
-        self._recorder.add(run_event(self._config, settings, gpus, session))
+            self._sample_gpus(devices, {gpu for ids in slices.values() for gpu in ids})
+        recorder.add(_run_event(self._config, settings, devices, slices, session))
 
-    def _open(self, option: str, path: Any, keep: Any) -> AppendedFile:
+    def _sample_gpus(self, devices: Sequence[Mapping[str, Any]], owned: Collection[str]) -> None:
+        uuids = {
+            each["id"]: each["uuid"]
+            for each in devices
+            if each["vendor"] == "nvidia" and each["id"] in owned and "uuid" in each
+        }
+        if uuids:  # most machines spare the import
+            from .gpu_watchers import sample_gpus
+
+            sample_gpus(self._config, self._recorder, uuids)
+
+    def _open_journal(self, path: Path) -> AppendedFile:
+        if self._resuming is None:
+            self._set_aside(path)
+            return self._open("journal", path)
+        if not path.exists():
+            self._say(f"there is no {self._shown(path)} to go on with: this run begins it")
+        return self._open("journal", path, self._resuming.keep)
+
+    def _open(
+        self, option: str, path: Path, keep: Callable[[bytes], int] = lambda _: 0
+    ) -> AppendedFile:
         with _usage_errors(option, path):
             file = AppendedFile.open(path, keep)
         self._files.append(file)
@@ -97,40 +118,36 @@ class Recording:
             self._say(f"{was} was no journal that can be read here; it is {now} now")
             return
         directory = str(aside.run.get("directory", ""))
-        there = directory == str(self._config.invocation_params.dir)
+        is_here = directory == str(self._config.invocation_params.dir)
         command = command_to_resume(
             aside.run.get("arguments", ()),
-            now if there else str(aside.path),
+            now if is_here else str(aside.path),
             elsewhere=self._config.getoption("fkit_journal") is not None,
         )
-        enter = "" if there else f"cd {shlex.quote(directory)} && "
+        enter = "" if is_here else f"cd {shlex.quote(directory)} && "
         self._say(
             f"the run in {was} did not end; its journal is {now} now, and this goes on with it: "
             f"{enter}{command}"
         )
 
     def _shown(self, path: Path) -> str:
-        """As it is named from where the command was given."""
+        """The path relative to where the command was given, if it lies below."""
         here = str(self._config.invocation_params.dir)
         text = os.path.relpath(path.resolve(), here)
         return str(path) if text.startswith("..") else text
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodeready(self, node: Any) -> None:
-        """Record it."""
-        told = node.workerinput
-        gpus = told.get("fkit_gpus", {}).get("ids", [])
-        self._recorder.worker_up(node.gateway.id, told.get("fkit_pid", 0), gpus)
+        pid = node.workerinput.get("fkit_pid", 0)
+        self._recorder.worker_up(node.gateway.id, pid, gpu_ids(node))
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_testnodedown(self, node: Any, error: object | None) -> None:
-        """Record it."""
         text = None if error is None else str(error)
         self._recorder.add(event("worker_down", worker=node.gateway.id, error=text))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
-        """Record it."""
         self._collection(node.gateway.id, [str(nodeid) for nodeid in ids])
 
     @pytest.hookimpl(trylast=True)
@@ -139,7 +156,7 @@ class Recording:
         self._collection(ALONE, [item.nodeid for item in session.items])
 
     def _collection(self, worker: str, nodeids: list[str]) -> None:
-        # They are the same in all workers.
+        # Name the tests once: they are the same in all workers.
         which: dict[str, Any] = {} if self._collected else {"nodeids": nodeids}
         self._collected = True
         self._recorder.add(event("collection", worker=worker, tests=len(nodeids), **which))
@@ -149,18 +166,15 @@ class Recording:
         """Record the verdict on the test that a dead worker was running."""
         worker = report.node.gateway.id
         self._recorder.report(worker, report)
-        lost = to_wire(Lost(f"worker {worker} died"))
-        self._recorder.attempt(worker, crashitem, lost_facts(lost), 0)
-        self._recorder.commit()
+        self._recorder.record(worker, [lost_attempt(crashitem, Lost(f"worker {worker} died"))])
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        """Record the end."""
         self._recorder.add(event("end", exitstatus=int(exitstatus)))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> Generator[None, object, object]:
-        """Say which file is not complete."""
+        """Name the files that are incomplete."""
         result = yield
         for file in self._files:
             if file.failure:
@@ -169,9 +183,8 @@ class Recording:
         return result
 
     def pytest_unconfigure(self) -> None:
-        """Close the files."""
         if self._trace is not None:
-            self._trace.write()  # what is there, if the run did not get to its end
+            self._trace.flush()  # if the run did not get to its end
         for file in self._files:
             file.close()
 
@@ -179,29 +192,24 @@ class Recording:
 def record(
     config: pytest.Config, settings: Settings, say: Callable[[str], None]
 ) -> tuple[Recorder, Resuming | None]:
-    """Start the recorders that the user asked for, and resume the run that she named.
+    """Record what the user asked for, and resume the run that she named.
 
-    :param say: has the user read a line, before the run begins.
-    :return: who is to be told of all tests, and of what workers collected, if that matters.
+    :param say: shows the user a line before the run begins.
+    :return: who has to hear of all tests and, in a resumed run, of what workers collected.
     :raises pytest.UsageError: if the run can't be resumed.
     """
     recorder = Recorder()
     plugins = config.pluginmanager
-    resume = resumed(config, settings)
-    plugins.register(Recording(config, settings, recorder, resume, say), "fkit-recording")
-    if resume is None:
-        return recorder, None
-    resuming = Resuming(config, resume, recorder)
-    plugins.register(resuming, "fkit-resuming")
+    path = settings.resume
+    resuming = None if path is None else Resuming(config, path, recorder)
+    plugins.register(Recording(config, settings, recorder, resuming, say), "fkit-recording")
+    if resuming is not None:
+        plugins.register(resuming, "fkit-resuming")
     return recorder, resuming
 
 
-def _journal(file: AppendedFile) -> Any:
+def _writer(file: AppendedFile) -> Callable[[Sequence[Event]], None]:
     return lambda events: file.write(b"".join([encode(each) for each in events]))
-
-
-def _nothing(_: bytes) -> int:
-    return 0
 
 
 @contextmanager
@@ -213,3 +221,110 @@ def _usage_errors(option: str, path: Path) -> Iterator[None]:
         raise pytest.UsageError(text) from None
     except InUseError as error:
         raise pytest.UsageError(f"pytest-fkit: --fkit-{option}: {error}") from None
+
+
+# --- the event that begins a run ---
+
+
+def _gpus_of_run(config: pytest.Config) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+    """The GPUs of this machine that the run may use, and the ids of each local worker's."""
+    found = config.stash.get(KEY, None)
+    groups = found.groups if found is not None else []
+    entries = {entry.id: entry for _, given in groups for entry in given.visible.entries}
+    slices = {
+        seat.name: list(place.ids)
+        for seats, given in groups
+        for seat, place in zip(seats, given.assignment.places)
+        if place.slice
+    }
+    return [_device(entry) for entry in entries.values()], slices
+
+
+def _device(entry: Entry) -> dict[str, Any]:
+    device = entry.device
+    known = {
+        "id": entry.id, "vendor": device.vendor, "name": device.name, "uuid": device.uuid,
+        "pci": device.pci, "memory": device.memory,
+    }  # fmt: skip
+    return {name: value for name, value in known.items() if value}
+
+
+def _run_event(
+    config: pytest.Config,
+    settings: Settings,
+    devices: Sequence[Mapping[str, Any]],
+    slices: Mapping[str, Sequence[str]],
+    session: str,
+) -> Event:
+    """The ``run`` event.
+
+    :param session: that of the resumed run, or "".
+    """
+    number = uuid.uuid4().hex[:16]
+    options = {
+        name: value if value is None or isinstance(value, (int, float)) else str(value)
+        for name, value in vars(settings).items()
+    }
+    return event(
+        "run",
+        format=FORMAT,
+        schema=SCHEMA,
+        id=number,
+        session=session or number,
+        pid=os.getpid(),
+        arguments=[str(each) for each in config.invocation_params.args],
+        directory=str(config.invocation_params.dir),
+        rootdir=str(config.rootpath),
+        versions={
+            "pytest-fkit": __version__,
+            "pytest": pytest.__version__,
+            "xdist": xdist.__version__,
+            "pluggy": pluggy.__version__,
+            "python": platform.python_version(),
+        },
+        options={**options, "dist": config.getoption("dist", "no")},
+        devices=devices,
+        slices=slices,
+        machine={
+            "host": socket.gethostname(),
+            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+            "cpus": os.cpu_count(),
+            "memory": psutil.virtual_memory().total,
+            "python": sys.executable,
+        },
+    )
+
+
+class Top:
+    """Plugin, and a sink of the recorder: lists the tests that took the most memory and CPU time.
+
+    :param number: of tests in each list.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._memory: list[tuple[float, str]] = []
+        self._cpu: list[tuple[float, str]] = []
+
+    def add(self, events: Sequence[Event]) -> None:
+        """Enter the attempts among these events."""
+        for happened in events:
+            if happened["event"] == "attempt" and "user" in happened:
+                nodeid = str(happened["test"])
+                self._enter(self._memory, happened["peak_memory"], nodeid)
+                self._enter(self._cpu, happened["user"] + happened["system"], nodeid)
+
+    def _enter(self, heap: list[tuple[float, str]], value: float, nodeid: str) -> None:
+        push = heapq.heappush if len(heap) < self._number else heapq.heappushpop
+        push(heap, (value, nodeid))
+
+    @pytest.hookimpl
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        for what, heap, show in (
+            ("peak memory", self._memory, format_size),
+            ("CPU time", self._cpu, lambda seconds: f"{seconds:.3f} s"),
+        ):
+            if heap:
+                terminalreporter.write_sep("=", f"fkit: top {len(heap)} by {what}")
+                for value, nodeid in sorted(heap, key=lambda each: (-each[0], each[1])):
+                    terminalreporter.line(f"{show(value):>10}  {nodeid}")

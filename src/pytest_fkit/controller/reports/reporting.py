@@ -1,112 +1,81 @@
-"""What the user reads: header, letters and the summary."""
+"""What the terminal shows: header, letters and summary."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Callable, NamedTuple, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Callable, Iterable, Iterator, List, Sequence, Tuple
 
 import pytest
 
 from ...compat import pytest_junit
 from ...config.settings import KEY as SETTINGS
 from ...config.settings import Settings
-from ...gpu.slices.ownership import KEY
+from ...gpu.slices.ownership import KEY as OWNED
 from ...own import own_builtins
 from ...protocol.endings import NOT_BEGUN, format_size
-from ..retry.tried import place_of
-from ..workers.death_texts import DeathText, death_of
-from ..workers.workers import count_text
-from .junit import Junit
+from ..schedule.machines import count_workers
+from ..workers.report_attributes import count, death_of, death_text, place_of, scarcity
+from .ci_reports import Junit
 
 own_builtins(globals())
 
-# What the tables of deaths are of: where there is one, where there are more.
-_TITLES = (
-    ("test crashed and was reported as an error", "tests crashed and were reported as errors"),
-    ("attempt crashed and was followed by another", "attempts crashed and were followed by others"),
-    (
-        "module ended the process when imported and was reported as an error",
-        "modules ended the process when imported and were reported as errors",
-    ),
-    ("test was not begun, which is an error", "tests were not begun, which are errors"),
-)
+_FLAKY = 7
+"""pytest-rerunfailures' exit status of a run whose failures all passed when they were run again."""
+
+Deaths = List[Tuple[str, str, str]]
+"""Node id, headline and place of each, see :func:`.report_attributes.place_of`."""
 
 
-class Happened(NamedTuple):
-    """What there is to be said of a run.
+@dataclass
+class Happened:
+    """What the summary tells of a run.
 
-    :param deaths: node id, headline and place of each, see :func:`.tried.place_of`.
-    :param run_again: the same of those that another attempt followed.
-    :param imports: the same of modules.
+    :param run_again: deaths that another attempt followed.
+    :param imports: deaths while a module was imported.
+    :param not_begun: tests that need what was not to be had.
     :param leftovers: node id and descriptions of the processes that were left.
-    :param shared: the number of tests that shared a process, by the cause.
-    :param scarce: the number of tests that skipped themselves because they saw too few GPUs, by the
-        reason and the number that they wanted.
+    :param end_errors: node id and what was raised when the process of the test ended.
+    :param gpu_memory: node id and what is still in use of GPUs' memory.
     :param retried: node id, the attempt and what came before it, of tests that passed after a GPU
         error.
     :param in_vain: the same of tests that failed after one.
-    :param end_errors: node id and what was raised when the process of the test ended.
     :param retired: workers with their GPUs that were retired, and why.
-    :param gpu_memory: node id and what is still in use of GPUs' memory.
-    :param not_begun: as `deaths`, of tests that need what was not to be had.
+    :param shared: the number of tests that shared a process, by the cause.
+    :param scarce: the number of tests that skipped themselves because they saw too few GPUs, by the
+        reason and the number that they wanted.
     """
 
-    deaths: list[tuple[str, str, str]]
-    run_again: list[tuple[str, str, str]]
-    imports: list[tuple[str, str, str]]
-    leftovers: list[tuple[str, list[str]]]
-    shared: dict[str, int]
-    scarce: dict[tuple[str, int], int]
-    retried: Sequence[tuple[str, str, str]] = ()
-    in_vain: Sequence[tuple[str, str, str]] = ()
-    retired: Sequence[tuple[str, str]] = ()
-    end_errors: Sequence[tuple[str, str]] = ()
-    gpu_memory: Sequence[tuple[str, Sequence[str]]] = ()
-    not_begun: Sequence[tuple[str, str, str]] = ()
+    deaths: Deaths = field(default_factory=list)
+    run_again: Deaths = field(default_factory=list)
+    imports: Deaths = field(default_factory=list)
+    not_begun: Deaths = field(default_factory=list)
+    leftovers: list[tuple[str, list[str]]] = field(default_factory=list)
+    end_errors: list[tuple[str, str]] = field(default_factory=list)
+    gpu_memory: list[tuple[str, list[str]]] = field(default_factory=list)
+    retried: list[tuple[str, str, str]] = field(default_factory=list)
+    in_vain: list[tuple[str, str, str]] = field(default_factory=list)
+    retired: list[tuple[str, str]] = field(default_factory=list)
+    shared: Counter[str] = field(default_factory=Counter)
+    scarce: Counter[tuple[str, int]] = field(default_factory=Counter)
+
+    def __bool__(self) -> bool:
+        return any(vars(self).values())
 
 
 class Reporting:
     """Plugin of the process that owns the terminal."""
 
     def __init__(self) -> None:
-        self._deaths: list[tuple[str, str, str]] = []
-        self._run_again: list[tuple[str, str, str]] = []
-        self._shared: Counter[str] = Counter()
-        self._scarce: Counter[tuple[str, int]] = Counter()
-        self._imports: list[tuple[str, str, str]] = []
-        self._leftovers: list[tuple[str, list[str]]] = []
-        self._gpu_memory: list[tuple[str, list[str]]] = []
-        self._not_begun: list[tuple[str, str, str]] = []
-        self._retried: list[tuple[str, str, str]] = []
-        self._in_vain: list[tuple[str, str, str]] = []
-        self._end_errors: list[tuple[str, str]] = []
+        self.happened = Happened()
         self._gpus: Sequence[str] = ()
-        self.retired: list[tuple[str, str]] = []
-        """Workers that were retired, and why."""
         self.why_killed: Callable[[Any], str] = lambda _: ""
         """Why we killed a worker, "" if we did not."""
 
-    def happened(self) -> Happened:
-        """What there is to be said in the end."""
-        return Happened(
-            self._deaths,
-            self._run_again,
-            self._imports,
-            self._leftovers,
-            dict(self._shared),
-            dict(self._scarce),
-            self._retried,
-            self._in_vain,
-            self.retired,
-            self._end_errors,
-            self._gpu_memory,
-            self._not_begun,
-        )
-
     @pytest.hookimpl
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Have the JUnit file say more; its plugin is there by now."""
-        owned = session.config.stash.get(KEY, None)
+        """Extend the JUnit file, whose plugin is registered by now."""
+        owned = session.config.stash.get(OWNED, None)
         self._gpus = owned.ids if owned is not None else ()
         log = pytest_junit.junit_log(session.config)
         if log is not None:
@@ -125,170 +94,153 @@ class Reporting:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Remember deaths."""
+        """Remember what the summary tells."""
+        happened, nodeid = self.happened, report.nodeid
         headline = death_of(report)
         if headline is not None:
-            place = place_of(report, self._gpus)
-            table = self._not_begun if headline.startswith(NOT_BEGUN) else self._deaths
-            table.append((report.nodeid, headline, place))
+            deaths = happened.not_begun if headline.startswith(NOT_BEGUN) else happened.deaths
+            deaths.append((nodeid, headline, place_of(report, self._gpus)))
         elif report.outcome == "rerun" and hasattr(report, "fkit_death"):
             place = place_of(report, self._gpus)
-            self._run_again.append((report.nodeid, report.fkit_death, place))
+            happened.run_again.append((nodeid, report.fkit_death, place))
         if report.when == "call" and hasattr(report, "fkit_passed_after"):
             attempts = f"passed on attempt {report.fkit_attempts}"
-            self._retried.append((report.nodeid, attempts, report.fkit_passed_after))
+            happened.retried.append((nodeid, attempts, report.fkit_passed_after))
         elif report.failed and hasattr(report, "fkit_failed_after"):
             attempts = f"failed, {report.fkit_attempts} attempts"
-            told = report.nodeid, attempts, report.fkit_failed_after
-            if told not in self._in_vain[-1:]:  # of another phase, or a subtest
-                self._in_vain.append(told)
+            row = nodeid, attempts, report.fkit_failed_after
+            if row not in happened.in_vain[-1:]:  # of another phase, or a subtest
+                happened.in_vain.append(row)
         shared = getattr(report, "fkit_shared", None)
         if shared:
-            self._shared[shared] += 1
+            happened.shared[shared] += 1
         wanted = getattr(report, "fkit_wanted_gpus", None)
         if wanted is not None:
-            self._scarce[skip_reason(report), wanted] += 1
-        for text in getattr(report, "fkit_end_errors", ()):
-            self._end_errors.append((report.nodeid, text))
-        self._note_left(report)
+            from ...gpu.errors.reasons import skip_reason  # of no use in most runs
 
-    def _note_left(self, report: Any) -> None:
-        for name, found in (
-            ("fkit_leftovers", self._leftovers), ("fkit_gpu_memory", self._gpu_memory)
-        ):  # fmt: skip
-            left = getattr(report, name, None)
-            if left:
-                found.append((report.nodeid, left))
+            happened.scarce[skip_reason(report).partition("\n")[0], wanted] += 1
+        happened.end_errors += ((nodeid, text) for text in getattr(report, "fkit_end_errors", ()))
+        leftovers = getattr(report, "fkit_leftovers", None)
+        if leftovers:
+            happened.leftovers.append((nodeid, leftovers))
+        gpu_memory = getattr(report, "fkit_gpu_memory", None)
+        if gpu_memory:
+            happened.gpu_memory.append((nodeid, gpu_memory))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: Any) -> None:
         """Remember modules whose import ended the process."""
         headline = death_of(report)
         if headline is not None:
-            text = DeathText(report.longrepr)
-            text.message = headline
-            report.longrepr = text
-            self._imports.append((report.nodeid, headline, ""))
+            report.longrepr = death_text(report.longrepr, headline)
+            self.happened.imports.append((report.nodeid, headline, ""))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: Any) -> None:
-        """Make xdist's report on a dead worker one of ours."""
+        """Turn xdist's report on a dead worker into one of ours."""
         worker = report.node.gateway.id
         reason = self.why_killed(report.node)
         died = f"worker {worker} was killed: {reason}" if reason else f"worker {worker} died"
-        headline = f"lost: {died}"
-        report.fkit_death = headline
+        report.fkit_death = f"lost: {died}"
         report.fkit_worker = worker
-        text = DeathText(
+        report.longrepr = death_text(
             f"{crashitem}: {died}{',' if reason else ''} while the test was running, or about to "
-            "run; what it was running is ended"
+            "run; what it was running is ended",
+            report.fkit_death,
         )
-        text.message = headline
-        report.longrepr = text
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Fail for what would be raised by plain pytest at its end."""
-        if self._end_errors and not session.exitstatus:
+        """Fail for what plain pytest would raise at its end."""
+        if self.happened.end_errors and not session.exitstatus:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """List deaths and processes left running, if there are any."""
-        tables = (self._deaths, self._run_again, self._imports, self._not_begun)
-        if not any(self.happened()):
-            return
-        terminalreporter.section("pytest-fkit summary")
-        for texts, deaths in zip(_TITLES, tables):
-            if deaths:
-                one, many = texts
-                terminalreporter.line(f"1 {one}:" if len(deaths) == 1 else f"{len(deaths)} {many}:")
-                for line in _table(deaths):
-                    terminalreporter.line(line)
-        if self._leftovers:
-            terminalreporter.line(
-                f"{_count(len(self._leftovers), 'test')} left processes running, which were ended:"
-            )
-            for nodeid, processes in self._leftovers:
-                for process in processes:
-                    terminalreporter.line(f"  {nodeid}  {process}")
-        self._tell_of_ends(terminalreporter)
-        self._tell_of_gpus(terminalreporter)
-        for cause, number in self._shared.items():
-            terminalreporter.line(f"{_count(number, 'test')} shared a process, because of {cause}")
-        for (reason, wanted), number in self._scarce.items():
-            terminalreporter.line(f"{scarcity(number, wanted)}: {reason}", yellow=True)
-
-    def _tell_of_ends(self, terminalreporter: Any) -> None:
-        if not self._end_errors:
-            return
-        terminalreporter.line(
-            "raised when the processes of tests ended, for which plain pytest exits with 1:"
-        )
-        for nodeid, text in self._end_errors:
-            terminalreporter.line(f"  {nodeid}")
-            for line in text.splitlines():
-                terminalreporter.line(f"    {line}", red=True)
-
-    def _tell_of_gpus(self, terminalreporter: Any) -> None:
-        if self._gpu_memory:
-            number = _count(len(self._gpu_memory), "test")
-            terminalreporter.line(f"{number} left GPU memory that was not given back:")
-            for nodeid, lines in self._gpu_memory:
-                for line in lines:
-                    terminalreporter.line(f"  {nodeid}  {line}", yellow=True)
-        if self._retried:
-            terminalreporter.line(
-                f"{_count(len(self._retried), 'test')} passed only after another attempt:"
-            )
-            for columns in self._retried:
-                terminalreporter.line(f"  {'  '.join(columns)}", yellow=True)
-        if self._in_vain:
-            terminalreporter.line(
-                f"{_count(len(self._in_vain), 'test')} failed after another attempt:"
-            )
-            for columns in self._in_vain:
-                terminalreporter.line(f"  {'  '.join(columns)}", red=True)
-        if self.retired:
-            terminalreporter.line(f"{_count(len(self.retired), 'worker')} retired:")
-            for place, reason in self.retired:
-                terminalreporter.line(f"  {place}: {reason}", yellow=True)
+        if self.happened:
+            terminalreporter.section("pytest-fkit summary")
+            for line, markup in _summary(self.happened):
+                terminalreporter.line(line, **markup)
 
 
-def skip_reason(report: Any) -> str:
-    """Why a test was skipped, in a line."""
-    longrepr = report.longrepr
-    text = str(longrepr[2] if isinstance(longrepr, tuple) else longrepr)
-    if text.startswith("Skipped: "):
-        text = text[len("Skipped: ") :]
-    return text.partition("\n")[0]
+_Line = Tuple[str, "dict[str, bool]"]
+_PLAIN: dict[str, bool] = {}
+_YELLOW = {"yellow": True}
+_RED = {"red": True}
 
 
-def scarcity(number: int, wanted: int) -> str:
-    """How many tests wanted how many GPUs, and the options that give them."""
-    return (
-        f"{_count(number, 'test')} skipped for want of {wanted} GPUs "
-        f"(--fkit-gpus-per-worker={wanted} or --fkit-widen)"
+# The titles of the tables of deaths: for one, and for more.
+_DEATHS = (
+    ("test crashed and was reported as an error", "tests crashed and were reported as errors"),
+    ("attempt crashed and was followed by another", "attempts crashed and were followed by others"),
+    (
+        "module ended the process when imported and was reported as an error",
+        "modules ended the process when imported and were reported as errors",
+    ),
+    ("test was not begun, which is an error", "tests were not begun, which are errors"),
+)
+
+
+def _summary(happened: Happened) -> Iterator[_Line]:
+    """The lines of the summary, with their markup."""
+    tables = (happened.deaths, happened.run_again, happened.imports, happened.not_begun)
+    for (one, many), deaths in zip(_DEATHS, tables):
+        title = f"1 {one}:" if len(deaths) == 1 else f"{len(deaths)} {many}:"
+        yield from _section(title, _aligned(deaths))
+    yield from _section(
+        f"{count(len(happened.leftovers), 'test')} left processes running, which were ended:",
+        [f"{nodeid}  {each}" for nodeid, processes in happened.leftovers for each in processes],
     )
+    if happened.end_errors:
+        title = "raised when the processes of tests ended, for which plain pytest exits with 1:"
+        yield title, _PLAIN
+    for nodeid, text in happened.end_errors:
+        yield f"  {nodeid}", _PLAIN
+        yield from ((f"    {line}", _RED) for line in text.splitlines())
+    yield from _section(
+        f"{count(len(happened.gpu_memory), 'test')} left GPU memory that was not given back:",
+        [f"{nodeid}  {line}" for nodeid, lines in happened.gpu_memory for line in lines],
+        _YELLOW,
+    )
+    yield from _section(
+        f"{count(len(happened.retried), 'test')} passed only after another attempt:",
+        map("  ".join, happened.retried),
+        _YELLOW,
+    )
+    yield from _section(
+        f"{count(len(happened.in_vain), 'test')} failed after another attempt:",
+        map("  ".join, happened.in_vain),
+        _RED,
+    )
+    yield from _section(
+        f"{count(len(happened.retired), 'worker')} retired:",
+        map(": ".join, happened.retired),
+        _YELLOW,
+    )
+    for cause, number in happened.shared.items():
+        yield f"{count(number, 'test')} shared a process, because of {cause}", _PLAIN
+    for (reason, wanted), number in happened.scarce.items():
+        yield f"{scarcity(number, wanted)}: {reason}", _YELLOW
 
 
-def _count(number: int, what: str) -> str:
-    return f"1 {what}" if number == 1 else f"{number} {what}s"
+def _section(title: str, rows: Iterable[str], markup: dict[str, bool] = _PLAIN) -> Iterator[_Line]:
+    """A title and indented rows; nothing without rows."""
+    lines = [(f"  {row}", markup) for row in rows]
+    if lines:
+        yield title, _PLAIN
+        yield from lines
 
 
-def _table(deaths: Sequence[tuple[str, str, str]]) -> list[str]:
-    width = max(len(nodeid) for nodeid, _, _ in deaths)
-    lines = []
-    for nodeid, headline, worker in deaths:
+def _aligned(deaths: Deaths) -> Iterator[str]:
+    width = max((len(nodeid) for nodeid, _, _ in deaths), default=0)
+    for nodeid, headline, place in deaths:
         what, _, where = headline.partition(" at ")
-        columns = (f"{nodeid:{width}}", what, where.partition(" in ")[0], worker)
-        lines.append("  " + "  ".join(column for column in columns if column))
-    return lines
+        columns = (f"{nodeid:{width}}", what, where.partition(" in ")[0], place)
+        yield "  ".join(filter(None, columns))
 
 
 def header(number: int, settings: Settings, gpus: str = "") -> str:
     """The line in pytest's header.
 
-    :param number: of workers.
     :param gpus: the workers with the GPUs that they own, "" where there are none.
     """
     timeout = settings.timeout if settings.others_timeout is None else settings.others_timeout
@@ -300,4 +252,25 @@ def header(number: int, settings: Settings, gpus: str = "") -> str:
         parts.append(f"memory limit: {format_size(settings.memory_limit)}")
     if gpus:
         return f"fkit: {gpus}; {', '.join(parts)}"
-    return "fkit: " + ", ".join([count_text(number), *parts])
+    return "fkit: " + ", ".join([count_workers(number), *parts])
+
+
+class FailOnFlaky:
+    """Plugin of the controller for pytest-rerunfailures' ``--fail-on-flaky``.
+
+    That plugin sees no tests there.
+    """
+
+    def __init__(self) -> None:
+        self._flaky = False
+
+    @pytest.hookimpl
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Note tests that needed another attempt."""
+        self._flaky = self._flaky or getattr(report, "rerun", 0) > 0
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Set the exit status that the plugin sets without workers."""
+        if self._flaky and exitstatus == 0:
+            session.exitstatus = _FLAKY

@@ -1,1 +1,1 @@
-"""GPU errors: tests that are tried again elsewhere, and workers that are not trusted."""
+"""GPU errors: tests that get another attempt elsewhere, workers that are not trusted."""

@@ -1,28 +1,35 @@
-"""Attempts that met GPU errors: held until another one has ended elsewhere."""
+"""Attempts that met GPU errors: held back until another attempt has ended elsewhere."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any, Callable, Iterable, NamedTuple, Sequence
 
 from ...gpu.errors.errors import GpuError
 from ...own import own_builtins
 from ...protocol.border import ItemBegins, ItemComplete, ItemGpuError, Reported, Told
-from ..schedule.decisions import Retry
-from ..schedule.machines import host_of
+from ..schedule.machines import id_of, physical
 from ..schedule.units import Kind
 
 own_builtins(globals())
+
+
+class Retry(NamedTuple):
+    """Another worker has to run the test at `position` of a worker's collection again.
+
+    :param seconds: that it took there.
+    """
+
+    position: int
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Attempt:
     """One attempt at a test.
 
-    :param node: the worker.
-    :param gpus: those that the test was given, see :func:`physical`.
-    :param told: what it told of the attempt.
-    :param error: the GPU error that it met, if it did.
+    :param gpus: those that the test was given, by :func:`.machines.physical_name`.
+    :param error: the GPU error that it met, if any.
     """
 
     node: Any
@@ -33,31 +40,33 @@ class Attempt:
     @property
     def place(self) -> str:
         """As in "gw2 (GPU 4)"."""
-        ids = ",".join(gpu.rpartition("/")[2] for gpu in self.gpus)
+        ids = ",".join(map(id_of, self.gpus))
         return f"{self.node.gateway.id} (GPU {ids})" if ids else str(self.node.gateway.id)
 
     @property
     def reports(self) -> list[Any]:
-        """The reports."""
         return [each.report for each in self.told if isinstance(each, Reported)]
 
     def section(self, number: int) -> tuple[str, str]:
-        """What it adds to the report on a later one.
+        """The section on it in the report on a later attempt.
 
         :param number: the first is 1.
         """
-        reason = self.reason if self.error or self.wanted_gpus else self._outcome()
+        if self.error or self.wanted_gpus:
+            reason = self.reason
+        else:
+            reason = "skipped" if self.skipped else "ended" if self.ended else "interrupted"
         texts = [str(report.longrepr) for report in self.reports if report.failed]
         return f"attempt {number} on {self.place}: {reason}", "\n".join(texts) + "\n"
 
     @property
     def wanted_gpus(self) -> int:
-        """How many GPUs it would have wanted, if it skipped itself for that, else 0."""
+        """How many GPUs the test wanted, if it skipped itself because it saw fewer, else 0."""
         return max((getattr(each, "fkit_wanted_gpus", 0) for each in self.reports), default=0)
 
     @property
     def reason(self) -> str:
-        """Why there is to be another one."""
+        """Why there is to be another attempt."""
         if self.error is not None:
             return self.error.text
         return f"skipping itself for want of {self.wanted_gpus} GPUs"
@@ -67,35 +76,29 @@ class Attempt:
         """The same in a word or two."""
         return "too few GPUs" if self.error is None else self.error.category
 
-    def _outcome(self) -> str:
-        return "skipped" if self.skipped else "ended" if self.ended else "interrupted"
-
     @property
     def ended(self) -> bool:
-        """Whether the test came to its end; else the run was stopped while it was running."""
+        """Whether the test came to its end; otherwise the run was stopped meanwhile."""
         return any(report.when != "setup" or not report.passed for report in self.reports)
 
     @property
     def skipped(self) -> bool:
-        """Whether the test skipped itself."""
         return any(report.skipped for report in self.reports)
 
     @property
     def failed(self) -> bool:
-        """Whether anything failed."""
         return any(report.failed for report in self.reports)
 
     @property
     def passed(self) -> bool:
-        """Whether nothing failed and nothing was skipped."""
         return all(report.passed for report in self.reports)
 
 
 class Retries:
-    """What is held, by test.
+    """The attempts that are held, by test.
 
-    :param most: attempts after GPU errors; one with more GPUs, for a test that skipped itself for
-        want of them, is not counted.
+    :param most: further attempts after GPU errors; one with more GPUs, for a test that skipped
+        itself because it saw too few, is not counted.
     :param fail: whether a test that passes on a later attempt fails nevertheless.
     """
 
@@ -114,37 +117,35 @@ class Retries:
         return len(self._erred(test)) < self._most
 
     def hold(self, test: int, attempt: Attempt, kind: Kind) -> None:
-        """Another attempt follows this one, by a worker of this kind."""
+        """Another attempt, of this kind, follows this one."""
         self._held.setdefault(test, []).append(attempt)
         self.kinds[test] = kind
 
     def last(self, test: int) -> Attempt:
-        """The attempt that was held last."""
         return self._held[test][-1]
 
     def gpus(self, test: int) -> frozenset[str]:
-        """The GPUs with which it met GPU errors, see :func:`physical`."""
+        """The GPUs that the test had when it met GPU errors."""
         return frozenset(gpu for attempt in self._erred(test) for gpu in attempt.gpus)
 
     def workers_gpus(self, test: int) -> frozenset[str]:
-        """Those of the workers that made these attempts."""
+        """The GPUs of the workers that made these attempts."""
         return frozenset(gpu for attempt in self._erred(test) for gpu in physical(attempt.node))
 
     def _erred(self, test: int) -> list[Attempt]:
         return [attempt for attempt in self._held.get(test, ()) if attempt.error is not None]
 
     def conclude(self, test: int, attempt: Attempt) -> Sequence[Told]:
-        """What is to be told of a test after its last attempt."""
+        """What plugins are to hear of a test after its last attempt."""
         attempts = [*self._held.pop(test, ()), attempt]
         if len(attempts) == 1:
             return attempt.told
-        # One that skipped is no verdict: it may have found no GPU at all.
-        none = (attempt.skipped and not attempt.error) or not attempt.ended
-        verdict = attempts[-2] if none else attempt
-        return self._told(verdict, attempts)
+        # A skip is no verdict: the attempt may have found no GPU at all.
+        undecided = (attempt.skipped and not attempt.error) or not attempt.ended
+        return self._told(attempts[-2] if undecided else attempt, attempts)
 
     def release(self, test: int, reason: str) -> tuple[Any, Sequence[Told]]:
-        """The worker and what is to be told of a test that gets no other attempt after all.
+        """The worker and what plugins are to hear of a test that gets no other attempt after all.
 
         :param reason: why not.
         """
@@ -156,10 +157,11 @@ class Retries:
         return attempts[-1].node, told
 
     def release_all(self, reason: str) -> list[tuple[Any, Sequence[Told]]]:
-        """The same for all that are held."""
+        """The same for all tests."""
         return [self.release(test, reason) for test in list(self._held)]
 
     def _told(self, verdict: Attempt, attempts: Sequence[Attempt]) -> Sequence[Told]:
+        """What was told of the attempt that is the verdict; its reports name all others."""
         sections = [
             attempt.section(number)
             for number, attempt in enumerate(attempts, 1)
@@ -189,36 +191,22 @@ class Retries:
         return verdict.told
 
 
-def physical(node: Any) -> list[str]:
-    """The GPUs of a worker, by names that no two machines share: "host/id"."""
-    return [physical_name(node, gpu) for gpu in ids(node)]
-
-
-def physical_name(node: Any, gpu: str) -> str:
-    """The name that no two machines share of a GPU of a worker's machine."""
-    return f"{host_of(node)}/{gpu}"
-
-
-def ids(node: Any) -> tuple[str, ...]:
-    """The GPUs of a worker, as they are shown."""
-    return tuple(node.workerinput.get("fkit_gpus", {}).get("ids", ()))
-
-
 @dataclass
 class _Open:
-    """An attempt of which more is told."""
+    """An attempt that is being told of."""
 
     told: list[Told] = field(default_factory=list)
     error: GpuError | None = None
 
 
 class Screen:
-    """Takes out of what workers tell what is to be held.
+    """Collects what workers say of attempts that may have to be held.
 
-    :param retried: whether the test at a position of a worker's collection has attempts that are
-        held.
-    :param over: called with a worker, a position, an attempt and the seconds that it took; answers
-        what is to be told.
+    Those are attempts that met GPU errors, and any at a test of which others are held.
+
+    :param retried: whether others are held, of the test at a position of a worker's collection.
+    :param over: called with a worker, a position, an attempt and the seconds that it took; returns
+        what plugins are to hear of it.
     """
 
     def __init__(
@@ -231,7 +219,7 @@ class Screen:
         self._open: dict[Any, _Open] = {}
 
     def pass_on(self, node: Any, told: Iterable[Told]) -> list[Told | Retry]:
-        """What of this is to be told now, and what follows from it."""
+        """What plugins are to hear of this now, and retries that follow from it."""
         now: list[Told | Retry] = []
         for each in told:
             if isinstance(each, ItemBegins):
@@ -244,17 +232,13 @@ class Screen:
             elif node not in self._open:
                 now.append(each)
             elif isinstance(each, ItemComplete):
-                attempt = self._open.pop(node)
-                now += self._over(
-                    node,
-                    each.position,
-                    Attempt(node, tuple(physical(node)), [*attempt.told, each], attempt.error),
-                    each.seconds,
-                )
+                opened = self._open.pop(node)
+                gpus = tuple(physical(node))
+                attempt = Attempt(node, gpus, [*opened.told, each], opened.error)
+                now += self._over(node, each.position, attempt, each.seconds)
             else:
                 self._open[node].told.append(each)
         return now
 
     def forget(self, node: Any) -> None:
-        """A worker is gone."""
         self._open.pop(node, None)

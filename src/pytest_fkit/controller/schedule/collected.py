@@ -1,4 +1,4 @@
-"""Tests by numbers of our own: workers may have collected different ones, in different orders."""
+"""Numbers of our own for tests: workers may collect different ones, in different orders."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Collected:
         return position if self.numbers is None else self.numbers[position]
 
     def position(self, number: int) -> int:
-        """The opposite."""
+        """The position of the test with a number."""
         return number if self.positions is None else self.positions[number]
 
 
@@ -40,7 +40,7 @@ class Union:
         self._first: Sequence[str] | None = None
 
     def add(self, ids: Sequence[str]) -> Collected:
-        """Take in the collection of a worker; one node id may be in it more than once."""
+        """Add the collection of a worker; a node id may be in it more than once."""
         if self._first is None:
             self._first = ids
             self.nodeids = list(ids)
@@ -50,7 +50,7 @@ class Union:
         if self._numbers is None:
             self._numbers = {key: number for number, key in enumerate(_keys(self._first))}
         numbers = [self._number(key) for key in _keys(ids)]
-        return Collected(numbers, {number: place for place, number in enumerate(numbers)})
+        return Collected(numbers, {number: position for position, number in enumerate(numbers)})
 
     def _number(self, key: tuple[str, int]) -> int:
         assert self._numbers is not None
@@ -60,7 +60,7 @@ class Union:
         return self._numbers[key]
 
     def lacking(self, collected: Collected) -> frozenset[int]:
-        """The tests that a worker does not have."""
+        """The tests that a worker did not collect."""
         if collected.positions is None:
             assert self._first is not None
             return frozenset(range(len(self._first), len(self.nodeids)))

@@ -1,26 +1,27 @@
-"""Which workers give their GPUs to a test that needs more than one has: a choice among values."""
+"""Workers that are kept free for a test that needs GPUs of several, or a GPU alone."""
 
 from __future__ import annotations
 
-from typing import Callable, Iterable, NamedTuple, Sequence, Tuple
+from dataclasses import dataclass, field
+from typing import Callable, Collection, Iterable, Iterator, Mapping, NamedTuple, Sequence, Tuple
 
 from ...gpu.slices.nearness import APART, Nearness
 from ...own import own_builtins
 from .known_workers import Worker
-from .units import Kind
+from .machines import machine_of
+from .units import Kind, Unit
 
 own_builtins(globals())
 
-_Far = Tuple[int, int]
-"""The way between GPUs, and how many are counted from one to the other where it is not known."""
+_Distance = Tuple[int, int]
+"""How GPUs are connected; where that is unknown, APART, and how far they are apart in order."""
 
 
 class Gang(NamedTuple):
-    """Who has to be free for a test.
+    """Workers that have to be free for a test.
 
     :param leader: the one that runs it.
-    :param members: with the leader.
-    :param gpus: for the test.
+    :param members: all, with the leader.
     """
 
     leader: str
@@ -29,15 +30,15 @@ class Gang(NamedTuple):
 
 
 class _Candidate(NamedTuple):
-    """Workers of a machine who have enough, the best first.
+    """Workers of a machine that have enough GPUs; the best one is the lowest.
 
-    :param spread: of the two of their GPUs that are farthest from each other.
+    :param spread: the distance of the two of their GPUs that are farthest from each other.
     :param busy: how many of them have something to do.
     :param length: how many places they are apart.
     """
 
     size: int
-    spread: _Far
+    spread: _Distance
     busy: int
     length: int
     members: list[Worker]
@@ -51,22 +52,21 @@ def choose_gang(
     unowned: Iterable[str],
     nearness: Nearness,
 ) -> Gang | None:
-    """Those who have the GPUs: as few as can be, closest to each other, rather idle ones.
+    """The gang with the fewest workers, the closest GPUs and the fewest busy members.
 
-    :param test: that the leader has to have collected.
-    :param workers: who may take part.
-    :param unowned: GPUs that may besides theirs.
+    :param test: the leader has to have collected it.
+    :param unowned: GPUs that may take part besides theirs.
     """
     spare = [gpu for gpu in unowned if gpu not in kind.avoid]
-    hosts: dict[str, list[Worker]] = {}
+    by_machine: dict[str, list[Worker]] = {}
     for worker in workers:
         if worker.gpus and not (worker.retired or kind.avoid & set(worker.gpus)):
-            hosts.setdefault(_host(worker.gpus[0]), []).append(worker)
+            by_machine.setdefault(machine_of(worker.gpus[0]), []).append(worker)
     found = [
         candidate
-        for host, there in hosts.items()
+        for machine, there in by_machine.items()
         for candidate in _Machine(
-            there, [gpu for gpu in spare if _host(gpu) == host], nearness
+            there, [gpu for gpu in spare if machine_of(gpu) == machine], nearness
         ).candidates(kind.gpus)
         if any(test not in member.lacks for member in candidate.members)
     ]
@@ -77,12 +77,8 @@ def choose_gang(
     return Gang(leader.name, frozenset(each.name for each in best.members), tuple(best.gpus))
 
 
-def _host(gpu: str) -> str:
-    return gpu.rpartition("/")[0]
-
-
 class _Machine:
-    """Workers of one machine, and GPUs of it that nobody owns, in its order."""
+    """Workers of one machine, and its GPUs that nobody owns, in its order."""
 
     def __init__(self, workers: Iterable[Worker], spare: Sequence[str], nearness: Nearness) -> None:
         self._workers = sorted(workers, key=lambda worker: nearness.place(worker.gpus[0]))
@@ -92,7 +88,7 @@ class _Machine:
         self._places = {gpu: place for place, gpu in enumerate(dict.fromkeys([*owned, *spare]))}
 
     def candidates(self, number: int | None) -> list[_Candidate]:
-        """For each worker one gang with it, of those closest to it.
+        """For each worker the gang of it and those closest to it.
 
         :param number: of GPUs; None for those of the worker.
         """
@@ -108,19 +104,19 @@ class _Machine:
             members.sort(key=self._workers.index)
             gpus = list(dict.fromkeys(gpu for member in members for gpu in member.gpus))
             if number is not None:
-                nearest = sorted(self._spare, key=lambda gpu: self._from(gpus, gpu))
+                nearest = sorted(self._spare, key=lambda gpu: self._to_gpu(gpus, gpu))
                 gpus = [*gpus, *nearest][:number]
-                spread = max([spread, *(self._from(gpus, gpu) for gpu in gpus if gpu in nearest)])
+                spread = max([spread, *(self._to_gpu(gpus, gpu) for gpu in gpus if gpu in nearest)])
             busy = sum(not member.waits for member in members)
             length = self._workers.index(members[-1]) - self._workers.index(members[0])
             found.append(_Candidate(len(members), spread, busy, length, members, gpus))
         return found
 
-    def _gather(self, first: Worker, number: int) -> tuple[list[Worker], _Far] | None:
-        """Add the closest one until all have, with what nobody owns, so many GPUs."""
+    def _gather(self, first: Worker, number: int) -> tuple[list[Worker], _Distance] | None:
+        """Add the closest worker until all have, with the spare ones, so many GPUs."""
         members, gpus = [first], set(first.gpus)
-        spread = max(self._from(first.gpus, gpu) for gpu in first.gpus)
-        far = {worker.name: self._from_to(first, worker) for worker in self._workers}
+        spread = max(self._to_gpu(first.gpus, gpu) for gpu in first.gpus)
+        far = {worker.name: self._to_worker(first, worker) for worker in self._workers}
         while len(gpus) + len(self._spare) < number:
             others = [worker for worker in self._workers if not gpus.issuperset(worker.gpus)]
             if not others:
@@ -136,16 +132,176 @@ class _Machine:
             gpus.update(nearest.gpus)
             spread = max(spread, far[nearest.name])
             for worker in others:
-                far[worker.name] = max(far[worker.name], self._from_to(nearest, worker))
+                far[worker.name] = max(far[worker.name], self._to_worker(nearest, worker))
         return members, spread
 
-    def _from_to(self, one: Worker, other: Worker) -> _Far:
-        return max(self._from(one.gpus, gpu) for gpu in other.gpus)
+    def _to_worker(self, one: Worker, other: Worker) -> _Distance:
+        return max(self._to_gpu(one.gpus, gpu) for gpu in other.gpus)
 
-    def _from(self, gpus: Iterable[str], gpu: str) -> _Far:
-        """To the one that is farthest from it."""
-        return max((self._far(each, gpu) for each in gpus), default=(0, 0))
+    def _to_gpu(self, gpus: Iterable[str], gpu: str) -> _Distance:
+        """The distance of the one that is farthest from it."""
+        return max((self._distance(each, gpu) for each in gpus), default=(0, 0))
 
-    def _far(self, one: str, other: str) -> _Far:
+    def _distance(self, one: str, other: str) -> _Distance:
         way = self._between(one, other)
         return (APART, abs(self._places[one] - self._places[other])) if way is None else (way, 0)
+
+
+@dataclass
+class Reservation:
+    """A gang that is kept free, or runs the test.
+
+    :param unit: of the test alone, to be given back if the reservation is cancelled.
+    :param begun: whether the test was given to the leader.
+    :param fillers: tests that members were given meanwhile.
+    :param whole: whether the leader is to get the unit as its own; then the others go on.
+    """
+
+    test: int
+    unit: Unit
+    gang: Gang
+    begun: bool = False
+    fillers: set[int] = field(default_factory=set)
+    whole: bool = False
+
+
+class Reservations:
+    """The reservations of a run, the oldest first.
+
+    :param workers: all, by name; the Schedule's own.
+    :param unowned: GPUs that belong to no worker.
+    :param known: the expected seconds of a test, None if unknown.
+    """
+
+    def __init__(
+        self,
+        workers: Mapping[str, Worker],
+        unowned: Sequence[str],
+        nearness: Nearness,
+        known: Callable[[int], float | None],
+    ) -> None:
+        self._workers = workers
+        self._unowned = unowned
+        self._nearness = nearness
+        self._known = known
+        self._all: list[Reservation] = []
+
+    def __iter__(self) -> Iterator[Reservation]:
+        return iter(self._all)
+
+    def needed(self, kind: Kind) -> bool:
+        """Whether such a test needs a reservation: no worker runs it just as it comes."""
+        if kind.alone and kind.gpus != 0:
+            return True
+        if not kind.gpus or kind.gpus < 2:
+            return False
+        return not any(worker.could(kind) for worker in self._workers.values())
+
+    def possible(self, kind: Kind, test: int | None = None, held: bool = True) -> bool:
+        """Whether there is a gang for such a test, now or later.
+
+        :param held: whether workers that begin nothing now may be in it.
+        """
+        workers = [each for each in self._workers.values() if held or not each.stopped]
+        return choose_gang(kind, test, workers, self._unowned, self._nearness) is not None
+
+    def choose(self, kind: Kind, test: int) -> Gang | None:
+        """A gang of workers that are not reserved, and everybody who shares GPUs with it."""
+        reserved = self.reserved()
+        lent = {gpu for each in self._all for gpu in each.gang.gpus}
+        workers = [each for each in self._trusted(kind, test) if each.name not in reserved]
+        spare = [gpu for gpu in self._unowned if gpu not in lent]
+        gang = choose_gang(kind, test, workers, spare, self._nearness)
+        if gang is None:
+            return None
+        sharing = {
+            worker.name for worker in self._workers.values() if set(worker.gpus) & set(gang.gpus)
+        }
+        if sharing & reserved.keys():
+            return None
+        return gang._replace(members=frozenset({gang.leader, *sharing}))
+
+    def _trusted(self, kind: Kind, test: int) -> list[Worker]:
+        """Who may be in a gang now; suspects only if the others are too few."""
+        workers = [each for each in self._workers.values() if not each.stopped]
+        others = [each for each in workers if not each.suspect]
+        if not kind.avoid or len(others) == len(workers):
+            return workers
+        few = choose_gang(kind, test, others, self._unowned, self._nearness) is None
+        return workers if few else others
+
+    def reserved(self) -> dict[str, Reservation]:
+        """The workers that are kept free, by name, and for what."""
+        return {name: each for each in self._all for name in each.gang.members}
+
+    def deadline(self, reservation: Reservation) -> float | None:
+        """When the last member is expected to be free, None if unknown, or if all are.
+
+        Tests that members were given meanwhile do not count: what has to end before is settled
+        once and for all when the workers are reserved, so that no test waits for ever.
+        """
+        ends: list[float] = []
+        for name in reservation.gang.members:
+            worker = self._workers[name]
+            tests = [test for test in worker.pending if test not in reservation.fillers]
+            seconds = [self._known(test) for test in tests]
+            if None in seconds:
+                return None
+            if seconds:
+                ends.append(worker.since + sum(each for each in seconds if each is not None))
+        return max(ends, default=None)
+
+    def add(self, test: int, unit: Unit, gang: Gang, whole: bool) -> None:
+        """Keep the gang free from now on."""
+        self._all.append(Reservation(test, unit, gang, whole=whole))
+
+    def ready(self) -> Iterator[Reservation]:
+        """Those whose gang is free, and has to be given the test."""
+        for each in self._all:
+            if each.begun or each.whole:
+                continue
+            if all(self._workers[name].is_free for name in each.gang.members):
+                yield each
+
+    def join(self, worker: Worker) -> None:
+        """A new worker may have GPUs of a gang, in place of a member that is gone."""
+        for each in self._all:
+            if not (each.whole or set(each.gang.gpus).isdisjoint(worker.gpus)):
+                each.gang = each.gang._replace(members=each.gang.members | {worker.name})
+
+    def pop_whole(self) -> list[Reservation]:
+        """End those whose leader can be given its unit now."""
+        found = [each for each in self._all if each.whole and self._may_have_whole(each.gang)]
+        self._all = [each for each in self._all if each not in found]
+        return found
+
+    def _may_have_whole(self, gang: Gang) -> bool:
+        leader = self._workers[gang.leader]
+        others = gang.members - {gang.leader}
+        at_rest = leader.waits and not leader.queue and not leader.recalled
+        return at_rest and all(self._workers[name].is_free for name in others)
+
+    def begun(self) -> set[int]:
+        """Tests that were given to leaders."""
+        return {each.test for each in self._all if each.begun}
+
+    def lent(self, test: int) -> tuple[str, ...]:
+        """The GPUs with which a gang's leader runs the test, none if it does not."""
+        return next((each.gang.gpus for each in self._all if each.test == test and each.begun), ())
+
+    def end(self, test: int) -> None:
+        self._all = [each for each in self._all if each.test != test]
+
+    def give_back(self, tests: Collection[int]) -> None:
+        """A leader has not begun these tests, and will not."""
+        self._all = [each for each in self._all if not (each.begun and each.test in tests)]
+
+    def cancel(self, name: str) -> list[Reservation]:
+        """End those that a worker is a member of, and whose test was not given to the leader."""
+        cancelled = [each for each in self._all if name in each.gang.members and not each.begun]
+        self._all = [each for each in self._all if each not in cancelled]
+        return cancelled
+
+    def lose_leader(self, name: str) -> None:
+        """A worker is gone; if it was another member, a test that was begun goes on."""
+        self._all = [each for each in self._all if each.gang.leader != name]

@@ -1,8 +1,9 @@
-"""What the schedule knows of a worker."""
+"""What the schedule knows of a worker, and what it decides for it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple, Sequence, Union
 
 from ...own import own_builtins
 from .units import Kind, Unit
@@ -10,10 +11,10 @@ from .units import Kind, Unit
 own_builtins(globals())
 
 _FIRST_GUESS = 0.1
-"""Seconds for a test of which nothing is known, before the first one has ended."""
+"""Expected seconds of a test, before any has ended on its worker."""
 
 _WINDOW = 20
-"""Tests over which the mean time of a worker's tests is taken."""
+"""How many tests the mean duration of a worker's tests covers."""
 
 
 @dataclass
@@ -22,22 +23,22 @@ class Worker:
 
     :param gpus: those that it owns, in their order.
     :param lacks: tests that it did not collect.
-    :param cpu: whether it has none where others have.
-    :param memory: bytes that its GPUs have, 0 where that is unknown.
+    :param cpu: whether it has no GPUs where others have some.
+    :param memory: bytes of its GPUs, 0 where unknown.
     :param slots: how many workers may share its GPUs; 1: nobody asks what tests need of them.
-    :param queue: what it was sent and has not begun, with the unit of each.
-    :param waits: whether it said that it has nothing to run.
+    :param queue: tests that it was sent and has not begun, with the unit of each.
+    :param waits: whether it has said that it has nothing to run.
     :param through: whether it has said so since it began its last test, which may not have its
         verdict before it is known what follows.
     :param settled: whether it was told to tear down since.
     :param held: whether it begins nothing before it is told to go on.
-    :param paused: whether it is to begin nothing, since others hold with whom it shares GPUs.
+    :param paused: whether it gets nothing to begin because workers with the same GPUs hold.
     :param suspect: whether its GPUs have not shown that they work, since a test failed there.
-    :param recalled: what it was asked back and has not answered for.
-    :param refused: what it could not give back, since it did something last.
+    :param recalled: what it was asked to give back and has not answered for.
+    :param refused: what it could not give back, since it began or ended a test last.
     :param since: when it began its test, or was sent the one that it is about to begin.
-    :param fruitless: see Schedule: the last time that nothing was found to fill a gap, and its
-        seconds.
+    :param fruitless: the Schedule's last search for a filler that found none: its state, and the
+        seconds that were to be filled.
     :param mean: seconds that its tests take.
     """
 
@@ -68,7 +69,7 @@ class Worker:
 
     @property
     def stopped(self) -> bool:
-        """Whether it gets nothing to begin now."""
+        """Whether it begins nothing now."""
         return self.held or self.paused
 
     @property
@@ -78,7 +79,7 @@ class Worker:
 
     @property
     def pending(self) -> list[int]:
-        """What it runs and is about to run; what it was asked back may be among that or not."""
+        """What it runs and is about to run, without what it was asked to give back."""
         running = [] if self.running is None or self.through else [self.running]
         return [*running, *(test for test in self.queue if test not in self.recalled)]
 
@@ -91,13 +92,76 @@ class Worker:
         return kind.gpus <= len(self.gpus)
 
     def go_on_to(self, test: int) -> None:
-        """It is running this one of its queue; the one before is in the queue again."""
+        """It turns out to run this one of its queue, so put the one before back into the queue."""
         before, unit = self.running, self.running_unit
         self.running, self.running_unit = test, self.queue.pop(test)
         if before is not None and unit is not None:
             self.queue = {before: unit, **self.queue}
 
     def took(self, seconds: float) -> None:
-        """A test of it took so long."""
+        """One of its tests took so long."""
         self.ended += 1
         self.mean += (seconds - self.mean) / min(self.ended, _WINDOW)
+
+
+@dataclass
+class Estimates:
+    """How long tests take.
+
+    :param seconds: by test, None where unknown.
+    :param overhead: seconds that a test takes beyond that.
+    """
+
+    seconds: Sequence[float | None]
+    overhead: float
+
+    def known(self, test: int) -> float | None:
+        """Seconds, None if unknown."""
+        seconds = self.seconds[test]
+        return None if seconds is None else seconds + self.overhead
+
+    def on(self, worker: Worker, test: int) -> float:
+        """Seconds; where unknown, as many as the worker's tests take on average."""
+        seconds = self.seconds[test]
+        return worker.mean if seconds is None else seconds + self.overhead
+
+
+class Send(NamedTuple):
+    """The worker is to run these, after what it has."""
+
+    worker: str
+    tests: tuple[int, ...]
+
+
+class Recall(NamedTuple):
+    """The worker is to give back those of these that it has not begun.
+
+    :param whole: whether it is to give back all or none.
+    """
+
+    worker: str
+    tests: tuple[int, ...]
+    whole: bool = False
+
+
+class Settle(NamedTuple):
+    """There is nothing for the worker now: it is to tear down."""
+
+    worker: str
+
+
+class Lend(NamedTuple):
+    """The worker is to run the test with these GPUs, which nobody else uses now."""
+
+    worker: str
+    test: int
+    gpus: tuple[str, ...]
+
+
+class Unrunnable(NamedTuple):
+    """No worker is left that could run the test."""
+
+    test: int
+
+
+Decision = Union[Send, Recall, Settle, Lend, Unrunnable]

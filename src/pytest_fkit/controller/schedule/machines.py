@@ -1,4 +1,4 @@
-"""On which machine a worker runs, as far as xdist's options tell."""
+"""Seats of workers on machines, by xdist's options, and the GPUs that a worker has there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...own import own_builtins
 own_builtins(globals())
 
 CPU_WORKER = "FKIT_CPU_WORKER"
-"""The variable that says of a worker that it has no GPUs, where others have."""
+"""A variable that is set for workers that get no GPUs where others get some."""
 
 HOST = "fkit_host"
 """Of ``workerinput``: see :func:`host_of`."""
@@ -25,9 +25,9 @@ _MASKS = {name for names in MASKS.values() for name in names}
 
 @dataclass(frozen=True)
 class Seat:
-    """Where a worker is, or is going to be, and the worker that replaces it.
+    """Where a worker runs, and the worker that replaces it.
 
-    :param number: of the worker, from 0 on, in the order of ``--tx``.
+    :param number: of the worker, from 0, in the order of ``--tx``.
     :param name: of the first worker there, as in "gw0".
     :param host: "" for the machine of the controller, else its address.
     :param environ: mask variables that ``--tx`` sets for this worker.
@@ -42,13 +42,8 @@ class Seat:
 
     @property
     def group(self) -> tuple[object, ...]:
-        """The same for all workers among which the same GPUs are distributed."""
+        """Equal for all workers among which the same GPUs are distributed."""
         return self.host, self.environ
-
-
-def host_of(node: Any) -> str:
-    """The machine on which a worker of xdist's runs, as :class:`Seat` has it."""
-    return str(node.workerinput.get(HOST, ""))
 
 
 def proxies(config: pytest.Config) -> list[str]:
@@ -57,10 +52,7 @@ def proxies(config: pytest.Config) -> list[str]:
 
 
 def seats(tx: Sequence[str], px: Sequence[str]) -> list[Seat]:
-    """Where the workers of ``--tx`` are going to be.
-
-    :param px: the options ``--px``.
-    """
+    """The seats of the workers of ``--tx``."""
     return seats_of([execnet.XSpec(text) for text in _expanded(tx)], px)
 
 
@@ -77,13 +69,24 @@ def seats_of(specs: Sequence[Any], px: Sequence[str]) -> list[Seat]:
     ]  # fmt: skip
 
 
+def seats_of_run(config: pytest.Config) -> list[Seat]:
+    """Where workers are going to run; none at ``-n0``."""
+    tx = config.getoption("tx", None) or []
+    return [] if config.getoption("dist", "no") == "no" else seats(tx, proxies(config))
+
+
 def cpu_workers(number: int) -> list[str]:
     """The options ``--tx`` of workers on this machine that get no GPUs."""
     return [f"popen//env:{CPU_WORKER}=1"] * number
 
 
+def count_workers(number: int) -> str:
+    """As in "2 workers"."""
+    return {0: "no workers", 1: "1 worker"}.get(number, f"{number} workers")
+
+
 def _expanded(tx: Sequence[str]) -> Iterator[str]:
-    """Without the ``N*`` that xdist understands."""
+    """With xdist's ``N*SPEC`` written out."""
     for text in tx:
         number, star, spec = text.partition("*")
         if star and number.isdigit():
@@ -111,3 +114,42 @@ def _masks(spec: Any) -> tuple[tuple[str, str], ...]:
     if words and words[0].rpartition("/")[2] == "env":
         given += [(name, text) for name, sign, text in (w.partition("=") for w in words) if sign]
     return tuple(sorted((name, text) for name, text in dict(given).items() if name in _MASKS))
+
+
+# --- what a worker of xdist's was told ---
+
+
+def host_of(node: Any) -> str:
+    """The machine on which a worker runs, as :class:`Seat` names it."""
+    return str(node.workerinput.get(HOST, ""))
+
+
+def owned_gpus(node: Any) -> Mapping[str, Any]:
+    """What a worker was told of its GPUs (Owned.to_wire()), empty if it has none."""
+    owned: Mapping[str, Any] = node.workerinput.get("fkit_gpus", {})
+    return owned
+
+
+def gpu_ids(node: Any) -> tuple[str, ...]:
+    """The ids of a worker's GPUs, as they are shown."""
+    return tuple(owned_gpus(node).get("ids", ()))
+
+
+def physical(node: Any) -> list[str]:
+    """The GPUs of a worker, by names that no two machines share: "host/id"."""
+    return [physical_name(node, gpu) for gpu in gpu_ids(node)]
+
+
+def physical_name(node: Any, gpu: str) -> str:
+    """The same for any GPU of the worker's machine."""
+    return f"{host_of(node)}/{gpu}"
+
+
+def machine_of(gpu: str) -> str:
+    """The machine of a GPU with such a name."""
+    return gpu.rpartition("/")[0]
+
+
+def id_of(gpu: str) -> str:
+    """The id of a GPU with such a name."""
+    return gpu.rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""Memory of GPUs that workers share: what their tests need of it, and whether another one fits."""
+"""GPU memory that workers share: what their tests need of it, and whether another one fits."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ from dataclasses import dataclass, field
 from typing import Mapping
 
 from ...own import own_builtins
-from .gangs import Gang
+from .gangs import Gang, Reservations
 from .known_workers import Worker
-from .reservations import Reservations
 from .units import Kind
 
 own_builtins(globals())
 
 
 def capacity(worker: Worker, gpu: str) -> int:
-    """Bytes of a GPU of the worker; where nobody knows, as many as it has slots."""
+    """Bytes of a GPU of the worker; where unknown, as many as it has slots."""
     return worker.memory[worker.gpus.index(gpu)] or worker.slots
 
 
 def need(worker: Worker, kind: Kind) -> dict[str, int]:
-    """Bytes by GPU of the worker that are a test's of this kind while it runs there.
+    """Bytes of each of the worker's GPUs that belong to a test of this kind while it runs there.
 
-    Without a word it is a slot's share. What needs memory of a GPU that has nobody knows how much
-    has it for itself.
+    A test that says nothing gets a slot's share. If the GPU's size is unknown, one that needs
+    memory gets all of it.
     """
     if worker.slots < 2 or (kind.gpus == 0 and not kind.memory):
         return {}
@@ -36,9 +35,9 @@ def need(worker: Worker, kind: Kind) -> dict[str, int]:
 
 
 def claim(worker: Worker) -> dict[str, int]:
-    """The most that any of the tests needs which the worker has, or goes on with.
+    """The most that any test needs that the worker has, or goes on with.
 
-    What a test leaves to those that share something with it is gone when the worker has torn down.
+    Fixtures of a shared scope keep their memory until the worker has torn down.
     """
     if worker.slots < 2 or worker.is_free:
         return {}
@@ -55,13 +54,13 @@ def claim(worker: Worker) -> dict[str, int]:
 
 
 def is_large(worker: Worker, kind: Kind) -> bool:
-    """Whether a test of this kind does not fit beside others that have their shares there."""
+    """Whether a test of this kind does not fit beside others that have their shares."""
     needed = need(worker, kind) if kind.memory else {}
     return any(size > capacity(worker, gpu) // worker.slots for gpu, size in needed.items())
 
 
 def _goes_on(worker: Worker) -> bool:
-    """Whether it has large tests before it that share something."""
+    """Whether large tests of its unit are still to come."""
     unit = worker.unit
     return unit is not None and bool(unit.tests) and is_large(worker, unit.kind)
 
@@ -70,33 +69,35 @@ def _goes_on(worker: Worker) -> bool:
 class Room:
     """What others leave of the GPUs that they share with a worker.
 
-    :param workers: all, by name; somebody else's.
-    :param reservations: who is kept free.
+    :param workers: all, by name; the Schedule's own.
     """
 
     workers: Mapping[str, Worker]
     reservations: Reservations
     _left: dict[str, dict[str, int]] = field(default_factory=dict)
 
+    def is_large_anywhere(self, kind: Kind) -> bool:
+        """Whether a test of this kind does not fit beside the shares of others on any worker."""
+        return bool(kind.memory) and any(is_large(each, kind) for each in self.workers.values())
+
     def changed(self) -> None:
-        """What was looked up may not be so any more."""
+        """Discard what was looked up."""
         if self._left:
             self._left.clear()
 
     def fits(self, worker: Worker, kind: Kind) -> bool:
-        """Whether such a test may run there, beside what others have."""
+        """Whether such a test may run there, beside the tests of others."""
         if worker.slots < 2:
             return True
         if worker.name not in self._left:
-            self._left[worker.name] = self._look(worker)
+            self._left[worker.name] = self._look_up(worker)
         left = self._left[worker.name]
         return all(size <= left[gpu] for gpu, size in need(worker, kind).items())
 
-    def _look(self, worker: Worker) -> dict[str, int]:
-        """Bytes that others leave.
+    def _look_up(self, worker: Worker) -> dict[str, int]:
+        """Bytes that others leave, now and when the large tests begin that GPUs are kept for.
 
-        And will leave: what is kept for a large test counts, but not for those for whose end that
-        waits, nor does what these have now.
+        For a worker whose end such a test waits for, only now counts.
         """
         reserved = self.reservations.reserved()
         now = {gpu: capacity(worker, gpu) for gpu in worker.gpus}
@@ -116,9 +117,9 @@ class Room:
         return {gpu: min(now[gpu], then[gpu]) for gpu in now}
 
     def choose(self, kind: Kind, test: int) -> Gang | None:
-        """Who is to run a large test, with those who have to tear down before; as few as can be.
+        """Who is to run a large test, with the fewest who have to tear down before.
 
-        Nobody who has others of these to go on with.
+        None of them may be in the middle of another unit of large tests.
         """
         reserved = self.reservations.reserved()
         workers = [
@@ -143,7 +144,7 @@ class Room:
         return Gang(leader.name, frozenset({leader.name, *others}), leader.gpus)
 
     def _in_the_way(self, worker: Worker, kind: Kind) -> list[str]:
-        """Those who have what the test needs, beside others who may go on."""
+        """Those who have to tear down so that the test fits beside all others."""
         left = {gpu: capacity(worker, gpu) - size for gpu, size in need(worker, kind).items()}
         found = []
         claims = [(other.name, claim(other)) for other in self.neighbours(worker)]
@@ -155,7 +156,7 @@ class Room:
         return found
 
     def neighbours(self, worker: Worker) -> list[Worker]:
-        """Who shares GPUs with it."""
+        """The others that share GPUs with it."""
         return [
             other
             for other in self.workers.values()

@@ -1,42 +1,44 @@
-"""Tests put together as they are to be distributed, in the order in which that is to happen."""
+"""Tests put together into units, and the queue in which units wait for a worker."""
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from ...own import own_builtins
 
 own_builtins(globals())
 
 QUICK = 0.2
-"""Seconds from which on a test is worth being moved to an earlier place."""
+"""Seconds from which on it is worth moving a test to an earlier place."""
+
+LOOK = 50
+"""How many tests of a loose unit are searched for one that is quick enough."""
 
 
 class Kind(NamedTuple):
-    """What a worker has to be, to run a test.
+    """What a test needs of a worker.
 
-    :param gpus: how many the test needs, None for those of the worker.
-    :param serial: never two tests of this name at once, "" for none.
-    :param having: the collections in which it is, None if it is in all.
-    :param avoid: GPUs on which it must not run again.
+    :param gpus: how many, None for those of the worker.
+    :param serial: two tests with the same name never run at once; "" for none.
+    :param avoid: GPUs on which it must not run.
     :param alone: whether nobody else may use its GPUs meanwhile.
-    :param memory: bytes that it needs of each GPU, as far as that is said.
-    :param share: whether it needs its share of each, where workers share them.
+    :param memory: bytes of each GPU, as far as the test says.
+    :param share: whether it needs its share of each GPU that workers share.
     """
 
     gpus: int | None = None
     serial: str = ""
-    having: frozenset[int] | None = None
     avoid: frozenset[str] = frozenset()
     alone: bool = False
     memory: int = 0
     share: bool = True
 
     @property
-    def anyhow(self) -> Kind:
+    def without_memory(self) -> Kind:
         """The same, whatever it needs of GPUs that workers share."""
         return self._replace(memory=0, share=True)
 
@@ -48,8 +50,8 @@ class Test(NamedTuple):
     """A test as the schedule knows it.
 
     :param number: its place in the order of collection.
-    :param group: name of those with which it has something in common, "" for none.
-    :param seconds: how long it is expected to take, None if nobody knows.
+    :param group: equal for tests that have something in common, "" for none.
+    :param seconds: its expected duration, None if unknown.
     """
 
     number: int
@@ -60,11 +62,11 @@ class Test(NamedTuple):
 
 @dataclass
 class Unit:
-    """Tests that are moved together only.
+    """Tests of one kind that are moved together.
 
     :param rank: the lowest goes first.
     :param tests: by number, in order.
-    :param loose: whether they have nothing in common, so that anybody may take the next one.
+    :param loose: whether they have nothing in common, so that any worker may take the next one.
     :param strict: whether one worker has to run them all.
     :param begun: whether one of them was begun where they are now.
     """
@@ -77,38 +79,38 @@ class Unit:
     begun: bool = False
 
 
+# --- from tests to units ---
+
+
 def strict_units(tests: Sequence[Test], expected: Callable[[int], float], sort: bool) -> list[Unit]:
-    """One unit for each group and kind, that which takes longest first.
+    """One unit for each group and kind.
 
-    :param sort: whether to; else they are in order of their first tests.
+    :param expected: seconds by number.
+    :param sort: whether the longest comes first; else they keep the order of their first tests.
     """
-    found: dict[Any, list[int]] = {}
-    kinds: dict[Any, list[Kind]] = {}
+    found: dict[Any, list[Test]] = {}
     for test in tests:
-        key = test.group or test.number, test.kind.anyhow
-        found.setdefault(key, []).append(test.number)
-        kinds.setdefault(key, []).append(test.kind)
-    return [
-        Unit(
-            rank=(-sum(map(expected, numbers)) if sort else 0.0, numbers[0]),
-            kind=_for_all(kinds[key]),
-            tests=deque(numbers),
-            strict=True,
+        found.setdefault((test.group or test.number, test.kind.without_memory), []).append(test)
+    units = []
+    for group in found.values():
+        numbers = [test.number for test in group]
+        memory = max(test.kind.memory for test in group)
+        share = any(test.kind.share for test in group)
+        units.append(
+            Unit(
+                rank=(-sum(map(expected, numbers)) if sort else 0.0, numbers[0]),
+                kind=group[0].kind._replace(memory=memory, share=share),
+                tests=deque(numbers),
+                strict=True,
+            )
         )
-        for key, numbers in found.items()
-    ]
-
-
-def _for_all(kinds: Sequence[Kind]) -> Kind:
-    """One that needs what any of these needs, which differ in memory only."""
-    memory = max(kind.memory for kind in kinds)
-    return kinds[0]._replace(memory=memory, share=any(kind.share for kind in kinds))
+    return units
 
 
 def connected_units(tests: Sequence[Test], connected: Mapping[int, int]) -> list[Unit]:
-    """One unit for each that one worker has to run, in the order of their first tests.
+    """One unit for all tests that one worker has to run, in the order of their first tests.
 
-    :param connected: by number, the first test of those that are to be together.
+    :param connected: by number, the first test of those that belong together.
     """
     together = [
         test._replace(group=str(connected[test.number]))
@@ -119,7 +121,7 @@ def connected_units(tests: Sequence[Test], connected: Mapping[int, int]) -> list
 
 
 def merged_groups(tests: Sequence[Test], connected: Mapping[int, int]) -> list[Test]:
-    """With one group in the place of all those of which tests are connected.
+    """The tests, with one group in place of all groups that contain connected tests.
 
     :param connected: see :func:`connected_units`.
     """
@@ -139,33 +141,32 @@ def merged_groups(tests: Sequence[Test], connected: Mapping[int, int]) -> list[T
 
 
 def soft_units(tests: Sequence[Test], sort: bool) -> list[Unit]:
-    """Neighbours of a group; what has no group, one by one where it takes long, else in a row.
+    """Neighbours of a group as a unit; tests without one alone if they are long, else in a row.
 
-    :param sort: whether units with a test that is expected to take long come first, the longest
-        before the others.
+    :param sort: whether units with a long test come first, the longest before the others.
     """
-    runs = itertools.groupby(tests, lambda test: _belongs(test, sort))
-    return list(_units([list(run) for _, run in runs], sort))
-
-
-def one_unit(tests: Sequence[Test]) -> list[Unit]:
-    """All in the order of collection, so far as their kinds are the same."""
     return [
-        _unit(list(run), 0.0, loose=True) for _, run in itertools.groupby(tests, lambda t: t.kind)
+        _run_unit(list(run), sort)
+        for _, run in itertools.groupby(tests, lambda test: _run_key(test, sort))
     ]
 
 
-def _belongs(test: Test, sort: bool) -> tuple[object, Kind]:
+def one_unit(tests: Sequence[Test]) -> list[Unit]:
+    """All in the order of collection, as far as their kinds are the same."""
+    runs = itertools.groupby(tests, lambda test: test.kind)
+    return [_unit(list(run), 0.0, loose=True) for _, run in runs]
+
+
+def _run_key(test: Test, sort: bool) -> tuple[object, Kind]:
     if test.group:
         return test.group, test.kind
-    return (test.number if sort and _is_long(test) else ""), test.kind
+    is_long = sort and test.seconds is not None and test.seconds >= QUICK
+    return (test.number if is_long else ""), test.kind
 
 
-def _units(runs: Iterable[list[Test]], sort: bool) -> Iterator[Unit]:
-    for run in runs:
-        longest = max(test.seconds or 0.0 for test in run)
-        rank = -longest if sort and longest >= QUICK else 0.0
-        yield _unit(run, rank, loose=not run[0].group)
+def _run_unit(run: list[Test], sort: bool) -> Unit:
+    longest = max(test.seconds or 0.0 for test in run)
+    return _unit(run, -longest if sort and longest >= QUICK else 0.0, loose=not run[0].group)
 
 
 def _unit(run: list[Test], rank: float, loose: bool) -> Unit:
@@ -173,5 +174,126 @@ def _unit(run: list[Test], rank: float, loose: bool) -> Unit:
     return Unit((rank, numbers[0]), run[0].kind, deque(numbers), loose)
 
 
-def _is_long(test: Test) -> bool:
-    return test.seconds is not None and test.seconds >= QUICK
+# --- waiting for a worker ---
+
+
+class Entry(NamedTuple):
+    """A waiting unit.
+
+    :param rank: the one that it had when it was added.
+    :param ticket: unique, to break ties.
+    """
+
+    rank: tuple[float, int]
+    ticket: int
+    unit: Unit
+
+
+class Waiting:
+    """Units that no worker has, by the kinds of their tests.
+
+    :param known: the expected seconds of a test, None if unknown.
+    """
+
+    def __init__(self, known: Callable[[int], float | None]) -> None:
+        self._known = known
+        self._heaps: dict[Kind, list[Entry]] = {}
+        self._ticket = itertools.count()
+
+    def add(self, unit: Unit) -> None:
+        heap = self._heaps.setdefault(unit.kind, [])
+        heapq.heappush(heap, Entry(unit.rank, next(self._ticket), unit))
+
+    def remove(self, entry: Entry) -> None:
+        heap = self._heaps[entry.unit.kind]
+        if heap[0] is entry:
+            heapq.heappop(heap)
+        else:
+            heap.remove(entry)
+            heapq.heapify(heap)
+
+    def heads(self, wanted: Callable[[Kind], bool]) -> list[Entry]:
+        """The first entry of each wanted kind."""
+        return [heap[0] for kind, heap in self._heaps.items() if heap and wanted(kind)]
+
+    def by_kind(self) -> Iterator[tuple[Kind, list[Entry]]]:
+        """All entries, in no order."""
+        for kind, heap in self._heaps.items():
+            if heap:
+                yield kind, list(heap)
+
+    def first(self, wanted: Callable[[Kind], bool], lacks: Collection[int]) -> Entry | None:
+        """The first entry of all wanted kinds.
+
+        :param lacks: tests that are not wanted.
+        """
+        entries = (
+            entry
+            for kind, heap in self._heaps.items()
+            if heap and wanted(kind)
+            for entry in _first(heap, lacks)
+        )
+        return min(entries, default=None)
+
+    def take(self, entry: Entry, lacks: Collection[int]) -> Unit:
+        """Take the unit; of a loose one, whose tests may be shared out, some tests."""
+        unit = entry.unit
+        if unit.loose and unit.tests[0] in lacks:
+            return self.take_one(entry, next(test for test in unit.tests if test not in lacks))
+        if not unit.loose or len(unit.tests) == 1:
+            self.remove(entry)
+        return unit
+
+    def take_one(self, entry: Entry, test: int) -> Unit:
+        """Take one test, as a unit of its own."""
+        unit = entry.unit
+        unit.tests.remove(test)
+        if not unit.tests:
+            self.remove(entry)
+        return Unit(unit.rank, unit.kind, deque([test]), loose=True)
+
+    def quick(
+        self,
+        wanted: Callable[[Kind], bool],
+        lacks: Collection[int],
+        seconds: float,
+        in_order: bool,
+    ) -> tuple[Entry, int] | None:
+        """The first test that is known to take no longer, and may run alone.
+
+        :param in_order: whether only the very first test may be taken.
+        """
+        entries: Iterable[Entry] = itertools.chain.from_iterable(
+            heap for kind, heap in self._heaps.items() if wanted(kind)
+        )
+        if in_order:
+            entries = heapq.nsmallest(1, entries)
+        found = []
+        for entry in entries:
+            unit = entry.unit
+            if unit.strict and len(unit.tests) > 1:
+                continue  # one worker has to run them all
+            look = LOOK if unit.loose and not in_order else 1
+            test = self.fitting(itertools.islice(unit.tests, look), lacks, seconds)
+            if test is not None:
+                found.append((entry, test))
+        return min(found, default=None)
+
+    def fitting(self, tests: Iterable[int], lacks: Collection[int], seconds: float) -> int | None:
+        """The first of these tests that is known to take no longer."""
+        for test in tests:
+            known = self._known(test)
+            if known is not None and known <= seconds and test not in lacks:
+                return test
+        return None
+
+
+def _first(heap: list[Entry], lacks: Collection[int]) -> list[Entry]:
+    if not lacks or heap[0].unit.tests[0] not in lacks:
+        return heap[:1]
+    return heapq.nsmallest(1, (entry for entry in heap if _has_wanted(entry.unit, lacks)))
+
+
+def _has_wanted(unit: Unit, lacks: Collection[int]) -> bool:
+    tests = unit.tests if unit.loose else itertools.islice(unit.tests, 1)
+    return any(test not in lacks for test in tests)

@@ -1,4 +1,4 @@
-"""New gateways get their GPUs before pytest starts in them."""
+"""Gives new gateways their GPUs before pytest starts in them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import pytest
 from ...config import first_environment as inherited
 from ...config.settings import GpuSettings
 from ...gpu.devices import Fleet, from_wire
-from ...gpu.slices import handshake as arrival
-from ...gpu.slices import ports
+from ...gpu.slices import handshake, ports
 from ...gpu.slices.choice import Distribution, distribute
 from ...gpu.slices.describe import ownership
 from ...gpu.slices.environment import (
@@ -27,74 +26,76 @@ from ...gpu.slices.masks import MASKS, Entry
 from ...gpu.slices.ownership import Owned
 from ...gpu.slices.slices import Place
 from ...own import own_builtins
-from ..schedule.machines import HOST, Seat, proxies, seats_of
-from .gpus import Gpus
-from .stated_gpus import answered
-from .workers import count_text
+from ..schedule.machines import HOST, Seat, count_workers, id_of, proxies, seats_of
+from .gpus import Gpus, stated_gpus
 
 own_builtins(globals())
 
 _ANSWER = 60.0
-"""Seconds for what a gateway is asked and told, detection not counted."""
+"""Seconds within which a gateway has to answer, without the time of detection."""
 
 _MASKS = sorted({name for names in MASKS.values() for name in names})
 
 
 @dataclass
-class _Host:
+class _Machine:
     """A machine with workers.
 
-    :param fleet: None as long as nobody has looked.
+    :param fleet: None until its GPUs were looked for.
     """
 
     settings: GpuSettings
     fleet: Fleet | None = None
 
 
-class Gateways:
-    """Plugin of the controller.
+@dataclass(frozen=True)
+class _Worker:
+    """What a worker was given."""
 
-    :param show: writes a line to the terminal.
-    """
+    pid: int
+    environment: Environment
+    distribution: Distribution
+
+    @property
+    def owned(self) -> Owned:
+        return owned_gpus(self.environment, visible=self.distribution.visible.entries)
+
+
+class Gateways:
+    """Plugin of the controller."""
 
     def __init__(self, config: pytest.Config, gpus: Gpus, show: Callable[[str], None]) -> None:
         self._config = config
         self._settings = gpus.settings
         self._show = show
-        self._hosts = {"": _Host(gpus.settings, gpus.fleet or Fleet())}
+        self._machines = {"": _Machine(gpus.settings, gpus.fleet)}
         # By the object: execnet compares specifications by their text. A worker that replaces
         # another has the same object.
         self._seats: dict[int, Seat] = {}
         self._specs: list[Any] = []
         self._introduced: set[object] = set()
         self._blocks: dict[int, ports.Block] = {}
-        self._owned: dict[str, Owned] = {}
-        self._environments: dict[str, Environment] = {}
-        self._distributions: dict[str, Distribution] = {}
-        self._pids: dict[str, int] = {}
+        self._workers: dict[str, _Worker] = {}
 
     # --- seats ---
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_setupnodes(self, specs: list[Any]) -> None:
         """Learn where there will be workers."""
-        self._take_specs(specs)
-
-    def _take_specs(self, specs: list[Any]) -> None:
         self._specs = [*self._specs, *specs]
         found = seats_of(self._specs, proxies(self._config))
         self._seats = {id(spec): seat for spec, seat in zip(self._specs, found)}
 
     def _seat(self, spec: Any) -> Seat:
         if id(spec) not in self._seats:  # another plugin starts it
-            self._take_specs([spec])
+            self.pytest_xdist_setupnodes([spec])
         return self._seats[id(spec)]
 
-    def _host(self, address: str) -> _Host:
-        if address not in self._hosts:
-            fleet, settings = answered(self._config, self._settings, address)
-            self._hosts[address] = _Host(settings, fleet)
-        return self._hosts[address]
+    def _machine(self, address: str) -> _Machine:
+        if address not in self._machines:
+            fleet, settings = stated_gpus(self._config, self._settings, address)
+            self._machines[address] = _Machine(settings, fleet)
+        return self._machines[address]
 
     # --- gateways ---
 
@@ -106,7 +107,7 @@ class Gateways:
         """
         seat = self._seat(gateway.spec)
         try:
-            self._owned[gateway.id] = self._receive(gateway, seat, self._host(seat.host))
+            self._workers[gateway.id] = self._set_up(gateway, seat, self._machine(seat.host))
         except (execnet.RemoteError, execnet.TimeoutError, EOFError, OSError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             pytest.exit(
@@ -114,78 +115,42 @@ class Gateways:
                 pytest.ExitCode.INTERRUPTED,
             )
 
-    def _receive(self, gateway: Any, seat: Seat, host: _Host) -> Owned:
-        answer = _ask(gateway, host)
-        self._pids[gateway.id] = answer["pid"]
-        if host.fleet is None:
-            host.fleet = _fleet(answer)
+    def _set_up(self, gateway: Any, seat: Seat, machine: _Machine) -> _Worker:
+        settings = machine.settings
+        limit = settings.gpus_timeout if machine.fleet is None else 0.0
+        names = names_read(_MASKS, settings.env)
+        answer = _call(gateway, _ANSWER + limit, "answer", names, limit)
+        if machine.fleet is None:
+            machine.fleet = _fleet(answer)
         environ = answer["environ"]
         if gateway.spec.popen and not gateway.spec.via:
             # It was started with what conftest files had left.
             environ = {**inherited.environment(), **environ}
-        place, distribution = self._place(seat, host, environ)
-        self._distributions[gateway.id] = distribution
+        place, distribution = self._place(seat, settings, machine.fleet, environ)
         port = 0
-        if place.slice or wants_port(host.settings.env):
+        if place.slice or wants_port(settings.env):
             port = self._port(gateway, seat)
-        environment = self._environments[gateway.id] = Environment(
+        workers_there = sum(each.host == seat.host for each in self._seats.values())
+        environment = Environment(
             place,
             environ,
-            host.settings.amd_mask,
+            settings.amd_mask,
             port,
-            max(1, answer["cores"] // len(self._on_host(seat))),
-            host.settings.env,
+            max(1, answer["cores"] // workers_there),
+            settings.env,
             distribution.visible.most,
         )
         _call(gateway, _ANSWER, "set", environment.variables())
         if seat.host and seat.group not in self._introduced:
             self._introduced.add(seat.group)
-            self._introduce(seat, host, distribution)
-        return owned_gpus(environment, visible=distribution.visible.entries)
-
-    def gang_variables(self, name: str, gpus: Sequence[Entry]) -> dict[str, str]:
-        """What has to be set in a process of a worker so that it sees these GPUs, not its own.
-
-        :param name: of the worker, as in "gw0".
-        :param gpus: of its machine, picked from the same list as its own.
-        :raises ValueError: see :func:`pytest_fkit.gpu.slices.environment.gang_variables`.
-        """
-        return gang_variables(self._environments[name], gpus)
-
-    def variables(self, name: str, gpus: Sequence[str]) -> dict[str, str]:
-        """What shows a worker these GPUs, in place of its own.
-
-        :param name: of the worker, as in "gw0".
-        :param gpus: of its machine, as in "host/id".
-        """
-        entries = {entry.id: entry for entry in self._distributions[name].visible.entries}
-        wanted = [entries[gpu.rpartition("/")[2]] for gpu in gpus]
-        return self.gang_variables(name, wanted)
-
-    def unowned(self) -> list[str]:
-        """The GPUs of this machine that belong to no worker, as in "host/id"."""
-        local = (each for each in self._seats.values() if not each.host and not each.cpu)
-        found = {
-            f"/{entry.id}": None
-            for seat in local
-            if seat.name in self._distributions
-            for entry in self._distributions[seat.name].assignment.unowned
-        }
-        return list(found)
-
-    def visible(self, name: str) -> Sequence[Entry]:
-        """All GPUs of a worker's machine that this run may use, in its order."""
-        found = self._distributions.get(name)
-        return () if found is None else found.visible.entries
-
-    def _on_host(self, seat: Seat) -> list[Seat]:
-        return [each for each in self._seats.values() if each.host == seat.host]
+            self._introduce(seat, machine.fleet, distribution)
+        return _Worker(answer["pid"], environment, distribution)
 
     def _place(
-        self, seat: Seat, host: _Host, environ: Mapping[str, str]
+        self, seat: Seat, settings: GpuSettings, fleet: Fleet, environ: Mapping[str, str]
     ) -> tuple[Place, Distribution]:
         numbers = [each.number for each in self._group(seat)]
-        distribution = distribute(host.fleet or Fleet(), host.settings, environ, numbers)
+        distribution = distribute(fleet, settings, environ, numbers)
         if seat.cpu:
             seen = distribution.visible
             return Place(seat.number, seen.vendor, hidden=bool(seen.entries)), distribution
@@ -209,26 +174,51 @@ class Gateways:
                 return 0
         return self._blocks[seat.number].base
 
-    def _introduce(self, seat: Seat, host: _Host, distribution: Distribution) -> None:
+    def _introduce(self, seat: Seat, fleet: Fleet, distribution: Distribution) -> None:
         """Say about a remote machine what the header says about this one."""
-        fleet = host.fleet or Fleet()
         verbose = self._config.getoption("verbose", 0) >= 2
         for line in (*(fleet.trail if verbose else fleet.notices), *distribution.notices):
             self._show(f"fkit: {seat.host}: {line}")
         if distribution.visible.entries:
             names = [each.name for each in self._group(seat)]
             text = ownership(distribution.visible, distribution.assignment, names)
-            self._show(f"fkit: {seat.host}: {count_text(len(names))}, {text}")
+            self._show(f"fkit: {seat.host}: {count_workers(len(names))}, {text}")
 
-    # --- what workers, and reports on dead ones, are told ---
+    # --- what others ask ---
+
+    def variables(self, name: str, gpus: Sequence[str]) -> dict[str, str]:
+        """What has to be set in a process of a worker so that it sees these GPUs, not its own.
+
+        :param gpus: of its machine, as in "host/id".
+        :raises ValueError: see :func:`pytest_fkit.gpu.slices.environment.gang_variables`.
+        """
+        worker = self._workers[name]
+        entries = {entry.id: entry for entry in worker.distribution.visible.entries}
+        return gang_variables(worker.environment, [entries[id_of(gpu)] for gpu in gpus])
+
+    def unowned(self) -> list[str]:
+        """The GPUs of this machine that belong to no worker, as in "host/id"."""
+        local = (each for each in self._seats.values() if not each.host and not each.cpu)
+        found = {
+            f"/{entry.id}": None
+            for seat in local
+            if seat.name in self._workers
+            for entry in self._workers[seat.name].distribution.assignment.unowned
+        }
+        return list(found)
+
+    def visible(self, name: str) -> Sequence[Entry]:
+        """All GPUs of a worker's machine that this run may use, in its order."""
+        found = self._workers.get(name)
+        return () if found is None else found.distribution.visible.entries
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker what it owns, and those who ask the node its pid."""
-        node.workerinput["fkit_pid"] = self._pids.get(node.gateway.id, 0)
-        owned = self._owned.get(node.gateway.id)
-        if owned is not None and owned.ids:
-            node.workerinput["fkit_gpus"] = owned.to_wire()
+        """Tell a worker what it owns; its pid is for the controller's own use of the node."""
+        worker = self._workers.get(node.gateway.id)
+        node.workerinput["fkit_pid"] = 0 if worker is None else worker.pid
+        if worker is not None and worker.owned.ids:
+            node.workerinput["fkit_gpus"] = worker.owned.to_wire()
         seat = self._seat(node.gateway.spec)
         node.workerinput["fkit_cpu"] = seat.cpu
         node.workerinput[HOST] = seat.host
@@ -237,28 +227,20 @@ class Gateways:
     def pytest_handlecrashitem(self, report: Any) -> None:
         """Name the GPUs of a worker that died."""
         name = report.node.gateway.id
-        owned = self._owned.get(name)
-        if owned is not None and owned.ids:
-            report.sections.append(owned.section(name, 1))
+        worker = self._workers.get(name)
+        if worker is not None and worker.owned.ids:
+            report.sections.append(worker.owned.section(name, 1))
 
     def pytest_unconfigure(self) -> None:
-        """Let others have the ports."""
         for block in self._blocks.values():
             block.release()
 
 
-def _ask(gateway: Any, host: _Host) -> Mapping[str, Any]:
-    limit = host.settings.gpus_timeout if host.fleet is None else 0.0
-    names = names_read(_MASKS, host.settings.env)
-    answer: Mapping[str, Any] = _call(gateway, _ANSWER + limit, "answer", names, limit)
-    return answer
-
-
-def _call(gateway: Any, limit: float, *command: object) -> Any:
-    """Have a function of :mod:`arrival` called in the gateway."""
-    channel = gateway.remote_exec(arrival)
+def _call(gateway: Any, limit: float, *command: object) -> Mapping[str, Any]:
+    """Have a function of :mod:`.handshake` called in the gateway."""
+    channel = gateway.remote_exec(handshake)
     channel.send(command)
-    answer = channel.receive(limit)
+    answer: Mapping[str, Any] = channel.receive(limit)
     # Until its end nothing else can be executed there.
     channel.waitclose(_ANSWER)
     return answer

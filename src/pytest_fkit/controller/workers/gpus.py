@@ -1,11 +1,12 @@
-"""Which GPUs there are for this run, and what the user reads about them."""
+"""The GPUs of this machine: found, distributed among its workers, and shown to the user."""
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from typing import Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import pytest
 
@@ -13,34 +14,36 @@ from ...config.first_environment import environment
 from ...config.numprocesses import run_alone, shows_only
 from ...config.settings import GpuSettings, gpu_settings_of
 from ...gpu.asking.machine import Machine
-from ...gpu.devices import Device, Fleet
+from ...gpu.devices import VENDORS, Device, Fleet
+from ...gpu.slices import ports
 from ...gpu.slices.choice import Distribution, distribute, worker_count
 from ...gpu.slices.describe import ownership
+from ...gpu.slices.environment import Environment, owned_gpus, wants_port
+from ...gpu.slices.ownership import KEY as OWNED
 from ...gpu.slices.ranks import rank_of
 from ...gpu.vendors.detection import detect
 from ...gpu.vendors.signs import may_have_gpus
-from ...own import own_builtins
-from ..schedule.machines import Seat, cpu_workers, proxies, seats
-from . import workers
-from .in_process import take_place
-from .stated_gpus import answered
+from ...own import os, own_builtins
+from ..schedule.machines import Seat, count_workers, cpu_workers, proxies, seats, seats_of_run
 
 own_builtins(globals())
 
 ALONE = Seat(0, "main")
 """The pytest process itself, at ``-n0``."""
 
+_AUTO = "PYTEST_XDIST_AUTO_NUM_WORKERS"
+
 
 @dataclass
 class Gpus:
     """The GPUs of this machine, as far as this run needs them.
 
-    :param fleet: none if no worker runs on this machine.
+    :param fleet: empty if no worker runs on this machine.
     :param answering: how many plugins implement pytest_fkit_gpus.
     :param planned: the number of workers that a run would have, where ``--collect-only`` starts
         none.
-    :param groups: the seats among which the same GPUs are distributed, with these; once it is known
-        how many workers there are.
+    :param groups: the seats among which the same GPUs are distributed, and how; once the number of
+        workers is known.
     """
 
     settings: GpuSettings
@@ -52,14 +55,14 @@ class Gpus:
 
     @property
     def all_notices(self) -> list[str]:
-        """What a user has to know."""
+        """What the user has to know."""
         return [
             *self.fleet.notices,
             *self.notices,
             *(line for _, distribution in self.groups for line in distribution.notices),
         ]
 
-    def settle(self, found: Sequence[Seat]) -> None:
+    def distribute(self, found: Sequence[Seat]) -> None:
         """Distribute the GPUs of this machine.
 
         :param found: the seats of all workers, on all machines.
@@ -69,26 +72,22 @@ class Gpus:
         for seat in found:
             if not seat.host and not seat.cpu:
                 groups[seat.group].append(seat)
-        self.groups = [
-            (
-                group,
-                distribute(
-                    self.fleet,
-                    self.settings,
-                    {**environment(), **dict(group[0].environ)},
-                    [seat.number for seat in group],
-                ),
-            )
-            for group in groups.values()
-        ]
+        for group in groups.values():
+            environ = {**environment(), **dict(group[0].environ)}
+            numbers = [seat.number for seat in group]
+            distribution = distribute(self.fleet, self.settings, environ, numbers)
+            self.groups.append((group, distribution))
 
 
 KEY: pytest.StashKey[Gpus] = pytest.StashKey()
-"""Where they are, in ``config.stash`` of the controller, or of pytest itself at ``-n0``."""
+"""In ``config.stash`` of the controller, or of pytest itself at ``-n0``."""
+
+
+# --- before xdist counts its workers ---
 
 
 def prepare(config: pytest.Config, workers_option: int | str | None) -> None:
-    """Find the GPUs, and let them say how many workers ``auto`` means; before xdist counts.
+    """Find the GPUs, and let them say how many workers ``auto`` means.
 
     :param workers_option: what ``--fkit-workers`` says.
     :raises pytest.UsageError: naming what the user said and what it takes.
@@ -98,7 +97,7 @@ def prepare(config: pytest.Config, workers_option: int | str | None) -> None:
         return
     if KEY in config.stash:  # from prepare_alone
         gpus = config.stash[KEY]
-        if len(_answering(config)) > gpus.answering:
+        if _answering(config) > gpus.answering:
             gpus.notices.append(
                 "pytest_fkit_gpus in a conftest.py is not asked at -n0, where GPUs have to be "
                 "known before; a plugin, loaded by -p for example, is"
@@ -108,49 +107,54 @@ def prepare(config: pytest.Config, workers_option: int | str | None) -> None:
         prepare_alone(config, options)
         return
     gpus = Gpus(gpu_settings_of(config, options))
-    here = any(not seat.host for seat in seats(options.tx, proxies(config)))
-    if options.numprocesses or here or (options.tx and gpus.settings.cpu_workers):
-        gpus = find(config, gpus.settings)
-        workers.decide_auto(config, _worker_count(gpus))
+    is_local = any(not seat.host for seat in seats(options.tx, proxies(config)))
+    if options.numprocesses or is_local or (options.tx and gpus.settings.cpu_workers):
+        gpus = _find(config, gpus.settings)
+        slices = _slice_count(gpus)
+        if options.numprocesses == "auto" and not os.environ.get(_AUTO):
+            options.numprocesses = _others_auto(config) or slices or "auto"
     elif not options.tx:  # --collect-only
-        gpus = find(config, gpus.settings)
-        gpus.planned = workers.planned(config, workers_option, _worker_count(gpus))
+        gpus = _find(config, gpus.settings)
+        gpus.planned = _planned(config, workers_option, _slice_count(gpus))
     config.stash[KEY] = gpus
 
 
-def prepare_alone(config: pytest.Config, options: Namespace) -> None:
-    """At ``-n0``: find the GPUs and set the variables of the only worker.
-
-    :raises pytest.UsageError: naming what the user said and what it takes.
-    """
-    if run_alone(options) and not shows_only(options):
-        # Nobody is there to share with.
-        gpus = find(config, replace(gpu_settings_of(config, options), gpu_slots=1))
-        gpus.settle([ALONE])
-        [(_, distribution)] = gpus.groups
-        gpus.notices += take_place(config, gpus.settings, distribution)
-        config.stash[KEY] = gpus
-
-
-def _worker_count(gpus: Gpus) -> int:
+def _slice_count(gpus: Gpus) -> int:
     return worker_count(gpus.fleet, gpus.settings, environment())
 
 
-def find(config: pytest.Config, settings: GpuSettings) -> Gpus:
+def _planned(config: pytest.Config, workers: int | str | None, slices: int) -> int:
+    """How many workers a run would have where pytest only shows what it would run."""
+    if workers != "auto":
+        return int(workers or 1)
+    variable = os.environ.get(_AUTO, "")
+    return int(variable) if variable.isdigit() else _others_auto(config) or slices
+
+
+def _others_auto(config: pytest.Config) -> int | None:
+    """What a plugin or a conftest.py answers for ``auto``, other than xdist itself."""
+    ask = config.pluginmanager.subset_hook_caller(
+        "pytest_xdist_auto_num_workers", remove_plugins=[sys.modules["xdist.plugin"]]
+    )
+    answer: int | None = ask(config=config)
+    return answer
+
+
+def _find(config: pytest.Config, settings: GpuSettings) -> Gpus:
     """The GPUs of this machine.
 
     :raises pytest.UsageError: if a plugin's answer makes no sense.
     """
-    fleet, settings = answered(config, settings, "")
+    fleet, settings = stated_gpus(config, settings, "")
     if fleet is None and settings.gpus == "auto":
         fleet = _left_to_launcher()
     if fleet is None:
         fleet = detect(settings.gpus_timeout)
-    return Gpus(settings, fleet, len(_answering(config)))
+    return Gpus(settings, fleet, _answering(config))
 
 
 def _left_to_launcher() -> Fleet | None:
-    """No GPUs, where a launcher distributes them among its ranks; else None."""
+    """No GPUs if a launcher distributes them among its ranks, else None."""
     rank = rank_of(environment())
     if not rank:
         return None
@@ -161,49 +165,145 @@ def _left_to_launcher() -> Fleet | None:
     return Fleet(trail=(line,), notices=(line,) if may_have_gpus(Machine.here()) else ())
 
 
-def _answering(config: pytest.Config) -> Sequence[object]:
-    implementations: Sequence[object] = config.hook.pytest_fkit_gpus.get_hookimpls()
-    return implementations
+def _answering(config: pytest.Config) -> int:
+    return len(config.hook.pytest_fkit_gpus.get_hookimpls())
 
 
-def settle(config: pytest.Config) -> None:
-    """Distribute the GPUs of this machine, once xdist has read its options.
+def stated_gpus(
+    config: pytest.Config, settings: GpuSettings, host: str
+) -> tuple[Fleet | None, GpuSettings]:
+    """The GPUs of a machine, if the user or a plugin states them, and the settings that follow.
+
+    :param host: "" for this machine, else its address.
+    :return: None for GPUs that have to be detected.
+    :raises pytest.UsageError: if a plugin's answer makes no sense.
+    """
+    if settings.gpus == "none":
+        return Fleet(trail=(f"{settings.source}: not looked for",)), settings
+    answer: Any = config.hook.pytest_fkit_gpus(config=config, host=host)
+    if answer is None:
+        return None, settings
+    kinds = {type(each) for each in answer} if isinstance(answer, (list, tuple)) else {None}
+    if kinds <= {Device}:
+        return _stated_fleet(answer), settings
+    if not kinds <= {int, str}:
+        raise pytest.UsageError(
+            f"pytest-fkit: pytest_fkit_gpus answered {answer!r}: expected a list of devices, or ids"
+        )
+    if settings.gpus != "auto":
+        return None, settings
+    ids = tuple(str(each) for each in answer)
+    return None, replace(settings, gpus=ids, source=f"pytest_fkit_gpus: {','.join(ids)}")
+
+
+def _stated_fleet(devices: Sequence[Device]) -> Fleet:
+    vendors = list(dict.fromkeys(device.vendor for device in devices))
+    if len(vendors) > 1 or not set(vendors) <= set(VENDORS):
+        raise pytest.UsageError(
+            f"pytest-fkit: pytest_fkit_gpus: devices of {', '.join(map(repr, vendors))}: expected "
+            f"one of {', '.join(VENDORS)} for all"
+        )
+    trail = f"pytest_fkit_gpus: {len(devices)} devices"
+    return Fleet("".join(vendors), tuple(devices), (trail,))
+
+
+# --- at -n0 ---
+
+
+def prepare_alone(config: pytest.Config, options: Namespace) -> None:
+    """At ``-n0``: find the GPUs, and give this process the environment of the only worker.
+
+    :raises pytest.UsageError: naming what the user said and what it takes.
+    """
+    if run_alone(options) and not shows_only(options):
+        # With one worker there is nobody to share with.
+        gpus = _find(config, replace(gpu_settings_of(config, options), gpu_slots=1))
+        gpus.distribute([ALONE])
+        [(_, distribution)] = gpus.groups
+        gpus.notices += _set_own_environment(config, gpus.settings, distribution)
+        config.stash[KEY] = gpus
+
+
+def _set_own_environment(
+    config: pytest.Config, settings: GpuSettings, distribution: Distribution
+) -> list[str]:
+    """Set the variables of the only worker, until this pytest has ended.
+
+    :return: what the user has to know about it.
+    """
+    inherited = dict(os.environ)
+    [place] = distribution.assignment.places
+    port, notices = 0, []
+    if place.slice or wants_port(settings.env):
+        try:
+            block = ports.claim()
+        except ports.NoPortsError as error:
+            notices.append(f"there is no FKIT_PORT_BASE: {error}")
+        else:
+            config.add_cleanup(block.release)
+            port = block.base
+    most = distribution.visible.most
+    own = Environment(place, inherited, settings.amd_mask, port, _cores(), settings.env, most)
+    variables = own.variables()
+    config.add_cleanup(_restoring(variables, inherited))
+    os.environ.update(variables)
+    if place.slice:
+        config.stash[OWNED] = owned_gpus(
+            own, distribution.assignment.unowned, distribution.visible.entries
+        )
+    return notices
+
+
+def _restoring(variables: Mapping[str, str], before: Mapping[str, str]) -> Callable[[], None]:
+    def restore() -> None:
+        for name, text in variables.items():
+            if os.environ.get(name) != text:  # somebody else has set it since
+                continue
+            del os.environ[name]
+            if name in before:
+                os.environ[name] = before[name]
+
+    return restore
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# --- once xdist has read its options ---
+
+
+def distribute_gpus(config: pytest.Config) -> None:
+    """Distribute the GPUs of this machine, and add the workers that get none.
 
     :raises pytest.UsageError: if there is none of the GPUs that the user named.
     """
     gpus = config.stash.get(KEY, None)
     if gpus is not None and not gpus.groups:
-        _add_cpu_workers(config, gpus)
-        gpus.settle(_seats(config, gpus))
+        _add_cpu_workers(config, gpus.settings)
+        gpus.distribute(_seats(config, gpus))
 
 
-def _add_cpu_workers(config: pytest.Config, gpus: Gpus) -> None:
-    if gpus.settings.cpu_workers and config.getoption("dist", "no") == "each":
-        raise pytest.UsageError(
-            "pytest-fkit: --fkit-cpu-workers: with --dist=each every worker runs every test; "
-            "leave one of them away"
-        )
-    if gpus.settings.gpu_slots > 1 and config.getoption("dist", "no") == "each":
-        raise pytest.UsageError(
-            "pytest-fkit: --fkit-gpu-slots: with --dist=each every worker runs every test, "
-            "whatever others need of its GPUs; leave one of them away"
-        )
+def _add_cpu_workers(config: pytest.Config, settings: GpuSettings) -> None:
+    if config.getoption("dist", "no") == "each":
+        if settings.cpu_workers:
+            raise pytest.UsageError(
+                "pytest-fkit: --fkit-cpu-workers: with --dist=each every worker runs every test; "
+                "leave one of them away"
+            )
+        if settings.gpu_slots > 1:
+            raise pytest.UsageError(
+                "pytest-fkit: --fkit-gpu-slots: with --dist=each every worker runs every test, "
+                "whatever others need of its GPUs; leave one of them away"
+            )
     if seats_of_run(config):
-        config.option.tx = [*config.option.tx, *cpu_workers(gpus.settings.cpu_workers)]
+        config.option.tx = [*config.option.tx, *cpu_workers(settings.cpu_workers)]
 
 
 def _seats(config: pytest.Config, gpus: Gpus) -> list[Seat]:
     if not gpus.planned:
         return seats_of_run(config)
     return seats(["popen"] * gpus.planned + cpu_workers(gpus.settings.cpu_workers), [])
-
-
-def seats_of_run(config: pytest.Config) -> list[Seat]:
-    """Where workers are going to be; none at ``-n0``."""
-    tx = config.getoption("tx", None) or []
-    if config.getoption("dist", "no") == "no":
-        return []
-    return seats(tx, proxies(config))
 
 
 def header_lines(config: pytest.Config) -> tuple[list[str], str]:
@@ -213,35 +313,34 @@ def header_lines(config: pytest.Config) -> tuple[list[str], str]:
         return [], ""
     lines = gpus.all_notices
     if config.getoption("verbose", 0) >= 2:
-        # The notices of detection are lines of its trail.
+        # The trail contains the notices of detection.
         lines = [*gpus.fleet.trail, *(line for line in lines if line not in gpus.fleet.trail)]
-    owners = []
-    for group, distribution in gpus.groups:
-        if distribution.visible.entries:
-            names = [seat.name for seat in group]
-            owners.append(ownership(distribution.visible, distribution.assignment, names))
+    owners = [
+        ownership(distribution.visible, distribution.assignment, [seat.name for seat in group])
+        for group, distribution in gpus.groups
+        if distribution.visible.entries
+    ]
     found = _seats(config, gpus)
     without = [seat.name for seat in found if seat.cpu]
     if owners and without:
         owners.append(f"{' and '.join(without)} without GPUs")
-    text = f"{workers.count_text(len(found))}, {'; '.join(owners)}" if owners else ""
+    text = f"{count_workers(len(found))}, {'; '.join(owners)}" if owners else ""
     return [f"fkit: {line}" for line in lines], text
 
 
 def notices(config: pytest.Config) -> list[str]:
-    """What a user has to know, also where pytest shows no header."""
+    """What the user has to know even where pytest shows no header."""
     gpus = config.stash.get(KEY, None)
     return [] if gpus is None else [f"fkit: {line}" for line in gpus.all_notices]
 
 
 def nvidia_devices(config: pytest.Config) -> dict[str, Device]:
-    """NVIDIA's GPUs of this machine that the run may use, by id; none where no worker owns any."""
+    """NVIDIA's GPUs of this machine that the run may use, by id; none if no worker owns any."""
     gpus = config.stash.get(KEY, None)
-    groups = [] if gpus is None else [given for _, given in gpus.groups]
     return {
         entry.id: entry.device
-        for given in groups
-        if any(place.slice for place in given.assignment.places)
-        for entry in given.visible.entries
+        for _, distribution in ([] if gpus is None else gpus.groups)
+        if any(place.slice for place in distribution.assignment.places)
+        for entry in distribution.visible.entries
         if entry.device.vendor == "nvidia"
     }

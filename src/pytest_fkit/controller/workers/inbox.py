@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, Protocol, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence
 
 import pytest
 
@@ -19,42 +20,79 @@ from ...protocol.border import (
     Reported,
     Told,
 )
-from ..retry.held_back import HeldBack
-from ..schedule.decisions import Retry
-from .death_texts import death_of
+from ...protocol.running_test import Whereabouts
+from ..retry.retries import Retry
+from .report_attributes import death_of
 
 if TYPE_CHECKING:
     from ...journal.recorder import Recorder
+    from .dispatch import Dispatch
 
 own_builtins(globals())
 
 
-class Listener(Protocol):
-    """Who follows how far workers are; everything is told on the main thread."""
+@dataclass
+class _Open:
+    """A test that has begun.
 
-    def pass_on(self, node: Any, told: Sequence[Told]) -> Sequence[Told | Retry]:
-        """What of this is to be told now, and what follows from it, in this order."""
+    :param passed: whether some of it was passed on already, so that the rest is not held back.
+    """
 
-    def begins(self, node: Any, position: int) -> None:
-        """A worker begins the test at a position of its collection."""
+    told: list[Told] = field(default_factory=list)
+    passed: bool = False
 
-    def retry(self, node: Any, position: int, seconds: float) -> None:
-        """The test there is to be tried again by another worker."""
 
-    def died(self, node: Any, nodeid: str) -> None:
-        """The process of a test died."""
+class HeldBack:
+    """Holds back what is told of a test that shares a process until the test is complete.
 
-    def act(self) -> None:
-        """That was all for the moment."""
+    Until then its process may be some tests ahead of what its worker has said. If the worker dies
+    the test is run again, and plugins must not have heard half of it before.
+
+    :param whereabouts: those of a worker, None if it does not share them.
+    """
+
+    def __init__(self, whereabouts: Callable[[Any], Whereabouts | None]) -> None:
+        self._whereabouts = whereabouts
+        self._open: dict[Any, _Open] = {}
+
+    def pass_on(self, node: Any, told: Iterable[Told]) -> list[Told]:
+        """What of this may be handled now."""
+        whereabouts = self._whereabouts(node)
+        if whereabouts is None:
+            return list(told)
+        now: list[Told] = []
+        for each in told:
+            if isinstance(each, ItemBegins):
+                now += self.release(node)
+                self._open[node] = _Open()
+                now.append(each)
+            elif node not in self._open:
+                now.append(each)
+            elif isinstance(each, ItemComplete):
+                now += [*self.release(node), each]
+            # A process notes its whereabouts before it says anything else of the test.
+            elif self._open[node].passed or whereabouts.running is None:
+                now += [*self._open[node].told, each]
+                self._open[node] = _Open(passed=True)
+            else:
+                self._open[node].told.append(each)
+        return now
+
+    def begun(self, node: Any) -> ItemStarted | None:
+        """The start of the test that is held back, if there is one."""
+        told = self._open[node].told if node in self._open else []
+        return next((each for each in told if isinstance(each, ItemStarted)), None)
+
+    def release(self, node: Any) -> list[Told]:
+        """Stop holding back; what was held back is to be handled now or never."""
+        return self._open.pop(node, _Open()).told
 
 
 class Arrivals:
-    """Takes messages in on the threads that receive them, and handles them on the main one.
+    """Receives messages on execnet's threads, and handles them on the main one.
 
-    :param show: writes a line that a test wrote.
     :param recorder: hears of all tests before plugins do, if there is one.
-    :param held_back: see there.
-    :param account: is told what plugins are told.
+    :param account: hears what plugins are about to hear.
     """
 
     def __init__(
@@ -66,51 +104,62 @@ class Arrivals:
         account: Callable[[Any, Sequence[Told]], None],
     ) -> None:
         self._config = config
-        self._show = show
+        self.show = show
         self._recorder = recorder
         self._held_back = held_back
         self._account = account
-        self._waiting: deque[Callable[[], None]] = deque()
-        self.listener: Listener | None = None
+        self._actions: deque[Callable[[], None]] = deque()
+        self.dispatch: Dispatch | None = None
         self._handlers: dict[type[Any], Callable[[Any, Any], None]] = {
             ItemBegins: self._begins,
             Retry: self._retry,
-            ItemStarted: self._started,
+            ItemStarted: lambda node, each: self._session.worker_logstart(node, *each),
             Reported: self._reported,
-            ItemFinished: self._finished,
-            ItemComplete: self._complete,
+            ItemFinished: lambda node, each: self._session.worker_logfinish(node, *each),
+            ItemComplete: lambda node, each: self._session.worker_runtest_protocol_complete(
+                node, *each
+            ),
         }
 
+    # --- in any thread ---
+
     def add_line(self, line: str) -> None:
-        """Take in a line that a test wrote; called in another thread."""
-        # Lines are written between reports, not in the middle of one.
-        self.add(lambda: self._show(line))
+        """Show a line that a test wrote: between reports, not in the middle of one."""
+        self.add(lambda: self.show(line))
 
     def add_told(self, node: Any, told: Sequence[OfTests]) -> None:
-        """Take in what a worker told of tests; called in another thread."""
+        """Handle what a worker told of tests."""
         self.add(lambda: self._handle(node, told))
 
     def add(self, action: Callable[[], None]) -> None:
-        """Have something else done in its turn; called in any thread."""
-        self._waiting.append(action)
+        """Have something else done in its turn."""
+        self._actions.append(action)
         xdist_controller.call_on_main_loop(self._config, self.handle)
 
+    # --- on the main thread ---
+
     def handle(self) -> None:
-        """Handle what is there."""
-        while self._waiting:
-            self._waiting.popleft()()
-        if self.listener is not None:
-            self.listener.act()
+        """Handle all that has arrived."""
+        while self._actions:
+            self._actions.popleft()()
+        if self.dispatch is not None:
+            self.dispatch.act()
 
     def _handle(self, node: Any, data: Sequence[OfTests]) -> None:
         told = self._held_back.pass_on(node, [self._with_report(each) for each in data])
         begun = self._held_back.begun(node)
         if begun is not None and self._recorder is not None:
-            self._recorder.take(node.gateway.id, [begun])
+            self._recorder.record(node.gateway.id, [begun])
         self._pass_on(node, told)
 
+    def _with_report(self, told: OfTests) -> Told:
+        if not isinstance(told, ItemReported):
+            return told
+        hook = self._config.hook.pytest_report_from_serializable
+        return Reported(told.position, hook(config=self._config, data=told.data))
+
     def _pass_on(self, node: Any, told: Sequence[Told]) -> None:
-        self.tell(node, told if self.listener is None else self.listener.pass_on(node, told))
+        self.tell(node, told if self.dispatch is None else self.dispatch.pass_on(node, told))
 
     def lost(self, node: Any, again: bool) -> None:
         """A worker is gone.
@@ -127,43 +176,27 @@ class Arrivals:
     def tell(self, node: Any, told: Sequence[Told | Retry]) -> None:
         """Have plugins hear what a worker told of tests."""
         if self._recorder is not None:
-            self._recorder.take(node.gateway.id, told)
+            self._recorder.record(node.gateway.id, told)
         self._account(node, [each for each in told if not isinstance(each, Retry)])
         for each in told:
             handler = self._handlers.get(type(each))
             if handler is not None:
                 handler(node, each)
 
-    # --- one message ---
+    @property
+    def _session(self) -> Any:
+        return xdist_controller.dist_session(self._config)
 
     def _begins(self, node: Any, begins: ItemBegins) -> None:
-        if self.listener is not None:
-            self.listener.begins(node, begins.position)
+        if self.dispatch is not None:
+            self.dispatch.begins(node, begins.position)
 
     def _retry(self, node: Any, retry: Retry) -> None:
-        if self.listener is not None:
-            self.listener.retry(node, retry.position, retry.seconds)
-
-    def _started(self, node: Any, started: ItemStarted) -> None:
-        xdist_controller.dist_session(self._config).worker_logstart(node, *started)
+        if self.dispatch is not None:
+            self.dispatch.retry(node, retry.position, retry.seconds)
 
     def _reported(self, node: Any, reported: Reported) -> None:
         report = reported.report
-        xdist_controller.dist_session(self._config).worker_testreport(node, report)
-        if self.listener is not None and death_of(report) is not None:
-            self.listener.died(node, report.nodeid)
-
-    def _finished(self, node: Any, finished: ItemFinished) -> None:
-        xdist_controller.dist_session(self._config).worker_logfinish(node, *finished)
-
-    def _complete(self, node: Any, complete: ItemComplete) -> None:
-        xdist_controller.dist_session(self._config).worker_runtest_protocol_complete(
-            node, *complete
-        )
-
-    def _with_report(self, told: OfTests) -> Told:
-        if not isinstance(told, ItemReported):
-            return told
-        config = self._config
-        hook = config.hook.pytest_report_from_serializable
-        return Reported(told.position, hook(config=config, data=told.data))
+        self._session.worker_testreport(node, report)
+        if self.dispatch is not None and death_of(report) is not None:
+            self.dispatch.died(report.nodeid)

@@ -1,0 +1,173 @@
+"""What CI systems read: entries of ours in the JUnit file, the summary of a GitHub Actions job."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, Sequence
+
+import pytest
+
+from ...compat import pytest_junit
+from ...config.first_environment import variable
+from ...config.settings import ALONE
+from ...own import own_builtins
+from ..workers.report_attributes import attempts_of, count, death_of, gpus_of, scarcity
+
+if TYPE_CHECKING:
+    from .reporting import Happened
+
+own_builtins(globals())
+
+
+class Junit:
+    """Plugin of the process that writes the JUnit file: deaths are errors, no record is lost.
+
+    :param gpus: ids of those that this process owns, at ``-n0``.
+    :param share: whether tests share processes, so that fixtures are set up again after a death.
+    """
+
+    def __init__(self, log: Any, gpus: Sequence[str], share: bool) -> None:
+        self._share = share
+        self._deaths: Counter[Any] = Counter()
+        self._log = log
+        self._gpus = gpus
+        self._properties: dict[Any, Counter[tuple[str, str]]] = defaultdict(Counter)
+        self._endings: dict[str, str] = {}
+        pytest_junit.junit_errors_for_deaths(log, _junit_error)
+        pytest_junit.junit_properties(log, self._of_test)
+
+    def _of_test(self, report: Any) -> dict[str, str]:
+        properties = {
+            "fkit_worker": str(getattr(report, "worker_id", ALONE)),
+            "fkit_attempts": str(attempts_of(report)),
+            "fkit_ending": self._endings.get(report.nodeid, "finished"),
+        }
+        gpus = gpus_of(report, self._gpus)
+        if gpus:
+            properties["fkit_gpus"] = ",".join(gpus)
+        if getattr(report, "fkit_resumed", False):
+            properties["fkit_resumed"] = "true"
+        return properties
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Add what fixtures of the test recorded, before the log sees the report."""
+        headline = death_of(report)
+        if headline is not None:
+            self._endings[report.nodeid] = headline.partition(" at ")[0]
+        worker = getattr(report, "node", None)
+        for kind, name, value in getattr(report, "fkit_junit", ()):
+            if kind != "property" or self._is_new(worker, name, value):
+                pytest_junit.add_junit_record(self._log, report, kind, name, value)
+        if self._share and headline is not None:
+            self._deaths[worker] += 1
+
+    def _is_new(self, worker: Any, name: str, value: str) -> bool:
+        """Whether no other process recorded it as often: each has session fixtures of its own."""
+        mine = self._properties[worker, self._deaths[worker]]
+        others = max((said[name, value] for said in self._properties.values()), default=0)
+        mine[name, value] += 1
+        return mine[name, value] > others
+
+
+def _junit_error(report: Any) -> tuple[str, str] | None:
+    headline = death_of(report)
+    if headline is None or not hasattr(report, "when"):
+        return None
+    output = "".join(f"\n--- {name} ---\n{text}" for name, text in report.sections)
+    return f"died in {report.when}: {headline}", f"{report.longrepr}{output}"
+
+
+class StepSummary:
+    """Plugin: appends our summary, as Markdown, to the page of a GitHub Actions job.
+
+    :param path: the file that the variable GITHUB_STEP_SUMMARY names.
+    """
+
+    def __init__(self, path: Path, happened: Happened) -> None:
+        self._path = path
+        self._happened = happened
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Append it, unless it is empty."""
+        text = "".join(f"{line}\n" for line in markdown(self._happened))
+        if not text:
+            return
+        try:
+            with self._path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)
+        except OSError as error:
+            terminalreporter.line(f"pytest-fkit: GITHUB_STEP_SUMMARY: {error}", red=True)
+
+
+def write_step_summary(config: pytest.Config, happened: Happened) -> None:
+    """In GitHub Actions, register :class:`StepSummary`."""
+    path = variable("GITHUB_STEP_SUMMARY")
+    if path:
+        config.pluginmanager.register(StepSummary(Path(path), happened), "fkit-step-summary")
+
+
+def markdown(happened: Happened) -> Iterator[str]:
+    """The lines of the summary; none if nothing happened."""
+    if not happened:
+        return
+    yield "### pytest-fkit"
+    for title, deaths in (
+        ("Crashed", happened.deaths),
+        ("Crashed, and run again", happened.run_again),
+        ("Ended the process when imported", happened.imports),
+        ("Not begun", happened.not_begun),
+    ):
+        split = ((nodeid, headline.partition(" at "), place) for nodeid, headline, place in deaths)
+        yield from _table(
+            f"| {title} | how | where | worker |",
+            [(_code(nodeid), _code(at[0]), _code(at[2]), place) for nodeid, at, place in split],
+        )
+    yield from _table(
+        "| Left processes running, which were ended | process |",
+        [(_code(nodeid), _codes(processes)) for nodeid, processes in happened.leftovers],
+    )
+    yield from _table(
+        "| GPU memory not given back | what |",
+        [(_code(nodeid), _codes(lines)) for nodeid, lines in happened.gpu_memory],
+    )
+    for title, tests in (
+        ("Passed only after another attempt", happened.retried),
+        ("Failed after another attempt", happened.in_vain),
+    ):
+        yield from _table(
+            f"| {title} | | before |",
+            [(_code(nodeid), attempt, _code(before)) for nodeid, attempt, before in tests],
+        )
+    yield from _table(
+        "| Retired worker | why |", [(place, _code(reason)) for place, reason in happened.retired]
+    )
+    for cause, number in happened.shared.items():
+        yield from ("", f"{count(number, 'test')} shared a process, because of {_code(cause)}")
+    for (reason, wanted), number in happened.scarce.items():
+        yield from ("", f"{scarcity(number, wanted)}: {_code(reason)}")
+    yield ""
+
+
+def _table(header: str, rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    if rows:
+        yield from ("", header, "|---" * (header.count("|") - 1) + "|")
+        yield from (f"| {' | '.join(row)} |" for row in rows)
+
+
+def _codes(lines: Iterable[str]) -> str:
+    return "<br>".join(map(_code, lines))
+
+
+def _code(text: str) -> str:
+    """Text as code in a cell of a table, whatever it contains."""
+    if not text:
+        return ""
+    ticks = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    # A space between the ticks and a tick of the text's own; Markdown takes it away again.
+    space = " " if "`" in (text[0], text[-1]) else ""
+    cell = text.replace("|", "\\|").replace("\n", " ")
+    return f"{ticks}{space}{cell}{space}{ticks}"

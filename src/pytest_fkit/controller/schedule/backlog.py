@@ -1,0 +1,353 @@
+"""The tests that no worker was sent yet, and which of them a worker may run next."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from typing import Iterator, Mapping, Sequence
+
+from ...own import own_builtins
+from .gangs import Reservations
+from .known_workers import Estimates, Unrunnable, Worker
+from .slots import Room
+from .units import Entry, Kind, Unit, Waiting
+
+own_builtins(globals())
+
+SPLIT = 0.5
+"""Seconds of tests that share something, from which on it is worth setting that up once more."""
+
+_AGAIN = float("-inf")
+"""Rank of tests that are to be run again."""
+
+
+class Backlog:
+    """Units that wait, and what workers were not sent yet of the units that they go on with.
+
+    :param workers: all, by name; the Schedule's own.
+    :param in_order: whether tests are to be begun in the order of their units.
+    """
+
+    def __init__(
+        self,
+        workers: Mapping[str, Worker],
+        reservations: Reservations,
+        room: Room,
+        estimates: Estimates,
+        in_order: bool,
+    ) -> None:
+        self._workers = workers
+        self._reservations = reservations
+        self._room = room
+        self._estimates = estimates
+        self._in_order = in_order
+        self._locked: set[str] = set()
+        self._some_hold = False
+        self._version = 0
+        self._may_be_unrunnable = True
+        self.waiting = Waiting(estimates.known)
+        self.size = 0
+        """How many tests are in it."""
+
+    # --- in and out ---
+
+    def add(self, unit: Unit) -> None:
+        self.size += len(unit.tests)
+        self._release(unit)
+
+    def add_again(self, test: int, kind: Kind) -> None:
+        """Add a test that is to be run again, before anything else."""
+        self.add(Unit((_AGAIN, test), kind, deque([test]), loose=True))
+
+    def _release(self, unit: Unit) -> None:
+        if unit.tests:
+            self.waiting.add(unit)
+            self.changed()
+
+    def give_up(self, worker: Worker) -> None:
+        """Leave the rest of the worker's unit to anybody."""
+        unit, worker.unit = worker.unit, None
+        if unit is not None:
+            unit.begun = False
+            self._release(unit)
+
+    def stop(self, worker: Worker) -> None:
+        """The same for a worker that begins nothing now; a group that it has begun waits for it."""
+        if worker.unit is not None and not (worker.unit.strict and worker.unit.begun):
+            self.give_up(worker)
+
+    def enqueue(self, worker: Worker, unit: Unit) -> int:
+        """Move the first test of a unit to the worker's queue; its number."""
+        test = unit.tests.popleft()
+        if unit.kind.serial:
+            self._locked.add(unit.kind.serial)
+        worker.queue[test] = unit
+        self.size -= 1
+        self._room.changed()
+        return test
+
+    def take_back(self, worker: Worker, tests: Sequence[int]) -> None:
+        """Return tests in the worker's queue to where they came from."""
+        self._reservations.give_back(tests)
+        units: dict[int, tuple[Unit, list[int]]] = {}
+        for test in tests:
+            unit = worker.queue.pop(test)
+            self.unlock(unit)
+            self.size += 1
+            units.setdefault(id(unit), (unit, []))[1].append(test)
+        for unit, back in units.values():
+            if unit is not worker.unit:
+                self._release(Unit(unit.rank, unit.kind, deque(back), unit.loose, unit.strict))
+                continue
+            unit.tests.extendleft(reversed(back))
+            if unit.strict and not unit.begun:
+                self.give_up(worker)
+
+    def cancel(self, name: str) -> None:
+        """Cancel the reservations of a worker whose tests were not given to their leaders."""
+        for each in self._reservations.cancel(name):
+            self.unlock(each.unit)
+            self.size += not each.whole
+            self._release(each.unit)
+
+    def unlock(self, unit: Unit | None) -> None:
+        """Allow other tests with the unit's serial name."""
+        if unit is not None and unit.kind.serial in self._locked:
+            self._locked.remove(unit.kind.serial)
+            self._version += 1  # makes nothing unrunnable
+
+    def memory_freed(self) -> None:
+        """A test has ended; another one that needs memory may fit."""
+        self._version += 1
+
+    def changed(self) -> None:
+        """Workers or units have changed, so that searches may find something else than before."""
+        self._some_hold = any(
+            worker.stopped and not worker.retired for worker in self._workers.values()
+        )
+        self._may_be_unrunnable = True
+        self._version += 1
+
+    # --- who may run what ---
+
+    def may_run(self, worker: Worker, kind: Kind, locked: str = "") -> bool:
+        """Whether the worker may run such a test now.
+
+        :param locked: a serial name that does not count as locked.
+        """
+        held = kind.serial in self._locked and kind.serial != locked
+        if held or not worker.could(kind) or self.is_for_others(worker, kind):
+            return False
+        return self._room.fits(worker, kind)
+
+    def is_for_others(self, worker: Worker, kind: Kind) -> bool:
+        """Whether a suspect worker should leave the test, which failed elsewhere, to others."""
+        return bool(worker.suspect and kind.avoid) and any(
+            other.could(kind) and not (other.stopped or other.suspect or other.lacks)
+            for other in self._workers.values()
+        )
+
+    def _takes(self, worker: Worker, kind: Kind) -> bool:
+        """The same, unless workers have to be kept free for it."""
+        return self.may_run(worker, kind) and not self._reservations.needed(kind)
+
+    def _may_go_on(self, worker: Worker, unit: Unit) -> bool:
+        return self.may_run(worker, unit.kind) and unit.tests[0] not in worker.lacks
+
+    def is_runnable(self, kind: Kind, test: int | None, held: bool = True) -> bool:
+        """Whether somebody could run such a test, now or later.
+
+        :param held: whether workers that begin nothing now count.
+        """
+        if self._reservations.needed(kind):
+            return self._reservations.possible(kind, test, held)
+        return any(
+            worker.could(kind) and (held or not worker.stopped) and test not in worker.lacks
+            for worker in self._workers.values()
+        )
+
+    def pop_unrunnable(self) -> list[Unrunnable]:
+        """Remove what nobody can run, if that may have changed."""
+        if not self._may_be_unrunnable:
+            return []
+        self._may_be_unrunnable = False
+        return list(self._unrunnable())
+
+    def _unrunnable(self) -> Iterator[Unrunnable]:
+        lacked = {test for worker in self._workers.values() for test in worker.lacks}
+        for kind, entries in self.waiting.by_kind():
+            anybody = self.is_runnable(kind, None)
+            if anybody and not lacked:
+                continue
+            for entry in entries:
+                tests = entry.unit.tests
+                for test in list(tests):
+                    if not (anybody and test not in lacked) and not self.is_runnable(kind, test):
+                        tests.remove(test)
+                        self.size -= 1
+                        yield Unrunnable(test)
+                if not tests:
+                    self.waiting.remove(entry)
+
+    # --- what a worker gets ---
+
+    def next_unit(self, worker: Worker) -> Unit | None:
+        """A unit whose first test the worker may run next."""
+        unit = worker.unit
+        if unit is not None and unit.tests:
+            # Workers that begin nothing wait for what comes of retries.
+            again = self._first_again(worker) if self._some_hold and not unit.strict else None
+            if again is not None:
+                return self.waiting.take(again, worker.lacks)
+            if self._may_go_on(worker, unit):
+                return unit
+            if unit.tests[0] in worker.lacks:
+                self.give_up(worker)  # to those who have collected it
+            elif unit.strict and unit.begun:
+                return None
+        entry = self._first(worker)
+        if entry is None:
+            return self._split(worker)
+        unit = self.waiting.take(entry, worker.lacks)
+        if not unit.loose:
+            self.give_up(worker)
+            worker.unit = unit
+        return unit
+
+    def _first(self, worker: Worker) -> Entry | None:
+        return self.waiting.first(lambda kind: self._takes(worker, kind), worker.lacks)
+
+    def _first_again(self, worker: Worker) -> Entry | None:
+        """The first test that is to be run again."""
+        entry = self._first(worker)
+        return entry if entry is not None and entry.rank[0] == _AGAIN else None
+
+    def _split(self, worker: Worker) -> Unit | None:
+        """Half of what another worker was not sent of its unit."""
+        best: tuple[Unit, list[int]] | None = None
+        for owner in self._workers.values():
+            unit = owner.unit
+            if unit is None or owner is worker or unit.strict:
+                continue
+            if not self.may_run(worker, unit.kind):
+                continue
+            half = itertools.islice(reversed(unit.tests), (len(unit.tests) + 1) // 2)
+            share = [test for test in half if test not in worker.lacks]
+            if not share or (best and len(share) <= len(best[1])):
+                continue
+            if not self._may_go_on(owner, unit) or self._is_worth_splitting(owner, unit):
+                best = unit, share[::-1]
+        if best is None:
+            return None
+        unit, share = best
+        taken = set(share)
+        unit.tests = deque(test for test in unit.tests if test not in taken)
+        self.give_up(worker)
+        worker.unit = Unit(unit.rank, unit.kind, deque(share))
+        return worker.unit
+
+    def _is_worth_splitting(self, owner: Worker, unit: Unit) -> bool:
+        """Whether the rest of a unit takes so long that another worker should share it."""
+        queued = (test for test, each in owner.queue.items() if each is unit)
+        seconds = 0.0
+        for test in itertools.chain(queued, unit.tests):
+            seconds += self._estimates.on(owner, test)
+            if seconds >= SPLIT:
+                return True
+        return False
+
+    def take_filler(self, worker: Worker, seconds: float) -> int | None:
+        """Enqueue a test that is known to take no longer, for a worker that is kept free."""
+        own = worker.unit
+        if own is not None and self.may_run(worker, own.kind):
+            first = itertools.islice(own.tests, 1)
+            if self.waiting.fitting(first, worker.lacks, seconds) is not None:
+                return self.enqueue(worker, own)
+        if worker.fruitless >= (self._version, seconds):
+            return None
+        found = self.waiting.quick(
+            lambda kind: self._takes(worker, kind), worker.lacks, seconds, self._in_order
+        )
+        if found is None:
+            worker.fruitless = self._version, seconds
+            return None
+        return self.enqueue(worker, self.waiting.take_one(*found))
+
+    def recallable(self, worker: Worker) -> tuple[Worker, list[int]] | None:
+        """What the worker should get of the queue of another one: of the fullest."""
+        best: tuple[float, Worker, list[int]] | None = None
+        for victim in self._workers.values():
+            if victim is worker or victim.waits:
+                continue
+            tests = self._givable(victim, worker)
+            seconds = sum(self._estimates.on(victim, test) for test in tests)
+            if tests and (best is None or seconds > best[0]):
+                best = seconds, victim, tests
+        return best and best[1:]
+
+    def _givable(self, victim: Worker, worker: Worker) -> list[int]:
+        """The last half of the victim's queue, or a group of which it has begun nothing."""
+        queue = list(victim.queue.items())
+        next_unit = None
+        if queue and (victim.running is None or victim.through):
+            _, next_unit = queue.pop(0)  # it is about to begin that one
+        tests = [
+            test
+            for test, unit in queue
+            if test not in victim.refused
+            and not (unit.strict and (unit.begun or unit is next_unit))
+            and test not in worker.lacks
+            and self.may_run(worker, unit.kind, locked=unit.kind.serial)
+            and (unit.loose or unit.strict or self._is_worth_splitting(victim, unit))
+        ]
+        if not tests:
+            return []
+        last = victim.queue[tests[-1]]
+        if last.strict:
+            return [test for test in tests if victim.queue[test] is last]
+        tests = [test for test in tests if not victim.queue[test].strict]
+        return tests[len(tests) // 2 :]
+
+    # --- tests that workers are kept free for ---
+
+    def reserve(self) -> None:
+        """Keep workers free for the oldest test that needs that, then for the next one."""
+        for entry in sorted(self.waiting.heads(self._needs_reservation)):
+            kind, test = entry.unit.kind, entry.unit.tests[0]
+            if kind.serial in self._locked:
+                continue
+            whole = not self._reservations.needed(kind)
+            if whole and not self._is_due(entry):
+                continue
+            gang = (self._room if whole else self._reservations).choose(kind, test)
+            if gang is None:
+                if whole or (self._some_hold and not self.is_runnable(kind, test, held=False)):
+                    continue  # who holds may wait for the outcome of a later one
+                return  # what becomes free is for this test, not for later ones
+            if kind.serial:
+                self._locked.add(kind.serial)
+            if whole and not entry.unit.loose:
+                self.waiting.remove(entry)
+                unit = entry.unit
+            else:
+                unit = self.waiting.take_one(entry, test)
+                self.size -= not whole
+            self._reservations.add(test, unit, gang, whole)
+
+    def _needs_reservation(self, kind: Kind) -> bool:
+        return self._reservations.needed(kind) or self._room.is_large_anywhere(kind)
+
+    def _is_due(self, entry: Entry) -> bool:
+        """Whether nothing that fits beside others goes before it."""
+        first = self.waiting.first(lambda kind: not self._needs_reservation(kind), ())
+        return first is None or entry < first
+
+    def start_whole(self) -> Iterator[tuple[Worker, int]]:
+        """Enqueue the first tests of large units that there is room for now."""
+        for each in self._reservations.pop_whole():
+            worker, unit = self._workers[each.gang.leader], each.unit
+            self.unlock(unit)
+            if not unit.loose:
+                self.give_up(worker)
+                worker.unit = unit
+            yield worker, self.enqueue(worker, unit)

@@ -1,0 +1,261 @@
+"""The connections to workers: orders, what workers say, and the end of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+from ... import system
+from ...own import mmap, os, own_builtins, threading, time
+from ...protocol.border import (
+    CollectionGpuErrors,
+    Distrusts,
+    EndNow,
+    Facts,
+    Holds,
+    LeftOut,
+    Line,
+    Order,
+    Outbox,
+    Pong,
+    Probed,
+    Returned,
+    Stopped,
+    StopRun,
+    Waits,
+    answers,
+)
+from ...protocol.running_test import Whereabouts
+from ...protocol.wire import Unpacker
+from .liveness import Heartbeat, kill
+
+own_builtins(globals())
+
+END_WAIT = 2.0
+"""Seconds that workers get to end after they were told to end at once."""
+
+
+@dataclass
+class _Link:
+    """The connection to a worker.
+
+    :param outbox: to it.
+    :param inbox: from it.
+    :param gone: set when nothing will come any more.
+    :param whereabouts: the memory in which it notes the test that it runs, None if it can't.
+    :param descriptor: of that memory, -1 when the worker has opened it.
+    """
+
+    outbox: Outbox
+    inbox: Unpacker = field(default_factory=answers)
+    gone: threading.Event = field(default_factory=threading.Event)
+    whereabouts: Whereabouts | None = None
+    descriptor: int = -1
+
+    def share_whereabouts(self) -> str:
+        """Make the memory that a worker on this machine shares; its path, "" if that fails."""
+        try:
+            descriptor = system.anonymous_file("whereabouts")
+        except OSError:
+            return ""
+        try:
+            os.ftruncate(descriptor, mmap.PAGESIZE)
+            self.whereabouts = Whereabouts(descriptor)
+            self.whereabouts.clear()
+        except OSError:
+            os.close(descriptor)
+            return ""
+        self.descriptor = descriptor
+        return f"/proc/{os.getpid()}/fd/{descriptor}"
+
+    def close_descriptor(self) -> None:
+        """Close the descriptor of the memory, which nobody is going to open any more."""
+        if self.descriptor != -1:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class Links:
+    """All connections of a run, with the workers that are killed because they can't be trusted.
+
+    :param of_tests: called with a worker and what it tells of tests, in execnet's threads.
+    :param of_itself: the same for what the worker says of itself to the schedule.
+    :param show: writes a line to the terminal; called in any thread.
+    :param timeout: seconds after which a worker that does not answer is killed, 0 for none.
+    """
+
+    def __init__(
+        self,
+        of_tests: Callable[[Any, list[Any]], None],
+        of_itself: Callable[[Any, Any], None],
+        show: Callable[[str], None],
+        timeout: float,
+    ) -> None:
+        self._of_tests = of_tests
+        self.show = show
+        self._timeout = timeout
+        self.heartbeat = Heartbeat(timeout, self)
+        self._links: dict[Any, _Link] = {}
+        self._up: set[Any] = set()
+        self.facts: dict[Any, Facts] = {}
+        """What workers said of what they collected."""
+        self.left_out: dict[Any, LeftOut] = {}
+        """What they left out of that."""
+        self.in_doubt: set[Any] = set()
+        """Workers that met GPU errors while they collected."""
+        self._killed: dict[Any, str] = {}
+        self._distrusted: set[Any] = set()
+        self._handlers: dict[type[Any], Callable[[Any, Any], None]] = {
+            Stopped: lambda node, _: self._links[node].gone.set(),
+            Pong: lambda *_: None,
+            Line: lambda node, line: show(f"[{node.gateway.id}] {line.text}"),
+            Distrusts: self._is_distrusted,
+            Facts: self.facts.__setitem__,
+            LeftOut: self.left_out.__setitem__,
+            CollectionGpuErrors: self._doubt,
+            **dict.fromkeys((Waits, Returned, Probed, Holds), of_itself),
+        }
+
+    def open(self, node: Any, local: bool) -> tuple[Any, str]:
+        """Open a channel to a new worker; it, and the path of the memory for its whereabouts."""
+        channel = node.gateway.newchannel()
+        link = self._links[node] = _Link(Outbox(channel.send))
+        self._up.add(node)
+        return channel, link.share_whereabouts() if local else ""
+
+    def listen(self, node: Any, channel: Any) -> None:
+        """From now on handle what the worker says."""
+        channel.setcallback(lambda data: self._hear(node, data), endmarker=None)
+
+    def has_collected(self, node: Any) -> None:
+        """A worker is ready to run tests."""
+        self._links[node].close_descriptor()
+        self.heartbeat.add(node)
+
+    def down(self, node: Any) -> None:
+        self._links[node].gone.set()
+        self._links[node].close_descriptor()
+        self.heartbeat.remove(node)
+        self._up.discard(node)
+
+    def order(self, node: Any, order: Order) -> None:
+        """Send a worker a message, if it is up."""
+        if node not in self._up:
+            return
+        try:
+            self._links[node].outbox.send(order)
+        except OSError:  # it is gone
+            self._links[node].gone.set()
+
+    def whereabouts(self, node: Any) -> Whereabouts | None:
+        """Where a worker notes the test that it runs, None if it does not."""
+        link = self._links.get(node)
+        return None if link is None else link.whereabouts
+
+    def at(self, node: Any) -> int | None:
+        """The position that a dead worker has noted, None if it has not."""
+        whereabouts = self.whereabouts(node)
+        # What a worker ran that was killed for what it said has nothing to do with that.
+        return None if whereabouts is None or node in self._distrusted else whereabouts.at
+
+    # --- in execnet's receiver threads ---
+
+    def _hear(self, node: Any, data: bytes | None) -> None:
+        link = self._links[node]
+        if data is None:
+            link.gone.set()
+            return
+        self.heartbeat.heard(node)
+        told: list[Any] = []
+        for message in link.inbox.feed(data):
+            handler = self._handlers.get(type(message))
+            if handler is None:
+                told.append(message)
+                continue
+            if told:
+                self._of_tests(node, told)
+            told = []
+            handler(node, message)
+        if told:
+            self._of_tests(node, told)
+        if link.inbox.broken:
+            self.distrust(node, link.inbox.trouble)
+
+    def _doubt(self, node: Any, message: CollectionGpuErrors) -> None:
+        del message
+        self.in_doubt.add(node)
+
+    # --- workers that can't be trusted, or don't answer; in any thread ---
+
+    def trouble(self, node: Any) -> str:
+        """What is wrong with what a worker sends, "" if nothing is."""
+        return self._links[node].inbox.trouble
+
+    def distrust(self, node: Any, trouble: str) -> None:
+        """Kill a worker for that."""
+        self._kill(node, _with_sender(trouble, f"worker {node.gateway.id}"))
+
+    def _is_distrusted(self, node: Any, message: Distrusts) -> None:
+        self._kill(node, _with_sender(message.trouble, "the controller"))
+
+    def _kill(self, node: Any, reason: str) -> None:
+        if node in self._killed:
+            return
+        self._killed[node] = reason
+        self._distrusted.add(node)
+        self.show(f"fkit: {node.gateway.id} is killed: {reason}")
+        kill(node)
+
+    def silent(self, node: Any) -> None:
+        """Kill a worker that does not answer."""
+        text = f"not answered for {self._timeout:g} s"
+        self._killed[node] = f"it had {text}"
+        self.show(f"fkit: {node.gateway.id} has {text}, and is killed")
+        kill(node)
+
+    def why_killed(self, node: Any) -> str:
+        """Why we killed a worker, "" if we did not."""
+        return self._killed.get(node, "")
+
+    # --- the end ---
+
+    def stop_workers(
+        self, grace: float, handle: Callable[[], None], show: Callable[[str], None]
+    ) -> None:
+        """Have workers interrupt their tests and tear down, within the grace.
+
+        :param handle: handles what they say meanwhile.
+        :param show: writes a line to the terminal, now.
+        """
+        living = [node for node in self._links if node in self._up]
+        if not living:
+            return
+        try:
+            for node in living:
+                node.shutdown()
+                self.order(node, StopRun())
+            self._wait(living, grace + END_WAIT, handle)
+        except KeyboardInterrupt:
+            show("pytest-fkit: interrupted again, ending everything")
+        for node in living:
+            if not self._links[node].gone.is_set():
+                self.order(node, EndNow())
+        self._wait(living, END_WAIT, handle)
+
+    def _wait(self, nodes: list[Any], limit: float, handle: Callable[[], None]) -> None:
+        end = time.monotonic() + (threading.TIMEOUT_MAX if limit == float("inf") else limit)
+        for node in nodes:
+            gone = self._links[node].gone
+            # In slices: on some platforms a signal does not wake a wait for a lock.
+            while not gone.wait(min(0.2, max(0.0, end - time.monotonic()))):
+                if time.monotonic() >= end:
+                    break
+                handle()
+                # A worker that was interrupted before it knew of us closes xdist's channel only.
+                if node.channel.isclosed():
+                    gone.set()
+
+
+def _with_sender(trouble: str, sender: str) -> str:
+    """As in "message 7 from worker gw0 is missing"."""
+    return trouble.replace(" is ", f" from {sender} is ", 1)

@@ -1,0 +1,199 @@
+"""Workers that do not answer are killed; those that died are replaced, or given up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ... import system
+from ...compat import xdist_controller
+from ...own import os, own_builtins, signal, threading
+from ...protocol.border import GAP_WAIT, Ping
+from ..schedule.machines import host_of
+
+if TYPE_CHECKING:
+    from .links import Links
+
+own_builtins(globals())
+
+_PERIOD = GAP_WAIT / 2
+"""Longest time between pings, in seconds."""
+
+_PINGS = 4
+"""How many pings at least a worker has to miss before it is killed."""
+
+_DEATHS_IN_A_ROW = 4
+"""Deaths in one place without a completed test in between, after which it is given up."""
+
+
+@dataclass
+class _Watched:
+    """A worker.
+
+    :param missed: pings since it was heard last.
+    :param trouble: what was wrong with its messages at the last ping.
+    """
+
+    missed: int = 0
+    trouble: str = ""
+
+
+class Heartbeat:
+    """Pings workers, and has those killed that do not answer.
+
+    Pings and answers have numbers, as all messages, so that a lost one is noticed, in either
+    direction.
+
+    :param limit: seconds without an answer, 0 for none.
+    :param links: called in a thread of its own.
+    """
+
+    def __init__(self, limit: float, links: Links) -> None:
+        self._limit = limit
+        self._links = links
+        self.period = min(_PERIOD, limit / _PINGS) if limit else _PERIOD
+        """Seconds from ping to ping."""
+        self._watched: dict[Any, _Watched] = {}
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def add(self, node: Any) -> None:
+        """Watch a worker that has collected: imports may run native code for any time."""
+        with self._lock:
+            self._watched[node] = _Watched()
+        if not self._thread.is_alive() and not self._over.is_set():
+            self._thread.start()
+
+    def heard(self, node: Any) -> None:
+        """A worker has sent something; called in any thread."""
+        with self._lock:
+            if node in self._watched:
+                self._watched[node].missed = 0
+
+    def remove(self, node: Any) -> None:
+        with self._lock:
+            self._watched.pop(node, None)
+
+    def close(self) -> None:
+        self._over.set()
+
+    def _watch(self) -> None:
+        while not self._over.wait(self.period):
+            try:
+                self.tick()
+            except Exception as error:  # noqa: BLE001 (nobody would watch the others)
+                self._links.show(f"fkit: a worker could not be asked for a sign of life: {error!r}")
+
+    def tick(self) -> None:
+        """Ping all workers, and kill those that have missed too many pings.
+
+        Count missed pings, not seconds, so that workers that were suspended with this process, as
+        by Ctrl-Z, are not condemned.
+        """
+        with self._lock:
+            watched = dict(self._watched)
+        for node, state in watched.items():
+            trouble = self._links.trouble(node)
+            if trouble and trouble == state.trouble:
+                self.remove(node)
+                self._links.distrust(node, trouble)
+            elif self._limit and state.missed * self.period > self._limit:
+                self.remove(node)
+                self._links.silent(node)
+            else:
+                state.trouble = trouble
+                state.missed += 1
+                self._links.order(node, Ping())
+
+
+def kill(node: Any) -> None:
+    """Kill a worker; xdist notices its death.
+
+    Its process is killed by pid only if that is a process of this machine, below this one.
+    Otherwise the connection is cut, and the worker ends because of that.
+    """
+    pid = node.workerinput.get("fkit_pid", 0)
+    if pid and not host_of(node) and pid in system.descendants(os.getpid()):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except OSError:  # it has died since, or runs as somebody else
+            pass
+        else:
+            return
+    # In a thread: asking a proxy to do it may take as long as the proxy does.
+    thread = threading.Thread(
+        target=xdist_controller.end_gateway, args=(node.gateway,), daemon=True
+    )
+    thread.start()
+
+
+class Replacements:
+    """Decides whether a worker that died is replaced.
+
+    A death that is blamed on a test has cost that test, so those deaths come to an end by
+    themselves. A worker that dies for other reasons, again and again, has to be given up.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._deaths = 0
+        self._granted = False
+        self._in_a_row: Counter[int] = Counter()
+
+    def handle(self, node: Any, error: object) -> None:
+        """Do what DSession.worker_errordown does, but for the limit."""
+        config = self._config
+        config.hook.pytest_testnodedown(node=node, error=error)
+        session = xdist_controller.dist_session(config)
+        try:
+            blamed = session.sched.remove_node(node)
+        except KeyError:
+            blamed = None
+        if blamed:
+            xdist_controller.report_crash(config, blamed, node)
+        active = xdist_controller.active_nodes(config)
+        if not session.shouldstop:
+            reason = self._count(node, bool(blamed))
+            if reason:
+                xdist_controller.give_up_restarts(config, reason)
+                xdist_controller.report_line(config, f"\n{reason}")
+                session.sched.expect_fewer()
+            elif not session.sched.tests_finished:
+                xdist_controller.report_line(
+                    config, f"\nreplacing crashed worker {node.gateway.id}"
+                )
+                xdist_controller.replace_worker(config, node)
+        active.discard(node)
+        if active:
+            session.sched.act()
+        else:
+            xdist_controller.end_run(config)
+
+    def grant(self) -> None:
+        """Do not count the death that is being handled."""
+        self._granted = True
+
+    def ended_a_test(self, node: Any) -> None:
+        """The worker works."""
+        del self._in_a_row[id(node.gateway.spec)]
+
+    def _count(self, node: Any, blamed: bool) -> str:
+        """Why the worker is not replaced, "" if it is."""
+        granted, self._granted = self._granted, False
+        if granted:
+            return ""
+        self._deaths += 1
+        name, place = node.gateway.id, id(node.gateway.spec)
+        limit = xdist_controller.restart_limit(self._config)
+        if limit == 0:
+            return f"worker {name} crashed and worker restarting disabled"
+        if limit is not None and self._deaths > limit:
+            return f"maximum crashed workers reached: {limit}"
+        self._in_a_row[place] = 0 if blamed else self._in_a_row[place] + 1
+        if self._in_a_row[place] >= _DEATHS_IN_A_ROW:
+            return f"worker {name} is not replaced: it died {_DEATHS_IN_A_ROW} times in a row"
+        return ""

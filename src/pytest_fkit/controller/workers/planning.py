@@ -1,0 +1,250 @@
+"""From what workers collected, and how long tests took before, to the units of the schedule."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Callable, Collection, Mapping, NamedTuple, Sequence
+
+import pytest
+
+from ...compat import xdist_controller
+from ...own import own_builtins
+from ...protocol.border import Facts
+from ...protocol.needs import Needs
+from ..schedule.collected import Collected, Union
+from ..schedule.machines import machine_of, owned_gpus, physical, physical_name
+from ..schedule.units import (
+    ANY,
+    Kind,
+    Test,
+    Unit,
+    connected_units,
+    merged_groups,
+    one_unit,
+    soft_units,
+    strict_units,
+)
+
+own_builtins(globals())
+
+_CACHE_KEY = "fkit/durations"
+
+_WORTH = 0.05
+"""Shortest duration, in seconds, that is remembered: below it all tests count the same."""
+
+_ORDERING = {
+    "pytest-order", "pytest-ordering", "pytest-random-order", "pytest-randomly", "pytest-reverse",
+}  # fmt: skip
+"""Distributions of plugins after which the order of collection is what the user asked for."""
+
+
+class Durations:
+    """How long tests took, from one run to the next, in pytest's cache.
+
+    Where that knows nothing, pytest-split's file counts.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._cache: Any = getattr(config, "cache", None)
+        kept = self._cache.get(_CACHE_KEY, None) if self._cache is not None else None
+        self._known = _seconds(kept)
+        self._split = _of_pytest_split(config)
+        self._any = isinstance(kept, dict)
+        self._found: dict[str, float] = {}
+
+    def expected(self, nodeids: Sequence[str]) -> list[float | None]:
+        """Seconds for each test, None where unknown."""
+        if not self._any and not self._split:
+            return [None] * len(nodeids)
+        known, split = self._known, self._split
+        return [known.get(nodeid, split.get(nodeid)) for nodeid in nodeids]
+
+    def found(self, nodeid: str, seconds: float) -> None:
+        """A test took so long."""
+        self._found[nodeid] = seconds
+
+    def forget(self, nodeid: str) -> None:
+        """The test died, or was tried again, so that what was found says nothing."""
+        self._found.pop(nodeid, None)
+
+    def keep(self) -> None:
+        """Write what was found into the cache."""
+        if self._cache is None or not self._found:
+            return
+        merged = {**self._known, **self._found}
+        worth = {nodeid: round(took, 3) for nodeid, took in merged.items() if took >= _WORTH}
+        self._cache.set(_CACHE_KEY, worth)
+
+
+def _of_pytest_split(config: pytest.Config) -> dict[str, float]:
+    """The file that pytest-split's ``--store-durations`` writes: node ids and seconds, in JSON."""
+    path = config.getoption("durations_path", None) or config.rootpath / ".test_durations"
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return _seconds(found)
+
+
+def _seconds(found: object) -> dict[str, float]:
+    """The durations in a file's content, which anybody may have written."""
+    if not isinstance(found, dict):
+        return {}
+    return {
+        name: took
+        for name, took in found.items()
+        if isinstance(took, (int, float)) and 0 <= took < float("inf")
+    }
+
+
+def is_ordered(config: pytest.Config) -> bool:
+    """Whether a plugin orders tests, so that their order is kept."""
+    found = config.pluginmanager.list_plugin_distinfo()
+    return not _ORDERING.isdisjoint(distribution.project_name for _, distribution in found)
+
+
+def collected_alike(
+    config: pytest.Config,
+    ids: Mapping[Any, Sequence[str]],
+    doubtful: Collection[Any],
+    show: Callable[[str], None],
+) -> bool:
+    """Whether workers with equal GPUs collected the same; if not, report it as xdist does.
+
+    :param doubtful: workers whose GPUs are in doubt, which are compared with none.
+    """
+    equal: dict[tuple[object, ...], dict[Any, Sequence[str]]] = {}
+    for node, each in ids.items():
+        owned = owned_gpus(node)
+        key = (node,) if node in doubtful else (len(owned.get("ids", ())), owned.get("vendor"))
+        equal.setdefault(key, {})[node] = each
+    if not all(xdist_controller.same_collections(config, each) for each in equal.values()):
+        return False
+    first = next(iter(ids.values()))
+    if any(each != first for each in ids.values()):
+        sizes = {node.gateway.id: len(each) for node, each in ids.items()}
+        text = ", ".join(f"{name}: {size}" for name, size in sizes.items())
+        show(
+            f"fkit: workers whose GPUs differ collected different tests ({text}); "
+            "each test runs where it was collected"
+        )
+    return True
+
+
+class Plan(NamedTuple):
+    """What is known of tests, by number.
+
+    :param groups: of tests that have something in common, "" for none.
+    :param kinds: what they need.
+    :param connected: for tests that one worker has to run with others, the first of these.
+    """
+
+    groups: list[str]
+    kinds: list[Kind]
+    connected: dict[int, int]
+
+
+def plan(
+    mode: str,
+    tests: Union,
+    collected: Mapping[Any, Collected | None],
+    facts: Mapping[Any, Facts],
+    unowned: Collection[str],
+) -> Plan:
+    """Combine what workers say of tests.
+
+    :param mode: of ``--dist``.
+    :param collected: by worker, None as long as it has not.
+    """
+    nodeids = tests.nodeids
+    found = Plan([""] * len(nodeids), [ANY] * len(nodeids), {})
+    # Those who own no GPUs know less than the others.
+    for node, its in sorted(collected.items(), key=lambda each: not physical(each[0])):
+        said = facts.get(node)
+        if said is None or its is None:
+            continue
+        for position, group in enumerate(said.groups):
+            found.groups[its.number(position)] = group
+        for position, first in said.connected.items():
+            found.connected[its.number(position)] = its.number(first)
+        for position, each in said.needs.items():
+            needs = Needs.from_wire(each)
+            kind = _on_large_gpus(_kind(node, needs), needs.gpu_memory, collected, unowned)
+            found.kinds[its.number(position)] = kind
+        if its.positions is None and not tests.lacking(its):
+            break  # nobody knows more
+    if mode in ("load", "worksteal"):
+        return found
+    return found._replace(groups=[_scope(nodeid, mode) for nodeid in nodeids])
+
+
+def _kind(node: Any, needs: Needs) -> Kind:
+    """What a test needs; if no machine of the run has it, the worker refuses to run the test."""
+    owned = owned_gpus(node)
+    most = max(owned.get("most", 0), len(owned.get("ids", ())))
+    gpus = None if needs.gpus is not None and needs.gpus > most else needs.gpus
+    if owned.get("slots", 1) < 2:
+        return Kind(gpus, needs.serial)
+    return Kind(gpus, needs.serial, memory=needs.gpu_memory, share=not needs.gpu_memory)
+
+
+def _on_large_gpus(
+    kind: Kind, memory: int, nodes: Collection[Any], unowned: Collection[str]
+) -> Kind:
+    """The kind, kept off GPUs with less memory; if no others are there, the worker refuses it."""
+    if not memory:
+        return kind
+    small = {
+        physical_name(node, gpu)
+        for node in nodes
+        for gpu, size in owned_gpus(node).get("memory", {}).items()
+        if size < memory
+    }
+    whole = [set(physical(node)) for node in nodes if small.isdisjoint(physical(node))]
+    if kind.gpus is None:
+        able = any(whole)
+    else:
+        by_machine: dict[str, set[str]] = {}
+        for gpu in set(unowned).difference(small).union(*whole):
+            by_machine.setdefault(machine_of(gpu), set()).add(gpu)
+        able = any(max(kind.gpus, 1) <= len(gpus) for gpus in by_machine.values())
+    return kind._replace(avoid=frozenset(small)) if able else kind
+
+
+def _scope(nodeid: str, mode: str) -> str:
+    """The group that xdist's schedulers put a test into."""
+    if mode == "loadfile":
+        return nodeid.split("::", 1)[0]
+    if mode == "loadgroup":
+        grouped = nodeid.rfind("@") > nodeid.rfind("]")
+        return nodeid.rsplit("@", 1)[-1] if grouped else nodeid
+    return nodeid.rsplit("::", 1)[0]
+
+
+def units_of(
+    config: pytest.Config, planned: Plan, seconds: Sequence[float | None], workers: int
+) -> list[Unit]:
+    """The units, by the mode of ``--dist``.
+
+    :param seconds: the expected duration of each test, None where unknown.
+    :param workers: how many the run begins with.
+    """
+    groups, kinds, connected = planned
+    tests = [Test(*each) for each in zip(range(len(kinds)), groups, seconds, kinds)]
+    ordered = is_ordered(config)
+    if config.getoption("dist") in ("load", "worksteal"):
+        if workers < 2:
+            return one_unit(tests)
+        rest = [test for test in tests if test.number not in connected]
+        together = connected_units(tests, connected)
+        return [*together, *(one_unit(rest) if ordered else soft_units(rest, sort=True))]
+    known = [took for took in seconds if took is not None]
+    mean = sum(known) / len(known) if known else 1.0
+
+    def expected(number: int) -> float:
+        took = seconds[number]
+        return mean if took is None else took
+
+    sort = not ordered and workers > 1 and config.getoption("loadscopereorder", True)
+    return strict_units(merged_groups(tests, connected), expected, sort)

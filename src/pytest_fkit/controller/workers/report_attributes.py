@@ -1,0 +1,80 @@
+"""What our plugins add to pytest's reports, and how it is shown."""
+
+from __future__ import annotations
+
+from typing import Any, Sequence
+
+from ...own import own_builtins
+from ..schedule.machines import gpu_ids
+
+own_builtins(globals())
+
+
+class DeathText(str):
+    """The text of a report, with the one-line message that pytest's short summary asks for."""
+
+    __slots__ = ("message",)
+
+    message: str
+
+    @property
+    def reprcrash(self) -> DeathText:
+        """Pytest takes the message from here."""
+        return self
+
+
+def death_text(text: str, message: str) -> DeathText:
+    """`text`, with this message."""
+    made = DeathText(text)
+    made.message = message
+    return made
+
+
+def death_of(report: Any) -> str | None:
+    """The headline of a report on a death, None for any other report."""
+    if getattr(report, "outcome", None) != "failed":
+        return None
+    headline = getattr(report, "fkit_death", None)
+    return str(headline) if headline is not None else None
+
+
+def attempts_of(report: Any) -> int:
+    """Number of the attempt that the report is on, from 1."""
+    return max(1 + int(getattr(report, "rerun", 0)), int(getattr(report, "fkit_attempts", 1)))
+
+
+def gpus_of(report: Any, own: Sequence[str] = ()) -> Sequence[str]:
+    """The ids of the GPUs that the test could use.
+
+    :param own: those of this process, at ``-n0``.
+    """
+    if hasattr(report, "fkit_gpus"):
+        gpus: Sequence[str] = report.fkit_gpus
+        return gpus
+    node = getattr(report, "node", None)
+    return own if node is None else gpu_ids(node)
+
+
+def place_of(report: Any, own: Sequence[str] = ()) -> str:
+    """Worker, GPUs and attempt of a report on a death, as in "gw2 (GPU 4,5), attempt 2".
+
+    :param own: see :func:`gpus_of`.
+    """
+    worker = getattr(report, "fkit_worker", "")
+    gpus = ",".join(gpus_of(report, own))
+    attempts = attempts_of(report)
+    place = f"{worker} (GPU {gpus})" if gpus else worker
+    return f"{place}, attempt {attempts}" if attempts > 1 else place
+
+
+def count(number: int, what: str) -> str:
+    """As in "1 test" or "2 tests"."""
+    return f"1 {what}" if number == 1 else f"{number} {what}s"
+
+
+def scarcity(number: int, wanted: int) -> str:
+    """How many tests wanted how many GPUs, and the options that give them."""
+    return (
+        f"{count(number, 'test')} skipped for want of {wanted} GPUs "
+        f"(--fkit-gpus-per-worker={wanted} or --fkit-widen)"
+    )
