@@ -30,11 +30,10 @@ from ...protocol.border import (
     Waits,
     answers,
 )
-from ...protocol.interruptions import raise_again
-from ...protocol.messages import Interrupted
+from ...protocol.event_file import Interrupted
+from ...protocol.interruptions import interrupt_on_sigterm, raise_again, restore_sigterm
 from ...protocol.running_test import Whereabouts
 from ...protocol.wire import Unpacker
-from ...system.sigterm import interrupt_on_sigterm, restore_sigterm
 from ..retry.held_back import HeldBack
 from ..retry.rerouting import Edges, Rerouting
 from ..schedule.machines import host_of

@@ -6,8 +6,7 @@ import re
 from typing import Any, Callable
 
 from ...own import ctypes, own_builtins
-from ...system.gpu_runtime import CUDA_DRIVER
-from ...system.libraries import loaded
+from ...system.unforkable import CUDA_DRIVER, loaded
 
 own_builtins(globals())
 

@@ -8,7 +8,7 @@ from ...config.settings import KEY
 from ...gpu.frameworks import open_imported
 from ...gpu.slices.ownership import owned_by
 from ...own import os, own_builtins, warnings
-from ...protocol.descriptors import Pipes
+from ...protocol.channels import Pipes
 from ...protocol.messages import Message, Warm
 from ...protocol.plain_values import carriable
 from ...system.stack_texts import stack_text

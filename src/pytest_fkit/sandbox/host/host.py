@@ -7,29 +7,32 @@ from typing import Any, Callable, Generator, NoReturn
 import pytest
 
 from ... import system
-from ...compat import pytest_fixtures
+from ...compat import pytest_fixtures, pytest_hooks, pytest_nodes
 from ...config.settings import measures_usage
 from ...own import os, own_builtins, suppress, time
-from ...protocol.descriptors import Files, Pipes, read_from, slots
+from ...protocol.channels import Pipes
+from ...protocol.descriptors import Files, read_from, slots
+from ...protocol.event_file import (
+    Begins,
+    Completed,
+    Leaves,
+    NotCollected,
+    SharedProcess,
+    Used,
+    UsedBefore,
+)
 from ...protocol.messages import (
     PATIENCE,
     Began,
-    Begins,
     ChildExited,
-    Completed,
     Finish,
     Forked,
     Go,
     HostDone,
-    Leaves,
-    NotCollected,
     Ping,
     Release,
     Run,
     RunTogether,
-    SharedProcess,
-    Used,
-    UsedBefore,
     WideSetUp,
 )
 from ...protocol.plain_values import carriable
@@ -256,7 +259,7 @@ class Host:
         try:
             if run.share or self._ran_tests:
                 self._session.testsfailed = run.tests_failed
-                pytest_fixtures.set_location(item, run.location)
+                pytest_nodes.set_location(item, run.location)
                 if self._reruns is not None:
                     self._reruns.begin(run.attempts, run.suite_reruns)
                 if not together:
@@ -322,7 +325,7 @@ class Host:
         self._children.let_go()
         self._link.send(Began("setup"))
         self._session.testsfailed = go.tests_failed
-        pytest_fixtures.set_location(item, go.location)
+        pytest_nodes.set_location(item, go.location)
         if self._reruns is not None:
             self._reruns.begin(go.attempts, go.suite_reruns)
         self._relay.open()
@@ -431,7 +434,7 @@ class Host:
             self._relay.send(Used(os.getpid(), tuple(meter.read())))
         self._measuring.send()
         self._states.send()
-        self._relay.send(Completed(by_pytest=not pytest_fixtures.others_run(item)))
+        self._relay.send(Completed(by_pytest=not pytest_hooks.others_run(item)))
 
     def _run_child(self, go: Go, ahead: bool) -> Generator[Step, Any, Leaves | None]:
         """Run one child to its end.

@@ -6,7 +6,8 @@ from typing import Callable, Iterator
 
 from ... import system
 from ...own import contextmanager, os, own_builtins, select, signal, suppress, time
-from ...protocol.descriptors import Files, Link, move_up, read_from
+from ...protocol.channels import Link
+from ...protocol.descriptors import Files, move_up, read_from
 from ...protocol.endings import (
     ITS_END,
     Ending,
@@ -19,11 +20,11 @@ from ...protocol.endings import (
     Unreported,
     from_wait_status,
 )
+from ...protocol.event_file import Completed
 from ...protocol.messages import (
     Began,
     Broken,
     ChildExited,
-    Completed,
     Events,
     Forked,
     HostDone,

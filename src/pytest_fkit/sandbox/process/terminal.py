@@ -11,7 +11,7 @@ import pytest
 from ...compat import pytest_hooks, pytest_output
 from ...own import contextmanager, os, own_builtins, suppress
 from ...protocol.descriptors import write_all
-from ...protocol.messages import LiveText
+from ...protocol.event_file import LiveText
 from ...protocol.plain_values import carriable
 from .relay import Relay
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Callable, Generator, Iterator, NoReturn
 
 import pytest
 
-from ...compat import pytest_fixtures, pytest_reports
+from ...compat import pytest_fixtures, pytest_hooks, pytest_nodes, pytest_reports
 from ...gpu.errors.exceptions import mark_event
 from ...own import contextmanager, own_builtins, time
 from ...protocol.descriptors import slots
-from ...protocol.messages import WideOutput, WideSetup, WideSetupDone, WideTeardown
+from ...protocol.event_file import WideOutput, WideSetup, WideSetupDone, WideTeardown
 from ...protocol.plain_values import carriable
 from ...system import holdings
 from ...system.paths import below
@@ -242,8 +242,8 @@ class WideFixtures:
         return (
             HOOKS not in self._broken
             and pytest_fixtures.fills_in_setup(item)
-            and not pytest_fixtures.others_run(item)
-            and not pytest_fixtures.starts_threads(item)
+            and not pytest_hooks.others_run(item)
+            and not pytest_nodes.starts_threads(item)
         )
 
     def wants(self, item: pytest.Item) -> bool:
@@ -467,10 +467,10 @@ class WideFixtures:
         """
         try:
             if call.excinfo is None:
-                made = pytest_fixtures.report_for_installed(item, call)
+                made = pytest_hooks.report_for_installed(item, call)
             else:
                 made = item.ihook.pytest_runtest_makereport(item=item, call=call)
-            if pytest_fixtures.interacts(call, made):
+            if pytest_reports.interacts(call, made):
                 item.ihook.pytest_exception_interact(node=item, call=call, report=made)
         except Exception:  # noqa: BLE001 (a plugin may miss what it did in the child)
             made = self._caller("pytest_runtest_makereport", _REPORTING)(item=item, call=call)
@@ -483,14 +483,14 @@ class WideFixtures:
         hook = self._caller(f"pytest_runtest_{when}", _SURROUNDING)
 
         def protocol() -> None:
-            pytest_fixtures.set_current_test(item, when)
+            pytest_nodes.set_current_test(item, when)
             start, began = time.time(), time.monotonic()
             call: Any = pytest.CallInfo.from_call(
                 lambda: hook(item=item, **arguments),
                 when=when,
                 reraise=(pytest.exit.Exception, KeyboardInterrupt),
             )
-            pytest_fixtures.set_current_test(item, None)
+            pytest_nodes.set_current_test(item, None)
             # By our clocks: a wide fixture may freeze, or let go of, those that pytest asks.
             call.start, call.duration = start, time.monotonic() - began
             calls.append(call)

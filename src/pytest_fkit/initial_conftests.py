@@ -16,7 +16,7 @@ from .compat import xdist_worker
 from .config import numprocesses
 from .config.first_environment import remember_environment
 from .config.settings import STARTUP_PATH, asks_for_records, read
-from .own_imports import own_imports
+from .own import own_imports
 
 
 def before_conftests(early_config: pytest.Config) -> None:
