@@ -31,6 +31,7 @@ from pytest_fkit.compat import (
     pytest_fixtures,
     pytest_hooks,
     pytest_junit,
+    pytest_nodes,
     pytest_output,
     pytest_reports,
     pytest_session,
@@ -174,7 +175,7 @@ def test_hooks_of_others_around_a_setup(pytester: pytest.Pytester) -> None:
         """
     )
     (item,) = pytester.getitems("def test_it(): pass")
-    (wrapper,) = pytest_fixtures.wrappers_of_others(item)
+    (wrapper,) = pytest_hooks.wrappers_of_others(item)
     assert wrapper.hookwrapper
     given = []
 
@@ -185,22 +186,22 @@ def test_hooks_of_others_around_a_setup(pytester: pytest.Pytester) -> None:
     wrapper.function = replaced
     item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
     assert given == [()]
-    (undo,) = pytest_fixtures.teardowns_of_others(item, None)
+    (undo,) = pytest_hooks.teardowns_of_others(item, None)
     undo()
-    conftest = wrapper.plugin
+    conftest: Any = wrapper.plugin
     assert conftest.done[-1] == (item, None)
     call: Any = pytest.CallInfo.from_call(lambda: 1 / 0, when="teardown")
-    report = pytest_fixtures.report_for_installed(item, call)
+    report = pytest_hooks.report_for_installed(item, call)
     assert report.failed
-    assert pytest_fixtures.interacts(call, report)
+    assert pytest_reports.interacts(call, report)
 
 
 def test_the_current_test_is_named(items: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTEST_CURRENT_TEST")
-    pytest_fixtures.set_current_test(items[0], None)
-    pytest_fixtures.set_current_test(items[0], "setup")
+    pytest_nodes.set_current_test(items[0], None)
+    pytest_nodes.set_current_test(items[0], "setup")
     assert os.environ["PYTEST_CURRENT_TEST"] == f"{items[0].nodeid} (setup)"
-    pytest_fixtures.set_current_test(items[0], None)
+    pytest_nodes.set_current_test(items[0], None)
     assert "PYTEST_CURRENT_TEST" not in os.environ
 
 
@@ -221,10 +222,10 @@ def test_a_wide_fixture_with_another_parameter_is_missing(pytester: pytest.Pytes
 
 def test_plugins_that_start_threads_for_limits_are_known(pytester: pytest.Pytester) -> None:
     (item,) = pytester.getitems("def test_it(): pass")
-    assert not pytest_fixtures.starts_threads(item)
+    assert not pytest_nodes.starts_threads(item)
     pytester.makeini("[pytest]\nfaulthandler_timeout = 5")
     (item,) = pytester.getitems("def test_it(): pass")
-    assert pytest_fixtures.starts_threads(item)
+    assert pytest_nodes.starts_threads(item)
 
 
 def test_request_by_an_item_that_is_not_set_up(items: list[Any]) -> None:

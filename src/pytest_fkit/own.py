@@ -8,19 +8,20 @@ where it would say ``import os``, and ``own_builtins(globals())`` before its fun
 
 What is kept is in attributes of instances, not in modules: pyfakefs and freezegun go through the
 globals of all modules and replace whatever is a module or a function that they fake. This module is
-imported before the initial conftest files are, see beginning.py.
+imported before the initial conftest files are, see initial_conftests.py.
 """
 
 from __future__ import annotations
 
 import builtins
-from typing import TYPE_CHECKING, Any, Generator
+import sys
+from typing import TYPE_CHECKING, Any, Generator, Sequence
 
 _builtins: dict[str, Any] = dict(vars(builtins))
 
 
 def own_builtins(names: dict[str, Any]) -> None:
-    """Have the functions that a module makes from now on look built-in names up in a copy of ours.
+    """Have functions that a module defines from now on look built-in names up in a copy of ours.
 
     A function has the ``__builtins__`` of its globals at the moment when it is made (in Python 3.8
     and 3.9, when it is called from elsewhere).
@@ -31,6 +32,45 @@ def own_builtins(names: dict[str, Any]) -> None:
 
 
 own_builtins(globals())
+
+_HIDDEN = ("mmap", "pickle", "resource")
+"""What we import and pytest does not, and what may be imported again: they keep no state.
+
+Not ctypes, of which two copies do not know each other's types; ``import ctypes`` gets ours.
+"""
+
+_LIBRARY = str(sys.modules["os"].__file__).rpartition("/")[0]
+
+
+def standard_library_first(path: Sequence[str]) -> list[str]:
+    """The same entries, those of the standard library before all others."""
+    first = (_LIBRARY, f"{_LIBRARY}/lib-dynload")
+    return sorted(map(str, path), key=lambda entry: entry not in first)
+
+
+def hide(modules: set[str]) -> None:
+    """Remove our imports but for those named in `modules`; existing references stay valid."""
+    for name in _HIDDEN:
+        if name not in modules:
+            sys.modules.pop(name, None)
+
+
+class own_imports:  # noqa: N801 (a statement, like suppress)
+    """Within the block, import modules of ours.
+
+    A suite may have a module of the same name as one of the standard library's that we use, say
+    resource.py beside its conftest.py. Ours comes from the standard library even so, and what a
+    test imports is what it would get without us.
+    """
+
+    def __enter__(self) -> None:
+        self._path, self._modules = sys.path[:], set(sys.modules)
+        sys.path[:] = standard_library_first(self._path)
+
+    def __exit__(self, *raised: object) -> None:
+        sys.path[:] = self._path
+        hide(self._modules)
+
 
 if TYPE_CHECKING:
     import array as array
@@ -59,8 +99,6 @@ else:
     import contextlib
     import importlib
     from _thread import allocate_lock as _lock
-
-    from .own_imports import own_imports
 
     class _Kept:
         """What a module had when this one was imported."""
@@ -215,11 +253,9 @@ class suppress:  # noqa: N801 (as contextlib's)
     def __init__(self, *exceptions: type[BaseException]) -> None:
         self._exceptions = exceptions
 
-    def __enter__(self) -> None:
-        """Nothing."""
+    def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> bool:
-        """Whether it is one of them."""
         return kind is not None and issubclass(kind, self._exceptions)
 
 
@@ -227,7 +263,6 @@ class no_warnings:  # noqa: N801 (as contextlib's)
     """Within the block, what somebody warns of is neither shown nor raised, and is lost."""
 
     def __enter__(self) -> None:
-        """Have nobody hear."""
         # Recorded, since who warns may have filters of its own; ignored, lest they be raised.
         caught: Any = warnings.catch_warnings(record=True)
         caught.__enter__()
@@ -236,5 +271,4 @@ class no_warnings:  # noqa: N801 (as contextlib's)
         self._caught = caught
 
     def __exit__(self, *raised: object) -> None:
-        """As before."""
         self._caught.__exit__(None, None, None)

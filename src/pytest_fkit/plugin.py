@@ -14,12 +14,9 @@ import pytest
 
 from . import fixtures, hookspecs
 from .config import declaration
-from .metrics import fkit_metrics
 
 if TYPE_CHECKING:
     from .controller.controller import Controller
-
-__all__ = ["fkit_metrics"]
 
 _CONTROLLER: pytest.StashKey[Controller] = pytest.StashKey()
 
@@ -39,7 +36,10 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, None, None]:
     """Begin, if this is a run of ours."""
     if early_config.known_args_namespace.fkit:
-        from .beginning import before_conftests
+        from .compat.versions import check_versions
+
+        check_versions()
+        from .initial_conftests import before_conftests
 
         before_conftests(early_config)
     yield
@@ -55,7 +55,7 @@ class _Innermost:
         """Look at what conftest files do."""
         if not early_config.known_args_namespace.fkit:
             return (yield)
-        from .beginning import around_conftests
+        from .initial_conftests import around_conftests
 
         with around_conftests(early_config):
             return (yield)

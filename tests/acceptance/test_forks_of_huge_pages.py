@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from inner import run_pytest, write_files
 
-from pytest_fkit.system.huge_pages import PAYS_FROM, collapse
+from pytest_fkit.system.pages import COLLAPSE_PAYS_FROM, collapse
 
 _SUITE = """\
 import mmap
@@ -40,11 +40,11 @@ def _can() -> bool:
 
 @pytest.mark.skipif(not _can(), reason="this kernel does not make huge pages on demand")
 @pytest.mark.parametrize("workers", ["-n0", "-n1"])
-@pytest.mark.parametrize("number", [PAYS_FROM - 1, PAYS_FROM])
+@pytest.mark.parametrize("number", [COLLAPSE_PAYS_FROM - 1, COLLAPSE_PAYS_FROM])
 def test_tests_are_forked_from_huge_pages_if_there_are_many(
     tmp_path: Path, number: int, workers: str
 ) -> None:
-    suite = _SUITE.replace("NUMBER", str(number)).replace("FROM", str(PAYS_FROM))
+    suite = _SUITE.replace("NUMBER", str(number)).replace("FROM", str(COLLAPSE_PAYS_FROM))
     write_files(tmp_path, {"test_it.py": suite})
     ended = run_pytest(tmp_path, "--fkit", workers, timeout=120)
     assert f" {number} passed in " in ended.lines[-1], ended.out

@@ -27,7 +27,7 @@ _PLUGIN = '''
 import json, os, signal
 import pytest
 from pytest_fkit.protocol import wire
-from pytest_fkit.protocol import descriptors
+from pytest_fkit.protocol import descriptors, channels
 from pytest_fkit.sandbox.process import relay
 
 kind, fault, directory = os.environ["FAULT"].split(":")
@@ -73,10 +73,10 @@ def dying(function):
     return call
 
 wire.Packer.pack = packed
-descriptors.Link.send = dying(descriptors.Link.send)
-descriptors.Link.send_files = dying(descriptors.Link.send_files)
-descriptors.Link.flush = dying(descriptors.Link.flush)
-descriptors.Pipes.send = dying(descriptors.Pipes.send)
+channels.Link.send = dying(channels.Link.send)
+channels.Link.send_files = dying(channels.Link.send_files)
+channels.Link.flush = dying(channels.Link.flush)
+channels.Pipes.send = dying(channels.Pipes.send)
 relay.write_all = dying(relay.write_all)
 
 class Log:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_fkit.system import PORTABLE, holdings
-from pytest_fkit.system.buffered import may_buffer
+from pytest_fkit.system.unforkable import may_buffer
 
 if PORTABLE:
     pytest.skip("files are not looked at", allow_module_level=True)

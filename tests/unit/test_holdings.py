@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from pytest_fkit.system import holdings
-from pytest_fkit.system.libraries import loaded
 from pytest_fkit.system.linux import threads
 from pytest_fkit.system.native_threads import native_threads
+from pytest_fkit.system.unforkable import loaded
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

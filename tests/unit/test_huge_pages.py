@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_fkit.system.huge_pages import collapse
+from pytest_fkit.system.pages import collapse
 
 _HUGE = 1 << 21
 _ADVISED = Path("/sys/kernel/mm/transparent_hugepage/enabled")

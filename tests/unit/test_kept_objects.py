@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.compat.kept_objects import KEY, keep_objects, restore_objects
+from pytest_fkit.compat.pytest_reports import KEPT_OBJECTS, keep_objects, restore_objects
 
 
 class Colour(enum.Enum):
@@ -27,7 +27,7 @@ def _report(**attributes: Any) -> Any:
 def _kept(session: pytest.Session, report: Any) -> dict[str, bytes]:
     data = dict(vars(report))
     keep_objects(session, report, data)
-    kept: dict[str, bytes] = data.get(KEY, {})
+    kept: dict[str, bytes] = data.get(KEPT_OBJECTS, {})
     return kept
 
 

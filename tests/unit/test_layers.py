@@ -13,7 +13,7 @@ import pytest_fkit
 ROOT = Path(pytest_fkit.__file__).parent
 
 LAYERS = (
-    "own_imports", "own", "system", "protocol", "compat", "config", "gpu", "journal", "sandbox",
+    "own", "system", "protocol", "compat", "config", "gpu", "journal", "sandbox",
     "worker", "controller",
 )  # fmt: skip
 """From the bottom to the top; above them are the modules that pytest itself meets."""
@@ -79,7 +79,7 @@ def is_upward(one: str, other: str) -> bool:
     ("one", "other", "upward"),
     [
         ("system.linux", "own", False),
-        ("own", "own_imports", False),
+        ("protocol.wire", "protocol.messages", False),
         ("sandbox.child.child", "sandbox.host.host", True),
         ("sandbox.host.host", "sandbox.child.child", False),
         ("journal.reader", "worker.loop", True),

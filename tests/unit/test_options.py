@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from pathlib import Path
 
 import pytest
 
+from options_table import DETAILS, README, XDIST, with_table
 from pytest_fkit.config.declaration import check_without_fkit
 from pytest_fkit.config.options import BY_NAME, COMMAND_LINE, GROUPS, INI, OPTIONS, Option
-from pytest_fkit.config.reference import HEAD, markdown
 from pytest_fkit.config.settings import GpuSettings, Settings, gpu_settings_of, settings_of
 from pytest_fkit.gpu.errors.patterns import user_patterns
 
@@ -18,22 +17,11 @@ WRONG = {"lines": "a(b", "path": "~nobody-at-all/x"}
 """By type, what can't be meant; of all others "wrong"."""
 
 
-def _rows(table: str) -> list[list[str]]:
-    lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table.splitlines()]
-    return [[cell.strip() for cell in row] for row in lines]
-
-
-def test_the_readme_names_every_option_with_its_ini_value_and_default() -> None:
-    readme = Path(__file__).parents[2].joinpath("README.md").read_text(encoding="utf-8")
-    table = readme.partition("\n### Options\n\n")[2].partition("\n\n")[0]
-    head, _, *rows = _rows(table)
-    names = head[:-1]
-    reference = [dict(zip(HEAD, row)) for row in _rows(markdown())[2:]]
-    expected = [[row[name] for name in names] for row in reference]
-    workers = "`-n N`, `-n auto`, "
-    assert [[cell.replace(workers, "") for cell in row[:-1]] for row in rows] == [
-        row for row in expected if row[0] or row[1]
-    ]
+def test_the_table_in_the_readme_is_that_of_the_code() -> None:
+    readme = README.read_text(encoding="utf-8")
+    assert readme == with_table(readme), "run `python tests/options_table.py`"
+    assert {*DETAILS, *XDIST} <= set(BY_NAME)
+    assert all(f"`{name}`" in readme for name, each in BY_NAME.items() if INI in each.where)
 
 
 def _settings(config: pytest.Config) -> None:
@@ -48,6 +36,9 @@ def _arguments(option: Option) -> list[tuple[str, str]]:
     found = []
     if COMMAND_LINE in option.where and option.metavar:
         found.append((f"{option.flag}={wrong}", f"{option.flag}={wrong}: expected "))
+    for flag in {option.flag, option.negation} - {option.metavar and option.flag, ""}:
+        if option.negation:
+            found.append((f"{flag}=on", f"{flag}=on: expected no value; {option.flag}"))
     if INI in option.where:
         found.append((f"--override-ini={option.name}={wrong}", f"ini value {option.name}"))
     return found

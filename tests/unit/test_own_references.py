@@ -25,7 +25,7 @@ RUN_AMONG_USER_CODE = ("controller", "journal", "sandbox", "system", "worker")
 """All modules in these folders do, and what they import of ours."""
 
 EXCEPTED = {
-    "beginning": "runs before the initial conftest files are loaded",
+    "initial_conftests": "runs before the initial conftest files are loaded",
     "config.declaration": "is imported where pytest runs without --fkit, and runs before any test",
     "config.options": "is imported where pytest runs without --fkit; it is a table",
     "gpu.slices.handshake": "is sent to other machines as source, where it stands alone",
@@ -35,7 +35,6 @@ EXCEPTED = {
     "journal.command": "is a program of its own, which runs no user code",
     "config.numprocesses": "is imported where pytest runs without --fkit, and runs before any test",
     "own": "makes the references",
-    "own_imports": "is needed to make them",
 }
 
 KEPT = {name for name, value in vars(own).items() if type(value).__name__ == "_Kept"}

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pytest_fkit import own
-from pytest_fkit.protocol.messages import Completed, Message, Output, Phase, Report
+from pytest_fkit.protocol.event_file import Completed, Phase, Report
+from pytest_fkit.protocol.messages import Message, Output
 from pytest_fkit.protocol.plain_values import carriable
 from pytest_fkit.protocol.wire import Packer, Sorter, Unpacker, following, unpack_all
 

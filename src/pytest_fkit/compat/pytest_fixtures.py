@@ -1,46 +1,37 @@
-"""Private names of pytest's setup state and fixtures."""
+"""Private names of pytest's setup state and fixtures.
+
+A *wide* fixture is one that lives longer than the test that requests it.
+"""
 
 from __future__ import annotations
 
-import functools
-from types import ModuleType
-from typing import Any, Callable, Iterator, Sequence, cast
+from typing import Any, Callable, Sequence, cast
 
-import _pytest._code.code
-import _pytest.config
-import _pytest.debugging
 import _pytest.fixtures
-import _pytest.junitxml
 import _pytest.logging
-import _pytest.main
-import _pytest.runner
-import _pytest.skipping
-import _pytest.threadexception
-import _pytest.unraisableexception
-import _pytest.warnings
 import pytest
 
-from ..own import no_warnings, os, own_builtins
+from ..own import own_builtins
 from ..system.stack_texts import entries
-from .lineage import ancestor
-from .pytest_hooks import PROTOCOL, is_foreign, is_pytests, wraps
+from .pytest_nodes import ancestor
 
 own_builtins(globals())
 
 
-def _stack(session: pytest.Session) -> Any:
-    return cast("Any", session)._setupstate.stack
+def _stack(session: pytest.Session) -> dict[Any, Any]:
+    """What is set up: finalizers and an error, by node; the session first."""
+    return cast("dict[Any, Any]", session._setupstate.stack)
 
 
 def forget_finalizers(
     session: pytest.Session, fixturedefs: Sequence[Any], begun: pytest.Item | None
 ) -> list[Any]:
-    """In a forked process: what the host set up is the host's to tear down.
+    """In a forked process: drop the finalizers of what the host set up, and will tear down.
 
-    :param fixturedefs: those whose finalizers are dropped as well.
+    :param fixturedefs: whose finalizers to drop as well.
     :param begun: an item that the host began to set up, and this process is to tear down.
-    :return: what was dropped. It has to be kept alive: the generator of a fixture runs its
-        ``finally`` blocks when it is collected.
+    :return: what was dropped. Keep it alive: the generator of a fixture runs its ``finally``
+        blocks when it is collected.
     """
     dropped: list[Any] = []
     for node, (finalizers, _) in _stack(session).items():
@@ -57,7 +48,7 @@ def forget_finalizers(
 
 def tear_down(session: pytest.Session, nextitem: pytest.Item | None) -> None:
     """Run the finalizers of all nodes that `nextitem` does not descend from."""
-    cast("Any", session)._setupstate.teardown_exact(nextitem)
+    session._setupstate.teardown_exact(nextitem)
 
 
 def needs_tear_down(session: pytest.Session, nextitem: pytest.Item | None) -> bool:
@@ -79,14 +70,10 @@ def shares_setup(session: pytest.Session, nextitem: pytest.Item) -> bool:
 
 
 def missing_collector(item: pytest.Item) -> Any | None:
-    """The first collector above `item` that is not set up and has more than the empty setup."""
+    """The first collector above `item` that is not set up and has a setup of its own."""
     stack = _stack(item.session)
     return next(
-        (
-            node
-            for node in item.listchain()[:-1]
-            if type(node).setup is not pytest.Collector.setup and node not in stack
-        ),
+        (node for node in item.listchain()[:-1] if _has_setup(node) and node not in stack),
         None,
     )
 
@@ -94,8 +81,11 @@ def missing_collector(item: pytest.Item) -> Any | None:
 def has_setup_of_file(item: pytest.Item) -> bool:
     """Whether the file above an item that is no Python function has a setup of its own."""
     node = ancestor(item, pytest.File)
-    if node is None or isinstance(node, (pytest.Module, pytest.Package)):
-        return False
+    python = (pytest.Module, pytest.Package)
+    return node is not None and not isinstance(node, python) and _has_setup(node)
+
+
+def _has_setup(node: Any) -> bool:
     return type(node).setup is not pytest.Collector.setup
 
 
@@ -108,12 +98,11 @@ def is_set_up(session: pytest.Session, source: Any) -> bool:
 
 def set_up_collectors(item: pytest.Item) -> None:
     """Set the collectors above `item` up, which is what the setup of an item begins with."""
-    assert item.parent is not None
-    cast("Any", item.session)._setupstate.setup(item.parent)
+    item.session._setupstate.setup(cast("pytest.Item", item.parent))
 
 
 def request_fixtures(item: pytest.Item, names: Sequence[str]) -> None:
-    """Have the fixtures set up as the item's own setup would, in this order."""
+    """Set these fixtures up, in this order, as the item's own setup would."""
     request = _request(item) if names else None
     stack = _stack(item.session)
     # pytest 9.1 on takes requests by an item that is not on the stack for requests in teardown.
@@ -141,9 +130,9 @@ def fills_in_setup(item: pytest.Item) -> bool:
 
 
 def replace_filling(item: pytest.Item, fill: Callable[[Callable[[], None]], None]) -> None:
-    """Have `fill` called once, where the item's setup would ask for all of its fixtures.
+    """Call `fill`, once, where the item's setup would request all of its fixtures.
 
-    :param fill: is given what does that.
+    :param fill: gets the function that does so.
     """
     request = _request(item)
 
@@ -163,11 +152,11 @@ def keep_filling(item: pytest.Item) -> None:
 
 
 def first_wide_fixtures(item: pytest.Item) -> list[str]:
-    """The wide fixtures for which the item's setup asks before it asks for any other."""
+    """The wide fixtures that the item's setup requests before any other."""
     wide = set(wide_fixtures(item))
-    there = cast("Any", item).funcargs
+    there = cast("pytest.Function", item).funcargs
     first = []
-    for name in cast("Any", item).fixturenames:
+    for name in cast("pytest.Function", item).fixturenames:
         if name in there:
             continue
         if name not in wide:
@@ -177,9 +166,9 @@ def first_wide_fixtures(item: pytest.Item) -> list[str]:
 
 
 def fill_in(item: pytest.Item, name: str) -> None:
-    """Ask for one fixture, as the item's setup does, which it is in.
+    """Request one fixture from within the item's setup, as that does.
 
-    Who asks again for one that raised gets another try.
+    One that raised can be requested again.
     """
     request = _request(item)
     # Before pytest 8, a request takes a second try for a fixture that depends on itself.
@@ -192,12 +181,12 @@ def fill_in(item: pytest.Item, name: str) -> None:
             each.clear()
             each.update(content)
         raise
-    if name in cast("Any", item).fixturenames:
-        cast("Any", item).funcargs[name] = value
+    if name in cast("pytest.Function", item).fixturenames:
+        cast("pytest.Function", item).funcargs[name] = value
 
 
 def forget_setup(fixturedef: Any) -> None:
-    """Have a fixture that raised, or was not begun, set up by who asks next."""
+    """Let the next request set up a fixture that raised, or whose setup was not begun."""
     fixturedef.cached_result = None
     del fixturedef._finalizers[:]
 
@@ -208,12 +197,12 @@ def expect_log_records(item: pytest.Item) -> None:
 
 
 def take_off_stack(session: pytest.Session, item: pytest.Item) -> None:
-    """Forget that the item is being set up, and what it would tear down."""
+    """Forget that the item is being set up, and its finalizers."""
     _stack(session).pop(item, None)
 
 
 def raised_in_teardown_of_fixture(error: BaseException) -> bool:
-    """Whether a fixture raised this when it was torn down to be set up with another parameter."""
+    """Whether a fixture raised this in its teardown, before a setup with another parameter."""
     finish = _pytest.fixtures.FixtureDef.finish.__code__
     return any(entry.tb_frame.f_code is finish for entry in entries(error.__traceback__))
 
@@ -222,29 +211,23 @@ def _request(item: pytest.Item) -> Any:
     request = getattr(item, "_request", None)
     if request is False:  # it ran before in this process
         _begin_request(item)
-        request = cast("Any", item)._request
+        request = cast("pytest.Function", item)._request
     return request
 
 
 def _begin_request(item: pytest.Item) -> None:
-    # Items of plugins may have a request that is made once.
+    # Items of plugins may have one request for all their life.
     if hasattr(item, "_initrequest"):
-        cast("Any", item)._initrequest()
+        cast("pytest.Function", item)._initrequest()
 
 
 def takes_requests(item: pytest.Item) -> bool:
-    """Whether fixtures can be requested for `item` before it is set up."""
+    """Whether fixtures can be requested for `item` before its setup."""
     return hasattr(item, "_request")
 
 
-def set_location(item: pytest.Item, location: tuple[str, int | None, str]) -> None:
-    """Give `item` the value of its cached property ``location``."""
-    if isinstance(getattr(type(item), "location", None), functools.cached_property):
-        item.__dict__["location"] = location
-
-
 def renew_request(item: pytest.Item) -> None:
-    """Give `item` back what :func:`forget_request` took: hooks may ask for ``item.funcargs``."""
+    """Undo :func:`forget_request`: hooks may ask for ``item.funcargs``."""
     _request(item)
 
 
@@ -253,128 +236,31 @@ def forget_request(item: pytest.Item) -> None:
     if hasattr(item, "_request") and hasattr(item, "_initrequest"):
         cast("Any", item)._request = False
         cast("Any", item).funcargs = None
-    del cast("Any", item)._report_sections[:]
+    del item._report_sections[:]
 
 
 def wide_fixtures(item: pytest.Item) -> list[str]:
-    """The names of the fixtures in the item's closure that live longer than the item."""
+    """The names of the wide fixtures in the item's closure."""
     return [name for name, _ in _wide_fixtures(item)]
 
 
 def narrower_scopes(item: pytest.Item) -> set[str]:
-    """The scopes of those of these fixtures that live shorter than the session."""
+    """The scopes of its wide fixtures, but for session."""
     return {scope for _, scope in _wide_fixtures(item) if scope != "session"}
 
 
 def missing_fixture(item: pytest.Item) -> str | None:
-    """The first of these fixtures that is not set up."""
-    names = wide_fixtures(item)
-    return next((name for name in names if not _is_there(item, name)), None)
+    """The first of its wide fixtures that is not set up."""
+    return next((name for name in wide_fixtures(item) if not _is_there(item, name)), None)
 
 
 def _is_there(item: pytest.Item, name: str) -> bool:
-    cached = cast("Any", item)._fixtureinfo.name2fixturedefs[name][-1].cached_result
+    cached = cast("pytest.Function", item)._fixtureinfo.name2fixturedefs[name][-1].cached_result
     if cached is None:
         return False
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     # The key of what is cached is the parameter; its own comparison may raise, or be an array.
     return name not in parameters or cached[1] is parameters[name]
-
-
-def others_run(item: pytest.Item) -> bool:
-    """Whether a plugin or a conftest.py may run `item` in the place of pytest's own protocol."""
-    return not is_pytests(item.config, PROTOCOL) and any(
-        is_foreign(each) and not wraps(each) for each in _implementations(item, (PROTOCOL,))
-    )
-
-
-_RUNNING_HOOKS = ("pytest_runtest_protocol", "pytest_runtest_setup")
-
-
-def set_current_test(item: pytest.Item, when: Any) -> None:
-    """Have ``PYTEST_CURRENT_TEST`` name a phase of the item, or nothing.
-
-    :param when: None for nothing.
-    """
-    if when is not None or "PYTEST_CURRENT_TEST" in os.environ:
-        _pytest.runner._update_current_test_var(item, when)
-
-
-def interacts(call: Any, report: Any) -> bool:
-    """Whether pytest calls pytest_exception_interact for what was raised in a phase."""
-    return bool(_pytest.runner.check_interactive_exception(call, report))
-
-
-def report_for_installed(item: pytest.Item, call: Any) -> Any:
-    """A report on a phase, of which no conftest.py hears."""
-    plugins = item.config.pluginmanager
-    others = [each for each in plugins.get_plugins() if _is_conftest(each)]
-    make = plugins.subset_hook_caller(_REPORT, others)
-    with no_warnings():  # pluggy's, of a plugin that misses what it did in another process
-        return make(item=item, call=call)
-
-
-def installed_hear_reports(item: pytest.Item) -> bool:
-    """Whether :func:`report_for_installed` tells somebody who is neither pytest nor we."""
-    implementations = _implementations(item, (_REPORT,))
-    return any(is_foreign(each) and not _is_conftest(each.plugin) for each in implementations)
-
-
-_REPORT = "pytest_runtest_makereport"
-
-
-def _is_conftest(plugin: Any) -> bool:
-    path = getattr(plugin, "__file__", None) if isinstance(plugin, ModuleType) else None
-    return path is not None and path.endswith("conftest.py")
-
-
-def starts_threads(item: pytest.Item) -> bool:
-    """Whether pytest or pytest-timeout starts a thread that ends a test in time."""
-    config = item.config
-    has_timeout = config.pluginmanager.hasplugin("faulthandler")
-    if has_timeout and float(config.getini("faulthandler_timeout") or 0.0) > 0:
-        return True
-    method = getattr(config, "_env_timeout_method", "")  # pytest-timeout's
-    if method == "":
-        return False
-    marks = [mark.kwargs.get("method") for mark in item.iter_markers("timeout")]
-    return "thread" in (method, *marks)
-
-
-def wrappers_of_others(item: pytest.Item) -> list[Any]:
-    """Wrappers of other plugins that are under way while an item is set up.
-
-    Their attribute ``function`` is what pluggy calls for a generator.
-    """
-    return [
-        each for each in _implementations(item, _RUNNING_HOOKS) if wraps(each) and is_foreign(each)
-    ]
-
-
-def teardowns_of_others(
-    item: pytest.Item, nextitem: pytest.Item | None
-) -> Iterator[Callable[[], object]]:
-    """What plugins do in pytest_runtest_teardown that do something in pytest_runtest_setup.
-
-    Wrappers left out; in the order in which they are called.
-    """
-
-    def plain(name: str) -> list[Any]:
-        return [
-            each for each in _implementations(item, (name,)) if not wraps(each) and is_foreign(each)
-        ]
-
-    began = [each.plugin for each in plain("pytest_runtest_setup")]
-    given: dict[str, Any] = {"item": item, "nextitem": nextitem}
-    for each in reversed(plain("pytest_runtest_teardown")):
-        if each.plugin in began:
-            arguments = [given[name] for name in each.argnames]
-            yield functools.partial(each.function, *arguments)
-
-
-def _implementations(item: pytest.Item, names: Sequence[str]) -> Iterator[Any]:
-    for name in names:
-        yield from getattr(item.ihook, name).get_hookimpls()
 
 
 def _wide_fixtures(item: pytest.Item) -> list[tuple[str, str]]:
@@ -383,15 +269,15 @@ def _wide_fixtures(item: pytest.Item) -> list[tuple[str, str]]:
         return []
     scopes = getattr(getattr(item, "callspec", None), "_arg2scope", {})
     wide = []
-    for name in cast("Any", item).fixturenames:
+    for name in cast("pytest.Function", item).fixturenames:
         fixturedefs = info.name2fixturedefs.get(name)
         if not fixturedefs:
             continue
-        # What parametrize(scope=...) says wins, as in FixtureRequest._get_active_fixturedef.
+        # parametrize(scope=...) wins, as in FixtureRequest._get_active_fixturedef.
         scope = scopes.get(name, fixturedefs[-1]._scope)
         if scope.value == "function":
             continue
-        # Outside of a class, pytest takes a class-scoped fixture for one of the test function.
+        # Outside of a class, a class-scoped fixture lives as long as the test function.
         if scope.value != "class" or ancestor(item, pytest.Class):
             wide.append((name, scope.value))
     return wide

@@ -1,51 +1,83 @@
-"""Who implements which hook: private names of pluggy and of pytest's plugins."""
+"""Who implements which hook: private names of pluggy and of pytest's plugins.
+
+A *foreign* implementation is neither pytest's nor ours, nor that of xdist's plugin of a worker.
+"""
 
 from __future__ import annotations
 
+import functools
 from types import ModuleType
-from typing import Any, Callable, Iterator, Sequence, cast
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Sequence, cast
 
-import _pytest._code.code
-import _pytest.config
-import _pytest.debugging
-import _pytest.fixtures
-import _pytest.junitxml
-import _pytest.main
-import _pytest.runner
-import _pytest.skipping
-import _pytest.threadexception
-import _pytest.unraisableexception
 import _pytest.warnings
 import pytest
-from _pytest.stash import StashKey
 
-from ..own import contextmanager, own_builtins
+from ..own import contextmanager, no_warnings, own_builtins
+
+if TYPE_CHECKING:
+    from pluggy import HookCaller, HookImpl
 
 own_builtins(globals())
+
+WORKERS_MAIN = "__channelexec__"
+"""The name under which execnet runs a worker's main program, xdist's plugin of a worker with it."""
+
+
+def module_of(plugin: object) -> str:
+    """The name of the module that a plugin is, or that its class is of."""
+    return str(plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__module__)
+
+
+def is_foreign(implementation: HookImpl) -> bool:
+    """Whether it is neither pytest's nor ours, nor a worker's own."""
+    module = module_of(implementation.plugin).partition(".")[0]
+    return module not in ("_pytest", "pytest_fkit", WORKERS_MAIN)
+
+
+def wraps(implementation: HookImpl) -> bool:
+    """Whether it runs around the others, in the old style of pluggy or the new one."""
+    return bool(implementation.hookwrapper or implementation.wrapper)
+
+
+def implementations(hooks: Any, *names: str) -> Iterator[HookImpl]:
+    """What implements these hooks.
+
+    :param hooks: ``config.hook``, or ``item.ihook`` without conftest files of other directories.
+    """
+    for name in names:
+        yield from getattr(hooks, name).get_hookimpls()
+
+
+def remove_implementation(caller: HookCaller, plugin: object) -> None:
+    """Take what a plugin implements of one hook out; pluggy can only unregister whole plugins."""
+    if any(each.plugin is plugin for each in caller.get_hookimpls()):
+        caller._remove_plugin(plugin)
 
 
 def silence_hook(
     config: pytest.Config, name: str, keep: Sequence[object], foreign: bool = False
 ) -> None:
-    """Take all implementations of hook `name` out, except those of the plugins in `keep`.
+    """Take all implementations of a hook out, except those of the plugins in `keep`.
 
-    pluggy can only unregister whole plugins; ``HookCaller._remove_plugin`` is what that calls.
-
-    :param foreign: keep those, too, that are neither pytest's nor ours, nor a worker's own.
+    :param foreign: keep foreign ones, too.
     """
     caller = getattr(config.hook, name)
-    for implementation in caller.get_hookimpls():
-        if implementation.plugin not in keep and not (foreign and is_foreign(implementation)):
-            caller._remove_plugin(implementation.plugin)
+    for each in caller.get_hookimpls():
+        if each.plugin not in keep and not (foreign and is_foreign(each)):
+            remove_implementation(caller, each.plugin)
 
 
 def silence_pytest_forked(config: pytest.Config) -> None:
     """Keep pytest-forked, whose option and mark are satisfied, from forking once more."""
     caller = config.hook.pytest_runtest_protocol
-    for implementation in caller.get_hookimpls():
-        if module_of(implementation.plugin) == "pytest_forked":
-            cast("Any", caller)._remove_plugin(implementation.plugin)
+    for each in caller.get_hookimpls():
+        if module_of(each.plugin) == "pytest_forked":
+            remove_implementation(caller, each.plugin)
 
+
+# --- who is told of tests, and in which process ---
+
+_BEGIN_AND_END = ("pytest_runtest_logstart", "pytest_runtest_logfinish")
 
 _REPORTERS_HOOKS = frozenset(
     {
@@ -56,14 +88,58 @@ _REPORTERS_HOOKS = frozenset(
 )  # fmt: skip
 
 
-def _is_of_tests(config: pytest.Config, implementation: Any) -> bool:
-    """Whether a foreign plugin that hears when tests begin hears nothing else of their outcome.
+def _is_of_tests(config: pytest.Config, implementation: HookImpl) -> bool:
+    """Whether it is of a foreign plugin that hears nothing of a test's outcome.
 
-    What it does then is for the test, such as to keep its name; so it is told in its process.
+    What that does when a test begins is for the test, such as keeping its name; so it is told in
+    the test's process only.
     """
     callers = config.pluginmanager.get_hookcallers(implementation.plugin) or ()
     return is_foreign(implementation) and not any(each.name in _REPORTERS_HOOKS for each in callers)
 
+
+def others_hear_reports(config: pytest.Config) -> bool:
+    """Whether a foreign plugin hears of reports, or of tests where the reports are."""
+    return any(
+        is_foreign(each) and not _is_of_tests(config, each)
+        for each in implementations(config.hook, *_BEGIN_AND_END, "pytest_runtest_logreport")
+    )
+
+
+def hears_in_tests(config: pytest.Config) -> bool:
+    """Whether a plugin is told in the test's process only that a test begins."""
+    return any(_is_of_tests(config, each) for each in implementations(config.hook, *_BEGIN_AND_END))
+
+
+def reporters_hook(item: pytest.Item, name: str) -> HookCaller:
+    """The hook of `item`, without plugins that are told in the test's process only."""
+    config = item.config
+    told_here = [
+        each.plugin for each in implementations(item.ihook, name) if not _is_of_tests(config, each)
+    ]
+    return _only(config, name, told_here)
+
+
+def _only(config: pytest.Config, name: str, plugins: Sequence[object]) -> HookCaller:
+    """A hook with these implementations."""
+    manager = config.pluginmanager
+    others = [each for each in manager.get_plugins() if not any(each is one for one in plugins)]
+    return manager.subset_hook_caller(name, others)
+
+
+def wrap_reporters(
+    config: pytest.Config, name: str, wrap: Callable[[Callable[..., object]], Callable[..., object]]
+) -> None:
+    """Replace what foreign plugins implement of a hook if they are told outside of tests, too.
+
+    :param wrap: makes the replacement, which takes the same arguments.
+    """
+    for each in implementations(config.hook, name):
+        if not wraps(each) and is_foreign(each) and not _is_of_tests(config, each):
+            cast("Any", each).function = wrap(each.function)
+
+
+# --- the end of the session, where tests ran ---
 
 _RUNNING = frozenset(
     {
@@ -79,108 +155,54 @@ _BEGINNING = frozenset({"pytest_configure", "pytest_sessionstart"})
 _COLLECTS_IN_TESTS = frozenset({"inline-snapshot-plugin"})
 
 
-def plugins_of_tests(config: pytest.Config, begun: bool) -> dict[str, Any]:
-    """Plugins whose conclusions at the end are on what they saw where tests ran, by their names.
+def plugins_of_tests(config: pytest.Config, begun: bool) -> dict[str, object]:
+    """Plugins, by name, that conclude at the end from what they saw where tests ran.
 
     They have a part in running tests, and hear of no reports; or they are known to be of this kind.
 
     :param begun: leave out those that may have begun something before any test.
     """
     elsewhere = _REPORTED | _BEGINNING if begun else _REPORTED
-    plugins = config.pluginmanager
+    manager = config.pluginmanager
     found = {}
-    for implementation in config.hook.pytest_sessionfinish.get_hookimpls():
-        name = plugins.get_name(implementation.plugin) or ""
-        hooks = {each.name for each in plugins.get_hookcallers(implementation.plugin) or ()}
-        runs = hooks & _RUNNING and not hooks & elsewhere and is_foreign(implementation)
+    for each in config.hook.pytest_sessionfinish.get_hookimpls():
+        name = manager.get_name(each.plugin) or ""
+        hooks = {caller.name for caller in manager.get_hookcallers(each.plugin) or ()}
+        runs = hooks & _RUNNING and not hooks & elsewhere and is_foreign(each)
         if name and (runs or name in _COLLECTS_IN_TESTS):
-            found[name] = implementation.plugin
+            found[name] = each.plugin
     return found
 
 
-def finish_session(session: pytest.Session, finished: Sequence[object]) -> int | None:
+def plugins_that_collect_in_tests(config: pytest.Config) -> list[object]:
+    """Plugins that are known to hear of reports for what they do at the end."""
+    found = map(config.pluginmanager.get_plugin, sorted(_COLLECTS_IN_TESTS))
+    return [each for each in found if each is not None]
+
+
+def finish_session(session: pytest.Session, plugins: Sequence[object]) -> int | None:
     """Tell these plugins that the session is over; the exit status that they want, if another."""
-    plugins = session.config.pluginmanager
-    others = [each for each in plugins.get_plugins() if not any(each is one for one in finished)]
     session.exitstatus = pytest.ExitCode.TESTS_FAILED if session.testsfailed else pytest.ExitCode.OK
     if session.shouldstop or session.shouldfail:
         session.exitstatus = pytest.ExitCode.INTERRUPTED
     before = session.exitstatus
-    hook = plugins.subset_hook_caller("pytest_sessionfinish", others)
+    hook = _only(session.config, "pytest_sessionfinish", plugins)
     hook(session=session, exitstatus=before)
     return None if session.exitstatus == before else int(session.exitstatus)
 
 
 def forget_ends(config: pytest.Config, names: Sequence[str]) -> None:
-    """Don't tell these plugins that the session is over: they know, in another process."""
-    caller = config.hook.pytest_sessionfinish
+    """Don't tell these plugins that the session is over: they were told in another process."""
     for name in names:
         plugin = config.pluginmanager.get_plugin(name)
-        if any(each.plugin is plugin for each in caller.get_hookimpls()):
-            caller._remove_plugin(plugin)
+        remove_implementation(config.hook.pytest_sessionfinish, plugin)
 
 
-def plugins_that_collect_in_tests(config: pytest.Config) -> list[object]:
-    """Those that are known to hear of reports for what they do at the end."""
-    found = map(config.pluginmanager.get_plugin, sorted(_COLLECTS_IN_TESTS))
-    return [each for each in found if each is not None]
-
-
-def wrap_reporters(
-    config: pytest.Config, name: str, wrap: Callable[[Callable[..., object]], Callable[..., object]]
-) -> None:
-    """Have what is in the place of the others' implementations that are also told elsewhere.
-
-    :param wrap: makes one of another that takes the same arguments.
-    """
-    for implementation in getattr(config.hook, name).get_hookimpls():
-        if wraps(implementation) or not is_foreign(implementation):
-            continue
-        if _is_of_tests(config, implementation):
-            continue
-        implementation.function = wrap(implementation.function)
-
-
-def hears_in_tests(config: pytest.Config) -> bool:
-    """Whether there is a plugin that is told in the test's process only that a test begins."""
-    return any(
-        _is_of_tests(config, implementation)
-        for name in ("pytest_runtest_logstart", "pytest_runtest_logfinish")
-        for implementation in getattr(config.hook, name).get_hookimpls()
-    )
-
-
-def reporters_hook(item: pytest.Item, name: str) -> Any:
-    """The hook of `item`, without plugins that are told in the test's process only."""
-    caller, config = getattr(item.ihook, name), item.config
-    heard = [each.plugin for each in caller.get_hookimpls() if not _is_of_tests(config, each)]
-    plugins = config.pluginmanager
-    left = [each for each in plugins.get_plugins() if not any(each is other for other in heard)]
-    return plugins.subset_hook_caller(name, left)
-
-
-WORKERS_MAIN = "__channelexec__"
-"""The name under which execnet runs a worker's main program, xdist's plugin of a worker with it."""
-
-_REPORT_HOOKS = (
-    "pytest_runtest_logstart",
-    "pytest_runtest_logreport",
-    "pytest_runtest_logfinish",
-)
-
-
-def others_hear_reports(config: pytest.Config) -> bool:
-    """Whether a plugin that is neither pytest's nor ours, nor a worker's own, hears of reports."""
-    return any(
-        is_foreign(implementation) and not _is_of_tests(config, implementation)
-        for name in _REPORT_HOOKS
-        for implementation in getattr(config.hook, name).get_hookimpls()
-    )
-
+# --- who runs a test ---
 
 SERIALIZING = "pytest_report_to_serializable"
 PROTOCOL = "pytest_runtest_protocol"
-_PYTESTS: StashKey[dict[str, list[Any]]] = StashKey()
+_PYTESTS: pytest.StashKey[dict[str, list[HookImpl]]] = pytest.StashKey()
 
 
 def note_implementers(config: pytest.Config) -> None:
@@ -191,9 +213,9 @@ def note_implementers(config: pytest.Config) -> None:
 
 
 def is_pytests(config: pytest.Config, name: str) -> bool:
-    """Whether nobody but pytest and we implement a hook, for whatever path.
+    """Whether no foreign plugin implements a hook, for whatever path.
 
-    Others may wrap how an item is run.
+    Foreign ones may wrap how an item is run.
     """
     found = getattr(config.hook, name).get_hookimpls()
     known = config.stash.get(_PYTESTS, {})
@@ -206,25 +228,68 @@ def is_pytests(config: pytest.Config, name: str) -> bool:
     return True
 
 
-def wraps(implementation: Any) -> bool:
-    """Whether it runs around the others, in the old style of pluggy or the new one."""
-    return bool(implementation.hookwrapper or implementation.wrapper)
+def others_run(item: pytest.Item) -> bool:
+    """Whether a plugin or a conftest.py may run `item` in the place of pytest's own protocol."""
+    return not is_pytests(item.config, PROTOCOL) and any(
+        is_foreign(each) and not wraps(each) for each in implementations(item.ihook, PROTOCOL)
+    )
 
 
-def is_foreign(implementation: Any) -> bool:
-    """Whether it is neither pytest's nor ours, nor a worker's own."""
-    module = module_of(implementation.plugin).partition(".")[0]
-    return module not in ("_pytest", "pytest_fkit", WORKERS_MAIN)
+def wrappers_of_others(item: pytest.Item) -> list[Any]:
+    """Foreign wrappers that are under way while an item is set up.
+
+    Their attribute ``function`` is what pluggy calls for a generator.
+    """
+    return [
+        each
+        for each in implementations(item.ihook, PROTOCOL, "pytest_runtest_setup")
+        if wraps(each) and is_foreign(each)
+    ]
 
 
-def module_of(plugin: Any) -> str:
-    """The name of the module that a plugin is, or that its class is of."""
-    return str(plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__module__)
+def teardowns_of_others(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Iterator[Callable[[], object]]:
+    """What foreign plugins that implement pytest_runtest_setup do in pytest_runtest_teardown.
+
+    Wrappers left out; in the order in which they are called.
+    """
+
+    def plain(name: str) -> list[HookImpl]:
+        found = implementations(item.ihook, name)
+        return [each for each in found if not wraps(each) and is_foreign(each)]
+
+    began = [each.plugin for each in plain("pytest_runtest_setup")]
+    given = {"item": item, "nextitem": nextitem}
+    for each in reversed(plain("pytest_runtest_teardown")):
+        if each.plugin in began:
+            yield functools.partial(each.function, *(given[name] for name in each.argnames))
+
+
+def report_for_installed(item: pytest.Item, call: pytest.CallInfo[Any]) -> pytest.TestReport:
+    """A report on a phase, of which no conftest.py hears."""
+    manager = item.config.pluginmanager
+    conftests = [each for each in manager.get_plugins() if _is_conftest(each)]
+    make = manager.subset_hook_caller("pytest_runtest_makereport", conftests)
+    with no_warnings():  # pluggy's, of a plugin that misses what it did in another process
+        report: pytest.TestReport = make(item=item, call=call)
+    return report
+
+
+def installed_hear_reports(item: pytest.Item) -> bool:
+    """Whether a plugin of others that is no conftest.py hears of reports when they are made."""
+    made = item.ihook.pytest_runtest_makereport.get_hookimpls()
+    return any(is_foreign(each) and not _is_conftest(each.plugin) for each in made)
+
+
+def _is_conftest(plugin: object) -> bool:
+    path = getattr(plugin, "__file__", None) if isinstance(plugin, ModuleType) else None
+    return path is not None and path.endswith("conftest.py")
 
 
 @contextmanager
 def warnings_as_of(item: pytest.Item) -> Iterator[None]:
-    """Within it, what is warned of is said of the test, as within pytest_runtest_protocol."""
+    """Within the block, attribute warnings to the test, as within pytest_runtest_protocol."""
     if not item.config.pluginmanager.hasplugin("warnings"):  # -p no:warnings
         yield
         return

@@ -3,73 +3,74 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable, cast
+from typing import TYPE_CHECKING, Any, Callable, cast
 
-import _pytest._code.code
-import _pytest.config
-import _pytest.debugging
-import _pytest.fixtures
 import _pytest.junitxml
-import _pytest.main
-import _pytest.runner
-import _pytest.skipping
-import _pytest.threadexception
-import _pytest.unraisableexception
-import _pytest.warnings
 import pytest
 
 from ..own import own_builtins
 
+if TYPE_CHECKING:
+    from _pytest.junitxml import LogXML
+
 own_builtins(globals())
 
 
-def junit_log(config: pytest.Config) -> Any | None:
+def junit_log(config: pytest.Config) -> LogXML | None:
     """The object that writes the JUnit file, if one is written."""
-    for plugin in config.pluginmanager.get_plugins():
-        if type(plugin).__module__ == "_pytest.junitxml" and type(plugin).__name__ == "LogXML":
-            return plugin
-    return None
+    plugins = config.pluginmanager.get_plugins()
+    return next((each for each in plugins if isinstance(each, _pytest.junitxml.LogXML)), None)
 
 
-def junit_errors_for_deaths(log: Any, describe: Callable[[Any], tuple[str, str] | None]) -> None:
-    """Have deaths written as ``<error>``, where LogXML writes ``<failure>`` for the call phase.
+def junit_errors_for_deaths(log: LogXML, describe: Callable[[Any], tuple[str, str] | None]) -> None:
+    """Write ``<error>`` for deaths, where LogXML writes ``<failure>`` for the call phase.
 
     :param describe: the message and the text of a report on a death, None for other reports.
     """
-    original = log.node_reporter
 
-    def node_reporter(report: Any) -> Any:
-        reporter = original(report)
+    def change(reporter: Any, report: Any) -> None:
         death = describe(report)
         if death is not None:
-            message, text = death
-            add = functools.partial(_add_junit_error, reporter, message, text)
+            add = functools.partial(_add_error, reporter, *death)
             reporter.append_failure = reporter.append_error = add
-        return reporter
 
-    log.node_reporter = node_reporter
+    _change_reporters(log, change)
 
 
-def junit_properties(log: Any, describe: Callable[[Any], dict[str, str]]) -> None:
-    """Have properties written for each test, with what its last report says.
+def _add_error(reporter: Any, message: str, text: str, report: object) -> None:
+    del report
+    reporter._add_simple("error", message, text)
+
+
+def junit_properties(log: LogXML, describe: Callable[[Any], dict[str, str]]) -> None:
+    """Write properties for each test, with what its last report says.
 
     :param describe: called with each report on a test.
     """
-    original = log.node_reporter
 
-    def node_reporter(report: Any) -> Any:
-        reporter = original(report)
+    def change(reporter: Any, report: Any) -> None:
         if hasattr(report, "when"):
             properties = describe(report)
             kept = [each for each in reporter.properties if each[0] not in properties]
             reporter.properties = kept + list(properties.items())
+
+    _change_reporters(log, change)
+
+
+def _change_reporters(log: LogXML, change: Callable[[Any, Any], None]) -> None:
+    """Call `change` with what writes a test into the file, and each report that it writes."""
+    original = log.node_reporter
+
+    def node_reporter(report: Any) -> Any:
+        reporter = original(report)
+        change(reporter, report)
         return reporter
 
-    log.node_reporter = node_reporter
+    log.node_reporter = node_reporter  # type: ignore[method-assign]
 
 
 class JunitFixtures:
-    """What pytest's fixtures that add to the JUnit file find in place of the log.
+    """Stands for LogXML where pytest's fixtures that add to the JUnit file look for it.
 
     Without it they do nothing in workers, which write no such file.
 
@@ -101,7 +102,7 @@ class JunitFixtures:
 def watch_junit_fixtures(
     config: pytest.Config, recorded: Callable[[str, str, object], None]
 ) -> None:
-    """Where nothing else reaches the JUnit file: hear what fixtures add to it, if there is one."""
+    """Hear what fixtures add to the JUnit file, if there is one, where nothing else reaches it."""
     if not config.getoption("xmlpath", None):
         return
     log = JunitFixtures(config.getini("junit_family"), recorded)
@@ -109,14 +110,9 @@ def watch_junit_fixtures(
     config.stash[_pytest.junitxml.xml_key] = cast("Any", log)
 
 
-def add_junit_record(log: Any, report: Any, kind: str, name: str, value: str) -> None:
-    """Add what :func:`watch_junit_fixtures` told of, while `report` was in the making."""
+def add_junit_record(log: LogXML, report: Any, kind: str, name: str, value: str) -> None:
+    """Add what :func:`watch_junit_fixtures` heard while `report` was made."""
     if kind == "property":
         log.add_global_property(name, value)
     else:
         log.node_reporter(report).add_attribute(name, value)
-
-
-def _add_junit_error(reporter: Any, message: str, text: str, report: Any) -> None:
-    del report
-    reporter._add_simple("error", message, text)

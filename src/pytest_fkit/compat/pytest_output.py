@@ -12,8 +12,32 @@ import pytest
 from _pytest.config import create_terminal_writer
 
 from ..own import own_builtins
+from .pytest_hooks import remove_implementation
 
 own_builtins(globals())
+
+
+# --- what pytest captures into ---
+
+
+def _of_session(config: pytest.Config) -> Any:
+    return getattr(config.pluginmanager.getplugin("capturemanager"), "_global_capturing", None)
+
+
+def _of_fixture(fixture: object) -> Any:
+    return getattr(fixture, "_capture", None)
+
+
+def _descriptor_files(capturing: Any) -> list[Any]:
+    """The files for descriptors 1 and 2; none if it captures in another way, or not at all."""
+    if capturing is None or not hasattr(capturing.out, "targetfd"):
+        return []
+    return [capturing.out.tmpfile, capturing.err.tmpfile]
+
+
+def _descriptors(capturing: Any) -> tuple[int, int] | None:
+    files = _descriptor_files(capturing)
+    return (files[0].fileno(), files[1].fileno()) if files else None
 
 
 def capture_descriptors(config: pytest.Config) -> tuple[int, int] | None:
@@ -21,30 +45,27 @@ def capture_descriptors(config: pytest.Config) -> tuple[int, int] | None:
 
     None if it captures in another way or not at all.
     """
-    manager: Any = config.pluginmanager.getplugin("capturemanager")
-    capturing = getattr(manager, "_global_capturing", None)
-    if capturing is None or not hasattr(capturing.out, "targetfd"):
-        return None
-    return capturing.out.tmpfile.fileno(), capturing.err.tmpfile.fileno()
+    return _descriptors(_of_session(config))
+
+
+def fixture_capture_descriptors(fixture: object) -> tuple[int, int] | None:
+    """As :func:`capture_descriptors`, for the value of the fixtures capfd and capfdbinary."""
+    return _descriptors(_of_fixture(fixture))
 
 
 def captures_descriptors_now(config: pytest.Config) -> bool:
     """Whether what is written to descriptor 1 now is captured, for the test that runs."""
-    manager: Any = config.pluginmanager.getplugin("capturemanager")
-    capturing = getattr(manager, "_global_capturing", None)
-    return capturing is not None and hasattr(capturing.out, "targetfd") and capturing.is_started()
+    capturing = _of_session(config)
+    return bool(_descriptor_files(capturing)) and capturing.is_started()
 
 
 def replace_reading(config: pytest.Config, read: Callable[[int], str | None]) -> None:
-    """Have pytest take what it captured in a file from `read`, which is given its descriptor.
+    """Have pytest get what it captured into a file from `read`, given the file's descriptor.
 
     Where that answers None it reads the file itself. Capturing fixtures are left alone.
     """
-    manager: Any = config.pluginmanager.getplugin("capturemanager")
-    capturing = getattr(manager, "_global_capturing", None)
-    if capturing is not None and hasattr(capturing.out, "targetfd"):
-        for file in (capturing.out.tmpfile, capturing.err.tmpfile):
-            _replace_read(file, read)
+    for file in _descriptor_files(_of_session(config)):
+        _replace_read(file, read)
 
 
 def _replace_read(file: Any, read: Callable[[int], str | None]) -> None:
@@ -57,30 +78,27 @@ def _replace_read(file: Any, read: Callable[[int], str | None]) -> None:
     file.read = read_or_ask
 
 
+def _in_memory(capturing: Any) -> list[tuple[Any, int]]:
+    if capturing is None or capturing.out is None or hasattr(capturing.out, "targetfd"):
+        return []
+    return [(capturing.out.tmpfile, 1), (capturing.err.tmpfile, 2)]
+
+
 def python_level_captures(config: pytest.Config) -> list[tuple[Any, int]]:
     """Objects that collect what is written to sys.stdout (1) and sys.stderr (2) in memory only."""
-    manager: Any = config.pluginmanager.getplugin("capturemanager")
-    return _in_memory(getattr(manager, "_global_capturing", None))
+    return _in_memory(_of_session(config))
 
 
-def fixture_captures(fixture: Any) -> list[tuple[Any, int]]:
+def fixture_captures(fixture: object) -> list[tuple[Any, int]]:
     """The same for the value of the fixtures capsys, capsysbinary and capteesys."""
-    return _in_memory(getattr(fixture, "_capture", None))
+    return _in_memory(_of_fixture(fixture))
 
 
-def fixture_capture_descriptors(fixture: Any) -> tuple[int, int] | None:
-    """As :func:`capture_descriptors`, for the value of the fixtures capfd and capfdbinary."""
-    capturing = getattr(fixture, "_capture", None)
-    if capturing is None or not hasattr(capturing.out, "targetfd"):
-        return None
-    return capturing.out.tmpfile.fileno(), capturing.err.tmpfile.fileno()
+def on_fixture_capture(fixture: object, action: Callable[[], None]) -> None:
+    """Call `action` now, and whenever the value of capsys, capfd or the like begins to capture.
 
-
-def on_fixture_capture(fixture: Any, action: Callable[[], None]) -> None:
-    """Have `action` called whenever the value of capsys, capfd or the like begins to collect.
-
-    It has begun by now, and pytest ends and begins it anew for each phase of the test. The value
-    of any other fixture is left alone.
+    pytest ends and begins that for each phase of the test. The value of any other fixture is left
+    alone.
     """
     if type(fixture) is not pytest.CaptureFixture or "_start" in vars(fixture):
         return
@@ -96,14 +114,11 @@ def on_fixture_capture(fixture: Any, action: Callable[[], None]) -> None:
     action()
 
 
-def _in_memory(capturing: Any) -> list[tuple[Any, int]]:
-    if capturing is None or capturing.out is None or hasattr(capturing.out, "targetfd"):
-        return []
-    return [(capturing.out.tmpfile, 1), (capturing.err.tmpfile, 2)]
+# --- log and terminal ---
 
 
 def on_new_log_stream(config: pytest.Config, action: Callable[[TextIO], None]) -> None:
-    """Have `action` called with every stream in which pytest collects the log of a phase."""
+    """Call `action` with every stream in which pytest collects the log of a phase."""
     handler: Any = getattr(config.pluginmanager.getplugin("logging-plugin"), "report_handler", None)
     if handler is None:  # -p no:logging
         return
@@ -117,7 +132,7 @@ def on_new_log_stream(config: pytest.Config, action: Callable[[TextIO], None]) -
 
 
 class _Text(io.StringIO):
-    """A text file that keeps nothing: its text goes to a function."""
+    """A text file that passes its text to a function and keeps nothing."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         super().__init__()
@@ -129,12 +144,12 @@ class _Text(io.StringIO):
 
 
 class _SilentTerminal:
-    """Stands where plugins look for the terminal reporter, and reports nothing by itself."""
+    """Stands where plugins look for the terminal reporter, and implements no hook."""
 
     def __init__(self, reporter: Any) -> None:
         self._reporter = reporter
 
-    # pluggy takes the methods of a class for hooks; what is asked for here is none.
+    # pluggy looks for hooks among the methods of the class only.
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reporter, name)
 
@@ -142,18 +157,16 @@ class _SilentTerminal:
 def forget_reports_of_worker(config: pytest.Config) -> None:
     """Have the terminal reporter of a worker, which writes to /dev/null, collect no reports."""
     reporter = config.pluginmanager.getplugin("terminalreporter")
-    caller = config.hook.pytest_runtest_logreport
-    if reporter in [each.plugin for each in caller.get_hookimpls()]:
-        caller._remove_plugin(reporter)
+    remove_implementation(config.hook.pytest_runtest_logreport, reporter)
 
 
 def redirect_terminal(config: pytest.Config, write: Callable[[str], None]) -> bool:
-    """Have `write` called with what live logs, ``--setup-show`` and the like write; no reports.
+    """Call `write` with what live logs, ``--setup-show`` and the like write; report nothing.
 
     Live logs hold a reference to the reporter, so it stays, with another writer.
 
-    :return: whether what is written to the terminal waits in a buffer, as it does where that is a
-        file or a pipe: it is not captured then with what a test writes.
+    :return: whether the terminal was a file or a pipe, where text waits in a buffer and is not
+        captured with what a test writes.
     """
     plugins = config.pluginmanager
     reporter: Any = plugins.getplugin("terminalreporter")
@@ -172,7 +185,7 @@ def redirect_terminal(config: pytest.Config, write: Callable[[str], None]) -> bo
 
 
 def pytest_itself_writes() -> bool:
-    """Whether it is pytest, or a log, that writes the text which is written now."""
+    """Whether the caller writes text of pytest's, or of a log."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = str(frame.f_globals.get("__name__"))
@@ -183,7 +196,7 @@ def pytest_itself_writes() -> bool:
 
 
 def terminal_writer(config: pytest.Config) -> Callable[[str], None]:
-    """What writes text to the terminal as it is."""
+    """A function that writes text to the terminal as it is."""
     reporter: Any = config.pluginmanager.getplugin("terminalreporter")
     if reporter is None:  # -p no:terminal
         return lambda _: None
@@ -191,7 +204,7 @@ def terminal_writer(config: pytest.Config) -> Callable[[str], None]:
 
 
 def begin_terminal_line(reporter: Any) -> None:
-    """Have what the reporter writes next stand at the beginning of a line."""
+    """Begin a new line unless the terminal is at the beginning of one."""
     reporter.ensure_newline()
     if reporter._tw.width_of_current_line:  # letters of tests
         reporter._tw.line()

@@ -1,31 +1,24 @@
-"""Private names of pytest's reports, marks and tracebacks."""
+"""Private names of pytest's reports, and how reports cross processes."""
 
 from __future__ import annotations
 
+import sys
+from _io import BytesIO
 from typing import Any, cast
 
 import _pytest._code.code
-import _pytest.config
-import _pytest.debugging
-import _pytest.fixtures
-import _pytest.junitxml
-import _pytest.main
 import _pytest.runner
 import _pytest.skipping
-import _pytest.threadexception
-import _pytest.unraisableexception
-import _pytest.warnings
 import pytest
 
-from ..own import os, own_builtins
+from ..own import os, own_builtins, pickle
 from .pytest_hooks import SERIALIZING, is_pytests
 
 own_builtins(globals())
 
-
 _code = _pytest._code.code
 
-# What these are made of; dataclasses, or attrs' classes before pytest 7.3.
+# Their fields; dataclasses, or attrs' classes before pytest 7.3.
 _PARTS: dict[type[Any], tuple[str, ...]] = {
     _code.ReprTraceback: ("reprentries", "extraline", "style"),
     _code.ReprTracebackNative: ("reprentries", "extraline", "style"),
@@ -39,15 +32,15 @@ _ENTRIES = (_code.ReprEntry, _code.ReprEntryNative)
 
 
 class _ForeignPartError(Exception):
-    """A report has a part that pytest does not make."""
+    """A report has a part of a class that is not pytest's."""
 
 
 def report_to_data(config: pytest.Config, report: Any) -> dict[str, Any]:
-    """What pytest_report_to_serializable answers, by code of ours where pytest's would answer.
+    """The answer of pytest_report_to_serializable, by our code where it would be pytest's.
 
-    pytest's asks ``os.fspath``, ``copy`` and ``dataclasses``, which the test may have patched, and
-    takes several times as long. Reports of other classes, and all where a plugin or a conftest.py
-    has a part in that hook, are left to the hook.
+    pytest's calls ``os.fspath``, ``copy`` and ``dataclasses``, which the test may have patched, and
+    takes several times as long. The hook is left with reports of other classes, and with all where
+    a plugin or a conftest.py implements it.
     """
     if type(report) is pytest.TestReport and is_pytests(config, SERIALIZING):
         try:
@@ -102,7 +95,7 @@ def _longrepr_data(longrepr: Any) -> Any:
 def _parts(found: Any) -> dict[str, Any] | None:
     """As dataclasses.asdict; None for None.
 
-    :raises _ForeignPartError: for an object of a class that is not pytest's.
+    :raises _ForeignPartError: if it is not a class of pytest's.
     """
     if found is None:
         return None
@@ -131,3 +124,91 @@ def expected_failure(item: pytest.Item) -> str | None:
     if xfail is None or xfail.raises is not None:
         return None
     return xfail.reason
+
+
+def interacts(call: Any, report: Any) -> bool:
+    """Whether pytest calls pytest_exception_interact for what was raised in a phase."""
+    return bool(_pytest.runner.check_interactive_exception(call, report))
+
+
+# --- objects in reports ---
+#
+# Without workers, plugins that hear of a report expect the very objects that they put into it: in
+# plain pytest it is one process. Whatever pickle carries arrives; what pytest has in both
+# processes, such as the item, is that of the process that hears of the report.
+
+KEPT_OBJECTS = "fkit_objects"
+"""In the data of a report: pickles, by the names of attributes."""
+
+_PYTESTS = frozenset(
+    {
+        "$report_type", "nodeid", "_id", "location", "keywords", "outcome", "longrepr", "when",
+        "sections", "duration", "start", "stop", "result", "wasxfail", "_subtest.context",
+    }
+)  # fmt: skip
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+
+
+def keep_objects(session: pytest.Session, report: Any, data: dict[str, Any]) -> None:
+    """Add pickles of what plain values can't carry to the data of a report."""
+    found: dict[str, bytes] = {}
+    for name in data.keys() - _PYTESTS:
+        value = vars(report).get(name)
+        if type(value) in _PLAIN or value == []:
+            continue
+        file = BytesIO()
+        try:
+            _Pickler(session, file).dump(value)
+        except Exception:  # noqa: BLE001, S112 (of a class that belongs to users: the text stays)
+            continue
+        found[name] = file.getvalue()
+    if found:
+        data[KEPT_OBJECTS] = found
+
+
+def restore_objects(session: pytest.Session, report: Any, kept: dict[str, bytes]) -> None:
+    """Put the objects back into the report that was made from the data."""
+    for name, pickled in kept.items():
+        try:
+            value = _Unpickler(session, BytesIO(pickled)).load()
+        except Exception:  # noqa: BLE001, S112 (see above)
+            continue
+        vars(report)[name] = value
+
+
+class _Pickler(pickle.Pickler):
+    def __init__(self, session: pytest.Session, file: BytesIO) -> None:
+        super().__init__(file, 4)
+        self._session = session
+
+    def persistent_id(self, value: Any) -> tuple[Any, ...] | None:
+        """Name what the other process has, too, instead of pickling it."""
+        if isinstance(value, pytest.Config):
+            return ("config",)
+        if not isinstance(value, (pytest.Item, pytest.Collector)):
+            return None
+        for position, item in enumerate(self._session.items):
+            if item is value:
+                return "node", position, -1
+            if not isinstance(value, pytest.Item):
+                for depth, node in enumerate(item.listchain()):
+                    if node is value:
+                        return "node", position, depth
+        return None
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, session: pytest.Session, file: BytesIO) -> None:
+        super().__init__(file)
+        self._session = session
+
+    def persistent_load(self, name: tuple[Any, ...]) -> Any:
+        if name[0] == "config":
+            return self._session.config
+        _, position, depth = name
+        return self._session.items[position].listchain()[depth]
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module not in sys.modules:  # import nothing here because a test did
+            raise pickle.UnpicklingError(module)
+        return super().find_class(module, name)

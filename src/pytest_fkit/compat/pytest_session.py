@@ -6,17 +6,10 @@ import pdb
 import sys
 from typing import TYPE_CHECKING, Any, Callable, cast
 
-import _pytest._code.code
-import _pytest.config
 import _pytest.debugging
-import _pytest.fixtures
-import _pytest.junitxml
 import _pytest.main
-import _pytest.runner
-import _pytest.skipping
 import _pytest.threadexception
 import _pytest.unraisableexception
-import _pytest.warnings
 import pytest
 
 from ..own import own_builtins

@@ -9,21 +9,12 @@ from queue import Empty
 from types import FrameType
 from typing import Any, Callable, Sequence, cast
 
-import _pytest._code.code
 import _pytest.config
-import _pytest.debugging
-import _pytest.fixtures
-import _pytest.junitxml
-import _pytest.main
-import _pytest.runner
-import _pytest.skipping
-import _pytest.threadexception
-import _pytest.unraisableexception
-import _pytest.warnings
 import pytest
 
 from ..own import own_builtins
 from .pytest_hooks import WORKERS_MAIN, is_foreign, module_of
+from .pytest_nodes import set_nodeid
 
 own_builtins(globals())
 
@@ -38,15 +29,6 @@ def apply_xdist_groups(items: Sequence[pytest.Item]) -> None:
         nodeid = getattr(item, "_nodeid", item.nodeid)
         if nodeid != item.nodeid:
             set_nodeid(item, nodeid)
-
-
-def set_nodeid(item: pytest.Item, nodeid: str) -> None:
-    """Have `item` bear this node id."""
-    node: Any = item
-    if hasattr(node, "_id"):
-        node._id = type(node._id).parse(nodeid)
-    else:
-        node._nodeid = nodeid
 
 
 def runs_in_worker() -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-from typing import Any
+import shlex
+from typing import Any, Iterator
 
 import pytest
 
@@ -42,13 +43,51 @@ class _Switch(argparse.Action):
 
 
 def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    """Declare the options and ini values."""
+    """Declare the options and ini values.
+
+    :raises pytest.UsageError: for a value that no option takes.
+    """
+    _refuse_values_of_switches(pluginmanager)
     for option in OPTIONS:
         if option.name != "timeout" or honours_timeout_options(pluginmanager):
             if COMMAND_LINE in option.where:
                 _add_to_command_line(parser.getgroup(option.group, GROUPS[option.group]), option)
             if INI in option.where:
                 _add_ini(parser, option)
+
+
+def _refuse_values_of_switches(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Here, since argparse would end with a message of its own that names no fix."""
+    config: pytest.Config | None = pluginmanager.get_plugin("pytestconfig")
+    if config is None:
+        return
+    switches = {
+        each: option for option in OPTIONS if option.negation for each in _without_value(option)
+    }
+    for argument in _arguments(config):
+        flag, equals, _ = argument.partition("=")
+        if equals and flag in switches:
+            option = switches[flag]
+            on = option.flag + ("=on" if option.metavar else "")
+            raise pytest.UsageError(
+                f"pytest-fkit: {argument}: expected no value; {on} switches it on, "
+                f"{option.negation} off"
+            )
+
+
+def _without_value(option: Option) -> list[str]:
+    return [option.negation] if option.metavar else [option.flag, option.negation]
+
+
+def _arguments(config: pytest.Config) -> Iterator[str]:
+    """What argparse is going to see."""
+    try:
+        configured = config.getini("addopts")
+    except (AttributeError, KeyError, ValueError):  # of pytest.main(plugins=…): not read yet
+        configured = []
+    yield from shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))
+    yield from configured
+    yield from map(str, config.invocation_params.args)
 
 
 def _add_to_command_line(group: Any, option: Option) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Callable, TypeVar
 
 import pytest
 
-from ..compat.lineage import ancestor, closest_mark, marks
+from ..compat.pytest_nodes import ancestor, closest_mark, marks
 from ..own import own_builtins
 from ..protocol.process_names import SESSION, SPAWNED, SPAWNED_SESSION
 from .options import BY_NAME, MARK_ARGUMENTS

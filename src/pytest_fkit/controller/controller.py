@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 import pytest
 
 from ..compat import pytest_output
+from ..compat.versions import installed, warning
 from ..config.numprocesses import CAN_FORK, choose_workers, debugger, shows_only
 from ..config.settings import KEY, Settings, settings_of
 from ..gpu.errors.patterns import user_patterns
@@ -44,7 +45,8 @@ class Controller:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._notices: list[str] = []
+        untried = warning(installed())
+        self._notices = [f"fkit: {untried}"] if untried else []
 
     def prepare(self) -> None:
         """Check the options, choose the number of workers and find the GPUs.

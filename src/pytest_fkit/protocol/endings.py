@@ -1,9 +1,13 @@
-"""How a test process ended, as a closed set of types."""
+"""How a test process ended, as a closed set of types.
+
+Of each, `title` is what the short summary shows, and `story` what the report says, to follow the
+words "the test process".
+"""
 
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
-from typing import Any, Union
+from typing import Any, Union, get_args
 
 from ..own import own_builtins, signal
 
@@ -16,12 +20,10 @@ class Finished:
 
     @property
     def title(self) -> str:
-        """What the short summary shows."""
         return "finished"
 
     @property
     def story(self) -> str:
-        """What the report says, to follow the words "the test process"."""
         return "finished"
 
 
@@ -40,13 +42,11 @@ class Signaled:
 
     @property
     def title(self) -> str:
-        """What the short summary shows."""
         name = signal_name(self.signal)
         return f"{name} (out of memory)" if self.out_of_memory else name
 
     @property
     def story(self) -> str:
-        """What the report says, to follow the words "the test process"."""
         text = f"was ended by {signal_name(self.signal)} (signal {self.signal})"
         if self.out_of_memory:
             text += "; the kernel's out-of-memory killer was at work at that moment"
@@ -63,12 +63,10 @@ class Exited:
 
     @property
     def title(self) -> str:
-        """What the short summary shows."""
         return f"exit status {self.status}"
 
     @property
     def story(self) -> str:
-        """What the report says, to follow the words "the test process"."""
         return f"exited with status {self.status} before the test had finished"
 
 
@@ -87,13 +85,11 @@ class TimedOut:
 
     @property
     def title(self) -> str:
-        """What the short summary shows."""
         text = f"timed out after {self.limit:g} s"
         return f"{text}, before it said that the test began" if self.silent else text
 
     @property
     def story(self) -> str:
-        """What the report says, to follow the words "the test process"."""
         text = f"timed out after {self.limit:g} s and was ended"
         if self.state == "T":
             text += "; it had been stopped (SIGSTOP or the like)"
@@ -117,12 +113,10 @@ class MemoryExceeded:
 
     @property
     def title(self) -> str:
-        """What the short summary shows."""
         return f"memory limit {format_size(self.limit)} exceeded ({format_size(self.peak)})"
 
     @property
     def story(self) -> str:
-        """What the report says, to follow the words "the test process"."""
         return (
             f"took {format_size(self.peak)} of memory since its start, more than the limit of "
             f"{format_size(self.limit)}, and was ended"
@@ -131,24 +125,22 @@ class MemoryExceeded:
 
 @dataclass(frozen=True)
 class Lost:
-    """A process above the test died, or the test's own can't be ended."""
+    """A process above the test's died, or its own can't be ended."""
 
     reason: str
 
     @property
     def title(self) -> str:
-        """What the short summary shows."""
         return f"lost: {self.reason}"
 
     @property
     def story(self) -> str:
-        """What the report says, to follow the words "the test process"."""
         return f"was lost: {self.reason}"
 
 
 @dataclass(frozen=True)
 class ForkUnsafe:
-    """No test was run: a forked process could not have run it right.
+    """The test was not run, since a forked process can't.
 
     :param reason: what is open where the process would have been forked.
     """
@@ -157,36 +149,32 @@ class ForkUnsafe:
 
     @property
     def title(self) -> str:
-        """What the short summary shows."""
         return f"can't be forked: {self.reason}"
 
     @property
     def story(self) -> str:
-        """What the report says, to follow the words "the test process"."""
         return f"can't be forked: {self.reason}"
 
 
 ITS_END = "its end"
-"""What is missing where a process left in order and did not say that its test is over."""
+"""What an :class:`Unreported` process kept back that sent all reports."""
 
 
 @dataclass(frozen=True)
 class Unreported:
-    """The process left in order, and said less of its test than it had to.
+    """The process ended in order, but not all that it had to say of its test arrived.
 
-    :param phases: of which no report arrived, as in "call and teardown", or :data:`ITS_END`.
+    :param phases: without a report, as in "call and teardown", or :data:`ITS_END`.
     """
 
     phases: str
 
     @property
     def title(self) -> str:
-        """What the short summary shows."""
         return f"no report on {self.phases}"
 
     @property
     def story(self) -> str:
-        """What the report says, to follow the words "the test process"."""
         return (
             f"ended in order, but no report on {self.phases} arrived; a plugin or a conftest.py "
             "may have kept it back, or changed how pytest runs a test"
@@ -199,18 +187,16 @@ NOT_BEGUN = "not begun: "
 
 @dataclass(frozen=True)
 class Unmet:
-    """There was no process, since the test needs what was not to be had in time."""
+    """No process was begun, since what the test needs was not there in time."""
 
     reason: str
 
     @property
     def title(self) -> str:
-        """What the short summary shows."""
         return f"{NOT_BEGUN}{self.reason}"
 
     @property
     def story(self) -> str:
-        """What the report says, to follow the words "the test process"."""
         return f"was not begun: it {self.reason}"
 
 
@@ -218,20 +204,7 @@ Ending = Union[
     Finished, Signaled, Exited, TimedOut, MemoryExceeded, Lost, ForkUnsafe, Unreported, Unmet,
 ]  # fmt: skip
 
-_TYPES: dict[str, type[Ending]] = {
-    cls.__name__: cls
-    for cls in (
-        Finished,
-        Signaled,
-        Exited,
-        TimedOut,
-        MemoryExceeded,
-        Lost,
-        ForkUnsafe,
-        Unreported,
-        Unmet,
-    )
-}
+_TYPES: dict[str, type[Ending]] = {cls.__name__: cls for cls in get_args(Ending)}
 
 
 def to_wire(ending: Ending) -> tuple[Any, ...]:
@@ -240,13 +213,13 @@ def to_wire(ending: Ending) -> tuple[Any, ...]:
 
 
 def from_wire(data: tuple[Any, ...]) -> Ending:
-    """The ending that :func:`to_wire` turned into `data`."""
+    """Undo :func:`to_wire`."""
     name, *fields = data
     return _TYPES[name](*fields)
 
 
 def from_wait_status(status: int, out_of_memory: bool = False) -> Signaled | Exited:
-    """The ending that a status of waitpid(2) tells, for a process that had not finished."""
+    """The ending of a process that had not finished, by its status of waitpid(2)."""
     # os.waitstatus_to_exitcode exists from Python 3.9 on.
     if status & 0x7F:
         return Signaled(status & 0x7F, bool(status & 0x80), out_of_memory)

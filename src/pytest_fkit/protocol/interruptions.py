@@ -1,21 +1,21 @@
-"""What stops a run, on its way from the process where it happened to where pytest shows it."""
+"""What stops a run, from the process where it happens to the one where pytest shows it."""
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
-from ..own import own_builtins
+from ..own import own_builtins, signal, threading
 from ..system.stack_texts import entries, stack_text
-from .messages import Interrupted
+from .event_file import Interrupted
 from .plain_values import carriable
 
 own_builtins(globals())
 
 
 def interruption(error: BaseException) -> Interrupted:
-    """The message for what stops a run: KeyboardInterrupt, pytest.exit or an error in a hook."""
+    """The message for a KeyboardInterrupt, a pytest.exit or an error in a hook."""
     path, lineno = _raised_at(error)
     if isinstance(error, pytest.exit.Exception):
         return Interrupted("exit", str(error.msg), error.returncode, path, lineno)
@@ -32,7 +32,7 @@ def _raised_at(error: BaseException) -> tuple[str, int]:
 
 
 def raise_again(message: Interrupted) -> NoReturn:
-    """Raise what :func:`interruption` turned into `message`, from the line where it happened.
+    """Undo :func:`interruption`: raise the error, from the line where it happened.
 
     :raises KeyboardInterrupt, pytest.exit.Exception, RuntimeError: for the three kinds.
     """
@@ -43,7 +43,25 @@ def raise_again(message: Interrupted) -> NoReturn:
     else:
         raise RuntimeError(f"error in a hook, in a test's process:\n{message.text}")
     if message.path:
-        # pytest shows where an interruption came from; its last frame has to be that place.
+        # pytest shows the last frame as the place where an interruption came from.
         code = compile("\n" * (message.lineno - 1) + "raise error", message.path, "exec")
         exec(code, {"error": error})  # noqa: S102 (the text is the line above)
     raise error
+
+
+def interrupt_on_sigterm() -> Any:
+    """Make SIGTERM a Ctrl-C in the process that the user started, unless somebody handles it.
+
+    :return: what :func:`restore_sigterm` needs.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if before is not signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
+        return None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return before
+
+
+def restore_sigterm(before: Any) -> None:
+    """Undo :func:`interrupt_on_sigterm`."""
+    if before is not None:
+        signal.signal(signal.SIGTERM, before)

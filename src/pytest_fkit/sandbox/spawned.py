@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Callable, Generator, Sequence
 import pytest
 
 from ..compat import xdist_worker
-from ..own import os, own_builtins
-from ..own_imports import hide
-from ..protocol.descriptors import Pipes, slots
+from ..own import hide, os, own_builtins
+from ..protocol.channels import Pipes
+from ..protocol.descriptors import slots
 from ..protocol.messages import Ready
 from .host.host import Host
 from .process.coverage import running_coverage

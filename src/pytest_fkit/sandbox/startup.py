@@ -10,10 +10,10 @@ import pytest
 from .. import system
 from ..gpu.slices.ownership import MEMORY
 from ..own import gc, os, own_builtins
-from ..protocol.descriptors import Link
+from ..protocol.channels import Link
 from ..protocol.messages import Broken
-from ..system.gpu_runtime import in_bad_fork
 from ..system.limits import room
+from ..system.unforkable import in_bad_fork
 from .host.host import Host
 from .keeper.jobs import Start, Ties
 from .keeper.keeper import Keeper, Ways

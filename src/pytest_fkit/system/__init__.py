@@ -1,6 +1,6 @@
-"""What the operating system can do for a process tree: one module per road, the same functions.
+"""What the operating system can do for a process tree: two modules with the same functions.
 
-``FKIT_PORTABLE=1`` in the environment takes the portable road on Linux too.
+``FKIT_PORTABLE=1`` in the environment takes the portable one on Linux, too.
 """
 
 from __future__ import annotations
@@ -13,45 +13,11 @@ from ..own import os
 PORTABLE = not sys.platform.startswith("linux") or os.environ.get("FKIT_PORTABLE", "") == "1"
 
 if TYPE_CHECKING or not PORTABLE:
-    from .linux import (
-        adopted_children,
-        anonymous_file,
-        be_first_for_oom_killer,
-        become_subreaper,
-        children,
-        descendants,
-        describe,
-        die_with_parent,
-        forget_peak_memory,
-        free_range,
-        io_account,
-        io_account_at_end,
-        oom_kills,
-        process_memory,
-        process_state,
-        tree_memory,
-    )
+    from .linux import *  # noqa: F403
 else:
-    from .portable import (
-        adopted_children,
-        anonymous_file,
-        be_first_for_oom_killer,
-        become_subreaper,
-        children,
-        descendants,
-        describe,
-        die_with_parent,
-        forget_peak_memory,
-        free_range,
-        io_account,
-        io_account_at_end,
-        oom_kills,
-        process_memory,
-        process_state,
-        tree_memory,
-    )
+    from .portable import *  # noqa: F403
 
-__all__ = [
+__all__ = [  # noqa: F405
     "PORTABLE",
     "adopted_children",
     "anonymous_file",

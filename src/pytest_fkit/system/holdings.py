@@ -10,14 +10,17 @@ from typing import Any, Callable, Iterable, NamedTuple
 
 from ..own import ctypes, fcntl, os, own_builtins, socket, suppress, threading, time
 from . import PORTABLE, children
-from .buffered import may_buffer
-from .gpu_runtime import CUDA_DRIVER, open_runtime
-from .libraries import loaded
 from .limits import room
 from .native_threads import native_threads, origin
 from .paths import base_name
-from .pool_owners import unforkable_pool
-from .restartable import end_restartable
+from .unforkable import (
+    CUDA_DRIVER,
+    end_restartable,
+    loaded,
+    may_buffer,
+    open_runtime,
+    unforkable_pool,
+)
 
 own_builtins(globals())
 

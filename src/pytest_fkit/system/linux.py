@@ -1,4 +1,4 @@
-"""The Linux road: prctl(2), memfd_create(2) and /proc."""
+"""Process trees on Linux: prctl(2), memfd_create(2) and /proc."""
 
 from __future__ import annotations
 
@@ -127,39 +127,35 @@ def describe(pid: int) -> str:
 
 def process_memory(pid: int) -> int:
     """Bytes of memory the process alone has, pages shared with forked copies included."""
-    # RssAnon and RssShmem: "Rss" itself counts files that nobody has to pay for.
-    total = 0
-    for line in _read(f"/proc/{pid}/status").splitlines():
-        if line.startswith(("RssAnon:", "RssShmem:")):
-            total += int(line.split()[1]) * 1024
-    return total
+    # "Rss" itself counts files that nobody has to pay for.
+    return 1024 * _sum(f"/proc/{pid}/status", "RssAnon:", "RssShmem:")
 
 
 def _proportional_memory(pid: int) -> int:
-    total = 0
-    for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
-        if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
-            total += int(line.split()[1]) * 1024
-    return total
+    return 1024 * _sum(f"/proc/{pid}/smaps_rollup", "Pss_Anon:", "Pss_Shmem:")
+
+
+def _sum(path: str, *names: str) -> int:
+    """The sum of the numbers that follow these names in a file, 0 if it can't be read."""
+    lines = _read(path).splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(names))
 
 
 def _image(pid: int) -> str:
-    """Something that a process has in common with its forked copies, until it executes a program.
+    """What a process shares with its forked copies until one executes a program.
 
-    It is the address at which its stack began (startstack in proc(5)).
+    The address at which its stack began (startstack in proc(5)).
     """
     fields = _read(f"/proc/{pid}/stat").rpartition(") ")[2].split()
     return fields[25] if len(fields) > 25 else ""
 
 
 def tree_memory(pid: int, inherited: int = 0, limit: int = 0) -> int:
-    """Bytes of memory the process and its descendants have for themselves.
+    """Bytes of memory the process, a forked copy of this one, and its descendants took since then.
 
-    Called in a process of which `pid` is a forked copy.
-
-    :param inherited: what the process had when it was forked, not counted.
-    :param limit: a cheap measure counts pages that forked copies share more than once; only if
-        it exceeds `limit` the exact and expensive one is taken.
+    :param inherited: what it had when it was forked.
+    :param limit: the exact measure is expensive; it is taken only if a cheap one, which counts
+        pages that forked copies share more than once, exceeds this.
     """
     below = descendants(pid)
     if not below:
@@ -204,23 +200,20 @@ def io_account_at_end(pid: int) -> bytes:
 
 
 def forget_peak_memory() -> None:
-    """Have the highest resident set of this process be what it is now."""
-    try:
-        descriptor = insist(os.open, "/proc/self/clear_refs", os.O_WRONLY)
-        try:
-            os.write(descriptor, b"5")  # proc(5): resets the peak, and nothing else
-        finally:
-            os.close(descriptor)
-    except OSError:  # read-only /proc in a container
-        return
+    """Reset the peak of this process's resident set to what it is now."""
+    _write("/proc/self/clear_refs", b"5")  # proc(5): resets the peak, and nothing else
 
 
 def be_first_for_oom_killer() -> None:
     """Offer this process to the kernel's out-of-memory killer before the ones above it."""
+    _write("/proc/self/oom_score_adj", b"800")
+
+
+def _write(path: str, data: bytes) -> None:
     try:
-        descriptor = insist(os.open, "/proc/self/oom_score_adj", os.O_WRONLY)
+        descriptor = insist(os.open, path, os.O_WRONLY)
         try:
-            os.write(descriptor, b"800")
+            os.write(descriptor, data)
         finally:
             os.close(descriptor)
     except OSError:  # read-only /proc in a container
@@ -229,18 +222,11 @@ def be_first_for_oom_killer() -> None:
 
 def oom_kills() -> int:
     """How often the out-of-memory killer struck, as far as counters can be read."""
-    total = 0
-    for line in _read("/proc/vmstat").splitlines():
-        if line.startswith("oom_kill "):
-            total += int(line.split()[1])
+    counters = ["/proc/vmstat"]
     for line in _read("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
-        for base, name in (
-            ("/sys/fs/cgroup", "memory.events"),
-            ("/sys/fs/cgroup/memory", "memory.oom_control"),
-        ):
-            if controllers in ("", "memory"):
-                for entry in _read(f"{base}{path.rstrip('/')}/{name}").splitlines():
-                    if entry.startswith("oom_kill "):
-                        total += int(entry.split()[1])
-    return total
+        if controllers in ("", "memory"):
+            group = path.rstrip("/")
+            counters.append(f"/sys/fs/cgroup{group}/memory.events")
+            counters.append(f"/sys/fs/cgroup/memory{group}/memory.oom_control")
+    return sum(_sum(each, "oom_kill ") for each in counters)

@@ -1,4 +1,4 @@
-"""The portable road: POSIX calls and psutil.
+"""Process trees anywhere: POSIX calls and psutil.
 
 Without a subreaper, processes that left the keeper's session and lost their parent can't be found
 any more; without PDEATHSIG, a child notices the death of its host only through the keeper.

@@ -11,9 +11,9 @@ from ..config.settings import ALONE, KEY, Settings
 from ..gpu.health.xids_here import KEY as XIDS
 from ..gpu.slices.ownership import KEY as GPUS
 from ..own import own_builtins
+from ..protocol.interruptions import interrupt_on_sigterm, restore_sigterm
 from ..sandbox.process.steps import Step, run_steps
-from ..system.gpu_runtime import in_bad_fork
-from ..system.sigterm import interrupt_on_sigterm, restore_sigterm
+from ..system.unforkable import in_bad_fork
 from .gpus.gpus_told import own_gpus, xids_of_tests
 from .keeper_link import KeeperClient
 from .loop import TestLoop

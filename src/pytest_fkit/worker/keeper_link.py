@@ -9,7 +9,8 @@ import pytest
 from .. import system
 from ..gpu.slices.ownership import MEMORY
 from ..own import os, own_builtins, select, signal, suppress, threading, time
-from ..protocol.descriptors import Files, Link, read_from, slots
+from ..protocol.channels import Link
+from ..protocol.descriptors import Files, read_from, slots
 from ..protocol.endings import Lost, to_wire
 from ..protocol.messages import (
     PATIENCE,
@@ -35,8 +36,8 @@ from ..sandbox.process.output import flush
 from ..sandbox.process.relay import DEAF
 from ..sandbox.process.steps import Fork, Role
 from ..sandbox.startup import keeper_role
-from ..system.huge_pages import PAYS_FROM, collapse
 from ..system.limits import refusal
+from ..system.pages import COLLAPSE_PAYS_FROM, collapse
 
 own_builtins(globals())
 
@@ -91,7 +92,7 @@ class KeeperClient:
         # If the keeper dies, what is below it comes to us: somebody has to end it.
         system.become_subreaper()
         self.coverage = running_coverage()
-        if self._forks >= PAYS_FROM:
+        if self._forks >= COLLAPSE_PAYS_FROM:
             collapse()  # here: this process and all below it have these pages in common
         flush()
         slots.settle()

@@ -11,27 +11,20 @@ from ..compat import pytest_fixtures, pytest_hooks
 from ..config.settings import ALONE, Settings
 from ..own import contextmanager, own_builtins, signal, threading, time, warnings
 from ..protocol.endings import Ending, Finished, ForkUnsafe, Unreported, from_wire, to_wire
-from ..protocol.interruptions import interruption, raise_again
-from ..protocol.messages import (
+from ..protocol.event_file import (
     Begins,
     Completed,
-    Ended,
     EndError,
-    Events,
-    Follows,
     Interrupted,
     LiveText,
     Measured,
-    Message,
-    Notice,
-    Output,
     PluginState,
-    Run,
     SessionFinished,
-    TornDown,
     WideTeardown,
     WorkerOutput,
 )
+from ..protocol.interruptions import interruption, raise_again
+from ..protocol.messages import Ended, Events, Follows, Message, Notice, Output, Run, TornDown
 from ..protocol.plain_values import carriable
 from ..protocol.wire import unpack_all
 from ..sandbox.process.steps import Step

@@ -10,9 +10,8 @@ from ...compat import xdist_controller
 from ...config.settings import Settings
 from ...own import os, own_builtins
 from ...protocol.border import Start
-from ...protocol.interruptions import raise_again
-from ...protocol.messages import Interrupted
-from ...system.sigterm import interrupt_on_sigterm, restore_sigterm
+from ...protocol.event_file import Interrupted
+from ...protocol.interruptions import interrupt_on_sigterm, raise_again, restore_sigterm
 from ..retry import rerouting
 from ..schedule.machines import host_of
 from .dispatch import Dispatch, OfItself, dispatches

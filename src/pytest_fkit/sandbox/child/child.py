@@ -8,15 +8,17 @@ from typing import Callable, Generator, NoReturn
 import pytest
 
 from ... import system
-from ...compat import pytest_fixtures
+from ...compat import pytest_fixtures, pytest_hooks, pytest_nodes
 from ...config.settings import measures_usage
 from ...gpu.slices.ownership import owned_by
 from ...own import os, own_builtins, resource
-from ...protocol.descriptors import Files, Pipes
-from ...protocol.messages import Completed, Go, Leaves, Over
+from ...protocol.channels import Pipes
+from ...protocol.descriptors import Files
+from ...protocol.event_file import Completed, Leaves
+from ...protocol.messages import Go, Over
 from ...system import pages
-from ...system.gpu_runtime import in_bad_fork
 from ...system.limits import status_of
+from ...system.unforkable import in_bad_fork
 from ..process.output import flush
 from ..process.progress import LastWord, Tally
 from ..process.relay import DEAF, LEAVES, Relay
@@ -140,7 +142,7 @@ class Child:
         item = self._item(go.position)
         assert item is not None
         self._session.testsfailed = go.tests_failed
-        pytest_fixtures.set_location(item, go.location)
+        pytest_nodes.set_location(item, go.location)
         if self._reruns is not None:
             self._reruns.begin(go.attempts, go.suite_reruns)
         self._fixtures.enter_child(set(go.refused), item, self._leave_at_once)
@@ -165,7 +167,7 @@ class Child:
         self._output.enter_exit()
         self._session_end.conclude()
         finalizers.run_own()
-        self._relay.send(Completed(by_pytest=not pytest_fixtures.others_run(item)))
+        self._relay.send(Completed(by_pytest=not pytest_hooks.others_run(item)))
         if self._relay.lost:
             return self._relay.lost
         if not self._relay.is_copy():

@@ -11,12 +11,11 @@ from ...config.settings import KEY
 from ...gpu.frameworks import open_imported
 from ...gpu.slices.ownership import owned_by
 from ...own import ctypes, os, own_builtins, warnings
-from ...protocol.descriptors import Pipes
+from ...protocol.channels import Pipes
 from ...protocol.messages import Message, Warm
 from ...protocol.plain_values import carriable
-from ...system.gpu_runtime import CUDA_DRIVER
-from ...system.libraries import loaded
 from ...system.stack_texts import stack_text
+from ...system.unforkable import CUDA_DRIVER, loaded
 from ..process.relay import Relay
 from . import early_end
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Generator, NamedTuple
 
 from ...own import os, own_builtins, select, signal, suppress
-from ...protocol.descriptors import Files, Pipes
+from ...protocol.channels import Pipes
+from ...protocol.descriptors import Files
 from ...protocol.messages import Message, Over
 from ...system.limits import insist
 from ..child import early_end

@@ -6,25 +6,13 @@ from typing import Any, Callable, Generator, NoReturn
 
 import pytest
 
-from ...compat import pytest_fixtures
+from ...compat import pytest_fixtures, pytest_hooks, pytest_nodes
 from ...config.settings import measures_usage
 from ...own import os, own_builtins
-from ...protocol.descriptors import Files, Pipes, read_from
-from ...protocol.messages import (
-    PATIENCE,
-    Began,
-    ChildExited,
-    Completed,
-    Forked,
-    Go,
-    Leaves,
-    Ping,
-    Run,
-    SharedProcess,
-    Used,
-    UsedBefore,
-    WideSetUp,
-)
+from ...protocol.channels import Pipes
+from ...protocol.descriptors import Files, read_from
+from ...protocol.event_file import Completed, Leaves, SharedProcess, Used, UsedBefore
+from ...protocol.messages import PATIENCE, Began, ChildExited, Forked, Go, Ping, Run, WideSetUp
 from ...protocol.plain_values import carriable
 from ...protocol.wire import Unpacker
 from ...system import limits
@@ -143,7 +131,7 @@ class Forking:
         self._children.let_go()
         self._link.send(Began("setup"))
         self._session.testsfailed = go.tests_failed
-        pytest_fixtures.set_location(item, go.location)
+        pytest_nodes.set_location(item, go.location)
         if self._reruns is not None:
             self._reruns.begin(go.attempts, go.suite_reruns)
         self._relay.open()
@@ -259,7 +247,7 @@ class Forking:
             self._relay.send(Used(os.getpid(), tuple(meter.read())))
         self._measuring.send()
         self._states.send()
-        self._relay.send(Completed(by_pytest=not pytest_fixtures.others_run(item)))
+        self._relay.send(Completed(by_pytest=not pytest_hooks.others_run(item)))
 
     def _run_child(self, go: Go, ahead: bool) -> Generator[Step, Any, Leaves | None]:
         """Run one child to its end.

@@ -7,20 +7,12 @@ from typing import Any, Callable, Generator, NoReturn
 import pytest
 
 from ... import system
-from ...compat import pytest_fixtures
+from ...compat import pytest_fixtures, pytest_nodes
 from ...own import os, own_builtins, suppress, time
-from ...protocol.descriptors import Files, Pipes, slots
-from ...protocol.messages import (
-    Began,
-    Begins,
-    Completed,
-    Finish,
-    HostDone,
-    NotCollected,
-    Release,
-    Run,
-    RunTogether,
-)
+from ...protocol.channels import Pipes
+from ...protocol.descriptors import Files, slots
+from ...protocol.event_file import Begins, Completed, NotCollected
+from ...protocol.messages import Began, Finish, HostDone, Release, Run, RunTogether
 from ...protocol.plain_values import carriable
 from ...protocol.process_names import SESSION
 from ...protocol.running_test import KEY as WHEREABOUTS
@@ -235,7 +227,7 @@ class Host:
         try:
             if run.share or self._tests.ran_tests:
                 self._session.testsfailed = run.tests_failed
-                pytest_fixtures.set_location(item, run.location)
+                pytest_nodes.set_location(item, run.location)
                 if self._reruns is not None:
                     self._reruns.begin(run.attempts, run.suite_reruns)
                 if not together:

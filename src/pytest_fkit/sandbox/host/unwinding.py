@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
-from ...compat import pytest_fixtures
+from ...compat import pytest_hooks
 from ...own import contextmanager, os, own_builtins, suppress
 from ...system.limits import room
 
@@ -48,7 +48,7 @@ class Begun:
 
     def watch(self) -> None:
         """From now on: know the wrappers that begin."""
-        for hook in pytest_fixtures.wrappers_of_others(self._item):
+        for hook in pytest_hooks.wrappers_of_others(self._item):
             self._functions.append((hook, hook.function))
             hook.function = self._watched(hook.function, hook.hookwrapper)
 
@@ -60,14 +60,14 @@ class Begun:
 
     def tear_down(self, nextitem: pytest.Item | None) -> None:
         """Have plugins undo what they did outside of wrappers, or noted of the test."""
-        heard = pytest_fixtures.installed_hear_reports(self._item)
-        undone = list(pytest_fixtures.teardowns_of_others(self._item, nextitem))
+        heard = pytest_hooks.installed_hear_reports(self._item)
+        undone = list(pytest_hooks.teardowns_of_others(self._item, nextitem))
         if not heard and not undone:
             return
         with self.silence():
             with suppress(BaseException):
                 call: Any = pytest.CallInfo.from_call(_nothing, when="setup")
-                pytest_fixtures.report_for_installed(self._item, call)
+                pytest_hooks.report_for_installed(self._item, call)
             for undo in undone:
                 with suppress(BaseException):
                     undo()

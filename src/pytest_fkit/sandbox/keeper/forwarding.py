@@ -6,7 +6,8 @@ from typing import Callable
 
 from ...own import os, own_builtins
 from ...protocol.descriptors import read_from
-from ...protocol.messages import Completed, Events, Message, Output
+from ...protocol.event_file import Completed
+from ...protocol.messages import Events, Message, Output
 from ...protocol.wire import unpack
 from ..process.excerpts import chunks, free_middle, free_until
 from .jobs import HostProcess, Job

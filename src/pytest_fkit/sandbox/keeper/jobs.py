@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ...own import own_builtins
-from ...protocol.descriptors import Files, Pipes
+from ...protocol.channels import Pipes
+from ...protocol.descriptors import Files
 from ...protocol.endings import Ending, Exited, Finished, Lost, from_wait_status
 from ...protocol.messages import Run
 from ...protocol.process_names import SPAWNED

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Callable, Generator, Iterator, NamedTuple, NoR
 
 from ...config.settings import start_limit
 from ...own import os, own_builtins, signal, time
-from ...protocol.descriptors import Files, Link, Pipes
+from ...protocol.channels import Link, Pipes
+from ...protocol.descriptors import Files
 from ...protocol.endings import Finished, ForkUnsafe, Lost, Unmet, to_wire
 from ...protocol.messages import (
     Broken,

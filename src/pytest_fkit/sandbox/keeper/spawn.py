@@ -13,12 +13,11 @@ import pytest
 
 from ... import system
 from ...compat import pytest_session, xdist_worker
-from ...compat.lineage import lineage
+from ...compat.pytest_nodes import lineage
 from ...config.first_environment import environment
 from ...config.settings import STARTUP_PATH
 from ...gpu.slices.ownership import KEY, TOLD
-from ...own import marshal, os, own_builtins, subprocess, suppress
-from ...own_imports import standard_library_first
+from ...own import marshal, os, own_builtins, standard_library_first, subprocess, suppress
 from ...protocol.descriptors import slots, write_all
 from ...protocol.messages import Finish, Ready, Run
 from ...protocol.plain_values import carriable

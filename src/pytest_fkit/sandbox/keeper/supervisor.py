@@ -6,7 +6,7 @@ from typing import Callable
 
 from ... import system
 from ...own import os, own_builtins, signal, time
-from ...protocol.descriptors import Link
+from ...protocol.channels import Link
 from ...protocol.endings import (
     ITS_END,
     Ending,

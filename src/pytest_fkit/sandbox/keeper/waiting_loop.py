@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from typing import Callable, Iterator
 
 from ...own import contextmanager, os, own_builtins, select, signal, suppress, time
-from ...protocol.descriptors import Files, Link, move_up
+from ...protocol.channels import Link
+from ...protocol.descriptors import Files, move_up
 from ...protocol.messages import Message, Ping, Pong
 from ..process.tree import is_alive
 from .jobs import HostProcess, Job

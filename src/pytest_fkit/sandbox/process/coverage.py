@@ -8,7 +8,7 @@ from typing import Any, Iterator
 import pytest
 
 from ...own import contextmanager, no_warnings, os, own_builtins, socket, suppress
-from ...protocol.messages import Measured
+from ...protocol.event_file import Measured
 from ...system.paths import joined
 from .relay import Relay
 

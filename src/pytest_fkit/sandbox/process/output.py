@@ -11,7 +11,7 @@ import pytest
 from ...compat import pytest_hooks, pytest_output
 from ...own import contextmanager, os, own_builtins, suppress
 from ...protocol.descriptors import Files, OwnFile, read_from, slots, write_all
-from ...protocol.messages import LiveText
+from ...protocol.event_file import LiveText
 from ...protocol.plain_values import carriable
 from ...system.limits import insist
 from .excerpts import is_long, read_ends

@@ -6,7 +6,7 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
-from ...compat import pytest_fixtures
+from ...compat import pytest_hooks, pytest_nodes, pytest_reports
 from ...own import contextmanager, own_builtins, time
 
 own_builtins(globals())
@@ -51,14 +51,14 @@ class Phases:
         hook = self._caller(f"pytest_runtest_{when}", _SURROUNDING)
 
         def protocol() -> None:
-            pytest_fixtures.set_current_test(item, when)
+            pytest_nodes.set_current_test(item, when)
             start, began = time.time(), time.monotonic()
             call: Any = pytest.CallInfo.from_call(
                 lambda: hook(item=item, **arguments),
                 when=when,
                 reraise=(pytest.exit.Exception, KeyboardInterrupt),
             )
-            pytest_fixtures.set_current_test(item, None)
+            pytest_nodes.set_current_test(item, None)
             # By our clocks: a wide fixture may freeze, or let go of, those that pytest asks.
             call.start, call.duration = start, time.monotonic() - began
             calls.append(call)
@@ -74,15 +74,15 @@ class Phases:
 
         :return: None if it went well and nobody is to hear of it.
         """
-        installed = pytest_fixtures.installed_hear_reports(item)
+        installed = pytest_hooks.installed_hear_reports(item)
         if call.excinfo is None and not installed:
             return None
         try:
             if call.excinfo is None:
-                made = pytest_fixtures.report_for_installed(item, call)
+                made = pytest_hooks.report_for_installed(item, call)
             else:
                 made = item.ihook.pytest_runtest_makereport(item=item, call=call)
-            if pytest_fixtures.interacts(call, made):
+            if pytest_reports.interacts(call, made):
                 item.ihook.pytest_exception_interact(node=item, call=call, report=made)
         except Exception:  # noqa: BLE001 (a plugin may miss what it did in the child)
             made = self._caller("pytest_runtest_makereport", _REPORTING)(item=item, call=call)

@@ -6,25 +6,24 @@ from typing import Any, Generator, Iterator, cast
 
 import pytest
 
-from ...compat.kept_objects import keep_objects
 from ...compat.pytest_hooks import note_implementers
-from ...compat.pytest_reports import expected_failure, report_to_data
+from ...compat.pytest_reports import expected_failure, keep_objects, report_to_data
 from ...own import contextmanager, os, own_builtins, time
 from ...protocol.descriptors import slots, write_all
-from ...protocol.interruptions import interruption
-from ...protocol.messages import (
+from ...protocol.event_file import (
     ExpectedFailure,
     HeldReport,
     JunitRecord,
     LogFinish,
     LogStart,
-    Message,
     Metric,
     Phase,
     Report,
     SessionFlag,
     WarningRecorded,
 )
+from ...protocol.interruptions import interruption
+from ...protocol.messages import Message
 from ...protocol.plain_values import carriable
 from ...protocol.wire import Packer
 from ...system.limits import MEMORY, room, status_of

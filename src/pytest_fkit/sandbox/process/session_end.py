@@ -9,7 +9,7 @@ import pytest
 
 from ...compat import pytest_hooks, pytest_session
 from ...own import gc, os, own_builtins
-from ...protocol.messages import EndError, SessionFinished, WorkerOutput
+from ...protocol.event_file import EndError, SessionFinished, WorkerOutput
 from ...protocol.plain_values import carriable
 from ...system import children, describe, process_state
 from ...system.stack_texts import stack_text

@@ -13,7 +13,7 @@ from typing import Any, Callable, cast
 import pytest
 
 from ...own import copy, own_builtins, pickle
-from ...protocol.messages import PluginState
+from ...protocol.event_file import PluginState
 from ...protocol.plain_values import carriable
 from .relay import Relay
 

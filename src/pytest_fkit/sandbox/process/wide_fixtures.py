@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Callable, Generator, NoReturn
 
 import pytest
 
-from ...compat import pytest_fixtures, pytest_reports
+from ...compat import pytest_fixtures, pytest_hooks, pytest_nodes, pytest_reports
 from ...gpu.errors.exceptions import mark_event
 from ...own import own_builtins, time
 from ...protocol.descriptors import slots
-from ...protocol.messages import WideOutput, WideSetup, WideSetupDone, WideTeardown
+from ...protocol.event_file import WideOutput, WideSetup, WideSetupDone, WideTeardown
 from ...protocol.plain_values import carriable
 from .excerpts import read_ends
 from .fork_watch import HOOKS, ForkWatch
@@ -213,8 +213,8 @@ class WideFixtures:
         return (
             HOOKS not in self._broken
             and pytest_fixtures.fills_in_setup(item)
-            and not pytest_fixtures.others_run(item)
-            and not pytest_fixtures.starts_threads(item)
+            and not pytest_hooks.others_run(item)
+            and not pytest_nodes.starts_threads(item)
         )
 
     def wants(self, item: pytest.Item) -> bool:

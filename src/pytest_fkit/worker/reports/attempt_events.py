@@ -6,14 +6,11 @@ from typing import Any
 
 from ...own import own_builtins, time
 from ...protocol.endings import Finished, to_wire
-from ...protocol.messages import (
-    Ended,
+from ...protocol.event_file import (
     HeldReport,
-    Message,
     Metric,
     Phase,
     Report,
-    Restarted,
     SharedProcess,
     Used,
     UsedBefore,
@@ -21,6 +18,7 @@ from ...protocol.messages import (
     WideSetupDone,
     WideTeardown,
 )
+from ...protocol.messages import Ended, Message, Restarted
 from ...protocol.plain_values import carriable
 from ...sandbox.child.usage import Account, Usage, since
 

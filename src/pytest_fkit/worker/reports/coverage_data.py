@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...own import own_builtins
-from ...protocol.messages import Measured
+from ...protocol.event_file import Measured
 from ...sandbox.process.coverage import quietly
 
 own_builtins(globals())

@@ -6,8 +6,8 @@ from typing import Any, Generator
 
 import pytest
 
-from ...compat import pytest_fixtures, pytest_reports
-from ...compat.kept_objects import keep_objects
+from ...compat import pytest_fixtures, pytest_hooks, pytest_reports
+from ...compat.pytest_reports import keep_objects
 from ...own import marshal, no_warnings, own_builtins, suppress
 from ...protocol.plain_values import carriable
 from ...system.stack_texts import stack_text
@@ -33,7 +33,7 @@ def made_by_hooks(item: pytest.Item, data: dict[str, Any], text: str = "") -> di
             # Who notes something of a test when its setup is reported did so in its process.
             call: Any = pytest.CallInfo.from_call(_nothing, when="setup")
             with suppress(Exception):
-                pytest_fixtures.report_for_installed(item, call)
+                pytest_hooks.report_for_installed(item, call)
             made, report, error = _made(item, data, text)
     return made if error is None else _after_error(item, report, data, error)
 

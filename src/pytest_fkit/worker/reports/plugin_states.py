@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ...own import own_builtins, pickle
-from ...protocol.messages import PluginState
+from ...protocol.event_file import PluginState
 
 own_builtins(globals())
 

@@ -11,7 +11,7 @@ from ...compat import pytest_reports
 from ...compat.foreign_warnings import stand_in
 from ...own import own_builtins, time, warnings
 from ...protocol.endings import ITS_END
-from ...protocol.messages import (
+from ...protocol.event_file import (
     Completed,
     EndError,
     ExpectedFailure,
@@ -21,13 +21,10 @@ from ...protocol.messages import (
     LiveText,
     LogFinish,
     LogStart,
-    Message,
     Metric,
     NotCollected,
-    Output,
     Phase,
     Report,
-    Restarted,
     SessionFlag,
     SharedProcess,
     WarningRecorded,
@@ -36,6 +33,7 @@ from ...protocol.messages import (
     WideSetupDone,
     WideTeardown,
 )
+from ...protocol.messages import Message, Output, Restarted
 from ...protocol.plain_values import carriable
 from ...sandbox.process.relay import merged
 from ..gpus.scarce_tests import note_wanted_gpus

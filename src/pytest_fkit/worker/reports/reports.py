@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Protocol, Sequence
 import pytest
 
 from ...compat import pytest_hooks, xdist_worker
-from ...compat.kept_objects import KEY as KEPT
-from ...compat.kept_objects import restore_objects
+from ...compat.pytest_reports import KEPT_OBJECTS, restore_objects
 from ...config.settings import ALONE
 from ...own import contextmanager, own_builtins
 from ...protocol.border import (
@@ -137,7 +136,7 @@ class LocalReports:
 
     def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
         """Tell them."""
-        kept = data.pop(KEPT, None)
+        kept = data.pop(KEPT_OBJECTS, None)
         report = report_from(item.config, data)
         if kept is not None:
             restore_objects(item.session, report, kept)

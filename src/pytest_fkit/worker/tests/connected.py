@@ -9,7 +9,7 @@ from typing import Any, Callable, Hashable, Iterator, Mapping, NamedTuple, Seque
 
 import pytest
 
-from ...compat.lineage import ancestor, marks
+from ...compat.pytest_nodes import ancestor, marks
 from ...config.marks import answer_of_hook, arguments, share_of_scope
 from ...config.options import BY_NAME
 from ...config.values import parse

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ...compat import pytest_fixtures
-from ...compat.lineage import ancestor
+from ...compat.pytest_nodes import ancestor
 from ...own import own_builtins
 from ...protocol.border import Facts
 from ...protocol.needs import Needs

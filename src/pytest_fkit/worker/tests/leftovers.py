@@ -6,7 +6,7 @@ from typing import Callable, Generator, Iterator, NamedTuple
 
 import pytest
 
-from ...compat.lineage import lineage
+from ...compat.pytest_nodes import lineage
 from ...config.settings import Settings
 from ...own import contextmanager, own_builtins
 from ...sandbox.process.copies import fork

@@ -10,7 +10,7 @@ from typing import Any, Callable, Mapping
 
 import pytest
 
-from ...compat.lineage import lineage
+from ...compat.pytest_nodes import lineage
 from ...config.marks import Limits, limits, spawned_share
 from ...config.settings import Settings
 from ...gpu.slices.ownership import KEY

@@ -16,7 +16,7 @@ from .compat import xdist_worker
 from .config import numprocesses
 from .config.first_environment import remember_environment
 from .config.settings import STARTUP_PATH, asks_for_records, read
-from .own_imports import own_imports
+from .own import own_imports
 
 _FOR_WORKERS = ("controller.workers.gateways", "controller.workers.nodes")
 """What a controller imports if it has workers."""

@@ -1,0 +1,78 @@
+"""Items and the nodes above them; private names of pytest's nodes.
+
+What is above a test is asked without its methods: plugins override ``getparent`` and the like.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Iterator
+
+import _pytest.runner
+import pytest
+
+from ..own import os, own_builtins
+
+own_builtins(globals())
+
+
+def lineage(item: pytest.Item | pytest.Collector) -> Iterator[Any]:
+    """The item, and the nodes above it up to the session."""
+    node: Any = item
+    while node is not None:
+        yield node
+        node = node.parent
+
+
+def ancestor(item: pytest.Item, kind: type[Any]) -> Any | None:
+    """The closest node of this class, which may be the item itself."""
+    return next((node for node in lineage(item) if isinstance(node, kind)), None)
+
+
+def marks(item: pytest.Item | pytest.Collector) -> Iterator[tuple[Any, pytest.Mark]]:
+    """The marks with the nodes that have them, the closest first."""
+    for node in lineage(item):
+        for mark in node.own_markers:
+            yield node, mark
+
+
+def closest_mark(item: pytest.Item, name: str) -> pytest.Mark | None:
+    """The closest mark of this name."""
+    return next((mark for _, mark in marks(item) if mark.name == name), None)
+
+
+def set_nodeid(item: pytest.Item, nodeid: str) -> None:
+    """Have `item` bear this node id."""
+    node: Any = item
+    if hasattr(node, "_id"):
+        node._id = type(node._id).parse(nodeid)
+    else:
+        node._nodeid = nodeid
+
+
+def set_location(item: pytest.Item, location: tuple[str, int | None, str]) -> None:
+    """Give `item` the value of its cached property ``location``."""
+    if isinstance(getattr(type(item), "location", None), functools.cached_property):
+        item.__dict__["location"] = location
+
+
+def set_current_test(item: pytest.Item, when: Any) -> None:
+    """Have ``PYTEST_CURRENT_TEST`` name a phase of the item, or nothing.
+
+    :param when: None for nothing.
+    """
+    if when is not None or "PYTEST_CURRENT_TEST" in os.environ:
+        _pytest.runner._update_current_test_var(item, when)
+
+
+def starts_threads(item: pytest.Item) -> bool:
+    """Whether pytest or pytest-timeout starts a thread that ends a test in time."""
+    config = item.config
+    has_timeout = config.pluginmanager.hasplugin("faulthandler")
+    if has_timeout and float(config.getini("faulthandler_timeout") or 0.0) > 0:
+        return True
+    method = getattr(config, "_env_timeout_method", "")  # pytest-timeout's
+    if method == "":
+        return False
+    marks = [mark.kwargs.get("method") for mark in item.iter_markers("timeout")]
+    return "thread" in (method, *marks)
