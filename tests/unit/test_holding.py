@@ -18,7 +18,7 @@ from pytest_fkit.controller.retry.retries import physical
 from pytest_fkit.controller.schedule import decisions, units
 from pytest_fkit.controller.schedule.schedule import Schedule
 from pytest_fkit.controller.schedule.units import Kind
-from pytest_fkit.gpu.errors.errors import GpuError
+from pytest_fkit.gpu.errors.failure import GpuError
 from pytest_fkit.protocol.border import (
     GoOn,
     Holds,

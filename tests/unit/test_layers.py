@@ -19,7 +19,17 @@ LAYERS = (
 """From the bottom to the top; above them are the modules that pytest itself meets."""
 
 FOLDERS = {
-    "gpu": ("devices", "asking", "vendors", "slices", "errors", "health"),
+    "gpu": (
+        "answers",
+        "machine",
+        "interpreters",
+        "throwaway",
+        "devices",
+        "vendors",
+        "slices",
+        "errors",
+        "health",
+    ),
     "sandbox": ("process", "child", "host", "keeper"),
     "worker": ("gpus", "reports", "tests"),
     "controller": ("schedule", "retry", "workers", "reports"),

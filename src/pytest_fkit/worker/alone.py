@@ -8,8 +8,8 @@ import pytest
 
 from ..compat import pytest_output, pytest_session, xdist_worker
 from ..config.settings import ALONE, KEY, Settings
-from ..gpu.health.xids_here import KEY as XIDS
 from ..gpu.slices.ownership import KEY as GPUS
+from ..gpu.slices.ownership import XIDS
 from ..own import own_builtins
 from ..sandbox.process.steps import Step, run_steps
 from ..system.gpu_runtime import in_bad_fork

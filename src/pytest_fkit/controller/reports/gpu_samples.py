@@ -8,8 +8,8 @@ from typing import Any, Generator, Mapping
 import pytest
 
 from ... import system
-from ...gpu.asking.interpreters import interpreter
-from ...gpu.asking.machine import Machine
+from ...gpu.interpreters import light_interpreter
+from ...gpu.machine import Machine
 from ...journal.events import event
 from ...journal.recorder import Recorder
 from ...own import fcntl, os, own_builtins, subprocess
@@ -50,10 +50,10 @@ class GpuSamples:
         machine = Machine.here()
         self._file = move_up(system.anonymous_file("gpus"))
         fcntl.fcntl(self._file, fcntl.F_SETFL, os.O_APPEND)
-        arguments = (str(self._file), str(os.getpid()), *self._uuids.values())
-        function = "pytest_fkit.gpu.health.sampler:sample"
+        arguments = (machine.root, str(self._file), str(os.getpid()), *self._uuids.values())
+        function = "pytest_fkit.gpu.vendors.nvml:sample"
         self._process = subprocess.Popen(
-            interpreter(machine.import_path(), function, *arguments),
+            light_interpreter(function, *arguments),
             env=machine.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -102,6 +102,5 @@ def sample_gpus(config: pytest.Config, recorder: Recorder, gpus: RunGpus) -> Non
         for each in gpus.devices
         if each["vendor"] == "nvidia" and each["id"] in owned and "uuid" in each
     }
-    machine = Machine.here()
-    if uuids and machine.has_package("pynvml") and not machine.lacks_library("libnvidia-ml.so.1"):
+    if uuids and not Machine.here().lacks_library("libnvidia-ml.so.1"):
         config.pluginmanager.register(GpuSamples(recorder, uuids), "fkit-gpu-samples")

@@ -14,7 +14,7 @@ import xdist
 
 from ... import __version__
 from ...config.settings import Settings
-from ...gpu.slices.masks import Entry
+from ...gpu.vendors.vendor import Entry
 from ...journal.events import FORMAT, SCHEMA, Event, event
 from ...own import os, own_builtins, socket
 from ..workers.gpus import KEY

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Mapping
 import pytest
 
 from ... import system
-from ...gpu.asking.interpreters import light_interpreter
-from ...gpu.asking.machine import Machine
 from ...gpu.devices import Device
-from ...gpu.health.xid_file import XidFile
-from ...gpu.health.xids import without_doubles
-from ...gpu.health.xids_here import KEY, TOLD, XidsHere
+from ...gpu.health.xids import XidFile, without_doubles
+from ...gpu.interpreters import light_interpreter
+from ...gpu.machine import Machine
+from ...gpu.slices.ownership import XIDS, XIDS_TOLD, XidsHere
 from ...own import fcntl, os, own_builtins, subprocess, suppress
 from ...protocol.descriptors import move_up
 from ..schedule.machines import host_of
@@ -61,7 +60,7 @@ class XidReaders:
             descriptor = move_up(system.anonymous_file("xids"))
             fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
             path = f"/proc/{os.getpid()}/fd/{descriptor}"
-            self._here = self._config.stash[KEY] = XidsHere(path, descriptor)
+            self._here = self._config.stash[XIDS] = XidsHere(path, descriptor)
             for each in functions:
                 self._processes.append(self._start(machine, descriptor, each))
         if self._here is not None and self._recorder is not None:
@@ -87,7 +86,7 @@ class XidReaders:
         """Tell a worker of this machine that owns GPUs where to look."""
         told = node.workerinput
         if self._here is not None and "fkit_gpus" in told and not host_of(node):
-            told[TOLD] = self._here.path
+            told[XIDS_TOLD] = self._here.path
 
     def read(self) -> None:
         """Have recorded what is new."""

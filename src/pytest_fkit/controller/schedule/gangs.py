@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Callable, Iterable, NamedTuple, Sequence, Tuple
 
-from ...gpu.slices.nearness import APART, Nearness
+from ...gpu.devices import APART, Nearness
 from ...own import own_builtins
 from .known_workers import Worker
 from .units import Kind

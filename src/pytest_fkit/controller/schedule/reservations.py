@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Callable, Collection, Iterator, Mapping, Sequence
 
-from ...gpu.slices.nearness import Nearness
+from ...gpu.devices import Nearness
 from ...own import own_builtins
 from .gangs import Gang, choose_gang
 from .known_workers import Worker

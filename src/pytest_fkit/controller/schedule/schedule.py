@@ -6,7 +6,7 @@ import itertools
 from collections import deque
 from typing import Callable, Collection, Iterable, Iterator, Sequence
 
-from ...gpu.slices.nearness import Nearness
+from ...gpu.devices import Nearness
 from ...own import own_builtins, time
 from .decisions import Decision, Lend, Recall, Send, Settle, Unrunnable
 from .known_workers import Worker

@@ -10,9 +10,9 @@ import pytest
 
 from ...compat import xdist_controller
 from ...config.settings import Settings
-from ...gpu.errors.errors import GpuError
-from ...gpu.slices.masks import Entry
-from ...gpu.slices.nearness import Nearness
+from ...gpu.devices import Nearness
+from ...gpu.errors.failure import GpuError
+from ...gpu.vendors.vendor import Entry
 from ...own import own_builtins
 from ...protocol.border import (
     Facts,

@@ -14,8 +14,7 @@ from ...config.settings import GpuSettings
 from ...gpu.devices import Fleet, from_wire
 from ...gpu.slices import handshake as arrival
 from ...gpu.slices import ports
-from ...gpu.slices.choice import Distribution, distribute
-from ...gpu.slices.describe import ownership
+from ...gpu.slices.distribution import Distribution, Place, distribute, ownership
 from ...gpu.slices.environment import (
     Environment,
     gang_variables,
@@ -23,9 +22,8 @@ from ...gpu.slices.environment import (
     owned_gpus,
     wants_port,
 )
-from ...gpu.slices.masks import MASKS, Entry
 from ...gpu.slices.ownership import Owned
-from ...gpu.slices.slices import Place
+from ...gpu.vendors.vendor import Entry
 from ...own import own_builtins
 from ..schedule.machines import HOST, Seat, proxies, seats_of
 from .gpus import Gpus
@@ -36,8 +34,6 @@ own_builtins(globals())
 
 _ANSWER = 60.0
 """Seconds for what a gateway is asked and told, detection not counted."""
-
-_MASKS = sorted({name for names in MASKS.values() for name in names})
 
 
 @dataclass
@@ -249,7 +245,7 @@ class Gateways:
 
 def _ask(gateway: Any, host: _Host) -> Mapping[str, Any]:
     limit = host.settings.gpus_timeout if host.fleet is None else 0.0
-    names = names_read(_MASKS, host.settings.env)
+    names = names_read(host.settings.env)
     answer: Mapping[str, Any] = _call(gateway, _ANSWER + limit, "answer", names, limit)
     return answer
 

@@ -12,13 +12,10 @@ import pytest
 from ...config.first_environment import environment
 from ...config.numprocesses import run_alone, shows_only
 from ...config.settings import GpuSettings, gpu_settings_of
-from ...gpu.asking.machine import Machine
 from ...gpu.devices import Device, Fleet
-from ...gpu.slices.choice import Distribution, distribute, worker_count
-from ...gpu.slices.describe import ownership
-from ...gpu.slices.ranks import rank_of
-from ...gpu.vendors.detection import detect
-from ...gpu.vendors.signs import may_have_gpus
+from ...gpu.machine import Machine
+from ...gpu.slices.distribution import Distribution, distribute, ownership, rank_of, worker_count
+from ...gpu.vendors.detection import detect, may_have_gpus
 from ...own import own_builtins
 from ..schedule.machines import Seat, cpu_workers, proxies, seats
 from . import workers

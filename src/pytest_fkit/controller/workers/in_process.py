@@ -8,7 +8,7 @@ import pytest
 
 from ...config.settings import GpuSettings
 from ...gpu.slices import ports
-from ...gpu.slices.choice import Distribution
+from ...gpu.slices.distribution import Distribution
 from ...gpu.slices.environment import Environment, owned_gpus, wants_port
 from ...gpu.slices.ownership import KEY
 from ...own import os, own_builtins

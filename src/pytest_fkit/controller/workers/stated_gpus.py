@@ -8,7 +8,8 @@ from typing import Any, Sequence
 import pytest
 
 from ...config.settings import GpuSettings
-from ...gpu.devices import VENDORS, Device, Fleet
+from ...gpu.devices import Device, Fleet
+from ...gpu.vendors.detection import VENDORS
 from ...own import own_builtins
 
 own_builtins(globals())

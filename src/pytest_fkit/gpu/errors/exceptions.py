@@ -1,4 +1,4 @@
-"""What an exception tells of a failure."""
+"""What an exception, or a skip, tells of a failure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Iterator
 import pytest
 
 from ...own import own_builtins, subprocess, suppress
-from .errors import Failure
+from .failure import Failure
 
 own_builtins(globals())
 
@@ -100,3 +100,10 @@ def keep_printed(error: BaseException, printed: str) -> str:
     with suppress(AttributeError, TypeError):
         setattr(error, _PRINTED, printed[-_PRINTED_CHARACTERS:])
     return printed
+
+
+def skip_reason(report: Any) -> str:
+    """Why a test, or a module, was skipped, from the report on it."""
+    told = report.longrepr
+    text = str(told[2] if isinstance(told, tuple) else told)
+    return text[len("Skipped: ") :] if text.startswith("Skipped: ") else text

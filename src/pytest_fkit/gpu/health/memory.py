@@ -1,11 +1,20 @@
-"""A worker's way to ask how much memory of its GPUs is in use, which may never be answered."""
+"""How a worker asks a process how much memory of its GPUs is in use; it may never answer."""
 
 from __future__ import annotations
 
+import json
 from typing import Any, Collection, NamedTuple, Sequence
 
+import pytest
+
 from ... import system
-from ...own import marshal, os, own_builtins, select, signal, suppress, time
+from ...config.settings import KEY as SETTINGS
+from ...own import marshal, os, own_builtins, select, signal, subprocess, suppress, time
+from ...protocol.descriptors import move_up
+from ..interpreters import light_interpreter
+from ..machine import Machine
+from ..slices.ownership import MEMORY, Owned
+from ..vendors.detection import VENDORS
 
 own_builtins(globals())
 
@@ -147,3 +156,47 @@ def _is_broken(pipe: int) -> bool:
     poller = select.poll()
     poller.register(pipe, 0)
     return bool(poller.poll(0))
+
+
+def watch_memory(config: pytest.Config, owned: Owned) -> None:
+    """Start the process where somebody may answer, until this pytest is over.
+
+    Before tests are collected, so that it is there when the first one runs.
+    """
+    named = {gpu: list(names) for gpu, names in owned.named.items() if any(names)}
+    if not VENDORS[owned.vendor].memory or not named or config.option.collectonly:
+        return
+    memory = _start(owned, named, config.stash[SETTINGS].gpu_memory_timeout)
+    if memory is not None:
+        config.stash[MEMORY] = memory
+        config.add_cleanup(memory.end)
+
+
+def _start(owned: Owned, named: dict[str, list[str]], seconds: float) -> GpuMemory | None:
+    machine = Machine.here()
+    ours: list[int] = []
+    theirs: list[int] = []
+    try:
+        for pipes in ((theirs, ours), (ours, theirs)):
+            for end, found in zip(os.pipe(), pipes):
+                found.append(end)
+        requests, answers = map(move_up, ours)
+        process = subprocess.Popen(
+            light_interpreter(
+                "pytest_fkit.gpu.health.memory_reader:serve", machine.root, str(os.getpid()),
+                *map(str, theirs), VENDORS[owned.vendor].memory, json.dumps(named),
+                json.dumps([gpu for gpu in owned.ids if gpu in named]), str(int(owned.shared)),
+            ),
+            env=machine.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=theirs,
+        )  # fmt: skip
+    except OSError:  # a limit of the machine
+        return None
+    finally:
+        for descriptor in theirs:
+            os.close(descriptor)
+    process.returncode = 0  # it is waited for by its pid
+    return GpuMemory(process.pid, requests, answers, owned.ids, seconds)

@@ -14,9 +14,11 @@ from typing import Any, Callable, Collection, Mapping, NamedTuple, Sequence
 from ... import system
 from ...own import marshal, os, own_builtins, select, signal, time
 from ...protocol.endings import format_size
-from ..asking.machine import Machine
+from ..answers import FailedError, MissingError
+from ..interpreters import imported
+from ..machine import Machine
+from ..vendors.driver import Counter
 from .holders import holders
-from .memory_counts import Counter, UncountedError, counter
 
 own_builtins(globals())
 
@@ -56,7 +58,7 @@ class Look(NamedTuple):
 
 
 def serve(
-    root: str, parent: str, requests: str, answers: str, vendor: str, gpus: str, own: str,
+    root: str, parent: str, requests: str, answers: str, memory: str, gpus: str, own: str,
     shared: str,
 ) -> None:  # fmt: skip
     """Answer until there is nobody who asks.
@@ -64,6 +66,7 @@ def serve(
     :param root: of the :class:`.Machine`.
     :param parent: the worker's pid.
     :param requests: descriptor to read from; `answers`: to write to.
+    :param memory: see :class:`.vendor.Vendor`.
     :param gpus: by id, UUID and PCI address, as JSON; `own`: the ids of the worker's.
     :param shared: "1" if other workers use these, too, else "0".
     """
@@ -72,8 +75,8 @@ def serve(
     pipe = _Pipe(int(requests), int(answers))
     named: dict[str, Sequence[str]] = json.loads(gpus)
     try:
-        find = counter(Machine(root), vendor)
-    except UncountedError as error:
+        find = imported(memory)(Machine(root)).find
+    except (MissingError, FailedError) as error:
         pipe.answer({"id": "", "trouble": str(error)})
         return
     waiter = Waiter(find, named, shared == "1", pipe.asked)
@@ -117,7 +120,7 @@ class _Pipe:
 class Waiter:
     """Waits for memory.
 
-    :param find: see :func:`.memory_counts.counter`.
+    :param find: what counts the memory of a GPU, given its UUID and PCI address.
     :param gpus: by id, UUID and PCI address.
     :param shared: whether other workers use the same GPUs.
     :param asked: waits, so many seconds at most, until there is something else to do; whether
@@ -208,7 +211,7 @@ class Waiter:
                 uuid, pci = self._gpus.get(gpu, ("", ""))
                 self._counters[gpu] = self._find(uuid, pci)
             count = self._counters[gpu]()
-        except UncountedError as error:
+        except FailedError as error:
             return str(error)
         first = _is_first_namespace()
         known = {pid: used for pid, used in count.processes.items() if _lives(pid, first)}

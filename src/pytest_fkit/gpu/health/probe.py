@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from typing import Any, Mapping
 
 from ...own import os, own_builtins, signal
 from ...protocol.endings import Exited, Signaled, TimedOut
-from ..asking.failures import FailedError, MissingError
-from ..asking.interpreters import answer_of, light_interpreter
-from ..asking.machine import Machine
-from ..asking.throwaway import Kill, Result, Throwaway, kill_group, trouble_of
-from ..vendors.hip_library import wheel_directories
+from ..answers import FailedError, MissingError
+from ..interpreters import answer_of, light_interpreter
+from ..machine import Machine
+from ..throwaway import Kill, Result, Throwaway, kill_group, trouble_of
+from ..vendors.detection import VENDORS
 
 own_builtins(globals())
 
@@ -50,18 +49,12 @@ def start(
     :param expected: how many GPUs there should be, at least.
     :param kill: how a process group is ended; given in tests.
     """
-    # The portable road needs psutil, which a light interpreter can't import.
-    environ = {name: text for name, text in environ.items() if name != "FKIT_PORTABLE"}
-    arguments = [Machine.here().root, str(expected), str(os.getpid())]
-    if vendor == "nvidia":
-        function = "pytest_fkit.gpu.vendors.cuda:probe"
-    elif vendor == "amd":
-        function = "pytest_fkit.gpu.vendors.hip:probe"
-        arguments.append(os.pathsep.join(wheel_directories(sys.path)))
-    else:
+    found = VENDORS[vendor]
+    if not found.probe:
         return Probe(Health("unknown", "there is no probe for these GPUs"))
+    arguments = [Machine.here().root, str(expected), str(os.getpid()), *found.probe_arguments()]
     try:
-        return Probe(Throwaway(light_interpreter(function, *arguments), environ, limit, kill))
+        return Probe(Throwaway(light_interpreter(found.probe, *arguments), environ, limit, kill))
     except FailedError as error:
         return Probe(Health("unknown", str(error)))
 

@@ -1,8 +1,7 @@
 """Reads Xids, from NVML and from the kernel's log; runs in processes of its own.
 
-A driver in trouble can hang or crash who asks it, so each of the two has its own. NVML through
-ctypes, as in nvml_health.py, since nvidia-ml-py may not be there; functions, numbers and layouts
-are those of nvml.h, see the NVML API reference.
+A driver in trouble can hang or crash who asks it, so each of the two has its own. Functions,
+numbers and layouts of NVML are those of nvml.h, see the NVML API reference.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import ctypes
 import errno
 import json
 import os
+import re
 import select
 import stat
 import time
@@ -19,11 +19,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
 
-from ..asking.machine import Machine
-from .xid_lines import LoggedXid, parse_record
+from ..answers import FailedError, MissingError, pci_address
+from ..machine import Machine
+from ..vendors.driver import DriverError
+from ..vendors.nvml import UNTOLD, Nvml
 from .xids import KERNEL, NVML
 
-_LIBRARY = "libnvidia-ml.so.1"
 _XID = 8  # nvmlEventTypeXidCriticalError
 _TIMEOUT = 10  # NVML_ERROR_TIMEOUT
 _ANY = 0xFFFFFFFF  # no GPU instance, or all of them
@@ -136,65 +137,54 @@ def read_nvml(descriptor: str, parent: str, gpus: str) -> None:
     """
     out = _Out(descriptor, NVML)
     try:
-        nvml = ctypes.CDLL(_LIBRARY)
-        reason = _Nvml(nvml, _gpus(gpus)).run(out, lambda: os.getppid() == int(parent))
-    except (OSError, AttributeError) as error:  # no library; a driver that knows no events
+        events = _Events(Nvml(Machine.here()), _gpus(gpus))
+        reason = events.run(out, lambda: os.getppid() == int(parent))
+    except DriverError as error:
+        reason = f"{error.call}: {error.number}"
+    except (MissingError, FailedError) as error:  # no library; a driver that knows no events
         reason = str(error)
     out.end(reason)
 
 
-class _Nvml:
-    def __init__(self, nvml: Any, gpus: list[_Gpu]) -> None:
+class _Events:
+    """The Xids of some GPUs, as NVML tells of them."""
+
+    def __init__(self, nvml: Nvml, gpus: list[_Gpu]) -> None:
         self._nvml = nvml
         self._gpus = gpus
+        self._set = ctypes.c_void_p()
         self._wholes: dict[int, str] = {}  # uuids by handles
         self._instances: dict[str, int] = {}  # numbers of GPU instances, by id
 
     def run(self, out: _Out, goes_on: Callable[[], bool]) -> str:
-        """Until it is over; why."""
-        nvml = self._nvml
-        status = nvml.nvmlInit_v2()
-        if status:
-            return f"nvmlInit_v2: {status}"
-        events = ctypes.c_void_p()
-        status = nvml.nvmlEventSetCreate(ctypes.byref(events))
-        if status:
-            return f"nvmlEventSetCreate: {status}"
-        uuids = dict.fromkeys(each.parent or each.uuid for each in self._gpus)
-        if not [uuid for uuid in uuids if uuid and self._register(uuid, events)]:
+        """Until it is over; why.
+
+        :raises DriverError, MissingError: if there are no events.
+        """
+        self._nvml.call("nvmlEventSetCreate", ctypes.byref(self._set))
+        for uuid in dict.fromkeys(each.parent or each.uuid for each in self._gpus):
+            with suppress(*UNTOLD):
+                self._register(uuid)
+        if not self._wholes:
             return "no GPU tells of Xids"
         for each in self._gpus:
             if each.parent:
-                self._number(each)
+                with suppress(*UNTOLD):
+                    handle = self._nvml.by_uuid(each.uuid)
+                    self._instances[each.id] = self._nvml.instance_number(handle)
         out.begin(instances=self._instances)
-        return self._wait(out, events, goes_on)
+        return self._wait(out, goes_on)
 
-    def _register(self, uuid: str, events: ctypes.c_void_p) -> bool:
-        gpu = self._handle(uuid)
-        kind = ctypes.c_ulonglong(_XID)
-        if gpu is None or self._nvml.nvmlDeviceRegisterEvents(gpu, kind, events):
-            return False
+    def _register(self, uuid: str) -> None:
+        gpu = self._nvml.by_uuid(uuid)
+        self._nvml.call("nvmlDeviceRegisterEvents", gpu, ctypes.c_ulonglong(_XID), self._set)
         self._wholes[gpu.value or 0] = uuid
-        return True
 
-    def _handle(self, uuid: str) -> ctypes.c_void_p | None:
-        gpu = ctypes.c_void_p()
-        status = self._nvml.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(gpu))
-        return None if status else gpu
-
-    def _number(self, instance: _Gpu) -> None:
-        handle, number = self._handle(instance.uuid), ctypes.c_uint()
-        if handle is not None and not self._nvml.nvmlDeviceGetGpuInstanceId(
-            handle, ctypes.byref(number)
-        ):
-            self._instances[instance.id] = number.value
-
-    def _wait(self, out: _Out, events: ctypes.c_void_p, goes_on: Callable[[], bool]) -> str:
+    def _wait(self, out: _Out, goes_on: Callable[[], bool]) -> str:
         troubles = 0
-        milliseconds = ctypes.c_uint(int(_LOOK * 1000))
         while goes_on():
             event = _Event(gpu_instance=_ANY)
-            status = self._nvml.nvmlEventSetWait_v2(events, ctypes.byref(event), milliseconds)
+            status = self._next(event)
             if status == 0 and event.type == _XID:
                 out.xid(int(event.data), self._concerned(event))
             if status in (0, _TIMEOUT):
@@ -206,12 +196,21 @@ class _Nvml:
                 return f"nvmlEventSetWait_v2: {status}" if troubles else "there are too many"
         return "the run is over"
 
+    def _next(self, event: _Event) -> int:
+        """Wait for an event; what NVML returns."""
+        milliseconds = ctypes.c_uint(int(_LOOK * 1000))
+        try:
+            self._nvml.call("nvmlEventSetWait_v2", self._set, ctypes.byref(event), milliseconds)
+        except DriverError as error:
+            return error.number
+        return 0
+
     def _uuid(self, handle: int | None) -> str:
         """Of a GPU of which there is another handle; "" if it does not tell any more."""
-        text = ctypes.create_string_buffer(96)  # NVML_DEVICE_UUID_V2_BUFFER_SIZE
-        gpu = ctypes.c_void_p(handle)
-        status = self._nvml.nvmlDeviceGetUUID(gpu, text, ctypes.c_uint(len(text)))
-        return "" if status else text.value.decode("ascii", "replace")
+        try:
+            return self._nvml.uuid(ctypes.c_void_p(handle))
+        except DriverError:
+            return ""
 
     def _concerned(self, event: _Event) -> list[str]:
         uuid = self._wholes.get(event.device or 0) or self._uuid(event.device)
@@ -229,6 +228,67 @@ class _Nvml:
 
 
 # --- the kernel's log ---------------------------------------------------------------------------
+
+
+# As krcReportXid writes it, in src/nvidia/src/kernel/gpu/rc/kernel_rc.c of
+# NVIDIA/open-gpu-kernel-modules, and drivers before it that name no process, or no bus.
+_LINE = re.compile(
+    r"NVRM: Xid \((?:PCI:)?(?P<pci>[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2})(?:\.[0-7])?"
+    r"(?: GPU-I:(?P<instance>\d{1,6}))?(?: GPU-CI:\d{1,6})?\): (?P<number>\d{1,6})"
+    r"(?:, pid=(?:(?P<pid>\d{1,10})|'?<?unknown>?'?))?"
+    r"(?:, name=(?P<process>[^,]{0,64}))?(?:, (?P<text>.*))?",
+    re.IGNORECASE,
+)
+
+_KERNEL = 0
+"""The facility of what the kernel itself writes: who writes to /dev/kmsg can't have it."""
+
+
+class LoggedXid(NamedTuple):
+    """What a line says.
+
+    :param pci: the GPU's address, as :func:`.answers.pci_address` gives it.
+    :param instance: number of the GPU instance, -1 where it is none of one.
+    :param pid: 0 if unknown.
+    :param process: "" if unknown.
+    :param text: the rest of the line.
+    """
+
+    number: int
+    pci: str
+    instance: int
+    pid: int
+    process: str
+    text: str
+
+
+def parse_record(record: str) -> LoggedXid | None:
+    """The Xid in a record of /dev/kmsg, None if there is none.
+
+    :param record: as in "3,4711,5140900,-;NVRM: Xid …" (the kernel's
+        Documentation/ABI/testing/dev-kmsg).
+    """
+    prefix, semicolon, text = record.partition(";")
+    priority = prefix.partition(",")[0]
+    if not semicolon or not priority.isdecimal() or len(priority) > 9:
+        return None
+    return parse_line(text) if int(priority) >> 3 == _KERNEL else None
+
+
+def parse_line(text: str) -> LoggedXid | None:
+    """The Xid in a line of the log, None if there is none."""
+    found = _LINE.match(text.partition("\n")[0])
+    if found is None:
+        return None
+    process = found["process"] or ""
+    return LoggedXid(
+        int(found["number"]),
+        pci_address(f"{found['pci']}.0"),
+        -1 if found["instance"] is None else int(found["instance"]),
+        int(found["pid"] or 0),
+        "" if "<unknown>" in process else process,
+        (found["text"] or "").strip(),
+    )
 
 
 def open_log(machine: Machine) -> int:

@@ -6,13 +6,14 @@ nverror.h in NVIDIA/open-gpu-kernel-modules.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, replace
 from typing import Any, Iterable, NamedTuple, Sequence
 
-from ...own import own_builtins, signal, time
+from ...own import os, own_builtins, signal, time
 from ...protocol.endings import Ending, Exited, Signaled, TimedOut
-from ..errors.errors import GpuError
+from ..errors.failure import GpuError
 
 own_builtins(globals())
 
@@ -153,6 +154,64 @@ def xid_of(line: Any) -> Xid | None:
         )  # fmt: skip
     except (TypeError, ValueError, KeyError, AttributeError):
         return None
+
+
+_MOST_OF_FILE = 32 << 20
+"""Bytes; more than readers fill."""
+
+
+class XidFile:
+    """Reads what is new in the file of the readers; costs one system call where nothing is.
+
+    Readers append lines of JSON: an Xid, that they are ready, or why there will be no more of
+    theirs.
+
+    :param path: of the file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._offset = 0
+        self._ready: set[str] = set()
+
+    @property
+    def is_told(self) -> bool:
+        """Whether a reader is at work, as far as was read."""
+        return bool(self._ready)
+
+    def read(self) -> list[Xid]:
+        """The Xids that were written down since the last time; none where it can't be read."""
+        try:
+            if os.stat(self._path).st_size <= self._offset:
+                return []
+            data = self._new()
+        except OSError:  # who made it is gone
+            self._ready.clear()
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return [xid for line in whole.splitlines() for xid in self._take(line)]
+
+    def _new(self) -> bytes:
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(descriptor, _MOST_OF_FILE, self._offset)
+        finally:
+            os.close(descriptor)
+
+    def _take(self, line: bytes) -> list[Xid]:
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError):
+            return []
+        if not isinstance(said, dict):
+            return []
+        if "ready" in said:
+            self._ready.add(str(said["ready"]))
+        elif "ended" in said:
+            self._ready.discard(str(said["ended"]))
+        xid = xid_of(said)
+        return [] if xid is None else [xid]
 
 
 def falling_into(

@@ -7,13 +7,14 @@ from typing import Iterable, Mapping, Sequence
 
 from ...config.values import TEMPLATE_FIELDS, fields_of
 from ...own import own_builtins
-from .masks import MASKS, Entry
+from ..vendors.detection import MASKS, VENDORS
+from ..vendors.vendor import Entry
+from .distribution import Place
 from .ownership import Owned
-from .slices import Place
 
 own_builtins(globals())
 
-# Where GPUs are shared, nobody may take nearly all of the memory beforehand: JAX's documentation,
+# Where GPUs are shared, no framework may allocate nearly all memory at once: JAX's documentation,
 # "GPU memory allocation"; TensorFlow's, "Limiting GPU memory growth".
 _NO_PREALLOCATION = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
@@ -22,45 +23,14 @@ _NO_PREALLOCATION = {
 
 
 def mask_variables(place: Place, inherited: Mapping[str, str], amd_mask: str) -> dict[str, str]:
-    """The variables that make a slice visible, or hide all; none for a worker where there is none.
+    """The masks that show a slice, or hide all GPUs; none for a worker where there is none.
 
     :param inherited: the environment that the slice was picked from.
-    :param amd_mask: "rocr": ROCR_VISIBLE_DEVICES picks, and HIP counts in what that leaves;
-        "hip": HIP_VISIBLE_DEVICES picks, ROCR_VISIBLE_DEVICES stays as it is.
+    :param amd_mask: see :func:`.amd.variables`.
     """
-    if place.hidden:
-        # No vendor's runtime has a GPU of this name; HIP takes an empty mask for none at all.
-        names = MASKS[place.vendor]
-        return {
-            name: "-1" for name in names if name != "ROCR_VISIBLE_DEVICES" or amd_mask == "rocr"
-        }
-    if not place.slice:
+    if not place.slice and not place.hidden:
         return {}
-    texts = [entry.text for entry in place.slice]
-    if place.vendor == "nvidia":
-        variables = {"CUDA_VISIBLE_DEVICES": ",".join(texts)}
-        if not place.numbered and "CUDA_DEVICE_ORDER" not in inherited:
-            return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **variables}
-        return variables
-    if place.vendor == "amd":
-        return _amd_variables(place, texts, amd_mask)
-    if place.vendor == "intel":
-        return {"ZE_AFFINITY_MASK": ",".join(texts)}
-    # CANN takes ids in ascending order only.
-    return {"ASCEND_RT_VISIBLE_DEVICES": ",".join(sorted(texts, key=int))}
-
-
-def _amd_variables(place: Place, texts: list[str], amd_mask: str) -> dict[str, str]:
-    if amd_mask == "hip":
-        indices = ",".join(entry.index for entry in place.slice)
-        return {"HIP_VISIBLE_DEVICES": indices, "CUDA_VISIBLE_DEVICES": indices}
-    # The same numbers in both would count twice: HIP counts in what ROCr leaves.
-    indices = ",".join(str(index) for index in range(len(texts)))
-    return {
-        "ROCR_VISIBLE_DEVICES": ",".join(texts),
-        "HIP_VISIBLE_DEVICES": indices,
-        "CUDA_VISIBLE_DEVICES": indices,
-    }
+    return VENDORS[place.vendor].variables(place.slice, inherited, amd_mask)
 
 
 def variables(
@@ -167,11 +137,10 @@ def owned_gpus(
     )
 
 
-def names_read(vendor_masks: Iterable[str], templates: Iterable[tuple[str, str]]) -> list[str]:
+def names_read(templates: Iterable[tuple[str, str]]) -> list[str]:
     """The inherited variables on which :func:`variables` depends."""
-    return [
-        *vendor_masks, "CUDA_DEVICE_ORDER", *_NO_PREALLOCATION, *(name for name, _ in templates)
-    ]  # fmt: skip
+    names = (name for name, _ in templates)
+    return [*sorted(MASKS), "CUDA_DEVICE_ORDER", *_NO_PREALLOCATION, *names]
 
 
 def wants_port(templates: Iterable[tuple[str, str]]) -> bool:

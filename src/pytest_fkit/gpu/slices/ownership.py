@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Mapping, NamedTuple, Sequence
 
 import pytest
 
@@ -136,6 +136,23 @@ MEMORY: pytest.StashKey[GpuMemory] = pytest.StashKey()
 
 TOLD = "fkit_gpus"
 """Where a worker, and a fresh interpreter, is told, in ``config.workerinput``."""
+
+
+class XidsHere(NamedTuple):
+    """The file to which the readers of Xids write, in the process that made it; see xids.py.
+
+    :param path: by which others open it.
+    """
+
+    path: str
+    descriptor: int
+
+
+XIDS: pytest.StashKey[XidsHere] = pytest.StashKey()
+"""Where it is, in ``config.stash`` of the process that made it."""
+
+XIDS_TOLD = "fkit_xids"
+"""Where a worker is told its path, in ``config.workerinput``."""
 
 
 def owned_by(config: pytest.Config) -> Owned | None:

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any, Callable, Generator
 
 import pytest
 
-from ...gpu.health.xids_here import KEY as XIDS
-from ...gpu.health.xids_here import TOLD as TOLD_XIDS
-from ...gpu.slices.ownership import KEY, Owned, owned_by
+from ...gpu.slices.ownership import KEY, XIDS, XIDS_TOLD, Owned, owned_by
 from ...own import os, own_builtins
 
 if TYPE_CHECKING:
@@ -53,7 +51,7 @@ class GpuReports:
 def xids_of_tests(config: pytest.Config, owned: Owned) -> TestXids | None:
     """Knows the Xids of a worker's GPUs, where they are read on its machine."""
     here = config.stash.get(XIDS, None)
-    path = here.path if here is not None else getattr(config, "workerinput", {}).get(TOLD_XIDS)
+    path = here.path if here is not None else getattr(config, "workerinput", {}).get(XIDS_TOLD)
     if not path:
         return None
     from .xids_of_tests import TestXids
@@ -69,7 +67,7 @@ def own_gpus(config: pytest.Config, name: str, show: Callable[[str], None]) -> N
     """
     owned = owned_by(config)
     if owned is not None:
-        from .memory_process import watch_memory
+        from ...gpu.health.memory import watch_memory
 
         config.stash[KEY] = owned
         config.pluginmanager.register(GpuReports(owned, name, show), "fkit-gpus")

@@ -8,9 +8,8 @@ from typing import Any, Sequence
 import pytest
 
 from ... import system
-from ...gpu.errors.errors import GpuError
-from ...gpu.health.xid_file import XidFile
-from ...gpu.health.xids import PROGRAM, Xid, decided, described, falling_into
+from ...gpu.errors.failure import GpuError
+from ...gpu.health.xids import PROGRAM, Xid, XidFile, decided, described, falling_into
 from ...gpu.slices.ownership import TITLE
 from ...own import os, own_builtins, time
 from ...protocol.plain_values import carriable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 import pytest
 
 from ...compat import pytest_reports
-from ...gpu.errors.errors import Failure, GpuError
+from ...gpu.errors.failure import Failure, GpuError
 from ...gpu.slices.ownership import owned_by
 from ...own import own_builtins, time
 from ...protocol.endings import Ending, Lost, Unmet, Unreported
@@ -22,7 +22,7 @@ from .reproduce import reproducing_command
 from .rerunfailures import Reruns
 
 if TYPE_CHECKING:
-    from ...gpu.errors.classifier import Classifier
+    from ...gpu.errors.classification import Classifier
 
 own_builtins(globals())
 
@@ -62,7 +62,7 @@ class DeathReports:
         self._in_doubt = in_doubt
         self._classifier: Classifier | None = None
         if owned_by(config) is not None:
-            from ...gpu.errors.classifier import Classifier
+            from ...gpu.errors.classification import Classifier
 
             self._classifier = Classifier(config)
 

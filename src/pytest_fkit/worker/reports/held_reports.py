@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import pytest
 
-from ...gpu.errors.errors import GpuError
+from ...gpu.errors.failure import GpuError
 from ...gpu.slices.ownership import Owned
 from ...own import own_builtins
 from ...protocol.plain_values import carriable

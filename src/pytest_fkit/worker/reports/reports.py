@@ -60,7 +60,7 @@ class Reports(Protocol):
         """
 
     def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
-        """The test met an error: a :class:`~pytest_fkit.gpu.errors.errors.GpuError`, to_wire()."""
+        """The test met an error: a :class:`~pytest_fkit.gpu.errors.failure.GpuError`, to_wire()."""
 
     def unexplained(self, item: pytest.Item, how: str) -> None:
         """The process of the test died, as `how` says, and nothing says why: an Xid may."""

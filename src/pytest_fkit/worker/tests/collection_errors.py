@@ -7,10 +7,9 @@ from typing import Any, Callable, Generator
 import pytest
 
 from ...compat import pytest_session
-from ...gpu.errors.classifier import Classifier
-from ...gpu.errors.errors import Failure
-from ...gpu.errors.exceptions import failure_of
-from ...gpu.errors.reasons import skip_reason
+from ...gpu.errors.classification import Classifier
+from ...gpu.errors.exceptions import failure_of, skip_reason
+from ...gpu.errors.failure import Failure
 from ...own import own_builtins
 from ...protocol.plain_values import carriable
 
@@ -21,7 +20,7 @@ class CollectionErrors:
     """Plugin of such a worker.
 
     :param tell: called once at the end of the collection, if there was any, with node ids of
-        collectors and, for each, a :class:`~pytest_fkit.gpu.errors.errors.GpuError` in built-in
+        collectors and, for each, a :class:`~pytest_fkit.gpu.errors.failure.GpuError` in built-in
         types.
     """
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import IO, Callable, Mapping, NamedTuple, Sequence
 
-from ... import system
-from ...own import os, own_builtins, signal, subprocess, suppress, time
-from ...protocol.endings import Exited, Lost, Signaled, TimedOut, signal_name
-from .failures import FailedError
+from .. import system
+from ..own import os, own_builtins, signal, subprocess, suppress, time
+from ..protocol.endings import Exited, Lost, Signaled, TimedOut, signal_name
+from .answers import FailedError
 
 own_builtins(globals())
 
