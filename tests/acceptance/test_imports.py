@@ -25,7 +25,7 @@ _FOR_OWNERS_OF_GPUS = (
     "pytest_fkit.gpu.slices.distribution", "pytest_fkit.gpu.slices.environment",
     "pytest_fkit.gpu.vendors",
     "pytest_fkit.sandbox.process.gpu_failures",
-    "pytest_fkit.worker.gpus.probing",
+    "pytest_fkit.worker.probing",
 )  # fmt: skip
 _NOT_IN_A_WORKER = (
     "pytest_fkit.controller", "pytest_fkit.journal", *_FOR_OWNERS_OF_GPUS,

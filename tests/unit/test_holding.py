@@ -49,7 +49,7 @@ class Node:
 
 
 class Worker:
-    """What a worker does, as worker/tests/dispatched.py and worker/loop.py do it.
+    """What a worker does, as worker/tests/sources.py and worker/loop.py do it.
 
     :param gpu: that it owns.
     """

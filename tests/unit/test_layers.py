@@ -31,7 +31,7 @@ FOLDERS = {
         "health",
     ),
     "sandbox": ("process", "child", "host", "keeper"),
-    "worker": ("gpus", "reports", "tests"),
+    "worker": ("needs_of_tests", "reports", "tests"),
     "controller": ("schedule", "retry", "workers", "reports"),
 }
 """The same within a layer; above them are the modules that lie in no folder of it."""

@@ -14,7 +14,7 @@ from fleet import Behaviour, Gpu, compiler, nvidia
 from pytest_fkit.gpu.health.probe import Health
 from pytest_fkit.gpu.machine import ROOT
 from pytest_fkit.gpu.slices.ownership import Owned
-from pytest_fkit.worker.gpus.probing import Probing, new_errors
+from pytest_fkit.worker.probing import Probing, new_errors
 
 MakeProbing = Callable[..., Probing]
 

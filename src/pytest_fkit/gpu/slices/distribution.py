@@ -19,17 +19,17 @@ from ..vendors.vendor import Entry, Vendor, Visible
 own_builtins(globals())
 
 DEFAULT_SIZE = 2
-"""GPUs per worker, if nothing else is said."""
+"""GPUs per worker by default."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """What belongs to a worker, and to the one that replaces it.
+    """The GPUs of a worker, and of the one that replaces it.
 
     :param worker: its number, from 0 on.
     :param slice: its GPUs, in the order of the caller's mask.
     :param shared: whether another worker has them as well.
-    :param hidden: whether it has none where others have.
+    :param hidden: whether it has none, and must not see those of others.
     :param slots: how many workers may share its GPUs.
     """
 
@@ -71,7 +71,7 @@ class Assignment:
 def slice_size(seen: Visible, workers: int | None, wanted: int | None, slots: int = 1) -> int:
     """GPUs per worker.
 
-    :param workers: how many workers the user asked for, None if the GPUs shall decide.
+    :param workers: how many workers the user asked for, None if that depends on the GPUs.
     :param wanted: what ``--fkit-gpus-per-worker`` says, or None.
     :param slots: how many workers may share each slice.
     """
@@ -85,14 +85,14 @@ def slice_size(seen: Visible, workers: int | None, wanted: int | None, slots: in
 
 
 def slices(entries: Sequence[Entry], size: int) -> list[tuple[Entry, ...]]:
-    """The entries in slices of `size`, in order; what is left over is in none."""
+    """The entries in slices of `size`, in order, without a rest that fills none."""
     return [
         tuple(entries[start : start + size]) for start in range(0, len(entries) - size + 1, size)
     ]
 
 
 def assign(seen: Visible, numbers: Sequence[int], size: int, slots: int = 1) -> Assignment:
-    """Give worker *i* slice *i*; if there are more workers than slices, begin again.
+    """Give worker *i* slice *i*, and start over if there are more workers than slices.
 
     :param numbers: of the workers, in the whole run.
     :param slots: how many workers may share each slice.
@@ -113,7 +113,7 @@ _UUIDS = ("GPU-", "MIG-")
 
 
 def usable(fleet: Fleet, settings: GpuSettings, environ: Mapping[str, str]) -> Visible:
-    """What the masks in `environ` leave of `fleet`, and of that what the user named.
+    """What the masks in `environ` leave of `fleet`, or those of it that the user named.
 
     :raises pytest.UsageError: if none of the GPUs that the user named is there.
     """
@@ -150,7 +150,7 @@ def _entry(entries: Sequence[Entry], name: str) -> Entry | None:
 
 
 def _unseen(settings: GpuSettings, environ: Mapping[str, str]) -> Visible:
-    """The GPUs that the user named where none was found: they are taken on trust."""
+    """The GPUs that the user named, taken on trust, where none was found."""
     vendor = _probable_vendor(environ)
     named = [*settings.gpus, *_words(environ.get(name, "") for name in vendor.masks)]
     numbers = {int(each) for each in named if each.isdigit() and len(each) < 4}
@@ -191,7 +191,7 @@ class Distribution:
 def distribute(
     fleet: Fleet, settings: GpuSettings, environ: Mapping[str, str], numbers: Sequence[int]
 ) -> Distribution:
-    """Distribute what is usable.
+    """Distribute the usable GPUs of a machine.
 
     :param numbers: of the workers on this machine.
     :raises pytest.UsageError: see :func:`usable`, and for more workers than there are slots.
@@ -229,7 +229,7 @@ def _check_slots(workers: int, found: int, slots: int) -> None:
 
 
 def worker_count(fleet: Fleet, settings: GpuSettings, environ: Mapping[str, str]) -> int:
-    """How many workers have a slot of a slice; 0 if there are no GPUs.
+    """How many workers there are slots for; 0 if there are no GPUs.
 
     :raises pytest.UsageError: see :func:`usable`.
     """
@@ -306,13 +306,13 @@ class _Launcher(NamedTuple):
     """The variables by which a launcher tells a rank its number on its machine.
 
     :param sizes: those that say how many there are on the machine, or at least in all.
-    :param asked: whether one that does not say how many says nothing.
+    :param needs_size: whether the rank alone, without a size, means nothing.
     """
 
     name: str
     rank: str
     sizes: tuple[str, ...]
-    asked: bool = False
+    needs_size: bool = False
 
 
 # torchrun: torch/distributed/elastic/agent/server/local_elastic_agent.py; DeepSpeed's launcher:
@@ -323,13 +323,13 @@ _LAUNCHERS = (
     _Launcher("mpirun", "OMPI_COMM_WORLD_LOCAL_RANK", ("OMPI_COMM_WORLD_LOCAL_SIZE",)),
     _Launcher("mpirun", "MPI_LOCALRANKID", ("MPI_LOCALNRANKS",)),
     _Launcher("mpirun", "MV2_COMM_WORLD_LOCAL_RANK", ("MV2_COMM_WORLD_LOCAL_SIZE",)),
-    _Launcher("srun", "SLURM_LOCALID", ("SLURM_STEP_TASKS_PER_NODE",), asked=True),
+    _Launcher("srun", "SLURM_LOCALID", ("SLURM_STEP_TASKS_PER_NODE",), needs_size=True),
     _Launcher("torchrun", "LOCAL_RANK", ("LOCAL_WORLD_SIZE", "LOCAL_SIZE", "WORLD_SIZE")),
 )
 
 
 def rank_of(environ: Mapping[str, str]) -> str:
-    """What says so, as in "LOCAL_RANK=2 of 8 (torchrun)"; "" if it is alone on its machine."""
+    """This process's rank, as in "LOCAL_RANK=2 of 8 (torchrun)"; "" if it is alone on its machine."""
     for launcher in _LAUNCHERS:
         rank = environ.get(launcher.rank, "")
         if not rank.isdigit():
@@ -337,11 +337,11 @@ def rank_of(environ: Mapping[str, str]) -> str:
         size = next((_size(environ[each]) for each in launcher.sizes if each in environ), 0)
         if size > 1:
             return f"{launcher.rank}={rank} of {size} ({launcher.name})"
-        if not size and not launcher.asked:
+        if not size and not launcher.needs_size:
             return f"{launcher.rank}={rank} ({launcher.name})"
     return ""
 
 
 def _size(text: str) -> int:
-    """Of "8", or of Slurm's "8(x2),4": the most on a machine."""
+    """The most ranks on a machine, from "8", or Slurm's "8(x2),4"."""
     return max((int(each) for each in re.findall(r"(?<!x)\b\d+", text)), default=0)

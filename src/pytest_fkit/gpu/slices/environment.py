@@ -1,4 +1,4 @@
-"""The variables by which a worker's processes see its GPUs, and nobody else's."""
+"""The variables by which a worker's processes see its GPUs and no others."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def variables(
 
 @dataclass(frozen=True)
 class Environment:
-    """What the variables of a worker are made from: the arguments of :func:`variables`.
+    """The arguments of :func:`variables` for one worker.
 
     :param most: how many GPUs one process on this machine can see, those of all workers together.
     """
@@ -79,9 +79,9 @@ class Environment:
     most: int = 0
 
     def variables(self, place: Place | None = None) -> dict[str, str]:
-        """All variables, see the function of that name.
+        """All variables.
 
-        :param place: another one in its stead.
+        :param place: instead of the worker's own.
         """
         return variables(
             place or self.place,
@@ -94,7 +94,7 @@ class Environment:
 
 
 def gang_variables(worker: Environment, entries: Sequence[Entry]) -> dict[str, str]:
-    """What has to be set in a process of a worker so that it sees other GPUs than the worker's own.
+    """The variables to set in a process of a worker so that it sees other GPUs than the worker.
 
     :param entries: the GPUs, picked from the same list as the worker's, in any order.
     :raises ValueError: for several MIG instances: a process sees only one, whatever its mask names.
@@ -109,9 +109,9 @@ def gang_variables(worker: Environment, entries: Sequence[Entry]) -> dict[str, s
 def owned_gpus(
     worker: Environment, spare: Sequence[Entry] = (), visible: Sequence[Entry] = ()
 ) -> Owned:
-    """What belongs to a worker with this environment.
+    """The GPUs of a worker with this environment.
 
-    :param spare: GPUs that nobody has, and that are to be had whenever a test needs them.
+    :param spare: GPUs that nobody owns, available whenever a test needs them.
     :param visible: the GPUs of its machine that this run may use.
     """
     place = worker.place

@@ -1,4 +1,4 @@
-"""The GPUs of a worker in what it reports."""
+"""What the reports of a worker say about its GPUs."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class GpuReports:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Name worker, GPUs and attempt where a test failed."""
+        """Name worker, GPUs and attempt in the report on a failure."""
         if report.failed:
-            # pytest-rerunfailures counts what came before.
+            # pytest-rerunfailures counts the attempts before this one.
             attempt = int(getattr(report, "rerun", 0)) + 1
             seen = getattr(report, "fkit_gpus", ())
             report.sections.append(self._owned.section(self._name, attempt, seen))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """Say what tests are going to see if somebody else changed the masks."""
+        """Tell the user which GPUs tests will see, if somebody else changed the masks."""
         changed = self._owned.overwritten(os.environ)
         if changed:
             self._show(
@@ -49,7 +49,7 @@ class GpuReports:
 
 
 def xids_of_tests(config: pytest.Config, owned: Owned) -> TestXids | None:
-    """Knows the Xids of a worker's GPUs, where they are read on its machine."""
+    """The Xids of a worker's tests; None where they are not read on its machine."""
     here = config.stash.get(XIDS, None)
     path = here.path if here is not None else getattr(config, "workerinput", {}).get(XIDS_TOLD)
     if not path:
@@ -60,7 +60,7 @@ def xids_of_tests(config: pytest.Config, owned: Owned) -> TestXids | None:
 
 
 def own_gpus(config: pytest.Config, name: str, show: Callable[[str], None]) -> None:
-    """Register the plugin where there are GPUs.
+    """Register what a worker needs that owns GPUs, if it does.
 
     :param name: of the worker, as in "gw0".
     :param show: has a line written to the terminal.
