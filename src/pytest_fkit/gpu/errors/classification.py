@@ -1,4 +1,4 @@
-"""Which failures are a GPU's and not the test's: plugins, the user's patterns and the table say."""
+"""Which failures are a GPU's fault, not the test's: by plugins, the user's patterns, the table."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _OTHER = _BY_NAME[OTHER]
 _MISSING = _BY_NAME["missing"]
 
 _END = 6000
-"""Characters at each end of a message that are searched."""
+"""Characters that are searched at each end of a message."""
 _DEATH_END = 100_000
-"""The same of what a process printed that died."""
+"""The same for the output of a process that died."""
 
 _ACCELERATOR_ERROR = "torch.AcceleratorError"
 _ASSERTION = "builtins.AssertionError"
 
-# Their messages quote values, keys, names, a command: what they mention did not happen.
+# Their messages quote values, keys, names, a command: an error mentioned there did not happen.
 _QUOTING = {
     _ASSERTION,
     "builtins.AttributeError",
@@ -93,7 +93,7 @@ class Classifier:
         return None if found is None else replace(found, event=event)
 
     def of_death(self, item: pytest.Item, failure: Failure) -> tuple[GpuError | None, bool]:
-        """The same of a process that died, and whether nobody knows why it did."""
+        """The GPU error of a process that died, if any; and whether its death is unexplained."""
         return self._found(item, failure)
 
     def _found(self, item: pytest.Item, failure: Failure) -> tuple[GpuError | None, bool]:
@@ -104,11 +104,11 @@ class Classifier:
         return found, found is None
 
     def of_collection(self, failure: Failure) -> GpuError | None:
-        """The same of a module or a class, of which the hook is not asked."""
+        """The GPU error of a module or a class; the hook is asked about tests only."""
         return classify(failure, self._patterns)
 
     def _asked(self, item: pytest.Item, failure: Failure) -> Any:
-        """What the hook answers: one of NAMES, False, or None."""
+        """The answer of the hook pytest_fkit_classify: one of NAMES, False, or None."""
         try:
             said = item.ihook.pytest_fkit_classify(item=item, failure=failure)
         except Exception as error:  # noqa: BLE001 (a plugin's hook may raise anything)
@@ -134,7 +134,7 @@ class Classifier:
 
 
 def classify(failure: Failure, patterns: Sequence[Pattern] = ()) -> GpuError | None:
-    """What kind of GPU error a failure is, None if it is none.
+    """The GPU error that a failure is, None if it is none.
 
     :param patterns: the user's own, which are tried first.
     """
@@ -155,13 +155,13 @@ def classify(failure: Failure, patterns: Sequence[Pattern] = ()) -> GpuError | N
             for text in raised(printed)
             for category in _said_by(text)
         ]
-        # Another process's end is not this one's: it can still use its GPUs.
+        # The other process is gone; this one can still use its GPUs.
         return _first_of(found, poisons=False)
     return _first_of(found)
 
 
 def _first_of(found: Sequence[tuple[Category, str]], poisons: bool = True) -> GpuError | None:
-    """The most exact of what was found, None if that is no GPU error."""
+    """The most exact one, None if that is no GPU error."""
     telling = [each for each in found if each[0].is_gpu or each[0].explains]
     if not telling:
         return None
@@ -173,10 +173,7 @@ def _first_of(found: Sequence[tuple[Category, str]], poisons: bool = True) -> Gp
 
 
 def named(category: str, failure: Failure) -> GpuError:
-    """The GPU error that somebody says a failure is.
-
-    :param category: one of NAMES.
-    """
+    """The GPU error of a failure whose category is known, one of NAMES."""
     return _error(_BY_NAME[category], failure.text)
 
 
@@ -211,7 +208,7 @@ def _category(failure: Failure) -> list[Category]:
 
 
 def _said_by(text: str) -> list[Category]:
-    """The row of the table that a text is of, if any."""
+    """The row of the table that a text matches, if any."""
     text = _ends(text, _END)
     for category, regex in exact():
         if regex.search(text):
@@ -227,7 +224,7 @@ def _ends(text: str, characters: int) -> str:
 
 
 def _searchable(failure: Failure) -> str:
-    """The names of the classes and the message, without what is only quoted there."""
+    """The names of the classes, and the message without what it only quotes."""
     if not _QUOTING.isdisjoint(failure.types):
         return ""
     speaker = "CUDA: " if any(map(_SPEAKING.search, failure.types)) else ""

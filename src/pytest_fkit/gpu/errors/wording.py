@@ -14,8 +14,8 @@ own_builtins(globals())
 
 # --- libraries ----------------------------------------------------------------------------------
 
-# Who speaks, up to where it says what happened: "CUDA driver error: ", "Triton Error [HIP]: Code:
-# 2, Messsage: ", "CUDA runtime error in ::cudaMallocAsync(ptr, n, …): ", "Cuda failure 2 '",
+# A library's name, up to what it says: "CUDA driver error: ", "Triton Error [HIP]: Code: 2,
+# Messsage: ", "CUDA runtime error in ::cudaMallocAsync(ptr, n, …): ", "Cuda failure 2 '",
 # "cuMemAlloc failed: ", "jaxlib/….cc:12: operation gpuMalloc(…) failed: ", "error( cudaError…): ".
 _SPEAKER = (
     r"(?:(?:CUDA|\bHIP|Triton Error|\bXPU|\bNPU|CUBLAS|CUDNN|cuSolver|cuSPARSE|\boperation gpu"
@@ -26,7 +26,7 @@ _SPEAKER = (
 )
 _NAME = r"\b(?:CUDA_ERROR_|(?:cuda|hip)Error)"
 
-# The number, where nobody says its name: numba's "[700] Call to cuMemcpyDtoH results in …",
+# An error's number without its name: numba's "[700] Call to cuMemcpyDtoH results in …",
 # FlashInfer's "cuLaunchKernelEx failed with error code 719", "CUDA error 700", "CUDA error
 # code=700(", "CUDA driver error: 2" of PyTorch on ROCm.
 _NUMBERED = re.compile(
@@ -41,29 +41,29 @@ _NUMBERED = re.compile(
 
 @functools.lru_cache(maxsize=None)
 def exact() -> tuple[tuple[Category, re.Pattern[str]], ...]:
-    """By category, in their order, what says exactly that.
+    """By category, in their order, the regular expression of its exact texts.
 
-    When it is needed: most workers meet no failure that could be a GPU error.
+    Compiled when it is needed: most workers meet no failure that could be a GPU error.
     """
     return tuple((each, _compiled(_parts(each))) for each in CATEGORIES if any(_parts(each)))
 
 
 @functools.lru_cache(maxsize=None)
 def vague() -> tuple[tuple[Category, re.Pattern[str]], ...]:
-    """By category, what is tried where nothing is exact."""
+    """By category, the regular expression to try where no exact one matches."""
     return tuple((each, _compiled(each.vague)) for each in CATEGORIES if each.vague)
 
 
 @functools.lru_cache(maxsize=None)
 def fatal() -> tuple[tuple[Category, re.Pattern[str]], ...]:
-    """By category, what a process may have printed that died of it."""
+    """By category, the regular expression for the output of a process that died."""
     return tuple(
         (each, _compiled((*_parts(each), *each.vague))) for each in CATEGORIES if each.deaths
     )
 
 
 def number_in(text: str) -> int | None:
-    """The number of an error of CUDA or HIP."""
+    """The number of a CUDA or HIP error in a message, if any."""
     found = _NUMBERED.search(text)
     return None if found is None else int(found["call"] or found["number"])
 
@@ -84,7 +84,7 @@ def _compiled(parts: Iterable[str]) -> re.Pattern[str]:
 # --- tracebacks ---------------------------------------------------------------------------------
 
 _HEADER = "Traceback (most recent call last):"
-# What comes before it on the line is the prefix of a rank, an actor or a logger: `[rank1]: ` of
+# The text before it on the line is the prefix of a rank, an actor or a logger: `[rank1]: ` of
 # PyTorch's workers, `(EngineCore_0 pid=7) ERROR 05-10 16:00:15 [core.py:396] ` of vLLM's. Ray's
 # RayTaskError has frames and no header.
 _FRAME = re.compile(r'(?P<prefix>[^"]*?)  File "[^"]+", line \d+')
@@ -111,7 +111,7 @@ _QUOTING = (
 
 _QUOTED = re.compile(rf"(?:\w+\.)*(?:{'|'.join(_QUOTING)})\b")
 _CONTINUED = 8
-"""Lines of a message that are looked at where it is not known where it ends."""
+"""Lines of a message that are searched where its end is unknown."""
 
 
 def said(text: str) -> str:
@@ -122,7 +122,7 @@ def said(text: str) -> str:
 
 
 def raised(output: str) -> Iterator[str]:
-    """The messages of exceptions in what processes printed, each with the lines that follow it."""
+    """The messages of exceptions in the output of processes, each with the lines that follow it."""
     message: list[str] = []
     ended = True
     for line, began in _heard(output.splitlines()):
@@ -143,7 +143,7 @@ def _joined(lines: list[str]) -> Iterator[str]:
 
 
 def _heard(lines: Iterable[str]) -> Iterator[tuple[str, bool]]:
-    """What is neither shown nor quoted; with each line whether it is the first after frames."""
+    """Lines that are neither source nor quoted, each with whether it is the first after frames."""
     heard, inside, first = True, False, False
     prefix: re.Pattern[str] | None = None
     for line in lines:
@@ -157,7 +157,7 @@ def _heard(lines: Iterable[str]) -> Iterator[tuple[str, bool]]:
         found = prefix.match(line) if prefix is not None else None
         rest = line[found.end() :] if found else line
         if inside and rest[:1].isspace() and not _WHAT.search(rest):
-            continue  # a source line, or what marks a place in it
+            continue  # a source line, or a marker below it
         if _QUOTED.match(rest):
             heard = False
         if heard:
@@ -166,7 +166,7 @@ def _heard(lines: Iterable[str]) -> Iterator[tuple[str, bool]]:
 
 
 def _like(prefix: str) -> re.Pattern[str]:
-    """The same with other times and numbers."""
+    """The regular expression for a prefix with other times and numbers."""
     return re.compile(r"\d+".join(re.escape(each) for each in _DIGITS.split(prefix)))
 
 
@@ -208,7 +208,7 @@ _MESSAGE = re.compile(
 
 
 def points(failure: Failure) -> bool:
-    """Whether the exception says no more than that another process failed."""
+    """Whether the exception says only that another process failed."""
     if "builtins.AssertionError" in failure.types:
         return False
     return not _CLASSES.isdisjoint(failure.types) or bool(_MESSAGE.search(failure.text))

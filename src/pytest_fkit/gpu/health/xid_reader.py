@@ -1,7 +1,7 @@
-"""Reads Xids, from NVML and from the kernel's log; runs in processes of its own.
+"""Reads Xids from NVML and from the kernel's log, in a process of its own for each of the two.
 
-A driver in trouble can hang or crash who asks it, so each of the two has its own. Functions,
-numbers and layouts of NVML are those of nvml.h, see the NVML API reference.
+A driver in trouble can hang or crash a process that asks it. Functions, numbers and layouts of NVML
+are those of nvml.h, see the NVML API reference.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ _TIMEOUT = 10  # NVML_ERROR_TIMEOUT
 _ANY = 0xFFFFFFFF  # no GPU instance, or all of them
 
 _LOOK = 1.0
-"""Seconds after which a reader looks whether its parent is still there."""
+"""Seconds between two checks for the parent."""
 
 _MOST_TROUBLES = 20
 _PAUSE = 0.5
-"""Seconds after an error of NVML's, and after how many in a row it is given up."""
+"""Errors of NVML in a row after which the reader gives up, and the seconds to pause after each."""
 
 _PER_SECOND = 20
-"""Xids of one kind that are written down: a fault can bring on thousands."""
+"""Xids of one kind to write per second: a fault can cause thousands."""
 
 _MOST = 8 << 20
-"""Bytes of the file that a reader fills."""
+"""Bytes to write to the file."""
 
 _RECORD = 1 << 16
 """Bytes; a read from /dev/kmsg with room for less than a record fails."""
 
 _KMSG = "dev/kmsg"
 _KMSG_NUMBER = 1, 11
-"""Of the device: containers may have something else in its place."""
+"""Major and minor of the device: containers may have another file in its place."""
 
 _INITIAL = "pid:[4026531836]"
-"""The pid namespace in which the driver's numbers mean something, PROC_PID_INIT_INO."""
+"""The pid namespace whose pids the driver reports, PROC_PID_INIT_INO."""
 
 
 class _Gpu(NamedTuple):
@@ -66,7 +66,7 @@ class _Gpu(NamedTuple):
 
 
 class _Out:
-    """Writes down."""
+    """Writes to the file of :class:`.xids.XidFile`."""
 
     def __init__(self, descriptor: str, source: str) -> None:
         self._descriptor = int(descriptor)
@@ -78,7 +78,7 @@ class _Out:
         self._write(ready=self._source, **more)
 
     def instances(self) -> dict[str, int]:
-        """Numbers of GPU instances, by ids of MIG instances, as far as NVML has told."""
+        """Numbers of GPU instances, by ids of MIG instances, if NVML's reader has written them."""
         for line in os.pread(self._descriptor, _RECORD, 0).splitlines():
             with suppress(ValueError):
                 said = json.loads(line)
@@ -90,7 +90,7 @@ class _Out:
         self._write(ended=self._source, reason=reason[:200])
 
     def xid(self, number: int, gpus: list[str], **fields: Any) -> None:
-        """Write one down, unless there are too many like it, or it concerns nobody."""
+        """Write an Xid, unless it concerns no GPU of the run, or there were too many like it."""
         now = time.monotonic()
         if int(now) != self._second:
             self._second = int(now)
@@ -129,7 +129,7 @@ class _Event(ctypes.Structure):  # nvmlEventData_t
 
 
 def read_nvml(descriptor: str, parent: str, gpus: str) -> None:
-    """Write the Xids down that NVML tells of, as long as the parent is there.
+    """Write the Xids that NVML reports, as long as the parent lives.
 
     :param descriptor: of the file.
     :param parent: the pid of the process that reads it.
@@ -147,7 +147,7 @@ def read_nvml(descriptor: str, parent: str, gpus: str) -> None:
 
 
 class _Events:
-    """The Xids of some GPUs, as NVML tells of them."""
+    """Waits for NVML's events of Xids."""
 
     def __init__(self, nvml: Nvml, gpus: list[_Gpu]) -> None:
         self._nvml = nvml
@@ -157,7 +157,7 @@ class _Events:
         self._instances: dict[str, int] = {}  # numbers of GPU instances, by id
 
     def run(self, out: _Out, goes_on: Callable[[], bool]) -> str:
-        """Until it is over; why.
+        """Write Xids until it is over; returns why it is.
 
         :raises DriverError, MissingError: if there are no events.
         """
@@ -189,7 +189,7 @@ class _Events:
                 out.xid(int(event.data), self._concerned(event))
             if status in (0, _TIMEOUT):
                 troubles = 0
-            else:  # a GPU is lost, and whoever waits is told so again and again
+            else:  # a GPU is lost, and every wait returns so at once
                 troubles += 1
                 time.sleep(_PAUSE)
             if troubles > _MOST_TROUBLES or out.is_full:
@@ -206,7 +206,7 @@ class _Events:
         return 0
 
     def _uuid(self, handle: int | None) -> str:
-        """Of a GPU of which there is another handle; "" if it does not tell any more."""
+        """The UUID of a GPU of unknown handle; "" if the GPU is lost."""
         try:
             return self._nvml.uuid(ctypes.c_void_p(handle))
         except DriverError:
@@ -292,14 +292,14 @@ def parse_line(text: str) -> LoggedXid | None:
 
 
 def open_log(machine: Machine) -> int:
-    """The kernel's log, from now on.
+    """Open the kernel's log for records from now on.
 
-    :raises OSError: if it can't be read here.
+    :raises OSError: if it can't be read.
     """
     descriptor = os.open(machine.path(_KMSG), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     found = os.fstat(descriptor)
     number = os.major(found.st_rdev), os.minor(found.st_rdev)
-    # That of a machine of tests is a file.
+    # In the tests' machines it is a regular file.
     if machine.root == "/" and not (stat.S_ISCHR(found.st_mode) and number == _KMSG_NUMBER):
         os.close(descriptor)
         raise OSError(errno.ENODEV, "not the kernel's log")
@@ -308,7 +308,7 @@ def open_log(machine: Machine) -> int:
 
 
 def read_kernel_log(descriptor: str, parent: str, gpus: str) -> None:
-    """The same from the kernel's log."""
+    """Write the Xids in the kernel's log, as :func:`read_nvml` does."""
     out = _Out(descriptor, KERNEL)
     try:
         log = open_log(Machine.here())
@@ -341,7 +341,7 @@ def _records(log: int, goes_on: Callable[[], bool]) -> Iterator[str]:
         except BlockingIOError:
             continue
         except OSError as error:
-            if error.errno != errno.EPIPE:  # some were overwritten before they were read
+            if error.errno != errno.EPIPE:  # records were overwritten before they were read
                 return
             continue
         if not data:  # a file of tests
@@ -359,7 +359,7 @@ def _named(xid: LoggedXid, gpus: list[_Gpu], instances: dict[str, int]) -> list[
 
 
 def _above(pid: int) -> list[int] | None:
-    """A process and those above it; none where one is gone, None where its number means nothing."""
+    """A process and its ancestors; empty if one is gone, None if the pid means nothing here."""
     found: list[int] = []
     try:
         if os.readlink("/proc/self/ns/pid") != _INITIAL:

@@ -329,7 +329,7 @@ _LAUNCHERS = (
 
 
 def rank_of(environ: Mapping[str, str]) -> str:
-    """This process's rank, as in "LOCAL_RANK=2 of 8 (torchrun)"; "" if it is alone on its machine."""
+    """The rank, as in "LOCAL_RANK=2 of 8 (torchrun)"; "" for a process alone on its machine."""
     for launcher in _LAUNCHERS:
         rank = environ.get(launcher.rank, "")
         if not rank.isdigit():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Mapping, NamedTuple, Sequence
 
 import pytest
@@ -54,27 +54,12 @@ class Owned:
 
     def to_wire(self) -> dict[str, Any]:
         """In types that execnet carries."""
-        return {
-            "worker": self.worker,
-            "ids": list(self.ids),
-            "masks": dict(self.masks),
-            "vendor": self.vendor,
-            "most": self.most,
-            "views": {number: dict(variables) for number, variables in self.views.items()},
-            "named": {gpu: list(names) for gpu, names in self.named.items()},
-            "memory": dict(self.memory),
-            "shared": self.shared,
-            "slots": self.slots,
-        }
+        return asdict(self)
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Owned:
         """The opposite of :meth:`to_wire`."""
-        return cls(
-            data["worker"], tuple(data["ids"]), data["masks"], data["vendor"], data["most"],
-            data["views"], data["named"], data["memory"], data["shared"],
-            data["slots"],
-        )  # fmt: skip
+        return cls(**{**data, "ids": tuple(data["ids"])})
 
     @property
     def shown(self) -> int:

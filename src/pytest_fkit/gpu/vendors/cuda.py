@@ -39,7 +39,7 @@ ERRORS = Errors(  # CUresult, CUDA driver API reference, "Data types used by CUD
     unknown={
         2: "CUDA_ERROR_OUT_OF_MEMORY",
         34: "CUDA_ERROR_STUB_LIBRARY",
-        46: "CUDA_ERROR_DEVICE_UNAVAILABLE",  # somebody has it for himself (exclusive mode)
+        46: "CUDA_ERROR_DEVICE_UNAVAILABLE",  # another process has it in exclusive mode
         102: "CUDA_ERROR_DEVICE_NOT_LICENSED",
         304: "CUDA_ERROR_OPERATING_SYSTEM",
         701: "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES",
@@ -58,11 +58,11 @@ ERRORS = Errors(  # CUresult, CUDA driver API reference, "Data types used by CUD
 
 
 def probe(root: str, expected: str, parent: str) -> dict[str, Any]:
-    """Try the GPUs out; the answer is read by :meth:`.probe.Probe.result`.
+    """Try the GPUs out, for :class:`.probe.Probe`.
 
     :param root: of the machine.
     :param expected: how many GPUs there should be.
-    :param parent: pid of the process that asks.
+    :param parent: pid of the process that started the probe.
     :raises MissingError: if there is no driver library, or one that lacks a function.
     """
     begin(parent)

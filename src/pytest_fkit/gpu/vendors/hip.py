@@ -51,11 +51,11 @@ ERRORS = Errors(  # hipError_t, hip_runtime_api.h
 
 
 def probe(root: str, expected: str, parent: str, wheels: str) -> dict[str, Any]:
-    """Try the GPUs out; the answer is read by :meth:`.probe.Probe.result`.
+    """Try the GPUs out, for :class:`.probe.Probe`.
 
     :param root: of the machine.
     :param expected: how many GPUs there should be.
-    :param parent: pid of the process that asks.
+    :param parent: pid of the process that started the probe.
     :param wheels: what :func:`.amd.wheel_directories` found, with ":" between.
     :raises MissingError: if there is no library, or one that lacks a function.
     """

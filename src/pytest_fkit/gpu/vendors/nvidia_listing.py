@@ -189,9 +189,9 @@ def ask_nvidia_smi(prober: Prober) -> Found:
 
 
 def _said(prober: Prober, *arguments: str) -> tuple[str, FailedError | None]:
-    """What it prints, and how it failed if it left with another status than 0 then.
+    """The output of nvidia-smi, and its failure if the status was not 0.
 
-    It does so for a warning: 14 for a corrupted infoROM (nvidia-smi(1); pytorch/pytorch pull
+    A status may be a warning: 14 for a corrupted infoROM (nvidia-smi(1); pytorch/pytorch pull
     request 87464).
     """
     try:
@@ -203,10 +203,10 @@ def _said(prober: Prober, *arguments: str) -> tuple[str, FailedError | None]:
 
 
 class Queried(NamedTuple):
-    """What ``nvidia-smi --query-gpu`` says of a GPU.
+    """A GPU in the answer of ``nvidia-smi --query-gpu``.
 
     :param mig: whether it is in MIG mode.
-    :param lost: the row, if it says that the driver can't reach it, else "".
+    :param lost: its row, if that says that the driver can't reach it, else "".
     """
 
     device: Device
@@ -215,11 +215,11 @@ class Queried(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What ``nvidia-smi --query-gpu`` says.
+    """The answer of ``nvidia-smi --query-gpu``.
 
     :param gpus: those that have a row.
-    :param unreachable: what it says of those that have none.
-    :param warnings: what else a user has to know.
+    :param unreachable: lines about those that have none.
+    :param warnings: other lines that a user has to know.
     :param lost: PCI addresses of the unreachable ones.
     """
 
@@ -328,7 +328,7 @@ def ask_proc(prober: Prober) -> Found:
 
 
 def read_proc(root: str) -> list[dict[str, Any]]:
-    """The driver's files on each GPU; called in a fresh interpreter, for they take its locks."""
+    """The driver's files on each GPU; called in a fresh interpreter, as reading takes its locks."""
     machine = Machine(root)
     gpus = []
     for name in machine.names(_GPUS, r"[0-9a-fA-F:.]+"):
