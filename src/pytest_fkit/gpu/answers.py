@@ -1,4 +1,4 @@
-"""What tools, libraries and the kernel answer about GPUs: none of it is trusted."""
+"""Reads the answers of tools, libraries and the kernel about GPUs, trusting none of them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ own_builtins(globals())
 
 
 class MissingError(Exception):
-    """What is asked is not on this machine, which is nobody's fault. The text says why."""
+    """A tool, library or file is absent, which is nobody's fault. The text says which."""
 
 
 class FailedError(Exception):
-    """What is asked is there and did not work: it hung, crashed, or printed rubbish.
+    """A tool or library is there and did not work: it hung, crashed, or printed rubbish.
 
     The text says how.
 

@@ -173,7 +173,7 @@ class TestLoop:
             elif isinstance(message, Ended):
                 self._report_end(replay, message)
             else:
-                replay.take(message)
+                replay.handle(message)
 
     def _report_end(self, replay: Replay, ended: Ended) -> None:
         """Report how a process ended in which a test can't be run again."""
@@ -181,7 +181,7 @@ class TestLoop:
         if isinstance(ending, Finished):
             replay.name_leftovers(ended)
         else:
-            replay.take(ended)
+            replay.handle(ended)
             self._deaths.report(replay, ended, ending, None)
 
     def _run_again(
@@ -214,7 +214,7 @@ class TestLoop:
         if missing:
             ending = Unreported(missing)
             ended = ended._replace(ending=to_wire(ending))
-        replay.take(ended)
+        replay.handle(ended)
         attempts = before + replay.attempts
         self._reruns.note(replay.item, before, attempts)
         again: Again | None = None
@@ -361,7 +361,7 @@ class TestLoop:
                         why = shared.get(message.position, "")
                         replay = self._replay(items[message.position], why, changed)
                 else:
-                    replay.take(message)
+                    replay.handle(message)
         except KeyboardInterrupt:
             self._stop(replay)
             raise
@@ -379,7 +379,7 @@ class TestLoop:
             if isinstance(message, WideTeardown):
                 replay.wide_teardown(message)
             elif isinstance(message, EndError):
-                replay.take(message)
+                replay.handle(message)
             elif isinstance(message, TornDown):
                 ended = Ended(
                     message.ending, 0, "teardown", message.out, message.err, message.log,
@@ -393,7 +393,7 @@ class TestLoop:
         self._stopping.set()
         try:
             for message in self.messages.filter(self._keeper.stop(self._settings.grace)):
-                replay.take(message)
+                replay.handle(message)
         finally:
             self._keeper.close()  # the second Ctrl-C comes here at once
         if replay.interrupted is not None:

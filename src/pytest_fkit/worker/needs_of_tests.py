@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any, Callable, Iterable, Iterator, Mapping
+from typing import Any, Iterable, Iterator, Mapping
 
 import pytest
 
@@ -119,14 +119,12 @@ def note_wanted_gpus(item: pytest.Item, data: dict[str, Any], changed: Mapping[s
 # --- what other projects say --------------------------------------------------------------------
 
 
-Reader = Callable[[pytest.Item], int]
-
 _DEPTH = 32
 
 
 def wanted_by_others(item: pytest.Item) -> int:
     """The number of GPUs by the first of READERS that wants several; 0 if none does."""
-    for read in READERS.values():
+    for read in READERS:
         number = read(item)
         if number > 1:
             return number
@@ -142,7 +140,7 @@ def _pytorch(item: pytest.Item) -> int:
     cls = getattr(item, "cls", None)
     if _on_the_cpu(item) or _has_base(cls, "MultiThreadedTestCase"):
         return 0
-    if _true_on(cls, "is_local_tensor_enabled"):  # ranks that are simulated in one process
+    if _value_on(cls, "is_local_tensor_enabled") is True:  # ranks that are simulated in one process
         return 0
     noted = [
         _number(getattr(function, name, None))
@@ -175,7 +173,7 @@ def _cupy(item: pytest.Item) -> int:
     return max((*said, *map(_number, mark.args)), default=2)
 
 
-READERS: dict[str, Reader] = {"deepspeed": _deepspeed, "cupy": _cupy, "pytorch": _pytorch}
+READERS = (_deepspeed, _cupy, _pytorch)
 """By project; a conftest.py adds its own by the hook pytest_fkit_requirements."""
 
 _GPUS_REQUIRED = re.compile(r"(\d{1,4}) GPUs required")
@@ -217,10 +215,6 @@ def _value_on(cls: Any, name: str) -> Any:
         return getattr(cls.__new__(cls), name)
     except Exception:  # noqa: BLE001 (users' code, which counts on a setup)
         return None
-
-
-def _true_on(cls: Any, name: str) -> bool:
-    return _value_on(cls, name) is True
 
 
 def _number(value: object) -> int:

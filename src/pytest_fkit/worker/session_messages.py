@@ -45,17 +45,17 @@ class SessionMessages:
         for message in messages:
             inner = message
             for inner in unpack_all(message.frames) if isinstance(message, Events) else (message,):
-                if not self._take(inner):
+                if not self._act_on(inner):
                     yield inner
             if isinstance(message, Events) and not isinstance(inner, Completed):
                 self._reports.flush()
 
-    def _take(self, message: Message) -> bool:
+    def _act_on(self, message: Message) -> bool:
         """Act on a message; whether it concerns the session."""
         if isinstance(message, Measured):
-            self._gathered.take(message)
+            self._gathered.add(message)
         elif isinstance(message, PluginState):
-            self._states.take(message)
+            self._states.keep(message)
         elif isinstance(message, SessionFinished):
             pytest_hooks.forget_ends(self._session.config, message.plugins)
             self.exitstatus = message.exitstatus

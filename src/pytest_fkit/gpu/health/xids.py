@@ -189,7 +189,7 @@ class XidFile:
             return []
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return [xid for line in whole.splitlines() for xid in self._take(line)]
+        return [xid for line in whole.splitlines() for xid in self._parse(line)]
 
     def _new(self) -> bytes:
         descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
@@ -198,7 +198,7 @@ class XidFile:
         finally:
             os.close(descriptor)
 
-    def _take(self, line: bytes) -> list[Xid]:
+    def _parse(self, line: bytes) -> list[Xid]:
         try:
             said = json.loads(line)
         except (ValueError, RecursionError):

@@ -101,7 +101,7 @@ class Errors(NamedTuple):
         return f"{error.call}: {name} ({number})" if name else f"{error.call}: error {number}"
 
     def state(self, error: DriverError) -> str:
-        """What it makes of the GPU: "sick" or "unknown"."""
+        """The state of a GPU after the error: "sick" or "unknown"."""
         return "sick" if error.number in self.sick else "unknown"
 
 
@@ -111,7 +111,7 @@ class Driver(Protocol):
     name: str
     errors: Errors
     device_files: Sequence[str]
-    """What a process has to open to use any GPU, as in "dev/kfd"."""
+    """The files that a process has to open to use any GPU, as in "dev/kfd"."""
 
     def start(self) -> int:
         """Initialize the driver; how many GPUs it shows."""
@@ -149,7 +149,7 @@ class WrongDataError(Exception):
 
 
 class Finding(NamedTuple):
-    """What a trial tells.
+    """The result of a trial.
 
     :param state: "healthy", "sick" or "unknown".
     :param reason: why, "" if healthy.

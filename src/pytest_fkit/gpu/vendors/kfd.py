@@ -125,7 +125,7 @@ WAYS = (Way("KFD topology", ask_topology),)
 
 
 def parse_nodes(facts: object) -> list[Node]:
-    """What :func:`read_nodes` tells.
+    """The nodes from the answer of :func:`read_nodes`.
 
     :raises FailedError: if it is not that.
     """
@@ -245,7 +245,7 @@ class MemoryOfGpus:
             self._ids.setdefault(_pci(properties), []).append(gpu)
 
     def find(self, uuid: str, pci: str) -> Counter:
-        """What counts the memory of the GPU at this address.
+        """The counter of the memory of the GPU at this address.
 
         :raises FailedError: if nobody does.
         """

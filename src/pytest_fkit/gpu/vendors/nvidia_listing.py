@@ -121,7 +121,7 @@ def _read_links(nvml: Nvml, gpus: list[dict[str, Any]]) -> None:
 
 
 def parse_nvml(facts: object) -> Found:
-    """What :func:`read_nvml` tells, as devices.
+    """The devices from the answer of :func:`read_nvml`.
 
     :raises FailedError: if it is not that.
     """
@@ -352,7 +352,7 @@ def _information(text: str) -> dict[str, str]:
 
 
 def parse_proc(facts: object) -> Found:
-    """What :func:`read_proc` tells, as devices.
+    """The devices from the answer of :func:`read_proc`.
 
     ``information`` has lines as "Model:", "GPU UUID:", "Bus Location:", "Device Minor:" and "GPU
     Excluded:", the UUID with question marks until the GPU was first used (nv-procfs.c in NVIDIA's

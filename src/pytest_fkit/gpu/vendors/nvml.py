@@ -46,7 +46,7 @@ INTERVAL = 0.1
 """Seconds between two samples; the driver itself measures utilisation over 1/6 to 1 s."""
 
 UNTOLD = (DriverError, MissingError)
-"""What a call raises where the driver, or an old one, does not tell."""
+"""Raised by a call to which this driver, or an old one, has no answer."""
 
 GpuHandle = ctypes.c_void_p
 """Of a GPU or a MIG instance."""
@@ -242,7 +242,7 @@ class Nvml(Library):
 
 
 def told(read: Callable[..., Any], *arguments: Any) -> Any:
-    """What is read; None from a GPU that does not know: MIG, or memory of its own."""
+    """The value that a method reads; None from a GPU that does not have it, such as MIG."""
     try:
         return read(*arguments)
     except UNTOLD:
@@ -302,7 +302,7 @@ class MemoryOfGpus:
         self._nvml = Nvml(machine)
 
     def find(self, uuid: str, pci: str) -> Counter:
-        """What counts the memory of one, of which one of the two may be unknown.
+        """The counter of a GPU's memory; one of the two names may be unknown.
 
         :raises FailedError: if there is no such GPU.
         """

@@ -1,4 +1,4 @@
-"""What is particular to one vendor's GPUs; each has an object of this kind in a file of its own.
+"""The object that says everything particular to one vendor's GPUs, in a file of its own.
 
 A new vendor is such a file, and its line in the table of :mod:`.detection`.
 """
@@ -59,7 +59,7 @@ class Vendor:
 
 
 class Found(NamedTuple):
-    """What a way found.
+    """The GPUs that a way found.
 
     :param devices: in the order in which the vendor's runtime counts them.
     :param notes: what else there is to say, a line each.
@@ -93,7 +93,7 @@ class Prober:
         return self._run([path, *arguments])
 
     def call(self, function: str) -> Any:
-        """What a function of ours returns in a fresh interpreter, given the machine's root.
+        """Call a function of ours in a fresh interpreter, with the machine's root; its answer.
 
         :param function: as in "pytest_fkit.gpu.vendors.kfd:read_nodes".
         :raises MissingError, FailedError: as the function does, or if there was no answer.

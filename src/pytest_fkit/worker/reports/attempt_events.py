@@ -48,8 +48,8 @@ class Attempt:
         self._metrics: dict[str, Any] = {}
         self._leftovers: tuple[str, ...] = ()
 
-    def take(self, message: Message) -> None:
-        """Take one message in."""
+    def handle(self, message: Message) -> None:
+        """Note what one message says."""
         handler = _HANDLERS.get(type(message))
         if handler is not None:
             handler(self, message)

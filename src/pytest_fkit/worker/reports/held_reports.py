@@ -10,7 +10,7 @@ from ...gpu.errors.failure import GpuError
 from ...gpu.slices.ownership import Owned
 from ...own import own_builtins
 from ...protocol.plain_values import carriable
-from .reports import WorkerReports
+from .reports import Reports, WorkerReports
 
 if TYPE_CHECKING:
     from ..reports.xids_of_tests import TestXids
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 own_builtins(globals())
 
 
-class HeldReports:
+class HeldReports(Reports):
     """Holds the reports on a test until it is known whether it met a GPU error.
 
     If it did, the controller gets the error first, and the reports in the same message. Unless the
@@ -54,10 +54,6 @@ class HeldReports:
         self._settled = False
         self._error: dict[str, Any] | None = None
         self._erred: pytest.Item | None = None
-
-    def are_awaited(self, config: pytest.Config) -> bool:
-        """See :class:`.reports.Reports`."""
-        return self._reports.are_awaited(config)
 
     def begins(self, item: pytest.Item) -> None:
         """See :class:`.reports.Reports`."""

@@ -14,13 +14,13 @@ own_builtins(globals())
 
 
 class States:
-    """Takes what :class:`pytest_fkit.sandbox.process.states.States` sends."""
+    """Collects what :class:`pytest_fkit.sandbox.process.states.States` sends."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config: Any = config
         self._snapshots: list[dict[str, Any]] = []
 
-    def take(self, message: PluginState) -> None:
+    def keep(self, message: PluginState) -> None:
         """Keep one, until :meth:`conclude`."""
         if message.plugin == "syrupy":
             self._config._syrupy.add_written_snapshot_locations(message.data.pop("written"))
@@ -68,7 +68,7 @@ class Gathered:
         self._contexts: dict[str, dict[str, set[Any]]] = {}
         self._tracers: dict[str, str] = {}
 
-    def take(self, measured: Measured) -> None:
+    def add(self, measured: Measured) -> None:
         """Add what one process measured."""
         self._arcs = measured.arcs
         self._tracers.update(measured.tracers)

@@ -96,10 +96,10 @@ class Replay:
         self.error_output = ""
         self._end_errors: list[str] = []
 
-    def take(self, message: Message) -> None:
+    def handle(self, message: Message) -> None:
         """Act on one message."""
         if self._attempt is not None:
-            self._attempt.take(message)
+            self._attempt.handle(message)
         handler = _HANDLERS.get(type(message))
         if handler is not None:
             handler(self, message)

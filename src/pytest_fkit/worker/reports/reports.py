@@ -32,11 +32,16 @@ if TYPE_CHECKING:
 own_builtins(globals())
 
 
-class Reports(Protocol):
+class Reports:
     """Takes the events of tests, in the order in which plugins are to hear them."""
 
     def are_awaited(self, config: pytest.Config) -> bool:
-        """Whether no test may begin before the reports on the one before it were delivered."""
+        """Whether no test may begin before the reports on the one before it were delivered.
+
+        In a worker: if a test kills it, xdist blames the first whose reports have not arrived.
+        """
+        del config
+        return True
 
     def begins(self, item: pytest.Item) -> None:
         """The test is about to begin; a death of this worker until it is complete is its fault."""
@@ -93,7 +98,7 @@ class Account(Protocol):
         """Plugins are about to be told this about tests, named by their positions."""
 
 
-class LocalReports:
+class LocalReports(Reports):
     """At ``-n0``: all plugins are in this process, and no other worker could run a test again.
 
     :param recorder: of the journal, if there is one; records everything before plugins hear it.
@@ -175,15 +180,6 @@ class LocalReports:
             self._recorder.attempt(ALONE, item.nodeid, facts, left, again)
             self._recorder.commit()
 
-    def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
-        """It is the test's failure."""
-
-    def unexplained(self, item: pytest.Item, how: str) -> None:
-        """It is the test's failure."""
-
-    def settle(self, over: bool = False) -> None:
-        """Nothing is held back."""
-
     def complete(self, item: pytest.Item, seconds: float) -> None:
         """Tell the account."""
         if self._account is not None:
@@ -195,7 +191,7 @@ class LocalReports:
             self._recorder.commit()
 
 
-class WorkerReports:
+class WorkerReports(Reports):
     """In a worker: reports go to the controller, many in one message.
 
     Plugins of the worker hear of them, too. As in xdist's own worker, a report is sent before the
@@ -233,11 +229,6 @@ class WorkerReports:
     @property
     def _heard(self) -> bool:
         return self._others_hear and not self.silent
-
-    def are_awaited(self, config: pytest.Config) -> bool:
-        """If a test kills the worker, xdist blames the first whose reports have not arrived."""
-        del config
-        return True
 
     def begins(self, item: pytest.Item) -> None:
         """Queue that the test begins."""
@@ -296,12 +287,6 @@ class WorkerReports:
     def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
         """Queue that the test met a GPU error."""
         self._events.append(ItemGpuError(item.nodeid, error))
-
-    def unexplained(self, item: pytest.Item, how: str) -> None:
-        """It is the test's failure."""
-
-    def settle(self, over: bool = False) -> None:
-        """Nothing is held back."""
 
     def complete(self, item: pytest.Item, seconds: float) -> None:
         """Queue that the test is complete."""

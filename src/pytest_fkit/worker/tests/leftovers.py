@@ -107,7 +107,7 @@ class CollectionWatch:
 
 
 def unforkable(config: pytest.Config, settings: Settings) -> Callable[[pytest.Item], str]:
-    """What says why a test can't be forked, or ""."""
+    """The function that says why a test can't be forked, or ""."""
     if settings.start_method == "spawn":
         return lambda _: "--fkit-start-method=spawn"
     if settings.start_method == "fork":
