@@ -8,7 +8,7 @@ import pytest
 
 if TYPE_CHECKING:
     from .gpu.devices import Device
-    from .gpu.errors.errors import Failure
+    from .gpu.errors.failure import Failure
     from .protocol.needs import Needs
 
 

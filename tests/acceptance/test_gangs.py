@@ -13,7 +13,7 @@ CONFTEST = """
     import json, os
     import psutil
     from pytest_fkit.worker.loop import TestLoop
-    from pytest_fkit.worker.tests.tests import AllTests, Taken
+    from pytest_fkit.worker.tests.sources import AllTests, Taken
 
     SEEN = os.environ.get("GPUS")
     WORKER = os.getpid()
@@ -48,7 +48,7 @@ CONFTEST = """
         self.vacate()
         note("vacated", children=children())
         for position in apart:
-            yield from self.run_in(position, {"GPUS": "0,1,2,3"})
+            yield from self.run_apart(position, {"GPUS": "0,1,2,3"})
             note("after", children=children())
         yield from there(self, Some(others))
 

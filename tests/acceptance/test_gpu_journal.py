@@ -129,7 +129,6 @@ def test_dies():
 def test_memory_and_utilisation_are_seen_while_tests_run(
     fleet: Fleet, tmp_path: Path, workers: str
 ) -> None:
-    pytest.importorskip("pynvml")
     if not fleets.compiler():
         pytest.skip("there is no C compiler")
     directory = write_files(tmp_path, {"test_all.py": USES})
@@ -164,7 +163,6 @@ def test_memory_and_utilisation_are_seen_while_tests_run(
 
 
 def test_what_can_not_be_asked_is_said_in_the_journal(fleet: Fleet, tmp_path: Path) -> None:
-    pytest.importorskip("pynvml")
     directory = write_files(tmp_path, {"test_all.py": WAITS})
     env = fleet(fleets.nvidia(1), behaviours={"libnvidia-ml.so.1": fleets.Behaviour(exits=9)})
     ended = run_pytest(directory, "--fkit", "-n1", "--fkit-journal=run.jsonl", env=env)

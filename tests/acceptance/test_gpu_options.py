@@ -120,7 +120,7 @@ def test_at_n0_plugins_are_asked_and_a_conftest_is_told_that_it_is_not(
         (
             "",
             "from pytest_fkit.gpu.devices import Device; return [Device('acme', 0)]",
-            "pytest_fkit_gpus: devices of 'acme': expected one of nvidia, amd, intel, ascend",
+            "pytest_fkit_gpus: devices of 'acme': expected one of nvidia, amd, ascend, intel",
         ),
         ("", "return [9]", "pytest_fkit_gpus: 9: there is no such GPU here; there are: 0,1,2"),
     ],

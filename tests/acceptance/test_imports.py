@@ -20,13 +20,12 @@ _ALWAYS = {
 """What every pytest pays for that finds the package installed."""
 
 _FOR_OWNERS_OF_GPUS = (
-    "pytest_fkit.gpu.errors.classification",
-    "pytest_fkit.gpu.errors.classifier", "pytest_fkit.gpu.slices.environment",
-    "pytest_fkit.gpu.errors.error_table",
-    "pytest_fkit.gpu.slices.masks", "pytest_fkit.gpu.health.probe",
-    "pytest_fkit.gpu.errors.scarcity",
+    "pytest_fkit.gpu.errors.classification", "pytest_fkit.gpu.errors.error_table",
+    "pytest_fkit.gpu.errors.scarcity", "pytest_fkit.gpu.health.probe",
+    "pytest_fkit.gpu.slices.distribution", "pytest_fkit.gpu.slices.environment",
+    "pytest_fkit.gpu.vendors",
     "pytest_fkit.sandbox.process.gpu_failures",
-    "pytest_fkit.worker.gpus.probing",
+    "pytest_fkit.worker.probing",
 )  # fmt: skip
 _NOT_IN_A_WORKER = (
     "pytest_fkit.controller", "pytest_fkit.journal", *_FOR_OWNERS_OF_GPUS,

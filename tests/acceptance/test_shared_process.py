@@ -69,8 +69,8 @@ def test_a_killed_keeper_takes_none_along_where_the_controller_is_slow(tmp_path:
     # Between two orders the worker does not know what follows, and has the host tear down when it
     # does. What the host says then counts among what it wrote.
     slow = """
-from pytest_fkit.worker.tests.dispatched import Dispatched
-from pytest_fkit.worker.tests.tests import Pace
+from pytest_fkit.worker.tests.sources import Dispatched
+from pytest_fkit.worker.tests.sources import Pace
 take = Dispatched.take
 def unaware(self, most):
     taken = take(self, most)

@@ -6,21 +6,19 @@ real machine, in this process or in the inner run that gets :func:`environment`.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Iterable, Mapping
 
-from pytest_fkit.gpu.asking.machine import ROOT
+from pytest_fkit.gpu.machine import ROOT
 
 from . import programs, trees
 from .description import Behaviour, Description, Gpu, Instance, from_json
 from .fleet_state import calls_of, plan, set_state
 from .vendors import (
     LIBRARIES,
-    PACKAGES,
     PROGRAMS,
     amd,
     amd_integrated,
@@ -76,14 +74,12 @@ _SOURCES = {
 def describe(
     *groups: Iterable[Gpu],
     without: Iterable[str] = (),
-    packages: Iterable[str] = (),
     behaviours: Mapping[str, Behaviour] | None = None,
 ) -> Description:
     """A machine with these GPUs and what their vendors install.
 
-    :param without: programs, libraries and packages that are not installed.
-    :param packages: Python packages that are, besides nvidia-ml-py ("pynvml"): "amdsmi".
-    :param behaviours: what is wrong with a program, a library or "amdsmi".
+    :param without: programs and libraries that are not installed.
+    :param behaviours: what is wrong with a program or a library.
     """
     gpus = tuple(gpu for group in groups for gpu in group)
     vendors = {gpu.vendor: None for gpu in gpus}
@@ -95,7 +91,6 @@ def describe(
         gpus,
         installed(PROGRAMS),
         installed(LIBRARIES),
-        (*installed(PACKAGES), *packages),
         behaviours or {},
     )
 
@@ -103,7 +98,7 @@ def describe(
 def build(root: Path, description: Description, cache: Path) -> Path:
     """Make the machine in a directory, and return that.
 
-    Libraries are left out where there is no C compiler, nvidia-ml-py where it is not installed.
+    Libraries are left out where there is no C compiler.
 
     :param cache: directory of the compiled libraries, which are the same for all machines.
     """
@@ -112,17 +107,12 @@ def build(root: Path, description: Description, cache: Path) -> Path:
     trees.write(root, description)
     programs.install(root, description.programs)
     (root / "lib").mkdir()
-    (root / "python").mkdir()
     (root / "suites").mkdir()
     (root / "suites" / "fleet_torch.py").symlink_to(_HERE / "framework.py")
     (root / "suites" / "fleet_state.py").symlink_to(_HERE / "fleet_state.py")
     for library in description.libraries:
         if compiler():
             shutil.copy(_compiled(library, cache), root / "lib" / library)
-    for package in description.packages:
-        source = _HERE / "amdsmi.py" if package == "amdsmi" else _installed(package)
-        if source:
-            (root / "python" / f"{package}.py").symlink_to(source)
     return root
 
 
@@ -155,8 +145,3 @@ def _compiled(library: str, cache: Path) -> Path:
         source = str(_HERE / _SOURCES[library])
         subprocess.run([compiler(), *options, "-o", str(built), source], check=True, timeout=120)
     return built
-
-
-def _installed(package: str) -> Path | None:
-    spec = importlib.util.find_spec(package)
-    return Path(spec.origin) if spec is not None and spec.origin else None

@@ -22,7 +22,7 @@
     ignores SIGTERM), ``prints`` (instead of an answer), ``exits`` (status; of a library, its
     error), ``dies`` (signal), ``endless`` (it prints without end), ``also`` (what a program prints
     after its answer; it ends with status ``exits`` then).
-``programs``, ``libraries``, ``packages``
+``programs``, ``libraries``
     What is installed.
 """
 
@@ -86,7 +86,6 @@ class Description:
     gpus: tuple[Gpu, ...] = ()
     programs: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
-    packages: tuple[str, ...] = ()
     behaviours: Mapping[str, Behaviour] = field(default_factory=dict)
 
     def of(self, vendor: str) -> list[Gpu]:
@@ -102,8 +101,7 @@ class Description:
             for name, behaviour in self.behaviours.items()
         )
         installed = "".join(
-            f'"{name}": {json.dumps(getattr(self, name))},\n'
-            for name in ("programs", "libraries", "packages")
+            f'"{name}": {json.dumps(getattr(self, name))},\n' for name in ("programs", "libraries")
         )
         return f'{{{installed}"gpus": [\n{gpus}\n],\n"behaviours": {{\n{behaviours}\n}}}}\n'
 
@@ -115,7 +113,6 @@ def from_json(text: str) -> Description:
         tuple(_gpu(entry) for entry in read["gpus"]),
         tuple(read["programs"]),
         tuple(read["libraries"]),
-        tuple(read["packages"]),
         {name: Behaviour(**entry) for name, entry in read["behaviours"].items()},
     )
 

@@ -8,7 +8,6 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from .description import Description, Gpu, from_json
 
@@ -84,63 +83,6 @@ def _queried(gpu: Gpu, field: str) -> str:
     return answers[field]
 
 
-def _amd_smi(description: Description, arguments: list[str]) -> None:
-    """Formats: amdsmi_commands.py in AMD's repository; hip_id is the node minus the first GPU's."""
-    gpus = sorted(description.of("amd"), key=lambda gpu: gpu.smi)
-    entries: list[dict[str, Any]] = []
-    for number, gpu in enumerate(gpus):
-        if arguments[0] == "list":
-            entries.append(
-                {
-                    "gpu": number,
-                    "bdf": gpu.pci,
-                    "uuid": f"{gpu.uuid[4:6]}ff74a1-0000-1000-80{gpu.uuid[8:10]}-{gpu.uuid[8:]}",
-                    "kfd_id": 20000 + gpu.node,
-                    "node_id": gpu.node,
-                    "partition_id": 0,
-                    "render": f"renderD{gpu.render}",
-                    "card": f"card{gpu.render - 128}",
-                    "hsa_id": gpu.node,
-                    "hip_id": gpu.node - min(each.node for each in gpus),
-                    "hip_uuid": gpu.uuid or "GPU-0000000000000000",
-                }
-            )
-        else:
-            entries.append(
-                {
-                    "gpu": number,
-                    "asic": {"market_name": gpu.name, "vendor_id": "0x1002"},
-                    "vram": {"type": "HBM3", "size": {"value": gpu.memory >> 20, "unit": "MB"}},
-                }
-            )
-    wrapped = {"gpu_data": entries} if arguments[0] == "static" else entries
-    print(json.dumps(wrapped, indent=4))
-
-
-def _rocm_smi(description: Description, arguments: list[str]) -> None:
-    """Format: rocm_smi.py in AMD's repository."""
-    gpus = sorted(description.of("amd"), key=lambda gpu: gpu.smi)
-    print(
-        json.dumps(
-            {
-                f"card{number}": {
-                    "Unique ID": f"0x{gpu.uuid[4:]}" if gpu.uuid else "N/A",
-                    "VRAM Total Memory (B)": str(gpu.memory),
-                    "VRAM Total Used Memory (B)": "297422848",
-                    "PCI Bus": gpu.pci.upper(),
-                    "Card Series": gpu.name,
-                    "Card Model": "0x74a1",
-                    "Card Vendor": "Advanced Micro Devices, Inc. [AMD/ATI]",
-                    "Node ID": str(gpu.node),
-                    "GUID": str(20000 + gpu.node),
-                    "GFX Version": "gfx942",
-                }
-                for number, gpu in enumerate(gpus)
-            }
-        )
-    )
-
-
 def _xpu_smi(description: Description, arguments: list[str]) -> None:
     """Format: Intel XPU System Management Interface User Guide.
 
@@ -180,8 +122,6 @@ def _npu_smi(description: Description, arguments: list[str]) -> None:
 
 _PROGRAMS = {
     "nvidia-smi": _nvidia_smi,
-    "amd-smi": _amd_smi,
-    "rocm-smi": _rocm_smi,
     "xpu-smi": _xpu_smi,
     "npu-smi": _npu_smi,
 }

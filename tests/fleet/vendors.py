@@ -11,7 +11,6 @@ GIB = 1 << 30
 
 PROGRAMS = {
     "nvidia": ("nvidia-smi",),
-    "amd": ("amd-smi", "rocm-smi"),
     "intel": ("xpu-smi",),
     "ascend": ("npu-smi",),
 }
@@ -19,7 +18,6 @@ LIBRARIES = {
     "nvidia": ("libnvidia-ml.so.1", "libcuda.so.1"),
     "amd": ("libamdhip64.so.7",),
 }
-PACKAGES = {"nvidia": ("pynvml",)}
 
 
 def connected(

@@ -13,8 +13,7 @@ from typing import Any, Mapping
 import pytest
 
 from pytest_fkit.gpu.devices import Fleet
-from pytest_fkit.gpu.slices.masks import visible
-from pytest_fkit.gpu.vendors.detection import detect
+from pytest_fkit.gpu.vendors.detection import detect, visible
 
 torch = pytest.importorskip("torch")
 

@@ -16,8 +16,7 @@ import pytest
 from pytest_fkit.gpu.devices import Fleet
 from pytest_fkit.gpu.health import probe
 from pytest_fkit.gpu.health.probe import LIMIT, Health, Probe
-from pytest_fkit.gpu.slices.masks import visible
-from pytest_fkit.gpu.vendors.detection import detect
+from pytest_fkit.gpu.vendors.detection import detect, visible
 
 Say = Callable[[str], None]
 

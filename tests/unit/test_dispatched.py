@@ -14,8 +14,7 @@ from pytest_fkit.protocol.border import (
     Settle,
     Waits,
 )
-from pytest_fkit.worker.tests.dispatched import Dispatched
-from pytest_fkit.worker.tests.tests import Taken
+from pytest_fkit.worker.tests.sources import Dispatched, Taken
 
 
 def _dispatched() -> tuple[Dispatched, list[Any]]:

@@ -9,6 +9,7 @@ from gpu_values import amd, ascend, intel, mig, nvidia
 
 from pytest_fkit.config.values import parse_template
 from pytest_fkit.gpu.devices import Fleet
+from pytest_fkit.gpu.slices.distribution import Place, assign
 from pytest_fkit.gpu.slices.environment import (
     Environment,
     gang_variables,
@@ -17,9 +18,8 @@ from pytest_fkit.gpu.slices.environment import (
     variables,
     wants_port,
 )
-from pytest_fkit.gpu.slices.masks import visible
 from pytest_fkit.gpu.slices.ownership import Owned
-from pytest_fkit.gpu.slices.slices import Place, assign
+from pytest_fkit.gpu.vendors.detection import visible
 
 
 def place_of(

@@ -24,9 +24,9 @@ from fleet import (
     set_state,
     with_framework,
 )
-from pytest_fkit.gpu.asking.machine import ROOT
 from pytest_fkit.gpu.errors.classification import classify
-from pytest_fkit.gpu.errors.errors import Failure
+from pytest_fkit.gpu.errors.failure import Failure
+from pytest_fkit.gpu.machine import ROOT
 
 MakeFleet = Callable[..., "dict[str, str]"]
 

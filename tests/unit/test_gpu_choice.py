@@ -11,7 +11,7 @@ from gpu_values import amd, mig, nvidia
 
 from pytest_fkit.config.settings import GpuSettings, gpu_settings_of
 from pytest_fkit.gpu.devices import Fleet
-from pytest_fkit.gpu.slices.choice import distribute, usable, worker_count
+from pytest_fkit.gpu.slices.distribution import distribute, usable, worker_count
 
 UUIDS = [device.uuid for device in nvidia(8).devices]
 

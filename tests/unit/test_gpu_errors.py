@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_fkit.gpu.errors.classification import classify, named
 from pytest_fkit.gpu.errors.error_table import CATEGORIES
-from pytest_fkit.gpu.errors.errors import Failure, GpuError
+from pytest_fkit.gpu.errors.failure import Failure, GpuError
 from pytest_fkit.gpu.errors.patterns import NAMES, parse_patterns
 from pytest_fkit.gpu.errors.scarcity import wanted_gpus
 

@@ -11,13 +11,13 @@ from typing import Any, Callable, Iterator, Mapping
 import pytest
 
 import fleet as fleets
-from pytest_fkit.gpu.asking.machine import Machine
+from pytest_fkit.gpu.answers import FailedError
 from pytest_fkit.gpu.health import memory, memory_reader
 from pytest_fkit.gpu.health.memory import Answer, GpuMemory
-from pytest_fkit.gpu.health.memory_counts import Count, Counter, UncountedError
 from pytest_fkit.gpu.health.memory_reader import Waiter
+from pytest_fkit.gpu.machine import Machine
 from pytest_fkit.gpu.slices.ownership import Owned
-from pytest_fkit.worker.gpus import memory_process as gpu_memory
+from pytest_fkit.gpu.vendors.driver import Count, Counter
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -44,7 +44,7 @@ class Driver:
     def waiter(self, shared: bool = False) -> Waiter:
         def find(uuid: str, pci: str) -> Counter:
             if not uuid:
-                raise UncountedError("it is unknown")
+                raise FailedError("it is unknown")
             return self.count
 
         return Waiter(find, {"0": ("GPU-0", ""), "1": ("", "")}, shared, lambda _: False)
@@ -209,7 +209,7 @@ def start(
         for gpu in gpus:
             named.update({each.mig_uuid: [each.mig_uuid, ""] for each in gpu.mig or ()})
         owned = Owned(0, ("0",), vendor=gpus[0].vendor)
-        asked = gpu_memory._start(owned, named, seconds)
+        asked = memory._start(owned, named, seconds)
         assert asked is not None
         found.append(asked)
         return asked, Path(machine["FKIT_FLEET_ROOT"])
@@ -283,7 +283,7 @@ def test_where_there_is_no_library(
         def here() -> Machine:
             return Machine(str(tmp_path))
 
-    monkeypatch.setattr(gpu_memory, "Machine", Here)
+    monkeypatch.setattr(memory, "Machine", Here)
     asked, _ = start(gpus)
     assert ask(asked, "need", "0", need=GIB).unknown == "there is no libnvidia-ml.so.1"
 

@@ -10,9 +10,9 @@ import pytest
 from gpu_messages import MESSAGES, Message
 
 from pytest_fkit.gpu.errors.classification import classify
-from pytest_fkit.gpu.errors.errors import Failure, GpuError
 from pytest_fkit.gpu.errors.exceptions import failure_of, keep_printed
-from pytest_fkit.gpu.errors.pointing import points
+from pytest_fkit.gpu.errors.failure import Failure, GpuError
+from pytest_fkit.gpu.errors.wording import points
 
 _BASES = (
     "builtins.RuntimeError",

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.gpu.asking import reading
-from pytest_fkit.gpu.asking.failures import FailedError
+from pytest_fkit.gpu import answers as reading
+from pytest_fkit.gpu.answers import FailedError
 from pytest_fkit.gpu.devices import Device, Fleet, from_wire, to_wire
-from pytest_fkit.gpu.vendors import amd, amd_tools, ascend, intel, kfd, nvidia
+from pytest_fkit.gpu.vendors import ascend, intel, kfd
+from pytest_fkit.gpu.vendors import nvidia_listing as nvidia
 
 GIB = 1 << 30
 
@@ -222,174 +223,35 @@ def test_proc_does_not_know_the_instances_of_a_gpu_in_mig_mode() -> None:
     assert found.notices == ("GPU 0 is left out: its MIG instances can't be told from /proc",)
 
 
-# amdsmi_commands.py in AMD's repository: "list" with -e, and "static". AMD SMI counts in another
-# order than HIP; its uuid is not the one that masks take.
-_AMD_LIST = """\
-[
-    {
-        "gpu": 0,
-        "bdf": "0000:46:00.0",
-        "uuid": "c4ff74a1-0000-1000-8002-b7a9c4d8f1e3",
-        "kfd_id": 35406,
-        "node_id": 3,
-        "partition_id": 0,
-        "render": "renderD129",
-        "card": "card1",
-        "hsa_id": 3,
-        "hip_id": 1,
-        "hip_uuid": "GPU-00f2b7a9c4d8f1e3"
-    },
-    {
-        "gpu": 1,
-        "bdf": "0000:05:00.0",
-        "uuid": "f1ff74a1-0000-1000-80a1-35c28c84b0d7",
-        "kfd_id": 60294,
-        "node_id": 2,
-        "partition_id": 0,
-        "render": "renderD128",
-        "card": "card0",
-        "hsa_id": 2,
-        "hip_id": 0,
-        "hip_uuid": "GPU-a1a135c28c84b0d7"
-    }
-]
-"""
-_AMD_STATIC = [
-    {
-        "gpu": gpu,
-        "asic": {"market_name": "AMD Instinct MI300X", "vendor_id": "0x1002"},
-        "vram": {"type": "HBM3", "vendor": "N/A", "size": {"value": 196592, "unit": "MB"}},
-    }
-    for gpu in (0, 1)
-]
+_NAME = "AMD Instinct MI300X"
 _MI300X = [
-    Device("amd", 0, "GPU-a1a135c28c84b0d7", "0000:05:00.0", "AMD Instinct MI300X", 196592 << 20),
-    Device("amd", 1, "GPU-00f2b7a9c4d8f1e3", "0000:46:00.0", "AMD Instinct MI300X", 196592 << 20),
+    Device("amd", 0, "GPU-a1a135c28c84b0d7", "0000:05:00.0", _NAME, 196592 << 20),
+    Device("amd", 1, "GPU-00f2b7a9c4d8f1e3", "0000:46:00.0", _NAME, 196592 << 20),
 ]
 
 
-@pytest.mark.parametrize(
-    "static", [_AMD_STATIC, {"gpu_data": _AMD_STATIC}], ids=["list", "gpu_data"]
-)
-def test_amd_smi_in_the_order_of_hip(static: object) -> None:
-    listed = amd_tools.parse_amd_smi(_AMD_LIST, json.dumps(static))
-    assert list(amd.as_devices(listed).devices) == _MI300X
-
-
-@pytest.mark.parametrize(
-    "static", ["", "ERROR", "[]", "[1]", '[{"gpu": 0, "asic": 1, "vram": []}]']
-)
-def test_amd_smi_without_names_and_sizes(static: str) -> None:
-    devices = amd.as_devices(amd_tools.parse_amd_smi(_AMD_LIST, static)).devices
-    assert [(gpu.uuid, gpu.name, gpu.memory) for gpu in devices] == [
-        ("GPU-a1a135c28c84b0d7", "", 0),
-        ("GPU-00f2b7a9c4d8f1e3", "", 0),
-    ]
-
-
-@pytest.mark.parametrize(
-    "banner", ["[WARNING] low power", "WARNING: AMD GPU device(s) is/are in …"]
-)
-def test_banners_before_and_after(banner: str) -> None:
-    # "WARNING: AMD GPU device(s) is/are in a low-power state": easybuild-framework #5155
-    devices = amd.as_devices(amd_tools.parse_amd_smi(_AMD_LIST, "[]")).devices
-    said = f"{banner}\n{_AMD_LIST.strip()}\n\n{banner}\n"
-    assert amd.as_devices(amd_tools.parse_amd_smi(said, "[]")).devices == devices
-
-
-def test_amd_smi_for_a_user_who_may_not_read_everything() -> None:
-    entries = json.loads(_AMD_LIST)
-    for entry in entries:
-        entry.update(bdf="N/A", uuid="N/A", hip_uuid="N/A")
-    said = (
-        f"User is missing the following required groups: render.\n{json.dumps(entries, indent=4)}"
-    )
-    devices = amd.as_devices(amd_tools.parse_amd_smi(said, "[]")).devices
-    assert devices == (Device("amd", 0), Device("amd", 1))
-
-
-def test_amd_smi_before_it_told_hip_ids_tells_nodes() -> None:
-    entries = [
-        {key: entry[key] for key in ("gpu", "bdf", "uuid", "kfd_id", "node_id")}
-        for entry in json.loads(_AMD_LIST)
-    ]
-    devices = amd.as_devices(amd_tools.parse_amd_smi(json.dumps(entries), "[]")).devices
-    assert [gpu.pci for gpu in devices] == ["0000:05:00.0", "0000:46:00.0"]
-
-
-# rocm_smi.py in AMD's repository, at ROCm 6.1 and later, and before.
-_ROCM_SMI = {
-    "card0": {
-        "Unique ID": "0xf2b7a9c4d8f1e3",
-        "VRAM Total Memory (B)": "206141652992",
-        "VRAM Total Used Memory (B)": "297422848",
-        "PCI Bus": "0000:46:00.0",
-        "Card Series": "AMD Instinct MI300X",
-        "Card Model": "0x74a1",
-        "Card Vendor": "Advanced Micro Devices, Inc. [AMD/ATI]",
-        "Node ID": "3",
-        "GUID": "35406",
-    },
-    "card1": {
-        "Unique ID": "0xa1a135c28c84b0d7",
-        "VRAM Total Memory (B)": "206141652992",
-        "PCI Bus": "0000:05:00.0",
-        "Card Series": "AMD Instinct MI300X",
-        "Node ID": "2",
-    },
-    "system": {"Driver version": "6.12.12"},
-}
-_OLD_ROCM_SMI = {
-    "card0": {"Unique ID": "0xf2b7a9c4d8f1e3", "PCI Bus": "0000:46:00.0", "Card series": "MI300X"},
-    "card1": {"Unique ID": "N/A", "PCI Bus": "0000:05:00.0", "Card series": "MI300X"},
-}
 _NODES = [
-    kfd.Node(2, "GPU-a1a135c28c84b0d7", "0000:05:00.0", "", 196592 << 20, opens=True),
-    kfd.Node(3, "GPU-00f2b7a9c4d8f1e3", "0000:46:00.0", "", 196592 << 20, opens=True),
+    kfd.Node(2, "GPU-a1a135c28c84b0d7", "0000:05:00.0", _NAME, 196592 << 20, opens=True),
+    kfd.Node(3, "GPU-00f2b7a9c4d8f1e3", "0000:46:00.0", _NAME, 196592 << 20, opens=True),
 ]
 
 
-def test_rocm_smi_in_the_order_of_the_nodes() -> None:
-    listed = amd_tools.parse_rocm_smi(json.dumps(_ROCM_SMI))
-    assert list(amd.as_devices(listed).devices) == _MI300X
-
-
-def test_rocm_smi_that_tells_no_nodes_is_matched_by_address() -> None:
-    said = f"WARNING: AMD GPU device(s) is/are in a low-power state.\n\n{json.dumps(_OLD_ROCM_SMI)}"
-    found = amd.matched(amd_tools.parse_rocm_smi(said), _NODES)
-    assert [(gpu.ordinal, gpu.uuid, gpu.pci, gpu.name) for gpu in found.devices] == [
-        (0, "GPU-a1a135c28c84b0d7", "0000:05:00.0", "MI300X"),
-        (1, "GPU-00f2b7a9c4d8f1e3", "0000:46:00.0", "MI300X"),
-    ]
-
-
-def test_rocm_smi_that_tells_no_nodes_without_a_topology_keeps_its_order_and_says_so() -> None:
-    found = amd.matched(amd_tools.parse_rocm_smi(json.dumps(_OLD_ROCM_SMI)), None)
-    assert [gpu.pci for gpu in found.devices] == ["0000:46:00.0", "0000:05:00.0"]
-    assert found.notices == ("HIP's order is unknown, its own is taken",)
+def test_amd_gpus_in_the_order_of_the_nodes() -> None:
+    assert kfd.as_devices(_NODES[::-1]).devices == tuple(_MI300X)
 
 
 def test_amd_gpus_that_do_not_open_are_not_counted() -> None:
     closed = [_NODES[0]._replace(opens=False), _NODES[1]]
-    found = amd.matched(amd_tools.parse_amd_smi(_AMD_LIST, "[]"), closed)
+    found = kfd.as_devices(closed)
     assert [(gpu.ordinal, gpu.pci) for gpu in found.devices] == [(0, "0000:46:00.0")]
     assert not found.notices
-    nothing = amd.matched([], [node._replace(opens=False) for node in _NODES])
+    nothing = kfd.as_devices([node._replace(opens=False) for node in _NODES])
     assert nothing.notices == ("left out, /dev/dri/renderD* does not open: node 2, 3",)
-
-
-def test_amd_gpus_that_the_compute_driver_does_not_have_are_not_counted() -> None:
-    listed = amd_tools.parse_amd_smi(_AMD_LIST, "[]")
-    found = amd.matched(listed, _NODES[:1])
-    assert [(gpu.ordinal, gpu.pci) for gpu in found.devices] == [(0, "0000:05:00.0")]
-    assert (found.notes, found.notices) == (("left out, not in the topology: 1",), ())
-    found = amd.matched(listed, [])
-    assert (found.devices, found.notices) == ((), ("left out, not in the topology: 2",))
 
 
 def test_an_integrated_amd_gpu_is_counted_and_left_out() -> None:
     nodes = [kfd.Node(1, "", "0000:0e:00.0", "gfx1036", 512 << 20, opens=True), *_NODES]
-    found = amd.matched([amd_tools.Listed(n.number, n.number, *n[1:5]) for n in nodes], nodes)
+    found = kfd.as_devices(nodes)
     assert [gpu.ordinal for gpu in found.devices] == [1, 2]
     assert found.notes == ("GPU 0 is left out: an integrated one, with 512 MiB",)
 
@@ -442,23 +304,12 @@ def test_partitions_of_an_amd_gpu_have_their_own_memory_and_no_common_uuid() -> 
         }
 
     nodes = kfd.parse_nodes([partition(1), partition(2)])
-    found = amd.matched([amd_tools.Listed(n.number, n.number, *n[1:5]) for n in nodes], nodes)
+    found = kfd.as_devices(nodes)
     assert list(found.devices) == [
         Device("amd", ordinal, "", "0000:46:00.0", "gfx942", 24 * GIB) for ordinal in (0, 1)
     ]
 
 
-def test_partitions_that_a_tool_tells_apart_by_nothing() -> None:
-    nodes = [kfd.Node(n, f"GPU-{n:016x}", "0000:46:00.0", "", 0, opens=True) for n in (1, 2)]
-    listed = [amd_tools.Listed(None, None, "", "0000:46:00.0", "MI300X", 0)] * 2
-    found = amd.matched(listed, nodes)
-    assert [(gpu.ordinal, gpu.uuid) for gpu in found.devices] == [
-        (0, "GPU-0000000000000001"),
-        (1, "GPU-0000000000000002"),
-    ]
-
-
-# The XPU System Management Interface User Guide, and what version 1.2 adds.
 _XPU_SMI = {
     "device_list": [
         {
@@ -499,6 +350,12 @@ def test_xpu_smi_without_integrated_and_virtual_ones() -> None:
             "Intel(R) Data Center GPU Flex Series 170",
         ),
     )
+
+
+@pytest.mark.parametrize("banner", ["[WARNING] low power", "WARNING: GPU device(s) is/are in …"])
+def test_banners_before_and_after(banner: str) -> None:
+    said = f"{banner}\n{json.dumps(_XPU_SMI, indent=4)}\n\n{banner}\n"
+    assert intel.parse_discovery(said) == intel.parse_discovery(json.dumps(_XPU_SMI))
 
 
 def test_xpu_smi_that_lists_nothing_but_an_integrated_one() -> None:

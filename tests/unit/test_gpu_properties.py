@@ -15,9 +15,9 @@ from pytest_fkit.config.settings import GpuSettings
 from pytest_fkit.controller.workers.gateways import Gateways
 from pytest_fkit.controller.workers.gpus import Gpus
 from pytest_fkit.gpu.devices import Fleet
+from pytest_fkit.gpu.slices.distribution import assign, slice_size, slices
 from pytest_fkit.gpu.slices.environment import mask_variables
-from pytest_fkit.gpu.slices.masks import MASKS, visible
-from pytest_fkit.gpu.slices.slices import assign, slice_size, slices
+from pytest_fkit.gpu.vendors.detection import VENDORS, visible
 
 FLEETS = st.one_of(
     st.builds(nvidia, st.integers(0, 16)),
@@ -44,7 +44,7 @@ def machines(draw: Any) -> tuple[Fleet, dict[str, str]]:
     """A fleet, and an environment with masks."""
     fleet = draw(FLEETS)
     environ = {}
-    for name in MASKS.get(fleet.vendor, ()):
+    for name in VENDORS[fleet.vendor].masks if fleet.vendor else ():
         mask = draw(st.none() | st.lists(_entries(fleet), max_size=10, unique=draw(st.booleans())))
         if mask is not None:
             environ[name] = ",".join(mask)

@@ -9,24 +9,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_fkit.gpu.asking.failures import FailedError
+from pytest_fkit.gpu.answers import FailedError
 from pytest_fkit.gpu.devices import Device
-from pytest_fkit.gpu.vendors import amd, amd_tools, ascend, intel, kfd, nvidia
+from pytest_fkit.gpu.vendors import ascend, intel, kfd
+from pytest_fkit.gpu.vendors import nvidia_listing as nvidia
 
 _SAMPLES = [
     "0, GPU-5c89852c-d268-c3f3-1b07-005d5ae1dc3f, 00000000:07:00.0, A100, 40960, Enabled\n",
     "GPU 0: A100 (UUID: GPU-5c89)\n  MIG 3g.20gb     Device  0: (UUID: MIG-c7384736)\n",
     "\tNPU ID  Chip ID  Chip Logic ID  Chip Name\n\t0  0  0  Ascend 910B3\n\t0  1  -  Mcu\n",
     '{"device_list": [{"device_id": 0, "device_type": "GPU", "pci_bdf_address": "0000:4d:00.0"}]}',
-    '[{"gpu": 0, "bdf": "0000:46:00.0", "node_id": 3, "hip_id": 1, "hip_uuid": "GPU-00f2b7a9"}]',
-    '{"card0": {"Unique ID": "0xf2b7", "PCI Bus": "0000:46:00.0", "Node ID": "3"}}',
 ]
 _WORDS = [
     "index", "uuid", "pci", "name", "memory", "mig", "instances", "error", "information",
-    "openable", "gpu", "gpu_data", "bdf", "node_id", "hip_id", "hip_uuid", "asic", "market_name",
-    "vram", "size", "value", "enumeration", "kfd", "card0", "card1", "Unique ID", "PCI Bus",
-    "Node ID", "Card Series", "VRAM Total Memory (B)", "node", "properties", "opens", "product",
-    "banks", "heap_type", "size_in_bytes", "location_id", "domain", "unique_id",
+    "openable", "node", "properties", "opens", "product",
+    "banks", "links", "node_to", "type",
+    "heap_type", "size_in_bytes", "location_id", "domain", "unique_id",
     "gfx_target_version", "device_list", "device_type", "pci_bdf_address", "device_name", "GPU",
     "GPU-1", "0000:07:00.0", "1", "N/A",
 ]  # fmt: skip
@@ -64,21 +62,8 @@ def _two_answers(text: str) -> Any:
     return nvidia.with_instances(nvidia.parse_query(text), nvidia.parse_list(text))
 
 
-def _both(text: str) -> Any:
-    return amd.as_devices(amd_tools.parse_amd_smi(text, text))
-
-
-def _rocm(text: str) -> Any:
-    return amd.as_devices(amd_tools.parse_rocm_smi(text))
-
-
-def _amdsmi(value: object) -> Any:
-    return amd.as_devices(amd_tools.parse_amdsmi(value))
-
-
 def _topology(value: object) -> Any:
-    nodes = kfd.parse_nodes(value)
-    return amd.matched(amd_tools.parse_amdsmi(value), nodes)
+    return kfd.as_devices(kfd.parse_nodes(value))
 
 
 def _check(parse: Callable[[Any], Any], value: object) -> None:
@@ -94,23 +79,21 @@ def _check(parse: Callable[[Any], Any], value: object) -> None:
     assert all(isinstance(line, str) for line in (*found.notes, *found.notices))
 
 
-@pytest.mark.parametrize(
-    "parse", [_two_answers, _both, _rocm, intel.parse_discovery, ascend.parse_mapping]
-)
+@pytest.mark.parametrize("parse", [_two_answers, intel.parse_discovery, ascend.parse_mapping])
 @_CALM
 @given(text=_TEXT)
 def test_any_text(parse: Callable[[str], Any], text: str) -> None:
     _check(parse, text)
 
 
-@pytest.mark.parametrize("parse", [nvidia.parse_nvml, nvidia.parse_proc, _amdsmi, _topology])
+@pytest.mark.parametrize("parse", [nvidia.parse_nvml, nvidia.parse_proc, _topology])
 @_CALM
 @given(value=_JSON)
 def test_any_answer_of_ours(parse: Callable[[object], Any], value: object) -> None:
     _check(parse, value)
 
 
-@pytest.mark.parametrize("parse", [nvidia.parse_nvml, nvidia.parse_proc, _amdsmi, _topology])
+@pytest.mark.parametrize("parse", [nvidia.parse_nvml, nvidia.parse_proc, _topology])
 @_CALM
 @given(value=st.lists(st.dictionaries(st.sampled_from(_WORDS), _JSON, max_size=8), max_size=4))
 def test_any_answer_of_ours_in_the_right_shape(

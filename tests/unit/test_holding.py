@@ -20,7 +20,7 @@ from pytest_fkit.controller.schedule import units
 from pytest_fkit.controller.schedule.machines import physical
 from pytest_fkit.controller.schedule.schedule import Schedule
 from pytest_fkit.controller.schedule.units import Kind
-from pytest_fkit.gpu.errors.errors import GpuError
+from pytest_fkit.gpu.errors.failure import GpuError
 from pytest_fkit.protocol.border import (
     GoOn,
     Holds,
@@ -51,7 +51,7 @@ class Node:
 
 
 class Worker:
-    """What a worker does, as worker/tests/dispatched.py and worker/loop.py do it.
+    """What a worker does, as worker/tests/sources.py and worker/loop.py do it.
 
     :param gpu: that it owns.
     """

@@ -19,9 +19,19 @@ LAYERS = (
 """From the bottom to the top; above them are the modules that pytest itself meets."""
 
 FOLDERS = {
-    "gpu": ("devices", "asking", "vendors", "slices", "errors", "health"),
+    "gpu": (
+        "answers",
+        "machine",
+        "interpreters",
+        "throwaway",
+        "devices",
+        "vendors",
+        "slices",
+        "errors",
+        "health",
+    ),
     "sandbox": ("process", "child", "host", "keeper"),
-    "worker": ("gpus", "reports", "tests"),
+    "worker": ("needs_of_tests", "reports", "tests"),
     "controller": ("schedule", "retry", "workers", "reports"),
 }
 """The same within a layer; above them are the modules that lie in no folder of it."""

@@ -8,7 +8,8 @@ import pytest
 from gpu_values import amd, ascend, intel, mig, nvidia
 
 from pytest_fkit.gpu.devices import Device, Fleet
-from pytest_fkit.gpu.slices.masks import Visible, visible
+from pytest_fkit.gpu.vendors.detection import visible
+from pytest_fkit.gpu.vendors.vendor import Visible
 
 U = [device.uuid for device in nvidia(8).devices]
 A = [device.uuid for device in amd(8).devices]
@@ -50,7 +51,6 @@ def texts(seen: Visible) -> list[str]:
 def test_numbers_in_cuda_visible_devices(mask: str | None, expected: list[str]) -> None:
     seen = visible(nvidia(4), {} if mask is None else {"CUDA_VISIBLE_DEVICES": mask})
     assert ids(seen) == texts(seen) == expected
-    assert seen.numbered == (mask is not None)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,6 @@ def test_numbers_in_cuda_visible_devices(mask: str | None, expected: list[str]) 
 def test_uuids_in_cuda_visible_devices(mask: str, expected: list[str], entries: list[str]) -> None:
     seen = visible(nvidia(8), {"CUDA_VISIBLE_DEVICES": mask})
     assert (ids(seen), texts(seen)) == (expected, entries)
-    assert not seen.numbered
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,17 @@ from fleet import amd, connected, nvidia
 from pytest_fkit.controller.schedule.gangs import choose_gang
 from pytest_fkit.controller.schedule.known_workers import Worker
 from pytest_fkit.controller.schedule.units import Kind
-from pytest_fkit.gpu.asking.machine import ROOT, Machine
-from pytest_fkit.gpu.devices import Device, from_wire, to_wire
-from pytest_fkit.gpu.slices.nearness import APART, LINKED, ONE_SOCKET, Nearness, way_between
+from pytest_fkit.gpu.devices import (
+    APART,
+    LINKED,
+    ONE_SOCKET,
+    Device,
+    Nearness,
+    from_wire,
+    to_wire,
+    way_between,
+)
+from pytest_fkit.gpu.machine import ROOT, Machine
 from pytest_fkit.gpu.vendors import detection
 
 MakeFleet = Callable[..., "dict[str, str]"]
@@ -129,11 +137,8 @@ def test_the_kernel_knows_sockets_without_nvml(fleet: MakeFleet) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the driver is Linux's")
-@pytest.mark.parametrize("without", [[], ["amd-smi", "rocm-smi"]])
-def test_amds_driver_knows_links_and_the_kernel_sockets(
-    fleet: MakeFleet, without: list[str]
-) -> None:
+def test_amds_driver_knows_links_and_the_kernel_sockets(fleet: MakeFleet) -> None:
     gpus = connected(amd(4), [(0, 2), (1, 3)], [0, 1, 0, 1])
-    found = detection.detect(30.0, Machine(fleet(gpus, without=without)[ROOT]))
+    found = detection.detect(30.0, Machine(fleet(gpus)[ROOT]))
     assert [device.links for device in found.devices] == [gpu.links for gpu in gpus]
     assert [device.node for device in found.devices] == [0, 1, 0, 1]

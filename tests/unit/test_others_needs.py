@@ -6,7 +6,7 @@ import pytest
 
 from pytest_fkit.gpu.slices.ownership import KEY, Owned
 from pytest_fkit.protocol.needs import Needs
-from pytest_fkit.worker.gpus.declared_needs import needs_of
+from pytest_fkit.worker.needs_of_tests import needs_of
 
 _SUITE = """\
 import functools, unittest, warnings

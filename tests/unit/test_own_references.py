@@ -29,7 +29,7 @@ EXCEPTED = {
     "config.declaration": "is imported where pytest runs without --fkit, and runs before any test",
     "config.options": "is imported where pytest runs without --fkit; it is a table",
     "gpu.slices.handshake": "is sent to other machines as source, where it stands alone",
-    "gpu.asking.interpreters": "is the main program of helper interpreters, which run no user code",
+    "gpu.interpreters": "is the main program of helper interpreters, which run no user code",
     "config.first_environment": "is imported without --fkit, too; os.environ is one object",
     "gpu.slices.ports": "is sent to other machines as source, where it stands alone",
     "journal.command": "is a program of its own, which runs no user code",

@@ -15,11 +15,13 @@ import psutil
 import pytest
 
 from fleet import Behaviour, amd, compiler, environment, nvidia
-from pytest_fkit.gpu.asking import throwaway
-from pytest_fkit.gpu.asking.machine import ROOT, Machine
+from pytest_fkit import own
+from pytest_fkit.gpu import throwaway
 from pytest_fkit.gpu.health import probe
 from pytest_fkit.gpu.health.probe import Health, Probe
-from pytest_fkit.gpu.vendors import cuda, driver, hip_library, trial
+from pytest_fkit.gpu.machine import ROOT, Machine
+from pytest_fkit.gpu.vendors import amd as amd_vendor
+from pytest_fkit.gpu.vendors import cuda, driver, hip
 
 MakeFleet = Callable[..., "dict[str, str]"]
 
@@ -161,27 +163,30 @@ class _Closed(cuda.Cuda):
     def __init__(self, count: int) -> None:
         self._count = count
 
-    def forbidden(self) -> str:
-        return "/dev/nvidia-uvm"
-
     def start(self) -> int:
         if not self._count:
             raise driver.DriverError("cuInit", 100)
         return self._count
 
 
+@pytest.fixture
+def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A machine with two device files, the second of which this process may not open."""
+    _files(tmp_path / "dev", "nvidiactl", "nvidia-uvm")
+    monkeypatch.setattr(own.os, "access", lambda path, _: not path.endswith("uvm"))
+    return Machine(str(tmp_path))
+
+
 @pytest.mark.parametrize("count", [0, 1])
-def test_nothing_is_known_without_permission(count: int) -> None:
-    found = trial.try_out(_Closed(count), 2)
-    assert found == ("unknown", "no permission to open /dev/nvidia-uvm", ())
+def test_nothing_is_known_without_permission(closed: Machine, count: int) -> None:
+    found = driver.try_out(_Closed(count), closed, 2)
+    path = closed.path("dev/nvidia-uvm")
+    assert found == ("unknown", f"no permission to open {path}", ())
 
 
-def test_closed_device_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _files(tmp_path / "dev", "open", "closed")
-    machine = Machine(str(tmp_path))
-    monkeypatch.setattr(os, "access", lambda path, _: not path.endswith("closed"))
-    assert driver.forbidden(machine, ["dev/absent", "dev/open"]) == ""
-    assert driver.forbidden(machine, ["dev/open", "dev/closed"]) == str(tmp_path / "dev/closed")
+def test_closed_device_files(closed: Machine) -> None:
+    assert driver.forbidden(closed, ["dev/absent", "dev/nvidiactl"]) == ""
+    assert driver.forbidden(closed, ["dev/nvidiactl", "dev/nvidia-uvm"]) != ""
 
 
 @pytest.mark.parametrize("make", [nvidia, amd])
@@ -380,9 +385,7 @@ def test_where_hip_is_looked_for(tmp_path: Path) -> None:
     _files(tmp_path / "root/lib", "libamdhip64.so.6")
     wheel = _files(tmp_path / "torch/lib", "libamdhip64.so", "libtorch.so")
     environ = {"ROCM_PATH": str(tmp_path / "rocm")}
-    found = list(
-        hip_library.candidates(Machine(str(tmp_path / "root")), environ, ["/nowhere", wheel])
-    )
+    found = list(hip.candidates(Machine(str(tmp_path / "root")), environ, ["/nowhere", wheel]))
     assert found == [
         f"{rocm}/libamdhip64.so.10",
         f"{rocm}/libamdhip64.so.6",
@@ -396,8 +399,8 @@ def test_where_hip_is_looked_for(tmp_path: Path) -> None:
 def test_a_wheel_is_found_and_not_imported(tmp_path: Path) -> None:
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch/__init__.py").write_text("raise SystemExit(1)")
-    assert hip_library.wheel_directories([str(tmp_path)]) == [str(tmp_path / "torch/lib")]
-    assert hip_library.wheel_directories([]) == []
+    assert amd_vendor.wheel_directories([str(tmp_path)]) == [str(tmp_path / "torch/lib")]
+    assert amd_vendor.wheel_directories([]) == []
 
 
 def test_the_library_of_a_wheel_is_used(

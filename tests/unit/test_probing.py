@@ -11,10 +11,10 @@ from typing import Any, Callable
 import pytest
 
 from fleet import Behaviour, Gpu, compiler, nvidia
-from pytest_fkit.gpu.asking.machine import ROOT
 from pytest_fkit.gpu.health.probe import Health
+from pytest_fkit.gpu.machine import ROOT
 from pytest_fkit.gpu.slices.ownership import Owned
-from pytest_fkit.worker.gpus.probing import Probing, new_errors
+from pytest_fkit.worker.probing import Probing, new_errors
 
 MakeProbing = Callable[..., Probing]
 

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_fkit.controller.retry.retries import Attempt, Retries
 from pytest_fkit.controller.schedule.units import ANY
-from pytest_fkit.gpu.errors.errors import GpuError
+from pytest_fkit.gpu.errors.failure import GpuError
 from pytest_fkit.protocol.border import ItemComplete, Reported
 
 ERROR = GpuError("suspect", "unspecified launch failure")

@@ -31,7 +31,7 @@ ROUNDING = 1e-6
 
 
 class Worker:
-    """What a worker does, as worker/tests/dispatched.py does it.
+    """What a worker does, as worker/tests/sources.py does it.
 
     :param kept: how many at the head of the queue can't be given back any more.
     :param since: when it began its test, or was sent the one that it is about to begin.

@@ -6,8 +6,8 @@ import pytest
 from gpu_values import amd, mig, nvidia
 
 from pytest_fkit.gpu.devices import Fleet
-from pytest_fkit.gpu.slices.masks import visible
-from pytest_fkit.gpu.slices.slices import assign, slice_size, slices
+from pytest_fkit.gpu.slices.distribution import assign, slice_size, slices
+from pytest_fkit.gpu.vendors.detection import visible
 
 
 @pytest.mark.parametrize(

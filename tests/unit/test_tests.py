@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pytest_fkit.worker.tests.tests import FIRST, SECONDS, AllTests, Pace, Taken
+from pytest_fkit.worker.tests.sources import FIRST, SECONDS, AllTests, Pace, Taken
 
 
 def test_all_tests_are_taken_in_order() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import fleet as fleets
 from pytest_fkit import system
-from pytest_fkit.gpu.asking.interpreters import light_interpreter
+from pytest_fkit.gpu.interpreters import light_interpreter
 
 Fleet = Callable[..., Mapping[str, str]]
 Read = Callable[[str, int], List[Dict[str, Any]]]
@@ -115,7 +115,7 @@ def test_each_tells_of_the_gpus_and_instances_of_the_run(
 @pytest.mark.parametrize(
     ("function", "behaviour", "reason"),
     [
-        ("read_nvml", fleets.Behaviour(exits=9), "nvmlInit_v2: 9"),
+        ("read_nvml", fleets.Behaviour(exits=9), "Driver Not Loaded"),
         ("read_kernel_log", fleets.Behaviour(), "No such file"),
     ],
 )

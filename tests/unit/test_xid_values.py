@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_fkit.gpu.errors.classification import classify
-from pytest_fkit.gpu.errors.errors import Failure, GpuError
+from pytest_fkit.gpu.errors.failure import Failure, GpuError
 from pytest_fkit.gpu.errors.patterns import parse_patterns
-from pytest_fkit.gpu.health.xid_file import XidFile
-from pytest_fkit.gpu.health.xid_lines import LoggedXid, parse_line, parse_record
+from pytest_fkit.gpu.health.xid_reader import LoggedXid, parse_line, parse_record
 from pytest_fkit.gpu.health.xids import (
     DEVICE,
     KERNEL,
@@ -23,6 +22,7 @@ from pytest_fkit.gpu.health.xids import (
     NVML,
     PROGRAM,
     Xid,
+    XidFile,
     decided,
     described,
     falling_into,

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.gpu.errors.errors import GpuError
-from pytest_fkit.worker.gpus.xids_of_tests import TestXids
+from pytest_fkit.gpu.errors.failure import GpuError
+from pytest_fkit.worker.reports.xids_of_tests import TestXids
 
 DOUBTFUL = GpuError("sticky", "illegal access", doubtful=True)
 

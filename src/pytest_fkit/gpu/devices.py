@@ -1,22 +1,20 @@
-"""What is known of the GPUs of one machine."""
+"""The GPUs of one machine, and how close they are to each other."""
 
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass, replace
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
 from ..own import own_builtins
 
 own_builtins(globals())
-
-VENDORS = ("nvidia", "amd", "intel", "ascend")
 
 
 @dataclass(frozen=True)
 class Device:
     """One GPU, or one MIG instance, that a process can be given.
 
-    :param vendor: one of VENDORS.
+    :param vendor: a name in :data:`.detection.VENDORS`.
     :param ordinal: the number that the vendor's runtime gives it where no mask is set: CUDA's in
         PCI bus order, HIP's; for a MIG instance the one of its GPU.
     :param uuid: as the vendor's mask variable accepts it, "" if unknown.
@@ -24,8 +22,8 @@ class Device:
     :param name: for people, "" if unknown.
     :param memory: bytes, 0 if unknown.
     :param parent: uuid of the GPU that a MIG instance is part of, "" for a whole GPU.
-    :param node: the NUMA node that it hangs on, -1 if unknown.
-    :param links: PCI addresses of those to which it has links of its own (NVLink, xGMI).
+    :param node: its NUMA node, -1 if unknown.
+    :param links: PCI addresses of the GPUs that it has direct links to (NVLink, xGMI).
     """
 
     vendor: str
@@ -43,7 +41,7 @@ class Device:
 class Fleet:
     """The GPUs of one machine, all of one vendor.
 
-    :param vendor: one of VENDORS, "" where there are no GPUs.
+    :param vendor: a name in :data:`.detection.VENDORS`, "" where there are no GPUs.
     :param devices: in the order in which the vendor's runtime counts them.
     :param trail: what detection tried and what came of it, a line each.
     :param notices: the lines of `trail` that a user has to know: what failed, hung or printed
@@ -71,3 +69,41 @@ def _device(data: Sequence[Any]) -> Device:
     *values, links = data
     known = Device(*values)
     return replace(known, links=tuple(links))
+
+
+LINKED, ONE_SOCKET, APART = 0, 1, 2
+"""Between two GPUs: a direct link (NVLink, xGMI), one NUMA node, neither."""
+
+
+def way_between(one: Device, other: Device) -> int | None:
+    """LINKED, ONE_SOCKET or APART; None if nobody knows."""
+    if one.pci and one.pci == other.pci:
+        return LINKED  # parts of one GPU
+    if other.pci in one.links or one.pci in other.links:
+        return LINKED
+    if one.node < 0 or other.node < 0:
+        return APART if one.links or other.links else None
+    return ONE_SOCKET if one.node == other.node else APART
+
+
+class Nearness:
+    """How close the GPUs of a run are, by names that no two machines share."""
+
+    def __init__(self) -> None:
+        self._devices: dict[str, Device] = {}
+        self._places: dict[str, int] = {}
+
+    def add(self, devices: Mapping[str, Device]) -> None:
+        """Learn of the GPUs of a machine, in its order."""
+        self._devices.update(devices)
+        self._places.update({name: place for place, name in enumerate(devices)})
+
+    def place(self, name: str) -> int:
+        """A GPU's place in the order of its machine, 0 if nothing is known of it."""
+        return self._places.get(name, 0)
+
+    def between(self, one: str, other: str) -> int | None:
+        """See :func:`way_between`."""
+        if one not in self._devices or other not in self._devices:
+            return None
+        return way_between(self._devices[one], self._devices[other])

@@ -1,4 +1,4 @@
-"""Opens the GPU runtimes of frameworks that are imported, so that what runs next need not wait."""
+"""Opens the GPU runtimes of imported frameworks ahead of the first test that needs them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ own_builtins(globals())
 
 
 def open_imported() -> None:
-    """Have PyTorch and CuPy open a context on their current GPU, each if it was imported.
+    """Have PyTorch and CuPy, if imported, open a context on their current GPU.
 
-    Not JAX: its client takes three quarters of the memory of each GPU when it is made.
+    Not JAX: creating its client takes three quarters of the memory of each GPU.
 
     :raises Exception: whatever they raise.
     """

@@ -1,4 +1,4 @@
-"""The hooks of pytest itself at ``-n0``, where it takes the place of the only worker."""
+"""The plugin of pytest itself at ``-n0``, where it takes the place of the only worker."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import pytest
 
 from ..compat import pytest_output, pytest_session, xdist_worker
 from ..config.settings import ALONE, KEY, Settings
-from ..gpu.health.xids_here import KEY as XIDS
 from ..gpu.slices.ownership import KEY as GPUS
+from ..gpu.slices.ownership import XIDS
 from ..own import own_builtins
 from ..protocol.interruptions import interrupt_on_sigterm, restore_sigterm
 from ..sandbox.process.steps import Step, run_steps
 from ..system.unforkable import in_bad_fork
-from .gpus.gpus_told import own_gpus, xids_of_tests
 from .keeper_link import KeeperClient
 from .loop import TestLoop
+from .reports.gpu_reports import own_gpus, xids_of_tests
 from .reports.reports import LocalReports
 from .reports.terminal_output import Unchanged
 from .tests.imports import Collection
 from .tests.leftovers import unforkable
-from .tests.tests import MOST, AllTests
+from .tests.sources import AllTests
 
 if TYPE_CHECKING:
     from ..controller.controller import Vacancy
@@ -30,7 +30,7 @@ own_builtins(globals())
 
 
 def take_place(config: pytest.Config, vacancy: Vacancy) -> None:
-    """Register the plugins."""
+    """Register the plugins of a pytest process that runs tests itself."""
     alone = Alone(config, config.stash[KEY], vacancy)
     config.pluginmanager.register(alone, "fkit-alone")
     own_gpus(config, ALONE, vacancy.show)
@@ -51,18 +51,19 @@ class Alone(Collection):
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
-        """Take SIGTERM for a Ctrl-C."""
+        """Treat SIGTERM as a Ctrl-C."""
         self._sigterm = interrupt_on_sigterm()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Set the exit status that a plugin set in the process of all tests."""
-        if self._loop is not None and self._loop.exitstatus is not None:
-            session.exitstatus = self._loop.exitstatus
+        """Set the exit status that a plugin set in the process that ran the tests."""
+        exitstatus = None if self._loop is None else self._loop.messages.exitstatus
+        if exitstatus is not None:
+            session.exitstatus = exitstatus
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
-        """Undo that."""
+        """Restore SIGTERM's handler."""
         restore_sigterm(self._sigterm)
 
     @pytest.hookimpl(tryfirst=True)
@@ -79,7 +80,7 @@ class Alone(Collection):
         return True
 
     def _configure_node(self, session: pytest.Session, loop: TestLoop) -> None:
-        """Before a keeper is forked: have plugins say what fresh interpreters are to know."""
+        """Before a keeper is forked: let plugins fill the ``workerinput`` of fresh interpreters."""
         config = session.config
         if not xdist_worker.configures_nodes(config):
             return
@@ -89,7 +90,7 @@ class Alone(Collection):
                 xdist_worker.configure_node(config)
             except Exception as error:  # noqa: BLE001 (other people's code)
                 what = f"{type(error).__name__}: {error}"
-                loop.warn(f"pytest_configure_node, for fresh interpreters, raised {what}")
+                loop.messages.warn(f"pytest_configure_node, for fresh interpreters, raised {what}")
 
     def _run(self, session: pytest.Session) -> Generator[Step, Any, None]:
         config = session.config
@@ -102,11 +103,11 @@ class Alone(Collection):
         xids = None if owned is None else xids_of_tests(config, owned)
         reports = LocalReports(*about)
         if xids is not None:
-            from .reports.alone_xids import ReportsWithXids
+            from .reports.xids_of_tests import ReportsWithXids
 
             reports = ReportsWithXids(*about, xids)
         loop = self._loop = TestLoop(
-            session, self._settings, keeper, ALONE, lines, reports, self._unforkable, MOST,
+            session, self._settings, keeper, ALONE, lines, reports, self._unforkable
         )  # fmt: skip
         self._configure_node(session, loop)
         try:

@@ -1,4 +1,4 @@
-"""The worker's view of its keeper: a test in, messages and an ending out."""
+"""The worker's connection to its keeper: orders out, messages and an ending in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..gpu.slices.ownership import MEMORY
 from ..own import os, own_builtins, select, signal, suppress, threading, time
 from ..protocol.channels import Link
 from ..protocol.descriptors import Files, read_from, slots
-from ..protocol.endings import Lost, to_wire
+from ..protocol.endings import Exited, Lost, from_wait_status, to_wire
 from ..protocol.messages import (
     PATIENCE,
     Broken,
@@ -35,6 +35,7 @@ from ..sandbox.process.excerpts import read_ends
 from ..sandbox.process.output import flush
 from ..sandbox.process.relay import DEAF
 from ..sandbox.process.steps import Fork, Role
+from ..sandbox.process.tree import kill_tree, send_signal
 from ..sandbox.startup import keeper_role
 from ..system.limits import refusal
 from ..system.pages import COLLAPSE_PAYS_FROM, collapse
@@ -42,7 +43,7 @@ from ..system.pages import COLLAPSE_PAYS_FROM, collapse
 own_builtins(globals())
 
 SILENCE = 60.0
-"""Seconds without one after which it is given up: it is stopped, or hangs in the kernel."""
+"""Seconds after which a silent keeper is given up: it is stopped, or hangs in the kernel."""
 
 KILL_WAIT = 2.0
 """Seconds for the processes below a dead keeper to be gone."""
@@ -51,9 +52,9 @@ KILL_WAIT = 2.0
 class KeeperClient:
     """Forks a keeper when one is needed, and another when that has died.
 
-    :param descriptors: those of the worker's connection to the controller.
-    :param controller: pid of the controller on this machine, or 0.
-    :param forks: about how many there will be below each keeper.
+    :param descriptors: of the worker's connection to the controller.
+    :param controller: pid of the controller, 0 if it is on another machine.
+    :param forks: about how many processes each keeper will have forked below it.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class KeeperClient:
         self._controller = controller
         self._forks = forks
         self._link: Link | None = None
-        self._fresh = False  # whether it was told nothing yet
+        self._fresh = False  # whether the keeper has had no order yet
         self._refused: OSError | None = None
         self._pid = 0
         self._broken: list[Broken] = []
@@ -81,15 +82,15 @@ class KeeperClient:
         """Called in a new keeper, before anything else."""
 
     def start(self) -> Generator[Fork, int, None]:
-        """Before tests are run: have a keeper that is alive.
+        """Make sure of a living keeper, before tests are run.
 
-        Where the kernel refuses to fork one, the next :meth:`run` says so.
+        Where the kernel refuses to fork one, the next :meth:`run` reports it.
         """
         if self._link is not None and self._ahead is None and self._link.is_over():
             self._bury()
         if self._link is not None:
             return
-        # If the keeper dies, what is below it comes to us: somebody has to end it.
+        # If the keeper dies, we adopt the processes below it, and have to end them.
         system.become_subreaper()
         self.coverage = running_coverage()
         if self._forks >= COLLAPSE_PAYS_FROM:
@@ -114,7 +115,7 @@ class KeeperClient:
             ours.send(message)
 
     def _begin(self, ours: Link, theirs: Link) -> Role:
-        """The role of a new keeper: let go of what is the worker's, and be one."""
+        """The role of a new keeper, which first drops what belongs to the worker."""
         os.close(ours.fileno())
         self.at_start()
         return (
@@ -128,8 +129,8 @@ class KeeperClient:
 
         Comes after :meth:`start`.
 
-        :param ahead: what will be run next, so that nobody waits for the word; begun only if this
-            order ends well. The next call has to be for it, unless the run ends here.
+        :param ahead: the test to run next, begun at once, but only if this order ends well. The
+            next call has to be for it, unless the run ends here.
         """
         flush()
         first = order if isinstance(order, Run) else Run(*order.runs[0])
@@ -144,7 +145,7 @@ class KeeperClient:
         yield from self._answers(host, link, lambda: self._order(link, order, ahead, fresh))
 
     def follow(self, order: Follows) -> Iterator[Message]:
-        """Say what follows after all; the last message is the :class:`Ended` of teardowns.
+        """Say which test follows the last one; the last message is the :class:`Ended` of teardowns.
 
         Nothing is yielded where there is no keeper.
         """
@@ -184,8 +185,7 @@ class KeeperClient:
     def _hear(self, link: Link, deadline: float | None = None) -> Message | None:
         """The next message; None at the end of the stream, or at the deadline.
 
-        Where nothing comes, the keeper is asked for a sign of life, which shows as well if
-        something before it was lost.
+        A silent keeper is pinged. Its answer also shows whether a message before it was lost.
         """
         silent = time.monotonic()
         while not link.closed:
@@ -203,11 +203,11 @@ class KeeperClient:
     def _order(self, link: Link, order: Run | RunTogether, ahead: Run | None, fresh: bool) -> None:
         with self._lock:
             if fresh and self._grace is not None:
-                # The order to stop came while there was no keeper to hear it.
+                # The order to stop came while there was no keeper.
                 link.send(Stop(self._grace))
             if self._ahead is None:
                 link.send(order)
-            else:  # how many tests failed until now was not known then
+            else:  # the two differ in what was not known then: how many tests have failed
                 assert isinstance(order, Run)
                 assert self._ahead.position == order.position
             self._ahead = ahead
@@ -224,7 +224,7 @@ class KeeperClient:
             link.send(OrderAnew())
 
     def _what_was_left(self, host: tuple[Any, ...], lost: Lost) -> list[Message]:
-        """What the keeper did not live to pass on, of a host that ran the tests itself."""
+        """What a host that ran tests itself reported, and a dead keeper did not pass on."""
         if host not in self._hosts:
             return [Ended(to_wire(lost))]
         pid, files = self._hosts[host]
@@ -241,7 +241,7 @@ class KeeperClient:
     def _remember_host(self, host: HostFiles, files: Files | None) -> None:
         running = host.share, host.environ
         self._forget_host(running)
-        if files is not None:  # else nothing is left of it if the keeper dies
+        if files is not None:  # else its reports are lost if the keeper dies
             self._hosts[running] = host.pid, files
             self._following[host.pid] = 0
 
@@ -256,10 +256,10 @@ class KeeperClient:
             files.close()
 
     def remember_broken(self, message: Broken) -> None:
-        """Have nobody set a wide fixture up again."""
+        """Prevent a wide fixture from being set up again, by this keeper and those after it."""
         self._broken.append(message)
         if self._link is not None:
-            with suppress(OSError):  # it has died since; the next one is told
+            with suppress(OSError):  # it has died since; the next keeper is told
                 self._send(self._link, message)
 
     def finish(self, timeout: float) -> Iterator[Message]:
@@ -269,30 +269,30 @@ class KeeperClient:
         """
         if self._link is not None:
             if self._grace is None:
-                yield from self._last_words(Finish(timeout), timeout or None)
-            else:  # asked for already
-                yield from self._last_words(None, self._grace)
+                yield from self._torn_down(Finish(timeout), timeout or None)
+            else:  # request_stop() has sent the order
+                yield from self._torn_down(None, self._grace)
 
     def request_stop(self, grace: float) -> None:
-        """Have the running test end and all be torn down; called in another thread.
+        """End the running test and tear everything down; called in another thread.
 
-        The messages come to who is waiting for them.
+        The thread that waits for messages gets those.
         """
         with self._lock:
             self._grace = grace
             if self._link is not None:
-                with suppress(OSError):  # it is dead; who waits for it will see
+                with suppress(OSError):  # it is dead, as the waiting thread will notice
                     self._link.send(Stop(grace))
 
     def stop(self, grace: float) -> Iterator[Message]:
         """Interrupt the running test and tear down, within `grace` seconds."""
         if self._link is not None:
-            yield from self._last_words(Stop(grace), grace)
+            yield from self._torn_down(Stop(grace), grace)
 
-    def _last_words(self, command: Message | None, limit: float | None) -> Iterator[Message]:
+    def _torn_down(self, command: Message | None, limit: float | None) -> Iterator[Message]:
         assert self._link is not None
         link = self._link
-        # The keeper enforces the limit for each host; this is for a keeper that does not.
+        # The keeper enforces the limit for each host; this deadline is for a keeper that hangs.
         deadline = None
         if limit is not None:
             deadline = time.monotonic() + 2 * limit + 4 * KILL_WAIT + self._memory_wait
@@ -313,7 +313,7 @@ class KeeperClient:
         yield TornDown(to_wire(Lost(f"the keeper process {self._bury()}")))
 
     def close(self) -> None:
-        """Let go of the keeper, which ends all below it and itself."""
+        """Close the connection, at which the keeper ends all processes below it, and itself."""
         self._forget_hosts()
         if self._link is not None:
             self._link.close()
@@ -321,10 +321,7 @@ class KeeperClient:
             _wait(self._pid, KILL_WAIT * 2)
 
     def _bury(self) -> str:
-        """Clean up after a dead keeper.
-
-        :return: how it died.
-        """
+        """End the processes that a dead keeper left; returns how it died."""
         assert self._link is not None
         self._link.close()
         self._link = None
@@ -334,36 +331,26 @@ class KeeperClient:
         orphans = self._orphans()
         while orphans and time.monotonic() < deadline:
             for pid in orphans:
-                for process in (pid, *system.descendants(pid)):
-                    _kill(process)
+                kill_tree(pid)
                 _wait(pid, deadline - time.monotonic())
             orphans = self._orphans()
         return how
 
     def _orphans(self) -> list[int]:
-        # Processes that plugins and conftest files started stay: they lead no session of ours.
+        # Processes that plugins and conftest files started stay: their session is the worker's.
         return [pid for pid in system.adopted_children({self._pid}) if not _started_here(pid)]
 
 
 def _started_here(pid: int) -> bool:
-    """Whether the process is in the worker's own session, as what the worker starts is."""
+    """Whether the process is in the worker's session, as those are that plugins start."""
     try:
         return os.getsid(pid) == os.getsid(0)
     except OSError:
         return False
 
 
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-
-
 def _wait(pid: int, limit: float) -> str:
     """Wait for a process to end, SIGKILL it if it does not; how it ended."""
-    from ..protocol.endings import Exited, from_wait_status
-
     deadline = time.monotonic() + limit
     killed = False
     while True:
@@ -381,7 +368,7 @@ def _wait(pid: int, limit: float) -> str:
         if time.monotonic() > deadline:
             if killed:
                 return "can't be ended"
-            _kill(pid)
+            send_signal(pid, signal.SIGKILL)
             killed = True
             deadline = time.monotonic() + KILL_WAIT
         select.select([], [], [], 0.005)

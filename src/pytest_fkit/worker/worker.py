@@ -1,4 +1,4 @@
-"""The hooks of a worker."""
+"""The plugin of an xdist worker."""
 
 from __future__ import annotations
 
@@ -31,32 +31,28 @@ from ..protocol.border import (
     orders,
 )
 from ..sandbox.process.steps import Step, run_steps
-from .gpus.gpus_told import own_gpus, xids_of_tests
 from .keeper_link import KeeperClient
 from .loop import TestLoop
+from .reports.gpu_reports import own_gpus, xids_of_tests
 from .reports.held_reports import HeldReports
 from .reports.reports import Reports, WorkerReports
 from .reports.rerunfailures import Reruns
 from .reports.terminal_output import Lines
-from .tests.already_run import Resumed
-from .tests.assigned import Assigned
-from .tests.dispatched import Dispatched
-from .tests.facts import facts
 from .tests.imports import CarefulCollection, Collection, LimitedCollection
 from .tests.leftovers import unforkable
-from .tests.orders import Requests
-from .tests.tests import MOST, Tests
+from .tests.orders import Requests, facts
+from .tests.sources import Assigned, Dispatched, Resumed, Tests
 
 if TYPE_CHECKING:
-    from .gpus.probing import Probing
+    from .probing import Probing
 
 own_builtins(globals())
 
 
 class Worker:
-    """Plugin of an xdist worker.
+    """Collects, runs the tests that the controller orders, and reports to it.
 
-    :param start: what the controller put into workerinput.
+    :param start: from workerinput.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings, start: Start) -> None:
@@ -78,14 +74,14 @@ class Worker:
             self._dispatched = Dispatched(self._outbox.send, self._probe if owns else None)
         self._loop: TestLoop | None = None
         self.probing: Probing | None = None
-        """Tries the GPUs, where there are any."""
+        """Probes the GPUs, where there are any."""
         self._probed = False
         self._stopped = False
         self._interrupted = False
         if os.getppid() == self._controller:
             system.die_with_parent(self._controller)
         else:
-            self._controller = 0  # it is not our parent
+            self._controller = 0  # it is on another machine, or a proxy started this worker
         limit = start_limit(settings.timeout)
         config.pluginmanager.register(Collection(), "fkit-collection")
         if start.careful:
@@ -99,7 +95,7 @@ class Worker:
                 config, lambda found: self._outbox.send(CollectionGpuErrors(tuple(found)))
             )
             config.pluginmanager.register(errors, "fkit-collection-errors")
-        # After those, to be around them: the clock of an import is a native thread.
+        # Registered last, to wrap those: the clock of an import is a native thread.
         self._unforkable = unforkable(config, settings)
         if start.done is not None:
             resumed = Resumed(start.done, lambda done, _: self._outbox.send(LeftOut(tuple(done))))
@@ -110,14 +106,14 @@ class Worker:
     def pytest_collection_modifyitems(
         self, items: list[pytest.Item]
     ) -> Generator[None, object, object]:
-        """After xdist, at ``--dist loadgroup``: see to it that groups are in the node ids."""
+        """After xdist, at ``--dist loadgroup``: make sure that node ids have their groups."""
         result = yield
         xdist_worker.apply_xdist_groups(items)
         return result
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Before xdist tells what was collected."""
+        """Before xdist sends the node ids: send facts about the tests."""
         if self._dispatched is not None:
             reruns = Reruns(session.config)
             requests = Requests(session, self._settings, self._unforkable, reruns)
@@ -132,7 +128,7 @@ class Worker:
             self._dispatched.hold(position, error)
 
     def _probe(self) -> bool:
-        """Try the GPUs, and tell; whether they are fit."""
+        """Probe the GPUs and tell the controller; whether they are fit for tests."""
         assert self.probing is not None
         health = self.probing.again() if self._probed else self.probing.first()
         self._probed = True
@@ -140,7 +136,7 @@ class Worker:
         return health.state != "sick"
 
     def show(self, line: str) -> None:
-        """Have the controller write a line to the terminal."""
+        """Write a line to the controller's terminal."""
         self._outbox.send(Line(line))
 
     def _hear(self, data: bytes) -> None:
@@ -155,7 +151,7 @@ class Worker:
             self._doubts.start()
 
     def _distrust(self) -> None:
-        """End this worker, unless what was missing has come."""
+        """End this worker, unless the missing order has arrived."""
         self._doubts = None
         trouble = self._orders.trouble
         if not trouble:
@@ -166,7 +162,7 @@ class Worker:
 
     def _obey(self, order: Order) -> None:
         if isinstance(order, EndNow):
-            os._exit(1)  # the keeper sees it, and ends everything
+            os._exit(1)  # the keeper notices, and ends everything below
         if isinstance(order, StopRun):
             self._stop()
         elif isinstance(order, Ping):
@@ -180,23 +176,23 @@ class Worker:
             self._dispatched.end()
         if self._loop is not None:
             self._loop.stop()
-        elif not self._interrupted:  # it collects
+        elif not self._interrupted:  # still collecting
             os.kill(os.getpid(), signal.SIGINT)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self) -> None:
-        """Remember that a Ctrl-C reached this process as well as the controller."""
+        """Remember that Ctrl-C reached this process as well as the controller."""
         self._interrupted = True
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_warning_recorded(self, warning_message: Any) -> None:
-        """Before xdist sends it: spare the controller the import of test modules."""
+        """Before xdist sends it: keep the controller from importing test modules for it."""
         make_portable(warning_message)
 
-    # Wrappers of other plugins, pytest-cov for example, surround it as they surround xdist's loop.
+    # Wrappers of other plugins, pytest-cov for example, wrap this one as they wrap xdist's loop.
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Run what the controller sends, in the place of xdist's loop."""
+        """Run the tests that the controller orders, in the place of xdist's loop."""
         run_steps(self._run(session))
         return True
 
@@ -228,15 +224,15 @@ class Worker:
             )
         loop = self._loop = TestLoop(
             session, self._settings, keeper, self._name, self._lines, reports, self._unforkable,
-            MOST, self._doubt,
+            self._doubt,
         )  # fmt: skip
         if self._stopped:
             loop.stop()
         try:
-            with loop.deaf_to_interrupts():
+            with loop.ignoring_interrupts():
                 yield from loop.run_all(self._tests(interactor))
         except (KeyboardInterrupt, pytest.exit.Exception) as error:
-            self._config.workeroutput["fkit_stop"] = loop.last_words(error)  # type: ignore[attr-defined]
+            self._config.workeroutput["fkit_stop"] = loop.stop_reason(error)  # type: ignore[attr-defined]
             raise
         finally:
             loop.finish()
@@ -257,7 +253,7 @@ class Worker:
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
-        """Tell the controller, who may be waiting, that nothing is left."""
+        """Tell the controller, which may be waiting, that no process is left."""
         try:
             self._outbox.send(Stopped())
         except OSError:  # the controller is gone
@@ -274,7 +270,7 @@ def take_orders(config: pytest.Config, told: tuple[Any, ...]) -> None:
     config.pluginmanager.register(worker, "fkit-worker")
     own_gpus(config, start.worker, worker.show)
     if owned_by(config) is not None:
-        from .gpus.probing import probe_gpus
+        from .probing import probe_gpus
 
         show = None if start.dispatches else worker.show
         worker.probing = probe_gpus(config, start.worker, show)

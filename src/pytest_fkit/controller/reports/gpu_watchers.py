@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Generator, Mapping, Sequence
 import pytest
 
 from ... import system
-from ...gpu.asking.interpreters import interpreter, light_interpreter
-from ...gpu.asking.machine import Machine
 from ...gpu.devices import Device
-from ...gpu.health.xid_file import XidFile
-from ...gpu.health.xids import without_doubles
-from ...gpu.health.xids_here import KEY, TOLD, XidsHere
+from ...gpu.health.xids import XidFile, without_doubles
+from ...gpu.interpreters import light_interpreter
+from ...gpu.machine import Machine
+from ...gpu.slices.ownership import XIDS, XIDS_TOLD, XidsHere
 from ...own import fcntl, os, own_builtins, subprocess, suppress
 from ...protocol.descriptors import move_up
 from ..schedule.machines import host_of
@@ -87,7 +86,7 @@ class XidReaders:
         with suppress(OSError):
             output = _output_file("xids")
             path = f"/proc/{os.getpid()}/fd/{output}"
-            self._here = self._config.stash[KEY] = XidsHere(path, output)
+            self._here = self._config.stash[XIDS] = XidsHere(path, output)
             for name in readers:
                 command = light_interpreter(
                     f"pytest_fkit.gpu.health.xid_reader:{name}",
@@ -104,7 +103,7 @@ class XidReaders:
         """Tell a worker of this machine that owns GPUs where to look."""
         told = node.workerinput
         if self._here is not None and "fkit_gpus" in told and not host_of(node):
-            told[TOLD] = self._here.path
+            told[XIDS_TOLD] = self._here.path
 
     def read(self) -> None:
         if self._file is None or self._recorder is None:
@@ -157,9 +156,9 @@ class GpuSamples:
         """Run the sampler meanwhile."""
         machine = Machine.here()
         self._file = _output_file("gpus")
-        function = "pytest_fkit.gpu.health.sampler:sample"
-        arguments = (str(self._file), str(os.getpid()), *self._uuids.values())
-        command = interpreter(machine.import_path(), function, *arguments)
+        function = "pytest_fkit.gpu.vendors.nvml:sample"
+        arguments = (machine.root, str(self._file), str(os.getpid()), *self._uuids.values())
+        command = light_interpreter(function, *arguments)
         process = _start(machine, command, self._file)
         self._recorder.samplers.append(self.read)
         try:
@@ -191,6 +190,5 @@ class GpuSamples:
 
 def sample_gpus(config: pytest.Config, recorder: Recorder, uuids: Mapping[str, str]) -> None:
     """Register :class:`GpuSamples`, if NVML can be used."""
-    machine = Machine.here()
-    if machine.has_package("pynvml") and not machine.lacks_library(_NVML):
+    if not Machine.here().lacks_library(_NVML):
         config.pluginmanager.register(GpuSamples(recorder, uuids), "fkit-gpu-samples")

@@ -17,7 +17,7 @@ import xdist
 
 from ... import __version__
 from ...config.settings import ALONE, Settings
-from ...gpu.slices.masks import Entry
+from ...gpu.vendors.vendor import Entry
 from ...journal.events import FORMAT, SCHEMA, Event, encode, event
 from ...journal.files import AppendedFile, InUseError, command_to_resume, set_aside
 from ...journal.recorder import Recorder

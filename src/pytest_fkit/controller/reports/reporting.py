@@ -116,7 +116,7 @@ class Reporting:
             happened.shared[shared] += 1
         wanted = getattr(report, "fkit_wanted_gpus", None)
         if wanted is not None:
-            from ...gpu.errors.reasons import skip_reason  # of no use in most runs
+            from ...gpu.errors.exceptions import skip_reason
 
             happened.scarce[skip_reason(report).partition("\n")[0], wanted] += 1
         happened.end_errors += ((nodeid, text) for text in getattr(report, "fkit_end_errors", ()))

@@ -17,7 +17,7 @@ from ...own import own_builtins
 from ...protocol.plain_values import carriable
 from ...worker.reports.deaths import text_with_message
 from ...worker.reports.reports import report_from
-from ...worker.tests.already_run import Resumed
+from ...worker.tests.sources import Resumed
 from ..workers.report_attributes import count
 
 own_builtins(globals())

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
 
 from ...config.settings import Settings
-from ...gpu.errors.errors import GpuError
+from ...gpu.errors.failure import GpuError
 from ...own import own_builtins, threading
 from ...protocol.border import GoOn, Order, ProbeGpus, Told
 from ..schedule.machines import gpu_ids, physical, physical_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Hashable
 
-from ...gpu.errors.errors import GpuError
+from ...gpu.errors.failure import GpuError
 from ...own import own_builtins
 
 own_builtins(globals())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Callable, Collection, Iterable, Iterator, Mapping, NamedTuple, Sequence, Tuple
 
-from ...gpu.slices.nearness import APART, Nearness
+from ...gpu.devices import APART, Nearness
 from ...own import own_builtins
 from .known_workers import Worker
 from .machines import machine_of

@@ -9,7 +9,7 @@ from typing import Any, Iterator, Mapping, Sequence
 import execnet
 import pytest
 
-from ...gpu.slices.masks import MASKS
+from ...gpu.vendors.detection import MASKS
 from ...own import own_builtins
 
 own_builtins(globals())
@@ -19,8 +19,6 @@ CPU_WORKER = "FKIT_CPU_WORKER"
 
 HOST = "fkit_host"
 """Of ``workerinput``: see :func:`host_of`."""
-
-_MASKS = {name for names in MASKS.values() for name in names}
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def _masks(spec: Any) -> tuple[tuple[str, str], ...]:
     words = shlex.split(spec.python or "")
     if words and words[0].rpartition("/")[2] == "env":
         given += [(name, text) for name, sign, text in (w.partition("=") for w in words) if sign]
-    return tuple(sorted((name, text) for name, text in dict(given).items() if name in _MASKS))
+    return tuple(sorted((name, text) for name, text in dict(given).items() if name in MASKS))
 
 
 # --- what a worker of xdist's was told ---

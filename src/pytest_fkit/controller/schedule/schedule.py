@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Callable, Collection, Iterable, Iterator, Sequence
 
-from ...gpu.slices.nearness import Nearness
+from ...gpu.devices import Nearness
 from ...own import own_builtins, time
 from .backlog import Backlog
 from .gangs import Reservation, Reservations

@@ -9,8 +9,8 @@ import pytest
 
 from ...compat import xdist_controller
 from ...config.settings import Settings
-from ...gpu.errors.errors import GpuError
-from ...gpu.slices.nearness import Nearness
+from ...gpu.devices import Nearness
+from ...gpu.errors.failure import GpuError
 from ...own import own_builtins
 from ...protocol.border import (
     Holds,

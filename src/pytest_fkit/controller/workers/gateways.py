@@ -13,8 +13,7 @@ from ...config import first_environment as inherited
 from ...config.settings import GpuSettings
 from ...gpu.devices import Fleet, from_wire
 from ...gpu.slices import handshake, ports
-from ...gpu.slices.choice import Distribution, distribute
-from ...gpu.slices.describe import ownership
+from ...gpu.slices.distribution import Distribution, Place, distribute, ownership
 from ...gpu.slices.environment import (
     Environment,
     gang_variables,
@@ -22,9 +21,8 @@ from ...gpu.slices.environment import (
     owned_gpus,
     wants_port,
 )
-from ...gpu.slices.masks import MASKS, Entry
 from ...gpu.slices.ownership import Owned
-from ...gpu.slices.slices import Place
+from ...gpu.vendors.vendor import Entry
 from ...own import own_builtins
 from ..schedule.machines import HOST, Seat, count_workers, id_of, proxies, seats_of
 from .gpus import Gpus, stated_gpus
@@ -33,8 +31,6 @@ own_builtins(globals())
 
 _ANSWER = 60.0
 """Seconds within which a gateway has to answer, without the time of detection."""
-
-_MASKS = sorted({name for names in MASKS.values() for name in names})
 
 
 @dataclass
@@ -118,7 +114,7 @@ class Gateways:
     def _set_up(self, gateway: Any, seat: Seat, machine: _Machine) -> _Worker:
         settings = machine.settings
         limit = settings.gpus_timeout if machine.fleet is None else 0.0
-        names = names_read(_MASKS, settings.env)
+        names = names_read(settings.env)
         answer = _call(gateway, _ANSWER + limit, "answer", names, limit)
         if machine.fleet is None:
             machine.fleet = _fleet(answer)

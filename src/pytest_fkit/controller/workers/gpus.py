@@ -13,16 +13,13 @@ import pytest
 from ...config.first_environment import environment
 from ...config.numprocesses import run_alone, shows_only
 from ...config.settings import GpuSettings, gpu_settings_of
-from ...gpu.asking.machine import Machine
-from ...gpu.devices import VENDORS, Device, Fleet
+from ...gpu.devices import Device, Fleet
+from ...gpu.machine import Machine
 from ...gpu.slices import ports
-from ...gpu.slices.choice import Distribution, distribute, worker_count
-from ...gpu.slices.describe import ownership
+from ...gpu.slices.distribution import Distribution, distribute, ownership, rank_of, worker_count
 from ...gpu.slices.environment import Environment, owned_gpus, wants_port
 from ...gpu.slices.ownership import KEY as OWNED
-from ...gpu.slices.ranks import rank_of
-from ...gpu.vendors.detection import detect
-from ...gpu.vendors.signs import may_have_gpus
+from ...gpu.vendors.detection import VENDORS, detect, may_have_gpus
 from ...own import os, own_builtins
 from ..schedule.machines import Seat, count_workers, cpu_workers, proxies, seats, seats_of_run
 

@@ -1,18 +1,18 @@
-"""Which failures are a GPU's and not the test's."""
+"""Which failures are a GPU's fault, not the test's: by plugins, the user's patterns, the table."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Sequence
+from typing import Any, Sequence
 
-from ...own import own_builtins
+import pytest
+
+from ...own import own_builtins, warnings
 from .error_table import CATEGORIES, FINAL, OTHER, Category
-from .errors import Failure, GpuError
-from .patterns import Pattern
-from .pointing import points
-from .tracebacks import raised, said
-from .wording import exact, fatal, number_in, vague
+from .failure import Failure, GpuError
+from .patterns import NAMES, Pattern, user_patterns
+from .wording import exact, fatal, number_in, points, raised, said, vague
 
 own_builtins(globals())
 
@@ -22,14 +22,14 @@ _OTHER = _BY_NAME[OTHER]
 _MISSING = _BY_NAME["missing"]
 
 _END = 6000
-"""Characters at each end of a message that are searched."""
+"""Characters that are searched at each end of a message."""
 _DEATH_END = 100_000
-"""The same of what a process printed that died."""
+"""The same for the output of a process that died."""
 
 _ACCELERATOR_ERROR = "torch.AcceleratorError"
 _ASSERTION = "builtins.AssertionError"
 
-# Their messages quote values, keys, names, a command: what they mention did not happen.
+# Their messages quote values, keys, names, a command: an error mentioned there did not happen.
 _QUOTING = {
     _ASSERTION,
     "builtins.AttributeError",
@@ -77,8 +77,64 @@ _SKIPS_WITH_TOO_FEW = re.compile(
 )
 
 
+class Classifier:
+    """Classifies failures of tests on a worker that owns GPUs."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._patterns = user_patterns(config)
+
+    def error(self, item: pytest.Item, failure: Failure, event: str = "") -> GpuError | None:
+        """The GPU error that the failure is, None if it is none.
+
+        :param event: see :class:`.GpuError`.
+        """
+        found, _ = self._found(item, failure)
+        return None if found is None else replace(found, event=event)
+
+    def of_death(self, item: pytest.Item, failure: Failure) -> tuple[GpuError | None, bool]:
+        """The GPU error of a process that died, if any; and whether its death is unexplained."""
+        return self._found(item, failure)
+
+    def _found(self, item: pytest.Item, failure: Failure) -> tuple[GpuError | None, bool]:
+        said = self._asked(item, failure)
+        if said is False:
+            return None, False
+        found = classify(failure, self._patterns) if said is None else named(said, failure)
+        return found, found is None
+
+    def of_collection(self, failure: Failure) -> GpuError | None:
+        """The GPU error of a module or a class; the hook is asked about tests only."""
+        return classify(failure, self._patterns)
+
+    def _asked(self, item: pytest.Item, failure: Failure) -> Any:
+        """The answer of the hook pytest_fkit_classify: one of NAMES, False, or None."""
+        try:
+            said = item.ihook.pytest_fkit_classify(item=item, failure=failure)
+        except Exception as error:  # noqa: BLE001 (a plugin's hook may raise anything)
+            self._warn(item, f"raised {error!r}")
+            return None
+        if said is None or said is False or said in NAMES:
+            return said
+        expected = ", ".join(map(repr, NAMES))
+        self._warn(item, f"answered {said!r}; expected None, False, or one of {expected}")
+        return None
+
+    def _warn(self, item: pytest.Item, text: str) -> None:
+        # Not by warnings.warn(), which raises here where warnings are errors.
+        warning = pytest.PytestWarning(f"pytest-fkit: the hook pytest_fkit_classify {text}")
+        self._config.hook.pytest_warning_recorded.call_historic(
+            kwargs={
+                "warning_message": warnings.WarningMessage(warning, type(warning), __file__, 0),
+                "when": "runtest",
+                "nodeid": item.nodeid,
+                "location": None,
+            }
+        )
+
+
 def classify(failure: Failure, patterns: Sequence[Pattern] = ()) -> GpuError | None:
-    """What kind of GPU error a failure is, None if it is none.
+    """The GPU error that a failure is, None if it is none.
 
     :param patterns: the user's own, which are tried first.
     """
@@ -99,13 +155,13 @@ def classify(failure: Failure, patterns: Sequence[Pattern] = ()) -> GpuError | N
             for text in raised(printed)
             for category in _said_by(text)
         ]
-        # Another process's end is not this one's: it can still use its GPUs.
+        # The other process is gone; this one can still use its GPUs.
         return _first_of(found, poisons=False)
     return _first_of(found)
 
 
 def _first_of(found: Sequence[tuple[Category, str]], poisons: bool = True) -> GpuError | None:
-    """The most exact of what was found, None if that is no GPU error."""
+    """The most exact one, None if that is no GPU error."""
     telling = [each for each in found if each[0].is_gpu or each[0].explains]
     if not telling:
         return None
@@ -117,10 +173,7 @@ def _first_of(found: Sequence[tuple[Category, str]], poisons: bool = True) -> Gp
 
 
 def named(category: str, failure: Failure) -> GpuError:
-    """The GPU error that somebody says a failure is.
-
-    :param category: one of NAMES.
-    """
+    """The GPU error of a failure whose category is known, one of NAMES."""
     return _error(_BY_NAME[category], failure.text)
 
 
@@ -155,7 +208,7 @@ def _category(failure: Failure) -> list[Category]:
 
 
 def _said_by(text: str) -> list[Category]:
-    """The row of the table that a text is of, if any."""
+    """The row of the table that a text matches, if any."""
     text = _ends(text, _END)
     for category, regex in exact():
         if regex.search(text):
@@ -171,7 +224,7 @@ def _ends(text: str, characters: int) -> str:
 
 
 def _searchable(failure: Failure) -> str:
-    """The names of the classes and the message, without what is only quoted there."""
+    """The names of the classes, and the message without what it only quotes."""
     if not _QUOTING.isdisjoint(failure.types):
         return ""
     speaker = "CUDA: " if any(map(_SPEAKING.search, failure.types)) else ""

@@ -22,21 +22,20 @@ class Category:
 
     All but `codes` are regular expressions or parts of such, searched whatever their case.
 
-    :param names: names of errors of CUDA's runtime, its driver and HIP's runtime without what they
-        begin with, in the driver's spelling; see :mod:`.wording`.
-    :param after: texts that say what it is only where a GPU library says them: what comes before
-        them on their line names one; see :mod:`.wording`.
+    :param names: names of errors of CUDA's runtime, its driver and HIP's runtime without their
+        prefixes, in the driver's spelling; see :mod:`.wording`.
+    :param after: texts that count only behind the name of a GPU library on the same line; see
+        :mod:`.wording`.
     :param patterns: texts that nobody else uses.
-    :param vague: texts that say no more than where it was: tried where none of another row is
-        found.
+    :param vague: texts that only say where it was: tried where no other row matches.
     :param codes: numbers of CUDA's runtime (cudaError_t in driver_types.h), and of HIP's, which are
         the same (hipError_t in hip_runtime_api.h).
-    :param deaths: what the pattern says where a process printed it and died: nothing (UNHEARD),
-        that the verdict is FINAL though a probe is due, or that it was the DEVICE.
-    :param doubtful: as in :class:`.errors.GpuError`.
-    :param is_gpu: whether it is a GPU error at all, not something that reads like one.
+    :param deaths: what the pattern means in the output of a process that died: nothing (UNHEARD),
+        a FINAL verdict though a probe is due, or a fault of the DEVICE.
+    :param doubtful: as in :class:`.failure.GpuError`.
+    :param is_gpu: whether it is a GPU error at all, not a message that reads like one.
     :param explains: of one that is none: whether it explains the other exceptions of a chain.
-    :param others: as in :class:`.errors.GpuError`.
+    :param others: as in :class:`.failure.GpuError`.
     """
 
     name: str

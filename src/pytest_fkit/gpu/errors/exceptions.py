@@ -1,4 +1,4 @@
-"""What an exception tells of a failure."""
+"""What an exception, or a skip, tells of a failure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Iterator
 import pytest
 
 from ...own import own_builtins, subprocess, suppress
-from .errors import Failure
+from .failure import Failure
 
 own_builtins(globals())
 
@@ -23,7 +23,7 @@ _PRINTED_CHARACTERS = 400_000
 def failure_of(error: BaseException) -> Failure:
     """The exception and those that it came from, the nearest first.
 
-    Not what an assertion was made in the handling of: there it is a value that was looked at.
+    Not the one during whose handling an assertion failed, which only looked at it.
     """
     found: list[BaseException] = []
     waiting = [error]
@@ -46,7 +46,7 @@ def _failure(error: BaseException) -> Failure:
 
 
 def _printed(error: BaseException) -> str:
-    """What a subprocess printed whose end the exception tells."""
+    """The output of the subprocess whose end the exception reports."""
     if not isinstance(error, subprocess.SubprocessError):
         return ""
     parts = (getattr(error, name, None) for name in ("stdout", "stderr"))
@@ -81,22 +81,29 @@ def _error_code(error: BaseException) -> int | None:
 
 
 def mark_event(error: BaseException, event: str) -> None:
-    """Have failures that are this one exception, kept by pytest with its fixture, be one event."""
+    """Mark an exception that pytest caches with its fixture, to count its failures as one event."""
     with suppress(AttributeError, TypeError):  # its class has no room for it
         if not event_of(error):
             setattr(error, _EVENT, event)
 
 
 def event_of(error: BaseException) -> str:
-    """What it was marked with, else ""."""
+    """The mark of :func:`mark_event`, else ""."""
     return str(getattr(error, _EVENT, ""))
 
 
 def keep_printed(error: BaseException, printed: str) -> str:
-    """What was printed when it was raised first: pytest raises a fixture's for each test."""
+    """The output when it was raised first; pytest raises a fixture's exception for each test."""
     kept = getattr(error, _PRINTED, None)
     if isinstance(kept, str):
         return kept
     with suppress(AttributeError, TypeError):
         setattr(error, _PRINTED, printed[-_PRINTED_CHARACTERS:])
     return printed
+
+
+def skip_reason(report: Any) -> str:
+    """Why a test, or a module, was skipped, from the report on it."""
+    told = report.longrepr
+    text = str(told[2] if isinstance(told, tuple) else told)
+    return text[len("Skipped: ") :] if text.startswith("Skipped: ") else text

@@ -1,4 +1,4 @@
-"""Skips that say: too few GPUs."""
+"""Skips for too few GPUs, by the text of their reasons."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _WHAT_IS_SAID = tuple(
         *((pattern, 0) for pattern in _NUMBERED),
     )
 )
-"""Each with how many more than the number it wants."""
+"""Each with the difference between the wanted number and the one in the text."""
 
 _NOT_THERE = r"(?:not (?:supported|available)|required|needed|unavailable)"
 _SEVERAL = re.compile(
@@ -71,8 +71,7 @@ _SEVERAL = re.compile(
     re.IGNORECASE,
 )
 
-# What is compared with the number of GPUs is not said: vLLM's tests/distributed, a world size of 2,
-# 4 or 8.
+# The wanted number is not in the text: vLLM's tests/distributed, a world size of 2, 4 or 8.
 _MORE = re.compile(
     r"\b(?:Not enough|Insufficient(?: number of)?|Too few)(?: \w+)? (?:GPU|device|accelerator)s\b"
     r"(?! memory)",
@@ -81,10 +80,10 @@ _MORE = re.compile(
 
 
 def wanted_gpus(reason: str, seen: int) -> int | None:
-    """How many GPUs a test wants that skipped itself for this reason; None if that is not why.
+    """How many GPUs a test wants that skipped itself for this reason; None for another reason.
 
-    :param seen: how many it saw; one that wants no more has another reason. Where the reason says
-        only that they are not enough, it is twice as many.
+    :param seen: how many it saw. If the reason only says that they are not enough, it wants twice
+        as many.
     """
     wanted = _numbered(reason)
     if wanted is None and _SEVERAL.search(reason):

@@ -9,28 +9,28 @@ from ...own import os, own_builtins, suppress
 
 own_builtins(globals())
 
-# What a CUDA context or an NVML handle opens, and what ROCm's runtime does; in a directory that
-# stands for a machine, too.
+# The files that a CUDA context, an NVML handle, or ROCm's runtime opens; in a directory that stands
+# for a machine, too.
 _DEVICE = re.compile(r"/dev/(?:nvidia(?:\d+|ctl|-uvm)|kfd)$")
 
-# What a context opens, and who only looks does not.
+# The files that only contexts open.
 _CONTEXT = re.compile(r"/dev/(?:nvidia-uvm|kfd)$")
 
 
 def holders(pids: Iterable[int], proc: str = "/proc", contexts: bool = False) -> list[int]:
-    """Those of the processes that have a GPU's device file open.
+    """The processes that have a GPU's device file open.
 
-    A process of which that can't be seen, as it is gone or another user's, has none.
+    A process that is gone, or another user's, counts as having none.
 
     :param proc: where procfs is mounted.
-    :param contexts: whether only those count that can have memory of it.
+    :param contexts: whether to count only those that can have memory of the GPU.
     """
     sign = _CONTEXT if contexts else _DEVICE
     return [pid for pid in pids if any(map(sign.search, _targets(f"{proc}/{pid}/fd")))]
 
 
 def _targets(directory: str) -> list[str]:
-    """What the descriptors of a process refer to."""
+    """The files that a process has open."""
     try:
         names = os.listdir(directory)
     except OSError:

@@ -1,28 +1,37 @@
-"""A worker's way to ask how much memory of its GPUs is in use, which may never be answered."""
+"""How a worker asks a process how much memory of its GPUs is in use; it may never answer."""
 
 from __future__ import annotations
 
+import json
 from typing import Any, Collection, NamedTuple, Sequence
 
+import pytest
+
 from ... import system
-from ...own import marshal, os, own_builtins, select, signal, suppress, time
+from ...config.settings import KEY as SETTINGS
+from ...own import marshal, os, own_builtins, select, signal, subprocess, suppress, time
+from ...protocol.descriptors import move_up
+from ..interpreters import light_interpreter
+from ..machine import Machine
+from ..slices.ownership import MEMORY, Owned
+from ..vendors.detection import VENDORS
 
 own_builtins(globals())
 
 GRACE = 10.0
-"""Seconds for an answer beyond those that the driver's memory was to be waited for."""
+"""Seconds that an answer may take beyond those for which memory is waited for."""
 
 _SIGN = "memory_reader"
-"""In its command line."""
+"""A word in the process's command line."""
 
 _END = 1.0
 """Seconds for the process to be gone."""
 
 
 class Answer(NamedTuple):
-    """What came of waiting.
+    """The result of waiting for memory.
 
-    :param lines: what is not as it should be, for people.
+    :param lines: for people, about memory that is missing or was not given back.
     :param unknown: why something is not known, or "".
     """
 
@@ -31,12 +40,11 @@ class Answer(NamedTuple):
 
 
 class GpuMemory:
-    """The process that is asked, see memory_reader.py. Forked copies of the worker may ask, too.
+    """The process to ask, see memory_reader.py. Forked copies of the worker may ask it, too.
 
-    :param pid: of it.
     :param requests: the descriptor to write to; `answers`: to read from.
     :param ids: of the GPUs that the worker owns.
-    :param seconds: how long memory is waited for.
+    :param seconds: how long to wait for memory.
     """
 
     def __init__(
@@ -45,7 +53,7 @@ class GpuMemory:
         self._pid = pid
         self._requests = requests
         self._answers = answers
-        # What the suite does in the worker may close them, and open others in their place.
+        # The suite may close them in the worker, and open others under the same numbers.
         self._files = {each: _file_of(each) for each in (requests, answers)}
         self.ids = tuple(ids)
         self.seconds = seconds
@@ -54,7 +62,7 @@ class GpuMemory:
         self._wanted = ""
         self._deadline = 0.0
         self.trouble = ""
-        """Why nobody is asked any more, or ""."""
+        """Why no question gets an answer any more, or ""."""
 
     @property
     def longest(self) -> float:
@@ -62,7 +70,7 @@ class GpuMemory:
         return self.seconds + GRACE
 
     def ask(self, what: str, gpus: Sequence[str], ours: Collection[int], need: int = 0) -> None:
-        """Ask; see :meth:`.memory_reader.Waiter.obey`. Answered by :meth:`answer`."""
+        """Send a request, see :meth:`.memory_reader.Waiter.obey`; :meth:`answer` has its answer."""
         self._asked += 1
         self._wanted = f"{os.getpid()}-{self._asked}"
         seconds = 0.0 if what == "note" else self.seconds
@@ -76,10 +84,10 @@ class GpuMemory:
             with suppress(OSError):
                 os.write(self._requests, len(data).to_bytes(4, "big") + data)
                 return
-        self._deadline = 0.0  # it has ended, and may have said why
+        self._deadline = 0.0  # the process has ended, and may have left a reason
 
     def answer(self, wait: float) -> Answer | None:
-        """What it says, if it does within `wait` seconds; None if there is still hope."""
+        """The answer, or why there is none; None if it may still come after `wait` seconds."""
         if self.trouble:
             return Answer(unknown=self.trouble)
         poller = select.poll()
@@ -96,13 +104,13 @@ class GpuMemory:
                 self.trouble = self.trouble or "the process that asks their driver has ended"
         if not self.trouble and time.monotonic() > self._deadline:
             self.trouble = "their driver does not answer"
-            if _SIGN in system.describe(self._pid):  # else somebody else waited for it
+            if _SIGN in system.describe(self._pid):  # else it was reaped, and the pid is another's
                 with suppress(OSError):
                     os.kill(self._pid, signal.SIGKILL)
         return Answer(unknown=self.trouble) if self.trouble else None
 
     def _said(self) -> Answer | None:
-        """The answer, if it is there; those to others, who are gone, are left out."""
+        """The answer, if it has arrived; skips answers to processes that are gone."""
         while len(self._data) >= 4:
             size = int.from_bytes(self._data[:4], "big")
             if len(self._data) < 4 + size:
@@ -115,7 +123,7 @@ class GpuMemory:
         return None
 
     def let_go(self) -> None:
-        """In a process that does not ask."""
+        """Close the descriptors, in a process that does not ask."""
         for descriptor in filter(self._is_there, (self._requests, self._answers)):
             os.close(descriptor)
 
@@ -123,7 +131,7 @@ class GpuMemory:
         return _file_of(descriptor) == self._files[descriptor] != 0
 
     def end(self) -> None:
-        """In the worker, at its end; what the driver holds then is left alone."""
+        """End the process, at the end of the worker; one that hangs in the driver is left alone."""
         self.let_go()
         with suppress(ChildProcessError):
             deadline = time.monotonic() + _END
@@ -135,7 +143,7 @@ class GpuMemory:
 
 
 def _file_of(descriptor: int) -> int:
-    """What tells an open file from others, 0 if there is none."""
+    """The inode of an open file, 0 if the descriptor is closed."""
     try:
         return os.fstat(descriptor).st_ino
     except OSError:
@@ -143,7 +151,51 @@ def _file_of(descriptor: int) -> int:
 
 
 def _is_broken(pipe: int) -> bool:
-    """Whether nobody reads it any more; to write would be a signal, which may be deadly here."""
+    """Whether nobody reads the pipe any more: to write would raise SIGPIPE, which may kill here."""
     poller = select.poll()
     poller.register(pipe, 0)
     return bool(poller.poll(0))
+
+
+def watch_memory(config: pytest.Config, owned: Owned) -> None:
+    """Start the process, if the vendor's driver counts memory, until this pytest is over.
+
+    Before collection, so that it is ready when the first test runs.
+    """
+    named = {gpu: list(names) for gpu, names in owned.named.items() if any(names)}
+    if not VENDORS[owned.vendor].memory or not named or config.option.collectonly:
+        return
+    memory = _start(owned, named, config.stash[SETTINGS].gpu_memory_timeout)
+    if memory is not None:
+        config.stash[MEMORY] = memory
+        config.add_cleanup(memory.end)
+
+
+def _start(owned: Owned, named: dict[str, list[str]], seconds: float) -> GpuMemory | None:
+    machine = Machine.here()
+    ours: list[int] = []
+    theirs: list[int] = []
+    try:
+        for pipes in ((theirs, ours), (ours, theirs)):
+            for end, found in zip(os.pipe(), pipes):
+                found.append(end)
+        requests, answers = map(move_up, ours)
+        process = subprocess.Popen(
+            light_interpreter(
+                "pytest_fkit.gpu.health.memory_reader:serve", machine.root, str(os.getpid()),
+                *map(str, theirs), VENDORS[owned.vendor].memory, json.dumps(named),
+                json.dumps([gpu for gpu in owned.ids if gpu in named]), str(int(owned.shared)),
+            ),
+            env=machine.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=theirs,
+        )  # fmt: skip
+    except OSError:  # a limit of the machine
+        return None
+    finally:
+        for descriptor in theirs:
+            os.close(descriptor)
+    process.returncode = 0  # GpuMemory.end() waits for the pid
+    return GpuMemory(process.pid, requests, answers, owned.ids, seconds)

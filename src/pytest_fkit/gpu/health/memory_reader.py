@@ -1,8 +1,8 @@
 """Waits for memory of GPUs, as their driver counts it; a process of its own, one per worker.
 
-What it knows outlives keepers: how much of each GPU was in use, by no process that is known, when
-the worker's last test was over. It is asked, and answers, in frames of four bytes for the length
-and what marshal makes of a dict.
+It outlives keepers, and remembers how much memory of each GPU was in use, by no process that is
+known, when the worker's last test was over. Requests and answers are frames: four bytes for the
+length, then a dict in the format of marshal.
 """
 
 from __future__ import annotations
@@ -14,36 +14,38 @@ from typing import Any, Callable, Collection, Mapping, NamedTuple, Sequence
 from ... import system
 from ...own import marshal, os, own_builtins, select, signal, time
 from ...protocol.endings import format_size
-from ..asking.machine import Machine
+from ..answers import FailedError, MissingError
+from ..interpreters import imported
+from ..machine import Machine
+from ..vendors.driver import Counter
 from .holders import holders
-from .memory_counts import Counter, UncountedError, counter
 
 own_builtins(globals())
 
 SLACK = 64 << 20
-"""Bytes that a GPU may have in use beyond what it had: less than a context takes. What drivers keep
-for themselves is not the same at all times."""
+"""Bytes that may be in use beyond what was noted: less than a context takes. What drivers keep for
+themselves varies."""
 
 _KEPT = 1 << 30
-"""Bytes that a driver may have for itself, or for what processes have in common."""
+"""Bytes that a driver may keep for itself, or for what processes share."""
 
 _PAUSES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Seconds between looks, the last one from then on."""
 
 _MOST = 3000
-"""Characters of an answer, which has to be written at once."""
+"""Characters of an answer, which has to fit into one write to a pipe."""
 
-# The inode of the first PID namespace: PROC_PID_INIT_INO in the Linux kernel's proc_ns.h. What
-# drivers call a process in another one differs from driver to driver.
+# The inode of the first PID namespace: PROC_PID_INIT_INO in the Linux kernel's proc_ns.h. Drivers
+# differ in which pids they report for processes of other namespaces.
 _FIRST_NAMESPACE = 0xEFFFFFFC
 
 
 class Look(NamedTuple):
-    """A GPU at one moment.
+    """The memory of a GPU at one moment.
 
-    :param known: those of its processes of which we know that they live, by pid, and bytes.
-    :param unknown: bytes in use that no such process has.
-    :param ours_known: whether these are all of the worker's that could have memory.
+    :param known: bytes of each of its processes that we know to live, by pid.
+    :param unknown: bytes in use by no such process.
+    :param ours_known: whether these are all of the worker's processes that could have memory.
     :param whole: whether they are all of this run's.
     """
 
@@ -56,24 +58,25 @@ class Look(NamedTuple):
 
 
 def serve(
-    root: str, parent: str, requests: str, answers: str, vendor: str, gpus: str, own: str,
+    root: str, parent: str, requests: str, answers: str, memory: str, gpus: str, own: str,
     shared: str,
 ) -> None:  # fmt: skip
-    """Answer until there is nobody who asks.
+    """Answer requests until the last process that could send one is gone.
 
     :param root: of the :class:`.Machine`.
     :param parent: the worker's pid.
     :param requests: descriptor to read from; `answers`: to write to.
+    :param memory: see :class:`.vendor.Vendor`.
     :param gpus: by id, UUID and PCI address, as JSON; `own`: the ids of the worker's.
     :param shared: "1" if other workers use these, too, else "0".
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for those who run tests
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the processes that run tests
     system.die_with_parent(int(parent))
     pipe = _Pipe(int(requests), int(answers))
     named: dict[str, Sequence[str]] = json.loads(gpus)
     try:
-        find = counter(Machine(root), vendor)
-    except UncountedError as error:
+        find = imported(memory)(Machine(root)).find
+    except (MissingError, FailedError) as error:
         pipe.answer({"id": "", "trouble": str(error)})
         return
     waiter = Waiter(find, named, shared == "1", pipe.asked)
@@ -92,11 +95,11 @@ class _Pipe:
         self._data = b""
 
     def asked(self, seconds: float) -> bool:
-        """Whether there is something new, or the end, within this time."""
+        """Whether another request, or the end, comes within this time."""
         return bool(select.select([self._requests], [], [], max(0.0, seconds))[0])
 
     def next(self) -> dict[str, Any] | None:
-        """The last that was asked; None at the end. Who asked before is gone."""
+        """The last request; None at the end. Those who sent requests before it are gone."""
         while True:
             last = None
             while len(self._data) >= 4 + (size := int.from_bytes(self._data[:4], "big")):
@@ -115,13 +118,12 @@ class _Pipe:
 
 
 class Waiter:
-    """Waits for memory.
+    """Waits until memory is given back, or there is enough.
 
-    :param find: see :func:`.memory_counts.counter`.
+    :param find: what counts the memory of a GPU, given its UUID and PCI address.
     :param gpus: by id, UUID and PCI address.
     :param shared: whether other workers use the same GPUs.
-    :param asked: waits, so many seconds at most, until there is something else to do; whether
-        there is.
+    :param asked: waits for another request, so many seconds at most; whether there is one.
     """
 
     def __init__(
@@ -142,14 +144,14 @@ class Waiter:
     def obey(
         self, gpus: Sequence[str], ours: Collection[int], need: int, seconds: float, what: str
     ) -> dict[str, Any]:
-        """Do what is asked; "lines" say what is not as it should be, "unknown" what is not known.
+        """Carry out a request; returns the fields of :class:`.memory.Answer`.
 
         :param gpus: their ids.
         :param ours: pids of processes that the worker's tests have.
         :param need: bytes that are to be free.
         :param seconds: to wait.
-        :param what: "note" what is in use, wait until it is "back" as it was noted, or for "need";
-            "begin" is the one or the other.
+        :param what: "note" what is in use; wait until that is "back" as noted, or until "need" is
+            free; "begin" is "note" the first time and "back" from then on.
         """
         if what == "begin":
             what, self._begun = "back" if self._begun else "note", True
@@ -181,22 +183,22 @@ class Waiter:
                 for gpu in bad
             ]
         for gpu, look in looks.items():
-            self._take(gpu, look)
+            self._remember(gpu, look)
         reasons = {gpu: _why_unknown(look) for gpu, look in looks.items()}
         unknown = [f"GPU {gpu}: {why}" for gpu, why in reasons.items() if why]
         return {"lines": _cut(lines), "unknown": "; ".join(_cut(unknown))}
 
     def note(self, gpus: Sequence[str], ours: Collection[int] = ()) -> None:
-        """What is in use now is what is to be in use after a test."""
+        """Note the memory in use now, to which it is to return after a test."""
         for gpu in gpus:
-            self._take(gpu, self._look(gpu, ours))
+            self._remember(gpu, self._look(gpu, ours))
 
-    def _take(self, gpu: str, look: Look | str) -> None:
+    def _remember(self, gpu: str, look: Look | str) -> None:
         if isinstance(look, Look) and look.whole:
             self._base[gpu] = look.unknown
 
     def _more(self, gpu: str, look: Look | str) -> int:
-        """Bytes that are in use beyond what was noted; 0 where nobody can tell."""
+        """Bytes in use beyond what was noted; 0 where that is unknown."""
         if isinstance(look, str) or not look.whole or gpu not in self._base:
             return 0
         return look.unknown - self._base[gpu]
@@ -208,7 +210,7 @@ class Waiter:
                 uuid, pci = self._gpus.get(gpu, ("", ""))
                 self._counters[gpu] = self._find(uuid, pci)
             count = self._counters[gpu]()
-        except UncountedError as error:
+        except FailedError as error:
             return str(error)
         first = _is_first_namespace()
         known = {pid: used for pid, used in count.processes.items() if _lives(pid, first)}
@@ -223,9 +225,9 @@ def _is_first_namespace() -> bool:
 
 
 def _lives(pid: int, first: bool) -> bool:
-    """Whether the process that the driver calls so is there.
+    """Whether the process lives to which the driver gives this pid.
 
-    :param first: whether the driver means the same by it.
+    :param first: whether the pid is known to mean the same here.
     """
     if system.process_state(pid) in ("", "Z", "X"):
         return False
@@ -239,7 +241,7 @@ def _why_unknown(look: Look | str) -> str:
 
 
 def _available(look: Look, ours: Collection[int]) -> int:
-    """What a test can have: what is free, and what its own processes have."""
+    """Bytes that a test can have: the free ones, and those of its own processes."""
     return look.free + sum(used for pid, used in look.known.items() if pid in ours)
 
 

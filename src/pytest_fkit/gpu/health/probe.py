@@ -1,19 +1,18 @@
-"""Whether the GPUs that an environment shows work, tried out in a process of its own."""
+"""Probes of the GPUs that an environment shows, each in a process of its own."""
 
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from typing import Any, Mapping
 
 from ...own import os, own_builtins, signal
 from ...protocol.endings import Exited, Signaled, TimedOut
-from ..asking.failures import FailedError, MissingError
-from ..asking.interpreters import answer_of, light_interpreter
-from ..asking.machine import Machine
-from ..asking.throwaway import Kill, Result, Throwaway, kill_group, trouble_of
-from ..vendors.hip_library import wheel_directories
+from ..answers import FailedError, MissingError
+from ..interpreters import answer_of, light_interpreter
+from ..machine import Machine
+from ..throwaway import Kill, Result, Throwaway, kill_group, trouble_of
+from ..vendors.detection import VENDORS
 
 own_builtins(globals())
 
@@ -23,16 +22,16 @@ up to 6.6 s where the driver keeps no GPU awake, see detection.py."""
 
 _STATES = ("healthy", "sick", "unknown")
 
-# Signals that a driver's own fault brings on: ROCm's runtime aborts the process.
+# Signals that a fault in a driver causes: ROCm's runtime aborts the process.
 _FAULTS = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 
 
 @dataclass(frozen=True)
 class Health:
-    """What a probe says of a slice.
+    """The result of a probe.
 
-    :param state: "healthy"; "sick", if a GPU of it can't be used; "unknown", if that could not be
-        found out: no driver library, no memory left, somebody else has it, no permission.
+    :param state: "healthy"; "sick" if a GPU can't be used; "unknown" if that could not be found
+        out: no driver library, no memory left, exclusive use by another process, no permission.
     :param reason: why it is not healthy, one line.
     """
 
@@ -43,25 +42,19 @@ class Health:
 def start(
     vendor: str, environ: Mapping[str, str], limit: float, expected: int, kill: Kill = kill_group
 ) -> Probe:
-    """Begin to try out the GPUs that an environment shows; returns at once.
+    """Start to try out the GPUs that an environment shows; returns at once.
 
     :param vendor: as in :mod:`.devices`.
     :param limit: seconds from now on.
     :param expected: how many GPUs there should be, at least.
-    :param kill: how a process group is ended; given in tests.
+    :param kill: ends a process group; given in tests.
     """
-    # The portable road needs psutil, which a light interpreter can't import.
-    environ = {name: text for name, text in environ.items() if name != "FKIT_PORTABLE"}
-    arguments = [Machine.here().root, str(expected), str(os.getpid())]
-    if vendor == "nvidia":
-        function = "pytest_fkit.gpu.vendors.cuda:probe"
-    elif vendor == "amd":
-        function = "pytest_fkit.gpu.vendors.hip:probe"
-        arguments.append(os.pathsep.join(wheel_directories(sys.path)))
-    else:
+    found = VENDORS[vendor]
+    if not found.probe:
         return Probe(Health("unknown", "there is no probe for these GPUs"))
+    arguments = [Machine.here().root, str(expected), str(os.getpid()), *found.probe_arguments()]
     try:
-        return Probe(Throwaway(light_interpreter(function, *arguments), environ, limit, kill))
+        return Probe(Throwaway(light_interpreter(found.probe, *arguments), environ, limit, kill))
     except FailedError as error:
         return Probe(Health("unknown", str(error)))
 
@@ -76,21 +69,21 @@ class Probe:
         """After :meth:`result`, by PCI address: uncorrected ECC errors since the driver started."""
 
     def result(self) -> Health:
-        """Wait for the answer, within the limit, and see to it that the process is gone.
+        """Wait for the result, within the limit, and make sure that the process is gone.
 
-        One that can't be killed is given up.
+        One that survives SIGKILL is abandoned.
         """
         if self._health is None:
             if isinstance(self._started, Health):
                 self._health = self._started
             else:
-                # What is known if a Ctrl-C ends the wait, and with it the process.
+                # The result if a Ctrl-C ends the wait, and with it the process.
                 self._health = Health("unknown", "the wait for its answer was interrupted")
                 self._health, self.ecc = _judge(self._started.wait())
         return self._health
 
     def stop(self) -> None:
-        """Have :meth:`result` return at once; called in another thread, or instead of waiting."""
+        """End the probe, so that :meth:`result` returns at once; called in any thread."""
         if isinstance(self._started, Throwaway):
             self._started.stop()
 
@@ -112,7 +105,7 @@ def _is_fault(result: Result) -> bool:
 
 
 def _read(answer: Any) -> tuple[Health, dict[str, int]]:
-    """The health and the ECC counts from what cuda.py and hip.py return."""
+    """The health and the ECC counts from what a vendor's probe returns."""
     if not isinstance(answer, dict) or answer.get("state") not in _STATES:
         raise FailedError(f"the answer can't be understood: {json.dumps(answer)[:80]}")
     return Health(answer["state"], str(answer["reason"])), dict(answer["ecc"])

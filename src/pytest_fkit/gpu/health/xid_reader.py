@@ -1,7 +1,6 @@
-"""Reads Xids, from NVML and from the kernel's log; runs in processes of its own.
+"""Reads Xids from NVML and from the kernel's log, in a process of its own for each of the two.
 
-A driver in trouble can hang or crash who asks it, so each of the two has its own. NVML through
-ctypes, as in nvml_health.py, since nvidia-ml-py may not be there; functions, numbers and layouts
+A driver in trouble can hang or crash a process that asks it. Functions, numbers and layouts of NVML
 are those of nvml.h, see the NVML API reference.
 """
 
@@ -11,6 +10,7 @@ import ctypes
 import errno
 import json
 import os
+import re
 import select
 import stat
 import time
@@ -19,37 +19,38 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
 
-from ..asking.machine import Machine
-from .xid_lines import LoggedXid, parse_record
+from ..answers import FailedError, MissingError, pci_address
+from ..machine import Machine
+from ..vendors.driver import DriverError
+from ..vendors.nvml import UNTOLD, Nvml
 from .xids import KERNEL, NVML
 
-_LIBRARY = "libnvidia-ml.so.1"
 _XID = 8  # nvmlEventTypeXidCriticalError
 _TIMEOUT = 10  # NVML_ERROR_TIMEOUT
 _ANY = 0xFFFFFFFF  # no GPU instance, or all of them
 
 _LOOK = 1.0
-"""Seconds after which a reader looks whether its parent is still there."""
+"""Seconds between two checks for the parent."""
 
 _MOST_TROUBLES = 20
 _PAUSE = 0.5
-"""Seconds after an error of NVML's, and after how many in a row it is given up."""
+"""Errors of NVML in a row after which the reader gives up, and the seconds to pause after each."""
 
 _PER_SECOND = 20
-"""Xids of one kind that are written down: a fault can bring on thousands."""
+"""Xids of one kind to write per second: a fault can cause thousands."""
 
 _MOST = 8 << 20
-"""Bytes of the file that a reader fills."""
+"""Bytes to write to the file."""
 
 _RECORD = 1 << 16
 """Bytes; a read from /dev/kmsg with room for less than a record fails."""
 
 _KMSG = "dev/kmsg"
 _KMSG_NUMBER = 1, 11
-"""Of the device: containers may have something else in its place."""
+"""Major and minor of the device: containers may have another file in its place."""
 
 _INITIAL = "pid:[4026531836]"
-"""The pid namespace in which the driver's numbers mean something, PROC_PID_INIT_INO."""
+"""The pid namespace whose pids the driver reports, PROC_PID_INIT_INO."""
 
 
 class _Gpu(NamedTuple):
@@ -65,7 +66,7 @@ class _Gpu(NamedTuple):
 
 
 class _Out:
-    """Writes down."""
+    """Writes to the file of :class:`.xids.XidFile`."""
 
     def __init__(self, descriptor: str, source: str) -> None:
         self._descriptor = int(descriptor)
@@ -77,7 +78,7 @@ class _Out:
         self._write(ready=self._source, **more)
 
     def instances(self) -> dict[str, int]:
-        """Numbers of GPU instances, by ids of MIG instances, as far as NVML has told."""
+        """Numbers of GPU instances, by ids of MIG instances, if NVML's reader has written them."""
         for line in os.pread(self._descriptor, _RECORD, 0).splitlines():
             with suppress(ValueError):
                 said = json.loads(line)
@@ -89,7 +90,7 @@ class _Out:
         self._write(ended=self._source, reason=reason[:200])
 
     def xid(self, number: int, gpus: list[str], **fields: Any) -> None:
-        """Write one down, unless there are too many like it, or it concerns nobody."""
+        """Write an Xid, unless it concerns no GPU of the run, or there were too many like it."""
         now = time.monotonic()
         if int(now) != self._second:
             self._second = int(now)
@@ -128,7 +129,7 @@ class _Event(ctypes.Structure):  # nvmlEventData_t
 
 
 def read_nvml(descriptor: str, parent: str, gpus: str) -> None:
-    """Write the Xids down that NVML tells of, as long as the parent is there.
+    """Write the Xids that NVML reports, as long as the parent lives.
 
     :param descriptor: of the file.
     :param parent: the pid of the process that reads it.
@@ -136,82 +137,80 @@ def read_nvml(descriptor: str, parent: str, gpus: str) -> None:
     """
     out = _Out(descriptor, NVML)
     try:
-        nvml = ctypes.CDLL(_LIBRARY)
-        reason = _Nvml(nvml, _gpus(gpus)).run(out, lambda: os.getppid() == int(parent))
-    except (OSError, AttributeError) as error:  # no library; a driver that knows no events
+        events = _Events(Nvml(Machine.here()), _gpus(gpus))
+        reason = events.run(out, lambda: os.getppid() == int(parent))
+    except DriverError as error:
+        reason = f"{error.call}: {error.number}"
+    except (MissingError, FailedError) as error:  # no library; a driver that knows no events
         reason = str(error)
     out.end(reason)
 
 
-class _Nvml:
-    def __init__(self, nvml: Any, gpus: list[_Gpu]) -> None:
+class _Events:
+    """Waits for NVML's events of Xids."""
+
+    def __init__(self, nvml: Nvml, gpus: list[_Gpu]) -> None:
         self._nvml = nvml
         self._gpus = gpus
+        self._set = ctypes.c_void_p()
         self._wholes: dict[int, str] = {}  # uuids by handles
         self._instances: dict[str, int] = {}  # numbers of GPU instances, by id
 
     def run(self, out: _Out, goes_on: Callable[[], bool]) -> str:
-        """Until it is over; why."""
-        nvml = self._nvml
-        status = nvml.nvmlInit_v2()
-        if status:
-            return f"nvmlInit_v2: {status}"
-        events = ctypes.c_void_p()
-        status = nvml.nvmlEventSetCreate(ctypes.byref(events))
-        if status:
-            return f"nvmlEventSetCreate: {status}"
-        uuids = dict.fromkeys(each.parent or each.uuid for each in self._gpus)
-        if not [uuid for uuid in uuids if uuid and self._register(uuid, events)]:
+        """Write Xids until it is over; returns why it is.
+
+        :raises DriverError, MissingError: if there are no events.
+        """
+        self._nvml.call("nvmlEventSetCreate", ctypes.byref(self._set))
+        for uuid in dict.fromkeys(each.parent or each.uuid for each in self._gpus):
+            with suppress(*UNTOLD):
+                self._register(uuid)
+        if not self._wholes:
             return "no GPU tells of Xids"
         for each in self._gpus:
             if each.parent:
-                self._number(each)
+                with suppress(*UNTOLD):
+                    handle = self._nvml.by_uuid(each.uuid)
+                    self._instances[each.id] = self._nvml.instance_number(handle)
         out.begin(instances=self._instances)
-        return self._wait(out, events, goes_on)
+        return self._wait(out, goes_on)
 
-    def _register(self, uuid: str, events: ctypes.c_void_p) -> bool:
-        gpu = self._handle(uuid)
-        kind = ctypes.c_ulonglong(_XID)
-        if gpu is None or self._nvml.nvmlDeviceRegisterEvents(gpu, kind, events):
-            return False
+    def _register(self, uuid: str) -> None:
+        gpu = self._nvml.by_uuid(uuid)
+        self._nvml.call("nvmlDeviceRegisterEvents", gpu, ctypes.c_ulonglong(_XID), self._set)
         self._wholes[gpu.value or 0] = uuid
-        return True
 
-    def _handle(self, uuid: str) -> ctypes.c_void_p | None:
-        gpu = ctypes.c_void_p()
-        status = self._nvml.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(gpu))
-        return None if status else gpu
-
-    def _number(self, instance: _Gpu) -> None:
-        handle, number = self._handle(instance.uuid), ctypes.c_uint()
-        if handle is not None and not self._nvml.nvmlDeviceGetGpuInstanceId(
-            handle, ctypes.byref(number)
-        ):
-            self._instances[instance.id] = number.value
-
-    def _wait(self, out: _Out, events: ctypes.c_void_p, goes_on: Callable[[], bool]) -> str:
+    def _wait(self, out: _Out, goes_on: Callable[[], bool]) -> str:
         troubles = 0
-        milliseconds = ctypes.c_uint(int(_LOOK * 1000))
         while goes_on():
             event = _Event(gpu_instance=_ANY)
-            status = self._nvml.nvmlEventSetWait_v2(events, ctypes.byref(event), milliseconds)
+            status = self._next(event)
             if status == 0 and event.type == _XID:
                 out.xid(int(event.data), self._concerned(event))
             if status in (0, _TIMEOUT):
                 troubles = 0
-            else:  # a GPU is lost, and whoever waits is told so again and again
+            else:  # a GPU is lost, and every wait returns so at once
                 troubles += 1
                 time.sleep(_PAUSE)
             if troubles > _MOST_TROUBLES or out.is_full:
                 return f"nvmlEventSetWait_v2: {status}" if troubles else "there are too many"
         return "the run is over"
 
+    def _next(self, event: _Event) -> int:
+        """Wait for an event; what NVML returns."""
+        milliseconds = ctypes.c_uint(int(_LOOK * 1000))
+        try:
+            self._nvml.call("nvmlEventSetWait_v2", self._set, ctypes.byref(event), milliseconds)
+        except DriverError as error:
+            return error.number
+        return 0
+
     def _uuid(self, handle: int | None) -> str:
-        """Of a GPU of which there is another handle; "" if it does not tell any more."""
-        text = ctypes.create_string_buffer(96)  # NVML_DEVICE_UUID_V2_BUFFER_SIZE
-        gpu = ctypes.c_void_p(handle)
-        status = self._nvml.nvmlDeviceGetUUID(gpu, text, ctypes.c_uint(len(text)))
-        return "" if status else text.value.decode("ascii", "replace")
+        """The UUID of a GPU of unknown handle; "" if the GPU is lost."""
+        try:
+            return self._nvml.uuid(ctypes.c_void_p(handle))
+        except DriverError:
+            return ""
 
     def _concerned(self, event: _Event) -> list[str]:
         uuid = self._wholes.get(event.device or 0) or self._uuid(event.device)
@@ -231,15 +230,76 @@ class _Nvml:
 # --- the kernel's log ---------------------------------------------------------------------------
 
 
-def open_log(machine: Machine) -> int:
-    """The kernel's log, from now on.
+# As krcReportXid writes it, in src/nvidia/src/kernel/gpu/rc/kernel_rc.c of
+# NVIDIA/open-gpu-kernel-modules, and drivers before it that name no process, or no bus.
+_LINE = re.compile(
+    r"NVRM: Xid \((?:PCI:)?(?P<pci>[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2})(?:\.[0-7])?"
+    r"(?: GPU-I:(?P<instance>\d{1,6}))?(?: GPU-CI:\d{1,6})?\): (?P<number>\d{1,6})"
+    r"(?:, pid=(?:(?P<pid>\d{1,10})|'?<?unknown>?'?))?"
+    r"(?:, name=(?P<process>[^,]{0,64}))?(?:, (?P<text>.*))?",
+    re.IGNORECASE,
+)
 
-    :raises OSError: if it can't be read here.
+_KERNEL = 0
+"""The facility of what the kernel itself writes: who writes to /dev/kmsg can't have it."""
+
+
+class LoggedXid(NamedTuple):
+    """What a line says.
+
+    :param pci: the GPU's address, as :func:`.answers.pci_address` gives it.
+    :param instance: number of the GPU instance, -1 where it is none of one.
+    :param pid: 0 if unknown.
+    :param process: "" if unknown.
+    :param text: the rest of the line.
+    """
+
+    number: int
+    pci: str
+    instance: int
+    pid: int
+    process: str
+    text: str
+
+
+def parse_record(record: str) -> LoggedXid | None:
+    """The Xid in a record of /dev/kmsg, None if there is none.
+
+    :param record: as in "3,4711,5140900,-;NVRM: Xid …" (the kernel's
+        Documentation/ABI/testing/dev-kmsg).
+    """
+    prefix, semicolon, text = record.partition(";")
+    priority = prefix.partition(",")[0]
+    if not semicolon or not priority.isdecimal() or len(priority) > 9:
+        return None
+    return parse_line(text) if int(priority) >> 3 == _KERNEL else None
+
+
+def parse_line(text: str) -> LoggedXid | None:
+    """The Xid in a line of the log, None if there is none."""
+    found = _LINE.match(text.partition("\n")[0])
+    if found is None:
+        return None
+    process = found["process"] or ""
+    return LoggedXid(
+        int(found["number"]),
+        pci_address(f"{found['pci']}.0"),
+        -1 if found["instance"] is None else int(found["instance"]),
+        int(found["pid"] or 0),
+        "" if "<unknown>" in process else process,
+        (found["text"] or "").strip(),
+    )
+
+
+def open_log(machine: Machine) -> int:
+    """Open the kernel's log for records from now on.
+
+    :raises OSError: if it can't be read.
     """
     descriptor = os.open(machine.path(_KMSG), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     found = os.fstat(descriptor)
     number = os.major(found.st_rdev), os.minor(found.st_rdev)
-    # That of a machine of tests is a file.
+    # In the tests' machines it is a regular file.
     if machine.root == "/" and not (stat.S_ISCHR(found.st_mode) and number == _KMSG_NUMBER):
         os.close(descriptor)
         raise OSError(errno.ENODEV, "not the kernel's log")
@@ -248,7 +308,7 @@ def open_log(machine: Machine) -> int:
 
 
 def read_kernel_log(descriptor: str, parent: str, gpus: str) -> None:
-    """The same from the kernel's log."""
+    """Write the Xids in the kernel's log, as :func:`read_nvml` does."""
     out = _Out(descriptor, KERNEL)
     try:
         log = open_log(Machine.here())
@@ -281,7 +341,7 @@ def _records(log: int, goes_on: Callable[[], bool]) -> Iterator[str]:
         except BlockingIOError:
             continue
         except OSError as error:
-            if error.errno != errno.EPIPE:  # some were overwritten before they were read
+            if error.errno != errno.EPIPE:  # records were overwritten before they were read
                 return
             continue
         if not data:  # a file of tests
@@ -299,7 +359,7 @@ def _named(xid: LoggedXid, gpus: list[_Gpu], instances: dict[str, int]) -> list[
 
 
 def _above(pid: int) -> list[int] | None:
-    """A process and those above it; none where one is gone, None where its number means nothing."""
+    """A process and its ancestors; empty if one is gone, None if the pid means nothing here."""
     found: list[int] = []
     try:
         if os.readlink("/proc/self/ns/pid") != _INITIAL:

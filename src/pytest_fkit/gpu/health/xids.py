@@ -1,4 +1,4 @@
-"""Xids, the errors that NVIDIA's driver reports of a GPU: what they mean, and whose a failure is.
+"""Xids, the errors that NVIDIA's driver reports of a GPU: their meaning, and whose fault they are.
 
 Names are those of NVIDIA's "Xid Errors" (docs.nvidia.com/deploy/xid-errors), numbers those of
 nverror.h in NVIDIA/open-gpu-kernel-modules.
@@ -6,24 +6,25 @@ nverror.h in NVIDIA/open-gpu-kernel-modules.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, replace
 from typing import Any, Iterable, NamedTuple, Sequence
 
-from ...own import own_builtins, signal, time
+from ...own import os, own_builtins, signal, time
 from ...protocol.endings import Ending, Exited, Signaled, TimedOut
-from ..errors.errors import GpuError
+from ..errors.failure import GpuError
 
 own_builtins(globals())
 
 DEVICE = "device"
 PROGRAM = "program"
 EITHER = ""
-"""Whose fault an Xid is. EITHER decides nothing: it may be both, or follows from another one."""
+"""Whose fault an Xid is. EITHER decides nothing: both are possible, or another Xid caused it."""
 
 
 class Kind(NamedTuple):
-    """What an Xid means.
+    """The meaning of an Xid number.
 
     :param name: NVIDIA's.
     :param fault: DEVICE, PROGRAM or EITHER.
@@ -69,7 +70,7 @@ KERNEL, NVML = "kernel log", "NVML"
 """Where an Xid was read."""
 
 _DOUBLE = 1.0
-"""Seconds within which both of them tell of the same one."""
+"""Seconds within which both report the same one."""
 
 _MOST_SHOWN = 20
 _TEXT = 200
@@ -77,7 +78,7 @@ _TEXT = 200
 
 _CAUSED = re.compile(r"\bcaused by previous Xid (\d{1,9})\b")  # driver 580 on, after Xid 45
 
-# What a process that computes on a GPU dies of when that fails. SIGKILL is somebody else's doing.
+# Signals by which a process dies whose GPU fails. SIGKILL comes from elsewhere.
 _FAULTS = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 
 
@@ -88,13 +89,13 @@ class Xid:
     :param number: of its kind.
     :param gpus: ids of the GPUs of this run that are concerned: one, or all MIG instances of one.
     :param wall: when it was read, in seconds since the epoch.
-    :param mono: the same by the clock that never goes back.
+    :param mono: the same by the monotonic clock.
     :param source: KERNEL or NVML.
     :param pid: of the process, as the driver says; 0 if it does not, and in a container, where the
         number means nothing.
     :param process: its name, "" if unknown.
-    :param text: the rest of what the driver says.
-    :param above: `pid` and the processes above it, as long as that was still there.
+    :param text: the rest of the driver's message.
+    :param above: `pid` and its ancestors, if the process still lived.
     """
 
     number: int
@@ -134,7 +135,7 @@ class Xid:
         return EITHER if cause is None else cause.fault
 
     def facts(self) -> dict[str, Any]:
-        """What a journal says of it, but for the times; in built-in types."""
+        """The journal's facts about it, without the times; in built-in types."""
         found = {
             "xid": self.number, "name": self.name, "gpus": list(self.gpus), "source": self.source,
             "pid": self.pid, "process": self.process, "message": self.text,
@@ -143,7 +144,7 @@ class Xid:
 
 
 def xid_of(line: Any) -> Xid | None:
-    """An Xid as a reader wrote it down, None if it is none."""
+    """The Xid in a reader's line, None if it has none."""
     try:
         return Xid(
             int(line["xid"]), tuple(map(str, line["gpus"])), float(line["wall"]),
@@ -155,14 +156,71 @@ def xid_of(line: Any) -> Xid | None:
         return None
 
 
+_MOST_OF_FILE = 32 << 20
+"""Bytes; more than readers write."""
+
+
+class XidFile:
+    """Reads new lines of the readers' file, at the cost of one system call if there are none.
+
+    Readers append lines of JSON: an Xid, that they are ready, or why they have ended.
+
+    :param path: of the file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._offset = 0
+        self._ready: set[str] = set()
+
+    @property
+    def is_told(self) -> bool:
+        """Whether a reader is at work, by the lines read so far."""
+        return bool(self._ready)
+
+    def read(self) -> list[Xid]:
+        """The Xids written since the last call; none if the file can't be read."""
+        try:
+            if os.stat(self._path).st_size <= self._offset:
+                return []
+            data = self._new()
+        except OSError:  # the process that made it is gone
+            self._ready.clear()
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return [xid for line in whole.splitlines() for xid in self._parse(line)]
+
+    def _new(self) -> bytes:
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(descriptor, _MOST_OF_FILE, self._offset)
+        finally:
+            os.close(descriptor)
+
+    def _parse(self, line: bytes) -> list[Xid]:
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError):
+            return []
+        if not isinstance(said, dict):
+            return []
+        if "ready" in said:
+            self._ready.add(str(said["ready"]))
+        elif "ended" in said:
+            self._ready.discard(str(said["ended"]))
+        xid = xid_of(said)
+        return [] if xid is None else [xid]
+
+
 def falling_into(
     xids: Iterable[Xid], gpus: Iterable[str], since: float, worker: int = 0
 ) -> tuple[Xid, ...]:
-    """Those that concern one of these GPUs, and have come since then.
+    """Those that concern one of these GPUs, and came after `since`.
 
-    :param since: by the clock that never goes back.
-    :param worker: pid of the process below which tests run: what is known to be of a process that
-        is not is somebody else's. 0 if that says nothing.
+    :param since: by the monotonic clock.
+    :param worker: pid of the process below which tests run, to leave out Xids of processes that are
+        known not to be below it; 0 to leave out none.
     """
     mine = set(gpus)
     of_gpus = [
@@ -176,7 +234,7 @@ def falling_into(
 
 
 def without_doubles(xids: Sequence[Xid]) -> list[Xid]:
-    """Without what NVML told of where the kernel's log tells more of it."""
+    """Without those of NVML that the kernel's log has, too, with more details."""
     logged: dict[tuple[int, str], list[float]] = {}
     for each in xids:
         if each.source == KERNEL:
@@ -191,17 +249,17 @@ def _is_logged(xid: Xid, logged: dict[tuple[int, str], list[float]]) -> bool:
 
 
 def may_explain(ending: Ending) -> bool:
-    """Whether a process that ended so may have been ended by its GPU."""
+    """Whether a failing GPU may have ended the process so."""
     if isinstance(ending, Signaled):
         return ending.signal in _FAULTS
     return isinstance(ending, TimedOut) or (isinstance(ending, Exited) and ending.status != 0)
 
 
 def decided(error: GpuError | None, unexplained: str, xids: Sequence[Xid]) -> GpuError | None:
-    """What a failure is, now that Xids are known.
+    """The GPU error that a failure is, if any, given the Xids.
 
-    :param error: what its message makes it, None if that is no GPU error.
-    :param unexplained: how the process of the test died, where nothing says why; else "".
+    :param error: the GPU error by its message, if any.
+    :param unexplained: how the process of the test died, if of an unknown cause; else "".
     :param xids: those of the test's time and GPUs.
     """
     doubtful = bool(unexplained) if error is None else error.doubtful
@@ -227,7 +285,7 @@ def _headlines(xids: Sequence[Xid]) -> str:
 
 
 def described(xids: Sequence[Xid]) -> str:
-    """Lines for a report; those that are alike are one."""
+    """Lines for a report, equal ones as one."""
     alike: dict[str, list[Xid]] = {}
     for each in xids:
         alike.setdefault(each.headline, []).append(each)

@@ -1,4 +1,4 @@
-"""The variables by which a worker's processes see its GPUs, and nobody else's."""
+"""The variables by which a worker's processes see its GPUs and no others."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Iterable, Mapping, Sequence
 
 from ...config.values import TEMPLATE_FIELDS, fields_of
 from ...own import own_builtins
-from .masks import MASKS, Entry
+from ..vendors.detection import MASKS, VENDORS
+from ..vendors.vendor import Entry
+from .distribution import Place
 from .ownership import Owned
-from .slices import Place
 
 own_builtins(globals())
 
-# Where GPUs are shared, nobody may take nearly all of the memory beforehand: JAX's documentation,
+# Where GPUs are shared, no framework may allocate nearly all memory at once: JAX's documentation,
 # "GPU memory allocation"; TensorFlow's, "Limiting GPU memory growth".
 _NO_PREALLOCATION = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
@@ -22,45 +23,14 @@ _NO_PREALLOCATION = {
 
 
 def mask_variables(place: Place, inherited: Mapping[str, str], amd_mask: str) -> dict[str, str]:
-    """The variables that make a slice visible, or hide all; none for a worker where there is none.
+    """The masks that show a slice, or hide all GPUs; none for a worker where there is none.
 
     :param inherited: the environment that the slice was picked from.
-    :param amd_mask: "rocr": ROCR_VISIBLE_DEVICES picks, and HIP counts in what that leaves;
-        "hip": HIP_VISIBLE_DEVICES picks, ROCR_VISIBLE_DEVICES stays as it is.
+    :param amd_mask: see :func:`.amd.variables`.
     """
-    if place.hidden:
-        # No vendor's runtime has a GPU of this name; HIP takes an empty mask for none at all.
-        names = MASKS[place.vendor]
-        return {
-            name: "-1" for name in names if name != "ROCR_VISIBLE_DEVICES" or amd_mask == "rocr"
-        }
-    if not place.slice:
+    if not place.slice and not place.hidden:
         return {}
-    texts = [entry.text for entry in place.slice]
-    if place.vendor == "nvidia":
-        variables = {"CUDA_VISIBLE_DEVICES": ",".join(texts)}
-        if not place.numbered and "CUDA_DEVICE_ORDER" not in inherited:
-            return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **variables}
-        return variables
-    if place.vendor == "amd":
-        return _amd_variables(place, texts, amd_mask)
-    if place.vendor == "intel":
-        return {"ZE_AFFINITY_MASK": ",".join(texts)}
-    # CANN takes ids in ascending order only.
-    return {"ASCEND_RT_VISIBLE_DEVICES": ",".join(sorted(texts, key=int))}
-
-
-def _amd_variables(place: Place, texts: list[str], amd_mask: str) -> dict[str, str]:
-    if amd_mask == "hip":
-        indices = ",".join(entry.index for entry in place.slice)
-        return {"HIP_VISIBLE_DEVICES": indices, "CUDA_VISIBLE_DEVICES": indices}
-    # The same numbers in both would count twice: HIP counts in what ROCr leaves.
-    indices = ",".join(str(index) for index in range(len(texts)))
-    return {
-        "ROCR_VISIBLE_DEVICES": ",".join(texts),
-        "HIP_VISIBLE_DEVICES": indices,
-        "CUDA_VISIBLE_DEVICES": indices,
-    }
+    return VENDORS[place.vendor].variables(place.slice, inherited, amd_mask)
 
 
 def variables(
@@ -95,7 +65,7 @@ def variables(
 
 @dataclass(frozen=True)
 class Environment:
-    """What the variables of a worker are made from: the arguments of :func:`variables`.
+    """The arguments of :func:`variables` for one worker.
 
     :param most: how many GPUs one process on this machine can see, those of all workers together.
     """
@@ -109,9 +79,9 @@ class Environment:
     most: int = 0
 
     def variables(self, place: Place | None = None) -> dict[str, str]:
-        """All variables, see the function of that name.
+        """All variables.
 
-        :param place: another one in its stead.
+        :param place: instead of the worker's own.
         """
         return variables(
             place or self.place,
@@ -124,7 +94,7 @@ class Environment:
 
 
 def gang_variables(worker: Environment, entries: Sequence[Entry]) -> dict[str, str]:
-    """What has to be set in a process of a worker so that it sees other GPUs than the worker's own.
+    """The variables to set in a process of a worker so that it sees other GPUs than the worker.
 
     :param entries: the GPUs, picked from the same list as the worker's, in any order.
     :raises ValueError: for several MIG instances: a process sees only one, whatever its mask names.
@@ -139,9 +109,9 @@ def gang_variables(worker: Environment, entries: Sequence[Entry]) -> dict[str, s
 def owned_gpus(
     worker: Environment, spare: Sequence[Entry] = (), visible: Sequence[Entry] = ()
 ) -> Owned:
-    """What belongs to a worker with this environment.
+    """The GPUs of a worker with this environment.
 
-    :param spare: GPUs that nobody has, and that are to be had whenever a test needs them.
+    :param spare: GPUs that nobody owns, available whenever a test needs them.
     :param visible: the GPUs of its machine that this run may use.
     """
     place = worker.place
@@ -167,11 +137,10 @@ def owned_gpus(
     )
 
 
-def names_read(vendor_masks: Iterable[str], templates: Iterable[tuple[str, str]]) -> list[str]:
+def names_read(templates: Iterable[tuple[str, str]]) -> list[str]:
     """The inherited variables on which :func:`variables` depends."""
-    return [
-        *vendor_masks, "CUDA_DEVICE_ORDER", *_NO_PREALLOCATION, *(name for name, _ in templates)
-    ]  # fmt: skip
+    names = (name for name, _ in templates)
+    return [*sorted(MASKS), "CUDA_DEVICE_ORDER", *_NO_PREALLOCATION, *names]
 
 
 def wants_port(templates: Iterable[tuple[str, str]]) -> bool:

@@ -1,6 +1,6 @@
-"""What a new gateway is asked and told before pytest starts in it.
+"""Questions and orders to a new gateway, before pytest starts in it.
 
-It stands alone: it is sent to the gateway as source.
+Imports nothing of ours: it is sent to the gateway as source.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import subprocess
 import sys
 from typing import Any
 
-# In a process of its own: pytest warns of plugins that are imported before it can rewrite them,
-# and what hangs can be left behind.
+# In a process of its own, which can be abandoned if it hangs; and pytest warns of plugins that are
+# imported before it can rewrite them.
 _DETECT = (
     "import json, sys; "
     "from pytest_fkit.gpu.devices import to_wire; "
@@ -24,12 +24,12 @@ _START = 5.0
 """Seconds for the interpreter of that process."""
 
 
-# A socket server's process has one run after the other, each with an environment of its own.
+# A socket server's process serves one run after the other, each with an environment of its own.
 _INHERITED: dict[str, str | None] = sys.__dict__.setdefault("_fkit_inherited", {})
 
 
 def answer(names: list[str], limit: float) -> dict[str, Any]:
-    """What the controller needs to know of this process and its machine.
+    """What the controller needs to know about this process and its machine.
 
     :param names: of environment variables.
     :param limit: seconds for detection, 0 if the GPUs of this machine are known.

@@ -1,10 +1,10 @@
-"""What a worker knows of the GPUs that it owns."""
+"""The GPUs that a worker owns, as its processes know them."""
 
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Mapping, NamedTuple, Sequence
 
 import pytest
 
@@ -33,12 +33,12 @@ class Owned:
     :param vendor: as in :mod:`.devices`.
     :param most: how many GPUs one process on this machine can see.
     :param views: by a number of GPUs, the variables that show so many: the first ones of these, or
-        these and others that nobody else has.
+        these and others that nobody owns.
     :param named: by id, UUID and PCI address of the GPUs that tests of this worker may see, "" if
         unknown.
     :param memory: by id, bytes of memory of these; none where that is unknown.
-    :param shared: whether another worker has its GPUs as well.
-    :param slots: how many workers may share them, which are given tests by what these need.
+    :param shared: whether another worker owns its GPUs as well.
+    :param slots: how many workers may share them, each getting tests by what these need.
     """
 
     worker: int
@@ -54,38 +54,23 @@ class Owned:
 
     def to_wire(self) -> dict[str, Any]:
         """In types that execnet carries."""
-        return {
-            "worker": self.worker,
-            "ids": list(self.ids),
-            "masks": dict(self.masks),
-            "vendor": self.vendor,
-            "most": self.most,
-            "views": {number: dict(variables) for number, variables in self.views.items()},
-            "named": {gpu: list(names) for gpu, names in self.named.items()},
-            "memory": dict(self.memory),
-            "shared": self.shared,
-            "slots": self.slots,
-        }
+        return asdict(self)
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Owned:
         """The opposite of :meth:`to_wire`."""
-        return cls(
-            data["worker"], tuple(data["ids"]), data["masks"], data["vendor"], data["most"],
-            data["views"], data["named"], data["memory"], data["shared"],
-            data["slots"],
-        )  # fmt: skip
+        return cls(**{**data, "ids": tuple(data["ids"])})
 
     @property
     def shown(self) -> int:
-        """How many GPUs a process sees that has these masks; of MIG instances it is one."""
+        """How many GPUs a process with these masks sees; of MIG instances it is one."""
         return 1 if any(each.startswith("MIG-") for each in self.ids) else len(self.ids)
 
     def showing(self, number: int | None, environ: Mapping[str, str]) -> Mapping[str, str]:
-        """What has to be set for a test that is to see so many GPUs.
+        """The variables to set for a test that is to see so many GPUs.
 
-        Nothing where it can't, or is as it is: for as many as these, for 0 (it runs anywhere), and
-        where somebody has changed the masks, who has his way.
+        None where that changes nothing, or can't be had: for as many as these, for 0 (it runs
+        anywhere), and where somebody else has changed the masks, which stay as they are.
         """
         found = self.views.get(number or 0)
         return {} if found is None or self.overwritten(environ) else found
@@ -99,7 +84,7 @@ class Owned:
         return self.ids if said is None else tuple(filter(None, said.split(",")))
 
     def section(self, name: str, attempt: int, ids: Sequence[str] = ()) -> tuple[str, str]:
-        """The section of a report on a test that did not pass.
+        """The section that names these GPUs in the report on a failed test.
 
         :param name: of the worker, as in "gw0".
         :param attempt: the first is 1.
@@ -110,7 +95,7 @@ class Owned:
         return TITLE, f"worker {name}, {what} {','.join(seen)}, attempt {attempt}\n"
 
     def assignments(self, changed: Mapping[str, str]) -> str:
-        """The masks as they are written before a command, with a space at the end.
+        """The masks as assignments in front of a shell command, with a space at the end.
 
         :param changed: variables in which the test's process differed from its worker.
         """
@@ -118,7 +103,7 @@ class Owned:
         return "".join(f"{name}={shlex.quote(text)} " for name, text in masks.items())
 
     def overwritten(self, environ: Mapping[str, str]) -> list[str]:
-        """For each mask that is not what it was set to: what became of it."""
+        """A text for each mask that somebody else has changed."""
         return [
             f"{name}={environ[name]}, not {text}"
             if name in environ
@@ -129,29 +114,46 @@ class Owned:
 
 
 KEY: pytest.StashKey[Owned] = pytest.StashKey()
-"""Where it is, in ``config.stash`` of a worker that owns GPUs, or of pytest itself at ``-n0``."""
+"""In ``config.stash`` of a worker that owns GPUs, or of pytest itself at ``-n0``."""
 
 MEMORY: pytest.StashKey[GpuMemory] = pytest.StashKey()
-"""Where the one is that can be asked about their memory, in the same place."""
+"""In the same stash: what can be asked about the memory of the GPUs."""
 
 TOLD = "fkit_gpus"
-"""Where a worker, and a fresh interpreter, is told, in ``config.workerinput``."""
+"""The item of ``config.workerinput`` from which workers and fresh interpreters get it."""
+
+
+class XidsHere(NamedTuple):
+    """The file to which the readers of Xids write, in the process that made it; see xids.py.
+
+    :param path: by which others open it.
+    """
+
+    path: str
+    descriptor: int
+
+
+XIDS: pytest.StashKey[XidsHere] = pytest.StashKey()
+"""In ``config.stash`` of the process that made the file."""
+
+XIDS_TOLD = "fkit_xids"
+"""The item of ``config.workerinput`` with its path."""
 
 
 def owned_by(config: pytest.Config) -> Owned | None:
     """The GPUs of the worker to which this process belongs.
 
-    What is of use to owners of GPUs only is imported where this was asked: the table of errors, the
-    probe. Others are forked for each test without it.
+    Modules that only owners of GPUs need, such as the table of errors, are imported after this
+    check, so that other workers fork their tests without them.
     """
     told = getattr(config, "workerinput", {}).get(TOLD)
     return config.stash.get(KEY, None) if told is None else Owned.from_wire(told)
 
 
 def may_retry(config: pytest.Config) -> bool:
-    """Whether there is a controller who can have a test of this process run by another worker.
+    """Whether a controller can have another worker run a test of this process again.
 
-    Not at ``-n0``, of whose fresh interpreters xdist's fixtures say that they are the master.
+    Not at ``-n0``, whose fresh interpreters have the worker id "master".
     """
     told: Mapping[str, Any] = getattr(config, "workerinput", {})
     return bool(told.get("workerid", "master") != "master")

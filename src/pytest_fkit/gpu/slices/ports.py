@@ -1,6 +1,6 @@
 """A block of free ports for each worker.
 
-It stands alone: it is sent to workers on other machines as source.
+Imports nothing of ours: it is sent to workers on other machines as source.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 SIZE = 16
 """Ports in a block."""
 
-# What PyTorch's documentation takes for MASTER_PORT: tests that never heard of blocks use it.
+# MASTER_PORT in PyTorch's documentation, which tests use that know nothing of blocks.
 _TAKEN = 29500
 
 _LOWEST, _END = 10000, 65536
@@ -23,21 +23,21 @@ class NoPortsError(Exception):
 
 
 class Block:
-    """Ports `base` to `base` + 15, ours as long as this object, or its process, lives."""
+    """Ports `base` to `base` + 15, reserved until released, or until this process ends."""
 
     def __init__(self, base: int, lock: socket.socket | None) -> None:
         self.base = base
         self._lock = lock
 
     def release(self) -> None:
-        """Let others have it."""
+        """Make the ports available to others."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
 
 def claim() -> Block:
-    """A block that nobody uses and nobody else has claimed.
+    """Reserve a block that is not in use.
 
     :raises NoPortsError: if there is none.
     """
@@ -52,9 +52,9 @@ def claim() -> Block:
 
 
 def candidates(ephemeral: tuple[int, int]) -> list[int]:
-    """First ports of the blocks that the system does not give to outgoing connections.
+    """First ports of the blocks outside of the system's range for outgoing connections.
 
-    :param ephemeral: the lowest and the highest port that it gives.
+    :param ephemeral: the lowest and the highest port of that range.
     """
     low, high = ephemeral
     bases = [
@@ -76,8 +76,8 @@ def _ephemeral_range() -> tuple[int, int]:
 def _try(base: int) -> Block | None:
     lock = None
     if sys.platform.startswith("linux"):
-        # An abstract name (unix(7)) belongs to the network namespace, as ports do, is there for
-        # all users, and goes with the process.
+        # An abstract name (unix(7)) belongs to the network namespace, as ports do, is visible to
+        # all users, and vanishes with the process.
         lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             lock.bind(f"\0pytest-fkit/ports/{base}")
@@ -101,7 +101,7 @@ def _is_free(port: int) -> bool:
 
 
 if __name__ == "__channelexec__":  # execnet runs it on another machine
-    # Held until the process ends or, in a socket server's, has its next run.
+    # Held until the process ends or, in a socket server's, until its next run.
     _held: list[Block] = sys.__dict__.setdefault("_fkit_ports", [])
     while _held:
         _held.pop().release()

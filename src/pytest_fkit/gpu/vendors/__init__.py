@@ -1,1 +1,1 @@
-"""One file, or a few, for each vendor: how its GPUs are found, counted and tried out."""
+"""One object per vendor says all that is particular to its GPUs, see :mod:`.vendor`."""

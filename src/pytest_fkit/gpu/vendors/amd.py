@@ -1,169 +1,159 @@
-"""AMD's GPUs: the amdsmi package, else amd-smi, else rocm-smi, else the compute driver's topology.
-
-No tool's numbers are HIP's: HIP counts the GPUs of the compute driver's topology, in its order, and
-only those it can open (see :mod:`.kfd`). AMD SMI's ``hip_id`` is the number of a GPU's node minus
-the number of the first GPU's (amdsmi_get_gpu_enumeration_info in amd_smi.cc), which is HIP's where
-all can be opened. So what a tool lists is matched with the topology, by node, PCI address or UUID,
-and numbered in the order of the nodes.
-"""
+"""AMD's GPUs."""
 
 from __future__ import annotations
 
+import importlib.machinery
 import sys
-from collections import Counter
-from dataclasses import replace
+from typing import Iterator, Mapping, Sequence
 
-from ..asking.failures import FailedError, MissingError
-from ..asking.ways import Found, Prober, Way
+from ...own import os, own_builtins
 from ..devices import Device
-from .amd_tools import Listed, parse_amd_smi, parse_amdsmi, parse_rocm_smi
-from .drm import LEAST_MEMORY
-from .kfd import Node, parse_nodes
+from ..machine import Machine
+from .vendor import Entry, Vendor, Visible, Way, by_number, unmasked, until_invalid, until_repeated
+
+own_builtins(globals())
+
+_ROCR, _HIP, _CUDA = "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"
+
+_PCI_VENDOR = 0x1002
+
+LEAST_MEMORY = 4 << 30
+"""Bytes of its own that make a GPU of AMD one to compute on.
+
+The ones integrated into AMD's processors have 0.5 to 2 GiB unless their owner gives them more; the
+smallest one that ROCm supports has 8 (ROCm system requirements). An MI300A, integrated too, has
+128."""
+
+# PyTorch's wheels for ROCm have the runtime inside, or depend on the ROCm SDK's.
+_WHEELS = (("torch", "lib"), ("_rocm_sdk_core", "lib"))
 
 
-def ask_amdsmi(prober: Prober) -> Found:
-    """AMD SMI's Python package."""
-    if not prober.machine.has_package("amdsmi"):
-        raise MissingError("the package amdsmi is not installed")
-    listed = parse_amdsmi(prober.call("pytest_fkit.gpu.vendors.amd_tools:read_amdsmi"))
-    nodes, troubles = _topology(prober)
-    return _with_notices(matched(listed, nodes), troubles)
+def absent(machine: Machine) -> str:
+    """See :class:`.Vendor`."""
+    if not machine.exists("dev/kfd"):
+        return "no compute driver (there is no /dev/kfd)"
+    memory = [device.memory for device in machine.render_devices(_PCI_VENDOR)]
+    if memory and min(memory) > 0 and max(memory) < LEAST_MEMORY:
+        return f"only integrated GPUs (the largest has {max(memory) >> 20} MiB of its own)"
+    return ""
 
 
-def ask_amd_smi(prober: Prober) -> Found:
-    """The program of AMD SMI."""
-    listed = prober.tool("amd-smi", "list", "-e", "--json")
-    parse_amd_smi(listed, "[]")
-    nodes, troubles = _topology(prober)
-    try:
-        static = prober.tool("amd-smi", "static", "--asic", "--vram", "--json")
-    except FailedError as error:  # names and sizes are for people
-        static = "[]"
-        troubles = [*troubles, f"static: {error}"]
-    return _with_notices(matched(parse_amd_smi(listed, static), nodes), troubles)
+def ways() -> Sequence[Way]:
+    """See :class:`.Vendor`."""
+    from .kfd import WAYS
+
+    return WAYS
 
 
-def ask_rocm_smi(prober: Prober) -> Found:
-    """The program of ROCm SMI, which AMD SMI replaces."""
-    options = ("--showproductname", "--showuniqueid", "--showbus", "--showmeminfo", "vram")
-    listed = parse_rocm_smi(prober.tool("rocm-smi", *options, "--json"))
-    nodes, troubles = _topology(prober)
-    return _with_notices(matched(listed, nodes), troubles)
+def visible(devices: Sequence[Device], environ: Mapping[str, str]) -> Visible:
+    """ROCr filters first, and ends at a repeated entry; HIP counts in what ROCr left.
 
-
-def ask_topology(prober: Prober) -> Found:
-    """The topology alone."""
-    nodes = _nodes(prober)
-    return matched([_of_node(node) for node in nodes], nodes)
-
-
-def _nodes(prober: Prober) -> list[Node]:
-    return parse_nodes(prober.call("pytest_fkit.gpu.vendors.kfd:read_nodes"))
-
-
-def _topology(prober: Prober) -> tuple[list[Node] | None, list[str]]:
-    try:
-        return _nodes(prober), []
-    except (FailedError, MissingError) as error:
-        return None, [f"the topology: {error}"]
-
-
-def _with_notices(found: Found, notices: list[str]) -> Found:
-    return found._replace(notices=(*found.notices, *notices))
-
-
-def _of_node(node: Node) -> Listed:
-    return Listed(node.number, node.number, node.uuid, node.pci, node.name, node.memory)
-
-
-def matched(listed: list[Listed], nodes: list[Node] | None) -> Found:
-    """What a tool lists, as far as HIP can use it, in HIP's order.
-
-    :param nodes: of the topology, None if it can't be read: then `listed` is left as it is.
+    HIP_VISIBLE_DEVICES goes before CUDA_VISIBLE_DEVICES (ROCclr, rocdevice.cpp).
     """
-    if nodes is None:
-        return as_devices(listed)
-    known = []
-    rest = list(nodes)
-    for gpu in listed:
-        node = next((node for node in rest if _same(gpu, node)), None)
-        if node is not None:
-            rest.remove(node)
-            known.append((gpu, node))
-    found = as_devices([_merged(gpu, node) for gpu, node in known if node.opens])
-    found = found._replace(devices=tuple(_linked(device, nodes) for device in found.devices))
-    left_out = []
-    closed = [str(node.number) for node in nodes if not node.opens]
-    if closed:
-        left_out.append(f"left out, /dev/dri/renderD* does not open: node {', '.join(closed)}")
-    if len(known) < len(listed):
-        left_out.append(f"left out, not in the topology: {len(listed) - len(known)}")
-    if found.devices or found.notes:
-        return found._replace(notes=(*found.notes, *left_out))
-    return _with_notices(found, left_out)
+    notices: list[str] = []
+    outer = environ.get(_ROCR)
+    left: Sequence[Entry] = unmasked("amd", devices).entries
+    if outer is not None:
+
+        def find(text: str) -> Entry | None:
+            return _in_rocr(devices, text.strip())
+
+        left = until_repeated(until_invalid(_ROCR, outer, find, notices))
+    left = [Entry(each.device, each.text, str(index)) for index, each in enumerate(left)]
+    entries = _in_hip(left, environ, notices)
+    return Visible("amd", tuple(entries), tuple(notices))
 
 
-def _linked(device: Device, nodes: list[Node]) -> Device:
-    """With the addresses of those to which it has xGMI."""
-    links = {to for node in nodes if node.pci and node.pci == device.pci for to in node.links}
-    addresses = {node.pci for node in nodes if node.number in links and node.pci}
-    return replace(device, links=tuple(sorted(addresses)))
+def _in_rocr(devices: Sequence[Device], text: str) -> Entry | None:
+    if not text.upper().startswith("GPU-"):
+        return by_number(devices, text)
+    found = [each for each in devices if each.uuid.upper().startswith(text.upper())]
+    return Entry(found[0], text) if len(found) == 1 else None
 
 
-def _merged(gpu: Listed, node: Node) -> Listed:
-    return Listed(
-        node.number,
-        node.number,
-        gpu.uuid or node.uuid,
-        gpu.pci or node.pci,
-        gpu.name or node.name,
-        gpu.memory or node.memory,
-    )
+def _in_hip(left: list[Entry], environ: Mapping[str, str], notices: list[str]) -> list[Entry]:
+    name = _HIP if _HIP in environ else _CUDA
+    mask = environ.get(name)
+    if mask is None:
+        return left
+    if not mask:
+        # ROCclr takes it for unset, PyTorch for none: nothing is touched, so that both go on.
+        if left:
+            notices.append(
+                f"{name} is empty, which HIP takes for unset and PyTorch for no GPUs: GPUs are "
+                f"not distributed; unset {name}, or set it to -1"
+            )
+        return []
+
+    def find(text: str) -> Entry | None:
+        for each in left:
+            by_uuid = text.startswith("GPU-") and each.device.uuid.startswith(text)
+            if text == each.index or by_uuid:
+                return Entry(each.device, each.text, text)
+        return None
+
+    return _once(until_invalid(name, mask, find, notices))
 
 
-def _same(gpu: Listed, node: Node) -> bool:
-    if gpu.node is not None:
-        return gpu.node == node.number
-    if gpu.pci:
-        return gpu.pci == node.pci
-    return bool(gpu.uuid) and gpu.uuid == node.uuid
+def _once(entries: Iterator[Entry]) -> list[Entry]:
+    found: dict[Device, Entry] = {}
+    for entry in entries:
+        found.setdefault(entry.device, entry)
+    return list(found.values())
 
 
-def as_devices(listed: list[Listed]) -> Found:
-    """Devices numbered as HIP counts them, without those that are not there to compute on."""
-    last = sys.maxsize  # what has no number keeps its place, after those that have one
-    ordered = sorted(listed, key=lambda gpu: last if gpu.order is None else gpu.order)
-    times = Counter(gpu.uuid for gpu in ordered)
-    devices = [
-        Device(
-            "amd",
-            ordinal,
-            # Partitions of a GPU had one in common before Linux 6.18.
-            gpu.uuid if times[gpu.uuid] == 1 else "",
-            gpu.pci,
-            gpu.name,
-            gpu.memory,
-        )
-        for ordinal, gpu in enumerate(ordered)
+def variables(
+    entries: Sequence[Entry], inherited: Mapping[str, str], amd_mask: str
+) -> dict[str, str]:
+    """See :class:`.Vendor`.
+
+    :param amd_mask: "rocr": ROCR_VISIBLE_DEVICES picks, and HIP counts in what that leaves; "hip":
+        HIP_VISIBLE_DEVICES picks, ROCR_VISIBLE_DEVICES stays as it is.
+    """
+    del inherited
+    if amd_mask == "hip":
+        indices = [entry.index for entry in entries]
+    else:
+        # The same numbers in both would count twice: HIP counts in what ROCr leaves.
+        indices = [str(index) for index in range(len(entries))]
+    # No GPU has the number -1; HIP takes an empty mask for an unset one.
+    inner = ",".join(indices) or "-1"
+    found = {_HIP: inner, _CUDA: inner}
+    if amd_mask == "hip":
+        return found
+    return {_ROCR: ",".join(entry.text for entry in entries) or "-1", **found}
+
+
+def probe_arguments() -> list[str]:
+    """The directories in which Python packages have HIP's library."""
+    return [os.pathsep.join(wheel_directories(sys.path))]
+
+
+def wheel_directories(path: Sequence[str]) -> list[str]:
+    """Where Python packages have HIP's library, none of them imported.
+
+    :param path: a ``sys.path``.
+    """
+    return [
+        f"{location}/{directory}"
+        for package, directory in _WHEELS
+        for spec in [importlib.machinery.PathFinder.find_spec(package, path)]
+        if spec is not None
+        for location in spec.submodule_search_locations or ()
     ]
-    notes = tuple(
-        f"GPU {device.ordinal} is left out: an integrated one, with {device.memory >> 20} MiB"
-        for device in devices
-        if _integrated(device)
-    )
-    kept = tuple(device for device in devices if not _integrated(device))
-    if any(gpu.order is None for gpu in ordered):
-        return Found(kept, notes, ("HIP's order is unknown, its own is taken",))
-    return Found(kept, notes)
 
 
-def _integrated(device: Device) -> bool:
-    return 0 < device.memory < LEAST_MEMORY
-
-
-WAYS = (
-    Way("amdsmi", ask_amdsmi),
-    Way("amd-smi", ask_amd_smi),
-    Way("rocm-smi", ask_rocm_smi),
-    Way("KFD topology", ask_topology),
+AMD = Vendor(
+    "amd",
+    "AMD",
+    (_ROCR, _HIP, _CUDA),
+    absent,
+    ways,
+    visible,
+    variables,
+    frozenset({"amd", "instinct", "radeon"}),
+    sharing="processes that share one have hung AMD's driver",
+    probe="pytest_fkit.gpu.vendors.hip:probe",
+    probe_arguments=probe_arguments,
+    memory="pytest_fkit.gpu.vendors.kfd:MemoryOfGpus",
 )

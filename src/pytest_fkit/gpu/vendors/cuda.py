@@ -7,18 +7,14 @@ gives them, cuda.h.
 from __future__ import annotations
 
 from ctypes import byref, c_int, c_size_t, c_ubyte, c_uint64, c_void_p, create_string_buffer
-from typing import Any
+from typing import Any, Sequence
 
-from ..asking.failures import MissingError
-from ..asking.machine import Machine
-from . import trial
-from .driver import SIZE, Errors, Library, forbidden
-from .nvml_health import ask_health
-from .trial import Finding
+from ..answers import MissingError
+from ..machine import Machine
+from .driver import SIZE, Errors, Finding, Library, begin, try_out
+from .nvml import ask_health
 
 _LIBRARY = "libcuda.so.1"
-
-_DEVICE_FILES = ("dev/nvidiactl", "dev/nvidia-uvm")
 
 ERRORS = Errors(  # CUresult, CUDA driver API reference, "Data types used by CUDA driver"
     sick={
@@ -43,7 +39,7 @@ ERRORS = Errors(  # CUresult, CUDA driver API reference, "Data types used by CUD
     unknown={
         2: "CUDA_ERROR_OUT_OF_MEMORY",
         34: "CUDA_ERROR_STUB_LIBRARY",
-        46: "CUDA_ERROR_DEVICE_UNAVAILABLE",  # somebody has it for himself (exclusive mode)
+        46: "CUDA_ERROR_DEVICE_UNAVAILABLE",  # another process has it in exclusive mode
         102: "CUDA_ERROR_DEVICE_NOT_LICENSED",
         304: "CUDA_ERROR_OPERATING_SYSTEM",
         701: "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES",
@@ -62,18 +58,18 @@ ERRORS = Errors(  # CUresult, CUDA driver API reference, "Data types used by CUD
 
 
 def probe(root: str, expected: str, parent: str) -> dict[str, Any]:
-    """Try the GPUs out; the answer is read by :meth:`.probe.Probe.result`.
+    """Try the GPUs out, for :class:`.probe.Probe`.
 
     :param root: of the machine.
     :param expected: how many GPUs there should be.
-    :param parent: pid of the process that asks.
+    :param parent: pid of the process that started the probe.
     :raises MissingError: if there is no driver library, or one that lacks a function.
     """
-    trial.begin(parent)
+    begin(parent)
     machine = Machine(root)
     if machine.lacks_library(_LIBRARY):
         raise MissingError(f"there is no {_LIBRARY}")
-    found = trial.try_out(Cuda(Library(_LIBRARY), machine), int(expected))
+    found = try_out(Cuda(Library(_LIBRARY)), machine, int(expected))
     told = ask_health(machine, found.pci)
     if told.trouble and found.state != "sick":
         found = Finding("sick", told.trouble)
@@ -88,14 +84,11 @@ class Cuda:
 
     name = "CUDA"
     errors = ERRORS
+    device_files: Sequence[str] = ("dev/nvidiactl", "dev/nvidia-uvm")
 
-    def __init__(self, library: Library, machine: Machine) -> None:
+    def __init__(self, library: Library) -> None:
         self._call = library.call
-        self._machine = machine
         self._context = c_void_p()
-
-    def forbidden(self) -> str:
-        return forbidden(self._machine, _DEVICE_FILES)
 
     def start(self) -> int:
         count = c_int()

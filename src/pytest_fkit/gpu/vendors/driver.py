@@ -1,16 +1,23 @@
-"""What a probe needs of a vendor's driver library, whichever it is."""
+"""A vendor's driver library, and trying GPUs out through it.
+
+Called in a process of its own, see probe.py: a driver may hang, or abort the process.
+"""
 
 from __future__ import annotations
 
-import ctypes
-import os
-from typing import Any, Mapping, NamedTuple, Protocol, Sequence
+from typing import Any, Callable, Mapping, NamedTuple, Protocol, Sequence
 
-from ..asking.failures import MissingError
-from ..asking.machine import Machine
+from ... import system
+from ...own import ctypes, os, own_builtins, resource
+from ..answers import MissingError
+from ..machine import Machine
+
+own_builtins(globals())
 
 SIZE = 1 << 20
 """Bytes that are written to each GPU: enough for a fill to be a kernel on all of it."""
+
+_FILL = 0xA5
 
 
 class DriverError(Exception):
@@ -53,6 +60,29 @@ class Library:
             raise DriverError(name, status)
 
 
+# --- memory -------------------------------------------------------------------------------------
+
+
+class Count(NamedTuple):
+    """The memory of one GPU, in bytes.
+
+    :param processes: those that the driver names, by pid, with what each has.
+    :param named: whether it does name those that have memory.
+    """
+
+    total: int
+    free: int
+    processes: dict[int, int]
+    named: bool = True
+
+
+Counter = Callable[[], Count]
+"""Counts the memory of one GPU; raises FailedError where nobody can tell."""
+
+
+# --- probes -------------------------------------------------------------------------------------
+
+
 class Errors(NamedTuple):
     """What a driver's error numbers mean for a GPU that is asked for nothing special.
 
@@ -71,21 +101,20 @@ class Errors(NamedTuple):
         return f"{error.call}: {name} ({number})" if name else f"{error.call}: error {number}"
 
     def state(self, error: DriverError) -> str:
-        """What it makes of the GPU: "sick" or "unknown"."""
+        """The state of a GPU after the error: "sick" or "unknown"."""
         return "sick" if error.number in self.sick else "unknown"
 
 
 class Driver(Protocol):
-    """What is needed of a vendor's driver. All calls raise DriverError."""
+    """What a probe needs of a vendor's driver. All calls raise DriverError."""
 
     name: str
     errors: Errors
+    device_files: Sequence[str]
+    """The files that a process has to open to use any GPU, as in "dev/kfd"."""
 
     def start(self) -> int:
         """Initialize the driver; how many GPUs it shows."""
-
-    def forbidden(self) -> str:
-        """A device file of the driver that this process may not open, "" if there is none."""
 
     def pci(self, ordinal: int) -> str:
         """The PCI address of a GPU, as in "0000:41:00.0"."""
@@ -115,7 +144,94 @@ class Driver(Protocol):
         """The opposite of :meth:`open`."""
 
 
+class WrongDataError(Exception):
+    """A GPU did not give back what was written to it. Its text says how."""
+
+
+class Finding(NamedTuple):
+    """The result of a trial.
+
+    :param state: "healthy", "sick" or "unknown".
+    :param reason: why, "" if healthy.
+    :param pci: addresses of the GPUs that could be opened.
+    """
+
+    state: str
+    reason: str
+    pci: tuple[str, ...] = ()
+
+
+_ORDER = ("sick", "unknown", "healthy")
+
+
+def begin(parent: str) -> None:
+    """Make this process end with its parent, and leave no core file if the driver aborts it.
+
+    :param parent: pid.
+    """
+    system.die_with_parent(int(parent))
+    # ROCm may take minutes to write one.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def try_out(driver: Driver, machine: Machine, expected: int) -> Finding:
+    """Use each GPU that the driver shows.
+
+    :param expected: how many it should show at least.
+    """
+    try:
+        count = driver.start()
+    except DriverError as error:
+        found = Finding(driver.errors.state(error), driver.errors.text(error))
+    else:
+        if count >= expected:
+            return _worst([_try_one(driver, ordinal) for ordinal in range(count)])
+        found = Finding("sick", f"{driver.name} shows {count} of {expected} GPUs")
+    # Drivers say that there is no GPU to those to whom a device file is closed.
+    closed = forbidden(machine, driver.device_files)
+    return Finding("unknown", f"no permission to open {closed}") if closed else found
+
+
 def forbidden(machine: Machine, names: Sequence[str]) -> str:
     """The first of these files that is there and closed to this process, or ""."""
     found = (machine.path(name) for name in names if machine.exists(name))
     return next((path for path in found if not os.access(path, os.R_OK | os.W_OK)), "")
+
+
+def _worst(found: Sequence[Finding]) -> Finding:
+    worst = min(found, key=lambda each: _ORDER.index(each.state), default=Finding("healthy", ""))
+    return worst._replace(pci=tuple(address for each in found for address in each.pci))
+
+
+def _try_one(driver: Driver, ordinal: int) -> Finding:
+    pci = ""
+    try:
+        pci = driver.pci(ordinal)
+        driver.open(ordinal)
+        _use(driver)
+        driver.close()
+    except DriverError as error:
+        state, reason = driver.errors.state(error), driver.errors.text(error)
+    except WrongDataError as error:
+        state, reason = "sick", str(error)
+    else:
+        return Finding("healthy", "", (pci,))
+    where = f"device {ordinal} ({pci})" if pci else f"device {ordinal}"
+    return Finding(state, f"{where}: {reason}", (pci,) if pci else ())
+
+
+def _use(driver: Driver) -> None:
+    written = os.urandom(SIZE)
+    address = driver.allocate(SIZE)
+    driver.write(address, written)
+    _compare("what was written to it", written, driver.read(address))
+    driver.fill(address, _FILL)
+    driver.synchronize()
+    _compare("what it filled its memory with", bytes([_FILL]) * SIZE, driver.read(address))
+    driver.free(address)
+
+
+def _compare(what: str, expected: bytes, read: bytes) -> None:
+    if read != expected:
+        wrong = sum(1 for one, other in zip(expected, read) if one != other)
+        raise WrongDataError(f"{what} reads back wrong in {wrong} of {len(expected)} bytes")

@@ -5,17 +5,22 @@ Functions are those of the HIP runtime API reference.
 
 from __future__ import annotations
 
-import os
+import re
 from ctypes import byref, c_int, c_size_t, c_void_p, create_string_buffer
-from typing import Any
+from typing import Any, Iterator, Mapping, Sequence
 
-from ..asking.failures import MissingError
-from ..asking.machine import Machine
-from . import trial
-from .driver import SIZE, Errors, Library, forbidden
-from .hip_library import LIBRARY, candidates
+from ...own import os, own_builtins
+from ..answers import MissingError
+from ..machine import Machine
+from .driver import SIZE, Errors, Library, begin, try_out
 
-_DEVICE_FILES = ("dev/kfd",)
+own_builtins(globals())
+
+_LIBRARY = "libamdhip64.so"
+"""Its name, to which sonames append a number."""
+
+_MAJORS = range(9, 3, -1)
+"""Of ROCm, which are those of the library's soname; 7 is the newest that is known."""
 
 _TO_DEVICE, _TO_HOST = 1, 2  # hipMemcpyKind
 
@@ -46,17 +51,17 @@ ERRORS = Errors(  # hipError_t, hip_runtime_api.h
 
 
 def probe(root: str, expected: str, parent: str, wheels: str) -> dict[str, Any]:
-    """Try the GPUs out; the answer is read by :meth:`.probe.Probe.result`.
+    """Try the GPUs out, for :class:`.probe.Probe`.
 
     :param root: of the machine.
     :param expected: how many GPUs there should be.
-    :param parent: pid of the process that asks.
-    :param wheels: what :func:`.hip_library.wheel_directories` found, with ":" between.
+    :param parent: pid of the process that started the probe.
+    :param wheels: what :func:`.amd.wheel_directories` found, with ":" between.
     :raises MissingError: if there is no library, or one that lacks a function.
     """
-    trial.begin(parent)
+    begin(parent)
     machine = Machine(root)
-    found = trial.try_out(Hip(_load(machine, wheels), machine), int(expected))
+    found = try_out(Hip(_load(machine, wheels)), machine, int(expected))
     return {"state": found.state, "reason": found.reason, "ecc": {}}
 
 
@@ -66,7 +71,37 @@ def _load(machine: Machine, wheels: str) -> Library:
             return Library(path)
         except MissingError:
             continue
-    raise MissingError(f"there is no {LIBRARY} that can be loaded")
+    raise MissingError(f"there is no {_LIBRARY} that can be loaded")
+
+
+def candidates(
+    machine: Machine, environ: Mapping[str, str], wheels: Sequence[str]
+) -> Iterator[str]:
+    """The libraries to try, best first: the user's, the loader's, those of Python packages.
+
+    :param wheels: directories.
+    """
+    yield from _libraries(environ.get("ROCM_PATH", ""), "lib")
+    for major in _MAJORS:
+        if not machine.lacks_library(f"{_LIBRARY}.{major}"):
+            yield f"{_LIBRARY}.{major}"
+    yield from _libraries(machine.path("opt/rocm"), "lib")
+    for directory in wheels:
+        yield from _libraries(directory, "")
+
+
+def _libraries(base: str, below: str) -> list[str]:
+    """The libraries in a directory: the newest soname, then the name without a number."""
+    if not base:
+        return []
+    directory = os.path.join(base, below)
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    matches = [re.fullmatch(r"libamdhip64\.so(?:\.(\d+))?", name) for name in names]
+    found = [(int(match[1] or 0), match[0]) for match in matches if match]
+    return [os.path.join(directory, name) for _, name in sorted(found, reverse=True)]
 
 
 class Hip:
@@ -77,13 +112,10 @@ class Hip:
 
     name = "HIP"
     errors = ERRORS
+    device_files: Sequence[str] = ("dev/kfd",)
 
-    def __init__(self, library: Library, machine: Machine) -> None:
+    def __init__(self, library: Library) -> None:
         self._call = library.call
-        self._machine = machine
-
-    def forbidden(self) -> str:
-        return forbidden(self._machine, _DEVICE_FILES)
 
     def start(self) -> int:
         count = c_int()

@@ -10,8 +10,12 @@ sets that for itself. Where it is not set, the order of equal GPUs is the kernel
 
 from __future__ import annotations
 
-from ..asking.failures import MissingError
-from ..asking.reading import (
+from dataclasses import replace
+from typing import Mapping, Sequence
+
+from ...own import own_builtins
+from ..answers import (
+    MissingError,
     load_json,
     mapping,
     mappings,
@@ -21,9 +25,32 @@ from ..asking.reading import (
     rubbish,
     word,
 )
-from ..asking.ways import Found, Prober, Way
 from ..devices import Device
-from .drm import INTEL, integrated, render_devices
+from ..machine import Machine
+from .vendor import Entry, Found, Prober, Vendor, Visible, Way, by_number, unmasked
+
+own_builtins(globals())
+
+_MASK = "ZE_AFFINITY_MASK"
+_PCI_VENDOR = 0x8086
+
+
+def absent(machine: Machine) -> str:
+    """See :class:`.Vendor`."""
+    gpus = machine.render_devices(_PCI_VENDOR)
+    if not gpus:
+        return "no render device"
+    if all(_integrated(gpu.pci) for gpu in gpus) and not machine.tool("xpu-smi"):
+        return "only an integrated GPU, and no xpu-smi"
+    return ""
+
+
+def _integrated(pci: str) -> bool:
+    """Whether a GPU is part of the processor: on its own PCI bus, the one numbered 0."""
+    return not pci or pci.split(":")[1] == "00"
+
+
+# --- listing ------------------------------------------------------------------------------------
 
 
 def ask_xpu_smi(prober: Prober) -> Found:
@@ -55,28 +82,68 @@ def parse_discovery(text: str) -> Found:
         for entry in mappings(said["device_list"])
         if entry.get("device_type") == "GPU" and entry.get("device_function_type") != "virtual"
     ]
-    return _numbered(devices)
+    return _in_order(devices)
 
 
 def ask_drm(prober: Prober) -> Found:
     """The kernel's render devices; nothing but its PCI layer is asked."""
-    gpus = [device for device in render_devices(prober.machine) if device.vendor == INTEL]
-    discrete = [Device("intel", 0, "", gpu.pci) for gpu in gpus if not integrated(gpu.pci)]
+    gpus = prober.machine.render_devices(_PCI_VENDOR)
+    discrete = [Device("intel", 0, "", gpu.pci) for gpu in gpus if not _integrated(gpu.pci)]
     if not discrete:
         raise MissingError("only an integrated GPU")
-    return _numbered(discrete)
+    return _in_order(discrete)
 
 
-def _numbered(devices: list[Device]) -> Found:
-    ordered = sorted(devices, key=lambda gpu: (integrated(gpu.pci), pci_order(gpu.pci)))
-    numbered = [
-        Device("intel", ordinal, gpu.uuid, gpu.pci, gpu.name, gpu.memory)
-        for ordinal, gpu in enumerate(ordered)
-    ]
-    discrete = [gpu for gpu in numbered if not integrated(gpu.pci)]
-    if not discrete or len(discrete) == len(numbered):
-        return Found(tuple(numbered))
+def _in_order(devices: list[Device]) -> Found:
+    ordered = sorted(devices, key=lambda gpu: (_integrated(gpu.pci), pci_order(gpu.pci)))
+    counted = [replace(gpu, ordinal=ordinal) for ordinal, gpu in enumerate(ordered)]
+    discrete = [gpu for gpu in counted if not _integrated(gpu.pci)]
+    if not discrete or len(discrete) == len(counted):
+        return Found(tuple(counted))
     return Found(tuple(discrete), ("the integrated GPU is left out",))
 
 
 WAYS = (Way("xpu-smi", ask_xpu_smi), Way("DRM", ask_drm))
+
+
+# --- masks --------------------------------------------------------------------------------------
+
+
+def visible(devices: Sequence[Device], environ: Mapping[str, str]) -> Visible:
+    """ZE_AFFINITY_MASK is a filter: entries that name nothing are passed over.
+
+    Level Zero specification, "Affinity mask": device or device.subdevice, each a number.
+    """
+    mask = environ.get(_MASK, "")
+    if mask in ("", "default"):
+        return unmasked("intel", devices)
+    notices: list[str] = []
+    found: dict[str, Entry] = {}
+    for text in (each.strip() for each in mask.split(",")):
+        ordinal, _, tile = text.partition(".")
+        entry = by_number(devices, ordinal)
+        if entry is None:
+            notices.append(f"{_MASK}={mask}: {text!r} names no GPU")
+        else:
+            found[text] = replace(entry, text=text, tile=tile)
+    return Visible("intel", tuple(found.values()), tuple(notices))
+
+
+def variables(
+    entries: Sequence[Entry], inherited: Mapping[str, str], amd_mask: str
+) -> dict[str, str]:
+    """See :class:`.Vendor`."""
+    del inherited, amd_mask
+    return {_MASK: ",".join(entry.text for entry in entries) or "-1"}
+
+
+INTEL = Vendor(
+    "intel",
+    "Intel",
+    (_MASK,),
+    absent,
+    lambda: WAYS,
+    visible,
+    variables,
+    frozenset({"intel", "intel(r)"}),
+)

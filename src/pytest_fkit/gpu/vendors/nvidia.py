@@ -1,326 +1,119 @@
-"""NVIDIA's GPUs: NVML, else nvidia-smi, else what the kernel driver tells in /proc.
-
-CUDA numbers devices in PCI order if CUDA_DEVICE_ORDER is PCI_BUS_ID (CUDA C++ Programming Guide,
-environment variables); so does NVML (NVML API reference, nvmlDeviceGetHandleByIndex_v2), whose
-indices nvidia-smi shows. A GPU in MIG mode is replaced by its instances: CUDA programs can only
-use these (MIG User Guide, "CUDA visible devices").
-"""
+"""NVIDIA's GPUs."""
 
 from __future__ import annotations
 
-import csv
-import os
 import re
-from dataclasses import replace
-from typing import Any, Iterator, NamedTuple
+from typing import Mapping, Sequence
 
-from ..asking.failures import FailedError, MissingError
-from ..asking.machine import Machine
-from ..asking.reading import addresses, mappings, number, pci_address, pci_order, rubbish, word
-from ..asking.ways import Found, Prober, Way
+from ...own import own_builtins
 from ..devices import Device
+from ..machine import Machine
+from .vendor import Entry, Vendor, Visible, Way, by_number, until_invalid
 
-# Those of nvidia-smi --help-query-gpu.
-_FIELDS = ("index", "uuid", "pci.bus_id", "name", "memory.total", "mig.mode.current")
+own_builtins(globals())
 
-# nvidia-smi -L, in the MIG User Guide: "GPU 0: A100-SXM4-40GB (UUID: GPU-5d5ba0d6-...)", and below
-# it "  MIG 3g.20gb     Device  0: (UUID: MIG-c7384736-...)" for each instance; drivers before R470
-# say "MIG-GPU-<uuid>/<GPU instance>/<compute instance>".
-_LISTED_GPU = re.compile(r"GPU \d+: .*\(UUID: (GPU-[^)\s]+)\)\s*")
-_LISTED_MIG = re.compile(r"\s+MIG (\S+)\s+Device\s+\d+: \(UUID: (MIG-[^)\s]+)\)\s*")
+_MASK = "CUDA_VISIBLE_DEVICES"
+_ORDER = "CUDA_DEVICE_ORDER"
+_UUIDS = ("GPU-", "MIG-")
 
-# That of a Jetson's GPU has no prefix (pytorch/pytorch issue 167304).
-_UUID = re.compile(r"GPU-\S+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-
-# What nvmlErrorString says (NVML API reference, nvmlReturn_t), in brackets where a field has it.
-_UNREACHABLE = re.compile(r"\bis lost\b|requires? reset|reset required", re.IGNORECASE)
-_UNKNOWN = "[UNKNOWN ERROR]"
-
-# "Unable to determine the device handle for GPU 0000:0B:00.0: Unknown Error", instead of the GPU's
-# row or of all (gpustat issue 125, NVIDIA/open-gpu-kernel-modules issue 387); newer drivers leave
-# out the space before the address.
-_NO_HANDLE = re.compile(
-    r"Unable to (?:determine|detect) the device handle for GPU *(?P<pci>[0-9A-F:.]*[0-9A-F])\b.*",
-    re.IGNORECASE,
-)
-
-_GPUS = "proc/driver/nvidia/gpus"
+# CUDA reads the digits at the beginning of an entry, as strtoul does: "1gpu" is 1.
+_LEADING_NUMBER = re.compile(r"\s*\+?(\d+)")
 
 
-def ask_nvml(prober: Prober) -> Found:
-    """NVML, through nvidia-ml-py."""
-    if not prober.machine.has_package("pynvml"):
-        raise MissingError("nvidia-ml-py is not installed (pip install nvidia-ml-py)")
-    if prober.machine.lacks_library("libnvidia-ml.so.1"):
-        raise MissingError("there is no libnvidia-ml.so.1")
-    return parse_nvml(prober.call("pytest_fkit.gpu.vendors.nvml:read_nvml"))
+def absent(machine: Machine) -> str:
+    """See :class:`.Vendor`."""
+    # A container shares /proc with a machine that has GPUs, but not its device files; on the
+    # machine itself these are made by the first program that asks NVML. /dev/dxg is WSL's.
+    if (
+        machine.exists("proc/driver/nvidia")
+        or machine.names("dev", r"nvidia(ctl|\d+)")
+        or machine.exists("dev/dxg")
+    ):
+        return ""
+    return "no driver (none of /proc/driver/nvidia, /dev/nvidia*, /dev/dxg is there)"
 
 
-def parse_nvml(facts: object) -> Found:
-    """What :func:`.nvml.read_nvml` tells, as devices.
+def ways() -> Sequence[Way]:
+    """See :class:`.Vendor`."""
+    from .nvidia_listing import WAYS
 
-    :raises FailedError: if it is not that.
+    return WAYS
+
+
+def visible(devices: Sequence[Device], environ: Mapping[str, str]) -> Visible:
+    """As in the CUDA C++ programming guide, "CUDA environment variables".
+
+    A repeated entry makes the whole list void. Without a mask, MIG instances have UUIDs only.
     """
-    if not isinstance(facts, list) or len(mappings(facts)) != len(facts):
-        raise rubbish(str(facts))
-    devices: list[Device] = []
-    notices = []
-    for gpu in mappings(facts):
-        index = number(gpu.get("index"))
-        uuid = word(gpu.get("uuid"))
-        if index is None:
-            raise rubbish(str(gpu))
-        if not uuid:
-            notices.append(f"GPU {index} is left out: {word(gpu.get('error')) or 'no UUID'}")
-            continue
-        whole = Device(
+    mask = environ.get(_MASK)
+    if mask is None:
+        by_uuid = any(device.parent for device in devices)
+        return Visible(
             "nvidia",
-            index,
-            uuid,
-            pci_address(gpu.get("pci")),
-            word(gpu.get("name")),
-            number(gpu.get("memory")) or 0,
-            links=addresses(gpu.get("links")),
+            tuple(
+                Entry(each, each.uuid if by_uuid and each.uuid else str(each.ordinal))
+                for each in devices
+            ),
         )
-        if gpu.get("mig") is not True:
-            devices.append(whole)
-            continue
-        instances = [
-            _instance(whole, word(entry.get("uuid")), word(entry.get("name")), entry.get("memory"))
-            for entry in mappings(gpu.get("instances"))
-            if word(entry.get("uuid"))
-        ]
-        devices += instances
-        if not instances:
-            notices.append(_no_instances(index))
-    return Found(tuple(devices), (), tuple(notices))
+    numbered = not mask.startswith(_UUIDS)
+
+    def find(text: str) -> Entry | None:
+        if not numbered:
+            return _by_uuid(devices, text)
+        match = _LEADING_NUMBER.match(text)
+        return by_number(devices, match[1]) if match else None
+
+    notices: list[str] = []
+    entries = list(until_invalid(_MASK, mask, find, notices))
+    if len({entry.device for entry in entries}) < len(entries):
+        notices.append(f"{_MASK}={mask}: a GPU is named twice, so CUDA shows none")
+        entries = []
+    if entries and numbered and _orders_differ(devices, environ):
+        notices.append(
+            f"{_MASK}={mask} counts in CUDA's own order, the fastest GPU first: ids here may mean "
+            f"other GPUs than nvidia-smi's; {_ORDER}=PCI_BUS_ID makes them the same"
+        )
+    return Visible("nvidia", tuple(entries), tuple(notices))
 
 
-def _instance(gpu: Device, uuid: str, name: str, memory: object) -> Device:
-    return replace(
-        gpu, uuid=uuid, name=name or gpu.name, memory=number(memory) or 0, parent=gpu.uuid
-    )
+def _by_uuid(devices: Sequence[Device], text: str) -> Entry | None:
+    if not text.startswith(_UUIDS):
+        return None
+    instances = [each for each in devices if each.parent.startswith(text)]
+    if len({each.parent for each in instances}) == 1:
+        return Entry(instances[0], text)  # of a GPU in MIG mode CUDA shows the first one
+    found = [each for each in devices if each.uuid.startswith(text)]
+    return Entry(found[0], text) if len(found) == 1 else None
 
 
-def _no_instances(index: int) -> str:
-    return f"GPU {index} is left out: it is in MIG mode and has no instances"
+def _orders_differ(devices: Sequence[Device], environ: Mapping[str, str]) -> bool:
+    different = len({(each.name, each.memory) for each in devices if not each.parent}) > 1
+    return different and environ.get(_ORDER) != "PCI_BUS_ID"
 
 
-def ask_nvidia_smi(prober: Prober) -> Found:
-    """The program that comes with the driver."""
-    query = f"--query-gpu={','.join(_FIELDS)}"
-    text, trouble = _said(prober, query, "--format=csv,noheader,nounits")
-    try:
-        answer = parse_query(text)
-    except FailedError as error:
-        if trouble is None:
-            raise
-        raise FailedError(str(trouble), lost=error.lost) from None
-    if trouble is not None and not answer.gpus:
-        raise trouble
-    listed = _said(prober, "-L")[0] if any(gpu.mig for gpu in answer.gpus) else ""
-    found = with_instances(answer, parse_list(listed))
-    if trouble is None:
-        return found
-    said = str(trouble)
-    return found._replace(notices=(said, *(each for each in found.notices if each not in said)))
-
-
-def _said(prober: Prober, *arguments: str) -> tuple[str, FailedError | None]:
-    """What it prints, and how it failed if it left with another status than 0 then.
-
-    It does so for a warning: 14 for a corrupted infoROM (nvidia-smi(1); pytorch/pytorch pull
-    request 87464).
-    """
-    try:
-        return prober.tool("nvidia-smi", *arguments), None
-    except FailedError as error:
-        if not error.printed:
-            raise
-        return error.printed, error
-
-
-class Queried(NamedTuple):
-    """What ``nvidia-smi --query-gpu`` says of a GPU.
-
-    :param mig: whether it is in MIG mode.
-    :param lost: the row, if it says that the driver can't reach it, else "".
-    """
-
-    device: Device
-    mig: bool
-    lost: str
-
-
-class Answer(NamedTuple):
-    """What ``nvidia-smi --query-gpu`` says.
-
-    :param gpus: those that have a row.
-    :param unreachable: what it says of those that have none.
-    :param warnings: what else a user has to know.
-    :param lost: PCI addresses of the unreachable ones.
-    """
-
-    gpus: tuple[Queried, ...] = ()
-    unreachable: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    lost: tuple[str, ...] = ()
-
-
-def parse_query(text: str) -> Answer:
-    """The GPUs that ``nvidia-smi --query-gpu`` lists.
-
-    The format is the one of ``--format=csv,noheader,nounits`` (nvidia-smi(1)): the fields in the
-    order asked for, memory in MiB, "[N/A]" or "[Not Supported]" for what a GPU does not know, and
-    "[GPU is lost]" or the like where the driver can't reach it any more. Other lines may come
-    before and after.
-
-    :raises FailedError: if no row is understood.
-    """
-    if text.strip() == "No devices were found":
-        return Answer()
-    if "\0" in text:
-        raise rubbish(text)
-    lines = [line.strip() for line in text.splitlines()]
-    rows = [(line, _row(line)) for line in lines]
-    gpus = tuple(gpu for line, row in rows for gpu in _queried(line, row))
-    handles = [found for found in map(_NO_HANDLE.search, lines) if found is not None]
-    lost = tuple(filter(None, (pci_address(found["pci"]) for found in handles)))
-    if not gpus:
-        trouble = rubbish(text)
-        raise FailedError(handles[0][0] if handles else str(trouble), lost=lost)
-    known = {gpu.device.ordinal for gpu in gpus}
-    broken = tuple(
-        f"a GPU is left out: {line}"
-        for line, row in rows
-        if len(row) > 1 and number(row[0]) is not None and number(row[0]) not in known
-    )
-    return Answer(
-        gpus,
-        (*(f"a GPU is left out: {found[0]}" for found in handles), *broken),
-        tuple(line for line in lines if line.startswith("WARNING:")),
-        lost,
-    )
-
-
-def _row(line: str) -> list[str]:
-    try:
-        return next(csv.reader([line], skipinitialspace=True), [])
-    except csv.Error:
-        return []
-
-
-def _queried(line: str, row: list[str]) -> Iterator[Queried]:
-    """The GPU of a row, nothing if it is none."""
-    index = number(row[0]) if len(row) == len(_FIELDS) else None
-    if index is None:
-        return
-    errors = [field.upper() for field in (row[1], row[3], row[4])]
-    lost = any(map(_UNREACHABLE.search, row[1:])) or errors.count(_UNKNOWN) > 1
-    if not lost and not _UUID.fullmatch(row[1]):
-        return
-    memory = (number(row[4]) or 0) << 20
-    device = Device("nvidia", index, word(row[1]), pci_address(row[2]), word(row[3]), memory)
-    yield Queried(device, word(row[5]) == "Enabled", line if lost else "")
-
-
-def parse_list(text: str) -> dict[str, list[tuple[str, str]]]:
-    """The MIG instances that ``nvidia-smi -L`` lists: UUID and profile, by the UUID of the GPU."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    instances: list[tuple[str, str]] = []
-    for line in text.splitlines():
-        gpu = _LISTED_GPU.fullmatch(line)
-        if gpu:
-            instances = found.setdefault(gpu[1], [])
-        instance = _LISTED_MIG.fullmatch(line)
-        if instance:
-            instances.append((instance[2], instance[1]))
+def variables(
+    entries: Sequence[Entry], inherited: Mapping[str, str], amd_mask: str
+) -> dict[str, str]:
+    """See :class:`.Vendor`."""
+    del amd_mask
+    if not entries:
+        return {_MASK: "-1"}
+    found = {_MASK: ",".join(entry.text for entry in entries)}
+    # Inherited numbers count in an order that was chosen before.
+    if inherited.get(_MASK, "GPU-").startswith(_UUIDS) and _ORDER not in inherited:
+        return {_ORDER: "PCI_BUS_ID", **found}
     return found
 
 
-def with_instances(answer: Answer, instances: dict[str, list[tuple[str, str]]]) -> Found:
-    """The GPUs, those in MIG mode replaced by their instances."""
-    devices = []
-    notices = [*answer.warnings, *answer.unreachable]
-    for gpu, mig, lost in answer.gpus:
-        if lost:
-            notices.append(f"GPU {gpu.ordinal} is left out: {lost}")
-            continue
-        if gpu.pci and gpu.pci in answer.lost:
-            continue
-        if not mig:
-            devices.append(gpu)
-            continue
-        below = instances.get(gpu.uuid, [])
-        devices += [_instance(gpu, uuid, f"{gpu.name} MIG {name}", 0) for uuid, name in below]
-        if not below:
-            notices.append(_no_instances(gpu.ordinal))
-    return Found(tuple(devices), (), tuple(notices))
-
-
-def ask_proc(prober: Prober) -> Found:
-    """The kernel driver's files."""
-    if not prober.machine.names("dev", r"nvidia\d+"):
-        raise MissingError("no GPU has a device file /dev/nvidia<number>")
-    return parse_proc(prober.call(f"{__name__}:read_proc"))
-
-
-def read_proc(root: str) -> list[dict[str, Any]]:
-    """The driver's files on each GPU; called in a fresh interpreter, for they take its locks."""
-    machine = Machine(root)
-    gpus = []
-    for name in machine.names(_GPUS, r"[0-9a-fA-F:.]+"):
-        text = machine.text(f"{_GPUS}/{name}/information")
-        minor = _information(text).get("Device Minor", "")
-        mig = machine.names(f"proc/driver/nvidia/capabilities/gpu{minor}/mig", r"gi\d+")
-        gpus.append(
-            {
-                "pci": name,
-                "information": text,
-                "openable": os.access(machine.path(f"dev/nvidia{minor}"), os.R_OK | os.W_OK),
-                "mig": bool(mig),
-            }
-        )
-    return gpus
-
-
-def _information(text: str) -> dict[str, str]:
-    pairs = (line.partition(":") for line in text.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def parse_proc(facts: object) -> Found:
-    """What :func:`read_proc` tells, as devices.
-
-    ``information`` has lines as "Model:", "GPU UUID:", "Bus Location:", "Device Minor:" and "GPU
-    Excluded:", the UUID with question marks until the GPU was first used (nv-procfs.c in NVIDIA's
-    open-gpu-kernel-modules). The name of the directory is the PCI address.
-
-    :raises FailedError: if it is not that.
-    """
-    if not isinstance(facts, list) or len(mappings(facts)) != len(facts):
-        raise rubbish(str(facts))
-    usable = []
-    for gpu in mappings(facts):
-        told = _information(str(gpu.get("information")))
-        pci = pci_address(gpu.get("pci"))
-        if not pci:
-            raise rubbish(str(gpu))
-        if gpu.get("openable") is not True or told.get("GPU Excluded", "No") != "No":
-            continue
-        uuid = told.get("GPU UUID", "")
-        device = Device("nvidia", 0, "" if "?" in uuid else uuid, pci, told.get("Model", ""))
-        usable.append((device, gpu.get("mig") is True))
-    usable.sort(key=lambda entry: pci_order(entry[0].pci))
-    return Found(
-        tuple(replace(device, ordinal=i) for i, (device, mig) in enumerate(usable) if not mig),
-        (),
-        tuple(
-            f"GPU {i} is left out: its MIG instances can't be told from /proc"
-            for i, (_, mig) in enumerate(usable)
-            if mig
-        ),
-    )
-
-
-WAYS = (Way("NVML", ask_nvml), Way("nvidia-smi", ask_nvidia_smi), Way("/proc", ask_proc))
+NVIDIA = Vendor(
+    "nvidia",
+    "NVIDIA",
+    (_MASK,),
+    absent,
+    ways,
+    visible,
+    variables,
+    frozenset({"nvidia"}),
+    probe="pytest_fkit.gpu.vendors.cuda:probe",
+    memory="pytest_fkit.gpu.vendors.nvml:MemoryOfGpus",
+)

@@ -7,11 +7,10 @@ from typing import Any, Generator, Iterable
 
 import pytest
 
-from ...gpu.errors.classifier import Classifier
-from ...gpu.errors.errors import Failure, GpuError
-from ...gpu.errors.exceptions import event_of, failure_of, keep_printed
-from ...gpu.errors.pointing import points
-from ...gpu.errors.reasons import skip_reason
+from ...gpu.errors.classification import Classifier
+from ...gpu.errors.exceptions import event_of, failure_of, keep_printed, skip_reason
+from ...gpu.errors.failure import Failure, GpuError
+from ...gpu.errors.wording import points
 from ...own import own_builtins
 from ...protocol.plain_values import carriable
 

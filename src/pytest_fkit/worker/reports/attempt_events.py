@@ -1,4 +1,4 @@
-"""What a journal says of one run of a test, put together from the messages of its process."""
+"""The journal's facts about one attempt at a test, from the messages of its process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FINISHED = to_wire(Finished())
 
 
 class Attempt:
-    """Takes in what is said from the first message of a test to the last.
+    """Collects the facts, from the first message of a test to the last.
 
     :param shared: why the test does not have a process of its own, or "".
     """
@@ -46,17 +46,17 @@ class Attempt:
         self._metrics: dict[str, Any] = {}
         self._leftovers: tuple[str, ...] = ()
 
-    def take(self, message: Message) -> None:
-        """Take one message in."""
+    def handle(self, message: Message) -> None:
+        """Note what one message says."""
         handler = _HANDLERS.get(type(message))
         if handler is not None:
             handler(self, message)
 
     def facts(self) -> dict[str, Any]:
-        """What is known, in types that can be carried; times in seconds since the epoch.
+        """The facts in built-in types; times in seconds since the epoch.
 
-        ``phases`` has name, start, duration and outcome of each, ``wide`` what was done to wide
-        fixtures ("setup", "teardown"), their label, start and duration.
+        ``phases`` has name, start, duration and outcome of each; ``wide`` has, for each setup and
+        teardown of wide fixtures, which of the two, their label, start and duration.
         """
         phases = self._phases
         if phases and not phases[-1][3] and self._ending != _FINISHED:
@@ -76,10 +76,10 @@ class Attempt:
 
     def _phase(self, message: Phase) -> None:
         if self._phases and self._phases[-1][0] == message.name and not self._phases[-1][3]:
-            self._phases[-1][1] = message.time  # its own part of it, after that of its host
+            self._phases[-1][1] = message.time  # the child's part of it, after that of its host
             return
         if self._phases:
-            # A report on a setup counts the time of wide fixtures, too, set up by another process.
+            # A setup's report includes the time of wide fixtures, which the host set up.
             _, start, seconds, _ = last = self._phases[-1]
             last[2] = max(0.0, min(seconds, message.time - start))
         self._phases.append([message.name, message.time, 0.0, ""])

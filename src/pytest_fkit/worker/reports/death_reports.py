@@ -1,37 +1,38 @@
-"""Reports on test processes that died, made in the worker."""
+"""Reports on test processes that died, and the command that reproduces it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+import shlex
+from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple
 
 import pytest
 
 from ...compat import pytest_reports
-from ...gpu.errors.errors import Failure, GpuError
-from ...gpu.slices.ownership import owned_by
+from ...gpu.errors.failure import Failure, GpuError
+from ...gpu.slices.ownership import KEY, owned_by
 from ...own import own_builtins, time
 from ...protocol.endings import Ending, Lost, Unmet, Unreported
 from ...protocol.messages import Broken, Ended
 from ...protocol.plain_values import carriable
 from ...sandbox.process.relay import merged
+from ...system.paths import joined, relative
 from . import deaths
 from .makereport import made_by_hooks
 from .replay import Replay, add_section
 from .reports import Reports
-from .reproduce import reproducing_command
 from .rerunfailures import Reruns
 
 if TYPE_CHECKING:
-    from ...gpu.errors.classifier import Classifier
+    from ...gpu.errors.classification import Classifier
 
 own_builtins(globals())
 
 
 class Again(NamedTuple):
-    """A test that died is due to be run again.
+    """Says that a test is to be run again.
 
     :param attempts: so far.
-    :param delay: seconds to wait.
+    :param delay: seconds to wait before the next one.
     """
 
     attempts: int
@@ -39,10 +40,10 @@ class Again(NamedTuple):
 
 
 class DeathReports:
-    """Makes them.
+    """Reports deaths.
 
     :param name: of the worker, as in "gw0"; ALONE at ``-n0``.
-    :param remember_broken: called with a wide fixture that nobody is to set up again.
+    :param remember_broken: called with a wide fixture that must not be set up again.
     :param in_doubt: called when a test process died that may have used GPUs.
     """
 
@@ -62,7 +63,7 @@ class DeathReports:
         self._in_doubt = in_doubt
         self._classifier: Classifier | None = None
         if owned_by(config) is not None:
-            from ...gpu.errors.classifier import Classifier
+            from ...gpu.errors.classification import Classifier
 
             self._classifier = Classifier(config)
 
@@ -72,7 +73,7 @@ class DeathReports:
         """Report how a test process died.
 
         :param attempts: so far, this one included; None if there can't be another.
-        :return: what follows, if the test is to be run again.
+        :return: None unless the test is to be run again.
         """
         death = self._death(replay, ended, ending)
         expected = self._expected(replay, death)
@@ -86,11 +87,11 @@ class DeathReports:
         return again
 
     def _expected(self, replay: Replay, death: deaths.Death) -> str | None:
-        """The reason for which the death was expected, None if it was not."""
+        """The reason for which the death was expected (xfail), None if it was not."""
         if isinstance(death.ending, (Lost, Unreported, Unmet)):
-            return None  # nobody knows what the test itself did
+            return None  # the test itself may have passed
         if not death.wide and (death.phase == "exit" or replay.has_said(death.phase)):
-            return None  # by then the test has failed as it was to, or not
+            return None  # the test's own outcome was known by then
         if replay.expected is None:
             return pytest_reports.expected_failure(replay.item)
         return replay.expected
@@ -101,7 +102,7 @@ class DeathReports:
         return None if delay is None else Again(attempts, delay)
 
     def _note_broken(self, replay: Replay, death: deaths.Death) -> None:
-        """A wide fixture in whose setup a process died is not set up again."""
+        """Prevent another setup of the wide fixture in whose setup the process died, if any."""
         fixture = replay.setting_up
         if fixture is not None:
             headline = deaths.headline(death, replay.item.config.rootpath)
@@ -141,16 +142,16 @@ class DeathReports:
         replay.release()
         replay.log(data)
         if death.when != "teardown":
-            # It did not run, but reporters (JUnit's output, HTML) close a test with this one.
+            # It did not run, but reporters (JUnit XML, HTML) close a test with a teardown's report.
             replay.log(made_by_hooks(item, _empty_teardown(data)))
 
     def _classify(self, replay: Replay, death: deaths.Death) -> None:
-        """Tell if what the process printed says that it was the GPU."""
+        """Report a GPU error if the output of the process names one."""
         if self._classifier is None:
             return
         if isinstance(death.ending, Unmet):
             owned = owned_by(replay.item.config)
-            if owned is not None and owned.shared:  # without others there may be room
+            if owned is not None and owned.shared:  # an attempt without neighbours may have room
                 lacking = GpuError("memory", death.ending.title, alone=True)
                 self._reports.gpu_error(replay.item, carriable(lacking.to_wire()))
             return
@@ -190,7 +191,7 @@ class DeathReports:
 
 
 def _added(replay: Replay, death: deaths.Death, again: Again | None) -> bool:
-    """Whether the test's own teardown failed before its process died, and its report says both."""
+    """Add the death to the report on the test's own teardown if that failed; whether it did."""
     failed = replay.held_teardown_failed()
     if failed is None:
         replay.drop_teardown()
@@ -218,3 +219,40 @@ def _empty_teardown(death: dict[str, Any]) -> dict[str, Any]:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
+
+
+# --- the command that runs one test again ---------------------------------------------------------
+
+# Options that the command leaves out.
+_DROPPED = (
+    "-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml", "--basetemp", "--fkit-workers",
+    "--fkit-gpus", "--fkit-journal", "--fkit-trace", "--fkit-resume", "--fkit-top",
+)  # fmt: skip
+
+
+def reproducing_command(item: pytest.Item, changed: Mapping[str, str]) -> str:
+    """The command that runs only this test, from the directory of this run.
+
+    :param changed: the variables in which the test's process differed from its worker.
+    """
+    config = item.config
+    given = [str(argument) for argument in config.invocation_params.args]
+    paths = {str(path) for path in config.getoption("file_or_dir", None) or ()}
+    arguments = ["pytest"]
+    skip = False
+    for argument in given:
+        if skip or argument in paths:
+            skip = False
+        elif argument in _DROPPED:
+            skip = True
+        elif not argument.startswith((*(f"{option}=" for option in _DROPPED), "-n")):
+            arguments.append(argument)
+    directory = config.invocation_params.dir
+    # Not item.nodeid, to which xdist adds the name of its group.
+    nodeid = item.name if item.parent is None else f"{item.parent.nodeid}::{item.name}"
+    path, separator, rest = nodeid.partition("::")
+    # Node ids are relative to rootdir, arguments to the current directory.
+    path = relative(joined(str(config.rootpath), path), str(directory))
+    owned = config.stash.get(KEY, None)
+    masks = "" if owned is None else owned.assignments(changed)
+    return masks + shlex.join([*arguments, path + separator + rest])

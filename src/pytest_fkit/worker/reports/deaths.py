@@ -1,4 +1,4 @@
-"""From the ending of a test process to the report that explains it."""
+"""The report that explains how a test process ended."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _THREAD = re.compile(r"^(Current t|T)hread 0x.*:$")
 # faulthandler calls after the stacks of all threads and before the line "Extension modules: ...".
 _C_STACK = "Current thread's C stack trace ("
 
-# The functions of ours that call pytest in test processes.
+# Our functions that call pytest in test processes; stacks end where they begin.
 _OURS = {
     "run_steps",
     "set_up",
@@ -59,11 +59,11 @@ class Frame:
 
 @dataclass(frozen=True)
 class Death:
-    """All that is known about a test process that did not finish.
+    """Everything known about a test process that did not finish.
 
     :param phase: "setup", "call", "teardown" or "exit" (after the test, in exit handlers).
     :param seconds: from the beginning of the phase.
-    :param wide: what the host was doing with a wide fixture ("setup", "teardown"), or "".
+    :param wide: what the host was doing to wide fixtures ("setup", "teardown"), or "".
     :param fixture: the wide fixture that was being set up, or "".
     """
 
@@ -92,9 +92,9 @@ class Death:
 
 
 def reorder_stacks(dump: str) -> str:
-    """Faulthandler's text with the stack of the crashing thread first.
+    """Faulthandler's text, with the stack of the crashing thread first.
 
-    Only the last fatal error counts: processes forked by the test write into the same file.
+    Only the last fatal error counts: processes that the test forked write into the same file.
     """
     _, fatal, rest = dump.rpartition("Fatal Python error: ")
     blocks: list[list[str]] = [[]]
@@ -113,7 +113,7 @@ def reorder_stacks(dump: str) -> str:
 
 
 def _without_our_frames(block: list[str]) -> list[str]:
-    """The stack up to where this package called pytest to run the test."""
+    """The stack without our frames below pytest's."""
     if block[0].startswith(_C_STACK):
         return [block[0], *(line for line in block[1:] if line.startswith("  "))]
     for number, line in enumerate(block):
@@ -124,9 +124,9 @@ def _without_our_frames(block: list[str]) -> list[str]:
 
 
 def innermost_frame(dump: str, rootdir: Path) -> Frame | None:
-    """The innermost frame under `rootdir`, of the crashing thread, else of any other.
+    """The innermost frame under `rootdir`: of the crashing thread, else of any other.
 
-    Installed packages don't count, though an environment may lie under `rootdir`.
+    Installed packages don't count, though a virtual environment may lie under `rootdir`.
     """
     for line in reorder_stacks(dump).splitlines():
         match = _FRAME.match(line)
@@ -227,8 +227,8 @@ def _why_no_stack(ending: Ending) -> str:
 def text_with_message(text: str, message: str, path: str, line: int) -> dict[str, Any]:
     """The "longrepr" of a failed report that shows `text`, and `message` in the short summary.
 
-    It is in the format of pytest_report_to_serializable, which carries what a report class can't
-    be given without pytest's private classes.
+    In the format of pytest_report_to_serializable: to make the object takes pytest's private
+    classes.
     """
     crash = {"path": path, "lineno": line, "message": message}
     traceback = {

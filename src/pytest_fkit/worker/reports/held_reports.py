@@ -1,4 +1,4 @@
-"""Reports on a worker that owns GPUs: none is told while another worker may run the test again."""
+"""Reports of a worker that owns GPUs, held while another worker may run the test again."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import pytest
 
-from ...gpu.errors.errors import GpuError
+from ...gpu.errors.failure import GpuError
 from ...gpu.slices.ownership import Owned
 from ...own import own_builtins
 from ...protocol.plain_values import carriable
-from .reports import WorkerReports
+from .reports import Reports, WorkerReports
 
 if TYPE_CHECKING:
-    from ..gpus.xids_of_tests import TestXids
+    from ..reports.xids_of_tests import TestXids
 
 own_builtins(globals())
 
 
-class HeldReports:
-    """Holds what is said of a test until it is known whether it met a GPU error.
+class HeldReports(Reports):
+    """Holds the reports on a test until it is known whether it met a GPU error.
 
-    If it did, the controller is told so first, and the rest in one message with that. Unless the
-    verdict is final it decides what the attempt is, and plugins of this process, which counts
-    failures for ``-x`` and ``--maxfail``, never hear of it.
+    If it did, the controller gets the error first, and the reports in the same message. Unless the
+    verdict is final, the controller decides what becomes of the attempt; plugins of this process,
+    which count failures for ``-x`` and ``--maxfail``, never hear of it.
 
-    :param reports: to whom all is told in the end.
+    :param reports: gets everything in the end.
     :param name: of the worker, as in "gw0".
-    :param in_doubt: called when the GPUs are to be tried before the next test.
-    :param hold: called with a test and an error of it that counts against the GPUs, as soon as its
-        process is through: no other test is to begin before the controller has heard of that.
-    :param xids: knows the Xids of this worker's GPUs, where they can be read.
+    :param in_doubt: called when the GPUs are to be probed before the next test.
+    :param hold: called with a test and its error that counts against the GPUs, as soon as its
+        process has ended: no other test may begin before the controller has heard of that.
+    :param xids: the Xids of this worker's GPUs, where they can be read.
     """
 
     def __init__(
@@ -54,10 +54,6 @@ class HeldReports:
         self._settled = False
         self._error: dict[str, Any] | None = None
         self._erred: pytest.Item | None = None
-
-    def are_awaited(self, config: pytest.Config) -> bool:
-        """See :class:`.reports.Reports`."""
-        return self._reports.are_awaited(config)
 
     def begins(self, item: pytest.Item) -> None:
         """See :class:`.reports.Reports`."""
@@ -83,7 +79,7 @@ class HeldReports:
         if self._xids is not None:
             self._xids.add_section(item, data)
         if self._reports.silent and data["outcome"] == "failed":
-            # What GpuReports does, which does not hear of it.
+            # As GpuReports does, which does not hear of this report.
             attempt = int(data.get("rerun", 0)) + 1
             section = self._owned.section(self._name, attempt, data.get("fkit_gpus", ()))
             data["sections"] = [*data["sections"], section]
@@ -104,20 +100,20 @@ class HeldReports:
         self._hold(lambda: self._reports.attempt(item, facts, left, again))
 
     def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
-        """The first one counts; what wide fixtures say when the run ends comes too late."""
+        """Remember the first error; one of wide fixtures at the end of the run comes too late."""
         if self._error is None and not self._settled:
             self._error, self._erred = error, item
             if error["probe"]:
                 self._in_doubt()
 
     def unexplained(self, item: pytest.Item, how: str) -> None:
-        """If there is an Xid that explains it, it is a GPU error."""
+        """Remember the death, which an Xid may explain as a GPU error."""
         del item
         if not self._settled:
             self._unexplained = how
 
     def _judge(self, item: pytest.Item) -> None:
-        """Once: have Xids decide on what the test met, where the message can't."""
+        """Let Xids decide, once, what the test met, where the message of its failure can't."""
         if self._xids is None or self._xids.are_known(item):
             return
         error = None if self._error is None else GpuError.from_wire(self._error)
@@ -129,9 +125,9 @@ class HeldReports:
                 self._in_doubt()
 
     def settle(self, over: bool = False) -> None:
-        """If it met none, tell, and hold nothing that is still to come.
+        """Release the reports, those still to come too, unless the test met a GPU error.
 
-        :param over: no test runs: what was said of one that was interrupted is told anyway.
+        :param over: no test runs: reports on one that was interrupted are released anyway.
         """
         if over:
             self._error = None
@@ -141,19 +137,19 @@ class HeldReports:
             self._tell()
             self._settled = not over
         else:
-            self._hold_what_follows()
+            self._hold_next_tests()
 
-    def _hold_what_follows(self) -> None:
-        """Once for each test that met an error which counts; the rest of it is told later."""
+    def _hold_next_tests(self) -> None:
+        """Begin no other test after one whose error counts; once for each such test."""
         erred, self._erred = self._erred, None
         if erred is not None and self._error is not None and self._error["counts"]:
             self.flush()
             self._hold_tests(erred, self._error)
 
     def complete(self, item: pytest.Item, seconds: float) -> None:
-        """Tell all."""
+        """Release everything, after the GPU error if there was one."""
         self._judge(item)
-        self._hold_what_follows()
+        self._hold_next_tests()
         self._hold(lambda: self._reports.complete(item, seconds))
         error, self._error, self._settled = self._error, None, False
         if error is not None:
@@ -165,7 +161,7 @@ class HeldReports:
             self._xids.over(item)
 
     def flush(self) -> None:
-        """Send what may be sent."""
+        """Send what was released."""
         self._reports.flush()
 
     def _hold(self, told: Callable[[], None]) -> None:

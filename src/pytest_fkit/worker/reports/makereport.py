@@ -1,4 +1,4 @@
-"""Reports on what pytest did not run, through the hook by which plugins have a part in reports."""
+"""Reports on phases that pytest did not run, passed through pytest_runtest_makereport."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ own_builtins(globals())
 
 
 def made_by_hooks(item: pytest.Item, data: dict[str, Any], text: str = "") -> dict[str, Any]:
-    """A report of ours with all that pytest_runtest_makereport adds to it.
+    """A report of ours with everything that pytest_runtest_makereport adds to it.
 
-    What a plugin relies on when it hears of reports is there. A hook that can't do without the
-    process that died may raise: then the report has what was added before, and says so.
+    Plugins that hear of the report rely on that. A hook that needs the process that died may raise:
+    then the report has what was added before, and says so.
 
     :param data: in the format of pytest_report_to_serializable, as the result is.
     :param text: what happened, "" if nothing.
@@ -30,12 +30,30 @@ def made_by_hooks(item: pytest.Item, data: dict[str, Any], text: str = "") -> di
     with no_warnings():  # pluggy's, of hooks that raise
         made, report, error = _made(item, data, text)
         if error is not None and data["when"] != "setup":
-            # Who notes something of a test when its setup is reported did so in its process.
+            # A plugin that keeps something when a setup is reported did so in the dead process.
             call: Any = pytest.CallInfo.from_call(_nothing, when="setup")
             with suppress(Exception):
                 pytest_hooks.report_for_installed(item, call)
             made, report, error = _made(item, data, text)
     return made if error is None else _after_error(item, report, data, error)
+
+
+def refused(item: pytest.Item, text: str, skipped: bool) -> dict[str, Any]:
+    """A report on a test that is not run, in the format of pytest_report_to_serializable.
+
+    :param skipped: whether it is skipped; else it is an error.
+    """
+    path, line, _ = item.location
+    report = pytest.TestReport(
+        item.nodeid,
+        item.location,
+        dict.fromkeys(item.keywords, 1),
+        "skipped" if skipped else "failed",
+        (path, (line or 0) + 1, f"Skipped: {text}") if skipped else text,
+        "setup",
+    )
+    data: dict[str, Any] = carriable(pytest_reports.report_to_data(item.config, report))
+    return data
 
 
 def _made(

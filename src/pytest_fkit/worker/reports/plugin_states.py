@@ -1,4 +1,4 @@
-"""What plugins kept in test processes, put where they look for it at the end of the session."""
+"""What plugins and coverage.py kept in test processes, put where they look for it in the end."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from typing import Any
 import pytest
 
 from ...own import own_builtins, pickle
-from ...protocol.event_file import PluginState
+from ...protocol.event_file import Measured, PluginState
+from ...sandbox.process.coverage import quietly
 
 own_builtins(globals())
 
 
 class States:
-    """Takes what :class:`pytest_fkit.sandbox.process.states.States` sends."""
+    """Collects what :class:`pytest_fkit.sandbox.process.states.States` sends."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config: Any = config
         self._snapshots: list[dict[str, Any]] = []
 
-    def take(self, message: PluginState) -> None:
-        """Take one in."""
+    def keep(self, message: PluginState) -> None:
+        """Keep one, until :meth:`conclude`."""
         if message.plugin == "syrupy":
             self._config._syrupy.add_written_snapshot_locations(message.data.pop("written"))
             self._snapshots.append(message.data)
@@ -30,7 +31,7 @@ class States:
             self._config._benchmarksession.benchmarks.append(benchmark)
 
     def conclude(self) -> None:
-        """When no test is left, before plugins come to their conclusions."""
+        """Hand everything over, when no test is left and before plugins sum up."""
         if not self._snapshots:
             return
         syrupy = self._config._syrupy
@@ -46,7 +47,7 @@ class States:
 
 
 def _publish_with(syrupy: Any, reports: list[dict[str, Any]]) -> None:
-    """Have the worker's own report to the controller contain these."""
+    """Have syrupy's report to the controller contain these."""
     publish = syrupy._publish_worker_report
 
     def publish_all() -> None:
@@ -57,3 +58,34 @@ def _publish_with(syrupy: Any, reports: list[dict[str, Any]]) -> None:
         publish()
 
     syrupy._publish_worker_report = publish_all
+
+
+class Gathered:
+    """Lines or arcs by context and file, until they are added to a ``Coverage`` object."""
+
+    def __init__(self) -> None:
+        self._arcs = False
+        self._contexts: dict[str, dict[str, set[Any]]] = {}
+        self._tracers: dict[str, str] = {}
+
+    def add(self, measured: Measured) -> None:
+        """Add what one process measured."""
+        self._arcs = measured.arcs
+        self._tracers.update(measured.tracers)
+        for context, files in measured.contexts.items():
+            known = self._contexts.setdefault(context, {})
+            for path, found in files.items():
+                known.setdefault(path, set()).update(found)
+
+    def add_to(self, coverage: Any) -> None:
+        """Add all to the data of `coverage`."""
+        if not self._contexts:
+            return
+        with quietly():
+            data = coverage.get_data()
+        for context, files in self._contexts.items():
+            data.set_context(context)
+            (data.add_arcs if self._arcs else data.add_lines)(files)
+        data.set_context(None)
+        data.add_file_tracers(self._tracers)
+        self._contexts.clear()

@@ -1,13 +1,12 @@
-"""What a test process reported, said again in the worker, where plugins hear it."""
+"""Replays in the worker, where plugins hear it, what a test process reported."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 import pytest
 
-from ...compat import pytest_reports
 from ...compat.foreign_warnings import stand_in
 from ...own import own_builtins, time, warnings
 from ...protocol.endings import ITS_END
@@ -33,12 +32,12 @@ from ...protocol.event_file import (
     WideSetupDone,
     WideTeardown,
 )
-from ...protocol.messages import Message, Output, Restarted
+from ...protocol.messages import Ended, Message, Output, Restarted
 from ...protocol.plain_values import carriable
 from ...sandbox.process.relay import merged
-from ..gpus.scarce_tests import note_wanted_gpus
+from ..needs_of_tests import note_wanted_gpus
 from .attempt_events import Attempt
-from .makereport import made_by_hooks
+from .makereport import made_by_hooks, refused
 from .reports import Reports, report_from
 from .terminal_output import LIVE, Lines
 
@@ -49,13 +48,13 @@ _KEPT = 65536
 
 
 class Replay:
-    """The reports of one test, from its first message to its ending.
+    """Replays one test, from its first message to its ending.
 
-    The teardown report is held back until it is known whether the process ended well and which
-    wide fixtures were torn down after the test.
+    Holds the teardown report back until it is known whether the process ended well and which wide
+    fixtures were torn down after the test.
 
     :param shared: why the test does not have a process of its own, or "".
-    :param attempt: hears all messages, for a journal, if there is one.
+    :param attempt: gets all messages, for a journal, if there is one.
     :param changed: the variables in which the test's process differs from its worker.
     """
 
@@ -94,10 +93,10 @@ class Replay:
         self.error_output = ""
         self._end_errors: list[str] = []
 
-    def take(self, message: Message) -> None:
-        """Take one message in."""
+    def handle(self, message: Message) -> None:
+        """Act on one message."""
         if self._attempt is not None:
-            self._attempt.take(message)
+            self._attempt.handle(message)
         handler = _HANDLERS.get(type(message))
         if handler is not None:
             handler(self, message)
@@ -125,7 +124,7 @@ class Replay:
 
     @property
     def attempts(self) -> int:
-        """How often the test began in this process."""
+        """How many times the test has begun in this process."""
         return self._attempts_over + (not self._finished)
 
     def _held_report(self, message: HeldReport) -> None:
@@ -133,7 +132,7 @@ class Replay:
         self._unlogged.append(message.data)
 
     def log_complete_phases(self, death: dict[str, Any]) -> None:
-        """Log what the test process held back on phases before that of the report on its death."""
+        """Log the reports that the test process held back, on phases before the one it died in."""
         for data in self._unlogged:
             if data["when"] != death["when"]:
                 data["rerun"] = death.get("rerun", 0)
@@ -152,14 +151,14 @@ class Replay:
         self._unlogged.clear()
         when = data.get("when")
         if when == "setup":
-            self.release()  # the teardown of a run before this one, by a plugin that runs it again
+            self.release()  # the teardown of an attempt before, where a plugin runs it again
         if when == "teardown" or self._held:
             self._held.append(data)
         else:
             self.log(data)
 
     def _hear_gpu_error(self, data: dict[str, Any]) -> None:
-        """Take it out of the report, where nobody else is to find it."""
+        """Take the error out of the report, which goes to plugins."""
         error = data.pop("fkit_gpu_error", None)
         if error is not None and data["outcome"] != "rerun":  # by pytest-rerunfailures, already
             self._reports.gpu_error(self.item, error)
@@ -187,7 +186,7 @@ class Replay:
         self._wide_sections += message.sections
 
     def wide_teardown(self, message: WideTeardown) -> None:
-        """Make the teardown of wide fixtures part of the test's teardown report."""
+        """Merge the teardown of wide fixtures into the test's teardown report."""
         failed = message.report
         if failed is not None:
             self._hear_gpu_error(failed)
@@ -215,7 +214,7 @@ class Replay:
             setattr(session, message.name, message.value)
 
     def _live_text(self, message: LiveText) -> None:
-        self.start()  # the process that said so may have left to have a wide fixture set up
+        self.start()  # the child that said so may have left for a wide fixture to be set up
         self._lines.feed_text(LIVE, message.text)
 
     def _shared_process(self, message: SharedProcess) -> None:
@@ -229,18 +228,7 @@ class Replay:
 
     def refuse(self, text: str, skipped: bool = False) -> None:
         """Report a test that can't be run as an error, with the reason, or as skipped."""
-        config, item = self.item.config, self.item
-        path, line, _ = item.location
-        report = pytest.TestReport(
-            item.nodeid,
-            item.location,
-            dict.fromkeys(item.keywords, 1),
-            "skipped" if skipped else "failed",
-            (path, (line or 0) + 1, f"Skipped: {text}") if skipped else text,
-            "setup",
-        )
-        data = carriable(pytest_reports.report_to_data(config, report))
-        self.log(made_by_hooks(item, data, text))
+        self.log(made_by_hooks(self.item, refused(self.item, text, skipped), text))
 
     def _metric(self, message: Metric) -> None:
         self.metrics.pop(message.name, None)
@@ -267,7 +255,7 @@ class Replay:
         return when in self._outcomes
 
     def missing(self) -> str:
-        """What should have been reported by the end of the test and was not, "" if nothing."""
+        """Which reports should have arrived by the end of the test and have not, "" if none."""
         if self._completed is None:
             return ITS_END
         if not self._completed.by_pytest or self.interrupted is not None:
@@ -283,27 +271,28 @@ class Replay:
         failed = (each for each in self._held if _is_teardown(each) and each["outcome"] == "failed")
         return next(failed, None)
 
-    def name_leftovers(self, processes: list[str]) -> None:
-        """Name processes that the test left running in its teardown report, which is held back."""
-        self._name("processes left running, now ended", "fkit_leftovers", processes)
+    def name_leftovers(self, ended: Ended) -> None:
+        """Name what a test left behind in its teardown report, which is held back."""
+        if ended.leftovers:
+            still = [f"{line}, still there, with GPUs open" for line in ended.hold_gpus]
+            lines = [*ended.leftovers, *still]
+            self._name("processes left running, now ended", "fkit_leftovers", lines)
+        if ended.gpu_memory:
+            self._name("GPU memory not given back", "fkit_gpu_memory", ended.gpu_memory)
 
-    def name_gpu_memory(self, lines: list[str]) -> None:
-        """Name there what is still in use of GPUs' memory, of which the process is gone."""
-        self._name("GPU memory not given back", "fkit_gpu_memory", lines)
-
-    def _name(self, title: str, name: str, lines: list[str]) -> None:
+    def _name(self, title: str, name: str, lines: Sequence[str]) -> None:
         for data in filter(_is_teardown, self._held):
-            add_section(data, title, "".join(f"{line}\n" for line in lines))
-            data[name] = lines
+            data[name] = [carriable(line) for line in lines]
+            add_section(data, title, "".join(f"{line}\n" for line in data[name]))
 
     def drop_teardown(self) -> None:
-        """Forget the teardown report that is held back: something else takes its place."""
+        """Drop the teardown report that is held back: another one takes its place."""
         for data in filter(_is_teardown, self._held):
             self._sections = list(data["sections"])
         self._held = [each for each in self._held if not _is_teardown(each)]
 
     def sections(self) -> list[tuple[str, str]]:
-        """What was captured so far, as far as it was reported."""
+        """The captured output reported so far."""
         return self._sections or self._wide_sections
 
     def release(self) -> None:
@@ -313,7 +302,7 @@ class Replay:
             self.log(data)
 
     def log(self, data: dict[str, Any]) -> None:
-        """Log one report, after the start of the test if it did not get to say so."""
+        """Log one report, after the start of the test if that was not logged yet."""
         self.start()
         if not _is_teardown(data):
             self._sections = list(data.get("sections", ()))
@@ -330,7 +319,7 @@ class Replay:
         self._reports.log_report(self.item, data)
 
     def start(self) -> None:
-        """Log the start of the test, if it did not do so yet."""
+        """Log the start of the test, if it was not logged yet."""
         if not self._started:
             self._started = True
             self._reports.log_start(self.item)

@@ -1,4 +1,4 @@
-"""Where the reports on a worker's tests go: to plugins in this process, to the controller."""
+"""The ways of reports on a worker's tests: to plugins of this process, to the controller."""
 
 from __future__ import annotations
 
@@ -31,14 +31,19 @@ if TYPE_CHECKING:
 own_builtins(globals())
 
 
-class Reports(Protocol):
-    """What is said of tests, in the order in which plugins are to hear it."""
+class Reports:
+    """Takes the events of tests, in the order in which plugins are to hear them."""
 
     def are_awaited(self, config: pytest.Config) -> bool:
-        """Whether no test may begin before the reports on the one before it were told."""
+        """Whether no test may begin before the reports on the one before it were delivered.
+
+        In a worker: if a test kills it, xdist blames the first whose reports have not arrived.
+        """
+        del config
+        return True
 
     def begins(self, item: pytest.Item) -> None:
-        """The test is about to begin; until it is complete, its process may end this one."""
+        """The test is about to begin; a death of this worker until it is complete is its fault."""
 
     def log_start(self, item: pytest.Item) -> None:
         """The test begins."""
@@ -52,20 +57,20 @@ class Reports(Protocol):
     def attempt(
         self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
     ) -> None:
-        """What a journal says of the test, see Attempt.facts.
+        """The journal's facts about one attempt, see Attempt.facts.
 
         :param left: how many reports on it are still to come.
         :param again: whether the test is run once more.
         """
 
     def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
-        """The test met an error: a :class:`~pytest_fkit.gpu.errors.errors.GpuError`, to_wire()."""
+        """The test met an error: a :class:`~pytest_fkit.gpu.errors.failure.GpuError`, to_wire()."""
 
     def unexplained(self, item: pytest.Item, how: str) -> None:
-        """The process of the test died, as `how` says, and nothing says why: an Xid may."""
+        """The process of the test died, as `how` says, of an unknown cause: an Xid may tell."""
 
     def settle(self, over: bool = False) -> None:
-        """All is known by which it is decided whether the test is to run again elsewhere.
+        """Everything is known that decides whether the test is to run again elsewhere.
 
         :param over: no test is left.
         """
@@ -83,21 +88,21 @@ def report_from(config: pytest.Config, data: dict[str, Any]) -> Any:
 
 
 class Account(Protocol):
-    """Who counts verdicts at ``-n0``."""
+    """Counts verdicts at ``-n0``."""
 
     def select(self, nodeids: Sequence[str]) -> None:
-        """These are run."""
+        """These tests are run."""
 
     def hear(self, node: None, told: Sequence[Told]) -> None:
-        """Plugins are about to be told so of them, by their positions."""
+        """Plugins are about to be told this about tests, named by their positions."""
 
 
-class LocalReports:
+class LocalReports(Reports):
     """At ``-n0``: all plugins are in this process, and no other worker could run a test again.
 
-    :param recorder: hears everything before they do, if there is one.
-    :param account: counts verdicts, if somebody does.
-    :param items: that are run.
+    :param recorder: of the journal, if there is one; records everything before plugins hear it.
+    :param account: counts verdicts, if given.
+    :param items: the tests that are run.
     """
 
     def __init__(
@@ -115,7 +120,7 @@ class LocalReports:
             account.select([item.nodeid for item in items])
 
     def are_awaited(self, config: pytest.Config) -> bool:
-        """Who counts failures may stop; pytest's own plugins, but for two, only write them down."""
+        """Plugins that count failures may stop the run; all but two of pytest's only note them."""
         return bool(
             config.getoption("maxfail")
             or config.pluginmanager.hasplugin("stepwiseplugin")
@@ -123,12 +128,12 @@ class LocalReports:
         )
 
     def begins(self, item: pytest.Item) -> None:
-        """For the account only."""
+        """Tell the account."""
         if self._account is not None:
             self._account.hear(None, [ItemBegins(self._positions[item])])
 
     def log_start(self, item: pytest.Item) -> None:
-        """Tell them."""
+        """Tell plugins."""
         if self._recorder is not None:
             self._recorder.begin(ALONE, item.nodeid, item.location)
         hook = self._hook(item, "pytest_runtest_logstart")
@@ -154,12 +159,12 @@ class LocalReports:
             item.ihook.pytest_runtest_logreport(report=report)
 
     def log_finish(self, item: pytest.Item) -> None:
-        """Tell them."""
+        """Tell plugins."""
         hook = self._hook(item, "pytest_runtest_logfinish")
         hook(nodeid=item.nodeid, location=item.location)
 
     def _hook(self, item: pytest.Item, name: str) -> Any:
-        """Those who don't live in the test's process, which told the others."""
+        """The hook of those plugins that did not hear of it in the test's process."""
         if self._some_hear_in_tests is None:
             self._some_hear_in_tests = pytest_hooks.hears_in_tests(item.config)
         if self._some_hear_in_tests:
@@ -169,42 +174,33 @@ class LocalReports:
     def attempt(
         self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
     ) -> None:
-        """For the journal only."""
+        """Tell the recorder."""
         if self._recorder is not None:
             self._recorder.attempt(ALONE, item.nodeid, facts, left, again)
             self._recorder.commit()
 
-    def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
-        """It is the test's failure."""
-
-    def unexplained(self, item: pytest.Item, how: str) -> None:
-        """It is the test's failure."""
-
-    def settle(self, over: bool = False) -> None:
-        """Nothing is held back."""
-
     def complete(self, item: pytest.Item, seconds: float) -> None:
-        """For the account only."""
+        """Tell the account."""
         if self._account is not None:
             self._account.hear(None, [ItemComplete(self._positions[item], seconds)])
 
     def flush(self) -> None:
-        """For the journal only: a test that has begun may take a while."""
+        """Write the journal: a test that has begun may take a while."""
         if self._recorder is not None:
             self._recorder.commit()
 
 
-class WorkerReports:
-    """In a worker: reports go to the controller, many in one message of bytes.
+class WorkerReports(Reports):
+    """In a worker: reports go to the controller, many in one message.
 
-    Plugins of the worker that listen hear of them, too. As in a worker of xdist's, a report is on
-    its way before those hear it that come after xdist: one of them may end the process. What those
-    before it changed arrives.
+    Plugins of the worker hear of them, too. As in xdist's own worker, a report is sent before the
+    plugins behind xdist hear of it, any of which may end the process, and after those in front of
+    it, which may change it.
 
-    :param send: sends messages to the controller, in one.
+    :param send: sends several messages to the controller as one.
     :param interactor: xdist's plugin of this worker.
-    :param index: of an item in the worker's collection.
-    :param whereabouts: what the controller sees of this worker, if it is on the same machine.
+    :param index: gives the position of an item.
+    :param whereabouts: memory in which the controller sees which test runs, on the same machine.
     """
 
     def __init__(
@@ -227,16 +223,11 @@ class WorkerReports:
         self._others_hear = pytest_hooks.others_hear_reports(config)
         xdist_worker.take_reports_of_interactor(config, interactor, self._hear)
         self.silent = False
-        """Whether plugins of this process are not told."""
+        """Whether to tell plugins of this process nothing."""
 
     @property
     def _heard(self) -> bool:
         return self._others_hear and not self.silent
-
-    def are_awaited(self, config: pytest.Config) -> bool:
-        """If a test kills the worker, xdist blames the first whose reports have not arrived."""
-        del config
-        return True
 
     def begins(self, item: pytest.Item) -> None:
         """Queue that the test begins."""
@@ -259,7 +250,7 @@ class WorkerReports:
             item.ihook.pytest_runtest_logreport(report=report)
 
     def _hear(self, report: Any) -> None:
-        """In the place of xdist's plugin."""
+        """Send a report, in the place of xdist's plugin."""
         data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
         self._report(self._position, carriable(data))
         self.flush()
@@ -270,7 +261,7 @@ class WorkerReports:
 
     @contextmanager
     def _telling(self, item: pytest.Item) -> Iterator[None]:
-        """Within the block plugins hear of the test."""
+        """Within the block, let the controller see that plugins are being told of the test."""
         self._position = self._index(item)
         if self._whereabouts is None:
             yield
@@ -289,26 +280,20 @@ class WorkerReports:
     def attempt(
         self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
     ) -> None:
-        """Queue what the journal is to say of one run of the test."""
+        """Queue the journal's facts about one attempt."""
         self._events.append(ItemAttempt(item.nodeid, facts, left, again))
 
     def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
         """Queue that the test met a GPU error."""
         self._events.append(ItemGpuError(item.nodeid, error))
 
-    def unexplained(self, item: pytest.Item, how: str) -> None:
-        """It is the test's failure."""
-
-    def settle(self, over: bool = False) -> None:
-        """Nothing is held back."""
-
     def complete(self, item: pytest.Item, seconds: float) -> None:
-        """Queue that all is told of the test."""
+        """Queue that the test is complete."""
         self._completed = self._index(item)
         self._events.append(ItemComplete(self._completed, seconds))
 
     def flush(self) -> None:
-        """Send what was told since the last time."""
+        """Send what was queued."""
         if self._events:
             events, self._events = self._events, []
             self._send(*events)

@@ -1,4 +1,4 @@
-"""Whether a test that died is run again, as pytest-rerunfailures runs failures again."""
+"""Reruns of tests that died, as pytest-rerunfailures reruns failures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ own_builtins(globals())
 
 
 class ProcessDiedError(Exception):
-    """What plugins see in place of an exception: its text is the headline."""
+    """Stands for the exception that a dead process can't raise; its text is the headline."""
 
 
 class _Failure(NamedTuple):
@@ -25,10 +25,10 @@ class _Failure(NamedTuple):
 
 
 class Reruns:
-    """Knows what the options and marks of pytest-rerunfailures say, where that is active.
+    """Reads the options and marks of pytest-rerunfailures, where that is active.
 
-    The plugin loops inside the process that died. Used are its functions without an underscore
-    and its ``config.failures_db``, checked against versions 11.1 to 16.7.
+    The plugin itself loops inside the process that died. This uses its functions without an
+    underscore and its ``config.failures_db``, checked against versions 11.1 to 16.7.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -50,7 +50,7 @@ class Reruns:
         return int(self._db.get_suite_reruns()) if self._counts else 0
 
     def note(self, item: pytest.Item, before: int, attempts: int) -> None:
-        """Take down that a test process made attempts `before` + 1 to `attempts`."""
+        """Count attempts `before` + 1 to `attempts`, which one test process made."""
         if self._db is None or attempts < 2:
             return
         item.execution_count = attempts  # type: ignore[attr-defined]  # for --fail-on-flaky

@@ -1,4 +1,4 @@
-"""What tests of a worker write to the terminal, in whole lines."""
+"""Cuts what tests write to the terminal into lines."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ class Lines:
         self._rest: dict[int, str] = {}
 
     def feed(self, stream: int, data: bytes) -> None:
-        """Take bytes of a stream in: 1 and 2 as the descriptors, or LIVE."""
+        """Add bytes of a stream: descriptor 1 or 2, or LIVE."""
         decoder = self._decoders.get(stream)
         if decoder is None:
             decoder = self._decoders[stream] = codecs.getincrementaldecoder("utf-8")("replace")
         self.feed_text(stream, decoder.decode(data))
 
     def feed_text(self, stream: int, text: str) -> None:
-        """Take text of a stream in."""
+        """Add text of a stream."""
         *lines, self._rest[stream] = (self._rest.get(stream, "") + text).split("\n")
         for line in lines:
             if line or stream != LIVE:
                 self._write(line)
 
     def flush(self) -> None:
-        """At the end of a test: write what has no end of line."""
+        """At the end of a test: write lines that have no end yet."""
         for stream, rest in self._rest.items():
             if rest:
                 self._write(rest)
@@ -47,9 +47,9 @@ class Lines:
 
 
 class Unchanged(Lines):
-    """Passes text on as it comes, as fits a single process."""
+    """Passes text on as it comes: a single process has the terminal to itself."""
 
     def feed_text(self, stream: int, text: str) -> None:
-        """Take text of a stream in."""
+        """Add text of a stream."""
         del stream
         self._write(text)

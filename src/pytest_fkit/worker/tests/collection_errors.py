@@ -1,4 +1,4 @@
-"""GPU errors in the collection of a worker that owns GPUs: what it lacks, another may have."""
+"""GPU errors in the collection of a worker that owns GPUs: another worker may have none."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any, Callable, Generator
 import pytest
 
 from ...compat import pytest_session
-from ...gpu.errors.classifier import Classifier
-from ...gpu.errors.errors import Failure
-from ...gpu.errors.exceptions import failure_of
-from ...gpu.errors.reasons import skip_reason
+from ...gpu.errors.classification import Classifier
+from ...gpu.errors.exceptions import failure_of, skip_reason
+from ...gpu.errors.failure import Failure
 from ...own import own_builtins
 from ...protocol.plain_values import carriable
 
@@ -20,9 +19,8 @@ own_builtins(globals())
 class CollectionErrors:
     """Plugin of such a worker.
 
-    :param tell: called once at the end of the collection, if there was any, with node ids of
-        collectors and, for each, a :class:`~pytest_fkit.gpu.errors.errors.GpuError` in built-in
-        types.
+    :param tell: called once at the end of the collection, if there was any error, with the node id
+        of each collector and its :class:`.GpuError` in built-in types.
     """
 
     def __init__(
@@ -36,7 +34,7 @@ class CollectionErrors:
     def pytest_make_collect_report(
         self, collector: pytest.Collector
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-        """Look at what was raised where a module or a class was collected."""
+        """Classify what the collection of a module or a class raised."""
         report = yield
         raised = pytest_session.collection_error(report)
         if raised is not None and not report.passed:

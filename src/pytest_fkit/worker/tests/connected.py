@@ -1,4 +1,4 @@
-"""Tests that have to share a process: a plugin judges one by what others left in memory."""
+"""Tests that have to share a process: a plugin keeps state of one in memory for others."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ own_builtins(globals())
 
 
 class Connection(NamedTuple):
-    """Tests that are connected.
+    """Tests that have to share a process.
 
     :param share: name of their process.
-    :param cause: what connects them, "" where options or marks have them share it anyway.
+    :param cause: what connects them, "" where options or marks have them share one anyway.
     :param positions: theirs in ``session.items``, in order.
     """
 
@@ -34,10 +34,10 @@ class Connection(NamedTuple):
 
 @dataclass(frozen=True)
 class Connections:
-    """Those of a session.
+    """The connected tests of a session.
 
-    :param of: by position.
-    :param errors: by position, why it can't be told of a test.
+    :param of: by position of a test.
+    :param errors: by position, the usage error of a hook's answer.
     """
 
     of: Mapping[int, Connection] = field(default_factory=dict)
@@ -59,7 +59,7 @@ _KNOWN: pytest.StashKey[Connections] = pytest.StashKey()
 
 
 def connections(session: pytest.Session, share: Callable[[pytest.Item], str]) -> Connections:
-    """What the hook pytest_fkit_isolation, and marks of plugins that we know, connect.
+    """The tests that pytest_fkit_isolation, and the marks of plugins that we know, connect.
 
     :param share: the process that a test shares by options and marks, "" for one of its own.
     """
@@ -84,7 +84,7 @@ def _links(session: pytest.Session, errors: dict[int, str]) -> list[Link]:
 def _answered(
     session: pytest.Session, left: dict[int, pytest.Item], errors: dict[int, str]
 ) -> list[Link]:
-    """What the hook says; tests of which it says something are taken from `left`."""
+    """The links that the hook asks for; removes the tests that it has an answer for from `left`."""
     if not session.config.hook.pytest_fkit_isolation.get_hookimpls():
         return []
     found = []
@@ -110,7 +110,7 @@ def _checked(answer: Any) -> str | None:
 
 
 def _is_apart(item: pytest.Item) -> bool:
-    """Whether a mark of ours says that the test has a process of its own."""
+    """Whether a mark of ours gives the test a process of its own."""
     try:
         return arguments(item).get("isolation") == "function"
     except pytest.UsageError:  # reported when the test is to run
@@ -121,7 +121,7 @@ def _is_apart(item: pytest.Item) -> bool:
 
 
 class _Groups:
-    """Union-find over anything."""
+    """Disjoint sets of anything (union-find)."""
 
     def __init__(self) -> None:
         self._above: dict[Hashable, Hashable] = {}
@@ -167,7 +167,7 @@ def _connected(
 
 
 def _common(shares: set[str], otherwise: str) -> tuple[str, bool]:
-    """The share of tests that have these by themselves, and whether all of them have it."""
+    """The share of tests that have these on their own, and whether all of them already have it."""
     if len(shares) == 1 and shares != {""}:
         return next(iter(shares)), True
     return (SESSION if SESSION in shares else otherwise), False
@@ -188,7 +188,7 @@ Rule = Callable[[pytest.Session, Mapping[int, pytest.Item]], Iterator[Link]]
 def _marked_incremental(
     session: pytest.Session, items: Mapping[int, pytest.Item]
 ) -> Iterator[Link]:
-    """Pytest's own documentation has a conftest.py for this mark: steps of a class."""
+    """Steps of a class, by the mark for which pytest's documentation has a conftest.py."""
     del session
     known: dict[Any, bool] = {}
     for position, item in items.items():
@@ -202,7 +202,7 @@ def _marked_incremental(
 
 
 def _documents(session: pytest.Session, items: Mapping[int, pytest.Item]) -> Iterator[Link]:
-    """Examples of a document have one namespace, cells of a notebook one kernel."""
+    """The examples of a document share a namespace, the cells of a notebook a kernel."""
     del session
     for position, item in items.items():
         plugin = type(item).__module__.partition(".")[0]
@@ -211,7 +211,7 @@ def _documents(session: pytest.Session, items: Mapping[int, pytest.Item]) -> Ite
 
 
 def _pytest_steps(session: pytest.Session, items: Mapping[int, pytest.Item]) -> Iterator[Link]:
-    """Each step of a function is a test."""
+    """The steps of a function, each of which is a test."""
     if not session.config.pluginmanager.has_plugin("pytest_steps") and (
         "pytest_steps" not in sys.modules
     ):
@@ -224,7 +224,7 @@ def _pytest_steps(session: pytest.Session, items: Mapping[int, pytest.Item]) -> 
 
 
 def _pytest_depends(_: pytest.Session, items: Mapping[int, pytest.Item]) -> Iterator[Link]:
-    """It knows by then which tests each depends on."""
+    """Tests and what they depend on, which pytest-depends knows once tests are collected."""
     plugin: Any = sys.modules.get("pytest_depends")
     if plugin is None or not getattr(plugin, "managers", None):
         return
@@ -238,7 +238,7 @@ def _pytest_depends(_: pytest.Session, items: Mapping[int, pytest.Item]) -> Iter
 
 
 def _pytest_dependency(session: pytest.Session, items: Mapping[int, pytest.Item]) -> Iterator[Link]:
-    """Its mark names tests within a scope, and so does its function ``depends``, at any time."""
+    """Tests that its mark names within a scope, or may name by ``depends`` when they run."""
     plugin: Any = sys.modules.get("pytest_dependency")
     if plugin is None or not session.config.pluginmanager.is_registered(plugin):
         return
@@ -281,7 +281,7 @@ def _name_within(scope: str, item: pytest.Item) -> str:
 
 
 class _Calls:
-    """Knows which tests, or fixtures of theirs, may call a function of a plugin."""
+    """Finds tests that may call a function of a plugin, themselves or in a fixture."""
 
     def __init__(self, plugin: Any) -> None:
         self._wanted = {id(plugin), id(plugin.depends)}

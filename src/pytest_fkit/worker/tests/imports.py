@@ -1,7 +1,7 @@
 """Modules whose import ends the process.
 
-A worker that replaces one that died during collection tries each in a process of its own first;
-nobody else pays for it.
+Only a worker that replaces one that died during collection imports each in a process of its own
+first.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ...sandbox.host.children import Statuses
 from ...sandbox.process.copies import fork
 from ...sandbox.process.excerpts import free_middle, read_ends
 from ...sandbox.process.output import flush
+from ...sandbox.process.tree import send_signal
 from ...system.limits import is_refusal, refusal
 from ...system.paths import below
 from ...system.stack_texts import entries
@@ -48,7 +49,7 @@ class Collection:
             report = yield
         except SystemExit as error:
             return _exit_report(collector, error)
-        # Old versions of pytest report it themselves, as often as there are workers.
+        # Old versions of pytest report it themselves, once per worker.
         call = getattr(report, "call", None)
         if call is not None and call.excinfo is not None:
             raised = call.excinfo.value
@@ -58,7 +59,7 @@ class Collection:
 
 
 class LimitedCollection:
-    """Plugin of a worker: ends it when an import hangs, so that a careful one takes its place.
+    """Plugin of a worker: ends it when an import hangs, so that a careful one replaces it.
 
     :param limit: seconds for one import.
     """
@@ -70,7 +71,7 @@ class LimitedCollection:
     def pytest_make_collect_report(
         self, collector: pytest.Collector
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-        """Set faulthandler's clock: it needs no thread of Python's and no GIL."""
+        """Limit the import by faulthandler's timer, which needs no Python thread and no GIL."""
         if not isinstance(collector, pytest.File):
             return (yield)
         faulthandler.dump_traceback_later(self._limit, exit=True, file=2)
@@ -81,7 +82,7 @@ class LimitedCollection:
 
 
 class CarefulCollection:
-    """Plugin of a worker that has to expect that an import kills it.
+    """Plugin of a worker that expects an import to kill it.
 
     :param limit: seconds for one import, 0 for no limit.
     """
@@ -138,7 +139,7 @@ def _collect_and_leave(collector: pytest.File, files: Files, worker: int) -> NoR
         os.dup2(slots.err, 2)
         faulthandler.enable(file=slots.dump)
         faulthandler.register(signal.SIGTERM, file=slots.dump, all_threads=True, chain=True)
-        # Errors are for the worker to meet, and to report.
+        # The worker meets, and reports, errors when it imports the file itself.
         with suppress(BaseException):
             list(collector.collect())
         os.write(slots.events, _SURVIVED)
@@ -147,7 +148,7 @@ def _collect_and_leave(collector: pytest.File, files: Files, worker: int) -> NoR
 
 
 def _wait(pid: int, limit: float, files: Files) -> int | None:
-    """The status of the process, None if it had to be killed."""
+    """Wait for the process; its status, None if it had to be killed."""
     deadline = time.monotonic() + limit if limit else float("inf")
     while True:
         found, status = os.waitpid(pid, os.WNOHANG)
@@ -163,7 +164,7 @@ def _wait(pid: int, limit: float, files: Files) -> int | None:
 
 def _end(pid: int) -> None:
     tree = (pid, *system.descendants(pid))
-    os.kill(pid, signal.SIGTERM)  # has the stacks written
+    os.kill(pid, signal.SIGTERM)  # faulthandler writes the stacks
     deadline = time.monotonic() + _DUMP_WAIT
     while os.waitpid(pid, os.WNOHANG)[0] == 0:
         if time.monotonic() > deadline:
@@ -172,8 +173,7 @@ def _end(pid: int) -> None:
             break
         select.select([], [], [], 0.002)
     for process in tree[1:]:
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+        send_signal(process, signal.SIGKILL)
 
 
 def _error(collector: pytest.File, ending: Ending, files: Files) -> pytest.CollectReport:

@@ -1,4 +1,4 @@
-"""What collection leaves in the worker and a forked copy of it could not use."""
+"""What collection leaves in the worker that does not survive a fork."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ own_builtins(globals())
 
 
 class _Early(NamedTuple):
-    """What the initial conftest files left, and plugins before them.
+    """What plugins and the initial conftest files left.
 
-    :param cause: in words, or "".
+    :param cause: what keeps tests from being forked, in words, or "".
     """
 
     cause: str
@@ -30,13 +30,13 @@ _KEY: pytest.StashKey[_Early] = pytest.StashKey()
 
 @contextmanager
 def watched_conftests(early_config: pytest.Config) -> Iterator[None]:
-    """Within the block the initial conftest files are loaded: look at what they leave."""
+    """Within the block, while the initial conftest files are loaded: note what they leave."""
     clean = holdings.without_plugins()
     before = holdings.take_forkable(fork, clean)
     cause = _in_words("a plugin, or the program that runs pytest", before.beyond(clean))
     if cause and not before.runtime and _has_plugin_objects(early_config):
-        # No fresh interpreter has them. The threads are those of a program that goes on, an IDE
-        # or a notebook, rather than the tests'.
+        # No fresh interpreter could have these objects. The threads rather belong to the program
+        # that called pytest, an IDE or a notebook.
         cause = ""
     yield
     now = holdings.take_forkable(fork, before)
@@ -53,9 +53,9 @@ def _has_plugin_objects(config: pytest.Config) -> bool:
 
 
 class CollectionWatch:
-    """Plugin of a process that collects: remembers which file left threads, sockets and the like.
+    """Plugin of a process that collects: notes which file left threads, sockets and the like.
 
-    What plugins left in hooks before collection is theirs, other than a runtime.
+    Ignores what plugins left in hooks before collection, other than a GPU runtime.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -84,7 +84,7 @@ class CollectionWatch:
             self._of_all = f"a plugin or a hook, before collection: {self._held.runtime}"
 
     def _look(self, collector: pytest.Collector) -> None:
-        # What is collected within this collector was looked at already.
+        # Nested collectors have been looked at already.
         assert self._held is not None
         now = holdings.take_forkable(fork, self._held)
         found = now.beyond(self._held)
@@ -92,7 +92,7 @@ class CollectionWatch:
             cause = f"import of {collector.nodeid or 'a conftest.py'}: {', '.join(found)}"
             self._causes[collector.nodeid] = cause
             if now.runtime and not self._held.runtime:
-                # It is one for the whole process, whoever opened it.
+                # A runtime is the whole process's, whichever file opened it.
                 self._of_all = self._of_all or cause
         self._held = now
 
@@ -107,7 +107,7 @@ class CollectionWatch:
 
 
 def unforkable(config: pytest.Config, settings: Settings) -> Callable[[pytest.Item], str]:
-    """What says why a test can't be forked, or ""."""
+    """The function that says why a test can't be forked, or ""."""
     if settings.start_method == "spawn":
         return lambda _: "--fkit-start-method=spawn"
     if settings.start_method == "fork":

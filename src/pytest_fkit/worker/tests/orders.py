@@ -1,4 +1,4 @@
-"""What the keeper is asked to run, and how."""
+"""The orders to the keeper: which test runs in which process, with which limits."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from typing import Any, Callable, Mapping
 
 import pytest
 
-from ...compat.pytest_nodes import lineage
+from ...compat import pytest_fixtures
+from ...compat.pytest_nodes import ancestor, lineage
 from ...config.marks import Limits, limits, spawned_share
 from ...config.settings import Settings
 from ...gpu.slices.ownership import KEY
 from ...own import os, own_builtins
+from ...protocol.border import Facts
 from ...protocol.endings import format_size
 from ...protocol.messages import Run, RunTogether
+from ...protocol.needs import Needs
 from ...protocol.plain_values import carriable
 from ...protocol.process_names import APART, SESSION, SPAWNED, SPAWNED_SESSION
-from ..gpus.declared_needs import needs_of
+from ..needs_of_tests import needs_of, needs_to_wire
 from ..reports.rerunfailures import Reruns
 from .connected import Connection, Connections, connections
-from .tests import MOST, SECONDS, Taken
+from .sources import MOST, SECONDS, Taken
 
 own_builtins(globals())
 
@@ -32,7 +35,7 @@ class Request:
     """A test to run.
 
     :param run: or why it can't be run, or is skipped.
-    :param skipped: whether that is a reason to skip it.
+    :param skipped: whether `run` is a reason to skip it.
     :param shared: why the test shares a process though nobody asked for that, or "".
     """
 
@@ -53,7 +56,7 @@ class Request:
 
 
 class Requests:
-    """Puts together what is to be run, from options, marks and what keeps tests from being forked.
+    """Makes requests from options, marks and what keeps tests from being forked.
 
     :param unforkable: says what keeps a test from being forked, or "".
     """
@@ -75,7 +78,7 @@ class Requests:
         self._base_share = functools.partial(_base_share, settings=settings)
 
     def of(self, taken: Taken) -> list[Request]:
-        """The tests that were taken."""
+        """The requests for tests that were taken."""
         positions, following = taken.positions, self._guess(taken)
         chain = [*positions, *(() if following is None else (following,))]
         wanted = [self._wanted(each) for each in chain]
@@ -93,7 +96,7 @@ class Requests:
         return wanted.share if isinstance(wanted, Limits) else ""
 
     def _guess(self, taken: Taken) -> int | None:
-        """What follows; where nobody knows, what has most in common with the last of the tests.
+        """The test that follows; where nobody knows, the one closest to the last of the tests.
 
         So nothing is torn down that the test which will follow may need.
         """
@@ -108,7 +111,7 @@ class Requests:
 
     @functools.cached_property
     def _below(self) -> dict[Any, list[int]]:
-        """The positions of two of the tests below each collector."""
+        """Below each collector, the positions of two of its tests."""
         found: dict[Any, list[int]] = defaultdict(list)
         for position, item in enumerate(self._session.items):
             for node in itertools.islice(lineage(item), 1, None):
@@ -157,12 +160,12 @@ class Requests:
         return self._request(position, _apart(item, wanted, environ), None, None)
 
     def note_fork_unsafe(self, reason: str) -> None:
-        """No test can be forked."""
+        """Fork no test from now on."""
         self._fork_unsafe = reason
         self._known.clear()
 
     def _wanted(self, position: int) -> Limits | str:
-        """How to run the test, or why that can't be told."""
+        """The limits of the test and its process, or the usage error about them."""
         if position not in self._known:
             if len(self._known) > 2 * MOST:
                 self._known.clear()
@@ -195,7 +198,7 @@ class Requests:
 
     @property
     def connected(self) -> dict[int, int]:
-        """By position, the first of the tests that have to run on one worker with a test."""
+        """By position, the first of the tests that have to run on the same worker."""
         return {each: found.positions[0] for each, found in self._connections.of.items()}
 
     def _spawned_together(self, connection: Connection) -> str:
@@ -213,7 +216,7 @@ class Requests:
         return connection.cause
 
     def _showing(self, item: pytest.Item, wanted: Limits) -> Limits:
-        """With what has to be set for a test that needs more or fewer GPUs than there are here.
+        """With the variables of a test that needs more or fewer GPUs than its worker owns.
 
         :raises pytest.UsageError: see needs_of.
         """
@@ -227,7 +230,7 @@ class Requests:
         return replace(wanted, environ=_pairs(environ))
 
     def _lacking(self, item: pytest.Item, wanted: Limits) -> str:
-        """Why a test is skipped that needs more or larger GPUs than there ever were, or ""."""
+        """Why a test is skipped that needs more or larger GPUs than this run has, or ""."""
         needs = needs_of(item)
         owned = self._session.config.stash.get(KEY, None)
         most = 0 if owned is None else max(owned.most, len(owned.ids))
@@ -244,7 +247,7 @@ class Requests:
         return ""
 
     def _gpu_memory(self, item: pytest.Item) -> int:
-        """Bytes that have to be free on its GPUs; 0 as well where nobody knows which these are."""
+        """Bytes that have to be free on its GPUs; 0 where nobody knows which these are."""
         wanted = needs_of(item).gpu_memory
         owned = self._session.config.stash.get(KEY, None)
         if not wanted or owned is None or owned.overwritten(os.environ):
@@ -276,7 +279,7 @@ def _base_share(item: pytest.Item, settings: Settings) -> str:
 
 
 def _apart(item: pytest.Item, wanted: Limits, environ: Mapping[str, str]) -> Limits:
-    """Of a test that runs in a fresh interpreter with these variables, and beside no other."""
+    """The limits of a test that runs alone, in a fresh interpreter with these variables."""
     share = f"{APART}{item.nodeid}"
     return replace(wanted, share=share, isolation="function", environ=_pairs(environ))
 
@@ -286,14 +289,14 @@ def _is_apart(wanted: Limits | str | None) -> bool:
 
 
 def _pairs(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Variables as they are sent."""
+    """Variables in the form of :class:`.messages.Run`."""
     return tuple(sorted(environ.items()))
 
 
 def together(requests: list[Request]) -> list[Request]:
-    """The first test, and those after it that can be run in its process without a word between.
+    """The first test, and those after it that can be ordered with it, to run in the same process.
 
-    The keeper enforces the limits of one test for all of them.
+    The keeper enforces the limits of the first one for all of them.
     """
     first = requests[0].run
     assert isinstance(first, Run)
@@ -313,20 +316,51 @@ def together(requests: list[Request]) -> list[Request]:
 
 
 def _has_needs(run: Run) -> bool:
-    """Whether the keeper has to look at memory for it alone."""
+    """Whether the keeper has to watch memory for it alone."""
     return bool(run.memory_limit or run.gpu_memory)
 
 
 def order(requests: list[Request]) -> Run | RunTogether:
-    """What the keeper is told to run these, which go together."""
+    """The order to run these, which :func:`together` chose."""
     runs = [each.run for each in requests if isinstance(each.run, Run)]
     return runs[0] if len(runs) == 1 else RunTogether(tuple(tuple(run) for run in runs), SECONDS)
 
 
 def ahead(requests: list[Request]) -> Run | None:
-    """The second of two tests, if each has a process of its own: it can be ordered ahead."""
+    """The second of two tests, if it can be ordered ahead: each has a process of its own."""
     if len(requests) != 2:
         return None
     first, second = (each.run for each in requests)
     alone = isinstance(first, Run) and not first.share
     return second if alone and isinstance(second, Run) and not second.share else None
+
+
+# --- what the controller is told ------------------------------------------------------------------
+
+
+def facts(session: pytest.Session, requests: Requests, grouped: bool) -> Facts:
+    """What a worker tells the controller of the tests that it collected.
+
+    :param grouped: whether the controller asks for the names of what tests have in common.
+    """
+    groups: list[str] = []
+    if grouped:
+        groups = [_group(item, requests.share(number)) for number, item in enumerate(session.items)]
+    nothing = Needs().to_wire()
+    needs: dict[int, Any] = {
+        position: carriable(each)
+        for position, each in enumerate(needs_to_wire(session.items))
+        if each != nothing
+    }
+    return Facts(tuple(groups), needs, requests.connected)
+
+
+def _group(item: pytest.Item, share: str) -> str:
+    if share.startswith(("class:", "module:", SPAWNED)):
+        return share
+    scopes = pytest_fixtures.narrower_scopes(item)
+    if not scopes and not pytest_fixtures.has_setup_of_file(item):
+        return ""
+    kind: type[pytest.Collector] = pytest.Package if "package" in scopes else pytest.File
+    node = ancestor(item, kind)
+    return node.nodeid if node is not None else ""

@@ -1,4 +1,4 @@
-"""The probes of a worker's GPUs: one while it collects, others whenever they are in doubt."""
+"""Probes of a worker's GPUs: one during collection, others whenever the GPUs are in doubt."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from typing import Callable, Generator, Mapping
 
 import pytest
 
-from ...config.first_environment import environment
-from ...config.settings import KEY as SETTINGS
-from ...gpu.health.probe import LIMIT, Health, Probe, start
-from ...gpu.slices.ownership import KEY as OWNED
-from ...gpu.slices.ownership import Owned
-from ...own import own_builtins
+from ..config.first_environment import environment
+from ..config.settings import KEY as SETTINGS
+from ..gpu.health.probe import LIMIT, Health, Probe, start
+from ..gpu.slices.ownership import KEY as OWNED
+from ..gpu.slices.ownership import Owned
+from ..own import own_builtins
 
 own_builtins(globals())
 
 
 class Probing:
-    """Plugin of a worker that owns GPUs; the first probe is started with it.
+    """Plugin of a worker that owns GPUs; starts the first probe.
 
     Called in the main thread: a probe ends with the thread that started it.
 
     :param name: of the worker, as in "gw0".
-    :param show: has a line written to the terminal; None where somebody else says what is wrong.
+    :param show: writes a line to the terminal; None where the controller reports sick GPUs.
     """
 
     def __init__(self, owned: Owned, name: str, show: Callable[[str], None] | None) -> None:
@@ -34,23 +34,23 @@ class Probing:
         self._running = self._start()
 
     def first(self) -> Health:
-        """What the probe says that was started when the worker was; waits for it."""
+        """Wait for the first probe; what it found."""
         if self._answer is None:
             self._answer = self._wait()
         return self._answer
 
     def again(self) -> Health:
-        """What a probe says that is started now; waits for it, :data:`.gpu.probe.LIMIT` at most."""
+        """Probe again and wait, :data:`.probe.LIMIT` at most; what the probe found."""
         self.first()
         self._running = self._start()
         return self._wait()
 
     def stop(self) -> None:
-        """Have who waits for a probe wait no longer; the answer is "unknown". In any thread."""
+        """End the probe, whose answer is "unknown" then; called in any thread."""
         self._running.stop()
 
     def _start(self) -> Probe:
-        # The GPUs of the slice, whatever a conftest.py makes its tests see.
+        # The GPUs of the slice, whichever a conftest.py shows the tests.
         environ = {**environment(), **self._owned.masks}
         return start(self._owned.vendor, environ, LIMIT, self._owned.shown)
 
@@ -60,10 +60,10 @@ class Probing:
         self._ecc = {**self._ecc, **self._running.ecc}
         return Health("sick", grown) if grown and health.state != "sick" else health
 
-    # Before a keeper is forked, whose worker is not to have other children.
+    # Before a keeper is forked: its worker must not have other children by then.
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Before the first test: say what is wrong."""
+        """Before the first test: tell the user about a sick GPU."""
         errors = session.testsfailed and not session.config.option.continue_on_collection_errors
         if session.items and not errors:
             self._tell(self.first())
@@ -76,15 +76,15 @@ class Probing:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_unconfigure(self) -> None:
-        """End a probe that nobody waited for, as when collection failed."""
+        """End a probe that nobody waited for, as after a failed collection."""
         self.stop()
         self.first()
 
 
 def new_errors(before: Mapping[str, int], now: Mapping[str, int]) -> str:
-    """What there is to say of uncorrected ECC errors that came between two probes, or "".
+    """A line about uncorrected ECC errors that occurred between two probes, "" for none.
 
-    :param before: by PCI address, how many there were.
+    :param before: by PCI address, the count at the first one.
     """
     grown = {pci: now.get(pci, 0) - number for pci, number in before.items()}
     return "; ".join(

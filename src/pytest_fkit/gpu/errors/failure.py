@@ -1,4 +1,4 @@
-"""What is known of a failure, and what kind of GPU error it is."""
+"""A failure, and the GPU error that it is: value types."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ own_builtins(globals())
 
 @dataclass(frozen=True)
 class Failure:
-    """What is known of a phase of a test that did not pass.
+    """A phase of a test that did not pass.
 
     :param types: names of the exception's class and its bases, in the order of the MRO, as in
         "torch.OutOfMemoryError"; empty where there was no exception.
@@ -21,7 +21,7 @@ class Failure:
     :param death: whether the test process died.
     :param stderr: what reached descriptor 2 of a process that died.
     :param skip: whether the test was skipped.
-    :param printed: what the test printed, or the subprocess that failed, where the exception only
+    :param printed: the output of the test, or of a subprocess that failed, where the exception only
         points there.
     :param causes: the exceptions from which this one was raised, or while it was handled.
     """
@@ -46,9 +46,9 @@ class GpuError:
     :param probe: whether the slice is to be probed before its next test.
     :param poisons: whether the process in which it was raised can't use its GPU any more.
     :param retry: whether the test gets an attempt on other GPUs.
-    :param alone: whether nobody may share the GPU with that attempt.
-    :param event: equal for failures that are one error of a cached fixture, else "".
-    :param doubtful: whether it may as well be the test's own as the device's: an Xid decides.
+    :param alone: whether that attempt must not share its GPU.
+    :param event: equal for failures that come from one error in a cached fixture, else "".
+    :param doubtful: whether it may be the test's own fault as well as the device's: an Xid decides.
     :param gpus: ids of those of the test's GPUs that it names.
     """
 

@@ -1,35 +1,46 @@
-"""Where on a machine detection looks: files, tools, packages, libraries."""
+"""The machine as detection sees it: files, tools, libraries, render devices."""
 
 from __future__ import annotations
 
-import importlib.machinery
 import re
-import sys
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from ...config.first_environment import environment, variable
-from ...own import os, own_builtins
-from ...system.paths import read_text
+from ..config.first_environment import environment, variable
+from ..own import os, own_builtins
+from ..system.paths import read_text
+from .answers import number, pci_address
 
 own_builtins(globals())
 
 ROOT = "FKIT_FLEET_ROOT"
 """Environment variable, for tests: a directory that stands for "/", as ``tests/fleet`` builds it.
 
-Programs are then looked for in its ``bin``, shared libraries in ``lib``, vendors' Python packages
-in ``python``, so that nothing of the real machine is found."""
+Programs are then looked for in its ``bin``, shared libraries in ``lib``, so that nothing of the
+real machine is found."""
 
-# Masks: what is asked for are the GPUs of the machine, and some tools obey them.
+# Masks: detection wants all GPUs of the machine, and some tools obey these.
 _NOT_FOR_TOOLS = (
     "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL",
     "ZE_AFFINITY_MASK", "ONEAPI_DEVICE_SELECTOR", "ASCEND_RT_VISIBLE_DEVICES",
-    # These change what an interpreter of ours does.
-    "PYTHONWARNINGS", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG",
 )  # fmt: skip
-
 
 # WSL's driver, where shells that Windows did not start don't look (microsoft/WSL issue 8794).
 _OFF_THE_PATH = ("usr/lib/wsl/lib",)
+
+
+class RenderDevice(NamedTuple):
+    """A render device of the kernel's, as far as it can be told without asking its driver.
+
+    :param vendor: PCI's number for its maker.
+    :param pci: PCI address as in "0000:41:00.0", "" if it has none.
+    :param memory: bytes of its own (amdgpu only; Documentation/gpu/amdgpu/driver-misc.rst), 0 if
+        unknown.
+    """
+
+    vendor: int
+    pci: str
+    memory: int
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,7 @@ class Machine:
 
     @classmethod
     def here(cls) -> Machine:
-        """What detection is to look at, as the environment says."""
+        """The machine that the environment names."""
         return cls(variable(ROOT) or "/")
 
     @property
@@ -51,7 +62,7 @@ class Machine:
         return self.root == "/"
 
     def path(self, name: str) -> str:
-        """Of a file, given as in "dev/kfd"."""
+        """The path of a file, given as in "dev/kfd"."""
         return f"{self.root.rstrip('/')}/{name}"
 
     def exists(self, name: str) -> bool:
@@ -67,7 +78,7 @@ class Machine:
         return sorted(name for name in found if re.fullmatch(pattern, name))
 
     def text(self, name: str) -> str:
-        """What is in a file, "" if it can't be read."""
+        """The content of a file, "" if it can't be read."""
         try:
             return read_text(self.path(name))
         except OSError:
@@ -84,15 +95,24 @@ class Machine:
         """Whether a shared library is known to be absent; the loader knows more than we do."""
         return not self._real and not self.exists(f"lib/{name}")
 
-    def has_package(self, name: str) -> bool:
-        """Whether a vendor's Python package is installed; it is not imported."""
-        path = None if self._real else [self.path("python")]
-        return importlib.machinery.PathFinder.find_spec(name, path) is not None
+    def render_devices(self, vendor: int) -> list[RenderDevice]:
+        """A vendor's render devices in sysfs.
 
-    def import_path(self) -> list[str]:
-        """``sys.path`` for a fresh interpreter that has to find us and the vendors' packages."""
-        ours = [str(entry) for entry in sys.path]
-        return ours if self._real else [self.path("python"), *ours]
+        The kernel has in memory what is read here: no driver is woken up.
+        """
+        found = map(self._render_device, self.names("sys/class/drm", r"renderD\d{1,5}"))
+        return [device for device in found if device.vendor == vendor]
+
+    def _render_device(self, name: str) -> RenderDevice:
+        directory = f"sys/class/drm/{name}/device"
+        vendor = self.text(f"{directory}/vendor").strip()
+        lines = self.text(f"{directory}/uevent").splitlines()
+        event = dict(line.split("=", 1) for line in lines if "=" in line)
+        return RenderDevice(
+            int(vendor, 16) if vendor.startswith("0x") and len(vendor) == len("0x1002") else 0,
+            pci_address(event.get("PCI_SLOT_NAME")),
+            number(self.text(f"{directory}/mem_info_vram_total").strip()) or 0,
+        )
 
     def environment(self) -> dict[str, str]:
         """Environment variables for a vendor's tool."""

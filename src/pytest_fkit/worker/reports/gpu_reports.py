@@ -1,4 +1,4 @@
-"""The GPUs of a worker in what it reports."""
+"""What the reports of a worker say about its GPUs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any, Callable, Generator
 
 import pytest
 
-from ...gpu.health.xids_here import KEY as XIDS
-from ...gpu.health.xids_here import TOLD as TOLD_XIDS
-from ...gpu.slices.ownership import KEY, Owned, owned_by
+from ...gpu.slices.ownership import KEY, XIDS, XIDS_TOLD, Owned, owned_by
 from ...own import os, own_builtins
 
 if TYPE_CHECKING:
@@ -31,16 +29,16 @@ class GpuReports:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Name worker, GPUs and attempt where a test failed."""
+        """Name worker, GPUs and attempt in the report on a failure."""
         if report.failed:
-            # pytest-rerunfailures counts what came before.
+            # pytest-rerunfailures counts the attempts before this one.
             attempt = int(getattr(report, "rerun", 0)) + 1
             seen = getattr(report, "fkit_gpus", ())
             report.sections.append(self._owned.section(self._name, attempt, seen))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """Say what tests are going to see if somebody else changed the masks."""
+        """Tell the user which GPUs tests will see, if somebody else changed the masks."""
         changed = self._owned.overwritten(os.environ)
         if changed:
             self._show(
@@ -51,9 +49,9 @@ class GpuReports:
 
 
 def xids_of_tests(config: pytest.Config, owned: Owned) -> TestXids | None:
-    """Knows the Xids of a worker's GPUs, where they are read on its machine."""
+    """The Xids of a worker's tests; None where they are not read on its machine."""
     here = config.stash.get(XIDS, None)
-    path = here.path if here is not None else getattr(config, "workerinput", {}).get(TOLD_XIDS)
+    path = here.path if here is not None else getattr(config, "workerinput", {}).get(XIDS_TOLD)
     if not path:
         return None
     from .xids_of_tests import TestXids
@@ -62,14 +60,14 @@ def xids_of_tests(config: pytest.Config, owned: Owned) -> TestXids | None:
 
 
 def own_gpus(config: pytest.Config, name: str, show: Callable[[str], None]) -> None:
-    """Register the plugin where there are GPUs.
+    """Register what a worker needs that owns GPUs, if it does.
 
     :param name: of the worker, as in "gw0".
     :param show: has a line written to the terminal.
     """
     owned = owned_by(config)
     if owned is not None:
-        from .memory_process import watch_memory
+        from ...gpu.health.memory import watch_memory
 
         config.stash[KEY] = owned
         config.pluginmanager.register(GpuReports(owned, name, show), "fkit-gpus")

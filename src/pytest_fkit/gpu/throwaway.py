@@ -1,18 +1,18 @@
-"""Processes that are asked one thing and may hang, crash, or be beyond killing."""
+"""Processes that do one thing for us, and may hang, crash, or survive SIGKILL."""
 
 from __future__ import annotations
 
 from typing import IO, Callable, Mapping, NamedTuple, Sequence
 
-from ... import system
-from ...own import os, own_builtins, signal, subprocess, suppress, time
-from ...protocol.endings import Exited, Lost, Signaled, TimedOut, signal_name
-from .failures import FailedError
+from .. import system
+from ..own import os, own_builtins, signal, subprocess, suppress, time
+from ..protocol.endings import Exited, Lost, Signaled, TimedOut, signal_name
+from .answers import FailedError
 
 own_builtins(globals())
 
 KILL_WAIT = 0.5
-"""Seconds that a process has to be gone after SIGKILL; a tenth of the limit if that is less."""
+"""Seconds in which a process must be gone after SIGKILL; a tenth of the limit if that is less."""
 
 MOST_OUTPUT = 4 << 20
 """Bytes that a tool may print: the longest known answers, on 64 GPUs, have about 100 KiB."""
@@ -32,8 +32,7 @@ class Result(NamedTuple):
 
     :param ending: Lost if it printed without end.
     :param left: says that it is still there, or "".
-    :param out: what it wrote to its standard output.
-    :param err: to its standard error.
+    :param out: its standard output; `err`: its standard error.
     """
 
     ending: Exited | Signaled | TimedOut | Lost
@@ -43,7 +42,7 @@ class Result(NamedTuple):
 
     @property
     def last_line(self) -> str:
-        """The last thing it said, "" if it said nothing."""
+        """The last line that it printed, "" if none."""
         said = [each.strip() for each in (*self.out.splitlines(), *self.err.splitlines())]
         return next((line[:200] for line in reversed(said) if line), "")
 
@@ -51,9 +50,9 @@ class Result(NamedTuple):
 class Throwaway:
     """A running process. :meth:`wait` has to be called, once.
 
-    :param limit: seconds from now on, all waiting included: what does not end then is killed, and
-        what does not end by that is left to itself.
-    :param kill: how a process group is ended; tests have one that can't be.
+    :param limit: seconds from now on, all waiting included: then it is killed, and left to itself
+        if it survives that.
+    :param kill: ends a process group; tests have one that survives.
     :raises FailedError: if it can't be started.
     """
 
@@ -68,7 +67,7 @@ class Throwaway:
         self._kill_wait = min(KILL_WAIT, limit / 10)
         self._deadline = time.monotonic() + limit - self._kill_wait
         self._kill = kill
-        # Not pipes: what the program leaves running may hold them open.
+        # Not pipes: processes that the program leaves behind may hold them open.
         self._out, self._err = _file("out"), _file("err")
         try:
             self._process = subprocess.Popen(
@@ -77,7 +76,7 @@ class Throwaway:
                 stdin=subprocess.DEVNULL,
                 stdout=self._out,
                 stderr=self._err,
-                start_new_session=True,  # to end what it starts with it, and to spare it Ctrl-C
+                start_new_session=True,  # to end its children with it, and to spare it Ctrl-C
             )
         except (OSError, ValueError) as error:
             self._out.close()
@@ -95,12 +94,12 @@ class Throwaway:
             return Result(trouble or self._ending(), left, _read(self._out), _read(self._err))
 
     def stop(self) -> None:
-        """Have the process end at once; :meth:`wait`, here or in another thread, will tell so."""
+        """Kill the process; :meth:`wait`, here or in another thread, reports it."""
         if self._process.returncode is None:
             self._kill(self._process.pid)
 
     def _await(self) -> TimedOut | Lost | None:
-        """Wait for the process; what is wrong with it, None if it ended."""
+        """Wait for the process; None if it ended, else what it did instead."""
         while True:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(max(0.0, min(0.1, self._deadline - time.monotonic())))
@@ -115,10 +114,9 @@ class Throwaway:
         return Signaled(-status) if status < 0 else Exited(status)
 
     def _end(self) -> str:
-        """End the process, if it still runs, and all it started; what is left, for people."""
+        """End the process, if it still runs, and its children; a text if it survives."""
         process = self._process
-        # If it has ended, this is for what it started: a group keeps its number while it has
-        # members.
+        # If it has ended, this is for its children: a group keeps its number while it has members.
         self._kill(process.pid)
         with suppress(subprocess.TimeoutExpired):
             process.wait(self._kill_wait)
@@ -144,7 +142,7 @@ def output_of(
     limit: float,
     kill: Kill = kill_group,
 ) -> str:
-    """What a program writes to its standard output.
+    """The standard output of a program.
 
     :param limit, kill: see :class:`Throwaway`.
     :raises FailedError: if it can't be started, hangs, crashes, leaves with a status other than 0
@@ -158,7 +156,7 @@ def output_of(
 
 
 def trouble_of(result: Result) -> str:
-    """How a process ended that did not end well, and the last thing it said."""
+    """How a process failed, and the last line that it printed."""
     ending = result.ending
     if isinstance(ending, TimedOut):
         text = ending.title

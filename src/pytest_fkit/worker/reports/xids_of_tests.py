@@ -1,38 +1,41 @@
-"""The Xids that fell into the time of a worker's tests, on the GPUs that these had."""
+"""The Xids that occurred while a worker's tests ran, on the GPUs of these."""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Sequence
+from typing import TYPE_CHECKING, Any, Sequence
 
 import pytest
 
 from ... import system
-from ...gpu.errors.errors import GpuError
-from ...gpu.health.xid_file import XidFile
-from ...gpu.health.xids import PROGRAM, Xid, decided, described, falling_into
+from ...gpu.errors.failure import GpuError
+from ...gpu.health.xids import PROGRAM, Xid, XidFile, decided, described, falling_into
 from ...gpu.slices.ownership import TITLE
 from ...own import os, own_builtins, time
 from ...protocol.plain_values import carriable
+from .reports import Account, LocalReports
+
+if TYPE_CHECKING:
+    from ...journal.recorder import Recorder
 
 own_builtins(globals())
 
 _WAIT = 0.5
-"""Seconds for the Xid of a failure whose message can't say whose it is: the driver writes it down
-at the same time."""
+"""Seconds to wait for the Xid of a failure whose message does not tell whose fault it is; the
+driver writes it down at the time of the failure."""
 
 _IN_VAIN = 2
-"""Waits in a row after which there are no more, until an Xid is seen: there may be none here."""
+"""Fruitless waits in a row after which to wait no more until an Xid is seen: there may be none."""
 
 _STEP, _MORE = 0.005, 0.02
-"""Seconds between two looks, and for those that come with the first one."""
+"""Seconds between two looks, and to wait for more Xids after the first one."""
 
 _MOST = 1000
 """Xids that are kept."""
 
 
 class TestXids:
-    """Knows them.
+    """Finds the Xids of each test.
 
     :param path: of the file of the readers.
     :param ids: the worker's GPUs.
@@ -45,7 +48,7 @@ class TestXids:
         self._file = XidFile(path)
         self._ids = tuple(ids)
         self._shared = shared
-        # Where orphans are not adopted, what a test started may be below somebody else.
+        # Where we don't adopt orphans, processes of a test may be below another process.
         self._pid = 0 if system.PORTABLE else os.getpid()
         self._known: deque[Xid] = deque(maxlen=_MOST)
         self._in_vain = 0
@@ -56,32 +59,32 @@ class TestXids:
         self._of_events: dict[str, tuple[Xid, ...]] = {}
 
     def begins(self, item: pytest.Item) -> None:
-        """From now on Xids are of the time of the test."""
+        """The test is about to begin: Xids from now on are its."""
         self._last = item
         self._began[item] = time.monotonic()
         self._found.pop(item, None)
 
     def starts(self, item: pytest.Item) -> None:
-        """It begins anew if all was said of it."""
+        """Another attempt begins, if the last one was judged."""
         if item in self._found:
             self.begins(item)
 
     def sees(self, item: pytest.Item, gpus: Sequence[str]) -> None:
-        """The test has these GPUs, if any are named, and not its worker's."""
+        """The test sees these GPUs, not its worker's, if any are named."""
         if gpus:
             self._gpus[item] = gpus
 
     def are_known(self, item: pytest.Item) -> bool:
-        """Whether its time is over."""
+        """Whether the Xids of the test are known: it has ended."""
         return item in self._found
 
     def judge(self, item: pytest.Item, error: GpuError | None, unexplained: str) -> GpuError | None:
-        """End the time of the test; what it met, now that these are known.
+        """End the test's time; return the GPU error that it met, judged by the Xids, if any.
 
-        Waits for them where it matters.
+        Waits for Xids where they decide.
 
-        :param error: what the message of its failure makes it.
-        :param unexplained: see :func:`.gpu.xids.decided`.
+        :param error: the GPU error by the message of its failure.
+        :param unexplained: see :func:`.xids.decided`.
         """
         matters = bool(unexplained) if error is None else error.doubtful
         event = "" if error is None else error.event
@@ -93,28 +96,28 @@ class TestXids:
         return decided(error, unexplained, [each for each in found if self._may_decide(each)])
 
     def _may_decide(self, xid: Xid) -> bool:
-        """Not what a program did, where it may have been the test of another worker."""
+        """Whether an Xid is known not to be the fault of another worker's test on the same GPU."""
         return not self._shared or xid.fault != PROGRAM or self._pid in xid.above
 
     def look(self, item: pytest.Item, awaits: bool) -> None:
-        """What there is by now is of the test; its time goes on."""
+        """Look for Xids of the test, whose time goes on."""
         found = self._awaited(item) if awaits else self._seen(item)
         if found:
             self._found[item] = found
 
     def over(self, item: pytest.Item) -> None:
-        """All was told of the test."""
+        """Forget the test."""
         for known in (self._began, self._gpus, self._found):
             known.pop(item, None)
 
     def add_section(self, item: pytest.Item, data: dict[str, Any]) -> None:
-        """Name them in a report on the test, if it is on its call or on a failure."""
+        """Name the Xids in a report on the test's call, or on a failure."""
         found = self._found.get(item, ())
         if found and (data["outcome"] == "failed" or data.get("when") == "call"):
             data["sections"] = [*data["sections"], (TITLE, carriable(described(found)))]
 
     def with_facts(self, item: pytest.Item, facts: dict[str, Any]) -> dict[str, Any]:
-        """What a journal says of the test, with them."""
+        """The journal's facts about an attempt, with the Xids."""
         found = self._found.get(item, ())
         return {**facts, "xids": carriable([_fact(each) for each in found])} if found else facts
 
@@ -145,3 +148,55 @@ class TestXids:
 
 def _fact(xid: Xid) -> dict[str, Any]:
     return {**xid.facts(), "wall": xid.wall}
+
+
+class ReportsWithXids(LocalReports):
+    """At ``-n0`` with GPUs: no other worker could run the tests, so Xids are only named."""
+
+    def __init__(
+        self,
+        recorder: Recorder | None,
+        account: Account | None,
+        items: Sequence[pytest.Item],
+        xids: TestXids,
+    ) -> None:
+        super().__init__(recorder, account, items)
+        self._xids = xids
+
+    def are_awaited(self, config: pytest.Config) -> bool:
+        """Yes: else Xids of the next test would go to the one before, whose reports are late."""
+        del config
+        return True
+
+    def begins(self, item: pytest.Item) -> None:
+        """See :class:`.reports.Reports`."""
+        self._xids.begins(item)
+        super().begins(item)
+
+    def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
+        """Wait for the Xid, before the report."""
+        if error["doubtful"]:
+            self._xids.look(item, awaits=True)
+
+    def unexplained(self, item: pytest.Item, how: str) -> None:
+        """Wait for the Xid, before the report."""
+        del how
+        self._xids.look(item, awaits=True)
+
+    def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
+        """Name the Xids."""
+        self._xids.sees(item, data.get("fkit_gpus", ()))
+        self._xids.look(item, awaits=False)
+        self._xids.add_section(item, data)
+        super().log_report(item, data)
+
+    def attempt(
+        self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
+    ) -> None:
+        """Name the Xids."""
+        super().attempt(item, self._xids.with_facts(item, facts), left, again)
+
+    def complete(self, item: pytest.Item, seconds: float) -> None:
+        """See :class:`.reports.Reports`."""
+        super().complete(item, seconds)
+        self._xids.over(item)

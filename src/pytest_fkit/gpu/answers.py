@@ -1,4 +1,4 @@
-"""Reading what tools print, and trusting none of it."""
+"""Reads the answers of tools, libraries and the kernel about GPUs, trusting none of them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,29 @@ import json
 import re
 from typing import Any
 
-from ...own import own_builtins
-from .failures import FailedError
+from ..own import own_builtins
 
 own_builtins(globals())
+
+
+class MissingError(Exception):
+    """A tool, library or file is absent, which is nobody's fault. The text says which."""
+
+
+class FailedError(Exception):
+    """A tool or library is there and did not work: it hung, crashed, or printed rubbish.
+
+    The text says how.
+
+    :param printed: the output of a program that left with a status other than 0.
+    :param lost: PCI addresses of GPUs that it can't reach: no other way is to bring them back.
+    """
+
+    def __init__(self, text: str, printed: str = "", lost: tuple[str, ...] = ()) -> None:
+        super().__init__(text)
+        self.printed = printed
+        self.lost = lost
+
 
 # Not "[WARNING] …".
 _JSON = re.compile(r"^\s*(?:\{|\[(?=\s*(?:[\[{\]\"\d]|$)))", re.MULTILINE)
@@ -33,7 +52,7 @@ def load_json(text: str) -> Any:
 
 
 def rubbish(text: str) -> FailedError:
-    """The failure of what prints something else than its documentation says."""
+    """The failure of a program whose output is not what its documentation says."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return FailedError(f"what it prints can't be understood: {line[:80]!r}")
 
@@ -43,6 +62,17 @@ def mappings(value: object) -> list[dict[str, Any]]:
     if not isinstance(value, list):
         return []
     return [entry for entry in value if isinstance(entry, dict)]
+
+
+def only_mappings(value: object) -> list[dict[str, Any]]:
+    """The dicts in a list that has nothing else.
+
+    :raises FailedError: if it is not such a list.
+    """
+    found = mappings(value)
+    if not isinstance(value, list) or len(found) != len(value):
+        raise rubbish(str(value))
+    return found
 
 
 def mapping(value: object) -> dict[str, Any]:
@@ -57,7 +87,7 @@ def word(value: object) -> str:
 
 
 def number(value: object) -> int | None:
-    """A number from 0 on that fits 63 bits, from an int or its decimal text; else None."""
+    """A non-negative number below 2**63, from an int or its decimal text; else None."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,19}", value.strip()):
         value = int(value.strip())  # int() takes fewer characters for white space
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:

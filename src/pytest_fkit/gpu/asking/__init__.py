@@ -1,1 +1,0 @@
-"""Asking tools, libraries and the kernel about GPUs, without hanging or believing anything."""

@@ -1,1 +1,0 @@
-"""The GPUs of a worker and what its tests need of them."""

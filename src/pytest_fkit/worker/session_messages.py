@@ -1,0 +1,85 @@
+"""What a keeper says that concerns the session, not the test that runs."""
+
+from __future__ import annotations
+
+from typing import Any, Iterator
+
+import pytest
+
+from ..compat import pytest_hooks
+from ..own import own_builtins, warnings
+from ..protocol.event_file import Completed, Measured, PluginState, SessionFinished, WorkerOutput
+from ..protocol.messages import Events, Message, Notice
+from ..protocol.wire import unpack_all
+from .reports.plugin_states import Gathered, States
+from .reports.reports import Reports
+
+own_builtins(globals())
+
+
+class SessionMessages:
+    """Acts on messages that concern the session, and passes the others on.
+
+    :param reports: flushed whenever a process may not report anything more for a while.
+    """
+
+    def __init__(self, session: pytest.Session, reports: Reports) -> None:
+        self._session = session
+        self._reports = reports
+        self._states = States(session.config)
+        self._gathered = Gathered()
+        self._noticed: set[str] = set()
+        self.exitstatus: int | None = None
+        """The exit status that a plugin asked for when the session ended in another process."""
+
+    def filter(self, messages: Iterator[Message]) -> Iterator[Message]:
+        """The messages that concern a test, those in Events unpacked."""
+        for message in messages:
+            inner = message
+            for inner in unpack_all(message.frames) if isinstance(message, Events) else (message,):
+                if not self._act_on(inner):
+                    yield inner
+            if isinstance(message, Events) and not isinstance(inner, Completed):
+                self._reports.flush()
+
+    def _act_on(self, message: Message) -> bool:
+        """Act on a message; whether it concerns the session."""
+        if isinstance(message, Measured):
+            self._gathered.add(message)
+        elif isinstance(message, PluginState):
+            self._states.keep(message)
+        elif isinstance(message, SessionFinished):
+            pytest_hooks.forget_ends(self._session.config, message.plugins)
+            self.exitstatus = message.exitstatus
+        elif isinstance(message, Notice):
+            if message.text not in self._noticed:
+                self._noticed.add(message.text)
+                self.warn(message.text)
+        elif isinstance(message, WorkerOutput):
+            output = getattr(self._session.config, "workeroutput", None)  # xdist's, if a worker's
+            if output is not None:
+                output.update(message.values)
+        else:
+            return False
+        return True
+
+    def warn(self, text: str) -> None:
+        """Add a warning of ours to the summary."""
+        warning = pytest.PytestWarning(f"pytest-fkit: {text}")
+        self._session.config.hook.pytest_warning_recorded.call_historic(
+            kwargs={
+                "warning_message": warnings.WarningMessage(warning, type(warning), __file__, 0),
+                "when": "runtest",
+                "nodeid": "",
+                "location": None,
+            }
+        )
+
+    def conclude(self, coverage: Any | None) -> None:
+        """Hand over what was gathered, when no test is left.
+
+        :param coverage: coverage.py's object, if it counts.
+        """
+        self._states.conclude()
+        if coverage is not None:
+            self._gathered.add_to(coverage)
