@@ -72,6 +72,36 @@ def test_what_plugins_warn_of_when_they_hear_is_said_of_the_test(
     assert said[0] == said[1] > 0
 
 
+WRITES = """
+    import pytest
+    def note(line):
+        with open("heard.txt", "a") as file:
+            file.write(line + "\\n")
+    @pytest.fixture(autouse=True)
+    def begun(request): note(f"runs {request.node.name}")
+    def pytest_runtest_logreport(report): note(f"{report.when} {report.location[2]}")
+"""
+
+THREE = """
+    import pytest
+    @pytest.mark.parametrize("number", range(3))
+    def test_it(number): pass
+"""
+
+
+@pytest.mark.parametrize("mode", ["-n0", "-n1"])
+def test_plugins_hear_of_a_test_before_the_next_one_in_its_process_begins(
+    suite: MakeSuite, mode: str
+) -> None:
+    made = suite(conftest=WRITES, test_it=THREE)
+    run = made.run("--fkit", mode, "--fkit-isolation=session")
+    assert run.status == 0, run.text
+    lines = (made.path / "heard.txt").read_text().splitlines()
+    for number in range(2):
+        begins = lines.index(f"runs test_it[{number + 1}]")
+        assert f"teardown test_it[{number}]" in lines[:begins], lines
+
+
 @pytest.mark.parametrize("modes", [(), ("-n1",)])
 def test_lines_of_plugins_appear_as_often_as_without_us(
     suite: MakeSuite, modes: tuple[str, ...]

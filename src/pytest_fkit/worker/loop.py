@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ..compat import pytest_hooks
 from typing import Any, Callable, Generator, Iterator, Mapping
 
 import pytest
@@ -69,6 +70,8 @@ class TestLoop:
         )
         self._requests = Requests(session, settings, unforkable, self._reruns)
         self._runs_ahead = not (reports.are_awaited(config) or self._reruns.active)
+        # They are to hear of a test before the next one begins.
+        self._one_by_one = pytest_hooks.others_hear_reports(config)
         self._stopping = threading.Event()
         self._stop_reason: Interrupted | None = None
         self._most = 1
@@ -105,7 +108,7 @@ class TestLoop:
             tests.put_back(taken.positions[1:])
             self._reports.flush()  # there may be no other test
             return
-        chosen = together(requests)
+        chosen = requests[:1] if self._one_by_one else together(requests)
         after = ahead(requests[: len(chosen) + 1]) if self._runs_ahead else None
         yield from self._keeper.start()
         began = time.monotonic()
@@ -120,7 +123,7 @@ class TestLoop:
         again = self._conclude(replay, ended, ending, 0)
         replay = yield from self._run_again(last, replay, again)
         self._most = 2
-        if last.share:
+        if last.share and not self._one_by_one:
             self._pace.took(begun, time.monotonic() - began)
             self._most = self._pace.most
         follows = [*taken.positions, taken.following][begun]
