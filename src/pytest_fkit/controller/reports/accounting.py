@@ -14,6 +14,7 @@ from ...protocol.endings import Lost, to_wire
 from ..schedule.collected import Collected
 from ..workers.death_texts import DeathText
 from .ledger import Ledger, Wrong
+from .usual import Usual
 
 if TYPE_CHECKING:
     from ...journal.recorder import Recorder
@@ -39,6 +40,7 @@ class Accounting:
         self._ledgers: dict[object, Ledger] = {}
         self._collected: dict[Any, Collected] = {}
         self._workers: dict[tuple[object, int], str] = {}
+        self._usual = Usual()
         self.unrunnable: Callable[[str], str] = lambda _: ""
         """Says why nobody could run a test, or ""."""
         self.blamed: Callable[[], tuple[str, int] | None] = lambda: None
@@ -73,6 +75,7 @@ class Accounting:
         ledger = self._ledger(node)
         for each in told:
             if isinstance(each, Reported):
+                self._usual.take(each.report)
                 ledger.reported(collected.number(each.position), each.report)
             elif isinstance(each, ItemBegins):
                 ledger.begins(collected.number(each.position))
@@ -85,6 +88,7 @@ class Accounting:
     @pytest.hookimpl(optionalhook=True, trylast=True)
     def pytest_handlecrashitem(self, crashitem: str, report: Any) -> None:
         """That is the verdict, unless pytest-rerunfailures has the test run again."""
+        self._usual.complete(report)
         ledger = self._ledger(report.node)
         if report.outcome != "rerun":
             nodeid, occurrence = self.blamed() or (crashitem, 0)
@@ -138,6 +142,7 @@ class Accounting:
         nodeid, location = reports[0].nodeid, reports[0].location
         hook.pytest_runtest_logstart(nodeid=nodeid, location=location)
         for report in reports:
+            self._usual.complete(report)
             hook.pytest_runtest_logreport(report=report)
         hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
 
