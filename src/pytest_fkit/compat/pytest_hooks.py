@@ -20,6 +20,7 @@ import pytest
 from _pytest.stash import StashKey
 
 from ..own import contextmanager, own_builtins
+from .kept_states import tells_elsewhere
 
 own_builtins(globals())
 
@@ -93,6 +94,8 @@ def plugins_of_tests(config: pytest.Config, begun: bool) -> dict[str, Any]:
         name = plugins.get_name(implementation.plugin) or ""
         hooks = {each.name for each in plugins.get_hookcallers(implementation.plugin) or ()}
         runs = hooks & _RUNNING and not hooks & elsewhere and is_foreign(implementation)
+        if tells_elsewhere(implementation.plugin):
+            continue
         if name and (runs or name in _COLLECTS_IN_TESTS):
             found[name] = implementation.plugin
     return found
