@@ -67,6 +67,12 @@ def test_retry_runs_tests_again_and_tells_of_it(suite: MakeSuite, mode: str) -> 
     assert tells == told
 
 
+def test_what_fresh_interpreters_collect_is_told(suite: MakeSuite) -> None:
+    made = suite("flaky", test_a=FLAKY)
+    run = made.run("--fkit", "-n0", "--fkit-start-method=spawn")
+    assert len(flaky_report(run)) == 5
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_mpl_compares_and_writes_what_it_found(suite: MakeSuite, mode: str) -> None:
     source = """
@@ -112,8 +118,7 @@ SNAPSHOTS = """
 """
 
 
-@pytest.mark.parametrize("isolation", ["function", "session"])
-def test_inline_snapshot_writes_what_it_saw(suite: MakeSuite, isolation: str) -> None:
+def test_inline_snapshot_writes_what_it_saw(suite: MakeSuite) -> None:
     made = suite("inline_snapshot", test_a=SNAPSHOTS)
     before = (made.path / "test_a.py").read_text()
     plain = made.run("--inline-snapshot=create,fix")
