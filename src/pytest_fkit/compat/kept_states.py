@@ -21,7 +21,7 @@ def kept_texts(config: pytest.Config) -> dict[str, Any]:
     if hasattr(flaky, "PLUGIN"):
         found["flaky"] = flaky.PLUGIN.stream
     retry: Any = _plugin(config, "pytest_retry.retry_plugin")
-    reporter = getattr(getattr(retry, "retry_manager", None), "reporter", None)
+    reporter: Any = getattr(getattr(retry, "retry_manager", None), "reporter", None)
     if type(reporter).__name__ == "OfflineReporter":  # the one of workers has a connection
         found["retry"] = reporter.stream
     return found
