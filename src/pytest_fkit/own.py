@@ -99,6 +99,7 @@ else:
     import contextlib
     import importlib
     from _thread import allocate_lock as _lock
+    from _thread import start_new_thread as _start
 
     class _Kept:
         """What a module had when this one was imported."""
@@ -180,6 +181,52 @@ else:
                     self._changed.wait(timeout)
                 return self._set
 
+    class _Thread:
+        """As threading's, a daemon: gevent's is a greenlet, in which all others wait if it does."""
+
+        def __init__(
+            self, target: Any = None, args: tuple[Any, ...] = (), daemon: bool = True
+        ) -> None:
+            self._target = target
+            self._args = args
+            self.daemon = daemon
+            self._begun = False
+            self._over = _Event()
+
+        def start(self) -> None:
+            self._begun = True
+            _start(self._bootstrap, ())
+
+        def run(self) -> None:
+            self._target(*self._args)
+
+        def _bootstrap(self) -> None:
+            try:
+                self.run()
+            finally:
+                self._over.set()
+
+        def is_alive(self) -> bool:
+            return self._begun and not self._over.is_set()
+
+        def join(self, timeout: float | None = None) -> None:
+            self._over.wait(timeout)
+
+    class _Timer(_Thread):
+        """As threading's."""
+
+        def __init__(self, interval: float, function: Any) -> None:
+            super().__init__(function)
+            self._interval = interval
+            self._cancelled = _Event()
+
+        def run(self) -> None:
+            if not self._cancelled.wait(self._interval):
+                super().run()
+
+        def cancel(self) -> None:
+            self._cancelled.set()
+
     with own_imports():
         array = _Kept("array")
         atexit = _Kept("atexit")
@@ -201,7 +248,9 @@ else:
         socket = _Kept("_socket")
         struct = _Kept("struct")
         subprocess = _Kept("subprocess")
-        threading = _Kept("threading", Condition=_Condition, Event=_Event)
+        threading = _Kept(
+            "threading", Condition=_Condition, Event=_Event, Thread=_Thread, Timer=_Timer
+        )
         time = _Kept("time", **_clocks())
         warnings = _Kept("warnings")
         zlib = _Kept("zlib")

@@ -101,6 +101,40 @@ def test_who_resumes_the_run_runs_what_nobody_was_left_to_run(tmp_path: Path) ->
     assert "3 passed, 1 error" in again.out
 
 
+_LISTENER = """\
+import pytest
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    report.description, report.extras = f"about {item.name}", [item.name]
+    if report.when == "call":
+        report.rare = 1
+    return report
+
+def pytest_runtest_logreport(report):
+    said = [report.nodeid, report.when, report.description, report.extras, hasattr(report, "rare")]
+    with open("heard", "a") as file:
+        print(*said, file=file)
+"""
+
+
+def test_what_plugins_add_to_every_report_is_on_those_that_no_worker_made(tmp_path: Path) -> None:
+    suite = _suite(tmp_path, 3, (1,), "test_a")
+    write_files(tmp_path, {"conftest.py": _LISTENER})
+    options = (*_FKIT, "-n1", "--max-worker-restart=0", "--rootdir=.")
+    ended = run_pytest(suite, *options, env={"LOG": str(tmp_path / "log")})
+    assert "INTERNALERROR" not in ended.out
+    assert "1 passed, 2 errors" in ended.out
+    heard = next(tmp_path.rglob("heard")).read_text().splitlines()
+    assert "test_a.py::test_it[0] call about test_it[0] ['test_it[0]'] True" in heard
+    assert [line for line in heard if "test_it[0]" not in line] == [
+        "test_a.py::test_it[1] ???  [] False",
+        "test_a.py::test_it[2] setup  [] False",
+        "test_a.py::test_it[2] teardown  [] False",
+    ]
+
+
 def test_a_worker_that_does_not_answer_is_replaced(tmp_path: Path) -> None:
     suite = _suite(tmp_path, 12, (5,), "test_a")
     file = suite / "test_a.py"

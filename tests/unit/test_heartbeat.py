@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 from typing import Any, Iterator
 
@@ -19,11 +20,11 @@ class Node:
 
     def __init__(self, pid: int, host: str = "") -> None:
         self.workerinput = {"fkit_pid": pid, HOST: host}
-        self.ended = False
+        self.ended = threading.Event()
         self.gateway = SimpleNamespace(id="gw0", _io=SimpleNamespace(kill=self._end))
 
     def _end(self) -> None:
-        self.ended = True
+        self.ended.set()
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_a_worker_of_this_machine_is_killed(process: subprocess.Popen[bytes]) ->
     node = Node(process.pid)
     kill(node)
     assert process.wait(10) == -9
-    assert not node.ended
+    assert not node.ended.is_set()
 
 
 @pytest.mark.parametrize("host", ["localhost", "far.example"])
@@ -127,21 +128,12 @@ def test_nobody_here_is_killed_for_the_number_of_a_process_elsewhere(
     process: subprocess.Popen[bytes], host: str
 ) -> None:
     node = Node(process.pid, host)
-    _kill_and_wait(node)
-    assert node.ended
+    kill(node)
+    assert node.ended.wait(10)
     assert process.poll() is None
 
 
 def test_nobody_else_is_killed_for_the_number_of_a_process_in_a_container() -> None:
     node = Node(1)  # of this machine, as far as --tx tells, but none of ours
-    _kill_and_wait(node)
-    assert node.ended
-
-
-def _kill_and_wait(node: Node) -> None:
-    import threading
-
-    before = set(threading.enumerate())
     kill(node)
-    for thread in set(threading.enumerate()) - before:
-        thread.join(10)
+    assert node.ended.wait(10)

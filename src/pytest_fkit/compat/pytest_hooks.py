@@ -13,6 +13,7 @@ import _pytest.warnings
 import pytest
 
 from ..own import contextmanager, no_warnings, own_builtins
+from .kept_states import tells_elsewhere
 
 if TYPE_CHECKING:
     from pluggy import HookCaller, HookImpl
@@ -169,6 +170,8 @@ def plugins_of_tests(config: pytest.Config, begun: bool) -> dict[str, object]:
         name = manager.get_name(each.plugin) or ""
         hooks = {caller.name for caller in manager.get_hookcallers(each.plugin) or ()}
         runs = hooks & _RUNNING and not hooks & elsewhere and is_foreign(each)
+        if tells_elsewhere(each.plugin):
+            continue
         if name and (runs or name in _COLLECTS_IN_TESTS):
             found[name] = each.plugin
     return found

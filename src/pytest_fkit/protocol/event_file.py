@@ -180,7 +180,10 @@ class Measured(NamedTuple):
 
 
 class PluginState(NamedTuple):
-    """What "benchmark" or "syrupy" keeps in memory until the end of the session, in its format."""
+    """What a plugin keeps in memory until the end of the session, in its format.
+
+    :param plugin: "benchmark", "syrupy", or one of those in compat/kept_states.py.
+    """
 
     plugin: str
     data: Any

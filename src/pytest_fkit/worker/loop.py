@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ..compat import pytest_hooks
 from typing import Any, Callable, Generator, Iterator, Mapping
 
 import pytest
 
-from ..compat import pytest_fixtures
+from ..compat import pytest_fixtures, pytest_hooks
 from ..config.settings import ALONE, Settings
 from ..own import contextmanager, own_builtins, signal, threading, time
 from ..protocol.endings import Ending, Finished, ForkUnsafe, Unreported, from_wire, to_wire

@@ -12,7 +12,7 @@ from ...own import own_builtins, time
 from ...protocol.border import ItemAttempt, ItemBegins, ItemComplete, Reported, Told
 from ...protocol.endings import Lost, to_wire
 from ..schedule.collected import Collected, Union
-from ..workers.report_attributes import DeathText, death_text
+from ..workers.report_attributes import CommonAttributes, DeathText, death_text
 
 if TYPE_CHECKING:
     from ...journal.recorder import Recorder
@@ -115,6 +115,7 @@ class Accounting:
         self._ledgers: dict[object, Ledger] = {}
         self._collected: dict[Any, Collected] = {}
         self._workers: dict[tuple[object, int], str] = {}
+        self._common = CommonAttributes()
         self.dispatch: Dispatch | None = None
         """Knows why tests were not run, and which tests dead workers were running."""
 
@@ -145,6 +146,7 @@ class Accounting:
         ledger = self._ledger(node)
         for each in told:
             if isinstance(each, Reported):
+                self._common.learn(each.report)
                 ledger.reported(collected.number(each.position), each.report)
             elif isinstance(each, ItemBegins):
                 ledger.begins(collected.number(each.position))
@@ -157,6 +159,7 @@ class Accounting:
     @pytest.hookimpl(optionalhook=True, trylast=True)
     def pytest_handlecrashitem(self, crashitem: str, report: Any) -> None:
         """Count it as the verdict, unless pytest-rerunfailures has the test run again."""
+        self._common.complete(report)
         ledger = self._ledger(report.node)
         if report.outcome != "rerun":
             blamed = None if self.dispatch is None else self.dispatch.blamed_test
@@ -202,6 +205,7 @@ class Accounting:
         nodeid, location = wrong.nodeid, reports[0].location
         hook.pytest_runtest_logstart(nodeid=nodeid, location=location)
         for report in reports:
+            self._common.complete(report)
             hook.pytest_runtest_logreport(report=report)
         hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
 

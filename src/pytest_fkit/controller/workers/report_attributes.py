@@ -1,4 +1,4 @@
-"""What our plugins add to pytest's reports, and how it is shown."""
+"""Attributes of reports: those that we add, how they are shown, and those that plugins add."""
 
 from __future__ import annotations
 
@@ -78,3 +78,39 @@ def scarcity(number: int, wanted: int) -> str:
         f"{count(number, 'test')} skipped for want of {wanted} GPUs "
         f"(--fkit-gpus-per-worker={wanted} or --fkit-widen)"
     )
+
+
+_OF_XDIST = ("worker_id", "testrun_uid", "item_index")
+"""Say which worker made a report."""
+
+_EMPTY = (str, bytes, bool, int, float, list, tuple, dict, set, frozenset)
+
+
+class CommonAttributes:
+    """The attributes that plugins add to every report of a run, in workers.
+
+    A report that the controller makes lacks them, and reporters may rely on them.
+    """
+
+    def __init__(self) -> None:
+        self._common: dict[str, Any] | None = None
+
+    def learn(self, report: Any) -> None:
+        """Take in a report that a worker made."""
+        found = vars(report)
+        if self._common is None:
+            self._common = {
+                name: type(value)
+                for name, value in found.items()
+                if name not in _OF_XDIST and not name.startswith("fkit_")
+            }
+            return
+        if self._common.keys() <= found.keys():
+            return
+        self._common = {name: kind for name, kind in self._common.items() if name in found}
+
+    def complete(self, report: Any) -> None:
+        """Give a report that the controller made the attributes that it lacks, empty."""
+        for name, kind in (self._common or {}).items():
+            if name not in vars(report):
+                setattr(report, name, kind() if kind in _EMPTY else None)

@@ -1,7 +1,7 @@
 """What plugins keep in a test process: sent before it leaves, or known from an earlier one.
 
-Checked against pytest-benchmark 5.3 and syrupy 7.0; other plugins keep such things without workers
-only, or report them by hooks.
+Checked against pytest-benchmark 5.3, syrupy 7.0 and those of kept_states; other plugins keep such
+things without workers only, or report them by hooks.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Callable, cast
 
 import pytest
 
+from ...compat.kept_states import kept_results, kept_texts
 from ...own import copy, own_builtins, pickle
 from ...protocol.event_file import PluginState
 from ...protocol.plain_values import carriable
@@ -31,11 +32,31 @@ class States:
             self._senders.append(self._send_benchmarks)
         if hasattr(config, "_syrupy"):
             self._senders.append(self._send_snapshots)
+        self._texts = kept_texts(config)
+        self._sent = {plugin: stream.tell() for plugin, stream in self._texts.items()}
+        if self._texts:
+            self._senders.append(self._send_texts)
+        self._results = kept_results(config)
+        if self._results:
+            self._senders.append(self._send_results)
 
     def send(self) -> None:
         """Called after each test."""
         for send in self._senders:
             send()
+
+    def _send_texts(self) -> None:
+        for plugin, stream in self._texts.items():
+            text = stream.getvalue()[self._sent[plugin] :]
+            if text:
+                self._relay.send(PluginState(plugin, carriable(text)))
+                self._sent[plugin] += len(text)
+
+    def _send_results(self) -> None:
+        if any(self._results.values()):
+            self._relay.send(PluginState("mpl", carriable(self._results)))
+            for results in self._results.values():
+                results.clear()
 
     def _send_benchmarks(self) -> None:
         benchmarks = self._config._benchmarksession.benchmarks

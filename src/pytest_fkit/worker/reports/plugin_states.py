@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ...compat.kept_states import kept_results, kept_texts
 from ...own import own_builtins, pickle
 from ...protocol.event_file import Measured, PluginState
 from ...sandbox.process.coverage import quietly
@@ -25,6 +26,11 @@ class States:
         if message.plugin == "syrupy":
             self._config._syrupy.add_written_snapshot_locations(message.data.pop("written"))
             self._snapshots.append(message.data)
+        elif message.plugin in ("flaky", "retry"):
+            kept_texts(self._config)[message.plugin].write(message.data)
+        elif message.plugin == "mpl":
+            for name, results in kept_results(self._config).items():
+                results.update(message.data[name])
         else:
             # Of classes of pytest-benchmark and built-in ones; the frame's checksum holds.
             benchmark = pickle.loads(message.data)
