@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, Sequence, cast
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence, cast
 
 import pytest
 
 from ..own import own_builtins
 from .pytest_hooks import module_of
 
+if TYPE_CHECKING:
+    from execnet import Gateway
+    from xdist.dsession import DSession
+    from xdist.workermanage import WorkerController
+
 own_builtins(globals())
 
 
-def end_gateway(gateway: Any) -> None:
+def end_gateway(gateway: Gateway) -> None:
     """Cut the connection to a worker, so that it ends, and its death is noticed.
 
     execnet ends a gateway's own process, if it has one; a socket is shut down.
@@ -37,14 +42,13 @@ def grant_restart(config: pytest.Config) -> None:
 
     Called from pytest_testnodedown, after which DSession adds one.
     """
-    dsession: Any = config.pluginmanager.getplugin("dsession")
-    dsession._failed_nodes_count -= 1
+    dist_session(config)._failed_nodes_count -= 1
 
 
 def call_on_main_loop(config: pytest.Config, action: Callable[[], None]) -> None:
     """Have DSession's loop call `action` soon; from any thread."""
     session = dist_session(config)
-    session.worker_fkit = action  # the loop calls "worker_" + the name of an event
+    cast("Any", session).worker_fkit = action  # the loop calls "worker_" + the name of an event
     session.queue.put(("fkit", {}))
 
 
@@ -53,13 +57,13 @@ def all_have_collected(config: pytest.Config) -> bool:
     return bool(dist_session(config).sched.collection_is_completed)
 
 
-def dist_session(config: pytest.Config) -> Any:
+def dist_session(config: pytest.Config) -> DSession:
     """DSession, which handles events of workers.
 
     By the methods ``worker_logstart``, ``worker_testreport``, ``worker_logfinish`` and
     ``worker_runtest_protocol_complete``.
     """
-    return config.pluginmanager.getplugin("dsession")
+    return cast("DSession", config.pluginmanager.getplugin("dsession"))
 
 
 def xdist_gave_up(config: pytest.Config) -> str:
@@ -76,14 +80,16 @@ def count_crash(config: pytest.Config, report: Any) -> None:
     dist_session(config)._handlefailures(report)
 
 
-def on_worker_death(config: pytest.Config, handle: Callable[[Any, object], None]) -> None:
+def on_worker_death(
+    config: pytest.Config, handle: Callable[[WorkerController, object], None]
+) -> None:
     """Call `handle` with a dead worker and the error, in place of DSession's method."""
     dist_session(config).worker_errordown = handle
 
 
-def active_nodes(config: pytest.Config) -> set[Any]:
+def active_nodes(config: pytest.Config) -> set[WorkerController]:
     """The workers that run, or are about to; DSession's own set."""
-    return cast("set[Any]", dist_session(config)._active_nodes)
+    return cast("set[WorkerController]", dist_session(config)._active_nodes)
 
 
 def set_tests_collected(config: pytest.Config, number: int) -> None:
@@ -102,7 +108,7 @@ def give_up_restarts(config: pytest.Config, reason: str) -> None:
     dist_session(config)._summary_report = reason
 
 
-def replace_worker(config: pytest.Config, node: Any) -> None:
+def replace_worker(config: pytest.Config, node: WorkerController) -> None:
     """Start another worker in the place of a dead one."""
     session = dist_session(config)
     session.shuttingdown = False
@@ -119,12 +125,14 @@ def report_line(config: pytest.Config, line: str) -> None:
     dist_session(config).report_line(line)
 
 
-def report_crash(config: pytest.Config, nodeid: str, node: Any) -> None:
+def report_crash(config: pytest.Config, nodeid: str, node: WorkerController) -> None:
     """Report the test that a worker was running when it died."""
     dist_session(config).handle_crashitem(nodeid, node)
 
 
-def same_collections(config: pytest.Config, collections: Mapping[Any, Sequence[str]]) -> bool:
+def same_collections(
+    config: pytest.Config, collections: Mapping[WorkerController, Sequence[str]]
+) -> bool:
     """Whether all workers collected the same; if not, report the difference as xdist does."""
     from xdist.report import report_collection_diff
 

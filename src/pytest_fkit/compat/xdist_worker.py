@@ -7,7 +7,7 @@ import sys
 import uuid
 from queue import Empty
 from types import FrameType
-from typing import Any, Callable, Sequence, cast
+from typing import TYPE_CHECKING, Any, Callable, Sequence, cast
 
 import _pytest.config
 import pytest
@@ -15,6 +15,10 @@ import pytest
 from ..own import own_builtins
 from .pytest_hooks import WORKERS_MAIN, is_foreign, module_of
 from .pytest_nodes import set_nodeid
+
+if TYPE_CHECKING:
+    from pluggy import HookImpl
+    from xdist.remote import WorkerInteractor
 
 own_builtins(globals())
 
@@ -44,11 +48,11 @@ def runs_in_worker() -> bool:
     return False
 
 
-def worker_interactor(config: pytest.Config) -> Any | None:
+def worker_interactor(config: pytest.Config) -> WorkerInteractor | None:
     """Xdist's plugin object in a worker."""
     for plugin in config.pluginmanager.get_plugins():
         if type(plugin).__name__ == "WorkerInteractor":
-            return plugin
+            return cast("WorkerInteractor", plugin)
     return None
 
 
@@ -160,7 +164,7 @@ def configures_nodes(config: pytest.Config) -> bool:
     return any(map(is_foreign, _node_hooks(config)))
 
 
-def _node_hooks(config: pytest.Config) -> Sequence[Any]:
+def _node_hooks(config: pytest.Config) -> Sequence[HookImpl]:
     # xdist declares the hook; without it, whoever implements it declares it by that.
     caller = getattr(config.hook, "pytest_configure_node", None)
     return () if caller is None else caller.get_hookimpls()
@@ -178,7 +182,7 @@ def configure_node(config: pytest.Config) -> None:
 class AssignedTests:
     """The tests that xdist's controller sends; stands for ``WorkerInteractor``'s own loop."""
 
-    def __init__(self, interactor: Any) -> None:
+    def __init__(self, interactor: WorkerInteractor) -> None:
         self._interactor = interactor
         # Its module is the worker's main program, which can't be imported by name.
         self._shutdown = type(interactor).handle_command.__globals__["Marker"].SHUTDOWN
@@ -224,12 +228,12 @@ class AssignedTests:
         return found if isinstance(found, int) or found is self._shutdown else None
 
 
-def worker_facts(interactor: Any) -> dict[str, Any]:
+def worker_facts(interactor: WorkerInteractor) -> dict[str, Any]:
     """What xdist adds to every report of a worker."""
     return {"worker_id": interactor.workerid, "testrun_uid": interactor.testrunuid}
 
 
-def worker_descriptors(interactor: Any) -> list[int]:
+def worker_descriptors(interactor: WorkerInteractor) -> list[int]:
     """The descriptors by which a worker talks to the controller."""
     io = interactor.channel.gateway._io
     if hasattr(io, "sock"):  # SocketIO, of --tx socket=
@@ -237,7 +241,7 @@ def worker_descriptors(interactor: Any) -> list[int]:
     return [file.fileno() for file in (io.infile, io.outfile)]
 
 
-def on_end_of_tests(interactor: Any, action: Callable[[], None]) -> None:
+def on_end_of_tests(interactor: WorkerInteractor, action: Callable[[], None]) -> None:
     """In a worker: call `action` when xdist says that there are no more tests, or is gone.
 
     In execnet's receiver thread. Whatever else xdist says from now on is lost.
@@ -252,7 +256,7 @@ def on_end_of_tests(interactor: Any, action: Callable[[], None]) -> None:
 
 
 def take_reports_of_interactor(
-    config: pytest.Config, interactor: Any, hear: Callable[[Any], None]
+    config: pytest.Config, interactor: WorkerInteractor, hear: Callable[[Any], None]
 ) -> None:
     """Call `hear` with each report where xdist's plugin of a worker would send it.
 
