@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def pytest_fkit_gpus(config: pytest.Config, host: str) -> Sequence[Device | int | str] | None:
     """The GPUs for the workers of a machine, where ``--fkit-gpus`` does not say them.
 
-    Devices are taken as they are, ids (numbers and UUIDs) as if ``--fkit-gpus`` had named them; an
-    empty answer means no GPUs. In both cases only what the masks in the environment leave counts.
-    None leaves it to detection.
+    Devices are used as they are, ids (numbers and UUIDs) as if ``--fkit-gpus`` had named them; in
+    both cases only those count that the masks in the environment leave. An empty answer means no
+    GPUs, None leaves it to detection.
 
     At ``-n0`` it is called before conftest files are loaded, so that only installed plugins and
     those of ``-p`` can answer.

@@ -23,9 +23,9 @@ _FOR_WORKERS = ("controller.workers.gateways", "controller.workers.nodes")
 
 
 def before_conftests(early_config: pytest.Config) -> None:
-    """Before user code is imported: keep GPU runtimes shut; tell plugins that ask of workers.
+    """Before user code is imported: keep GPU runtimes shut; choose the number of workers.
 
-    Where there will be none, tests get their GPUs now; a spawned host has its worker's already.
+    Without workers, assign GPUs to the tests now; a spawned host has its worker's already.
 
     :raises pytest.UsageError: if another project of this name is installed, too.
     """
@@ -50,7 +50,7 @@ def before_conftests(early_config: pytest.Config) -> None:
 
 @contextlib.contextmanager
 def around_conftests(early_config: pytest.Config) -> Iterator[None]:
-    """Import what this process needs; where it is to fork tests, see what conftest files leave."""
+    """Import what this process needs; where it will fork tests, watch what conftest files leave."""
     remember_environment()  # with what before_conftests has set
     if not numprocesses.CAN_FORK or _is_spawned(early_config):
         yield
@@ -79,7 +79,7 @@ def _is_spawned(early_config: pytest.Config) -> bool:
 
 
 def _import(*names: str) -> None:
-    """Now, not when they are needed: a conftest.py may put its own psutil.py in the way of ours."""
+    """Before they are needed: a conftest.py may put its own psutil.py in the way of ours."""
     with own_imports():
         for name in names:
             importlib.import_module(f"{__package__}.{name}")

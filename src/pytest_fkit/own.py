@@ -1,4 +1,4 @@
-"""The functions that we call ourselves, kept as they were before a suite could change them.
+"""The functions that our code calls, kept as they were before a suite could change them.
 
 Our code runs in processes whose code belongs to users. They patch ``os`` and ``time``, fake the
 file system, freeze clocks, guard sockets and count calls; none of that may reach us, and none of
@@ -6,8 +6,8 @@ our calls may show there. So a module that runs in such a process says ``from ..
 where it would say ``import os``, and ``own_builtins(globals())`` before its functions are made
 (``tests/unit/test_own_references.py`` sees to both).
 
-What is kept is in attributes of instances, not in modules: pyfakefs and freezegun go through the
-globals of all modules and replace whatever is a module or a function that they fake. This module is
+They are attributes of instances, not of modules: pyfakefs and freezegun go through the globals of
+all modules and replace whatever is a module or a function that they fake. This module is
 imported before the initial conftest files are, see initial_conftests.py.
 """
 
@@ -228,32 +228,20 @@ else:
             self._cancelled.set()
 
     with own_imports():
-        array = _Kept("array")
-        atexit = _Kept("atexit")
-        copy = _Kept("copy")
-        ctypes = _Kept("ctypes")
-        faulthandler = _Kept("faulthandler")
-        fcntl = _Kept("fcntl")
-        gc = _Kept("gc")
-        marshal = _Kept("marshal")
-        mmap = _Kept("mmap")
-        os = _Kept("os")
-        pickle = _Kept("pickle")
-        resource = _Kept("resource")
-        select = _Kept("select")
+        for _name in (
+            "array", "atexit", "copy", "ctypes", "faulthandler", "fcntl", "gc", "marshal", "mmap",
+            "os", "pickle", "resource", "select", "struct", "subprocess", "warnings", "zlib",
+        ):  # fmt: skip
+            globals()[_name] = _Kept(_name)
         # Its functions are C's: those that Python's own module wraps around them call what is in
         # that module, which a suite may have patched.
         signal = _Kept("signal", **vars(importlib.import_module("_signal")))
         # Its C type: guards replace, and wrap, the class that Python's own module makes of it.
         socket = _Kept("_socket")
-        struct = _Kept("struct")
-        subprocess = _Kept("subprocess")
         threading = _Kept(
             "threading", Condition=_Condition, Event=_Event, Thread=_Thread, Timer=_Timer
         )
         time = _Kept("time", **_clocks())
-        warnings = _Kept("warnings")
-        zlib = _Kept("zlib")
 
 
 if not TYPE_CHECKING:

@@ -1,7 +1,7 @@
-"""Stand-ins for warning classes that the controller can't have, or should not import.
+"""Stands in for warning classes that the controller can't, or should not, import.
 
-xdist sends a warning by the module and the name of its class, and the controller imports that
-module; if it can't, xdist gives up on the worker. This module has a class of every name.
+xdist sends a warning by the module and name of its class, and gives up on the worker if the
+controller can't import that. This module has a class of every name.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def __getattr__(name: str) -> type[Warning]:
 
 
 def make_portable(warning_message: Any) -> None:
-    """Have a ``warnings.WarningMessage`` name no class but those that every process has."""
+    """Replace classes in a ``warnings.WarningMessage`` that not every process has."""
     text = str(warning_message.message)
     if not _is_everywhere(warning_message.category):
         warning_message.category = stand_in(warning_message.category.__name__)

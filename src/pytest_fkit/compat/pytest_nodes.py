@@ -6,19 +6,22 @@ What is above a test is asked without its methods: plugins override ``getparent`
 from __future__ import annotations
 
 import functools
-from typing import Any, Iterator
+from typing import TYPE_CHECKING, Any, Iterator
 
 import _pytest.runner
 import pytest
 
 from ..own import os, own_builtins
 
+if TYPE_CHECKING:
+    from _pytest.nodes import Node
+
 own_builtins(globals())
 
 
-def lineage(item: pytest.Item | pytest.Collector) -> Iterator[Any]:
+def lineage(item: Node) -> Iterator[Node]:
     """The item, and the nodes above it up to the session."""
-    node: Any = item
+    node: Node | None = item
     while node is not None:
         yield node
         node = node.parent
@@ -29,7 +32,7 @@ def ancestor(item: pytest.Item, kind: type[Any]) -> Any | None:
     return next((node for node in lineage(item) if isinstance(node, kind)), None)
 
 
-def marks(item: pytest.Item | pytest.Collector) -> Iterator[tuple[Any, pytest.Mark]]:
+def marks(item: Node) -> Iterator[tuple[Node, pytest.Mark]]:
     """The marks with the nodes that have them, the closest first."""
     for node in lineage(item):
         for mark in node.own_markers:

@@ -126,7 +126,7 @@ def expected_failure(item: pytest.Item) -> str | None:
     return xfail.reason
 
 
-def interacts(call: Any, report: Any) -> bool:
+def interacts(call: pytest.CallInfo[Any], report: pytest.TestReport) -> bool:
     """Whether pytest calls pytest_exception_interact for what was raised in a phase."""
     return bool(_pytest.runner.check_interactive_exception(call, report))
 

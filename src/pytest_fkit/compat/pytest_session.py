@@ -37,10 +37,10 @@ def ini_value(config: pytest.Config, name: str) -> Any:
 
 
 def forget_cleanups(config: pytest.Config) -> object:
-    """In a forked process: what was given to ``config.add_cleanup`` is not to run here.
+    """In a forked process: drop what was given to ``config.add_cleanup``.
 
-    :return: what was dropped. It has to be kept alive: the generator of a context manager, such as
-        that of pytest's warning filters, runs its ``finally`` blocks when it is collected.
+    :return: what was dropped. Keep it alive: the generator of a context manager, such as that of
+        pytest's warning filters, runs its ``finally`` blocks when it is collected.
     """
     stack = getattr(config, "_cleanup_stack", None)  # pytest 8.4 on
     if stack is not None:
@@ -65,9 +65,9 @@ def run_cleanups(config: pytest.Config) -> None:
 
 
 def unraisable_errors_count(config: pytest.Config) -> bool:
-    """Whether pytest, from 8.4 on, fails at its end for what nobody could raise before.
+    """Whether pytest, from 8.4 on, fails at its end for unraisable errors.
 
-    It does where its warnings of that are errors; the filters are those of the configuration.
+    It does where its warnings of them are errors, by the filters of the configuration.
     """
     if not config.pluginmanager.hasplugin("unraisableexception"):
         return False
@@ -91,15 +91,12 @@ def raise_unraisable(config: pytest.Config) -> None:
 
 
 def arguments_leading_to(config: pytest.Config, path: Path) -> list[str]:
-    """The arguments of the command line that name this file, something in it or a directory above.
-
-    In the words in which they were given.
-    """
+    """The arguments, as given, that name this file, something in it or a directory above."""
     found = []
     for number, argument in enumerate(config.args):
         try:
             named = _named_path(config, argument, number)
-        except pytest.UsageError:  # who collected has reported it
+        except pytest.UsageError:  # reported by the process that collected
             continue
         if named == path or named in path.parents:
             found.append(argument)
@@ -118,32 +115,32 @@ def _named_path(config: pytest.Config, argument: str, number: int) -> Path:
 
 
 def collection_error(report: pytest.CollectReport) -> BaseException | None:
-    """What was raised, in a hook around pytest_make_collect_report: pytest takes it away later."""
+    """What was raised; only in hooks around pytest_make_collect_report: pytest drops it then."""
     call = getattr(report, "call", None)
     return None if call is None or call.excinfo is None else cast("Any", call).excinfo.value
 
 
 def replace_debugger(action: Callable[..., None]) -> None:
-    """Have `action` called where ``breakpoint()`` or ``pytest.set_trace()`` would start pdb."""
+    """Call `action` where ``breakpoint()`` or ``pytest.set_trace()`` would start pdb."""
     pdb.set_trace = action
     _pytest.debugging.pytestPDB.set_trace = action  # type: ignore[method-assign]
     pytest.set_trace = action
-    # For those who imported one of these by name before.
+    # For modules that imported one of these by name before.
     _pytest.debugging.pytestPDB._init_pdb = action  # type: ignore[method-assign]
 
 
 def resolve_basetemp(config: pytest.Config) -> None:
-    """Make the base temporary directory now: every process that first asks for it empties it."""
+    """Make the base temporary directory now: the first request of each process empties it."""
     factory = getattr(config, "_tmp_path_factory", None)
     if factory is not None:
         factory.getbasetemp()
 
 
 def basetemp(config: pytest.Config) -> str | None:
-    """A base directory for another process, below this one's; it is made there."""
+    """A base directory for another process, below this one's; that process makes it."""
     factory = getattr(config, "_tmp_path_factory", None)
     if factory is None:
         return None
-    # Within a new directory: pytest removes what it is given and makes it anew, and another process
-    # that looks for a free number in between would take this one.
+    # Within a new directory: pytest removes what it is given and makes it anew, and in between
+    # another process that looks for a free number would take this one.
     return str(factory.mktemp("spawned", numbered=True) / "base")

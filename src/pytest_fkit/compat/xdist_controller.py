@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, Sequence, cast
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence, cast
 
 import pytest
 
 from ..own import own_builtins
 from .pytest_hooks import module_of
 
+if TYPE_CHECKING:
+    from execnet import Gateway
+    from xdist.dsession import DSession
+    from xdist.workermanage import WorkerController
+
 own_builtins(globals())
 
 
-def end_gateway(gateway: Any) -> None:
-    """Cut the connection to a worker, so that it is seen to be gone, and ends.
+def end_gateway(gateway: Gateway) -> None:
+    """Cut the connection to a worker, so that it ends, and its death is noticed.
 
-    execnet knows how to end a gateway's own process, if it has one; a socket is shut down.
+    execnet ends a gateway's own process, if it has one; a socket is shut down.
     """
     io = gateway._io
     if hasattr(io, "sock"):  # SocketIO
@@ -26,7 +31,7 @@ def end_gateway(gateway: Any) -> None:
 
 
 def xdist_interruption() -> type[BaseException]:
-    """What xdist's controller raises where pytest raises Session.Failed and Session.Interrupted."""
+    """What xdist's controller raises in place of Session.Failed and Session.Interrupted."""
     from xdist.dsession import Interrupted
 
     return cast("type[BaseException]", Interrupted)
@@ -37,29 +42,28 @@ def grant_restart(config: pytest.Config) -> None:
 
     Called from pytest_testnodedown, after which DSession adds one.
     """
-    dsession: Any = config.pluginmanager.getplugin("dsession")
-    dsession._failed_nodes_count -= 1
+    dist_session(config)._failed_nodes_count -= 1
 
 
 def call_on_main_loop(config: pytest.Config, action: Callable[[], None]) -> None:
-    """Have DSession's loop call `action`, soon; to be called in any thread."""
+    """Have DSession's loop call `action` soon; from any thread."""
     session = dist_session(config)
-    session.worker_fkit = action  # the loop calls "worker_" + the name of an event
+    cast("Any", session).worker_fkit = action  # the loop calls "worker_" + the name of an event
     session.queue.put(("fkit", {}))
 
 
 def all_have_collected(config: pytest.Config) -> bool:
-    """Whether xdist has, or can, distribute the tests."""
+    """Whether xdist can distribute the tests, or has."""
     return bool(dist_session(config).sched.collection_is_completed)
 
 
-def dist_session(config: pytest.Config) -> Any:
-    """DSession, which handles events of workers by methods of these names.
+def dist_session(config: pytest.Config) -> DSession:
+    """DSession, which handles events of workers.
 
-    ``worker_logstart``, ``worker_testreport``, ``worker_logfinish`` and
+    By the methods ``worker_logstart``, ``worker_testreport``, ``worker_logfinish`` and
     ``worker_runtest_protocol_complete``.
     """
-    return config.pluginmanager.getplugin("dsession")
+    return cast("DSession", config.pluginmanager.getplugin("dsession"))
 
 
 def xdist_gave_up(config: pytest.Config) -> str:
@@ -69,25 +73,27 @@ def xdist_gave_up(config: pytest.Config) -> str:
 
 
 def count_crash(config: pytest.Config, report: Any) -> None:
-    """Have ``-x`` and ``--maxfail`` count a test that died with its worker, which xdist does not.
+    """Count a test that died with its worker for ``-x`` and ``--maxfail``, as xdist does not.
 
-    :param report: what xdist makes of it, after pytest_handlecrashitem.
+    :param report: that of xdist, after pytest_handlecrashitem.
     """
     dist_session(config)._handlefailures(report)
 
 
-def on_worker_death(config: pytest.Config, handle: Callable[[Any, object], None]) -> None:
-    """Have `handle` called with a dead worker and the error, in place of what DSession does."""
+def on_worker_death(
+    config: pytest.Config, handle: Callable[[WorkerController, object], None]
+) -> None:
+    """Call `handle` with a dead worker and the error, in place of DSession's method."""
     dist_session(config).worker_errordown = handle
 
 
-def active_nodes(config: pytest.Config) -> set[Any]:
+def active_nodes(config: pytest.Config) -> set[WorkerController]:
     """The workers that run, or are about to; DSession's own set."""
-    return cast("set[Any]", dist_session(config)._active_nodes)
+    return cast("set[WorkerController]", dist_session(config)._active_nodes)
 
 
 def set_tests_collected(config: pytest.Config, number: int) -> None:
-    """Say how many tests there are; DSession takes what the last worker collected."""
+    """Set the number of tests; DSession takes that of the last worker."""
     dist_session(config)._session.testscollected = number
 
 
@@ -98,11 +104,11 @@ def restart_limit(config: pytest.Config) -> int | None:
 
 
 def give_up_restarts(config: pytest.Config, reason: str) -> None:
-    """Have xdist's summary say why workers were not replaced."""
+    """Say in xdist's summary why workers were not replaced."""
     dist_session(config)._summary_report = reason
 
 
-def replace_worker(config: pytest.Config, node: Any) -> None:
+def replace_worker(config: pytest.Config, node: WorkerController) -> None:
     """Start another worker in the place of a dead one."""
     session = dist_session(config)
     session.shuttingdown = False
@@ -119,13 +125,15 @@ def report_line(config: pytest.Config, line: str) -> None:
     dist_session(config).report_line(line)
 
 
-def report_crash(config: pytest.Config, nodeid: str, node: Any) -> None:
+def report_crash(config: pytest.Config, nodeid: str, node: WorkerController) -> None:
     """Report the test that a worker was running when it died."""
     dist_session(config).handle_crashitem(nodeid, node)
 
 
-def same_collections(config: pytest.Config, collections: Mapping[Any, Sequence[str]]) -> bool:
-    """Whether all workers collected the same; if not, report that as xdist does."""
+def same_collections(
+    config: pytest.Config, collections: Mapping[WorkerController, Sequence[str]]
+) -> bool:
+    """Whether all workers collected the same; if not, report the difference as xdist does."""
     from xdist.report import report_collection_diff
 
     (first, expected), *others = collections.items()

@@ -1,4 +1,4 @@
-"""Private names of xdist in a worker, and at ``-n0`` where one is pretended."""
+"""Private names of xdist in a worker, and in a process that stands for one, as at ``-n0``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import uuid
 from queue import Empty
 from types import FrameType
-from typing import Any, Callable, Sequence, cast
+from typing import TYPE_CHECKING, Any, Callable, Sequence, cast
 
 import _pytest.config
 import pytest
@@ -15,6 +15,10 @@ import pytest
 from ..own import own_builtins
 from .pytest_hooks import WORKERS_MAIN, is_foreign, module_of
 from .pytest_nodes import set_nodeid
+
+if TYPE_CHECKING:
+    from pluggy import HookImpl
+    from xdist.remote import WorkerInteractor
 
 own_builtins(globals())
 
@@ -32,9 +36,9 @@ def apply_xdist_groups(items: Sequence[pytest.Item]) -> None:
 
 
 def runs_in_worker() -> bool:
-    """Whether this process is an xdist worker, known before its ``config`` says so.
+    """Whether this process is an xdist worker, before its ``config`` says so.
 
-    By the name under which execnet runs a worker's main program, which xdist asks for, too.
+    By the name under which execnet runs a worker's main program, as xdist itself does.
     """
     frame: FrameType | None = sys._getframe()
     while frame is not None:
@@ -44,11 +48,11 @@ def runs_in_worker() -> bool:
     return False
 
 
-def worker_interactor(config: pytest.Config) -> Any | None:
+def worker_interactor(config: pytest.Config) -> WorkerInteractor | None:
     """Xdist's plugin object in a worker."""
     for plugin in config.pluginmanager.get_plugins():
         if type(plugin).__name__ == "WorkerInteractor":
-            return plugin
+            return cast("WorkerInteractor", plugin)
     return None
 
 
@@ -60,7 +64,7 @@ def worker_config(
 ) -> pytest.Config:
     """A configuration as xdist.remote makes it for a worker, in a process that xdist did not start.
 
-    It runs its tests itself, without isolation and without workers.
+    With it tests run without isolation and without workers.
 
     :param plugins: registered before the command line is parsed.
     """
@@ -89,11 +93,11 @@ def worker_config(
 
 
 _WORKERS_ONLY = ("pytest_retry",)
-"""Plugins that tell their workers something only where xdist has any, but ask each for it."""
+"""Plugins that ask every worker for what they tell only those of xdist."""
 
 
 def _hide_worker_input(config: pytest.Config) -> None:
-    """Have plugins configure themselves as without workers that could not do so otherwise."""
+    """Let plugins that could not configure themselves otherwise do so as without workers."""
     for implementation in config.hook.pytest_configure.get_hookimpls():
         if module_of(implementation.plugin).partition(".")[0] in _WORKERS_ONLY:
             replaced = cast("Any", implementation)
@@ -110,7 +114,7 @@ def _configure_alone(function: Callable[..., object], config: Any) -> None:
 
 
 class _Groups:
-    """Does at ``--dist loadgroup`` what xdist's plugin of a worker does, where there is none."""
+    """Does what xdist's plugin of a worker does at ``--dist loadgroup``, where it is not there."""
 
     @pytest.hookimpl
     def pytest_collection_modifyitems(
@@ -129,9 +133,9 @@ _NODE_INPUT: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 
 
 def worker_input(config: pytest.Config) -> dict[str, Any]:
-    """What xdist tells this worker; at ``-n0`` what its fixtures would answer there.
+    """What xdist tells this worker; at ``-n0`` what its fixtures answer there.
 
-    And what :func:`configure_node` had plugins add.
+    With what plugins added in :func:`configure_node`.
     """
     given: dict[str, Any] | None = getattr(config, "workerinput", None)
     if given is not None:
@@ -143,8 +147,7 @@ def worker_input(config: pytest.Config) -> dict[str, Any]:
 class _Node:
     """Stands for xdist's WorkerController where there are no workers.
 
-    Plugins and conftest files take it for what they tell workers: a place for that, and where to
-    find it out.
+    Plugins and conftest files put into ``workerinput`` what they tell workers.
     """
 
     class _Gateway:
@@ -161,14 +164,14 @@ def configures_nodes(config: pytest.Config) -> bool:
     return any(map(is_foreign, _node_hooks(config)))
 
 
-def _node_hooks(config: pytest.Config) -> Sequence[Any]:
+def _node_hooks(config: pytest.Config) -> Sequence[HookImpl]:
     # xdist declares the hook; without it, whoever implements it declares it by that.
     caller = getattr(config.hook, "pytest_configure_node", None)
     return () if caller is None else caller.get_hookimpls()
 
 
 def configure_node(config: pytest.Config) -> None:
-    """At ``-n0``: have plugins say what they would tell a worker, for fresh interpreters."""
+    """At ``-n0``: ask plugins what they would tell a worker, for fresh interpreters."""
     ours = [each.plugin for each in _node_hooks(config) if not is_foreign(each)]
     node = _Node(config)
     caller = config.pluginmanager.subset_hook_caller("pytest_configure_node", ours)
@@ -177,11 +180,11 @@ def configure_node(config: pytest.Config) -> None:
 
 
 class AssignedTests:
-    """What xdist's controller has this worker run; stands for ``WorkerInteractor``'s own loop."""
+    """The tests that xdist's controller sends; stands for ``WorkerInteractor``'s own loop."""
 
-    def __init__(self, interactor: Any) -> None:
+    def __init__(self, interactor: WorkerInteractor) -> None:
         self._interactor = interactor
-        # The module is a worker's main program, which can't be imported by its name.
+        # Its module is the worker's main program, which can't be imported by name.
         self._shutdown = type(interactor).handle_command.__globals__["Marker"].SHUTDOWN
         self._following: Any = None
 
@@ -192,14 +195,14 @@ class AssignedTests:
         self._following = self._wait()
 
     def take(self, most: int) -> tuple[list[int], int | None]:
-        """Wait for a test, and for what follows it; take more tests if they are there.
+        """Wait for a test, and for the one after it; take more tests if they are there.
 
-        :return: positions of 1 to `most` tests, none where there are no more; and of the test
-            after these, None if there is none.
+        :return: positions of 1 to `most` tests, none at the end; and of the test after these, None
+            if there is none.
         """
         taken: list[int] = []
         while self._following is not self._shutdown and len(taken) < most:
-            # xdist's scheduler counts on a worker that waits only if it can't begin a test.
+            # xdist's scheduler expects a worker to wait only if it can't begin a test.
             following = self._at_once() if taken else self._wait()
             if following is None:
                 break
@@ -221,16 +224,16 @@ class AssignedTests:
             found = queue.get_nowait()
         except Empty:
             return None
-        # A marker that the queue was replaced is for who waits.
+        # The marker of a replaced queue is for _wait().
         return found if isinstance(found, int) or found is self._shutdown else None
 
 
-def worker_facts(interactor: Any) -> dict[str, Any]:
-    """What xdist has every report of a worker name."""
+def worker_facts(interactor: WorkerInteractor) -> dict[str, Any]:
+    """What xdist adds to every report of a worker."""
     return {"worker_id": interactor.workerid, "testrun_uid": interactor.testrunuid}
 
 
-def worker_descriptors(interactor: Any) -> list[int]:
+def worker_descriptors(interactor: WorkerInteractor) -> list[int]:
     """The descriptors by which a worker talks to the controller."""
     io = interactor.channel.gateway._io
     if hasattr(io, "sock"):  # SocketIO, of --tx socket=
@@ -238,10 +241,10 @@ def worker_descriptors(interactor: Any) -> list[int]:
     return [file.fileno() for file in (io.infile, io.outfile)]
 
 
-def on_end_of_tests(interactor: Any, action: Callable[[], None]) -> None:
-    """In a worker: have `action` called when xdist says that there are no more tests, or is gone.
+def on_end_of_tests(interactor: WorkerInteractor, action: Callable[[], None]) -> None:
+    """In a worker: call `action` when xdist says that there are no more tests, or is gone.
 
-    Called in execnet's receiver thread. Nothing else that it says is heard any more.
+    In execnet's receiver thread. Whatever else xdist says from now on is lost.
     """
     end = object()
 
@@ -253,11 +256,11 @@ def on_end_of_tests(interactor: Any, action: Callable[[], None]) -> None:
 
 
 def take_reports_of_interactor(
-    config: pytest.Config, interactor: Any, hear: Callable[[Any], None]
+    config: pytest.Config, interactor: WorkerInteractor, hear: Callable[[Any], None]
 ) -> None:
-    """Have `hear` called with each report where xdist's plugin of a worker would have sent it.
+    """Call `hear` with each report where xdist's plugin of a worker would send it.
 
-    That stays at its place among the plugins that hear of reports.
+    At that plugin's place among those that hear of reports.
     """
     for name in ("pytest_runtest_logstart", "pytest_runtest_logfinish"):
         getattr(config.hook, name)._remove_plugin(interactor)

@@ -1,1 +1,1 @@
-"""What users can say, and what it means: the table of options, its values, marks."""
+"""What users can say: the table of options, their values, marks."""

@@ -1,4 +1,4 @@
-"""What pytest is told of the table of options: the command line, ini values, marks."""
+"""Declares the table of options to pytest: the command line, ini values, marks."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def add_marks(config: pytest.Config) -> None:
 
 
 def check_without_fkit(config: pytest.Config) -> None:
-    """Where neither ``--fkit`` nor ``--no-fkit`` is given: let nobody believe in what does nothing.
+    """Without ``--fkit`` and ``--no-fkit``: refuse options that would do nothing.
 
     :raises pytest.UsageError: naming the options that need ``--fkit``.
     """
@@ -140,7 +140,7 @@ def check_without_fkit(config: pytest.Config) -> None:
     where = _timeout_elsewhere(config) if ours else None
     if not flags and where is None:
         return
-    from .numprocesses import shows_only  # most runs have no need of it
+    from .numprocesses import shows_only  # not needed by most runs
 
     if shows_only(config.option):
         return
@@ -162,7 +162,7 @@ def check_without_fkit(config: pytest.Config) -> None:
 
 
 def _timeout_elsewhere(config: pytest.Config) -> str | None:
-    """Where there is a time limit that pytest-timeout would honour, other than its option."""
+    """Where a time limit is given that pytest-timeout would honour, other than its option."""
     try:
         given = config.getini("timeout")
     except (TypeError, pytest.UsageError):  # a number, in pytest 9's native TOML

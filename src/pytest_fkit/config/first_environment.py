@@ -1,4 +1,4 @@
-"""The environment as it was before conftest files, of which some clear it."""
+"""The environment before conftest files ran, of which some clear it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _before: dict[str, str] = {}
 
 
 def remember_environment() -> None:
-    """Keep what is set now; called before conftest files are loaded, in each run of a process."""
+    """Keep what is set now; before conftest files are loaded, at each run in this process."""
     _before.clear()
     _before.update(environ)
 
@@ -19,6 +19,6 @@ def environment() -> dict[str, str]:
 
 
 def variable(name: str) -> str | None:
-    """What one is, or was before it was gone; None if it was never set."""
+    """The value of one, or the one that it had before it was gone; None if it never had any."""
     found = environ.get(name)
     return _before.get(name) if found is None else found

@@ -1,4 +1,4 @@
-"""What marks, and hooks of users, say about one test."""
+"""What marks, and hooks of users, say of a test."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ T = TypeVar("T")
 _ARGUMENTS_KEY: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 
 ALL_GPUS = -1
-"""Of a test that can make use of all GPUs that the machine has."""
+"""The number of GPUs of a test that can use all of the machine's."""
 
 HANG_GRACE = 5.0
-"""Seconds that pytest-timeout, where it is active, has before our own limit strikes."""
+"""Seconds by which our limit is longer than pytest-timeout's, where that is active."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Limits:
 
 
 def arguments(item: pytest.Item) -> dict[str, Any]:
-    """What marks say, by the name of the argument; of each the closest counts.
+    """What marks say, by argument; of marks that say the same the closest counts.
 
-    What the marks of other projects say about GPUs is "others_gpus".
+    "others_gpus" is what other projects' marks say about GPUs.
 
     :raises pytest.UsageError: for wrong arguments of a mark; the text names the place and the fix.
     """
@@ -130,7 +130,7 @@ def _multi_gpu(mark: pytest.Mark) -> dict[str, Any]:
 
 
 def _distributed(mark: pytest.Mark) -> dict[str, Any]:
-    """vLLM's, from ``multi_gpu_marks`` in tests/utils.py; others mean other things by it."""
+    """vLLM's, from ``multi_gpu_marks`` in tests/utils.py; other projects mean other things."""
     number = mark.kwargs.get("num_gpus")
     return {"others_gpus": number} if type(number) is int and number > 0 else {}
 
@@ -155,9 +155,9 @@ _CHECKS: dict[str, Callable[[pytest.Mark], dict[str, Any]]] = {
 
 
 def spawned_share(item: pytest.Item, limits: Limits) -> str:
-    """The share of a test that needs a fresh interpreter: module scope, if nothing else is asked.
+    """The share of a test that needs a fresh interpreter: module scope unless another is asked for.
 
-    :param limits: what :func:`limits` says of it.
+    :param limits: the test's.
     """
     if limits.isolation == "session":
         return SPAWNED_SESSION
@@ -175,9 +175,9 @@ def _share(item: pytest.Item, isolation: str) -> str:
 def answer_of_hook(item: pytest.Item, name: str, checked: Callable[[Any], T]) -> T:
     """What a plugin or a conftest.py says of a test by a hook of ours.
 
-    :param checked: makes of the answer what is asked for.
-    :raises pytest.UsageError: if that raises ValueError, which says what is expected, or the hook
-        raises anything: it is users' code, and is to cost this test and no other.
+    :param checked: converts the answer; raises a ValueError that says what is expected.
+    :raises pytest.UsageError: if that does, or the hook raises anything: users' code may cost this
+        test, but no other.
     """
     try:
         answer = getattr(item.ihook, name)(item=item)
@@ -194,7 +194,7 @@ def answer_of_hook(item: pytest.Item, name: str, checked: Callable[[Any], T]) ->
 
 
 def share_of_scope(item: pytest.Item, isolation: str) -> str:
-    """Name of the process that lives as long, "" for one of the item's own."""
+    """The name of the process for this scope, "" for one of the item's own."""
     if isolation == "session":
         return SESSION
     kinds: dict[str, Any] = {"class": pytest.Class, "module": pytest.File}

@@ -1,4 +1,4 @@
-"""What the options make of a run: how many workers, none, the debugger, or no tests at all."""
+"""How tests run by the options: with how many workers, none, a debugger, or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import pytest
 
 CAN_FORK = hasattr(os, "fork")
-"""Whether this is no Windows; where it is, Controller.prepare ends the run before any test."""
+"""Whether this is not Windows, where Controller.prepare ends the run before any test."""
 
 # With these, pytest shows something and runs no test.
 _SHOWING = ("collectonly", "showfixtures", "show_fixtures_per_test", "markers", "cacheshow", "help")
@@ -35,15 +35,14 @@ def choose_workers(options: argparse.Namespace, workers: int | str | None) -> No
 
 
 def shows_only(options: argparse.Namespace) -> bool:
-    """Whether pytest will show something else than tests, and run none."""
+    """Whether pytest shows something instead of running tests."""
     return any(getattr(options, name, False) for name in _SHOWING if name != "collectonly")
 
 
 def run_alone(options: argparse.Namespace) -> bool:
     """Whether the pytest process itself takes a worker's place.
 
-    :param options: the command line's; in a worker they are those of the controller, which has
-        none of the values that mean this.
+    :param options: the command line's; in a worker those of its controller, which never mean this.
     """
     if not hasattr(options, "numprocesses"):
         return True  # without xdist
@@ -53,7 +52,7 @@ def run_alone(options: argparse.Namespace) -> bool:
 
 
 def debugger(options: argparse.Namespace) -> str | None:
-    """The option by which the user asks for the debugger, if she does."""
+    """The option by which the user asks for the debugger, if any."""
     for option, name in (("usepdb", "--pdb"), ("trace", "--trace")):
         if getattr(options, option, False):
             return name

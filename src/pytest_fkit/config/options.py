@@ -1,7 +1,8 @@
 """The table of options: all that users can say on the command line, in ini files and in marks.
 
-A new option is one entry here, and a field of that name in settings.py for its value. Imported
-without ``--fkit``, too; so there is nothing but data, and values.py knows what texts mean.
+A new option is one entry here, and a field of that name in settings.py for its value. Nothing but
+data, since this is imported without ``--fkit``, too; values.py parses. README's table is made of it
+by tests/options_table.py.
 """
 
 from typing import List, NamedTuple, Tuple
@@ -25,20 +26,20 @@ _VALUES = {"seconds": "SECONDS", "size": "SIZE", "path": "PATH", "count": "N"}
 
 
 class Option(NamedTuple):
-    """One of them.
+    """What there is to say of an option.
 
     :param name: of the ini value; the option is ``--`` and the name with hyphens.
     :param type: what its values are, one of those in values.py.
-    :param help: what it does, for ``--help`` and the reference.
-    :param default: the value of its setting where nobody says one.
+    :param help: what it does, for ``--help`` and README.
+    :param default: the value of its setting unless one is given.
     :param where: where it can be given: COMMAND_LINE, INI, MARK.
     :param group: one of GROUPS.
-    :param value: what stands for the value in ``--help``, where its type does not say it.
+    :param value: what stands for the value in ``--help``, unless its type says it.
     :param choices: all values, where they are words.
     :param zero: what 0 means; "" where it is refused.
-    :param unsaid: the default where no value of the setting says it.
+    :param unsaid: the default in words, where `default` does not say it.
     :param variable: an environment variable that goes before the ini value.
-    :param advice: what a user may have meant whose value is wrong.
+    :param advice: what the user of a wrong value may have meant.
     """
 
     name: str
@@ -61,7 +62,7 @@ class Option(NamedTuple):
 
     @property
     def negation(self) -> str:
-        """What switches it off, "" if it is no switch."""
+        """The option that switches it off, "" if it is no switch."""
         return f"--no-{self.flag[2:]}" if self.type == "switch" else ""
 
     @property

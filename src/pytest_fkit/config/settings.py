@@ -1,4 +1,4 @@
-"""What users have said, parsed and checked once, immutable afterwards."""
+"""What users say, parsed and checked once, immutable afterwards."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ ALONE = "main"
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user asked for, for each option of that name what the table says.
+    """The values of options, of which the table says what they mean.
 
-    :param others_timeout: what pytest-timeout's option, variable or ini value says, or None; ours
-        to enforce where that plugin is absent, its own first where it is active.
+    :param others_timeout: that of pytest-timeout's option, variable or ini value, or None; ours to
+        enforce where that plugin is absent, else the plugin's first.
     :param isolation_asked: whether option or ini value say how long a process lives.
     """
 
@@ -53,13 +53,13 @@ class Settings:
 
     @property
     def records(self) -> bool:
-        """Whether somebody wants to know of each test what a journal says."""
+        """Whether somebody wants to know what a journal says of each test."""
         return self.journal is not None or self.trace is not None or self.top > 0
 
 
 @dataclass(frozen=True)
 class GpuSettings:
-    """What the user asked for of GPUs, for each option of that name what the table says.
+    """The values of options for GPUs, of which the table says what they mean.
 
     :param gpus: "auto", "none", or ids: numbers and UUIDs.
     :param gpus_per_worker: None if not said.
@@ -84,11 +84,11 @@ def _options_of(kind: type) -> tuple[str, ...]:
 _OPTIONS, _GPU_OPTIONS = _options_of(Settings), _options_of(GpuSettings)
 
 SHORTEST_START_LIMIT = 60.0
-"""Seconds that the import of a module may always take, however quick its tests have to be."""
+"""Seconds that the import of a module may take, however short the limit of its tests."""
 
 
 def start_limit(timeout: float) -> float:
-    """Seconds for the import of one module, where a test may take `timeout`; 0 for no limit."""
+    """Seconds for the import of a module, where a test may take `timeout`; 0 for no limit."""
     return max(timeout, SHORTEST_START_LIMIT) if timeout else 0.0
 
 
@@ -100,7 +100,7 @@ STARTUP_PATH: pytest.StashKey[list[str]] = pytest.StashKey()
 
 
 def settings_of(config: pytest.Config) -> Settings:
-    """What the user asked for.
+    """Read them.
 
     :raises pytest.UsageError: naming the option and what it takes.
     """
@@ -124,7 +124,7 @@ def settings_of(config: pytest.Config) -> Settings:
 
 
 def gpu_settings_of(config: pytest.Config, options: argparse.Namespace) -> GpuSettings:
-    """What the user asked for of GPUs.
+    """Read those for GPUs.
 
     :param options: ``config.option``, or what is known of it while pytest starts.
     :raises pytest.UsageError: naming the option and what it takes.
@@ -148,7 +148,7 @@ class Said(NamedTuple):
 def said(
     config: pytest.Config, name: str, options: argparse.Namespace | None = None
 ) -> Said | None:
-    """What the user says of an option: on the command line, by a variable or in an ini file.
+    """What the user says: on the command line, by a variable or in an ini file, in this order.
 
     :param options: as for :func:`gpu_settings_of`.
     """
@@ -186,7 +186,7 @@ def read(config: pytest.Config, name: str, options: argparse.Namespace | None = 
 
 
 def _located(config: pytest.Config, source: str, text: str) -> Path | None:
-    """A file that is named relative to the current directory, in ini files to the root."""
+    """A path relative to the current directory, in ini files to the root."""
     on_command_line = source.startswith("--")
     base = Path(str(config.invocation_params.dir)) if on_command_line else config.rootpath
     try:
@@ -199,9 +199,9 @@ _CHANGING_SNAPSHOTS = frozenset({"create", "fix", "review", "trim", "update"})
 
 
 def _natural_isolation(config: pytest.Config, default: str) -> str:
-    """Session, where a plugin changes files by what it saw of all tests in one process.
+    """Session, where inline-snapshot changes files by what it saw of all tests in one process.
 
-    With workers inline-snapshot changes nothing.
+    With workers it changes nothing.
     """
     wanted = str(config.getoption("inline_snapshot", None) or "").split(",")
     alone = not config.getoption("numprocesses", None)

@@ -1,4 +1,4 @@
-"""What values of options mean: texts, what TOML has instead of them, and arguments of marks."""
+"""Parses values of options: texts, what TOML has instead of them, and arguments of marks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _LONGEST = 1e9
 """Seconds, 31 years: the kernel's clocks take a few hundred."""
 
 TEMPLATE_FIELDS = ("worker", "gpus", "port", "cpus")
-"""What templates of variables can have in braces."""
+"""The fields that templates of variables can have."""
 
 
 def parse(option: Option, value: object) -> Any:
-    """The value that a user means.
+    """The value of an option.
 
     :raises ValueError: saying what is expected.
     """
@@ -123,7 +123,7 @@ def parse_template(line: str) -> tuple[str, str]:
 
 
 def fields_of(template: str) -> set[str]:
-    """What a template has in braces."""
+    """The fields of a template."""
     return {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
 
 
@@ -153,6 +153,6 @@ _TYPES: dict[str, tuple[Callable[[object], Any], str]] = {
     "templates": (_templates, "a list of strings NAME=template"),
     "gpus": (_gpus, "auto, none, or numbers and UUIDs such as 0,2 or GPU-5e21a,GPU-77b0"),
 }
-"""How values of a type are read, None if they are none, and how messages call it."""
+"""By type: what reads values, None for wrong ones, and its name in messages."""
 
 _NUMBERS = ("seconds", "count", "gpu_count", "size")

@@ -1,7 +1,7 @@
 """What the controller and a worker say to each other, as immutable values of built-in types.
 
-They travel as frames of :mod:`.wire`, of any number of messages each: one stream in each direction,
-whose gaps are noticed.
+They travel in frames of :mod:`.wire`, any number in each, by one stream in each direction; gaps are
+noticed.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from .wire import Packer, Unpacker
 own_builtins(globals())
 
 GAP_WAIT = 1.0
-"""Seconds after which a message that is not there, while a later one is, counts as lost."""
+"""Seconds after a later message arrived until a missing one counts as lost."""
 
 # --- controller to worker -----------------------------------------------------------------------
 
 
 class Start(NamedTuple):
-    """What a worker can't know; not a frame, but what xdist hands over before it starts.
+    """What a worker can't know; xdist hands it over before the worker starts.
 
     :param channel: execnet's, for all that follows.
     :param controller: pid of the controller, 0 if it is on another machine.
     :param worker: as in "gw0".
-    :param careful: whether a worker died while it collected, so that every import is tried first.
+    :param careful: whether to try every import first, since a worker died while it collected.
     :param dispatches: whether tests come as :class:`RunTests`, not by xdist's own scheduler.
     :param groups: whether :class:`Facts` are to name what tests have in common.
     :param whereabouts: path of the memory that it shares with the controller, "" for none.
@@ -43,13 +43,13 @@ class Start(NamedTuple):
 
 
 class RunTests(NamedTuple):
-    """Run the tests at these positions of the worker's collection, after what is there."""
+    """Run the tests at these positions of the worker's collection, after those it has."""
 
     positions: tuple[int, ...]
 
 
 class RecallTests(NamedTuple):
-    """Give back those of these that are not begun; answered by :class:`Returned`.
+    """Give back the tests among these that are not begun; answered by :class:`Returned`.
 
     :param whole: all or none.
     """
@@ -66,11 +66,11 @@ class LendGpus(NamedTuple):
 
 
 class Settle(NamedTuple):
-    """There is nothing at the moment: tear down."""
+    """No test follows for now: tear down."""
 
 
 class GoOn(NamedTuple):
-    """Begin tests again; the answer to the :class:`Holds` of that number, and to no later one."""
+    """Begin tests again; answers the :class:`Holds` of that number, and no later one."""
 
     hold: int
 
@@ -80,7 +80,7 @@ class ProbeGpus(NamedTuple):
 
 
 class Ping(NamedTuple):
-    """Are you there? Answered by :class:`Pong`, in whatever state the tests are."""
+    """Show that you are alive; answered by :class:`Pong`, whatever the tests do."""
 
 
 class StopRun(NamedTuple):
@@ -105,13 +105,12 @@ class Line(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What was collected, before xdist says which tests that are.
+    """What there is to know of the collected tests, sent before xdist sends their node ids.
 
-    :param groups: by position, the name of what the test has in common with others, "" for
-        nothing; no names at all where nobody asks.
-    :param needs: by position, for those that need anything, Needs.to_wire().
-    :param connected: by position, for those that have to run on one worker with others, the first
-        of these.
+    :param groups: by position, the name of the test's group, "" for none; empty where nobody asks.
+    :param needs: by position, Needs.to_wire() of the tests that need anything.
+    :param connected: by position of a test that has to run on one worker with others, that of the
+        first of these.
     """
 
     groups: tuple[str, ...]
@@ -120,7 +119,7 @@ class Facts(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """The node ids of the tests that an earlier run has verdicts on."""
+    """The node ids of the tests that have a verdict from an earlier run."""
 
     nodeids: tuple[str, ...]
 
@@ -149,11 +148,11 @@ class Probed(NamedTuple):
 
 
 class Holds(NamedTuple):
-    """No test is begun here before :class:`GoOn`: the GPUs may be what the last one failed for.
+    """No test begins here before :class:`GoOn`: the GPUs may be why the last one failed.
 
-    :param hold: its number; a later one takes the place of those before.
+    :param hold: its number; a later one replaces those before.
     :param position: of the test, which may not be complete before it is known what follows; -1
-        where it was a probe that found the GPUs sick.
+        where a probe found the GPUs sick.
     :param error: the GPU error that the test met, to_wire().
     """
 
@@ -163,20 +162,20 @@ class Holds(NamedTuple):
 
 
 class Distrusts(NamedTuple):
-    """What the controller says can't be believed, and this worker ends."""
+    """What the controller sent is damaged, so this worker ends."""
 
     trouble: str
 
 
 class Stopped(NamedTuple):
-    """Nothing is left."""
+    """Everything of this worker is torn down."""
 
 
 # --- worker to controller, of tests -------------------------------------------------------------
 
 
 class ItemBegins(NamedTuple):
-    """From now on the death of the worker is that of the test at `position`."""
+    """If the worker dies from now on, it was the test at `position`."""
 
     position: int
 
@@ -227,7 +226,7 @@ class ItemGpuError(NamedTuple):
 
 
 class ItemComplete(NamedTuple):
-    """All is said of the test at `position`, which took so many seconds."""
+    """Nothing more comes of the test at `position`, which took so many seconds."""
 
     position: int
     seconds: float
@@ -237,7 +236,7 @@ class ItemComplete(NamedTuple):
 
 
 class Reported(NamedTuple):
-    """A :class:`ItemReported` with pytest's report object."""
+    """An :class:`ItemReported` with pytest's report object."""
 
     position: int
     report: Any
@@ -286,7 +285,7 @@ class Outbox:
         """
         with self._lock:
             self._unsent.append(self._packer.pack(*messages))
-            # An interruption may come at any point: what was sent twice is dropped there.
+            # An interruption may come at any point; the reader drops what arrives twice.
             self._send(b"".join(self._unsent))
             self._unsent = []
 

@@ -36,7 +36,7 @@ class Report(NamedTuple):
 
 
 class HeldReport(NamedTuple):
-    """A report that pytest-rerunfailures logs when all phases are over; as in :class:`Report`."""
+    """A :class:`Report` that pytest-rerunfailures logs when all phases are over."""
 
     data: dict[str, Any]
 
@@ -73,7 +73,7 @@ class WideSetup(NamedTuple):
 
 
 class WideSetupDone(NamedTuple):
-    """The wide fixture announced last is set up, or raised, at `time`."""
+    """The wide fixture of the last :class:`WideSetup` is set up, or raised, at `time`."""
 
     time: float
 
@@ -141,14 +141,14 @@ class JunitRecord(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """The test set one of its ``fkit_metrics``, or took it back (None)."""
+    """The test set one of its ``fkit_metrics``, or deleted it (None)."""
 
     name: str
     value: str | bool | int | float | None
 
 
 class Used(NamedTuple):
-    """What a test used that ran in process `pid`, which runs others too.
+    """What a test used in process `pid`, which runs others, too.
 
     :param used: the fields of a Usage (sandbox/child/usage.py).
     """
@@ -158,20 +158,20 @@ class Used(NamedTuple):
 
 
 class UsedBefore(NamedTuple):
-    """What its process had used when a test began in it that runs others too; see :class:`Used`.
+    """What a process that runs several tests had used when this one began; see :class:`Used`.
 
-    Of that process :class:`Ended` tells, if it dies, what it used in all its life.
+    If it dies, :class:`.messages.Ended` says what it used in all its life.
     """
 
     used: tuple[Any, ...]
 
 
 class Measured(NamedTuple):
-    """What coverage.py counted in this process since it last said so.
+    """What coverage.py counted in this process since the last of these.
 
     :param arcs: whether it counts pairs of lines, not lines.
-    :param contexts: by context and path, what was run.
-    :param tracers: by path, the coverage plugin that measured it, where one did.
+    :param contexts: what was run, by context and path.
+    :param tracers: the coverage plugin that measured it, if one did, by path.
     """
 
     arcs: bool
@@ -190,7 +190,7 @@ class PluginState(NamedTuple):
 
 
 class EndError(NamedTuple):
-    """What was raised when a process did for its part what pytest does at the end of the session.
+    """What was raised in a process's part of what pytest does at the end of the session.
 
     Plain pytest shows it after all else, and exits with status 1.
     """
@@ -199,9 +199,9 @@ class EndError(NamedTuple):
 
 
 class SessionFinished(NamedTuple):
-    """These plugins, by their names, were told there that the session is over.
+    """These plugins, by name, were told in the process that the session is over.
 
-    :param exitstatus: what they want it to be, None if nothing else.
+    :param exitstatus: the status that they set, None if they left it.
     """
 
     plugins: tuple[str, ...]
@@ -209,7 +209,7 @@ class SessionFinished(NamedTuple):
 
 
 class WorkerOutput(NamedTuple):
-    """What was put into ``config.workeroutput`` there."""
+    """What was put into ``config.workeroutput`` in the process."""
 
     values: dict[str, Any]
 
@@ -217,7 +217,7 @@ class WorkerOutput(NamedTuple):
 class Leaves(NamedTuple):
     """The child leaves so that the host sets the wide fixture `argname` up.
 
-    :param unsafe: or so that the host runs the test itself, because of this, found in the child.
+    :param unsafe: if not "", the host is to run the test itself: this was found in the child.
     """
 
     argname: str
@@ -225,7 +225,7 @@ class Leaves(NamedTuple):
 
 
 class NotCollected(NamedTuple):
-    """The fresh interpreter that was to run the test does not have it."""
+    """The fresh interpreter that was to run the test did not collect it."""
 
     reason: str
 
@@ -233,8 +233,8 @@ class NotCollected(NamedTuple):
 class Completed(NamedTuple):
     """The last frame of a test that finished.
 
-    :param by_pytest: whether pytest itself ran the test, and so reports on each of its phases;
-        another plugin's pytest_runtest_protocol reports what it likes.
+    :param by_pytest: whether pytest itself ran the test, and so reports on each phase; another
+        plugin's pytest_runtest_protocol reports what it likes.
     """
 
     by_pytest: bool

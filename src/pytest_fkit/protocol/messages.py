@@ -1,4 +1,4 @@
-"""What the processes of a run say to each other, as immutable values of built-in types."""
+"""What worker, keeper, host and child say to each other, as immutable values of built-in types."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class RunTogether(NamedTuple):
     """Run tests that share a process and have the same limits, one after the other.
 
     :param runs: the fields of a :class:`Run` each; none has a memory limit, or needs GPU memory.
-    :param seconds: after which none of them is begun any more.
+    :param seconds: after these, begin none of them.
     """
 
     runs: tuple[tuple[Any, ...], ...]
@@ -75,9 +75,9 @@ class Stop(NamedTuple):
 
 
 class Follows(NamedTuple):
-    """Another test follows than was said with the last one; answered by an :class:`Ended`.
+    """Another test follows than the last :class:`Run` said; answered by an :class:`Ended`.
 
-    :param next_position: of it, -1 if there is none for now.
+    :param next_position: its position, -1 if there is none for now.
     :param next_share: as in :class:`Run`.
     :param wide_timeout: as in :class:`Run`.
     """
@@ -90,20 +90,20 @@ class Follows(NamedTuple):
 class OrderAnew(NamedTuple):
     """Discard all queued orders; only those that follow count.
 
-    The answer to an :class:`Ended` that does not go on: the worker may have ordered before it knew.
+    Answers an :class:`Ended` that does not go on: the worker may have ordered before it heard.
     """
 
 
 class Ping(NamedTuple):
     """Answer with :class:`Pong`: nothing was heard for a while.
 
-    If something was lost before, the answer shows it by its number. A host's gets no answer: its
-    own number shows to the keeper what was lost.
+    The number of the answer shows whether something was lost before. A host's ping gets no answer:
+    its own number shows that to the keeper.
     """
 
 
 class Broken(NamedTuple):
-    """Remember that setting up the wide fixture `key` killed a process, so nobody tries again."""
+    """Setting up the wide fixture `key` killed a process: nobody may try again."""
 
     key: str
     text: str
@@ -113,14 +113,14 @@ class Broken(NamedTuple):
 
 
 class Events(NamedTuple):
-    """Frames as the process with this pid wrote them, to be decoded by the worker."""
+    """Frames that the process with this pid wrote, for the worker to decode."""
 
     frames: bytes
     pid: int
 
 
 class Output(NamedTuple):
-    """What reached descriptor `fd` of a test whose output is not captured."""
+    """What a test whose output is not captured wrote to descriptor `fd`."""
 
     fd: int
     text: bytes
@@ -131,17 +131,17 @@ class Pong(NamedTuple):
 
 
 class Notice(NamedTuple):
-    """What the user has to know, once."""
+    """A line for the user, shown once."""
 
     text: str
 
 
 class Restarted(NamedTuple):
-    """The test process left to have a wide fixture set up; the test starts again."""
+    """The test process left so that a wide fixture is set up; the test starts again."""
 
 
 class HostFiles(NamedTuple):
-    """The files of a host that runs tests itself travel along, to be there if the keeper dies."""
+    """With it come the files of a host that runs tests itself, in case the keeper dies."""
 
     share: str
     environ: tuple[tuple[str, str], ...]
@@ -160,8 +160,8 @@ class Ended(NamedTuple):
     :param dump: what faulthandler wrote.
     :param leftovers: descriptions of processes that had to be ended.
     :param survivors: descriptions of processes that not even SIGKILL ended.
-    :param goes_on: whether the keeper begins what it was ordered ahead; not after a bad ending, or
-        if the test said that the run is to stop.
+    :param goes_on: whether the keeper begins what is queued; not after a bad ending, or if the
+        test said that the run is to stop.
     :param used: the fields of an Account (sandbox/child/usage.py), none where it was not measured.
     :param hold_gpus: descriptions of processes that could not be ended and have a GPU open.
     :param gpu_memory: what the driver did not count as free again, in words, for each GPU.
@@ -203,7 +203,7 @@ class TornDown(NamedTuple):
 
 
 class Release(NamedTuple):
-    """Tear down the wide fixtures that the item at `next_position` (-1: none) does not share."""
+    """Tear down the wide fixtures that the test at `next_position` (-1: none) does not share."""
 
     next_position: int
 
@@ -212,13 +212,13 @@ class Proceed(NamedTuple):
     """Go on after :class:`WideSetUp`."""
 
 
-# --- host to child ---
+# --- host to child ------------------------------------------------------------------------------
 
 
 class Go(NamedTuple):
     """Run this test.
 
-    :param refused: wide fixtures that the host was asked for already, in vain.
+    :param refused: wide fixtures that the host was asked for, in vain.
     :param wide_setup_seconds: time the host spent for this test.
     :param others: as in :class:`Run`.
     """
@@ -237,21 +237,21 @@ class Go(NamedTuple):
 
 
 class Warm(NamedTuple):
-    """The child that waits has its GPUs open.
+    """The waiting child has opened its GPUs.
 
-    :param trouble: or why it can't have them open, and is gone.
+    :param trouble: why it could not, and is gone; or "".
     """
 
     trouble: str = ""
 
 
 class Over(NamedTuple):
-    """The child has done what it was asked for.
+    """The child has run its test.
 
     :param stops: see :class:`ChildExited`.
     :param early: whether nothing but memory is left of it, which the kernel takes down.
-    :param written: numbers of the pages that the test wrote to, if that was asked.
-    :param used: see :class:`Ended`; without what its end will take.
+    :param written: numbers of the pages that the test wrote to, if asked for.
+    :param used: see :class:`Ended`; without what its end takes.
     """
 
     stops: bool
@@ -297,7 +297,7 @@ class ChildExited(NamedTuple):
 
 
 class Began(NamedTuple):
-    """The host begins something that has a clock of its own: "setup", "teardown" or "test"."""
+    """The host begins something with a clock of its own: "setup", "teardown" or "test"."""
 
     what: str
 
@@ -305,7 +305,7 @@ class Began(NamedTuple):
 class WideSetUp(NamedTuple):
     """Wide fixtures are set up; the host waits for :class:`Proceed` before it forks a test.
 
-    What they started must be known before a test can start anything.
+    The keeper has to know what they started before a test can start anything.
     """
 
 
@@ -316,12 +316,12 @@ class Ready(NamedTuple):
 class HostDone(NamedTuple):
     """The host did what it was told and is idle.
 
-    :param retire: it has run tests itself, for a reason that has gone, and must fork no more.
-    :param stops: it was told that the run is to stop.
+    :param retire: whether it ran tests itself, for a reason that is gone, and must fork no more.
+    :param stops: whether it heard that the run is to stop.
     :param ran: how many tests it ran.
     :param trouble: what kept it from running the test, or "".
     :param wary: whether hooks, other than wide fixtures, left in it what keeps it from forking, so
-        that no host is to begin a test that a child goes on with.
+        that no host may begin a test that a child continues.
     """
 
     retire: bool = False

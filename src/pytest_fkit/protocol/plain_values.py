@@ -13,11 +13,10 @@ _CARRIED = frozenset({type(None), bool, int, float, complex, bytes})
 
 
 def carriable(value: Any, _depth: int = 0) -> Any:
-    """`value` in types that execnet and marshal can carry.
+    """`value` in the types of execnet's serialiser.
 
-    Strings lose lone surrogates (they become backslash escapes), subclasses of built-in types
-    become these, paths become strings, and everything else its ``repr``. The types are those of
-    execnet's serialiser.
+    Lone surrogates become backslash escapes, subclasses of built-in types these, paths strings, and
+    everything else its ``repr``.
     """
     kind = type(value)
     if kind in _CARRIED or (kind is str and value.isascii()):
@@ -27,7 +26,7 @@ def carriable(value: Any, _depth: int = 0) -> Any:
     if _depth > _DEEPEST:
         return "..."
     below = _depth + 1
-    # Most of it needs no call: this is done for every report.
+    # Without a call for most of it, since every report passes through here.
     if isinstance(value, dict):
         return {
             key if type(key) is str and key.isascii() else carriable(key, below): item
@@ -67,7 +66,7 @@ def _plain_text(text: str) -> str:
 def _converted(value: object) -> Any:
     for kind in (int, float, complex, str, bytes):
         if isinstance(value, kind):
-            # Not kind(value), which asks the subclass, whose __str__ and the like may do anything.
+            # Not kind(value), which calls __str__ and the like of the subclass.
             arguments = cast("Any", kind).__getnewargs__(value)
             base = kind(*arguments)
             return _plain_text(base) if isinstance(base, str) else base

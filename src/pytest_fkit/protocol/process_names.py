@@ -1,4 +1,4 @@
-"""Names of processes that tests share; the first word says how long the process lives."""
+"""Names of processes that tests share; the first word is how long the process lives."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ SESSION = "session"
 """The process that runs all tests."""
 
 SPAWNED = "spawn:"
-"""Begins the name of a process that is a fresh interpreter; the name it would have otherwise,
-or the node id of a test that has one of its own, follows."""
+"""Begins the name of a fresh interpreter; the name that a forked process would have, or the node id
+of a test that has one of its own, follows."""
 
 SPAWNED_SESSION = f"{SPAWNED}{SESSION}"
-"""The fresh interpreter that runs all tests, so collects everything."""
+"""The fresh interpreter that collects everything and runs all tests."""
 
 APART = f"{SPAWNED}apart:"
 """Begins the name of a fresh interpreter beside which the worker has no other process."""
-
 
 _CONNECTED = "connected:"
 
 
 def connected_share(nodeid: str, last: int) -> str:
-    """The name for tests that plugins connect, which need not follow each other.
+    """The name for tests that plugins connect, which may have others in between.
 
     :param nodeid: of the first.
     :param last: position of the last.
@@ -38,7 +37,7 @@ def _last_of_connected(share: str) -> int | None:
 
 
 def ends_before(share: str, next_share: str, position: int) -> bool:
-    """Whether the process is over where the test at `position` is followed by the next one."""
+    """Whether the process ends after the test at `position`, if the next one has this name."""
     last = _last_of_connected(share)
     if last is not None:
         return position >= last

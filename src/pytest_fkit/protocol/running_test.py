@@ -1,4 +1,4 @@
-"""Which test a worker is at, in memory that its processes share with the controller."""
+"""Which test a worker runs, in memory that its processes share with the controller."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ KEY: pytest.StashKey[Whereabouts] = pytest.StashKey()
 class Whereabouts:
     """Positions in the worker's collection.
 
-    A worker that is killed can't say any more what it was at, and of tests that run together in
-    one process it is told late. Nothing is sent for this: two numbers are written.
+    A worker that is killed can't say any more what it ran, and hears late of tests that run
+    together in one process. So nothing is sent: two numbers are written.
 
     :param descriptor: of a file of at least a page; it may be closed afterwards.
     :raises OSError: if that can't be mapped.
@@ -42,16 +42,16 @@ class Whereabouts:
     # --- written by the processes of the worker ---
 
     def runs(self, position: int) -> None:
-        """The host begins this one of tests that run together."""
+        """The host begins this test of several that run together."""
         self._slots[_RUNNING] = position
 
     def ran(self, position: int) -> None:
-        """All was said of this test; if it was the last one, none is running."""
+        """Nothing more comes of this test; if it was the last one, none is running."""
         if self._slots[_RUNNING] == position:
             self._slots[_RUNNING] = _NONE
 
     def tells(self, position: int) -> None:
-        """Plugins in the worker are about to hear of this test."""
+        """Plugins in the worker begin to hear of this test."""
         self._slots[_TOLD] = position
 
     def told(self) -> None:
@@ -61,17 +61,17 @@ class Whereabouts:
     # --- read by the controller ---
 
     def clear(self) -> None:
-        """Nothing is known yet."""
+        """Begin with no test."""
         self._slots[_RUNNING] = self._slots[_TOLD] = _NONE
 
     @property
     def running(self) -> int | None:
-        """Of tests that run together, the one that is running."""
+        """The test that runs, if it is one of several that run together."""
         return _or_none(self._slots[_RUNNING])
 
     @property
     def at(self) -> int | None:
-        """The test that is to blame if the worker is dead, None if that is the last it said."""
+        """The test to blame if the worker is dead, None for the last one that it named."""
         told = _or_none(self._slots[_TOLD])
         return self.running if told is None else told
 
@@ -81,7 +81,7 @@ def _or_none(position: int) -> int | None:
 
 
 def shared(path: str) -> Whereabouts | None:
-    """That at a path which the controller said, None if there is none."""
+    """The memory at the path that the controller said, None if there is none."""
     if not path:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Messages as bytes: length, checksum, number in the stream, and the fields in marshal's format."""
+"""Messages as frames of bytes: length, checksum, number in the stream, fields by marshal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HEADER = struct.Struct("<III")
 
 
 class Packer:
-    """Makes the frames of one stream, which are numbered."""
+    """Makes the numbered frames of one stream."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -24,9 +24,9 @@ class Packer:
     def pack(self, *messages: tuple[Any, ...]) -> bytes:
         """The next frame.
 
-        :param messages: what it says, each a NamedTuple; one at least.
+        :param messages: NamedTuples, one at least.
         :raises ValueError: for fields that are not built-in values; see
-            :func:`.carriable.carriable`.
+            :func:`.plain_values.carriable`.
         """
         if len(messages) == 1:
             (message,) = messages
@@ -42,9 +42,9 @@ class Packer:
 
 
 def _pickled(fields: tuple[Any, ...] | list[tuple[Any, ...]]) -> bytes:
-    """By pickle, which no audit hook is asked about, where one keeps us from marshal.
+    """By pickle, of which no audit hook hears, where one keeps us from marshal.
 
-    :raises Exception: marshal's, where it is the fields that it refuses.
+    :raises Exception: marshal's, where it refuses the fields.
     """
     try:
         marshal.dumps(None)
@@ -56,7 +56,7 @@ def _pickled(fields: tuple[Any, ...] | list[tuple[Any, ...]]) -> bytes:
 def unpack(frame: bytes, known: Mapping[str, type[Any]] = BY_NAME) -> list[Any]:
     """The messages in a whole frame.
 
-    :param known: the types that there are, by their names.
+    :param known: the types of messages, by name.
     """
     body = frame[_HEADER.size :]
     # The checksum holds, the writer is ours.
@@ -68,22 +68,34 @@ def unpack(frame: bytes, known: Mapping[str, type[Any]] = BY_NAME) -> list[Any]:
 
 def unpack_all(frames: bytes) -> Iterator[Message]:
     """The messages in frames that a :class:`Sorter` has passed."""
+    for _, frame in _cut(frames):
+        yield from unpack(frame)
+
+
+def following(frames: bytes) -> int:
+    """The number of the frame that comes after these, of which there is at least one."""
+    *_, (number, _) = _cut(frames)
+    return number + 1
+
+
+def _cut(frames: bytes) -> Iterator[tuple[int, bytes]]:
+    """Whole frames, with their numbers."""
     position = 0
     while position < len(frames):
-        length, _, _ = _HEADER.unpack_from(frames, position)
+        length, _, number = _HEADER.unpack_from(frames, position)
         end = position + _HEADER.size + length
-        yield from unpack(frames[position:end])
+        yield number, frames[position:end]
         position = end
 
 
 class Sorter:
     """Cuts a stream of bytes into frames, each once and in the order in which they were made.
 
-    A process may die in the middle of a frame, or write rubbish after its memory was corrupted;
-    what follows the first frame that is not whole and sound is not read. Nor is what follows one
-    that is missing: of two frames in a row that is known when the second one comes.
+    A process may die in the middle of a frame, or write rubbish after its memory was corrupted:
+    nothing is read after the first frame that is not whole and sound. Nor after one that is
+    missing, which is known when two later ones are there.
 
-    :param first: number of the first frame; those before it are left out.
+    :param first: number of the first frame to pass on.
     """
 
     def __init__(self, first: int = 0) -> None:
@@ -102,14 +114,14 @@ class Sorter:
         return f"message {self._next} is missing"
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take `data` in; the frames that are complete, with all before them."""
+        """Take `data` in; the frames that are now complete, with all before them."""
         if self._damage:
             return []
         buffer = self._buffer
         buffer += data
         found: list[bytes] = []
         position = 0
-        # Cut off in one piece in the end: there may be thousands.
+        # Cut off at once in the end: there may be thousands.
         while not self._damage and len(buffer) - position >= _HEADER.size:
             length, checksum, number = _HEADER.unpack_from(buffer, position)
             end = position + _HEADER.size + length
@@ -131,8 +143,8 @@ class Sorter:
         self.broken, self._damage = True, f"message {self._next} is {what}"
 
     def _sorted(self, number: int, frame: bytes) -> list[bytes]:
-        """What can be passed on now that this one is here, which is not simply the next."""
-        if number < self._next:  # it was there before
+        """The frames that can be passed on now that this one is here, not simply the next."""
+        if number < self._next:  # a duplicate
             return []
         if number > self._next:
             self._early[number] = frame
@@ -147,19 +159,10 @@ class Sorter:
         return found
 
 
-def following(frames: bytes) -> int:
-    """The number of the frame that comes after these, of which there is at least one."""
-    position = number = 0
-    while position < len(frames):
-        length, _, number = _HEADER.unpack_from(frames, position)
-        position += _HEADER.size + length
-    return number + 1
-
-
 class Unpacker:
     """Cuts a stream of bytes into messages; see :class:`Sorter`.
 
-    :param known: the types of messages that there are, by their names.
+    :param known: as for :func:`unpack`.
     """
 
     def __init__(self, known: Mapping[str, type[Any]] = BY_NAME) -> None:

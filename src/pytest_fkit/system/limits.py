@@ -1,7 +1,7 @@
-"""Resource limits, see setrlimit(2), that suites lower: our own calls meet them as well.
+"""Resource limits, see setrlimit(2), that suites lower and our own calls meet as well.
 
-A soft limit is raised to the hard one around our calls, and is afterwards what it was, for tests
-and for what they start. A hard limit stays; what it keeps from us is said, with its name.
+A soft limit is raised to the hard one around our calls, and restored for tests and what they start.
+A hard limit stays; messages name it where it stops us.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def _number(name: str) -> int:
-    """Of a limit; -1 where the system has no such limit, as Windows has none at all."""
+    """The number of a limit; -1 where the system has no such limit."""
     return getattr(resource, f"RLIMIT_{name}", -1)
 
 
@@ -29,9 +29,9 @@ PROCESSES = _number("NPROC")
 
 
 class _Limit(NamedTuple):
-    """Of one kind, for people.
+    """A kind of limit, for messages.
 
-    :param command: the shell's, that raises it.
+    :param command: of the shell, to raise it.
     """
 
     kind: int
@@ -49,7 +49,7 @@ _DATA = _Limit(MEMORY[1], "RLIMIT_DATA", "data segments", "ulimit -d unlimited")
 _OURS = (*(each.kind for each in (_NOFILE, _FSIZE, _NPROC, _AS, _DATA)), _number("CPU"))
 
 FILES_LIMITED = 88
-"""Exit status of a process of ours that the limit on open files kept from its work."""
+"""Exit status of a process of ours that the limit on open files stopped."""
 
 SIZE_LIMITED = 87
 """The same for the limit on the size of files, to which a test's reports are written."""
@@ -91,9 +91,9 @@ def restore(before: list[Soft]) -> None:
 
 
 class room:  # noqa: N801 (a statement, like suppress)
-    """Within the block, in which no code of the suite runs, soft limits are the hard ones.
+    """Within the block, in which no code of the suite may run, soft limits are the hard ones.
 
-    :param kinds: which; open files where none is named.
+    :param kinds: of limits; open files if none is named.
     """
 
     def __init__(self, *kinds: int) -> None:
@@ -101,19 +101,17 @@ class room:  # noqa: N801 (a statement, like suppress)
         self._before: list[Soft] = []
 
     def __enter__(self) -> None:
-        """Raise them."""
         self._before = raise_soft(self._kinds)
 
     def __exit__(self, *error: object) -> None:
-        """As they were."""
         restore(self._before)
 
 
 def insist(call: Callable[..., T], *arguments: Any) -> T:
     """Call the kernel; if it refuses, once more with the soft limits raised to the hard ones.
 
-    Where limits leave room, as most do, nobody asks for them. Not for what a refusal comes with a
-    signal for, see setrlimit(2): file sizes.
+    Where limits leave room, as most do, they cost nothing. Not for file sizes, where a refusal
+    comes with a signal, see setrlimit(2).
 
     :raises OSError: if it refuses again.
     """
@@ -125,19 +123,19 @@ def insist(call: Callable[..., T], *arguments: Any) -> T:
 
 
 def hard() -> list[int]:
-    """The hard limits of this process, to be compared."""
+    """The hard limits of this process, for comparisons."""
     infinity = resource.RLIM_INFINITY
     found = (resource.getrlimit(kind)[1] for kind in _OURS if kind >= 0)
     return [sys.maxsize if limit == infinity else limit for limit in found]
 
 
 def is_refusal(error: OSError | MemoryError) -> bool:
-    """Whether it is a limit that an error came from."""
+    """Whether an error came from a limit."""
     return isinstance(error, MemoryError) or error.errno in (*_STATUS, errno.ENFILE, errno.EAGAIN)
 
 
 def refusal(error: OSError | MemoryError) -> str:
-    """Says which limit an error came from, and what raises it."""
+    """The limit that an error came from, and what raises it, in words."""
     number = errno.ENOMEM if isinstance(error, MemoryError) else error.errno
     if number == errno.EMFILE:
         return _said(_NOFILE)
@@ -154,7 +152,7 @@ def refusal(error: OSError | MemoryError) -> str:
 
 
 def refusal_of(status: int) -> str:
-    """What kept a process of ours from its work, by its exit status; "" for any other."""
+    """What stopped a process of ours that exited with this status, in words; "" for any other."""
     if status not in _STATUS.values():
         return ""
     return {
@@ -165,7 +163,7 @@ def refusal_of(status: int) -> str:
 
 
 def status_of(error: BaseException, other: int) -> int:
-    """The exit status of a process of ours that ends by an error; `other` if it is no limit's."""
+    """The exit status for a process of ours that ends by an error; `other` if it is no limit's."""
     if isinstance(error, MemoryError):
         return MEMORY_LIMITED
     return _STATUS.get(error.errno or 0, other) if isinstance(error, OSError) else other

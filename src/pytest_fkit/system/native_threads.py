@@ -1,10 +1,11 @@
-"""Threads that Python does not know, and the libraries that started them."""
+"""Threads that Python did not start, and the libraries that did."""
 
 from __future__ import annotations
 
 import bisect
 import re
-from typing import NamedTuple
+import sys
+from typing import NamedTuple, Tuple
 
 from ..own import os, own_builtins, struct, threading, time
 from .linux import threads
@@ -33,9 +34,9 @@ _TORCH = re.compile(r"/libtorch_cpu\.so")
 class Origin(NamedTuple):
     """Where a thread comes from.
 
-    :param library: path of the library that it runs, "" if that can't be told.
-    :param direct: whether pthread_create was given a function of that library itself, and not
-        that of the C++ library behind std::thread.
+    :param library: path of the library that it runs, "" if unknown.
+    :param direct: whether pthread_create got a function of that library itself, and not that of the
+        C++ library behind std::thread.
     """
 
     library: str
@@ -67,13 +68,13 @@ def native_threads() -> frozenset[int]:
 
 
 def origin(thread: int) -> Origin:
-    """Where a thread comes from, as far as its stack shows."""
+    """Where a thread comes from, by its stack."""
     pointer = _stack_pointer(thread)
     if not pointer:
         return Origin("", direct=False)
     stacks, code = _mappings()
     words = _words(pointer, stacks)
-    paths = [path for _, path in map(code.find, words) if path]
+    paths = [path for _, path in (_find(code, word) for word in words) if path]
     libraries = [path for path in paths if not _SYSTEM.match(base_name(path))]
     if not libraries:
         return Origin("", direct=False)
@@ -81,7 +82,7 @@ def origin(thread: int) -> Origin:
 
 
 def _stack_pointer(thread: int) -> int:
-    """Where the stack of a waiting thread ends, 0 if it does not wait or the kernel won't say."""
+    """The stack pointer of a waiting thread, 0 if it does not wait or the kernel won't say."""
     # proc(5): the last two fields are the stack pointer and the program counter, in hexadecimal.
     for _ in range(_TRIES):
         try:
@@ -94,40 +95,33 @@ def _stack_pointer(thread: int) -> int:
     return 0
 
 
-class _Ranges:
-    """Address ranges of mapped files."""
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._rest: list[tuple[int, str]] = []
-
-    def add(self, start: int, end: int, path: str) -> None:
-        self._starts.append(start)  # the kernel lists them in order
-        self._rest.append((end, path))
-
-    def find(self, address: int) -> tuple[int, str]:
-        """The end of the range that the address is in, and the path; 0 and "" outside of all."""
-        position = bisect.bisect_right(self._starts, address) - 1
-        if position < 0 or address >= self._rest[position][0]:
-            return 0, ""
-        return self._rest[position]
+_Range = Tuple[int, int, str]
+"""Start, end and path of something that is mapped."""
 
 
-def _mappings() -> tuple[_Ranges, _Ranges]:
-    """What is mapped without a file, and the code of what is mapped with one."""
-    anonymous, code = _Ranges(), _Ranges()
+def _find(ranges: list[_Range], address: int) -> tuple[int, str]:
+    """The end of the range that the address is in, and the path; 0 and "" outside of all."""
+    position = bisect.bisect_right(ranges, (address, sys.maxsize, "")) - 1
+    _, end, path = ranges[position] if position >= 0 else (0, 0, "")
+    return (end, path) if address < end else (0, "")
+
+
+def _mappings() -> tuple[list[_Range], list[_Range]]:
+    """The writable memory without a file, and the code of files, of this process."""
+    anonymous: list[_Range] = []
+    code: list[_Range] = []  # the kernel lists them in order
     for line in read_lines("/proc/self/maps"):
         span, permissions, _, _, _, path = [*line.split(None, 5), ""][:6]
         start, _, end = span.partition("-")
         if "x" in permissions and path.startswith("/"):
-            code.add(int(start, 16), int(end, 16), path)
+            code.append((int(start, 16), int(end, 16), path))
         elif "w" in permissions:
-            anonymous.add(int(start, 16), int(end, 16), path)
+            anonymous.append((int(start, 16), int(end, 16), path))
     return anonymous, code
 
 
-def _words(pointer: int, stacks: _Ranges) -> tuple[int, ...]:
-    end, _ = stacks.find(pointer)
+def _words(pointer: int, stacks: list[_Range]) -> tuple[int, ...]:
+    end, _ = _find(stacks, pointer)
     start = max(pointer, end - _SCANNED)
     start += -start % 8
     # Not by ctypes: the thread may end meanwhile, and its stack be gone.

@@ -1,4 +1,4 @@
-"""Paths as text, and small files, without what stands on ``os`` and can be faked under us: pathlib.
+"""Paths as text, and small files, without pathlib, which calls ``os`` and can be faked.
 
 pyfakefs puts a class of its own in the place of Path wherever a module has that name.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from ..own import os, own_builtins
 
 own_builtins(globals())
-
 
 _CHUNK = 4096
 """Bytes; the kernel makes text of /proc in such pieces."""
@@ -40,7 +39,7 @@ def base_name(path: str) -> str:
 
 
 def read_bytes(path: str) -> bytes:
-    """What is in a file, which may be one of /proc, whose size is not known before.
+    """The content of a file, which may be one of /proc, whose size is not known before.
 
     :raises OSError: if that can't be read.
     """
@@ -63,7 +62,7 @@ def read_text(path: str) -> str:
 
 
 def read_lines(path: str) -> list[str]:
-    """Its lines, which end with a line feed and nothing else: there are names of files in them.
+    """Its lines that are not empty; only line feeds end them, since they may contain file names.
 
     :raises OSError: if that can't be read.
     """

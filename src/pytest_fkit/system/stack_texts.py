@@ -1,4 +1,4 @@
-"""Errors as text; ``traceback`` asks ``os`` and ``open`` for source lines, which may be fakes."""
+"""Errors as text, without ``traceback``, which reads source lines by what may be fakes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CONTEXT = "During handling of the above exception, another exception occurred:"
 
 
 def entries(traceback: TracebackType | None) -> Iterator[TracebackType]:
-    """A traceback's entries, the innermost last."""
+    """The entries of a traceback, the innermost last."""
     while traceback is not None:
         yield traceback
         traceback = traceback.tb_next
