@@ -1,4 +1,4 @@
-"""The main program of a host that is a fresh interpreter."""
+"""The main program of a spawned host: a fresh interpreter, not a fork."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ own_builtins(globals())
 
 
 def main(spec: dict[str, Any], reader: int, writer: int, modules: set[str]) -> None:
-    """Collect the module and run its tests as the keeper says.
+    """Collect the test module and run its tests on the keeper's orders.
 
-    :param spec: see spawn.py.
-    :param reader: of the pipe that comes from the keeper.
-    :param writer: of the one to it.
-    :param modules: names of those that were imported before ours.
+    :param spec: as made by :mod:`.keeper.spawn`.
+    :param reader: descriptor of the pipe from the keeper.
+    :param writer: descriptor of the pipe to the keeper.
+    :param modules: names of the modules that were imported before any of pytest-fkit.
     """
     sys.path[:] = spec["startup_path"]
     hide(modules)
@@ -40,7 +40,7 @@ def main(spec: dict[str, Any], reader: int, writer: int, modules: set[str]) -> N
     for inherited in (*slots, reader, writer):
         os.set_inheritable(inherited, False)
     write_stacks_of_deaths()
-    # What pytest prints here is seen only if it fails before the first test.
+    # What pytest prints here is shown only if it fails before the first test.
     os.dup2(slots.out, 1)
     os.dup2(slots.err, 2)
     sys.argv[:] = spec["argv"]
@@ -55,13 +55,13 @@ def main(spec: dict[str, Any], reader: int, writer: int, modules: set[str]) -> N
     )
     if spec["collect"]:
         config.args = spec["collect"]
-        config.pluginmanager.register(_Only(spec["paths"]), "fkit-only")
+        config.pluginmanager.register(_OnlyFiles(spec["paths"]), "fkit-only")
     config.pluginmanager.register(Spawned(link, spec), "fkit-spawned")
     sys.exit(int(config.hook.pytest_cmdline_main(config=config)))
 
 
 class _WorkersPath:
-    """Plugin: before conftest files are imported, but after plugins are, the path is the worker's.
+    """Plugin: sets the worker's ``sys.path``, after plugins and before conftest files are loaded.
 
     :param path: the worker's ``sys.path``.
     """
@@ -71,15 +71,14 @@ class _WorkersPath:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_load_initial_conftests(self) -> Generator[None, object, object]:
-        """Set it."""
         sys.path[:] = self._path
         return (yield)
 
 
-class _Only:
-    """Plugin: of what arguments lead to, collect these files and nothing else.
+class _OnlyFiles:
+    """Plugin: restricts collection to given files, whatever the arguments would collect.
 
-    :param paths: theirs, and those of directories.
+    :param paths: the files, and the directories that are collectors above them.
     """
 
     def __init__(self, paths: list[str]) -> None:
@@ -87,20 +86,19 @@ class _Only:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
-        """Ignore all others."""
         path = str(collection_path)
         if path in self._paths:
             return None
-        # Before pytest 8, a package is the file that makes a directory one.
+        # Before pytest 8, a package's path is that of its __init__.py.
         directory = path[: -len("/__init__.py")] if path.endswith("/__init__.py") else path
-        leads = any(each.startswith(f"{directory.rstrip('/')}/") for each in self._paths)
-        return None if leads else True
+        is_above = any(each.startswith(f"{directory.rstrip('/')}/") for each in self._paths)
+        return None if is_above else True
 
 
 class Spawned:
-    """Plugin of such an interpreter: its collection and its test loop.
+    """Plugin of a spawned host: adapts collection, and replaces pytest's test loop.
 
-    :param spec: see spawn.py.
+    :param spec: as made by :mod:`.keeper.spawn`.
     """
 
     def __init__(self, link: Pipes, spec: dict[str, Any]) -> None:
@@ -111,30 +109,28 @@ class Spawned:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:
-        """Prepare for imports that end the process, or raise: the tests report that."""
-        write_stacks_of_deaths()  # again: pytest has its own way
-        os.ftruncate(slots.out, 0)  # the header, which plain pytest does not show a second time
+        """Prepare for imports that kill the process or raise, which the tests then report."""
+        write_stacks_of_deaths()  # again: pytest's own faulthandler plugin has replaced it
+        os.ftruncate(slots.out, 0)  # drop the header, which plain pytest shows only once
         capture_into_own_files(session.config)
         session.config.option.continue_on_collection_errors = True
         self._maxfail = session.config.option.maxfail
         session.config.option.maxfail = 0
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Keep errors."""
         if report.failed:
             self._errors.append(f"{report.nodeid}:\n{report.longreprtext}")
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        """Keep their names."""
         self._deselected |= {item.nodeid for item in items}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Run tests until the keeper says that there are no more."""
+        """Serve the keeper until it sends Finish."""
         session.config.option.maxfail = self._maxfail
-        items = self._known(session)
+        items = self._items_by_position(session)
         if self._spec["spare"] and len(items) < len(self._spec["tests"]):
-            # What failed here may have failed because others run the same module right now.
+            # Collection may have failed only because another process runs the same module now.
             return True
         session.items[:] = [items[position] for position in sorted(items)]
         session.testscollected = len(items)
@@ -143,12 +139,12 @@ class Spawned:
         os.ftruncate(slots.out, 0)
         process = equip(session, running_coverage())
         self._link.send(Ready())
-        host = Host(session, process, items.get, self._absence(session))
+        host = Host(session, process, items.get, self._missing_reason(session))
         run_steps(host.serve_here(self._link))
         return True
 
-    def _known(self, session: pytest.Session) -> dict[int, pytest.Item]:
-        """The tests by their positions in the worker's collection; node ids may repeat."""
+    def _items_by_position(self, session: pytest.Session) -> dict[int, pytest.Item]:
+        """Map positions in the worker's collection to the items here; node ids may repeat."""
         positions: dict[str, deque[int]] = defaultdict(deque)
         for nodeid, position in self._spec["tests"]:
             positions[nodeid].append(position)
@@ -158,13 +154,13 @@ class Spawned:
             if positions[item.nodeid]
         }
 
-    def _absence(self, session: pytest.Session) -> Callable[[int], str]:
-        """What says why there is no test at a position."""
+    def _missing_reason(self, session: pytest.Session) -> Callable[[int], str]:
+        """Return a function that explains why this process has no item at a position."""
         nodeids = {position: nodeid for nodeid, position in self._spec["tests"]}
         collected = session.testscollected
 
         def why(position: int) -> str:
-            text = f"the fresh interpreter that was to run this test{self._differing()}"
+            text = f"the fresh interpreter that was to run this test{self._environ_text()}"
             if nodeids[position] in self._deselected:
                 return f"{text} collected it, and then a hook or an option deselected it"
             if self._errors:
@@ -178,7 +174,7 @@ class Spawned:
 
         return why
 
-    def _differing(self) -> str:
+    def _environ_text(self) -> str:
         environ = self._spec["environ"]
         if not environ:
             return ""

@@ -1,4 +1,4 @@
-"""From a fork of the worker to a keeper, and what every test process inherits from it."""
+"""Turns a fork of the worker into a keeper, with all that test processes inherit from it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ..protocol.messages import Broken
 from ..system.limits import room
 from ..system.unforkable import in_bad_fork
 from .host.host import Host
-from .keeper.jobs import Start, Ties
-from .keeper.keeper import Keeper, Ways
+from .keeper.jobs import HostConnection, HostStart
+from .keeper.keeper import Keeper, StartMethods
 from .keeper.spawn import exec_host
 from .process.output import streams
 from .process.steps import FAILED, Role
@@ -32,16 +32,16 @@ def keeper_role(
     controller: int,
     coverage: Any | None,
 ) -> Role:
-    """What a keeper does, forked in the worker's main thread, after collection.
+    """The role of the keeper, which is forked in the worker's main thread, after collection.
 
-    :param worker_descriptors: what the worker and nobody else may use.
+    :param worker_descriptors: descriptors that only the worker may use.
     :param controller: pid of the controller on this machine, or 0.
     :param coverage: see :func:`pytest_fkit.sandbox.process.coverage.running_coverage`.
     """
     try:
-        os.setsid()  # neither the terminal's Ctrl-C nor its hang-up is for us
+        os.setsid()  # the terminal's SIGINT and SIGHUP must not reach the keeper
         system.become_subreaper()
-        _hand_back(worker_descriptors)
+        _replace_by_devnull(worker_descriptors)
         keeper = _prepare(session, link, controller, coverage)
     except BaseException:  # noqa: BLE001 (it is the end of the process, whatever it was)
         sys.excepthook(*sys.exc_info())
@@ -49,14 +49,14 @@ def keeper_role(
     return (yield from keeper.main())
 
 
-def _hand_back(descriptors: list[int]) -> None:
-    # Not by closing the Python objects: the locks they hold belong to a thread that is not here.
-    # And not by closing the numbers: these objects would close what comes to have them.
+def _replace_by_devnull(descriptors: list[int]) -> None:
+    # Closing the Python objects could deadlock: a thread that this fork lacks may hold their locks.
+    # Closing the numbers would let those objects close whatever reuses the numbers later.
     with room():
-        nothing = os.open(os.devnull, os.O_RDWR)
+        null = os.open(os.devnull, os.O_RDWR)
         for descriptor in descriptors:
-            os.dup2(nothing, descriptor, inheritable=False)
-        os.close(nothing)
+            os.dup2(null, descriptor, inheritable=False)
+        os.close(null)
 
 
 def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any | None) -> Keeper:
@@ -69,22 +69,30 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
 
     host = Host(session, process, item_at)
 
-    def host_main(start: Start, ties: Ties, keeper: int) -> Role:
+    def host_main(start: HostStart, connection: HostConnection, keeper: int) -> Role:
         os.environ.update(start.environ)
-        return (yield from host.main(*ties, keeper))
+        return (yield from host.main(*connection, keeper))
 
-    def spawn(start: Start, ties: Ties, keeper: int) -> NoReturn:
+    def spawn(start: HostStart, connection: HostConnection, keeper: int) -> NoReturn:
         os.environ.update(start.environ)
-        exec_host(session, start, ties, keeper)
+        exec_host(session, start, connection, keeper)
 
     def remember(message: Broken) -> None:
         process.broken[message.key] = message.text
 
-    # What is there now counts as old: otherwise the first collection in each child goes over the
-    # young part of it, and copies the pages.
+    # Move all objects to the oldest generation: otherwise the first collection in each child would
+    # traverse the younger ones, and copy their pages.
     gc.freeze()
     gc.unfreeze()
-    unsafe = in_bad_fork() if process.fixtures.watch.on else ""
+    fork_unsafe = in_bad_fork() if process.fixtures.watch.on else ""
     watched = controller if system.PORTABLE else 0
     memory = config.stash.get(MEMORY, None)
-    return Keeper(link, Ways(host_main, spawn), remember, streams(config), unsafe, watched, memory)
+    return Keeper(
+        link,
+        StartMethods(host_main, spawn),
+        remember,
+        streams(config),
+        fork_unsafe,
+        watched,
+        memory,
+    )

@@ -1,1 +1,1 @@
-"""Children: run one test each."""
+"""Children: processes that run one test each."""

@@ -1,4 +1,4 @@
-"""A process forked from the host that runs one test and is gone."""
+"""The child: a fork of the host that runs one test and exits."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from ...system import pages
 from ...system.limits import status_of
 from ...system.unforkable import in_bad_fork
 from ..process.output import flush
-from ..process.progress import LastWord, Tally
+from ..process.progress import AnnouncedExit, Tally
 from ..process.relay import DEAF, LEAVES, Relay
 from ..process.steps import FAILED, Role, RunItem, Step
 from ..process.test_process import TestProcess
 from . import early_end, finalizers
 from .usage import until_now
 from .warmup import Warmup
-from .working_set import MOST, WorkingSet
+from .working_set import MAX_PAGES, WorkingSet
 
 own_builtins(globals())
 
 DONE = 82
-"""Exit status of a child that finished: 0 is what a test leaves with by itself."""
+"""Exit status of a child that finished; not 0, with which a test may exit by itself."""
 
 STOPS = 84
-"""Exit status of a child that finished, and reported what stops the run."""
+"""Exit status of a child that finished, and whose reports stop the run."""
 
 IN_ORDER = (0, DONE << 8, STOPS << 8)
-"""Statuses, as waitpid(2) gives them, with which a child that said all may end."""
+"""Wait statuses with which a child may end that has sent Completed."""
 
 
 def run_protocol(
     item: pytest.Item, nextitem: pytest.Item | None, relay: Relay
 ) -> Generator[Step, BaseException | None, None]:
-    """Run the whole pytest_runtest_protocol chain; what would stop the run is relayed.
+    """Run the whole pytest_runtest_protocol chain, and relay an exception that stops the run.
 
-    :raises pytest.exit.Exception: only where the relay is muted, that is, in a child that leaves.
+    :raises pytest.exit.Exception: only if the relay is muted, that is, in a child that leaves.
     """
     raised = yield RunItem(item, nextitem)
-    relay.send_flags()  # a hook may set them after its yield
+    relay.send_flags()  # a hook wrapper may set them after its yield
     if raised is not None:
         if relay.muted:
             raise raised
@@ -57,7 +57,7 @@ def run_protocol(
 
 
 class Child:
-    """What the new process needs, put together in the host before the fork."""
+    """The role of children, prepared in the host before any fork."""
 
     def __init__(
         self,
@@ -76,42 +76,43 @@ class Child:
         self._reruns = process.reruns
         self._measures = measures_usage(session.config)
         self._owns_gpus = owned_by(session.config) is not None
-        self._word: LastWord | None = None
+        self._announced_exit: AnnouncedExit | None = None
         self.failures: Tally | None = None
-        """Of the host."""
+        """The host's count of failures, which children update."""
 
     def main(
         self,
         files: Files,
-        word: LastWord,
+        announced: AnnouncedExit,
         pipes: Pipes,
         host: int,
         working_set: WorkingSet,
         warmup: Warmup | None,
         midway: bool = False,
     ) -> Role:
-        """Run a test when the host says which: the role of the new process.
+        """The role of the new process: wait for an order, run its test, exit.
 
-        Where the host has begun it, the step that runs it is the rest of it.
+        Where the host has begun the test, the step that runs it is answered by the run under way.
 
-        :param word: its last one.
-        :param pipes: by which a :class:`Go` comes, or their end.
+        :param files: of this process.
+        :param announced: its announced exit.
+        :param pipes: by which :class:`Go` comes, or the end of the stream.
         :param host: pid of the host.
         :param working_set: the host's.
-        :param warmup: the host's, for a child that is forked while another runs a test.
+        :param warmup: the host's, for a child that is forked while another runs a test, else None.
         :param midway: whether the host has begun the test.
         """
         status = FAILED
-        self._word = word
+        self._announced_exit = announced
         try:
-            tells = working_set.is_wanted
-            if not tells:
-                working_set.common.copy_now()  # before one of them is written to
+            reports_pages = working_set.is_wanted
+            if not reports_pages:
+                working_set.common.copy_now()  # before any of these pages is written to
             os.setpgid(0, 0)
             system.die_with_parent(host)
             system.be_first_for_oom_killer()
             if midway:
-                self._output.hand_on(files)
+                self._output.copy_inherited(files)
             files.install()
             self._output.enter_process(midway)
             finalizers.forget_inherited()
@@ -121,9 +122,9 @@ class Child:
                 warmup.run(pipes)
             go = pipes.receive()
             pipes.stop_reading()
-            end = _End(pipes, tells, self._measures, self._owns_gpus)
+            end = _EarlyEnd(pipes, reports_pages, self._measures, self._owns_gpus)
             if isinstance(go, Go):
-                status = yield from self._obey(go, end, midway)
+                status = yield from self._execute(go, end, midway)
             else:
                 status = DEAF if pipes.trouble else 0
         except BaseException as error:  # noqa: BLE001 (it is the end of the process)
@@ -132,10 +133,10 @@ class Child:
         flush()
         if self._relay.is_copy():
             return 0
-        word.say(status)
+        announced.announce(status)
         return status
 
-    def _obey(self, go: Go, end: _End, midway: bool) -> Role:
+    def _execute(self, go: Go, end: _EarlyEnd, midway: bool) -> Role:
         self._relay.open(go.wide_setup_seconds)
         if midway:
             self._relay.announce()
@@ -148,7 +149,7 @@ class Child:
         self._fixtures.enter_child(set(go.refused), item, self._leave_at_once)
         return (yield from self._run(item, self._item(go.next_position), end))
 
-    def _run(self, item: pytest.Item, nextitem: pytest.Item | None, end: _End) -> Role:
+    def _run(self, item: pytest.Item, nextitem: pytest.Item | None, end: _EarlyEnd) -> Role:
         unsafe = in_bad_fork() if self._fixtures.watch.on else ""
         if unsafe:
             self._relay.send(Leaves("", unsafe))
@@ -186,40 +187,40 @@ class Child:
 
     def _leave_at_once(self, argname: str) -> NoReturn:
         self._relay.send(Leaves(argname))
-        assert self._word is not None
-        self._word.say(LEAVES)
+        assert self._announced_exit is not None
+        self._announced_exit.announce(LEAVES)
         os._exit(LEAVES)
 
     def _tear_down_quietly(self) -> None:
-        # After an interruption something may still be set up; nobody hears of errors here, as in
-        # plain pytest, where the terminal is showing the interruption by then.
+        # After an interrupt something may still be set up. Errors are not reported, as in plain
+        # pytest, where the terminal shows the interrupt by then.
         try:
             pytest_fixtures.tear_down(self._session, None)
         except BaseException:  # noqa: BLE001 (see above)
             return
 
 
-class _End:
-    """Of a child that runs a test: tells the host ahead.
+class _EarlyEnd:
+    """Announces the end of a child to its host before the kernel has freed its memory.
 
-    :param tells: whether to tell, too, which pages of its host it has copies of, or the host.
-    :param measures: whether to tell what it used.
-    :param owns_gpus: whether its worker does.
+    :param reports_pages: whether to send, too, which pages it or its host has copied.
+    :param measures: whether to send what it used.
+    :param owns_gpus: whether its worker owns GPUs.
     """
 
-    def __init__(self, pipes: Pipes, tells: bool, measures: bool, owns_gpus: bool) -> None:
+    def __init__(self, pipes: Pipes, reports_pages: bool, measures: bool, owns_gpus: bool) -> None:
         self._pipes = pipes
         self._owns_gpus = owns_gpus
-        self._tells = tells
+        self._reports_pages = reports_pages
         self._measures = measures
         self._inode = os.fstat(pipes.writer).st_ino
         self._memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def announce(self, stops: bool) -> None:
-        """Say so if nothing but memory is left of this process, in which nobody runs any more.
+        """Send Over if only memory is left of this process, and no more code of the test runs.
 
-        If it can't be said the host sees the end itself: the test may have closed the pipe, or an
-        audit hook of the test may raise anything.
+        Failures are ignored, since the host waits for the end of the process as well: the test may
+        have closed the pipe, or an audit hook of the test may raise anything.
         """
         try:
             self._announce(stops)
@@ -228,12 +229,12 @@ class _End:
 
     def _announce(self, stops: bool) -> None:
         early = early_end.SUPPORTED and early_end.is_possible(self._memory, self._owns_gpus)
-        if not early and not self._tells:
+        if not early and not self._reports_pages:
             return
-        written = tuple(pages.exclusive()) if self._tells else ()
+        written = tuple(pages.exclusive()) if self._reports_pages else ()
         used = until_now() if early and self._measures else ()
         writer = self._pipes.writer
         if os.fstat(writer).st_ino == self._inode:
             if early:
                 early_end.close_others(writer)
-            self._pipes.send(Over(stops, early, written if len(written) <= MOST else (), used))
+            self._pipes.send(Over(stops, early, written if len(written) <= MAX_PAGES else (), used))

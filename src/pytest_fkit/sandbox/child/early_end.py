@@ -1,4 +1,4 @@
-"""Whether a child is as good as ended: what is left of it, memory, can't be in anybody's way."""
+"""Decides whether a child that still exists can count as ended: only its memory is left."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ...system.limits import insist
 own_builtins(globals())
 
 _GROWTH = 1 << 16
-"""KiB that a test may have used beyond what it was forked with: the next one may want as much."""
+"""KiB by which a child may have grown since its fork: the next test may need as much at once."""
 
-# Linux, include/uapi/linux/wait.h: children of whatever kind.
+# Linux, include/uapi/linux/wait.h: wait for all children, of whatever kind.
 _WALL = 0x40000000
 
 # Linux, Documentation/admin-guide/devices.txt: null, zero, full, random, urandom, tty;
@@ -23,18 +23,18 @@ _HARMLESS = frozenset(os.makedev(*numbers) for numbers in _NUMBERS)
 _TERMINALS = frozenset((4, *range(136, 144)))
 
 SUPPORTED = not system.PORTABLE and hasattr(os, "pidfd_open")
-"""Whether its parent can wait for a word and for the end of a child at once; Python 3.9."""
+"""Whether a host can wait for a message and for the end of a child at once; Python 3.9."""
 
 
 def is_possible(memory: int, owns_gpus: bool = False) -> bool:
-    """Whether this process may say that it is over before it is.
+    """Whether this process may announce its end before it has ended.
 
-    Not with children, which become the keeper's when it has ended; not with much memory; and not
-    with a device open, as a GPU, that is free for others when it has ended. Where there are GPUs,
-    not if it waited for processes, either, which may have had one open.
+    Not if it has children, which the keeper adopts only when it has ended; nor if it has grown
+    much; nor if it has a device open, such as a GPU, which is free only when it has ended. If its
+    worker owns GPUs, nor if it has waited for processes: they may have had a GPU open.
 
-    :param memory: KiB that were resident when it was forked.
-    :param owns_gpus: whether its worker does.
+    :param memory: its resident memory when it was forked, in KiB.
+    :param owns_gpus: whether its worker owns GPUs.
     """
     if owns_gpus and resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss:
         return False
@@ -50,7 +50,7 @@ def is_possible(memory: int, owns_gpus: bool = False) -> bool:
 
 
 def close_others(kept: int) -> None:
-    """Close all descriptors but this: a port, or a lock on a file, is free then."""
+    """Close all descriptors but `kept`, which frees ports and file locks."""
     highest = max(_descriptors())
     os.closerange(0, kept)
     os.closerange(kept + 1, highest + 1)
@@ -63,7 +63,7 @@ def _descriptors() -> list[int]:
 def _is_device(descriptor: int) -> bool:
     try:
         status = os.fstat(descriptor)
-    except OSError:  # the one of the directory listing, closed by now
+    except OSError:  # the descriptor of the directory listing, closed by now
         return False
     if stat.S_ISBLK(status.st_mode):
         return True

@@ -1,4 +1,4 @@
-"""What Python runs at the end of a process, for processes that leave by _exit(2)."""
+"""Runs Python's exit handlers in processes that end by _exit(2)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ...own import atexit, os, own_builtins, suppress, time
 own_builtins(globals())
 
 _HELPER_WAIT = 1.0
-"""Seconds; a process that the test left running may hold the pipe."""
+"""Seconds to wait for a helper to exit; a process that the test left may hold its pipe open."""
 
 _MULTIPROCESSING = "multiprocessing"
-"""Which all modules below are part of, or import."""
+"""The package that all modules below are part of, or import."""
 
 _EXECUTORS = (
     "concurrent.futures.process",
-    # A descendant of the former, with the same names in it.
+    # Loky's derives from the former, and has the same private names.
     "loky.process_executor",
     "joblib.externals.loky.process_executor",
 )
@@ -33,7 +33,7 @@ _inherited_helpers: set[int] = set()
 
 
 def forget_inherited() -> None:
-    """In a new process: what was registered before the fork is for the process that did it.
+    """In a new process: drop exit handlers from before the fork, which are the parent's to run.
 
     ``atexit._clear`` and ``atexit._run_exitfuncs`` are what CPython's own tests use, 3.8 to 3.14.
     """
@@ -60,13 +60,13 @@ def forget_inherited() -> None:
 def run_own() -> None:
     """Run atexit handlers, weakref finalizers and multiprocessing's, as at interpreter exit.
 
-    Threads are not waited for, other than at interpreter exit.
+    Unlike there, threads are not joined.
     """
     if _MULTIPROCESSING not in sys.modules:
         _run_exit_handlers()
         return
     for executors in _loaded(_EXECUTORS):
-        # Before multiprocessing waits for their processes, which nobody would tell to end.
+        # Before multiprocessing joins their processes, which nothing else tells to end.
         executors._python_exit()
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
@@ -84,7 +84,7 @@ def run_own() -> None:
 def _run_exit_handlers() -> None:
     try:
         atexit._run_exitfuncs()
-    except BaseException:  # noqa: BLE001 (Python 3.8 and 3.9 print all and raise the last again)
+    except BaseException:  # noqa: BLE001 (Python 3.8 and 3.9 print all and reraise the last one)
         return
 
 
@@ -93,10 +93,10 @@ def _loaded(names: tuple[str, ...]) -> list[Any]:
 
 
 def _helpers() -> list[tuple[int, int]]:
-    """Pids and pipes of multiprocessing's own processes, started here or before the fork.
+    """Pids and pipes of multiprocessing's helper processes, started here or before the fork.
 
     The fork server comes first, since it holds the pipe of the resource tracker. From Python 3.14
-    on whoever starts a process on Linux has both.
+    on, starting a process on Linux starts both.
     """
     servers = [module._forkserver for module in _loaded(("multiprocessing.forkserver",))]
     trackers = [module._resource_tracker for module in _loaded(_TRACKERS)]
@@ -108,7 +108,7 @@ def _helpers() -> list[tuple[int, int]]:
 
 
 def _end_helper(pid: int, pipe: int) -> None:
-    """Let one clean up and end, which it does when nobody holds its pipe."""
+    """Let a helper clean up and exit, which it does once its pipe is closed everywhere."""
     with suppress(OSError):  # closed by the test
         os.close(pipe)
     deadline = time.monotonic() + _HELPER_WAIT

@@ -1,4 +1,4 @@
-"""What a process used of the machine, asked only where a journal or a list is wanted."""
+"""Measures CPU time, memory and I/O of test processes, for journals and lists of tests only."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 class Usage(NamedTuple):
-    """What a test used, with the processes that it waited for.
+    """What a test used, including the processes that it waited for.
 
     :param user: CPU time in user mode, in seconds.
     :param system: CPU time in the kernel, in seconds.
-    :param peak_memory: bytes, the highest resident set of one process; pages that it shares with
-        the process it was forked from are counted.
-    :param minor_faults: page faults without reading from a disk.
-    :param major_faults: page faults with it.
-    :param read: bytes by read(2) and the like, caches and pipes included; None where unknown.
-    :param written: the same by write(2) and the like.
+    :param peak_memory: largest resident set of any one process, in bytes, including pages that it
+        shares with the process it was forked from.
+    :param minor_faults: number of page faults that needed no I/O.
+    :param major_faults: number of page faults that needed I/O.
+    :param read: bytes by read(2) and similar, from caches and pipes too; None where unknown.
+    :param written: bytes by write(2) and similar; None where unknown.
     """
 
     user: float
@@ -38,14 +38,14 @@ class Usage(NamedTuple):
 
 
 class Account(NamedTuple):
-    """What the kernel says of a process, as it says it.
+    """The kernel's figures on a process, unprocessed.
 
-    Who asks does no more than that: it is forked for a test, or forks tests, and every page of
-    memory that it writes to, as the interpreter does wherever it goes, is copied first.
+    Test processes only collect them, and the worker computes :meth:`usage`: any Python code writes
+    to memory, and in a process that was forked or forks, each page written to is copied first.
 
-    :param own: the first fields of getrusage(2)'s answer on the process, up to ru_majflt.
-    :param waited: the same on those that it waited for, or () if they are part of `own`.
-    :param moved: the content of its io file, see proc(5); empty where that is unknown.
+    :param own: fields of getrusage(2) on the process, up to ru_majflt.
+    :param waited: the same on the processes that it waited for, or () if `own` includes them.
+    :param moved: the content of its io file, see proc(5); empty where unknown.
     """
 
     own: tuple[Any, ...]
@@ -53,7 +53,6 @@ class Account(NamedTuple):
     moved: bytes = b""
 
     def usage(self) -> Usage:
-        """As figures."""
         user, kernel, peak, _, _, _, minor, major = self.own
         if self.waited:
             user += self.waited[0]
@@ -64,7 +63,7 @@ class Account(NamedTuple):
 
 
 def wait_for(pid: int) -> tuple[int, Account]:
-    """Wait for a child to end; its status as waitpid(2) gives it, and what it used.
+    """Wait for a child to end; return its wait status, and what it used.
 
     :raises ChildProcessError: if there is no such child.
     """
@@ -74,7 +73,7 @@ def wait_for(pid: int) -> tuple[int, Account]:
 
 
 def reap(pid: int) -> tuple[int, Account] | None:
-    """As :func:`wait_for`, but None at once if the child has not ended.
+    """Like :func:`wait_for`, but return None at once if the child has not ended.
 
     :raises ChildProcessError: if there is no such child.
     """
@@ -84,26 +83,26 @@ def reap(pid: int) -> tuple[int, Account] | None:
 
 
 def until_now() -> tuple[Any, ...]:
-    """The fields of an :class:`Account` of this process since it began."""
+    """The fields of an :class:`Account` of this process, since its start."""
     own = resource.getrusage(resource.RUSAGE_SELF)[:8]
     return own, resource.getrusage(resource.RUSAGE_CHILDREN)[:8], io_account()
 
 
 def _wait4(pid: int, options: int) -> tuple[int, int, Any]:
-    # It imports "resource" each time, and takes whatever has that name.
-    theirs = sys.modules.get("resource")
+    # os.wait4 imports "resource" at each call, and a suite may have put another module there.
+    replaced = sys.modules.get("resource")
     sys.modules["resource"] = resource
     try:
         return os.wait4(pid, options)
     finally:
-        if theirs is None:
+        if replaced is None:
             del sys.modules["resource"]
         else:
-            sys.modules["resource"] = theirs
+            sys.modules["resource"] = replaced
 
 
 def since(before: Usage, now: Usage) -> Usage:
-    """What a process used between two moments, its peak that of the second."""
+    """What a process used between two readings, with the peak memory of the second."""
     return Usage(
         now.user - before.user,
         now.system - before.system,
@@ -116,19 +115,18 @@ def since(before: Usage, now: Usage) -> Usage:
 
 
 class Meter:
-    """Measures, in a process that runs many tests, what one of them uses. Starts with it."""
+    """Measures what one test uses in a process that runs many; started by its construction."""
 
     def __init__(self) -> None:
         system.forget_peak_memory()
         self.before = Account(*until_now()).usage()
 
     def read(self) -> Usage:
-        """What was used since the start."""
         return since(self.before, Account(*until_now()).usage())
 
 
 def _moved_bytes(account: bytes) -> tuple[int | None, int | None]:
-    """Bytes that were read and written: rchar and wchar, the first two lines."""
+    """The bytes read and written: rchar and wchar, the first two lines of an io file."""
     if not account:
         return None, None
     read, written, _ = account.split(b"\n", 2)

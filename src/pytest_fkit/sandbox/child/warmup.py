@@ -1,4 +1,4 @@
-"""A child that waits opens its GPUs while another test runs, if the user wants that."""
+"""Warm-up: a child forked ahead opens its GPUs while another test runs, if the user wants that."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from . import early_end
 own_builtins(globals())
 
 LIMIT = 30.0
-"""Seconds for a GPU runtime to open; a context takes 0.3 to 1, the first on a machine more.
+"""Seconds for a GPU runtime to open; a context takes 0.3 to 1 s, the first on a machine longer.
 
-Less than the keeper grants a host until it has begun a test.
+Less than the keeper's limit for a host to begin a test.
 """
 
-_LOOK = 0.05
-"""Seconds between looks at the memory of the GPU."""
+_POLL_INTERVAL = 0.05
+"""Seconds between two readings of the GPU's free memory."""
 
-_SHORT = 0.25
-"""Share of the GPU's memory: with less of it free, the test that runs may want the child's."""
+_MIN_FREE_SHARE = 0.25
+"""Share of the GPU's memory that must stay free; else the running test may need the child's."""
 
-_MOST = 10_000
-"""Characters of a traceback; a pipe has room for them."""
+_MAX_TRACEBACK = 10_000
+"""Characters of a traceback to send, few enough for a pipe's buffer."""
 
 GAVE_BACK = 85
-"""Exit status of a child that did not run its test, to have its GPU memory be free."""
+"""Exit status of a child that exited before its test, to free its GPU memory."""
 
 
 class Warmup:
-    """Of a host.
+    """Opens GPUs in the children of a host, and judges in the host whether that worked.
 
-    :param relay: that of the host.
+    :param relay: the host's, for the warning if it did not.
     """
 
     def __init__(self, config: pytest.Config, relay: Relay) -> None:
@@ -58,30 +58,32 @@ class Warmup:
         self._relay = relay
 
     def run(self, pipes: Pipes) -> None:
-        """In the child: open the GPUs, say so, and keep them until there is an order."""
+        """In the child: open the GPUs, send Warm, and hold them until the order comes."""
         hook = self._config.hook.pytest_fkit_warmup
         try:
             if hook.get_hookimpls():
                 hook(config=self._config)
             else:
                 open_imported()
-        except Exception as error:  # noqa: BLE001 (of a user's hook, or of a GPU: the host tells)
-            pipes.send(Warm(carriable(stack_text(error)[-_MOST:])))
+        except Exception as error:  # noqa: BLE001 (of a user's hook or a GPU: the host warns)
+            pipes.send(Warm(carriable(stack_text(error)[-_MAX_TRACEBACK:])))
             os._exit(GAVE_BACK)
         pipes.send(Warm())
         free = _free_share()
-        while free is not None and not pipes.has_message(_LOOK):
-            if free() < _SHORT:
+        while free is not None and not pipes.has_message(_POLL_INTERVAL):
+            if free() < _MIN_FREE_SHARE:
                 os._exit(GAVE_BACK)
 
-    def succeeded(self, said: Message | None) -> bool:
-        """In the host: whether the child is warm. If it never will be, no other is tried.
+    def succeeded(self, message: Message | None) -> bool:
+        """In the host: whether the child has opened its GPUs; if not, warn and turn warm-up off.
 
-        :param said: what it said, None if it did not say anything in time.
+        :param message: the child's, None if it did not send any in time.
         """
-        if isinstance(said, Warm) and not said.trouble:
+        if isinstance(message, Warm) and not message.trouble:
             return True
-        trouble = said.trouble if isinstance(said, Warm) else "the process said nothing, or died"
+        trouble = (
+            message.trouble if isinstance(message, Warm) else "the process said nothing, or died"
+        )
         self.is_on = False
         warning = pytest.PytestWarning(f"pytest-fkit: pytest_fkit_warmup failed: {trouble}")
         self._relay.pytest_warning_recorded(
@@ -97,20 +99,20 @@ _CALLS = (  # CUDA driver API reference; HIP runtime API reference
 
 
 def _free_share() -> Callable[[], float] | None:
-    """What says the share of the current GPU's memory that is free, between 0 and 1.
+    """Return a function that reads the free share of the current GPU's memory, 0 to 1.
 
-    None where no context is open in this thread, or the driver is another.
+    None if no context is open in this thread, or the driver is neither CUDA's nor HIP's.
     """
     for pattern, name in _CALLS:
         for path in loaded(pattern):
-            ask = getattr(ctypes.CDLL(path), name, None)
-            if ask is not None and _share(ask) is not None:
-                return lambda ask=ask: _share(ask) or 0.0  # type: ignore[misc]
+            memory_info = getattr(ctypes.CDLL(path), name, None)
+            if memory_info is not None and _read_free_share(memory_info) is not None:
+                return lambda memory_info=memory_info: _read_free_share(memory_info) or 0.0  # type: ignore[misc]
     return None
 
 
-def _share(ask: Any) -> float | None:
+def _read_free_share(memory_info: Any) -> float | None:
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    if ask(ctypes.byref(free), ctypes.byref(total)) or not total.value:
+    if memory_info(ctypes.byref(free), ctypes.byref(total)) or not total.value:
         return None
     return free.value / total.value

@@ -1,4 +1,4 @@
-"""The pages that tests write to, so that a child that waits has its copies of them already."""
+"""Learns which pages tests write to, so that a child forked ahead copies them while it waits."""
 
 from __future__ import annotations
 
@@ -11,55 +11,55 @@ from . import early_end
 
 own_builtins(globals())
 
-MOST = 4096
-"""Pages; more of them are a test's own data, not what every test writes to."""
+MAX_PAGES = 4096
+"""Pages; a child that writes to more has data of its own, which says nothing of other tests."""
 
-_FIRST = 2
-"""The first child that tells what it writes to: what the one before does once is not typical."""
+_FIRST_ASKED = 2
+"""The first child that reports its pages; the one before it does things once, so is not typical."""
 
-_AGAIN = 1000
-"""Children until it is asked again."""
+_INTERVAL = 1000
+"""Children from one pair of reports to the next."""
 
 _TRIES = 4
-"""Children that may be asked for two answers."""
+"""Children that are asked, at most, to get two reports."""
 
 
 class WorkingSet:
-    """Of a host: learns from two children what both write to.
+    """The pages that two children of a host have both written to.
 
-    Each page that a child writes to is copied when it does so, which takes the greater part of the
-    time of a small test. The next child, which waits while a test runs, can have that behind it.
+    The kernel copies each page when a child first writes to it, which is most of the time of a
+    small test. A child forked ahead can get that done while it waits.
 
-    :param own: those of some pages that this process has; its children have others, too.
+    :param own: returns those of the given pages that are mapped here; children map others, too.
     """
 
     def __init__(self, own: Callable[[AbstractSet[int]], AbstractSet[int]] = pages.mapped) -> None:
         self._own = own
         can = early_end.SUPPORTED and pages.can_copy()
-        self._until_asked = _FIRST if can else sys.maxsize
+        self._until_asked = _FIRST_ASKED if can else sys.maxsize
         self._asked = 0
         self._written: frozenset[int] | None = None
         self.common = pages.Vectors(())
-        """What a child is to copy while it waits, but for one that is to tell."""
+        """The pages that a child is to copy while it waits, unless it is to report its pages."""
 
     @property
     def is_wanted(self) -> bool:
-        """Whether the next child is to tell what it writes to."""
+        """Whether the next child is to report which pages it writes to."""
         return self._until_asked <= 1
 
     @property
     def allows_ahead(self) -> bool:
         """Whether a child may be forked while another runs.
 
-        Not while that one is to tell, since the host's own writes would look like the child's, and
-        not if this one is to, which would be about to copy ahead.
+        Not while the running one is to report, since the host's own writes would look like its
+        own; and not if the new one is to report, which must not copy ahead.
         """
         return self._until_asked > 2
 
     def ended(self, written: tuple[int, ...]) -> None:
-        """Take in that a child has ended.
+        """Count a child that has ended, and use its report.
 
-        :param written: numbers of the pages it wrote to, if it told.
+        :param written: numbers of the pages that it wrote to, empty if it did not report.
         """
         if not self.is_wanted:
             self._until_asked -= 1
@@ -68,11 +68,11 @@ class WorkingSet:
         if written and self._written is not None:
             common = self._own(self._written.intersection(written))
             self.common = pages.Vectors(pages.ranges(common))
-            self._begin_anew()
+            self._restart()
         elif written:
             self._written = frozenset(written)
         elif self._asked == _TRIES:
-            self._begin_anew()
+            self._restart()
 
-    def _begin_anew(self) -> None:
-        self._until_asked, self._asked, self._written = _AGAIN, 0, None
+    def _restart(self) -> None:
+        self._until_asked, self._asked, self._written = _INTERVAL, 0, None

@@ -1,1 +1,1 @@
-"""Hosts: hold wide fixtures and fork tests."""
+"""Hosts: processes that hold wide fixtures and fork tests."""

@@ -1,4 +1,4 @@
-"""The children of a host: forked, one of them ahead, and waited for."""
+"""Forks the children of a host, one of them ahead, and waits for their ends."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from ..child.warmup import LIMIT, Warmup
 from ..child.working_set import WorkingSet
 from ..process.copies import fork
 from ..process.output import flush
-from ..process.progress import LastWord
-from ..process.steps import FAILED, Fork, Passage, Role
+from ..process.progress import AnnouncedExit
+from ..process.steps import FAILED, Fork, Handover, Role
 
 own_builtins(globals())
 
 
 CHILDREN = 2
-"""There are no more at once: one that runs a test and one that waits."""
+"""Children that a host has at most at once: one that runs a test and one forked ahead."""
 
 
 class Waiting(NamedTuple):
     """A child that waits for its order, or runs a test.
 
-    :param number: of its files among those that the host has for its children.
-    :param pipes: for a :class:`.messages.Go`, which :class:`.messages.Over` may answer.
+    :param number: index of its files in the sets that the host has for its children.
+    :param pipes: by which it gets :class:`.messages.Go`, and may send :class:`.messages.Over`.
     """
 
     pid: int
@@ -39,12 +39,12 @@ class Waiting(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """A child that has ended, or of which nothing but memory is left.
+    """How a child ended, or is about to: only its memory is left then.
 
-    :param status: as waitpid(2) gives it.
-    :param used: what the child used, if that is wanted.
-    :param early: whether its memory is left.
-    :param ours: whether it ended with a status that our code in it gave, and no test's.
+    :param status: its wait status.
+    :param used: the fields of its :class:`.usage.Account`, if usage is measured.
+    :param early: whether it has not ended yet, with only its memory left.
+    :param ours: whether our code chose the exit status, and not code of a test.
     """
 
     status: int
@@ -54,10 +54,10 @@ class Gone(NamedTuple):
 
 
 class Children:
-    """Of one host.
+    """Forks and reaps the children of one host.
 
-    :param child: what each of them is.
-    :param measures: whether it is wanted what they use.
+    :param child: gives each new child its role.
+    :param measures: whether to measure what children use.
     """
 
     def __init__(self, child: Child, measures: bool, warmup: Warmup) -> None:
@@ -66,69 +66,68 @@ class Children:
         self._warmup = warmup
         self._waiting: Waiting | None = None
         self._working_set = WorkingSet()
-        self._ending: list[int] = []  # of those only memory is left
+        self._ending: list[int] = []  # pids of children of which only memory is left
         self._sets: tuple[Files, ...] = ()
-        self._words: tuple[LastWord, ...] = ()
+        self._exits: tuple[AnnouncedExit, ...] = ()
         self._free: list[int] = []
         self.statuses = Statuses()
         self.hosts_link: Pipes | None = None
-        """That of the host, which children close."""
+        """The host's link to the keeper, which children close."""
 
-    def begin(self, sets: tuple[Files, ...], words: tuple[LastWord, ...]) -> None:
-        """Before the first one.
+    def begin(self, sets: tuple[Files, ...], exits: tuple[AnnouncedExit, ...]) -> None:
+        """Prepare for the first child.
 
-        :param sets: files that are given to one after the other. The keeper has them, too. One set
-            is free again when a child has ended, and the keeper is through with it before it has
-            the next test run.
-        :param words: the last words of those that write to these.
+        :param sets: files that children use in turn, shared with the keeper. A set is free again
+            when its child has ended: the keeper has read it before it orders the next test.
+        :param exits: the announced exits of children, by the index of their set.
         """
         self._sets = sets
-        self._words = words
+        self._exits = exits
         self._free = list(range(len(sets)))
 
     def end(self) -> None:
-        """There will be no other."""
-        self.let_go()
+        """End all children and close their files; no other can be forked."""
+        self.end_all()
         for files in self._sets:
             files.close()
         self._sets, self._free = (), []
 
     @property
     def allow_ahead(self) -> bool:
-        """Whether one may be forked while another runs."""
+        """Whether a child may be forked while another runs."""
         return self._working_set.allows_ahead
 
     def next(self) -> Generator[Fork, int, Waiting]:
-        """The one that was forked ahead, or a new one."""
+        """Return the child that was forked ahead, or fork one."""
         if self._waiting is not None and self._warmup.is_on:
-            warm = self._warmup.succeeded(_said(self._waiting, LIMIT))
-            if not warm or _is_over(self._waiting.pid):  # it gave its memory back meanwhile
-                self.let_go()
+            warm = self._warmup.succeeded(_receive(self._waiting, LIMIT))
+            if not warm or _has_exited(self._waiting.pid):  # to give its GPU memory back
+                self.end_all()
         child, self._waiting = self._waiting, None
         return child or (yield from self._fork(None))
 
     @property
     def may_fork_next(self) -> bool:
-        """Whether one may be forked where none runs, or waits.
+        """Whether a child may be forked between two tests.
 
-        Not if it opens GPUs at once, while the keeper waits for their memory to be free.
+        Not one that opens GPUs at once, while the keeper may wait for their memory to be free.
         """
         return self._waiting is None and not self._warmup.is_on
 
     def fork_ahead(self, running: Waiting | None = None) -> Generator[Fork, int, None]:
-        """Fork the one that is next.
+        """Fork the child of the next test.
 
-        :param running: the one that runs a test meanwhile.
+        :param running: the child that runs a test meanwhile.
         """
         try:
             self._waiting = yield from self._fork(running)
-        except OSError:  # a limit; where it still is one, the next test will say so
+        except OSError:  # a limit; if it persists, the next test reports it
             return
 
     def await_end(self, child: Waiting) -> Gone:
-        """Wait until it has ended, or says that nothing but memory is left of it."""
-        self._ending = [pid for pid in self._ending if not _has_ended(pid)]
-        over = _said(child) if early_end.SUPPORTED else None
+        """Wait until a child has ended, or sends that only its memory is left."""
+        self._ending = [pid for pid in self._ending if not _reap_if_ended(pid)]
+        over = _receive(child) if early_end.SUPPORTED else None
         self._working_set.ended(over.written if isinstance(over, Over) else ())
         if not isinstance(over, Over) or not over.early:
             return self._gone(child)
@@ -140,19 +139,19 @@ class Children:
             status, used = _wait(child.pid, self._measures)
         except ChildProcessError:
             # A fixture made the kernel reap our children, by other means than Python's signal
-            # module; the frames decide.
+            # module, see Statuses. The frames decide whether the test finished.
             return Gone(DONE << 8)
-        return Gone(status, used, ours=self._words[child.number].is_said_by(status))
+        return Gone(status, used, ours=self._exits[child.number].matches(status))
 
-    def let_go(self) -> None:
-        """Have no process of ours below the host, in which code of users runs next.
+    def end_all(self) -> None:
+        """End and reap all children, before code of users runs in the host.
 
-        One that waits for its order would not be a copy of the host any more; of others that have
-        ended a fixture could see zombies, and take their statuses by waitpid(2).
+        A child forked ahead would no longer be a copy of the host. Of those that have ended, a
+        fixture could see zombies, and take their statuses by waitpid(2).
         """
         if self._waiting is not None:
             child, self._waiting = self._waiting, None
-            _kill(child.pid)  # it may not listen yet
+            _kill(child.pid)  # it may not read its pipe yet
             with suppress(ChildProcessError):  # see _gone
                 _wait(child.pid)
             self.release(child)
@@ -162,83 +161,83 @@ class Children:
         self._ending = []
 
     def files(self, child: Waiting) -> Files:
-        """Those of a child."""
         return self._sets[child.number]
 
     def release(self, child: Waiting) -> None:
-        """A child has ended: its files are free for another."""
+        """Close the pipes of a child that has ended, and let another use its files."""
         child.pipes.close()
         self._free.append(child.number)
 
-    def fork_midway(self, passage: Passage) -> Waiting | None:
-        """Fork one that goes on, where this is called, with what the host runs.
+    def fork_midway(self, handover: Handover) -> Waiting | None:
+        """Fork a child that continues, from this call on, the test that the host has begun.
 
-        :return: None in the child, which goes on when it was told to.
+        :return: the child; None in the child itself, as soon as it has got its order.
         :raises OSError: if the kernel refuses.
         """
-        number, ours, theirs = self._prepare()
+        number, host_end, child_end = self._prepare()
         host = os.getpid()
         try:
             pid = fork()
         except OSError:
-            ours.close()
-            theirs.close()
+            host_end.close()
+            child_end.close()
             raise
         if pid == 0:
-            role = self._begin(Waiting(host, number, theirs), ours, None, midway=True)
+            role = self._begin(Waiting(host, number, child_end), host_end, None, midway=True)
             status = FAILED
             try:
                 next(role)
             except StopIteration as end:
                 status = end.value
             else:
-                passage.role = role
+                handover.role = role
                 return None
             finally:
-                if passage.role is None:
+                if handover.role is None:
                     os._exit(status)
-        theirs.close()
+        child_end.close()
         self._free.remove(number)
-        return Waiting(pid, number, ours)
+        return Waiting(pid, number, host_end)
 
     def _fork(self, running: Waiting | None) -> Generator[Fork, int, Waiting]:
-        number, ours, theirs = self._prepare()
-        child = self._begin(Waiting(os.getpid(), number, theirs), ours, running)
+        number, host_end, child_end = self._prepare()
+        child = self._begin(Waiting(os.getpid(), number, child_end), host_end, running)
         try:
             pid = yield Fork(child)
         except OSError:
-            ours.close()
+            host_end.close()
             raise
         finally:
-            theirs.close()
+            child_end.close()
         self._free.remove(number)
-        return Waiting(pid, number, ours)
+        return Waiting(pid, number, host_end)
 
     def _prepare(self) -> tuple[int, Pipes, Pipes]:
-        """The number of a new child's files, and the host's and its end of what ties the two.
+        """Choose a child's files and make its pipes; return index, host's end and child's end.
 
-        :raises OSError: if a limit does not allow that.
+        :raises OSError: if a limit of the machine forbids it.
         """
         number = self._free[0]
         self._sets[number].renew()
-        self._words[number].clear()
-        ours, theirs = Pipes.pair()
+        self._exits[number].clear()
+        host_end, child_end = Pipes.pair()
         flush()
-        return number, ours, theirs
+        return number, host_end, child_end
 
     def _begin(
-        self, own: Waiting, hosts: Pipes, running: Waiting | None, midway: bool = False
+        self, own: Waiting, host_end: Pipes, running: Waiting | None, midway: bool = False
     ) -> Role:
-        """The role of a new child: let go of what is its host's, and be one.
+        """The role of a new child: close what is the host's, then run a test.
 
-        :param own: its files and pipes, and the pid of the host.
+        :param own: the index of its files, its pipes, and the pid of the host.
+        :param host_end: the host's end of the pipes.
         :param running: the child that runs a test meanwhile.
         :param midway: whether the host has begun the test.
         """
         self.statuses.leave()
         if self.hosts_link is not None:
             self.hosts_link.close()
-        hosts.close()
+        host_end.close()
         if running is not None:
             running.pipes.close()
         for number, files in enumerate(self._sets):
@@ -249,7 +248,7 @@ class Children:
         return (
             yield from self._child.main(
                 files,
-                self._words[own.number],
+                self._exits[own.number],
                 own.pipes,
                 own.pid,
                 self._working_set,
@@ -260,42 +259,41 @@ class Children:
 
 
 class Statuses:
-    """How children ended is kept in a host while tests run, where a suite ignores SIGCHLD.
+    """Context manager: keeps the statuses of ended children where a suite ignores SIGCHLD.
 
-    The kernel forgets it otherwise, see waitpid(2); tests see SIGCHLD ignored. A context manager,
-    within which no code of the suite runs in this process.
+    With SIGCHLD ignored the kernel discards them, see waitpid(2). Within the block no code of the
+    suite runs in this process; forked tests find SIGCHLD ignored, by :meth:`leave`.
     """
 
     def __init__(self) -> None:
         self._ignored = False
 
     def __enter__(self) -> None:
-        """Have the kernel keep them."""
         self._ignored = signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
         if self._ignored:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     def __exit__(self, *error: object) -> None:
-        """As before."""
         self.leave()
 
     def leave(self) -> None:
-        """Have SIGCHLD ignored again, if it was; in a new child, too."""
+        """Ignore SIGCHLD again if it was ignored; called in new children, too."""
         if self._ignored:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
             self._ignored = False
 
 
-def _said(child: Waiting, limit: float | None = None) -> Message | None:
-    """Wait until a child says something; None if it ends without a word, or the limit is over.
+def _receive(child: Waiting, limit: float | None = None) -> Message | None:
+    """Wait for a message of a child; None if it ends without one, or the limit is over.
 
-    Not only for the end of the stream: a process that the test left may hold the other end.
+    Waits for its end by a pidfd, not for the end of the stream alone: a process that the test left
+    may hold the other end open.
 
-    :param limit: in seconds.
+    :param limit: seconds.
     """
     try:
         end = insist(os.pidfd_open, child.pid)
-    except OSError:  # forbidden in a container; or the kernel has reaped it, see _wait
+    except OSError:  # forbidden in a container; or the kernel has reaped the child, see _gone
         return None
     try:
         poller = select.poll()
@@ -303,7 +301,7 @@ def _said(child: Waiting, limit: float | None = None) -> Message | None:
         poller.register(end, select.POLLIN)
         milliseconds = None if limit is None else limit * 1000
         while True:
-            # poll(2) compares the limit on open files with how many are asked for.
+            # poll(2) fails if RLIMIT_NOFILE is below the number of descriptors polled.
             found = [number for number, _ in insist(poller.poll, milliseconds)]
             if child.pipes.reader not in found or not child.pipes.read():
                 return child.pipes.take_message()
@@ -315,10 +313,10 @@ def _said(child: Waiting, limit: float | None = None) -> Message | None:
 
 
 def _wait(pid: int, measures: bool = False) -> tuple[int, tuple[Any, ...]]:
-    """The status of a child of this process, as waitpid(2) gives it, and what the child used.
+    """Wait for a child to end; its wait status, and what it used.
 
-    :param measures: whether that is wanted.
-    :raises ChildProcessError: if somebody has waited for it.
+    :param measures: whether to measure what it used.
+    :raises ChildProcessError: if it has been reaped already.
     """
     if not measures:
         return os.waitpid(pid, 0)[1], ()
@@ -326,15 +324,15 @@ def _wait(pid: int, measures: bool = False) -> tuple[int, tuple[Any, ...]]:
     return status, tuple(used)
 
 
-def _has_ended(pid: int) -> bool:
+def _reap_if_ended(pid: int) -> bool:
     try:
         return bool(os.waitpid(pid, os.WNOHANG)[0])
     except ChildProcessError:  # a fixture made the kernel reap our children
         return True
 
 
-def _is_over(pid: int) -> bool:
-    """Whether it has ended; it is not reaped."""
+def _has_exited(pid: int) -> bool:
+    """Whether a child has ended; does not reap it."""
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:

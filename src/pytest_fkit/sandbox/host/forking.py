@@ -1,4 +1,4 @@
-"""How a host has a test run: in a child, which may go on with what the host began, or in itself."""
+"""Runs one test of a host: in a child, in a child forked midway, or in the host itself."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from ...system import limits
 from ..child.child import IN_ORDER, STOPS, Child, run_protocol
 from ..child.usage import Meter
 from ..child.warmup import GAVE_BACK, Warmup
-from ..process.progress import LastWord, Tally
+from ..process.progress import AnnouncedExit, Tally
 from ..process.relay import DEAF, LEAVES
 from ..process.steps import RunItem, Step
 from ..process.test_process import TestProcess
 from .children import Children, Waiting
-from .midway import Midway, Surroundings
+from .midway import HostCallbacks, Midway
 
 own_builtins(globals())
 
-_GAVE_BACK = Leaves("")
-"""Of a child that did not get its order any more."""
+_NO_ORDER = Leaves("")
+"""Stands for a child that exited before its order came, to give GPU memory back."""
 
 
 class Forking:
-    """Of one host.
+    """Runs the tests of one host, each in a child if possible.
 
-    :param item_at: the item at a position, None where there is none.
+    :param item_at: returns the item at a position, None where there is none.
     :param exit_: ends this process with a status.
     """
 
@@ -61,54 +61,52 @@ class Forking:
             self._child, self._measures, Warmup(session.config, process.relay)
         )
         self.ran_tests = False
-        """Whether this process ran a test itself; it forks no other then."""
-        self.wary = False
-        """Whether hooks left in it what keeps it from forking."""
-        self.limited = False
-        """Whether a limit kept a child from its work."""
+        """Whether this process has run a test itself; it forks no child after that."""
+        self.hooks_prevent_forks = False
+        """Whether hooks left something in this process that does not survive a fork."""
+        self.hit_limit = False
+        """Whether a limit of the machine kept a child from running its test."""
 
-    def prepare(self, sets: tuple[Files, ...], words: tuple[LastWord, ...]) -> None:
-        """In a forked host, before it serves: there will be children.
+    def prepare(self, sets: tuple[Files, ...], exits: tuple[AnnouncedExit, ...]) -> None:
+        """In a forked host, before it serves: prepare for children.
 
-        :param sets: their files, none where there will be no children.
-        :param words: their last ones.
+        :param sets: files for the children, empty where the host forks none.
+        :param exits: the children's announced exits.
         """
-        self._children.begin(sets, words)
+        self._children.begin(sets, exits)
 
     def serve(self, link: Pipes) -> None:
-        """From now on.
-
-        :param link: to the keeper.
-        """
+        """Set the link to the keeper, before the first test."""
         self._link = self._children.hosts_link = link
         self.failures = self._child.failures = Tally()
 
-    def let_go(self) -> None:
-        """Have no process below the host; see :meth:`.Children.let_go`."""
-        self._children.let_go()
+    def end_children(self) -> None:
+        """See :meth:`.Children.end_all`."""
+        self._children.end_all()
 
     def run(
         self, run: Run, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[Step, Any, None]:
+        """Run a test that has a process of its own: in a child, unless the host can't fork."""
         go = Go(
             run.position, run.next_position, self._failed_before(run), run.location,
             refused=(), wide_setup_seconds=0.0, attempts=run.attempts,
             suite_reruns=run.suite_reruns,
         )  # fmt: skip
-        if self._fixtures.wants(item) and self._fixtures.begins(item):
+        if self._fixtures.needs_setup(item) and self._fixtures.can_begin(item):
             yield from self._begin(go, item, nextitem, ())
             return
         while True:
             left = yield from self._run_child(go, self._forks_ahead(run, nextitem))
             if left is None:
                 return
-            self._children.let_go()
+            self._children.end_all()
             if left.unsafe:
                 self._fixtures.blame(left.unsafe)
                 self._link.send(Began("test"))
                 yield from self.run_here(item, nextitem, go.wide_setup_seconds, left.unsafe)
                 return
-            if self._fixtures.begins(item):
+            if self._fixtures.can_begin(item):
                 yield from self._begin(go, item, nextitem, (left.argname,))
                 return
             seconds = self._set_up(item, left.argname)
@@ -124,11 +122,11 @@ class Forking:
     def _begin(
         self, go: Go, item: pytest.Item, nextitem: pytest.Item | None, wanted: tuple[str, ...]
     ) -> Generator[Step, Any, None]:
-        """Run the test, in a child from where its own part begins.
+        """Begin the test in the host, and fork a child where the test's own fixtures begin.
 
-        :param wanted: wide fixtures for which a child has left before.
+        :param wanted: names of wide fixtures for which a child has left before.
         """
-        self._children.let_go()
+        self._children.end_all()
         self._link.send(Began("setup"))
         self._session.testsfailed = go.tests_failed
         pytest_nodes.set_location(item, go.location)
@@ -136,37 +134,39 @@ class Forking:
             self._reruns.begin(go.attempts, go.suite_reruns)
         self._relay.open()
         meter = Meter() if self._measures else None
-        around = Surroundings(
-            settle=self._settle,
-            watch=lambda child, refused: self._see_through(child, go._replace(refused=refused)),
-            resume=self._resume,
-            stay=lambda cause: self._stay(cause, meter),
+        callbacks = HostCallbacks(
+            before_fork=self._before_fork,
+            watch_child=lambda child, refused: self._watch_midway(
+                child, go._replace(refused=refused)
+            ),
+            resume_setup=self._resume_setup,
+            run_here=lambda cause: self._run_rest_here(cause, meter),
         )
-        midway = Midway(item, nextitem, self._fixtures, self._children, around, wanted)
+        midway = Midway(item, nextitem, self._fixtures, self._children, callbacks, wanted)
         midway.begin()
-        raised = yield RunItem(item, nextitem, midway.passage)
+        raised = yield RunItem(item, nextitem, midway.handover)
         midway.end()
-        if midway.trouble is not None:
-            raise midway.trouble
-        if midway.left:
+        if midway.fork_error is not None:
+            raise midway.fork_error
+        if midway.child_ran_test:
             return
         if raised is not None:
             self._relay.interrupt(raised)
         if self._fixtures.watch.left_by_hooks:
-            self.ran_tests = self.wary = True
+            self.ran_tests = self.hooks_prevent_forks = True
         self._conclude(item, meter)
 
-    def _settle(self, item: pytest.Item) -> None:
-        if not self._note_set_up():
+    def _before_fork(self, item: pytest.Item) -> None:
+        if not self._report_set_up():
             self._exit(DEAF if self._link.trouble else 0)
         self._measuring.send()
         self._measuring.resume(item)
 
-    def _resume(self) -> None:
+    def _resume_setup(self) -> None:
         self._link.send(Began("setup"))
-        self._relay.announce()  # the reports of a test that starts again are discarded
+        self._relay.announce()  # again: what a child that leaves has reported is discarded
 
-    def _stay(self, cause: str, meter: Meter | None) -> None:
+    def _run_rest_here(self, cause: str, meter: Meter | None) -> None:
         self.ran_tests = True
         self._children.end()
         self._relay.send(SharedProcess(carriable(cause)))
@@ -174,49 +174,51 @@ class Forking:
             self._relay.send(UsedBefore(tuple(meter.before)))
         self._link.send(Began("test"))
 
-    def _see_through(self, child: Waiting, go: Go) -> tuple[str | None, str]:
-        self._tell_of(child, go)
-        left = self._see_end(child)
+    def _watch_midway(self, child: Waiting, go: Go) -> tuple[str | None, str]:
+        self._start_child(child, go)
+        left = self._await_end(child)
         return (None, "") if left is None else (left.argname, left.unsafe)
 
     def fork_next(self, run: Run) -> Generator[Step, Any, None]:
-        """Fork the next test's child while the keeper sees to what the last one left."""
+        """Fork the next test's child while the keeper ends what the last test left running."""
         if self.ran_tests or not self._children.may_fork_next:
             return
         if self._forks_ahead(run, self._item(run.next_position)):
             yield from self._children.fork_ahead()
 
     def _forks_ahead(self, run: Run, nextitem: pytest.Item | None) -> bool:
-        """Whether a child that is forked while this test runs can run the next one."""
+        """Whether a child that is forked while this test runs can run the next test."""
         return (
             nextitem is not None
             and self._children.allow_ahead
             and not run.next_share
             and run.next_environ == run.environ
-            # The memory that the two share would be counted wrong.
+            # Another child that shares pages would distort the running test's memory.
             and not run.memory_limit
-            # Otherwise something is to be torn down here between the two, or set up.
+            # Otherwise the host has to tear something down between the two, or set it up.
             and pytest_fixtures.shares_setup(self._session, nextitem)
-            and not self._fixtures.wants(nextitem)
+            and not self._fixtures.needs_setup(nextitem)
         )
 
     def _set_up(self, item: pytest.Item, argname: str) -> float:
         self._link.send(Began("setup"))
         seconds = self._fixtures.set_up(item, argname)
-        if not self._note_set_up():
+        if not self._report_set_up():
             raise ConnectionError("the keeper is gone")
         self._measuring.send()
         return seconds
 
-    def _note_set_up(self) -> bool:
-        """Tell that wide fixtures are set up, before a child is forked; whether it may be.
+    def _report_set_up(self) -> bool:
+        """Report, before a fork, that wide fixtures are set up; wait for the keeper's answer.
 
-        What they started is to be known before a test can start anything.
+        The keeper records what they started before a test can start anything.
+
+        :return: False if the keeper is gone.
         """
-        self._session_end.settle()
+        self._session_end.report_unraisable()
         self._link.send(WideSetUp())
         while not self._link.is_readable(PATIENCE):
-            self._link.send(Ping())  # by which the keeper sees it if the message before is lost
+            self._link.send(Ping())  # its number reveals to the keeper that WideSetUp was lost
         return self._link.receive() is not None
 
     def run_here(
@@ -226,9 +228,10 @@ class Forking:
         wide_setup_seconds: float,
         cause: str = "",
     ) -> Generator[Step, Any, None]:
-        """Run the test in this process, which forks no test from now on.
+        """Run the test in this process, which forks no child from now on.
 
-        :param cause: what keeps the test from being forked, where no wide fixture is to blame.
+        :param wide_setup_seconds: time spent on wide fixtures for this test so far.
+        :param cause: why it can't run in a child, where no wide fixture is to blame.
         """
         self.ran_tests = True
         self._children.end()
@@ -250,38 +253,38 @@ class Forking:
         self._relay.send(Completed(by_pytest=not pytest_hooks.others_run(item)))
 
     def _run_child(self, go: Go, ahead: bool) -> Generator[Step, Any, Leaves | None]:
-        """Run one child to its end.
+        """Give a test to a child, and wait for the child's end.
 
-        :param ahead: whether the next test can be run in a child that is forked in the meantime.
-        :return: what it left for, None if it ran the test.
+        :param ahead: whether to fork the next test's child meanwhile.
+        :return: what the child left for, None if it ran the test.
         """
-        left: Leaves | None = _GAVE_BACK
-        while left is _GAVE_BACK:
+        left: Leaves | None = _NO_ORDER
+        while left is _NO_ORDER:
             with self._children.statuses:
                 left = yield from self._watch_child(go, ahead)
         return left
 
     def _watch_child(self, go: Go, ahead: bool) -> Generator[Step, Any, Leaves | None]:
         child = yield from self._children.next()
-        self._tell_of(child, go)
+        self._start_child(child, go)
         if ahead:
             yield from self._children.fork_ahead(child)
-        return self._see_end(child)
+        return self._await_end(child)
 
-    def _tell_of(self, child: Waiting, go: Go) -> None:
-        """Tell the keeper of a child, and the child what it is to do."""
+    def _start_child(self, child: Waiting, go: Go) -> None:
+        """Announce a child to the keeper, and send the child its order."""
         self._link.send(Forked(child.pid, self._relay.written(), child.number))
         try:
             child.pipes.send(go)
-        except OSError:  # it is dead, which will be seen
+        except OSError:  # it is dead, as waiting for it will show
             return
 
-    def _see_end(self, child: Waiting) -> Leaves | None:
+    def _await_end(self, child: Waiting) -> Leaves | None:
         try:
             gone = self._children.await_end(child)
             refused = gone.ours and limits.refusal_of(gone.status >> 8)
-            self.limited = self.limited or bool(refused)
-            left = _left_for(self._children.files(child), gone.status)
+            self.hit_limit = self.hit_limit or bool(refused)
+            left = _read_leaves(self._children.files(child), gone.status)
         finally:
             self._children.release(child)
         stops = gone.ours and gone.status == STOPS << 8
@@ -294,13 +297,13 @@ class Forking:
         return left
 
     def _failed_before(self, run: Run) -> int:
-        """How many tests have failed; the order may be older than a failure here."""
+        """The number of failed tests; the order may be older than the last failure here."""
         return max(run.tests_failed, self._session.testsfailed)
 
 
-def _left_for(files: Files, status: int) -> Leaves | None:
+def _read_leaves(files: Files, status: int) -> Leaves | None:
     if status == GAVE_BACK << 8 and not os.fstat(files.events).st_size:
-        return _GAVE_BACK
+        return _NO_ORDER
     if status != LEAVES << 8:
         return None
     messages = Unpacker().feed(read_from(files.events))

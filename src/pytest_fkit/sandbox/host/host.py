@@ -1,4 +1,4 @@
-"""A process forked from the keeper: holds wide fixtures and forks tests, or runs them itself."""
+"""The host: holds wide fixtures, and forks a child for each test or runs tests itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ...protocol.running_test import KEY as WHEREABOUTS
 from ...system import limits
 from ...system.stack_texts import stack_text
 from ..child import finalizers
-from ..process.progress import LastWord, Progress
+from ..process.progress import AnnouncedExit, Progress
 from ..process.relay import DEAF
 from ..process.steps import FAILED, Role, Step
 from ..process.test_process import TestProcess
@@ -29,10 +29,10 @@ own_builtins(globals())
 
 
 class Host:
-    """Serves the keeper until it says Finish or is gone.
+    """Serves the keeper until it sends Finish or is gone.
 
-    :param item_at: the item at a position, None where there is none.
-    :param absence: says why there is none at a position where one was asked for.
+    :param item_at: returns the item at a position, None where there is none.
+    :param missing_reason: explains why there is none at a position of which a test was ordered.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class Host:
         session: pytest.Session,
         process: TestProcess,
         item_at: Callable[[int], pytest.Item | None],
-        absence: Callable[[int], str] = lambda _: "",
+        missing_reason: Callable[[int], str] = lambda _: "",
     ) -> None:
         self._session = session
         self._item = item_at
-        self._absence = absence
+        self._missing_reason = missing_reason
         self._relay = process.relay
         self._fixtures = process.fixtures
         self._output = process.output
@@ -56,9 +56,9 @@ class Host:
         self._tests = Forking(session, process, item_at, self._exit)
         self._last: pytest.Item | None = None
         self._share = ""
-        self._trouble = ""  # what kept it from running the test that it was told to run
+        self._trouble = ""  # why the ordered test could not be run
         self._is_fork = False
-        self._word: LastWord | None = None
+        self._announced_exit: AnnouncedExit | None = None
 
     def main(
         self,
@@ -66,16 +66,20 @@ class Host:
         files: Files,
         sets: tuple[Files, ...],
         progress: Progress,
-        words: tuple[LastWord, ...],
+        exits: tuple[AnnouncedExit, ...],
         keeper: int,
     ) -> Role:
-        """The role of the new process.
+        """The role of a forked host.
 
-        :param sets: the files of its children, none where it will have no children.
-        :param words: its last one, and those of its children.
+        :param link: to the keeper.
+        :param files: of this process.
+        :param sets: files for its children, empty where it forks none.
+        :param progress: tells the keeper when each of several tests begins.
+        :param exits: its own announced exit, then those of its children.
+        :param keeper: pid of the keeper.
         """
         status = FAILED
-        self._word = words[0]
+        self._announced_exit = exits[0]
         try:
             os.setpgid(0, 0)
             system.die_with_parent(keeper)
@@ -85,7 +89,7 @@ class Host:
             finalizers.forget_inherited()
             self._session_end.enter_process()
             self._is_fork = True
-            self._tests.prepare(sets, words[1:])
+            self._tests.prepare(sets, exits[1:])
             self._link = link
             self._progress = progress
             yield from self._serve()
@@ -94,11 +98,11 @@ class Host:
             status = limits.status_of(error, FAILED)
             with suppress(OSError):
                 os.write(slots.err, stack_text(error).encode("utf-8", "replace"))
-        self._word.say(status)
+        self._announced_exit.announce(status)
         return status
 
     def serve_here(self, link: Pipes) -> Generator[Step, Any, None]:
-        """As :meth:`main`, in a fresh interpreter, which goes on afterwards."""
+        """Serve in a fresh interpreter, whose pytest session continues afterwards."""
         self._relay.open()
         self._output.enter_process()
         self._link = link
@@ -107,7 +111,7 @@ class Host:
     def _serve(self) -> Generator[Step, Any, None]:
         tests = self._tests
         tests.serve(self._link)
-        # No process gets one back that a wide fixture lowered; another host has what there was.
+        # A hard limit that a wide fixture lowers can't be raised again; a new host has the old one.
         self._limits = limits.hard()
         while True:
             message = self._link.receive()
@@ -116,41 +120,45 @@ class Host:
                     self._exit(DEAF)
                 return
             retire, ran = False, 1
-            self._trouble, tests.limited = "", False
+            self._trouble, tests.hit_limit = "", False
             if isinstance(message, Run):
                 self._share = message.share
                 yield from self._run(message)
                 retire = (
-                    self._poisoned or self._is_spent() or (self._tests.ran_tests and self._broken())
+                    self._poisoned
+                    or self._is_spent()
+                    or (self._tests.ran_tests and self._is_unfit())
                 )
             elif isinstance(message, RunTogether):
                 self._share = Run(*message.runs[0]).share
                 ran = yield from self._run_together(message)
-                retire = self._broken()
+                retire = self._is_unfit()
             elif isinstance(message, Release):
                 nextitem = self._item(message.next_position)
                 if nextitem is None or not pytest_fixtures.shares_setup(self._session, nextitem):
-                    self._tests.let_go()  # one was forked for another test than follows
+                    self._tests.end_children()  # the child forked ahead was for another test
                 self._tear_down(nextitem)
                 retire = self._is_spent()
             elif isinstance(message, Finish):
-                self._end()
+                self._finish()
                 self._link.send(HostDone())
                 return
-            retire = retire or (self._tests.limited and limits.hard() != self._limits)
+            retire = retire or (self._tests.hit_limit and limits.hard() != self._limits)
             self._link.send(
-                HostDone(retire, self._relay.stops, ran, self._trouble, self._tests.wary)
+                HostDone(
+                    retire, self._relay.stops, ran, self._trouble, self._tests.hooks_prevent_forks
+                )
             )
             if isinstance(message, Run) and not retire and not self._relay.stops:
                 yield from self._tests.fork_next(message)
 
     def _exit(self, status: int) -> NoReturn:
-        if self._word is not None:
-            self._word.say(status)
+        if self._announced_exit is not None:
+            self._announced_exit.announce(status)
         os._exit(status)
 
-    def _end(self) -> None:
-        self._tests.let_go()
+    def _finish(self) -> None:
+        self._tests.end_children()
         self._link.send(Began("teardown"))
         self._tear_down(None)
         self._measuring.send(last=True)
@@ -161,16 +169,16 @@ class Host:
         finalizers.run_own()
 
     def _is_spent(self) -> bool:
-        """Whether what kept it from forking has gone, and with it the reason to run tests itself.
+        """Whether a new host should take over: what kept this one from forking is torn down.
 
-        It forks no other, since it ran some.
+        This one can't fork again, since it has run tests itself.
         """
         return self._tests.ran_tests and not self._share and not self._fixtures.watch.cause
 
-    def _broken(self) -> bool:
+    def _is_unfit(self) -> bool:
         """Whether a test that ran in this process left it unfit for another.
 
-        It leaves at once if it can't report any more.
+        Exits at once if the process can't report any more.
         """
         if self._relay.lost:
             self._exit(self._relay.lost)
@@ -178,17 +186,17 @@ class Host:
 
     @property
     def _poisoned(self) -> bool:
-        """Whether a GPU error, of a test or of a wide fixture, left it unable to use its GPU."""
+        """Whether a GPU error in a test or a wide fixture made this process unable to use GPUs."""
         return self._gpu_failures is not None and bool(self._gpu_failures.poisoned)
 
-    def _is_held(self) -> bool:
-        """Whether no other test is to begin before the controller has heard of the last one."""
+    def _must_report_first(self) -> bool:
+        """Whether no other test may begin before the controller has judged the last one's error."""
         return self._gpu_failures is not None and self._gpu_failures.counted
 
     def _run_together(self, order: RunTogether) -> Generator[Step, Any, int]:
-        """Run these tests, as many as the time allows and up to one whose GPU may be sick.
+        """Run several tests in this process, until time is up or one has to be reported first.
 
-        :return: how many.
+        :return: how many were begun.
         """
         session = self._session
         if self._gpu_failures is not None:
@@ -206,7 +214,7 @@ class Host:
                 self._relay.send(Begins(run.position))
                 run = run._replace(tests_failed=session.testsfailed)
                 yield from self._run(run, together=True)
-                if self._relay.stops or self._broken() or self._is_held():
+                if self._relay.stops or self._is_unfit() or self._must_report_first():
                     break
                 if time.monotonic() > end:
                     break
@@ -218,12 +226,12 @@ class Host:
         item = self._item(run.position)
         if item is None:
             self._relay.open()
-            self._relay.send(NotCollected(carriable(self._absence(run.position))))
+            self._relay.send(NotCollected(carriable(self._missing_reason(run.position))))
             self._relay.send(Completed(by_pytest=False))
             return
         nextitem = self._item(run.next_position)
         self._last = item
-        self._measuring.note(item)
+        self._measuring.before_test(item)
         try:
             if run.share or self._tests.ran_tests:
                 self._session.testsfailed = run.tests_failed
@@ -239,7 +247,7 @@ class Host:
                 except (OSError, MemoryError) as error:
                     if not limits.is_refusal(error):
                         raise
-                    self._trouble, self._tests.limited = limits.refusal(error), True
+                    self._trouble, self._tests.hit_limit = limits.refusal(error), True
                 self._tear_down(nextitem)
         except (pytest.exit.Exception, KeyboardInterrupt) as error:
             self._relay.interrupt(error)
@@ -249,7 +257,7 @@ class Host:
         if self._last is None:
             return
         if pytest_fixtures.needs_tear_down(self._session, nextitem):
-            self._tests.let_go()
+            self._tests.end_children()
             self._link.send(Began("teardown"))
         try:
             if self._fixtures.tear_down(self._last, nextitem):

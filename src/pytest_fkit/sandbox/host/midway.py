@@ -1,8 +1,8 @@
-"""A test that its host begins, through all hooks, and a child goes on with.
+"""A test that its host begins, through all hooks, and that a child continues.
 
 So the wide fixtures that it is the first to need are set up where plain pytest sets them up. The
-child is forked when they are there, before the first fixture of the test's own. Its host stays
-where it is until the child has ended, and gets out of the hooks then.
+child is forked after them, before the first fixture of the test's own. Its host waits there until
+the child has ended, and unwinds the hooks then.
 """
 
 from __future__ import annotations
@@ -14,44 +14,44 @@ import pytest
 
 from ...compat import pytest_fixtures
 from ...own import own_builtins, signal, suppress
-from ..process.steps import Passage
+from ..process.steps import Handover
 from ..process.wide_fixtures import WideFixtures
 from .children import Children, Waiting
-from .unwinding import Begun
+from .unwinding import BegunHooks
 
 own_builtins(globals())
 
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
-class Surroundings:
-    """What the host does for it, in the midst of the hooks.
+class HostCallbacks:
+    """What the host does in the midst of the hooks.
 
-    :param settle: fixtures are set up, what they started is to be known before a test starts
-        anything.
-    :param watch: sees a child to its end; what it left for is a fixture's name, None if it ran the
-        test.
-    :param resume: a child left for a fixture, which is set up next.
-    :param stay: there will be no child: the host runs the test itself, because of this.
+    :param before_fork: reports that fixtures are set up, so that what they started is known before
+        a test starts anything.
+    :param watch_child: waits for a child's end; returns the name of the fixture that it left for,
+        None if it ran the test, and what makes a fork unsafe, or "".
+    :param resume_setup: called when a child left for a fixture, which is set up next.
+    :param run_here: called when the host runs the test itself, with the reason.
     """
 
     def __init__(
         self,
-        settle: Callable[[pytest.Item], None],
-        watch: Callable[[Waiting, tuple[str, ...]], tuple[str | None, str]],
-        resume: Callable[[], None],
-        stay: Callable[[str], None],
+        before_fork: Callable[[pytest.Item], None],
+        watch_child: Callable[[Waiting, tuple[str, ...]], tuple[str | None, str]],
+        resume_setup: Callable[[], None],
+        run_here: Callable[[str], None],
     ) -> None:
-        self.settle = settle
-        self.watch = watch
-        self.resume = resume
-        self.stay = stay
+        self.before_fork = before_fork
+        self.watch_child = watch_child
+        self.resume_setup = resume_setup
+        self.run_here = run_here
 
 
 class Midway:
-    """Of one test, which is its host's until it is forked.
+    """Runs one test in the host up to the fork, and in the child from there.
 
-    :param wanted: wide fixtures that a child asked for before.
+    :param wanted: names of wide fixtures for which a child has left before.
     """
 
     def __init__(
@@ -60,39 +60,39 @@ class Midway:
         nextitem: pytest.Item | None,
         fixtures: WideFixtures,
         children: Children,
-        surroundings: Surroundings,
+        callbacks: HostCallbacks,
         wanted: tuple[str, ...],
     ) -> None:
         self._item = item
         self._nextitem = nextitem
         self._fixtures = fixtures
         self._children = children
-        self._around = surroundings
+        self._callbacks = callbacks
         self._wanted = wanted
-        self._begun = Begun(item)
+        self._begun = BegunHooks(item)
         self._filled = False
-        self.passage = Passage()
-        self.left = False
-        """Whether a child ran the test."""
-        self.trouble: OSError | MemoryError | None = None
-        """What kept a child from being forked."""
+        self.handover = Handover()
+        self.child_ran_test = False
+        """Whether a child, and not the host, ran the test."""
+        self.fork_error: OSError | MemoryError | None = None
+        """Why no child could be forked."""
 
     def begin(self) -> None:
-        """The host is about to run the item."""
+        """Before the host runs the item."""
         self._begun.watch()
         pytest_fixtures.replace_filling(self._item, self._fill)
-        self._fixtures.begin(self._item, self._fill_late)
+        self._fixtures.begin(self._item, self._ensure_filled)
 
     def end(self) -> None:
-        """It is out of the item again."""
+        """After the host has left the item."""
         self._begun.unwatch()
         pytest_fixtures.keep_filling(self._item)
-        if not self._filled:  # it was skipped, say
+        if not self._filled:  # the test was skipped, for example
             self._fixtures.hooks_ran(self._item)
         self._fixtures.end()
 
-    def _fill_late(self) -> None:
-        """The item, or a plugin for it, asks for its fixtures in a way of its own."""
+    def _ensure_filled(self) -> None:
+        """Set up now, for an item or a plugin that requests fixtures in a way of its own."""
         if not self._filled:
             self._fill(lambda: None)
 
@@ -114,52 +114,53 @@ class Midway:
         fill_all()
 
     def _fork(self) -> bool:
-        """Have the test run by a child.
+        """Fork children until one has run the test, or the host has to run it.
 
-        :return: whether it was; False in the child, and where the host runs it itself.
+        :return: whether the test is over for this process; False where it runs now, in the child
+            or in the host.
         """
         while True:
             cause = self._fixtures.watch.cause or self._fixtures.watch.left_by_hooks
             if cause:
-                self._around.stay(cause)
+                self._callbacks.run_here(cause)
                 return False
-            self._around.settle(self._item)
+            self._callbacks.before_fork(self._item)
             timers = [signal.setitimer(each, 0.0) for each in _TIMERS]
             numbers = _RandomNumbers()
             try:
                 with self._children.statuses:
-                    child = self._children.fork_midway(self.passage)
+                    child = self._children.fork_midway(self.handover)
                     if child is None:
-                        numbers.go_on()
+                        numbers.restore()
                         self._enter_child(timers)
                         return False
-                    self.left = True
-                    name, unsafe = self._around.watch(child, self._fixtures.refused)
+                    self.child_ran_test = True
+                    name, unsafe = self._callbacks.watch_child(child, self._fixtures.refused)
             except (OSError, MemoryError) as error:
-                self.trouble = error
+                self.fork_error = error
                 return True
             if name is None:
                 return True
-            self.left = False
+            self.child_ran_test = False
             for which, left in zip(_TIMERS, timers):
                 signal.setitimer(which, *left)
             if unsafe:
                 self._fixtures.blame(unsafe)
-                self._around.stay(self._fixtures.watch.cause or unsafe)
+                self._callbacks.run_here(self._fixtures.watch.cause or unsafe)
                 return False
-            self._around.resume()
+            self._callbacks.resume_setup()
             self._fixtures.set_up_for_child(self._item, name)
 
     def _enter_child(self, timers: list[tuple[float, float]]) -> None:
         self._begun.unwatch()
-        self._fixtures.enter_begun()
+        self._fixtures.enter_forked_midway()
         for which, left in zip(_TIMERS, timers):
             if left[0]:
                 signal.setitimer(which, *left)
 
 
 class _RandomNumbers:
-    """Those of Python's own generator, which it seeds anew in each forked process.
+    """The state of the random module, which reseeds itself in each forked process.
 
     A hook may have seeded it for the test.
     """
@@ -169,7 +170,7 @@ class _RandomNumbers:
         with suppress(Exception):  # a suite may have replaced what is there
             self._state = self._module.getstate()
 
-    def go_on(self) -> None:
-        """In the new process: the next number is that which came next above it."""
+    def restore(self) -> None:
+        """In the new process: continue the sequence of the process above."""
         with suppress(Exception):
             self._module.setstate(self._state)

@@ -1,8 +1,8 @@
-"""How a host gets out of the hooks of a test that it began and a child ended.
+"""Unwinds, in a host, the hooks of a test that it began and a child finished.
 
-Other plugins' hooks restore in their second halves what they changed in the first; that is done
-here, too, once the child is through. What they write then was written by the child: here it goes
-nowhere.
+Hook wrappers of other plugins undo after their yield what they changed before it, so they have to
+run to their ends in the host, too. The child has written already what they write there: the host's
+copy is discarded.
 """
 
 from __future__ import annotations
@@ -37,58 +37,61 @@ _CHANGES_FILES = (
 )
 
 
-class Begun:
-    """What other plugins' hooks have begun for `item` in this process."""
+class BegunHooks:
+    """The hook wrappers of other plugins that have begun for `item` in this process."""
 
     def __init__(self, item: pytest.Item) -> None:
         self._item = item
         self._functions: list[tuple[Any, Any]] = []
         self.leaving = False
-        """Whether what unwinds the hooks is this process's way out of the test."""
+        """Whether the hooks are unwound because a child has run the test."""
 
     def watch(self) -> None:
-        """From now on: know the wrappers that begin."""
+        """Record all wrappers that begin from now on."""
         for hook in pytest_hooks.wrappers_of_others(self._item):
             self._functions.append((hook, hook.function))
             hook.function = self._watched(hook.function, hook.hookwrapper)
 
     def unwatch(self) -> None:
-        """Those that have begun stay known."""
+        """Stop recording; wrappers that have begun stay recorded."""
         for hook, function in self._functions:
             hook.function = function
         self._functions.clear()
 
     def tear_down(self, nextitem: pytest.Item | None) -> None:
-        """Have plugins undo what they did outside of wrappers, or noted of the test."""
-        heard = pytest_hooks.installed_hear_reports(self._item)
-        undone = list(pytest_hooks.teardowns_of_others(self._item, nextitem))
-        if not heard and not undone:
+        """Have plugins undo what they did for the test outside of wrappers."""
+        hear_reports = pytest_hooks.installed_hear_reports(self._item)
+        teardowns = list(pytest_hooks.teardowns_of_others(self._item, nextitem))
+        if not hear_reports and not teardowns:
             return
         with self.silence():
             with suppress(BaseException):
-                call: Any = pytest.CallInfo.from_call(_nothing, when="setup")
+                call: Any = pytest.CallInfo.from_call(_do_nothing, when="setup")
                 pytest_hooks.report_for_installed(self._item, call)
-            for undo in undone:
+            for undo in teardowns:
                 with suppress(BaseException):
                     undo()
 
-    def _watched(self, function: Callable[..., Any], old: bool) -> Callable[..., _Wrapper]:
-        return lambda *arguments: _Wrapper(function(*arguments), self, old)
+    def _watched(self, function: Callable[..., Any], old_style: bool) -> Callable[..., _Wrapper]:
+        return lambda *arguments: _Wrapper(function(*arguments), self, old_style)
 
     @contextmanager
     def silence(self) -> Iterator[None]:
-        """Within the block nothing is written, and no file is made or removed."""
+        """Within the block, discard output, and create, change or remove no file."""
         with _no_output(), _no_changes():
             yield
 
 
 class _Wrapper:
-    """A generator of a hook wrapper, as pluggy uses it."""
+    """Replaces the generator of a hook wrapper, with the methods that pluggy calls.
 
-    def __init__(self, generator: Any, begun: Begun, old: bool) -> None:
+    :param old_style: whether it is a ``hookwrapper``, which gets a result object.
+    """
+
+    def __init__(self, generator: Any, begun: BegunHooks, old_style: bool) -> None:
         self._generator = generator
         self._begun = begun
-        self._old = old
+        self._old_style = old_style
 
     def __next__(self) -> Any:
         __tracebackhide__ = True
@@ -98,7 +101,7 @@ class _Wrapper:
         __tracebackhide__ = True
         if not self._begun.leaving:
             return self._generator.send(value)
-        self._end(type(value)([], None) if self._old else value)
+        self._end(type(value)([], None) if self._old_style else value)
         raise StopIteration
 
     def throw(self, *error: Any) -> Any:
@@ -115,7 +118,7 @@ class _Wrapper:
         return getattr(self._generator, name)
 
     def _end(self, result: Any) -> None:
-        """As if all had gone well."""
+        """Run the second half of the wrapper, as if the hook had succeeded."""
         with self._begun.silence(), suppress(BaseException):
             self._generator.send(result)
         with self._begun.silence(), suppress(BaseException):
@@ -126,12 +129,12 @@ class _Wrapper:
 def _no_output() -> Iterator[None]:
     _flush()
     with room():
-        nothing = os.open(os.devnull, os.O_WRONLY)
+        null = os.open(os.devnull, os.O_WRONLY)
         kept = [(number, _copy(number)) for number in (1, 2)]
     try:
         for number, copy in kept:
             if copy is not None:
-                os.dup2(nothing, number)
+                os.dup2(null, number)
         yield
     finally:
         _flush()
@@ -139,7 +142,7 @@ def _no_output() -> Iterator[None]:
             if copy is not None:
                 os.dup2(copy, number)
                 os.close(copy)
-        os.close(nothing)
+        os.close(null)
 
 
 def _copy(descriptor: int) -> int | None:
@@ -157,7 +160,7 @@ def _flush() -> None:
 
 @contextmanager
 def _no_changes() -> Iterator[None]:
-    """Within the block files are opened for reading only, others in their places for writing."""
+    """Within the block, open files for reading only: /dev/null instead of any for writing."""
     modules = sys.modules
     replaced: list[tuple[dict[str, Any], str, Any]] = []
 
@@ -171,7 +174,7 @@ def _no_changes() -> Iterator[None]:
         if "open" in names:
             replace(names, "open", _reading_only(names["open"]))
     for name in _CHANGES_FILES:
-        replace(vars(modules["os"]), name, _nothing)
+        replace(vars(modules["os"]), name, _do_nothing)
     try:
         yield
     finally:
@@ -180,15 +183,15 @@ def _no_changes() -> Iterator[None]:
 
 
 def _reading_only(function: Callable[..., Any]) -> Callable[..., Any]:
-    def opened(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+    def open_for_reading(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
         if isinstance(mode, str) and any(letter in mode for letter in "wax+"):
             file, mode = os.devnull, mode.replace("x", "w")
             options.pop("opener", None)
             options.pop("closefd", None)
         return function(file, mode, *arguments, **options)
 
-    return opened
+    return open_for_reading
 
 
-def _nothing(*arguments: Any, **options: Any) -> None:
+def _do_nothing(*arguments: Any, **options: Any) -> None:
     del arguments, options

@@ -1,4 +1,4 @@
-"""Limits of the running test: watched, and its process ended that is over one, with its stacks."""
+"""Enforces the limits of the running test: a process over one is dumped, then ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ... import system
 from ...own import os, own_builtins, signal, time
 from ...protocol.descriptors import read_from
 from ...protocol.endings import Ending, Lost, MemoryExceeded, TimedOut
-from ..process.tree import DUMP_SIGNAL, Settled, kill_tree, send_signal
+from ..process.tree import DUMP_SIGNAL, StoppedGrowing, kill_tree, send_signal
 from .forwarding import Forwarder
 from .jobs import HostProcess, Job
 from .orphans import KILL_WAIT
@@ -21,13 +21,13 @@ TERM_GRACE = 2.0  # between SIGTERM and SIGKILL
 
 
 class Enforcer:
-    """Of one keeper.
+    """Checks time and memory limits, and ends test processes that exceed them.
 
-    :param until: waits until something is true, some seconds at most; whether it is.
-    :param forwarder: passes on what was written before the end.
-    :param abandon: goes on without a process that can't be ended.
-    :param let_go: forgets a host.
-    :param stop_deadline: when all has to be over; None where the run is not to stop.
+    :param until: waits for a condition, at most so many seconds; returns whether it holds.
+    :param forwarder: forwards what was written before the end.
+    :param abandon: stops waiting for a process that survived SIGKILL.
+    :param forget_host: removes a host from the keeper's list.
+    :param stop_deadline: returns when a stopped run has to be over, None while it is not stopped.
     """
 
     def __init__(
@@ -35,28 +35,28 @@ class Enforcer:
         until: Callable[[Callable[[], bool], float], bool],
         forwarder: Forwarder,
         abandon: Callable[[int], None],
-        let_go: Callable[[HostProcess], None],
+        forget_host: Callable[[HostProcess], None],
         stop_deadline: Callable[[], float | None],
     ) -> None:
         self._until = until
         self._forwarder = forwarder
-        self._give_up = abandon
-        self._let_go = let_go
+        self._abandon = abandon
+        self._forget_host = forget_host
         self._stop_deadline = stop_deadline
 
     def check(self, job: Job) -> None:
-        """End its process if the test is over a limit."""
+        """End the test's process if it is over a limit."""
         if job.verdict is not None:
             return
         if job.deadline is not None and time.monotonic() >= job.deadline:
-            self.end(job, self._too_late(job))
+            self.end(job, self._timeout_ending(job))
         elif job.run.memory_limit and job.inherited_memory is not None:
             used = system.tree_memory(job.process, job.inherited_memory, job.run.memory_limit)
             job.peak_memory = max(job.peak_memory, used)
             if used > job.run.memory_limit:
                 self.end(job, MemoryExceeded(job.run.memory_limit, job.peak_memory))
 
-    def _too_late(self, job: Job) -> Ending:
+    def _timeout_ending(self, job: Job) -> Ending:
         self._forwarder.forward(job)
         awaits = job.awaits
         if job.child is None and not job.stage and job.host.completed:
@@ -70,7 +70,7 @@ class Enforcer:
         return TimedOut(job.limit, state, silent)
 
     def end(self, job: Job, verdict: Ending) -> None:
-        """Fix the verdict, get the stacks, and end the process and all below it."""
+        """Fix the verdict, dump the stacks, and end the process and all below it."""
         if job.verdict is not None:
             return
         self._forwarder.forward(job)
@@ -78,14 +78,14 @@ class Enforcer:
         pid = job.process
         ended = self._is_over(job)
         files = job.child.files if job.child is not None else job.host.files
-        # The process may end while we wait, and its files be closed.
+        # A duplicate: the process may end while we wait, and the keeper then closes its files.
         dump = os.dup(files.dump)
         try:
             before = os.fstat(dump).st_size
-            settled = Settled(dump, before)
+            dump_complete = StoppedGrowing(dump, before)
             send_signal(pid, DUMP_SIGNAL)
             send_signal(pid, signal.SIGCONT)
-            self._until(lambda: ended() or settled(), DUMP_WAIT)
+            self._until(lambda: ended() or dump_complete(), DUMP_WAIT)
             job.dump = job.dump or read_from(dump, before)
         finally:
             os.close(dump)
@@ -95,7 +95,7 @@ class Enforcer:
         if not self._until(ended, self.term_grace()):
             kill_tree(pid)
             if not self._until(ended, KILL_WAIT):
-                self._abandon(job, pid)
+                self._give_up_on(job, pid)
         for process in tree[1:]:
             if system.process_state(process) not in ("", "Z"):
                 kill_tree(process)
@@ -113,13 +113,13 @@ class Enforcer:
             return lambda: job.child is not child or job.done
         return lambda: job.done
 
-    def _abandon(self, job: Job, pid: int) -> None:
-        """Go on without a process that not even SIGKILL ends, and without its host."""
+    def _give_up_on(self, job: Job, pid: int) -> None:
+        """Give up on a process that survived SIGKILL, and on its host."""
         job.survivors += (system.describe(pid),)
-        self._give_up(pid)
+        self._abandon(pid)
         kill_tree(job.host.pid)
         if not self._until(lambda: job.done, KILL_WAIT):
-            self._give_up(job.host.pid)
-            self._let_go(job.host)
+            self._abandon(job.host.pid)
+            self._forget_host(job.host)
             job.conclude(job.verdict or Lost("it can't be ended"), pid)
             job.done = True

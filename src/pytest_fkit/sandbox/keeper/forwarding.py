@@ -1,4 +1,4 @@
-"""What a test process wrote, passed on to the worker while the test runs."""
+"""Forwards to the worker what a test process writes, while the test runs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ own_builtins(globals())
 
 
 class Forwarder:
-    """Reads the files of test processes.
+    """Reads the files of test processes, and forwards reports and output.
 
-    :param hold: has a message sent with the next one.
+    :param hold: queues a message for the worker, to be sent with the next one.
     :param send: sends a message to the worker.
-    :param stream: whether output is passed on while it is written.
+    :param stream: whether output is forwarded while it is written.
     """
 
     def __init__(
@@ -31,9 +31,9 @@ class Forwarder:
         self._stream = stream
 
     def forward(self, job: Job, end: int | None = None) -> None:
-        """Pass on what the test process wrote since the last look.
+        """Forward what the test process wrote since the last call.
 
-        :param end: of this, in its event file.
+        :param end: offset in its event file up to which it is read; None for its end.
         """
         if job.verdict is not None:
             return
@@ -45,7 +45,7 @@ class Forwarder:
         frames = source.events.feed(data)
         if frames:
             source.completed = isinstance(unpack(frames[-1])[-1], Completed)
-            # Most often the end of the test follows at once.
+            # Held, since Ended most often follows at once.
             self._hold(Events(b"".join(frames), source.pid))
         if self._stream:
             for position, descriptor in enumerate((source.files.out, source.files.err)):
@@ -55,7 +55,7 @@ class Forwarder:
                     self._send(Output(position + 1, text))
 
     def free(self, job: Job) -> None:
-        """Have no more of the output in memory than will be asked for."""
+        """Give back the memory of output that will not be read any more."""
         source = job.child if job.child is not None else job.host
         if self._stream:
             for descriptor, end in zip((source.files.out, source.files.err), source.output_read):
@@ -65,8 +65,8 @@ class Forwarder:
             free_middle(source.files.err)
         free_middle(source.files.log)
 
-    def forget(self, host: HostProcess) -> None:
-        """Empty the files of a host that is through with its test: the next one has them anew."""
+    def reset(self, host: HostProcess) -> None:
+        """Empty the files of a host after its test, for the next one."""
         os.ftruncate(host.files.events, 0)
         host.events_read = 0
         if self._stream:

@@ -1,4 +1,4 @@
-"""GPU memory that is not free yet: whose processes hold it, and what their driver has not taken."""
+"""Waits for GPU memory: until processes release it, and until the driver reports it free."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 own_builtins(globals())
 
 _TICK = 0.02
-"""Seconds between looks at other things, while memory is waited for."""
+"""Seconds between two polls of the keeper's messages while it waits for memory."""
 
 
 def await_release(
@@ -26,10 +26,10 @@ def await_release(
     until: Callable[[Callable[[], bool], float], bool],
     limit: float,
 ) -> list[int]:
-    """Wait until no process holds a GPU any more; those that do at the end.
+    """Wait until none of the processes has a GPU open; return those that still have at the end.
 
-    :param pids: gives the processes in question that are left.
-    :param until: waits for something to be true, so many seconds at most.
+    :param pids: returns the processes in question that still exist.
+    :param until: waits for a condition, at most so many seconds; returns whether it holds.
     :param limit: seconds.
     """
     if holders(pids()):
@@ -38,65 +38,65 @@ def await_release(
 
 
 class MemoryWait:
-    """Of a keeper: waits for memory of GPUs as their driver counts it.
+    """Waits, in the keeper, for GPU memory as the driver reports it.
 
-    :param memory: who is asked, None if there is nobody.
+    :param memory: reads the GPUs' memory; None if nothing can.
     """
 
-    def __init__(self, below: Supervisor, memory: GpuMemory | None) -> None:
-        self._below = below
+    def __init__(self, supervisor: Supervisor, memory: GpuMemory | None) -> None:
+        self._supervisor = supervisor
         self._memory = memory
         self._in_use: tuple[str, ...] = ()
-        self._begun = False
-        self.is_due = False
-        """Whether a process has ended that may have had memory."""
-        self.waits = False
-        """Whether it does, and other things have to wait until it is through."""
+        self._has_baseline = False
+        self.release_expected = False
+        """Whether a process has ended that may have had GPU memory."""
+        self.is_waiting = False
+        """Whether the keeper is in a wait, and may not begin anything else."""
 
-    def begins(self, run: Run) -> None:
-        """Before a test: know what is in use on GPUs that it sees and nobody looked at."""
+    def prepare(self, run: Run) -> None:
+        """Before a test: record what is in use on GPUs that it sees and that were not read yet."""
         if self._memory is None:
             return
-        if not self._begun:
-            # An earlier keeper may have been killed, and what its tests had not be free yet.
+        if not self._has_baseline:
+            # An earlier keeper may have been killed, and its tests' memory may not be free yet.
             self._ask("begin", self._memory.ids)
-            self._begun = True
+            self._has_baseline = True
         gpus = self._gpus(run)
         if not {*self._memory.ids, *self._in_use}.issuperset(gpus):
             self._ask("note", gpus)
         self._in_use = gpus
 
-    def let_go(self) -> None:
-        """In a process that is no keeper."""
+    def close(self) -> None:
+        """In a new host: close what only the keeper uses."""
         if self._memory is not None:
             self._memory.let_go()
 
-    def back(self) -> tuple[str, ...]:
-        """Wait until what ended processes had is free again; what is not, for people."""
-        due, self.is_due = self.is_due, False
+    def await_returned(self) -> tuple[str, ...]:
+        """Wait until the memory of ended processes is free; describe, in lines, what is not."""
+        due, self.release_expected = self.release_expected, False
         if not due or self._memory is None or not self._memory.seconds or not self._in_use:
             return ()
         answer = self._ask("back", self._in_use)
         return () if answer is None else answer.lines
 
-    def lacking(self, run: Run) -> str:
-        """Wait until the memory that a test needs is free; "" if it is, or nobody knows."""
+    def await_needed(self, run: Run) -> str:
+        """Wait until the memory that a test needs is free; "" if it is or unknown, else why not."""
         if not run.gpu_memory:
             return ""
         if self._memory is None:
-            self._tell("nobody can be asked how much is free")
+            self._notify("nobody can be asked how much is free")
             return ""
         answer = self._ask("need", self._gpus(run), run.gpu_memory)
         if answer is None:
             return ""
         if answer.unknown:
-            self._tell(answer.unknown)
+            self._notify(answer.unknown)
         if not answer.lines:
             return ""
         return f"needs {format_size(run.gpu_memory)} of GPU memory; {'; '.join(answer.lines)}"
 
-    def _tell(self, why: str) -> None:
-        self._below.send(Notice(f"gpu_memory is not waited for: {why}"))
+    def _notify(self, why: str) -> None:
+        self._supervisor.send(Notice(f"gpu_memory is not waited for: {why}"))
 
     def _gpus(self, run: Run) -> tuple[str, ...]:
         assert self._memory is not None
@@ -104,21 +104,21 @@ class MemoryWait:
         return self._memory.ids if said is None else tuple(filter(None, said.split(",")))
 
     def _ask(self, what: str, gpus: Sequence[str], need: int = 0) -> Answer | None:
-        """What came of it, None if the run is to stop."""
+        """Ask, and serve the keeper's messages meanwhile; None if the run is to stop."""
         assert self._memory is not None
         if not self._memory.trouble:
-            self._memory.ask(what, gpus, self._ours(), need)
-        self.waits = True
+            self._memory.ask(what, gpus, self._test_processes(), need)
+        self.is_waiting = True
         try:
             while True:
                 answer = self._memory.answer(_TICK)
-                if answer is not None or self._below.stop_deadline is not None:
+                if answer is not None or self._supervisor.stop_deadline is not None:
                     return answer
-                self._below.attend()
+                self._supervisor.poll_now()
         finally:
-            self.waits = False
+            self.is_waiting = False
 
-    def _ours(self) -> list[int]:
-        """Processes of tests that live, other than those that could not be ended."""
-        given_up = self._below.orphans.abandoned
-        return [pid for pid in system.descendants(os.getpid()) if pid not in given_up]
+    def _test_processes(self) -> list[int]:
+        """The living processes of tests, without those that survived SIGKILL."""
+        abandoned = self._supervisor.orphans.abandoned
+        return [pid for pid in system.descendants(os.getpid()) if pid not in abandoned]

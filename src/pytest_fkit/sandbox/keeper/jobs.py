@@ -1,4 +1,4 @@
-"""What the keeper knows of the processes below it and of the test that is running."""
+"""The keeper's records of hosts, of children and of the running test."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ...protocol.messages import Run
 from ...protocol.process_names import SPAWNED
 from ...protocol.wire import Sorter
 from ..process.excerpts import read_ends
-from ..process.progress import LastWord, Progress
+from ..process.progress import AnnouncedExit, Progress
 
 own_builtins(globals())
 
 
 class Remains(NamedTuple):
-    """What a process wrote that nobody collected before it ended."""
+    """What an ended process had written that was not forwarded before."""
 
     out: bytes = b""
     err: bytes = b""
@@ -38,12 +38,12 @@ def _remains(files: Files, output_read: list[int]) -> Remains:
     )
 
 
-class Start(NamedTuple):
-    """What a new host is for.
+class HostStart(NamedTuple):
+    """What a new host is started for.
 
-    :param share: name under which tests share it.
-    :param position: of the first test that is to run in it.
-    :param spare: whether it is a fresh interpreter that nobody waits for yet.
+    :param share: name under which tests share the host.
+    :param position: of the first test that is to run in it, in the worker's collection.
+    :param spare: whether it is a fresh interpreter that is started ahead of need.
     :param environ: see :class:`Run`.
     """
 
@@ -53,36 +53,36 @@ class Start(NamedTuple):
     environ: tuple[tuple[str, str], ...] = ()
 
 
-class Ties(NamedTuple):
-    """What ties a host to its keeper, in one of the two.
+class HostConnection(NamedTuple):
+    """One end, the keeper's or the host's, of what connects the two.
 
-    :param files: what the host writes.
-    :param sets: what its children write, each of which gets one; none where it forks no tests.
-    :param words: its last one, and those of its children, by the numbers of their files.
+    :param files: those that the host writes.
+    :param sets: files for its children, a set for each; empty where it forks no tests.
+    :param exits: the host's announced exit, then one for each set of files.
     """
 
     link: Pipes
     files: Files
     sets: tuple[Files, ...]
     progress: Progress
-    words: tuple[LastWord, ...]
+    exits: tuple[AnnouncedExit, ...]
 
     def close(self) -> None:
-        """Give the descriptors back, in this process."""
+        """Close the descriptors of this end."""
         self.link.close()
         for files in (self.files, *self.sets):
             files.close()
 
 
 class HostProcess:
-    """The keeper's view of one host."""
+    """The keeper's record of one host."""
 
-    def __init__(self, pid: int, ties: Ties, start: Start) -> None:
+    def __init__(self, pid: int, connection: HostConnection, start: HostStart) -> None:
         self.pid = pid
-        self.ties = ties
-        self.progress = ties.progress
-        self.link = ties.link
-        self.files = ties.files
+        self.connection = connection
+        self.progress = connection.progress
+        self.link = connection.link
+        self.files = connection.files
         self.share = start.share
         self.environ = start.environ
         self.was_spare = start.spare
@@ -90,48 +90,48 @@ class HostProcess:
         self.retire = False
         self.events_read = 0
         self.events = Sorter()
-        self.completed = False  # whether the last frame is that of a test that finished
-        self.output_read = [0, 0]
+        self.completed = False  # whether the last frame read is Completed
+        self.output_read = [0, 0]  # bytes of stdout and stderr that were forwarded
         self.daemons: set[int] = set()
 
     def ended_by_ours(self) -> bool:
-        """Whether, if it exited, its status is one that our code gave, and no test's.
+        """Whether our code chose its exit status, if it exited, and not code of a test.
 
-        A fresh interpreter has no memory in common with us, in which it could say so.
+        Assumed of a fresh interpreter, which has no memory in common with us to announce it in.
         """
         assert self.status is not None
-        return self.share.startswith(SPAWNED) or self.ties.words[0].is_said_by(self.status)
+        return self.share.startswith(SPAWNED) or self.connection.exits[0].matches(self.status)
 
     def remains(self) -> Remains:
-        """What it wrote, its output after what was passed on."""
+        """Read what it wrote, of its output only what was not forwarded."""
         return _remains(self.files, self.output_read)
 
     def close(self) -> None:
-        """Give its descriptors back."""
-        self.ties.close()
+        """Close the keeper's descriptors for this host."""
+        self.connection.close()
 
 
 class ChildProcess:
-    """The keeper's view of the child that runs the current test."""
+    """The keeper's record of the child that runs the current test."""
 
     def __init__(self, pid: int, files: Files) -> None:
         self.pid = pid
         self.files = files
         self.events_read = 0
         self.events = Sorter()
-        self.completed = False  # whether the last frame is that of a test that finished
-        self.output_read = [0, 0]
+        self.completed = False  # whether the last frame read is Completed
+        self.output_read = [0, 0]  # bytes of stdout and stderr that were forwarded
 
     def remains(self) -> Remains:
-        """What it wrote, its output after what was passed on."""
+        """Read what it wrote, of its output only what was not forwarded."""
         return _remains(self.files, self.output_read)
 
 
 class Job:
-    """The test that is running.
+    """The order that is being executed.
 
-    :param run: it, or the last of several that the host runs one after the other.
-    :param together: whether it is one of several.
+    :param run: its test, or the last of several that the host runs one after the other.
+    :param together: whether the order is for several tests.
     """
 
     def __init__(self, run: Run, host: HostProcess, together: bool = False) -> None:
@@ -140,35 +140,35 @@ class Job:
         self.host = host
         self.child: ChildProcess | None = None
         self.ending: Ending | None = None
-        self.verdict: Ending | None = None  # fixed before the process is ended for it
+        self.verdict: Ending | None = None  # fixed before the process is killed for it
         self.deadline: float | None = None
         self.limit = 0.0
-        self.awaits = ""  # what its host has to do meanwhile that runs no code of the suite
+        self.awaits = ""  # what its host has to do by the deadline, if that runs no user code
         self.runs_here = together  # whether the host itself runs the test
-        self.stage = ""  # what the host is doing: "setup" or "teardown" of wide fixtures, or ""
-        self.wide = ""  # the stage in which it ended badly
+        self.stage = ""  # of the host: "start", "setup" or "teardown" of wide fixtures, or ""
+        self.wide = ""  # the stage of wide fixtures in which it ended badly
         self.inherited_memory: int | None = None  # bytes; None while no test runs in `process`
         self.peak_memory = 0
         self.pid = 0
         self.remains = Remains()
-        self.dump = b""  # taken before the process is ended for its verdict
+        self.dump = b""  # stacks, read before the process is killed for its verdict
         self.used: tuple[Any, ...] = ()
         self.leftovers: tuple[str, ...] = ()
         self.survivors: tuple[str, ...] = ()
         self.hold_gpus: tuple[str, ...] = ()
-        self.stops = False  # the test said that the run is to stop
-        self.ran = 1  # tests, if it is one of several
+        self.stops = False  # whether the test asked for the run to stop
+        self.ran = 1  # number of tests that were begun
         self.done = False
 
     def conclude(self, ending: Ending, pid: int, remains: Remains = _NOTHING) -> None:
-        """Take down how a process ended; the first bad ending of a test is the one that counts."""
+        """Record how a process ended, unless a bad ending is recorded already."""
         if self.ending is None or self.ending == Finished():
             self.ending, self.pid, self.remains = ending, pid, remains
             self.dump = self.dump or remains.dump
             self.wide = "" if self.stage == "start" else self.stage
 
     def absorb(self, other: Job) -> None:
-        """Take down how an idle host fared that tore down after the test."""
+        """Add the outcome of a teardown that an idle host did after the test."""
         if other.ending is not None and other.ending != Finished():
             self.conclude(other.ending, other.pid, other.remains._replace(dump=other.dump))
             self.wide = "teardown"
@@ -177,24 +177,24 @@ class Job:
 
     @property
     def runs_user_code(self) -> bool:
-        """Whether an interrupt would reach a test or a fixture, and not the host's own code."""
+        """Whether SIGINT would interrupt a test or a fixture, and not code of ours."""
         testing = self.child is not None or bool(self.run.share and not self.stage)
         return testing or self.stage in ("setup", "teardown")
 
     @property
     def process(self) -> int:
-        """The pid that the clock and the memory limit are about."""
+        """The pid of the process that time and memory limits apply to."""
         return self.child.pid if self.child is not None else self.host.pid
 
 
-def lost(process: HostProcess | ChildProcess) -> Lost | None:
-    """The ending of a test of whose reports something is missing."""
+def lost_reports(process: HostProcess | ChildProcess) -> Lost | None:
+    """The ending of a test if a gap was found in its reports, else None."""
     trouble = process.events.trouble
     return Lost(f"{trouble} of what its process reported") if trouble else None
 
 
-def how(status: int) -> str:
-    """How a process ended, by its status, in words."""
+def end_in_words(status: int) -> str:
+    """Describe the end of a process by its wait status."""
     ending = from_wait_status(status)
     if isinstance(ending, Exited):
         return f"exited with status {ending.status}"

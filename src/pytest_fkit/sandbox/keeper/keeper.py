@@ -1,4 +1,4 @@
-"""The process that forks hosts, keeps the clock, waits and kills; it never runs user code."""
+"""The keeper: executes the worker's orders by means of hosts; it never runs user code."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from ...system.limits import refusal
 from ...system.stack_texts import stack_text
 from ..host.children import CHILDREN
 from ..process.copies import fork
-from ..process.progress import Progress, last_words
+from ..process.progress import Progress, announced_exits
 from ..process.relay import DEAF
 from ..process.steps import FAILED, Fork, Role
 from ..process.tree import send_signal
 from .gpu_memory import MemoryWait
-from .jobs import HostProcess, Job, Start, Ties
+from .jobs import HostConnection, HostProcess, HostStart, Job
 from .spawn import Spare
 from .supervisor import Supervisor
-from .waiting_loop import DeafError, WorkerGoneError
+from .waiting_loop import MessageLostError, WorkerGoneError
 
 if TYPE_CHECKING:
     from ...gpu.health.memory import GpuMemory
@@ -46,18 +46,18 @@ own_builtins(globals())
 
 
 class RefusedError(Exception):
-    """A limit of the machine keeps a test from being run; the text says which."""
+    """No process can be made for a test; the text names the limit that forbids it."""
 
 
-class Ways(NamedTuple):
-    """How a new process becomes a host, given what it is for, its ties and the keeper's pid.
+class StartMethods(NamedTuple):
+    """How a new process becomes a host; both take its start, its connection and the keeper's pid.
 
-    :param fork: the role of one that is a copy.
-    :param spawn: what makes it a fresh interpreter.
+    :param fork: returns the role of a host that stays a fork of the keeper.
+    :param spawn: replaces the process by a fresh interpreter.
     """
 
-    fork: Callable[[Start, Ties, int], Role]
-    spawn: Callable[[Start, Ties, int], NoReturn]
+    fork: Callable[[HostStart, HostConnection, int], Role]
+    spawn: Callable[[HostStart, HostConnection, int], NoReturn]
 
 
 class Keeper:
@@ -65,16 +65,16 @@ class Keeper:
 
     :param link: to the worker.
     :param remember: called with each :class:`Broken`, for hosts forked later.
-    :param stream: whether output is passed on while it is written.
+    :param stream: whether output is forwarded while it is written.
     :param unsafe: why no test can be run in a forked process, or "".
-    :param controller: pid to watch where the kernel does not tell of its death, or 0.
-    :param memory: who is asked about memory of GPUs, None if there is nobody.
+    :param controller: pid to poll on systems where its death is not signaled, or 0.
+    :param memory: reads the GPUs' memory; None if nothing can.
     """
 
     def __init__(
         self,
         link: Link,
-        ways: Ways,
+        start_methods: StartMethods,
         remember: Callable[[Broken], None],
         stream: bool,
         unsafe: str = "",
@@ -82,43 +82,43 @@ class Keeper:
         memory: GpuMemory | None = None,
     ) -> None:
         self._link = link
-        self._ways = ways
+        self._start_methods = start_methods
         self._remember = remember
         self._unsafe = unsafe
         self._orders: deque[Run | RunTogether | Follows | Finish] = deque()
         self._awaits_new_orders = False
-        self._below = Supervisor(link, self._obey, stream, controller)
-        self._spare = Spare(self._below, self._spawn)
-        self._memory = MemoryWait(self._below, memory)
-        self._below.may_have_had_gpus = self._note_end
+        self._supervisor = Supervisor(link, self._handle_order, stream, controller)
+        self._spare = Spare(self._supervisor, self._spawn)
+        self._memory = MemoryWait(self._supervisor, memory)
+        self._supervisor.on_gpu_user_end = self._expect_release
 
     def main(self) -> Role:
-        """The role of the new process, which has been set up by :mod:`.startup`."""
+        """The keeper's role: serve the worker until it is gone, then end everything below."""
         status = 0
         try:
-            self._below.start()
+            self._supervisor.start()
             yield from self._serve()
         except WorkerGoneError:
             status = 0
-        except DeafError:
+        except MessageLostError:
             status = DEAF
-        except BaseException as error:  # noqa: BLE001 (the worker's standard error tells)
+        except BaseException as error:  # noqa: BLE001 (reported on the worker's standard error)
             os.write(2, f"{stack_text(error)}\n".encode("utf-8", "replace"))
             status = FAILED
-        self._below.end_everything()
+        self._supervisor.end_everything()
         return status
 
-    def _note_end(self) -> None:
-        self._memory.is_due = True
+    def _expect_release(self) -> None:
+        self._memory.release_expected = True
 
-    # --- what the worker asks for ---
+    # --- orders of the worker ---
 
     def _serve(self) -> Generator[Fork, int, None]:
         while True:
             for message in self._link.take_messages():
-                self._below.obey(message)
+                self._supervisor.handle(message)
             if not self._orders:
-                self._below.poll(1.0)
+                self._supervisor.poll(1.0)
                 continue
             order = self._orders.popleft()
             if isinstance(order, Finish):
@@ -129,7 +129,7 @@ class Keeper:
                 last = order if isinstance(order, Run) else Run(*order.runs[-1])
                 yield from self._run(order, last)
 
-    def _obey(self, message: Message) -> None:
+    def _handle_order(self, message: Message) -> None:
         if isinstance(message, (Run, RunTogether)):
             if not self._awaits_new_orders:
                 self._orders.append(message)
@@ -141,53 +141,53 @@ class Keeper:
             self._remember(message)
         elif isinstance(message, Stop):
             now = time.monotonic()
-            self._below.stop_deadline = now + message.grace
-            # A test that does not go by itself must leave wide fixtures time for their teardown.
-            self._below.stop_tests_deadline = now + message.grace / 2
-            if self._below.job is None:
-                if not self._memory.waits:  # else who waits sees to it
+            self._supervisor.stop_deadline = now + message.grace
+            # A test that ignores SIGINT must leave wide fixtures time for their teardown.
+            self._supervisor.stop_tests_deadline = now + message.grace / 2
+            if self._supervisor.job is None:
+                if not self._memory.is_waiting:  # else _run or _follow finishes after the wait
                     self._finish(message.grace)
-            elif self._below.job.runs_user_code:
-                send_signal(self._below.job.process, signal.SIGINT)
+            elif self._supervisor.job.runs_user_code:
+                send_signal(self._supervisor.job.process, signal.SIGINT)
 
     def _run(self, order: Run | RunTogether, run: Run) -> Generator[Fork, int, None]:
-        """Have a host do as the worker orders; `run` is the last test of the order."""
-        self._memory.begins(run)
-        unmet = self._memory.lacking(run)
-        if self._below.stop_deadline is not None:
-            # The order to stop overtook this one.
-            self._tell(Ended(to_wire(Lost("the run was stopped"))))
+        """Execute an order and report its end; `run` is the last test of the order."""
+        self._memory.prepare(run)
+        unmet = self._memory.await_needed(run)
+        if self._supervisor.stop_deadline is not None:
+            # Stop arrived while this order was queued, or waited for GPU memory.
+            self._report_end(Ended(to_wire(Lost("the run was stopped"))))
             self._finish(0.0)
             return
         if unmet:
             list(self._release(run))
-            self._tell(Ended(to_wire(Unmet(unmet))))
+            self._report_end(Ended(to_wire(Unmet(unmet))))
             self._finish_if_stopped()
             return
         if self._unsafe and not run.share.startswith(SPAWNED):
-            self._tell(Ended(to_wire(ForkUnsafe(self._unsafe))))
+            self._report_end(Ended(to_wire(ForkUnsafe(self._unsafe))))
             return
         try:
-            job = yield from self._have_done(order, run)
+            job = yield from self._execute(order, run)
         except RefusedError as error:
             list(self._release(run))
-            self._tell(Ended(to_wire(Lost(str(error)))))
+            self._report_end(Ended(to_wire(Lost(str(error)))))
             self._finish_if_stopped()
             return
         failed = job.ending != Finished() and job.verdict is None
         if failed and job.host.was_spare and job.stage == "start":
-            # It was warmed up while others ran the same module, which may be why it failed.
-            job = yield from self._have_done(order, run)
+            # It collected while another process ran the same module, which may be why it failed.
+            job = yield from self._execute(order, run)
         if isinstance(order, RunTogether) and job.ran:
             run = Run(*order.runs[job.ran - 1])
         for released in self._release(run, job.host):
             job.absorb(released)
-        self._below.orphans.await_gpus(job)
-        self._below.job = None
-        gpu_memory = self._memory.back()
+        self._supervisor.orphans.await_gpu_release(job)
+        self._supervisor.job = None
+        gpu_memory = self._memory.await_returned()
         assert job.ending is not None
-        stops = job.stops or self._below.stop_deadline is not None
-        self._tell(
+        stops = job.stops or self._supervisor.stop_deadline is not None
+        self._report_end(
             Ended(
                 to_wire(job.ending), job.pid, job.wide, *job.remains[:3], job.dump,
                 job.leftovers, job.survivors, goes_on=job.ending == Finished() and not stops,
@@ -196,105 +196,110 @@ class Keeper:
         )  # fmt: skip
         self._finish_if_stopped()
 
-    def _tell(self, ended: Ended) -> None:
+    def _report_end(self, ended: Ended) -> None:
         if not ended.goes_on:
             kept = (each for each in self._orders if isinstance(each, (Finish, Follows)))
             self._orders = deque(kept)
             self._awaits_new_orders = True
-        self._below.send(ended)
+        self._supervisor.send(ended)
 
-    def _have_done(self, order: Run | RunTogether, run: Run) -> Generator[Fork, int, Job]:
+    def _execute(self, order: Run | RunTogether, run: Run) -> Generator[Fork, int, Job]:
         host = yield from self._host(_first(order))
-        job = self._below.job = Job(run, host, isinstance(order, RunTogether))
+        job = self._supervisor.job = Job(run, host, isinstance(order, RunTogether))
         if job.together:
-            self._below.set_clock(job, run.timeout)
+            self._supervisor.set_clock(job, run.timeout)
             job.host.progress.begin()
         else:
-            # Until the host says what it does: a fresh interpreter has to collect first.
+            # Until the host's first message; a fresh interpreter has to collect before it.
             job.stage = "start"
             collects = run.share.startswith(SPAWNED)
-            self._below.set_clock(
+            self._supervisor.set_clock(
                 job,
                 start_limit(run.wide_timeout) if collects else run.wide_timeout,
                 "" if collects else "begin",
             )
-        self._below.at_test = lambda: self._spare.warm(run)
-        self._below.tell(job.host, order)
-        self._below.wait_for(job)
+        self._supervisor.on_test_start = lambda: self._spare.warm(run)
+        self._supervisor.send_to_host(job.host, order)
+        self._supervisor.wait_for(job)
         return job
 
     def _finish_if_stopped(self) -> None:
-        if self._below.stop_deadline is not None:
-            self._finish(max(0.0, self._below.stop_deadline - time.monotonic()))
+        if self._supervisor.stop_deadline is not None:
+            self._finish(max(0.0, self._supervisor.stop_deadline - time.monotonic()))
 
     def _host(self, run: Run) -> Generator[Fork, int, HostProcess]:
-        """The host for a test, a new one if need be."""
-        for host in self._below.hosts:
+        """Find the host for a test, or start one.
+
+        :raises RefusedError: if a limit of the machine forbids another process.
+        """
+        for host in self._supervisor.hosts:
             if (host.share, host.environ) == (run.share, run.environ):
                 return host
-        start = Start(run.share, run.position, environ=run.environ)
+        start = HostStart(run.share, run.position, environ=run.environ)
         try:
-            host = self._spare.take(run) or (yield from self._new_host(start))
+            host = self._spare.claim(run) or (yield from self._new_host(start))
         except (OSError, MemoryError) as error:
             raise RefusedError(f"no process could be made for it: {refusal(error)}") from error
-        self._below.hosts.append(host)
+        self._supervisor.hosts.append(host)
         if run.share:
-            self._below.send_files(HostFiles(run.share, run.environ, host.pid), host.files)
+            self._supervisor.send_files(HostFiles(run.share, run.environ, host.pid), host.files)
         return host
 
-    def _new_host(self, start: Start) -> Generator[Fork, int, HostProcess]:
+    def _new_host(self, start: HostStart) -> Generator[Fork, int, HostProcess]:
         if start.share.startswith(SPAWNED):
             return self._spawn(start)
-        ours, theirs = _ties(start)
+        keeper_end, host_end = _connect(start)
         try:
-            pid = yield Fork(self._begin_host(start, ours, theirs, os.getpid()))
+            pid = yield Fork(self._begin_host(start, keeper_end, host_end, os.getpid()))
         except OSError:
-            ours.close()
+            keeper_end.close()
             raise
         finally:
-            theirs.link.close()
-        return HostProcess(pid, ours, start)
+            host_end.link.close()
+        return HostProcess(pid, keeper_end, start)
 
-    def _begin_host(self, start: Start, ours: Ties, theirs: Ties, keeper: int) -> Role:
-        """The role of a new host: let go of what is the keeper's, and be one."""
-        self._let_go(ours)
-        return (yield from self._ways.fork(start, theirs, keeper))
+    def _begin_host(
+        self, start: HostStart, keeper_end: HostConnection, host_end: HostConnection, keeper: int
+    ) -> Role:
+        """The role of a new host: close what is the keeper's, then serve."""
+        self._close_in_host(keeper_end)
+        return (yield from self._start_methods.fork(start, host_end, keeper))
 
-    def _let_go(self, ours: Ties) -> None:
-        self._below.leave()
-        self._memory.let_go()
-        ours.link.close()
+    def _close_in_host(self, keeper_end: HostConnection) -> None:
+        self._supervisor.leave()
+        self._memory.close()
+        keeper_end.link.close()
         os.close(self._link.fileno())
 
-    def _spawn(self, start: Start) -> HostProcess:
-        """A host that is a fresh interpreter, whose stack begins anew."""
-        ours, theirs = _ties(start)
+    def _spawn(self, start: HostStart) -> HostProcess:
+        """Spawn a host, forked right here without a :class:`Fork` step: exec drops the stack."""
+        keeper_end, host_end = _connect(start)
         keeper = os.getpid()
         try:
             pid = fork()
         except OSError:
-            ours.close()
-            theirs.link.close()
+            keeper_end.close()
+            host_end.link.close()
             raise
         if pid == 0:
-            self._let_go(ours)
-            self._ways.spawn(start, theirs, keeper)
-        theirs.link.close()
-        return HostProcess(pid, ours, start)
+            self._close_in_host(keeper_end)
+            self._start_methods.spawn(start, host_end, keeper)
+        host_end.link.close()
+        return HostProcess(pid, keeper_end, start)
 
     def _follow(self, order: Follows) -> None:
         run = Run(0, order.next_position, "", order.next_share, 0.0, order.wide_timeout, 0, 0)
         jobs = list(self._release(run))
         bad = next((job for job in jobs if job.ending != Finished()), None)
         leftovers = tuple(text for job in jobs for text in job.leftovers)
-        gpu_memory = self._memory.back()
+        gpu_memory = self._memory.await_returned()
         if bad is None:
-            self._below.send(
+            self._supervisor.send(
                 Ended(to_wire(Finished()), leftovers=leftovers, goes_on=True, gpu_memory=gpu_memory)
             )
         else:
             assert bad.ending is not None
-            self._tell(
+            self._report_end(
                 Ended(
                     to_wire(bad.ending), bad.pid, "teardown", *bad.remains[:3], bad.dump,
                     leftovers, bad.survivors, gpu_memory=gpu_memory,
@@ -303,69 +308,73 @@ class Keeper:
         self._finish_if_stopped()
 
     def _release(self, run: Run, ran: HostProcess | None = None) -> Iterator[Job]:
-        """Have hosts tear down what the next test does not share, or end.
+        """Have each host tear down what the next test does not share, or end.
 
-        :param ran: the one that has done so itself.
+        :param ran: the host that ran the last test, and so has done its teardown.
         """
-        for host in list(self._below.hosts):
+        for host in list(self._supervisor.hosts):
             over = ends_before(host.share, run.next_share, run.position)
             over = over or host.retire or run.next_position < 0
             if not over and host is not ran:
                 yield self._command(host, Release(run.next_position), run)
-                over = host in self._below.hosts and host.retire  # by now
+                over = host in self._supervisor.hosts and host.retire  # the command may change both
             if over:
                 yield self._command(host, Finish(run.wide_timeout), run)
 
     def _command(self, host: HostProcess, command: Message, run: Run) -> Job:
-        """Have an idle host tear down."""
+        """Send Release or Finish to an idle host, and wait until it has obeyed."""
         job = Job(run, host)
         job.stage = "teardown"
-        self._below.set_clock(job, run.wide_timeout, "begin to tear down")
-        outer, self._below.job = self._below.job, job
-        self._below.tell(host, command)
-        self._below.wait_for(job)
+        self._supervisor.set_clock(job, run.wide_timeout, "begin to tear down")
+        outer, self._supervisor.job = self._supervisor.job, job
+        self._supervisor.send_to_host(host, command)
+        self._supervisor.wait_for(job)
         if isinstance(command, Finish):
-            self._below.await_exit(host, job)
-        self._below.job = outer
+            self._supervisor.await_exit(host, job)
+        self._supervisor.job = outer
         return job
 
     def _finish(self, timeout: float) -> None:
-        """Tear everything down."""
+        """End all hosts, each after its teardown within `timeout` seconds, and report TornDown."""
         self._spare.end()
         run = Run(0, -1, "", "", 0.0, timeout, 0, 0)
-        endings = [self._command(host, Finish(timeout), run) for host in list(self._below.hosts)]
+        endings = [
+            self._command(host, Finish(timeout), run) for host in list(self._supervisor.hosts)
+        ]
         bad = [job for job in endings if job.ending != Finished()]
         leftovers = tuple(text for job in endings for text in job.leftovers)
-        gpu_memory = self._memory.back()
+        gpu_memory = self._memory.await_returned()
         if bad:
             assert bad[0].ending is not None
             remains = bad[0].remains._replace(dump=bad[0].dump)
-            self._below.send(TornDown(to_wire(bad[0].ending), *remains, leftovers, gpu_memory))
+            self._supervisor.send(TornDown(to_wire(bad[0].ending), *remains, leftovers, gpu_memory))
         else:
-            self._below.send(
+            self._supervisor.send(
                 TornDown(to_wire(Finished()), leftovers=leftovers, gpu_memory=gpu_memory)
             )
 
 
-def _ties(start: Start) -> tuple[Ties, Ties]:
-    """What ties a host to its keeper: what the keeper has of it, and what the host has.
+def _connect(start: HostStart) -> tuple[HostConnection, HostConnection]:
+    """Create what connects a new host with the keeper: the keeper's end and the host's.
 
-    :raises OSError: if a limit does not allow that.
+    :raises OSError: if a limit of the machine forbids it.
     """
     made: list[Files] = []
-    ours, theirs = Pipes.pair()
+    keeper_end, host_end = Pipes.pair()
     try:
         for _ in range(1 if start.share else 1 + CHILDREN):
             made.append(Files.create())
         files, *sets = made
-        shared = Progress(), tuple(last_words(1 + len(sets)))
+        shared = Progress(), tuple(announced_exits(1 + len(sets)))
     except OSError:
-        ours.close()
-        theirs.close()
+        keeper_end.close()
+        host_end.close()
         for each in made:
             each.close()
         raise
-    return Ties(ours, files, tuple(sets), *shared), Ties(theirs, files, tuple(sets), *shared)
+    return HostConnection(keeper_end, files, tuple(sets), *shared), HostConnection(
+        host_end, files, tuple(sets), *shared
+    )
 
 
 def _first(order: Run | RunTogether) -> Run:

@@ -1,4 +1,4 @@
-"""Processes that became the keeper's children when theirs ended: reaped, named, and ended."""
+"""Orphans: processes that the keeper adopts as subreaper. It reaps, describes and kills them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ own_builtins(globals())
 
 # Seconds.
 KILL_WAIT = 2.0  # for SIGKILL to take effect
-_GRACE = 0.1  # for processes of an ended test to end by themselves
-RELEASE_WAIT = 5.0  # for processes that not even SIGKILL ended to let go of GPUs
+_GRACE = 0.1  # for processes of an ended test to exit by themselves
+RELEASE_WAIT = 5.0  # for processes that survived SIGKILL to release GPUs
 
 
 class Orphans:
-    """Of the keeper, which is the subreaper of all below it.
+    """Tracks the keeper's adopted children, and processes that survive SIGKILL.
 
-    :param hosts: those that there are.
-    :param spares: the same.
-    :param until: waits for something to be true, so many seconds at most; whether it is.
+    :param hosts: the keeper's list of hosts, which changes.
+    :param spares: the keeper's list of spare hosts, which changes.
+    :param until: waits for a condition, at most so many seconds; returns whether it holds.
     """
 
     def __init__(
@@ -36,44 +36,45 @@ class Orphans:
         self._spares = spares
         self._until = until
         self._abandoned: set[int] = set()
-        self._hold_gpus: set[int] = set()  # those of them that nobody waits for any more
-        self.at_end: Callable[[], None] = lambda: None
-        """Called when one of them has ended."""
+        self._hold_gpus: set[int] = set()  # abandoned ones that had RELEASE_WAIT already
+        self.on_end: Callable[[], None] = lambda: None
+        """Called when an orphan or an abandoned process has ended."""
 
     def abandon(self, pid: int) -> None:
-        """Go on without a process that not even SIGKILL ends."""
+        """Stop waiting for a process that survived SIGKILL."""
         self._abandoned.add(pid)
 
     @property
     def abandoned(self) -> set[int]:
-        """Those that could not be ended, and all below them."""
+        """The processes that survived SIGKILL, and all below them."""
         return self._abandoned.union(*map(system.descendants, self._abandoned))
 
-    def has_ended(self, pid: int) -> None:
-        """It did end."""
+    def forget(self, pid: int) -> None:
+        """Record that a process, maybe an abandoned one, has ended."""
         self._abandoned.discard(pid)
 
-    def note_daemons(self, host: HostProcess) -> None:
-        """Take what became ours by now for what wide fixtures, or a fresh import, started."""
+    def record_daemons(self, host: HostProcess) -> None:
+        """Attribute all orphans that exist now to the host's wide fixtures or imports."""
         host.daemons |= system.adopted_children(self._known())
 
     def reap(self) -> None:
-        """Take down those that have ended."""
+        """Reap orphans and abandoned processes that have ended."""
         for pid in system.adopted_children(self._known()) | self._abandoned:
-            with suppress(ChildProcessError):  # not ours, after all
+            with suppress(ChildProcessError):  # not a child of the keeper
                 if os.waitpid(pid, os.WNOHANG)[0]:
-                    self.has_ended(pid)
-                    self.at_end()
+                    self.forget(pid)
+                    self.on_end()
 
     def _known(self) -> set[int]:
         living = {host.pid for host in self._hosts if host.status is None}
         return living | {spare.pid for spare in self._spares} | self._abandoned
 
     def sweep(self, host: HostProcess, child: int = 0) -> tuple[str, ...]:
-        """End what a test, or a host that is gone, left running.
+        """End what a test, or a host that has ended, left running.
 
-        :param child: the test's process; what fixtures of the host started is spared then.
-        :return: what had to be ended.
+        :param child: pid of the test's process; spares what the host's wide fixtures started. 0 if
+            the host has ended.
+        :return: descriptions of the processes that had to be killed.
         """
         known = self._known() | (host.daemons if child else set())
 
@@ -83,7 +84,7 @@ class Orphans:
             }
             found = system.adopted_children(known | others)
             if found:
-                # Not when SIGCHLD says so: that may be the signal that brought us here.
+                # Don't leave it to the SIGCHLD handling: that may be what called this.
                 self.reap()
                 found = system.adopted_children(known | others)
             if system.PORTABLE:
@@ -96,13 +97,13 @@ class Orphans:
         self._abandoned |= left()
         return named
 
-    def await_gpus(self, job: Job) -> None:
-        """Give processes that could not be ended some time to let go of GPUs; name the others."""
+    def await_gpu_release(self, job: Job) -> None:
+        """Give processes that survived SIGKILL time to release GPUs; record those that don't."""
         if self._abandoned - self._hold_gpus:
-            left = await_release(self._unwaited, self._until, RELEASE_WAIT)
+            left = await_release(self._newly_abandoned, self._until, RELEASE_WAIT)
             job.hold_gpus = tuple(system.describe(pid) for pid in left)
             self._hold_gpus |= {*left, *self._abandoned}
 
-    def _unwaited(self) -> set[int]:
+    def _newly_abandoned(self) -> set[int]:
         roots = self._abandoned - self._hold_gpus
         return roots.union(*map(system.descendants, roots)) - self._hold_gpus

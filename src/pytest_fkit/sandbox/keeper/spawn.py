@@ -1,6 +1,6 @@
-"""Hosts that are fresh interpreters, where a forked copy of the worker would not do.
+"""Spawned hosts: fresh interpreters, for tests that can't run in a fork of the worker.
 
-One is warmed up in the background, for the next test that needs one.
+One is started ahead, in the background, for the next test that needs one.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from ...system.limits import room, status_of
 from ..process.coverage import arguments_for_another, input_for_another
 from ..process.tree import kill_tree
 from .enforcing import TERM_GRACE
-from .jobs import HostProcess, Start, Ties
+from .jobs import HostConnection, HostProcess, HostStart
 from .supervisor import Supervisor
 
 own_builtins(globals())
 
-# -m would ask an import path that may have been a worker's only. Not the path that the tests will
-# see: there may be modules of the suite's own in it that have the names of those that we need.
+# Not -m, which would search an import path that may differ from the worker's. Not the tests'
+# sys.path either: modules of the suite in it may shadow those that this needs.
 _BOOTSTRAP = (
     "import marshal, os, sys; "
     "spec = marshal.loads(os.pread(int(sys.argv[1]), int(sys.argv[2]), 0)); "
@@ -44,26 +44,28 @@ _BOOTSTRAP = (
 )
 
 
-def exec_host(session: pytest.Session, start: Start, ties: Ties, keeper: int) -> NoReturn:
-    """Become a fresh interpreter that collects the file of a test and serves the keeper.
+def exec_host(
+    session: pytest.Session, start: HostStart, connection: HostConnection, keeper: int
+) -> NoReturn:
+    """Exec a fresh interpreter that collects the test's file and serves the keeper.
 
-    Called in a new process.
+    Called in a newly forked process; never returns.
     """
     status = 70  # EX_SOFTWARE
     try:
         os.setpgid(0, 0)
         system.die_with_parent(keeper)
-        ties.files.install()
+        connection.files.install()
         data = marshal.dumps(_spec(session, start))
         with room():
             spec = system.anonymous_file("spec")
         write_all(spec, data)
-        for descriptor in (*slots, ties.link.reader, ties.link.writer, spec):
+        for descriptor in (*slots, connection.link.reader, connection.link.writer, spec):
             os.set_inheritable(descriptor, True)
         flags = cast("Any", subprocess)._args_from_interpreter_flags()
-        numbers = (spec, len(data), ties.link.reader, ties.link.writer)
+        numbers = (spec, len(data), connection.link.reader, connection.link.writer)
         command = [sys.executable, *flags, "-c", _BOOTSTRAP, *map(str, numbers)]
-        # Conftest files change it there as they did here.
+        # The environment before conftest files changed it, since they will change it again there.
         os.execve(sys.executable, command, environment())
     except BaseException as error:  # noqa: BLE001 (nothing may return into the keeper's code)
         status = status_of(error, status)
@@ -73,11 +75,11 @@ def exec_host(session: pytest.Session, start: Start, ties: Ties, keeper: int) ->
         os._exit(status)
 
 
-def _spec(session: pytest.Session, start: Start) -> dict[str, Any]:
-    """What the interpreter has to know, in built-in types.
+def _spec(session: pytest.Session, start: HostStart) -> dict[str, Any]:
+    """What the interpreter has to know, as built-in types that marshal can write.
 
-    The command line stays as it is, so that the same conftest files are the initial ones, in the
-    directory for which it was meant; what is collected is said apart.
+    The command line and its directory stay as they are, so that the same conftest files are the
+    initial ones; "collect" says separately what to collect.
     """
     config = session.config
     whole = start.share == SPAWNED_SESSION
@@ -87,11 +89,11 @@ def _spec(session: pytest.Session, start: Start) -> dict[str, Any]:
         for number, item in enumerate(session.items)
         if whole or item.path == first.path
     ]
-    orders = {**input_for_another(config), **xdist_worker.worker_input(config)}
-    orders.pop("fkit", None)
+    workerinput = {**input_for_another(config), **xdist_worker.worker_input(config)}
+    workerinput.pop("fkit", None)
     owned = config.stash.get(KEY, None)
     if owned is not None:
-        orders[TOLD] = owned.to_wire()
+        workerinput[TOLD] = owned.to_wire()
     startup_path = config.stash[STARTUP_PATH]
     return {
         "own_path": standard_library_first(startup_path),
@@ -105,9 +107,9 @@ def _spec(session: pytest.Session, start: Start) -> dict[str, Any]:
         ],
         "directory": str(config.invocation_params.dir),
         "current": os.getcwd(),
-        "collect": [] if whole else _arguments(first, tests),
+        "collect": [] if whole else _collection_arguments(first, tests),
         "paths": [] if whole else [str(node.path) for node in lineage(first)][:-1],
-        "workerinput": carriable(orders),
+        "workerinput": carriable(workerinput),
         "basetemp": pytest_session.basetemp(config),
         "tests": tests,
         "spare": start.spare,
@@ -116,66 +118,71 @@ def _spec(session: pytest.Session, start: Start) -> dict[str, Any]:
     }
 
 
-def _arguments(item: pytest.Item, tests: list[tuple[str, int]]) -> list[str]:
-    """What to collect in the place of what the command line names.
+def _collection_arguments(item: pytest.Item, tests: list[tuple[str, int]]) -> list[str]:
+    """The arguments that replace those of the command line, to collect the file of a test.
 
-    Node ids begin at what it names where that is outside of the root directory, so it is named as
-    it was; see :class:`.spawned._Only` for what else it leads to.
+    Arguments of the command line that lead to the file are kept: outside of the root directory,
+    node ids are relative to them. :class:`.spawned._OnlyFiles` ignores what else they lead to.
     """
     found = pytest_session.arguments_leading_to(item.config, item.path)
-    # Else a plugin collected the file, which may be named several times (--keep-duplicates).
+    # Else a plugin collected the file. With --keep-duplicates it may be there several times.
     times = max(Counter(nodeid for nodeid, _ in tests).values())
     return found or [str(item.path)] * times
 
 
 class Spare:
-    """There is one at most: it takes the place of a host that dies, or is the next module's.
+    """At most one spawned host, started ahead: for the next module, or if the current host dies.
 
     :param fork: starts a host.
     """
 
-    def __init__(self, below: Supervisor, fork: Callable[[Start], HostProcess]) -> None:
-        self._below = below
+    def __init__(self, supervisor: Supervisor, fork: Callable[[HostStart], HostProcess]) -> None:
+        self._supervisor = supervisor
         self._fork = fork
 
     def warm(self, run: Run) -> None:
-        """While a test runs: have ready what the test after it will need, if this one dies, too."""
-        waiting = self._waiting(run.next_share, run.next_environ)
-        for host in self._below.spares:
-            if host is not waiting:
-                self._let_go(host)
-        if waiting is None and run.next_share.startswith(SPAWNED):
-            start = Start(run.next_share, run.next_position, spare=True, environ=run.next_environ)
-            with suppress(OSError):  # a limit; where it still is one, the next test will say so
-                self._below.spares.append(self._fork(start))
+        """Called when a test starts: start the host that the next test needs if this one dies.
 
-    def take(self, run: Run) -> HostProcess | None:
-        """The spare, if it is for this test; it may still be on its way."""
-        host = self._waiting(run.share, run.environ)
+        Spares for any other process are dismissed.
+        """
+        waiting = self._find(run.next_share, run.next_environ)
+        for host in self._supervisor.spares:
+            if host is not waiting:
+                self._dismiss(host)
+        if waiting is None and run.next_share.startswith(SPAWNED):
+            start = HostStart(
+                run.next_share, run.next_position, spare=True, environ=run.next_environ
+            )
+            with suppress(OSError):  # a limit; if it persists, the next test reports it
+                self._supervisor.spares.append(self._fork(start))
+
+    def claim(self, run: Run) -> HostProcess | None:
+        """Hand out the spare if it fits a test; it may still be collecting."""
+        host = self._find(run.share, run.environ)
         if host is not None:
-            self._below.spares.remove(host)
-            self._below.orphans.note_daemons(host)
+            self._supervisor.spares.remove(host)
+            self._supervisor.orphans.record_daemons(host)
         return host
 
     def end(self) -> None:
-        """Let go of it, and wait until it is gone."""
-        for host in self._below.spares:
-            self._let_go(host)
-        if not self._below.until(lambda: not self._below.spares, TERM_GRACE):
-            for host in self._below.spares:
+        """Dismiss the spare, and wait until it has ended."""
+        for host in self._supervisor.spares:
+            self._dismiss(host)
+        if not self._supervisor.until(lambda: not self._supervisor.spares, TERM_GRACE):
+            for host in self._supervisor.spares:
                 kill_tree(host.pid)
-            self._below.until(lambda: not self._below.spares, TERM_GRACE)
+            self._supervisor.until(lambda: not self._supervisor.spares, TERM_GRACE)
 
-    def _waiting(self, share: str, environ: tuple[tuple[str, str], ...]) -> HostProcess | None:
+    def _find(self, share: str, environ: tuple[tuple[str, str], ...]) -> HostProcess | None:
         found = (
             host
-            for host in self._below.spares
+            for host in self._supervisor.spares
             if not host.retire and (host.share, host.environ) == (share, environ)
         )
         return next(found, None)
 
-    def _let_go(self, host: HostProcess) -> None:
-        """End it: in order, for what its session hooks began, if it has come so far."""
+    def _dismiss(self, host: HostProcess) -> None:
+        """End a spare: by Finish, to run its session hooks, if it is ready, else by SIGKILL."""
         if host.retire:
             return
         host.retire = True

@@ -1,4 +1,4 @@
-"""What the keeper does while something runs below it: hears, keeps the clock, waits and kills."""
+"""Supervises hosts and the running test: handles messages, keeps deadlines, reaps and kills."""
 
 from __future__ import annotations
 
@@ -37,59 +37,59 @@ from ..process.relay import UNREPORTED
 from ..process.tree import end_children, kill_tree, send_signal
 from .enforcing import Enforcer
 from .forwarding import Forwarder
-from .jobs import ChildProcess, HostProcess, Job, how, lost
+from .jobs import ChildProcess, HostProcess, Job, end_in_words, lost_reports
 from .orphans import KILL_WAIT, Orphans
 from .waiting_loop import Loop
 
 own_builtins(globals())
 
 # Seconds.
-TICK = 0.1  # between looks at a test that is running
-MEMORY_TICK = 0.02  # the same where a memory limit is set
+TICK = 0.1  # between checks of a running test
+MEMORY_TICK = 0.02  # between checks of a running test that has a memory limit
 
 
 class Supervisor(Loop):
-    """Looks after hosts, and after one test at a time.
+    """Supervises all hosts, and one test at a time.
 
     :param link: to the worker.
-    :param obey: called with what the worker says while a test runs.
-    :param stream: whether output is passed on while it is written.
-    :param controller: pid to watch where the kernel does not tell of its death, or 0.
+    :param handle_order: called with each message of the worker that arrives while a test runs.
+    :param stream: whether output is forwarded while it is written.
+    :param controller: pid to poll on systems where its death is not signaled, or 0.
     """
 
     def __init__(
-        self, link: Link, obey: Callable[[Message], None], stream: bool, controller: int
+        self, link: Link, handle_order: Callable[[Message], None], stream: bool, controller: int
     ) -> None:
-        super().__init__(link, obey, controller)
+        super().__init__(link, handle_order, controller)
         self._forwarder = Forwarder(link.hold, self.send, stream)
         self._oom_kills = system.oom_kills()
-        self._looked = 0.0  # when what tests wrote was last passed on before their end
+        self._forwarded_at = 0.0  # monotonic time of the last periodic forwarding
         self.spares: list[HostProcess] = []
-        """Hosts that no test was given to yet."""
+        """Hosts that have not been given a test yet."""
         self.orphans = Orphans(self.hosts, self.spares, self.until)
-        self.at_test: Callable[[], None] = lambda: None
-        """Called when a test begins to run."""
-        self.may_have_had_gpus: Callable[[], None] = lambda: None
-        """Called when a process of a test has ended that may have had GPUs open."""
-        self.orphans.at_end = lambda: self.may_have_had_gpus()
+        self.on_test_start: Callable[[], None] = lambda: None
+        """Called when a test starts to run."""
+        self.on_gpu_user_end: Callable[[], None] = lambda: None
+        """Called when a test process has ended that may have had a GPU open."""
+        self.orphans.on_end = lambda: self.on_gpu_user_end()
         self._enforcer = Enforcer(
             self.until,
             self._forwarder,
             self.orphans.abandon,
-            self._let_go,
+            self._forget_host,
             lambda: self.stop_deadline,
         )
         self.stop_deadline: float | None = None
         self.stop_tests_deadline = 0.0
 
     def start(self) -> None:
-        """In the keeper's process: meet no soft limit, and be woken when a child ends."""
+        """In the keeper's process: raise soft limits, and wake up on SIGCHLD."""
         self._limits = raise_soft()
-        self._begin_to_wait()
+        self._watch_children()
 
     def leave(self) -> None:
-        """In a new host: undo :meth:`start`, and let go of all other hosts."""
-        self._wait_no_more()
+        """In a new host: undo :meth:`start`, and close the descriptors of all other hosts."""
+        self._unwatch_children()
         for host in (*self.hosts, *self.spares):
             host.close()
         restore(self._limits)
@@ -97,7 +97,7 @@ class Supervisor(Loop):
     # --- while something is running ---
 
     def wait_for(self, job: Job) -> None:
-        """Look after a test until it is over and its host idle."""
+        """Supervise a test until it is over and its host is idle."""
         while not job.done:
             wait = MEMORY_TICK if job.run.memory_limit else TICK
             if job.together and job.limit:
@@ -105,9 +105,9 @@ class Supervisor(Loop):
             if job.deadline is not None:
                 wait = max(0.0, min(wait, job.deadline - time.monotonic()))
             self.poll(wait)
-            self._look_after(job)
+            self._check(job)
 
-    def _look_after(self, job: Job) -> None:
+    def _check(self, job: Job) -> None:
         if job.done:
             return
         if self.stop_deadline is not None:
@@ -116,21 +116,21 @@ class Supervisor(Loop):
             if time.monotonic() > deadline:
                 self._enforcer.end(job, Lost("the run was stopped"))
                 return
-        if time.monotonic() >= self._looked + TICK:  # not as often as something happens
-            self._looked = time.monotonic()
+        if time.monotonic() >= self._forwarded_at + TICK:  # not after each event
+            self._forwarded_at = time.monotonic()
             self._forwarder.forward(job)
             self._forwarder.free(job)
         self._enforcer.check(job)
 
-    # --- what happens ---
+    # --- events ---
 
-    def _distrust(self, host: HostProcess) -> None:
+    def _host_message_lost(self, host: HostProcess) -> None:
         job = self.job
         if job is not None and job.host is host and job.verdict is None:
             job.verdict = Lost(f"{host.link.trouble} of what its host process said")
         kill_tree(host.pid)
 
-    def _heard(self, host: HostProcess, message: Message) -> None:
+    def _handle_host(self, host: HostProcess, message: Message) -> None:
         job = self.job
         if job is None or job.host is not host:
             return
@@ -141,30 +141,30 @@ class Supervisor(Loop):
         elif isinstance(message, Began):
             self._began(job, message.what)
         elif isinstance(message, Ready):
-            self.orphans.note_daemons(host)
+            self.orphans.record_daemons(host)
         elif isinstance(message, WideSetUp):
-            self.orphans.note_daemons(host)
+            self.orphans.record_daemons(host)
             self.set_clock(job, job.run.wide_timeout, "go on after wide fixtures were set up")
-            self.tell(host, Proceed())
+            self.send_to_host(host, Proceed())
         elif isinstance(message, HostDone):
-            self._idle(job, message)
+            self._host_idle(job, message)
 
-    def _idle(self, job: Job, message: HostDone) -> None:
+    def _host_idle(self, job: Job, message: HostDone) -> None:
         job.host.retire = message.retire
         job.stops = job.stops or message.stops
         job.ran = message.ran
         if message.wary:
-            self._obey(Broken(HOOKS, ""))
+            self._handle_order(Broken(HOOKS, ""))
         if message.trouble:
             job.stage = ""
             job.conclude(Lost(message.trouble), job.host.pid, job.host.remains())
         self._host_done(job)
 
     def _forked(self, job: Job, message: Forked) -> None:
-        # What the host wrote comes before what the child will write; it may be through by now,
-        # and the host write again.
+        # Forward what the host wrote before the fork first. The child may have ended by now, and
+        # the host may have written more: hence the end of the range.
         self._forwarder.forward(job, message.events)
-        job.child = ChildProcess(message.pid, job.host.ties.sets[message.files])
+        job.child = ChildProcess(message.pid, job.host.connection.sets[message.files])
         self._test_begins(job, "")
         if self.stop_deadline is not None:
             send_signal(message.pid, signal.SIGINT)
@@ -178,7 +178,7 @@ class Supervisor(Loop):
         job.inherited_memory = None
         self.set_clock(job, job.run.wide_timeout)
         if self.stop_deadline is not None and what == "setup":
-            # It began before the order to stop, and is heard after it.
+            # The setup began before Stop arrived, but its message is read after it.
             send_signal(job.host.pid, signal.SIGINT)
 
     def _test_begins(self, job: Job, stage: str) -> None:
@@ -186,16 +186,17 @@ class Supervisor(Loop):
         self.set_clock(job, job.run.timeout)
         if job.run.memory_limit:
             job.inherited_memory = system.process_memory(job.host.pid)
-        self.at_test()
+        self.on_test_start()
 
     def _await_host(self, job: Job) -> None:
-        """The test is over: its host says so soon, or what else it does."""
+        """After the test: start the clock for the host's next message."""
         self.set_clock(job, job.run.wide_timeout, "say that it is done")
 
     def set_clock(self, job: Job, limit: float, awaits: str = "") -> None:
-        """Give what begins now a limit of so many seconds, 0 for none.
+        """Restart the clock of a job for its next step.
 
-        :param awaits: what a host has to do by then that runs no code of the suite.
+        :param limit: seconds, 0 for no limit.
+        :param awaits: what the host has to do by then, if that runs no code of the suite.
         """
         job.awaits = awaits
         job.limit = limit
@@ -205,13 +206,13 @@ class Supervisor(Loop):
         child = job.child
         assert child is not None
         job.inherited_memory = None
-        self.orphans.has_ended(child.pid)
+        self.orphans.forget(child.pid)
         if message.leaves and job.verdict is None:
             if child.events_read:
                 self.send(Restarted())
         else:
             if not message.early:
-                self.may_have_had_gpus()
+                self.on_gpu_user_end()
             self._forwarder.forward(job)
             self._await_host(job)
             job.stops = message.stops
@@ -221,21 +222,21 @@ class Supervisor(Loop):
             else:
                 ending = (
                     job.verdict
-                    or lost(child)
+                    or lost_reports(child)
                     or self._ending(message.status, message.ours, child.completed)
                 )
                 job.conclude(ending, child.pid, child.remains())
-            job.verdict = None  # the host, which goes on, has a clock of its own
+            job.verdict = None  # it was about the child; the host continues on its own clock
         job.child = None
         if job.ending is not None:
-            # Last: the host goes on while we wait for what was left, and is heard as the host.
+            # Last, and with job.child reset: sweeping polls, and messages of the host may arrive.
             job.leftovers += self.orphans.sweep(job.host, child.pid)
 
     def _ending(self, status: int, ours: bool, completed: bool = True) -> Ending:
-        """How a process ended, by its status.
+        """Derive how a process ended from its wait status.
 
-        :param ours: whether, if it exited, the status is one that our code gave, and no test's.
-        :param completed: whether it had said that its test is over, if it is one that runs tests.
+        :param ours: whether our code chose the exit status, and not code of a test.
+        :param completed: whether the process, if it runs tests, had reported its test as complete.
         """
         if ours and not completed and status in (DONE << 8, STOPS << 8):
             return Unreported(ITS_END)
@@ -253,9 +254,9 @@ class Supervisor(Loop):
         self._forwarder.forward(job)
         host = job.host
         if job.stage in ("setup", "teardown"):
-            self.orphans.note_daemons(host)
-        self._forwarder.forget(host)
-        missing = lost(host)
+            self.orphans.record_daemons(host)
+        self._forwarder.reset(host)
+        missing = lost_reports(host)
         if missing is not None:
             host.retire = True
             job.conclude(missing, host.pid)
@@ -277,12 +278,12 @@ class Supervisor(Loop):
         self.orphans.reap()
 
     def _host_died(self, host: HostProcess, used: Account) -> None:
-        self.may_have_had_gpus()
-        # Messages it sent before may still be there. Not up to the end of the stream: a process
-        # that a fixture started may hold the other end.
+        self.on_gpu_user_end()
+        # Read the messages that it sent before. Don't wait for the end of the stream: a process
+        # that a fixture started may hold the other end open.
         while not host.link.closed and host.link.is_readable(0.0) and host.link.read():
             pass
-        self._hear(host)
+        self._handle_messages_of(host)
         self.hosts.remove(host)
         job = self.job
         if job is not None and job.host is host and not job.done:
@@ -302,17 +303,17 @@ class Supervisor(Loop):
         host.close()
 
     def _lose_child(self, job: Job, child: ChildProcess) -> None:
-        """The host died while a test was running in a child of its own."""
+        """Conclude a test whose host died while a child of it was running the test."""
         assert job.host.status is not None
         kill_tree(child.pid)
-        reason = f"its host process {how(job.host.status)} while the test was running"
+        reason = f"its host process {end_in_words(job.host.status)} while the test was running"
         job.conclude(job.verdict or Lost(reason), child.pid, child.remains())
         job.child = None
 
-    # --- what is left ---
+    # --- ends of hosts ---
 
     def await_exit(self, host: HostProcess, job: Job) -> None:
-        """Wait for a host that was told to finish, and for what it started."""
+        """Wait for a host that was sent Finish to exit, and end what it started."""
         if host in self.hosts and not self.until(
             lambda: host.status is not None, self._enforcer.term_grace()
         ):
@@ -320,14 +321,14 @@ class Supervisor(Loop):
             self.until(lambda: host.status is not None, KILL_WAIT)
         job.leftovers += self.orphans.sweep(host)
         if host in self.hosts:
-            self._let_go(host)
+            self._forget_host(host)
 
-    def _let_go(self, host: HostProcess) -> None:
+    def _forget_host(self, host: HostProcess) -> None:
         self.hosts.remove(host)
         host.close()
 
     def end_everything(self) -> None:
-        """End all processes below this one."""
+        """Kill all processes below the keeper."""
         for host in (*self.hosts, *self.spares):
             if host.status is None:
                 kill_tree(host.pid)

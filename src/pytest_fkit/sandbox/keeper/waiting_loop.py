@@ -1,4 +1,4 @@
-"""What the keeper waits for: words of its worker and its hosts, and the end of its children."""
+"""The keeper's event loop: messages of the worker and of hosts, and ends of child processes."""
 
 from __future__ import annotations
 
@@ -16,53 +16,55 @@ own_builtins(globals())
 
 
 class WorkerGoneError(Exception):
-    """The worker died or let go of us."""
+    """The worker died, or closed its end of the link."""
 
 
-class DeafError(Exception):
-    """Something that the worker said is missing."""
+class MessageLostError(Exception):
+    """A message of the worker is missing."""
 
 
 class Loop(ABC):
-    """Takes in what happens, one thing at a time.
+    """Dispatches events one at a time.
 
     :param link: to the worker.
-    :param obey: called with what the worker says while a test runs.
-    :param controller: pid to watch where the kernel does not tell of its death, or 0.
+    :param handle_order: called with each message of the worker that arrives while a test runs.
+    :param controller: pid to poll on systems where its death is not signaled, or 0.
     """
 
-    def __init__(self, link: Link, obey: Callable[[Message], None], controller: int) -> None:
+    def __init__(
+        self, link: Link, handle_order: Callable[[Message], None], controller: int
+    ) -> None:
         self._link = link
-        self._obey = obey
+        self._handle_order = handle_order
         self._controller = controller
         self.hosts: list[HostProcess] = []
         self.job: Job | None = None
 
     @abstractmethod
-    def _heard(self, host: HostProcess, message: Message) -> None:
-        """A host said something."""
+    def _handle_host(self, host: HostProcess, message: Message) -> None:
+        """Handle a message of a host."""
 
     @abstractmethod
-    def _distrust(self, host: HostProcess) -> None:
-        """Something that a host said is missing: what it says later can't be believed."""
+    def _host_message_lost(self, host: HostProcess) -> None:
+        """Give up a host of which a message is missing: later ones can't be trusted."""
 
     @abstractmethod
     def _reap(self) -> None:
-        """A child has ended, or several."""
+        """Reap the children that have ended, one or more."""
 
-    def _begin_to_wait(self) -> None:
+    def _watch_children(self) -> None:
         self._sigchld_handler = signal.getsignal(signal.SIGCHLD)
         self._wakeup = _wake_on_child_exit()
 
-    def _wait_no_more(self) -> None:
+    def _unwatch_children(self) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, self._sigchld_handler)
         for descriptor in self._wakeup:
             os.close(descriptor)
 
     def poll(self, wait: float) -> None:
-        """Wait for something to happen, `wait` seconds at most, and take it in."""
-        with _worker_there():
+        """Wait for events, `wait` seconds at most, and handle them."""
+        with _worker_gone_on_error():
             self._link.flush()
         poller = select.poll()
         poller.register(self._link.fileno(), select.POLLIN)
@@ -71,61 +73,61 @@ class Loop(ABC):
             if not host.link.closed:
                 poller.register(host.link.fileno(), select.POLLIN)
         ready = {descriptor for descriptor, _ in poller.poll(wait * 1000)}
-        self._hear_worker(ready)
+        self._read_worker(ready)
         for host in list(self.hosts):
             if not host.link.closed and host.link.fileno() in ready:
                 host.link.read()
-            self._hear(host)
+            self._handle_messages_of(host)
             if host.link.closed and host.link.trouble and host.status is None:
-                self._distrust(host)
+                self._host_message_lost(host)
         if self._wakeup[0] in ready:
             with suppress(BlockingIOError):
                 os.read(self._wakeup[0], 4096)
             self._reap()
 
-    def attend(self) -> None:
-        """Take in what has happened, and do what the worker says, also where no test runs."""
+    def poll_now(self) -> None:
+        """Handle pending events without waiting, and orders of the worker even if no test runs."""
         self.poll(0.0)
         if self.job is None:
             for message in self._link.take_messages():
-                self.obey(message)
+                self.handle(message)
 
-    def _hear_worker(self, ready: set[int]) -> None:
+    def _read_worker(self, ready: set[int]) -> None:
         if self._link.fileno() in ready and not self._link.read():
-            raise DeafError if self._link.trouble else WorkerGoneError
+            raise MessageLostError if self._link.trouble else WorkerGoneError
         if self._controller and not is_alive(self._controller):
             raise WorkerGoneError
         if self.job is not None:
             for message in self._link.take_messages():
-                self.obey(message)
+                self.handle(message)
 
-    def obey(self, message: Message) -> None:
-        """Do what the worker says."""
+    def handle(self, message: Message) -> None:
+        """Answer a ping of the worker, or carry its order out."""
         if isinstance(message, Ping):
             self.send(Pong())
         else:
-            self._obey(message)
+            self._handle_order(message)
 
-    def _hear(self, host: HostProcess) -> None:
-        """Handle messages one by one: a handler may wait, and re-enter this loop meanwhile."""
+    def _handle_messages_of(self, host: HostProcess) -> None:
+        """Take messages one by one: a handler may poll, and so re-enter this loop."""
         message = host.link.take_message()
         while message is not None:
-            self._heard(host, message)
+            self._handle_host(host, message)
             message = host.link.take_message()
 
-    def until(self, true: Callable[[], bool], limit: float) -> bool:
-        """Wait until something is true, `limit` seconds at most; whether it is."""
+    def until(self, condition: Callable[[], bool], limit: float) -> bool:
+        """Poll until a condition holds, `limit` seconds at most; return whether it does."""
         deadline = time.monotonic() + limit
-        while not true():
+        while not condition():
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
             self.poll(min(left, 0.01))
         return True
 
-    def tell(self, host: HostProcess, message: Message) -> None:
-        """Send a message to a host, which may be dead: its exit tells."""
-        with suppress(OSError):  # it is dead; its exit tells
+    def send_to_host(self, host: HostProcess, message: Message) -> None:
+        """Send a message to a host that may be dead."""
+        with suppress(OSError):  # its death is noticed by its exit
             host.link.send(message)
 
     def send(self, message: Message) -> None:
@@ -133,18 +135,21 @@ class Loop(ABC):
 
         :raises WorkerGoneError: if it is gone.
         """
-        with _worker_there():
+        with _worker_gone_on_error():
             self._link.send(message)
 
     def send_files(self, message: Message, files: Files) -> None:
-        """The same, with files."""
-        with _worker_there():
+        """Send a message to the worker, with the descriptors of these files.
+
+        :raises WorkerGoneError: if it is gone.
+        """
+        with _worker_gone_on_error():
             self._link.send_files(message, files)
 
 
 @contextmanager
-def _worker_there() -> Iterator[None]:
-    """:raises WorkerGoneError: where the block raises OSError."""
+def _worker_gone_on_error() -> Iterator[None]:
+    """Turn an OSError within the block into WorkerGoneError."""
     try:
         yield
     except OSError as error:
@@ -152,7 +157,7 @@ def _worker_there() -> Iterator[None]:
 
 
 def _wake_on_child_exit() -> tuple[int, int]:
-    """A pipe that becomes readable when a child ends."""
+    """Make SIGCHLD write to a new pipe; return its ends."""
     reader, writer = (move_up(end) for end in os.pipe())
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)

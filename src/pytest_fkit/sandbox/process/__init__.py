@@ -1,1 +1,1 @@
-"""What keeper, hosts and children have in common."""
+"""Plugins and tools that the keeper, hosts and children share."""

@@ -1,4 +1,4 @@
-"""Copies of a test process that the test itself forked and that come back into pytest."""
+"""Forks of our own, and forks by a test that return into pytest."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ own_builtins(globals())
 
 
 def fork() -> int:
-    """os.fork(), of which nobody hears: the suite did not ask for it.
+    """os.fork() without the warnings and errors of at-fork handlers: the suite did not ask for it.
 
-    In both processes it is lost what handlers of forks warn of, and raise. Python's own warning of
-    threads, since 3.12, too: we know about them, or have looked.
+    They are dropped in both processes, and so is Python's warning of other threads, since 3.12:
+    callers know about these threads, or have checked that there are none.
     """
     collects = gc.isenabled()
-    gc.disable()  # what is raised where garbage is collected is no handler's
-    hook, sys.unraisablehook = sys.unraisablehook, _say_nothing
+    gc.disable()  # errors of finalizers would be dropped along with those of the handlers
+    hook, sys.unraisablehook = sys.unraisablehook, _ignore
     try:
         with no_warnings():
             return insist(os.fork)
@@ -32,12 +32,12 @@ def fork() -> int:
             gc.enable()
 
 
-def _say_nothing(unraisable: object) -> None:
+def _ignore(unraisable: object) -> None:
     del unraisable
 
 
 class Copies:
-    """Plugin: ends a copy as soon as the code of the test or of a fixture returns.
+    """Plugin: ends a process that a test or fixture forked once it returns from their code.
 
     Otherwise it would run the fixtures' finalizers a second time, and report.
     """
@@ -58,36 +58,36 @@ class Copies:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_pyfunc_call(self) -> Generator[None, object, object]:
-        """Around the test function."""
+        """Wrap the test function."""
         __tracebackhide__ = True
         return (yield from self._end_copy())
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_fixture_setup(self) -> Generator[None, object, object]:
-        """Around a fixture function, up to its yield."""
+        """Wrap a fixture function, up to its yield."""
         __tracebackhide__ = True
         return (yield from self._end_copy())
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_fixture_post_finalizer(self) -> None:
-        """After the finalizers of one fixture, before those of the next."""
+        """Run after the finalizers of one fixture, before those of the next."""
         if self._relay.is_copy():
             os._exit(0)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
-        """Around everything else that sets a test up."""
+        """Wrap everything else that sets a test up."""
         __tracebackhide__ = True
         return (yield from self._end_copy())
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self) -> Generator[None, object, object]:
-        """Around items that are no functions."""
+        """Wrap items that are not functions."""
         __tracebackhide__ = True
         return (yield from self._end_copy())
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_teardown(self) -> Generator[None, object, object]:
-        """Around finalizers."""
+        """Wrap finalizers."""
         __tracebackhide__ = True
         return (yield from self._end_copy())

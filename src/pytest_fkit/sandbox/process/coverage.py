@@ -1,4 +1,4 @@
-"""What coverage.py counts in a test process, sent before the process leaves without saving it."""
+"""Sends coverage.py's data from test processes, which exit without saving it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ own_builtins(globals())
 
 
 def running_coverage() -> Any | None:
-    """In the worker, before a fork: the ``Coverage`` object that counts, what it counted saved.
+    """In the worker, before a fork: save coverage.py's data, and return the running ``Coverage``.
 
-    None if coverage.py is not loaded, does not count, or writes into a data file whose name is the
-    same in all processes, which would erase each other's.
+    None if coverage.py is not loaded or not running, or if its data file has the same name in all
+    processes, which would overwrite each other's.
     """
     coverage: Any = sys.modules.get("coverage")
     current = coverage.Coverage.current() if coverage is not None else None
@@ -31,15 +31,15 @@ def running_coverage() -> Any | None:
 
 
 def arguments_for_another(config: pytest.Config) -> list[str]:
-    """What comes before the command line of a fresh interpreter in which pytest-cov measures, too.
+    """Arguments to put before the command line of a fresh interpreter, for pytest-cov.
 
-    Otherwise it erases, when it starts, what others have counted by then.
+    Without ``--cov-append`` pytest-cov would erase what other processes have measured by then.
     """
     return ["--cov-append"] if config.getoption("cov_source", None) else []
 
 
 def input_for_another(config: pytest.Config) -> dict[str, Any]:
-    """What pytest-cov tells a worker, in case it has not told this process."""
+    """The worker input that pytest-cov expects, where pytest-cov has not set it."""
     return {
         "cov_master_host": socket.gethostname(),
         "cov_master_topdir": str(config.invocation_params.dir),
@@ -48,9 +48,9 @@ def input_for_another(config: pytest.Config) -> dict[str, Any]:
 
 
 class Measuring:
-    """Sends what was counted in this process since the last time.
+    """Sends what coverage.py measured in this process.
 
-    :param coverage: as :func:`running_coverage` gives it, before any fork.
+    :param coverage: the result of :func:`running_coverage` before any fork.
     """
 
     def __init__(self, relay: Relay, coverage: Any | None) -> None:
@@ -58,30 +58,30 @@ class Measuring:
         self._coverage = coverage
         self._keeps_file = False
 
-    def note(self, item: pytest.Item) -> None:
-        """See who else writes into this process's file: nbval's kernels do, at their end."""
+    def before_test(self, item: pytest.Item) -> None:
+        """Keep the data file if others write to it: nbval's kernels do, when they exit."""
         if type(item).__module__.startswith("nbval."):
             self._keeps_file = True
 
     def send(self, last: bool = False) -> None:
-        """Send it, unless there is nothing, or the test has made that impossible.
+        """Send what was measured since the last call, unless the test has made that impossible.
 
-        :param last: whether the process ends, and with it who else writes into its file.
+        :param last: whether the process is about to end, and others have stopped writing.
         """
         if self._coverage is None:
             return
         failures = (OSError, sys.modules["coverage"].CoverageException)
         with quietly(), suppress(*failures):
-            # After a fork this has a file of its own.
+            # After a fork, coverage.py uses a data file of this process's own.
             data = _save(self._coverage)
             if data and (last or not self._keeps_file):
                 self._relay.send(_measured(data))
                 data.erase()
 
     def resume(self, item: pytest.Item) -> None:
-        """After :meth:`send` in the midst of a setup: what follows has the context it had.
+        """After :meth:`send` amid a setup: switch back to the context of that phase.
 
-        pytest-cov's plugin of this name has one for each phase.
+        pytest-cov's plugin "_cov_contexts" sets a context for each phase.
         """
         contexts: Any = item.config.pluginmanager.getplugin("_cov_contexts")
         if self._coverage is not None and contexts is not None:
@@ -90,15 +90,15 @@ class Measuring:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Within the block: no warnings on what is not measured yet; they come again at the end."""
+    """Within the block, drop warnings of what is not measured yet; they are repeated at the end."""
     with no_warnings():
         yield
 
 
 def _save(coverage: Any) -> Any:
-    """The coverage data, complete."""
+    """Flush what was measured into the coverage data, and return it."""
     with suppress(sys.modules["coverage"].CoverageException):  # paused by the test
-        # Saves, as get_data() does too, but without its search for files that never ran.
+        # Flushes like get_data(), but without searching for files that never ran.
         coverage.switch_context("")
     return coverage.get_data()
 
@@ -108,7 +108,7 @@ def _measured(data: Any) -> Measured:
     contexts: dict[str, dict[str, Any]] = {}
     files = list(data.measured_files())
     for context in data.measured_contexts():
-        # "" stands for the context of that name; a pattern for itself would have to be escaped.
+        # Not set_query_contexts(), whose argument is a pattern and would have to be escaped.
         data.set_query_context(context)
         counted = {path: (data.arcs if arcs else data.lines)(path) for path in files}
         contexts[context] = {path: tuple(found) for path, found in counted.items() if found}

@@ -1,4 +1,4 @@
-"""What is kept of output that nobody limits: its beginning, its end, and how much is missing."""
+"""Shortens very long output: keeps its beginning and end, and says how much is left out."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ END = 16 << 20
 
 _CHUNK = 1 << 20
 _LINE = 1 << 12
-"""Bytes in which an end of a line is looked for, so that none is cut."""
+"""Bytes that are searched for the end of a line, so that no line is cut."""
 
 
-def _note(left_out: int) -> str:
+def _omission(left_out: int) -> str:
     return f"\n… {format_size(left_out)} of output left out here …\n"
 
 
 def shortened(text: str) -> str:
-    """The text, or its two ends where it is longer than both and than what says so."""
+    """The text, or its two ends if that is shorter."""
     if len(text) <= 2 * END + _LINE:
         return text
-    return f"{text[:END]}{_note(len(text) - 2 * END)}{text[-END:]}"
+    return f"{text[:END]}{_omission(len(text) - 2 * END)}{text[-END:]}"
 
 
 def read_ends(descriptor: int, offset: int = 0) -> bytes:
-    """What a file holds from `offset` on, or the two ends of that; see :func:`free_middle`."""
+    """Read a file from `offset` to its end, without the middle if that is very long."""
     return b"".join(chunks(descriptor, offset, os.fstat(descriptor).st_size))
 
 
@@ -40,20 +40,20 @@ def is_long(descriptor: int) -> bool:
 
 
 def chunks(descriptor: int, begin: int, end: int) -> Iterator[bytes]:
-    """The same up to `end`, in pieces."""
+    """Read a file from `begin` to `end` in pieces, without the middle if that is very long."""
     if end - begin <= 2 * END:
         yield from _read(descriptor, begin, end)
         return
     first, last = _line_ends(descriptor, begin + END, end - END)
     yield from _read(descriptor, begin, first)
-    yield _note(last - first).encode()
+    yield _omission(last - first).encode()
     yield from _read(descriptor, last, end)
 
 
 def _line_ends(descriptor: int, first: int, last: int) -> tuple[int, int]:
-    """Where to cut: at the ends of lines, a bit nearer to the ends of the file, if there are some.
+    """Move both cuts outwards to the ends of lines, if there are any nearby.
 
-    What lies between `first` and `last` may be gone by now.
+    Outwards, since what lies between `first` and `last` may be freed by now.
     """
     before = os.pread(descriptor, _LINE, first - _LINE)
     after = os.pread(descriptor, _LINE, last)
@@ -71,9 +71,9 @@ def _read(descriptor: int, begin: int, end: int) -> Iterator[bytes]:
 
 
 def free_middle(descriptor: int) -> None:
-    """Give back the memory of what :func:`read_ends` will not read; the file may still grow.
+    """Free the memory of what :func:`read_ends` will not read; the file may still grow.
 
-    Its size stays, so that it is known how much there was.
+    The size of the file stays the same, so that :func:`read_ends` can say how much is left out.
     """
     size = os.fstat(descriptor).st_size
     if size > 2 * END:
@@ -81,6 +81,6 @@ def free_middle(descriptor: int) -> None:
 
 
 def free_until(descriptor: int, end: int) -> None:
-    """Give back the memory of what was read."""
+    """Free the memory of a file's content up to `end`, which has been read."""
     if end > END:
         system.free_range(descriptor, 0, end)

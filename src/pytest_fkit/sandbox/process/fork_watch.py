@@ -1,4 +1,4 @@
-"""What keeps a host from forking tests: what fixtures, collectors and hooks left in it."""
+"""Detects what fixtures, collectors and hooks leave in a host that does not survive a fork."""
 
 from __future__ import annotations
 
@@ -15,79 +15,79 @@ from .copies import fork
 own_builtins(globals())
 
 HOOKS = "hooks"
-"""Key of what is broken where hooks leave in a host what keeps it from forking tests."""
+"""Key of :class:`.messages.Broken` where hooks leave such things in a host."""
 
 
 class ForkWatch:
-    """Of one test process.
+    """Compares what a host holds before and after code of the suite, and records the cause.
 
-    :param on: whether to look.
+    :param on: whether to compare at all.
     """
 
     def __init__(self, session: pytest.Session, on: bool) -> None:
         self._session = session
         self._rootdir = str(session.config.rootpath)
         self._held: holdings.Holdings | None = None
-        self._looks = False
+        self._compares = False
         self._causes: dict[Any, str] = {}
         self.on = on
         self.left_by_hooks = ""
-        """What hooks left that began the running test, "" for nothing."""
+        """What hooks of the running test left in the host, or ""."""
 
     def begin(self) -> None:
-        """The host is about to begin a test."""
+        """Before the host begins a test: record what the host holds."""
         self.left_by_hooks = ""
         self._held = holdings.take() if self.on else None
 
     def end(self) -> None:
-        """It is through with it; or this is the child that goes on with it."""
+        """In the host after the test, or in the child that continues it: stop comparing."""
         self._held = None
 
     def hooks_ran(self, item: pytest.Item, set_up: bool) -> None:
-        """Compare with when the test began; what there is now is to blame on what ran before.
+        """Compare with the start of the test, and blame the hooks or the collectors.
 
-        :param set_up: whether that was the setup of a collector.
+        :param set_up: whether a collector was set up meanwhile, which is blamed then.
         """
         if self._held is None:
             return
         if set_up:
-            self._note_collectors(item)
+            self._compare_after_collectors(item)
             return
-        found = self._look(self._held)
+        found = self._new_holdings(self._held)
         if found:
             self.left_by_hooks = f"hooks around {item.nodeid}: {found}"
 
     @contextmanager
     def fixtures(self) -> Iterator[None]:
-        """Within the block fixtures are set up in the midst of a test that the host began."""
-        self._looks = self._held is not None
+        """Within the block, compare after each fixture of a test that the host has begun."""
+        self._compares = self._held is not None
         try:
             yield
         finally:
-            self._looks = False
+            self._compares = False
 
     @contextmanager
     def fixtures_and_collectors(self, item: pytest.Item) -> Iterator[None]:
-        """Within the block fixtures and collectors are set up outside of any test."""
+        """Within the block, compare after each fixture set up outside of a test, and at the end."""
         if not self.on:
             yield
             return
         self._held = holdings.take()
-        self._looks = True
+        self._compares = True
         try:
             yield
         finally:
-            self._looks = False
-            self._note_collectors(item)
+            self._compares = False
+            self._compare_after_collectors(item)
 
     def fixture_is_set_up(self, fixturedef: Any, label: str) -> None:
-        """Look at what a fixture left."""
-        if self._looks:
-            self._note(fixturedef, f"{label}{self._place(fixturedef.func)}")
+        """Compare, and blame the fixture for what is new."""
+        if self._compares:
+            self._compare_after(fixturedef, f"{label}{self._location(fixturedef.func)}")
 
     @property
     def cause(self) -> str:
-        """The fixture or collector that is still set up, and what it left, or ""."""
+        """The first fixture or collector still set up that left something, and what; or ""."""
         for source, cause in list(self._causes.items()):
             if pytest_fixtures.is_set_up(self._session, source):
                 return cause
@@ -95,33 +95,33 @@ class ForkWatch:
         return ""
 
     def blame(self, active: Sequence[Any], found: str) -> None:
-        """What a child found that the host must have left: put it down to the last fixture."""
+        """Blame the fixture set up last for what a child found, and its host must have left."""
         up = [each for each in active if pytest_fixtures.is_set_up(self._session, each)]
         if up:
             fixturedef = up[-1]
             label = f"{fixturedef.scope}-scoped fixture {fixturedef.argname!r}"
-            self._causes[fixturedef] = f"{label}{self._place(fixturedef.func)}: {found}"
+            self._causes[fixturedef] = f"{label}{self._location(fixturedef.func)}: {found}"
 
-    def _note_collectors(self, item: pytest.Item) -> None:
+    def _compare_after_collectors(self, item: pytest.Item) -> None:
         assert item.parent is not None
-        self._note(item.parent, f"setup of {item.parent.nodeid}")
+        self._compare_after(item.parent, f"setup of {item.parent.nodeid}")
 
-    def _note(self, source: Any, label: str) -> None:
-        """Compare with the last time.
+    def _compare_after(self, source: Any, label: str) -> None:
+        """Compare with the last time, and record what is new.
 
-        :param source: what is to blame, a fixture or a collector.
+        :param source: the fixture or collector to blame.
         """
         assert self._held is not None
-        found = self._look(self._held)
+        found = self._new_holdings(self._held)
         if found:
             self._causes[source] = f"{label}: {found}"
 
-    def _look(self, before: holdings.Holdings) -> str:
+    def _new_holdings(self, before: holdings.Holdings) -> str:
         now = holdings.take_forkable(fork, before)
         self._held = now
         return ", ".join(now.beyond(before))
 
-    def _place(self, function: Any) -> str:
+    def _location(self, function: Any) -> str:
         code = getattr(function, "__code__", None)
         if code is None:
             return ""

@@ -1,4 +1,4 @@
-"""GPU errors where they are raised: found in exceptions, told with the reports."""
+"""Recognizes GPU errors in exceptions where they are raised, and adds them to reports."""
 
 from __future__ import annotations
 
@@ -18,38 +18,39 @@ own_builtins(globals())
 
 
 class GpuFailures:
-    """Plugin of a test process whose worker owns GPUs."""
+    """Plugin of test processes whose worker owns GPUs."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._classifier = Classifier(config)
         self.poisoned = ""
-        """What makes this process unfit for another test, as its message says, or ""."""
+        """The message of an error that makes this process unfit for another test, or ""."""
         self.counted = False
-        """Whether a test met an error that counts against the GPUs, or may, since the reset."""
+        """Whether an error counted, or may count, against the GPUs; hosts reset it."""
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: Any
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Tell the worker, who takes it out of the report again."""
+        """Attach a GPU error to the report, from which the worker removes it again."""
         report = yield
         error = None
         if call.excinfo is not None and not hasattr(report, "wasxfail") and report.skipped:
             error = self._classifier.error(item, Failure(text=skip_reason(report), skip=True))
             error = None if error is None else replace(error, poisons=False)
         elif call.excinfo is not None:
-            error = self.met(item, call.excinfo.value, report.sections)
+            error = self.classify(item, call.excinfo.value, report.sections)
         if error is not None and not hasattr(report, "wasxfail"):
             report.fkit_gpu_error = carriable(error.to_wire())  # type: ignore[attr-defined]
             self.counted = self.counted or error.counts or error.doubtful
         return report
 
-    def met(
+    def classify(
         self, item: pytest.Item, error: BaseException, sections: Iterable[tuple[str, str]]
     ) -> GpuError | None:
-        """What an exception in this process is; remembered if it poisons the process.
+        """Classify an exception; record the error in :attr:`poisoned` if it poisons this process.
 
-        :param sections: what the test printed so far, as in its report.
+        :param sections: what the test has printed so far, in the form of a report's sections.
+        :return: None if it is no GPU error.
         """
         failure = failure_of(error)
         if any(map(points, (failure, *failure.causes))):

@@ -1,4 +1,4 @@
-"""Tracebacks in reports, without the functions of this package that called the user's code."""
+"""Removes the frames of this package from tracebacks in reports."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _PACKAGE = __file__[: -len("sandbox/process/hidden_frames.py")]
 
 
 class Tracebacks:
-    """Plugin of a test process."""
+    """Plugin of test processes: cuts tracebacks before reports are made."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_makereport(self, call: Any) -> None:
-        """Before the report is made: pytest hides its own functions, and does not know ours."""
+        """Cut the traceback; pytest hides its own frames, but does not know ours."""
         if call.excinfo is not None:
             error = call.excinfo.value
             cut = _without_ours(call.excinfo.tb)
@@ -29,7 +29,7 @@ class Tracebacks:
 
 
 def _without_ours(first: TracebackType | None) -> TracebackType | None:
-    """The traceback again, or `first` itself if there is nothing of ours in it."""
+    """The traceback without frames of ours, or `first` itself if it has none."""
     kept: list[TracebackType] = []
     found = ours = False
     for entry in entries(first):
@@ -37,7 +37,7 @@ def _without_ours(first: TracebackType | None) -> TracebackType | None:
             found = ours = True
             continue
         if ours and kept and kept[-1].tb_frame is entry.tb_frame:
-            kept.pop()  # where pluggy threw the error into a hook wrapper of ours, and got it back
+            kept.pop()  # pluggy's frame again: it threw the error into our wrapper, and got it back
         kept.append(entry)
         ours = False
     if not found:
@@ -49,11 +49,11 @@ def _without_ours(first: TracebackType | None) -> TracebackType | None:
 
 
 def _line(entry: TracebackType) -> int:
-    """The line as the constructor takes it: -1 if it is None.
+    """The line number for the constructor of tracebacks, -1 instead of None.
 
-    From Python 3.11 on it is, where an instruction has no line, see
+    From Python 3.11 on it is None for an instruction without a line, see
     https://docs.python.org/3.11/reference/datamodel.html#codeobject.co_positions
-    An error from a signal handler, as pytest-timeout's, can come at any instruction.
+    An error from a signal handler, such as pytest-timeout's, can come at any instruction.
     """
     line: int | None = entry.tb_lineno  # typeshed says int
     return -1 if line is None else line

@@ -1,4 +1,4 @@
-"""Where the output of a test process goes: files that outlive it, and a terminal elsewhere."""
+"""Directs the output of test processes: to files that outlive them, and to the terminal."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ own_builtins(globals())
 
 
 def flush() -> None:
-    """Write what Python buffers, lest a forked process writes its copy of that, too."""
+    """Flush Python's buffers, so that no forked process writes a copy of them."""
     for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
         try:
             if stream is not None:
                 stream.flush()
-        except Exception:  # noqa: BLE001, S112 (closed, broken, or an object of the suite's own)
+        except Exception:  # noqa: BLE001, S112 (closed, broken, or an object of the suite)
             continue
 
 
 def streams(config: pytest.Config) -> bool:
-    """Whether the keeper passes output on: to where it can't get by itself, without capture.
+    """Whether the keeper forwards output, since without capture it would not reach the terminal.
 
-    A worker writes into /dev/null; whoever calls pytest may have put an object in memory into
-    sys.stdout.
+    A worker's standard output is /dev/null, and a caller of pytest.main() may have replaced
+    sys.stdout by an object in memory.
     """
-    # No such option: -p no:capture.
+    # With -p no:capture there is no such option.
     return config.getoption("capture", "no") == "no" and (_is_worker(config) or bool(_in_memory()))
 
 
@@ -45,29 +45,29 @@ def _is_worker(config: pytest.Config) -> bool:
 
 
 def _in_memory() -> list[tuple[TextIO, int]]:
-    """Those of sys.stdout and sys.stderr that have no descriptor, with the one in its place."""
+    """Those of sys.stdout and sys.stderr that have no descriptor, with their usual numbers."""
     found = []
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
         try:
             stream.fileno()
         except OSError:  # io.UnsupportedOperation
             found.append((stream, number))
-        except Exception:  # noqa: BLE001, S112 (None, or whatever somebody has put there)
+        except Exception:  # noqa: BLE001, S112 (None, or any object that was assigned)
             continue
     return found
 
 
 def capture_into_own_files(config: pytest.Config) -> None:
-    """Have pytest capture into this process's own files, which outlive it."""
+    """Redirect pytest's capture to this process's own files, which outlive it."""
     descriptors = pytest_output.capture_descriptors(config)
     if descriptors is not None:
-        _point((slots.out, slots.err), descriptors)
+        _redirect((slots.out, slots.err), descriptors)
 
 
 class Output:
-    """Plugin: has all that tests print and log end up in their process's own files.
+    """Plugin: has all that tests print and log written to their process's own files.
 
-    Made once, in the keeper.
+    Constructed once, in the keeper; forked processes inherit it.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -86,30 +86,30 @@ class Output:
         pytest_output.on_new_log_stream(config, self._new_log_stream)
         pytest_output.replace_reading(config, _ends_of_long)
 
-    def hand_on(self, files: Files) -> None:
-        """In a new process: have in its files what the one above it wrote and did not collect."""
+    def copy_inherited(self, files: Files) -> None:
+        """In a new process: copy what pytest had captured in the host, but not read, to `files`."""
         kept = [(slots.log, files.log)]
         if not self._stream:
             kept += [(slots.out, files.out), (slots.err, files.err)]
-        for ours, theirs in kept:
-            data = read_from(ours)
+        for own, new in kept:
+            data = read_from(own)
             if data:
-                write_all(theirs, data)
+                write_all(new, data)
 
     def enter_process(self, captures: bool = False) -> None:
-        """In a new process, whose files are installed.
+        """In a new process, after its files are installed: direct all output to them.
 
-        :param captures: whether pytest captures at this moment.
+        :param captures: whether pytest's capture may be active at this moment.
         """
         for file in self._files.values():
             file.enter_process()
         capture_into_own_files(self._config)
         captures = captures and pytest_output.capture_descriptors(self._config) is not None
         if self._redirects or captures:
-            _point((slots.out, slots.err), (1, 2))
+            _redirect((slots.out, slots.err), (1, 2))
 
     def is_whole(self) -> bool:
-        """Whether pytest can still capture: a test may have closed its files."""
+        """Whether pytest can still capture: a test may have closed the files of the capture."""
         descriptors = pytest_output.capture_descriptors(self._config)
         if descriptors is None:
             return True
@@ -119,13 +119,13 @@ class Output:
         )
 
     def enter_exit(self) -> None:
-        """After the test: what exit handlers print is kept off the terminal."""
+        """After the test: keep what exit handlers print off the terminal."""
         with suppress(OSError):  # closed by the test
-            _point((slots.out, slots.err), (1, 2))
+            _redirect((slots.out, slots.err), (1, 2))
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_fixture_setup(self) -> Generator[None, object, object]:
-        """Look at the value of capsys, capfd and the like once it is there."""
+        """Redirect the captures of capsys, capfd and the like."""
         __tracebackhide__ = True
         value = yield
         pytest_output.on_fixture_capture(value, lambda: self._fixture_captures(value))
@@ -134,8 +134,8 @@ class Output:
     def _fixture_captures(self, fixture: object) -> None:
         descriptors = pytest_output.fixture_capture_descriptors(fixture)
         if descriptors is not None:
-            _point((slots.fixture_out, slots.fixture_err), descriptors)
-            _point((slots.fixture_out, slots.fixture_err), (1, 2))
+            _redirect((slots.fixture_out, slots.fixture_err), descriptors)
+            _redirect((slots.fixture_out, slots.fixture_err), (1, 2))
         for stream, number in pytest_output.fixture_captures(fixture):
             _mirror(stream, self._files[slots.fixture_out if number == 1 else slots.fixture_err])
 
@@ -146,9 +146,9 @@ class Output:
 
 
 class Terminal:
-    """Relays live logs, ``--setup-show`` and, without workers, what plugins write.
+    """Relays live logs, ``--setup-show`` and, at ``-n0``, what plugins write to the terminal.
 
-    With workers plugins have a terminal in the controller, and none beside a test, as under xdist.
+    With workers only the controller's plugins have a terminal, as under xdist.
     """
 
     def __init__(self, config: pytest.Config, relay: Relay) -> None:
@@ -164,7 +164,7 @@ class Terminal:
         if self._silent:
             return
         if not self._waits and pytest_output.captures_descriptors_now(self._config):
-            # What has a terminal writes to it by this descriptor.
+            # Descriptor 1 is captured now, and so is what plain pytest writes to the terminal.
             with suppress(OSError):
                 write_all(1, text.encode("utf-8", "replace"))
             return
@@ -173,7 +173,7 @@ class Terminal:
         self._relay.send(LiveText(carriable(text)))
 
     def _silenced(self, function: Callable[..., object]) -> Callable[..., object]:
-        """The same for a plugin that is told so a second time, where there is a terminal."""
+        """Wrap a reporter's hook to write nothing: the process with the terminal calls it, too."""
 
         def call(*arguments: Any) -> object:
             with self._silence():
@@ -184,7 +184,7 @@ class Terminal:
     @contextmanager
     def _silence(self) -> Any:
         streams = sys.stdout, sys.stderr
-        # Not by open(), which a suite may have replaced.
+        # Not open(), which a suite may have replaced.
         with TextIOWrapper(BufferedWriter(FileIO(os.devnull, "w")), "utf-8", "replace") as null:
             self._silent = True
             sys.stdout = sys.stderr = null
@@ -196,19 +196,19 @@ class Terminal:
 
 
 def _ends_of_long(descriptor: int) -> str | None:
-    """What pytest reports of very much output."""
+    """The two ends of a capture file that is very long, for pytest to report; else None."""
     if not is_long(descriptor):
         return None
     return read_ends(descriptor).decode("utf-8", "replace")
 
 
-def _point(ours: tuple[int, int], descriptors: tuple[int, int]) -> None:
-    for number, descriptor in zip(ours, descriptors):
+def _redirect(targets: tuple[int, int], descriptors: tuple[int, int]) -> None:
+    for number, descriptor in zip(targets, descriptors):
         insist(os.dup2, number, descriptor, descriptor in (1, 2))
 
 
 def _mirror(stream: Any, file: OwnFile) -> None:
-    """Have what goes into an object in memory also written to a file, and forgotten with it."""
+    """Have writes to an object in memory repeated in a file, and truncations, too."""
     target = getattr(stream, "buffer", stream)  # tests may write bytes, past the text layer
     write: Callable[[Any], int] = target.write
     truncate: Callable[..., int] = target.truncate

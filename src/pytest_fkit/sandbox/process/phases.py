@@ -1,4 +1,4 @@
-"""Phases of an item that a host runs by itself, for wide fixtures outside of any test's phase."""
+"""Runs a phase of an item in a host, for wide fixtures set up or torn down outside of any test."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from ...own import contextmanager, own_builtins, time
 
 own_builtins(globals())
 
-# Plugins whose part in a phase surrounds the setup and teardown of fixtures, by the names under
-# which pytest registers them. The host runs a phase with these alone: everybody else's hooks run
-# in the child, once.
+# Plugins whose hooks wrap the setup and teardown of fixtures, by their registered names. The host
+# runs a phase with these alone: the hooks of all others run once, in the child.
 _SURROUNDING = (
     "_cov_contexts",
     "assertion",
@@ -31,7 +30,7 @@ _INNERMOST = "fkit-innermost"
 
 
 class Phases:
-    """Of one test process."""
+    """Runs phases in one test process, with the surrounding plugins only."""
 
     def __init__(self, session: pytest.Session) -> None:
         self._plugins = session.config.pluginmanager
@@ -41,7 +40,7 @@ class Phases:
         self._plugins.register(self._innermost, _INNERMOST)
 
     def run(self, when: Any, item: pytest.Item, work: Callable[[], None]) -> Any:
-        """Do `work` as if it were the `when` phase of `item`: captured, logged, warnings heard.
+        """Call `work` as the `when` phase of `item`, with capture, logging and warnings.
 
         :return: pytest's CallInfo.
         :raises pytest.exit.Exception, KeyboardInterrupt: of `work`.
@@ -59,20 +58,20 @@ class Phases:
                 reraise=(pytest.exit.Exception, KeyboardInterrupt),
             )
             pytest_nodes.set_current_test(item, None)
-            # By our clocks: a wide fixture may freeze, or let go of, those that pytest asks.
+            # By our clocks: a wide fixture may freeze those that pytest reads, or unfreeze them.
             call.start, call.duration = start, time.monotonic() - began
             calls.append(call)
 
-        with self._innermost.doing(protocol, work):
+        with self._innermost.replacing(protocol, work):
             self._caller("pytest_runtest_protocol", _SURROUNDING)(item=item, nextitem=None)
         return calls[0]
 
     def report_teardown(self, item: pytest.Item, call: Any) -> Any | None:
-        """The report on a teardown of wide fixtures, which other plugins see if it failed.
+        """Make the report on a teardown of wide fixtures; all plugins see it if it failed.
 
-        Those that are installed hear of it in any case: they may have noted failures themselves.
+        Installed plugins see it in any case: they may have recorded failures themselves.
 
-        :return: None if it went well and nobody is to hear of it.
+        :return: None if the teardown passed and no installed plugin wants the report.
         """
         installed = pytest_hooks.installed_hear_reports(item)
         if call.excinfo is None and not installed:
@@ -84,12 +83,12 @@ class Phases:
                 made = item.ihook.pytest_runtest_makereport(item=item, call=call)
             if pytest_reports.interacts(call, made):
                 item.ihook.pytest_exception_interact(node=item, call=call, report=made)
-        except Exception:  # noqa: BLE001 (a plugin may miss what it did in the child)
+        except Exception:  # noqa: BLE001 (a plugin may lack state that it set in the child only)
             made = self._caller("pytest_runtest_makereport", _REPORTING)(item=item, call=call)
         return made
 
     def _caller(self, name: str, plugins: tuple[str, ...]) -> Any:
-        """The hook, of these plugins and what is innermost."""
+        """The hook, restricted to these plugins and the innermost one."""
         registered = self._plugins.list_name_plugin()
         if registered != self._registered:
             self._registered, self._callers = registered, {}
@@ -101,15 +100,15 @@ class Phases:
 
 
 class _Innermost:
-    """The plugin whose part in a phase is the phase itself, where the host runs one."""
+    """Plugin: does the work of the phase that the host runs, within the hooks of the others."""
 
     def __init__(self) -> None:
         self._protocol: Callable[[], None] | None = None
         self._phase: Callable[[], None] | None = None
 
     @contextmanager
-    def doing(self, protocol: Callable[[], None], phase: Callable[[], None]) -> Iterator[None]:
-        """Within the block: do these where pytest would run a test, and a phase of it."""
+    def replacing(self, protocol: Callable[[], None], phase: Callable[[], None]) -> Iterator[None]:
+        """Within the block, call these instead of pytest's runtest protocol and phase."""
         self._protocol, self._phase = protocol, phase
         try:
             yield
@@ -123,7 +122,7 @@ class _Innermost:
         self._protocol()
         return True
 
-    # trylast: pytest-cov names its context before the phase that bears the name.
+    # trylast: pytest-cov switches its context before the phase begins.
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_setup(self) -> None:
         if self._phase is not None:

@@ -1,4 +1,4 @@
-"""Numbers in memory that processes share."""
+"""Numbers in shared memory, written in one test process and read in another."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ own_builtins(globals())
 
 
 class Progress:
-    """When the test began that a host is running: written there, read by the keeper at leisure.
+    """When a host's current test began: written by the host, read by the keeper when it polls.
 
-    A message for each test would wake the keeper as often.
+    Not a message, which would wake the keeper for each test.
     """
 
     def __init__(self) -> None:
@@ -18,55 +18,56 @@ class Progress:
         self._memory = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("d")
 
     def begin(self) -> None:
-        """A test begins."""
+        """Record that a test begins now."""
         self._memory[0] = time.monotonic()
 
     def began(self) -> float:
-        """When the last test began, by the monotonic clock, which all processes have in common."""
+        """When the last test began, by the monotonic clock, which is the same in all processes."""
         return self._memory[0]
 
 
 class Tally:
-    """How many failures the session of a host has counted, in its children."""
+    """The number of failures in a host's session: written by its children, read by the host."""
 
     def __init__(self) -> None:
         self._memory = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")
 
     def set(self, number: int) -> None:
-        """Say so."""
         self._memory[0] = number
 
     def get(self) -> int:
-        """What was said last."""
         return self._memory[0]
 
 
-class LastWord:
-    """The status with which a process of ours ends by itself, written there, read above it.
+class AnnouncedExit:
+    """The status with which our code in a process is about to exit, for the process above it.
 
-    Code of a test may end the process with any status, of which ours say what we know.
+    Code of a test may exit with any status, also with one that has a meaning in ours.
     """
 
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory
 
     def clear(self) -> None:
-        """Nothing is said yet, by a process that is to begin."""
+        """Before the process begins: nothing is announced."""
         self._memory[0] = -1
 
-    def say(self, status: int) -> None:
-        """The process exits with this status at once."""
+    def announce(self, status: int) -> None:
+        """Announce that this process exits with `status` at once."""
         self._memory[0] = status
 
-    def is_said_by(self, status: int) -> bool:
-        """Whether it is what the process ended with, as waitpid(2) gives that."""
+    def matches(self, status: int) -> bool:
+        """Whether the process ended as announced.
+
+        :param status: its wait status.
+        """
         return status == self._memory[0] << 8
 
 
-def last_words(number: int) -> list[LastWord]:
-    """Those of so many processes, a page at most."""
+def announced_exits(number: int) -> list[AnnouncedExit]:
+    """Make them for so many processes, at most what fits a page."""
     memory = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")
-    words = [LastWord(memory[each : each + 1]) for each in range(number)]
-    for word in words:
-        word.clear()
-    return words
+    exits = [AnnouncedExit(memory[each : each + 1]) for each in range(number)]
+    for announced in exits:
+        announced.clear()
+    return exits

@@ -1,4 +1,4 @@
-"""The pytest plugin of a test process: what pytest reports goes into the event file."""
+"""The reporting plugin of test processes: writes what pytest reports to the event file."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from .excerpts import shortened
 own_builtins(globals())
 
 _TOLERANCE = 1.0
-"""Seconds by which the duration in a report may differ from what we measure."""
+"""Seconds by which the duration in a report may differ from our own measurement."""
 
 LEAVES = 83
-"""Exit status of a child that left a Leaves frame."""
+"""Exit status of a child whose last frame is Leaves."""
 
 CHANNEL_LOST = 86
 """Exit status of a test process whose event file the test had closed."""
 
 DEAF = 90
-"""The same of a process that did not get all that the one above it said."""
+"""Exit status of a process that missed a message of the process above it."""
 
 UNREPORTED = {
     LEAVES: "it did not say for which wide fixture it left",
@@ -52,16 +52,16 @@ UNREPORTED = {
 
 
 class Relay:
-    """Implements the reporting hooks in keeper, hosts and children, where nobody else hears them.
+    """Implements the reporting hooks in keeper, hosts and children, instead of other plugins.
 
-    Every process that is to report calls :meth:`open` first.
+    Every process that reports calls :meth:`open` first.
 
-    :param open_fates: whether the controller may have a test run again elsewhere after a GPU error.
+    :param may_retry: whether the controller may retry a test elsewhere after a GPU error.
     """
 
-    def __init__(self, session: pytest.Session, open_fates: bool = False) -> None:
+    def __init__(self, session: pytest.Session, may_retry: bool = False) -> None:
         self._session = session
-        self._open_fates = open_fates
+        self._may_retry = may_retry
         self._failed_before = 0
         self._met_gpu_error = False
         self._config = session.config
@@ -83,9 +83,10 @@ class Relay:
         note_implementers(session.config)
 
     def open(self, wide_setup_seconds: float = 0.0) -> None:
-        """Report for this process.
+        """Start to report for this process.
 
-        :param wide_setup_seconds: time the host spent for this test, part of its setup.
+        :param wide_setup_seconds: time that the host spent on wide fixtures for this test, which
+            is added to its setup.
         """
         if self._pid != os.getpid():
             self._pid, self._packer = os.getpid(), Packer()
@@ -101,12 +102,12 @@ class Relay:
         return bool(self.interrupted or self._session.shouldstop or self._session.shouldfail)
 
     def is_copy(self) -> bool:
-        """Whether this is a process that a test forked, not the one that runs the test."""
+        """Whether this process was forked by a test, and is not the one that runs the test."""
         return self._pid not in (-1, os.getpid())
 
     def send(self, message: Message) -> None:
-        """Write one frame, unless the event file is not ours any more."""
-        # A process that does not report yet, the keeper, may be warned while it is prepared.
+        """Write one frame to the event file; record in :attr:`lost` if that is impossible."""
+        # The keeper, which does not report, may get a warning while it is set up.
         if self.muted or self._pid == -1 or self.is_copy():
             return
         if self._size() is None:
@@ -125,46 +126,46 @@ class Relay:
                 raise
 
     def written(self) -> int:
-        """Bytes in the event file, 0 if it is not ours any more."""
+        """Size of the event file in bytes, 0 if a test has closed it."""
         return self._size() or 0
 
     def _size(self) -> int | None:
         try:
-            # A test may have closed the descriptor, and a file of its own may have the number now.
+            # A test may have closed the descriptor, and another file may have its number now.
             status = os.fstat(slots.events)
         except OSError:
             return None
         return status.st_size if status.st_ino == self._inode else None
 
     def enter(self, phase: str) -> None:
-        """Announce the phase the test is in from now on."""
+        """Begin a phase of the test, and announce it."""
         self.phase = phase
         self._began, self._seconds = time.monotonic(), 0.0
         self.announce()
 
     def announce(self) -> None:
-        """Say that what follows is of this phase, which may have begun in another process."""
+        """Announce the current phase, which may have begun in another process."""
         self.send(Phase(self.phase, time.time()))
 
     def leave(self) -> None:
-        """The phase is over; its report is still to be made."""
+        """End the phase, whose report is made later."""
         self._seconds = time.monotonic() - self._began
 
     def interrupt(self, error: BaseException) -> None:
-        """Relay what stops the run."""
+        """Relay an exception that stops the run."""
         self.interrupted = True
         self.send(interruption(error))
 
     def metric(self, name: str, value: str | bool | float | None) -> None:
-        """Relay what the test measured, or that it took it back."""
+        """Relay a value of the test's ``fkit_metrics``, None if the test has removed it."""
         self.send(Metric(name, value))
 
     def junit_record(self, kind: str, name: str, value: object) -> None:
-        """Relay what a fixture adds to the JUnit file."""
+        """Relay an entry for the JUnit file."""
         self.send(JunitRecord(kind, carriable(str(name)), carriable(str(value))))
 
     def send_flags(self) -> None:
-        """Relay that the run is to stop, if somebody said so since the last time."""
+        """Relay shouldstop and shouldfail if they were set since the last call."""
         for name, before in self._flags.items():
             value = getattr(self._session, name)
             if value and value != before:
@@ -175,16 +176,14 @@ class Relay:
 
     @pytest.hookimpl
     def pytest_runtest_logstart(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
-        """Relay."""
         self._failed_before = self._session.testsfailed
         self._met_gpu_error = False
         self.send(LogStart(str(nodeid), carriable(location)))
 
     @pytest.hookimpl
     def pytest_runtest_logfinish(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
-        """Relay."""
         if self._met_gpu_error:
-            # Whether it failed is not known yet.
+            # It may be retried, so it does not count as failed yet.
             self._session.testsfailed = self._failed_before
         self.send_flags()
         self.send(LogFinish(str(nodeid), carriable(location)))
@@ -193,8 +192,8 @@ class Relay:
     def pytest_runtest_logreport(
         self, report: pytest.TestReport
     ) -> Generator[None, object, object]:
-        """Relay; after the session, which counts failures and may set shouldfail."""
-        if self._open_fates and report.failed and hasattr(report, "fkit_gpu_error"):
+        """Relay the report, after the session has counted failures and maybe set shouldfail."""
+        if self._may_retry and report.failed and hasattr(report, "fkit_gpu_error"):
             self._met_gpu_error = True
         if self._met_gpu_error:
             with self._not_counting():
@@ -207,7 +206,7 @@ class Relay:
 
     @contextmanager
     def _not_counting(self) -> Iterator[None]:
-        """Within the block: -x and --maxfail don't stop anything."""
+        """Within the block, -x and --maxfail have no effect."""
         option = self._config.option
         maxfail, option.maxfail = option.maxfail, 0
         try:
@@ -217,21 +216,21 @@ class Relay:
 
     def _relay(self, report: pytest.TestReport) -> None:
         if type(report) is pytest.TestReport:
-            self._mend_duration(report)
+            self._correct_duration(report)
         hooks = self._config.hook
         if self._subtests:
-            # In plain pytest the terminal asks; with failed subtests, which were counted in this
-            # process, the answer turns the report on the whole test into a failure.
+            # In plain pytest the terminal calls this hook. With failed subtests, which were counted
+            # in this process, pytest-subtests turns the report on the whole test into a failure.
             hooks.pytest_report_teststatus(config=self._config, report=report)
         self.send(Report(self._data(report)))
-        if not self._open_fates:  # else at the end of the test
+        if not self._may_retry:  # else at the end of the test
             self.send_flags()
 
-    def _mend_duration(self, timed: Any) -> None:
-        """Make the duration of a phase's call, or of its report, what it is for the user.
+    def _correct_duration(self, timed: Any) -> None:
+        """Correct the duration of a phase's call, or of its report.
 
-        Where the clock that pytest read was frozen, or moved, meanwhile: by a clock of ours. What
-        the host set up for the test is part of its setup.
+        If the clock that pytest reads was frozen or moved meanwhile, take our own measurement. Add
+        the time that the host spent on wide fixtures for this test to its setup.
         """
         if timed.when == self.phase and self._seconds:
             most = time.monotonic() - self._began + _TOLERANCE
@@ -247,8 +246,8 @@ class Relay:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: Any
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Relay at once what pytest-rerunfailures holds back: the process may die before."""
-        self._mend_duration(call)
+        """Relay at once reports that pytest-rerunfailures holds back, in case the process dies."""
+        self._correct_duration(call)
         report = yield
         if hasattr(item, "execution_count"):
             self.send(HeldReport(self._data(report)))
@@ -257,10 +256,10 @@ class Relay:
     def _data(self, report: pytest.TestReport) -> dict[str, Any]:
         try:
             data = report_to_data(self._config, report)
-        except Exception as error:  # noqa: BLE001 (of what the test has patched, or of a plugin)
-            data = _bare_data(report, error)
+        except Exception as error:  # noqa: BLE001 (of something that the test or a plugin patched)
+            data = _minimal_data(report, error)
         for name in ("sections", "user_properties"):
-            # Something else if the test has replaced ``list``, which makes them.
+            # Of another type if the test has replaced ``list``, which pytest calls to make them.
             if not isinstance(data.get(name, ()), (list, tuple)):
                 data[name] = []
         data["sections"] = [
@@ -279,7 +278,7 @@ class Relay:
         nodeid: str,
         location: tuple[str, int, str] | None,
     ) -> None:
-        """Relay, by the class's name: the worker has the class if the test process has it."""
+        """Relay the warning with the name of its class, which the worker can import, too."""
         message = warning_message.message
         category = type(message) if isinstance(message, Warning) else warning_message.category
         args = carriable(message.args) if isinstance(message, Warning) else None
@@ -298,7 +297,7 @@ class Relay:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Announce the phase, and marks that the test gives itself."""
+        """Announce the phase, and watch for marks that the test adds to itself."""
         __tracebackhide__ = True
         self.enter("setup")
         self._watch_marks(item)
@@ -335,7 +334,7 @@ class Relay:
         def watched(marker: Any, append: bool = True) -> None:
             add_marker(marker, append)
             if getattr(marker, "name", marker) == "xfail":
-                # If the test dies now, the worker can't know of this mark otherwise.
+                # If the test dies, the worker could not know of this mark otherwise.
                 reason = expected_failure(item)
                 if reason is not None:
                     self.send(ExpectedFailure(reason))
@@ -343,12 +342,12 @@ class Relay:
         item.add_marker = watched  # type: ignore[method-assign]
 
 
-def _bare_data(report: pytest.TestReport, error: Exception) -> dict[str, Any]:
-    """A report that can't be made plain values: its verdict, and why there is no more of it.
+def _minimal_data(report: pytest.TestReport, error: Exception) -> dict[str, Any]:
+    """The data of a report that can't be serialized: its verdict, and the reason.
 
-    In plain pytest nobody asks for that, and the verdict stands.
+    In plain pytest reports are not serialized, and the verdict stands.
 
-    :raises Exception: `error`, where the report is not of pytest's own class.
+    :raises Exception: `error`, if the report is not of pytest's own class.
     """
     if type(report) is not pytest.TestReport:
         raise error
@@ -365,9 +364,9 @@ def _bare_data(report: pytest.TestReport, error: Exception) -> dict[str, Any]:
 
 
 def merged(sections: Any) -> list[tuple[str, str]]:
-    """Sections with those of one name joined.
+    """Join captured sections of the same name.
 
-    The host's part of a phase and the child's are one for the user, as in plain pytest.
+    The user sees the host's part of a phase and the child's as one, as in plain pytest.
     """
     joined: dict[tuple[str, int], str] = {}
     for number, (name, content) in enumerate(sections, 1):
@@ -379,5 +378,5 @@ def merged(sections: Any) -> list[tuple[str, str]]:
         joined[key] = (before or "") + newline + content
         log = (f"Captured log {name.rpartition(' ')[2]}", 0)
         if captured and before is None and key != log and log in joined:
-            joined[log] = joined.pop(log)  # comes after what was printed, as in plain pytest
+            joined[log] = joined.pop(log)  # the log comes after the output, as in plain pytest
     return [(name, content) for (name, _), content in joined.items()]

@@ -1,4 +1,4 @@
-"""What pytest does when its session ends, done at the end of each process for what began there."""
+"""Ends the pytest session in each test process, as far as it began there."""
 
 from __future__ import annotations
 
@@ -21,70 +21,72 @@ own_builtins(globals())
 _YOUNG = 1 if sys.version_info < (3, 14) else 0
 
 _READERS = "pytest_fkit.gpu."
-"""In the command lines of processes that read what drivers say: they are ours."""
+"""Part of the command lines of our own processes that read GPU drivers."""
 
 
 class SessionEnd:
-    """Ends the session in a process that another one was forked from, or that runs tests itself.
+    """Runs cleanups and session hooks in hosts and children before they exit.
 
-    Made in the keeper, whose parent is the worker.
+    Constructed in the keeper, whose parent is the worker; forked processes inherit it.
 
-    Where a warning of an error that nobody could raise is an error, what a test left is collected
-    as pytest collects it, by the process that ran the test.
+    If unraisable exceptions count as errors, each process collects its garbage before it exits, as
+    pytest does at the end of its session, so that the test that left them is blamed.
     """
 
     def __init__(self, session: pytest.Session, relay: Relay) -> None:
         self._session = session
         self._config = session.config
         self._relay = relay
-        # What started processes there is to end them, which a copy of it can't wait for.
-        self._begun = any(map(_is_of_a_plugin, children(os.getppid())))
+        # Plugins that started processes in the worker must end them there: a fork can't reap them.
+        self._plugins_have_processes = any(map(_is_of_a_plugin, children(os.getppid())))
         self._collects = pytest_session.unraisable_errors_count(session.config)
         self._output: dict[str, Any] = getattr(session.config, "workeroutput", {})
-        self._told: dict[str, Any] = {}
+        self._sent_output: dict[str, Any] = {}
         self._young = 0
         self._dropped: list[object] = []
 
     def enter_process(self) -> None:
-        """In a new process: the clean-ups that there are belong to the one that added them."""
+        """In a new process: drop inherited cleanups, which the process that added them runs."""
         self._dropped.append(pytest_session.forget_cleanups(self._config))
-        self._told = carriable(self._output)
+        self._sent_output = carriable(self._output)
         if self._collects:
             self._young = _young_collections()
 
-    def settle(self) -> None:
-        """Before others are forked: report what they would take for their own."""
+    def report_unraisable(self) -> None:
+        """Before a fork: report unraisable exceptions, which the new process would inherit."""
         if self._collects:
             gc.collect()
             self._try(lambda: pytest_session.raise_unraisable(self._config))
 
     def finish_session(self) -> None:
-        """In a process that ran all tests that it was there for: tell the plugins that saw them."""
-        found = pytest_hooks.plugins_of_tests(self._config, self._begun)
+        """After the last test of this process: finish the session for plugins that ran here."""
+        found = pytest_hooks.plugins_of_tests(self._config, self._plugins_have_processes)
         if not found:
             return
-        wanted: list[int | None] = []
+        statuses: list[int | None] = []
         finished = list(found.values())
-        self._try(lambda: wanted.append(pytest_hooks.finish_session(self._session, finished)))
-        status = wanted[0] if wanted else None
+        self._try(lambda: statuses.append(pytest_hooks.finish_session(self._session, finished)))
+        status = statuses[0] if statuses else None
         self._relay.send(SessionFinished(tuple(map(carriable, found)), status))
 
     def conclude(self) -> None:
-        """The process has nothing left to do but to run its exit handlers."""
+        """Report unraisable exceptions, and run cleanups; only exit handlers run after this."""
         if self._collects:
-            # What is older than this process is in the oldest generation, see startup.py.
+            # Objects from before the fork are in the oldest generation, see startup.py.
             gc.collect(_YOUNG if _young_collections() == self._young else 2)
             self._try(lambda: pytest_session.raise_unraisable(self._config))
         self._try(lambda: pytest_session.run_cleanups(self._config))
         if self._output:
-            self._tell_output()
+            self._send_output()
 
-    def _tell_output(self) -> None:
+    def _send_output(self) -> None:
         output = carriable(self._output)
-        new = {name: value for name, value in output.items() if self._told.get(name) != value}
+        new = {
+            name: value for name, value in output.items() if self._sent_output.get(name) != value
+        }
         if new:
             self._relay.send(WorkerOutput(new))
-            self._told = output
+            self._sent_output = output
 
     def _try(self, action: Callable[[], None]) -> None:
         try:
@@ -98,7 +100,7 @@ def _young_collections() -> int:
 
 
 def _is_of_a_plugin(pid: int) -> bool:
-    """Whether a child of the worker is none of ours, and alive."""
+    """Whether a child process of the worker is alive and not ours."""
     if pid == os.getpid() or process_state(pid) in ("", "Z"):
         return False
     return _READERS not in describe(pid)

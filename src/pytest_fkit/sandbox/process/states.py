@@ -1,7 +1,7 @@
-"""What plugins keep in a test process: sent before it leaves, or known from an earlier one.
+"""Carries the state of plugins across test processes: of benchmarks, snapshots and reruns.
 
-Checked against pytest-benchmark 5.3, syrupy 7.0 and those of kept_states; other plugins keep such
-things without workers only, or report them by hooks.
+Checked against pytest-benchmark 5.3, syrupy 7.0 and those of compat/kept_states.py; other plugins
+keep such state only without workers, or report it by hooks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ own_builtins(globals())
 
 
 class States:
-    """Sends what was added in this process since the last time."""
+    """Sends what plugins have added to their state in this process."""
 
     def __init__(self, relay: Relay, config: pytest.Config) -> None:
         self._relay = relay
@@ -41,7 +41,7 @@ class States:
             self._senders.append(self._send_results)
 
     def send(self) -> None:
-        """Called after each test."""
+        """Send what was added since the last call; called after each test."""
         for send in self._senders:
             send()
 
@@ -70,13 +70,13 @@ class States:
         if not syrupy._assertions:
             return
         syrupy.flush_snapshot_write_queue()
-        if hasattr(syrupy, "add_worker_report"):  # before 7.0 nobody looks at them with workers
+        if hasattr(syrupy, "add_worker_report"):  # before 7.0 syrupy ignores those of workers
             self._relay.send(PluginState("syrupy", carriable(_worker_report(syrupy))))
         del syrupy._assertions[:]
 
 
 def _without_users_objects(benchmark: Any) -> Any:
-    """A copy that consists of what pytest-benchmark itself defines, and built-in values."""
+    """A copy that holds only classes of pytest-benchmark and built-in values."""
     name_of = cast("Any", sys.modules["pytest_benchmark.utils"]).funcname
     plain = copy.copy(benchmark)
     plain.fixture = SimpleNamespace(has_error=benchmark.has_error)
@@ -93,7 +93,7 @@ def _without_users_objects(benchmark: Any) -> Any:
 
 
 def _worker_report(syrupy: Any) -> dict[str, Any]:
-    """As a worker of xdist tells the controller; what was collected is the worker's to tell."""
+    """The report of an xdist worker to the controller, without what the worker itself collected."""
     module = cast("Any", sys.modules["syrupy.session"])
     config = syrupy.pytest_session.config
     report = module.SnapshotReport(
@@ -118,9 +118,9 @@ def _worker_report(syrupy: Any) -> dict[str, Any]:
 
 
 class Counts:
-    """Takes the place of pytest-rerunfailures' ``config.failures_db``.
+    """Replaces pytest-rerunfailures' ``config.failures_db``.
 
-    The plugin asks it how often a test failed when it begins to loop, and begins to count there.
+    The plugin reads from it how often a test has failed, and starts its loop of reruns there.
     """
 
     def __init__(self, db: Any) -> None:
@@ -131,19 +131,19 @@ class Counts:
         return getattr(self._db, name)
 
     def begin(self, attempts: int, suite_reruns: int) -> None:
-        """Before a test; see :class:`pytest_fkit.protocol.messages.Run`."""
+        """Set the counts before a test; see :class:`pytest_fkit.protocol.messages.Run`."""
         self._attempts = attempts
-        # Without workers this process has a copy of the count.
+        # At -n0 this process inherited a copy of the count.
         while suite_reruns and self._db.get_suite_reruns() < suite_reruns:
             self._db.increment_suite_reruns()
 
     def get_test_failures(self, crashitem: str) -> int:
-        """How often the test died: with its process, and before that with a worker."""
+        """How often the test died: with a process of its own, and before that with a worker."""
         return self._attempts + int(self._db.get_test_failures(crashitem))
 
 
 def count_reruns(config: pytest.Config) -> Counts | None:
-    """Put it into its place; None where the plugin is not active."""
+    """Install :class:`Counts`; None if pytest-rerunfailures is not active."""
     db = getattr(config, "failures_db", None)
     if db is None:
         return None

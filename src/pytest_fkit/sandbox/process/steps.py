@@ -1,9 +1,9 @@
-"""The bottom of the stack in every process of ours that runs tests, or forks others that do.
+"""The bottom frame of every process of ours that runs tests, or forks others that do.
 
-What a process does is a generator, its role. It yields a step where there is to be nothing of ours
-on the stack: a test is run from here, as pytest's own loop runs it, so that it finds the stack that
-it knows; and a forked process begins here with a role of its own. The one that its parent had is
-kept and never goes on: no ``finally`` of it runs, and no second half of somebody's hook.
+What a process does is a generator, its role. It yields a step for whatever must not have our frames
+below it on the stack: tests are run from here, as from pytest's own loop, and so find the stack
+that they know; and a forked process starts here with a role of its own. Its parent's role is kept,
+but never resumed: none of its ``finally`` blocks runs, and no second half of anybody's hook.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ FAILED = 70
 """Exit status of a process whose role failed: EX_SOFTWARE of sysexits.h."""
 
 
-class Passage:
-    """Where a process that was forked while an item runs says what it does from then on."""
+class Handover:
+    """Passes the role of a process that was forked while an item ran to :func:`run_steps`."""
 
     def __init__(self) -> None:
         self.role: Role | None = None
-        """Begun, up to its step that runs the item; what is under way answers that."""
+        """Advanced up to its step that runs the item, which is answered by the run under way."""
 
 
 class RunItem(NamedTuple):
-    """Have the whole pytest_runtest_protocol chain run the item.
+    """Step: run the whole pytest_runtest_protocol chain for the item.
 
-    The answer is what was raised, or None. In a process that was forked meanwhile the role that it
-    put into the passage gets it.
+    The answer is what was raised, or None. In a process that was forked meanwhile the answer goes
+    to the role that it put into the handover.
     """
 
     item: pytest.Item
     nextitem: pytest.Item | None
-    passage: Passage | None = None
+    handover: Handover | None = None
 
 
 class Fork(NamedTuple):
-    """Fork a process; the answer is its pid.
+    """Step: fork a process; the answer is its pid.
 
-    :param role: what the new process does; what it returns is its exit status.
+    :param role: of the new process, whose exit status is what the role returns.
     :raises OSError: where it is yielded, if the kernel refuses.
     """
 
@@ -58,20 +58,20 @@ T = TypeVar("T")
 
 
 def run_steps(role: Generator[Step, Any, T]) -> T:
-    """Do what this process is to do, and what those that it forks are to do.
+    """Run the role of this process, and in forked processes theirs.
 
-    :return: what the role returns; in forked processes this function does not return.
+    :return: what the role returns; in a forked process this function does not return.
     :raises BaseException: what the role raises.
     """
     __tracebackhide__ = True
-    left: list[Generator[Step, Any, Any]] = []  # the roles of the processes above
-    now: Generator[Step, Any, Any] = role
+    suspended: list[Generator[Step, Any, Any]] = []  # the roles of the processes above
+    current: Generator[Step, Any, Any] = role
     answer: object = None
     raised: BaseException | None = None
     while True:
         try:
             thrown, raised = raised, None
-            step = now.send(answer) if thrown is None else now.throw(thrown)
+            step = current.send(answer) if thrown is None else current.throw(thrown)
             answer = None
             if isinstance(step, RunItem):
                 try:
@@ -80,22 +80,21 @@ def run_steps(role: Generator[Step, Any, T]) -> T:
                     )
                 except BaseException as error:  # noqa: BLE001 (the answer)
                     answer = error
-                now = _role_after(step, now, left)
+                current = _role_after(step, current, suspended)
             else:
                 answer = fork()
                 if answer == 0:
-                    left.append(now)
-                    now, answer = step.role, None
+                    suspended.append(current)
+                    current, answer = step.role, None
         except StopIteration as end:
-            if not left:
+            if not suspended:
                 return end.value  # type: ignore[no-any-return]
             os._exit(end.value)
         except BaseException as error:
-            if (
-                cast("Any", now).gi_frame is not None
-            ):  # it is not the role's: a signal's, or of the fork
+            if cast("Any", current).gi_frame is not None:
+                # The role has not ended: a signal handler or the fork raised this.
                 raised = error
-            elif left:
+            elif suspended:
                 sys.excepthook(*sys.exc_info())
                 os._exit(FAILED)
             else:
@@ -103,10 +102,10 @@ def run_steps(role: Generator[Step, Any, T]) -> T:
 
 
 def _role_after(
-    step: RunItem, now: Generator[Step, Any, Any], left: list[Generator[Step, Any, Any]]
+    step: RunItem, current: Generator[Step, Any, Any], suspended: list[Generator[Step, Any, Any]]
 ) -> Generator[Step, Any, Any]:
-    """The role of this process after an item ran: another one if it was forked meanwhile."""
-    if step.passage is None or step.passage.role is None:
-        return now
-    left.append(now)
-    return step.passage.role
+    """The role of this process after an item ran: a new one if it was forked meanwhile."""
+    if step.handover is None or step.handover.role is None:
+        return current
+    suspended.append(current)
+    return step.handover.role

@@ -1,4 +1,4 @@
-"""What makes a process one that can run tests: plugins, fault handler, no debugger."""
+"""Prepares a process to run tests: plugins, fault handler, no debugger."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _REPORTING_HOOKS = {
     "pytest_runtest_logfinish": True,
     "pytest_warning_recorded": False,
 }
-"""Whether the plugins of others hear of it in test processes."""
+"""Hooks that the relay implements; whether those of plugins outside of pytest run here, too."""
 
 
 class TestProcess(NamedTuple):
-    """The plugins by which a process can run tests, or fork others that do.
+    """The plugins of a process that runs tests, or forks others that do.
 
-    :param gpu_failures: where its worker owns GPUs.
-    :param broken: why wide fixtures must not be set up, by key; to be filled in.
+    :param gpu_failures: None unless the worker owns GPUs.
+    :param broken: why wide fixtures must not be set up, by key; the keeper adds to it.
     """
 
     relay: Relay
@@ -55,14 +55,14 @@ class TestProcess(NamedTuple):
 
 
 def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
-    """Make this process a test process: register the plugins, prepare for deaths.
+    """Make this process a test process: register the plugins, and enable the fault handler.
 
     :param coverage: see :class:`Measuring`.
     """
     config = session.config
     broken: dict[str, str] = {}
     gpu_failures = _gpu_failures(config)
-    relay = Relay(session, open_fates=gpu_failures is not None and may_retry(config))
+    relay = Relay(session, may_retry=gpu_failures is not None and may_retry(config))
     settings = config.stash.get(KEY, None)
     fixtures = WideFixtures(
         session, relay, broken, settings is not None and settings.start_method == "auto",
@@ -113,8 +113,8 @@ def _gpu_failures(config: pytest.Config) -> GpuFailures | None:
 
 
 def write_stacks_of_deaths() -> None:
-    """Have faulthandler write into the file in which the keeper looks for stacks."""
-    # The descriptor is each test process's own file of that number.
+    """Have faulthandler write stacks to the file in which the keeper looks for them."""
+    # Each test process installs a file of its own under this descriptor.
     faulthandler.enable(file=slots.dump)
     faulthandler.register(DUMP_SIGNAL, file=slots.dump, all_threads=True)
     faulthandler.register(signal.SIGTERM, file=slots.dump, all_threads=True, chain=True)

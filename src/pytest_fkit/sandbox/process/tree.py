@@ -1,4 +1,4 @@
-"""Signals to processes, and to all below them."""
+"""Signals processes and all their descendants."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from ...own import os, own_builtins, select, signal, suppress, time
 
 own_builtins(globals())
 
-# No test has a use for this one; macOS has no real-time signals.
+# One that tests don't use; macOS has no real-time signals.
 DUMP_SIGNAL = signal.SIGRTMAX - 3 if hasattr(signal, "SIGRTMAX") else signal.SIGINFO  # type: ignore[attr-defined,unused-ignore]
-"""On this one a test process writes the stacks of its threads."""
+"""The signal on which a test process dumps the stacks of all its threads."""
 
 
 def send_signal(pid: int, number: int) -> None:
-    """Send a signal to a process that may be gone."""
+    """Send a signal to a process that may have ended."""
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is such a process, one that only waits to be waited for left out."""
+    """Whether a process exists and is not a zombie."""
     return system.process_state(pid) not in ("", "Z")
 
 
 def kill_tree(pid: int) -> None:
-    """End a process and its descendants by SIGKILL."""
-    # Stopped first, so that nothing forks away from under the list.
+    """SIGKILL a process and its descendants."""
+    # Stop them first, so that none forks while the list is made.
     send_signal(pid, signal.SIGSTOP)
     tree = [pid, *system.descendants(pid)]
     for process in tree:
@@ -39,11 +39,12 @@ def kill_tree(pid: int) -> None:
 def end_trees(
     left: Callable[[], set[int]], until: Callable[[Callable[[], bool], float], bool], limit: float
 ) -> tuple[str, ...]:
-    """End processes and all below them by SIGKILL, until none is left or the time is over.
+    """SIGKILL processes and all below them, until none is left or the time is over.
 
-    :param left: gives the pids of those that are left.
-    :param until: waits for something to be true, so many seconds at most.
-    :return: a description of each that was ended.
+    :param left: returns the pids of those that are left.
+    :param until: waits for a condition, at most so many seconds; returns whether it holds.
+    :param limit: seconds.
+    :return: a description of each process that was killed.
     """
     named: dict[int, str] = {}
     deadline = time.monotonic() + limit
@@ -61,7 +62,7 @@ def end_trees(
 
 
 def end_children(limit: float) -> None:
-    """End and reap all children of this process, adopted ones included, within `limit` seconds."""
+    """Kill and reap all children of this process, adopted ones included, within `limit` seconds."""
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
         for pid in system.adopted_children(set()):
@@ -74,10 +75,10 @@ def end_children(limit: float) -> None:
         select.select([], [], [], 0.01)
 
 
-class Settled:
-    """Tells whether a file has grown and stopped growing, from one call to the next.
+class StoppedGrowing:
+    """Tells whether a file has grown, and has not grown further since the last call.
 
-    :param size: of the file before it could grow.
+    :param size: of the file before it could grow, in bytes.
     """
 
     def __init__(self, descriptor: int, size: int) -> None:
@@ -85,6 +86,5 @@ class Settled:
         self._start = self._size = size
 
     def __call__(self) -> bool:
-        """Whether the file is longer than `size` and as long as at the last call."""
         before, self._size = self._size, os.fstat(self._descriptor).st_size
         return self._start < self._size == before

@@ -1,4 +1,4 @@
-"""Wide fixtures: class, module, package and session scope, set up once, in the host."""
+"""Wide fixtures, of class, module, package or session scope, are set up once, in the host."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COLLECTORS = ""
 
 
 class LeaveForHost(BaseException):
-    """Raised in a child to unwind the setup of a test whose wide fixture the host lacks.
+    """Unwinds a setup: of a child that lacks a wide fixture, or of a host whose child ran the test.
 
     Not an Exception: fixtures may catch those.
     """
@@ -38,11 +38,11 @@ class LeaveForHost(BaseException):
 
 
 class WideFixtures:
-    """Plugin of a test process; knows which wide fixtures are set up here and which must not be.
+    """Plugin of test processes: has wide fixtures set up in the host, once for all tests.
 
-    :param broken: by key, why setting up a wide fixture killed a process before.
-    :param watch: whether to look for what wide fixtures leave that does not survive a fork.
-    :param gpu_failures: hears what fixtures raise, where there are GPUs.
+    :param broken: by key, the end of a process that a wide fixture killed in its setup.
+    :param watch: whether to detect what wide fixtures leave that does not survive a fork.
+    :param gpu_failures: classifies what fixtures raise; None unless the worker owns GPUs.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class WideFixtures:
         self._refused: set[str] = set()
         self._failed: tuple[pytest.Item, BaseException] | None = None
         self._begun: pytest.Item | None = None
-        self._sets_up = False  # whether a collector above it has a setup of its own
-        self._fill_late: Callable[[], None] | None = None
-        self._get_out: Callable[[], None] | None = None
+        self._collector_set_up = False  # whether a collector is set up for the test begun
+        self._ensure_filled: Callable[[], None] | None = None
+        self._on_unwound: Callable[[], None] | None = None
         self._raised: list[Any] = []
         self._out_of_context: list[str] = []
         self._phases = Phases(session)
@@ -79,7 +79,7 @@ class WideFixtures:
     # --- in the child ---
 
     def leave_to_host(self) -> None:
-        """In a new child: what is set up is the host's to tear down, but for its test itself."""
+        """In a new child: leave the teardown of all but its own test to the host."""
         self._dropped = pytest_fixtures.forget_finalizers(self._session, self._active, self._begun)
         self._begun = None
         self._owns_all = False
@@ -87,10 +87,10 @@ class WideFixtures:
     def enter_child(
         self, refused: set[str], item: pytest.Item, leave_at_once: Callable[[str], NoReturn]
     ) -> None:
-        """In a child that knows its test: ask the host for what is missing.
+        """In a child that has its order: leave for the host if a wide fixture is missing.
 
-        :param refused: wide fixtures that the host was asked for already, in vain.
-        :param leave_at_once: ends the child, to have the host set a wide fixture up.
+        :param refused: wide fixtures for which a child has left before; they are set up here.
+        :param leave_at_once: ends the child without unwinding, given a wide fixture's name.
         """
         self._leave_at_once = leave_at_once
         self._refused = refused
@@ -99,19 +99,19 @@ class WideFixtures:
 
     @property
     def leaving(self) -> LeaveForHost | None:
-        """Why this child has to leave, if it has to."""
+        """Why this process has to leave the test, None if it has not."""
         return self._leaving
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_fixture_setup(
         self, fixturedef: Any, request: Any
     ) -> Generator[None, object, object]:
-        """Leave a child for a fixture that belongs into the host; announce the others."""
+        """In a child, leave for a wide fixture that the host lacks; else announce its setup."""
         __tracebackhide__ = True
         if not _is_wide(request):
-            self._leave_at_once = None  # what it did has to be undone
-            if self._fill_late is not None:
-                self._leave_before(fixturedef, self._fill_late)
+            self._leave_at_once = None  # from now on leaving has to tear this fixture down
+            if self._ensure_filled is not None:
+                self._leave_before(fixturedef, self._ensure_filled)
             return (yield)
         name = fixturedef.argname
         key = "::".join((str(fixturedef.baseid), name, str(request.param_index))) + (
@@ -140,26 +140,26 @@ class WideFixtures:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
-        """Make sure that a process that has to leave does, whatever caught the reason."""
+        """Leave if :class:`LeaveForHost` was raised, even if a hook or fixture has caught it."""
         __tracebackhide__ = True
         try:
             result = yield
-            if self._fill_late is not None:
-                self._fill_late()
+            if self._ensure_filled is not None:
+                self._ensure_filled()
         except BaseException:
             if self._leaving is None:
                 raise
         if self._leaving is not None:
-            if self._get_out is not None:
-                self._get_out()
-            # The runner lets this one class pass, where it would report any other.
+            if self._on_unwound is not None:
+                self._on_unwound()
+            # pytest's runner lets this class pass, and would report any other.
             raise pytest.exit.Exception("leaves for its host") from None
         self._may_leave = False
         return result
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_teardown(self) -> Generator[None, object, object]:
-        """Tear down what the child itself set up, though the next test might share it."""
+        """In a child, tear down all that it set up, even what the next test would share."""
         __tracebackhide__ = True
         try:
             return (yield)
@@ -168,7 +168,7 @@ class WideFixtures:
                 pytest_fixtures.tear_down(self._session, None)
 
     def _leave_before(self, fixturedef: Any, fill: Callable[[], None]) -> None:
-        """Where a plugin asks for a fixture of the test before the test does."""
+        """Set up wide fixtures before a fixture of the test's own that a plugin requests early."""
         try:
             fill()
         except LeaveForHost:
@@ -176,16 +176,16 @@ class WideFixtures:
             raise
 
     def raise_failed_teardown(self, item: pytest.Item) -> None:
-        """Raise what a wide fixture raised when it was torn down, to be set up anew for `item`.
+        """Raise, once, what the teardown of a wide fixture raised that `item` needs set up anew.
 
-        As plain pytest does, where it gets another parameter; who asks again finds that done.
+        As plain pytest does when a parametrized fixture gets its next parameter.
         """
         failed, self._failed = self._failed, None
         if failed is not None and failed[0] is item:
             raise failed[1]
 
-    def see_to_collectors(self, item: pytest.Item) -> None:
-        """If a collector above `item` has a setup of its own: in the host run it, else leave."""
+    def require_collectors(self, item: pytest.Item) -> None:
+        """Have a collector above `item` set up: by leaving in a child, at once in the host."""
         begun = self._begun is item
         if not begun and (not self._may_leave or _COLLECTORS in self._refused):
             return
@@ -200,7 +200,7 @@ class WideFixtures:
 
     def _leave(self, argname: str) -> None:
         if self._leave_at_once is not None:
-            # As if the child had never been: wrappers of hooks may write files when they unwind.
+            # Without unwinding, since hook wrappers may write files in their second halves.
             self._leave_at_once(argname)
         self._leaving = LeaveForHost(argname)
         self._relay.muted = True
@@ -208,8 +208,8 @@ class WideFixtures:
 
     # --- in a host that begins a test ---
 
-    def begins(self, item: pytest.Item) -> bool:
-        """Whether the host can begin a test, for a child to go on with it."""
+    def can_begin(self, item: pytest.Item) -> bool:
+        """Whether the host can begin a test that a child then continues."""
         return (
             HOOKS not in self._broken
             and pytest_fixtures.fills_in_setup(item)
@@ -217,41 +217,41 @@ class WideFixtures:
             and not pytest_nodes.starts_threads(item)
         )
 
-    def wants(self, item: pytest.Item) -> bool:
-        """Whether something is to be set up for a test that others share with it."""
+    def needs_setup(self, item: pytest.Item) -> bool:
+        """Whether a wide fixture or a collector still has to be set up for a test."""
         missing = pytest_fixtures.missing_fixture(item) or pytest_fixtures.missing_collector(item)
         return missing is not None
 
-    def begin(self, item: pytest.Item, fill_late: Callable[[], None]) -> None:
-        """The host begins a test.
+    def begin(self, item: pytest.Item, ensure_filled: Callable[[], None]) -> None:
+        """Before the host begins a test.
 
-        :param fill_late: called when something of its own is set up, and when all is.
+        :param ensure_filled: called before each fixture of the test's own, and after its setup.
         """
         self._begun = item
-        self._sets_up = pytest_fixtures.missing_collector(item) is not None
-        self._fill_late = fill_late
+        self._collector_set_up = pytest_fixtures.missing_collector(item) is not None
+        self._ensure_filled = ensure_filled
         self._out_of_context = []
         self.watch.begin()
 
     def end(self) -> None:
-        """It is through with it."""
-        self._begun = self._fill_late = self._get_out = self._leaving = None
+        """After the host has left the test."""
+        self._begun = self._ensure_filled = self._on_unwound = self._leaving = None
         self._relay.muted = False
         self.watch.end()
 
-    def enter_begun(self) -> None:
-        """In the child that goes on with it."""
-        self._fill_late = None
+    def enter_forked_midway(self) -> None:
+        """In the child that continues the test."""
+        self._ensure_filled = None
         self.watch.end()
 
     def hooks_ran(self, item: pytest.Item) -> None:
-        """Hooks, and maybe collectors, have run their part in the setup of the test."""
-        self.watch.hooks_ran(item, self._sets_up)
+        """After the hooks, and maybe collectors, that precede the test's fixtures have run."""
+        self.watch.hooks_ran(item, self._collector_set_up)
 
     def set_up_first(self, item: pytest.Item) -> BaseException | None:
-        """Set up, in the midst of the item's setup, what comes before fixtures of its own.
+        """Set up, amid the item's setup, the wide fixtures that precede those of its own.
 
-        :return: what one of them raised.
+        :return: the exception that one of them raised, or None.
         :raises pytest.exit.Exception, KeyboardInterrupt: to be passed on.
         """
         self.hooks_ran(item)
@@ -263,14 +263,14 @@ class WideFixtures:
                 raise
             except BaseException as error:  # noqa: BLE001 (raised again in the child)
                 if self._gpu_failures is not None:
-                    self._gpu_failures.met(item, error, _captured_so_far())
+                    self._gpu_failures.classify(item, error, _captured_so_far())
                 return error
         return None
 
     def set_up_for_child(self, item: pytest.Item, name: str) -> None:
-        """Set up, at the same place, what a child asked for in the midst of its own fixtures.
+        """Set up, at the same place, a wide fixture for which a child left amid its own fixtures.
 
-        If that raises it may be because these are not there: then the child sets it up itself.
+        If that raises, perhaps for lack of those, forget it: the next child sets it up itself.
         """
         self._out_of_context.append(name)
         self._raised = []
@@ -284,21 +284,21 @@ class WideFixtures:
                     pytest_fixtures.forget_setup(fixturedef)
 
     def blame(self, found: str) -> None:
-        """Put down what a child found, and this host must have left, to a fixture."""
+        """Blame a fixture for what a child found, and this host must have left."""
         self.watch.blame(self._active, found)
 
     @property
     def refused(self) -> tuple[str, ...]:
-        """What was set up for a child of this test, or could not be."""
+        """The wide fixtures for which children of this test have left, set up or not."""
         return tuple(self._out_of_context)
 
-    def leave_test(self, get_out: Callable[[], None]) -> NoReturn:
-        """Get out of a test that a child ran.
+    def leave_test(self, on_unwound: Callable[[], None]) -> NoReturn:
+        """In the host: leave a test that a child has run.
 
-        :param get_out: called when the setup of it is left.
+        :param on_unwound: called when the setup has been unwound.
         """
         self._relay.muted = True
-        self._get_out = get_out
+        self._on_unwound = on_unwound
         self._leaving = LeaveForHost("")
         raise self._leaving
 
@@ -307,9 +307,9 @@ class WideFixtures:
     def set_up(self, item: pytest.Item, argname: str) -> float:
         """Set up all wide fixtures of `item`, and `argname`, until one raises.
 
-        What was raised is remembered by pytest, and raised again in the child that asks next.
+        pytest caches the exception, and raises it again in the child that requests the fixture.
 
-        :return: seconds it took.
+        :return: seconds that it took.
         :raises pytest.exit.Exception, KeyboardInterrupt: to be passed on.
         """
         names = pytest_fixtures.wide_fixtures(item)
@@ -326,8 +326,8 @@ class WideFixtures:
             if pytest_fixtures.raised_in_teardown_of_fixture(call.excinfo.value):
                 self._failed = item, call.excinfo.value
             if self._gpu_failures is not None:
-                self._gpu_failures.met(item, call.excinfo.value, _sections(item))
-        # The child has them, too, and reports them if it lives to do so.
+                self._gpu_failures.classify(item, call.excinfo.value, _sections(item))
+        # The child inherits these sections, too, and reports them if it survives.
         self._relay.send(WideOutput(_sections(item)))
         return float(call.duration)
 
@@ -344,9 +344,9 @@ class WideFixtures:
             self._relay.send(WideSetupDone(time.time()))
 
     def tear_down(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
-        """Tear down what `nextitem` does not share; errors are reported on `item`.
+        """Tear down what `nextitem` does not share, and report errors on `item`.
 
-        :return: whether there was anything to do.
+        :return: whether there was anything to tear down.
         """
         if not pytest_fixtures.needs_tear_down(self._session, nextitem):
             pytest_fixtures.tear_down(self._session, nextitem)
@@ -366,12 +366,12 @@ class WideFixtures:
 
 
 def _is_wide(request: Any) -> bool:
-    # Outside of a class, pytest takes a class-scoped fixture for one of the test function.
+    # Outside of a class, pytest gives a class-scoped fixture the test function as its node.
     return request.scope != "function" and not isinstance(request.node, pytest.Item)
 
 
 def _sections(item: pytest.Item) -> tuple[tuple[str, str], ...]:
-    """What was captured for `item`, as a report names it."""
+    """The sections captured for `item`, in the form of a report's."""
     return tuple(
         (f"Captured {key} {when}", carriable(content))
         for when, key, content in item._report_sections
@@ -379,7 +379,7 @@ def _sections(item: pytest.Item) -> tuple[tuple[str, str], ...]:
 
 
 def _captured_so_far() -> tuple[tuple[str, str], ...]:
-    """What is captured of the phase in whose midst this is, as a report will name it."""
+    """The sections captured so far in the current setup, in the form of a report's."""
     flush()
     return tuple(
         (f"Captured {name} setup", read_ends(descriptor).decode("utf-8", "replace"))
@@ -388,13 +388,13 @@ def _captured_so_far() -> tuple[tuple[str, str], ...]:
 
 
 class _Collectors:
-    """The plugin that has a child leave before pytest sets up what is above the test."""
+    """Plugin: has a child leave before pytest sets up the collectors above the test."""
 
     def __init__(self, fixtures: WideFixtures) -> None:
         self._fixtures = fixtures
 
-    # Not tryfirst: by now marks and most hooks that skip tests have had their say.
+    # Not tryfirst, so that marks and most hooks that skip tests come first.
     @pytest.hookimpl
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         self._fixtures.raise_failed_teardown(item)
-        self._fixtures.see_to_collectors(item)
+        self._fixtures.require_collectors(item)
