@@ -119,9 +119,9 @@ def test_the_keeper_waits_once_for_a_process_that_it_could_not_end(
     left = orphans.Orphans([], [], until)
     left.abandon(holder.pid)
     first, second = (Job(Run(0, -1, "", "", 0.0, 0.0, 0, 0), host) for _ in range(2))
-    left.await_gpus(first)
+    left.await_gpu_release(first)
     [line] = first.hold_gpus
     assert line.startswith(f"pid {holder.pid} (")
-    left.await_gpus(second)
+    left.await_gpu_release(second)
     assert second.hold_gpus == ()
     assert len(waits) == 1
