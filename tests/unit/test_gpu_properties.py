@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import execnet
 import pytest
@@ -153,7 +153,7 @@ def test_a_worker_that_replaces_another_gets_the_same_environment(
     def start(name: str, spec: Any) -> dict[str, str]:
         spec.id = name
         gateway = Gateway(name, spec, inherited)
-        plugin.pytest_xdist_newgateway(gateway)
+        plugin.pytest_xdist_newgateway(cast("Any", gateway))
         return gateway.told
 
     try:

@@ -15,6 +15,8 @@ from ..schedule.collected import Collected, Union
 from ..workers.report_attributes import CommonAttributes, DeathText, death_text
 
 if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
     from ...journal.recorder import Recorder
     from ..workers.dispatch import Dispatch
 
@@ -120,7 +122,9 @@ class Accounting:
         """Knows why tests were not run, and which tests dead workers were running."""
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
+    def pytest_xdist_node_collection_finished(
+        self, node: WorkerController, ids: Sequence[str]
+    ) -> None:
         """Add what a worker collected, mostly the same as all others."""
         self._collected[node] = self._ledger(node).add(ids)
 
@@ -128,14 +132,14 @@ class Accounting:
         """Add what was collected at ``-n0``."""
         self._collected[None] = self._ledger(None).add(nodeids)
 
-    def _ledger(self, node: Any) -> Ledger:
+    def _ledger(self, node: WorkerController) -> Ledger:
         # With --dist=each each worker makes verdicts of its own; a replacement shares its spec.
         place = id(node.gateway.spec) if self._each and node is not None else None
         if place not in self._ledgers:
             self._ledgers[place] = Ledger(not self._config.getoption("setuponly", False))
         return self._ledgers[place]
 
-    def hear(self, node: Any, told: Sequence[Told]) -> None:
+    def hear(self, node: WorkerController, told: Sequence[Told]) -> None:
         """Account for what plugins are about to hear.
 
         :param node: None at ``-n0``.

@@ -91,7 +91,7 @@ class StepSummary:
         self._happened = happened
 
     @pytest.hookimpl(trylast=True)
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Append it, unless it is empty."""
         text = "".join(f"{line}\n" for line in markdown(self._happened))
         if not text:

@@ -18,6 +18,8 @@ from ...protocol.descriptors import move_up
 from ..schedule.machines import host_of
 
 if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
     from ...journal.recorder import Recorder
 
 own_builtins(globals())
@@ -99,7 +101,7 @@ class XidReaders:
 
     # After the plugin that says on which machine a worker is.
     @pytest.hookimpl(optionalhook=True, trylast=True)
-    def pytest_configure_node(self, node: Any) -> None:
+    def pytest_configure_node(self, node: WorkerController) -> None:
         """Tell a worker of this machine that owns GPUs where to look."""
         told = node.workerinput
         if self._here is not None and "fkit_gpus" in told and not host_of(node):

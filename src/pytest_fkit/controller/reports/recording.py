@@ -8,7 +8,7 @@ import shlex
 import sys
 import uuid
 from pathlib import Path
-from typing import Any, Callable, Collection, Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Collection, Generator, Iterator, Mapping, Sequence
 
 import pluggy
 import psutil
@@ -28,6 +28,9 @@ from ..schedule.machines import gpu_ids
 from ..workers.gpus import KEY
 from .accounting import lost_attempt
 from .resume import Resuming
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
 
 own_builtins(globals())
 
@@ -137,17 +140,19 @@ class Recording:
         return str(path) if text.startswith("..") else text
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodeready(self, node: Any) -> None:
+    def pytest_testnodeready(self, node: WorkerController) -> None:
         pid = node.workerinput.get("fkit_pid", 0)
         self._recorder.worker_up(node.gateway.id, pid, gpu_ids(node))
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
-    def pytest_testnodedown(self, node: Any, error: object | None) -> None:
+    def pytest_testnodedown(self, node: WorkerController, error: object | None) -> None:
         text = None if error is None else str(error)
         self._recorder.add(event("worker_down", worker=node.gateway.id, error=text))
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
+    def pytest_xdist_node_collection_finished(
+        self, node: WorkerController, ids: Sequence[str]
+    ) -> None:
         self._collection(node.gateway.id, [str(nodeid) for nodeid in ids])
 
     @pytest.hookimpl(trylast=True)
@@ -173,7 +178,9 @@ class Recording:
         self._recorder.add(event("end", exitstatus=int(exitstatus)))
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_terminal_summary(self, terminalreporter: Any) -> Generator[None, object, object]:
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter
+    ) -> Generator[None, object, object]:
         """Name the files that are incomplete."""
         result = yield
         for file in self._files:
@@ -319,7 +326,7 @@ class Top:
         push(heap, (value, nodeid))
 
     @pytest.hookimpl
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         for what, heap, show in (
             ("peak memory", self._memory, format_size),
             ("CPU time", self._cpu, lambda seconds: f"{seconds:.3f} s"),

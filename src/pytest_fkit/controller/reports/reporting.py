@@ -155,7 +155,7 @@ class Reporting:
         if self.happened.end_errors and not session.exitstatus:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.happened:
             terminalreporter.section("pytest-fkit summary")
             for line, markup in _summary(self.happened):

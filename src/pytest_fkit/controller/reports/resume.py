@@ -141,7 +141,7 @@ class Resuming:
             return category, letter, (marked, *markup) if markup else marked
         return result
 
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what was not run, and how the suite has changed."""
         if self._found is not None:
             terminalreporter.section("pytest-fkit: resumed")

@@ -16,6 +16,8 @@ from .retries import Attempt, Retries, Retry, Screen
 from .trust import Slices
 
 if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
     from ...journal.recorder import Recorder
 
 own_builtins(globals())
@@ -48,7 +50,7 @@ class Rerouting:
         self._widens = settings.widen
         self._screen = Screen(self._has_attempts, self._attempt_over)
         self._announced: set[tuple[int, int]] = set()
-        self._nodes: dict[str, Any] = {}
+        self._nodes: dict[str, WorkerController] = {}
         self._pauses: dict[frozenset[str], float] = {}
         self._timers: list[threading.Timer] = []
         self._to_probe: set[frozenset[str]] = set()
@@ -80,7 +82,7 @@ class Rerouting:
         self._kinds = kinds
         self._number = number
 
-    def add(self, node: Any) -> None:
+    def add(self, node: WorkerController) -> None:
         """A worker takes part."""
         name = node.gateway.id
         self._nodes[name] = node
@@ -99,11 +101,11 @@ class Rerouting:
 
     # --- attempts ---
 
-    def pass_on(self, node: Any, told: Iterable[Told]) -> list[Told | Retry]:
+    def pass_on(self, node: WorkerController, told: Iterable[Told]) -> list[Told | Retry]:
         """See Screen."""
         return self._screen.pass_on(node, told)
 
-    def ended(self, node: Any) -> None:
+    def ended(self, node: WorkerController) -> None:
         """A test that is not tried again ended there."""
         name = node.gateway.id
         if name in self._erred:
@@ -111,12 +113,12 @@ class Rerouting:
         else:
             self._slices.ended(name)
 
-    def _has_attempts(self, node: Any, position: int) -> bool:
+    def _has_attempts(self, node: WorkerController, position: int) -> bool:
         test = self._number(node, position)
         return test is not None and (self._widens or test in self._retries)
 
     def _attempt_over(
-        self, node: Any, position: int, attempt: Attempt, seconds: float
+        self, node: WorkerController, position: int, attempt: Attempt, seconds: float
     ) -> Sequence[Told | Retry]:
         test = self._number(node, position)
         if test is None:
@@ -143,7 +145,7 @@ class Rerouting:
         self._retire_due()
         return told
 
-    def _count(self, node: Any, test: int, error: GpuError, certain: bool) -> None:
+    def _count(self, node: WorkerController, test: int, error: GpuError, certain: bool) -> None:
         """Count the error against the worker's GPUs, of a gang's GPUs against those that it names.
 
         If it names none, any of them may be at fault: none is trusted before tests ended well
@@ -161,7 +163,7 @@ class Rerouting:
             elif gpus & lent and not named and error.counts:
                 self._slices.suspect(name)
 
-    def _next_kind(self, test: int, node: Any, attempt: Attempt) -> Kind | None:
+    def _next_kind(self, test: int, node: WorkerController, attempt: Attempt) -> Kind | None:
         """What another attempt needs, None if there is to be none."""
         error = attempt.error
         if error is None:
@@ -190,7 +192,7 @@ class Rerouting:
             return kind._replace(avoid=never)
         return elsewhere
 
-    def retry(self, node: Any, position: int, seconds: float) -> str:
+    def retry(self, node: WorkerController, position: int, seconds: float) -> str:
         """Requeue the test that ended there; its node id."""
         test = self._number(node, position)
         assert test is not None
@@ -246,7 +248,9 @@ class Rerouting:
 
     # --- workers that hold ---
 
-    def holds(self, node: Any, hold: int, position: int, error: GpuError | None) -> None:
+    def holds(
+        self, node: WorkerController, hold: int, position: int, error: GpuError | None
+    ) -> None:
         """A worker begins no test before it is told to.
 
         :param hold: its number.
@@ -311,7 +315,7 @@ class Rerouting:
 
     # --- retiring ---
 
-    def probed(self, node: Any, state: str, reason: str) -> None:
+    def probed(self, node: WorkerController, state: str, reason: str) -> None:
         """A worker's GPUs were probed."""
         name = node.gateway.id
         if self._recorder is not None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterable, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
 
 from ...gpu.errors.failure import GpuError
 from ...own import own_builtins
 from ...protocol.border import ItemBegins, ItemComplete, ItemGpuError, Reported, Told
 from ..schedule.machines import id_of, physical
 from ..schedule.units import Kind
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
 
 own_builtins(globals())
 
@@ -32,7 +35,7 @@ class Attempt:
     :param error: the GPU error that it met, if any.
     """
 
-    node: Any
+    node: WorkerController
     gpus: tuple[str, ...]
     told: Sequence[Told]
     error: GpuError | None
@@ -218,7 +221,7 @@ class Screen:
         self._over = over
         self._open: dict[Any, _Open] = {}
 
-    def pass_on(self, node: Any, told: Iterable[Told]) -> list[Told | Retry]:
+    def pass_on(self, node: WorkerController, told: Iterable[Told]) -> list[Told | Retry]:
         """What plugins are to hear of this now, and retries that follow from it."""
         now: list[Told | Retry] = []
         for each in told:
@@ -240,5 +243,5 @@ class Screen:
                 self._open[node].told.append(each)
         return now
 
-    def forget(self, node: Any) -> None:
+    def forget(self, node: WorkerController) -> None:
         self._open.pop(node, None)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import Any, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence
 
 import execnet
 import pytest
 
 from ...gpu.vendors.detection import MASKS
 from ...own import own_builtins
+
+if TYPE_CHECKING:
+    from execnet import XSpec
+    from xdist.workermanage import WorkerController
 
 own_builtins(globals())
 
@@ -93,8 +97,8 @@ def _expanded(tx: Sequence[str]) -> Iterator[str]:
             yield text
 
 
-def _host(spec: Any, proxies: Mapping[str, Any], depth: int = 0) -> str:
-    via = spec.via or spec.installvia
+def _host(spec: XSpec, proxies: Mapping[str, XSpec], depth: int = 0) -> str:
+    via = str(spec.via or spec.installvia or "")
     if via in proxies and depth < len(proxies):
         return _host(proxies[via], proxies, depth + 1)
     if spec.ssh or spec.vagrant_ssh:
@@ -105,9 +109,9 @@ def _host(spec: Any, proxies: Mapping[str, Any], depth: int = 0) -> str:
     return ""
 
 
-def _masks(spec: Any) -> tuple[tuple[str, str], ...]:
+def _masks(spec: XSpec) -> tuple[tuple[str, str], ...]:
     """The masks in ``env:NAME=VALUE``, and in ``python=env NAME=VALUE ... python``."""
-    given = [*spec.env.items()]
+    given = [(name, str(text)) for name, text in spec.env.items()]
     words = shlex.split(spec.python or "")
     if words and words[0].rpartition("/")[2] == "env":
         given += [(name, text) for name, sign, text in (w.partition("=") for w in words) if sign]
@@ -117,28 +121,28 @@ def _masks(spec: Any) -> tuple[tuple[str, str], ...]:
 # --- what a worker of xdist's was told ---
 
 
-def host_of(node: Any) -> str:
+def host_of(node: WorkerController) -> str:
     """The machine on which a worker runs, as :class:`Seat` names it."""
     return str(node.workerinput.get(HOST, ""))
 
 
-def owned_gpus(node: Any) -> Mapping[str, Any]:
+def owned_gpus(node: WorkerController) -> Mapping[str, Any]:
     """What a worker was told of its GPUs (Owned.to_wire()), empty if it has none."""
     owned: Mapping[str, Any] = node.workerinput.get("fkit_gpus", {})
     return owned
 
 
-def gpu_ids(node: Any) -> tuple[str, ...]:
+def gpu_ids(node: WorkerController) -> tuple[str, ...]:
     """The ids of a worker's GPUs, as they are shown."""
     return tuple(owned_gpus(node).get("ids", ()))
 
 
-def physical(node: Any) -> list[str]:
+def physical(node: WorkerController) -> list[str]:
     """The GPUs of a worker, by names that no two machines share: "host/id"."""
     return [physical_name(node, gpu) for gpu in gpu_ids(node)]
 
 
-def physical_name(node: Any, gpu: str) -> str:
+def physical_name(node: WorkerController, gpu: str) -> str:
     """The same for any GPU of the worker's machine."""
     return f"{host_of(node)}/{gpu}"
 

@@ -37,6 +37,8 @@ from .liveness import Replacements
 from .planning import Durations, collected_alike, is_ordered, plan, units_of
 
 if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
     from .gateways import Gateways
 
 own_builtins(globals())
@@ -122,11 +124,11 @@ class Dispatch:
         """Whether tests are left."""
         return self._schedule is not None and self._schedule.unfinished > 0
 
-    def add_node(self, node: Any) -> None:
+    def add_node(self, node: WorkerController) -> None:
         self._nodes[node] = None
         self._by_name[node.gateway.id] = node
 
-    def add_node_collection(self, node: Any, collection: Sequence[str]) -> None:
+    def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
         self._ids[node] = collection
         if self._schedule is not None:
             self._nodes[node] = self._tests.add(collection)
@@ -144,7 +146,9 @@ class Dispatch:
             self._refused = not self._begin()
         self.act()
 
-    def mark_test_complete(self, node: Any, item_index: int, duration: float = 0.0) -> None:
+    def mark_test_complete(
+        self, node: WorkerController, item_index: int, duration: float = 0.0
+    ) -> None:
         number = self._number(node, item_index)
         if number is None:
             return
@@ -163,11 +167,13 @@ class Dispatch:
         number = self._tests.nodeids.index(item)
         self._schedule.requeue(number, self._kinds[number])
 
-    def remove_pending_tests_from_node(self, node: Any, indices: Sequence[int]) -> None:
+    def remove_pending_tests_from_node(
+        self, node: WorkerController, indices: Sequence[int]
+    ) -> None:
         """Part of xdist's way to steal, which is not used here."""
         raise NotImplementedError
 
-    def remove_node(self, node: Any) -> str | None:
+    def remove_node(self, node: WorkerController) -> str | None:
         """A worker is gone.
 
         :return: the test that it was running, None if there was none.
@@ -215,15 +221,15 @@ class Dispatch:
         nodeid = self._tests.nodeids[self.blamed]
         return nodeid, self._tests.nodeids[: self.blamed].count(nodeid)
 
-    def pass_on(self, node: Any, told: Sequence[Told]) -> Sequence[Told | Retry]:
+    def pass_on(self, node: WorkerController, told: Sequence[Told]) -> Sequence[Told | Retry]:
         """What plugins are to hear of this now, and retries that follow from it."""
         return told if self._schedule is None else self._rerouting.pass_on(node, told)
 
-    def retry(self, node: Any, position: int, seconds: float) -> None:
+    def retry(self, node: WorkerController, position: int, seconds: float) -> None:
         """Another worker has to run the test at that position again."""
         self._died.add(self._rerouting.retry(node, position, seconds))
 
-    def hear(self, node: Any, said: OfItself) -> None:
+    def hear(self, node: WorkerController, said: OfItself) -> None:
         """A worker says something of itself, maybe before xdist says that it has collected."""
         collected = self._nodes.get(node)
         if collected is None:
@@ -241,7 +247,7 @@ class Dispatch:
             error = None if said.error is None else GpuError.from_wire(said.error)
             self._rerouting.holds(node, said.hold, said.position, error)
 
-    def begins(self, node: Any, position: int) -> None:
+    def begins(self, node: WorkerController, position: int) -> None:
         """A worker begins the test at a position of its collection."""
         number = self._number(node, position)
         if number is not None:
@@ -306,7 +312,7 @@ class Dispatch:
         assert collected is not None
         return tuple(collected.position(each) for each in tests)
 
-    def _number(self, node: Any, position: int) -> int | None:
+    def _number(self, node: WorkerController, position: int) -> int | None:
         """The number of a test of a worker, None if that worker is gone."""
         collected = self._nodes.get(node)
         return None if collected is None else collected.number(position)
@@ -344,12 +350,12 @@ class Dispatch:
             self._hear_early(node)
         return True
 
-    def _hear_early(self, node: Any) -> None:
+    def _hear_early(self, node: WorkerController) -> None:
         """Handle what a worker said before the schedule knew it."""
         for said in self._early.pop(node, ()):
             self.hear(node, said)
 
-    def _add(self, node: Any) -> None:
+    def _add(self, node: WorkerController) -> None:
         """Tell the schedule about a worker."""
         collected = self._nodes[node]
         assert self._schedule is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 import execnet
 import pytest
@@ -26,6 +26,10 @@ from ...gpu.vendors.vendor import Entry
 from ...own import own_builtins
 from ..schedule.machines import HOST, Seat, count_workers, id_of, proxies, seats_of
 from .gpus import Gpus, stated_gpus
+
+if TYPE_CHECKING:
+    from execnet import Gateway, XSpec
+    from xdist.workermanage import WorkerController
 
 own_builtins(globals())
 
@@ -82,7 +86,7 @@ class Gateways:
         found = seats_of(self._specs, proxies(self._config))
         self._seats = {id(spec): seat for spec, seat in zip(self._specs, found)}
 
-    def _seat(self, spec: Any) -> Seat:
+    def _seat(self, spec: XSpec) -> Seat:
         if id(spec) not in self._seats:  # another plugin starts it
             self.pytest_xdist_setupnodes([spec])
         return self._seats[id(spec)]
@@ -96,7 +100,7 @@ class Gateways:
     # --- gateways ---
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
-    def pytest_xdist_newgateway(self, gateway: Any) -> None:
+    def pytest_xdist_newgateway(self, gateway: Gateway) -> None:
         """Set the variables of the worker that is to start in it.
 
         :raises pytest.UsageError: if there is none of the GPUs that the user named.
@@ -111,7 +115,7 @@ class Gateways:
                 pytest.ExitCode.INTERRUPTED,
             )
 
-    def _set_up(self, gateway: Any, seat: Seat, machine: _Machine) -> _Worker:
+    def _set_up(self, gateway: Gateway, seat: Seat, machine: _Machine) -> _Worker:
         settings = machine.settings
         limit = settings.gpus_timeout if machine.fleet is None else 0.0
         names = names_read(settings.env)
@@ -156,7 +160,7 @@ class Gateways:
         seats = self._seats.values()
         return [each for each in seats if each.group == seat.group and not each.cpu]
 
-    def _port(self, gateway: Any, seat: Seat) -> int:
+    def _port(self, gateway: Gateway, seat: Seat) -> int:
         if seat.host:
             channel = gateway.remote_exec(ports)
             port = int(channel.receive(_ANSWER))
@@ -209,7 +213,7 @@ class Gateways:
         return () if found is None else found.distribution.visible.entries
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_configure_node(self, node: Any) -> None:
+    def pytest_configure_node(self, node: WorkerController) -> None:
         """Tell a worker what it owns; its pid is for the controller's own use of the node."""
         worker = self._workers.get(node.gateway.id)
         node.workerinput["fkit_pid"] = 0 if worker is None else worker.pid
@@ -232,7 +236,7 @@ class Gateways:
             block.release()
 
 
-def _call(gateway: Any, limit: float, *command: object) -> Mapping[str, Any]:
+def _call(gateway: Gateway, limit: float, *command: object) -> Mapping[str, Any]:
     """Have a function of :mod:`.handshake` called in the gateway."""
     channel = gateway.remote_exec(handshake)
     channel.send(command)

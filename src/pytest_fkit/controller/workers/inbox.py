@@ -25,6 +25,8 @@ from ..retry.retries import Retry
 from .report_attributes import death_of
 
 if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
     from ...journal.recorder import Recorder
     from .dispatch import Dispatch
 
@@ -55,7 +57,7 @@ class HeldBack:
         self._whereabouts = whereabouts
         self._open: dict[Any, _Open] = {}
 
-    def pass_on(self, node: Any, told: Iterable[Told]) -> list[Told]:
+    def pass_on(self, node: WorkerController, told: Iterable[Told]) -> list[Told]:
         """What of this may be handled now."""
         whereabouts = self._whereabouts(node)
         if whereabouts is None:
@@ -78,12 +80,12 @@ class HeldBack:
                 self._open[node].told.append(each)
         return now
 
-    def begun(self, node: Any) -> ItemStarted | None:
+    def begun(self, node: WorkerController) -> ItemStarted | None:
         """The start of the test that is held back, if there is one."""
         told = self._open[node].told if node in self._open else []
         return next((each for each in told if isinstance(each, ItemStarted)), None)
 
-    def release(self, node: Any) -> list[Told]:
+    def release(self, node: WorkerController) -> list[Told]:
         """Stop holding back; what was held back is to be handled now or never."""
         return self._open.pop(node, _Open()).told
 
@@ -127,7 +129,7 @@ class Arrivals:
         """Show a line that a test wrote: between reports, not in the middle of one."""
         self.add(lambda: self.show(line))
 
-    def add_told(self, node: Any, told: Sequence[OfTests]) -> None:
+    def add_told(self, node: WorkerController, told: Sequence[OfTests]) -> None:
         """Handle what a worker told of tests."""
         self.add(lambda: self._handle(node, told))
 
@@ -145,7 +147,7 @@ class Arrivals:
         if self.dispatch is not None:
             self.dispatch.act()
 
-    def _handle(self, node: Any, data: Sequence[OfTests]) -> None:
+    def _handle(self, node: WorkerController, data: Sequence[OfTests]) -> None:
         told = self._held_back.pass_on(node, [self._with_report(each) for each in data])
         begun = self._held_back.begun(node)
         if begun is not None and self._recorder is not None:
@@ -158,10 +160,10 @@ class Arrivals:
         hook = self._config.hook.pytest_report_from_serializable
         return Reported(told.position, hook(config=self._config, data=told.data))
 
-    def _pass_on(self, node: Any, told: Sequence[Told]) -> None:
+    def _pass_on(self, node: WorkerController, told: Sequence[Told]) -> None:
         self.tell(node, told if self.dispatch is None else self.dispatch.pass_on(node, told))
 
-    def lost(self, node: Any, again: bool) -> None:
+    def lost(self, node: WorkerController, again: bool) -> None:
         """A worker is gone.
 
         :param again: whether the test that it told of last is run again, so that what was held
@@ -173,7 +175,7 @@ class Arrivals:
         elif begun is not None and self._recorder is not None:
             self._recorder.forget(node.gateway.id, begun.nodeid)
 
-    def tell(self, node: Any, told: Sequence[Told | Retry]) -> None:
+    def tell(self, node: WorkerController, told: Sequence[Told | Retry]) -> None:
         """Have plugins hear what a worker told of tests."""
         if self._recorder is not None:
             self._recorder.record(node.gateway.id, told)
@@ -187,15 +189,15 @@ class Arrivals:
     def _session(self) -> Any:
         return xdist_controller.dist_session(self._config)
 
-    def _begins(self, node: Any, begins: ItemBegins) -> None:
+    def _begins(self, node: WorkerController, begins: ItemBegins) -> None:
         if self.dispatch is not None:
             self.dispatch.begins(node, begins.position)
 
-    def _retry(self, node: Any, retry: Retry) -> None:
+    def _retry(self, node: WorkerController, retry: Retry) -> None:
         if self.dispatch is not None:
             self.dispatch.retry(node, retry.position, retry.seconds)
 
-    def _reported(self, node: Any, reported: Reported) -> None:
+    def _reported(self, node: WorkerController, reported: Reported) -> None:
         report = reported.report
         self._session.worker_testreport(node, report)
         if self.dispatch is not None and death_of(report) is not None:

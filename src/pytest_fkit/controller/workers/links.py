@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ... import system
 from ...own import mmap, os, own_builtins, threading, time
@@ -28,6 +28,9 @@ from ...protocol.border import (
 from ...protocol.running_test import Whereabouts
 from ...protocol.wire import Unpacker
 from .liveness import Heartbeat, kill
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
 
 own_builtins(globals())
 
@@ -116,29 +119,29 @@ class Links:
             **dict.fromkeys((Waits, Returned, Probed, Holds), of_itself),
         }
 
-    def open(self, node: Any, local: bool) -> tuple[Any, str]:
+    def open(self, node: WorkerController, local: bool) -> tuple[Any, str]:
         """Open a channel to a new worker; it, and the path of the memory for its whereabouts."""
         channel = node.gateway.newchannel()
         link = self._links[node] = _Link(Outbox(channel.send))
         self._up.add(node)
         return channel, link.share_whereabouts() if local else ""
 
-    def listen(self, node: Any, channel: Any) -> None:
+    def listen(self, node: WorkerController, channel: Any) -> None:
         """From now on handle what the worker says."""
         channel.setcallback(lambda data: self._hear(node, data), endmarker=None)
 
-    def has_collected(self, node: Any) -> None:
+    def has_collected(self, node: WorkerController) -> None:
         """A worker is ready to run tests."""
         self._links[node].close_descriptor()
         self.heartbeat.add(node)
 
-    def down(self, node: Any) -> None:
+    def down(self, node: WorkerController) -> None:
         self._links[node].gone.set()
         self._links[node].close_descriptor()
         self.heartbeat.remove(node)
         self._up.discard(node)
 
-    def order(self, node: Any, order: Order) -> None:
+    def order(self, node: WorkerController, order: Order) -> None:
         """Send a worker a message, if it is up."""
         if node not in self._up:
             return
@@ -147,12 +150,12 @@ class Links:
         except OSError:  # it is gone
             self._links[node].gone.set()
 
-    def whereabouts(self, node: Any) -> Whereabouts | None:
+    def whereabouts(self, node: WorkerController) -> Whereabouts | None:
         """Where a worker notes the test that it runs, None if it does not."""
         link = self._links.get(node)
         return None if link is None else link.whereabouts
 
-    def at(self, node: Any) -> int | None:
+    def at(self, node: WorkerController) -> int | None:
         """The position that a dead worker has noted, None if it has not."""
         whereabouts = self.whereabouts(node)
         # What a worker ran that was killed for what it said has nothing to do with that.
@@ -160,7 +163,7 @@ class Links:
 
     # --- in execnet's receiver threads ---
 
-    def _hear(self, node: Any, data: bytes | None) -> None:
+    def _hear(self, node: WorkerController, data: bytes | None) -> None:
         link = self._links[node]
         if data is None:
             link.gone.set()
@@ -181,24 +184,24 @@ class Links:
         if link.inbox.broken:
             self.distrust(node, link.inbox.trouble)
 
-    def _doubt(self, node: Any, message: CollectionGpuErrors) -> None:
+    def _doubt(self, node: WorkerController, message: CollectionGpuErrors) -> None:
         del message
         self.in_doubt.add(node)
 
     # --- workers that can't be trusted, or don't answer; in any thread ---
 
-    def trouble(self, node: Any) -> str:
+    def trouble(self, node: WorkerController) -> str:
         """What is wrong with what a worker sends, "" if nothing is."""
         return self._links[node].inbox.trouble
 
-    def distrust(self, node: Any, trouble: str) -> None:
+    def distrust(self, node: WorkerController, trouble: str) -> None:
         """Kill a worker for that."""
         self._kill(node, _with_sender(trouble, f"worker {node.gateway.id}"))
 
-    def _is_distrusted(self, node: Any, message: Distrusts) -> None:
+    def _is_distrusted(self, node: WorkerController, message: Distrusts) -> None:
         self._kill(node, _with_sender(message.trouble, "the controller"))
 
-    def _kill(self, node: Any, reason: str) -> None:
+    def _kill(self, node: WorkerController, reason: str) -> None:
         if node in self._killed:
             return
         self._killed[node] = reason
@@ -206,14 +209,14 @@ class Links:
         self.show(f"fkit: {node.gateway.id} is killed: {reason}")
         kill(node)
 
-    def silent(self, node: Any) -> None:
+    def silent(self, node: WorkerController) -> None:
         """Kill a worker that does not answer."""
         text = f"not answered for {self._timeout:g} s"
         self._killed[node] = f"it had {text}"
         self.show(f"fkit: {node.gateway.id} has {text}, and is killed")
         kill(node)
 
-    def why_killed(self, node: Any) -> str:
+    def why_killed(self, node: WorkerController) -> str:
         """Why we killed a worker, "" if we did not."""
         return self._killed.get(node, "")
 
@@ -242,7 +245,9 @@ class Links:
                 self.order(node, EndNow())
         self._wait(living, END_WAIT, handle)
 
-    def _wait(self, nodes: list[Any], limit: float, handle: Callable[[], None]) -> None:
+    def _wait(
+        self, nodes: list[WorkerController], limit: float, handle: Callable[[], None]
+    ) -> None:
         end = time.monotonic() + (threading.TIMEOUT_MAX if limit == float("inf") else limit)
         for node in nodes:
             gone = self._links[node].gone

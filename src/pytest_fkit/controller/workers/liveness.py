@@ -15,6 +15,8 @@ from ...protocol.border import GAP_WAIT, Ping
 from ..schedule.machines import host_of
 
 if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
     from .links import Links
 
 own_builtins(globals())
@@ -61,20 +63,20 @@ class Heartbeat:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def add(self, node: Any) -> None:
+    def add(self, node: WorkerController) -> None:
         """Watch a worker that has collected: imports may run native code for any time."""
         with self._lock:
             self._watched[node] = _Watched()
         if not self._thread.is_alive() and not self._over.is_set():
             self._thread.start()
 
-    def heard(self, node: Any) -> None:
+    def heard(self, node: WorkerController) -> None:
         """A worker has sent something; called in any thread."""
         with self._lock:
             if node in self._watched:
                 self._watched[node].missed = 0
 
-    def remove(self, node: Any) -> None:
+    def remove(self, node: WorkerController) -> None:
         with self._lock:
             self._watched.pop(node, None)
 
@@ -110,7 +112,7 @@ class Heartbeat:
                 self._links.order(node, Ping())
 
 
-def kill(node: Any) -> None:
+def kill(node: WorkerController) -> None:
     """Kill a worker; xdist notices its death.
 
     Its process is killed by pid only if that is a process of this machine, below this one.
@@ -144,7 +146,7 @@ class Replacements:
         self._granted = False
         self._in_a_row: Counter[int] = Counter()
 
-    def handle(self, node: Any, error: object) -> None:
+    def handle(self, node: WorkerController, error: object) -> None:
         """Do what DSession.worker_errordown does, but for the limit."""
         config = self._config
         config.hook.pytest_testnodedown(node=node, error=error)
@@ -177,11 +179,11 @@ class Replacements:
         """Do not count the death that is being handled."""
         self._granted = True
 
-    def ended_a_test(self, node: Any) -> None:
+    def ended_a_test(self, node: WorkerController) -> None:
         """The worker works."""
         del self._in_a_row[id(node.gateway.spec)]
 
-    def _count(self, node: Any, blamed: bool) -> str:
+    def _count(self, node: WorkerController, blamed: bool) -> str:
         """Why the worker is not replaced, "" if it is."""
         granted, self._granted = self._granted, False
         if granted:

@@ -20,6 +20,8 @@ from .links import Links
 from .liveness import Replacements
 
 if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
     from ...journal.recorder import Recorder
     from ..reports.accounting import Accounting
     from ..reports.resume import Resuming
@@ -98,7 +100,7 @@ class Nodes:
         return self._dispatch
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_configure_node(self, node: Any) -> None:
+    def pytest_configure_node(self, node: WorkerController) -> None:
         """Tell a new worker what it can't know."""
         local = not host_of(node)
         channel, whereabouts = self._links.open(node, local)
@@ -118,7 +120,7 @@ class Nodes:
         self._links.listen(node, channel)
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+    def pytest_xdist_node_collection_finished(self, node: WorkerController, ids: list[str]) -> None:
         """From now on a death is not that of an import."""
         self._collected.add(node)
         self._links.has_collected(node)
@@ -126,13 +128,13 @@ class Nodes:
             # DSession counts what was collected after this hook.
             self._arrivals.add(lambda: self._report_done(node, ids))
 
-    def _report_done(self, node: Any, rest: list[str]) -> None:
+    def _report_done(self, node: WorkerController, rest: list[str]) -> None:
         # When the last worker has collected, the terminal is through with its report on workers.
         if self._resuming is not None and xdist_controller.all_have_collected(self._config):
             left_out = self._links.left_out.get(node)
             self._resuming.report(left_out.nodeids if left_out else (), rest)
 
-    def _hear(self, node: Any, said: OfItself) -> None:
+    def _hear(self, node: WorkerController, said: OfItself) -> None:
         """Handle what a worker says of itself; called in execnet's receiver threads."""
 
         def hear() -> None:
@@ -150,7 +152,7 @@ class Nodes:
             xdist_controller.count_crash(self._config, report)
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any, error: object | None) -> None:
+    def pytest_testnodedown(self, node: WorkerController, error: object | None) -> None:
         """Stop the run as its worker was stopped; replace a worker that an import killed.
 
         :raises KeyboardInterrupt, pytest.exit.Exception: as plain pytest does.
@@ -170,7 +172,7 @@ class Nodes:
         dsession: Any = self._config.pluginmanager.getplugin("dsession")
         return bool(dsession is not None and dsession.shouldstop)
 
-    def _died_collecting(self, node: Any) -> None:
+    def _died_collecting(self, node: WorkerController) -> None:
         if node in self._careful:
             self._careful_deaths += 1
             if self._careful_deaths >= _CAREFUL_DEATHS:

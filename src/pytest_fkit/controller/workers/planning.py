@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Callable, Collection, Mapping, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Collection, Mapping, NamedTuple, Sequence
 
 import pytest
 
@@ -25,6 +25,9 @@ from ..schedule.units import (
     soft_units,
     strict_units,
 )
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
 
 own_builtins(globals())
 
@@ -179,7 +182,7 @@ def plan(
     return found._replace(groups=[_scope(nodeid, mode) for nodeid in nodeids])
 
 
-def _kind(node: Any, needs: Needs) -> Kind:
+def _kind(node: WorkerController, needs: Needs) -> Kind:
     """What a test needs; if no machine of the run has it, the worker refuses to run the test."""
     owned = owned_gpus(node)
     most = max(owned.get("most", 0), len(owned.get("ids", ())))
