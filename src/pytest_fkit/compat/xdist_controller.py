@@ -72,7 +72,7 @@ def xdist_gave_up(config: pytest.Config) -> str:
     return str(session._summary_report or "") if session is not None else ""
 
 
-def count_crash(config: pytest.Config, report: Any) -> None:
+def count_crash(config: pytest.Config, report: pytest.TestReport) -> None:
     """Count a test that died with its worker for ``-x`` and ``--maxfail``, as xdist does not.
 
     :param report: that of xdist, after pytest_handlecrashitem.

@@ -38,7 +38,7 @@ class Junit:
         pytest_junit.junit_errors_for_deaths(log, _junit_error)
         pytest_junit.junit_properties(log, self._of_test)
 
-    def _of_test(self, report: Any) -> dict[str, str]:
+    def _of_test(self, report: pytest.TestReport) -> dict[str, str]:
         properties = {
             "fkit_worker": str(getattr(report, "worker_id", ALONE)),
             "fkit_attempts": str(attempts_of(report)),
@@ -52,7 +52,7 @@ class Junit:
         return properties
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logreport(self, report: Any) -> None:
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Add what fixtures of the test recorded, before the log sees the report."""
         headline = death_of(report)
         if headline is not None:
@@ -72,7 +72,7 @@ class Junit:
         return mine[name, value] > others
 
 
-def _junit_error(report: Any) -> tuple[str, str] | None:
+def _junit_error(report: pytest.TestReport) -> tuple[str, str] | None:
     headline = death_of(report)
     if headline is None or not hasattr(report, "when"):
         return None

@@ -167,7 +167,7 @@ class Recording:
         self._recorder.add(event("collection", worker=worker, tests=len(nodeids), **which))
 
     @pytest.hookimpl(optionalhook=True, trylast=True)
-    def pytest_handlecrashitem(self, crashitem: str, report: Any) -> None:
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
         """Record the verdict on the test that a dead worker was running."""
         worker = report.node.gateway.id
         self._recorder.report(worker, report)

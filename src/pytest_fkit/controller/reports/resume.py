@@ -131,7 +131,7 @@ class Resuming:
         return tests
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_report_teststatus(self, report: Any) -> Generator[None, Any, Any]:
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> Generator[None, Any, Any]:
         """Mark verdicts of earlier runs, in verbose output."""
         result = yield
         if getattr(report, "fkit_resumed", False) and result:

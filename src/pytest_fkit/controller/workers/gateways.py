@@ -224,7 +224,7 @@ class Gateways:
         node.workerinput[HOST] = seat.host
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_handlecrashitem(self, report: Any) -> None:
+    def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
         """Name the GPUs of a worker that died."""
         name = report.node.gateway.id
         worker = self._workers.get(name)

@@ -28,7 +28,7 @@ class GpuReports:
         self._show = show
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logreport(self, report: Any) -> None:
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Name worker, GPUs and attempt in the report on a failure."""
         if report.failed:
             # pytest-rerunfailures counts the attempts before this one.

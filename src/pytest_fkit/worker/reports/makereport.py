@@ -79,7 +79,7 @@ def _nothing() -> None:
     pass
 
 
-def _data(item: pytest.Item, report: Any) -> dict[str, Any]:
+def _data(item: pytest.Item, report: pytest.TestReport) -> dict[str, Any]:
     data: dict[str, Any] = carriable(pytest_reports.report_to_data(item.config, report))
     if not hasattr(item.config, "workerinput"):
         keep_objects(item.session, report, data)
@@ -87,7 +87,7 @@ def _data(item: pytest.Item, report: Any) -> dict[str, Any]:
 
 
 def _after_error(
-    item: pytest.Item, report: Any, data: dict[str, Any], error: BaseException
+    item: pytest.Item, report: pytest.TestReport, data: dict[str, Any], error: BaseException
 ) -> dict[str, Any]:
     try:
         data = _data(item, report)
@@ -117,7 +117,7 @@ class _Innermost:
     :param report: ours.
     """
 
-    def __init__(self, report: Any) -> None:
+    def __init__(self, report: pytest.TestReport) -> None:
         self.report = report
 
     @pytest.hookimpl(wrapper=True, trylast=True)

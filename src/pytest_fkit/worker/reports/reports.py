@@ -249,7 +249,7 @@ class WorkerReports(Reports):
         with self._telling(item), pytest_hooks.warnings_as_of(item):
             item.ihook.pytest_runtest_logreport(report=report)
 
-    def _hear(self, report: Any) -> None:
+    def _hear(self, report: pytest.TestReport) -> None:
         """Send a report, in the place of xdist's plugin."""
         data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
         self._report(self._position, carriable(data))
