@@ -13,7 +13,7 @@ import pytest
 import fleet as fleets
 from pytest_fkit.gpu.answers import FailedError
 from pytest_fkit.gpu.health import memory, memory_reader
-from pytest_fkit.gpu.health.memory import Answer, GpuMemory
+from pytest_fkit.gpu.health.memory import GpuMemory, MemoryAnswer
 from pytest_fkit.gpu.health.memory_reader import Waiter
 from pytest_fkit.gpu.machine import Machine
 from pytest_fkit.gpu.slices.ownership import Owned
@@ -219,7 +219,7 @@ def start(
         each.end()
 
 
-def ask(asked: GpuMemory, what: str, *gpus: str, need: int = 0) -> Answer:
+def ask(asked: GpuMemory, what: str, *gpus: str, need: int = 0) -> MemoryAnswer:
     asked.ask(what, gpus, (), need)
     answer = None
     while answer is None:
@@ -236,7 +236,7 @@ def test_nvml(start: Callable[..., tuple[GpuMemory, Path]], holder: int) -> None
     asked, root = start(gpus)
     part = gpus[1].mig and gpus[1].mig[1].mig_uuid
     assert part
-    assert ask(asked, "begin", "0") == Answer()
+    assert ask(asked, "begin", "0") == MemoryAnswer()
     (root / "used").write_text(f"{gpus[0].uuid} {20 * GIB} 0\n{part} {2 * GIB} 0\n")
     lines = [f"{gpus[0].uuid} {GONE + number} {MIB}\n" for number in range(40)]
     lines += [f"{gpus[0].uuid} {holder} {15 * GIB}\n", f"{part} {holder} -1\n"]
@@ -245,7 +245,7 @@ def test_nvml(start: Callable[..., tuple[GpuMemory, Path]], holder: int) -> None
     assert first.startswith("GPU 0 has 59.65 GiB of 79.65 GiB free (15 GiB: pid ")
     assert f"pid {holder} (S): " in first
     assert first.endswith("; 5 GiB: no process that is seen here)")
-    assert ask(asked, "need", part, need=7 * GIB) == Answer()
+    assert ask(asked, "need", part, need=7 * GIB) == MemoryAnswer()
     [second] = ask(asked, "need", part, need=8 * GIB).lines
     assert (
         second == f"GPU {part} has 7.75 GiB of 9.75 GiB free (2 GiB: no process that is seen here)"
@@ -260,7 +260,7 @@ def test_amd(start: Callable[..., tuple[GpuMemory, Path]], holder: int) -> None:
     asked, root = start(gpus)
     gpu = gpus[0]
     device = root / f"sys/bus/pci/devices/{gpu.pci}"
-    assert ask(asked, "need", "0", need=190 * GIB) == Answer()
+    assert ask(asked, "need", "0", need=190 * GIB) == MemoryAnswer()
     (device / "mem_info_vram_used").write_text(f"{30 * GIB}\n")
     process = root / f"sys/class/kfd/kfd/proc/{holder}"
     process.mkdir(parents=True)
@@ -308,10 +308,10 @@ def test_answers_to_a_keeper_that_is_gone_are_not_ours() -> None:
     assert request is not None
     for name in ("4711-1", request["id"]):
         pipe.answer({"id": name, "lines": [name], "unknown": ""})
-    assert asked.answer(5.0) == Answer((request["id"],))
+    assert asked.answer(5.0) == MemoryAnswer((request["id"],))
     asked.ask("back", ["0"], [])
     os.close(answers[1])
-    assert asked.answer(5.0) == Answer(unknown="the process that asks their driver has ended")
+    assert asked.answer(5.0) == MemoryAnswer(unknown="the process that asks their driver has ended")
     os.close(requests[0])
     asked.let_go()
 
@@ -344,5 +344,5 @@ def test_a_process_that_has_ended_is_not_written_to() -> None:
         asked.ask("back", ["0"], [])
     finally:
         signal.signal(signal.SIGPIPE, before)
-    assert asked.answer(1.0) == Answer(unknown="the process that asks their driver has ended")
+    assert asked.answer(1.0) == MemoryAnswer(unknown="the process that asks their driver has ended")
     asked.let_go()

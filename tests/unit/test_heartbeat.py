@@ -12,7 +12,7 @@ import pytest
 
 from pytest_fkit.controller.schedule.machines import HOST
 from pytest_fkit.controller.workers.liveness import Heartbeat, kill
-from pytest_fkit.protocol.border import Ping
+from pytest_fkit.protocol.border import CheckAlive
 
 
 class Node:
@@ -63,7 +63,7 @@ def test_who_does_not_answer_is_ended() -> None:
     run = Run(60.0)
     run.tick(62)
     assert run.said.pop() == "silent"
-    assert set(run.said) == {Ping()}
+    assert set(run.said) == {CheckAlive()}
     before = len(run.said)
     run.tick(62)
     assert len(run.said) == before
@@ -74,7 +74,7 @@ def test_who_answers_is_not() -> None:
     for _ in range(10):
         run.tick(30)
         run.heartbeat.heard(run.node)
-    assert set(run.said) == {Ping()}
+    assert set(run.said) == {CheckAlive()}
 
 
 def test_no_time_counts_in_which_nobody_asked() -> None:
@@ -82,7 +82,7 @@ def test_no_time_counts_in_which_nobody_asked() -> None:
     subprocess.run([sys.executable, "-c", ""], check=True)
     run.heartbeat.tick()
     run.heartbeat.tick()
-    assert run.said == [Ping()] * 2
+    assert run.said == [CheckAlive()] * 2
 
 
 @pytest.mark.parametrize("limit", [0.0, 60.0])
@@ -92,10 +92,10 @@ def test_a_gap_in_what_a_worker_says_is_given_a_second_to_be_filled(limit: float
     run.heartbeat.tick()
     run.trouble = ""
     run.heartbeat.tick()
-    assert run.said == [Ping()] * 2
+    assert run.said == [CheckAlive()] * 2
     run.trouble = "message 9 is missing"
     run.tick(1)
-    assert run.said[2:] == [Ping(), "message 9 is missing"]
+    assert run.said[2:] == [CheckAlive(), "message 9 is missing"]
 
 
 def test_an_error_does_not_end_the_watch() -> None:

@@ -236,7 +236,7 @@ class Controller:
                 self.order(each.worker, RunTests(each.tests))
             elif isinstance(each, decisions.Recall):
                 self.order(each.worker, RecallTests(each.tests, each.whole))
-            elif isinstance(each, decisions.Settle):
+            elif isinstance(each, decisions.SettleWorker):
                 self.order(each.worker, Settle())
             elif isinstance(each, decisions.Lend):
                 self.rerouting.sent(each.worker, [each.test])

@@ -118,3 +118,21 @@ def test_every_folder_has_its_place() -> None:
 def test_no_two_modules_have_one_name() -> None:
     names = [path.stem for path in MODULES.values() if path.stem != "__init__"]
     assert sorted(names) == sorted(set(names))
+
+
+def test_no_two_public_classes_have_one_name() -> None:
+    names = [
+        node.name
+        for path in MODULES.values()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_no_module_is_hard_to_find_ones_way_in() -> None:
+    tables = {"gpu.errors.error_table"}
+    lines = {
+        name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()
+    }
+    assert {name: number for name, number in lines.items() if number > 400}.keys() <= tables

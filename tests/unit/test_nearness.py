@@ -11,7 +11,7 @@ from test_gpu_detection import needs_nvml
 
 from fleet import amd, connected, nvidia
 from pytest_fkit.controller.schedule.gangs import choose_gang
-from pytest_fkit.controller.schedule.known_workers import Worker
+from pytest_fkit.controller.schedule.known_workers import KnownWorker
 from pytest_fkit.controller.schedule.units import Kind
 from pytest_fkit.gpu.devices import (
     APART,
@@ -59,7 +59,7 @@ def _gang(
     owned = [device.ordinal for device in devices if device.ordinal not in unowned]
     slices = [owned[start : start + each] for start in range(0, len(owned), each)]
     workers = [
-        Worker(f"gw{n}", n, tuple(map(str, some)), frozenset(), cpu=False, waits=n not in busy)
+        KnownWorker(f"gw{n}", n, tuple(map(str, some)), frozenset(), cpu=False, waits=n not in busy)
         for n, some in enumerate(slices)
     ]
     nearness = Nearness()

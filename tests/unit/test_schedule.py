@@ -17,7 +17,7 @@ from pytest_fkit.controller.schedule.known_workers import (
     Lend,
     Recall,
     Send,
-    Settle,
+    SettleWorker,
     Unrunnable,
 )
 from pytest_fkit.controller.schedule.schedule import Schedule
@@ -223,7 +223,7 @@ class Machine(RuleBasedStateMachine):
                 assert not set(decision.tests) & worker.lacks
                 worker.queue.extend(decision.tests)
                 worker.told = worker.settles = False
-            elif isinstance(decision, Settle):
+            elif isinstance(decision, SettleWorker):
                 worker.settles = True
             elif isinstance(decision, Recall):
                 free = list(worker.queue)[worker.kept :]
@@ -562,7 +562,7 @@ def test_what_could_not_be_given_back_is_not_asked_for_until_something_happens()
     schedule.waits("gw1")
     assert schedule.decide() == [Recall("gw0", (1,))]
     schedule.returned("gw0", [])
-    assert schedule.decide() == [Settle("gw1")]
+    assert schedule.decide() == [SettleWorker("gw1")]
     assert schedule.decide() == []
     schedule.begins("gw0", 1)
     assert schedule.decide() == []
@@ -595,7 +595,7 @@ def test_a_worker_with_nothing_to_do_is_told_to_tear_down_once() -> None:
     schedule.decide()
     schedule.begins("gw0", 0)
     schedule.waits("gw0")
-    assert schedule.decide() == [Settle("gw0")]
+    assert schedule.decide() == [SettleWorker("gw0")]
     assert schedule.decide() == []
     schedule.completed("gw0", 0, 1.0)
     assert schedule.unfinished == 0
@@ -655,13 +655,13 @@ def test_busy_neighbours_are_waited_for_and_the_others_go_on() -> None:
     schedule.requeue(5, Kind(gpus=4))
     assert schedule.decide() == []
     schedule.waits("gw0")
-    assert schedule.decide() == [Settle("gw0")]
+    assert schedule.decide() == [SettleWorker("gw0")]
     schedule.completed("gw0", sent["gw0"][0], 10.0)
     assert schedule.decide() == []
     schedule.waits("gw2")
     assert set(_sent(schedule.decide())) == {"gw2"}
     schedule.waits("gw1")
-    assert schedule.decide() == [Settle("gw1")]
+    assert schedule.decide() == [SettleWorker("gw1")]
     schedule.completed("gw1", sent["gw1"][0], 10.0)
     assert _lent(schedule) == [Lend("gw0", 5, ("/0", "/1", "/2", "/3"))]
 
@@ -952,7 +952,7 @@ def test_who_holds_gets_nothing_and_leaves_what_it_has_to_others() -> None:
     schedule.decide()
     schedule.begins("gw1", 5)
     schedule.hold("gw1")
-    assert schedule.decide() == [Recall("gw1", (6, 7)), Settle("gw1")]
+    assert schedule.decide() == [Recall("gw1", (6, 7)), SettleWorker("gw1")]
     schedule.returned("gw1", [6, 7])
     schedule.completed("gw1", 5, 0.01)
     for test in range(5):

@@ -12,7 +12,7 @@ own_builtins(globals())
 
 
 @dataclass
-class Test:
+class TestHistory:
     """A test with a verdict.
 
     :param session: its session's number, from 0.
@@ -66,7 +66,7 @@ class History:
     """All sessions, and all tests with a verdict."""
 
     sessions: list[Session] = field(default_factory=list)
-    tests: list[Test] = field(default_factory=list)
+    tests: list[TestHistory] = field(default_factory=list)
 
     def label(self, session: int) -> str:
         """What distinguishes a session's lines, as in "[1] ", if there are several."""
@@ -82,7 +82,7 @@ class History:
             if (number, nodeid) not in have
         ]
 
-    def current(self) -> list[Test]:
+    def current(self) -> list[TestHistory]:
         """The tests, without those that a later revision of the suite does not have."""
         return [test for test in self.tests if test.nodeid not in self.sessions[test.session].gone]
 
@@ -118,7 +118,7 @@ def history(events: Iterable[Event]) -> History:
             session.running.pop(key, None)
             number = len(found.sessions) - 1
             attempt, before = attempts.pop(key, {}), retries.pop(key[0], [])
-            found.tests.append(Test(key[0], number, happened, attempt, before))
+            found.tests.append(TestHistory(key[0], number, happened, attempt, before))
         else:
             _update(session, happened)
     return found

@@ -11,7 +11,7 @@ from typing import Iterable, Iterator
 from ..own import own_builtins
 from ..protocol.endings import format_size
 from .events import Event, gpu_names, xid_title
-from .history import History, Session, Test, xid_key
+from .history import History, Session, TestHistory, xid_key
 
 own_builtins(globals())
 
@@ -46,7 +46,7 @@ def summary(history: History) -> Iterator[str]:
             yield from (f"  {label}{nodeid}" for nodeid in sorted(session.gone))
 
 
-def _retries(history: History, tests: list[Test]) -> Iterator[str]:
+def _retries(history: History, tests: list[TestHistory]) -> Iterator[str]:
     """Tests that had more than one attempt, with what the earlier ones met."""
     several = [test for test in tests if test.verdict.get("attempt", 1) > 1]
     if several:
@@ -106,7 +106,7 @@ def _session(history: History, number: int, session: Session) -> Iterator[str]:
     yield _counts([test for test in history.current() if test.session == number])
 
 
-def _counts(tests: list[Test]) -> str:
+def _counts(tests: list[TestHistory]) -> str:
     found = Counter(test.outcome for test in tests)
     known = [f"{found.pop(name)} {name}" for name in _ORDER if name in found]
     parts = known + [f"{number} {name}" for name, number in sorted(found.items())]
@@ -117,11 +117,11 @@ def _number(number: int, what: str) -> str:
     return f"1 {what}" if number == 1 else f"{number} {what}s"
 
 
-def _name(history: History, test: Test) -> str:
+def _name(history: History, test: TestHistory) -> str:
     return f"{history.label(test.session)}{test.nodeid}"
 
 
-def _reason(test: Test) -> str:
+def _reason(test: TestHistory) -> str:
     return str(test.verdict.get("message", "")).partition("\n")[0]
 
 
@@ -136,7 +136,7 @@ def slowest(history: History, number: int) -> Iterator[str]:
         yield f"{line}  {test.outcome:7}  {_name(history, test)}"
 
 
-def _seconds(test: Test) -> float:
+def _seconds(test: TestHistory) -> float:
     return float(test.attempt.get("duration", 0.0))
 
 
@@ -157,7 +157,7 @@ def table(history: History) -> Iterator[str]:
         yield _row([*_cells(test), *(values.get(name, "") for name in metrics)])
 
 
-def _cells(test: Test) -> Iterator[object]:
+def _cells(test: TestHistory) -> Iterator[object]:
     phases = {each["when"]: each["duration"] for each in test.attempt.get("phases", ())}
     known = {
         **test.verdict, **test.attempt, **phases, "session": test.session + 1,

@@ -79,8 +79,8 @@ class ProbeGpus(NamedTuple):
     """Try the GPUs; answered by :class:`Probed`."""
 
 
-class Ping(NamedTuple):
-    """Show that you are alive; answered by :class:`Pong`, whatever the tests do."""
+class CheckAlive(NamedTuple):
+    """Show that you are alive; answered by :class:`Alive`, whatever the tests do."""
 
 
 class StopRun(NamedTuple):
@@ -94,8 +94,8 @@ class EndNow(NamedTuple):
 # --- worker to controller, of itself ------------------------------------------------------------
 
 
-class Pong(NamedTuple):
-    """The answer to :class:`Ping`."""
+class Alive(NamedTuple):
+    """The answer to :class:`CheckAlive`."""
 
 
 class Line(NamedTuple):
@@ -243,7 +243,7 @@ class Reported(NamedTuple):
 
 
 Order = Union[
-    RunTests, RecallTests, LendGpus, Settle, GoOn, ProbeGpus, Ping, StopRun, EndNow,
+    RunTests, RecallTests, LendGpus, Settle, GoOn, ProbeGpus, CheckAlive, StopRun, EndNow,
 ]  # fmt: skip
 
 OfTests = Union[
@@ -251,7 +251,7 @@ OfTests = Union[
 ]  # fmt: skip
 
 OfWorker = Union[
-    Pong, Line, Facts, LeftOut, CollectionGpuErrors, Waits, Returned, Probed, Holds, Distrusts,
+    Alive, Line, Facts, LeftOut, CollectionGpuErrors, Waits, Returned, Probed, Holds, Distrusts,
     Stopped,
 ]  # fmt: skip
 

@@ -16,7 +16,7 @@ from ..protocol.interruptions import interruption, raise_again
 from ..protocol.messages import Ended, Follows, Output, Run, TornDown
 from ..sandbox.process.steps import Step
 from .keeper_link import KeeperClient
-from .reports.attempt_events import Attempt
+from .reports.attempt_events import AttemptRecorder
 from .reports.death_reports import Again, DeathReports
 from .reports.replay import Replay
 from .reports.reports import Reports
@@ -320,7 +320,7 @@ class TestLoop:
     def _replay(
         self, item: pytest.Item, shared: str = "", changed: Mapping[str, str] | None = None
     ) -> Replay:
-        attempt = Attempt(shared) if self._settings.records else None
+        attempt = AttemptRecorder(shared) if self._settings.records else None
         return Replay(item, self._reports, self._lines, shared, attempt, changed)
 
     def _listen(self, requests: list[Request], after: Run | None) -> tuple[Replay, int, Ended]:

@@ -11,7 +11,7 @@ from ..own import own_builtins, warnings
 from ..protocol.event_file import Completed, Measured, PluginState, SessionFinished, WorkerOutput
 from ..protocol.messages import Events, Message, Notice
 from ..protocol.wire import unpack_all
-from .reports.plugin_states import Gathered, States
+from .reports.plugin_states import Gathered, ReceivedStates
 from .reports.reports import Reports
 
 own_builtins(globals())
@@ -26,7 +26,7 @@ class SessionMessages:
     def __init__(self, session: pytest.Session, reports: Reports) -> None:
         self._session = session
         self._reports = reports
-        self._states = States(session.config)
+        self._states = ReceivedStates(session.config)
         self._gathered = Gathered()
         self._noticed: set[str] = set()
         self.exitstatus: int | None = None

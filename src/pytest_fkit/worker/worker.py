@@ -15,6 +15,8 @@ from ..own import os, own_builtins, signal, suppress, threading
 from ..protocol import running_test as whereabouts
 from ..protocol.border import (
     GAP_WAIT,
+    Alive,
+    CheckAlive,
     CollectionGpuErrors,
     Distrusts,
     EndNow,
@@ -22,8 +24,6 @@ from ..protocol.border import (
     Line,
     Order,
     Outbox,
-    Ping,
-    Pong,
     Probed,
     Start,
     Stopped,
@@ -165,8 +165,8 @@ class Worker:
             os._exit(1)  # the keeper notices, and ends everything below
         if isinstance(order, StopRun):
             self._stop()
-        elif isinstance(order, Ping):
-            self._outbox.send(Pong())
+        elif isinstance(order, CheckAlive):
+            self._outbox.send(Alive())
         elif self._dispatched is not None:
             self._dispatched.obey(order)
 

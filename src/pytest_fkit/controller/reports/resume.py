@@ -10,7 +10,7 @@ import pytest
 
 from ...journal.events import event
 from ...journal.files import RUN_LINE
-from ...journal.history import Test, history
+from ...journal.history import TestHistory, history
 from ...journal.reader import JournalError, parse, whole_lines
 from ...journal.recorder import Recorder
 from ...own import own_builtins
@@ -44,9 +44,9 @@ class Resuming:
         """The session's id in the journal."""
         self.done: dict[str, int] = {}
         """How many verdicts there are, by node id, which several tests may have."""
-        self._tests: Sequence[Test] = ()
+        self._tests: Sequence[TestHistory] = ()
         self._planned: Sequence[str] | None = None  # if the journal is empty
-        self._found: list[Test] | None = None
+        self._found: list[TestHistory] | None = None
         self._gone: list[str] = []
         self._new = 0
 
@@ -116,7 +116,7 @@ class Resuming:
             _report_again(self._config, test)
         session.shouldfail = before
 
-    def _compare(self, found: Sequence[str], rest: Sequence[str]) -> list[Test]:
+    def _compare(self, found: Sequence[str], rest: Sequence[str]) -> list[TestHistory]:
         """Compare the journal with what a worker collected; the tests to report."""
         wanted = Counter(found)
         tests = []
@@ -159,7 +159,7 @@ class Resuming:
             yield f"{count(self._new, 'test')} not in the run before"
 
 
-def _report_again(config: pytest.Config, test: Test) -> None:
+def _report_again(config: pytest.Config, test: TestHistory) -> None:
     path, line, name = test.verdict.get("location") or (test.nodeid.partition("::")[0], None, "")
     location = (str(path), line, str(name))
     hooks = config.hook
@@ -171,7 +171,7 @@ def _report_again(config: pytest.Config, test: Test) -> None:
 
 
 def _report(
-    test: Test, kept: dict[str, Any], location: tuple[str, int | None, str]
+    test: TestHistory, kept: dict[str, Any], location: tuple[str, int | None, str]
 ) -> dict[str, Any]:
     """A report in the format of pytest_report_to_serializable."""
     start = float(kept.get("start", 0.0))

@@ -59,8 +59,7 @@ class Rerouting:
         self._holding: dict[str, int] = {}
         self._suspects: set[str] = set()
         self._paused: set[str] = set()
-        # By their GPUs, which their replacements have.
-        self._died_retired: dict[frozenset[str], str] = {}
+        self._retired_dead_by_gpus: dict[frozenset[str], str] = {}
         self.retired: list[tuple[str, str]] = []
         """Workers with their GPUs that were retired, and why."""
 
@@ -90,7 +89,7 @@ class Rerouting:
             return
         gpus = frozenset(physical(node))
         self._slices.add(name, gpus)
-        retired = self._died_retired.pop(gpus, None)
+        retired = self._retired_dead_by_gpus.pop(gpus, None)
         if self._slices.is_retired(name):
             self._retire_one(name, _shares(self._slices.sharing(name)[1]))
         elif retired is not None and self._slices.retire(name):
@@ -238,15 +237,13 @@ class Rerouting:
         if node is not None:
             gpus = frozenset(physical(node))
             if self._slices.is_retired(name):
-                self._died_retired[gpus] = name
+                self._retired_dead_by_gpus[gpus] = name
             self._slices.remove(name, gpus)
         if test is None or test not in self._retries:
             return False
         self._edges.tell(*self._retries.release(test, f"worker {name} died during it"))
         self._slices.resolve(test, everywhere=True)  # nobody knows whose fault it was
         return True
-
-    # --- workers that hold ---
 
     def holds(
         self, node: WorkerController, hold: int, position: int, error: GpuError | None

@@ -8,9 +8,9 @@ from typing import Iterator, Mapping, Sequence
 
 from ...own import own_builtins
 from .gangs import Reservations
-from .known_workers import Estimates, Unrunnable, Worker
+from .known_workers import Estimates, KnownWorker, Unrunnable
 from .slots import Room
-from .units import Entry, Kind, Unit, Waiting
+from .units import Kind, Unit, Waiting, WaitingEntry
 
 own_builtins(globals())
 
@@ -30,7 +30,7 @@ class Backlog:
 
     def __init__(
         self,
-        workers: Mapping[str, Worker],
+        workers: Mapping[str, KnownWorker],
         reservations: Reservations,
         room: Room,
         estimates: Estimates,
@@ -64,19 +64,19 @@ class Backlog:
             self.waiting.add(unit)
             self.changed()
 
-    def give_up(self, worker: Worker) -> None:
+    def give_up(self, worker: KnownWorker) -> None:
         """Leave the rest of the worker's unit to anybody."""
         unit, worker.unit = worker.unit, None
         if unit is not None:
             unit.begun = False
             self._release(unit)
 
-    def stop(self, worker: Worker) -> None:
+    def stop(self, worker: KnownWorker) -> None:
         """The same for a worker that begins nothing now; a group that it has begun waits for it."""
         if worker.unit is not None and not (worker.unit.strict and worker.unit.begun):
             self.give_up(worker)
 
-    def enqueue(self, worker: Worker, unit: Unit) -> int:
+    def enqueue(self, worker: KnownWorker, unit: Unit) -> int:
         """Move the first test of a unit to the worker's queue; its number."""
         test = unit.tests.popleft()
         if unit.kind.serial:
@@ -86,7 +86,7 @@ class Backlog:
         self._room.changed()
         return test
 
-    def take_back(self, worker: Worker, tests: Sequence[int]) -> None:
+    def take_back(self, worker: KnownWorker, tests: Sequence[int]) -> None:
         """Return tests in the worker's queue to where they came from."""
         self._reservations.give_back(tests)
         units: dict[int, tuple[Unit, list[int]]] = {}
@@ -130,7 +130,7 @@ class Backlog:
 
     # --- who may run what ---
 
-    def may_run(self, worker: Worker, kind: Kind, locked: str = "") -> bool:
+    def may_run(self, worker: KnownWorker, kind: Kind, locked: str = "") -> bool:
         """Whether the worker may run such a test now.
 
         :param locked: a serial name that does not count as locked.
@@ -140,18 +140,18 @@ class Backlog:
             return False
         return self._room.fits(worker, kind)
 
-    def is_for_others(self, worker: Worker, kind: Kind) -> bool:
+    def is_for_others(self, worker: KnownWorker, kind: Kind) -> bool:
         """Whether a suspect worker should leave the test, which failed elsewhere, to others."""
         return bool(worker.suspect and kind.avoid) and any(
             other.could(kind) and not (other.stopped or other.suspect or other.lacks)
             for other in self._workers.values()
         )
 
-    def _takes(self, worker: Worker, kind: Kind) -> bool:
+    def _takes(self, worker: KnownWorker, kind: Kind) -> bool:
         """The same, unless workers have to be kept free for it."""
         return self.may_run(worker, kind) and not self._reservations.needed(kind)
 
-    def _may_go_on(self, worker: Worker, unit: Unit) -> bool:
+    def _may_go_on(self, worker: KnownWorker, unit: Unit) -> bool:
         return self.may_run(worker, unit.kind) and unit.tests[0] not in worker.lacks
 
     def is_runnable(self, kind: Kind, test: int | None, held: bool = True) -> bool:
@@ -191,7 +191,7 @@ class Backlog:
 
     # --- what a worker gets ---
 
-    def next_unit(self, worker: Worker) -> Unit | None:
+    def next_unit(self, worker: KnownWorker) -> Unit | None:
         """A unit whose first test the worker may run next."""
         unit = worker.unit
         if unit is not None and unit.tests:
@@ -214,15 +214,15 @@ class Backlog:
             worker.unit = unit
         return unit
 
-    def _first(self, worker: Worker) -> Entry | None:
+    def _first(self, worker: KnownWorker) -> WaitingEntry | None:
         return self.waiting.first(lambda kind: self._takes(worker, kind), worker.lacks)
 
-    def _first_again(self, worker: Worker) -> Entry | None:
+    def _first_again(self, worker: KnownWorker) -> WaitingEntry | None:
         """The first test that is to be run again."""
         entry = self._first(worker)
         return entry if entry is not None and entry.rank[0] == _AGAIN else None
 
-    def _split(self, worker: Worker) -> Unit | None:
+    def _split(self, worker: KnownWorker) -> Unit | None:
         """Half of what another worker was not sent of its unit."""
         best: tuple[Unit, list[int]] | None = None
         for owner in self._workers.values():
@@ -246,7 +246,7 @@ class Backlog:
         worker.unit = Unit(unit.rank, unit.kind, deque(share))
         return worker.unit
 
-    def _is_worth_splitting(self, owner: Worker, unit: Unit) -> bool:
+    def _is_worth_splitting(self, owner: KnownWorker, unit: Unit) -> bool:
         """Whether the rest of a unit takes so long that another worker should share it."""
         queued = (test for test, each in owner.queue.items() if each is unit)
         seconds = 0.0
@@ -256,7 +256,7 @@ class Backlog:
                 return True
         return False
 
-    def take_filler(self, worker: Worker, seconds: float) -> int | None:
+    def take_filler(self, worker: KnownWorker, seconds: float) -> int | None:
         """Enqueue a test that is known to take no longer, for a worker that is kept free."""
         own = worker.unit
         if own is not None and self.may_run(worker, own.kind):
@@ -273,9 +273,9 @@ class Backlog:
             return None
         return self.enqueue(worker, self.waiting.take_one(*found))
 
-    def recallable(self, worker: Worker) -> tuple[Worker, list[int]] | None:
+    def recallable(self, worker: KnownWorker) -> tuple[KnownWorker, list[int]] | None:
         """What the worker should get of the queue of another one: of the fullest."""
-        best: tuple[float, Worker, list[int]] | None = None
+        best: tuple[float, KnownWorker, list[int]] | None = None
         for victim in self._workers.values():
             if victim is worker or victim.waits:
                 continue
@@ -285,7 +285,7 @@ class Backlog:
                 best = seconds, victim, tests
         return best and best[1:]
 
-    def _givable(self, victim: Worker, worker: Worker) -> list[int]:
+    def _givable(self, victim: KnownWorker, worker: KnownWorker) -> list[int]:
         """The last half of the victim's queue, or a group of which it has begun nothing."""
         queue = list(victim.queue.items())
         next_unit = None
@@ -337,12 +337,12 @@ class Backlog:
     def _needs_reservation(self, kind: Kind) -> bool:
         return self._reservations.needed(kind) or self._room.is_large_anywhere(kind)
 
-    def _is_due(self, entry: Entry) -> bool:
+    def _is_due(self, entry: WaitingEntry) -> bool:
         """Whether nothing that fits beside others goes before it."""
         first = self.waiting.first(lambda kind: not self._needs_reservation(kind), ())
         return first is None or entry < first
 
-    def start_whole(self) -> Iterator[tuple[Worker, int]]:
+    def start_whole(self) -> Iterator[tuple[KnownWorker, int]]:
         """Enqueue the first tests of large units that there is room for now."""
         for each in self._reservations.pop_whole():
             worker, unit = self._workers[each.gang.leader], each.unit

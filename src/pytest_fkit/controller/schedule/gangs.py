@@ -7,7 +7,7 @@ from typing import Callable, Collection, Iterable, Iterator, Mapping, NamedTuple
 
 from ...gpu.devices import APART, Nearness
 from ...own import own_builtins
-from .known_workers import Worker
+from .known_workers import KnownWorker
 from .machines import machine_of
 from .units import Kind, Unit
 
@@ -41,14 +41,14 @@ class _Candidate(NamedTuple):
     spread: _Distance
     busy: int
     length: int
-    members: list[Worker]
+    members: list[KnownWorker]
     gpus: list[str]
 
 
 def choose_gang(
     kind: Kind,
     test: int | None,
-    workers: Iterable[Worker],
+    workers: Iterable[KnownWorker],
     unowned: Iterable[str],
     nearness: Nearness,
 ) -> Gang | None:
@@ -58,7 +58,7 @@ def choose_gang(
     :param unowned: GPUs that may take part besides theirs.
     """
     spare = [gpu for gpu in unowned if gpu not in kind.avoid]
-    by_machine: dict[str, list[Worker]] = {}
+    by_machine: dict[str, list[KnownWorker]] = {}
     for worker in workers:
         if worker.gpus and not (worker.retired or kind.avoid & set(worker.gpus)):
             by_machine.setdefault(machine_of(worker.gpus[0]), []).append(worker)
@@ -80,7 +80,9 @@ def choose_gang(
 class _Machine:
     """Workers of one machine, and its GPUs that nobody owns, in its order."""
 
-    def __init__(self, workers: Iterable[Worker], spare: Sequence[str], nearness: Nearness) -> None:
+    def __init__(
+        self, workers: Iterable[KnownWorker], spare: Sequence[str], nearness: Nearness
+    ) -> None:
         self._workers = sorted(workers, key=lambda worker: nearness.place(worker.gpus[0]))
         self._spare = spare
         self._between: Callable[[str, str], int | None] = nearness.between
@@ -112,7 +114,9 @@ class _Machine:
             found.append(_Candidate(len(members), spread, busy, length, members, gpus))
         return found
 
-    def _gather(self, first: Worker, number: int) -> tuple[list[Worker], _Distance] | None:
+    def _gather(
+        self, first: KnownWorker, number: int
+    ) -> tuple[list[KnownWorker], _Distance] | None:
         """Add the closest worker until all have, with the spare ones, so many GPUs."""
         members, gpus = [first], set(first.gpus)
         spread = max(self._to_gpu(first.gpus, gpu) for gpu in first.gpus)
@@ -135,7 +139,7 @@ class _Machine:
                 far[worker.name] = max(far[worker.name], self._to_worker(nearest, worker))
         return members, spread
 
-    def _to_worker(self, one: Worker, other: Worker) -> _Distance:
+    def _to_worker(self, one: KnownWorker, other: KnownWorker) -> _Distance:
         return max(self._to_gpu(one.gpus, gpu) for gpu in other.gpus)
 
     def _to_gpu(self, gpus: Iterable[str], gpu: str) -> _Distance:
@@ -175,7 +179,7 @@ class Reservations:
 
     def __init__(
         self,
-        workers: Mapping[str, Worker],
+        workers: Mapping[str, KnownWorker],
         unowned: Sequence[str],
         nearness: Nearness,
         known: Callable[[int], float | None],
@@ -221,7 +225,7 @@ class Reservations:
             return None
         return gang._replace(members=frozenset({gang.leader, *sharing}))
 
-    def _trusted(self, kind: Kind, test: int) -> list[Worker]:
+    def _trusted(self, kind: Kind, test: int) -> list[KnownWorker]:
         """Who may be in a gang now; suspects only if the others are too few."""
         workers = [each for each in self._workers.values() if not each.stopped]
         others = [each for each in workers if not each.suspect]
@@ -263,7 +267,7 @@ class Reservations:
             if all(self._workers[name].is_free for name in each.gang.members):
                 yield each
 
-    def join(self, worker: Worker) -> None:
+    def join(self, worker: KnownWorker) -> None:
         """A new worker may have GPUs of a gang, in place of a member that is gone."""
         for each in self._all:
             if not (each.whole or set(each.gang.gpus).isdisjoint(worker.gpus)):

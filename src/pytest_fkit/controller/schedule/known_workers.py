@@ -18,7 +18,7 @@ _WINDOW = 20
 
 
 @dataclass
-class Worker:
+class KnownWorker:
     """A worker.
 
     :param gpus: those that it owns, in their order.
@@ -120,7 +120,7 @@ class Estimates:
         seconds = self.seconds[test]
         return None if seconds is None else seconds + self.overhead
 
-    def on(self, worker: Worker, test: int) -> float:
+    def on(self, worker: KnownWorker, test: int) -> float:
         """Seconds; where unknown, as many as the worker's tests take on average."""
         seconds = self.seconds[test]
         return worker.mean if seconds is None else seconds + self.overhead
@@ -144,7 +144,7 @@ class Recall(NamedTuple):
     whole: bool = False
 
 
-class Settle(NamedTuple):
+class SettleWorker(NamedTuple):
     """There is nothing for the worker now: it is to tear down."""
 
     worker: str
@@ -164,4 +164,4 @@ class Unrunnable(NamedTuple):
     test: int
 
 
-Decision = Union[Send, Recall, Settle, Lend, Unrunnable]
+Decision = Union[Send, Recall, SettleWorker, Lend, Unrunnable]

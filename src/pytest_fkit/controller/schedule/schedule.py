@@ -9,7 +9,16 @@ from ...gpu.devices import Nearness
 from ...own import own_builtins, time
 from .backlog import Backlog
 from .gangs import Reservation, Reservations
-from .known_workers import Decision, Estimates, Lend, Recall, Send, Settle, Unrunnable, Worker
+from .known_workers import (
+    Decision,
+    Estimates,
+    KnownWorker,
+    Lend,
+    Recall,
+    Send,
+    SettleWorker,
+    Unrunnable,
+)
 from .slots import Room, is_large
 from .units import Kind, Unit
 
@@ -43,7 +52,7 @@ class Schedule:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._estimates = Estimates(seconds, overhead)
-        self._workers: dict[str, Worker] = {}
+        self._workers: dict[str, KnownWorker] = {}
         self._order = itertools.count()
         self._coming = 0
         self._open: set[int] = set()
@@ -78,10 +87,10 @@ class Schedule:
         memory: Sequence[int] = (),
         slots: int = 1,
     ) -> None:
-        """A worker waits for tests; for the parameters see :class:`.known_workers.Worker`."""
+        """A worker waits for tests; for the parameters see :class:`.known_workers.KnownWorker`."""
         sizes = tuple(memory) or (0,) * len(gpus)
         order = next(self._order)
-        worker = Worker(name, order, tuple(gpus), lacks, cpu, sizes, slots)
+        worker = KnownWorker(name, order, tuple(gpus), lacks, cpu, sizes, slots)
         self._workers[name] = worker
         self.reservations.join(worker)
         self._backlog.changed()
@@ -254,7 +263,7 @@ class Schedule:
                 decisions += self._help(worker, worker.name in reserved)
         return [*decisions, *self._lend(), *self._start_whole()]
 
-    def _clear(self, worker: Worker, reservation: Reservation | None) -> Iterator[Recall]:
+    def _clear(self, worker: KnownWorker, reservation: Reservation | None) -> Iterator[Recall]:
         """Recall the queue of a worker that is retired, holds, or is kept free.
 
         Of a suspect worker, recall what others failed at.
@@ -280,7 +289,7 @@ class Schedule:
             worker.recalled = frozenset(tests)
             yield Recall(worker.name, tuple(tests))
 
-    def _fill(self, worker: Worker) -> Iterator[Send]:
+    def _fill(self, worker: KnownWorker) -> Iterator[Send]:
         """Fill the worker's queue."""
         ahead = self._ahead(worker)
         if ahead >= AHEAD / 2 or len(worker.queue) >= MOST:
@@ -299,13 +308,13 @@ class Schedule:
         if tests:
             yield self._send(worker, tests)
 
-    def _send(self, worker: Worker, tests: Sequence[int]) -> Send:
+    def _send(self, worker: KnownWorker, tests: Sequence[int]) -> Send:
         if worker.waits:
             worker.since = self._clock()
         worker.waits = worker.settled = False
         return Send(worker.name, tuple(tests))
 
-    def _ahead(self, worker: Worker) -> float:
+    def _ahead(self, worker: KnownWorker) -> float:
         """Seconds that the worker is busy for."""
         if worker.waits:
             return 0.0
@@ -315,7 +324,7 @@ class Schedule:
             return AHEAD
         return running + sum(self._estimates.on(worker, test) for test in worker.queue)
 
-    def _help(self, worker: Worker, reserved: bool) -> Iterator[Decision]:
+    def _help(self, worker: KnownWorker, reserved: bool) -> Iterator[Decision]:
         """Find something for a worker that nothing is left for in the backlog."""
         idle = worker.retired or worker.stopped or reserved
         if not idle and any(each.recalled for each in self._workers.values()):
@@ -328,16 +337,16 @@ class Schedule:
         else:
             yield from self._settle(worker)
 
-    def _settle(self, worker: Worker) -> Iterator[Settle]:
+    def _settle(self, worker: KnownWorker) -> Iterator[SettleWorker]:
         if not worker.settled:
             worker.settled = True
-            yield Settle(worker.name)
+            yield SettleWorker(worker.name)
 
     def _start_whole(self) -> Iterator[Send]:
         for worker, test in self._backlog.start_whole():
             yield self._send(worker, [test])
 
-    def _fill_gap(self, worker: Worker, reservation: Reservation) -> Iterator[Send]:
+    def _fill_gap(self, worker: KnownWorker, reservation: Reservation) -> Iterator[Send]:
         """Send a worker that is kept free a test that ends before all others are free."""
         deadline = None
         if worker.waits and not reservation.begun:

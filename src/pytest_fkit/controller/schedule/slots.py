@@ -7,18 +7,18 @@ from typing import Mapping
 
 from ...own import own_builtins
 from .gangs import Gang, Reservations
-from .known_workers import Worker
+from .known_workers import KnownWorker
 from .units import Kind
 
 own_builtins(globals())
 
 
-def capacity(worker: Worker, gpu: str) -> int:
+def capacity(worker: KnownWorker, gpu: str) -> int:
     """Bytes of a GPU of the worker; where unknown, as many as it has slots."""
     return worker.memory[worker.gpus.index(gpu)] or worker.slots
 
 
-def need(worker: Worker, kind: Kind) -> dict[str, int]:
+def need(worker: KnownWorker, kind: Kind) -> dict[str, int]:
     """Bytes of each of the worker's GPUs that belong to a test of this kind while it runs there.
 
     A test that says nothing gets a slot's share. If the GPU's size is unknown, one that needs
@@ -34,7 +34,7 @@ def need(worker: Worker, kind: Kind) -> dict[str, int]:
     return found
 
 
-def claim(worker: Worker) -> dict[str, int]:
+def claim(worker: KnownWorker) -> dict[str, int]:
     """The most that any test needs that the worker has, or goes on with.
 
     Fixtures of a shared scope keep their memory until the worker has torn down.
@@ -53,13 +53,13 @@ def claim(worker: Worker) -> dict[str, int]:
     return found
 
 
-def is_large(worker: Worker, kind: Kind) -> bool:
+def is_large(worker: KnownWorker, kind: Kind) -> bool:
     """Whether a test of this kind does not fit beside others that have their shares."""
     needed = need(worker, kind) if kind.memory else {}
     return any(size > capacity(worker, gpu) // worker.slots for gpu, size in needed.items())
 
 
-def _goes_on(worker: Worker) -> bool:
+def _goes_on(worker: KnownWorker) -> bool:
     """Whether large tests of its unit are still to come."""
     unit = worker.unit
     return unit is not None and bool(unit.tests) and is_large(worker, unit.kind)
@@ -72,7 +72,7 @@ class Room:
     :param workers: all, by name; the Schedule's own.
     """
 
-    workers: Mapping[str, Worker]
+    workers: Mapping[str, KnownWorker]
     reservations: Reservations
     _left: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -85,7 +85,7 @@ class Room:
         if self._left:
             self._left.clear()
 
-    def fits(self, worker: Worker, kind: Kind) -> bool:
+    def fits(self, worker: KnownWorker, kind: Kind) -> bool:
         """Whether such a test may run there, beside the tests of others."""
         if worker.slots < 2:
             return True
@@ -94,7 +94,7 @@ class Room:
         left = self._left[worker.name]
         return all(size <= left[gpu] for gpu, size in need(worker, kind).items())
 
-    def _look_up(self, worker: Worker) -> dict[str, int]:
+    def _look_up(self, worker: KnownWorker) -> dict[str, int]:
         """Bytes that others leave, now and when the large tests begin that GPUs are kept for.
 
         For a worker whose end such a test waits for, only now counts.
@@ -143,7 +143,7 @@ class Room:
         )
         return Gang(leader.name, frozenset({leader.name, *others}), leader.gpus)
 
-    def _in_the_way(self, worker: Worker, kind: Kind) -> list[str]:
+    def _in_the_way(self, worker: KnownWorker, kind: Kind) -> list[str]:
         """Those who have to tear down so that the test fits beside all others."""
         left = {gpu: capacity(worker, gpu) - size for gpu, size in need(worker, kind).items()}
         found = []
@@ -155,7 +155,7 @@ class Room:
                 left = {gpu: size - has.get(gpu, 0) for gpu, size in left.items()}
         return found
 
-    def neighbours(self, worker: Worker) -> list[Worker]:
+    def neighbours(self, worker: KnownWorker) -> list[KnownWorker]:
         """The others that share GPUs with it."""
         return [
             other

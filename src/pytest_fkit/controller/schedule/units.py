@@ -177,7 +177,7 @@ def _unit(run: list[Test], rank: float, loose: bool) -> Unit:
 # --- waiting for a worker ---
 
 
-class Entry(NamedTuple):
+class WaitingEntry(NamedTuple):
     """A waiting unit.
 
     :param rank: the one that it had when it was added.
@@ -197,14 +197,14 @@ class Waiting:
 
     def __init__(self, known: Callable[[int], float | None]) -> None:
         self._known = known
-        self._heaps: dict[Kind, list[Entry]] = {}
+        self._heaps: dict[Kind, list[WaitingEntry]] = {}
         self._ticket = itertools.count()
 
     def add(self, unit: Unit) -> None:
         heap = self._heaps.setdefault(unit.kind, [])
-        heapq.heappush(heap, Entry(unit.rank, next(self._ticket), unit))
+        heapq.heappush(heap, WaitingEntry(unit.rank, next(self._ticket), unit))
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: WaitingEntry) -> None:
         heap = self._heaps[entry.unit.kind]
         if heap[0] is entry:
             heapq.heappop(heap)
@@ -212,17 +212,17 @@ class Waiting:
             heap.remove(entry)
             heapq.heapify(heap)
 
-    def heads(self, wanted: Callable[[Kind], bool]) -> list[Entry]:
+    def heads(self, wanted: Callable[[Kind], bool]) -> list[WaitingEntry]:
         """The first entry of each wanted kind."""
         return [heap[0] for kind, heap in self._heaps.items() if heap and wanted(kind)]
 
-    def by_kind(self) -> Iterator[tuple[Kind, list[Entry]]]:
+    def by_kind(self) -> Iterator[tuple[Kind, list[WaitingEntry]]]:
         """All entries, in no order."""
         for kind, heap in self._heaps.items():
             if heap:
                 yield kind, list(heap)
 
-    def first(self, wanted: Callable[[Kind], bool], lacks: Collection[int]) -> Entry | None:
+    def first(self, wanted: Callable[[Kind], bool], lacks: Collection[int]) -> WaitingEntry | None:
         """The first entry of all wanted kinds.
 
         :param lacks: tests that are not wanted.
@@ -235,7 +235,7 @@ class Waiting:
         )
         return min(entries, default=None)
 
-    def take(self, entry: Entry, lacks: Collection[int]) -> Unit:
+    def take(self, entry: WaitingEntry, lacks: Collection[int]) -> Unit:
         """Take the unit; of a loose one, whose tests may be shared out, some tests."""
         unit = entry.unit
         if unit.loose and unit.tests[0] in lacks:
@@ -244,7 +244,7 @@ class Waiting:
             self.remove(entry)
         return unit
 
-    def take_one(self, entry: Entry, test: int) -> Unit:
+    def take_one(self, entry: WaitingEntry, test: int) -> Unit:
         """Take one test, as a unit of its own."""
         unit = entry.unit
         unit.tests.remove(test)
@@ -258,12 +258,12 @@ class Waiting:
         lacks: Collection[int],
         seconds: float,
         in_order: bool,
-    ) -> tuple[Entry, int] | None:
+    ) -> tuple[WaitingEntry, int] | None:
         """The first test that is known to take no longer, and may run alone.
 
         :param in_order: whether only the very first test may be taken.
         """
-        entries: Iterable[Entry] = itertools.chain.from_iterable(
+        entries: Iterable[WaitingEntry] = itertools.chain.from_iterable(
             heap for kind, heap in self._heaps.items() if wanted(kind)
         )
         if in_order:
@@ -288,7 +288,7 @@ class Waiting:
         return None
 
 
-def _first(heap: list[Entry], lacks: Collection[int]) -> list[Entry]:
+def _first(heap: list[WaitingEntry], lacks: Collection[int]) -> list[WaitingEntry]:
     if not lacks or heap[0].unit.tests[0] not in lacks:
         return heap[:1]
     return heapq.nsmallest(1, (entry for entry in heap if _has_wanted(entry.unit, lacks)))

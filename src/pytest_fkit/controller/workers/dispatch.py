@@ -27,7 +27,7 @@ from ..retry.rerouting import Rerouting
 from ..retry.retries import Retry
 from ..schedule.collected import Collected
 from ..schedule.collected import Union as Tests
-from ..schedule.known_workers import Decision, Lend, Recall, Send, Settle
+from ..schedule.known_workers import Decision, Lend, Recall, Send, SettleWorker
 from ..schedule.machines import gpu_ids, owned_gpus, physical, physical_name, seats_of_run
 from ..schedule.schedule import Schedule
 from ..schedule.units import ANY, Kind
@@ -288,7 +288,7 @@ class Dispatch:
         elif isinstance(decision, Recall):
             positions = self._positions(decision.worker, decision.tests)
             self._order(self._by_name[decision.worker], RecallTests(positions, decision.whole))
-        elif isinstance(decision, Settle):
+        elif isinstance(decision, SettleWorker):
             self._order(self._by_name[decision.worker], TearDown())
         elif isinstance(decision, Lend):
             self._rerouting.sent(decision.worker, [decision.test])

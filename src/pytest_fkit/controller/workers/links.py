@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from ... import system
 from ...own import mmap, os, own_builtins, threading, time
 from ...protocol.border import (
+    Alive,
     CollectionGpuErrors,
     Distrusts,
     EndNow,
@@ -17,7 +18,6 @@ from ...protocol.border import (
     Line,
     Order,
     Outbox,
-    Pong,
     Probed,
     Returned,
     Stopped,
@@ -110,7 +110,7 @@ class Links:
         self._distrusted: set[Any] = set()
         self._handlers: dict[type[Any], Callable[[Any, Any], None]] = {
             Stopped: lambda node, _: self._links[node].gone.set(),
-            Pong: lambda *_: None,
+            Alive: lambda *_: None,
             Line: lambda node, line: show(f"[{node.gateway.id}] {line.text}"),
             Distrusts: self._is_distrusted,
             Facts: self.facts.__setitem__,

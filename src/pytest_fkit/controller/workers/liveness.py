@@ -11,7 +11,7 @@ import pytest
 from ... import system
 from ...compat import xdist_controller
 from ...own import os, own_builtins, signal, threading
-from ...protocol.border import GAP_WAIT, Ping
+from ...protocol.border import GAP_WAIT, CheckAlive
 from ..schedule.machines import host_of
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Heartbeat:
             else:
                 state.trouble = trouble
                 state.missed += 1
-                self._links.order(node, Ping())
+                self._links.order(node, CheckAlive())
 
 
 def kill(node: WorkerController) -> None:

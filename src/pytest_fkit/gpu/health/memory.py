@@ -28,7 +28,7 @@ _END = 1.0
 """Seconds for the process to be gone."""
 
 
-class Answer(NamedTuple):
+class MemoryAnswer(NamedTuple):
     """The result of waiting for memory.
 
     :param lines: for people, about memory that is missing or was not given back.
@@ -86,10 +86,10 @@ class GpuMemory:
                 return
         self._deadline = 0.0  # the process has ended, and may have left a reason
 
-    def answer(self, wait: float) -> Answer | None:
+    def answer(self, wait: float) -> MemoryAnswer | None:
         """The answer, or why there is none; None if it may still come after `wait` seconds."""
         if self.trouble:
-            return Answer(unknown=self.trouble)
+            return MemoryAnswer(unknown=self.trouble)
         poller = select.poll()
         poller.register(self._answers, select.POLLIN)
         if not self._is_there(self._answers):
@@ -107,9 +107,9 @@ class GpuMemory:
             if _SIGN in system.describe(self._pid):  # else it was reaped, and the pid is another's
                 with suppress(OSError):
                     os.kill(self._pid, signal.SIGKILL)
-        return Answer(unknown=self.trouble) if self.trouble else None
+        return MemoryAnswer(unknown=self.trouble) if self.trouble else None
 
-    def _said(self) -> Answer | None:
+    def _said(self) -> MemoryAnswer | None:
         """The answer, if it has arrived; skips answers to processes that are gone."""
         while len(self._data) >= 4:
             size = int.from_bytes(self._data[:4], "big")
@@ -118,7 +118,7 @@ class GpuMemory:
             frame, self._data = self._data[4 : 4 + size], self._data[4 + size :]
             said: dict[str, Any] = marshal.loads(frame)
             if said["id"] == self._wanted:
-                return Answer(tuple(said["lines"]), said["unknown"])
+                return MemoryAnswer(tuple(said["lines"]), said["unknown"])
             self.trouble = self.trouble or said.get("trouble", "")
         return None
 

@@ -23,7 +23,7 @@ EITHER = ""
 """Whose fault an Xid is. EITHER decides nothing: both are possible, or another Xid caused it."""
 
 
-class Kind(NamedTuple):
+class XidKind(NamedTuple):
     """The meaning of an Xid number.
 
     :param name: NVIDIA's.
@@ -35,34 +35,34 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    8: Kind("GPU stopped processing", EITHER),
+    8: XidKind("GPU stopped processing", EITHER),
     # NVIDIA/k8s-device-plugin (internal/rm/health.go) leaves a GPU in use after 13, 31, 43, 45, 68
     # and 109, as errors of applications.
-    13: Kind("Graphics Engine Exception", PROGRAM),
-    31: Kind("GPU memory page fault", PROGRAM),
-    32: Kind("Invalid or corrupted push buffer stream", EITHER),
-    38: Kind("Driver firmware error", EITHER),
-    43: Kind("GPU stopped processing", EITHER),  # what a channel comes to after its fault
-    44: Kind("Graphics Engine fault during context switch", EITHER),
-    45: Kind("Preemptive cleanup, due to previous errors", EITHER),
-    46: Kind("GPU stopped processing", EITHER),
-    48: Kind("Double Bit ECC Error", DEVICE),
-    61: Kind("Internal micro-controller breakpoint/warning", EITHER),
-    62: Kind("Internal micro-controller halt", EITHER),
-    63: Kind("ECC page retirement or row remapping recording event", DEVICE),
-    64: Kind("ECC page retirement or row remapper recording failure", DEVICE),
-    68: Kind("NVDEC0 Exception", EITHER),
-    69: Kind("Graphics Engine class error", EITHER),
-    74: Kind("NVLINK Error", DEVICE),
-    79: Kind("GPU has fallen off the bus", DEVICE),
-    92: Kind("High single-bit ECC error rate", EITHER),  # they were corrected
-    94: Kind("Contained ECC error", DEVICE),
-    95: Kind("Uncontained ECC error", DEVICE),
-    109: Kind("Context Switch Timeout Error", EITHER),
-    119: Kind("GSP RPC Timeout", DEVICE),
-    120: Kind("GSP Error", EITHER),
-    140: Kind("Unrecovered ECC Error", DEVICE),
-    154: Kind("GPU Recovery Action Changed", EITHER),
+    13: XidKind("Graphics Engine Exception", PROGRAM),
+    31: XidKind("GPU memory page fault", PROGRAM),
+    32: XidKind("Invalid or corrupted push buffer stream", EITHER),
+    38: XidKind("Driver firmware error", EITHER),
+    43: XidKind("GPU stopped processing", EITHER),  # what a channel comes to after its fault
+    44: XidKind("Graphics Engine fault during context switch", EITHER),
+    45: XidKind("Preemptive cleanup, due to previous errors", EITHER),
+    46: XidKind("GPU stopped processing", EITHER),
+    48: XidKind("Double Bit ECC Error", DEVICE),
+    61: XidKind("Internal micro-controller breakpoint/warning", EITHER),
+    62: XidKind("Internal micro-controller halt", EITHER),
+    63: XidKind("ECC page retirement or row remapping recording event", DEVICE),
+    64: XidKind("ECC page retirement or row remapper recording failure", DEVICE),
+    68: XidKind("NVDEC0 Exception", EITHER),
+    69: XidKind("Graphics Engine class error", EITHER),
+    74: XidKind("NVLINK Error", DEVICE),
+    79: XidKind("GPU has fallen off the bus", DEVICE),
+    92: XidKind("High single-bit ECC error rate", EITHER),  # they were corrected
+    94: XidKind("Contained ECC error", DEVICE),
+    95: XidKind("Uncontained ECC error", DEVICE),
+    109: XidKind("Context Switch Timeout Error", EITHER),
+    119: XidKind("GSP RPC Timeout", DEVICE),
+    120: XidKind("GSP Error", EITHER),
+    140: XidKind("Unrecovered ECC Error", DEVICE),
+    154: XidKind("GPU Recovery Action Changed", EITHER),
 }
 """By number; others are shown, and decide nothing."""
 

@@ -155,5 +155,5 @@ AMD = Vendor(
     sharing="processes that share one have hung AMD's driver",
     probe="pytest_fkit.gpu.vendors.hip:probe",
     probe_arguments=probe_arguments,
-    memory="pytest_fkit.gpu.vendors.kfd:MemoryOfGpus",
+    memory="pytest_fkit.gpu.vendors.kfd:MemoryOfAmdGpus",
 )

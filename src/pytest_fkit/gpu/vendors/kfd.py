@@ -231,7 +231,7 @@ def as_devices(nodes: Sequence[Node]) -> Found:
 # --- memory -------------------------------------------------------------------------------------
 
 
-class MemoryOfGpus:
+class MemoryOfAmdGpus:
     """Finds what counts the memory of a GPU, see :class:`.vendor.Vendor`.
 
     Memory is in files of sysfs: ``mem_info_vram_*`` of the device (amdgpu_vram_mgr.c in the Linux

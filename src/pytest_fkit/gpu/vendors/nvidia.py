@@ -115,5 +115,5 @@ NVIDIA = Vendor(
     variables,
     frozenset({"nvidia"}),
     probe="pytest_fkit.gpu.vendors.cuda:probe",
-    memory="pytest_fkit.gpu.vendors.nvml:MemoryOfGpus",
+    memory="pytest_fkit.gpu.vendors.nvml:MemoryOfNvidiaGpus",
 )

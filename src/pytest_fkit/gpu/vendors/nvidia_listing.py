@@ -214,7 +214,7 @@ class Queried(NamedTuple):
     lost: str
 
 
-class Answer(NamedTuple):
+class ListingAnswer(NamedTuple):
     """The answer of ``nvidia-smi --query-gpu``.
 
     :param gpus: those that have a row.
@@ -229,7 +229,7 @@ class Answer(NamedTuple):
     lost: tuple[str, ...] = ()
 
 
-def parse_query(text: str) -> Answer:
+def parse_query(text: str) -> ListingAnswer:
     """The GPUs that ``nvidia-smi --query-gpu`` lists.
 
     The format is the one of ``--format=csv,noheader,nounits`` (nvidia-smi(1)): the fields in the
@@ -240,7 +240,7 @@ def parse_query(text: str) -> Answer:
     :raises FailedError: if no row is understood.
     """
     if text.strip() == "No devices were found":
-        return Answer()
+        return ListingAnswer()
     if "\0" in text:
         raise rubbish(text)
     lines = [line.strip() for line in text.splitlines()]
@@ -257,7 +257,7 @@ def parse_query(text: str) -> Answer:
         for line, row in rows
         if len(row) > 1 and number(row[0]) is not None and number(row[0]) not in known
     )
-    return Answer(
+    return ListingAnswer(
         gpus,
         (*(f"a GPU is left out: {found[0]}" for found in handles), *broken),
         tuple(line for line in lines if line.startswith("WARNING:")),
@@ -300,7 +300,7 @@ def parse_list(text: str) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-def with_instances(answer: Answer, instances: dict[str, list[tuple[str, str]]]) -> Found:
+def with_instances(answer: ListingAnswer, instances: dict[str, list[tuple[str, str]]]) -> Found:
     """The GPUs, those in MIG mode replaced by their instances."""
     devices = []
     notices = [*answer.warnings, *answer.unreachable]

@@ -292,7 +292,7 @@ def ask_health(machine: Machine, pci: Iterable[str]) -> NvmlHealth:
 # --- memory -------------------------------------------------------------------------------------
 
 
-class MemoryOfGpus:
+class MemoryOfNvidiaGpus:
     """Finds what counts the memory of a GPU, see :class:`.vendor.Vendor`.
 
     :raises MissingError, FailedError: see :class:`Nvml`.

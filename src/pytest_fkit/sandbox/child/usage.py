@@ -37,7 +37,7 @@ class Usage(NamedTuple):
     written: int | None
 
 
-class Account(NamedTuple):
+class RawUsage(NamedTuple):
     """The kernel's figures on a process, unprocessed.
 
     Test processes only collect them, and the worker computes :meth:`usage`: any Python code writes
@@ -62,28 +62,28 @@ class Account(NamedTuple):
         return Usage(user, kernel, peak * _MAXRSS_UNIT, minor, major, *_moved_bytes(self.moved))
 
 
-def wait_for(pid: int) -> tuple[int, Account]:
+def wait_for(pid: int) -> tuple[int, RawUsage]:
     """Wait for a child to end; return its wait status, and what it used.
 
     :raises ChildProcessError: if there is no such child.
     """
     moved = system.io_account_at_end(pid)
     _, status, used = _wait4(pid, 0)
-    return status, Account(used[:8], (), moved)
+    return status, RawUsage(used[:8], (), moved)
 
 
-def reap(pid: int) -> tuple[int, Account] | None:
+def reap(pid: int) -> tuple[int, RawUsage] | None:
     """Like :func:`wait_for`, but return None at once if the child has not ended.
 
     :raises ChildProcessError: if there is no such child.
     """
     moved = system.io_account(pid) if system.process_state(pid) == "Z" else b""
     ended, status, used = _wait4(pid, os.WNOHANG)
-    return (status, Account(used[:8], (), moved)) if ended else None
+    return (status, RawUsage(used[:8], (), moved)) if ended else None
 
 
 def until_now() -> tuple[Any, ...]:
-    """The fields of an :class:`Account` of this process, since its start."""
+    """The fields of an :class:`RawUsage` of this process, since its start."""
     own = resource.getrusage(resource.RUSAGE_SELF)[:8]
     return own, resource.getrusage(resource.RUSAGE_CHILDREN)[:8], io_account()
 
@@ -119,10 +119,10 @@ class Meter:
 
     def __init__(self) -> None:
         system.forget_peak_memory()
-        self.before = Account(*until_now()).usage()
+        self.before = RawUsage(*until_now()).usage()
 
     def read(self) -> Usage:
-        return since(self.before, Account(*until_now()).usage())
+        return since(self.before, RawUsage(*until_now()).usage())
 
 
 def _moved_bytes(account: bytes) -> tuple[int | None, int | None]:

@@ -26,7 +26,7 @@ CHILDREN = 2
 """Children that a host has at most at once: one that runs a test and one forked ahead."""
 
 
-class Waiting(NamedTuple):
+class ForkedChild(NamedTuple):
     """A child that waits for its order, or runs a test.
 
     :param number: index of its files in the sets that the host has for its children.
@@ -64,7 +64,7 @@ class Children:
         self._child = child
         self._measures = measures
         self._warmup = warmup
-        self._waiting: Waiting | None = None
+        self._waiting: ForkedChild | None = None
         self._working_set = WorkingSet()
         self._ending: list[int] = []  # pids of children of which only memory is left
         self._sets: tuple[Files, ...] = ()
@@ -97,7 +97,7 @@ class Children:
         """Whether a child may be forked while another runs."""
         return self._working_set.allows_ahead
 
-    def next(self) -> Generator[Fork, int, Waiting]:
+    def next(self) -> Generator[Fork, int, ForkedChild]:
         """Return the child that was forked ahead, or fork one."""
         if self._waiting is not None and self._warmup.is_on:
             warm = self._warmup.succeeded(_receive(self._waiting, LIMIT))
@@ -114,7 +114,7 @@ class Children:
         """
         return self._waiting is None and not self._warmup.is_on
 
-    def fork_ahead(self, running: Waiting | None = None) -> Generator[Fork, int, None]:
+    def fork_ahead(self, running: ForkedChild | None = None) -> Generator[Fork, int, None]:
         """Fork the child of the next test.
 
         :param running: the child that runs a test meanwhile.
@@ -124,7 +124,7 @@ class Children:
         except OSError:  # a limit; if it persists, the next test reports it
             return
 
-    def await_end(self, child: Waiting) -> Gone:
+    def await_end(self, child: ForkedChild) -> Gone:
         """Wait until a child has ended, or sends that only its memory is left."""
         self._ending = [pid for pid in self._ending if not _reap_if_ended(pid)]
         over = _receive(child) if early_end.SUPPORTED else None
@@ -134,7 +134,7 @@ class Children:
         self._ending.append(child.pid)
         return Gone((STOPS if over.stops else DONE) << 8, over.used, early=True)
 
-    def _gone(self, child: Waiting) -> Gone:
+    def _gone(self, child: ForkedChild) -> Gone:
         try:
             status, used = _wait(child.pid, self._measures)
         except ChildProcessError:
@@ -160,15 +160,15 @@ class Children:
                 _wait(pid)
         self._ending = []
 
-    def files(self, child: Waiting) -> Files:
+    def files(self, child: ForkedChild) -> Files:
         return self._sets[child.number]
 
-    def release(self, child: Waiting) -> None:
+    def release(self, child: ForkedChild) -> None:
         """Close the pipes of a child that has ended, and let another use its files."""
         child.pipes.close()
         self._free.append(child.number)
 
-    def fork_midway(self, handover: Handover) -> Waiting | None:
+    def fork_midway(self, handover: Handover) -> ForkedChild | None:
         """Fork a child that continues, from this call on, the test that the host has begun.
 
         :return: the child; None in the child itself, as soon as it has got its order.
@@ -183,7 +183,7 @@ class Children:
             child_end.close()
             raise
         if pid == 0:
-            role = self._begin(Waiting(host, number, child_end), host_end, None, midway=True)
+            role = self._begin(ForkedChild(host, number, child_end), host_end, None, midway=True)
             status = FAILED
             try:
                 next(role)
@@ -197,11 +197,11 @@ class Children:
                     os._exit(status)
         child_end.close()
         self._free.remove(number)
-        return Waiting(pid, number, host_end)
+        return ForkedChild(pid, number, host_end)
 
-    def _fork(self, running: Waiting | None) -> Generator[Fork, int, Waiting]:
+    def _fork(self, running: ForkedChild | None) -> Generator[Fork, int, ForkedChild]:
         number, host_end, child_end = self._prepare()
-        child = self._begin(Waiting(os.getpid(), number, child_end), host_end, running)
+        child = self._begin(ForkedChild(os.getpid(), number, child_end), host_end, running)
         try:
             pid = yield Fork(child)
         except OSError:
@@ -210,7 +210,7 @@ class Children:
         finally:
             child_end.close()
         self._free.remove(number)
-        return Waiting(pid, number, host_end)
+        return ForkedChild(pid, number, host_end)
 
     def _prepare(self) -> tuple[int, Pipes, Pipes]:
         """Choose a child's files and make its pipes; return index, host's end and child's end.
@@ -225,7 +225,7 @@ class Children:
         return number, host_end, child_end
 
     def _begin(
-        self, own: Waiting, host_end: Pipes, running: Waiting | None, midway: bool = False
+        self, own: ForkedChild, host_end: Pipes, running: ForkedChild | None, midway: bool = False
     ) -> Role:
         """The role of a new child: close what is the host's, then run a test.
 
@@ -283,7 +283,7 @@ class Statuses:
             self._ignored = False
 
 
-def _receive(child: Waiting, limit: float | None = None) -> Message | None:
+def _receive(child: ForkedChild, limit: float | None = None) -> Message | None:
     """Wait for a message of a child; None if it ends without one, or the limit is over.
 
     Waits for its end by a pidfd, not for the end of the stream alone: a process that the test left

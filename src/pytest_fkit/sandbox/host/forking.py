@@ -23,7 +23,7 @@ from ..process.progress import AnnouncedExit, Tally
 from ..process.relay import DEAF, LEAVES
 from ..process.steps import RunItem, Step
 from ..process.test_process import TestProcess
-from .children import Children, Waiting
+from .children import Children, ForkedChild
 from .midway import HostCallbacks, Midway
 
 own_builtins(globals())
@@ -174,7 +174,7 @@ class Forking:
             self._relay.send(UsedBefore(tuple(meter.before)))
         self._link.send(Began("test"))
 
-    def _watch_midway(self, child: Waiting, go: Go) -> tuple[str | None, str]:
+    def _watch_midway(self, child: ForkedChild, go: Go) -> tuple[str | None, str]:
         self._start_child(child, go)
         left = self._await_end(child)
         return (None, "") if left is None else (left.argname, left.unsafe)
@@ -271,7 +271,7 @@ class Forking:
             yield from self._children.fork_ahead(child)
         return self._await_end(child)
 
-    def _start_child(self, child: Waiting, go: Go) -> None:
+    def _start_child(self, child: ForkedChild, go: Go) -> None:
         """Announce a child to the keeper, and send the child its order."""
         self._link.send(Forked(child.pid, self._relay.written(), child.number))
         try:
@@ -279,7 +279,7 @@ class Forking:
         except OSError:  # it is dead, as waiting for it will show
             return
 
-    def _await_end(self, child: Waiting) -> Leaves | None:
+    def _await_end(self, child: ForkedChild) -> Leaves | None:
         try:
             gone = self._children.await_end(child)
             refused = gone.ours and limits.refusal_of(gone.status >> 8)

@@ -16,7 +16,7 @@ from ...compat import pytest_fixtures
 from ...own import own_builtins, signal, suppress
 from ..process.steps import Handover
 from ..process.wide_fixtures import WideFixtures
-from .children import Children, Waiting
+from .children import Children, ForkedChild
 from .unwinding import BegunHooks
 
 own_builtins(globals())
@@ -38,7 +38,7 @@ class HostCallbacks:
     def __init__(
         self,
         before_fork: Callable[[pytest.Item], None],
-        watch_child: Callable[[Waiting, tuple[str, ...]], tuple[str | None, str]],
+        watch_child: Callable[[ForkedChild, tuple[str, ...]], tuple[str | None, str]],
         resume_setup: Callable[[], None],
         run_here: Callable[[str], None],
     ) -> None:

@@ -12,7 +12,7 @@ from ...protocol.endings import format_size
 from ...protocol.messages import Notice, Run
 
 if TYPE_CHECKING:
-    from ...gpu.health.memory import Answer, GpuMemory
+    from ...gpu.health.memory import GpuMemory, MemoryAnswer
     from .supervisor import Supervisor
 
 own_builtins(globals())
@@ -103,7 +103,7 @@ class MemoryWait:
         said = dict(run.environ).get(IDS)
         return self._memory.ids if said is None else tuple(filter(None, said.split(",")))
 
-    def _ask(self, what: str, gpus: Sequence[str], need: int = 0) -> Answer | None:
+    def _ask(self, what: str, gpus: Sequence[str], need: int = 0) -> MemoryAnswer | None:
         """Ask, and serve the keeper's messages meanwhile; None if the run is to stop."""
         assert self._memory is not None
         if not self._memory.trouble:

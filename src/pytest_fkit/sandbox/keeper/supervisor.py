@@ -31,7 +31,7 @@ from ...protocol.messages import (
 )
 from ...system.limits import raise_soft, refusal_of, restore
 from ..child.child import DONE, IN_ORDER, STOPS
-from ..child.usage import Account, reap
+from ..child.usage import RawUsage, reap
 from ..process.fork_watch import HOOKS
 from ..process.relay import UNREPORTED
 from ..process.tree import end_children, kill_tree, send_signal
@@ -277,7 +277,7 @@ class Supervisor(Loop):
                 spare.close()
         self.orphans.reap()
 
-    def _host_died(self, host: HostProcess, used: Account) -> None:
+    def _host_died(self, host: HostProcess, used: RawUsage) -> None:
         self.on_gpu_user_end()
         # Read the messages that it sent before. Don't wait for the end of the stream: a process
         # that a fixture started may hold the other end open.

@@ -64,7 +64,7 @@ def capture_into_own_files(config: pytest.Config) -> None:
         _redirect((slots.out, slots.err), descriptors)
 
 
-class Output:
+class OutputCapture:
     """Plugin: has all that tests print and log written to their process's own files.
 
     Constructed once, in the keeper; forked processes inherit it.

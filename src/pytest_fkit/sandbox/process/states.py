@@ -21,7 +21,7 @@ from .relay import Relay
 own_builtins(globals())
 
 
-class States:
+class StateSender:
     """Sends what plugins have added to their state in this process."""
 
     def __init__(self, relay: Relay, config: pytest.Config) -> None:

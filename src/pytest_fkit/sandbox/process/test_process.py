@@ -14,11 +14,11 @@ from ...protocol.descriptors import slots
 from .copies import Copies
 from .coverage import Measuring
 from .hidden_frames import Tracebacks
-from .output import Output, Terminal
+from .output import OutputCapture, Terminal
 from .phases import GPU_FAILURES
 from .relay import Relay
 from .session_end import SessionEnd
-from .states import Counts, States, count_reruns
+from .states import Counts, StateSender, count_reruns
 from .tree import DUMP_SIGNAL
 from .wide_fixtures import WideFixtures
 
@@ -45,9 +45,9 @@ class TestProcess(NamedTuple):
 
     relay: Relay
     fixtures: WideFixtures
-    output: Output
+    output: OutputCapture
     measuring: Measuring
-    states: States
+    states: StateSender
     session_end: SessionEnd
     reruns: Counts | None
     gpu_failures: GpuFailures | None
@@ -68,7 +68,7 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
         session, relay, broken, settings is not None and settings.start_method == "auto",
         gpu_failures,
     )  # fmt: skip
-    output = Output(config)
+    output = OutputCapture(config)
     plugins = config.pluginmanager
     for name, plugin in (
         ("fkit-relay", relay),
@@ -96,7 +96,7 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
         fixtures,
         output,
         Measuring(relay, coverage),
-        States(relay, config),
+        StateSender(relay, config),
         SessionEnd(session, relay),
         count_reruns(config),
         gpu_failures,

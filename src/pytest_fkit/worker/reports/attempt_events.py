@@ -20,14 +20,14 @@ from ...protocol.event_file import (
 )
 from ...protocol.messages import Ended, Message, Restarted
 from ...protocol.plain_values import carriable
-from ...sandbox.child.usage import Account, Usage, since
+from ...sandbox.child.usage import RawUsage, Usage, since
 
 own_builtins(globals())
 
 _FINISHED = to_wire(Finished())
 
 
-class Attempt:
+class AttemptRecorder:
     """Collects the facts, from the first message of a test to the last.
 
     :param shared: why the test does not have a process of its own, or "".
@@ -128,23 +128,23 @@ class Attempt:
     def _ended(self, message: Ended) -> None:
         self._ending, self._pid = message.ending, message.pid or self._pid
         if not self._used and message.used:
-            used = Account(*message.used).usage()
+            used = RawUsage(*message.used).usage()
             before = self._used_before
             self._used = tuple(used if before is None else since(before, used))
         self._leftovers = message.leftovers
 
 
 _HANDLERS: dict[type[Any], Any] = {
-    Phase: Attempt._phase,
-    Report: Attempt._report,
-    HeldReport: Attempt._report,
-    Restarted: Attempt._restarted,
-    WideSetup: Attempt._wide_setup,
-    WideSetupDone: Attempt._wide_setup_done,
-    WideTeardown: Attempt._wide_teardown,
-    Metric: Attempt._metric,
-    SharedProcess: Attempt._shared_process,
-    Used: Attempt._used_by,
-    UsedBefore: Attempt._began_with,
-    Ended: Attempt._ended,
+    Phase: AttemptRecorder._phase,
+    Report: AttemptRecorder._report,
+    HeldReport: AttemptRecorder._report,
+    Restarted: AttemptRecorder._restarted,
+    WideSetup: AttemptRecorder._wide_setup,
+    WideSetupDone: AttemptRecorder._wide_setup_done,
+    WideTeardown: AttemptRecorder._wide_teardown,
+    Metric: AttemptRecorder._metric,
+    SharedProcess: AttemptRecorder._shared_process,
+    Used: AttemptRecorder._used_by,
+    UsedBefore: AttemptRecorder._began_with,
+    Ended: AttemptRecorder._ended,
 }

@@ -14,8 +14,8 @@ from ...sandbox.process.coverage import quietly
 own_builtins(globals())
 
 
-class States:
-    """Collects what :class:`pytest_fkit.sandbox.process.states.States` sends."""
+class ReceivedStates:
+    """Collects what :class:`pytest_fkit.sandbox.process.states.ReceivedStates` sends."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config: Any = config

@@ -36,7 +36,7 @@ from ...protocol.messages import Ended, Message, Output, Restarted
 from ...protocol.plain_values import carriable
 from ...sandbox.process.relay import merged
 from ..needs_of_tests import note_wanted_gpus
-from .attempt_events import Attempt
+from .attempt_events import AttemptRecorder
 from .makereport import made_by_hooks, refused
 from .reports import Reports, report_from
 from .terminal_output import LIVE, Lines
@@ -64,7 +64,7 @@ class Replay:
         reports: Reports,
         lines: Lines,
         shared: str = "",
-        attempt: Attempt | None = None,
+        attempt: AttemptRecorder | None = None,
         changed: Mapping[str, str] | None = None,
     ) -> None:
         self.item = item

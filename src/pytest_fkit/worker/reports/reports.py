@@ -87,7 +87,7 @@ def report_from(config: pytest.Config, data: dict[str, Any]) -> Any:
     return config.hook.pytest_report_from_serializable(config=config, data=data)
 
 
-class Account(Protocol):
+class VerdictCounter(Protocol):
     """Counts verdicts at ``-n0``."""
 
     def select(self, nodeids: Sequence[str]) -> None:
@@ -108,7 +108,7 @@ class LocalReports(Reports):
     def __init__(
         self,
         recorder: Recorder | None = None,
-        account: Account | None = None,
+        account: VerdictCounter | None = None,
         items: Sequence[pytest.Item] = (),
     ) -> None:
         self._recorder = recorder

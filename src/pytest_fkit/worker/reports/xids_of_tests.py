@@ -13,7 +13,7 @@ from ...gpu.health.xids import PROGRAM, Xid, XidFile, decided, described, fallin
 from ...gpu.slices.ownership import TITLE
 from ...own import os, own_builtins, time
 from ...protocol.plain_values import carriable
-from .reports import Account, LocalReports
+from .reports import LocalReports, VerdictCounter
 
 if TYPE_CHECKING:
     from ...journal.recorder import Recorder
@@ -156,7 +156,7 @@ class ReportsWithXids(LocalReports):
     def __init__(
         self,
         recorder: Recorder | None,
-        account: Account | None,
+        account: VerdictCounter | None,
         items: Sequence[pytest.Item],
         xids: TestXids,
     ) -> None:

@@ -44,7 +44,7 @@ class Connections:
     errors: Mapping[int, str] = field(default_factory=dict)
 
 
-class Link(NamedTuple):
+class SharedKey(NamedTuple):
     """Tests with the same key are connected.
 
     :param cause: in the summary's words.
@@ -72,7 +72,7 @@ def connections(session: pytest.Session, share: Callable[[pytest.Item], str]) ->
     return known
 
 
-def _links(session: pytest.Session, errors: dict[int, str]) -> list[Link]:
+def _links(session: pytest.Session, errors: dict[int, str]) -> list[SharedKey]:
     items = enumerate(session.items)
     left = {position: item for position, item in items if not _is_apart(item)}
     answered = _answered(session, left, errors)
@@ -83,7 +83,7 @@ def _links(session: pytest.Session, errors: dict[int, str]) -> list[Link]:
 
 def _answered(
     session: pytest.Session, left: dict[int, pytest.Item], errors: dict[int, str]
-) -> list[Link]:
+) -> list[SharedKey]:
     """The links that the hook asks for; removes the tests that it has an answer for from `left`."""
     if not session.config.hook.pytest_fkit_isolation.get_hookimpls():
         return []
@@ -98,7 +98,7 @@ def _answered(
             del left[position]
             share = share_of_scope(item, scope)
             if share:
-                found.append(Link(position, share, f"pytest_fkit_isolation, {scope!r}"))
+                found.append(SharedKey(position, share, f"pytest_fkit_isolation, {scope!r}"))
     return found
 
 
@@ -137,7 +137,7 @@ class _Groups:
 
 
 def _connected(
-    items: Sequence[pytest.Item], links: Sequence[Link], share_of: Callable[[pytest.Item], str]
+    items: Sequence[pytest.Item], links: Sequence[SharedKey], share_of: Callable[[pytest.Item], str]
 ) -> dict[int, Connection]:
     groups = _Groups()
     for link in links:
@@ -182,12 +182,12 @@ def _share_or_nothing(item: pytest.Item, share: Callable[[pytest.Item], str]) ->
 
 # --- the plugins that we know -------------------------------------------------------------------
 
-Rule = Callable[[pytest.Session, Mapping[int, pytest.Item]], Iterator[Link]]
+Rule = Callable[[pytest.Session, Mapping[int, pytest.Item]], Iterator[SharedKey]]
 
 
 def _marked_incremental(
     session: pytest.Session, items: Mapping[int, pytest.Item]
-) -> Iterator[Link]:
+) -> Iterator[SharedKey]:
     """Steps of a class, by the mark for which pytest's documentation has a conftest.py."""
     del session
     known: dict[Any, bool] = {}
@@ -198,19 +198,19 @@ def _marked_incremental(
             known[parent] = any(mark.name == "incremental" for _, mark in marks(parent))
         if known[parent] or any(mark.name == "incremental" for mark in item.own_markers):
             node = ancestor(item, pytest.Class) or ancestor(item, pytest.File) or parent
-            yield Link(position, ("incremental", node), "the mark incremental")
+            yield SharedKey(position, ("incremental", node), "the mark incremental")
 
 
-def _documents(session: pytest.Session, items: Mapping[int, pytest.Item]) -> Iterator[Link]:
+def _documents(session: pytest.Session, items: Mapping[int, pytest.Item]) -> Iterator[SharedKey]:
     """The examples of a document share a namespace, the cells of a notebook a kernel."""
     del session
     for position, item in items.items():
         plugin = type(item).__module__.partition(".")[0]
         if plugin in ("sybil", "nbval"):
-            yield Link(position, ("document", item.parent), f"documents of {plugin}")
+            yield SharedKey(position, ("document", item.parent), f"documents of {plugin}")
 
 
-def _pytest_steps(session: pytest.Session, items: Mapping[int, pytest.Item]) -> Iterator[Link]:
+def _pytest_steps(session: pytest.Session, items: Mapping[int, pytest.Item]) -> Iterator[SharedKey]:
     """The steps of a function, each of which is a test."""
     if not session.config.pluginmanager.has_plugin("pytest_steps") and (
         "pytest_steps" not in sys.modules
@@ -220,10 +220,10 @@ def _pytest_steps(session: pytest.Session, items: Mapping[int, pytest.Item]) -> 
         made = getattr(getattr(item, "function", None), "__func_impl__", None)
         if getattr(made, "__module__", "").startswith("pytest_steps."):
             key = "steps", item.parent, getattr(item, "originalname", item.name)
-            yield Link(position, key, "steps of pytest-steps")
+            yield SharedKey(position, key, "steps of pytest-steps")
 
 
-def _pytest_depends(_: pytest.Session, items: Mapping[int, pytest.Item]) -> Iterator[Link]:
+def _pytest_depends(_: pytest.Session, items: Mapping[int, pytest.Item]) -> Iterator[SharedKey]:
     """Tests and what they depend on, which pytest-depends knows once tests are collected."""
     plugin: Any = sys.modules.get("pytest_depends")
     if plugin is None or not getattr(plugin, "managers", None):
@@ -232,12 +232,14 @@ def _pytest_depends(_: pytest.Session, items: Mapping[int, pytest.Item]) -> Iter
     cause = "marks of pytest-depends"
     for position, item in items.items():
         nodeid = plugin.clean_nodeid(item.nodeid)
-        yield Link(position, ("depends", nodeid), cause)
+        yield SharedKey(position, ("depends", nodeid), cause)
         for other in manager.dependencies[nodeid].dependencies:
-            yield Link(position, ("depends", other), cause)
+            yield SharedKey(position, ("depends", other), cause)
 
 
-def _pytest_dependency(session: pytest.Session, items: Mapping[int, pytest.Item]) -> Iterator[Link]:
+def _pytest_dependency(
+    session: pytest.Session, items: Mapping[int, pytest.Item]
+) -> Iterator[SharedKey]:
     """Tests that its mark names within a scope, or may name by ``depends`` when they run."""
     plugin: Any = sys.modules.get("pytest_dependency")
     if plugin is None or not session.config.pluginmanager.is_registered(plugin):
@@ -249,21 +251,21 @@ def _pytest_dependency(session: pytest.Session, items: Mapping[int, pytest.Item]
         mark = item.get_closest_marker("dependency")
         module = item.getparent(pytest.Module)
         if calls.may_come_from(item):
-            yield Link(position, ("dependency", "any", module), cause)
+            yield SharedKey(position, ("dependency", "any", module), cause)
         if mark is None and not all_marked:
             continue
         if module in calls.modules:
-            yield Link(position, ("dependency", "any", module), cause)
+            yield SharedKey(position, ("dependency", "any", module), cause)
         given = {} if mark is None else mark.kwargs
         for scope, kind in _DEPENDENCY_SCOPES.items():
             node = item.getparent(kind)
             if node is not None:
                 name = given.get("name") or _name_within(scope, item)
-                yield Link(position, ("dependency", scope, node, name), cause)
+                yield SharedKey(position, ("dependency", scope, node, name), cause)
         scope = given.get("scope", "module")
         node = item.getparent(_DEPENDENCY_SCOPES.get(scope, pytest.Module))
         for name in given.get("depends") or ():
-            yield Link(position, ("dependency", scope, node, name), cause)
+            yield SharedKey(position, ("dependency", scope, node, name), cause)
 
 
 _DEPENDENCY_SCOPES: dict[str, Any] = {
