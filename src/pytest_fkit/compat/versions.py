@@ -44,7 +44,7 @@ PRIVATE_NAMES = {
             "_fillfixtures", "_finalizers", "_scope", "cached_result", "finish", "name2fixturedefs",
         ),
         "_pytest.junitxml": ("LogXML", "_add_simple", "node_reporter", "xml_key"),
-        "_pytest.logging": ("report_handler",),
+        "_pytest.logging": ("caplog_records_key", "report_handler"),
         "_pytest.main": ("_setupstate", "resolve_collection_argument"),
         "_pytest.nodes": ("_id", "_report_sections"),
         "_pytest.python": ("_arg2scope", "_fixtureinfo", "_initrequest", "_request"),
