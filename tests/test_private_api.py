@@ -196,6 +196,19 @@ def test_hooks_of_others_around_a_setup(pytester: pytest.Pytester) -> None:
     assert pytest_reports.interacts(call, report)
 
 
+def test_the_logging_plugin_tears_down_what_it_did_not_set_up(items: list[Any]) -> None:
+    item = items[0]
+    manager = item.config.pluginmanager
+    others = [
+        each for name, each in manager.list_name_plugin() if each and name != "logging-plugin"
+    ]
+    tear_down = manager.subset_hook_caller("pytest_runtest_teardown", others)
+    with pytest.raises(KeyError):
+        tear_down(item=item, nextitem=None)
+    pytest_fixtures.expect_log_records(item)
+    tear_down(item=item, nextitem=None)
+
+
 def test_the_current_test_is_named(items: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTEST_CURRENT_TEST")
     pytest_nodes.set_current_test(items[0], None)
