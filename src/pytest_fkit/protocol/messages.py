@@ -504,7 +504,10 @@ class Measured(NamedTuple):
 
 
 class PluginState(NamedTuple):
-    """What "benchmark" or "syrupy" keeps in memory until the end of the session, in its format."""
+    """What a plugin keeps in memory until the end of the session, in its format.
+
+    :param plugin: "benchmark", "syrupy", or a name of compat/kept_values.py.
+    """
 
     plugin: str
     data: Any

@@ -161,6 +161,7 @@ class Forking:
         if midway.trouble is not None:
             raise midway.trouble
         if midway.left:
+            self._states.forget()  # the child said it
             return
         if raised is not None:
             self._relay.interrupt(raised)
@@ -172,6 +173,7 @@ class Forking:
         if not self._note_set_up():
             self._exit(DEAF if self._link.trouble else 0)
         self._measuring.send()
+        self._states.send_grown()
         self._measuring.resume(item)
 
     def _resume(self) -> None:
@@ -218,6 +220,7 @@ class Forking:
         if not self._note_set_up():
             raise ConnectionError("the keeper is gone")
         self._measuring.send()
+        self._states.send_of_wide()
         return seconds
 
     def _note_set_up(self) -> bool:

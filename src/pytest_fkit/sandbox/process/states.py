@@ -1,7 +1,7 @@
 """What plugins keep in a test process: sent before it leaves, or known from an earlier one.
 
-Checked against pytest-benchmark 5.3 and syrupy 7.0; other plugins keep such things without workers
-only, or report them by hooks.
+Checked against pytest-benchmark 5.3 and syrupy 7.0; more are in compat/kept_values.py. Other
+plugins keep such things without workers only, or report them by hooks.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Callable, cast
 
 import pytest
 
+from ...compat.kept_values import Kept, forget_time_of_wide, kept_values
 from ...own import copy, own_builtins, pickle
 from ...protocol.messages import PluginState
 from ...protocol.plain_values import carriable
@@ -31,11 +32,31 @@ class States:
             self._senders.append(self._send_benchmarks)
         if hasattr(config, "_syrupy"):
             self._senders.append(self._send_snapshots)
+        self._growing = [_Growth(kept) for kept in kept_values(config)]
+        self._no_test_waits = forget_time_of_wide(config)
 
     def send(self) -> None:
         """Called after each test."""
         for send in self._senders:
             send()
+        self.send_grown()
+
+    def send_of_wide(self) -> None:
+        """Called after wide fixtures were set up or torn down outside of the hooks of a test."""
+        self.send_grown()
+        self._no_test_waits()
+
+    def send_grown(self) -> None:
+        """Called after wide fixtures were set up for a test within its hooks."""
+        for growth in self._growing:
+            added = growth.take()
+            if added:
+                self._relay.send(PluginState(growth.kept.name, carriable(added)))
+
+    def forget(self) -> None:
+        """What was added since is said by another process."""
+        for growth in self._growing:
+            growth.take()
 
     def _send_benchmarks(self) -> None:
         benchmarks = self._config._benchmarksession.benchmarks
@@ -52,6 +73,28 @@ class States:
         if hasattr(syrupy, "add_worker_report"):  # before 7.0 nobody looks at them with workers
             self._relay.send(PluginState("syrupy", carriable(_worker_report(syrupy))))
         del syrupy._assertions[:]
+
+
+class _Growth:
+    """What is new in a container of a plugin."""
+
+    def __init__(self, kept: Kept) -> None:
+        self.kept = kept
+        self._before = copy.copy(kept.values)
+
+    def take(self) -> Any:
+        """What is new since the last time."""
+        values, before = self.kept.values, self._before
+        new: Any
+        if isinstance(values, dict) and isinstance(before, dict):
+            new = {key: each for key, each in values.items() if before.get(key, self) is not each}
+        else:
+            new = values[len(before) :]
+        if new and self.kept.collects:
+            values.clear()
+        elif new:
+            self._before = copy.copy(values)
+        return new
 
 
 def _without_users_objects(benchmark: Any) -> Any:

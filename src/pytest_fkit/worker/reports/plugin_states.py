@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ...compat.kept_values import add, kept_values
 from ...own import own_builtins, pickle
 from ...protocol.messages import PluginState
 
@@ -24,6 +25,10 @@ class States:
         if message.plugin == "syrupy":
             self._config._syrupy.add_written_snapshot_locations(message.data.pop("written"))
             self._snapshots.append(message.data)
+        elif message.plugin != "benchmark":
+            for kept in kept_values(self._config):
+                if kept.name == message.plugin:
+                    add(kept, message.data)
         else:
             # Of classes of pytest-benchmark and built-in ones; the frame's checksum holds.
             benchmark = pickle.loads(message.data)

@@ -1,0 +1,92 @@
+"""Where plugins keep what they saw of tests until the end of the session, in plain values.
+
+Private names, checked against pytest-black 0.6, pytest-durations 1.10, pytest-flake8 1.3,
+pytest-isort 4.0, pytest-line-profiler 0.2, pytest-mpl 0.19 and pytest-profiling 1.8.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Callable, Iterator, NamedTuple
+
+import pytest
+
+from ..own import own_builtins
+from .pytest_hooks import module_of
+
+own_builtins(globals())
+
+
+class Kept(NamedTuple):
+    """A container to which tests add.
+
+    :param name: the same in all processes.
+    :param collects: whether its values are lists, to which the plugin adds.
+    """
+
+    name: str
+    values: dict[Any, Any] | list[Any]
+    collects: bool = False
+
+
+def kept_values(config: pytest.Config) -> list[Kept]:
+    """Those of the plugins of this process."""
+    return [
+        Kept(name, values, collects)
+        for name, values, collects in _places(config)
+        if isinstance(values, (dict, list))
+    ]
+
+
+def add(kept: Kept, added: Any) -> None:
+    """Put what another process added into the container of this one."""
+    values = kept.values
+    if isinstance(values, list):
+        values.extend(added)
+    elif kept.collects:
+        for key, more in added.items():
+            values.setdefault(key, []).extend(more)
+    else:
+        values.update(added)
+
+
+def forget_time_of_wide(config: pytest.Config) -> Callable[[], None]:
+    """Has pytest-durations not subtract it from the time of a test that it was no part of."""
+    plugins: list[Any] = [
+        each
+        for each in config.pluginmanager.get_plugins()
+        if module_of(each).startswith("pytest_durations.")
+        and hasattr(each, "shared_fixture_duration")
+    ]
+
+    def forget() -> None:
+        for plugin in plugins:
+            plugin.shared_fixture_duration = 0.0
+
+    return forget
+
+
+def report_each_test() -> None:
+    """Have pytest-testmon (2.2) put what a test ran into its report, not into a later test's."""
+    core: Any = sys.modules.get("testmon.testmon_core")
+    if hasattr(core, "TEST_BATCH_SIZE"):
+        core.TEST_BATCH_SIZE = 1
+
+
+def _places(config: Any) -> Iterator[tuple[str, Any, bool]]:
+    for name in ("_blackmtimes", "_flake8mtimes", "_isort_mtimes"):
+        yield name, getattr(config, name, None), False
+    if config.pluginmanager.hasplugin("line-profiler"):
+        # Made by the first test otherwise.
+        config._line_profile = getattr(config, "_line_profile", {})
+        yield "_line_profile", config._line_profile, False
+    for plugin in config.pluginmanager.get_plugins():
+        module = module_of(plugin)
+        if module == "pytest_profiling":
+            yield module, getattr(plugin, "profs", None), False
+        elif module == "pytest_mpl.plugin":
+            for name in ("_generated_hash_library", "_test_results"):
+                yield f"pytest_mpl{name}", getattr(plugin, name, None), False
+        elif module.startswith("pytest_durations."):
+            for name, values in getattr(plugin, "measurements", {}).items():
+                yield f"pytest_durations {name}", values, True
