@@ -28,6 +28,30 @@ TESTS = """
 """
 
 
+def test_codspeed_writes_what_was_measured(suite: MakeSuite) -> None:
+    def measured(directory: Path) -> list[str]:
+        names: list[str] = []
+        for path in (directory / ".codspeed").glob("*.json"):
+            names += (each["name"] for each in json.loads(path.read_text())["benchmarks"])
+            path.unlink()
+        return sorted(names)
+
+    source = """
+        import pytest
+        @pytest.mark.benchmark
+        def test_marked(): sum(range(100))
+        @pytest.mark.parametrize("n", [1, 2])
+        def test_measured(benchmark, n): assert benchmark(lambda: n) == 1
+    """
+    arguments = ("--codspeed-mode=walltime", "--codspeed-warmup-time=0", "--codspeed-max-time=0.01")
+    made = suite("codspeed", test_it=source)
+    plain = made.run("--codspeed", *arguments, artefact=measured)
+    assert plain.artefact == ["test_marked", "test_measured[1]", "test_measured[2]"]
+    for mode in (MODES["n0"], ["--fkit", "-n1"]):
+        run = made.run(*mode, "--codspeed", *arguments, artefact=measured)
+        assert (run.outcomes, run.artefact) == (plain.outcomes, plain.artefact), mode
+
+
 def test_durations_counts_all_that_ran(suite: MakeSuite) -> None:
     def counts(text: str) -> list[tuple[str, int]]:
         # total, name, number of times, median, maximum

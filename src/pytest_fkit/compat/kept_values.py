@@ -1,7 +1,8 @@
-"""Where plugins keep what they saw of tests until the end of the session, in plain values.
+"""Where plugins keep what they saw of tests until the end of the session.
 
-Private names, checked against pytest-black 0.6, pytest-durations 1.10, pytest-flake8 1.3,
-pytest-isort 4.0, pytest-line-profiler 0.2, pytest-mpl 0.19 and pytest-profiling 1.8.
+Private names, checked against pytest-black 0.6, pytest-codspeed 5.0, pytest-durations 1.10,
+pytest-flake8 1.3, pytest-isort 4.0, pytest-line-profiler 0.2, pytest-mpl 0.19 and pytest-profiling
+1.8.
 """
 
 from __future__ import annotations
@@ -22,18 +23,20 @@ class Kept(NamedTuple):
 
     :param name: the same in all processes.
     :param collects: whether its values are lists, to which the plugin adds.
+    :param instances: whether its values are of the plugin's own classes, not built-in ones.
     """
 
     name: str
     values: dict[Any, Any] | list[Any]
     collects: bool = False
+    instances: bool = False
 
 
 def kept_values(config: pytest.Config) -> list[Kept]:
     """Those of the plugins of this process."""
     return [
-        Kept(name, values, collects)
-        for name, values, collects in _places(config)
+        Kept(name, values, name.startswith("pytest_durations "), name == "pytest_codspeed")
+        for name, values in _places(config)
         if isinstance(values, (dict, list))
     ]
 
@@ -73,20 +76,23 @@ def report_each_test() -> None:
         core.TEST_BATCH_SIZE = 1
 
 
-def _places(config: Any) -> Iterator[tuple[str, Any, bool]]:
+def _places(config: Any) -> Iterator[tuple[str, Any]]:
     for name in ("_blackmtimes", "_flake8mtimes", "_isort_mtimes"):
-        yield name, getattr(config, name, None), False
+        yield name, getattr(config, name, None)
     if config.pluginmanager.hasplugin("line-profiler"):
         # Made by the first test otherwise.
         config._line_profile = getattr(config, "_line_profile", {})
-        yield "_line_profile", config._line_profile, False
+        yield "_line_profile", config._line_profile
     for plugin in config.pluginmanager.get_plugins():
         module = module_of(plugin)
         if module == "pytest_profiling":
-            yield module, getattr(plugin, "profs", None), False
+            yield module, getattr(plugin, "profs", None)
         elif module == "pytest_mpl.plugin":
             for name in ("_generated_hash_library", "_test_results"):
-                yield f"pytest_mpl{name}", getattr(plugin, name, None), False
+                yield f"pytest_mpl{name}", getattr(plugin, name, None)
+        elif module == "pytest_codspeed.plugin":
+            instrument = getattr(plugin, "instrument", None)
+            yield "pytest_codspeed", getattr(instrument, "benchmarks", None)
         elif module.startswith("pytest_durations."):
             for name, values in getattr(plugin, "measurements", {}).items():
-                yield f"pytest_durations {name}", values, True
+                yield f"pytest_durations {name}", values

@@ -51,7 +51,9 @@ class States:
         for growth in self._growing:
             added = growth.take()
             if added:
-                self._relay.send(PluginState(growth.kept.name, carriable(added)))
+                kept = growth.kept
+                data = pickle.dumps(added) if kept.instances else carriable(added)
+                self._relay.send(PluginState(kept.name, data))
 
     def forget(self) -> None:
         """What was added since is said by another process."""

@@ -28,9 +28,11 @@ class States:
         elif message.plugin != "benchmark":
             for kept in kept_values(self._config):
                 if kept.name == message.plugin:
-                    add(kept, message.data)
+                    # Of the plugin's own classes; the frame's checksum holds.
+                    data = pickle.loads(message.data) if kept.instances else message.data
+                    add(kept, data)
         else:
-            # Of classes of pytest-benchmark and built-in ones; the frame's checksum holds.
+            # Of classes of pytest-benchmark and built-in ones; the same holds.
             benchmark = pickle.loads(message.data)
             self._config._benchmarksession.benchmarks.append(benchmark)
 
