@@ -37,6 +37,10 @@ def silence_hook(
     for implementation in caller.get_hookimpls():
         if implementation.plugin not in keep and not (foreign and is_foreign(implementation)):
             caller._remove_plugin(implementation.plugin)
+            config.stash.setdefault(_SILENCED, []).append((name, implementation.plugin))
+
+
+_SILENCED: StashKey[list[tuple[str, object]]] = StashKey()
 
 
 def silence_pytest_forked(config: pytest.Config) -> None:
@@ -88,10 +92,12 @@ def plugins_of_tests(config: pytest.Config, begun: bool) -> dict[str, Any]:
     """
     elsewhere = _REPORTED | _BEGINNING if begun else _REPORTED
     plugins = config.pluginmanager
+    silenced = config.stash.get(_SILENCED, [])
     found = {}
     for implementation in config.hook.pytest_sessionfinish.get_hookimpls():
         name = plugins.get_name(implementation.plugin) or ""
         hooks = {each.name for each in plugins.get_hookcallers(implementation.plugin) or ()}
+        hooks.update(each for each, plugin in silenced if plugin is implementation.plugin)
         runs = hooks & _RUNNING and not hooks & elsewhere and is_foreign(implementation)
         if name and (runs or name in _COLLECTS_IN_TESTS):
             found[name] = implementation.plugin
