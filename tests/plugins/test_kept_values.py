@@ -119,6 +119,34 @@ def test_mpl_sums_up(suite: MakeSuite) -> None:
     assert made.run(*MODES["n0"], *arguments, artefact=results).artefact == plain.artefact
 
 
+def test_opentelemetry_has_the_outcome(suite: MakeSuite) -> None:
+    conftest = """
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
+
+        class Exporter(SpanExporter):
+            def export(self, spans):
+                with open("spans.txt", "a") as file:
+                    for span in spans:
+                        print(span.name, span.status.status_code.name, file=file)
+
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(Exporter()))
+        trace.set_tracer_provider(provider)
+    """
+
+    def spans(directory: Path) -> list[str]:
+        path = directory / "spans.txt"
+        found = sorted(path.read_text().splitlines())
+        path.unlink()
+        return [each for each in found if "teardown" not in each and "crash" not in each]
+
+    made = suite("pytest_opentelemetry", conftest=conftest, test_it=TESTS)
+    plain = made.compare(artefact=spans, modes=["n0"])
+    assert "test_it.py::test_one OK" in plain.artefact
+
+
 def test_profiling_combines_all_tests(suite: MakeSuite) -> None:
     def profiled(directory: Path) -> list[str]:
         found = sorted(path.name for path in (directory / "prof").glob("*.prof"))
