@@ -67,6 +67,24 @@ def test_durations_counts_all_that_ran(suite: MakeSuite) -> None:
         assert counts(made.run(*mode, *arguments).text) == plain, mode
 
 
+def test_html_reporter_has_all_tests(suite: MakeSuite) -> None:
+    def statuses(directory: Path) -> list[tuple[str, str]]:
+        path = directory / "output.json"
+        found = json.loads(path.read_text())["content"]["suites"]
+        path.unlink()
+        return sorted(
+            (test["test_name"], test["status"])
+            for each in found.values()
+            for test in each["tests"].values()
+        )
+
+    made = suite("reporter", test_it=TESTS)
+    plain = made.run(artefact=statuses)
+    assert len(plain.artefact) == 5
+    for mode in (MODES["n0"], ["--fkit", "-n1"]):
+        assert made.run(*mode, artefact=statuses).artefact == plain.artefact, mode
+
+
 def test_isort_remembers_what_passed(suite: MakeSuite) -> None:
     made = suite("isort", good="import os\n", bad="import sys\nimport os\n")
     (made.path / "tox.ini").write_text("[pytest]\n")  # with the cache

@@ -1,8 +1,8 @@
 """Where plugins keep what they saw of tests until the end of the session.
 
 Private names, checked against pytest-black 0.6, pytest-codspeed 5.0, pytest-durations 1.10,
-pytest-flake8 1.3, pytest-isort 4.0, pytest-line-profiler 0.2, pytest-mpl 0.19 and pytest-profiling
-1.8.
+pytest-flake8 1.3, pytest-html-reporter 0.4, pytest-isort 4.0, pytest-json 0.4, pytest-line-profiler
+0.2, pytest-mpl 0.19 and pytest-profiling 1.8.
 """
 
 from __future__ import annotations
@@ -76,8 +76,16 @@ def report_each_test() -> None:
         core.TEST_BATCH_SIZE = 1
 
 
+_IN_CONFIG = ("_blackmtimes", "_flake8mtimes", "_isort_mtimes", "_json_environment")
+_IN_PLUGINS = {
+    "pytest_html_reporter.html_reporter": ("_records",),
+    "pytest_mpl.plugin": ("_generated_hash_library", "_test_results"),
+    "pytest_profiling": ("profs",),
+}
+
+
 def _places(config: Any) -> Iterator[tuple[str, Any]]:
-    for name in ("_blackmtimes", "_flake8mtimes", "_isort_mtimes"):
+    for name in _IN_CONFIG:
         yield name, getattr(config, name, None)
     if config.pluginmanager.hasplugin("line-profiler"):
         # Made by the first test otherwise.
@@ -85,12 +93,9 @@ def _places(config: Any) -> Iterator[tuple[str, Any]]:
         yield "_line_profile", config._line_profile
     for plugin in config.pluginmanager.get_plugins():
         module = module_of(plugin)
-        if module == "pytest_profiling":
-            yield module, getattr(plugin, "profs", None)
-        elif module == "pytest_mpl.plugin":
-            for name in ("_generated_hash_library", "_test_results"):
-                yield f"pytest_mpl{name}", getattr(plugin, name, None)
-        elif module == "pytest_codspeed.plugin":
+        for name in _IN_PLUGINS.get(module, ()):
+            yield f"{module} {name}", getattr(plugin, name, None)
+        if module == "pytest_codspeed.plugin":
             instrument = getattr(plugin, "instrument", None)
             yield "pytest_codspeed", getattr(instrument, "benchmarks", None)
         elif module.startswith("pytest_durations."):
