@@ -81,7 +81,7 @@ _REPORTED = frozenset(
 )
 _BEGINNING = frozenset({"pytest_configure", "pytest_sessionstart"})
 _COLLECTS_IN_TESTS = frozenset({"inline-snapshot-plugin"})
-_OPENTELEMETRY = "pytest_opentelemetry.instrumentation"
+_HEAR_IN_TESTS = frozenset({"pytest_nunit.plugin", "pytest_opentelemetry.instrumentation"})
 
 
 def plugins_of_tests(config: pytest.Config, begun: bool) -> dict[str, Any]:
@@ -130,11 +130,12 @@ def forget_ends(config: pytest.Config, names: Sequence[str]) -> None:
 def plugins_that_collect_in_tests(config: pytest.Config) -> list[object]:
     """Those that are known to hear of reports for what they do at the end.
 
-    And pytest-opentelemetry, which hears of them for the span that is open around the test.
+    And pytest-opentelemetry, which hears of them for the span that is open around the test, and
+    pytest-nunit, whose fixtures expect that it has heard of the setup.
     """
     plugins = config.pluginmanager
     found = [plugins.get_plugin(name) for name in sorted(_COLLECTS_IN_TESTS)]
-    found += [each for each in plugins.get_plugins() if module_of(each) == _OPENTELEMETRY]
+    found += [each for each in plugins.get_plugins() if module_of(each) in _HEAR_IN_TESTS]
     return [each for each in found if each is not None]
 
 
