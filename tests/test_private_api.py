@@ -948,6 +948,9 @@ def test_plugins_by_what_they_hear(pytester: pytest.Pytester) -> None:
     class Begins(Collects):
         def pytest_configure(self) -> None: ...
 
+    class Counts(Collects):
+        def pytest_runtest_logreport(self) -> None: ...
+
     item = pytester.getitem("def test_it(): pass", "test_it")
     config, plugins = item.config, item.config.pluginmanager
     for name in pytest_hooks.plugins_of_tests(config, begun=False):  # that are installed here
@@ -962,6 +965,9 @@ def test_plugins_by_what_they_hear(pytester: pytest.Pytester) -> None:
     assert reporter in [each.plugin for each in told]
     assert of_tests not in [each.plugin for each in told]
 
+    plugins.register(Counts(), "counts")
+    # As in a test process; the worker goes on hearing.
+    pytest_hooks.silence_hook(config, "pytest_runtest_logreport", keep=())
     assert pytest_hooks.plugins_of_tests(config, begun=True) == {"collects": collects}
     found = pytest_hooks.plugins_of_tests(config, begun=False)
     assert found == {"collects": collects, "begins": begins}

@@ -95,6 +95,51 @@ def test_syrupy_beside_a_crash(suite: MakeSuite) -> None:
 
 SESSION = ["--fkit-isolation=session"]
 
+# --- pytest-bdd ---------------------------------------------------------------------------------
+
+FEATURE = """
+Feature: Sums
+    Scenario Outline: Two numbers
+        Given a number <a>
+        Then it is less than <b>
+        Examples:
+        | a | b |
+        | 1 | 2 |
+        | 2 | 1 |
+"""
+
+
+def test_bdd_reports_scenarios(suite: MakeSuite) -> None:
+    source = """
+        from pytest_bdd import given, parsers, scenarios, then
+        scenarios("sums.feature")
+
+        @given(parsers.parse("a number {n:d}"), target_fixture="number")
+        def number(n): return n
+
+        @then(parsers.parse("it is less than {n:d}"))
+        def less(number, n): assert number < n
+    """
+
+    def steps(directory: Path) -> Any:
+        [feature] = json.loads((directory / "steps.json").read_text())
+        return [
+            (
+                scenario["id"],
+                [(each["name"], each["result"]["status"]) for each in scenario["steps"]],
+            )
+            for scenario in feature["elements"]
+        ]
+
+    made = suite("pytest-bdd", test_it=source)
+    (made.path / "sums.feature").write_text(FEATURE)
+    arguments = ("--cucumberjson=steps.json", "--gherkin-terminal-reporter", "-v")
+    plain = made.compare(*arguments, artefact=steps, modes=["n0"])
+    assert len(plain.artefact) == 2
+    text = made.run("--fkit", "-n0", *arguments).text
+    assert text.count("Scenario Outline: Two numbers") == 2
+
+
 # --- pytest-benchmark ---------------------------------------------------------------------------
 
 BENCHMARKS = """

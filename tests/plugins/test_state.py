@@ -216,3 +216,14 @@ def test_retry_in_fresh_interpreters(suite: MakeSuite) -> None:
     """
     )
     suite("pytest_retry.retry_plugin", test_a=source).compare(modes=["n0"])
+
+
+def test_nunit_has_its_fixtures(suite: MakeSuite) -> None:
+    source = """
+        def test_adds(record_nunit_property, add_nunit_attachment):
+            record_nunit_property("name", "value")
+            add_nunit_attachment("file.txt", "a file")
+        def test_fails(record_nunit_property): assert 0
+    """
+    plain = suite("nunit", test_it=source).compare("--nunit-xml=nunit.xml", modes=["n0"])
+    assert plain.counts()["call passed"] == 1

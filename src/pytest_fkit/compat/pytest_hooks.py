@@ -13,7 +13,6 @@ import _pytest.warnings
 import pytest
 
 from ..own import contextmanager, no_warnings, own_builtins
-from .kept_states import tells_elsewhere
 
 if TYPE_CHECKING:
     from pluggy import HookCaller, HookImpl
@@ -66,6 +65,10 @@ def silence_hook(
     for each in caller.get_hookimpls():
         if each.plugin not in keep and not (foreign and is_foreign(each)):
             remove_implementation(caller, each.plugin)
+            config.stash.setdefault(_SILENCED, []).append((name, each.plugin))
+
+
+_SILENCED: pytest.StashKey[list[tuple[str, object]]] = pytest.StashKey()
 
 
 def silence_pytest_forked(config: pytest.Config) -> None:
@@ -154,6 +157,9 @@ _REPORTED = frozenset(
 )
 _BEGINNING = frozenset({"pytest_configure", "pytest_sessionstart"})
 _COLLECTS_IN_TESTS = frozenset({"inline-snapshot-plugin"})
+_HEAR_IN_TESTS = frozenset({"pytest_nunit.plugin", "pytest_opentelemetry.instrumentation"})
+_SENT_ELSEWHERE = frozenset({"pytest_mpl.plugin"})
+"""Its results are sent to where it tells of them at the end, see kept_values.py."""
 
 
 def plugins_of_tests(config: pytest.Config, begun: bool) -> dict[str, object]:
@@ -165,21 +171,29 @@ def plugins_of_tests(config: pytest.Config, begun: bool) -> dict[str, object]:
     """
     elsewhere = _REPORTED | _BEGINNING if begun else _REPORTED
     manager = config.pluginmanager
+    silenced = config.stash.get(_SILENCED, [])
     found = {}
     for each in config.hook.pytest_sessionfinish.get_hookimpls():
+        if module_of(each.plugin) in _SENT_ELSEWHERE:
+            continue
         name = manager.get_name(each.plugin) or ""
         hooks = {caller.name for caller in manager.get_hookcallers(each.plugin) or ()}
+        hooks.update(hook for hook, plugin in silenced if plugin is each.plugin)
         runs = hooks & _RUNNING and not hooks & elsewhere and is_foreign(each)
-        if tells_elsewhere(each.plugin):
-            continue
         if name and (runs or name in _COLLECTS_IN_TESTS):
             found[name] = each.plugin
     return found
 
 
 def plugins_that_collect_in_tests(config: pytest.Config) -> list[object]:
-    """Plugins that are known to hear of reports for what they do at the end."""
-    found = map(config.pluginmanager.get_plugin, sorted(_COLLECTS_IN_TESTS))
+    """Plugins that are known to hear of reports for what they do at the end.
+
+    And pytest-opentelemetry, which hears of them for the span that is open around the test, and
+    pytest-nunit, whose fixtures expect that it has heard of the setup.
+    """
+    manager = config.pluginmanager
+    found = [manager.get_plugin(name) for name in sorted(_COLLECTS_IN_TESTS)]
+    found += [each for each in manager.get_plugins() if module_of(each) in _HEAR_IN_TESTS]
     return [each for each in found if each is not None]
 
 

@@ -146,6 +146,9 @@ _PYTESTS = frozenset(
         "sections", "duration", "start", "stop", "result", "wasxfail", "_subtest.context",
     }
 )  # fmt: skip
+_REGISTRIES = {"pytest_bdd.reporting": "test_report_context_registry"}
+"""Dictionaries by report, in which plugins keep what belongs to it: pytest-bdd, from 8.0 on."""
+
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 
 
@@ -154,14 +157,13 @@ def keep_objects(session: pytest.Session, report: Any, data: dict[str, Any]) -> 
     found: dict[str, bytes] = {}
     for name in data.keys() - _PYTESTS:
         value = vars(report).get(name)
-        if type(value) in _PLAIN or value == []:
-            continue
-        file = BytesIO()
-        try:
-            _Pickler(session, file).dump(value)
-        except Exception:  # noqa: BLE001, S112 (of a class that belongs to users: the text stays)
-            continue
-        found[name] = file.getvalue()
+        if type(value) not in _PLAIN and value != []:
+            _keep(session, found, name, value)
+    # A subtest's report can't be hashed.
+    for module in _REGISTRIES if type(report) is pytest.TestReport else ():
+        registry = _registry(module)
+        if report in registry:
+            _keep(session, found, module, registry[report])
     if found:
         data[KEPT_OBJECTS] = found
 
@@ -173,7 +175,23 @@ def restore_objects(session: pytest.Session, report: Any, kept: dict[str, bytes]
             value = _Unpickler(session, BytesIO(pickled)).load()
         except Exception:  # noqa: BLE001, S112 (see above)
             continue
-        vars(report)[name] = value
+        if name in _REGISTRIES:
+            _registry(name)[report] = value
+        else:
+            vars(report)[name] = value
+
+
+def _keep(session: pytest.Session, found: dict[str, bytes], name: str, value: Any) -> None:
+    file = BytesIO()
+    try:
+        _Pickler(session, file).dump(value)
+    except Exception:  # noqa: BLE001 (of a class that belongs to users: the text stays)
+        return
+    found[name] = file.getvalue()
+
+
+def _registry(module: str) -> Any:
+    return getattr(sys.modules.get(module), _REGISTRIES[module], {})
 
 
 class _Pickler(pickle.Pickler):

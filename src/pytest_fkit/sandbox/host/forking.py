@@ -149,6 +149,7 @@ class Forking:
         if midway.fork_error is not None:
             raise midway.fork_error
         if midway.child_ran_test:
+            self._states.forget()  # the child sends it
             return
         if raised is not None:
             self._relay.interrupt(raised)
@@ -160,6 +161,7 @@ class Forking:
         if not self._report_set_up():
             self._exit(DEAF if self._link.trouble else 0)
         self._measuring.send()
+        self._states.send_grown()
         self._measuring.resume(item)
 
     def _resume_setup(self) -> None:
@@ -206,6 +208,7 @@ class Forking:
         if not self._report_set_up():
             raise ConnectionError("the keeper is gone")
         self._measuring.send()
+        self._states.send_of_wide()
         return seconds
 
     def _report_set_up(self) -> bool:

@@ -49,6 +49,7 @@ class Host:
         self._fixtures = process.fixtures
         self._output = process.output
         self._measuring = process.measuring
+        self._states = process.states
         self._session_end = process.session_end
         self._reruns = process.reruns
         self._gpu_failures = process.gpu_failures
@@ -262,5 +263,6 @@ class Host:
         try:
             if self._fixtures.tear_down(self._last, nextitem):
                 self._measuring.send()
+                self._states.send_of_wide()
         except (pytest.exit.Exception, KeyboardInterrupt) as error:
             self._relay.interrupt(error)

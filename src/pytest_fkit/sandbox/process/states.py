@@ -1,6 +1,6 @@
 """Carries the state of plugins across test processes: of benchmarks, snapshots and reruns.
 
-Checked against pytest-benchmark 5.3, syrupy 7.0 and those of compat/kept_states.py; other plugins
+Checked against pytest-benchmark 5.3, syrupy 7.0 and those of compat/kept_values.py; other plugins
 keep such state only without workers, or report it by hooks.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, Callable, cast
 
 import pytest
 
-from ...compat.kept_states import kept_results, kept_texts
+from ...compat.kept_values import Kept, forget_time_of_wide, kept_texts, kept_values
 from ...own import copy, own_builtins, pickle
 from ...protocol.event_file import PluginState
 from ...protocol.plain_values import carriable
@@ -36,14 +36,33 @@ class StateSender:
         self._sent = {plugin: stream.tell() for plugin, stream in self._texts.items()}
         if self._texts:
             self._senders.append(self._send_texts)
-        self._results = kept_results(config)
-        if self._results:
-            self._senders.append(self._send_results)
+        self._growing = [_Growth(kept) for kept in kept_values(config)]
+        self._no_test_waits = forget_time_of_wide(config)
 
     def send(self) -> None:
         """Send what was added since the last call; called after each test."""
         for send in self._senders:
             send()
+        self.send_grown()
+
+    def send_of_wide(self) -> None:
+        """Called after wide fixtures were set up or torn down outside of the hooks of a test."""
+        self.send_grown()
+        self._no_test_waits()
+
+    def send_grown(self) -> None:
+        """Called after wide fixtures were set up for a test within its hooks."""
+        for growth in self._growing:
+            added = growth.take()
+            if added:
+                kept = growth.kept
+                data = pickle.dumps(added) if kept.instances else carriable(added)
+                self._relay.send(PluginState(kept.name, data))
+
+    def forget(self) -> None:
+        """What was added since is said by another process."""
+        for growth in self._growing:
+            growth.take()
 
     def _send_texts(self) -> None:
         for plugin, stream in self._texts.items():
@@ -51,12 +70,6 @@ class StateSender:
             if text:
                 self._relay.send(PluginState(plugin, carriable(text)))
                 self._sent[plugin] += len(text)
-
-    def _send_results(self) -> None:
-        if any(self._results.values()):
-            self._relay.send(PluginState("mpl", carriable(self._results)))
-            for results in self._results.values():
-                results.clear()
 
     def _send_benchmarks(self) -> None:
         benchmarks = self._config._benchmarksession.benchmarks
@@ -73,6 +86,28 @@ class StateSender:
         if hasattr(syrupy, "add_worker_report"):  # before 7.0 syrupy ignores those of workers
             self._relay.send(PluginState("syrupy", carriable(_worker_report(syrupy))))
         del syrupy._assertions[:]
+
+
+class _Growth:
+    """What is new in a container of a plugin."""
+
+    def __init__(self, kept: Kept) -> None:
+        self.kept = kept
+        self._before = copy.copy(kept.values)
+
+    def take(self) -> Any:
+        """What is new since the last time."""
+        values, before = self.kept.values, self._before
+        new: Any
+        if isinstance(values, dict) and isinstance(before, dict):
+            new = {key: each for key, each in values.items() if before.get(key, self) is not each}
+        else:
+            new = values[len(before) :]
+        if new and self.kept.collects:
+            values.clear()
+        elif new:
+            self._before = copy.copy(values)
+        return new
 
 
 def _without_users_objects(benchmark: Any) -> Any:

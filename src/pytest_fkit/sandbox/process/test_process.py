@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from ...compat import pytest_hooks, pytest_junit, pytest_session
+from ...compat.kept_values import report_each_test
 from ...config.settings import KEY
 from ...gpu.slices.ownership import may_retry, owned_by
 from ...own import faulthandler, own_builtins, signal
@@ -87,6 +88,7 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
     for hook, foreign in _REPORTING_HOOKS.items():
         pytest_hooks.silence_hook(config, hook, keep, foreign)
     pytest_hooks.silence_pytest_forked(config)
+    report_each_test()
     pytest_session.replace_debugger(_no_debugger)
     pytest_junit.watch_junit_fixtures(config, relay.junit_record)
     Terminal(config, relay)

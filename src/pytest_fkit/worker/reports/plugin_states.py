@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ...compat.kept_states import kept_results, kept_texts
+from ...compat.kept_values import add, kept_texts, kept_values
 from ...own import own_builtins, pickle
 from ...protocol.event_file import Measured, PluginState
 from ...sandbox.process.coverage import quietly
@@ -15,7 +15,7 @@ own_builtins(globals())
 
 
 class ReceivedStates:
-    """Collects what :class:`pytest_fkit.sandbox.process.states.ReceivedStates` sends."""
+    """Collects what :class:`pytest_fkit.sandbox.process.states.StateSender` sends."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config: Any = config
@@ -28,11 +28,14 @@ class ReceivedStates:
             self._snapshots.append(message.data)
         elif message.plugin in ("flaky", "retry"):
             kept_texts(self._config)[message.plugin].write(message.data)
-        elif message.plugin == "mpl":
-            for name, results in kept_results(self._config).items():
-                results.update(message.data[name])
+        elif message.plugin != "benchmark":
+            for kept in kept_values(self._config):
+                if kept.name == message.plugin:
+                    # Of the plugin's own classes; the frame's checksum holds.
+                    data = pickle.loads(message.data) if kept.instances else message.data
+                    add(kept, data)
         else:
-            # Of classes of pytest-benchmark and built-in ones; the frame's checksum holds.
+            # Of classes of pytest-benchmark and built-in ones; the same holds.
             benchmark = pickle.loads(message.data)
             self._config._benchmarksession.benchmarks.append(benchmark)
 

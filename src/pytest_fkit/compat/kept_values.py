@@ -1,0 +1,123 @@
+"""Where plugins keep what they saw of tests until the end of the session.
+
+Private names, checked against flaky 3.8, pytest-black 0.6, pytest-codspeed 5.0, pytest-durations
+1.10, pytest-flake8 1.3, pytest-html-reporter 0.4, pytest-isort 4.0, pytest-json 0.4,
+pytest-line-profiler 0.2, pytest-mpl 0.19, pytest-profiling 1.8 and pytest-retry 1.7.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Callable, Iterator, NamedTuple
+
+import pytest
+
+from ..own import own_builtins
+from .pytest_hooks import module_of
+
+own_builtins(globals())
+
+
+class Kept(NamedTuple):
+    """A container to which tests add.
+
+    :param name: the same in all processes.
+    :param collects: whether its values are lists, to which the plugin adds.
+    :param instances: whether its values are of the plugin's own classes, not built-in ones.
+    """
+
+    name: str
+    values: dict[Any, Any] | list[Any]
+    collects: bool = False
+    instances: bool = False
+
+
+def kept_values(config: pytest.Config) -> list[Kept]:
+    """Those of the plugins of this process."""
+    return [
+        Kept(name, values, name.startswith("pytest_durations "), name == "pytest_codspeed")
+        for name, values in _places(config)
+        if isinstance(values, (dict, list))
+    ]
+
+
+def add(kept: Kept, added: Any) -> None:
+    """Put what another process added into the container of this one."""
+    values = kept.values
+    if isinstance(values, list):
+        values.extend(added)
+    elif kept.collects:
+        for key, more in added.items():
+            values.setdefault(key, []).extend(more)
+    else:
+        values.update(added)
+
+
+def kept_texts(config: pytest.Config) -> dict[str, Any]:
+    """The streams of those that are there, by the plugin; each an io.StringIO."""
+    found: dict[str, Any] = {}
+    flaky: Any = _plugin(config, "flaky.flaky_pytest_plugin")
+    if hasattr(flaky, "PLUGIN"):
+        found["flaky"] = flaky.PLUGIN.stream
+    retry: Any = _plugin(config, "pytest_retry.retry_plugin")
+    reporter: Any = getattr(getattr(retry, "retry_manager", None), "reporter", None)
+    if type(reporter).__name__ == "OfflineReporter":  # the one of workers has a connection
+        found["retry"] = reporter.stream
+    return found
+
+
+def forget_time_of_wide(config: pytest.Config) -> Callable[[], None]:
+    """Has pytest-durations not subtract it from the time of a test that it was no part of."""
+    plugins: list[Any] = [
+        each
+        for each in config.pluginmanager.get_plugins()
+        if module_of(each).startswith("pytest_durations.")
+        and hasattr(each, "shared_fixture_duration")
+    ]
+
+    def forget() -> None:
+        for plugin in plugins:
+            plugin.shared_fixture_duration = 0.0
+
+    return forget
+
+
+def report_each_test() -> None:
+    """Have pytest-testmon (2.2) put what a test ran into its report, not into a later test's."""
+    core: Any = sys.modules.get("testmon.testmon_core")
+    if hasattr(core, "TEST_BATCH_SIZE"):
+        core.TEST_BATCH_SIZE = 1
+
+
+_IN_CONFIG = ("_blackmtimes", "_flake8mtimes", "_isort_mtimes", "_json_environment")
+_IN_PLUGINS = {
+    "pytest_html_reporter.html_reporter": ("_records",),
+    "pytest_mpl.plugin": ("_generated_hash_library", "_test_results"),
+    "pytest_profiling": ("profs",),
+}
+
+
+def _places(config: Any) -> Iterator[tuple[str, Any]]:
+    for name in _IN_CONFIG:
+        yield name, getattr(config, name, None)
+    if config.pluginmanager.hasplugin("line-profiler"):
+        # Made by the first test otherwise.
+        config._line_profile = getattr(config, "_line_profile", {})
+        yield "_line_profile", config._line_profile
+    for plugin in config.pluginmanager.get_plugins():
+        module = module_of(plugin)
+        for name in _IN_PLUGINS.get(module, ()):
+            yield f"{module} {name}", getattr(plugin, name, None)
+        if module == "pytest_codspeed.plugin":
+            instrument = getattr(plugin, "instrument", None)
+            yield "pytest_codspeed", getattr(instrument, "benchmarks", None)
+        elif module.startswith("pytest_durations."):
+            for name, values in getattr(plugin, "measurements", {}).items():
+                yield f"pytest_durations {name}", values
+
+
+def _plugin(config: pytest.Config, name: str) -> Any:
+    module = sys.modules.get(name)
+    if module is None or not config.pluginmanager.is_registered(module):
+        return None
+    return module
