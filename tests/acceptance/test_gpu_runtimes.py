@@ -250,7 +250,8 @@ def test_backends_of_jax(pytester: pytest.Pytester, place: str) -> None:
     result.stdout.fnmatch_lines(["1 test shared a process, because of *: open JAX backends (cpu)"])
 
 
-# A /dev of one's own, in which devices are plain files; what pytest needs there is the real one's.
+# A /dev of one's own, in which a GPU's device is the null device; what pytest needs there is the
+# real one's.
 OWN_DEV = """
     set -e
     mkdir dev
@@ -262,6 +263,7 @@ OWN_DEV = """
     mkdir dev/shm
     ln -s /proc/self/fd dev/fd
     : > dev/$1
+    mount --bind /dev/null dev/$1
     mount --rbind dev /dev
     shift
     exec "$@"
