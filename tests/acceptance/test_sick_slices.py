@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Callable, Mapping
 
 import pytest
-from inner import run_pytest, write_files
+from inner import environment, run_pytest, write_files
 
 import fleet as fleets
 
@@ -158,7 +157,7 @@ def test_it(number):
 
 def _run_held(fleet: Fleet, tmp_path: Path, acts: str) -> tuple[int, str]:
     write_files(tmp_path, {"test_a.py": _HELD, "conftest.py": _BREAKS})
-    env = {**os.environ, **_env(fleet, 2, "gw1"), "ACTS": acts, "COLUMNS": "200"}
+    env = environment({**_env(fleet, 2, "gw1"), "ACTS": acts, "COLUMNS": "200"})
     command = [sys.executable, "-m", "pytest", *_FKIT, "-n2", "--fkit-journal=journal"]
     with (tmp_path / "out").open("w") as out:
         ended = subprocess.run(command, cwd=tmp_path, env=env, stdout=out, check=False, timeout=100)
