@@ -8,7 +8,7 @@ from typing import Callable, Generator, NoReturn
 import pytest
 
 from ... import system
-from ...compat import pytest_fixtures, pytest_hooks, pytest_nodes
+from ...compat import pytest_fixtures, pytest_hooks
 from ...config.settings import measures_usage
 from ...gpu.slices.ownership import owned_by
 from ...own import os, own_builtins, resource
@@ -73,7 +73,7 @@ class Child:
         self._measuring = process.measuring
         self._states = process.states
         self._session_end = process.session_end
-        self._reruns = process.reruns
+        self._before_test = process.before_test
         self._measures = measures_usage(session.config)
         self._owns_gpus = owned_by(session.config) is not None
         self._announced_exit: AnnouncedExit | None = None
@@ -142,10 +142,7 @@ class Child:
             self._relay.announce()
         item = self._item(go.position)
         assert item is not None
-        self._session.testsfailed = go.tests_failed
-        pytest_nodes.set_location(item, go.location)
-        if self._reruns is not None:
-            self._reruns.begin(go.attempts, go.suite_reruns)
+        self._before_test(item, go)
         self._fixtures.enter_child(set(go.refused), item, self._leave_at_once)
         return (yield from self._run(item, self._item(go.next_position), end))
 

@@ -6,7 +6,7 @@ from typing import Any, Callable, Generator, NoReturn
 
 import pytest
 
-from ...compat import pytest_fixtures, pytest_hooks, pytest_nodes
+from ...compat import pytest_fixtures, pytest_hooks
 from ...config.settings import measures_usage
 from ...own import os, own_builtins
 from ...protocol.channels import Pipes
@@ -54,7 +54,7 @@ class Forking:
         self._measuring = process.measuring
         self._states = process.states
         self._session_end = process.session_end
-        self._reruns = process.reruns
+        self._before_test = process.before_test
         self._measures = measures_usage(session.config)
         self._child = Child(session, process, item_at)
         self._children = Children(
@@ -128,10 +128,7 @@ class Forking:
         """
         self._children.end_all()
         self._link.send(Began("setup"))
-        self._session.testsfailed = go.tests_failed
-        pytest_nodes.set_location(item, go.location)
-        if self._reruns is not None:
-            self._reruns.begin(go.attempts, go.suite_reruns)
+        self._before_test(item, go)
         self._relay.open()
         meter = Meter() if self._measures else None
         callbacks = HostCallbacks(

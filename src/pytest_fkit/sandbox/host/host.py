@@ -7,7 +7,7 @@ from typing import Any, Callable, Generator, NoReturn
 import pytest
 
 from ... import system
-from ...compat import pytest_fixtures, pytest_nodes
+from ...compat import pytest_fixtures
 from ...own import os, own_builtins, suppress, time
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files, slots
@@ -51,7 +51,7 @@ class Host:
         self._measuring = process.measuring
         self._states = process.states
         self._session_end = process.session_end
-        self._reruns = process.reruns
+        self._before_test = process.before_test
         self._gpu_failures = process.gpu_failures
         self._whereabouts = session.config.stash.get(WHEREABOUTS, None)
         self._tests = Forking(session, process, item_at, self._exit)
@@ -125,11 +125,8 @@ class Host:
             if isinstance(message, Run):
                 self._share = message.share
                 yield from self._run(message)
-                retire = (
-                    self._poisoned
-                    or self._is_spent()
-                    or (self._tests.ran_tests and self._is_unfit())
-                )
+                retire = self._poisoned or self._is_spent()
+                retire = retire or (tests.ran_tests and self._is_unfit())
             elif isinstance(message, RunTogether):
                 self._share = Run(*message.runs[0]).share
                 ran = yield from self._run_together(message)
@@ -137,21 +134,18 @@ class Host:
             elif isinstance(message, Release):
                 nextitem = self._item(message.next_position)
                 if nextitem is None or not pytest_fixtures.shares_setup(self._session, nextitem):
-                    self._tests.end_children()  # the child forked ahead was for another test
+                    tests.end_children()  # the child forked ahead was for another test
                 self._tear_down(nextitem)
                 retire = self._is_spent()
             elif isinstance(message, Finish):
                 self._finish()
                 self._link.send(HostDone())
                 return
-            retire = retire or (self._tests.hit_limit and limits.hard() != self._limits)
-            self._link.send(
-                HostDone(
-                    retire, self._relay.stops, ran, self._trouble, self._tests.hooks_prevent_forks
-                )
-            )
+            retire = retire or (tests.hit_limit and limits.hard() != self._limits)
+            wary = tests.hooks_prevent_forks
+            self._link.send(HostDone(retire, self._relay.stops, ran, self._trouble, wary))
             if isinstance(message, Run) and not retire and not self._relay.stops:
-                yield from self._tests.fork_next(message)
+                yield from tests.fork_next(message)
 
     def _exit(self, status: int) -> NoReturn:
         if self._announced_exit is not None:
@@ -235,10 +229,7 @@ class Host:
         self._measuring.before_test(item)
         try:
             if run.share or self._tests.ran_tests:
-                self._session.testsfailed = run.tests_failed
-                pytest_nodes.set_location(item, run.location)
-                if self._reruns is not None:
-                    self._reruns.begin(run.attempts, run.suite_reruns)
+                self._before_test(item, run)
                 if not together:
                     self._link.send(Began("test"))
                 yield from self._tests.run_here(item, nextitem, 0.0)

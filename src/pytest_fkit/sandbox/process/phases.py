@@ -73,8 +73,7 @@ class Phases:
 
         :return: None if the teardown passed and no installed plugin wants the report.
         """
-        installed = pytest_hooks.installed_hear_reports(item)
-        if call.excinfo is None and not installed:
+        if call.excinfo is None and not pytest_hooks.installed_hear_reports(item):
             return None
         try:
             if call.excinfo is None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from ...compat import pytest_hooks, pytest_junit, pytest_session
+from ...compat import pytest_hooks, pytest_junit, pytest_nodes, pytest_session
 from ...compat.kept_values import report_each_test
 from ...config.settings import KEY
 from ...gpu.slices.ownership import may_retry, owned_by
@@ -24,6 +24,7 @@ from .tree import DUMP_SIGNAL
 from .wide_fixtures import WideFixtures
 
 if TYPE_CHECKING:
+    from ...protocol.messages import Go, Run
     from .gpu_failures import GpuFailures
 
 own_builtins(globals())
@@ -53,6 +54,13 @@ class TestProcess(NamedTuple):
     reruns: Counts | None
     gpu_failures: GpuFailures | None
     broken: dict[str, str]
+
+    def before_test(self, item: pytest.Item, order: Run | Go) -> None:
+        """Tell the session, the item and pytest-rerunfailures what the order says of a test."""
+        item.session.testsfailed = order.tests_failed
+        pytest_nodes.set_location(item, order.location)
+        if self.reruns is not None:
+            self.reruns.begin(order.attempts, order.suite_reruns)
 
 
 def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
