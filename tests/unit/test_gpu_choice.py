@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -168,7 +167,7 @@ def test_nothing_is_said_where_all_is_well(fleet: Fleet, workers: int) -> None:
 )
 def test_workers_that_auto_means(fleet: Fleet, per_worker: int | None, expected: int) -> None:
     assert worker_count(fleet, asked("auto", per_worker), {}) == expected
-    shared = replace(asked("auto", per_worker), gpu_slots=3)
+    shared = asked("auto", per_worker)._replace(gpu_slots=3)
     assert worker_count(fleet, shared, {}) == 3 * expected
 
 
@@ -184,11 +183,11 @@ def test_workers_that_auto_means(fleet: Fleet, per_worker: int | None, expected:
     ],
 )
 def test_so_many_workers_share_a_slice_and_not_more(gpus: int, workers: int, owned: str) -> None:
-    shared = replace(asked(), gpu_slots=2)
+    shared = asked()._replace(gpu_slots=2)
     places = distribute(nvidia(gpus), shared, {}, range(workers)).assignment.places
     assert " ".join(",".join(place.ids) for place in places) == owned
     assert {place.slots for place in places} == {2}
     found = len({place.ids for place in places})
     if gpus and workers == 2 * found:
         with pytest.raises(pytest.UsageError, match=f"--fkit-gpu-slots=2: .*-n {2 * found} or"):
-            distribute(nvidia(gpus), replace(shared, gpus_per_worker=gpus // found), {}, range(99))
+            distribute(nvidia(gpus), shared._replace(gpus_per_worker=gpus // found), {}, range(99))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict, deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Sequence
 
@@ -417,7 +417,7 @@ def test_errors_of_gangs_count_for_the_gpus_that_they_name(
                 worker.hear()
             if worker.running is not None:
                 sick = "/1" in controller.lent[worker.running]
-                worker.end(replace(ERROR, gpus=named) if sick else None)
+                worker.end(ERROR._replace(gpus=named) if sick else None)
             worker.begin()
     assert controller.verdicts == Counter(range(12))
     assert [place for place, _ in controller.rerouting.retired] == retired

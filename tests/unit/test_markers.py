@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from pytest_fkit.config.settings import settings_of
 
 def _limits(pytester: pytest.Pytester, source: str, **changes: Any) -> list[marks.Limits]:
     items = pytester.getitems("import pytest\nfkit = pytest.mark.fkit\n" + source)
-    settings = replace(settings_of(items[0].config), **changes)
+    settings = settings_of(items[0].config)._replace(**changes)
     return [marks.limits(item, settings) for item in items]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +106,7 @@ def test_whatever_is_cut_off_or_garbled_raises_nothing(line: str, data: st.DataO
 
 
 def xid(number: int, at: float = 10.0, **more: Any) -> Xid:
-    return replace(Xid(number, ("3",), 1000.0 + at, at, KERNEL), **more)
+    return Xid(number, ("3",), 1000.0 + at, at, KERNEL)._replace(**more)
 
 
 def numbers(found: tuple[Xid, ...]) -> list[int]:
@@ -151,7 +150,7 @@ def test_an_xid_decides_where_the_message_cannot() -> None:
     assert device is not None
     assert (device.category, device.counts, device.retry) == ("device", True, True)
     assert device.text == "Xid 79 (GPU has fallen off the bus) on GPU 3: illegal access"
-    program = decided(replace(DOUBTFUL, counts=True, event="model"), "", [xid(13), xid(45)])
+    program = decided(DOUBTFUL._replace(counts=True, event="model"), "", [xid(13), xid(45)])
     assert program is not None
     assert (program.category, program.counts, program.retry) == ("sticky", False, False)
     assert program.event == "model"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable, NamedTuple, TypeVar
 
 import pytest
 
@@ -27,8 +26,7 @@ HANG_GRACE = 5.0
 """Seconds by which our limit is longer than pytest-timeout's, where that is active."""
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """How one test is to be run.
 
     :param share: name of the process it shares, "" for one of its own.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Sequence
 
 import pytest
 
@@ -21,8 +20,7 @@ ALONE = "main"
 """What stands for the name of a worker where there are none."""
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """The values of options, of which the table says what they mean.
 
     :param others_timeout: that of pytest-timeout's option, variable or ini value, or None; ours to
@@ -57,8 +55,7 @@ class Settings:
         return self.journal is not None or self.trace is not None or self.top > 0
 
 
-@dataclass(frozen=True)
-class GpuSettings:
+class GpuSettings(NamedTuple):
     """The values of options for GPUs, of which the table says what they mean.
 
     :param gpus: "auto", "none", or ids: numbers and UUIDs.
@@ -77,11 +74,11 @@ class GpuSettings:
     source: str = ""
 
 
-def _options_of(kind: type) -> tuple[str, ...]:
-    return tuple(each.name for each in fields(kind) if f"fkit_{each.name}" in BY_NAME)
+def _options_of(fields: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in fields if f"fkit_{name}" in BY_NAME)
 
 
-_OPTIONS, _GPU_OPTIONS = _options_of(Settings), _options_of(GpuSettings)
+_OPTIONS, _GPU_OPTIONS = _options_of(Settings._fields), _options_of(GpuSettings._fields)
 
 SHORTEST_START_LIMIT = 60.0
 """Seconds that the import of a module may take, however short the limit of its tests."""

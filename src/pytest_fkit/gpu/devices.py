@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, replace
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, NamedTuple, Sequence
 
 from ..own import own_builtins
 
 own_builtins(globals())
 
 
-@dataclass(frozen=True)
-class Device:
+class Device(NamedTuple):
     """One GPU, or one MIG instance, that a process can be given.
 
     :param vendor: a name in :data:`.detection.VENDORS`.
@@ -37,8 +35,7 @@ class Device:
     links: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Fleet:
+class Fleet(NamedTuple):
     """The GPUs of one machine, all of one vendor.
 
     :param vendor: a name in :data:`.detection.VENDORS`, "" where there are no GPUs.
@@ -56,7 +53,8 @@ class Fleet:
 
 def to_wire(fleet: Fleet) -> tuple[Any, ...]:
     """The fleet as a tuple of built-in values, as execnet carries them between machines."""
-    return astuple(fleet)
+    vendor, devices, trail, notices = fleet
+    return vendor, tuple(map(tuple, devices)), trail, notices
 
 
 def from_wire(data: tuple[Any, ...]) -> Fleet:
@@ -68,7 +66,7 @@ def from_wire(data: tuple[Any, ...]) -> Fleet:
 def _device(data: Sequence[Any]) -> Device:
     *values, links = data
     known = Device(*values)
-    return replace(known, links=tuple(links))
+    return known._replace(links=tuple(links))
 
 
 LINKED, ONE_SOCKET, APART = 0, 1, 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..config.first_environment import environment, variable
@@ -43,8 +42,7 @@ class RenderDevice(NamedTuple):
     memory: int
 
 
-@dataclass(frozen=True)
-class Machine:
+class Machine(NamedTuple):
     """The machine this process runs on, or the fleet of tests that stands for one.
 
     :param root: directory of its files.

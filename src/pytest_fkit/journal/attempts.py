@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any, Dict, Iterable, Sequence
 
 from ..own import own_builtins
@@ -192,7 +191,7 @@ class Running:
 
 
 def _described(ending: Ending) -> dict[str, Any]:
-    return {"type": type(ending).__name__, "title": ending.title, **asdict(ending)}
+    return {"type": type(ending).__name__, "title": ending.title, **ending._asdict()}
 
 
 _FINISHED = to_wire(Finished()), _described(Finished())

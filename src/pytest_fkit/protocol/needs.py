@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Sequence
+from typing import Any, NamedTuple, Sequence
 
 from ..own import own_builtins
 
 own_builtins(globals())
 
 
-@dataclass(frozen=True)
-class Needs:
+class Needs(NamedTuple):
     """What one test needs.
 
     :param gpus: how many GPUs it is to see, 0 if it runs anywhere, None for what its worker has.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Callable, Generator, Iterator, Mapping
 
 import pytest
@@ -193,7 +192,7 @@ class TestLoop:
         assert isinstance(request.run, Run)
         yield from self._keeper.start()
         run = request.run._replace(attempts=before, suite_reruns=self._reruns.in_suite)
-        replay, _, ended = self._listen([replace(request, run=run)], None)
+        replay, _, ended = self._listen([request._replace(run=run)], None)
         return replay, self._conclude(replay, ended, from_wire(ended.ending), before)
 
     def _conclude(self, replay: Replay, ended: Ended, ending: Ending, before: int) -> Again | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any, Iterable, Iterator, Mapping
 
 import pytest
@@ -33,7 +32,7 @@ def needs_of(item: pytest.Item) -> Needs:
         marked = {name: said[name] for name in _ASKED if name in said}
         found = Needs(**{**_others(item, said), **_answered(item), **marked})
         if found.gpu_memory and found.gpus == 0:
-            found = replace(found, gpus=None)  # it does need a GPU
+            found = found._replace(gpus=None)  # it does need a GPU
         item.stash[_NEEDS] = found
     return found
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import Sequence
+from typing import NamedTuple, Sequence
 
 from ...own import own_builtins
 
 own_builtins(globals())
 
 
-@dataclass(frozen=True)
-class Collected:
+class Collected(NamedTuple):
     """What one worker collected.
 
     :param numbers: by position, None where they are the same.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Iterator, Mapping, NamedTuple, Sequence
 
 import execnet
 import pytest
@@ -25,8 +24,7 @@ HOST = "fkit_host"
 """Of ``workerinput``: see :func:`host_of`."""
 
 
-@dataclass(frozen=True)
-class Seat:
+class Seat(NamedTuple):
     """Where a worker runs, and the worker that replaces it.
 
     :param number: of the worker, from 0, in the order of ``--tx``.

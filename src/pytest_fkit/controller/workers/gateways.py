@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Sequence
 
 import execnet
 import pytest
@@ -48,8 +48,7 @@ class _Machine:
     fleet: Fleet | None = None
 
 
-@dataclass(frozen=True)
-class _Worker:
+class _Worker(NamedTuple):
     """What a worker was given."""
 
     pid: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping, Sequence
 
 import pytest
@@ -190,7 +190,7 @@ def stated_gpus(
     if settings.gpus != "auto":
         return None, settings
     ids = tuple(str(each) for each in answer)
-    return None, replace(settings, gpus=ids, source=f"pytest_fkit_gpus: {','.join(ids)}")
+    return None, settings._replace(gpus=ids, source=f"pytest_fkit_gpus: {','.join(ids)}")
 
 
 def _stated_fleet(devices: Sequence[Device]) -> Fleet:
@@ -214,7 +214,7 @@ def prepare_alone(config: pytest.Config, options: Namespace) -> None:
     """
     if run_alone(options) and not shows_only(options):
         # With one worker there is nobody to share with.
-        gpus = _find(config, replace(gpu_settings_of(config, options), gpu_slots=1))
+        gpus = _find(config, gpu_settings_of(config, options)._replace(gpu_slots=1))
         gpus.distribute([ALONE])
         [(_, distribution)] = gpus.groups
         gpus.notices += _set_own_environment(config, gpus.settings, distribution)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ...own import own_builtins
 
@@ -16,8 +16,7 @@ OTHER = "other"
 """The category of a user's pattern that names none."""
 
 
-@dataclass(frozen=True)
-class Category:
+class Category(NamedTuple):
     """One row of the table.
 
     All but `codes` are regular expressions or parts of such, searched whatever their case.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Iterator
 
 import pytest
@@ -33,7 +32,7 @@ def failure_of(error: BaseException) -> Failure:
             found.append(link)
             waiting += _sources(link)
     first, *others = (_failure(link) for link in found)
-    return replace(first, causes=tuple(others))
+    return first._replace(causes=tuple(others))
 
 
 def _failure(error: BaseException) -> Failure:

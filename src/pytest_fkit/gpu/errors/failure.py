@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Mapping
+from typing import Any, Mapping, NamedTuple
 
 from ...own import own_builtins
 
 own_builtins(globals())
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """A phase of a test that did not pass.
 
     :param types: names of the exception's class and its bases, in the order of the MRO, as in
@@ -36,8 +34,7 @@ class Failure:
     causes: tuple[Failure, ...] = ()
 
 
-@dataclass(frozen=True)
-class GpuError:
+class GpuError(NamedTuple):
     """A failure that may be the GPU's.
 
     :param category: name of one of the categories of error_table.py.
@@ -65,7 +62,7 @@ class GpuError:
 
     def to_wire(self) -> dict[str, Any]:
         """In built-in types."""
-        return {**asdict(self), "gpus": list(self.gpus)}
+        return {**self._asdict(), "gpus": list(self.gpus)}
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> GpuError:

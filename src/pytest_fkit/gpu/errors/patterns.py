@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Iterable
+from typing import Iterable, NamedTuple
 
 import pytest
 
@@ -18,8 +17,7 @@ NAMES = tuple(each.name for each in CATEGORIES if each.is_gpu)
 """What users may call a category."""
 
 
-@dataclass(frozen=True)
-class Pattern:
+class Pattern(NamedTuple):
     """A user's own.
 
     :param category: name of one of CATEGORIES.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any, Mapping, NamedTuple
 
 from ...own import os, own_builtins, signal
 from ...protocol.endings import Exited, Signaled, TimedOut
@@ -26,8 +25,7 @@ _STATES = ("healthy", "sick", "unknown")
 _FAULTS = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 
 
-@dataclass(frozen=True)
-class Health:
+class Health(NamedTuple):
     """The result of a probe.
 
     :param state: "healthy"; "sick" if a GPU can't be used; "unknown" if that could not be found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
 from typing import Any, Iterable, NamedTuple, Sequence
 
 from ...own import os, own_builtins, signal, time
@@ -82,8 +81,7 @@ _CAUSED = re.compile(r"\bcaused by previous Xid (\d{1,9})\b")  # driver 580 on, 
 _FAULTS = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 
 
-@dataclass(frozen=True)
-class Xid:
+class Xid(NamedTuple):
     """One Xid.
 
     :param number: of its kind.
@@ -277,7 +275,7 @@ def decided(error: GpuError | None, unexplained: str, xids: Sequence[Xid]) -> Gp
     if error is None or not of_program:
         return error
     text = f"{_headlines(of_program)}: {said}"
-    return replace(error, text=text, counts=False, retry=False, doubtful=False)
+    return error._replace(text=text, counts=False, retry=False, doubtful=False)
 
 
 def _headlines(xids: Sequence[Xid]) -> str:

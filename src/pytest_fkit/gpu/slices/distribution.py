@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
 from typing import Iterable, Mapping, NamedTuple, Sequence
 
 import pytest
@@ -22,8 +21,7 @@ DEFAULT_SIZE = 2
 """GPUs per worker by default."""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """The GPUs of a worker, and of the one that replaces it.
 
     :param worker: its number, from 0 on.
@@ -46,8 +44,7 @@ class Place:
         return tuple(entry.id for entry in self.slice)
 
 
-@dataclass(frozen=True)
-class Assignment:
+class Assignment(NamedTuple):
     """The GPUs of one machine, distributed among its workers.
 
     :param size: GPUs per worker.
@@ -136,7 +133,7 @@ def _named(seen: Visible, ids: Sequence[str], source: str) -> Visible:
     missing = [each for each, entry in found.items() if entry is None]
     if missing:
         notices += (f"{source}: not here: {','.join(missing)}; there are: {there}",)
-    return replace(seen, entries=tuple(dict.fromkeys(entries)), notices=notices)
+    return seen._replace(entries=tuple(dict.fromkeys(entries)), notices=notices)
 
 
 def _entry(entries: Sequence[Entry], name: str) -> Entry | None:
@@ -159,7 +156,7 @@ def _unseen(settings: GpuSettings, environ: Mapping[str, str]) -> Visible:
         devices.append(Device(vendor.name, len(devices), uuid))
     seen = visible(Fleet(vendor.name, tuple(devices)), environ)
     notice = f"{settings.source}: no GPU was found, these are taken on trust for {vendor.title}'s"
-    return replace(seen, notices=(notice, *seen.notices))
+    return seen._replace(notices=(notice, *seen.notices))
 
 
 def _words(masks: Iterable[str]) -> list[str]:
@@ -176,8 +173,7 @@ def _probable_vendor(environ: Mapping[str, str]) -> Vendor:
     return next((vendor for vendor in VENDORS.values() if not vendor.absent(machine)), first)
 
 
-@dataclass(frozen=True)
-class Distribution:
+class Distribution(NamedTuple):
     """The GPUs that workers of one machine may have, and who owns which.
 
     :param notices: what a user has to know about it.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Iterable, Mapping, Sequence
+from typing import Iterable, Mapping, NamedTuple, Sequence
 
 from ...config.values import TEMPLATE_FIELDS, fields_of
 from ...own import own_builtins
@@ -63,8 +62,7 @@ def variables(
     return found
 
 
-@dataclass(frozen=True)
-class Environment:
+class Environment(NamedTuple):
     """The arguments of :func:`variables` for one worker.
 
     :param most: how many GPUs one process on this machine can see, those of all workers together.
@@ -102,7 +100,7 @@ def gang_variables(worker: Environment, entries: Sequence[Entry]) -> dict[str, s
     if len(entries) > 1 and any(entry.device.parent for entry in entries):
         raise ValueError("a process sees one MIG instance, whatever its mask names")
     own = worker.variables()
-    there = worker.variables(replace(worker.place, slice=tuple(entries)))
+    there = worker.variables(worker.place._replace(slice=tuple(entries)))
     return {name: text for name, text in there.items() if own.get(name) != text}
 
 

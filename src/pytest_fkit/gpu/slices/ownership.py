@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Mapping, NamedTuple, Sequence
 
 import pytest
@@ -23,8 +22,7 @@ IDS = "FKIT_GPU_IDS"
 """The variable that names the GPUs."""
 
 
-@dataclass(frozen=True)
-class Owned:
+class Owned(NamedTuple):
     """The GPUs of a worker.
 
     :param worker: its number.
@@ -43,18 +41,18 @@ class Owned:
 
     worker: int
     ids: tuple[str, ...]
-    masks: Mapping[str, str] = field(default_factory=dict)
+    masks: Mapping[str, str] = {}
     vendor: str = ""
     most: int = 0
-    views: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
-    named: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    memory: Mapping[str, int] = field(default_factory=dict)
+    views: Mapping[int, Mapping[str, str]] = {}
+    named: Mapping[str, Sequence[str]] = {}
+    memory: Mapping[str, int] = {}
     shared: bool = False
     slots: int = 1
 
     def to_wire(self) -> dict[str, Any]:
         """In types that execnet carries."""
-        return asdict(self)
+        return self._asdict()
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Owned:

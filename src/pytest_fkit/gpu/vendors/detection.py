@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Callable, Mapping
 
 from ...own import own_builtins, time
@@ -139,4 +138,4 @@ def _with_node(machine: Machine, device: Device) -> Device:
     """With its NUMA node, if the kernel knows it (sysfs-bus-pci in the kernel's ABI documents)."""
     text = machine.text(f"sys/bus/pci/devices/{device.pci}/numa_node") if device.pci else ""
     node = number(text)
-    return device if node is None else replace(device, node=node)
+    return device if node is None else device._replace(node=node)

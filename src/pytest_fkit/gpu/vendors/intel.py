@@ -96,7 +96,7 @@ def ask_drm(prober: Prober) -> Found:
 
 def _in_order(devices: list[Device]) -> Found:
     ordered = sorted(devices, key=lambda gpu: (_integrated(gpu.pci), pci_order(gpu.pci)))
-    counted = [replace(gpu, ordinal=ordinal) for ordinal, gpu in enumerate(ordered)]
+    counted = [gpu._replace(ordinal=ordinal) for ordinal, gpu in enumerate(ordered)]
     discrete = [gpu for gpu in counted if not _integrated(gpu.pci)]
     if not discrete or len(discrete) == len(counted):
         return Found(tuple(counted))

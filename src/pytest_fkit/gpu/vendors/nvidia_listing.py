@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import itertools
 import re
-from dataclasses import replace
 from typing import Any, Iterator, NamedTuple
 
 from ...own import os, own_builtins
@@ -159,8 +158,8 @@ def parse_nvml(facts: object) -> Found:
 
 
 def _instance(gpu: Device, uuid: str, name: str, memory: object) -> Device:
-    return replace(
-        gpu, uuid=uuid, name=name or gpu.name, memory=number(memory) or 0, parent=gpu.uuid
+    return gpu._replace(
+        uuid=uuid, name=name or gpu.name, memory=number(memory) or 0, parent=gpu.uuid
     )
 
 
@@ -373,7 +372,7 @@ def parse_proc(facts: object) -> Found:
         usable.append((device, gpu.get("mig") is True))
     usable.sort(key=lambda entry: pci_order(entry[0].pci))
     return Found(
-        tuple(replace(device, ordinal=i) for i, (device, mig) in enumerate(usable) if not mig),
+        tuple(device._replace(ordinal=i) for i, (device, mig) in enumerate(usable) if not mig),
         (),
         tuple(
             f"GPU {i} is left out: its MIG instances can't be told from /proc"

@@ -16,8 +16,7 @@ from ..machine import Machine
 own_builtins(globals())
 
 
-@dataclass(frozen=True)
-class Vendor:
+class Vendor(NamedTuple):
     """A vendor of GPUs.
 
     Every controller imports these objects, so what only machines with such GPUs need is imported
@@ -140,8 +139,7 @@ class Entry:
         return f"{self.device.ordinal}.{self.tile}" if self.tile else str(self.device.ordinal)
 
 
-@dataclass(frozen=True)
-class Visible:
+class Visible(NamedTuple):
     """What an environment leaves visible of a fleet.
 
     The caller's masks are all there is: entries are picked from them, in their order, and never

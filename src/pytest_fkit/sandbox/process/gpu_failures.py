@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Generator, Iterable
 
 import pytest
@@ -36,7 +35,7 @@ class GpuFailures:
         error = None
         if call.excinfo is not None and not hasattr(report, "wasxfail") and report.skipped:
             error = self._classifier.error(item, Failure(text=skip_reason(report), skip=True))
-            error = None if error is None else replace(error, poisons=False)
+            error = None if error is None else error._replace(poisons=False)
         elif call.excinfo is not None:
             error = self.classify(item, call.excinfo.value, report.sections)
         if error is not None and not hasattr(report, "wasxfail"):
@@ -55,7 +54,7 @@ class GpuFailures:
         failure = failure_of(error)
         if any(map(points, (failure, *failure.causes))):
             printed = "\n".join(text for name, text in sections if name.startswith("Captured std"))
-            failure = replace(failure, printed=failure.printed + keep_printed(error, printed))
+            failure = failure._replace(printed=failure.printed + keep_printed(error, printed))
         found = self._classifier.error(item, failure, event_of(error))
         if found is not None and found.poisons:
             self.poisoned = self.poisoned or found.text

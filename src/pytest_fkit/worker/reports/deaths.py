@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Sequence
 
 from ...own import own_builtins
 from ...protocol.endings import (
@@ -48,8 +47,7 @@ _OURS = {
 _WITH_STACK = {"SIGSEGV", "SIGFPE", "SIGABRT", "SIGBUS", "SIGILL", "SIGTERM"}
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """One line of a stack as faulthandler writes it."""
 
     path: str
@@ -57,8 +55,7 @@ class Frame:
     name: str
 
 
-@dataclass(frozen=True)
-class Death:
+class Death(NamedTuple):
     """Everything known about a test process that did not finish.
 
     :param phase: "setup", "call", "teardown" or "exit" (after the test, in exit handlers).

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
 from typing import Any, Callable, Hashable, Iterator, Mapping, NamedTuple, Sequence
 
 import pytest
@@ -32,16 +31,15 @@ class Connection(NamedTuple):
     positions: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Connections:
+class Connections(NamedTuple):
     """The connected tests of a session.
 
     :param of: by position of a test.
     :param errors: by position, the usage error of a hook's answer.
     """
 
-    of: Mapping[int, Connection] = field(default_factory=dict)
-    errors: Mapping[int, str] = field(default_factory=dict)
+    of: Mapping[int, Connection] = {}
+    errors: Mapping[int, str] = {}
 
 
 class SharedKey(NamedTuple):

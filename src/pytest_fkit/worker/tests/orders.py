@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import defaultdict
-from dataclasses import dataclass, replace
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, NamedTuple
 
 import pytest
 
@@ -30,8 +29,7 @@ from .sources import MOST, SECONDS, Taken
 own_builtins(globals())
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """A test to run.
 
     :param run: or why it can't be run, or is skipped.
@@ -184,13 +182,13 @@ class Requests:
             return wanted
         connection = self._connections.of.get(position)
         if connection is not None:
-            wanted = replace(wanted, share=connection.share)
+            wanted = wanted._replace(share=connection.share)
         if not self._cause(position, wanted):
             return wanted
         share = spawned_share(item, wanted)
         if connection is not None:
             share = self._spawned_together(connection)
-        return replace(wanted, share=share)
+        return wanted._replace(share=share)
 
     @functools.cached_property
     def _connections(self) -> Connections:
@@ -227,7 +225,7 @@ class Requests:
         environ = owned.showing(gpus, os.environ)
         if environ and gpus > len(owned.ids):
             return _apart(item, wanted, environ)
-        return replace(wanted, environ=_pairs(environ))
+        return wanted._replace(environ=_pairs(environ))
 
     def _lacking(self, item: pytest.Item, wanted: Limits) -> str:
         """Why a test is skipped that needs more or larger GPUs than this run has, or ""."""
@@ -281,7 +279,7 @@ def _base_share(item: pytest.Item, settings: Settings) -> str:
 def _apart(item: pytest.Item, wanted: Limits, environ: Mapping[str, str]) -> Limits:
     """The limits of a test that runs alone, in a fresh interpreter with these variables."""
     share = f"{APART}{item.nodeid}"
-    return replace(wanted, share=share, isolation="function", environ=_pairs(environ))
+    return wanted._replace(share=share, isolation="function", environ=_pairs(environ))
 
 
 def _is_apart(wanted: Limits | str | None) -> bool:
