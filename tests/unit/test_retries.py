@@ -9,8 +9,8 @@ import pytest
 
 from pytest_fkit.controller.retry.retries import Attempt, Retries
 from pytest_fkit.controller.schedule.units import ANY
-from pytest_fkit.gpu.errors.failure import GpuError
 from pytest_fkit.protocol.border import ItemComplete, Reported
+from pytest_fkit.protocol.event_file import GpuError
 
 ERROR = GpuError("suspect", "unspecified launch failure")
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_fkit.gpu.errors.classification import classify
-from pytest_fkit.gpu.errors.failure import Failure, GpuError
+from pytest_fkit.gpu.errors.failure import Failure
 from pytest_fkit.gpu.errors.patterns import parse_patterns
 from pytest_fkit.gpu.health.xid_reader import LoggedXid, parse_line, parse_record
 from pytest_fkit.gpu.health.xids import (
@@ -30,6 +30,7 @@ from pytest_fkit.gpu.health.xids import (
     xid_of,
 )
 from pytest_fkit.protocol.endings import Exited, Finished, Lost, MemoryExceeded, Signaled, TimedOut
+from pytest_fkit.protocol.event_file import GpuError
 
 # As people quote them: issues of NVIDIA/open-gpu-kernel-modules (363, 1150, 1151),
 # madMAx43v3r/chia-gigahorse (301), leptonai/gpud (pull requests 46 and 1174, and its tests),
@@ -151,7 +152,7 @@ def test_an_xid_decides_where_the_message_cannot() -> None:
     assert device is not None
     assert (device.category, device.counts, device.retry) == ("device", True, True)
     assert device.text == "Xid 79 (GPU has fallen off the bus) on GPU 3: illegal access"
-    program = decided(replace(DOUBTFUL, counts=True, event="model"), "", [xid(13), xid(45)])
+    program = decided(DOUBTFUL._replace(counts=True, event="model"), "", [xid(13), xid(45)])
     assert program is not None
     assert (program.category, program.counts, program.retry) == ("sticky", False, False)
     assert program.event == "model"

@@ -6,16 +6,14 @@ words "the test process".
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
-from typing import Any, Union, get_args
+from typing import NamedTuple, Union
 
 from ..own import own_builtins, signal
 
 own_builtins(globals())
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(NamedTuple):
     """All reports of the test arrived and its process left in order."""
 
     @property
@@ -27,8 +25,7 @@ class Finished:
         return "finished"
 
 
-@dataclass(frozen=True)
-class Signaled:
+class Signaled(NamedTuple):
     """A signal ended the process.
 
     :param signal: its number.
@@ -55,8 +52,7 @@ class Signaled:
         return text
 
 
-@dataclass(frozen=True)
-class Exited:
+class Exited(NamedTuple):
     """The process left by itself before the test had finished, status 0 included."""
 
     status: int
@@ -70,8 +66,7 @@ class Exited:
         return f"exited with status {self.status} before the test had finished"
 
 
-@dataclass(frozen=True)
-class TimedOut:
+class TimedOut(NamedTuple):
     """The time limit ran out.
 
     :param limit: seconds.
@@ -100,8 +95,7 @@ class TimedOut:
         return text
 
 
-@dataclass(frozen=True)
-class MemoryExceeded:
+class MemoryExceeded(NamedTuple):
     """The memory that the process tree took for itself since the fork passed the limit.
 
     :param limit: bytes.
@@ -123,8 +117,7 @@ class MemoryExceeded:
         )
 
 
-@dataclass(frozen=True)
-class Lost:
+class Lost(NamedTuple):
     """A process above the test's died, or its own can't be ended."""
 
     reason: str
@@ -138,8 +131,7 @@ class Lost:
         return f"was lost: {self.reason}"
 
 
-@dataclass(frozen=True)
-class ForkUnsafe:
+class ForkUnsafe(NamedTuple):
     """The test was not run, since a forked process can't.
 
     :param reason: what is open where the process would have been forked.
@@ -160,8 +152,7 @@ ITS_END = "its end"
 """What an :class:`Unreported` process kept back that sent all reports."""
 
 
-@dataclass(frozen=True)
-class Unreported:
+class Unreported(NamedTuple):
     """The process ended in order, but not all that it had to say of its test arrived.
 
     :param phases: without a report, as in "call and teardown", or :data:`ITS_END`.
@@ -185,8 +176,7 @@ NOT_BEGUN = "not begun: "
 """How the title of an :class:`Unmet` begins."""
 
 
-@dataclass(frozen=True)
-class Unmet:
+class Unmet(NamedTuple):
     """No process was begun, since what the test needs was not there in time."""
 
     reason: str
@@ -203,19 +193,6 @@ class Unmet:
 Ending = Union[
     Finished, Signaled, Exited, TimedOut, MemoryExceeded, Lost, ForkUnsafe, Unreported, Unmet,
 ]  # fmt: skip
-
-_TYPES: dict[str, type[Ending]] = {cls.__name__: cls for cls in get_args(Ending)}
-
-
-def to_wire(ending: Ending) -> tuple[Any, ...]:
-    """The ending as a tuple of built-in values."""
-    return (type(ending).__name__, *astuple(ending))
-
-
-def from_wire(data: tuple[Any, ...]) -> Ending:
-    """Undo :func:`to_wire`."""
-    name, *fields = data
-    return _TYPES[name](*fields)
 
 
 def from_wait_status(status: int, out_of_memory: bool = False) -> Signaled | Exited:

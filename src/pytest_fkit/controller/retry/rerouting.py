@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
 
 from ...config.settings import Settings
-from ...gpu.errors.failure import GpuError
 from ...own import own_builtins, threading
-from ...protocol.border import GoOn, Order, ProbeGpus, Told
+from ...protocol.border import GoOn, Holds, Order, ProbeGpus, Told
+from ...protocol.event_file import GpuError
 from ..schedule.machines import gpu_ids, physical, physical_name
 from ..schedule.schedule import Schedule
 from ..schedule.units import Kind
@@ -245,17 +245,11 @@ class Rerouting:
         self._slices.resolve(test, everywhere=True)  # nobody knows whose fault it was
         return True
 
-    def holds(
-        self, node: WorkerController, hold: int, position: int, error: GpuError | None
-    ) -> None:
-        """A worker begins no test before it is told to.
-
-        :param hold: its number.
-        :param position: of the test that met a GPU error, if one did.
-        """
-        name = node.gateway.id
-        self._holding[name] = hold
-        test = None if error is None else self._number(node, position)
+    def holds(self, node: WorkerController, said: Holds) -> None:
+        """A worker begins no test before it is told to."""
+        name, error = node.gateway.id, said.error
+        self._holding[name] = said.hold
+        test = None if error is None else self._number(node, said.position)
         if error is None or test is None:
             return
         if test not in self._retries or (error.retry and self._retries.may_follow(test)):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
 
-from ...gpu.errors.failure import GpuError
 from ...own import own_builtins
 from ...protocol.border import ItemBegins, ItemComplete, ItemGpuError, Reported, Told
+from ...protocol.event_file import GpuError, add_facts, facts_of
 from ..schedule.machines import id_of, physical
 from ..schedule.units import Kind
 
@@ -65,7 +65,7 @@ class Attempt:
     @property
     def wanted_gpus(self) -> int:
         """How many GPUs the test wanted, if it skipped itself because it saw fewer, else 0."""
-        return max((getattr(each, "fkit_wanted_gpus", 0) for each in self.reports), default=0)
+        return max((facts_of(each).wanted_gpus for each in self.reports), default=0)
 
     @property
     def reason(self) -> str:
@@ -174,17 +174,18 @@ class Retries:
         before = "; ".join(title for title, _ in sections)
         met_error = any(each.error for each in attempts)
         for report in verdict.reports:
+            about = vars(report)
             if len(attempts) > 1 and verdict is attempts[-1]:
-                vars(report).pop("fkit_wanted_gpus", None)
-            report.fkit_attempts = len(attempts)
+                add_facts(about, wanted_gpus=0)
+            add_facts(about, attempts=len(attempts))
             if not report.passed or report.when == "call":
                 report.sections[:0] = sections
             # What was only given more GPUs has passed as any other test.
             of_test = report.when == "call" and not hasattr(report, "context")  # of no subtest
             if report.failed and met_error and sections:
-                report.fkit_failed_after = before
+                add_facts(about, failed_after=before)
             if passed and of_test and met_error:
-                report.fkit_passed_after = before
+                add_facts(about, passed_after=before)
                 if self._fail:
                     report.outcome = "failed"
                     report.longrepr = (
@@ -231,7 +232,7 @@ class Screen:
                     self._open[node] = _Open()
                 now.append(each)
             elif isinstance(each, ItemGpuError):
-                self._open.setdefault(node, _Open()).error = GpuError.from_wire(each.error)
+                self._open.setdefault(node, _Open()).error = each.error
             elif node not in self._open:
                 now.append(each)
             elif isinstance(each, ItemComplete):

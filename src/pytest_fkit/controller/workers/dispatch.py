@@ -10,7 +10,6 @@ import pytest
 from ...compat import xdist_controller
 from ...config.settings import Settings
 from ...gpu.devices import Nearness
-from ...gpu.errors.failure import GpuError
 from ...own import own_builtins
 from ...protocol.border import (
     Holds,
@@ -244,8 +243,7 @@ class Dispatch:
         elif isinstance(said, Probed):
             self._rerouting.probed(node, said.state, said.reason)
         else:
-            error = None if said.error is None else GpuError.from_wire(said.error)
-            self._rerouting.holds(node, said.hold, said.position, error)
+            self._rerouting.holds(node, said)
 
     def begins(self, node: WorkerController, position: int) -> None:
         """A worker begins the test at a position of its collection."""

@@ -158,7 +158,8 @@ class Arrivals:
         if not isinstance(told, ItemReported):
             return told
         hook = self._config.hook.pytest_report_from_serializable
-        return Reported(told.position, hook(config=self._config, data=told.data))
+        data = told.data if told.facts is None else {**told.data, "fkit": told.facts}
+        return Reported(told.position, hook(config=self._config, data=data))
 
     def _pass_on(self, node: WorkerController, told: Sequence[Told]) -> None:
         self.tell(node, told if self.dispatch is None else self.dispatch.pass_on(node, told))
@@ -200,5 +201,5 @@ class Arrivals:
     def _reported(self, node: WorkerController, reported: Reported) -> None:
         report = reported.report
         self._session.worker_testreport(node, report)
-        if self.dispatch is not None and death_of(report) is not None:
+        if self.dispatch is not None and death_of(report):
             self.dispatch.died(report.nodeid)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any, Sequence
 
 import pytest
 
 from ...own import own_builtins, warnings
+from ...protocol.event_file import GpuError
+from ...protocol.plain_values import carriable
 from .error_table import CATEGORIES, FINAL, OTHER, Category
-from .failure import Failure, GpuError
+from .failure import Failure
 from .patterns import NAMES, Pattern, user_patterns
 from .wording import exact, fatal, number_in, points, raised, said, vague
 
@@ -90,7 +91,7 @@ class Classifier:
         :param event: see :class:`.GpuError`.
         """
         found, _ = self._found(item, failure)
-        return None if found is None else replace(found, event=event)
+        return None if found is None else found._replace(event=event)
 
     def of_death(self, item: pytest.Item, failure: Failure) -> tuple[GpuError | None, bool]:
         """The GPU error of a process that died, if any; and whether its death is unexplained."""
@@ -168,8 +169,8 @@ def _first_of(found: Sequence[tuple[Category, str]], poisons: bool = True) -> Gp
     category, text = min(telling, key=lambda each: CATEGORIES.index(each[0]))
     if not category.is_gpu:
         return None
-    error = replace(_error(category, text), doubtful=category.doubtful)
-    return error if poisons else replace(error, poisons=False)
+    error = _error(category, text)._replace(doubtful=category.doubtful)
+    return error if poisons else error._replace(poisons=False)
 
 
 def named(category: str, failure: Failure) -> GpuError:
@@ -180,7 +181,7 @@ def named(category: str, failure: Failure) -> GpuError:
 def _error(category: Category, text: str, final: bool = False) -> GpuError:
     return GpuError(
         category.name,
-        _first_line(text),
+        carriable(_first_line(text)),
         category.counts and not final,
         category.probe,
         category.poisons,
@@ -253,7 +254,7 @@ def _of_death(stderr: str, patterns: Sequence[Pattern]) -> GpuError | None:
         if found:
             line = _line_at(stderr, found.start())
             error = _error(category, line, category.deaths == FINAL)
-            return replace(error, doubtful=category.doubtful)
+            return error._replace(doubtful=category.doubtful)
     return None
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from ...gpu.errors.classification import Classifier
 from ...gpu.errors.exceptions import event_of, failure_of, keep_printed, skip_reason
-from ...gpu.errors.failure import Failure, GpuError
+from ...gpu.errors.failure import Failure
 from ...gpu.errors.wording import points
 from ...own import own_builtins
-from ...protocol.plain_values import carriable
+from ...protocol.event_file import GpuError, add_facts
 
 own_builtins(globals())
 
@@ -31,16 +31,16 @@ class GpuFailures:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: Any
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Attach a GPU error to the report, from which the worker removes it again."""
+        """Say in the report that it is a GPU error."""
         report = yield
         error = None
         if call.excinfo is not None and not hasattr(report, "wasxfail") and report.skipped:
             error = self._classifier.error(item, Failure(text=skip_reason(report), skip=True))
-            error = None if error is None else replace(error, poisons=False)
+            error = None if error is None else error._replace(poisons=False)
         elif call.excinfo is not None:
             error = self.classify(item, call.excinfo.value, report.sections)
         if error is not None and not hasattr(report, "wasxfail"):
-            report.fkit_gpu_error = carriable(error.to_wire())  # type: ignore[attr-defined]
+            add_facts(vars(report), gpu_error=error)
             self.counted = self.counted or error.counts or error.doubtful
         return report
 
