@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict, deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Sequence
 
@@ -205,7 +205,11 @@ class Controller:
         elif isinstance(said, Holds):
             self.rerouting.holds(worker.node, said)
         else:
-            self.tell(worker.node, self.rerouting.pass_on(worker.node, [said]))
+            for decided in list(self.rerouting.screen.decided(worker.node, [said])):
+                if isinstance(decided, Retry):
+                    self.rerouting.retry(worker.node, decided)
+                else:
+                    self.tell(worker.node, decided)
         self.act()
 
     def tell(self, node: Any, told: Sequence[Any]) -> None:
@@ -213,8 +217,6 @@ class Controller:
         for each in told:
             if isinstance(each, ItemBegins):
                 self.schedule.begins(node.gateway.id, each.position)
-            elif isinstance(each, Retry):
-                self.rerouting.retry(node, each.position, each.seconds)
             elif isinstance(each, Reported):
                 self.verdicts[each.position] += 1
             elif isinstance(each, ItemComplete) and node.gateway.id in self.workers:
@@ -415,7 +417,7 @@ def test_errors_of_gangs_count_for_the_gpus_that_they_name(
                 worker.hear()
             if worker.running is not None:
                 sick = "/1" in controller.lent[worker.running]
-                worker.end(replace(ERROR, gpus=named) if sick else None)
+                worker.end(ERROR._replace(gpus=named) if sick else None)
             worker.begin()
     assert controller.verdicts == Counter(range(12))
     assert [place for place, _ in controller.rerouting.retired] == retired

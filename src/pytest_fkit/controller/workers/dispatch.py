@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Sequence, Union
+from typing import TYPE_CHECKING, Any, Iterable, Sequence, Union
 
 import pytest
 
@@ -220,13 +220,15 @@ class Dispatch:
         nodeid = self._tests.nodeids[self.blamed]
         return nodeid, self._tests.nodeids[: self.blamed].count(nodeid)
 
-    def pass_on(self, node: WorkerController, told: Sequence[Told]) -> Sequence[Told | Retry]:
-        """What plugins are to hear of this now, and retries that follow from it."""
-        return told if self._schedule is None else self._rerouting.pass_on(node, told)
+    def decided(
+        self, node: WorkerController, told: Sequence[Told]
+    ) -> Iterable[Sequence[Told] | Retry]:
+        """What plugins are to hear of this now, and the retries that follow from it."""
+        return [told] if self._schedule is None else self._rerouting.screen.decided(node, told)
 
-    def retry(self, node: WorkerController, position: int, seconds: float) -> None:
-        """Another worker has to run the test at that position again."""
-        self._died.add(self._rerouting.retry(node, position, seconds))
+    def retry(self, node: WorkerController, retry: Retry) -> None:
+        """Another worker has to run the test again."""
+        self._died.add(self._rerouting.retry(node, retry))
 
     def hear(self, node: WorkerController, said: OfItself) -> None:
         """A worker says something of itself, maybe before xdist says that it has collected."""
