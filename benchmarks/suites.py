@@ -302,7 +302,8 @@ class Recorder:
     def pytest_runtest_logreport(self, report):
         status = self.config.hook.pytest_report_teststatus(report=report, config=self.config)
         if status[0]:
-            verdict = [report.nodeid, report.when, status[0], getattr(report, "fkit_death", "")]
+            death = getattr(getattr(report, "fkit", None), "death", "")
+            verdict = [report.nodeid, report.when, status[0], death]
             with open({_VERDICTS!r}, "a") as file:
                 file.write(json.dumps(verdict) + "\\n")
 

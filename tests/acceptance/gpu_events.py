@@ -18,7 +18,8 @@ add_told, doubt = Arrivals.add_told, Links._doubt
 def write(*messages):
     with open(os.environ["HEARD_IN"], "a") as log:
         for each in messages:
-            log.write(json.dumps([type(each).__name__, *each], default=str) + "\\n")
+            fields = [part._asdict() if hasattr(part, "_asdict") else part for part in each]
+            log.write(json.dumps([type(each).__name__, *fields], default=str) + "\\n")
 
 def heard(self, node, told):
     write(*told)

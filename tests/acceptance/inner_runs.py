@@ -28,14 +28,15 @@ import json, os, pathlib, pytest
 class ReportLog:
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report):
+        facts = getattr(report, "fkit", None)
         entry = {
             "nodeid": report.nodeid.rpartition("/")[2],
             "when": report.when,
             "outcome": report.outcome,
             "text": report.longreprtext,
             "sections": dict(report.sections),
-            "death": getattr(report, "fkit_death", None),
-            "leftovers": getattr(report, "fkit_leftovers", None),
+            "death": getattr(facts, "death", None) or None,
+            "leftovers": list(getattr(facts, "leftovers", ())) or None,
             "duration": report.duration,
         }
         with open(os.environ["FKIT_INNER_LOG"], "a") as log:

@@ -82,7 +82,7 @@ relay.write_all = dying(relay.write_all)
 class Log:
     def pytest_runtest_logreport(self, report):
         outcome = "xfailed" if hasattr(report, "wasxfail") else report.outcome
-        text = getattr(report, "fkit_death", None) or ""
+        text = getattr(getattr(report, "fkit", None), "death", "")
         with open(f"{directory}/reports", "a") as file:
             file.write(json.dumps([report.nodeid, report.when, outcome, text]) + "\\n")
 

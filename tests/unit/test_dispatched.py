@@ -14,7 +14,10 @@ from pytest_fkit.protocol.border import (
     Settle,
     Waits,
 )
+from pytest_fkit.protocol.event_file import GpuError
 from pytest_fkit.worker.tests.sources import Dispatched, Taken
+
+ERROR = GpuError("device", "lost")
 
 
 def _dispatched() -> tuple[Dispatched, list[Any]]:
@@ -137,7 +140,7 @@ def test_who_is_held_begins_nothing_before_the_last_hold_is_over() -> None:
     tests, sent = _dispatched()
     tests.obey(RunTests((1, 2, 3)))
     tests.take(1)
-    tests.hold(1, {"text": "lost"})
+    tests.hold(1, ERROR)
     assert not tests.keeps(2)  # the controller may want it back
     tests.obey(Settle())
     assert tests.take(1) == Taken([], None)
@@ -149,7 +152,7 @@ def test_who_is_held_begins_nothing_before_the_last_hold_is_over() -> None:
     assert tests.take(1) == Taken([], None)
     tests.obey(GoOn(2))
     assert tests.take(9) == Taken([3, 4], None, certain=False)
-    assert sent == [Holds(1, 1, {"text": "lost"}), Holds(2), Returned((2,))]
+    assert sent == [Holds(1, 1, ERROR), Holds(2), Returned((2,))]
 
 
 def test_who_goes_on_and_has_nothing_says_so_and_the_end_of_the_run_ends_a_hold() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
@@ -11,9 +10,10 @@ from hypothesis import strategies as st
 
 from pytest_fkit.gpu.errors.classification import classify, named
 from pytest_fkit.gpu.errors.error_table import CATEGORIES
-from pytest_fkit.gpu.errors.failure import Failure, GpuError
+from pytest_fkit.gpu.errors.failure import Failure
 from pytest_fkit.gpu.errors.patterns import NAMES, parse_patterns
 from pytest_fkit.gpu.errors.scarcity import wanted_gpus
+from pytest_fkit.protocol.event_file import GpuError
 
 _ADVICE = """
 CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace \
@@ -417,7 +417,6 @@ def test_bad_patterns(line: str, expected: str) -> None:
 def test_what_somebody_says_a_failure_is(name: str) -> None:
     error = named(name, Failure(("mine.Error",), "one\ntwo"))
     assert (error.category, error.text) == (name, "one")
-    assert GpuError.from_wire(json.loads(json.dumps(error.to_wire()))) == error
 
 
 # --- whatever is in it ---

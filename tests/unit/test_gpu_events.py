@@ -15,6 +15,7 @@ from pytest_fkit.journal.recorder import GpuUsage, Recorder
 from pytest_fkit.journal.summary import summary, table
 from pytest_fkit.journal.trace import lines
 from pytest_fkit.protocol.border import ItemAttempt, ItemFinished, ItemStarted, Reported, Told
+from pytest_fkit.protocol.endings import Finished
 
 LOCATION = ("a.py", 0, "b")
 
@@ -23,12 +24,9 @@ def report(when: Any, outcome: Any = "passed", text: str | None = None) -> pytes
     return pytest.TestReport("a.py::b", LOCATION, {}, outcome, text, when)
 
 
-def facts(start: float) -> dict[str, Any]:
-    return {
-        "start": start, "phases": [["call", start, 0.5, "passed"]], "wide": [],
-        "ending": ("Finished",), "pid": 5, "used": (), "shared": "", "metrics": {},
-        "leftovers": (),
-    }  # fmt: skip
+def attempt(start: float) -> ItemAttempt:
+    phases = (("call", start, 0.5, "passed"),)
+    return ItemAttempt("a.py::b", start, Finished(), phases, pid=5, left=1)
 
 
 def told(start: float, outcome: str) -> list[Told]:
@@ -37,7 +35,7 @@ def told(start: float, outcome: str) -> list[Told]:
         ItemStarted("a.py::b", LOCATION),
         Reported(0, report("setup")),
         Reported(0, report("call", outcome, "CUDA error" if outcome == "failed" else None)),
-        ItemAttempt("a.py::b", facts(start), 1, again=False),
+        attempt(start),
         Reported(0, report("teardown")),
         ItemFinished("a.py::b", LOCATION),
     ]

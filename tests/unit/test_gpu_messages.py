@@ -11,8 +11,9 @@ from gpu_messages import MESSAGES, Message
 
 from pytest_fkit.gpu.errors.classification import classify
 from pytest_fkit.gpu.errors.exceptions import failure_of, keep_printed
-from pytest_fkit.gpu.errors.failure import Failure, GpuError
+from pytest_fkit.gpu.errors.failure import Failure
 from pytest_fkit.gpu.errors.wording import points
+from pytest_fkit.protocol.event_file import GpuError
 
 _BASES = (
     "builtins.RuntimeError",

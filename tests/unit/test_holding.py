@@ -20,7 +20,6 @@ from pytest_fkit.controller.schedule import units
 from pytest_fkit.controller.schedule.machines import physical
 from pytest_fkit.controller.schedule.schedule import Schedule
 from pytest_fkit.controller.schedule.units import Kind
-from pytest_fkit.gpu.errors.failure import GpuError
 from pytest_fkit.protocol.border import (
     GoOn,
     Holds,
@@ -35,6 +34,7 @@ from pytest_fkit.protocol.border import (
     Settle,
     Waits,
 )
+from pytest_fkit.protocol.event_file import GpuError
 
 AFTER = 3
 TOTAL = 80
@@ -110,7 +110,7 @@ class Worker:
         if error is not None:
             self.holds = True
             self.hold += 1
-            self.outbox.append(Holds(self.hold, self.open[0], error.to_wire()))
+            self.outbox.append(Holds(self.hold, self.open[0], error))
         elif self.queue:
             self.close()
 
@@ -121,7 +121,7 @@ class Worker:
             outcome: Any = "failed" if error is not None else "passed"
             report = pytest.TestReport("test_it", ("", 0, ""), {}, outcome, None, "call")
             if error is not None:
-                self.outbox.append(ItemGpuError("test_it", error.to_wire()))
+                self.outbox.append(ItemGpuError("test_it", error))
             self.outbox += [Reported(test, report), ItemComplete(test, 0.01)]
 
 
@@ -203,11 +203,13 @@ class Controller:
         elif isinstance(said, Returned):
             self.schedule.returned(worker.name, said.positions)
         elif isinstance(said, Holds):
-            assert said.error is not None
-            error = GpuError.from_wire(said.error)
-            self.rerouting.holds(worker.node, said.hold, said.position, error)
+            self.rerouting.holds(worker.node, said)
         else:
-            self.tell(worker.node, self.rerouting.pass_on(worker.node, [said]))
+            for decided in list(self.rerouting.screen.decided(worker.node, [said])):
+                if isinstance(decided, Retry):
+                    self.rerouting.retry(worker.node, decided)
+                else:
+                    self.tell(worker.node, decided)
         self.act()
 
     def tell(self, node: Any, told: Sequence[Any]) -> None:
@@ -215,8 +217,6 @@ class Controller:
         for each in told:
             if isinstance(each, ItemBegins):
                 self.schedule.begins(node.gateway.id, each.position)
-            elif isinstance(each, Retry):
-                self.rerouting.retry(node, each.position, each.seconds)
             elif isinstance(each, Reported):
                 self.verdicts[each.position] += 1
             elif isinstance(each, ItemComplete) and node.gateway.id in self.workers:

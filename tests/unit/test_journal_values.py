@@ -18,6 +18,7 @@ from pytest_fkit.journal.history import history
 from pytest_fkit.journal.recorder import Recorder
 from pytest_fkit.journal.trace import TraceFile, lines
 from pytest_fkit.protocol.border import ItemAttempt, ItemFinished, ItemStarted, Reported
+from pytest_fkit.protocol.endings import Finished
 
 
 def report(when: Any, outcome: Any = "passed", **more: Any) -> pytest.TestReport:
@@ -85,10 +86,7 @@ def test_a_line_is_ascii_whatever_it_says() -> None:
     assert json.loads(line)["text"] == "\ud800\u2028\n\0é"
 
 
-FACTS: dict[str, Any] = {
-    "start": 1.0, "phases": [["setup", 1.0, 0.1, "passed"]], "wide": [], "ending": ("Finished",),
-    "pid": 5, "used": (), "shared": "", "metrics": {}, "leftovers": (),
-}  # fmt: skip
+ATTEMPT = ItemAttempt("a.py::b", 1.0, Finished(), (("setup", 1.0, 0.1, "passed"),), pid=5, left=1)
 
 
 def test_a_test_that_is_over_is_told_by_attempt_and_verdict_alone() -> None:
@@ -101,7 +99,7 @@ def test_a_test_that_is_over_is_told_by_attempt_and_verdict_alone() -> None:
             ItemStarted("a.py::b", ("a.py", 0, "b")),
             Reported(0, report("setup")),
             Reported(0, report("call")),
-            ItemAttempt("a.py::b", FACTS, 1, again=False),
+            ATTEMPT,
             Reported(0, report("teardown")),
             ItemFinished("a.py::b", ("a.py", 0, "b")),
         ],

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.compat.pytest_reports import KEPT_OBJECTS, keep_objects, restore_objects
+from pytest_fkit.compat.pytest_reports import keep_objects, restore_objects
+from pytest_fkit.protocol.event_file import ReportFacts, facts_in
 
 
 class Colour(enum.Enum):
@@ -27,8 +28,7 @@ def _report(**attributes: Any) -> Any:
 def _kept(session: pytest.Session, report: Any) -> dict[str, bytes]:
     data = dict(vars(report))
     keep_objects(session, report, data)
-    kept: dict[str, bytes] = data.get(KEPT_OBJECTS, {})
-    return kept
+    return dict(facts_in(data).objects)
 
 
 def test_objects_arrive_as_they_are_and_pytests_as_they_are_there(
@@ -47,8 +47,9 @@ def test_objects_arrive_as_they_are_and_pytests_as_they_are_there(
     }
     kept = _kept(session, _report(text="plain", number=1, **given))
     assert kept.keys() == given.keys()
-    again = _report()
-    restore_objects(session, again, kept)
+    again = _report(fkit=ReportFacts(objects=tuple(kept.items())))
+    restore_objects(session, again)
+    assert again.fkit == ReportFacts()
     assert {name: getattr(again, name) for name in given} == given
     assert again.item is item
 
@@ -64,8 +65,8 @@ def test_what_cant_be_carried_is_left_as_it_was(
     kept = _kept(session, _report(function=lambda: 1, thing=module.Thing()))
     assert kept.keys() == {"thing"}
     monkeypatch.delitem(sys.modules, module.__name__)
-    report = _report(thing="its text")
-    restore_objects(session, report, kept)
+    report = _report(thing="its text", fkit=ReportFacts(objects=tuple(kept.items())))
+    restore_objects(session, report)
     assert report.thing == "its text"
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pytest_fkit.controller.retry.trust import Slices
-from pytest_fkit.gpu.errors.failure import GpuError
+from pytest_fkit.protocol.event_file import GpuError
 
 ERROR = GpuError("suspect", "unspecified launch failure", counts=True)
 

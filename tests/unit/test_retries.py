@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from pytest_fkit.controller.retry.retries import Attempt, Retries
+from pytest_fkit.controller.retry.retries import verdict as verdict_of
 from pytest_fkit.controller.schedule.units import ANY
-from pytest_fkit.gpu.errors.failure import GpuError
 from pytest_fkit.protocol.border import ItemComplete, Reported
+from pytest_fkit.protocol.event_file import GpuError
 
 ERROR = GpuError("suspect", "unspecified launch failure")
 
@@ -24,7 +25,7 @@ def _attempt(name: str, *phases: tuple[Any, Any], error: GpuError | None = None)
         Reported(0, pytest.TestReport("test_it", ("", 0, ""), {}, outcome, None, when))
         for when, outcome in phases
     ]
-    return Attempt(node, (), [*reports, ItemComplete(0, 0.0)], error)
+    return Attempt(node, (), reports, ItemComplete(0, 0.0), error)
 
 
 FAILED = (("setup", "passed"), ("call", "failed"), ("teardown", "passed"))
@@ -42,9 +43,10 @@ FAILED = (("setup", "passed"), ("call", "failed"), ("teardown", "passed"))
 def test_a_failure_stands_unless_another_attempt_came_to_its_end(
     phases: tuple[tuple[Any, Any], ...], verdict: str
 ) -> None:
-    retries = Retries(1, fail=False)
-    retries.hold(0, _attempt("gw0", *FAILED, error=ERROR), ANY)
-    told = retries.conclude(0, _attempt("gw1", *phases))
+    retries = Retries(fail=False)
+    failed = _attempt("gw0", *FAILED, error=ERROR)
+    retries.hold(0, failed, ANY)
+    told = retries.conclude(0, verdict_of(_attempt("gw1", *phases), [failed]))
     outcomes = {each.report.outcome for each in told if isinstance(each, Reported)}
     assert ("failed" in outcomes) == (verdict == "failed")
     assert 0 not in retries

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_fkit.gpu.errors.classification import classify
-from pytest_fkit.gpu.errors.failure import Failure, GpuError
+from pytest_fkit.gpu.errors.failure import Failure
 from pytest_fkit.gpu.errors.patterns import parse_patterns
 from pytest_fkit.gpu.health.xid_reader import LoggedXid, parse_line, parse_record
 from pytest_fkit.gpu.health.xids import (
@@ -29,6 +29,7 @@ from pytest_fkit.gpu.health.xids import (
     xid_of,
 )
 from pytest_fkit.protocol.endings import Exited, Finished, Lost, MemoryExceeded, Signaled, TimedOut
+from pytest_fkit.protocol.event_file import GpuError
 
 # As people quote them: issues of NVIDIA/open-gpu-kernel-modules (363, 1150, 1151),
 # madMAx43v3r/chia-gigahorse (301), leptonai/gpud (pull requests 46 and 1174, and its tests),

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.gpu.errors.failure import GpuError
+from pytest_fkit.protocol.border import ItemAttempt
+from pytest_fkit.protocol.endings import Finished
+from pytest_fkit.protocol.event_file import GpuError
 from pytest_fkit.worker.reports.xids_of_tests import TestXids
 
 DOUBTFUL = GpuError("sticky", "illegal access", doubtful=True)
@@ -31,8 +33,8 @@ def tell(tmp_path: Path, number: int, gpu: str = "3", **more: Any) -> None:
         file.write(json.dumps(said) + "\n")
 
 
-def named(xids: TestXids, item: Any) -> list[int]:
-    return [each["xid"] for each in xids.with_facts(item, {}).get("xids", ())]
+def named(xids: TestXids, item: Any) -> list[object]:
+    return [each["xid"] for each in xids.add_to(item, ItemAttempt("", 0.0, Finished())).xids]
 
 
 def test_each_is_of_one_test(xids: TestXids, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import _pytest.skipping
 import pytest
 
 from ..own import os, own_builtins, pickle
+from ..protocol.event_file import Report, add_facts, facts_of
+from ..protocol.plain_values import carriable
 from .pytest_hooks import SERIALIZING, is_pytests
 
 own_builtins(globals())
@@ -49,6 +51,12 @@ def report_to_data(config: pytest.Config, report: Any) -> dict[str, Any]:
             pass
     hooks = config.hook
     return cast("dict[str, Any]", hooks.pytest_report_to_serializable(config=config, report=report))
+
+
+def report_message(config: pytest.Config, report: pytest.TestReport) -> Report:
+    """The same in values that cross a process border."""
+    data = carriable(report_to_data(config, report))
+    return Report(data, data.pop("fkit", None))
 
 
 _GIVEN = frozenset(
@@ -137,13 +145,10 @@ def interacts(call: pytest.CallInfo[Any], report: pytest.TestReport) -> bool:
 # plain pytest it is one process. Whatever pickle carries arrives; what pytest has in both
 # processes, such as the item, is that of the process that hears of the report.
 
-KEPT_OBJECTS = "fkit_objects"
-"""In the data of a report: pickles, by the names of attributes."""
-
 _PYTESTS = frozenset(
     {
         "$report_type", "nodeid", "_id", "location", "keywords", "outcome", "longrepr", "when",
-        "sections", "duration", "start", "stop", "result", "wasxfail", "_subtest.context",
+        "sections", "duration", "start", "stop", "result", "wasxfail", "_subtest.context", "fkit",
     }
 )  # fmt: skip
 _REGISTRIES = {"pytest_bdd.reporting": "test_report_context_registry"}
@@ -165,12 +170,15 @@ def keep_objects(session: pytest.Session, report: Any, data: dict[str, Any]) -> 
         if report in registry:
             _keep(session, found, module, registry[report])
     if found:
-        data[KEPT_OBJECTS] = found
+        add_facts(data, objects=tuple(found.items()))
 
 
-def restore_objects(session: pytest.Session, report: Any, kept: dict[str, bytes]) -> None:
+def restore_objects(session: pytest.Session, report: pytest.TestReport) -> None:
     """Put the objects back into the report that was made from the data."""
-    for name, pickled in kept.items():
+    objects = facts_of(report).objects
+    if objects:
+        add_facts(vars(report), objects=())
+    for name, pickled in objects:
         try:
             value = _Unpickler(session, BytesIO(pickled)).load()
         except Exception:  # noqa: BLE001, S112 (see above)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, Dict, Iterable, Sequence
 
 from ..own import own_builtins
-from ..protocol.endings import Ending, Finished, from_wire, to_wire
+from ..protocol.border import ItemAttempt
+from ..protocol.endings import Ending
+from ..protocol.event_file import facts_of
 from .events import Event, capped, event, now, plain
 
 own_builtins(globals())
@@ -13,7 +15,8 @@ own_builtins(globals())
 Kept = Dict[str, Any]
 """A report as a journal has it: see README.md."""
 
-_OUR_ATTRIBUTES = ("fkit_death", "fkit_worker", "fkit_leftovers", "fkit_gpu_memory", "fkit_shared")
+_FACTS = ("death", "worker", "leftovers", "gpu_memory", "shared")
+"""Of what we say in a report, these are in the journal, as in "fkit_death"."""
 
 # The fields of a Usage (sandbox/child/usage.py), in its order.
 _USED = ("user", "system", "peak_memory", "minor_faults", "major_faults", "read", "written")
@@ -39,10 +42,17 @@ def kept(report: Any) -> Kept:
         found["xfail"] = str(report.wasxfail)
     if getattr(report, "rerun", 0):
         found["rerun"] = report.rerun
-    for name in _OUR_ATTRIBUTES:
-        if hasattr(report, name):
-            found[name] = getattr(report, name)
+    facts = facts_of(report)
+    for name in _FACTS:
+        if getattr(facts, name):
+            found[f"fkit_{name}"] = getattr(facts, name)
     return found
+
+
+def facts_again(report: Kept) -> dict[str, str | tuple[str, ...]]:
+    """Of what we said in a report, what a journal kept."""
+    said = {name: report[f"fkit_{name}"] for name in _FACTS if f"fkit_{name}" in report}
+    return {name: tuple(it) if isinstance(it, list) else it for name, it in said.items()}
 
 
 def _keep_longrepr(found: Kept, longrepr: Any) -> None:
@@ -115,7 +125,7 @@ class Running:
         self._begun = now()
         self._written: int | None = None  # reports, None before its start
         self.reports: list[Kept] = []
-        self.facts: dict[str, Any] | None = None
+        self.facts: ItemAttempt | None = None
         self.awaited = 0
         """How many reports are still to come when `facts` are known."""
 
@@ -135,17 +145,11 @@ class Running:
         return self._earlier_attempts + 1 + reruns
 
     def attempt(
-        self,
-        at: Event,
-        facts: dict[str, Any],
-        gpus: Sequence[str],
-        again: bool = False,
-        category: str = "",
+        self, at: Event, facts: ItemAttempt, gpus: Sequence[str], category: str = ""
     ) -> Event:
         """The event on an attempt that has ended.
 
         :param at: its times, see :func:`.events.now`.
-        :param facts: see Attempt.facts.
         :param category: of the GPU error that it met, if any.
         """
         phases = [
@@ -155,22 +159,22 @@ class Running:
                 "duration": round(seconds, 6),
                 "outcome": outcome,
             }
-            for when, start, seconds, outcome in facts["phases"]
+            for when, start, seconds, outcome in facts.phases
         ]
         attempt = {
             "event": "attempt", **at, **self._about, "attempt": self.attempt_number,
-            "pid": facts["pid"], "start": round(facts["start"], 6),
-            "duration": _span(facts["start"], phases), "phases": phases,
-            "ending": _ending(tuple(facts["ending"])), **dict(zip(_USED, facts["used"])),
+            "pid": facts.pid, "start": round(facts.start, 6),
+            "duration": _span(facts.start, phases), "phases": phases,
+            "ending": _described(facts.ending), **dict(zip(_USED, facts.used)),
         }  # fmt: skip
         wide = [
             {"what": what, "label": label, "start": round(start, 6), "duration": round(seconds, 6)}
-            for what, label, start, seconds in facts["wide"]
+            for what, label, start, seconds in facts.wide
         ]
         optional = {
-            "gpus": list(gpus), "again": again, "category": category, "wide": wide,
-            "metrics": {name: plain(value) for name, value in facts["metrics"].items()},
-            "shared": facts["shared"], "leftovers": facts["leftovers"], "xids": facts.get("xids"),
+            "gpus": list(gpus), "again": facts.again, "category": category, "wide": wide,
+            "metrics": {name: plain(value) for name, value in facts.metrics},
+            "shared": facts.shared, "leftovers": facts.leftovers, "xids": facts.xids,
         }  # fmt: skip
         attempt.update((name, value) for name, value in optional.items() if value)
         return attempt
@@ -192,14 +196,6 @@ class Running:
 
 def _described(ending: Ending) -> dict[str, Any]:
     return {"type": type(ending).__name__, "title": ending.title, **ending._asdict()}
-
-
-_FINISHED = to_wire(Finished()), _described(Finished())
-
-
-def _ending(data: tuple[Any, ...]) -> dict[str, Any]:
-    wire, described = _FINISHED  # of nearly all tests
-    return described if data == wire else _described(from_wire(data))
 
 
 def _span(start: float, phases: list[dict[str, Any]]) -> float:

@@ -135,7 +135,7 @@ class Recorder:
             elif isinstance(each, ItemStarted):
                 self.begin(worker, *each)
             elif isinstance(each, ItemAttempt):
-                self.attempt(worker, *each)
+                self._attempt(worker, each)
         self.commit()
 
     def begin(self, worker: str, nodeid: str, location: Any) -> None:
@@ -160,19 +160,13 @@ class Recorder:
             running.awaited -= 1
             self._conclude_if_complete(key, running)
 
-    def attempt(
-        self, worker: str, nodeid: str, facts: dict[str, Any], left: int, again: bool = False
-    ) -> None:
-        """What Attempt.facts says of the test, to be followed by `left` more reports.
-
-        :param again: whether another attempt follows, and no verdict.
-        """
-        key = worker, str(nodeid)
+    def _attempt(self, worker: str, attempt: ItemAttempt) -> None:
+        key = worker, str(attempt.nodeid)
         running = self._running.get(key)
-        if running is not None and again:
-            self._end_attempt(worker, running, now(), facts, again)
-        elif running is not None and (running.reports or left):
-            running.facts, running.awaited = facts, left
+        if running is not None and attempt.again:
+            self._end_attempt(worker, running, now(), attempt)
+        elif running is not None and (running.reports or attempt.left):
+            running.facts, running.awaited = attempt, attempt.left
             self._conclude_if_complete(key, running)
 
     def _conclude_if_complete(self, key: tuple[str, str], running: Running) -> None:
@@ -186,16 +180,10 @@ class Recorder:
             self._events.append(running.verdict(at))
 
     def _end_attempt(
-        self,
-        worker: str,
-        running: Running,
-        at: Event,
-        facts: dict[str, Any],
-        again: bool = False,
-        category: str = "",
+        self, worker: str, running: Running, at: Event, facts: ItemAttempt, category: str = ""
     ) -> None:
         gpus = self._gpus.get(worker, [])
-        attempt = running.attempt(at, facts, gpus, again, category)
+        attempt = running.attempt(at, facts, gpus, category)
         if gpus and self.samplers:
             for sample in self.samplers:
                 sample()
@@ -227,9 +215,10 @@ class Recorder:
             if isinstance(each, Reported):
                 running.reports.append(kept(each.report))
             elif isinstance(each, ItemAttempt):
-                running.facts = each.facts
+                running.facts = each
         if running.facts is not None:
-            self._end_attempt(worker, running, now(), running.facts, True, category)
+            facts = running.facts._replace(again=True)
+            self._end_attempt(worker, running, now(), facts, category)
         number = self._earlier_attempts[key[1]] = running.attempt_number
         self.add(
             event(

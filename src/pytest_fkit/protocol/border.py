@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import Any, Callable, NamedTuple, Union, get_args
 
 from ..own import own_builtins, threading
-from .wire import Packer, Unpacker
+from .endings import Ending
+from .event_file import Figure, GpuError, ReportFacts
+from .wire import Packer, Unpacker, has_values
 
 own_builtins(globals())
 
@@ -125,9 +127,9 @@ class LeftOut(NamedTuple):
 
 
 class CollectionGpuErrors(NamedTuple):
-    """Node ids of collectors that met a GPU error, each with a GpuError, to_wire()."""
+    """Node ids of collectors that met a GPU error, each with its category."""
 
-    found: tuple[tuple[str, dict[str, Any]], ...]
+    found: tuple[tuple[str, str], ...]
 
 
 class Waits(NamedTuple):
@@ -153,12 +155,12 @@ class Holds(NamedTuple):
     :param hold: its number; a later one replaces those before.
     :param position: of the test, which may not be complete before it is known what follows; -1
         where a probe found the GPUs sick.
-    :param error: the GPU error that the test met, to_wire().
+    :param error: that the test met.
     """
 
     hold: int
     position: int = -1
-    error: dict[str, Any] | None = None
+    error: GpuError | None = None
 
 
 class Distrusts(NamedTuple):
@@ -188,13 +190,11 @@ class ItemStarted(NamedTuple):
 
 
 class ItemReported(NamedTuple):
-    """pytest_runtest_logreport.
-
-    :param data: as pytest_report_to_serializable gives it.
-    """
+    """pytest_runtest_logreport; see :class:`.event_file.Report`."""
 
     position: int
     data: dict[str, Any]
+    facts: ReportFacts | None = None
 
 
 class ItemFinished(NamedTuple):
@@ -205,24 +205,39 @@ class ItemFinished(NamedTuple):
 
 
 class ItemAttempt(NamedTuple):
-    """What a journal says of the test.
+    """What a journal says of an attempt; times in seconds since the epoch.
 
-    :param facts: see Attempt.facts.
+    :param phases: name, start, duration and outcome of each.
+    :param wide: of each setup and teardown of wide fixtures, which of the two, their label, start
+        and duration.
+    :param pid: of the process that ran it, 0 if unknown.
+    :param used: the fields of a Usage (sandbox/child/usage.py), none where it was not measured.
+    :param shared: why the test did not have a process of its own, or "".
+    :param xids: the driver's errors on its GPUs meanwhile, as the journal has them.
     :param left: how many reports on it are still to come.
     :param again: whether the test is run once more.
     """
 
     nodeid: str
-    facts: dict[str, Any]
-    left: int
-    again: bool
+    start: float
+    ending: Ending
+    phases: tuple[tuple[str, float, float, str], ...] = ()
+    wide: tuple[tuple[str, str, float, float], ...] = ()
+    pid: int = 0
+    used: tuple[float | None, ...] = ()
+    shared: str = ""
+    metrics: tuple[tuple[str, Figure], ...] = ()
+    leftovers: tuple[str, ...] = ()
+    xids: tuple[dict[str, object], ...] = ()
+    left: int = 0
+    again: bool = False
 
 
 class ItemGpuError(NamedTuple):
-    """The test met a GPU error: a GpuError, to_wire()."""
+    """The test met a GPU error."""
 
     nodeid: str
-    error: dict[str, Any]
+    error: GpuError
 
 
 class ItemComplete(NamedTuple):
@@ -259,6 +274,11 @@ Told = Union[
     ItemBegins, ItemStarted, Reported, ItemFinished, ItemAttempt, ItemGpuError, ItemComplete,
 ]  # fmt: skip
 """What a worker said of tests, as the controller handles it."""
+
+has_values(ItemAttempt, "ending")
+has_values(ItemReported, "facts")
+has_values(ItemGpuError, "error")
+has_values(Holds, "error")
 
 TO_WORKER: dict[str, type[Any]] = {cls.__name__: cls for cls in get_args(Order)}
 FROM_WORKER: dict[str, type[Any]] = {

@@ -6,7 +6,7 @@ words "the test process".
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Union, get_args
+from typing import NamedTuple, Union
 
 from ..own import own_builtins, signal
 
@@ -193,19 +193,6 @@ class Unmet(NamedTuple):
 Ending = Union[
     Finished, Signaled, Exited, TimedOut, MemoryExceeded, Lost, ForkUnsafe, Unreported, Unmet,
 ]  # fmt: skip
-
-_TYPES: dict[str, type[Ending]] = {cls.__name__: cls for cls in get_args(Ending)}
-
-
-def to_wire(ending: Ending) -> tuple[Any, ...]:
-    """The ending as a tuple of built-in values."""
-    return (type(ending).__name__, *ending)
-
-
-def from_wire(data: tuple[Any, ...]) -> Ending:
-    """Undo :func:`to_wire`."""
-    name, *fields = data
-    return _TYPES[name](*fields)
 
 
 def from_wait_status(status: int, out_of_memory: bool = False) -> Signaled | Exited:

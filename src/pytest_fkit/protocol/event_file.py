@@ -2,11 +2,106 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Union
+from typing import Any, Mapping, MutableMapping, NamedTuple, Union, cast
 
 from ..own import own_builtins
 
 own_builtins(globals())
+
+Figure = Union[str, bool, int, float]
+"""A value of ``fkit_metrics``."""
+
+
+class GpuError(NamedTuple):
+    """A failure that may be the GPU's.
+
+    :param category: name of one of the categories of error_table.py.
+    :param text: the line of the message that says so.
+    :param counts: whether it counts against the slice.
+    :param probe: whether the slice is to be probed before its next test.
+    :param poisons: whether the process in which it was raised can't use its GPU any more.
+    :param retry: whether the test gets an attempt on other GPUs.
+    :param alone: whether that attempt must not share its GPU.
+    :param event: equal for failures that come from one error in a cached fixture, else "".
+    :param doubtful: whether it may be the test's own fault as well as the device's: an Xid decides.
+    :param gpus: ids of those of the test's GPUs that it names.
+    """
+
+    category: str
+    text: str
+    counts: bool = False
+    probe: bool = False
+    poisons: bool = False
+    retry: bool = True
+    alone: bool = False
+    event: str = ""
+    doubtful: bool = False
+    gpus: tuple[str, ...] = ()
+
+
+class JunitRecord(NamedTuple):
+    """The test added a "property" of the test suite to the JUnit file, or its own "attribute"."""
+
+    kind: str
+    name: str
+    value: str
+
+
+class ReportFacts(NamedTuple):
+    """What we say in one of pytest's reports, as its attribute ``fkit``.
+
+    :param gpu_error: that the test met.
+    :param objects: pickles of attributes that plain values can't carry, by name.
+    :param death: how the process of the test ended, in a line, if it died.
+    :param worker: on which it died.
+    :param leftovers: descriptions of processes that had to be ended.
+    :param gpu_memory: what the driver did not count as free again.
+    :param shared: why the test shared a process.
+    :param end_errors: what was raised at the end of its process.
+    :param gpus: ids of those that the test saw, None for those of its worker.
+    :param wanted_gpus: how many it wanted, if it skipped itself because it saw fewer.
+    :param junit: what the test recorded.
+    :param attempts: how many there were on different workers.
+    :param failed_after: the attempts before this one, which failed after a GPU error.
+    :param passed_after: the same if this one passed.
+    :param resumed: whether it is the verdict of an earlier run.
+    """
+
+    gpu_error: GpuError | None = None
+    objects: tuple[tuple[str, bytes], ...] = ()
+    death: str = ""
+    worker: str = ""
+    leftovers: tuple[str, ...] = ()
+    gpu_memory: tuple[str, ...] = ()
+    shared: str = ""
+    end_errors: tuple[str, ...] = ()
+    gpus: tuple[str, ...] | None = None
+    wanted_gpus: int = 0
+    junit: tuple[JunitRecord, ...] = ()
+    attempts: int = 1
+    failed_after: str = ""
+    passed_after: str = ""
+    resumed: bool = False
+
+
+NO_FACTS = ReportFacts()
+
+
+def facts_of(report: object) -> ReportFacts:
+    """What we say in a report."""
+    found = getattr(report, "fkit", NO_FACTS)
+    # xdist's serialiser, which carries reports on collectors, leaves a tuple of the fields.
+    return found if isinstance(found, ReportFacts) else ReportFacts(*found)
+
+
+def facts_in(data: Mapping[str, Any]) -> ReportFacts:
+    """The same for a report in the format of pytest_report_to_serializable."""
+    return cast("ReportFacts", data.get("fkit", NO_FACTS))
+
+
+def add_facts(data: MutableMapping[str, Any], **facts: object) -> None:
+    """Say more in a report, given in that format, or by its attributes."""
+    data["fkit"] = facts_in(data)._replace(**facts)  # type: ignore[arg-type]
 
 
 class Begins(NamedTuple):
@@ -30,15 +125,26 @@ class LogFinish(NamedTuple):
 
 
 class Report(NamedTuple):
-    """pytest_runtest_logreport, as pytest_report_to_serializable gives it."""
+    """pytest_runtest_logreport.
+
+    :param data: as pytest_report_to_serializable gives it, without our attribute.
+    :param facts: that attribute, None where there is none.
+    """
 
     data: dict[str, Any]
+    facts: ReportFacts | None = None
+
+    def whole(self) -> dict[str, Any]:
+        """The data with the attribute."""
+        if self.facts is not None:
+            self.data["fkit"] = self.facts
+        return self.data
 
 
 class HeldReport(NamedTuple):
     """A :class:`Report` that pytest-rerunfailures logs when all phases are over."""
 
-    data: dict[str, Any]
+    report: Report
 
 
 class WarningRecorded(NamedTuple):
@@ -93,7 +199,7 @@ class WideTeardown(NamedTuple):
 
     duration: float
     sections: tuple[tuple[str, str], ...]
-    report: dict[str, Any] | None
+    report: Report | None
     start: float
 
 
@@ -132,19 +238,11 @@ class SharedProcess(NamedTuple):
     cause: str
 
 
-class JunitRecord(NamedTuple):
-    """The test added a "property" of the test suite to the JUnit file, or its own "attribute"."""
-
-    kind: str
-    name: str
-    value: str
-
-
 class Metric(NamedTuple):
     """The test set one of its ``fkit_metrics``, or deleted it (None)."""
 
     name: str
-    value: str | bool | int | float | None
+    value: Figure | None
 
 
 class Used(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Union, get_args
 
 from ..own import own_builtins
+from .endings import Ending
 from .event_file import TestEvent
 
 own_builtins(globals())
@@ -151,7 +152,6 @@ class HostFiles(NamedTuple):
 class Ended(NamedTuple):
     """The test is over and so is everything it started.
 
-    :param ending: as :func:`pytest_fkit.protocol.endings.to_wire` gives it.
     :param pid: of the process that ended, 0 if there was none.
     :param wide: "setup" or "teardown" if a wide fixture was being set up or torn down.
     :param out: uncollected standard output.
@@ -167,7 +167,7 @@ class Ended(NamedTuple):
     :param gpu_memory: what the driver did not count as free again, in words, for each GPU.
     """
 
-    ending: tuple[Any, ...]
+    ending: Ending
     pid: int = 0
     wide: str = ""
     out: bytes = b""
@@ -190,7 +190,7 @@ class TornDown(NamedTuple):
     :param gpu_memory: as in :class:`Ended`.
     """
 
-    ending: tuple[Any, ...]
+    ending: Ending
     out: bytes = b""
     err: bytes = b""
     log: bytes = b""

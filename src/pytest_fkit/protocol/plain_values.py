@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any, cast
 
 from ..own import os, own_builtins
+from .event_file import ReportFacts
 
 own_builtins(globals())
 
 _DEEPEST = 50
-_CARRIED = frozenset({type(None), bool, int, float, complex, bytes})
+_CARRIED = frozenset({type(None), bool, int, float, complex, bytes, ReportFacts})
 
 
 def carriable(value: Any, _depth: int = 0) -> Any:
-    """`value` in the types of execnet's serialiser.
+    """`value` in the types of execnet's serialiser, and our own in a report.
 
     Lone surrogates become backslash escapes, subclasses of built-in types these, paths strings, and
     everything else its ``repr``.

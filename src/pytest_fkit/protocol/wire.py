@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Mapping
+from typing import Any, Iterator, Mapping, Type, get_args
 
 from ..own import marshal, own_builtins, pickle, struct, zlib
-from .messages import BY_NAME, Message
+from .endings import Ending
+from .event_file import GpuError, HeldReport, JunitRecord, Report, ReportFacts, WideTeardown
+from .messages import BY_NAME, Ended, Message, TornDown
 
 own_builtins(globals())
 
@@ -13,6 +15,33 @@ MARSHAL_VERSION = 4
 """Of marshal's format, which Python 3.4 to 3.14 read."""
 
 _HEADER = struct.Struct("<III")
+
+Known = Mapping[str, Type[Any]]
+"""Types of messages, by name."""
+
+_VALUES: Known = {
+    cls.__name__: cls for cls in (*get_args(Ending), GpuError, JunitRecord, Report, ReportFacts)
+}
+"""Types of ours that fields of messages may have; they travel with their names, as messages do."""
+
+_PLACES: dict[str, tuple[int, ...]] = {}
+"""Where messages and values have such values, by their names."""
+
+
+def has_values(kind: Any, *fields: str) -> None:
+    """Declare that these fields of a type have values of ours, several of them, or None."""
+    _PLACES[kind.__name__] = tuple(map(kind._fields.index, fields))
+
+
+for _kind, *_fields in (
+    (Report, "facts"),
+    (HeldReport, "report"),
+    (WideTeardown, "report"),
+    (ReportFacts, "gpu_error", "junit"),
+    (Ended, "ending"),
+    (TornDown, "ending"),
+):
+    has_values(_kind, *_fields)
 
 
 class Packer:
@@ -28,17 +57,48 @@ class Packer:
         :raises ValueError: for fields that are not built-in values; see
             :func:`.plain_values.carriable`.
         """
+        fields: Any
         if len(messages) == 1:
             (message,) = messages
-            fields: Any = (type(message).__name__, *message)
+            name = type(message).__name__
+            fields = _plain(message) if name in _PLACES else (name, *message)
         else:
-            fields = [(type(message).__name__, *message) for message in messages]
+            fields = list(map(_plain, messages))
         try:
             body = marshal.dumps(fields, MARSHAL_VERSION)
         except Exception:  # noqa: BLE001 (an audit hook may raise anything, and for good)
             body = _pickled(fields)
         number, self._number = self._number, self._number + 1
         return _HEADER.pack(len(body), zlib.crc32(body, number), number) + body
+
+
+def _plain(value: Any) -> Any:
+    """A message, or a value in one, as a tuple of its name and its fields; None as it is."""
+    if value is None:
+        return None
+    if type(value) is tuple:  # several
+        return tuple(map(_plain, value))
+    name = type(value).__name__
+    fields = [name, *value]
+    for place in _PLACES.get(name, ()):
+        fields[1 + place] = _plain(value[place])
+    return tuple(fields)
+
+
+def _made(said: Any, known: Known) -> Any:
+    """Undo :func:`_plain`."""
+    if not said:
+        return said
+    if type(said[0]) is not str:
+        return tuple(_made(each, known) for each in said)
+    kind = known[said[0]]
+    places = _PLACES.get(said[0])
+    if places is None:
+        return kind(*said[1:])
+    fields = [*said[1:]]
+    for place in places:
+        fields[place] = _made(fields[place], _VALUES)
+    return kind(*fields)
 
 
 def _pickled(fields: tuple[Any, ...] | list[tuple[Any, ...]]) -> bytes:
@@ -53,17 +113,12 @@ def _pickled(fields: tuple[Any, ...] | list[tuple[Any, ...]]) -> bytes:
     return marshal.dumps(fields, MARSHAL_VERSION)
 
 
-def unpack(frame: bytes, known: Mapping[str, type[Any]] = BY_NAME) -> list[Any]:
-    """The messages in a whole frame.
-
-    :param known: the types of messages, by name.
-    """
+def unpack(frame: bytes, known: Known = BY_NAME) -> list[Any]:
+    """The messages in a whole frame."""
     body = frame[_HEADER.size :]
     # The checksum holds, the writer is ours.
     said = pickle.loads(body) if body[:1] == pickle.PROTO else marshal.loads(body)
-    if type(said) is tuple:
-        return [known[said[0]](*said[1:])]
-    return [known[each[0]](*each[1:]) for each in said]
+    return [_made(each, known) for each in ((said,) if type(said) is tuple else said)]
 
 
 def unpack_all(frames: bytes) -> Iterator[Message]:
@@ -165,7 +220,7 @@ class Unpacker:
     :param known: as for :func:`unpack`.
     """
 
-    def __init__(self, known: Mapping[str, type[Any]] = BY_NAME) -> None:
+    def __init__(self, known: Known = BY_NAME) -> None:
         self._known = known
         self._sorter = Sorter()
         self.broken = False

@@ -100,12 +100,12 @@ class Alone(Collection):
         keeper = KeeperClient(session, [] if here is None else [here.descriptor], 0, forks)
         keeper.at_start = lambda: restore_sigterm(self._sigterm)
         about = self._vacancy.recorder, self._vacancy.accounting, session.items
+        reports = LocalReports(*about, owned)
         xids = None if owned is None else xids_of_tests(config, owned)
-        reports = LocalReports(*about)
-        if xids is not None:
+        if owned is not None and xids is not None:
             from .reports.xids_of_tests import ReportsWithXids
 
-            reports = ReportsWithXids(*about, xids)
+            reports = ReportsWithXids(*about, owned, xids)
         loop = self._loop = TestLoop(
             session, self._settings, keeper, ALONE, lines, reports, self._unforkable
         )  # fmt: skip

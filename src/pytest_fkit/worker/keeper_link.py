@@ -11,7 +11,7 @@ from ..gpu.slices.ownership import MEMORY
 from ..own import os, own_builtins, select, signal, suppress, threading, time
 from ..protocol.channels import Link
 from ..protocol.descriptors import Files, read_from, slots
-from ..protocol.endings import Exited, Lost, from_wait_status, to_wire
+from ..protocol.endings import Exited, Lost, from_wait_status
 from ..protocol.messages import (
     PATIENCE,
     Broken,
@@ -139,7 +139,7 @@ class KeeperClient:
         if link is None:
             assert self._refused is not None
             why = refusal(self._refused)
-            yield Ended(to_wire(Lost(f"no process could be made for it: {why}")))
+            yield Ended(Lost(f"no process could be made for it: {why}"))
             return
         fresh, self._fresh = self._fresh, False
         yield from self._answers(host, link, lambda: self._order(link, order, ahead, fresh))
@@ -226,14 +226,14 @@ class KeeperClient:
     def _what_was_left(self, host: tuple[Any, ...], lost: Lost) -> list[Message]:
         """What a host that ran tests itself reported, and a dead keeper did not pass on."""
         if host not in self._hosts:
-            return [Ended(to_wire(lost))]
+            return [Ended(lost)]
         pid, files = self._hosts[host]
         sorter = Sorter(self._following[pid])
         events = Events(b"".join(sorter.feed(read_from(files.events))), pid)
         if sorter.trouble:
             lost = Lost(f"{sorter.trouble} of what its process reported")
         ended = Ended(
-            to_wire(lost), pid, out=read_ends(files.out), err=read_ends(files.err),
+            lost, pid, out=read_ends(files.out), err=read_ends(files.err),
             log=read_ends(files.log), dump=read_ends(files.dump),
         )  # fmt: skip
         return [events, ended]
@@ -310,7 +310,7 @@ class KeeperClient:
                     return
         except (BrokenPipeError, ConnectionResetError):
             pass
-        yield TornDown(to_wire(Lost(f"the keeper process {self._bury()}")))
+        yield TornDown(Lost(f"the keeper process {self._bury()}"))
 
     def close(self) -> None:
         """Close the connection, at which the keeper ends all processes below it, and itself."""

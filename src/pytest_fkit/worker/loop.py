@@ -9,7 +9,7 @@ import pytest
 from ..compat import pytest_fixtures, pytest_hooks
 from ..config.settings import ALONE, Settings
 from ..own import contextmanager, own_builtins, signal, threading, time
-from ..protocol.endings import Ending, Finished, ForkUnsafe, Unreported, from_wire, to_wire
+from ..protocol.endings import Ending, Finished, ForkUnsafe, Unreported
 from ..protocol.event_file import Begins, EndError, Interrupted, LiveText, WideTeardown
 from ..protocol.interruptions import interruption, raise_again
 from ..protocol.messages import Ended, Follows, Output, Run, TornDown
@@ -111,7 +111,7 @@ class TestLoop:
         yield from self._keeper.start()
         began = time.monotonic()
         replay, begun, ended = self._listen(chosen, after)
-        ending = from_wire(ended.ending)
+        ending = ended.ending
         if isinstance(ending, ForkUnsafe):
             self._requests.note_fork_unsafe(ending.reason)
             tests.put_back(taken.positions)
@@ -168,7 +168,7 @@ class TestLoop:
 
     def _report_end(self, replay: Replay, ended: Ended) -> None:
         """Report how a process ended in which a test can't be run again."""
-        ending = from_wire(ended.ending)
+        ending = ended.ending
         if isinstance(ending, Finished):
             replay.name_leftovers(ended)
         else:
@@ -193,7 +193,7 @@ class TestLoop:
         yield from self._keeper.start()
         run = request.run._replace(attempts=before, suite_reruns=self._reruns.in_suite)
         replay, _, ended = self._listen([request._replace(run=run)], None)
-        return replay, self._conclude(replay, ended, from_wire(ended.ending), before)
+        return replay, self._conclude(replay, ended, ended.ending, before)
 
     def _conclude(self, replay: Replay, ended: Ended, ending: Ending, before: int) -> Again | None:
         """Report how the process of the test ended that began last.
@@ -204,7 +204,7 @@ class TestLoop:
         missing = replay.missing() if isinstance(ending, Finished) else ""
         if missing:
             ending = Unreported(missing)
-            ended = ended._replace(ending=to_wire(ending))
+            ended = ended._replace(ending=ending)
         replay.handle(ended)
         attempts = before + replay.attempts
         self._reruns.note(replay.item, before, attempts)
@@ -227,7 +227,7 @@ class TestLoop:
         """Report a test whose reports are not complete, after which others ran in its process."""
         missing = replay.missing()
         if missing:
-            self._report_end(replay, Ended(to_wire(Unreported(missing))))
+            self._report_end(replay, Ended(Unreported(missing)))
 
     def _raise_interruption(self, replay: Replay) -> None:
         if replay.interrupted is not None:
@@ -307,7 +307,7 @@ class TestLoop:
             elif isinstance(message, EndError):
                 warn(f"raised at the end of a process that ran tests: {message.text}")
             elif isinstance(message, TornDown):
-                ending = from_wire(message.ending)
+                ending = message.ending
                 if not isinstance(ending, Finished) and not self._stopping.is_set():
                     warn(f"the process that tears wide fixtures down {ending.story}")
                 if message.gpu_memory:
@@ -319,7 +319,7 @@ class TestLoop:
     def _replay(
         self, item: pytest.Item, shared: str = "", changed: Mapping[str, str] | None = None
     ) -> Replay:
-        attempt = AttemptRecorder(shared) if self._settings.records else None
+        attempt = AttemptRecorder(item.nodeid, shared) if self._settings.records else None
         return Replay(item, self._reports, self._lines, shared, attempt, changed)
 
     def _listen(self, requests: list[Request], after: Run | None) -> tuple[Replay, int, Ended]:
@@ -376,7 +376,7 @@ class TestLoop:
                     message.ending, 0, "teardown", message.out, message.err, message.log,
                     message.dump, message.leftovers, gpu_memory=message.gpu_memory,
                 )  # fmt: skip
-                if ended.gpu_memory or not isinstance(from_wire(ended.ending), Finished):
+                if ended.gpu_memory or not isinstance(ended.ending, Finished):
                     self._report_end(replay, ended)
 
     def _stop(self, replay: Replay) -> None:

@@ -12,6 +12,7 @@ from ..config.options import MARK_ARGUMENTS
 from ..config.values import parse
 from ..gpu.slices.ownership import KEY
 from ..own import own_builtins
+from ..protocol.event_file import add_facts
 from ..protocol.needs import Needs
 
 own_builtins(globals())
@@ -112,7 +113,7 @@ def note_wanted_gpus(item: pytest.Item, data: dict[str, Any], changed: Mapping[s
 
     wanted = wanted_gpus(str(data.get("longrepr")), seen)
     if wanted is not None and wanted <= owned.most:
-        data["fkit_wanted_gpus"] = wanted
+        add_facts(data, wanted_gpus=wanted)
 
 
 # --- what other projects say --------------------------------------------------------------------

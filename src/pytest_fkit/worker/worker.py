@@ -30,6 +30,7 @@ from ..protocol.border import (
     StopRun,
     orders,
 )
+from ..protocol.event_file import GpuError
 from ..sandbox.process.steps import Step, run_steps
 from .keeper_link import KeeperClient
 from .loop import TestLoop
@@ -123,7 +124,7 @@ class Worker:
         if self._dispatched is not None:
             self._dispatched.doubt()
 
-    def _hold(self, position: int, error: dict[str, Any]) -> None:
+    def _hold(self, position: int, error: GpuError) -> None:
         if self._dispatched is not None and self._settings.retire_after:
             self._dispatched.hold(position, error)
 

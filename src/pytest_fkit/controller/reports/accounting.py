@@ -10,7 +10,7 @@ from ...compat import xdist_controller
 from ...config.settings import ALONE
 from ...own import own_builtins, time
 from ...protocol.border import ItemAttempt, ItemBegins, ItemComplete, Reported, Told
-from ...protocol.endings import Lost, to_wire
+from ...protocol.endings import Lost
 from ..schedule.collected import Collected, Union
 from ..workers.report_attributes import CommonAttributes, DeathText, death_text
 
@@ -226,9 +226,5 @@ def _report_on(nodeid: str, when: Any, outcome: Any, longrepr: Any) -> pytest.Te
 
 
 def lost_attempt(nodeid: str, ending: Lost) -> ItemAttempt:
-    """What the journal says of an attempt whose process left no record; see Attempt.facts."""
-    facts = {
-        "start": time.time(), "phases": (), "wide": (), "ending": to_wire(ending), "pid": 0,
-        "used": (), "shared": "", "metrics": {}, "leftovers": (),
-    }  # fmt: skip
-    return ItemAttempt(nodeid, facts, 0, again=False)
+    """What the journal says of an attempt whose process left no record."""
+    return ItemAttempt(nodeid, time.time(), ending)

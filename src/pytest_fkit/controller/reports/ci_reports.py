@@ -13,6 +13,7 @@ from ...compat import pytest_junit
 from ...config.first_environment import variable
 from ...config.settings import ALONE
 from ...own import own_builtins
+from ...protocol.event_file import facts_of
 from ..workers.report_attributes import attempts_of, count, death_of, gpus_of, scarcity
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Junit:
         gpus = gpus_of(report, self._gpus)
         if gpus:
             properties["fkit_gpus"] = ",".join(gpus)
-        if getattr(report, "fkit_resumed", False):
+        if facts_of(report).resumed:
             properties["fkit_resumed"] = "true"
         return properties
 
@@ -55,13 +56,13 @@ class Junit:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Add what fixtures of the test recorded, before the log sees the report."""
         headline = death_of(report)
-        if headline is not None:
+        if headline:
             self._endings[report.nodeid] = headline.partition(" at ")[0]
         worker = getattr(report, "node", None)
-        for kind, name, value in getattr(report, "fkit_junit", ()):
+        for kind, name, value in facts_of(report).junit:
             if kind != "property" or self._is_new(worker, name, value):
                 pytest_junit.add_junit_record(self._log, report, kind, name, value)
-        if self._share and headline is not None:
+        if self._share and headline:
             self._deaths[worker] += 1
 
     def _is_new(self, worker: Any, name: str, value: str) -> bool:
@@ -74,7 +75,7 @@ class Junit:
 
 def _junit_error(report: pytest.TestReport) -> tuple[str, str] | None:
     headline = death_of(report)
-    if headline is None or not hasattr(report, "when"):
+    if not headline or not hasattr(report, "when"):
         return None
     output = "".join(f"\n--- {name} ---\n{text}" for name, text in report.sections)
     return f"died in {report.when}: {headline}", f"{report.longrepr}{output}"

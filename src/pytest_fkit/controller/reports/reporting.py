@@ -14,8 +14,9 @@ from ...config.settings import Settings
 from ...gpu.slices.ownership import KEY as OWNED
 from ...own import own_builtins
 from ...protocol.endings import NOT_BEGUN, format_size
+from ...protocol.event_file import NO_FACTS, ReportFacts, add_facts, facts_of
 from ..schedule.machines import count_workers
-from ..workers.report_attributes import count, death_of, death_text, place_of, scarcity
+from ..workers.report_attributes import Report, count, death_of, death_text, place_of, scarcity
 from .ci_reports import Junit
 
 own_builtins(globals())
@@ -50,9 +51,9 @@ class Happened:
     run_again: Deaths = field(default_factory=list)
     imports: Deaths = field(default_factory=list)
     not_begun: Deaths = field(default_factory=list)
-    leftovers: list[tuple[str, list[str]]] = field(default_factory=list)
+    leftovers: list[tuple[str, Sequence[str]]] = field(default_factory=list)
     end_errors: list[tuple[str, str]] = field(default_factory=list)
-    gpu_memory: list[tuple[str, list[str]]] = field(default_factory=list)
+    gpu_memory: list[tuple[str, Sequence[str]]] = field(default_factory=list)
     retried: list[tuple[str, str, str]] = field(default_factory=list)
     in_vain: list[tuple[str, str, str]] = field(default_factory=list)
     retired: list[tuple[str, str]] = field(default_factory=list)
@@ -84,55 +85,59 @@ class Reporting:
             session.config.pluginmanager.register(junit, "fkit-junit")
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
+    def pytest_report_teststatus(self, report: Report) -> tuple[str, str, str] | None:
         """Count a death as an error, whatever the phase; name the attempts of what passed."""
-        if death_of(report) is not None:
+        if death_of(report):
             return "error", "E", "ERROR"
-        if report.passed and hasattr(report, "fkit_passed_after"):
-            return "passed", ".", f"PASSED after {report.fkit_attempts} attempts"
+        facts = facts_of(report)
+        if report.passed and facts.passed_after:
+            return "passed", ".", f"PASSED after {facts.attempts} attempts"
         return None
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logreport(self, report: Any) -> None:
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Remember what the summary tells."""
+        facts = facts_of(report)
+        if facts is not NO_FACTS:
+            self._remember_attempt(report, facts)
+            self._remember_leftovers(report, facts)
+
+    def _remember_attempt(self, report: pytest.TestReport, facts: ReportFacts) -> None:
         happened, nodeid = self.happened, report.nodeid
         headline = death_of(report)
-        if headline is not None:
+        if headline:
             deaths = happened.not_begun if headline.startswith(NOT_BEGUN) else happened.deaths
             deaths.append((nodeid, headline, place_of(report, self._gpus)))
-        elif report.outcome == "rerun" and hasattr(report, "fkit_death"):
-            place = place_of(report, self._gpus)
-            happened.run_again.append((nodeid, report.fkit_death, place))
-        if report.when == "call" and hasattr(report, "fkit_passed_after"):
-            attempts = f"passed on attempt {report.fkit_attempts}"
-            happened.retried.append((nodeid, attempts, report.fkit_passed_after))
-        elif report.failed and hasattr(report, "fkit_failed_after"):
-            attempts = f"failed, {report.fkit_attempts} attempts"
-            row = nodeid, attempts, report.fkit_failed_after
+        elif str(report.outcome) == "rerun" and facts.death:
+            happened.run_again.append((nodeid, facts.death, place_of(report, self._gpus)))
+        if report.when == "call" and facts.passed_after:
+            attempts = f"passed on attempt {facts.attempts}"
+            happened.retried.append((nodeid, attempts, facts.passed_after))
+        elif report.failed and facts.failed_after:
+            row = nodeid, f"failed, {facts.attempts} attempts", facts.failed_after
             if row not in happened.in_vain[-1:]:  # of another phase, or a subtest
                 happened.in_vain.append(row)
-        shared = getattr(report, "fkit_shared", None)
-        if shared:
-            happened.shared[shared] += 1
-        wanted = getattr(report, "fkit_wanted_gpus", None)
-        if wanted is not None:
+
+    def _remember_leftovers(self, report: pytest.TestReport, facts: ReportFacts) -> None:
+        happened, nodeid = self.happened, report.nodeid
+        if facts.shared:
+            happened.shared[facts.shared] += 1
+        if facts.wanted_gpus:
             from ...gpu.errors.exceptions import skip_reason
 
-            happened.scarce[skip_reason(report).partition("\n")[0], wanted] += 1
-        happened.end_errors += ((nodeid, text) for text in getattr(report, "fkit_end_errors", ()))
-        leftovers = getattr(report, "fkit_leftovers", None)
-        if leftovers:
-            happened.leftovers.append((nodeid, leftovers))
-        gpu_memory = getattr(report, "fkit_gpu_memory", None)
-        if gpu_memory:
-            happened.gpu_memory.append((nodeid, gpu_memory))
+            happened.scarce[skip_reason(report).partition("\n")[0], facts.wanted_gpus] += 1
+        happened.end_errors += ((nodeid, text) for text in facts.end_errors)
+        if facts.leftovers:
+            happened.leftovers.append((nodeid, facts.leftovers))
+        if facts.gpu_memory:
+            happened.gpu_memory.append((nodeid, facts.gpu_memory))
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_collectreport(self, report: Any) -> None:
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Remember modules whose import ended the process."""
         headline = death_of(report)
-        if headline is not None:
-            report.longrepr = death_text(report.longrepr, headline)
+        if headline:
+            report.longrepr = death_text(str(report.longrepr), headline)
             self.happened.imports.append((report.nodeid, headline, ""))
 
     @pytest.hookimpl(optionalhook=True)
@@ -141,12 +146,12 @@ class Reporting:
         worker = report.node.gateway.id
         reason = self.why_killed(report.node)
         died = f"worker {worker} was killed: {reason}" if reason else f"worker {worker} died"
-        report.fkit_death = f"lost: {died}"
-        report.fkit_worker = worker
+        headline = f"lost: {died}"
+        add_facts(vars(report), death=headline, worker=worker)
         report.longrepr = death_text(
             f"{crashitem}: {died}{',' if reason else ''} while the test was running, or about to "
             "run; what it was running is ended",
-            report.fkit_death,
+            headline,
         )
 
     @pytest.hookimpl(tryfirst=True)

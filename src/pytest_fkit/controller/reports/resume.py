@@ -8,12 +8,14 @@ from typing import Any, Generator, Iterator, Sequence
 
 import pytest
 
+from ...journal.attempts import facts_again
 from ...journal.events import event
 from ...journal.files import RUN_LINE
 from ...journal.history import TestHistory, history
 from ...journal.reader import JournalError, parse, whole_lines
 from ...journal.recorder import Recorder
 from ...own import own_builtins
+from ...protocol.event_file import add_facts, facts_of
 from ...protocol.plain_values import carriable
 from ...worker.reports.deaths import text_with_message
 from ...worker.reports.reports import report_from
@@ -134,7 +136,7 @@ class Resuming:
     def pytest_report_teststatus(self, report: pytest.TestReport) -> Generator[None, Any, Any]:
         """Mark verdicts of earlier runs, in verbose output."""
         result = yield
-        if getattr(report, "fkit_resumed", False) and result:
+        if facts_of(report).resumed and result:
             category, letter, word = result
             text, *markup = (word,) if isinstance(word, str) else word
             marked = f"{text} (resumed)" if text else text
@@ -189,10 +191,9 @@ def _report(
         "stop": start + kept["duration"],
         "user_properties": [(name, value) for name, value in kept.get("properties", ())],
         "worker_id": str(test.verdict.get("worker")),
-        "fkit_resumed": True,
-        "fkit_gpus": list(test.attempt.get("gpus", ())),
     }
-    data.update((name, value) for name, value in kept.items() if name.startswith("fkit_"))
+    gpus = tuple(test.attempt.get("gpus", ()))
+    add_facts(data, resumed=True, gpus=gpus, **facts_again(kept))
     if "xfail" in kept:
         data["wasxfail"] = kept["xfail"]
     return data

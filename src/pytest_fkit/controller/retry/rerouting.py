@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Callable, Iterable, NamedTuple, Sequence
 
 from ...config.settings import Settings
-from ...gpu.errors.failure import GpuError
 from ...own import own_builtins, threading
-from ...protocol.border import GoOn, Order, ProbeGpus, Told
+from ...protocol.border import GoOn, Holds, Order, ProbeGpus, Told
+from ...protocol.event_file import GpuError
 from ..schedule.machines import gpu_ids, physical, physical_name
 from ..schedule.schedule import Schedule
 from ..schedule.units import Kind
-from .retries import Attempt, Retries, Retry, Screen
+from .retries import Attempt, Retries, Retry, Rules, Screen, decide
 from .trust import Slices
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class Edges(NamedTuple):
     """
 
     show: Callable[[str], None]
-    tell: Callable[[Any, Sequence[Told]], None]
-    order: Callable[[Any, Order], None]
+    tell: Callable[[WorkerController, Sequence[Told]], None]
+    order: Callable[[WorkerController, Order], None]
     later: Callable[[Callable[[], None]], None]
 
 
@@ -45,10 +45,10 @@ class Rerouting:
     def __init__(self, settings: Settings, edges: Edges, recorder: Recorder | None) -> None:
         self._edges = edges
         self._recorder = recorder
-        self._retries = Retries(settings.max_retries, settings.fail_on_retry)
+        self._retries = Retries(settings.fail_on_retry)
+        self._rules = Rules(settings.max_retries, settings.widen)
         self._slices = Slices(settings.retire_after)
-        self._widens = settings.widen
-        self._screen = Screen(self._has_attempts, self._attempt_over)
+        self.screen = Screen(self._has_attempts, self._attempt_over)
         self._announced: set[tuple[int, int]] = set()
         self._nodes: dict[str, WorkerController] = {}
         self._pauses: dict[frozenset[str], float] = {}
@@ -68,7 +68,7 @@ class Rerouting:
         schedule: Schedule,
         nodeids: Sequence[str],
         kinds: Sequence[Kind],
-        number: Callable[[Any, int], int | None],
+        number: Callable[[WorkerController, int], int | None],
     ) -> None:
         """The distribution begins.
 
@@ -100,10 +100,6 @@ class Rerouting:
 
     # --- attempts ---
 
-    def pass_on(self, node: WorkerController, told: Iterable[Told]) -> list[Told | Retry]:
-        """See Screen."""
-        return self._screen.pass_on(node, told)
-
     def ended(self, node: WorkerController) -> None:
         """A test that is not tried again ended there."""
         name = node.gateway.id
@@ -114,12 +110,10 @@ class Rerouting:
 
     def _has_attempts(self, node: WorkerController, position: int) -> bool:
         test = self._number(node, position)
-        return test is not None and (self._widens or test in self._retries)
+        return test is not None and (self._rules.widens or test in self._retries)
 
-    def _attempt_over(
-        self, node: WorkerController, position: int, attempt: Attempt, seconds: float
-    ) -> Sequence[Told | Retry]:
-        test = self._number(node, position)
+    def _attempt_over(self, node: WorkerController, attempt: Attempt) -> Sequence[Told] | Retry:
+        test = self._number(node, attempt.complete.position)
         if test is None:
             return attempt.told
         lent = self._schedule.reservations.lent(test)
@@ -128,19 +122,21 @@ class Rerouting:
         worker, error = node.gateway.id, attempt.error
         if error is not None and self._recorder is not None:
             self._recorder.gpu_error(worker, self._nodeids[test], error.category, error.text)
-        kind = self._next_kind(test, node, attempt)
-        if kind is not None and self._schedule.able(kind):
+        shared = list(attempt.gpus) == physical(node) and len(self._slices.sharing(worker)) > 1
+        before = self._retries.before(test, self._kinds[test])
+        decided = decide(attempt, before, self._rules, self._schedule.able, shared)
+        if isinstance(decided, Retry):
             if error is not None:
                 self._count(node, test, error, certain=False)
-            self._retries.hold(test, attempt, kind)
-            return [Retry(position, seconds)]
+            self._retries.hold(test, attempt, decided.kind)
+            return decided
         if test in self._retries:
             self._slices.resolve(test, everywhere=error is not None or attempt.skipped)
         elif error is not None:
             self._count(node, test, error, certain=True)
         if error is not None:
             self._erred.add(worker)
-        told = self._retries.conclude(test, attempt)
+        told = self._retries.conclude(test, decided)
         self._retire_due()
         return told
 
@@ -162,41 +158,12 @@ class Rerouting:
             elif gpus & lent and not named and error.counts:
                 self._slices.suspect(name)
 
-    def _next_kind(self, test: int, node: WorkerController, attempt: Attempt) -> Kind | None:
-        """What another attempt needs, None if there is to be none."""
-        error = attempt.error
-        if error is None:
-            wanted = attempt.wanted_gpus if self._widens and test not in self._retries else 0
-            # A failed teardown of wide fixtures after it is the failure of others.
-            if not wanted or attempt.failed:
-                return None
-            return self._kinds[test]._replace(gpus=wanted)
-        if not error.retry or not self._retries.may_follow(test):
-            return None
-        # With as many GPUs as this one had.
-        kind = (self._retries.kinds if test in self._retries else self._kinds)[test]
-        # Whether other workers may have used the memory that it lacked; never with a gang.
-        own = list(attempt.gpus) == physical(node)
-        shared = own and len(self._slices.sharing(node.gateway.id)) > 1
-        by_others = error.alone and not kind.alone and shared
-        kind = kind._replace(alone=error.alone)
-        never = self._kinds[test].avoid
-        avoiding = kind._replace(avoid=never.union(self._retries.gpus(test), attempt.gpus))
-        if self._schedule.able(avoiding):
-            return avoiding
-        # Where there are few GPUs, a gang can't be made of others only.
-        workers = self._retries.workers_gpus(test).union(physical(node))
-        elsewhere = kind._replace(avoid=never.union(workers))
-        if by_others and not self._schedule.able(elsewhere):
-            return kind._replace(avoid=never)
-        return elsewhere
-
-    def retry(self, node: WorkerController, position: int, seconds: float) -> str:
+    def retry(self, node: WorkerController, retry: Retry) -> str:
         """Requeue the test that ended there; its node id."""
-        test = self._number(node, position)
+        test = self._number(node, retry.position)
         assert test is not None
-        self._schedule.completed(node.gateway.id, test, seconds)
-        self._schedule.requeue(test, self._retries.kinds[test])
+        self._schedule.completed(node.gateway.id, test, retry.seconds)
+        self._schedule.requeue(test, retry.kind)
         return self._nodeids[test]
 
     def sent(self, name: str, tests: Iterable[int]) -> None:
@@ -232,7 +199,7 @@ class Rerouting:
         :return: whether an earlier attempt at that is its verdict now.
         """
         node = self._nodes.pop(name, None)
-        self._screen.forget(node)
+        self.screen.forget(node)
         self._holding.pop(name, None)
         if node is not None:
             gpus = frozenset(physical(node))
@@ -245,25 +212,20 @@ class Rerouting:
         self._slices.resolve(test, everywhere=True)  # nobody knows whose fault it was
         return True
 
-    def holds(
-        self, node: WorkerController, hold: int, position: int, error: GpuError | None
-    ) -> None:
-        """A worker begins no test before it is told to.
-
-        :param hold: its number.
-        :param position: of the test that met a GPU error, if one did.
-        """
-        name = node.gateway.id
-        self._holding[name] = hold
-        test = None if error is None else self._number(node, position)
+    def holds(self, node: WorkerController, said: Holds) -> None:
+        """A worker begins no test before it is told to."""
+        name, error = node.gateway.id, said.error
+        self._holding[name] = said.hold
+        test = None if error is None else self._number(node, said.position)
         if error is None or test is None:
             return
-        if test not in self._retries or (error.retry and self._retries.may_follow(test)):
+        before = self._retries.before(test, self._kinds[test])
+        if not before.attempts or (error.retry and self._rules.allow(before)):
             self._count(node, test, error, certain=False)
         else:
             self._slices.suspect(name)
 
-    def answer(self) -> list[tuple[Any, GoOn]]:
+    def answer(self) -> list[tuple[WorkerController, GoOn]]:
         """The answers to workers that hold; none to those whose GPUs are in doubt.
 
         Doubts end when the tests that failed there were tried elsewhere. If nobody else can do
@@ -306,7 +268,7 @@ class Rerouting:
             for test in self._slices.open_errors(name)
         )
 
-    def _go_on(self, name: str) -> tuple[Any, GoOn]:
+    def _go_on(self, name: str) -> tuple[WorkerController, GoOn]:
         self._schedule.go_on(name)
         return self._nodes[name], GoOn(self._holding.pop(name))
 

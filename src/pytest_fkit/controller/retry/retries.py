@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Callable, Iterable, Iterator, NamedTuple, Sequence
 
-from ...gpu.errors.failure import GpuError
 from ...own import own_builtins
 from ...protocol.border import ItemBegins, ItemComplete, ItemGpuError, Reported, Told
+from ...protocol.event_file import GpuError, add_facts, facts_of
 from ..schedule.machines import id_of, physical
 from ..schedule.units import Kind
 
 if TYPE_CHECKING:
+    import pytest
     from xdist.workermanage import WorkerController
 
 own_builtins(globals())
-
-
-class Retry(NamedTuple):
-    """Another worker has to run the test at `position` of a worker's collection again.
-
-    :param seconds: that it took there.
-    """
-
-    position: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -37,8 +28,14 @@ class Attempt:
 
     node: WorkerController
     gpus: tuple[str, ...]
-    told: Sequence[Told]
+    said: Sequence[Told]
+    complete: ItemComplete
     error: GpuError | None
+
+    @property
+    def told(self) -> Sequence[Told]:
+        """All that its worker said of it."""
+        return [*self.said, self.complete]
 
     @property
     def place(self) -> str:
@@ -47,8 +44,8 @@ class Attempt:
         return f"{self.node.gateway.id} (GPU {ids})" if ids else str(self.node.gateway.id)
 
     @property
-    def reports(self) -> list[Any]:
-        return [each.report for each in self.told if isinstance(each, Reported)]
+    def reports(self) -> list[pytest.TestReport]:
+        return [each.report for each in self.said if isinstance(each, Reported)]
 
     def section(self, number: int) -> tuple[str, str]:
         """The section on it in the report on a later attempt.
@@ -65,7 +62,7 @@ class Attempt:
     @property
     def wanted_gpus(self) -> int:
         """How many GPUs the test wanted, if it skipped itself because it saw fewer, else 0."""
-        return max((getattr(each, "fkit_wanted_gpus", 0) for each in self.reports), default=0)
+        return max((facts_of(each).wanted_gpus for each in self.reports), default=0)
 
     @property
     def reason(self) -> str:
@@ -97,16 +94,115 @@ class Attempt:
         return all(report.passed for report in self.reports)
 
 
-class Retries:
-    """The attempts that are held, by test.
+class Verdict(NamedTuple):
+    """There is no other attempt.
+
+    :param attempts: all at the test, in their order.
+    :param stands: the one that decides.
+    """
+
+    attempts: Sequence[Attempt]
+    stands: Attempt
+
+
+class Retry(NamedTuple):
+    """Another worker has to run the test again.
+
+    :param position: of the test in the collection of the worker that made the last attempt.
+    :param seconds: that it took there.
+    :param kind: what the next attempt needs.
+    """
+
+    position: int
+    seconds: float
+    kind: Kind
+
+
+class Before(NamedTuple):
+    """What there was of a test before its last attempt.
+
+    :param needs: what the test needs of itself.
+    :param given: what its last attempt was to have.
+    :param attempts: that are held.
+    """
+
+    needs: Kind
+    given: Kind
+    attempts: Sequence[Attempt] = ()
+
+    @property
+    def erred(self) -> list[Attempt]:
+        return [each for each in self.attempts if each.error is not None]
+
+
+class Rules(NamedTuple):
+    """What the user has set.
 
     :param most: further attempts after GPU errors; one with more GPUs, for a test that skipped
         itself because it saw too few, is not counted.
+    :param widens: whether there is such a one.
+    """
+
+    most: int
+    widens: bool
+
+    def allow(self, before: Before) -> bool:
+        """Whether there may be another attempt after a GPU error."""
+        return len(before.erred) < self.most
+
+
+def decide(
+    attempt: Attempt, before: Before, rules: Rules, able: Callable[[Kind], bool], shared: bool
+) -> Verdict | Retry:
+    """What becomes of a test after an attempt.
+
+    :param able: whether somebody can run a test that needs this.
+    :param shared: whether other workers may have used the memory that it lacked; never with a gang.
+    """
+    kind = _next_kind(attempt, before, rules, able, shared)
+    if kind is not None and able(kind):
+        return Retry(attempt.complete.position, attempt.complete.seconds, kind)
+    return verdict(attempt, before.attempts)
+
+
+def verdict(attempt: Attempt, earlier: Sequence[Attempt]) -> Verdict:
+    """The verdict if this attempt is the last one."""
+    # A skip is no verdict: the attempt may have found no GPU at all.
+    undecided = (attempt.skipped and not attempt.error) or not attempt.ended
+    return Verdict([*earlier, attempt], earlier[-1] if earlier and undecided else attempt)
+
+
+def _next_kind(
+    attempt: Attempt, before: Before, rules: Rules, able: Callable[[Kind], bool], shared: bool
+) -> Kind | None:
+    """What another attempt needs, None if there is to be none."""
+    error = attempt.error
+    if error is None:
+        wanted = attempt.wanted_gpus if rules.widens and not before.attempts else 0
+        # A failed teardown of wide fixtures after it is the failure of others.
+        return before.needs._replace(gpus=wanted) if wanted and not attempt.failed else None
+    if not error.retry or not rules.allow(before):
+        return None
+    # With as many GPUs as this one had.
+    kind = before.given._replace(alone=error.alone)
+    erred, never = [*before.erred, attempt], before.needs.avoid
+    avoiding = kind._replace(avoid=never.union(*(each.gpus for each in erred)))
+    if able(avoiding):
+        return avoiding
+    # Where there are few GPUs, a gang can't be made of others only.
+    elsewhere = kind._replace(avoid=never.union(*(physical(each.node) for each in erred)))
+    if error.alone and not before.given.alone and shared and not able(elsewhere):
+        return kind._replace(avoid=never)
+    return elsewhere
+
+
+class Retries:
+    """The attempts that are held, by test.
+
     :param fail: whether a test that passes on a later attempt fails nevertheless.
     """
 
-    def __init__(self, most: int, fail: bool) -> None:
-        self._most = most
+    def __init__(self, fail: bool) -> None:
         self._fail = fail
         self._held: dict[int, list[Attempt]] = {}
         self.kinds: dict[int, Kind] = {}
@@ -115,9 +211,9 @@ class Retries:
     def __contains__(self, test: int) -> bool:
         return test in self._held
 
-    def may_follow(self, test: int) -> bool:
-        """Whether the test may have another attempt after a GPU error."""
-        return len(self._erred(test)) < self._most
+    def before(self, test: int, needs: Kind) -> Before:
+        """What there was of a test, which needs this."""
+        return Before(needs, self.kinds.get(test, needs), self._held.get(test, ()))
 
     def hold(self, test: int, attempt: Attempt, kind: Kind) -> None:
         """Another attempt, of this kind, follows this one."""
@@ -127,39 +223,27 @@ class Retries:
     def last(self, test: int) -> Attempt:
         return self._held[test][-1]
 
-    def gpus(self, test: int) -> frozenset[str]:
-        """The GPUs that the test had when it met GPU errors."""
-        return frozenset(gpu for attempt in self._erred(test) for gpu in attempt.gpus)
-
-    def workers_gpus(self, test: int) -> frozenset[str]:
-        """The GPUs of the workers that made these attempts."""
-        return frozenset(gpu for attempt in self._erred(test) for gpu in physical(attempt.node))
-
-    def _erred(self, test: int) -> list[Attempt]:
-        return [attempt for attempt in self._held.get(test, ()) if attempt.error is not None]
-
-    def conclude(self, test: int, attempt: Attempt) -> Sequence[Told]:
+    def conclude(self, test: int, verdict: Verdict) -> Sequence[Told]:
         """What plugins are to hear of a test after its last attempt."""
-        attempts = [*self._held.pop(test, ()), attempt]
-        if len(attempts) == 1:
-            return attempt.told
-        # A skip is no verdict: the attempt may have found no GPU at all.
-        undecided = (attempt.skipped and not attempt.error) or not attempt.ended
-        return self._told(attempts[-2] if undecided else attempt, attempts)
+        self._held.pop(test, None)
+        self.kinds.pop(test, None)
+        alone = len(verdict.attempts) == 1
+        return verdict.stands.told if alone else self._told(verdict.stands, verdict.attempts)
 
-    def release(self, test: int, reason: str) -> tuple[Any, Sequence[Told]]:
+    def release(self, test: int, reason: str) -> tuple[WorkerController, Sequence[Told]]:
         """The worker and what plugins are to hear of a test that gets no other attempt after all.
 
         :param reason: why not.
         """
         attempts = self._held.pop(test)
+        del self.kinds[test]
         told = self._told(attempts[-1], attempts)
         for report in attempts[-1].reports:
             if report.failed or report.skipped:
                 report.sections.append(("pytest-fkit", f"no other attempt: {reason}\n"))
         return attempts[-1].node, told
 
-    def release_all(self, reason: str) -> list[tuple[Any, Sequence[Told]]]:
+    def release_all(self, reason: str) -> list[tuple[WorkerController, Sequence[Told]]]:
         """The same for all tests."""
         return [self.release(test, reason) for test in list(self._held)]
 
@@ -174,17 +258,18 @@ class Retries:
         before = "; ".join(title for title, _ in sections)
         met_error = any(each.error for each in attempts)
         for report in verdict.reports:
+            about = vars(report)
             if len(attempts) > 1 and verdict is attempts[-1]:
-                vars(report).pop("fkit_wanted_gpus", None)
-            report.fkit_attempts = len(attempts)
+                add_facts(about, wanted_gpus=0)
+            add_facts(about, attempts=len(attempts))
             if not report.passed or report.when == "call":
                 report.sections[:0] = sections
             # What was only given more GPUs has passed as any other test.
             of_test = report.when == "call" and not hasattr(report, "context")  # of no subtest
             if report.failed and met_error and sections:
-                report.fkit_failed_after = before
+                add_facts(about, failed_after=before)
             if passed and of_test and met_error:
-                report.fkit_passed_after = before
+                add_facts(about, passed_after=before)
                 if self._fail:
                     report.outcome = "failed"
                     report.longrepr = (
@@ -208,22 +293,24 @@ class Screen:
     Those are attempts that met GPU errors, and any at a test of which others are held.
 
     :param retried: whether others are held, of the test at a position of a worker's collection.
-    :param over: called with a worker, a position, an attempt and the seconds that it took; returns
-        what plugins are to hear of it.
+    :param over: called with a worker and its attempt; returns what plugins are to hear of it, or
+        what is to be done instead.
     """
 
     def __init__(
         self,
-        retried: Callable[[Any, int], bool],
-        over: Callable[[Any, int, Attempt, float], Sequence[Told | Retry]],
+        retried: Callable[[WorkerController, int], bool],
+        over: Callable[[WorkerController, Attempt], Sequence[Told] | Retry],
     ) -> None:
         self._retried = retried
         self._over = over
-        self._open: dict[Any, _Open] = {}
+        self._open: dict[WorkerController, _Open] = {}
 
-    def pass_on(self, node: WorkerController, told: Iterable[Told]) -> list[Told | Retry]:
-        """What plugins are to hear of this now, and retries that follow from it."""
-        now: list[Told | Retry] = []
+    def decided(
+        self, node: WorkerController, told: Iterable[Told]
+    ) -> Iterator[Sequence[Told] | Retry]:
+        """What plugins are to hear of this now, and the retries that follow from it."""
+        now: list[Told] = []
         for each in told:
             if isinstance(each, ItemBegins):
                 self._open.pop(node, None)
@@ -231,17 +318,23 @@ class Screen:
                     self._open[node] = _Open()
                 now.append(each)
             elif isinstance(each, ItemGpuError):
-                self._open.setdefault(node, _Open()).error = GpuError.from_wire(each.error)
+                self._open.setdefault(node, _Open()).error = each.error
             elif node not in self._open:
                 now.append(each)
             elif isinstance(each, ItemComplete):
                 opened = self._open.pop(node)
                 gpus = tuple(physical(node))
-                attempt = Attempt(node, gpus, [*opened.told, each], opened.error)
-                now += self._over(node, each.position, attempt, each.seconds)
+                attempt = Attempt(node, gpus, opened.told, each, opened.error)
+                over = self._over(node, attempt)
+                if isinstance(over, Retry):
+                    yield now
+                    yield over
+                    now = []
+                else:
+                    now += over
             else:
                 self._open[node].told.append(each)
-        return now
+        yield now
 
     def forget(self, node: WorkerController) -> None:
         self._open.pop(node, None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Hashable
 
-from ...gpu.errors.failure import GpuError
 from ...own import own_builtins
+from ...protocol.event_file import GpuError
 
 own_builtins(globals())
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Sequence, Union
+from typing import TYPE_CHECKING, Any, Iterable, Sequence, Union
 
 import pytest
 
 from ...compat import xdist_controller
 from ...config.settings import Settings
 from ...gpu.devices import Nearness
-from ...gpu.errors.failure import GpuError
 from ...own import own_builtins
 from ...protocol.border import (
     Holds,
@@ -221,13 +220,15 @@ class Dispatch:
         nodeid = self._tests.nodeids[self.blamed]
         return nodeid, self._tests.nodeids[: self.blamed].count(nodeid)
 
-    def pass_on(self, node: WorkerController, told: Sequence[Told]) -> Sequence[Told | Retry]:
-        """What plugins are to hear of this now, and retries that follow from it."""
-        return told if self._schedule is None else self._rerouting.pass_on(node, told)
+    def decided(
+        self, node: WorkerController, told: Sequence[Told]
+    ) -> Iterable[Sequence[Told] | Retry]:
+        """What plugins are to hear of this now, and the retries that follow from it."""
+        return [told] if self._schedule is None else self._rerouting.screen.decided(node, told)
 
-    def retry(self, node: WorkerController, position: int, seconds: float) -> None:
-        """Another worker has to run the test at that position again."""
-        self._died.add(self._rerouting.retry(node, position, seconds))
+    def retry(self, node: WorkerController, retry: Retry) -> None:
+        """Another worker has to run the test again."""
+        self._died.add(self._rerouting.retry(node, retry))
 
     def hear(self, node: WorkerController, said: OfItself) -> None:
         """A worker says something of itself, maybe before xdist says that it has collected."""
@@ -244,8 +245,7 @@ class Dispatch:
         elif isinstance(said, Probed):
             self._rerouting.probed(node, said.state, said.reason)
         else:
-            error = None if said.error is None else GpuError.from_wire(said.error)
-            self._rerouting.holds(node, said.hold, said.position, error)
+            self._rerouting.holds(node, said)
 
     def begins(self, node: WorkerController, position: int) -> None:
         """A worker begins the test at a position of its collection."""

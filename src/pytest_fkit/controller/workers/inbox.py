@@ -114,7 +114,6 @@ class Arrivals:
         self.dispatch: Dispatch | None = None
         self._handlers: dict[type[Any], Callable[[Any, Any], None]] = {
             ItemBegins: self._begins,
-            Retry: self._retry,
             ItemStarted: lambda node, each: self._session.worker_logstart(node, *each),
             Reported: self._reported,
             ItemFinished: lambda node, each: self._session.worker_logfinish(node, *each),
@@ -158,10 +157,19 @@ class Arrivals:
         if not isinstance(told, ItemReported):
             return told
         hook = self._config.hook.pytest_report_from_serializable
-        return Reported(told.position, hook(config=self._config, data=told.data))
+        data = told.data if told.facts is None else {**told.data, "fkit": told.facts}
+        return Reported(told.position, hook(config=self._config, data=data))
 
     def _pass_on(self, node: WorkerController, told: Sequence[Told]) -> None:
-        self.tell(node, told if self.dispatch is None else self.dispatch.pass_on(node, told))
+        if self.dispatch is None:
+            self.tell(node, told)
+            return
+        # All is decided first: a handler may poll, and re-enter this loop.
+        for decided in list(self.dispatch.decided(node, told)):
+            if isinstance(decided, Retry):
+                self.dispatch.retry(node, decided)
+            else:
+                self.tell(node, decided)
 
     def lost(self, node: WorkerController, again: bool) -> None:
         """A worker is gone.
@@ -175,11 +183,11 @@ class Arrivals:
         elif begun is not None and self._recorder is not None:
             self._recorder.forget(node.gateway.id, begun.nodeid)
 
-    def tell(self, node: WorkerController, told: Sequence[Told | Retry]) -> None:
+    def tell(self, node: WorkerController, told: Sequence[Told]) -> None:
         """Have plugins hear what a worker told of tests."""
         if self._recorder is not None:
             self._recorder.record(node.gateway.id, told)
-        self._account(node, [each for each in told if not isinstance(each, Retry)])
+        self._account(node, told)
         for each in told:
             handler = self._handlers.get(type(each))
             if handler is not None:
@@ -193,12 +201,8 @@ class Arrivals:
         if self.dispatch is not None:
             self.dispatch.begins(node, begins.position)
 
-    def _retry(self, node: WorkerController, retry: Retry) -> None:
-        if self.dispatch is not None:
-            self.dispatch.retry(node, retry.position, retry.seconds)
-
     def _reported(self, node: WorkerController, reported: Reported) -> None:
         report = reported.report
         self._session.worker_testreport(node, report)
-        if self.dispatch is not None and death_of(report) is not None:
+        if self.dispatch is not None and death_of(report):
             self.dispatch.died(report.nodeid)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Any, Sequence, Union
+
+import pytest
 
 from ...own import own_builtins
+from ...protocol.event_file import facts_of
 from ..schedule.machines import gpu_ids
 
 own_builtins(globals())
+
+Report = Union[pytest.TestReport, pytest.CollectReport]
 
 
 class DeathText(str):
@@ -30,37 +35,34 @@ def death_text(text: str, message: str) -> DeathText:
     return made
 
 
-def death_of(report: Any) -> str | None:
-    """The headline of a report on a death, None for any other report."""
-    if getattr(report, "outcome", None) != "failed":
-        return None
-    headline = getattr(report, "fkit_death", None)
-    return str(headline) if headline is not None else None
+def death_of(report: Report) -> str:
+    """The headline of a report on a death, "" for any other report."""
+    return facts_of(report).death if report.failed else ""
 
 
-def attempts_of(report: Any) -> int:
+def attempts_of(report: Report) -> int:
     """Number of the attempt that the report is on, from 1."""
-    return max(1 + int(getattr(report, "rerun", 0)), int(getattr(report, "fkit_attempts", 1)))
+    return max(1 + int(getattr(report, "rerun", 0)), facts_of(report).attempts)
 
 
-def gpus_of(report: Any, own: Sequence[str] = ()) -> Sequence[str]:
+def gpus_of(report: Report, own: Sequence[str] = ()) -> Sequence[str]:
     """The ids of the GPUs that the test could use.
 
     :param own: those of this process, at ``-n0``.
     """
-    if hasattr(report, "fkit_gpus"):
-        gpus: Sequence[str] = report.fkit_gpus
+    gpus = facts_of(report).gpus
+    if gpus is not None:
         return gpus
     node = getattr(report, "node", None)
     return own if node is None else gpu_ids(node)
 
 
-def place_of(report: Any, own: Sequence[str] = ()) -> str:
+def place_of(report: Report, own: Sequence[str] = ()) -> str:
     """Worker, GPUs and attempt of a report on a death, as in "gw2 (GPU 4,5), attempt 2".
 
     :param own: see :func:`gpus_of`.
     """
-    worker = getattr(report, "fkit_worker", "")
+    worker = facts_of(report).worker
     gpus = ",".join(gpus_of(report, own))
     attempts = attempts_of(report)
     place = f"{worker} (GPU {gpus})" if gpus else worker
@@ -80,8 +82,8 @@ def scarcity(number: int, wanted: int) -> str:
     )
 
 
-_OF_XDIST = ("worker_id", "testrun_uid", "item_index")
-"""Say which worker made a report."""
+_NOT_COMMON = ("worker_id", "testrun_uid", "item_index", "fkit")
+"""What xdist and we say of one report."""
 
 _EMPTY = (str, bytes, bool, int, float, list, tuple, dict, set, frozenset)
 
@@ -100,9 +102,7 @@ class CommonAttributes:
         found = vars(report)
         if self._common is None:
             self._common = {
-                name: type(value)
-                for name, value in found.items()
-                if name not in _OF_XDIST and not name.startswith("fkit_")
+                name: type(value) for name, value in found.items() if name not in _NOT_COMMON
             }
             return
         if self._common.keys() <= found.keys():

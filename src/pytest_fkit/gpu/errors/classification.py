@@ -8,8 +8,10 @@ from typing import Any, Sequence
 import pytest
 
 from ...own import own_builtins, warnings
+from ...protocol.event_file import GpuError
+from ...protocol.plain_values import carriable
 from .error_table import CATEGORIES, FINAL, OTHER, Category
-from .failure import Failure, GpuError
+from .failure import Failure
 from .patterns import NAMES, Pattern, user_patterns
 from .wording import exact, fatal, number_in, points, raised, said, vague
 
@@ -179,7 +181,7 @@ def named(category: str, failure: Failure) -> GpuError:
 def _error(category: Category, text: str, final: bool = False) -> GpuError:
     return GpuError(
         category.name,
-        _first_line(text),
+        carriable(_first_line(text)),
         category.counts and not final,
         category.probe,
         category.poisons,

@@ -1,8 +1,8 @@
-"""A failure, and the GPU error that it is: value types."""
+"""A failure, as plugins are asked about it."""
 
 from __future__ import annotations
 
-from typing import Any, Mapping, NamedTuple
+from typing import NamedTuple
 
 from ...own import own_builtins
 
@@ -32,39 +32,3 @@ class Failure(NamedTuple):
     skip: bool = False
     printed: str = ""
     causes: tuple[Failure, ...] = ()
-
-
-class GpuError(NamedTuple):
-    """A failure that may be the GPU's.
-
-    :param category: name of one of the categories of error_table.py.
-    :param text: the line of the message that says so.
-    :param counts: whether it counts against the slice.
-    :param probe: whether the slice is to be probed before its next test.
-    :param poisons: whether the process in which it was raised can't use its GPU any more.
-    :param retry: whether the test gets an attempt on other GPUs.
-    :param alone: whether that attempt must not share its GPU.
-    :param event: equal for failures that come from one error in a cached fixture, else "".
-    :param doubtful: whether it may be the test's own fault as well as the device's: an Xid decides.
-    :param gpus: ids of those of the test's GPUs that it names.
-    """
-
-    category: str
-    text: str
-    counts: bool = False
-    probe: bool = False
-    poisons: bool = False
-    retry: bool = True
-    alone: bool = False
-    event: str = ""
-    doubtful: bool = False
-    gpus: tuple[str, ...] = ()
-
-    def to_wire(self) -> dict[str, Any]:
-        """In built-in types."""
-        return {**self._asdict(), "gpus": list(self.gpus)}
-
-    @classmethod
-    def from_wire(cls, data: Mapping[str, Any]) -> GpuError:
-        """The opposite of :meth:`to_wire`."""
-        return cls(**{**data, "gpus": tuple(data["gpus"])})

@@ -12,7 +12,8 @@ from typing import Any, Iterable, NamedTuple, Sequence
 
 from ...own import os, own_builtins, signal, time
 from ...protocol.endings import Ending, Exited, Signaled, TimedOut
-from ..errors.failure import GpuError
+from ...protocol.event_file import GpuError
+from ...protocol.plain_values import carriable
 
 own_builtins(globals())
 
@@ -275,7 +276,7 @@ def decided(error: GpuError | None, unexplained: str, xids: Sequence[Xid]) -> Gp
     if error is None or not of_program:
         return error
     text = f"{_headlines(of_program)}: {said}"
-    return error._replace(text=text, counts=False, retry=False, doubtful=False)
+    return error._replace(text=carriable(text), counts=False, retry=False, doubtful=False)
 
 
 def _headlines(xids: Sequence[Xid]) -> str:

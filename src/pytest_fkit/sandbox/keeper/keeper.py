@@ -9,7 +9,7 @@ from ...config.settings import start_limit
 from ...own import os, own_builtins, signal, time
 from ...protocol.channels import Link, Pipes
 from ...protocol.descriptors import Files
-from ...protocol.endings import Finished, ForkUnsafe, Lost, Unmet, to_wire
+from ...protocol.endings import Finished, ForkUnsafe, Lost, Unmet
 from ...protocol.messages import (
     Broken,
     Ended,
@@ -156,22 +156,22 @@ class Keeper:
         unmet = self._memory.await_needed(run)
         if self._supervisor.stop_deadline is not None:
             # Stop arrived while this order was queued, or waited for GPU memory.
-            self._report_end(Ended(to_wire(Lost("the run was stopped"))))
+            self._report_end(Ended(Lost("the run was stopped")))
             self._finish(0.0)
             return
         if unmet:
             list(self._release(run))
-            self._report_end(Ended(to_wire(Unmet(unmet))))
+            self._report_end(Ended(Unmet(unmet)))
             self._finish_if_stopped()
             return
         if self._unsafe and not run.share.startswith(SPAWNED):
-            self._report_end(Ended(to_wire(ForkUnsafe(self._unsafe))))
+            self._report_end(Ended(ForkUnsafe(self._unsafe)))
             return
         try:
             job = yield from self._execute(order, run)
         except RefusedError as error:
             list(self._release(run))
-            self._report_end(Ended(to_wire(Lost(str(error)))))
+            self._report_end(Ended(Lost(str(error))))
             self._finish_if_stopped()
             return
         failed = job.ending != Finished() and job.verdict is None
@@ -189,7 +189,7 @@ class Keeper:
         stops = job.stops or self._supervisor.stop_deadline is not None
         self._report_end(
             Ended(
-                to_wire(job.ending), job.pid, job.wide, *job.remains[:3], job.dump,
+                job.ending, job.pid, job.wide, *job.remains[:3], job.dump,
                 job.leftovers, job.survivors, goes_on=job.ending == Finished() and not stops,
                 used=job.used, hold_gpus=job.hold_gpus, gpu_memory=gpu_memory,
             )
@@ -295,13 +295,13 @@ class Keeper:
         gpu_memory = self._memory.await_returned()
         if bad is None:
             self._supervisor.send(
-                Ended(to_wire(Finished()), leftovers=leftovers, goes_on=True, gpu_memory=gpu_memory)
+                Ended(Finished(), leftovers=leftovers, goes_on=True, gpu_memory=gpu_memory)
             )
         else:
             assert bad.ending is not None
             self._report_end(
                 Ended(
-                    to_wire(bad.ending), bad.pid, "teardown", *bad.remains[:3], bad.dump,
+                    bad.ending, bad.pid, "teardown", *bad.remains[:3], bad.dump,
                     leftovers, bad.survivors, gpu_memory=gpu_memory,
                 )
             )  # fmt: skip
@@ -347,11 +347,9 @@ class Keeper:
         if bad:
             assert bad[0].ending is not None
             remains = bad[0].remains._replace(dump=bad[0].dump)
-            self._supervisor.send(TornDown(to_wire(bad[0].ending), *remains, leftovers, gpu_memory))
+            self._supervisor.send(TornDown(bad[0].ending, *remains, leftovers, gpu_memory))
         else:
-            self._supervisor.send(
-                TornDown(to_wire(Finished()), leftovers=leftovers, gpu_memory=gpu_memory)
-            )
+            self._supervisor.send(TornDown(Finished(), leftovers=leftovers, gpu_memory=gpu_memory))
 
 
 def _connect(start: HostStart) -> tuple[HostConnection, HostConnection]:

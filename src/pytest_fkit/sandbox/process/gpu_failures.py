@@ -8,10 +8,10 @@ import pytest
 
 from ...gpu.errors.classification import Classifier
 from ...gpu.errors.exceptions import event_of, failure_of, keep_printed, skip_reason
-from ...gpu.errors.failure import Failure, GpuError
+from ...gpu.errors.failure import Failure
 from ...gpu.errors.wording import points
 from ...own import own_builtins
-from ...protocol.plain_values import carriable
+from ...protocol.event_file import GpuError, add_facts
 
 own_builtins(globals())
 
@@ -30,7 +30,7 @@ class GpuFailures:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: Any
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Attach a GPU error to the report, from which the worker removes it again."""
+        """Say in the report that it is a GPU error."""
         report = yield
         error = None
         if call.excinfo is not None and not hasattr(report, "wasxfail") and report.skipped:
@@ -39,7 +39,7 @@ class GpuFailures:
         elif call.excinfo is not None:
             error = self.classify(item, call.excinfo.value, report.sections)
         if error is not None and not hasattr(report, "wasxfail"):
-            report.fkit_gpu_error = carriable(error.to_wire())  # type: ignore[attr-defined]
+            add_facts(vars(report), gpu_error=error)
             self.counted = self.counted or error.counts or error.doubtful
         return report
 

@@ -21,6 +21,7 @@ from ...protocol.event_file import (
     Report,
     SessionFlag,
     WarningRecorded,
+    facts_of,
 )
 from ...protocol.interruptions import interruption
 from ...protocol.messages import Message
@@ -193,7 +194,7 @@ class Relay:
         self, report: pytest.TestReport
     ) -> Generator[None, object, object]:
         """Relay the report, after the session has counted failures and maybe set shouldfail."""
-        if self._may_retry and report.failed and hasattr(report, "fkit_gpu_error"):
+        if self._may_retry and report.failed and facts_of(report).gpu_error is not None:
             self._met_gpu_error = True
         if self._met_gpu_error:
             with self._not_counting():
@@ -222,7 +223,7 @@ class Relay:
             # In plain pytest the terminal calls this hook. With failed subtests, which were counted
             # in this process, pytest-subtests turns the report on the whole test into a failure.
             hooks.pytest_report_teststatus(config=self._config, report=report)
-        self.send(Report(self._data(report)))
+        self.send(self._report(report))
         if not self._may_retry:  # else at the end of the test
             self.send_flags()
 
@@ -250,10 +251,10 @@ class Relay:
         self._correct_duration(call)
         report = yield
         if hasattr(item, "execution_count"):
-            self.send(HeldReport(self._data(report)))
+            self.send(HeldReport(self._report(report)))
         return report
 
-    def _data(self, report: pytest.TestReport) -> dict[str, Any]:
+    def _report(self, report: pytest.TestReport) -> Report:
         try:
             data = report_to_data(self._config, report)
         except Exception as error:  # noqa: BLE001 (of something that the test or a plugin patched)
@@ -268,7 +269,7 @@ class Relay:
         data = cast("dict[str, Any]", carriable(data))
         if self._keeps_objects:
             keep_objects(self._session, report, data)
-        return data
+        return Report(data, data.pop("fkit", None))
 
     @pytest.hookimpl
     def pytest_warning_recorded(

@@ -359,7 +359,7 @@ class WideFixtures:
         made = self._phases.report_teardown(item, call)
         report = None
         if made is not None and made.failed:
-            report = carriable(pytest_reports.report_to_data(item.config, made))
+            report = pytest_reports.report_message(item.config, made)
         self._relay.send(WideTeardown(call.duration, _sections(item), report, call.start))
         self._active = [each for each in self._active if each.cached_result is not None]
         return True

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ...own import own_builtins, time
-from ...protocol.endings import Finished, to_wire
+from ...protocol.border import ItemAttempt
+from ...protocol.endings import Ending, Finished
 from ...protocol.event_file import (
+    Figure,
     HeldReport,
     Metric,
     Phase,
@@ -24,8 +26,6 @@ from ...sandbox.child.usage import RawUsage, Usage, since
 
 own_builtins(globals())
 
-_FINISHED = to_wire(Finished())
-
 
 class AttemptRecorder:
     """Collects the facts, from the first message of a test to the last.
@@ -33,17 +33,18 @@ class AttemptRecorder:
     :param shared: why the test does not have a process of its own, or "".
     """
 
-    def __init__(self, shared: str = "") -> None:
+    def __init__(self, nodeid: str, shared: str = "") -> None:
+        self._nodeid = nodeid
         self._start = time.time()
         self._phases: list[list[Any]] = []
         self._wide: list[list[Any]] = []
         self._open: list[list[Any]] = []
-        self._ending: tuple[Any, ...] = _FINISHED
+        self._ending: Ending = Finished()
         self._pid = 0
         self._used: tuple[Any, ...] = ()
         self._used_before: Usage | None = None
         self._shared = shared
-        self._metrics: dict[str, Any] = {}
+        self._metrics: dict[str, Figure] = {}
         self._leftovers: tuple[str, ...] = ()
 
     def handle(self, message: Message) -> None:
@@ -52,27 +53,30 @@ class AttemptRecorder:
         if handler is not None:
             handler(self, message)
 
-    def facts(self) -> dict[str, Any]:
-        """The facts in built-in types; times in seconds since the epoch.
+    def facts(self, left: int, again: bool) -> ItemAttempt:
+        """What is known.
 
-        ``phases`` has name, start, duration and outcome of each; ``wide`` has, for each setup and
-        teardown of wide fixtures, which of the two, their label, start and duration.
+        :param left: how many reports on it are still to come.
+        :param again: whether the test is run once more.
         """
         phases = self._phases
-        if phases and not phases[-1][3] and self._ending != _FINISHED:
+        if phases and not phases[-1][3] and not isinstance(self._ending, Finished):
             # The phase in which a process died has no report of its own.
             phases[-1][2:] = [max(0.0, time.time() - phases[-1][1]), "died"]
-        return {
-            "start": phases[0][1] if phases else self._start,
-            "phases": [each for each in phases if each[3]],
-            "wide": carriable(self._wide),
-            "ending": self._ending,
-            "pid": self._pid,
-            "used": self._used,
-            "shared": carriable(self._shared),
-            "metrics": self._metrics,
-            "leftovers": carriable(self._leftovers),
-        }
+        return ItemAttempt(
+            self._nodeid,
+            phases[0][1] if phases else self._start,
+            self._ending,
+            tuple((name, start, took, said) for name, start, took, said in phases if said),
+            tuple(map(tuple, carriable(self._wide))),
+            self._pid,
+            self._used,
+            carriable(self._shared),
+            tuple(self._metrics.items()),
+            carriable(self._leftovers),
+            left=left,
+            again=again,
+        )
 
     def _phase(self, message: Phase) -> None:
         if self._phases and self._phases[-1][0] == message.name and not self._phases[-1][3]:
@@ -84,7 +88,10 @@ class AttemptRecorder:
             last[2] = max(0.0, min(seconds, message.time - start))
         self._phases.append([message.name, message.time, 0.0, ""])
 
-    def _report(self, message: Report | HeldReport) -> None:
+    def _held_report(self, message: HeldReport) -> None:
+        self._report(message.report)
+
+    def _report(self, message: Report) -> None:
         data = message.data
         whole = data.get("$report_type") == "TestReport"  # not on a subtest
         if whole and self._phases and self._phases[-1][0] == data.get("when"):
@@ -137,7 +144,7 @@ class AttemptRecorder:
 _HANDLERS: dict[type[Any], Any] = {
     Phase: AttemptRecorder._phase,
     Report: AttemptRecorder._report,
-    HeldReport: AttemptRecorder._report,
+    HeldReport: AttemptRecorder._held_report,
     Restarted: AttemptRecorder._restarted,
     WideSetup: AttemptRecorder._wide_setup,
     WideSetupDone: AttemptRecorder._wide_setup_done,

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple
 import pytest
 
 from ...compat import pytest_reports
-from ...gpu.errors.failure import Failure, GpuError
+from ...gpu.errors.failure import Failure
 from ...gpu.slices.ownership import KEY, owned_by
 from ...own import own_builtins, time
 from ...protocol.endings import Ending, Lost, Unmet, Unreported
+from ...protocol.event_file import GpuError
 from ...protocol.messages import Broken, Ended
 from ...protocol.plain_values import carriable
 from ...sandbox.process.relay import merged
@@ -153,14 +154,14 @@ class DeathReports:
             owned = owned_by(replay.item.config)
             if owned is not None and owned.shared:  # an attempt without neighbours may have room
                 lacking = GpuError("memory", death.ending.title, alone=True)
-                self._reports.gpu_error(replay.item, carriable(lacking.to_wire()))
+                self._reports.gpu_error(replay.item, lacking)
             return
         self._in_doubt()
         title = f"{death.ending.title} in {death.phase}"
         failure = Failure(text=title, death=True, stderr=replay.error_output + death.err)
         error, unexplained = self._classifier.of_death(replay.item, failure)
         if error is not None:
-            self._reports.gpu_error(replay.item, carriable(error.to_wire()))
+            self._reports.gpu_error(replay.item, error)
         elif unexplained:
             from ...gpu.health.xids import may_explain
 

@@ -15,6 +15,8 @@ from ...protocol.endings import (
     Unmet,
     Unreported,
 )
+from ...protocol.event_file import add_facts
+from ...protocol.plain_values import carriable
 from ...system.paths import below, joined
 
 if TYPE_CHECKING:
@@ -276,13 +278,14 @@ def report_data(
         "duration": death.seconds,
         "start": start,
         "stop": start + death.seconds,
-        "fkit_death": message,
-        "fkit_worker": death.worker,
     }
-    if death.leftovers:
-        data["fkit_leftovers"] = list(death.leftovers)
-    if death.gpu_memory:
-        data["fkit_gpu_memory"] = list(death.gpu_memory)
+    add_facts(
+        data,
+        death=carriable(message),
+        worker=death.worker,
+        leftovers=carriable(tuple(death.leftovers)),
+        gpu_memory=carriable(tuple(death.gpu_memory)),
+    )
     if expected is not None:
         data["outcome"] = "skipped"
         data["wasxfail"] = expected

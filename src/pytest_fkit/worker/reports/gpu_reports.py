@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Generator
+from typing import TYPE_CHECKING, Any, Callable, Generator
 
 import pytest
 
 from ...gpu.slices.ownership import KEY, XIDS, XIDS_TOLD, Owned, owned_by
 from ...own import os, own_builtins
+from ...protocol.event_file import facts_in
 
 if TYPE_CHECKING:
     from .xids_of_tests import TestXids
@@ -15,7 +16,15 @@ if TYPE_CHECKING:
 own_builtins(globals())
 
 
-class GpuReports:
+def name_gpus(owned: Owned, worker: str, data: dict[str, Any]) -> None:
+    """Name worker, GPUs and attempt in the report on a failure."""
+    if data["outcome"] == "failed":
+        # pytest-rerunfailures counts the attempts before this one.
+        section = owned.section(worker, data.get("rerun", 0) + 1, facts_in(data).gpus or ())
+        data["sections"] = [*data["sections"], section]
+
+
+class GpuMasks:
     """Plugin of a worker that owns GPUs, and of pytest itself at ``-n0``.
 
     :param name: of the worker, as in "gw0".
@@ -26,15 +35,6 @@ class GpuReports:
         self._owned = owned
         self._name = name
         self._show = show
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Name worker, GPUs and attempt in the report on a failure."""
-        if report.failed:
-            # pytest-rerunfailures counts the attempts before this one.
-            attempt = int(getattr(report, "rerun", 0)) + 1
-            seen = getattr(report, "fkit_gpus", ())
-            report.sections.append(self._owned.section(self._name, attempt, seen))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
@@ -70,5 +70,5 @@ def own_gpus(config: pytest.Config, name: str, show: Callable[[str], None]) -> N
         from ...gpu.health.memory import watch_memory
 
         config.stash[KEY] = owned
-        config.pluginmanager.register(GpuReports(owned, name, show), "fkit-gpus")
+        config.pluginmanager.register(GpuMasks(owned, name, show), "fkit-gpus")
         watch_memory(config, owned)

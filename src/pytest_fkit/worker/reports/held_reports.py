@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import pytest
 
-from ...gpu.errors.failure import GpuError
 from ...gpu.slices.ownership import Owned
 from ...own import own_builtins
-from ...protocol.plain_values import carriable
+from ...protocol.border import ItemAttempt
+from ...protocol.event_file import GpuError, facts_in
+from .gpu_reports import name_gpus
 from .reports import Reports, WorkerReports
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class HeldReports(Reports):
         owned: Owned,
         name: str,
         in_doubt: Callable[[], None] = lambda: None,
-        hold: Callable[[pytest.Item, dict[str, Any]], None] = lambda *_: None,
+        hold: Callable[[pytest.Item, GpuError], None] = lambda *_: None,
         xids: TestXids | None = None,
     ) -> None:
         self._xids = xids
@@ -52,7 +53,7 @@ class HeldReports(Reports):
         self._name = name
         self._held: list[Callable[[], None]] = []
         self._settled = False
-        self._error: dict[str, Any] | None = None
+        self._error: GpuError | None = None
         self._erred: pytest.Item | None = None
 
     def begins(self, item: pytest.Item) -> None:
@@ -72,17 +73,13 @@ class HeldReports(Reports):
     def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
         """Hold."""
         if self._xids is not None:
-            self._xids.sees(item, data.get("fkit_gpus", ()))
+            self._xids.sees(item, facts_in(data).gpus)
         self._hold(lambda: self._log_report(item, data))
 
     def _log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
         if self._xids is not None:
             self._xids.add_section(item, data)
-        if self._reports.silent and data["outcome"] == "failed":
-            # As GpuReports does, which does not hear of this report.
-            attempt = int(data.get("rerun", 0)) + 1
-            section = self._owned.section(self._name, attempt, data.get("fkit_gpus", ()))
-            data["sections"] = [*data["sections"], section]
+        name_gpus(self._owned, self._name, data)
         self._reports.log_report(item, data)
 
     def log_finish(self, item: pytest.Item) -> None:
@@ -90,20 +87,18 @@ class HeldReports(Reports):
         self._hold(lambda: self._reports.log_finish(item))
         self._settled = False  # pytest-rerunfailures may have a test that died run again
 
-    def attempt(
-        self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
-    ) -> None:
+    def attempt(self, item: pytest.Item, attempt: ItemAttempt) -> None:
         """Hold."""
         self._judge(item)
         if self._xids is not None:
-            facts = self._xids.with_facts(item, facts)
-        self._hold(lambda: self._reports.attempt(item, facts, left, again))
+            attempt = self._xids.add_to(item, attempt)
+        self._hold(lambda: self._reports.attempt(item, attempt))
 
-    def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
+    def gpu_error(self, item: pytest.Item, error: GpuError) -> None:
         """Remember the first error; one of wide fixtures at the end of the run comes too late."""
         if self._error is None and not self._settled:
             self._error, self._erred = error, item
-            if error["probe"]:
+            if error.probe:
                 self._in_doubt()
 
     def unexplained(self, item: pytest.Item, how: str) -> None:
@@ -116,11 +111,10 @@ class HeldReports(Reports):
         """Let Xids decide, once, what the test met, where the message of its failure can't."""
         if self._xids is None or self._xids.are_known(item):
             return
-        error = None if self._error is None else GpuError.from_wire(self._error)
-        now = self._xids.judge(item, error, self._unexplained)
+        now = self._xids.judge(item, self._error, self._unexplained)
         self._unexplained = ""
-        if now is not None and now != error:
-            self._error, self._erred = carriable(now.to_wire()), item
+        if now is not None and now != self._error:
+            self._error, self._erred = now, item
             if now.probe:
                 self._in_doubt()
 
@@ -142,7 +136,7 @@ class HeldReports(Reports):
     def _hold_next_tests(self) -> None:
         """Begin no other test after one whose error counts; once for each such test."""
         erred, self._erred = self._erred, None
-        if erred is not None and self._error is not None and self._error["counts"]:
+        if erred is not None and self._error is not None and self._error.counts:
             self.flush()
             self._hold_tests(erred, self._error)
 
@@ -154,7 +148,7 @@ class HeldReports(Reports):
         error, self._error, self._settled = self._error, None, False
         if error is not None:
             self._reports.gpu_error(item, error)
-        self._reports.silent = error is not None and error["retry"]
+        self._reports.silent = error is not None and error.retry
         self._tell()
         self._reports.silent = False
         if self._xids is not None:

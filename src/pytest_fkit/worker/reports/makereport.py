@@ -60,7 +60,11 @@ def _made(
     item: pytest.Item, data: dict[str, Any], text: str
 ) -> tuple[dict[str, Any], Any, BaseException | None]:
     """The report, as data and as an object, and what a hook raised."""
-    copy = marshal.loads(marshal.dumps(carriable(data)))  # pytest changes what it is given
+    copy = carriable(data)
+    facts = copy.pop("fkit", None)
+    copy = marshal.loads(marshal.dumps(copy))  # pytest changes what it is given
+    if facts is not None:
+        copy["fkit"] = facts
     innermost = _Innermost(report_from(item.config, copy))
     plugins = item.config.pluginmanager
     plugins.register(innermost)  # the last, so that all wrappers are around it

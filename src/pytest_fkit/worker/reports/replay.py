@@ -31,6 +31,8 @@ from ...protocol.event_file import (
     WideSetup,
     WideSetupDone,
     WideTeardown,
+    add_facts,
+    facts_in,
 )
 from ...protocol.messages import Ended, Message, Output, Restarted
 from ...protocol.plain_values import carriable
@@ -85,7 +87,7 @@ class Replay:
         self.phase_began = time.time()
         self._sections: list[tuple[str, str]] = []
         self._wide_sections: list[tuple[str, str]] = []
-        self._junit_records: list[tuple[str, str, str]] = []
+        self._junit_records: list[JunitRecord] = []
         self.setting_up: WideSetup | None = None
         self.expected: str | None = None
         self.interrupted: Interrupted | None = None
@@ -128,8 +130,7 @@ class Replay:
         return self._attempts_over + (not self._finished)
 
     def _held_report(self, message: HeldReport) -> None:
-        message.data.pop("fkit_gpu_error", None)
-        self._unlogged.append(message.data)
+        self._unlogged.append(message.report.data)
 
     def log_complete_phases(self, death: dict[str, Any]) -> None:
         """Log the reports that the test process held back, on phases before the one it died in."""
@@ -144,7 +145,7 @@ class Replay:
         self.phase, self.phase_began = message.name, message.time
 
     def _report(self, message: Report) -> None:
-        data = message.data
+        data = message.whole()
         if data.get("$report_type") == "TestReport":  # not on a subtest
             self._outcomes[data["when"]] = data["outcome"]
         self._hear_gpu_error(data)
@@ -158,8 +159,7 @@ class Replay:
             self.log(data)
 
     def _hear_gpu_error(self, data: dict[str, Any]) -> None:
-        """Take the error out of the report, which goes to plugins."""
-        error = data.pop("fkit_gpu_error", None)
+        error = facts_in(data).gpu_error
         if error is not None and data["outcome"] != "rerun":  # by pytest-rerunfailures, already
             self._reports.gpu_error(self.item, error)
 
@@ -187,7 +187,7 @@ class Replay:
 
     def wide_teardown(self, message: WideTeardown) -> None:
         """Merge the teardown of wide fixtures into the test's teardown report."""
-        failed = message.report
+        failed = None if message.report is None else message.report.whole()
         if failed is not None:
             self._hear_gpu_error(failed)
         data = next((each for each in reversed(self._held) if _is_teardown(each)), None)
@@ -221,7 +221,7 @@ class Replay:
         self._shared = message.cause
 
     def _junit_record(self, message: JunitRecord) -> None:
-        self._junit_records.append((message.kind, message.name, message.value))
+        self._junit_records.append(message)
 
     def _not_collected(self, message: NotCollected) -> None:
         self.refuse(message.reason)
@@ -276,14 +276,15 @@ class Replay:
         if ended.leftovers:
             still = [f"{line}, still there, with GPUs open" for line in ended.hold_gpus]
             lines = [*ended.leftovers, *still]
-            self._name("processes left running, now ended", "fkit_leftovers", lines)
+            self._name("processes left running, now ended", "leftovers", lines)
         if ended.gpu_memory:
-            self._name("GPU memory not given back", "fkit_gpu_memory", ended.gpu_memory)
+            self._name("GPU memory not given back", "gpu_memory", ended.gpu_memory)
 
     def _name(self, title: str, name: str, lines: Sequence[str]) -> None:
         for data in filter(_is_teardown, self._held):
-            data[name] = [carriable(line) for line in lines]
-            add_section(data, title, "".join(f"{line}\n" for line in data[name]))
+            carried = tuple(map(carriable, lines))
+            add_facts(data, **{name: carried})
+            add_section(data, title, "".join(f"{line}\n" for line in carried))
 
     def drop_teardown(self) -> None:
         """Drop the teardown report that is held back: another one takes its place."""
@@ -306,15 +307,15 @@ class Replay:
         self.start()
         if not _is_teardown(data):
             self._sections = list(data.get("sections", ()))
-        elif self._shared:
-            data["fkit_shared"] = self._shared
-        if _is_teardown(data) and self._end_errors:
-            data["fkit_end_errors"], self._end_errors = self._end_errors, []
+        elif self._shared or self._end_errors:
+            add_facts(data, shared=self._shared, end_errors=tuple(self._end_errors))
+            self._end_errors = []
         if "FKIT_GPU_IDS" in self.changed:
-            data["fkit_gpus"] = self.changed["FKIT_GPU_IDS"].split(",")
+            add_facts(data, gpus=tuple(self.changed["FKIT_GPU_IDS"].split(",")))
         note_wanted_gpus(self.item, data, self.changed)
         if self._junit_records:
-            data["fkit_junit"], self._junit_records = self._junit_records, []
+            add_facts(data, junit=tuple(self._junit_records))
+            self._junit_records = []
         self._seconds += data.get("duration", 0.0)
         self._reports.log_report(self.item, data)
 
@@ -330,7 +331,7 @@ class Replay:
         :param again: whether another attempt follows.
         """
         if self._attempt is not None and self._started and self.interrupted is None:
-            self._reports.attempt(self.item, self._attempt.facts(), len(self._held), again)
+            self._reports.attempt(self.item, self._attempt.facts(len(self._held), again))
         self._log_end()
         if not again:
             self._reports.complete(self.item, self._seconds)

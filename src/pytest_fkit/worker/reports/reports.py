@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Protocol, Sequence
 import pytest
 
 from ...compat import pytest_hooks, xdist_worker
-from ...compat.pytest_reports import KEPT_OBJECTS, restore_objects
+from ...compat.pytest_reports import restore_objects
 from ...config.settings import ALONE
 from ...own import contextmanager, own_builtins
 from ...protocol.border import (
@@ -22,10 +22,13 @@ from ...protocol.border import (
     Reported,
     Told,
 )
+from ...protocol.event_file import GpuError
 from ...protocol.plain_values import carriable
 from ...protocol.running_test import Whereabouts
+from .gpu_reports import name_gpus
 
 if TYPE_CHECKING:
+    from ...gpu.slices.ownership import Owned
     from ...journal.recorder import Recorder
 
 own_builtins(globals())
@@ -54,17 +57,11 @@ class Reports:
     def log_finish(self, item: pytest.Item) -> None:
         """The test is over."""
 
-    def attempt(
-        self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
-    ) -> None:
-        """The journal's facts about one attempt, see Attempt.facts.
+    def attempt(self, item: pytest.Item, attempt: ItemAttempt) -> None:
+        """An attempt is over, but for its last reports."""
 
-        :param left: how many reports on it are still to come.
-        :param again: whether the test is run once more.
-        """
-
-    def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
-        """The test met an error: a :class:`~pytest_fkit.gpu.errors.failure.GpuError`, to_wire()."""
+    def gpu_error(self, item: pytest.Item, error: GpuError) -> None:
+        """The test met an error."""
 
     def unexplained(self, item: pytest.Item, how: str) -> None:
         """The process of the test died, as `how` says, of an unknown cause: an Xid may tell."""
@@ -103,6 +100,7 @@ class LocalReports(Reports):
     :param recorder: of the journal, if there is one; records everything before plugins hear it.
     :param account: counts verdicts, if given.
     :param items: the tests that are run.
+    :param owned: the GPUs of this process, if there are any.
     """
 
     def __init__(
@@ -110,7 +108,9 @@ class LocalReports(Reports):
         recorder: Recorder | None = None,
         account: VerdictCounter | None = None,
         items: Sequence[pytest.Item] = (),
+        owned: Owned | None = None,
     ) -> None:
+        self._owned = owned
         self._recorder = recorder
         self._some_hear_in_tests: bool | None = None
         self._others_hear: bool | None = None
@@ -141,10 +141,10 @@ class LocalReports(Reports):
 
     def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
         """Tell them."""
-        kept = data.pop(KEPT_OBJECTS, None)
+        if self._owned is not None:
+            name_gpus(self._owned, ALONE, data)
         report = report_from(item.config, data)
-        if kept is not None:
-            restore_objects(item.session, report, kept)
+        restore_objects(item.session, report)
         if self._recorder is not None:
             self._recorder.report(ALONE, report)
             self._recorder.commit()
@@ -171,13 +171,11 @@ class LocalReports(Reports):
             return pytest_hooks.reporters_hook(item, name)
         return getattr(item.ihook, name)
 
-    def attempt(
-        self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
-    ) -> None:
+    def attempt(self, item: pytest.Item, attempt: ItemAttempt) -> None:
         """Tell the recorder."""
+        del item
         if self._recorder is not None:
-            self._recorder.attempt(ALONE, item.nodeid, facts, left, again)
-            self._recorder.commit()
+            self._recorder.record(ALONE, [attempt])
 
     def complete(self, item: pytest.Item, seconds: float) -> None:
         """Tell the account."""
@@ -222,6 +220,9 @@ class WorkerReports(Reports):
         self._local = LocalReports()
         self._others_hear = pytest_hooks.others_hear_reports(config)
         xdist_worker.take_reports_of_interactor(config, interactor, self._hear)
+        self._pytests_hook = config.pluginmanager.subset_hook_caller(
+            "pytest_runtest_logreport", [interactor]
+        )
         self.silent = False
         """Whether to tell plugins of this process nothing."""
 
@@ -242,8 +243,11 @@ class WorkerReports(Reports):
 
     def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
         """Queue a report, by way of the plugins that hear reports here."""
-        if self.silent or not (self._others_hear or data.get("outcome") == "failed"):
+        if not self._heard:
             self._report(self._index(item), data)
+            if data.get("outcome") == "failed" and not self.silent:
+                self.flush()  # pytest changes the data
+                self._pytests_hook(report=report_from(self._config, data))
             return
         report = report_from(self._config, data)
         with self._telling(item), pytest_hooks.warnings_as_of(item):
@@ -257,7 +261,7 @@ class WorkerReports(Reports):
 
     def _report(self, position: int, data: dict[str, Any]) -> None:
         data.update(self._extra, item_index=position)
-        self._events.append(ItemReported(position, data))
+        self._events.append(ItemReported(position, data, data.pop("fkit", None)))
 
     @contextmanager
     def _telling(self, item: pytest.Item) -> Iterator[None]:
@@ -277,13 +281,12 @@ class WorkerReports(Reports):
             with self._telling(item):
                 self._local.log_finish(item)
 
-    def attempt(
-        self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
-    ) -> None:
-        """Queue the journal's facts about one attempt."""
-        self._events.append(ItemAttempt(item.nodeid, facts, left, again))
+    def attempt(self, item: pytest.Item, attempt: ItemAttempt) -> None:
+        """Queue what the journal says of it."""
+        del item
+        self._events.append(attempt)
 
-    def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
+    def gpu_error(self, item: pytest.Item, error: GpuError) -> None:
         """Queue that the test met a GPU error."""
         self._events.append(ItemGpuError(item.nodeid, error))
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Sequence
 import pytest
 
 from ... import system
-from ...gpu.errors.failure import GpuError
 from ...gpu.health.xids import PROGRAM, Xid, XidFile, decided, described, falling_into
-from ...gpu.slices.ownership import TITLE
+from ...gpu.slices.ownership import TITLE, Owned
 from ...own import os, own_builtins, time
+from ...protocol.border import ItemAttempt
+from ...protocol.event_file import GpuError, facts_in
 from ...protocol.plain_values import carriable
 from .reports import LocalReports, VerdictCounter
 
@@ -69,7 +70,7 @@ class TestXids:
         if item in self._found:
             self.begins(item)
 
-    def sees(self, item: pytest.Item, gpus: Sequence[str]) -> None:
+    def sees(self, item: pytest.Item, gpus: Sequence[str] | None) -> None:
         """The test sees these GPUs, not its worker's, if any are named."""
         if gpus:
             self._gpus[item] = gpus
@@ -116,10 +117,13 @@ class TestXids:
         if found and (data["outcome"] == "failed" or data.get("when") == "call"):
             data["sections"] = [*data["sections"], (TITLE, carriable(described(found)))]
 
-    def with_facts(self, item: pytest.Item, facts: dict[str, Any]) -> dict[str, Any]:
-        """The journal's facts about an attempt, with the Xids."""
+    def add_to(self, item: pytest.Item, attempt: ItemAttempt) -> ItemAttempt:
+        """The attempt, with the Xids."""
         found = self._found.get(item, ())
-        return {**facts, "xids": carriable([_fact(each) for each in found])} if found else facts
+        if not found:
+            return attempt
+        facts = ({**each.facts(), "wall": each.wall} for each in found)
+        return attempt._replace(xids=carriable(tuple(facts)))
 
     def _seen(self, item: pytest.Item) -> tuple[Xid, ...]:
         self._known.extend(self._file.read())
@@ -146,10 +150,6 @@ class TestXids:
         return found
 
 
-def _fact(xid: Xid) -> dict[str, Any]:
-    return {**xid.facts(), "wall": xid.wall}
-
-
 class ReportsWithXids(LocalReports):
     """At ``-n0`` with GPUs: no other worker could run the tests, so Xids are only named."""
 
@@ -158,9 +158,10 @@ class ReportsWithXids(LocalReports):
         recorder: Recorder | None,
         account: VerdictCounter | None,
         items: Sequence[pytest.Item],
+        owned: Owned,
         xids: TestXids,
     ) -> None:
-        super().__init__(recorder, account, items)
+        super().__init__(recorder, account, items, owned)
         self._xids = xids
 
     def are_awaited(self, config: pytest.Config) -> bool:
@@ -173,9 +174,9 @@ class ReportsWithXids(LocalReports):
         self._xids.begins(item)
         super().begins(item)
 
-    def gpu_error(self, item: pytest.Item, error: dict[str, Any]) -> None:
+    def gpu_error(self, item: pytest.Item, error: GpuError) -> None:
         """Wait for the Xid, before the report."""
-        if error["doubtful"]:
+        if error.doubtful:
             self._xids.look(item, awaits=True)
 
     def unexplained(self, item: pytest.Item, how: str) -> None:
@@ -185,16 +186,14 @@ class ReportsWithXids(LocalReports):
 
     def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
         """Name the Xids."""
-        self._xids.sees(item, data.get("fkit_gpus", ()))
+        self._xids.sees(item, facts_in(data).gpus)
         self._xids.look(item, awaits=False)
         self._xids.add_section(item, data)
         super().log_report(item, data)
 
-    def attempt(
-        self, item: pytest.Item, facts: dict[str, Any], left: int, again: bool = False
-    ) -> None:
+    def attempt(self, item: pytest.Item, attempt: ItemAttempt) -> None:
         """Name the Xids."""
-        super().attempt(item, self._xids.with_facts(item, facts), left, again)
+        super().attempt(item, self._xids.add_to(item, attempt))
 
     def complete(self, item: pytest.Item, seconds: float) -> None:
         """See :class:`.reports.Reports`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Generator
+from typing import Callable, Generator
 
 import pytest
 
@@ -20,15 +20,15 @@ class CollectionErrors:
     """Plugin of such a worker.
 
     :param tell: called once at the end of the collection, if there was any error, with the node id
-        of each collector and its :class:`.GpuError` in built-in types.
+        of each collector and its category of GPU error.
     """
 
     def __init__(
-        self, config: pytest.Config, tell: Callable[[list[tuple[str, dict[str, Any]]]], None]
+        self, config: pytest.Config, tell: Callable[[list[tuple[str, str]]], None]
     ) -> None:
         self._classifier = Classifier(config)
         self._tell = tell
-        self._found: list[tuple[str, dict[str, Any]]] = []
+        self._found: list[tuple[str, str]] = []
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_make_collect_report(
@@ -47,7 +47,7 @@ class CollectionErrors:
         skip = Failure(text=skip_reason(report), skip=True)
         error = self._classifier.of_collection(skip if report.skipped else failure_of(raised))
         if error is not None:
-            self._found.append((carriable(collector.nodeid), carriable(error.to_wire())))
+            self._found.append((carriable(collector.nodeid), error.category))
 
     def pytest_collection_finish(self) -> None:
         """Tell the controller what was found."""

@@ -16,6 +16,7 @@ from ... import system
 from ...own import faulthandler, os, own_builtins, select, signal, suppress, time
 from ...protocol.descriptors import Files, read_from, slots
 from ...protocol.endings import Ending, Finished, TimedOut, from_wait_status
+from ...protocol.event_file import ReportFacts
 from ...sandbox.host.children import Statuses
 from ...sandbox.process.copies import fork
 from ...sandbox.process.excerpts import free_middle, read_ends
@@ -204,11 +205,10 @@ def _exit_report(collector: pytest.Collector, error: SystemExit) -> pytest.Colle
 def _failed(
     collector: pytest.Collector, headline: str, lines: list[str], sections: list[tuple[str, str]]
 ) -> pytest.CollectReport:
-    # pytest's short summary shows the first line.
+    # pytest's short summary shows the first line. xdist carries this report, and no types of ours.
+    facts = tuple(ReportFacts(death=headline))
     text = "\n".join([f"{headline}, importing {collector.nodeid}", "", *lines])
-    return pytest.CollectReport(
-        collector.nodeid, "failed", text.rstrip(), [], sections, fkit_death=headline
-    )
+    return pytest.CollectReport(collector.nodeid, "failed", text.rstrip(), [], sections, fkit=facts)
 
 
 def _where(error: BaseException, rootdir: Path) -> tuple[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Any, Callable, Generator, Mapping, NamedTuple, Protocol, Sequence
+from typing import TYPE_CHECKING, Callable, Generator, Mapping, NamedTuple, Protocol, Sequence
 
 import pytest
 
@@ -20,6 +20,7 @@ from ...protocol.border import (
     Settle,
     Waits,
 )
+from ...protocol.event_file import GpuError
 
 if TYPE_CHECKING:
     from ...compat import xdist_worker
@@ -234,7 +235,7 @@ class Dispatched:
 
     # --- calls of the test loop ---
 
-    def hold(self, position: int = -1, error: dict[str, Any] | None = None) -> None:
+    def hold(self, position: int = -1, error: GpuError | None = None) -> None:
         """Begin no test until the controller sends GoOn; see :class:`.border.Holds`."""
         with self._changed:
             self._holds = True
