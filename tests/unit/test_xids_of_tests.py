@@ -33,7 +33,7 @@ def tell(tmp_path: Path, number: int, gpu: str = "3", **more: Any) -> None:
         file.write(json.dumps(said) + "\n")
 
 
-def named(xids: TestXids, item: Any) -> list[int]:
+def named(xids: TestXids, item: Any) -> list[object]:
     return [each["xid"] for each in xids.add_to(item, ItemAttempt("", 0.0, Finished())).xids]
 
 

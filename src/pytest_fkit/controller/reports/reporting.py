@@ -137,7 +137,7 @@ class Reporting:
         """Remember modules whose import ended the process."""
         headline = death_of(report)
         if headline:
-            report.longrepr = death_text(report.longrepr, headline)
+            report.longrepr = death_text(str(report.longrepr), headline)
             self.happened.imports.append((report.nodeid, headline, ""))
 
     @pytest.hookimpl(optionalhook=True)
