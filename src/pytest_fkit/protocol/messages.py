@@ -187,20 +187,9 @@ class Ended(NamedTuple):
 
 
 class TornDown(NamedTuple):
-    """Everything is torn down and every host is gone.
+    """Everything is torn down, as `ended` says, and every host is gone."""
 
-    :param ending: of the host that tore down, Finished if all went well.
-    :param leftovers: descriptions of processes that had to be ended.
-    :param gpu_memory: as in :class:`Ended`.
-    """
-
-    ending: Ending
-    out: bytes = b""
-    err: bytes = b""
-    log: bytes = b""
-    dump: bytes = b""
-    leftovers: tuple[str, ...] = ()
-    gpu_memory: tuple[str, ...] = ()
+    ended: Ended
 
 
 # --- keeper to host -----------------------------------------------------------------------------
@@ -285,10 +274,9 @@ class ChildExited(NamedTuple):
     :param ours: whether the status is one that our code in the child gave, and no test's.
     """
 
-    pid: int
     status: int
-    leaves: bool
-    stops: bool
+    leaves: bool = False
+    stops: bool = False
     used: tuple[Any, ...] = ()
     early: bool = False
     ours: bool = True

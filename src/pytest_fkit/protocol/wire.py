@@ -22,7 +22,16 @@ Known = Mapping[str, Type[Any]]
 
 _VALUES: Known = {
     cls.__name__: cls
-    for cls in (*get_args(Ending), GpuError, JunitRecord, ProcessKey, Report, ReportFacts, Run)
+    for cls in (
+        *get_args(Ending),
+        Ended,
+        GpuError,
+        JunitRecord,
+        ProcessKey,
+        Report,
+        ReportFacts,
+        Run,
+    )
 }
 """Types of ours that fields of messages may have; they travel with their names, as messages do."""
 
@@ -46,7 +55,7 @@ for _kind, *_fields in (
     (HostFiles, "key"),
     (Go, "run"),
     (Ended, "ending"),
-    (TornDown, "ending"),
+    (TornDown, "ended"),
 ):
     has_values(_kind, *_fields)
 

@@ -309,7 +309,7 @@ class KeeperClient:
                     return
         except (BrokenPipeError, ConnectionResetError):
             pass
-        yield TornDown(Lost(f"the keeper process {self._bury()}"))
+        yield TornDown(Ended(Lost(f"the keeper process {self._bury()}"), wide="teardown"))
 
     def close(self) -> None:
         """Close the connection, at which the keeper ends all processes below it, and itself."""

@@ -302,11 +302,11 @@ class TestLoop:
             elif isinstance(message, EndError):
                 warn(f"raised at the end of a process that ran tests: {message.text}")
             elif isinstance(message, TornDown):
-                ending = message.ending
+                ending, gpu_memory = message.ended.ending, message.ended.gpu_memory
                 if not isinstance(ending, Finished) and not self._stopping.is_set():
                     warn(f"the process that tears wide fixtures down {ending.story}")
-                if message.gpu_memory:
-                    warn(f"GPU memory not given back: {'; '.join(message.gpu_memory)}")
+                if gpu_memory:
+                    warn(f"GPU memory not given back: {'; '.join(gpu_memory)}")
         self._reports.settle(over=True)
         self._reports.flush()
         self._lines.flush()
@@ -369,10 +369,7 @@ class TestLoop:
             elif isinstance(message, EndError):
                 replay.handle(message)
             elif isinstance(message, TornDown):
-                ended = Ended(
-                    message.ending, 0, "teardown", message.out, message.err, message.log,
-                    message.dump, message.leftovers, gpu_memory=message.gpu_memory,
-                )  # fmt: skip
+                ended = message.ended
                 if ended.gpu_memory or not isinstance(ended.ending, Finished):
                     self._report_end(replay, ended)
 

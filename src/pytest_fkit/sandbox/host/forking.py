@@ -12,7 +12,7 @@ from ...own import os, own_builtins
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files, read_from
 from ...protocol.event_file import Completed, Leaves, SharedProcess, Used, UsedBefore
-from ...protocol.messages import PATIENCE, Began, ChildExited, Forked, Go, Ping, Run, WideSetUp
+from ...protocol.messages import PATIENCE, Began, Forked, Go, Ping, Run, WideSetUp
 from ...protocol.plain_values import carriable
 from ...protocol.wire import Unpacker
 from ...system import limits
@@ -258,19 +258,16 @@ class Forking:
 
     def _await_end(self, child: ForkedChild) -> Leaves | None:
         try:
-            gone = self.children.await_end(child)
-            refused = gone.ours and limits.refusal_of(gone.status >> 8)
+            exited = self.children.await_end(child)
+            refused = exited.ours and limits.refusal_of(exited.status >> 8)
             self.hit_limit = self.hit_limit or bool(refused)
-            left = _read_leaves(self.children.files(child), gone.status)
+            left = _read_leaves(self.children.files(child), exited.status)
         finally:
             self.children.release(child)
-        stops = gone.ours and gone.status == STOPS << 8
-        if gone.status in IN_ORDER:
+        stops = exited.ours and exited.status == STOPS << 8
+        if exited.status in IN_ORDER:
             self._process.session.testsfailed = self.failures.get()
-        exited = ChildExited(
-            child.pid, gone.status, left is not None, stops, gone.used, gone.early, gone.ours
-        )
-        self._link.hold(exited)
+        self._link.hold(exited._replace(leaves=left is not None, stops=stops))
         return left
 
 

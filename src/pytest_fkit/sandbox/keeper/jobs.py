@@ -8,7 +8,7 @@ from ...own import own_builtins
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files
 from ...protocol.endings import Ending, Exited, Finished, Lost, from_wait_status
-from ...protocol.messages import Run
+from ...protocol.messages import Ended, Run
 from ...protocol.process_keys import ProcessKey
 from ...protocol.wire import Sorter
 from ..process.excerpts import read_ends
@@ -163,6 +163,14 @@ class Job:
             self.ending, self.pid, self.remains = ending, pid, remains
             self.dump = self.dump or remains.dump
             self.wide = "" if self.stage == "start" else self.stage
+
+    def ended(self) -> Ended:
+        """What the worker is told."""
+        assert self.ending is not None
+        return Ended(
+            self.ending, self.pid, self.wide, *self.remains[:3], self.dump, self.leftovers,
+            self.survivors, used=self.used, hold_gpus=self.hold_gpus,
+        )  # fmt: skip
 
     def absorb(self, other: Job) -> None:
         """Add the outcome of a teardown that an idle host did after the test."""

@@ -184,15 +184,9 @@ class Keeper:
         self._supervisor.orphans.await_gpu_release(job)
         self._supervisor.job = None
         gpu_memory = self._memory.await_returned()
-        assert job.ending is not None
         stops = job.stops or self._supervisor.stop_deadline is not None
-        self._report_end(
-            Ended(
-                job.ending, job.pid, job.wide, *job.remains[:3], job.dump,
-                job.leftovers, job.survivors, goes_on=job.ending == Finished() and not stops,
-                used=job.used, hold_gpus=job.hold_gpus, gpu_memory=gpu_memory,
-            )
-        )  # fmt: skip
+        goes_on = job.ending == Finished() and not stops
+        self._report_end(job.ended()._replace(goes_on=goes_on, gpu_memory=gpu_memory))
         self._finish_if_stopped()
 
     def _report_end(self, ended: Ended) -> None:
@@ -288,23 +282,17 @@ class Keeper:
 
     def _follow(self, order: Follows) -> None:
         run = Run(0, order.next_position, next_key=order.next_key, timeout=order.timeout)
-        jobs = list(self._release(run))
-        bad = next((job for job in jobs if job.ending != Finished()), None)
-        leftovers = tuple(text for job in jobs for text in job.leftovers)
-        gpu_memory = self._memory.await_returned()
-        if bad is None:
-            self._supervisor.send(
-                Ended(Finished(), leftovers=leftovers, goes_on=True, gpu_memory=gpu_memory)
-            )
-        else:
-            assert bad.ending is not None
-            self._report_end(
-                Ended(
-                    bad.ending, bad.pid, "teardown", *bad.remains[:3], bad.dump,
-                    leftovers, bad.survivors, gpu_memory=gpu_memory,
-                )
-            )  # fmt: skip
+        self._report_end(self._torn_down(list(self._release(run))))
         self._finish_if_stopped()
+
+    def _torn_down(self, jobs: list[Job]) -> Ended:
+        """How these teardowns ended, as one."""
+        ended = Ended(Finished(), goes_on=True)
+        bad = next((job for job in jobs if job.ending != Finished()), None)
+        if bad is not None:
+            ended = bad.ended()._replace(wide="teardown")
+        leftovers = tuple(text for job in jobs for text in job.leftovers)
+        return ended._replace(leftovers=leftovers, gpu_memory=self._memory.await_returned())
 
     def _release(self, run: Run, ran: HostProcess | None = None) -> Iterator[Job]:
         """Have each host tear down what the next test does not share, or end.
@@ -337,18 +325,9 @@ class Keeper:
         """End all hosts, each after its teardown within `timeout` seconds, and report TornDown."""
         self._spare.end()
         run = Run(0, -1, timeout=timeout)
-        endings = [
-            self._command(host, Finish(timeout), run) for host in list(self._supervisor.hosts)
-        ]
-        bad = [job for job in endings if job.ending != Finished()]
-        leftovers = tuple(text for job in endings for text in job.leftovers)
-        gpu_memory = self._memory.await_returned()
-        if bad:
-            assert bad[0].ending is not None
-            remains = bad[0].remains._replace(dump=bad[0].dump)
-            self._supervisor.send(TornDown(bad[0].ending, *remains, leftovers, gpu_memory))
-        else:
-            self._supervisor.send(TornDown(Finished(), leftovers=leftovers, gpu_memory=gpu_memory))
+        hosts = list(self._supervisor.hosts)
+        jobs = [self._command(host, Finish(timeout), run) for host in hosts]
+        self._supervisor.send(TornDown(self._torn_down(jobs)))
 
 
 def _connect(start: HostStart) -> tuple[HostConnection, HostConnection]:
