@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Sequence
 
 from ..own import own_builtins
 
@@ -23,12 +22,6 @@ class Needs:
     serial: str = ""
     gpu_memory: int = 0
 
-    def to_wire(self) -> list[Any]:
-        """In types that execnet carries."""
-        return [self.gpus, self.serial, self.gpu_memory]
-
-    @classmethod
-    def from_wire(cls, data: Sequence[Any]) -> Needs:
-        """The opposite of :meth:`to_wire`."""
-        gpus, serial, gpu_memory = data
-        return cls(gpus, serial, gpu_memory)
+    def to_wire(self) -> tuple[int | None, str, int]:
+        """In built-in types; :class:`Needs` takes them again."""
+        return self.gpus, self.serial, self.gpu_memory

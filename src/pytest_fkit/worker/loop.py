@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Generator, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 import pytest
 
@@ -14,7 +14,7 @@ from ..protocol.event_file import Begins, EndError, Interrupted, LiveText, WideT
 from ..protocol.interruptions import interruption, raise_again
 from ..protocol.messages import Ended, Follows, Output, Run, TornDown
 from ..protocol.process_keys import OWN
-from ..sandbox.process.steps import Step
+from ..sandbox.process.steps import Steps
 from .keeper_link import KeeperClient
 from .reports.attempt_events import AttemptRecorder
 from .reports.death_reports import Again, DeathReports
@@ -78,7 +78,7 @@ class TestLoop:
         self._last: tuple[Replay, float] | None = None
         """The test that ran last, with its limit for wide fixtures, until the next one is known."""
 
-    def run_all(self, tests: Tests) -> Generator[Step, Any, None]:
+    def run_all(self, tests: Tests) -> Steps[None]:
         """Run tests until there are no more, or the session is to stop.
 
         :raises KeyboardInterrupt, pytest.exit.Exception: if a test or the user interrupts.
@@ -97,7 +97,7 @@ class TestLoop:
             if self._session.shouldfail or self._session.shouldstop:
                 return
 
-    def _run_some(self, tests: Tests, taken: Taken) -> Generator[Step, Any, None]:
+    def _run_some(self, tests: Tests, taken: Taken) -> Steps[None]:
         """Run the first test, and those after it that can be ordered with it."""
         runs = self._requests.of(taken)
         self._begins(runs[0].position)
@@ -174,9 +174,7 @@ class TestLoop:
             replay.handle(ended)
             self._deaths.report(replay, ended, ending, None)
 
-    def _run_again(
-        self, run: Run, replay: Replay, again: Again | None
-    ) -> Generator[Step, Any, Replay]:
+    def _run_again(self, run: Run, replay: Replay, again: Again | None) -> Steps[Replay]:
         """Run the test as often as it is to be run again."""
         while again is not None:
             self._finish(replay, again=True)
@@ -185,7 +183,7 @@ class TestLoop:
             replay, again = yield from self._run_once(run, again.attempts)
         return replay
 
-    def _run_once(self, run: Run, before: int) -> Generator[Step, Any, tuple[Replay, Again | None]]:
+    def _run_once(self, run: Run, before: int) -> Steps[tuple[Replay, Again | None]]:
         yield from self._keeper.start()
         run = run._replace(attempts=before, suite_reruns=self._reruns.in_suite)
         replay, _, ended = self._listen([run], None)
@@ -262,7 +260,7 @@ class TestLoop:
         """The reason from which the controller stops the run as `error` would stop plain pytest."""
         return tuple(self._stop_reason or interruption(error))
 
-    def run_apart(self, position: int, environ: Mapping[str, str]) -> Generator[Step, Any, None]:
+    def run_apart(self, position: int, environ: Mapping[str, str]) -> Steps[None]:
         """Run one test in a fresh interpreter, when no other process is left below this worker.
 
         :param environ: variables to be set before anything is imported there.

@@ -31,7 +31,7 @@ from ..protocol.border import (
     orders,
 )
 from ..protocol.event_file import GpuError
-from ..sandbox.process.steps import Step, run_steps
+from ..sandbox.process.steps import Steps, run_steps
 from .keeper_link import KeeperClient
 from .loop import TestLoop
 from .reports.gpu_reports import own_gpus, xids_of_tests
@@ -197,7 +197,7 @@ class Worker:
         run_steps(self._run(session))
         return True
 
-    def _run(self, session: pytest.Session) -> Generator[Step, Any, None]:
+    def _run(self, session: pytest.Session) -> Steps[None]:
         interactor = xdist_worker.worker_interactor(self._config)
         assert interactor is not None
         descriptors = xdist_worker.worker_descriptors(interactor)

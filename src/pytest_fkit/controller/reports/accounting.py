@@ -115,7 +115,7 @@ class Accounting:
         self._recorder = recorder
         self._each = config.getoption("dist", "no") == "each"
         self._ledgers: dict[object, Ledger] = {}
-        self._collected: dict[Any, Collected] = {}
+        self._collected: dict[WorkerController, Collected] = {}
         self._workers: dict[tuple[object, int], str] = {}
         self._common = CommonAttributes()
         self.dispatch: Dispatch | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Generator, NoReturn
+from typing import Callable, NoReturn
 
 import pytest
 
@@ -21,7 +21,7 @@ from ..child.usage import Meter
 from ..child.warmup import GAVE_BACK, Warmup
 from ..process.progress import Tally
 from ..process.relay import DEAF, LEAVES
-from ..process.steps import RunItem, Step
+from ..process.steps import RunItem, Steps
 from ..process.test_process import TestProcess
 from .children import Children, ForkedChild
 from .midway import HostCallbacks, Midway
@@ -64,9 +64,7 @@ class Forking:
         self._link = self.children.hosts_link = link
         self.failures = self._child.failures = Tally()
 
-    def run(
-        self, run: Run, item: pytest.Item, nextitem: pytest.Item | None
-    ) -> Generator[Step, Any, None]:
+    def run(self, run: Run, item: pytest.Item, nextitem: pytest.Item | None) -> Steps[None]:
         """Run a test that has a process of its own: in a child, unless the host can't fork."""
         # The order may be older than the last failure here.
         failed = max(run.tests_failed, self._process.session.testsfailed)
@@ -99,7 +97,7 @@ class Forking:
 
     def _begin(
         self, go: Go, item: pytest.Item, nextitem: pytest.Item | None, wanted: tuple[str, ...]
-    ) -> Generator[Step, Any, None]:
+    ) -> Steps[None]:
         """Begin the test in the host, and fork a child where the test's own fixtures begin.
 
         :param wanted: names of wide fixtures for which a child has left before.
@@ -156,7 +154,7 @@ class Forking:
         left = self._await_end(child)
         return (None, "") if left is None else (left.argname, left.unsafe)
 
-    def fork_next(self, run: Run) -> Generator[Step, Any, None]:
+    def fork_next(self, run: Run) -> Steps[None]:
         """Fork the next test's child while the keeper ends what the last test left running."""
         if self.ran_tests or not self.children.may_fork_next:
             return
@@ -204,7 +202,7 @@ class Forking:
         nextitem: pytest.Item | None,
         wide_setup_seconds: float,
         cause: str = "",
-    ) -> Generator[Step, Any, None]:
+    ) -> Steps[None]:
         """Run the test in this process, which forks no child from now on.
 
         :param wide_setup_seconds: time spent on wide fixtures for this test so far.
@@ -229,7 +227,7 @@ class Forking:
         self._process.states.send()
         self._process.relay.send(Completed(by_pytest=not pytest_hooks.others_run(item)))
 
-    def _run_child(self, go: Go, ahead: bool) -> Generator[Step, Any, Leaves | None]:
+    def _run_child(self, go: Go, ahead: bool) -> Steps[Leaves | None]:
         """Give a test to a child, and wait for the child's end.
 
         :param ahead: whether to fork the next test's child meanwhile.
@@ -241,7 +239,7 @@ class Forking:
                 left = yield from self._watch_child(go, ahead)
         return left
 
-    def _watch_child(self, go: Go, ahead: bool) -> Generator[Step, Any, Leaves | None]:
+    def _watch_child(self, go: Go, ahead: bool) -> Steps[Leaves | None]:
         child = yield from self.children.next()
         self._start_child(child, go)
         if ahead:

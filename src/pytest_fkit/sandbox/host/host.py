@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Generator, NoReturn
+from typing import Callable, NoReturn
 
 import pytest
 
@@ -21,7 +21,7 @@ from ...system.stack_texts import stack_text
 from ..child import finalizers
 from ..process.progress import AnnouncedExit, Progress
 from ..process.relay import DEAF
-from ..process.steps import FAILED, Role, Step
+from ..process.steps import FAILED, Role, Steps
 from ..process.test_process import TestProcess
 from .forking import Forking
 
@@ -93,14 +93,14 @@ class Host:
         self._announced_exit.announce(status)
         return status
 
-    def serve_here(self, link: Pipes) -> Generator[Step, Any, None]:
+    def serve_here(self, link: Pipes) -> Steps[None]:
         """Serve in a fresh interpreter, whose pytest session continues afterwards."""
         self._process.relay.open()
         self._process.output.enter_process()
         self._link = link
         yield from self._serve()
 
-    def _serve(self) -> Generator[Step, Any, None]:
+    def _serve(self) -> Steps[None]:
         tests = self._tests
         tests.serve(self._link)
         # A hard limit that a wide fixture lowers can't be raised again; a new host has the old one.
@@ -186,7 +186,7 @@ class Host:
         """Whether no other test may begin before the controller has judged the last one's error."""
         return self._process.gpu_failures is not None and self._process.gpu_failures.counted
 
-    def _run_together(self, order: RunTogether) -> Generator[Step, Any, int]:
+    def _run_together(self, order: RunTogether) -> Steps[int]:
         """Run several tests in this process, until time is up or one has to be reported first.
 
         :return: how many were begun.
@@ -214,7 +214,7 @@ class Host:
             self._process.relay.interrupt(error)
         return number
 
-    def _run(self, run: Run, together: bool = False) -> Generator[Step, Any, None]:
+    def _run(self, run: Run, together: bool = False) -> Steps[None]:
         item = self._item(run.position)
         if item is None:
             self._process.relay.open()

@@ -19,6 +19,7 @@ from ...protocol.event_file import (
     Metric,
     Phase,
     Report,
+    ReportData,
     SessionFlag,
     WarningRecorded,
     facts_of,
@@ -266,7 +267,7 @@ class Relay:
         data["sections"] = [
             (name, shortened(content)) for name, content in merged(data.get("sections", ()))
         ]
-        data = cast("dict[str, Any]", carriable(data))
+        data = cast("ReportData", carriable(data))
         if self._keeps_objects:
             keep_objects(self._session, report, data)
         return Report(data, data.pop("fkit", None))
@@ -343,7 +344,7 @@ class Relay:
         item.add_marker = watched  # type: ignore[method-assign]
 
 
-def _minimal_data(report: pytest.TestReport, error: Exception) -> dict[str, Any]:
+def _minimal_data(report: pytest.TestReport, error: Exception) -> ReportData:
     """The data of a report that can't be serialized: its verdict, and the reason.
 
     In plain pytest reports are not serialized, and the verdict stands.

@@ -22,7 +22,7 @@ from ...protocol.border import (
     Reported,
     Told,
 )
-from ...protocol.event_file import GpuError
+from ...protocol.event_file import GpuError, ReportData
 from ...protocol.plain_values import carriable
 from ...protocol.running_test import Whereabouts
 from .gpu_reports import name_gpus
@@ -51,7 +51,7 @@ class Reports:
     def log_start(self, item: pytest.Item) -> None:
         """The test begins."""
 
-    def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
+    def log_report(self, item: pytest.Item, data: ReportData) -> None:
         """A report, as pytest_report_to_serializable gives it."""
 
     def log_finish(self, item: pytest.Item) -> None:
@@ -79,7 +79,7 @@ class Reports:
         """Nothing may be held back any longer."""
 
 
-def report_from(config: pytest.Config, data: dict[str, Any]) -> Any:
+def report_from(config: pytest.Config, data: ReportData) -> Any:
     """The report that pytest_report_to_serializable turned into `data`."""
     return config.hook.pytest_report_from_serializable(config=config, data=data)
 
@@ -139,7 +139,7 @@ class LocalReports(Reports):
         hook = self._hook(item, "pytest_runtest_logstart")
         hook(nodeid=item.nodeid, location=item.location)
 
-    def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
+    def log_report(self, item: pytest.Item, data: ReportData) -> None:
         """Tell them."""
         if self._owned is not None:
             name_gpus(self._owned, ALONE, data)
@@ -241,7 +241,7 @@ class WorkerReports(Reports):
             with self._telling(item):
                 self._local.log_start(item)
 
-    def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
+    def log_report(self, item: pytest.Item, data: ReportData) -> None:
         """Queue a report, by way of the plugins that hear reports here."""
         if not self._heard:
             self._report(self._index(item), data)
@@ -259,7 +259,7 @@ class WorkerReports(Reports):
         self._report(self._position, carriable(data))
         self.flush()
 
-    def _report(self, position: int, data: dict[str, Any]) -> None:
+    def _report(self, position: int, data: ReportData) -> None:
         data.update(self._extra, item_index=position)
         self._events.append(ItemReported(position, data, data.pop("fkit", None)))
 

@@ -322,7 +322,7 @@ def facts(session: pytest.Session, requests: Requests, grouped: bool) -> Facts:
     if grouped:
         groups = [_group(item, requests.key(number)) for number, item in enumerate(session.items)]
     nothing = Needs().to_wire()
-    needs: dict[int, Any] = {
+    needs = {
         position: carriable(each)
         for position, each in enumerate(needs_to_wire(session.items))
         if each != nothing
