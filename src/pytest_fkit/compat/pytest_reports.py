@@ -37,7 +37,7 @@ class _ForeignPartError(Exception):
     """A report has a part of a class that is not pytest's."""
 
 
-def report_to_data(config: pytest.Config, report: Any) -> ReportData:
+def report_to_data(config: pytest.Config, report: pytest.TestReport) -> ReportData:
     """The answer of pytest_report_to_serializable, by our code where it would be pytest's.
 
     pytest's calls ``os.fspath``, ``copy`` and ``dataclasses``, which the test may have patched, and
@@ -157,7 +157,7 @@ _REGISTRIES = {"pytest_bdd.reporting": "test_report_context_registry"}
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 
 
-def keep_objects(session: pytest.Session, report: Any, data: ReportData) -> None:
+def keep_objects(session: pytest.Session, report: pytest.TestReport, data: ReportData) -> None:
     """Add pickles of what plain values can't carry to the data of a report."""
     found: dict[str, bytes] = {}
     for name in data.keys() - _PYTESTS:

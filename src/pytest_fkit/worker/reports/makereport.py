@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generator
+from typing import Generator
 
 import pytest
 
@@ -32,7 +32,7 @@ def made_by_hooks(item: pytest.Item, data: ReportData, text: str = "") -> Report
         made, report, error = _made(item, data, text)
         if error is not None and data["when"] != "setup":
             # A plugin that keeps something when a setup is reported did so in the dead process.
-            call: Any = pytest.CallInfo.from_call(_nothing, when="setup")
+            call = pytest.CallInfo.from_call(_nothing, when="setup")
             with suppress(Exception):
                 pytest_hooks.report_for_installed(item, call)
             made, report, error = _made(item, data, text)
@@ -59,7 +59,7 @@ def refused(item: pytest.Item, text: str, skipped: bool) -> ReportData:
 
 def _made(
     item: pytest.Item, data: ReportData, text: str
-) -> tuple[ReportData, Any, BaseException | None]:
+) -> tuple[ReportData, pytest.TestReport, BaseException | None]:
     """The report, as data and as an object, and what a hook raised."""
     copy = carriable(data)
     facts = copy.pop("fkit", None)
@@ -103,14 +103,14 @@ def _after_error(
     return data
 
 
-def _call(data: ReportData, text: str) -> Any:
+def _call(data: ReportData, text: str) -> pytest.CallInfo[None]:
     def end() -> None:
         if data["outcome"] == "skipped" and "wasxfail" not in data:
             pytest.skip(text)
         if text:
             raise ProcessDiedError(text)
 
-    call: Any = pytest.CallInfo.from_call(end, when=data["when"])
+    call = pytest.CallInfo.from_call(end, when=data["when"])
     call.duration = data.get("duration", call.duration)
     call.start, call.stop = data.get("start", call.start), data.get("stop", call.stop)
     return call
@@ -126,7 +126,7 @@ class _Innermost:
         self.report = report
 
     @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtest_makereport(self) -> Generator[None, Any, Any]:
+    def pytest_runtest_makereport(self) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         try:
             found = yield
         except Exception:  # noqa: BLE001 (of an item's repr_failure, which we don't need)

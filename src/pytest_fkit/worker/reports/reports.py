@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Protocol, Sequence
+from typing import TYPE_CHECKING, Callable, Iterator, Protocol, Sequence
 
 import pytest
 
@@ -28,6 +28,9 @@ from ...protocol.running_test import Whereabouts
 from .gpu_reports import name_gpus
 
 if TYPE_CHECKING:
+    from pluggy import HookCaller
+    from xdist.remote import WorkerInteractor
+
     from ...gpu.slices.ownership import Owned
     from ...journal.recorder import Recorder
 
@@ -79,9 +82,11 @@ class Reports:
         """Nothing may be held back any longer."""
 
 
-def report_from(config: pytest.Config, data: ReportData) -> Any:
+def report_from(config: pytest.Config, data: ReportData) -> pytest.TestReport:
     """The report that pytest_report_to_serializable turned into `data`."""
-    return config.hook.pytest_report_from_serializable(config=config, data=data)
+    report: pytest.TestReport
+    report = config.hook.pytest_report_from_serializable(config=config, data=data)
+    return report
 
 
 class VerdictCounter(Protocol):
@@ -163,13 +168,14 @@ class LocalReports(Reports):
         hook = self._hook(item, "pytest_runtest_logfinish")
         hook(nodeid=item.nodeid, location=item.location)
 
-    def _hook(self, item: pytest.Item, name: str) -> Any:
+    def _hook(self, item: pytest.Item, name: str) -> HookCaller:
         """The hook of those plugins that did not hear of it in the test's process."""
         if self._some_hear_in_tests is None:
             self._some_hear_in_tests = pytest_hooks.hears_in_tests(item.config)
         if self._some_hear_in_tests:
             return pytest_hooks.reporters_hook(item, name)
-        return getattr(item.ihook, name)
+        hook: HookCaller = getattr(item.ihook, name)
+        return hook
 
     def attempt(self, item: pytest.Item, attempt: ItemAttempt) -> None:
         """Tell the recorder."""
@@ -205,7 +211,7 @@ class WorkerReports(Reports):
         self,
         config: pytest.Config,
         send: Callable[..., object],
-        interactor: Any,
+        interactor: WorkerInteractor,
         index: Callable[[pytest.Item], int],
         whereabouts: Whereabouts | None = None,
     ) -> None:
