@@ -8,7 +8,7 @@ test processes', when its orders are there.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generator
+from typing import TYPE_CHECKING, Generator
 
 import pytest
 
@@ -88,11 +88,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
             take_place(config, vacant)
         return
-    told: tuple[Any, ...] | None = config.workerinput.get("fkit")
+    told = config.workerinput.get("fkit")
     if told is not None:
+        from .protocol.border import Start
         from .worker.worker import take_orders
 
-        take_orders(config, told)
+        take_orders(config, Start(*told))
 
 
 def pytest_report_header(config: pytest.Config) -> list[str] | None:

@@ -131,10 +131,14 @@ def test_no_descriptor_is_left_open() -> None:
 # --- held back ----------------------------------------------------------------------------------
 
 
+def _reported(when: Any) -> Reported:
+    return Reported(3, pytest.TestReport("a.py::b", LOCATION, {}, "passed", None, when))
+
+
 def test_a_test_that_shares_a_process_is_told_of_as_a_whole(shared: Whereabouts) -> None:
     held = HeldBack(lambda _: shared)
     node: Any = object()
-    setup, call = Reported(3, "setup"), Reported(3, "call")
+    setup, call = _reported("setup"), _reported("call")
     started, finished = ItemStarted("a.py::b", LOCATION), ItemFinished("a.py::b", LOCATION)
     assert held.pass_on(node, [ItemBegins(3)]) == [ItemBegins(3)]
     shared.runs(3)
@@ -152,7 +156,8 @@ def test_a_test_that_has_its_own_process_is_not_held_back(shared: Whereabouts) -
     told: list[Told] = [ItemBegins(3), ItemStarted("a.py::b", LOCATION)]
     assert held.pass_on(node, told) == told
     shared.runs(9)  # what comes next in the same worker
-    assert held.pass_on(node, [Reported(3, "setup")]) == [Reported(3, "setup")]
+    setup = _reported("setup")
+    assert held.pass_on(node, [setup]) == [setup]
     assert held.release(node) == []
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_fkit.controller.schedule import units
 from pytest_fkit.controller.schedule.units import connected_units, merged_groups
-from pytest_fkit.protocol.process_names import SPAWNED, connected_share, ends_before
+from pytest_fkit.protocol.process_keys import CONNECTED, OWN, SESSION, ProcessKey
 from pytest_fkit.worker.tests.connected import connections
 
 SOURCE = """
@@ -55,13 +55,13 @@ class Answers:
 
 
 def connected(
-    pytester: pytest.Pytester, answers: dict[str, Any], shares: dict[str, str]
-) -> tuple[list[tuple[str, str, tuple[int, ...]]], dict[int, str]]:
+    pytester: pytest.Pytester, answers: dict[str, Any], keys: dict[str, ProcessKey]
+) -> tuple[list[tuple[ProcessKey, str, tuple[int, ...]]], dict[int, str]]:
     items = pytester.getitems(SOURCE)
     session = items[0].session
     session.items = items
     session.config.pluginmanager.register(Answers(answers))
-    found = connections(session, lambda item: shares.get(item.name, ""))
+    found = connections(session, lambda item: keys.get(item.name, OWN))
     assert all(position in each.positions for position, each in found.of.items())
     return sorted(set(found.of.values()), key=lambda each: each[2]), dict(found.errors)
 
@@ -72,7 +72,7 @@ INCREMENTAL = "the mark incremental"
 def test_marks_connect_the_tests_of_a_class(pytester: pytest.Pytester) -> None:
     found, _ = connected(pytester, {}, {})
     assert [each[1:] for each in found] == [(INCREMENTAL, (2, 3)), (INCREMENTAL, (6, 7))]
-    assert len({share for share, *_ in found}) == 2
+    assert len({key for key, *_ in found}) == 2
 
 
 def test_the_hook_connects_by_scope_and_goes_before_marks(pytester: pytest.Pytester) -> None:
@@ -91,14 +91,14 @@ def test_the_hook_connects_by_scope_and_goes_before_marks(pytester: pytest.Pytes
 def test_processes_that_are_shared_anyway_are_connected_as_a_whole(
     pytester: pytest.Pytester,
 ) -> None:
-    shares = {f"test_{number}": "module:x" for number in range(8)}
-    found, _ = connected(pytester, {}, shares)
-    assert found == [("module:x", "", tuple(range(8)))]
+    module = ProcessKey(scope="module", name="x")
+    found, _ = connected(pytester, {}, {f"test_{number}": module for number in range(8)})
+    assert found == [(module, "", tuple(range(8)))]
 
 
 def test_what_is_shared_by_all_is_wide_enough(pytester: pytest.Pytester) -> None:
-    found, _ = connected(pytester, {}, {"test_3": "session", "test_8": "session"})
-    assert found[0] == ("session", INCREMENTAL, (2, 3, 8))
+    found, _ = connected(pytester, {}, {"test_3": SESSION, "test_8": SESSION})
+    assert found[0] == (SESSION, INCREMENTAL, (2, 3, 8))
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,32 @@ def test_what_makes_no_sense_is_an_error_of_its_test(
 
 
 def test_a_connected_process_ends_with_its_last_test() -> None:
-    for share in (connected_share("a.py::b", 4), SPAWNED + connected_share("a.py::b", 4)):
-        assert not ends_before(share, "", 1)
-        assert ends_before(share, "", 4)
-        assert ends_before(share, share, 4)
+    for method in ("fork", "spawn"):
+        key = ProcessKey(method, CONNECTED, "a.py::b", 4)
+        assert not key.ends_before(OWN, 1)
+        assert key.ends_before(OWN, 4)
+        assert key.ends_before(key, 4)
+
+
+@pytest.mark.parametrize(
+    ("key", "ends"),
+    [
+        (OWN, False),
+        (SESSION, False),
+        (ProcessKey(scope="fkit_skip"), False),
+        (ProcessKey(scope="class", name="a.py::B"), True),
+        (ProcessKey(scope="module", name="a.py"), True),
+        (ProcessKey("spawn", "module", "a.py"), True),
+        (ProcessKey("spawn", "fkit_skip"), True),
+        (ProcessKey("spawn", "session"), False),
+    ],
+)
+def test_other_processes_end_when_a_test_of_another_one_follows(
+    key: ProcessKey, ends: bool
+) -> None:
+    assert not key.ends_before(key, 3)
+    assert not key.ends_before(key._replace(environ=(("A", "1"),)), 3)
+    assert key.ends_before(ProcessKey(scope="module", name="b.py"), 3) == ends
 
 
 def test_what_is_connected_is_one_unit() -> None:

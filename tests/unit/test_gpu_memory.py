@@ -118,7 +118,7 @@ def test_the_keeper_waits_once_for_a_process_that_it_could_not_end(
     host: Any = None
     left = orphans.Orphans([], [], until)
     left.abandon(holder.pid)
-    first, second = (Job(Run(0, -1, "", "", 0.0, 0.0, 0, 0), host) for _ in range(2))
+    first, second = (Job(Run(0, -1), host) for _ in range(2))
     left.await_gpu_release(first)
     [line] = first.hold_gpus
     assert line.startswith(f"pid {holder.pid} (")

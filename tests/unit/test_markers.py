@@ -8,6 +8,7 @@ import pytest
 
 from pytest_fkit.config import marks
 from pytest_fkit.config.settings import settings_of
+from pytest_fkit.protocol.process_keys import OWN
 
 
 def _limits(pytester: pytest.Pytester, source: str, **changes: Any) -> list[marks.Limits]:
@@ -18,7 +19,7 @@ def _limits(pytester: pytest.Pytester, source: str, **changes: Any) -> list[mark
 
 def test_without_marks_the_settings_count(pytester: pytest.Pytester) -> None:
     [found] = _limits(pytester, "def test_it(): pass", timeout=5.0, memory_limit=7)
-    assert found == marks.Limits("", 5.0, 7)
+    assert found == marks.Limits(OWN, 5.0, 7)
 
 
 def test_closer_marks_win_argument_by_argument(pytester: pytest.Pytester) -> None:
@@ -33,21 +34,19 @@ class TestIt:
 """,
     )
     assert (found.timeout, found.memory_limit) == (2.0, 1024)
-    assert found.share.startswith("module:")
+    assert found.key.scope == "module"
 
 
 @pytest.mark.parametrize(
-    ("isolation", "shares"),
+    ("isolation", "scopes"),
     [
-        ("function", ["", "", "fkit_skip"]),
-        ("class", ["", "class:TestIt", "fkit_skip"]),
-        ("module", ["module:", "module:", "fkit_skip"]),
+        ("function", ["function", "function", "fkit_skip"]),
+        ("class", ["function", "class", "fkit_skip"]),
+        ("module", ["module", "module", "fkit_skip"]),
         ("session", ["session", "session", "session"]),
     ],
 )
-def test_names_of_shared_processes(
-    pytester: pytest.Pytester, isolation: str, shares: list[str]
-) -> None:
+def test_keys_of_processes(pytester: pytest.Pytester, isolation: str, scopes: list[str]) -> None:
     found = _limits(
         pytester,
         """
@@ -59,21 +58,17 @@ def test_3(): pass
 """,
         isolation=isolation,
     )
-    names = [
-        limits.share[: len("module:")] if expected == "module:" else limits.share
-        for limits, expected in zip(found, shares)
-    ]
-    for name, expected in zip(names, shares):
-        kind, _, node = expected.partition(":")
-        assert name.startswith(kind)
-        assert name.endswith(node)
+    assert [limits.key.scope for limits in found] == scopes
+    endings = {"module": ".py", "class": "::TestIt"}
+    for limits in found:
+        assert limits.key.name.endswith(endings.get(limits.key.scope, ""))
 
 
 def test_none_stands_for_not_given(pytester: pytest.Pytester) -> None:
     [found] = _limits(
         pytester, "@fkit(isolation=None, timeout=None, memory_limit=None)\ndef test_it(): pass"
     )
-    assert found == marks.Limits("", 600.0, 0)
+    assert found == marks.Limits(OWN, 600.0, 0)
 
 
 def test_the_error_names_the_node_that_has_the_mark(pytester: pytest.Pytester) -> None:

@@ -172,5 +172,5 @@ def test_on_the_wire_wrong_marks_are_none(pytester: pytest.Pytester) -> None:
         "@mark.fkit(gpus=4, serial='x', gpu_memory=5)\ndef test_1(): pass\n"
         "@mark.fkit(gpus='x')\ndef test_2(): pass\n",
     )
-    assert needs_to_wire(items) == [[4, "x", 5], [None, "", 0]]
-    assert [Needs.from_wire(data) for data in needs_to_wire(items)] == [Needs(4, "x", 5), Needs()]
+    assert needs_to_wire(items) == [(4, "x", 5), (None, "", 0)]
+    assert [Needs(*data) for data in needs_to_wire(items)] == [Needs(4, "x", 5), Needs()]

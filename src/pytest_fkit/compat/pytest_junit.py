@@ -28,7 +28,7 @@ def junit_errors_for_deaths(log: LogXML, describe: Callable[[Any], tuple[str, st
     :param describe: the message and the text of a report on a death, None for other reports.
     """
 
-    def change(reporter: Any, report: Any) -> None:
+    def change(reporter: Any, report: pytest.TestReport) -> None:
         death = describe(report)
         if death is not None:
             add = functools.partial(_add_error, reporter, *death)
@@ -48,7 +48,7 @@ def junit_properties(log: LogXML, describe: Callable[[Any], dict[str, str]]) -> 
     :param describe: called with each report on a test.
     """
 
-    def change(reporter: Any, report: Any) -> None:
+    def change(reporter: Any, report: pytest.TestReport) -> None:
         if hasattr(report, "when"):
             properties = describe(report)
             kept = [each for each in reporter.properties if each[0] not in properties]
@@ -110,7 +110,9 @@ def watch_junit_fixtures(
     config.stash[_pytest.junitxml.xml_key] = cast("Any", log)
 
 
-def add_junit_record(log: LogXML, report: Any, kind: str, name: str, value: str) -> None:
+def add_junit_record(
+    log: LogXML, report: pytest.TestReport, kind: str, name: str, value: str
+) -> None:
     """Add what :func:`watch_junit_fixtures` heard while `report` was made."""
     if kind == "property":
         log.add_global_property(name, value)

@@ -12,7 +12,7 @@ import _pytest.skipping
 import pytest
 
 from ..own import os, own_builtins, pickle
-from ..protocol.event_file import Report, add_facts, facts_of
+from ..protocol.event_file import Report, ReportData, add_facts, facts_of
 from ..protocol.plain_values import carriable
 from .pytest_hooks import SERIALIZING, is_pytests
 
@@ -37,7 +37,7 @@ class _ForeignPartError(Exception):
     """A report has a part of a class that is not pytest's."""
 
 
-def report_to_data(config: pytest.Config, report: Any) -> dict[str, Any]:
+def report_to_data(config: pytest.Config, report: pytest.TestReport) -> ReportData:
     """The answer of pytest_report_to_serializable, by our code where it would be pytest's.
 
     pytest's calls ``os.fspath``, ``copy`` and ``dataclasses``, which the test may have patched, and
@@ -50,7 +50,7 @@ def report_to_data(config: pytest.Config, report: Any) -> dict[str, Any]:
         except _ForeignPartError:
             pass
     hooks = config.hook
-    return cast("dict[str, Any]", hooks.pytest_report_to_serializable(config=config, report=report))
+    return cast("ReportData", hooks.pytest_report_to_serializable(config=config, report=report))
 
 
 def report_message(config: pytest.Config, report: pytest.TestReport) -> Report:
@@ -65,7 +65,7 @@ _GIVEN = frozenset(
 _COMMON = frozenset({type(None), str, int, float, bool, tuple, list, dict})
 
 
-def _report_data(report: pytest.TestReport) -> dict[str, Any]:
+def _report_data(report: pytest.TestReport) -> ReportData:
     """As pytest's ``TestReport._to_json`` and pytest_report_to_serializable."""
     data = dict(vars(report))
     if "_id" in data:  # pytest 9.2 on
@@ -157,7 +157,7 @@ _REGISTRIES = {"pytest_bdd.reporting": "test_report_context_registry"}
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 
 
-def keep_objects(session: pytest.Session, report: Any, data: dict[str, Any]) -> None:
+def keep_objects(session: pytest.Session, report: pytest.TestReport, data: ReportData) -> None:
     """Add pickles of what plain values can't carry to the data of a report."""
     found: dict[str, bytes] = {}
     for name in data.keys() - _PYTESTS:

@@ -8,7 +8,7 @@ import pytest
 
 from ..compat.pytest_nodes import ancestor, closest_mark, marks
 from ..own import own_builtins
-from ..protocol.process_names import SESSION, SPAWNED, SPAWNED_SESSION
+from ..protocol.process_keys import OWN, SESSION, ProcessKey
 from .options import BY_NAME, MARK_ARGUMENTS
 from .settings import Settings
 from .values import parse
@@ -29,18 +29,16 @@ HANG_GRACE = 5.0
 class Limits(NamedTuple):
     """How one test is to be run.
 
-    :param share: name of the process it shares, "" for one of its own.
+    :param key: of its process.
     :param timeout: seconds, 0 for no limit.
     :param memory_limit: bytes, 0 for no limit.
     :param isolation: the isolation scope if option, ini value or mark ask for one, "" if none does.
-    :param environ: see :class:`pytest_fkit.protocol.messages.Run`.
     """
 
-    share: str
+    key: ProcessKey
     timeout: float
     memory_limit: int
     isolation: str = ""
-    environ: tuple[tuple[str, str], ...] = ()
 
 
 def arguments(item: pytest.Item) -> dict[str, Any]:
@@ -78,7 +76,7 @@ def limits(item: pytest.Item, settings: Settings) -> Limits:
     timeout = chosen.get("timeout")
     asked = settings.isolation if settings.isolation_asked else ""
     return Limits(
-        share=_share(item, chosen.get("isolation", settings.isolation)),
+        key=_key(item, chosen.get("isolation", settings.isolation)),
         timeout=_timeout(item, settings) if timeout is None else timeout,
         memory_limit=chosen.get("memory_limit", settings.memory_limit),
         isolation=chosen.get("isolation", asked),
@@ -152,22 +150,21 @@ _CHECKS: dict[str, Callable[[pytest.Mark], dict[str, Any]]] = {
 }
 
 
-def spawned_share(item: pytest.Item, limits: Limits) -> str:
-    """The share of a test that needs a fresh interpreter: module scope unless another is asked for.
+def spawned_key(item: pytest.Item, limits: Limits) -> ProcessKey:
+    """For a test that needs a fresh interpreter: of module scope unless another is asked for.
 
     :param limits: the test's.
     """
-    if limits.isolation == "session":
-        return SPAWNED_SESSION
-    if limits.isolation in ("function", "class"):
-        return f"{SPAWNED}{limits.share or item.nodeid}"
-    return f"{SPAWNED}{_share(item, 'module') or item.nodeid}"
+    key = limits.key
+    if limits.isolation not in ("function", "class"):
+        key = _key(item, limits.isolation or "module")._replace(environ=key.environ)
+    return key._replace(method="spawn", name=key.name if key.is_shared else item.nodeid)
 
 
-def _share(item: pytest.Item, isolation: str) -> str:
+def _key(item: pytest.Item, isolation: str) -> ProcessKey:
     if isolation != "session" and closest_mark(item, "fkit_skip") is not None:
-        return "fkit_skip"
-    return share_of_scope(item, isolation)
+        return ProcessKey(scope="fkit_skip")
+    return key_of_scope(item, isolation)
 
 
 def answer_of_hook(item: pytest.Item, name: str, checked: Callable[[Any], T]) -> T:
@@ -191,14 +188,14 @@ def answer_of_hook(item: pytest.Item, name: str, checked: Callable[[Any], T]) ->
         ) from None
 
 
-def share_of_scope(item: pytest.Item, isolation: str) -> str:
-    """The name of the process for this scope, "" for one of the item's own."""
+def key_of_scope(item: pytest.Item, isolation: str) -> ProcessKey:
+    """Of the item's process for this scope."""
     if isolation == "session":
         return SESSION
     kinds: dict[str, Any] = {"class": pytest.Class, "module": pytest.File}
     kind = kinds.get(isolation)
     node = ancestor(item, kind) if kind is not None else None
-    return f"{isolation}:{node.nodeid}" if node is not None else ""
+    return OWN if node is None else ProcessKey(scope=isolation, name=node.nodeid)
 
 
 def _timeout(item: pytest.Item, settings: Settings) -> float:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Sequence
 
 from ..own import own_builtins
 from ..protocol.border import ItemAttempt
 from ..protocol.endings import Ending
 from ..protocol.event_file import facts_of
 from .events import Event, capped, event, now, plain
+
+if TYPE_CHECKING:
+    import pytest
 
 own_builtins(globals())
 
@@ -22,7 +25,7 @@ _FACTS = ("death", "worker", "leftovers", "gpu_memory", "shared")
 _USED = ("user", "system", "peak_memory", "minor_faults", "major_faults", "read", "written")
 
 
-def kept(report: Any) -> Kept:
+def kept(report: pytest.TestReport) -> Kept:
     """What a journal keeps of a report; empty fields are left out."""
     found: Kept = {
         "when": report.when,

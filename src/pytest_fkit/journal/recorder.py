@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Callable, Dict, Iterable, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Sequence, Tuple
 
 from ..own import own_builtins
 from ..protocol.border import ItemAttempt, ItemStarted, Reported, Told
 from .attempts import Running, is_whole, kept
 from .events import Event, event, now
+
+if TYPE_CHECKING:
+    import pytest
 
 own_builtins(globals())
 
@@ -149,7 +152,7 @@ class Recorder:
         worker, nodeid = key
         return Running(nodeid, worker, location, self._earlier_attempts.get(nodeid, 0))
 
-    def report(self, worker: str, report: Any) -> None:
+    def report(self, worker: str, report: pytest.TestReport) -> None:
         key = worker, str(report.nodeid)
         if key not in self._running:
             self.begin(worker, report.nodeid, report.location)

@@ -6,12 +6,16 @@ noticed.
 
 from __future__ import annotations
 
-from typing import Any, Callable, NamedTuple, Union, get_args
+from typing import TYPE_CHECKING, Callable, NamedTuple, Union, get_args
 
 from ..own import own_builtins, threading
 from .endings import Ending
-from .event_file import Figure, GpuError, ReportFacts
-from .wire import Packer, Unpacker, has_values
+from .event_file import Figure, GpuError, ReportData, ReportFacts
+from .wire import Known, Packer, Unpacker, has_values
+
+if TYPE_CHECKING:
+    import pytest
+    from execnet import Channel
 
 own_builtins(globals())
 
@@ -34,7 +38,7 @@ class Start(NamedTuple):
     :param done: how many verdicts an earlier run has, by node id; None where there was no such run.
     """
 
-    channel: Any
+    channel: Channel
     controller: int
     worker: str
     careful: bool
@@ -116,7 +120,7 @@ class Facts(NamedTuple):
     """
 
     groups: tuple[str, ...]
-    needs: dict[int, Any]
+    needs: dict[int, tuple[int | None, str, int]]
     connected: dict[int, int]
 
 
@@ -193,7 +197,7 @@ class ItemReported(NamedTuple):
     """pytest_runtest_logreport; see :class:`.event_file.Report`."""
 
     position: int
-    data: dict[str, Any]
+    data: ReportData
     facts: ReportFacts | None = None
 
 
@@ -254,7 +258,7 @@ class Reported(NamedTuple):
     """An :class:`ItemReported` with pytest's report object."""
 
     position: int
-    report: Any
+    report: pytest.TestReport
 
 
 Order = Union[
@@ -270,6 +274,9 @@ OfWorker = Union[
     Stopped,
 ]  # fmt: skip
 
+OfItself = Union[Waits, Returned, Probed, Holds]
+"""What a worker says of itself to the schedule."""
+
 Told = Union[
     ItemBegins, ItemStarted, Reported, ItemFinished, ItemAttempt, ItemGpuError, ItemComplete,
 ]  # fmt: skip
@@ -280,10 +287,8 @@ has_values(ItemReported, "facts")
 has_values(ItemGpuError, "error")
 has_values(Holds, "error")
 
-TO_WORKER: dict[str, type[Any]] = {cls.__name__: cls for cls in get_args(Order)}
-FROM_WORKER: dict[str, type[Any]] = {
-    cls.__name__: cls for cls in (*get_args(OfTests), *get_args(OfWorker))
-}
+TO_WORKER: Known = {cls.__name__: cls for cls in get_args(Order)}
+FROM_WORKER: Known = {cls.__name__: cls for cls in (*get_args(OfTests), *get_args(OfWorker))}
 
 
 class Outbox:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, MutableMapping, NamedTuple, Union, cast
+from typing import Any, Dict, NamedTuple, Union, cast
 
 from ..own import own_builtins
 
 own_builtins(globals())
+
+ReportData = Dict[str, Any]
+"""A report as pytest_report_to_serializable gives it, or the attributes of a report."""
 
 Figure = Union[str, bool, int, float]
 """A value of ``fkit_metrics``."""
@@ -94,12 +97,12 @@ def facts_of(report: object) -> ReportFacts:
     return found if isinstance(found, ReportFacts) else ReportFacts(*found)
 
 
-def facts_in(data: Mapping[str, Any]) -> ReportFacts:
+def facts_in(data: ReportData) -> ReportFacts:
     """The same for a report in the format of pytest_report_to_serializable."""
     return cast("ReportFacts", data.get("fkit", NO_FACTS))
 
 
-def add_facts(data: MutableMapping[str, Any], **facts: object) -> None:
+def add_facts(data: ReportData, **facts: object) -> None:
     """Say more in a report, given in that format, or by its attributes."""
     data["fkit"] = facts_in(data)._replace(**facts)  # type: ignore[arg-type]
 
@@ -131,10 +134,10 @@ class Report(NamedTuple):
     :param facts: that attribute, None where there is none.
     """
 
-    data: dict[str, Any]
+    data: ReportData
     facts: ReportFacts | None = None
 
-    def whole(self) -> dict[str, Any]:
+    def whole(self) -> ReportData:
         """The data with the attribute."""
         if self.facts is not None:
             self.data["fkit"] = self.facts

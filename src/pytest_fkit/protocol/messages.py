@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Union, get_args
 from ..own import own_builtins
 from .endings import Ending
 from .event_file import TestEvent
+from .process_keys import OWN, ProcessKey
 
 own_builtins(globals())
 
@@ -17,50 +18,55 @@ PATIENCE = 1.0
 
 
 class Run(NamedTuple):
-    """Run one test.
+    """The order to run one test, as worker, keeper, host and child know it.
 
     :param position: of the test in ``session.items``.
     :param next_position: of the test that runs after it in this worker, -1 for none.
-    :param share: name of the process the test shares with others; "" gives it one of its own.
-    :param next_share: the same for the next test.
-    :param timeout: seconds from setup to teardown, 0 for no limit.
-    :param wide_timeout: seconds for the setup or teardown of wide fixtures, 0 for no limit.
+    :param key: of the test's process.
+    :param next_key: the same for the next test.
+    :param timeout: seconds from setup to teardown, and for the setup or teardown of wide fixtures
+        as well; 0 for no limit.
     :param memory_limit: bytes, 0 for no limit.
     :param tests_failed: failures this session has counted.
     :param location: of the test, which a fresh process would have to work out at some cost.
     :param attempts: how often the test was tried before, in processes that died.
     :param suite_reruns: how many tests were run again, where nobody else counts that.
-    :param environ: variables in which the test's process differs from the worker, in pairs of name
-        and text. Only tests with the same ones share a process or its wide fixtures.
-    :param next_environ: the same for the next test.
     :param gpu_memory: bytes that have to be free on its GPUs before it begins, 0 for none.
     """
 
     position: int
     next_position: int
-    share: str
-    next_share: str
-    timeout: float
-    wide_timeout: float
-    memory_limit: int
-    tests_failed: int
+    key: ProcessKey = OWN
+    next_key: ProcessKey = OWN
+    timeout: float = 0.0
+    memory_limit: int = 0
+    tests_failed: int = 0
     location: tuple[str, int | None, str] = ("", None, "")
     attempts: int = 0
     suite_reruns: int = 0
-    environ: tuple[tuple[str, str], ...] = ()
-    next_environ: tuple[tuple[str, str], ...] = ()
     gpu_memory: int = 0
 
 
 class RunTogether(NamedTuple):
     """Run tests that share a process and have the same limits, one after the other.
 
-    :param runs: the fields of a :class:`Run` each; none has a memory limit, or needs GPU memory.
+    :param run: the order for the last one; none has a memory limit, or needs GPU memory.
+    :param tests: position and location of each.
     :param seconds: after these, begin none of them.
     """
 
-    runs: tuple[tuple[Any, ...], ...]
+    run: Run
+    tests: tuple[tuple[int, tuple[str, int | None, str]], ...]
     seconds: float
+
+    def at(self, number: int) -> Run:
+        """The order for one of them."""
+        if number + 1 == len(self.tests):
+            return self.run
+        (position, location), (following, _) = self.tests[number : number + 2]
+        return self.run._replace(
+            position=position, location=location, next_position=following, next_key=self.run.key
+        )
 
 
 class Finish(NamedTuple):
@@ -79,13 +85,12 @@ class Follows(NamedTuple):
     """Another test follows than the last :class:`Run` said; answered by an :class:`Ended`.
 
     :param next_position: its position, -1 if there is none for now.
-    :param next_share: as in :class:`Run`.
-    :param wide_timeout: as in :class:`Run`.
+    :param next_key: as in :class:`Run`, as is the timeout.
     """
 
     next_position: int
-    next_share: str
-    wide_timeout: float
+    next_key: ProcessKey
+    timeout: float
 
 
 class OrderAnew(NamedTuple):
@@ -144,8 +149,7 @@ class Restarted(NamedTuple):
 class HostFiles(NamedTuple):
     """With it come the files of a host that runs tests itself, in case the keeper dies."""
 
-    share: str
-    environ: tuple[tuple[str, str], ...]
+    key: ProcessKey
     pid: int
 
 
@@ -183,20 +187,9 @@ class Ended(NamedTuple):
 
 
 class TornDown(NamedTuple):
-    """Everything is torn down and every host is gone.
+    """Everything is torn down, as `ended` says, and every host is gone."""
 
-    :param ending: of the host that tore down, Finished if all went well.
-    :param leftovers: descriptions of processes that had to be ended.
-    :param gpu_memory: as in :class:`Ended`.
-    """
-
-    ending: Ending
-    out: bytes = b""
-    err: bytes = b""
-    log: bytes = b""
-    dump: bytes = b""
-    leftovers: tuple[str, ...] = ()
-    gpu_memory: tuple[str, ...] = ()
+    ended: Ended
 
 
 # --- keeper to host -----------------------------------------------------------------------------
@@ -220,17 +213,11 @@ class Go(NamedTuple):
 
     :param refused: wide fixtures that the host was asked for, in vain.
     :param wide_setup_seconds: time the host spent for this test.
-    :param others: as in :class:`Run`.
     """
 
-    position: int
-    next_position: int
-    tests_failed: int
-    location: tuple[str, int | None, str]
-    refused: tuple[str, ...]
-    wide_setup_seconds: float
-    attempts: int = 0
-    suite_reruns: int = 0
+    run: Run
+    refused: tuple[str, ...] = ()
+    wide_setup_seconds: float = 0.0
 
 
 # --- child to host ------------------------------------------------------------------------------
@@ -287,10 +274,9 @@ class ChildExited(NamedTuple):
     :param ours: whether the status is one that our code in the child gave, and no test's.
     """
 
-    pid: int
     status: int
-    leaves: bool
-    stops: bool
+    leaves: bool = False
+    stops: bool = False
     used: tuple[Any, ...] = ()
     early: bool = False
     ours: bool = True

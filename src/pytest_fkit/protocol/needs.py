@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Sequence
+from typing import NamedTuple
 
 from ..own import own_builtins
 
@@ -21,12 +21,6 @@ class Needs(NamedTuple):
     serial: str = ""
     gpu_memory: int = 0
 
-    def to_wire(self) -> list[Any]:
-        """In types that execnet carries."""
-        return [self.gpus, self.serial, self.gpu_memory]
-
-    @classmethod
-    def from_wire(cls, data: Sequence[Any]) -> Needs:
-        """The opposite of :meth:`to_wire`."""
-        gpus, serial, gpu_memory = data
-        return cls(gpus, serial, gpu_memory)
+    def to_wire(self) -> tuple[int | None, str, int]:
+        """In built-in types; :class:`Needs` takes them again."""
+        return self.gpus, self.serial, self.gpu_memory

@@ -7,7 +7,8 @@ from typing import Any, Iterator, Mapping, Type, get_args
 from ..own import marshal, own_builtins, pickle, struct, zlib
 from .endings import Ending
 from .event_file import GpuError, HeldReport, JunitRecord, Report, ReportFacts, WideTeardown
-from .messages import BY_NAME, Ended, Message, TornDown
+from .messages import BY_NAME, Ended, Follows, Go, HostFiles, Message, Run, RunTogether, TornDown
+from .process_keys import ProcessKey
 
 own_builtins(globals())
 
@@ -20,7 +21,17 @@ Known = Mapping[str, Type[Any]]
 """Types of messages, by name."""
 
 _VALUES: Known = {
-    cls.__name__: cls for cls in (*get_args(Ending), GpuError, JunitRecord, Report, ReportFacts)
+    cls.__name__: cls
+    for cls in (
+        *get_args(Ending),
+        Ended,
+        GpuError,
+        JunitRecord,
+        ProcessKey,
+        Report,
+        ReportFacts,
+        Run,
+    )
 }
 """Types of ours that fields of messages may have; they travel with their names, as messages do."""
 
@@ -38,8 +49,13 @@ for _kind, *_fields in (
     (HeldReport, "report"),
     (WideTeardown, "report"),
     (ReportFacts, "gpu_error", "junit"),
+    (Run, "key", "next_key"),
+    (RunTogether, "run"),
+    (Follows, "next_key"),
+    (HostFiles, "key"),
+    (Go, "run"),
     (Ended, "ending"),
-    (TornDown, "ending"),
+    (TornDown, "ended"),
 ):
     has_values(_kind, *_fields)
 

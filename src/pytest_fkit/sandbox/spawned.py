@@ -139,7 +139,7 @@ class Spawned:
         os.ftruncate(slots.out, 0)
         process = equip(session, running_coverage())
         self._link.send(Ready())
-        host = Host(session, process, items.get, self._missing_reason(session))
+        host = Host(process, items.get, self._missing_reason(session))
         run_steps(host.serve_here(self._link))
         return True
 

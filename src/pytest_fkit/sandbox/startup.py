@@ -67,14 +67,14 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
     def item_at(position: int) -> pytest.Item | None:
         return items[position] if position >= 0 else None
 
-    host = Host(session, process, item_at)
+    host = Host(process, item_at)
 
     def host_main(start: HostStart, connection: HostConnection, keeper: int) -> Role:
-        os.environ.update(start.environ)
+        os.environ.update(start.key.environ)
         return (yield from host.main(*connection, keeper))
 
     def spawn(start: HostStart, connection: HostConnection, keeper: int) -> NoReturn:
-        os.environ.update(start.environ)
+        os.environ.update(start.key.environ)
         exec_host(session, start, connection, keeper)
 
     def remember(message: Broken) -> None:

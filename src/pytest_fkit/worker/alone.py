@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,7 +12,7 @@ from ..gpu.slices.ownership import KEY as GPUS
 from ..gpu.slices.ownership import XIDS
 from ..own import own_builtins
 from ..protocol.interruptions import interrupt_on_sigterm, restore_sigterm
-from ..sandbox.process.steps import Step, run_steps
+from ..sandbox.process.steps import Steps, run_steps
 from ..system.unforkable import in_bad_fork
 from .keeper_link import KeeperClient
 from .loop import TestLoop
@@ -92,7 +92,7 @@ class Alone(Collection):
                 what = f"{type(error).__name__}: {error}"
                 loop.messages.warn(f"pytest_configure_node, for fresh interpreters, raised {what}")
 
-    def _run(self, session: pytest.Session) -> Generator[Step, Any, None]:
+    def _run(self, session: pytest.Session) -> Steps[None]:
         config = session.config
         lines = Unchanged(pytest_output.terminal_writer(config))
         forks = len(session.items) if self._settings.isolation == "function" else 0

@@ -29,6 +29,7 @@ from ..protocol.messages import (
     Stop,
     TornDown,
 )
+from ..protocol.process_keys import OWN, ProcessKey
 from ..protocol.wire import Sorter, following
 from ..sandbox.process.coverage import running_coverage
 from ..sandbox.process.excerpts import read_ends
@@ -69,7 +70,7 @@ class KeeperClient:
         self._refused: OSError | None = None
         self._pid = 0
         self._broken: list[Broken] = []
-        self._hosts: dict[tuple[Any, ...], tuple[int, Files]] = {}
+        self._hosts: dict[ProcessKey, tuple[int, Files]] = {}
         self._following: dict[int, int] = {}  # number of the next frame of such a host, by pid
         self._ahead: Run | None = None
         memory = session.config.stash.get(MEMORY, None)
@@ -133,8 +134,7 @@ class KeeperClient:
             next call has to be for it, unless the run ends here.
         """
         flush()
-        first = order if isinstance(order, Run) else Run(*order.runs[0])
-        host = first.share, first.environ
+        host = order.key if isinstance(order, Run) else order.run.key
         link = self._link
         if link is None:
             assert self._refused is not None
@@ -151,10 +151,10 @@ class KeeperClient:
         """
         link = self._link
         if link is not None:
-            yield from self._answers(("", ()), link, lambda: self._send(link, order))
+            yield from self._answers(OWN, link, lambda: self._send(link, order))
 
     def _answers(
-        self, host: tuple[Any, ...], link: Link, order: Callable[[], None]
+        self, host: ProcessKey, link: Link, order: Callable[[], None]
     ) -> Iterator[Message]:
         try:
             order()
@@ -223,7 +223,7 @@ class KeeperClient:
         with self._lock, suppress(OSError):  # it has died since
             link.send(OrderAnew())
 
-    def _what_was_left(self, host: tuple[Any, ...], lost: Lost) -> list[Message]:
+    def _what_was_left(self, host: ProcessKey, lost: Lost) -> list[Message]:
         """What a host that ran tests itself reported, and a dead keeper did not pass on."""
         if host not in self._hosts:
             return [Ended(lost)]
@@ -239,17 +239,16 @@ class KeeperClient:
         return [events, ended]
 
     def _remember_host(self, host: HostFiles, files: Files | None) -> None:
-        running = host.share, host.environ
-        self._forget_host(running)
+        self._forget_host(host.key)
         if files is not None:  # else its reports are lost if the keeper dies
-            self._hosts[running] = host.pid, files
+            self._hosts[host.key] = host.pid, files
             self._following[host.pid] = 0
 
     def _forget_hosts(self) -> None:
         for host in list(self._hosts):
             self._forget_host(host)
 
-    def _forget_host(self, host: tuple[Any, ...]) -> None:
+    def _forget_host(self, host: ProcessKey) -> None:
         if host in self._hosts:
             pid, files = self._hosts.pop(host)
             del self._following[pid]
@@ -310,7 +309,7 @@ class KeeperClient:
                     return
         except (BrokenPipeError, ConnectionResetError):
             pass
-        yield TornDown(Lost(f"the keeper process {self._bury()}"))
+        yield TornDown(Ended(Lost(f"the keeper process {self._bury()}"), wide="teardown"))
 
     def close(self) -> None:
         """Close the connection, at which the keeper ends all processes below it, and itself."""

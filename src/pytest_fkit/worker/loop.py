@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Generator, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 import pytest
 
@@ -13,7 +13,8 @@ from ..protocol.endings import Ending, Finished, ForkUnsafe, Unreported
 from ..protocol.event_file import Begins, EndError, Interrupted, LiveText, WideTeardown
 from ..protocol.interruptions import interruption, raise_again
 from ..protocol.messages import Ended, Follows, Output, Run, TornDown
-from ..sandbox.process.steps import Step
+from ..protocol.process_keys import OWN
+from ..sandbox.process.steps import Steps
 from .keeper_link import KeeperClient
 from .reports.attempt_events import AttemptRecorder
 from .reports.death_reports import Again, DeathReports
@@ -22,7 +23,7 @@ from .reports.reports import Reports
 from .reports.rerunfailures import Reruns
 from .reports.terminal_output import LIVE, Lines
 from .session_messages import SessionMessages
-from .tests.orders import Request, Requests, ahead, order, together
+from .tests.orders import Refusal, Requests, ahead, order, together
 from .tests.sources import MOST, Pace, Taken, Tests
 
 own_builtins(globals())
@@ -77,7 +78,7 @@ class TestLoop:
         self._last: tuple[Replay, float] | None = None
         """The test that ran last, with its limit for wide fixtures, until the next one is known."""
 
-    def run_all(self, tests: Tests) -> Generator[Step, Any, None]:
+    def run_all(self, tests: Tests) -> Steps[None]:
         """Run tests until there are no more, or the session is to stop.
 
         :raises KeyboardInterrupt, pytest.exit.Exception: if a test or the user interrupts.
@@ -96,18 +97,17 @@ class TestLoop:
             if self._session.shouldfail or self._session.shouldstop:
                 return
 
-    def _run_some(self, tests: Tests, taken: Taken) -> Generator[Step, Any, None]:
+    def _run_some(self, tests: Tests, taken: Taken) -> Steps[None]:
         """Run the first test, and those after it that can be ordered with it."""
-        requests = self._requests.of(taken)
-        self._reports.begins(requests[0].item)
-        self._reports.flush()
-        if isinstance(requests[0].run, str):
-            self._refuse(requests[0])
+        runs = self._requests.of(taken)
+        self._begins(runs[0].position)
+        if isinstance(runs[0], Refusal):
+            self._refuse(runs[0])
             tests.put_back(taken.positions[1:])
             self._reports.flush()  # there may be no other test
             return
-        chosen = requests[:1] if self._one_by_one else together(requests)
-        after = ahead(requests[: len(chosen) + 1]) if self._runs_ahead else None
+        chosen = [runs[0]] if self._one_by_one else together(runs)
+        after = ahead(runs[: len(chosen) + 1]) if self._runs_ahead else None
         yield from self._keeper.start()
         began = time.monotonic()
         replay, begun, ended = self._listen(chosen, after)
@@ -121,14 +121,14 @@ class TestLoop:
         again = self._conclude(replay, ended, ending, 0)
         replay = yield from self._run_again(last, replay, again)
         self._most = 2
-        if last.share and not self._one_by_one:
+        if last.key.is_shared and not self._one_by_one:
             self._pace.took(begun, time.monotonic() - began)
             self._most = self._pace.most
         follows = [*taken.positions, taken.following][begun]
         self._finish_or_keep(tests, replay, last, follows)
 
     def _finish_or_keep(
-        self, tests: Tests, replay: Replay, request: Request, following: int | None
+        self, tests: Tests, replay: Replay, run: Run, following: int | None
     ) -> None:
         """Finish the test, unless its last report depends on a test that is not certain yet."""
         stops = self._session.shouldfail or self._session.shouldstop
@@ -136,8 +136,7 @@ class TestLoop:
         if kept:
             self._finish(replay)
         else:
-            assert isinstance(request.run, Run)
-            self._last = replay, request.run.wide_timeout
+            self._last = replay, run.timeout
         if not kept or tests.waits:
             self._reports.flush()
         self._raise_interruption(replay)
@@ -150,8 +149,8 @@ class TestLoop:
             self._tear_down(replay)
         else:
             position = taken.positions[0] if taken.positions else None
-            share = self._requests.share(position)
-            self._follow(replay, Follows(-1 if position is None else position, share, timeout))
+            key = self._requests.key(position)
+            self._follow(replay, Follows(-1 if position is None else position, key, timeout))
         self._finish(replay)
         if taken is None or not taken.positions:
             self._reports.flush()
@@ -175,24 +174,19 @@ class TestLoop:
             replay.handle(ended)
             self._deaths.report(replay, ended, ending, None)
 
-    def _run_again(
-        self, request: Request, replay: Replay, again: Again | None
-    ) -> Generator[Step, Any, Replay]:
+    def _run_again(self, run: Run, replay: Replay, again: Again | None) -> Steps[Replay]:
         """Run the test as often as it is to be run again."""
         while again is not None:
             self._finish(replay, again=True)
             self._stopping.wait(again.delay)
             self._raise_if_stopping()
-            replay, again = yield from self._run_once(request, again.attempts)
+            replay, again = yield from self._run_once(run, again.attempts)
         return replay
 
-    def _run_once(
-        self, request: Request, before: int
-    ) -> Generator[Step, Any, tuple[Replay, Again | None]]:
-        assert isinstance(request.run, Run)
+    def _run_once(self, run: Run, before: int) -> Steps[tuple[Replay, Again | None]]:
         yield from self._keeper.start()
-        run = request.run._replace(attempts=before, suite_reruns=self._reruns.in_suite)
-        replay, _, ended = self._listen([request._replace(run=run)], None)
+        run = run._replace(attempts=before, suite_reruns=self._reruns.in_suite)
+        replay, _, ended = self._listen([run], None)
         return replay, self._conclude(replay, ended, ended.ending, before)
 
     def _conclude(self, replay: Replay, ended: Ended, ending: Ending, before: int) -> Again | None:
@@ -266,7 +260,7 @@ class TestLoop:
         """The reason from which the controller stops the run as `error` would stop plain pytest."""
         return tuple(self._stop_reason or interruption(error))
 
-    def run_apart(self, position: int, environ: Mapping[str, str]) -> Generator[Step, Any, None]:
+    def run_apart(self, position: int, environ: Mapping[str, str]) -> Steps[None]:
         """Run one test in a fresh interpreter, when no other process is left below this worker.
 
         :param environ: variables to be set before anything is imported there.
@@ -274,14 +268,13 @@ class TestLoop:
         """
         self._raise_if_stopping()
         self.vacate()
-        request = self._requests.apart(position, environ)
-        self._reports.begins(request.item)
-        self._reports.flush()
-        if isinstance(request.run, str):
-            self._refuse(request)
+        run = self._requests.apart(position, environ)
+        self._begins(position)
+        if isinstance(run, Refusal):
+            self._refuse(run)
         else:
-            replay, again = yield from self._run_once(request, 0)
-            replay = yield from self._run_again(request, replay, again)
+            replay, again = yield from self._run_once(run, 0)
+            replay = yield from self._run_again(run, replay, again)
             self._finish(replay)
             self._raise_interruption(replay)
         self._reports.flush()
@@ -307,36 +300,39 @@ class TestLoop:
             elif isinstance(message, EndError):
                 warn(f"raised at the end of a process that ran tests: {message.text}")
             elif isinstance(message, TornDown):
-                ending = message.ending
+                ending, gpu_memory = message.ended.ending, message.ended.gpu_memory
                 if not isinstance(ending, Finished) and not self._stopping.is_set():
                     warn(f"the process that tears wide fixtures down {ending.story}")
-                if message.gpu_memory:
-                    warn(f"GPU memory not given back: {'; '.join(message.gpu_memory)}")
+                if gpu_memory:
+                    warn(f"GPU memory not given back: {'; '.join(gpu_memory)}")
         self._reports.settle(over=True)
         self._reports.flush()
         self._lines.flush()
 
-    def _replay(
-        self, item: pytest.Item, shared: str = "", changed: Mapping[str, str] | None = None
-    ) -> Replay:
-        attempt = AttemptRecorder(item.nodeid, shared) if self._settings.records else None
-        return Replay(item, self._reports, self._lines, shared, attempt, changed)
+    def _begins(self, position: int) -> None:
+        self._reports.begins(self._session.items[position])
+        self._reports.flush()
 
-    def _listen(self, requests: list[Request], after: Run | None) -> tuple[Replay, int, Ended]:
+    def _replay(self, run: Run | Refusal) -> Replay:
+        item = self._session.items[run.position]
+        shared, changed = "", OWN.environ
+        if isinstance(run, Run):
+            shared, changed = self._requests.shared(run), run.key.environ
+        attempt = AttemptRecorder(item.nodeid, shared) if self._settings.records else None
+        return Replay(item, self._reports, self._lines, shared, attempt, dict(changed))
+
+    def _listen(self, runs: list[Run], after: Run | None) -> tuple[Replay, int, Ended]:
         """Run tests in one process.
 
         :param after: the test that the keeper may begin next, before it is ordered.
         :return: the test that began last, how many began, and how their process ended.
         """
-        items = self._session.items
-        changed = requests[0].changed
-        shared = {each.run.position: each.shared for each in requests if isinstance(each.run, Run)}
-        replay = self._replay(requests[0].item, requests[0].shared, changed)
+        replay = self._replay(runs[0])
         begun = 0
         if self._shows_output:
             replay.start()  # before what the test writes to the terminal itself
         try:
-            for message in self.messages.filter(self._keeper.run(order(requests), after)):
+            for message in self.messages.filter(self._keeper.run(order(runs), after)):
                 if isinstance(message, Ended):
                     return replay, max(1, begun), message
                 if isinstance(message, Output):
@@ -348,9 +344,8 @@ class TestLoop:
                         self._reruns.note(replay.item, 0, replay.attempts)
                         self._report_missing(replay)
                         self._finish(replay)
-                        self._reports.begins(items[message.position])
-                        why = shared.get(message.position, "")
-                        replay = self._replay(items[message.position], why, changed)
+                        self._reports.begins(self._session.items[message.position])
+                        replay = self._replay(runs[begun - 1])
                 else:
                     replay.handle(message)
         except KeyboardInterrupt:
@@ -358,10 +353,10 @@ class TestLoop:
             raise
         raise AssertionError("the keeper's last message is Ended")
 
-    def _refuse(self, request: Request) -> None:
+    def _refuse(self, refusal: Refusal) -> None:
         """Report a test that can't be run, or is skipped."""
-        replay = self._replay(request.item)
-        replay.refuse(str(request.run), request.skipped)
+        replay = self._replay(refusal)
+        replay.refuse(refusal.reason, refusal.skipped)
         replay.finish()
 
     def _tear_down(self, replay: Replay) -> None:
@@ -372,10 +367,7 @@ class TestLoop:
             elif isinstance(message, EndError):
                 replay.handle(message)
             elif isinstance(message, TornDown):
-                ended = Ended(
-                    message.ending, 0, "teardown", message.out, message.err, message.log,
-                    message.dump, message.leftovers, gpu_memory=message.gpu_memory,
-                )  # fmt: skip
+                ended = message.ended
                 if ended.gpu_memory or not isinstance(ended.ending, Finished):
                     self._report_end(replay, ended)
 

@@ -38,7 +38,7 @@ def needs_of(item: pytest.Item) -> Needs:
     return found
 
 
-def needs_to_wire(items: Iterable[pytest.Item]) -> list[list[Any]]:
+def needs_to_wire(items: Iterable[pytest.Item]) -> list[tuple[int | None, str, int]]:
     """What each test needs, see Needs.to_wire; nothing where marks are wrong."""
     return [_right_or_nothing(item).to_wire() for item in items]
 

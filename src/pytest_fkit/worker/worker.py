@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generator
+from typing import TYPE_CHECKING, Generator
 
 import pytest
 
@@ -31,7 +31,7 @@ from ..protocol.border import (
     orders,
 )
 from ..protocol.event_file import GpuError
-from ..sandbox.process.steps import Step, run_steps
+from ..sandbox.process.steps import Steps, run_steps
 from .keeper_link import KeeperClient
 from .loop import TestLoop
 from .reports.gpu_reports import own_gpus, xids_of_tests
@@ -45,6 +45,10 @@ from .tests.orders import Requests, facts
 from .tests.sources import Assigned, Dispatched, Resumed, Tests
 
 if TYPE_CHECKING:
+    import warnings
+
+    from xdist.remote import WorkerInteractor
+
     from .probing import Probing
 
 own_builtins(globals())
@@ -186,7 +190,7 @@ class Worker:
         self._interrupted = True
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_warning_recorded(self, warning_message: Any) -> None:
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
         """Before xdist sends it: keep the controller from importing test modules for it."""
         make_portable(warning_message)
 
@@ -197,7 +201,7 @@ class Worker:
         run_steps(self._run(session))
         return True
 
-    def _run(self, session: pytest.Session) -> Generator[Step, Any, None]:
+    def _run(self, session: pytest.Session) -> Steps[None]:
         interactor = xdist_worker.worker_interactor(self._config)
         assert interactor is not None
         descriptors = xdist_worker.worker_descriptors(interactor)
@@ -244,7 +248,7 @@ class Worker:
         workers: int = session.config.workerinput["workercount"]  # type: ignore[attr-defined]
         return len(session.items) // workers
 
-    def _tests(self, interactor: Any) -> Tests:
+    def _tests(self, interactor: WorkerInteractor) -> Tests:
         if self._dispatched is None:
             assigned = xdist_worker.AssignedTests(interactor)
             assigned.begin()
@@ -261,12 +265,8 @@ class Worker:
             return
 
 
-def take_orders(config: pytest.Config, told: tuple[Any, ...]) -> None:
-    """Register the plugins of a worker.
-
-    :param told: the fields of a :class:`.border.Start`.
-    """
-    start = Start(*told)
+def take_orders(config: pytest.Config, start: Start) -> None:
+    """Register the plugins of a worker."""
     worker = Worker(config, config.stash[KEY], start)
     config.pluginmanager.register(worker, "fkit-worker")
     own_gpus(config, start.worker, worker.show)

@@ -63,10 +63,10 @@ class Ledger:
         """An attempt begins: reports on one before it are no verdict."""
         self._flags[number] &= _OVER
 
-    def reported(self, number: int, report: Any) -> None:
+    def reported(self, number: int, report: pytest.TestReport) -> None:
         """There is a report on the test."""
         # By pytest-rerunfailures, and on a subtest.
-        if report.outcome == "rerun" or hasattr(report, "context"):
+        if str(report.outcome) == "rerun" or hasattr(report, "context"):
             return
         decided = report.when not in ("setup", "teardown") or report.outcome != "passed"
         self._flags[number] |= _REPORTED | (_DECIDED if decided else 0)
@@ -115,7 +115,7 @@ class Accounting:
         self._recorder = recorder
         self._each = config.getoption("dist", "no") == "each"
         self._ledgers: dict[object, Ledger] = {}
-        self._collected: dict[Any, Collected] = {}
+        self._collected: dict[WorkerController, Collected] = {}
         self._workers: dict[tuple[object, int], str] = {}
         self._common = CommonAttributes()
         self.dispatch: Dispatch | None = None
@@ -161,11 +161,11 @@ class Accounting:
                     self._workers[id(ledger), number] = node.gateway.id
 
     @pytest.hookimpl(optionalhook=True, trylast=True)
-    def pytest_handlecrashitem(self, crashitem: str, report: Any) -> None:
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
         """Count it as the verdict, unless pytest-rerunfailures has the test run again."""
         self._common.complete(report)
         ledger = self._ledger(report.node)
-        if report.outcome != "rerun":
+        if str(report.outcome) != "rerun":
             blamed = None if self.dispatch is None else self.dispatch.blamed_test
             nodeid, occurrence = blamed or (crashitem, 0)
             ledger.final(ledger.number(nodeid, occurrence))

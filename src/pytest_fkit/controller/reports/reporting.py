@@ -141,7 +141,7 @@ class Reporting:
             self.happened.imports.append((report.nodeid, headline, ""))
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_handlecrashitem(self, crashitem: str, report: Any) -> None:
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
         """Turn xdist's report on a dead worker into one of ours."""
         worker = report.node.gateway.id
         reason = self.why_killed(report.node)
@@ -270,7 +270,7 @@ class FailOnFlaky:
         self._flaky = False
 
     @pytest.hookimpl
-    def pytest_runtest_logreport(self, report: Any) -> None:
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note tests that needed another attempt."""
         self._flaky = self._flaky or getattr(report, "rerun", 0) > 0
 

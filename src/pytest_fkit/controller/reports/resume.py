@@ -133,7 +133,9 @@ class Resuming:
         return tests
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_report_teststatus(self, report: pytest.TestReport) -> Generator[None, Any, Any]:
+    def pytest_report_teststatus(
+        self, report: pytest.TestReport
+    ) -> Generator[None, pytest.TestShortLogReport, object]:
         """Mark verdicts of earlier runs, in verbose output."""
         result = yield
         if facts_of(report).resumed and result:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Iterable, Sequence, Union
+from typing import TYPE_CHECKING, Iterable, Sequence
 
 import pytest
 
@@ -12,8 +12,8 @@ from ...config.settings import Settings
 from ...gpu.devices import Nearness
 from ...own import own_builtins
 from ...protocol.border import (
-    Holds,
     LendGpus,
+    OfItself,
     Probed,
     RecallTests,
     Returned,
@@ -54,10 +54,6 @@ def dispatches(config: pytest.Config) -> bool:
     return config.getoption("dist") in MODES and not xdist_controller.other_schedulers(config)
 
 
-OfItself = Union[Waits, Returned, Probed, Holds]
-"""What a worker says of itself to the schedule."""
-
-
 class Dispatch:
     """See xdist's ``Scheduling``. DSession knows tests by node ids; here they have numbers.
 
@@ -84,14 +80,15 @@ class Dispatch:
         self._lending = lending
         self._settings = settings
         self._durations = Durations(config)
-        self._nodes: dict[Any, Collected | None] = {}  # None until the tests are numbered
-        self._ids: dict[Any, Sequence[str]] = {}
-        self._by_name: dict[str, Any] = {}
+        self._nodes: dict[WorkerController, Collected | None] = {}
+        """None until the tests are numbered."""
+        self._ids: dict[WorkerController, Sequence[str]] = {}
+        self._by_name: dict[str, WorkerController] = {}
         self._tests = Tests()
         self._schedule: Schedule | None = None
         self._refused = False
         self._died: set[str] = set()
-        self._early: dict[Any, list[OfItself]] = defaultdict(list)
+        self._early: dict[WorkerController, list[OfItself]] = defaultdict(list)
         self._kinds: list[Kind] = []
         self._nearness = Nearness()
         self._has_gpus = False
@@ -103,7 +100,7 @@ class Dispatch:
     # --- what DSession calls ---
 
     @property
-    def nodes(self) -> list[Any]:
+    def nodes(self) -> list[WorkerController]:
         return list(self._nodes)
 
     @property

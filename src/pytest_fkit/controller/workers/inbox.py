@@ -53,9 +53,9 @@ class HeldBack:
     :param whereabouts: those of a worker, None if it does not share them.
     """
 
-    def __init__(self, whereabouts: Callable[[Any], Whereabouts | None]) -> None:
+    def __init__(self, whereabouts: Callable[[WorkerController], Whereabouts | None]) -> None:
         self._whereabouts = whereabouts
-        self._open: dict[Any, _Open] = {}
+        self._open: dict[WorkerController, _Open] = {}
 
     def pass_on(self, node: WorkerController, told: Iterable[Told]) -> list[Told]:
         """What of this may be handled now."""
@@ -103,7 +103,7 @@ class Arrivals:
         show: Callable[[str], None],
         recorder: Recorder | None,
         held_back: HeldBack,
-        account: Callable[[Any, Sequence[Told]], None],
+        account: Callable[[WorkerController, Sequence[Told]], None],
     ) -> None:
         self._config = config
         self.show = show
@@ -112,7 +112,7 @@ class Arrivals:
         self._account = account
         self._actions: deque[Callable[[], None]] = deque()
         self.dispatch: Dispatch | None = None
-        self._handlers: dict[type[Any], Callable[[Any, Any], None]] = {
+        self._handlers: dict[type[object], Callable[[WorkerController, Any], None]] = {
             ItemBegins: self._begins,
             ItemStarted: lambda node, each: self._session.worker_logstart(node, *each),
             Reported: self._reported,

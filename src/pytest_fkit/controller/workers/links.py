@@ -16,6 +16,8 @@ from ...protocol.border import (
     Holds,
     LeftOut,
     Line,
+    OfItself,
+    OfTests,
     Order,
     Outbox,
     Probed,
@@ -30,6 +32,7 @@ from ...protocol.wire import Unpacker
 from .liveness import Heartbeat, kill
 
 if TYPE_CHECKING:
+    from execnet import Channel
     from xdist.workermanage import WorkerController
 
 own_builtins(globals())
@@ -89,8 +92,8 @@ class Links:
 
     def __init__(
         self,
-        of_tests: Callable[[Any, list[Any]], None],
-        of_itself: Callable[[Any, Any], None],
+        of_tests: Callable[[WorkerController, list[OfTests]], None],
+        of_itself: Callable[[WorkerController, OfItself], None],
         show: Callable[[str], None],
         timeout: float,
     ) -> None:
@@ -98,17 +101,17 @@ class Links:
         self.show = show
         self._timeout = timeout
         self.heartbeat = Heartbeat(timeout, self)
-        self._links: dict[Any, _Link] = {}
-        self._up: set[Any] = set()
-        self.facts: dict[Any, Facts] = {}
+        self._links: dict[WorkerController, _Link] = {}
+        self._up: set[WorkerController] = set()
+        self.facts: dict[WorkerController, Facts] = {}
         """What workers said of what they collected."""
-        self.left_out: dict[Any, LeftOut] = {}
+        self.left_out: dict[WorkerController, LeftOut] = {}
         """What they left out of that."""
-        self.in_doubt: set[Any] = set()
+        self.in_doubt: set[WorkerController] = set()
         """Workers that met GPU errors while they collected."""
-        self._killed: dict[Any, str] = {}
-        self._distrusted: set[Any] = set()
-        self._handlers: dict[type[Any], Callable[[Any, Any], None]] = {
+        self._killed: dict[WorkerController, str] = {}
+        self._distrusted: set[WorkerController] = set()
+        self._handlers: dict[type[object], Callable[[WorkerController, Any], None]] = {
             Stopped: lambda node, _: self._links[node].gone.set(),
             Alive: lambda *_: None,
             Line: lambda node, line: show(f"[{node.gateway.id}] {line.text}"),
@@ -119,14 +122,14 @@ class Links:
             **dict.fromkeys((Waits, Returned, Probed, Holds), of_itself),
         }
 
-    def open(self, node: WorkerController, local: bool) -> tuple[Any, str]:
+    def open(self, node: WorkerController, local: bool) -> tuple[Channel, str]:
         """Open a channel to a new worker; it, and the path of the memory for its whereabouts."""
         channel = node.gateway.newchannel()
         link = self._links[node] = _Link(Outbox(channel.send))
         self._up.add(node)
         return channel, link.share_whereabouts() if local else ""
 
-    def listen(self, node: WorkerController, channel: Any) -> None:
+    def listen(self, node: WorkerController, channel: Channel) -> None:
         """From now on handle what the worker says."""
         channel.setcallback(lambda data: self._hear(node, data), endmarker=None)
 
@@ -169,7 +172,7 @@ class Links:
             link.gone.set()
             return
         self.heartbeat.heard(node)
-        told: list[Any] = []
+        told: list[OfTests] = []
         for message in link.inbox.feed(data):
             handler = self._handlers.get(type(message))
             if handler is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -58,7 +58,7 @@ class Heartbeat:
         self._links = links
         self.period = min(_PERIOD, limit / _PINGS) if limit else _PERIOD
         """Seconds from ping to ping."""
-        self._watched: dict[Any, _Watched] = {}
+        self._watched: dict[WorkerController, _Watched] = {}
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)

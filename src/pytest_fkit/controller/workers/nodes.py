@@ -9,12 +9,12 @@ import pytest
 from ...compat import xdist_controller
 from ...config.settings import Settings
 from ...own import os, own_builtins
-from ...protocol.border import Start
+from ...protocol.border import OfItself, Start
 from ...protocol.event_file import Interrupted
 from ...protocol.interruptions import interrupt_on_sigterm, raise_again, restore_sigterm
 from ..retry import rerouting
 from ..schedule.machines import host_of
-from .dispatch import Dispatch, OfItself, dispatches
+from .dispatch import Dispatch, dispatches
 from .inbox import Arrivals, HeldBack
 from .links import Links
 from .liveness import Replacements
@@ -65,8 +65,8 @@ class Nodes:
         self.rerouting = rerouting.Rerouting(settings, edges, recorder)
         self._dispatch: Dispatch | None = None
         self._replacements = Replacements(config)
-        self._collected: set[Any] = set()
-        self._careful: set[Any] = set()
+        self._collected: set[WorkerController] = set()
+        self._careful: set[WorkerController] = set()
         self._careful_deaths = 0
         self._one_died_collecting = False
         self._sigterm: Any = None
@@ -81,7 +81,7 @@ class Nodes:
         self._sigterm = interrupt_on_sigterm()
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any | None:
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: object) -> Dispatch | None:
         """Provide ours, unless each worker is to run everything."""
         del log
         if not dispatches(config):
@@ -146,9 +146,9 @@ class Nodes:
     # --- deaths ---
 
     @pytest.hookimpl(trylast=True)
-    def pytest_runtest_logreport(self, report: Any) -> None:
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count a test that died with its worker for ``-x``; xdist gives it this phase."""
-        if report.when == "???":
+        if str(report.when) == "???":
             xdist_controller.count_crash(self._config, report)
 
     @pytest.hookimpl(optionalhook=True)

@@ -109,15 +109,15 @@ def is_ordered(config: pytest.Config) -> bool:
 
 def collected_alike(
     config: pytest.Config,
-    ids: Mapping[Any, Sequence[str]],
-    doubtful: Collection[Any],
+    ids: Mapping[WorkerController, Sequence[str]],
+    doubtful: Collection[WorkerController],
     show: Callable[[str], None],
 ) -> bool:
     """Whether workers with equal GPUs collected the same; if not, report it as xdist does.
 
     :param doubtful: workers whose GPUs are in doubt, which are compared with none.
     """
-    equal: dict[tuple[object, ...], dict[Any, Sequence[str]]] = {}
+    equal: dict[tuple[object, ...], dict[WorkerController, Sequence[str]]] = {}
     for node, each in ids.items():
         owned = owned_gpus(node)
         key = (node,) if node in doubtful else (len(owned.get("ids", ())), owned.get("vendor"))
@@ -151,8 +151,8 @@ class Plan(NamedTuple):
 def plan(
     mode: str,
     tests: Union,
-    collected: Mapping[Any, Collected | None],
-    facts: Mapping[Any, Facts],
+    collected: Mapping[WorkerController, Collected | None],
+    facts: Mapping[WorkerController, Facts],
     unowned: Collection[str],
 ) -> Plan:
     """Combine what workers say of tests.
@@ -172,7 +172,7 @@ def plan(
         for position, first in said.connected.items():
             found.connected[its.number(position)] = its.number(first)
         for position, each in said.needs.items():
-            needs = Needs.from_wire(each)
+            needs = Needs(*each)
             kind = _on_large_gpus(_kind(node, needs), needs.gpu_memory, collected, unowned)
             found.kinds[its.number(position)] = kind
         if its.positions is None and not tests.lacking(its):
@@ -193,7 +193,7 @@ def _kind(node: WorkerController, needs: Needs) -> Kind:
 
 
 def _on_large_gpus(
-    kind: Kind, memory: int, nodes: Collection[Any], unowned: Collection[str]
+    kind: Kind, memory: int, nodes: Collection[WorkerController], unowned: Collection[str]
 ) -> Kind:
     """The kind, kept off GPUs with less memory; if no others are there, the worker refuses it."""
     if not memory:

@@ -97,7 +97,7 @@ class CommonAttributes:
     def __init__(self) -> None:
         self._common: dict[str, Any] | None = None
 
-    def learn(self, report: Any) -> None:
+    def learn(self, report: pytest.TestReport) -> None:
         """Take in a report that a worker made."""
         found = vars(report)
         if self._common is None:
@@ -109,7 +109,7 @@ class CommonAttributes:
             return
         self._common = {name: kind for name, kind in self._common.items() if name in found}
 
-    def complete(self, report: Any) -> None:
+    def complete(self, report: pytest.TestReport) -> None:
         """Give a report that the controller made the attributes that it lacks, empty."""
         for name, kind in (self._common or {}).items():
             if name not in vars(report):

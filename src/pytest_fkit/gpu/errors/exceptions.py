@@ -101,7 +101,7 @@ def keep_printed(error: BaseException, printed: str) -> str:
     return printed
 
 
-def skip_reason(report: Any) -> str:
+def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     """Why a test, or a module, was skipped, from the report on it."""
     told = report.longrepr
     text = str(told[2] if isinstance(told, tuple) else told)

@@ -61,21 +61,13 @@ class Child:
 
     def __init__(
         self,
-        session: pytest.Session,
         process: TestProcess,
         item_at: Callable[[int], pytest.Item | None],
     ) -> None:
-        self._session = session
+        self._process = process
         self._item = item_at
-        self._relay = process.relay
-        self._fixtures = process.fixtures
-        self._output = process.output
-        self._measuring = process.measuring
-        self._states = process.states
-        self._session_end = process.session_end
-        self._before_test = process.before_test
-        self._measures = measures_usage(session.config)
-        self._owns_gpus = owned_by(session.config) is not None
+        self._measures = measures_usage(process.session.config)
+        self._owns_gpus = owned_by(process.session.config) is not None
         self._announced_exit: AnnouncedExit | None = None
         self.failures: Tally | None = None
         """The host's count of failures, which children update."""
@@ -112,12 +104,12 @@ class Child:
             system.die_with_parent(host)
             system.be_first_for_oom_killer()
             if midway:
-                self._output.copy_inherited(files)
+                self._process.output.copy_inherited(files)
             files.install()
-            self._output.enter_process(midway)
+            self._process.output.enter_process(midway)
             finalizers.forget_inherited()
-            self._session_end.enter_process()
-            self._fixtures.leave_to_host()
+            self._process.session_end.enter_process()
+            self._process.fixtures.leave_to_host()
             if warmup is not None and warmup.is_on:
                 warmup.run(pipes)
             go = pipes.receive()
@@ -131,59 +123,59 @@ class Child:
             status = status_of(error, FAILED)
             sys.excepthook(*sys.exc_info())
         flush()
-        if self._relay.is_copy():
+        if self._process.relay.is_copy():
             return 0
         announced.announce(status)
         return status
 
     def _execute(self, go: Go, end: _EarlyEnd, midway: bool) -> Role:
-        self._relay.open(go.wide_setup_seconds)
+        self._process.relay.open(go.wide_setup_seconds)
         if midway:
-            self._relay.announce()
-        item = self._item(go.position)
+            self._process.relay.announce()
+        item = self._item(go.run.position)
         assert item is not None
-        self._before_test(item, go)
-        self._fixtures.enter_child(set(go.refused), item, self._leave_at_once)
-        return (yield from self._run(item, self._item(go.next_position), end))
+        self._process.before_test(item, go.run)
+        self._process.fixtures.enter_child(set(go.refused), item, self._leave_at_once)
+        return (yield from self._run(item, self._item(go.run.next_position), end))
 
     def _run(self, item: pytest.Item, nextitem: pytest.Item | None, end: _EarlyEnd) -> Role:
-        unsafe = in_bad_fork() if self._fixtures.watch.on else ""
+        unsafe = in_bad_fork() if self._process.fixtures.watch.on else ""
         if unsafe:
-            self._relay.send(Leaves("", unsafe))
+            self._process.relay.send(Leaves("", unsafe))
             return LEAVES
         try:
-            yield from run_protocol(item, nextitem, self._relay)
+            yield from run_protocol(item, nextitem, self._process.relay)
         except pytest.exit.Exception:
             return self._leave()
         self._tear_down_quietly()
         if self.failures is not None:
-            self.failures.set(self._session.testsfailed)
-        self._measuring.send()
-        self._states.send()
-        self._relay.enter("exit")
+            self.failures.set(self._process.session.testsfailed)
+        self._process.measuring.send()
+        self._process.states.send()
+        self._process.relay.enter("exit")
         flush()
-        self._output.enter_exit()
-        self._session_end.conclude()
+        self._process.output.enter_exit()
+        self._process.session_end.conclude()
         finalizers.run_own()
-        self._relay.send(Completed(by_pytest=not pytest_hooks.others_run(item)))
-        if self._relay.lost:
-            return self._relay.lost
-        if not self._relay.is_copy():
-            end.announce(self._relay.stops)
-        return STOPS if self._relay.stops else DONE
+        self._process.relay.send(Completed(by_pytest=not pytest_hooks.others_run(item)))
+        if self._process.relay.lost:
+            return self._process.relay.lost
+        if not self._process.relay.is_copy():
+            end.announce(self._process.relay.stops)
+        return STOPS if self._process.relay.stops else DONE
 
     def _leave(self) -> int:
-        leaving = self._fixtures.leaving
+        leaving = self._process.fixtures.leaving
         assert leaving is not None
         self._tear_down_quietly()
-        self._session_end.conclude()
+        self._process.session_end.conclude()
         finalizers.run_own()
-        self._relay.muted = False
-        self._relay.send(Leaves(leaving.argname))
+        self._process.relay.muted = False
+        self._process.relay.send(Leaves(leaving.argname))
         return LEAVES
 
     def _leave_at_once(self, argname: str) -> NoReturn:
-        self._relay.send(Leaves(argname))
+        self._process.relay.send(Leaves(argname))
         assert self._announced_exit is not None
         self._announced_exit.announce(LEAVES)
         os._exit(LEAVES)
@@ -192,7 +184,7 @@ class Child:
         # After an interrupt something may still be set up. Errors are not reported, as in plain
         # pytest, where the terminal shows the interrupt by then.
         try:
-            pytest_fixtures.tear_down(self._session, None)
+            pytest_fixtures.tear_down(self._process.session, None)
         except BaseException:  # noqa: BLE001 (see above)
             return
 

@@ -7,7 +7,7 @@ from typing import Any, Generator, NamedTuple
 from ...own import os, own_builtins, select, signal, suppress
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files
-from ...protocol.messages import Message, Over
+from ...protocol.messages import ChildExited, Message, Over
 from ...system.limits import insist
 from ..child import early_end
 from ..child.child import DONE, STOPS, Child
@@ -36,21 +36,6 @@ class ForkedChild(NamedTuple):
     pid: int
     number: int
     pipes: Pipes
-
-
-class Gone(NamedTuple):
-    """How a child ended, or is about to: only its memory is left then.
-
-    :param status: its wait status.
-    :param used: the fields of its :class:`.usage.Account`, if usage is measured.
-    :param early: whether it has not ended yet, with only its memory left.
-    :param ours: whether our code chose the exit status, and not code of a test.
-    """
-
-    status: int
-    used: tuple[Any, ...] = ()
-    early: bool = False
-    ours: bool = True
 
 
 class Children:
@@ -124,7 +109,7 @@ class Children:
         except OSError:  # a limit; if it persists, the next test reports it
             return
 
-    def await_end(self, child: ForkedChild) -> Gone:
+    def await_end(self, child: ForkedChild) -> ChildExited:
         """Wait until a child has ended, or sends that only its memory is left."""
         self._ending = [pid for pid in self._ending if not _reap_if_ended(pid)]
         over = _receive(child) if early_end.SUPPORTED else None
@@ -132,16 +117,16 @@ class Children:
         if not isinstance(over, Over) or not over.early:
             return self._gone(child)
         self._ending.append(child.pid)
-        return Gone((STOPS if over.stops else DONE) << 8, over.used, early=True)
+        return ChildExited((STOPS if over.stops else DONE) << 8, used=over.used, early=True)
 
-    def _gone(self, child: ForkedChild) -> Gone:
+    def _gone(self, child: ForkedChild) -> ChildExited:
         try:
             status, used = _wait(child.pid, self._measures)
         except ChildProcessError:
             # A fixture made the kernel reap our children, by other means than Python's signal
             # module, see Statuses. The frames decide whether the test finished.
-            return Gone(DONE << 8)
-        return Gone(status, used, ours=self._exits[child.number].matches(status))
+            return ChildExited(DONE << 8)
+        return ChildExited(status, used=used, ours=self._exits[child.number].matches(status))
 
     def end_all(self) -> None:
         """End and reap all children, before code of users runs in the host.

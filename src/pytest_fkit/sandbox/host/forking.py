@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Generator, NoReturn
+from typing import Callable, NoReturn
 
 import pytest
 
@@ -12,16 +12,16 @@ from ...own import os, own_builtins
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files, read_from
 from ...protocol.event_file import Completed, Leaves, SharedProcess, Used, UsedBefore
-from ...protocol.messages import PATIENCE, Began, ChildExited, Forked, Go, Ping, Run, WideSetUp
+from ...protocol.messages import PATIENCE, Began, Forked, Go, Ping, Run, WideSetUp
 from ...protocol.plain_values import carriable
 from ...protocol.wire import Unpacker
 from ...system import limits
 from ..child.child import IN_ORDER, STOPS, Child, run_protocol
 from ..child.usage import Meter
 from ..child.warmup import GAVE_BACK, Warmup
-from ..process.progress import AnnouncedExit, Tally
+from ..process.progress import Tally
 from ..process.relay import DEAF, LEAVES
-from ..process.steps import RunItem, Step
+from ..process.steps import RunItem, Steps
 from ..process.test_process import TestProcess
 from .children import Children, ForkedChild
 from .midway import HostCallbacks, Midway
@@ -41,25 +41,17 @@ class Forking:
 
     def __init__(
         self,
-        session: pytest.Session,
         process: TestProcess,
         item_at: Callable[[int], pytest.Item | None],
         exit_: Callable[[int], NoReturn],
     ) -> None:
-        self._session = session
+        self._process = process
         self._item = item_at
         self._exit = exit_
-        self._relay = process.relay
-        self._fixtures = process.fixtures
-        self._measuring = process.measuring
-        self._states = process.states
-        self._session_end = process.session_end
-        self._before_test = process.before_test
-        self._measures = measures_usage(session.config)
-        self._child = Child(session, process, item_at)
-        self._children = Children(
-            self._child, self._measures, Warmup(session.config, process.relay)
-        )
+        config = process.session.config
+        self._measures = measures_usage(config)
+        self._child = Child(process, item_at)
+        self.children = Children(self._child, self._measures, Warmup(config, process.relay))
         self.ran_tests = False
         """Whether this process has run a test itself; it forks no child after that."""
         self.hooks_prevent_forks = False
@@ -67,46 +59,30 @@ class Forking:
         self.hit_limit = False
         """Whether a limit of the machine kept a child from running its test."""
 
-    def prepare(self, sets: tuple[Files, ...], exits: tuple[AnnouncedExit, ...]) -> None:
-        """In a forked host, before it serves: prepare for children.
-
-        :param sets: files for the children, empty where the host forks none.
-        :param exits: the children's announced exits.
-        """
-        self._children.begin(sets, exits)
-
     def serve(self, link: Pipes) -> None:
         """Set the link to the keeper, before the first test."""
-        self._link = self._children.hosts_link = link
+        self._link = self.children.hosts_link = link
         self.failures = self._child.failures = Tally()
 
-    def end_children(self) -> None:
-        """See :meth:`.Children.end_all`."""
-        self._children.end_all()
-
-    def run(
-        self, run: Run, item: pytest.Item, nextitem: pytest.Item | None
-    ) -> Generator[Step, Any, None]:
+    def run(self, run: Run, item: pytest.Item, nextitem: pytest.Item | None) -> Steps[None]:
         """Run a test that has a process of its own: in a child, unless the host can't fork."""
-        go = Go(
-            run.position, run.next_position, self._failed_before(run), run.location,
-            refused=(), wide_setup_seconds=0.0, attempts=run.attempts,
-            suite_reruns=run.suite_reruns,
-        )  # fmt: skip
-        if self._fixtures.needs_setup(item) and self._fixtures.can_begin(item):
+        # The order may be older than the last failure here.
+        failed = max(run.tests_failed, self._process.session.testsfailed)
+        go = Go(run._replace(tests_failed=failed))
+        if self._process.fixtures.needs_setup(item) and self._process.fixtures.can_begin(item):
             yield from self._begin(go, item, nextitem, ())
             return
         while True:
             left = yield from self._run_child(go, self._forks_ahead(run, nextitem))
             if left is None:
                 return
-            self._children.end_all()
+            self.children.end_all()
             if left.unsafe:
-                self._fixtures.blame(left.unsafe)
+                self._process.fixtures.blame(left.unsafe)
                 self._link.send(Began("test"))
                 yield from self.run_here(item, nextitem, go.wide_setup_seconds, left.unsafe)
                 return
-            if self._fixtures.can_begin(item):
+            if self._process.fixtures.can_begin(item):
                 yield from self._begin(go, item, nextitem, (left.argname,))
                 return
             seconds = self._set_up(item, left.argname)
@@ -114,22 +90,22 @@ class Forking:
                 refused=(*go.refused, left.argname),
                 wide_setup_seconds=go.wide_setup_seconds + seconds,
             )
-            if self._fixtures.watch.cause:
+            if self._process.fixtures.watch.cause:
                 self._link.send(Began("test"))
                 yield from self.run_here(item, nextitem, go.wide_setup_seconds)
                 return
 
     def _begin(
         self, go: Go, item: pytest.Item, nextitem: pytest.Item | None, wanted: tuple[str, ...]
-    ) -> Generator[Step, Any, None]:
+    ) -> Steps[None]:
         """Begin the test in the host, and fork a child where the test's own fixtures begin.
 
         :param wanted: names of wide fixtures for which a child has left before.
         """
-        self._children.end_all()
+        self.children.end_all()
         self._link.send(Began("setup"))
-        self._before_test(item, go)
-        self._relay.open()
+        self._process.before_test(item, go.run)
+        self._process.relay.open()
         meter = Meter() if self._measures else None
         callbacks = HostCallbacks(
             before_fork=self._before_fork,
@@ -139,38 +115,38 @@ class Forking:
             resume_setup=self._resume_setup,
             run_here=lambda cause: self._run_rest_here(cause, meter),
         )
-        midway = Midway(item, nextitem, self._fixtures, self._children, callbacks, wanted)
+        midway = Midway(item, nextitem, self._process.fixtures, self.children, callbacks, wanted)
         midway.begin()
         raised = yield RunItem(item, nextitem, midway.handover)
         midway.end()
         if midway.fork_error is not None:
             raise midway.fork_error
         if midway.child_ran_test:
-            self._states.forget()  # the child sends it
+            self._process.states.forget()  # the child sends it
             return
         if raised is not None:
-            self._relay.interrupt(raised)
-        if self._fixtures.watch.left_by_hooks:
+            self._process.relay.interrupt(raised)
+        if self._process.fixtures.watch.left_by_hooks:
             self.ran_tests = self.hooks_prevent_forks = True
         self._conclude(item, meter)
 
     def _before_fork(self, item: pytest.Item) -> None:
         if not self._report_set_up():
             self._exit(DEAF if self._link.trouble else 0)
-        self._measuring.send()
-        self._states.send_grown()
-        self._measuring.resume(item)
+        self._process.measuring.send()
+        self._process.states.send_grown()
+        self._process.measuring.resume(item)
 
     def _resume_setup(self) -> None:
         self._link.send(Began("setup"))
-        self._relay.announce()  # again: what a child that leaves has reported is discarded
+        self._process.relay.announce()  # again: what a child that leaves has reported is discarded
 
     def _run_rest_here(self, cause: str, meter: Meter | None) -> None:
         self.ran_tests = True
-        self._children.end()
-        self._relay.send(SharedProcess(carriable(cause)))
+        self.children.end()
+        self._process.relay.send(SharedProcess(carriable(cause)))
         if meter is not None:
-            self._relay.send(UsedBefore(tuple(meter.before)))
+            self._process.relay.send(UsedBefore(tuple(meter.before)))
         self._link.send(Began("test"))
 
     def _watch_midway(self, child: ForkedChild, go: Go) -> tuple[str | None, str]:
@@ -178,34 +154,33 @@ class Forking:
         left = self._await_end(child)
         return (None, "") if left is None else (left.argname, left.unsafe)
 
-    def fork_next(self, run: Run) -> Generator[Step, Any, None]:
+    def fork_next(self, run: Run) -> Steps[None]:
         """Fork the next test's child while the keeper ends what the last test left running."""
-        if self.ran_tests or not self._children.may_fork_next:
+        if self.ran_tests or not self.children.may_fork_next:
             return
         if self._forks_ahead(run, self._item(run.next_position)):
-            yield from self._children.fork_ahead()
+            yield from self.children.fork_ahead()
 
     def _forks_ahead(self, run: Run, nextitem: pytest.Item | None) -> bool:
         """Whether a child that is forked while this test runs can run the next test."""
         return (
             nextitem is not None
-            and self._children.allow_ahead
-            and not run.next_share
-            and run.next_environ == run.environ
+            and self.children.allow_ahead
+            and run.next_key == run.key
             # Another child that shares pages would distort the running test's memory.
             and not run.memory_limit
             # Otherwise the host has to tear something down between the two, or set it up.
-            and pytest_fixtures.shares_setup(self._session, nextitem)
-            and not self._fixtures.needs_setup(nextitem)
+            and pytest_fixtures.shares_setup(self._process.session, nextitem)
+            and not self._process.fixtures.needs_setup(nextitem)
         )
 
     def _set_up(self, item: pytest.Item, argname: str) -> float:
         self._link.send(Began("setup"))
-        seconds = self._fixtures.set_up(item, argname)
+        seconds = self._process.fixtures.set_up(item, argname)
         if not self._report_set_up():
             raise ConnectionError("the keeper is gone")
-        self._measuring.send()
-        self._states.send_of_wide()
+        self._process.measuring.send()
+        self._process.states.send_of_wide()
         return seconds
 
     def _report_set_up(self) -> bool:
@@ -215,7 +190,7 @@ class Forking:
 
         :return: False if the keeper is gone.
         """
-        self._session_end.report_unraisable()
+        self._process.session_end.report_unraisable()
         self._link.send(WideSetUp())
         while not self._link.is_readable(PATIENCE):
             self._link.send(Ping())  # its number reveals to the keeper that WideSetUp was lost
@@ -227,32 +202,32 @@ class Forking:
         nextitem: pytest.Item | None,
         wide_setup_seconds: float,
         cause: str = "",
-    ) -> Generator[Step, Any, None]:
+    ) -> Steps[None]:
         """Run the test in this process, which forks no child from now on.
 
         :param wide_setup_seconds: time spent on wide fixtures for this test so far.
         :param cause: why it can't run in a child, where no wide fixture is to blame.
         """
         self.ran_tests = True
-        self._children.end()
-        self._relay.open(wide_setup_seconds)
-        cause = self._fixtures.watch.cause or cause
+        self.children.end()
+        self._process.relay.open(wide_setup_seconds)
+        cause = self._process.fixtures.watch.cause or cause
         if cause:
-            self._relay.send(SharedProcess(carriable(cause)))
+            self._process.relay.send(SharedProcess(carriable(cause)))
         meter = Meter() if self._measures else None
         if meter is not None:
-            self._relay.send(UsedBefore(tuple(meter.before)))
-        yield from run_protocol(item, nextitem, self._relay)
+            self._process.relay.send(UsedBefore(tuple(meter.before)))
+        yield from run_protocol(item, nextitem, self._process.relay)
         self._conclude(item, meter)
 
     def _conclude(self, item: pytest.Item, meter: Meter | None) -> None:
         if meter is not None:
-            self._relay.send(Used(os.getpid(), tuple(meter.read())))
-        self._measuring.send()
-        self._states.send()
-        self._relay.send(Completed(by_pytest=not pytest_hooks.others_run(item)))
+            self._process.relay.send(Used(os.getpid(), tuple(meter.read())))
+        self._process.measuring.send()
+        self._process.states.send()
+        self._process.relay.send(Completed(by_pytest=not pytest_hooks.others_run(item)))
 
-    def _run_child(self, go: Go, ahead: bool) -> Generator[Step, Any, Leaves | None]:
+    def _run_child(self, go: Go, ahead: bool) -> Steps[Leaves | None]:
         """Give a test to a child, and wait for the child's end.
 
         :param ahead: whether to fork the next test's child meanwhile.
@@ -260,20 +235,20 @@ class Forking:
         """
         left: Leaves | None = _NO_ORDER
         while left is _NO_ORDER:
-            with self._children.statuses:
+            with self.children.statuses:
                 left = yield from self._watch_child(go, ahead)
         return left
 
-    def _watch_child(self, go: Go, ahead: bool) -> Generator[Step, Any, Leaves | None]:
-        child = yield from self._children.next()
+    def _watch_child(self, go: Go, ahead: bool) -> Steps[Leaves | None]:
+        child = yield from self.children.next()
         self._start_child(child, go)
         if ahead:
-            yield from self._children.fork_ahead(child)
+            yield from self.children.fork_ahead(child)
         return self._await_end(child)
 
     def _start_child(self, child: ForkedChild, go: Go) -> None:
         """Announce a child to the keeper, and send the child its order."""
-        self._link.send(Forked(child.pid, self._relay.written(), child.number))
+        self._link.send(Forked(child.pid, self._process.relay.written(), child.number))
         try:
             child.pipes.send(go)
         except OSError:  # it is dead, as waiting for it will show
@@ -281,24 +256,17 @@ class Forking:
 
     def _await_end(self, child: ForkedChild) -> Leaves | None:
         try:
-            gone = self._children.await_end(child)
-            refused = gone.ours and limits.refusal_of(gone.status >> 8)
+            exited = self.children.await_end(child)
+            refused = exited.ours and limits.refusal_of(exited.status >> 8)
             self.hit_limit = self.hit_limit or bool(refused)
-            left = _read_leaves(self._children.files(child), gone.status)
+            left = _read_leaves(self.children.files(child), exited.status)
         finally:
-            self._children.release(child)
-        stops = gone.ours and gone.status == STOPS << 8
-        if gone.status in IN_ORDER:
-            self._session.testsfailed = self.failures.get()
-        exited = ChildExited(
-            child.pid, gone.status, left is not None, stops, gone.used, gone.early, gone.ours
-        )
-        self._link.hold(exited)
+            self.children.release(child)
+        stops = exited.ours and exited.status == STOPS << 8
+        if exited.status in IN_ORDER:
+            self._process.session.testsfailed = self.failures.get()
+        self._link.hold(exited._replace(leaves=left is not None, stops=stops))
         return left
-
-    def _failed_before(self, run: Run) -> int:
-        """The number of failed tests; the order may be older than the last failure here."""
-        return max(run.tests_failed, self._session.testsfailed)
 
 
 def _read_leaves(files: Files, status: int) -> Leaves | None:

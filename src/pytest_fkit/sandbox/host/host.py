@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Generator, NoReturn
+from typing import Callable, NoReturn
 
 import pytest
 
@@ -14,14 +14,14 @@ from ...protocol.descriptors import Files, slots
 from ...protocol.event_file import Begins, Completed, NotCollected
 from ...protocol.messages import Began, Finish, HostDone, Release, Run, RunTogether
 from ...protocol.plain_values import carriable
-from ...protocol.process_names import SESSION
+from ...protocol.process_keys import OWN
 from ...protocol.running_test import KEY as WHEREABOUTS
 from ...system import limits
 from ...system.stack_texts import stack_text
 from ..child import finalizers
 from ..process.progress import AnnouncedExit, Progress
 from ..process.relay import DEAF
-from ..process.steps import FAILED, Role, Step
+from ..process.steps import FAILED, Role, Steps
 from ..process.test_process import TestProcess
 from .forking import Forking
 
@@ -37,26 +37,17 @@ class Host:
 
     def __init__(
         self,
-        session: pytest.Session,
         process: TestProcess,
         item_at: Callable[[int], pytest.Item | None],
         missing_reason: Callable[[int], str] = lambda _: "",
     ) -> None:
-        self._session = session
+        self._process = process
         self._item = item_at
         self._missing_reason = missing_reason
-        self._relay = process.relay
-        self._fixtures = process.fixtures
-        self._output = process.output
-        self._measuring = process.measuring
-        self._states = process.states
-        self._session_end = process.session_end
-        self._before_test = process.before_test
-        self._gpu_failures = process.gpu_failures
-        self._whereabouts = session.config.stash.get(WHEREABOUTS, None)
-        self._tests = Forking(session, process, item_at, self._exit)
+        self._whereabouts = process.session.config.stash.get(WHEREABOUTS, None)
+        self._tests = Forking(process, item_at, self._exit)
         self._last: pytest.Item | None = None
-        self._share = ""
+        self._key = OWN
         self._trouble = ""  # why the ordered test could not be run
         self._is_fork = False
         self._announced_exit: AnnouncedExit | None = None
@@ -85,12 +76,12 @@ class Host:
             os.setpgid(0, 0)
             system.die_with_parent(keeper)
             files.install()
-            self._relay.open()
-            self._output.enter_process()
+            self._process.relay.open()
+            self._process.output.enter_process()
             finalizers.forget_inherited()
-            self._session_end.enter_process()
+            self._process.session_end.enter_process()
             self._is_fork = True
-            self._tests.prepare(sets, exits[1:])
+            self._tests.children.begin(sets, exits[1:])
             self._link = link
             self._progress = progress
             yield from self._serve()
@@ -102,14 +93,14 @@ class Host:
         self._announced_exit.announce(status)
         return status
 
-    def serve_here(self, link: Pipes) -> Generator[Step, Any, None]:
+    def serve_here(self, link: Pipes) -> Steps[None]:
         """Serve in a fresh interpreter, whose pytest session continues afterwards."""
-        self._relay.open()
-        self._output.enter_process()
+        self._process.relay.open()
+        self._process.output.enter_process()
         self._link = link
         yield from self._serve()
 
-    def _serve(self) -> Generator[Step, Any, None]:
+    def _serve(self) -> Steps[None]:
         tests = self._tests
         tests.serve(self._link)
         # A hard limit that a wide fixture lowers can't be raised again; a new host has the old one.
@@ -123,18 +114,20 @@ class Host:
             retire, ran = False, 1
             self._trouble, tests.hit_limit = "", False
             if isinstance(message, Run):
-                self._share = message.share
+                self._key = message.key
                 yield from self._run(message)
                 retire = self._poisoned or self._is_spent()
                 retire = retire or (tests.ran_tests and self._is_unfit())
             elif isinstance(message, RunTogether):
-                self._share = Run(*message.runs[0]).share
+                self._key = message.run.key
                 ran = yield from self._run_together(message)
                 retire = self._is_unfit()
             elif isinstance(message, Release):
                 nextitem = self._item(message.next_position)
-                if nextitem is None or not pytest_fixtures.shares_setup(self._session, nextitem):
-                    tests.end_children()  # the child forked ahead was for another test
+                if nextitem is None or not pytest_fixtures.shares_setup(
+                    self._process.session, nextitem
+                ):
+                    tests.children.end_all()  # the child forked ahead was for another test
                 self._tear_down(nextitem)
                 retire = self._is_spent()
             elif isinstance(message, Finish):
@@ -143,8 +136,8 @@ class Host:
                 return
             retire = retire or (tests.hit_limit and limits.hard() != self._limits)
             wary = tests.hooks_prevent_forks
-            self._link.send(HostDone(retire, self._relay.stops, ran, self._trouble, wary))
-            if isinstance(message, Run) and not retire and not self._relay.stops:
+            self._link.send(HostDone(retire, self._process.relay.stops, ran, self._trouble, wary))
+            if isinstance(message, Run) and not retire and not self._process.relay.stops:
                 yield from tests.fork_next(message)
 
     def _exit(self, status: int) -> NoReturn:
@@ -153,14 +146,14 @@ class Host:
         os._exit(status)
 
     def _finish(self) -> None:
-        self._tests.end_children()
+        self._tests.children.end_all()
         self._link.send(Began("teardown"))
         self._tear_down(None)
-        self._measuring.send(last=True)
+        self._process.measuring.send(last=True)
         if self._is_fork:  # a fresh interpreter's own pytest does this
-            if self._share == SESSION:
-                self._session_end.finish_session()
-            self._session_end.conclude()
+            if self._key.scope == "session":
+                self._process.session_end.finish_session()
+            self._process.session_end.conclude()
         finalizers.run_own()
 
     def _is_spent(self) -> bool:
@@ -168,68 +161,72 @@ class Host:
 
         This one can't fork again, since it has run tests itself.
         """
-        return self._tests.ran_tests and not self._share and not self._fixtures.watch.cause
+        return (
+            self._tests.ran_tests
+            and not self._key.is_shared
+            and not self._process.fixtures.watch.cause
+        )
 
     def _is_unfit(self) -> bool:
         """Whether a test that ran in this process left it unfit for another.
 
         Exits at once if the process can't report any more.
         """
-        if self._relay.lost:
-            self._exit(self._relay.lost)
-        return self._poisoned or not self._output.is_whole()
+        if self._process.relay.lost:
+            self._exit(self._process.relay.lost)
+        return self._poisoned or not self._process.output.is_whole()
 
     @property
     def _poisoned(self) -> bool:
         """Whether a GPU error in a test or a wide fixture made this process unable to use GPUs."""
-        return self._gpu_failures is not None and bool(self._gpu_failures.poisoned)
+        failures = self._process.gpu_failures
+        return failures is not None and bool(failures.poisoned)
 
     def _must_report_first(self) -> bool:
         """Whether no other test may begin before the controller has judged the last one's error."""
-        return self._gpu_failures is not None and self._gpu_failures.counted
+        return self._process.gpu_failures is not None and self._process.gpu_failures.counted
 
-    def _run_together(self, order: RunTogether) -> Generator[Step, Any, int]:
+    def _run_together(self, order: RunTogether) -> Steps[int]:
         """Run several tests in this process, until time is up or one has to be reported first.
 
         :return: how many were begun.
         """
-        session = self._session
-        if self._gpu_failures is not None:
-            self._gpu_failures.counted = False
-        session.testsfailed = Run(*order.runs[0]).tests_failed
+        session = self._process.session
+        if self._process.gpu_failures is not None:
+            self._process.gpu_failures.counted = False
+        session.testsfailed = order.run.tests_failed
         number = 0
         end = time.monotonic() + order.seconds
         try:
-            for fields in order.runs:
-                run = Run(*fields)
-                number += 1
+            for number in range(1, len(order.tests) + 1):
+                run = order.at(number - 1)
                 self._progress.begin()
                 if self._whereabouts is not None:
                     self._whereabouts.runs(run.position)
-                self._relay.send(Begins(run.position))
+                self._process.relay.send(Begins(run.position))
                 run = run._replace(tests_failed=session.testsfailed)
                 yield from self._run(run, together=True)
-                if self._relay.stops or self._is_unfit() or self._must_report_first():
+                if self._process.relay.stops or self._is_unfit() or self._must_report_first():
                     break
                 if time.monotonic() > end:
                     break
         except KeyboardInterrupt as error:  # between two tests
-            self._relay.interrupt(error)
+            self._process.relay.interrupt(error)
         return number
 
-    def _run(self, run: Run, together: bool = False) -> Generator[Step, Any, None]:
+    def _run(self, run: Run, together: bool = False) -> Steps[None]:
         item = self._item(run.position)
         if item is None:
-            self._relay.open()
-            self._relay.send(NotCollected(carriable(self._missing_reason(run.position))))
-            self._relay.send(Completed(by_pytest=False))
+            self._process.relay.open()
+            self._process.relay.send(NotCollected(carriable(self._missing_reason(run.position))))
+            self._process.relay.send(Completed(by_pytest=False))
             return
         nextitem = self._item(run.next_position)
         self._last = item
-        self._measuring.before_test(item)
+        self._process.measuring.before_test(item)
         try:
-            if run.share or self._tests.ran_tests:
-                self._before_test(item, run)
+            if run.key.is_shared or self._tests.ran_tests:
+                self._process.before_test(item, run)
                 if not together:
                     self._link.send(Began("test"))
                 yield from self._tests.run_here(item, nextitem, 0.0)
@@ -242,18 +239,18 @@ class Host:
                     self._trouble, self._tests.hit_limit = limits.refusal(error), True
                 self._tear_down(nextitem)
         except (pytest.exit.Exception, KeyboardInterrupt) as error:
-            self._relay.interrupt(error)
+            self._process.relay.interrupt(error)
         pytest_fixtures.forget_request(item)
 
     def _tear_down(self, nextitem: pytest.Item | None) -> None:
         if self._last is None:
             return
-        if pytest_fixtures.needs_tear_down(self._session, nextitem):
-            self._tests.end_children()
+        if pytest_fixtures.needs_tear_down(self._process.session, nextitem):
+            self._tests.children.end_all()
             self._link.send(Began("teardown"))
         try:
-            if self._fixtures.tear_down(self._last, nextitem):
-                self._measuring.send()
-                self._states.send_of_wide()
+            if self._process.fixtures.tear_down(self._last, nextitem):
+                self._process.measuring.send()
+                self._process.states.send_of_wide()
         except (pytest.exit.Exception, KeyboardInterrupt) as error:
-            self._relay.interrupt(error)
+            self._process.relay.interrupt(error)

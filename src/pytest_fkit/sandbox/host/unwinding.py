@@ -66,7 +66,7 @@ class BegunHooks:
             return
         with self.silence():
             with suppress(BaseException):
-                call: Any = pytest.CallInfo.from_call(_do_nothing, when="setup")
+                call = pytest.CallInfo.from_call(_do_nothing, when="setup")
                 pytest_hooks.report_for_installed(self._item, call)
             for undo in teardowns:
                 with suppress(BaseException):

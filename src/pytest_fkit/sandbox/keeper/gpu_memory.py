@@ -100,7 +100,7 @@ class MemoryWait:
 
     def _gpus(self, run: Run) -> tuple[str, ...]:
         assert self._memory is not None
-        said = dict(run.environ).get(IDS)
+        said = dict(run.key.environ).get(IDS)
         return self._memory.ids if said is None else tuple(filter(None, said.split(",")))
 
     def _ask(self, what: str, gpus: Sequence[str], need: int = 0) -> MemoryAnswer | None:

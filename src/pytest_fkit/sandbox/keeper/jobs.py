@@ -8,8 +8,8 @@ from ...own import own_builtins
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files
 from ...protocol.endings import Ending, Exited, Finished, Lost, from_wait_status
-from ...protocol.messages import Run
-from ...protocol.process_names import SPAWNED
+from ...protocol.messages import Ended, Run
+from ...protocol.process_keys import ProcessKey
 from ...protocol.wire import Sorter
 from ..process.excerpts import read_ends
 from ..process.progress import AnnouncedExit, Progress
@@ -41,16 +41,14 @@ def _remains(files: Files, output_read: list[int]) -> Remains:
 class HostStart(NamedTuple):
     """What a new host is started for.
 
-    :param share: name under which tests share the host.
+    :param key: of the process.
     :param position: of the first test that is to run in it, in the worker's collection.
     :param spare: whether it is a fresh interpreter that is started ahead of need.
-    :param environ: see :class:`Run`.
     """
 
-    share: str
+    key: ProcessKey
     position: int
     spare: bool = False
-    environ: tuple[tuple[str, str], ...] = ()
 
 
 class HostConnection(NamedTuple):
@@ -83,8 +81,7 @@ class HostProcess:
         self.progress = connection.progress
         self.link = connection.link
         self.files = connection.files
-        self.share = start.share
-        self.environ = start.environ
+        self.key = start.key
         self.was_spare = start.spare
         self.status: int | None = None
         self.retire = False
@@ -100,7 +97,7 @@ class HostProcess:
         Assumed of a fresh interpreter, which has no memory in common with us to announce it in.
         """
         assert self.status is not None
-        return self.share.startswith(SPAWNED) or self.connection.exits[0].matches(self.status)
+        return self.key.is_spawned or self.connection.exits[0].matches(self.status)
 
     def remains(self) -> Remains:
         """Read what it wrote, of its output only what was not forwarded."""
@@ -167,6 +164,14 @@ class Job:
             self.dump = self.dump or remains.dump
             self.wide = "" if self.stage == "start" else self.stage
 
+    def ended(self) -> Ended:
+        """What the worker is told."""
+        assert self.ending is not None
+        return Ended(
+            self.ending, self.pid, self.wide, *self.remains[:3], self.dump, self.leftovers,
+            self.survivors, used=self.used, hold_gpus=self.hold_gpus,
+        )  # fmt: skip
+
     def absorb(self, other: Job) -> None:
         """Add the outcome of a teardown that an idle host did after the test."""
         if other.ending is not None and other.ending != Finished():
@@ -178,7 +183,7 @@ class Job:
     @property
     def runs_user_code(self) -> bool:
         """Whether SIGINT would interrupt a test or a fixture, and not code of ours."""
-        testing = self.child is not None or bool(self.run.share and not self.stage)
+        testing = self.child is not None or (self.run.key.is_shared and not self.stage)
         return testing or self.stage in ("setup", "teardown")
 
     @property

@@ -24,7 +24,6 @@ from ...protocol.messages import (
     Stop,
     TornDown,
 )
-from ...protocol.process_names import SPAWNED, ends_before
 from ...system.limits import refusal
 from ...system.stack_texts import stack_text
 from ..host.children import CHILDREN
@@ -126,7 +125,7 @@ class Keeper:
             elif isinstance(order, Follows):
                 self._follow(order)
             else:
-                last = order if isinstance(order, Run) else Run(*order.runs[-1])
+                last = order if isinstance(order, Run) else order.run
                 yield from self._run(order, last)
 
     def _handle_order(self, message: Message) -> None:
@@ -164,7 +163,7 @@ class Keeper:
             self._report_end(Ended(Unmet(unmet)))
             self._finish_if_stopped()
             return
-        if self._unsafe and not run.share.startswith(SPAWNED):
+        if self._unsafe and not run.key.is_spawned:
             self._report_end(Ended(ForkUnsafe(self._unsafe)))
             return
         try:
@@ -179,21 +178,15 @@ class Keeper:
             # It collected while another process ran the same module, which may be why it failed.
             job = yield from self._execute(order, run)
         if isinstance(order, RunTogether) and job.ran:
-            run = Run(*order.runs[job.ran - 1])
+            run = order.at(job.ran - 1)
         for released in self._release(run, job.host):
             job.absorb(released)
         self._supervisor.orphans.await_gpu_release(job)
         self._supervisor.job = None
         gpu_memory = self._memory.await_returned()
-        assert job.ending is not None
         stops = job.stops or self._supervisor.stop_deadline is not None
-        self._report_end(
-            Ended(
-                job.ending, job.pid, job.wide, *job.remains[:3], job.dump,
-                job.leftovers, job.survivors, goes_on=job.ending == Finished() and not stops,
-                used=job.used, hold_gpus=job.hold_gpus, gpu_memory=gpu_memory,
-            )
-        )  # fmt: skip
+        goes_on = job.ending == Finished() and not stops
+        self._report_end(job.ended()._replace(goes_on=goes_on, gpu_memory=gpu_memory))
         self._finish_if_stopped()
 
     def _report_end(self, ended: Ended) -> None:
@@ -204,7 +197,7 @@ class Keeper:
         self._supervisor.send(ended)
 
     def _execute(self, order: Run | RunTogether, run: Run) -> Generator[Fork, int, Job]:
-        host = yield from self._host(_first(order))
+        host = yield from self._host(run if isinstance(order, Run) else order.at(0))
         job = self._supervisor.job = Job(run, host, isinstance(order, RunTogether))
         if job.together:
             self._supervisor.set_clock(job, run.timeout)
@@ -212,10 +205,10 @@ class Keeper:
         else:
             # Until the host's first message; a fresh interpreter has to collect before it.
             job.stage = "start"
-            collects = run.share.startswith(SPAWNED)
+            collects = run.key.is_spawned
             self._supervisor.set_clock(
                 job,
-                start_limit(run.wide_timeout) if collects else run.wide_timeout,
+                start_limit(run.timeout) if collects else run.timeout,
                 "" if collects else "begin",
             )
         self._supervisor.on_test_start = lambda: self._spare.warm(run)
@@ -233,20 +226,20 @@ class Keeper:
         :raises RefusedError: if a limit of the machine forbids another process.
         """
         for host in self._supervisor.hosts:
-            if (host.share, host.environ) == (run.share, run.environ):
+            if host.key == run.key:
                 return host
-        start = HostStart(run.share, run.position, environ=run.environ)
+        start = HostStart(run.key, run.position)
         try:
             host = self._spare.claim(run) or (yield from self._new_host(start))
         except (OSError, MemoryError) as error:
             raise RefusedError(f"no process could be made for it: {refusal(error)}") from error
         self._supervisor.hosts.append(host)
-        if run.share:
-            self._supervisor.send_files(HostFiles(run.share, run.environ, host.pid), host.files)
+        if run.key.is_shared:
+            self._supervisor.send_files(HostFiles(run.key, host.pid), host.files)
         return host
 
     def _new_host(self, start: HostStart) -> Generator[Fork, int, HostProcess]:
-        if start.share.startswith(SPAWNED):
+        if start.key.is_spawned:
             return self._spawn(start)
         keeper_end, host_end = _connect(start)
         try:
@@ -288,24 +281,18 @@ class Keeper:
         return HostProcess(pid, keeper_end, start)
 
     def _follow(self, order: Follows) -> None:
-        run = Run(0, order.next_position, "", order.next_share, 0.0, order.wide_timeout, 0, 0)
-        jobs = list(self._release(run))
-        bad = next((job for job in jobs if job.ending != Finished()), None)
-        leftovers = tuple(text for job in jobs for text in job.leftovers)
-        gpu_memory = self._memory.await_returned()
-        if bad is None:
-            self._supervisor.send(
-                Ended(Finished(), leftovers=leftovers, goes_on=True, gpu_memory=gpu_memory)
-            )
-        else:
-            assert bad.ending is not None
-            self._report_end(
-                Ended(
-                    bad.ending, bad.pid, "teardown", *bad.remains[:3], bad.dump,
-                    leftovers, bad.survivors, gpu_memory=gpu_memory,
-                )
-            )  # fmt: skip
+        run = Run(0, order.next_position, next_key=order.next_key, timeout=order.timeout)
+        self._report_end(self._torn_down(list(self._release(run))))
         self._finish_if_stopped()
+
+    def _torn_down(self, jobs: list[Job]) -> Ended:
+        """How these teardowns ended, as one."""
+        ended = Ended(Finished(), goes_on=True)
+        bad = next((job for job in jobs if job.ending != Finished()), None)
+        if bad is not None:
+            ended = bad.ended()._replace(wide="teardown")
+        leftovers = tuple(text for job in jobs for text in job.leftovers)
+        return ended._replace(leftovers=leftovers, gpu_memory=self._memory.await_returned())
 
     def _release(self, run: Run, ran: HostProcess | None = None) -> Iterator[Job]:
         """Have each host tear down what the next test does not share, or end.
@@ -313,19 +300,19 @@ class Keeper:
         :param ran: the host that ran the last test, and so has done its teardown.
         """
         for host in list(self._supervisor.hosts):
-            over = ends_before(host.share, run.next_share, run.position)
+            over = host.key.ends_before(run.next_key, run.position)
             over = over or host.retire or run.next_position < 0
             if not over and host is not ran:
                 yield self._command(host, Release(run.next_position), run)
                 over = host in self._supervisor.hosts and host.retire  # the command may change both
             if over:
-                yield self._command(host, Finish(run.wide_timeout), run)
+                yield self._command(host, Finish(run.timeout), run)
 
     def _command(self, host: HostProcess, command: Message, run: Run) -> Job:
         """Send Release or Finish to an idle host, and wait until it has obeyed."""
         job = Job(run, host)
         job.stage = "teardown"
-        self._supervisor.set_clock(job, run.wide_timeout, "begin to tear down")
+        self._supervisor.set_clock(job, run.timeout, "begin to tear down")
         outer, self._supervisor.job = self._supervisor.job, job
         self._supervisor.send_to_host(host, command)
         self._supervisor.wait_for(job)
@@ -337,19 +324,10 @@ class Keeper:
     def _finish(self, timeout: float) -> None:
         """End all hosts, each after its teardown within `timeout` seconds, and report TornDown."""
         self._spare.end()
-        run = Run(0, -1, "", "", 0.0, timeout, 0, 0)
-        endings = [
-            self._command(host, Finish(timeout), run) for host in list(self._supervisor.hosts)
-        ]
-        bad = [job for job in endings if job.ending != Finished()]
-        leftovers = tuple(text for job in endings for text in job.leftovers)
-        gpu_memory = self._memory.await_returned()
-        if bad:
-            assert bad[0].ending is not None
-            remains = bad[0].remains._replace(dump=bad[0].dump)
-            self._supervisor.send(TornDown(bad[0].ending, *remains, leftovers, gpu_memory))
-        else:
-            self._supervisor.send(TornDown(Finished(), leftovers=leftovers, gpu_memory=gpu_memory))
+        run = Run(0, -1, timeout=timeout)
+        hosts = list(self._supervisor.hosts)
+        jobs = [self._command(host, Finish(timeout), run) for host in hosts]
+        self._supervisor.send(TornDown(self._torn_down(jobs)))
 
 
 def _connect(start: HostStart) -> tuple[HostConnection, HostConnection]:
@@ -360,7 +338,7 @@ def _connect(start: HostStart) -> tuple[HostConnection, HostConnection]:
     made: list[Files] = []
     keeper_end, host_end = Pipes.pair()
     try:
-        for _ in range(1 if start.share else 1 + CHILDREN):
+        for _ in range(1 if start.key.is_shared else 1 + CHILDREN):
             made.append(Files.create())
         files, *sets = made
         shared = Progress(), tuple(announced_exits(1 + len(sets)))
@@ -373,7 +351,3 @@ def _connect(start: HostStart) -> tuple[HostConnection, HostConnection]:
     return HostConnection(keeper_end, files, tuple(sets), *shared), HostConnection(
         host_end, files, tuple(sets), *shared
     )
-
-
-def _first(order: Run | RunTogether) -> Run:
-    return Run(*order.runs[0]) if isinstance(order, RunTogether) else order

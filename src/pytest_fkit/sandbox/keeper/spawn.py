@@ -21,7 +21,7 @@ from ...own import marshal, os, own_builtins, standard_library_first, subprocess
 from ...protocol.descriptors import slots, write_all
 from ...protocol.messages import Finish, Ready, Run
 from ...protocol.plain_values import carriable
-from ...protocol.process_names import SPAWNED, SPAWNED_SESSION
+from ...protocol.process_keys import ProcessKey
 from ...system.limits import room, status_of
 from ..process.coverage import arguments_for_another, input_for_another
 from ..process.tree import kill_tree
@@ -82,7 +82,7 @@ def _spec(session: pytest.Session, start: HostStart) -> dict[str, Any]:
     initial ones; "collect" says separately what to collect.
     """
     config = session.config
-    whole = start.share == SPAWNED_SESSION
+    whole = start.key.collects_all
     first = session.items[start.position]
     tests = [
         (item.nodeid, number)
@@ -113,7 +113,7 @@ def _spec(session: pytest.Session, start: HostStart) -> dict[str, Any]:
         "basetemp": pytest_session.basetemp(config),
         "tests": tests,
         "spare": start.spare,
-        "environ": start.environ,
+        "environ": start.key.environ,
         "slots": slots.events,
     }
 
@@ -145,20 +145,18 @@ class Spare:
 
         Spares for any other process are dismissed.
         """
-        waiting = self._find(run.next_share, run.next_environ)
+        waiting = self._find(run.next_key)
         for host in self._supervisor.spares:
             if host is not waiting:
                 self._dismiss(host)
-        if waiting is None and run.next_share.startswith(SPAWNED):
-            start = HostStart(
-                run.next_share, run.next_position, spare=True, environ=run.next_environ
-            )
+        if waiting is None and run.next_key.is_spawned:
+            start = HostStart(run.next_key, run.next_position, spare=True)
             with suppress(OSError):  # a limit; if it persists, the next test reports it
                 self._supervisor.spares.append(self._fork(start))
 
     def claim(self, run: Run) -> HostProcess | None:
         """Hand out the spare if it fits a test; it may still be collecting."""
-        host = self._find(run.share, run.environ)
+        host = self._find(run.key)
         if host is not None:
             self._supervisor.spares.remove(host)
             self._supervisor.orphans.record_daemons(host)
@@ -173,12 +171,8 @@ class Spare:
                 kill_tree(host.pid)
             self._supervisor.until(lambda: not self._supervisor.spares, TERM_GRACE)
 
-    def _find(self, share: str, environ: tuple[tuple[str, str], ...]) -> HostProcess | None:
-        found = (
-            host
-            for host in self._supervisor.spares
-            if not host.retire and (host.share, host.environ) == (share, environ)
-        )
+    def _find(self, key: ProcessKey) -> HostProcess | None:
+        found = (host for host in self._supervisor.spares if not host.retire and host.key == key)
         return next(found, None)
 
     def _dismiss(self, host: HostProcess) -> None:

@@ -111,7 +111,7 @@ class Supervisor(Loop):
         if job.done:
             return
         if self.stop_deadline is not None:
-            testing = job.child is not None or (job.run.share and not job.stage)
+            testing = job.child is not None or (job.run.key.is_shared and not job.stage)
             deadline = self.stop_tests_deadline if testing else self.stop_deadline
             if time.monotonic() > deadline:
                 self._enforcer.end(job, Lost("the run was stopped"))
@@ -144,7 +144,7 @@ class Supervisor(Loop):
             self.orphans.record_daemons(host)
         elif isinstance(message, WideSetUp):
             self.orphans.record_daemons(host)
-            self.set_clock(job, job.run.wide_timeout, "go on after wide fixtures were set up")
+            self.set_clock(job, job.run.timeout, "go on after wide fixtures were set up")
             self.send_to_host(host, Proceed())
         elif isinstance(message, HostDone):
             self._host_idle(job, message)
@@ -176,7 +176,7 @@ class Supervisor(Loop):
             return
         job.stage = what
         job.inherited_memory = None
-        self.set_clock(job, job.run.wide_timeout)
+        self.set_clock(job, job.run.timeout)
         if self.stop_deadline is not None and what == "setup":
             # The setup began before Stop arrived, but its message is read after it.
             send_signal(job.host.pid, signal.SIGINT)
@@ -190,7 +190,7 @@ class Supervisor(Loop):
 
     def _await_host(self, job: Job) -> None:
         """After the test: start the clock for the host's next message."""
-        self.set_clock(job, job.run.wide_timeout, "say that it is done")
+        self.set_clock(job, job.run.timeout, "say that it is done")
 
     def set_clock(self, job: Job, limit: float, awaits: str = "") -> None:
         """Restart the clock of a job for its next step.

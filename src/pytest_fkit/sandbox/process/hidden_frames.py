@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,7 @@ class Tracebacks:
     """Plugin of test processes: cuts tracebacks before reports are made."""
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_makereport(self, call: Any) -> None:
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> None:
         """Cut the traceback; pytest hides its own frames, but does not know ours."""
         if call.excinfo is not None:
             error = call.excinfo.value

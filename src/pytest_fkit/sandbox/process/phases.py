@@ -52,7 +52,7 @@ class Phases:
         def protocol() -> None:
             pytest_nodes.set_current_test(item, when)
             start, began = time.time(), time.monotonic()
-            call: Any = pytest.CallInfo.from_call(
+            call: pytest.CallInfo[None] = pytest.CallInfo.from_call(
                 lambda: hook(item=item, **arguments),
                 when=when,
                 reraise=(pytest.exit.Exception, KeyboardInterrupt),
@@ -66,7 +66,7 @@ class Phases:
             self._caller("pytest_runtest_protocol", _SURROUNDING)(item=item, nextitem=None)
         return calls[0]
 
-    def report_teardown(self, item: pytest.Item, call: Any) -> Any | None:
+    def report_teardown(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any | None:
         """Make the report on a teardown of wide fixtures; all plugins see it if it failed.
 
         Installed plugins see it in any case: they may have recorded failures themselves.

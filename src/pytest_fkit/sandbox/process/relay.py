@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generator, Iterator, cast
+from typing import TYPE_CHECKING, Generator, Iterable, Iterator, cast
 
 import pytest
 
@@ -19,6 +19,7 @@ from ...protocol.event_file import (
     Metric,
     Phase,
     Report,
+    ReportData,
     SessionFlag,
     WarningRecorded,
     facts_of,
@@ -30,6 +31,9 @@ from ...protocol.wire import Packer
 from ...system.limits import MEMORY, room, status_of
 from ...system.stack_texts import stack_text
 from .excerpts import shortened
+
+if TYPE_CHECKING:
+    import warnings
 
 own_builtins(globals())
 
@@ -227,7 +231,7 @@ class Relay:
         if not self._may_retry:  # else at the end of the test
             self.send_flags()
 
-    def _correct_duration(self, timed: Any) -> None:
+    def _correct_duration(self, timed: pytest.CallInfo[None] | pytest.TestReport) -> None:
         """Correct the duration of a phase's call, or of its report.
 
         If the clock that pytest reads was frozen or moved meanwhile, take our own measurement. Add
@@ -245,7 +249,7 @@ class Relay:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
-        self, item: pytest.Item, call: Any
+        self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Relay at once reports that pytest-rerunfailures holds back, in case the process dies."""
         self._correct_duration(call)
@@ -266,7 +270,7 @@ class Relay:
         data["sections"] = [
             (name, shortened(content)) for name, content in merged(data.get("sections", ()))
         ]
-        data = cast("dict[str, Any]", carriable(data))
+        data = cast("ReportData", carriable(data))
         if self._keeps_objects:
             keep_objects(self._session, report, data)
         return Report(data, data.pop("fkit", None))
@@ -274,7 +278,7 @@ class Relay:
     @pytest.hookimpl
     def pytest_warning_recorded(
         self,
-        warning_message: Any,
+        warning_message: warnings.WarningMessage,
         when: str,
         nodeid: str,
         location: tuple[str, int, str] | None,
@@ -332,7 +336,7 @@ class Relay:
     def _watch_marks(self, item: pytest.Item) -> None:
         add_marker = item.add_marker
 
-        def watched(marker: Any, append: bool = True) -> None:
+        def watched(marker: str | pytest.MarkDecorator, append: bool = True) -> None:
             add_marker(marker, append)
             if getattr(marker, "name", marker) == "xfail":
                 # If the test dies, the worker could not know of this mark otherwise.
@@ -343,7 +347,7 @@ class Relay:
         item.add_marker = watched  # type: ignore[method-assign]
 
 
-def _minimal_data(report: pytest.TestReport, error: Exception) -> dict[str, Any]:
+def _minimal_data(report: pytest.TestReport, error: Exception) -> ReportData:
     """The data of a report that can't be serialized: its verdict, and the reason.
 
     In plain pytest reports are not serialized, and the verdict stands.
@@ -364,7 +368,7 @@ def _minimal_data(report: pytest.TestReport, error: Exception) -> dict[str, Any]
     }
 
 
-def merged(sections: Any) -> list[tuple[str, str]]:
+def merged(sections: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Join captured sections of the same name.
 
     The user sees the host's part of a phase and the child's as one, as in plain pytest.

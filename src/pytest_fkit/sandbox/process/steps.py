@@ -53,19 +53,22 @@ class Fork(NamedTuple):
 
 
 Step = Union[RunItem, Fork]
-Role = Generator[Step, Any, int]
 T = TypeVar("T")
+Steps = Generator[Step, Any, T]
+"""Takes steps; a step is answered as it says."""
+
+Role = Steps[int]
 
 
-def run_steps(role: Generator[Step, Any, T]) -> T:
+def run_steps(role: Steps[T]) -> T:
     """Run the role of this process, and in forked processes theirs.
 
     :return: what the role returns; in a forked process this function does not return.
     :raises BaseException: what the role raises.
     """
     __tracebackhide__ = True
-    suspended: list[Generator[Step, Any, Any]] = []  # the roles of the processes above
-    current: Generator[Step, Any, Any] = role
+    suspended: list[Steps[Any]] = []  # the roles of the processes above
+    current: Steps[Any] = role
     answer: object = None
     raised: BaseException | None = None
     while True:
@@ -101,9 +104,7 @@ def run_steps(role: Generator[Step, Any, T]) -> T:
                 raise
 
 
-def _role_after(
-    step: RunItem, current: Generator[Step, Any, Any], suspended: list[Generator[Step, Any, Any]]
-) -> Generator[Step, Any, Any]:
+def _role_after(step: RunItem, current: Steps[Any], suspended: list[Steps[Any]]) -> Steps[Any]:
     """The role of this process after an item ran: a new one if it was forked meanwhile."""
     if step.handover is None or step.handover.role is None:
         return current

@@ -24,7 +24,7 @@ from .tree import DUMP_SIGNAL
 from .wide_fixtures import WideFixtures
 
 if TYPE_CHECKING:
-    from ...protocol.messages import Go, Run
+    from ...protocol.messages import Run
     from .gpu_failures import GpuFailures
 
 own_builtins(globals())
@@ -45,6 +45,7 @@ class TestProcess(NamedTuple):
     :param broken: why wide fixtures must not be set up, by key; the keeper adds to it.
     """
 
+    session: pytest.Session
     relay: Relay
     fixtures: WideFixtures
     output: OutputCapture
@@ -55,7 +56,7 @@ class TestProcess(NamedTuple):
     gpu_failures: GpuFailures | None
     broken: dict[str, str]
 
-    def before_test(self, item: pytest.Item, order: Run | Go) -> None:
+    def before_test(self, item: pytest.Item, order: Run) -> None:
         """Tell the session, the item and pytest-rerunfailures what the order says of a test."""
         item.session.testsfailed = order.tests_failed
         pytest_nodes.set_location(item, order.location)
@@ -102,6 +103,7 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
     Terminal(config, relay)
     write_stacks_of_deaths()
     return TestProcess(
+        session,
         relay,
         fixtures,
         output,

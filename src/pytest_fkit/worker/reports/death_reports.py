@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple
+from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple
 
 import pytest
 
@@ -12,7 +12,7 @@ from ...gpu.errors.failure import Failure
 from ...gpu.slices.ownership import KEY, owned_by
 from ...own import own_builtins, time
 from ...protocol.endings import Ending, Lost, Unmet, Unreported
-from ...protocol.event_file import GpuError
+from ...protocol.event_file import GpuError, ReportData
 from ...protocol.messages import Broken, Ended
 from ...protocol.plain_values import carriable
 from ...sandbox.process.relay import merged
@@ -203,7 +203,7 @@ def _added(replay: Replay, death: deaths.Death, again: Again | None) -> bool:
     return True
 
 
-def _empty_teardown(death: dict[str, Any]) -> dict[str, Any]:
+def _empty_teardown(death: ReportData) -> ReportData:
     kept = (
         "$report_type", "nodeid", "location", "keywords", "sections", "user_properties", "rerun",
     )  # fmt: skip

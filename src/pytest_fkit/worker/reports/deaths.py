@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Sequence
 
 from ...own import own_builtins
 from ...protocol.endings import (
@@ -15,7 +15,7 @@ from ...protocol.endings import (
     Unmet,
     Unreported,
 )
-from ...protocol.event_file import add_facts
+from ...protocol.event_file import ReportData, add_facts
 from ...protocol.plain_values import carriable
 from ...system.paths import below, joined
 
@@ -223,7 +223,7 @@ def _why_no_stack(ending: Ending) -> str:
     return "the process was not the one that failed"
 
 
-def text_with_message(text: str, message: str, path: str, line: int) -> dict[str, Any]:
+def text_with_message(text: str, message: str, path: str, line: int) -> ReportData:
     """The "longrepr" of a failed report that shows `text`, and `message` in the short summary.
 
     In the format of pytest_report_to_serializable: to make the object takes pytest's private
@@ -250,7 +250,7 @@ def report_data(
     rootdir: Path,
     start: float,
     expected: str | None,
-) -> dict[str, Any]:
+) -> ReportData:
     """The report in the format of pytest_report_to_serializable.
 
     :param start: of the phase, in seconds since the epoch.
@@ -265,7 +265,7 @@ def report_data(
         for name, text in (("stdout", death.out), ("stderr", death.err), ("log", death.log))
         if text
     ]
-    data: dict[str, Any] = {
+    data: ReportData = {
         "$report_type": "TestReport",
         "nodeid": death.nodeid,
         "location": location,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Generator
+from typing import TYPE_CHECKING, Callable, Generator
 
 import pytest
 
 from ...gpu.slices.ownership import KEY, XIDS, XIDS_TOLD, Owned, owned_by
 from ...own import os, own_builtins
-from ...protocol.event_file import facts_in
+from ...protocol.event_file import ReportData, facts_in
 
 if TYPE_CHECKING:
     from .xids_of_tests import TestXids
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 own_builtins(globals())
 
 
-def name_gpus(owned: Owned, worker: str, data: dict[str, Any]) -> None:
+def name_gpus(owned: Owned, worker: str, data: ReportData) -> None:
     """Name worker, GPUs and attempt in the report on a failure."""
     if data["outcome"] == "failed":
         # pytest-rerunfailures counts the attempts before this one.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Callable
 
 import pytest
 
 from ...gpu.slices.ownership import Owned
 from ...own import own_builtins
 from ...protocol.border import ItemAttempt
-from ...protocol.event_file import GpuError, facts_in
+from ...protocol.event_file import GpuError, ReportData, facts_in
 from .gpu_reports import name_gpus
 from .reports import Reports, WorkerReports
 
@@ -70,13 +70,13 @@ class HeldReports(Reports):
             self._xids.starts(item)
         self._hold(lambda: self._reports.log_start(item))
 
-    def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
+    def log_report(self, item: pytest.Item, data: ReportData) -> None:
         """Hold."""
         if self._xids is not None:
             self._xids.sees(item, facts_in(data).gpus)
         self._hold(lambda: self._log_report(item, data))
 
-    def _log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
+    def _log_report(self, item: pytest.Item, data: ReportData) -> None:
         if self._xids is not None:
             self._xids.add_section(item, data)
         name_gpus(self._owned, self._name, data)

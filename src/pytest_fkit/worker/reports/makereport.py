@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Generator
+from typing import Generator
 
 import pytest
 
 from ...compat import pytest_fixtures, pytest_hooks, pytest_reports
 from ...compat.pytest_reports import keep_objects
 from ...own import marshal, no_warnings, own_builtins, suppress
+from ...protocol.event_file import ReportData
 from ...protocol.plain_values import carriable
 from ...system.stack_texts import stack_text
 from .reports import report_from
@@ -17,7 +18,7 @@ from .rerunfailures import ProcessDiedError
 own_builtins(globals())
 
 
-def made_by_hooks(item: pytest.Item, data: dict[str, Any], text: str = "") -> dict[str, Any]:
+def made_by_hooks(item: pytest.Item, data: ReportData, text: str = "") -> ReportData:
     """A report of ours with everything that pytest_runtest_makereport adds to it.
 
     Plugins that hear of the report rely on that. A hook that needs the process that died may raise:
@@ -31,14 +32,14 @@ def made_by_hooks(item: pytest.Item, data: dict[str, Any], text: str = "") -> di
         made, report, error = _made(item, data, text)
         if error is not None and data["when"] != "setup":
             # A plugin that keeps something when a setup is reported did so in the dead process.
-            call: Any = pytest.CallInfo.from_call(_nothing, when="setup")
+            call = pytest.CallInfo.from_call(_nothing, when="setup")
             with suppress(Exception):
                 pytest_hooks.report_for_installed(item, call)
             made, report, error = _made(item, data, text)
     return made if error is None else _after_error(item, report, data, error)
 
 
-def refused(item: pytest.Item, text: str, skipped: bool) -> dict[str, Any]:
+def refused(item: pytest.Item, text: str, skipped: bool) -> ReportData:
     """A report on a test that is not run, in the format of pytest_report_to_serializable.
 
     :param skipped: whether it is skipped; else it is an error.
@@ -52,13 +53,13 @@ def refused(item: pytest.Item, text: str, skipped: bool) -> dict[str, Any]:
         (path, (line or 0) + 1, f"Skipped: {text}") if skipped else text,
         "setup",
     )
-    data: dict[str, Any] = carriable(pytest_reports.report_to_data(item.config, report))
+    data: ReportData = carriable(pytest_reports.report_to_data(item.config, report))
     return data
 
 
 def _made(
-    item: pytest.Item, data: dict[str, Any], text: str
-) -> tuple[dict[str, Any], Any, BaseException | None]:
+    item: pytest.Item, data: ReportData, text: str
+) -> tuple[ReportData, pytest.TestReport, BaseException | None]:
     """The report, as data and as an object, and what a hook raised."""
     copy = carriable(data)
     facts = copy.pop("fkit", None)
@@ -83,16 +84,16 @@ def _nothing() -> None:
     pass
 
 
-def _data(item: pytest.Item, report: pytest.TestReport) -> dict[str, Any]:
-    data: dict[str, Any] = carriable(pytest_reports.report_to_data(item.config, report))
+def _data(item: pytest.Item, report: pytest.TestReport) -> ReportData:
+    data: ReportData = carriable(pytest_reports.report_to_data(item.config, report))
     if not hasattr(item.config, "workerinput"):
         keep_objects(item.session, report, data)
     return data
 
 
 def _after_error(
-    item: pytest.Item, report: pytest.TestReport, data: dict[str, Any], error: BaseException
-) -> dict[str, Any]:
+    item: pytest.Item, report: pytest.TestReport, data: ReportData, error: BaseException
+) -> ReportData:
     try:
         data = _data(item, report)
     except Exception as another:  # noqa: BLE001 (what a hook put into the report)
@@ -102,14 +103,14 @@ def _after_error(
     return data
 
 
-def _call(data: dict[str, Any], text: str) -> Any:
+def _call(data: ReportData, text: str) -> pytest.CallInfo[None]:
     def end() -> None:
         if data["outcome"] == "skipped" and "wasxfail" not in data:
             pytest.skip(text)
         if text:
             raise ProcessDiedError(text)
 
-    call: Any = pytest.CallInfo.from_call(end, when=data["when"])
+    call = pytest.CallInfo.from_call(end, when=data["when"])
     call.duration = data.get("duration", call.duration)
     call.start, call.stop = data.get("start", call.start), data.get("stop", call.stop)
     return call
@@ -125,7 +126,7 @@ class _Innermost:
         self.report = report
 
     @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtest_makereport(self) -> Generator[None, Any, Any]:
+    def pytest_runtest_makereport(self) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         try:
             found = yield
         except Exception:  # noqa: BLE001 (of an item's repr_failure, which we don't need)

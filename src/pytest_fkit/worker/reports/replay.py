@@ -14,6 +14,7 @@ from ...protocol.event_file import (
     Completed,
     EndError,
     ExpectedFailure,
+    Figure,
     HeldReport,
     Interrupted,
     JunitRecord,
@@ -24,6 +25,7 @@ from ...protocol.event_file import (
     NotCollected,
     Phase,
     Report,
+    ReportData,
     SessionFlag,
     SharedProcess,
     WarningRecorded,
@@ -78,8 +80,8 @@ class Replay:
         self._started = False
         self._finished = False
         self._seconds = 0.0
-        self._held: list[dict[str, Any]] = []
-        self._unlogged: list[dict[str, Any]] = []
+        self._held: list[ReportData] = []
+        self._unlogged: list[ReportData] = []
         self._attempts_over = 0
         self._outcomes: dict[str, str] = {}  # of the test's own phases
         self._completed: Completed | None = None
@@ -91,7 +93,7 @@ class Replay:
         self.setting_up: WideSetup | None = None
         self.expected: str | None = None
         self.interrupted: Interrupted | None = None
-        self.metrics: dict[str, Any] = {}
+        self.metrics: dict[str, Figure] = {}
         self.error_output = ""
         self._end_errors: list[str] = []
 
@@ -132,7 +134,7 @@ class Replay:
     def _held_report(self, message: HeldReport) -> None:
         self._unlogged.append(message.report.data)
 
-    def log_complete_phases(self, death: dict[str, Any]) -> None:
+    def log_complete_phases(self, death: ReportData) -> None:
         """Log the reports that the test process held back, on phases before the one it died in."""
         for data in self._unlogged:
             if data["when"] != death["when"]:
@@ -158,7 +160,7 @@ class Replay:
         else:
             self.log(data)
 
-    def _hear_gpu_error(self, data: dict[str, Any]) -> None:
+    def _hear_gpu_error(self, data: ReportData) -> None:
         error = facts_in(data).gpu_error
         if error is not None and data["outcome"] != "rerun":  # by pytest-rerunfailures, already
             self._reports.gpu_error(self.item, error)
@@ -266,7 +268,7 @@ class Replay:
             wanted.insert(1, "call")
         return " and ".join(when for when in wanted if when not in self._outcomes)
 
-    def held_teardown_failed(self) -> dict[str, Any] | None:
+    def held_teardown_failed(self) -> ReportData | None:
         """The teardown report that is held back, if it is a failed one."""
         failed = (each for each in self._held if _is_teardown(each) and each["outcome"] == "failed")
         return next(failed, None)
@@ -302,7 +304,7 @@ class Replay:
         for data in held:
             self.log(data)
 
-    def log(self, data: dict[str, Any]) -> None:
+    def log(self, data: ReportData) -> None:
         """Log one report, after the start of the test if that was not logged yet."""
         self.start()
         if not _is_teardown(data):
@@ -342,12 +344,12 @@ class Replay:
             self._reports.log_finish(self.item)
 
 
-def add_section(data: dict[str, Any], title: str, text: str) -> None:
+def add_section(data: ReportData, title: str, text: str) -> None:
     """Add a section to a report in the format of pytest_report_to_serializable."""
     data["sections"] = [*data["sections"], (title, text)]
 
 
-def _is_teardown(data: dict[str, Any]) -> bool:
+def _is_teardown(data: ReportData) -> bool:
     return data.get("when") == "teardown"
 
 

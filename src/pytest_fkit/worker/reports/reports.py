@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Protocol, Sequence
+from typing import TYPE_CHECKING, Callable, Iterator, Protocol, Sequence
 
 import pytest
 
@@ -22,12 +22,15 @@ from ...protocol.border import (
     Reported,
     Told,
 )
-from ...protocol.event_file import GpuError
+from ...protocol.event_file import GpuError, ReportData
 from ...protocol.plain_values import carriable
 from ...protocol.running_test import Whereabouts
 from .gpu_reports import name_gpus
 
 if TYPE_CHECKING:
+    from pluggy import HookCaller
+    from xdist.remote import WorkerInteractor
+
     from ...gpu.slices.ownership import Owned
     from ...journal.recorder import Recorder
 
@@ -51,7 +54,7 @@ class Reports:
     def log_start(self, item: pytest.Item) -> None:
         """The test begins."""
 
-    def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
+    def log_report(self, item: pytest.Item, data: ReportData) -> None:
         """A report, as pytest_report_to_serializable gives it."""
 
     def log_finish(self, item: pytest.Item) -> None:
@@ -79,9 +82,11 @@ class Reports:
         """Nothing may be held back any longer."""
 
 
-def report_from(config: pytest.Config, data: dict[str, Any]) -> Any:
+def report_from(config: pytest.Config, data: ReportData) -> pytest.TestReport:
     """The report that pytest_report_to_serializable turned into `data`."""
-    return config.hook.pytest_report_from_serializable(config=config, data=data)
+    report: pytest.TestReport
+    report = config.hook.pytest_report_from_serializable(config=config, data=data)
+    return report
 
 
 class VerdictCounter(Protocol):
@@ -139,7 +144,7 @@ class LocalReports(Reports):
         hook = self._hook(item, "pytest_runtest_logstart")
         hook(nodeid=item.nodeid, location=item.location)
 
-    def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
+    def log_report(self, item: pytest.Item, data: ReportData) -> None:
         """Tell them."""
         if self._owned is not None:
             name_gpus(self._owned, ALONE, data)
@@ -163,13 +168,14 @@ class LocalReports(Reports):
         hook = self._hook(item, "pytest_runtest_logfinish")
         hook(nodeid=item.nodeid, location=item.location)
 
-    def _hook(self, item: pytest.Item, name: str) -> Any:
+    def _hook(self, item: pytest.Item, name: str) -> HookCaller:
         """The hook of those plugins that did not hear of it in the test's process."""
         if self._some_hear_in_tests is None:
             self._some_hear_in_tests = pytest_hooks.hears_in_tests(item.config)
         if self._some_hear_in_tests:
             return pytest_hooks.reporters_hook(item, name)
-        return getattr(item.ihook, name)
+        hook: HookCaller = getattr(item.ihook, name)
+        return hook
 
     def attempt(self, item: pytest.Item, attempt: ItemAttempt) -> None:
         """Tell the recorder."""
@@ -205,7 +211,7 @@ class WorkerReports(Reports):
         self,
         config: pytest.Config,
         send: Callable[..., object],
-        interactor: Any,
+        interactor: WorkerInteractor,
         index: Callable[[pytest.Item], int],
         whereabouts: Whereabouts | None = None,
     ) -> None:
@@ -241,7 +247,7 @@ class WorkerReports(Reports):
             with self._telling(item):
                 self._local.log_start(item)
 
-    def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
+    def log_report(self, item: pytest.Item, data: ReportData) -> None:
         """Queue a report, by way of the plugins that hear reports here."""
         if not self._heard:
             self._report(self._index(item), data)
@@ -259,7 +265,7 @@ class WorkerReports(Reports):
         self._report(self._position, carriable(data))
         self.flush()
 
-    def _report(self, position: int, data: dict[str, Any]) -> None:
+    def _report(self, position: int, data: ReportData) -> None:
         data.update(self._extra, item_index=position)
         self._events.append(ItemReported(position, data, data.pop("fkit", None)))
 

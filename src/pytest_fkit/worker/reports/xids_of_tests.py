@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import TYPE_CHECKING, Sequence
 
 import pytest
 
@@ -12,7 +12,7 @@ from ...gpu.health.xids import PROGRAM, Xid, XidFile, decided, described, fallin
 from ...gpu.slices.ownership import TITLE, Owned
 from ...own import os, own_builtins, time
 from ...protocol.border import ItemAttempt
-from ...protocol.event_file import GpuError, facts_in
+from ...protocol.event_file import GpuError, ReportData, facts_in
 from ...protocol.plain_values import carriable
 from .reports import LocalReports, VerdictCounter
 
@@ -111,7 +111,7 @@ class TestXids:
         for known in (self._began, self._gpus, self._found):
             known.pop(item, None)
 
-    def add_section(self, item: pytest.Item, data: dict[str, Any]) -> None:
+    def add_section(self, item: pytest.Item, data: ReportData) -> None:
         """Name the Xids in a report on the test's call, or on a failure."""
         found = self._found.get(item, ())
         if found and (data["outcome"] == "failed" or data.get("when") == "call"):
@@ -184,7 +184,7 @@ class ReportsWithXids(LocalReports):
         del how
         self._xids.look(item, awaits=True)
 
-    def log_report(self, item: pytest.Item, data: dict[str, Any]) -> None:
+    def log_report(self, item: pytest.Item, data: ReportData) -> None:
         """Name the Xids."""
         self._xids.sees(item, facts_in(data).gpus)
         self._xids.look(item, awaits=False)

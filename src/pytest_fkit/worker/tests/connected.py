@@ -9,11 +9,11 @@ from typing import Any, Callable, Hashable, Iterator, Mapping, NamedTuple, Seque
 import pytest
 
 from ...compat.pytest_nodes import ancestor, marks
-from ...config.marks import answer_of_hook, arguments, share_of_scope
+from ...config.marks import answer_of_hook, arguments, key_of_scope
 from ...config.options import BY_NAME
 from ...config.values import parse
 from ...own import own_builtins
-from ...protocol.process_names import SESSION, connected_share
+from ...protocol.process_keys import CONNECTED, OWN, SESSION, ProcessKey
 
 own_builtins(globals())
 
@@ -21,12 +21,12 @@ own_builtins(globals())
 class Connection(NamedTuple):
     """Tests that have to share a process.
 
-    :param share: name of their process.
+    :param key: of their process.
     :param cause: what connects them, "" where options or marks have them share one anyway.
     :param positions: theirs in ``session.items``, in order.
     """
 
-    share: str
+    key: ProcessKey
     cause: str
     positions: tuple[int, ...]
 
@@ -56,16 +56,18 @@ class SharedKey(NamedTuple):
 _KNOWN: pytest.StashKey[Connections] = pytest.StashKey()
 
 
-def connections(session: pytest.Session, share: Callable[[pytest.Item], str]) -> Connections:
+def connections(
+    session: pytest.Session, key_of: Callable[[pytest.Item], ProcessKey]
+) -> Connections:
     """The tests that pytest_fkit_isolation, and the marks of plugins that we know, connect.
 
-    :param share: the process that a test shares by options and marks, "" for one of its own.
+    :param key_of: of a test's process by options and marks.
     """
     known = session.stash.get(_KNOWN, None)
     if known is None:
         errors: dict[int, str] = {}
         links = _links(session, errors)
-        found = _connected(session.items, links, share) if links else {}
+        found = _connected(session.items, links, key_of) if links else {}
         known = session.stash[_KNOWN] = Connections(found, errors)
     return known
 
@@ -94,9 +96,9 @@ def _answered(
             continue
         if scope is not None:
             del left[position]
-            share = share_of_scope(item, scope)
-            if share:
-                found.append(SharedKey(position, share, f"pytest_fkit_isolation, {scope!r}"))
+            key = key_of_scope(item, scope)
+            if key.is_shared:
+                found.append(SharedKey(position, key, f"pytest_fkit_isolation, {scope!r}"))
     return found
 
 
@@ -135,15 +137,17 @@ class _Groups:
 
 
 def _connected(
-    items: Sequence[pytest.Item], links: Sequence[SharedKey], share_of: Callable[[pytest.Item], str]
+    items: Sequence[pytest.Item],
+    links: Sequence[SharedKey],
+    key_of: Callable[[pytest.Item], ProcessKey],
 ) -> dict[int, Connection]:
     groups = _Groups()
     for link in links:
         groups.join(link.position, ("key", link.key))
-    shares = [_share_or_nothing(item, share_of) for item in items]
-    for position, name in enumerate(shares):
-        if name:
-            groups.join(position, ("share", name))
+    keys = [_key_or_own(item, key_of) for item in items]
+    for position, key in enumerate(keys):
+        if key.is_shared:
+            groups.join(position, ("process", key))
     causes: dict[Hashable, dict[str, None]] = defaultdict(dict)
     for link in links:
         causes[groups.root(link.position)][link.cause] = None
@@ -155,27 +159,27 @@ def _connected(
     found = {}
     for root, positions in members.items():
         if len(positions) > 1:
-            names = {shares[each] for each in positions}
-            name = connected_share(items[positions[0]].nodeid, positions[-1])
-            share, asked = _common(names, name)
+            first, last = items[positions[0]].nodeid, positions[-1]
+            otherwise = ProcessKey(scope=CONNECTED, name=first, last=last)
+            key, asked = _common({keys[each] for each in positions}, otherwise)
             cause = "" if asked else " and ".join(causes[root])
-            connection = Connection(share, cause, tuple(positions))
+            connection = Connection(key, cause, tuple(positions))
             found.update(dict.fromkeys(positions, connection))
     return found
 
 
-def _common(shares: set[str], otherwise: str) -> tuple[str, bool]:
-    """The share of tests that have these on their own, and whether all of them already have it."""
-    if len(shares) == 1 and shares != {""}:
-        return next(iter(shares)), True
-    return (SESSION if SESSION in shares else otherwise), False
+def _common(keys: set[ProcessKey], otherwise: ProcessKey) -> tuple[ProcessKey, bool]:
+    """The key of tests that have these on their own, and whether all of them already have it."""
+    if len(keys) == 1 and keys != {OWN}:
+        return next(iter(keys)), True
+    return (SESSION if SESSION in keys else otherwise), False
 
 
-def _share_or_nothing(item: pytest.Item, share: Callable[[pytest.Item], str]) -> str:
+def _key_or_own(item: pytest.Item, key_of: Callable[[pytest.Item], ProcessKey]) -> ProcessKey:
     try:
-        return share(item)
+        return key_of(item)
     except pytest.UsageError:  # reported when the test is to run
-        return ""
+        return OWN
 
 
 # --- the plugins that we know -------------------------------------------------------------------

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import defaultdict
-from typing import Any, Callable, Mapping, NamedTuple
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 import pytest
 
 from ...compat import pytest_fixtures
 from ...compat.pytest_nodes import ancestor, lineage
-from ...config.marks import Limits, limits, spawned_share
+from ...config.marks import Limits, limits, spawned_key
 from ...config.settings import Settings
 from ...gpu.slices.ownership import KEY
 from ...own import os, own_builtins
@@ -20,7 +20,7 @@ from ...protocol.endings import format_size
 from ...protocol.messages import Run, RunTogether
 from ...protocol.needs import Needs
 from ...protocol.plain_values import carriable
-from ...protocol.process_names import APART, SESSION, SPAWNED, SPAWNED_SESSION
+from ...protocol.process_keys import APART, OWN, SESSION, ProcessKey
 from ..needs_of_tests import needs_of, needs_to_wire
 from ..reports.rerunfailures import Reruns
 from .connected import Connection, Connections, connections
@@ -29,32 +29,19 @@ from .sources import MOST, SECONDS, Taken
 own_builtins(globals())
 
 
-class Request(NamedTuple):
-    """A test to run.
+class Refusal(NamedTuple):
+    """Why the test at a position can't be run.
 
-    :param run: or why it can't be run, or is skipped.
-    :param skipped: whether `run` is a reason to skip it.
-    :param shared: why the test shares a process though nobody asked for that, or "".
+    :param skipped: whether it is skipped; else that is an error.
     """
 
-    item: pytest.Item
-    run: Run | str
-    shared: str = ""
+    position: int
+    reason: str
     skipped: bool = False
-
-    @property
-    def share(self) -> str:
-        """Name of the process it shares, "" for one of its own."""
-        return "" if isinstance(self.run, str) else self.run.share
-
-    @property
-    def changed(self) -> dict[str, str]:
-        """The variables in which its process differs from the worker."""
-        return {} if isinstance(self.run, str) else dict(self.run.environ)
 
 
 class Requests:
-    """Makes requests from options, marks and what keeps tests from being forked.
+    """Makes orders from options, marks and what keeps tests from being forked.
 
     :param unforkable: says what keeps a test from being forked, or "".
     """
@@ -73,25 +60,23 @@ class Requests:
         self._fork_unsafe = ""
         self._known: dict[int, Limits | str] = {}
         self._causes: dict[tuple[int, ...], str] = {}
-        self._base_share = functools.partial(_base_share, settings=settings)
+        self._base_key = functools.partial(_base_key, settings=settings)
 
-    def of(self, taken: Taken) -> list[Request]:
-        """The requests for tests that were taken."""
+    def of(self, taken: Taken) -> list[Run | Refusal]:
+        """The orders for tests that were taken."""
         positions, following = taken.positions, self._guess(taken)
         chain = [*positions, *(() if following is None else (following,))]
         wanted = [self._wanted(each) for each in chain]
         return [
-            self._request(*each)
+            self._order(*each)
             for each in itertools.zip_longest(positions, wanted, chain[1:], wanted[1:])
             if each[0] is not None
         ]
 
-    def share(self, position: int | None) -> str:
-        """Name of the process that the test there shares, "" for one of its own."""
-        if position is None:
-            return ""
-        wanted = self._wanted(position)
-        return wanted.share if isinstance(wanted, Limits) else ""
+    def key(self, position: int | None) -> ProcessKey:
+        """Of the process of the test there."""
+        wanted = None if position is None else self._wanted(position)
+        return wanted.key if isinstance(wanted, Limits) else OWN
 
     def _guess(self, taken: Taken) -> int | None:
         """The test that follows; where nobody knows, the one closest to the last of the tests.
@@ -117,45 +102,36 @@ class Requests:
                     found[node].append(position)
         return found
 
-    def _request(
+    def _order(
         self, position: int, wanted: Limits | str, following: int | None, after: Limits | str | None
-    ) -> Request:
+    ) -> Run | Refusal:
         item = self._session.items[position]
         if not isinstance(wanted, Limits):
-            return Request(item, str(wanted))
+            return Refusal(position, wanted)
         lacking = self._lacking(item, wanted)
         if lacking:
-            return Request(item, lacking, skipped=True)
-        shared = self._shared(position, wanted)
+            return Refusal(position, lacking, skipped=True)
         if _is_apart(wanted) or _is_apart(after):
             following = after = None  # all is torn down between the two
-        return Request(
-            item,
-            shared=shared,
-            run=Run(
-                position=position,
-                next_position=-1 if following is None else following,
-                share=wanted.share,
-                next_share=after.share if isinstance(after, Limits) else "",
-                timeout=wanted.timeout,
-                wide_timeout=wanted.timeout,
-                memory_limit=wanted.memory_limit,
-                tests_failed=self._session.testsfailed,
-                location=carriable(item.location),
-                suite_reruns=self._reruns.in_suite,
-                environ=wanted.environ,
-                next_environ=after.environ if isinstance(after, Limits) else (),
-                gpu_memory=self._gpu_memory(item),
-            ),
+        return Run(
+            position,
+            -1 if following is None else following,
+            wanted.key,
+            after.key if isinstance(after, Limits) else OWN,
+            wanted.timeout,
+            wanted.memory_limit,
+            self._session.testsfailed,
+            carriable(item.location),
+            suite_reruns=self._reruns.in_suite,
+            gpu_memory=self._gpu_memory(item),
         )
 
-    def apart(self, position: int, environ: Mapping[str, str]) -> Request:
+    def apart(self, position: int, environ: Mapping[str, str]) -> Run | Refusal:
         """The test at this position, in a fresh interpreter that has these variables."""
-        item = self._session.items[position]
         wanted = self._wanted(position)
-        if not isinstance(wanted, Limits):
-            return Request(item, wanted)
-        return self._request(position, _apart(item, wanted, environ), None, None)
+        if isinstance(wanted, Limits):
+            wanted = _apart(self._session.items[position], wanted, environ)
+        return self._order(position, wanted, None, None)
 
     def note_fork_unsafe(self, reason: str) -> None:
         """Fork no test from now on."""
@@ -178,40 +154,41 @@ class Requests:
             wanted = self._showing(item, limits(item, self._settings))
         except pytest.UsageError as error:
             return str(error)
-        if wanted.share.startswith(APART):
+        if wanted.key.scope == APART:
             return wanted
+        environ = wanted.key.environ
         connection = self._connections.of.get(position)
         if connection is not None:
-            wanted = wanted._replace(share=connection.share)
+            wanted = wanted._replace(key=connection.key._replace(environ=environ))
         if not self._cause(position, wanted):
             return wanted
-        share = spawned_share(item, wanted)
+        key = spawned_key(item, wanted)
         if connection is not None:
-            share = self._spawned_together(connection)
-        return wanted._replace(share=share)
+            key = self._spawned_together(connection)._replace(environ=environ)
+        return wanted._replace(key=key)
 
     @functools.cached_property
     def _connections(self) -> Connections:
-        return connections(self._session, self._base_share)
+        return connections(self._session, self._base_key)
 
     @property
     def connected(self) -> dict[int, int]:
         """By position, the first of the tests that have to run on the same worker."""
         return {each: found.positions[0] for each, found in self._connections.of.items()}
 
-    def _spawned_together(self, connection: Connection) -> str:
+    def _spawned_together(self, connection: Connection) -> ProcessKey:
         """A fresh interpreter for tests that are connected; it collects one file, or everything."""
         paths = {self._session.items[each].path for each in connection.positions}
-        alone = len(paths) == 1 and connection.share != SESSION
-        return f"{SPAWNED}{connection.share}" if alone else SPAWNED_SESSION
+        return (connection.key if len(paths) == 1 else SESSION)._replace(method="spawn")
 
-    def _shared(self, position: int, wanted: Limits) -> str:
+    def shared(self, run: Run) -> str:
         """Why the test shares a process though nobody asked for that, or ""."""
-        cause = "" if wanted.isolation else self._cause(position, wanted)
-        connection = self._connections.of.get(position)
-        if cause or connection is None or wanted.share.startswith(APART):
-            return cause
-        return connection.cause
+        wanted = self._wanted(run.position)
+        if not isinstance(wanted, Limits) or run.key.scope == APART:
+            return ""
+        cause = "" if wanted.isolation else self._cause(run.position, wanted)
+        connection = self._connections.of.get(run.position)
+        return connection.cause if not cause and connection is not None else cause
 
     def _showing(self, item: pytest.Item, wanted: Limits) -> Limits:
         """With the variables of a test that needs more or fewer GPUs than its worker owns.
@@ -225,7 +202,7 @@ class Requests:
         environ = owned.showing(gpus, os.environ)
         if environ and gpus > len(owned.ids):
             return _apart(item, wanted, environ)
-        return wanted._replace(environ=_pairs(environ))
+        return wanted._replace(key=wanted.key._replace(environ=_pairs(environ)))
 
     def _lacking(self, item: pytest.Item, wanted: Limits) -> str:
         """Why a test is skipped that needs more or larger GPUs than this run has, or ""."""
@@ -237,7 +214,7 @@ class Requests:
             return f"needs {what}; this run has {most or 'none'}"
         if owned is None or not needs.gpu_memory:
             return ""
-        for gpu in owned.seen(dict(wanted.environ)):
+        for gpu in owned.seen(dict(wanted.key.environ)):
             memory = owned.memory.get(gpu, needs.gpu_memory)
             if memory < needs.gpu_memory:
                 what = format_size(needs.gpu_memory)
@@ -257,7 +234,7 @@ class Requests:
         items = self._session.items
         if self._fork_unsafe:
             return self._fork_unsafe
-        if wanted.isolation == "session" or wanted.share == SESSION:
+        if wanted.isolation == "session" or wanted.key.scope == "session":
             return self._cause_of_any
         connection = self._connections.of.get(position)
         if connection is None:
@@ -272,45 +249,42 @@ class Requests:
         return next(filter(None, map(self._unforkable, self._session.items)), "")
 
 
-def _base_share(item: pytest.Item, settings: Settings) -> str:
-    return limits(item, settings).share
+def _base_key(item: pytest.Item, settings: Settings) -> ProcessKey:
+    return limits(item, settings).key
 
 
 def _apart(item: pytest.Item, wanted: Limits, environ: Mapping[str, str]) -> Limits:
     """The limits of a test that runs alone, in a fresh interpreter with these variables."""
-    share = f"{APART}{item.nodeid}"
-    return wanted._replace(share=share, isolation="function", environ=_pairs(environ))
+    key = ProcessKey("spawn", APART, item.nodeid, environ=_pairs(environ))
+    return wanted._replace(key=key, isolation="function")
 
 
 def _is_apart(wanted: Limits | str | None) -> bool:
-    return isinstance(wanted, Limits) and wanted.share.startswith(APART)
+    return isinstance(wanted, Limits) and wanted.key.scope == APART
 
 
 def _pairs(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Variables in the form of :class:`.messages.Run`."""
+    """Variables in the form of :class:`.ProcessKey`."""
     return tuple(sorted(environ.items()))
 
 
-def together(requests: list[Request]) -> list[Request]:
+def together(runs: Sequence[Run | Refusal]) -> list[Run]:
     """The first test, and those after it that can be ordered with it, to run in the same process.
 
     The keeper enforces the limits of the first one for all of them.
     """
-    first = requests[0].run
+    first = runs[0]
     assert isinstance(first, Run)
+    chosen = [first]
     # A fresh interpreter has its limits from the first test on, and has to start before that.
-    if not first.share or first.share.startswith(SPAWNED) or _has_needs(first):
-        return requests[:1]
-    alike = itertools.takewhile(
-        lambda each: (
-            isinstance(each.run, Run)
-            and (each.run.share, each.run.environ, each.run.timeout)
-            == (first.share, first.environ, first.timeout)
-            and not _has_needs(each.run)
-        ),
-        requests,
-    )
-    return list(alike)
+    if not first.key.is_shared or first.key.is_spawned or _has_needs(first):
+        return chosen
+    for each in runs[1:]:
+        alike = isinstance(each, Run) and (each.key, each.timeout) == (first.key, first.timeout)
+        if not isinstance(each, Run) or not alike or _has_needs(each):
+            break
+        chosen.append(each)
+    return chosen
 
 
 def _has_needs(run: Run) -> bool:
@@ -318,19 +292,21 @@ def _has_needs(run: Run) -> bool:
     return bool(run.memory_limit or run.gpu_memory)
 
 
-def order(requests: list[Request]) -> Run | RunTogether:
+def order(runs: Sequence[Run]) -> Run | RunTogether:
     """The order to run these, which :func:`together` chose."""
-    runs = [each.run for each in requests if isinstance(each.run, Run)]
-    return runs[0] if len(runs) == 1 else RunTogether(tuple(tuple(run) for run in runs), SECONDS)
+    if len(runs) == 1:
+        return runs[0]
+    return RunTogether(runs[-1], tuple((run.position, run.location) for run in runs), SECONDS)
 
 
-def ahead(requests: list[Request]) -> Run | None:
+def ahead(runs: Sequence[Run | Refusal]) -> Run | None:
     """The second of two tests, if it can be ordered ahead: each has a process of its own."""
-    if len(requests) != 2:
+    if len(runs) != 2:
         return None
-    first, second = (each.run for each in requests)
-    alone = isinstance(first, Run) and not first.share
-    return second if alone and isinstance(second, Run) and not second.share else None
+    first, second = runs
+    if isinstance(first, Refusal) or isinstance(second, Refusal):
+        return None
+    return None if first.key.is_shared or second.key.is_shared else second
 
 
 # --- what the controller is told ------------------------------------------------------------------
@@ -343,9 +319,9 @@ def facts(session: pytest.Session, requests: Requests, grouped: bool) -> Facts:
     """
     groups: list[str] = []
     if grouped:
-        groups = [_group(item, requests.share(number)) for number, item in enumerate(session.items)]
+        groups = [_group(item, requests.key(number)) for number, item in enumerate(session.items)]
     nothing = Needs().to_wire()
-    needs: dict[int, Any] = {
+    needs = {
         position: carriable(each)
         for position, each in enumerate(needs_to_wire(session.items))
         if each != nothing
@@ -353,9 +329,9 @@ def facts(session: pytest.Session, requests: Requests, grouped: bool) -> Facts:
     return Facts(tuple(groups), needs, requests.connected)
 
 
-def _group(item: pytest.Item, share: str) -> str:
-    if share.startswith(("class:", "module:", SPAWNED)):
-        return share
+def _group(item: pytest.Item, key: ProcessKey) -> str:
+    if key.scope in ("class", "module") or key.is_spawned:
+        return ":".join(key[:3])
     scopes = pytest_fixtures.narrower_scopes(item)
     if not scopes and not pytest_fixtures.has_setup_of_file(item):
         return ""
