@@ -46,6 +46,7 @@ class Settings(NamedTuple):
     widen: bool
     warmup: bool
     gpu_memory_timeout: float
+    stacks: str
     others_timeout: float | None = None
     isolation_asked: bool = False
 

@@ -153,6 +153,25 @@ class HostFiles(NamedTuple):
     pid: int
 
 
+class NativeStacks(NamedTuple):
+    """What a debugger printed of a process.
+
+    :param tool: its name.
+    :param thread: the thread that crashed, 0 if the process hangs.
+    :param text: its standard output, cut at some length.
+    :param trouble: what went wrong, or "".
+    :param said: its standard error.
+    :param seconds: how long it took, while the process waited.
+    """
+
+    tool: str
+    thread: int
+    text: bytes
+    trouble: str
+    said: bytes
+    seconds: float
+
+
 class Ended(NamedTuple):
     """The test is over and so is everything it started.
 
@@ -169,6 +188,7 @@ class Ended(NamedTuple):
     :param used: the fields of an Account (sandbox/child/usage.py), none where it was not measured.
     :param hold_gpus: descriptions of processes that could not be ended and have a GPU open.
     :param gpu_memory: what the driver did not count as free again, in words, for each GPU.
+    :param native: native stacks, where a debugger was asked for them.
     """
 
     ending: Ending
@@ -184,6 +204,7 @@ class Ended(NamedTuple):
     used: tuple[Any, ...] = ()
     hold_gpus: tuple[str, ...] = ()
     gpu_memory: tuple[str, ...] = ()
+    native: NativeStacks | None = None
 
 
 class TornDown(NamedTuple):

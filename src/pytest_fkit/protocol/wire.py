@@ -7,7 +7,18 @@ from typing import Any, Iterator, Mapping, Type, get_args
 from ..own import marshal, own_builtins, pickle, struct, zlib
 from .endings import Ending
 from .event_file import GpuError, HeldReport, JunitRecord, Report, ReportFacts, WideTeardown
-from .messages import BY_NAME, Ended, Follows, Go, HostFiles, Message, Run, RunTogether, TornDown
+from .messages import (
+    BY_NAME,
+    Ended,
+    Follows,
+    Go,
+    HostFiles,
+    Message,
+    NativeStacks,
+    Run,
+    RunTogether,
+    TornDown,
+)
 from .process_keys import ProcessKey
 
 own_builtins(globals())
@@ -25,6 +36,7 @@ _VALUES: Known = {
     for cls in (
         *get_args(Ending),
         Ended,
+        NativeStacks,
         GpuError,
         JunitRecord,
         ProcessKey,
@@ -54,7 +66,7 @@ for _kind, *_fields in (
     (Follows, "next_key"),
     (HostFiles, "key"),
     (Go, "run"),
-    (Ended, "ending"),
+    (Ended, "ending", "native"),
     (TornDown, "ended"),
 ):
     has_values(_kind, *_fields)

@@ -15,6 +15,7 @@ from ..protocol.descriptors import slots
 from ..protocol.messages import Ready
 from .host.host import Host
 from .process.coverage import running_coverage
+from .process.crash_wait import WAITS
 from .process.output import capture_into_own_files
 from .process.steps import run_steps
 from .process.test_process import equip, write_stacks_of_deaths
@@ -39,7 +40,7 @@ def main(spec: dict[str, Any], reader: int, writer: int, modules: set[str]) -> N
     slots.in_use = True
     for inherited in (*slots, reader, writer):
         os.set_inheritable(inherited, False)
-    write_stacks_of_deaths()
+    write_stacks_of_deaths(spec["waits"])
     # What pytest prints here is shown only if it fails before the first test.
     os.dup2(slots.out, 1)
     os.dup2(slots.err, 2)
@@ -53,6 +54,7 @@ def main(spec: dict[str, Any], reader: int, writer: int, modules: set[str]) -> N
         spec["basetemp"],
         [sys.modules[__name__], _WorkersPath(spec["path"])],
     )
+    config.stash[WAITS] = spec["waits"]
     if spec["collect"]:
         config.args = spec["collect"]
         config.pluginmanager.register(_OnlyFiles(spec["paths"]), "fkit-only")
@@ -110,7 +112,8 @@ class Spawned:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:
         """Prepare for imports that kill the process or raise, which the tests then report."""
-        write_stacks_of_deaths()  # again: pytest's own faulthandler plugin has replaced it
+        # Again: pytest's own faulthandler plugin has replaced it.
+        write_stacks_of_deaths(self._spec["waits"])
         os.ftruncate(slots.out, 0)  # drop the header, which plain pytest shows only once
         capture_into_own_files(session.config)
         session.config.option.continue_on_collection_errors = True

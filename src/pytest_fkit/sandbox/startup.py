@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import pytest
 
 from .. import system
+from ..config.settings import KEY
 from ..gpu.slices.ownership import MEMORY
 from ..own import gc, os, own_builtins
 from ..protocol.channels import Link
@@ -17,7 +18,9 @@ from ..system.unforkable import in_bad_fork
 from .host.host import Host
 from .keeper.jobs import HostConnection, HostStart
 from .keeper.keeper import Keeper, StartMethods
+from .keeper.native_stacks import find_tool
 from .keeper.spawn import exec_host
+from .process import crash_wait
 from .process.output import streams
 from .process.steps import FAILED, Role
 from .process.test_process import equip
@@ -61,6 +64,10 @@ def _replace_by_devnull(descriptors: list[int]) -> None:
 
 def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any | None) -> Keeper:
     config = session.config
+    settings = config.stash.get(KEY, None)
+    asks = crash_wait.SUPPORTED and settings is not None and settings.stacks != "python"
+    tool = find_tool() if asks else None
+    config.stash[crash_wait.WAITS] = tool is not None
     process = equip(session, coverage)
     items = session.items
 
@@ -95,4 +102,5 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
         fork_unsafe,
         watched,
         memory,
+        tool,
     )

@@ -23,6 +23,8 @@ __all__ = [  # noqa: F405
     "anonymous_file",
     "be_first_for_oom_killer",
     "become_subreaper",
+    "blocked_signals",
+    "caught_signals",
     "children",
     "descendants",
     "describe",

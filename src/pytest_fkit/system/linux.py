@@ -78,6 +78,24 @@ def threads(pid: int) -> list[int]:
         return []
 
 
+def caught_signals(pid: int) -> int:
+    """The signals that a process has handlers for, as a mask: bit 0 is signal 1."""
+    return _mask(f"/proc/{pid}/status", "SigCgt:")
+
+
+def blocked_signals(pid: int) -> dict[int, int]:
+    """By thread of a process, the signals that it blocks, as a mask: bit 0 is signal 1."""
+    return {
+        thread: _mask(f"/proc/{pid}/task/{thread}/status", "SigBlk:") for thread in threads(pid)
+    }
+
+
+def _mask(path: str, name: str) -> int:
+    """A hexadecimal number in a file, 0 if it can't be read."""
+    lines = (line for line in _read(path).splitlines() if line.startswith(name))
+    return int(next(lines, "x 0").split()[1], 16)
+
+
 def children(pid: int) -> list[int]:
     """Pids of the children of a process."""
     # Every thread has its own list of the children it forked.

@@ -19,6 +19,7 @@ from ...protocol.messages import Go, Over
 from ...system import pages
 from ...system.limits import status_of
 from ...system.unforkable import in_bad_fork
+from ..process.crash_wait import WAITS, await_keeper
 from ..process.output import flush
 from ..process.progress import AnnouncedExit, Tally
 from ..process.relay import DEAF, LEAVES, Relay
@@ -68,6 +69,7 @@ class Child:
         self._item = item_at
         self._measures = measures_usage(process.session.config)
         self._owns_gpus = owned_by(process.session.config) is not None
+        self._waits = process.session.config.stash.get(WAITS, False)
         self._announced_exit: AnnouncedExit | None = None
         self.failures: Tally | None = None
         """The host's count of failures, which children update."""
@@ -157,6 +159,8 @@ class Child:
         self._process.output.enter_exit()
         self._process.session_end.conclude()
         finalizers.run_own()
+        if self._waits:
+            await_keeper()
         self._process.relay.send(Completed(by_pytest=not pytest_hooks.others_run(item)))
         if self._process.relay.lost:
             return self._process.relay.lost

@@ -11,6 +11,7 @@ from ...protocol.endings import Ending, Lost, MemoryExceeded, TimedOut
 from ..process.tree import DUMP_SIGNAL, StoppedGrowing, kill_tree, send_signal
 from .forwarding import Forwarder
 from .jobs import HostProcess, Job
+from .native_stacks import Debugger
 from .orphans import KILL_WAIT
 
 own_builtins(globals())
@@ -27,6 +28,7 @@ class Enforcer:
     :param forwarder: forwards what was written before the end.
     :param abandon: stops waiting for a process that survived SIGKILL.
     :param forget_host: removes a host from the keeper's list.
+    :param debugger: asked for the stacks of a process that hangs; None if nobody is to be asked.
     :param stop_deadline: returns when a stopped run has to be over, None while it is not stopped.
     """
 
@@ -36,12 +38,14 @@ class Enforcer:
         forwarder: Forwarder,
         abandon: Callable[[int], None],
         forget_host: Callable[[HostProcess], None],
+        debugger: Debugger | None,
         stop_deadline: Callable[[], float | None],
     ) -> None:
         self._until = until
         self._forwarder = forwarder
         self._abandon = abandon
         self._forget_host = forget_host
+        self._debugger = debugger
         self._stop_deadline = stop_deadline
 
     def check(self, job: Job) -> None:
@@ -89,6 +93,8 @@ class Enforcer:
             job.dump = job.dump or read_from(dump, before)
         finally:
             os.close(dump)
+        if self._debugger is not None and isinstance(verdict, TimedOut):
+            job.native = job.native or self._debugger.stacks(pid)
         tree = [pid, *system.descendants(pid)]
         for process in tree:
             send_signal(process, signal.SIGTERM)

@@ -34,6 +34,7 @@ from ..process.steps import FAILED, Fork, Role
 from ..process.tree import send_signal
 from .gpu_memory import MemoryWait
 from .jobs import HostConnection, HostProcess, HostStart, Job
+from .native_stacks import Tool
 from .spawn import Spare
 from .supervisor import Supervisor
 from .waiting_loop import MessageLostError, WorkerGoneError
@@ -68,6 +69,7 @@ class Keeper:
     :param unsafe: why no test can be run in a forked process, or "".
     :param controller: pid to poll on systems where its death is not signaled, or 0.
     :param memory: reads the GPUs' memory; None if nothing can.
+    :param tool: prints native stacks; None if nobody is to be asked for them.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Keeper:
         unsafe: str = "",
         controller: int = 0,
         memory: GpuMemory | None = None,
+        tool: Tool | None = None,
     ) -> None:
         self._link = link
         self._start_methods = start_methods
@@ -86,7 +89,7 @@ class Keeper:
         self._unsafe = unsafe
         self._orders: deque[Run | RunTogether | Follows | Finish] = deque()
         self._awaits_new_orders = False
-        self._supervisor = Supervisor(link, self._handle_order, stream, controller)
+        self._supervisor = Supervisor(link, self._handle_order, stream, controller, tool)
         self._spare = Spare(self._supervisor, self._spawn)
         self._memory = MemoryWait(self._supervisor, memory)
         self._supervisor.on_gpu_user_end = self._expect_release

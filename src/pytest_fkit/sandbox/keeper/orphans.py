@@ -36,6 +36,7 @@ class Orphans:
         self._spares = spares
         self._until = until
         self._abandoned: set[int] = set()
+        self._spared = 0
         self._hold_gpus: set[int] = set()  # abandoned ones that had RELEASE_WAIT already
         self.on_end: Callable[[], None] = lambda: None
         """Called when an orphan or an abandoned process has ended."""
@@ -43,6 +44,10 @@ class Orphans:
     def abandon(self, pid: int) -> None:
         """Stop waiting for a process that survived SIGKILL."""
         self._abandoned.add(pid)
+
+    def spare(self, pid: int) -> None:
+        """Leave a process alone that the keeper started and waits for itself; 0 for none."""
+        self._spared = pid
 
     @property
     def abandoned(self) -> set[int]:
@@ -67,7 +72,7 @@ class Orphans:
 
     def _known(self) -> set[int]:
         living = {host.pid for host in self._hosts if host.status is None}
-        return living | {spare.pid for spare in self._spares} | self._abandoned
+        return living | {spare.pid for spare in self._spares} | self._abandoned | {self._spared}
 
     def sweep(self, host: HostProcess, child: int = 0) -> tuple[str, ...]:
         """End what a test, or a host that has ended, left running.

@@ -24,6 +24,7 @@ from ...protocol.plain_values import carriable
 from ...protocol.process_keys import ProcessKey
 from ...system.limits import room, status_of
 from ..process.coverage import arguments_for_another, input_for_another
+from ..process.crash_wait import WAITS
 from ..process.tree import kill_tree
 from .enforcing import TERM_GRACE
 from .jobs import HostConnection, HostProcess, HostStart
@@ -115,6 +116,7 @@ def _spec(session: pytest.Session, start: HostStart) -> dict[str, Any]:
         "spare": start.spare,
         "environ": start.key.environ,
         "slots": slots.events,
+        "waits": config.stash.get(WAITS, False),
     }
 
 

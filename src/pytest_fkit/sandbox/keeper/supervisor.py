@@ -35,9 +35,11 @@ from ..child.usage import RawUsage, reap
 from ..process.fork_watch import HOOKS
 from ..process.relay import UNREPORTED
 from ..process.tree import end_children, kill_tree, send_signal
+from .crashes import Crashes
 from .enforcing import Enforcer
 from .forwarding import Forwarder
 from .jobs import ChildProcess, HostProcess, Job, end_in_words, lost_reports
+from .native_stacks import Debugger, Tool
 from .orphans import KILL_WAIT, Orphans
 from .waiting_loop import Loop
 
@@ -55,10 +57,16 @@ class Supervisor(Loop):
     :param handle_order: called with each message of the worker that arrives while a test runs.
     :param stream: whether output is forwarded while it is written.
     :param controller: pid to poll on systems where its death is not signaled, or 0.
+    :param tool: prints native stacks; None if nobody is to be asked for them.
     """
 
     def __init__(
-        self, link: Link, handle_order: Callable[[Message], None], stream: bool, controller: int
+        self,
+        link: Link,
+        handle_order: Callable[[Message], None],
+        stream: bool,
+        controller: int,
+        tool: Tool | None,
     ) -> None:
         super().__init__(link, handle_order, controller)
         self._forwarder = Forwarder(link.hold, self.send, stream)
@@ -72,11 +80,14 @@ class Supervisor(Loop):
         self.on_gpu_user_end: Callable[[], None] = lambda: None
         """Called when a test process has ended that may have had a GPU open."""
         self.orphans.on_end = lambda: self.on_gpu_user_end()
+        debugger = None if tool is None else Debugger(tool, self.until, self.orphans.spare)
+        self._crashes = Crashes(debugger)
         self._enforcer = Enforcer(
             self.until,
             self._forwarder,
             self.orphans.abandon,
             self._forget_host,
+            debugger,
             lambda: self.stop_deadline,
         )
         self.stop_deadline: float | None = None
@@ -93,6 +104,11 @@ class Supervisor(Loop):
         for host in (*self.hosts, *self.spares):
             host.close()
         restore(self._limits)
+
+    def poll(self, wait: float) -> None:
+        """Wait for events, `wait` seconds at most, and handle them; look at what crashed."""
+        super().poll(wait)
+        self._crashes.look(self.job)
 
     # --- while something is running ---
 

@@ -12,6 +12,7 @@ from ...config.settings import KEY
 from ...gpu.slices.ownership import may_retry, owned_by
 from ...own import faulthandler, own_builtins, signal
 from ...protocol.descriptors import slots
+from . import crash_wait
 from .copies import Copies
 from .coverage import Measuring
 from .hidden_frames import Tracebacks
@@ -101,7 +102,7 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
     pytest_session.replace_debugger(_no_debugger)
     pytest_junit.watch_junit_fixtures(config, relay.junit_record)
     Terminal(config, relay)
-    write_stacks_of_deaths()
+    write_stacks_of_deaths(config.stash.get(crash_wait.WAITS, False))
     return TestProcess(
         session,
         relay,
@@ -124,8 +125,13 @@ def _gpu_failures(config: pytest.Config) -> GpuFailures | None:
     return GpuFailures(config)
 
 
-def write_stacks_of_deaths() -> None:
-    """Have faulthandler write stacks to the file in which the keeper looks for them."""
+def write_stacks_of_deaths(waits: bool) -> None:
+    """Have faulthandler write stacks to the file in which the keeper looks for them.
+
+    :param waits: whether a thread that crashed waits for the keeper to look at its native stack.
+    """
+    if waits:
+        crash_wait.install()
     # Each test process installs a file of its own under this descriptor.
     faulthandler.enable(file=slots.dump)
     faulthandler.register(DUMP_SIGNAL, file=slots.dump, all_threads=True)

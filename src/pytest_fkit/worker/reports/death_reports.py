@@ -188,7 +188,20 @@ class DeathReports:
             reproduce=reproducing_command(replay.item, replay.changed),
             hold_gpus=ended.hold_gpus,
             gpu_memory=ended.gpu_memory,
+            native=self._native_stacks(ended, ending),
         )
+
+    def _native_stacks(self, ended: Ended, ending: Ending) -> tuple[str, str]:
+        """The part of the report on native stacks, and the function in which it crashed, or ""."""
+        if ended.native is None and not self._asks_for_stacks:
+            return "", ""
+        from . import native_stacks
+
+        if ended.native is not None:
+            said = native_stacks.section(ended.native), native_stacks.crashed_in(ended.native)
+            return str(carriable(said[0])), str(carriable(said[1]))
+        fatal = isinstance(ending, TimedOut) or deaths.has_stack(ending)
+        return native_stacks.NO_TOOL if fatal else "", ""
 
 
 def _added(replay: Replay, death: deaths.Death, again: Again | None) -> bool:

@@ -64,6 +64,7 @@ class Death(NamedTuple):
     :param seconds: from the beginning of the phase.
     :param wide: what the host was doing to wide fixtures ("setup", "teardown"), or "".
     :param fixture: the wide fixture that was being set up, or "".
+    :param native: native stacks, or why there are none; "" where nobody wants them.
     """
 
     nodeid: str
@@ -83,6 +84,7 @@ class Death(NamedTuple):
     reproduce: str
     hold_gpus: Sequence[str] = ()
     gpu_memory: Sequence[str] = ()
+    native: str = ""
 
     @property
     def when(self) -> str:
@@ -176,6 +178,7 @@ def story(death: Death) -> str:
         ),
         "",
         _stacks(death),
+        *(("", death.native) if death.native else ()),
     ]
     for title, processes in (
         ("processes that the test left running, now ended:", death.leftovers),

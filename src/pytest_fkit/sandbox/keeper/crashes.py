@@ -1,0 +1,76 @@
+"""Looks at test processes of which a thread waits after a fatal signal, then lets them die."""
+
+from __future__ import annotations
+
+from ... import system
+from ...own import os, own_builtins, time
+from ..process.crash_wait import crashed
+from ..process.tree import send_signal
+from .jobs import Job
+from .native_stacks import Debugger
+from .orphans import KILL_WAIT
+
+own_builtins(globals())
+
+# Seconds.
+TICK = 0.1  # between looks at the running test's process
+ROUND = 1.0  # between looks at all processes below the keeper
+
+
+class Crashes:
+    """Watches the processes below the keeper.
+
+    :param debugger: None if no process waits.
+    """
+
+    def __init__(self, debugger: Debugger | None) -> None:
+        self._debugger = debugger
+        self._next_look = self._next_round = 0.0
+        self._dumped = 0
+        self._looking = False
+
+    def look(self, job: Job | None) -> None:
+        """Ask the debugger for the stacks of the running test's process if it crashed, and end it.
+
+        Other processes that crashed, which tests or wide fixtures started, are only ended: they
+        wait as well, since they inherit the handler.
+        """
+        now = time.monotonic()
+        if self._debugger is None or self._looking or now < self._next_look:
+            return
+        self._looking = True
+        try:
+            self._next_look = now + TICK
+            if job is not None and not job.done:
+                self._look_at(job, self._debugger)
+            if now >= self._next_round or self._is_dumped(job):
+                self._next_round = now + ROUND
+                for pid in system.descendants(os.getpid()):
+                    self._end_if_crashed(pid, job)
+        finally:
+            self._looking = False
+
+    def _look_at(self, job: Job, debugger: Debugger) -> None:
+        pid = job.process
+        crash = crashed(pid)
+        if crash is None:
+            return
+        thread, number = crash
+        if job.native is None and job.verdict is None:
+            job.native = debugger.stacks(pid, thread)
+            if job.deadline is not None:  # the limit is the test's, not the debugger's
+                job.deadline = time.monotonic() + KILL_WAIT
+        send_signal(pid, number)
+
+    def _end_if_crashed(self, pid: int, job: Job | None) -> None:
+        crash = crashed(pid) if job is None or job.done or pid != job.process else None
+        if crash is not None:
+            send_signal(pid, crash[1])
+
+    def _is_dumped(self, job: Job | None) -> bool:
+        """Whether faulthandler has written since the last look, for this process or a copy."""
+        if job is None:
+            return False
+        files = [job.host.files] if job.child is None else [job.host.files, job.child.files]
+        before, self._dumped = self._dumped, sum(os.fstat(each.dump).st_size for each in files)
+        return before != self._dumped > 0

@@ -1,0 +1,123 @@
+"""Asks a debugger for the native stacks of a test process that crashed or hangs."""
+
+from __future__ import annotations
+
+import re
+from typing import Callable, NamedTuple
+
+from ... import system
+from ...own import os, own_builtins, subprocess, time
+from ...protocol.descriptors import read_from
+from ...protocol.messages import NativeStacks
+
+own_builtins(globals())
+
+LIMIT = 10.0
+"""Seconds that a tool may take."""
+
+MOST_OUTPUT = 1 << 20
+"""Bytes of its output that are read: 200 threads of 40 frames have about 800 KiB."""
+
+_NOT_FOR_TOOLS = re.compile(
+    # What a test needs, or a sanitizer, and what would stop or mislead an interpreter of its own.
+    r"(LD_PRELOAD|LD_AUDIT|PYTHON.*|COVERAGE_.*|(A|L|T|M|UB)SAN_OPTIONS|DEBUGINFOD_URLS)$"
+)
+
+
+class Tool(NamedTuple):
+    """A program that prints the native stacks of a process.
+
+    :param arguments: all but the pid, which comes last; the path of the program first, once found.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+
+
+TOOLS = (
+    Tool("pystack", ("remote", "--no-block", "--native-all")),
+    Tool(
+        "gdb",
+        (
+            "-nx", "-batch", "-iex", "set debuginfod enabled off", "-iex", "set auto-load off",
+            "-ex", "set width 0", "-ex", "set print frame-arguments none",
+            "-ex", "thread apply all bt 200", "-p",
+        ),
+    ),
+    Tool("eu-stack", ("-i", "-s", "-p")),
+    Tool("py-spy", ("dump", "--native", "--pid")),
+)  # fmt: skip
+"""In the order in which they are tried: pystack shows Python's functions among the native ones,
+gdb names files and lines and knows all threads, eu-stack is fast, py-spy shows Python's threads."""
+
+
+def find_tool() -> Tool | None:
+    """The first that is installed, with its path; None if none is."""
+    for tool in TOOLS:
+        for directory in os.get_exec_path():
+            path = f"{directory}/{tool.name}"
+            if os.access(path, os.X_OK):
+                return tool._replace(arguments=(path, *tool.arguments))
+    return None
+
+
+class Debugger:
+    """Runs the tool, one process at a time.
+
+    :param until: waits for a condition, at most so many seconds; returns whether it holds.
+    :param begins: called with the pid of the tool, which is no orphan.
+    """
+
+    def __init__(
+        self,
+        tool: Tool,
+        until: Callable[[Callable[[], bool], float], bool],
+        begins: Callable[[int], None],
+    ) -> None:
+        self._tool = tool
+        self._until = until
+        self._begins = begins
+
+    def stacks(self, pid: int, thread: int = 0) -> NativeStacks:
+        """The stacks of a process, within :data:`LIMIT` seconds.
+
+        :param thread: the one that crashed, 0 if none did.
+        """
+        name, arguments = self._tool
+        begin = time.monotonic()
+        out, err = system.anonymous_file("native-out"), system.anonymous_file("native-err")
+        try:
+            trouble = self._run([*arguments, str(pid)], out, err)
+            text, said = read_from(out)[:MOST_OUTPUT], read_from(err)[-MOST_OUTPUT:]
+        finally:
+            os.close(out)
+            os.close(err)
+        return NativeStacks(name, thread, text, trouble, said, time.monotonic() - begin)
+
+    def _run(self, command: list[str], out: int, err: int) -> str:
+        """Run it; what went wrong, "" if nothing did."""
+        environ = {
+            name: value for name, value in os.environ.items() if not _NOT_FOR_TOOLS.match(name)
+        }
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environ,
+                cwd="/", start_new_session=True,
+            )  # fmt: skip
+        except (OSError, ValueError) as error:
+            return f"can't be started: {error}"
+        self._begins(process.pid)
+
+        def over() -> bool:
+            return process.poll() is not None or os.fstat(out).st_size > MOST_OUTPUT
+
+        try:
+            if not self._until(over, LIMIT):
+                return f"did not answer within {LIMIT:g} s"
+            # It may end by itself a moment after its last word: poll() asked in the same moment.
+            return f"exit status {process.returncode}" if process.returncode else ""
+        finally:
+            if process.returncode is None:
+                process.kill()
+                process.wait()
+            self._begins(0)

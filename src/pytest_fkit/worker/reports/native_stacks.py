@@ -1,0 +1,274 @@
+"""The native stacks in the report on a crash or a hang, from what a debugger printed."""
+
+from __future__ import annotations
+
+import re
+from itertools import groupby
+from typing import Callable, Iterator, NamedTuple, Sequence
+
+from ...own import own_builtins
+from ...protocol.messages import NativeStacks
+
+own_builtins(globals())
+
+MOST_LINES = 40
+"""For one thread; what is below is counted."""
+
+MOST_THREADS = 16
+"""Of a process that hangs; the others are counted."""
+
+NO_TOOL = (
+    "no native stack: install pystack (pip), gdb or elfutils (your system's packages) for one, or "
+    "say --fkit-stacks=python"
+)
+
+_NO_PERMISSION = re.compile(
+    r"ptrace: Operation not permitted|Operation not permitted \(os error 1\)|Permission denied"
+    r"|ptrace_scope|requires.*root|EPERM",
+    re.IGNORECASE,
+)
+_ALLOW = (
+    "attaching to a process is not permitted here: start the container with --cap-add=SYS_PTRACE, "
+    "or run sysctl kernel.yama.ptrace_scope=0"
+)
+
+
+class Frame(NamedTuple):
+    """One function of a native stack.
+
+    :param function: "" if unknown.
+    :param place: its file and line, or its library, or "".
+    :param is_python: whether it is a function of Python's, which pystack and py-spy show.
+    """
+
+    function: str
+    place: str
+    is_python: bool = False
+
+
+class Thread(NamedTuple):
+    """The stack of a thread, innermost frame first."""
+
+    number: int
+    frames: tuple[Frame, ...]
+
+
+# --- what tools print ---
+
+_GDB_THREAD = re.compile(r"^Thread \d+ \(.*?LWP (\d+)\)?.*:$")
+_GDB_FRAME = re.compile(
+    r"^#\d+ +(?:0x[0-9a-f]+ in )?(?P<name>.+?) \(.*?\)"
+    r"(?: at (?P<place>\S+:\d+)| from (?P<library>\S+))?$"
+)
+_EU_THREAD = re.compile(r"^TID (\d+):$")
+_EU_FRAME = re.compile(
+    r"^#\d+ +0x[0-9a-f]+(?: (?:- \d+ +)?(?P<name>\S.*?))?(?P<inlined> \(inlined\))?$"
+)
+_EU_PLACE = re.compile(r"^ {4}(\S.*?:\d+)(:\d+)?$")
+_PYSTACK_THREAD = re.compile(r"^Traceback for thread (\d+) ")
+_PYSTACK_FRAME = re.compile(
+    r'^    \((?P<kind>C|Python)\) File "(?P<file>.*)", line (?P<line>\d+), in (?P<name>.+?)'
+    r"(?: \(inlined\))?(?: \((?P<library>/.*)\))?$"
+)
+_PY_SPY_THREAD = re.compile(r"^Thread (?:0x)?([0-9A-Fa-f]+) ")
+_PY_SPY_FRAME = re.compile(r"^    (?P<name>\S.*?) \((?P<place>[^()]*)\)$")
+
+
+def _gdb(lines: Sequence[str]) -> Iterator[Thread]:
+    for number, block in _blocks(lines, _GDB_THREAD):
+        frames: list[Frame] = []
+        for line in block:
+            match = _GDB_FRAME.match(line)
+            if match:
+                name = "" if match["name"] == "??" else match["name"]
+                frames.append(Frame(name, _place(match["place"] or "", match["library"] or "")))
+            elif _HANDLER in line:
+                frames.append(Frame(_HANDLER, ""))
+        yield Thread(number, tuple(frames))
+
+
+def _eu_stack(lines: Sequence[str]) -> Iterator[Thread]:
+    for number, block in _blocks(lines, _EU_THREAD):
+        frames: list[Frame] = []
+        for line in block:
+            frame, place = _EU_FRAME.match(line), _EU_PLACE.match(line)
+            if frame:
+                name = (frame["name"] or "").partition("@")[0]
+                frames.append(Frame(_HANDLER if name == "__restore_rt" else name, ""))
+            elif place and frames:
+                frames[-1] = frames[-1]._replace(place=_place(place[1], ""))
+        yield Thread(number, tuple(frames))
+
+
+def _pystack(lines: Sequence[str]) -> Iterator[Thread]:
+    for number, block in _blocks(lines, _PYSTACK_THREAD):
+        frames = [
+            Frame(
+                _HANDLER if match["name"] == "__restore_rt" else match["name"].strip("?"),
+                _place(f"{match['file']}:{match['line']}" if int(match["line"]) else "",
+                       match["library"] or ""),
+                match["kind"] == "Python",
+            )
+            for match in map(_PYSTACK_FRAME.match, block)
+            if match
+        ]  # fmt: skip
+        yield Thread(number, tuple(reversed(frames)))
+
+
+def _py_spy(lines: Sequence[str]) -> Iterator[Thread]:
+    for number, block in _blocks(lines, _PY_SPY_THREAD):
+        frames = [
+            Frame(
+                "" if match["name"].startswith("0x") else match["name"],
+                match["place"],
+                match["place"].partition(":")[0].endswith(".py"),
+            )
+            for match in map(_PY_SPY_FRAME.match, block)
+            if match
+        ]
+        yield Thread(number, tuple(frames))
+
+
+_HANDLER = "<signal handler called>"
+"""The name of the frame between a handler and what the signal interrupted."""
+
+_PARSERS: dict[str, Callable[[Sequence[str]], Iterator[Thread]]] = {
+    "gdb": _gdb,
+    "eu-stack": _eu_stack,
+    "pystack": _pystack,
+    "py-spy": _py_spy,
+}
+
+
+def _blocks(lines: Sequence[str], begin: re.Pattern[str]) -> Iterator[tuple[int, list[str]]]:
+    """By thread, the lines after the one that begins it."""
+    block: list[str] | None = None
+    number = 0
+    for line in lines:
+        match = begin.match(line)
+        if match:
+            if block is not None:
+                yield number, block
+            number, block = int(match[1], 16 if re.search("[a-fA-F]", match[1]) else 10), []
+        elif block is not None:
+            block.append(line)
+    if block is not None:
+        yield number, block
+
+
+def _place(source: str, library: str) -> str:
+    return source or library.rpartition("/")[2]
+
+
+# --- what the report shows ---
+
+_INTERPRETER = re.compile(
+    r"_?_?Py[A-Z_]|PyInit|pymain|pyrun_|run_(mod|eval_code_obj)$|Py_|_Py|"
+    r"(cfunction|method|function_code|slot|wrap|type|object|builtin|vectorcall|context_run|"
+    r"partial|bound|gen_send|call)_?\w*(call|vectorcall|exec|FASTCALL|fastcall|new|init)\w*$|"
+    r"(_start|main|__libc_start\w*|call_init|ffi_call\w*|_call_function_pointer)$"
+)
+_INTERPRETERS_FILE = re.compile(
+    r"(^|/)(Python|Objects|Modules|\.?/?Include)/|libpython|^python3|libffi|^_ctypes\.|/_ctypes/"
+)
+
+
+def is_interpreters(frame: Frame) -> bool:
+    """Whether a frame is the interpreter's own, between a function of Python's and a library's."""
+    if frame.is_python:
+        return False
+    named = frame.function and _INTERPRETER.match(frame.function)
+    return bool(named or _INTERPRETERS_FILE.search(frame.place))
+
+
+def without_handlers(frames: Sequence[Frame]) -> tuple[Frame, ...]:
+    """The frames that a signal interrupted: without those of faulthandler's and of our waiting."""
+    marks = [place for place, frame in enumerate(frames) if frame.function == _HANDLER]
+    below = tuple(frames[marks[-1] + 1 :] if marks else frames)
+    return below or tuple(frames)
+
+
+_RUNTIMES_FILE = re.compile(
+    r"^(\.\.?/(sysdeps|nptl|stdlib|signal|csu|malloc|debug|libio|assert)/|lib(c|pthread|stdc\+\+|gcc_s)[.-])"
+)
+_RUNTIMES = re.compile(
+    r"(__|_IO_|std::terminate|__cxxabiv1::|__gnu_cxx::)|(raise|abort|kill|tgkill|sleep|nanosleep)$"
+)
+
+
+def own_frame(frames: Sequence[Frame]) -> Frame | None:
+    """The innermost frame of neither the interpreter's nor the C and C++ runtimes'."""
+    return next((frame for frame in frames if _is_own(frame)), None)
+
+
+def _is_own(frame: Frame) -> bool:
+    if not frame.function or frame.is_python or is_interpreters(frame):
+        return False
+    return not (_RUNTIMES.match(frame.function) or _RUNTIMES_FILE.search(frame.place))
+
+
+def shown(frames: Sequence[Frame]) -> list[str]:
+    """The lines for a stack, innermost frame first, and the innermost own one marked."""
+    lines: list[str] = []
+    marked = own_frame(frames)
+    for folded, group in groupby(frames, is_interpreters):
+        members = list(group)
+        if folded and len(members) > 1:
+            lines.append(f"    … {len(members)} frames of the interpreter")
+            continue
+        for frame in members:
+            mark = "> " if frame is marked else "  "
+            kind = " (Python)" if frame.is_python else ""
+            place = f" at {frame.place}" if frame.place else ""
+            lines.append(f"  {mark}{frame.function or '??'}{place}{kind}")
+    left = len(lines) - MOST_LINES
+    return [*lines[:MOST_LINES], f"    … {left} more lines"] if left > 0 else lines
+
+
+def threads(stacks: NativeStacks) -> list[Thread]:
+    """All threads that the tool showed."""
+    lines = stacks.text.decode("utf-8", "replace").splitlines()
+    return list(_PARSERS[stacks.tool](lines))
+
+
+def crashed_frames(stacks: NativeStacks) -> tuple[Frame, ...]:
+    """The stack of the thread that crashed, as far as the tool showed it."""
+    for thread in threads(stacks):
+        if thread.number == stacks.thread:
+            return without_handlers(thread.frames)
+    return ()
+
+
+def section(stacks: NativeStacks) -> str:
+    """The part of the report on native stacks."""
+    found = threads(stacks)
+    if stacks.thread:
+        frames = crashed_frames(stacks)
+        if frames:
+            title = f"Native stack of the thread that crashed, by {stacks.tool}:"
+            return "\n".join([title, *shown(frames)])
+    elif found:
+        return "\n".join([f"Native stacks of all threads, by {stacks.tool}:", *_folded(found)])
+    return f"no native stack: {stacks.tool}: {_trouble(stacks)}"
+
+
+def _folded(found: Sequence[Thread]) -> list[str]:
+    """The stacks of all threads, equal ones once."""
+    numbers: dict[tuple[Frame, ...], list[int]] = {}
+    for thread in found:
+        numbers.setdefault(thread.frames, []).append(thread.number)
+    lines: list[str] = []
+    for frames, equal in list(numbers.items())[:MOST_THREADS]:
+        others = f" and {len(equal) - 1} more" if len(equal) > 1 else ""
+        lines += [f"thread {equal[0]}{others}:", *shown(frames)]
+    left = sum(map(len, list(numbers.values())[MOST_THREADS:]))
+    return [*lines, f"… {left} more threads"] if left else lines
+
+
+def _trouble(stacks: NativeStacks) -> str:
+    said = stacks.said.decode("utf-8", "replace") + stacks.text.decode("utf-8", "replace")
+    if _NO_PERMISSION.search(said):
+        return _ALLOW
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    last = lines[-1][:200] if lines else "it printed nothing"
+    return f"{stacks.trouble}: {last}" if stacks.trouble else last
