@@ -12,8 +12,9 @@ from ...compat import pytest_junit
 from ...config.settings import KEY as SETTINGS
 from ...config.settings import Settings
 from ...gpu.slices.ownership import KEY as OWNED
-from ...own import own_builtins
+from ...own import own_builtins, time
 from ...protocol.endings import NOT_BEGUN, format_size
+from ...worker.reports.crash_shown import show_crash
 from ..schedule.machines import count_workers
 from ..workers.report_attributes import count, death_of, death_text, place_of, scarcity
 from .ci_reports import Junit
@@ -66,7 +67,9 @@ class Happened:
 class Reporting:
     """Plugin of the process that owns the terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._began = time.time()
         self.happened = Happened()
         self._gpus: Sequence[str] = ()
         self.why_killed: Callable[[Any], str] = lambda _: ""
@@ -96,6 +99,7 @@ class Reporting:
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Remember what the summary tells."""
         happened, nodeid = self.happened, report.nodeid
+        show_crash(self._config, report, self._began)
         headline = death_of(report)
         if headline is not None:
             deaths = happened.not_begun if headline.startswith(NOT_BEGUN) else happened.deaths
@@ -133,6 +137,7 @@ class Reporting:
         headline = death_of(report)
         if headline is not None:
             report.longrepr = death_text(report.longrepr, headline)
+            show_crash(self._config, report, self._began)
             self.happened.imports.append((report.nodeid, headline, ""))
 
     @pytest.hookimpl(optionalhook=True)

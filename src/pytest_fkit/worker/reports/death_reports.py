@@ -21,6 +21,7 @@ from .makereport import made_by_hooks
 from .replay import Replay, add_section
 from .reports import Reports
 from .rerunfailures import Reruns
+from .stacks import origins
 
 if TYPE_CHECKING:
     from ...gpu.errors.classification import Classifier
@@ -107,8 +108,8 @@ class DeathReports:
         if fixture is not None:
             headline = deaths.headline(death, replay.item.config.rootpath)
             text = (
-                f"{fixture.label} was not set up again: {headline}, for {replay.item.nodeid}"
-                f"\n\n{deaths.story(death)}"
+                f"{fixture.label} was not set up again: {headline}\n"
+                f"see the report on {replay.item.nodeid}, for which it was set up"
             )
             self._remember_broken(Broken(fixture.key, text))
 
@@ -126,6 +127,7 @@ class DeathReports:
             item.location,
             dict.fromkeys(item.keywords, 1),
             item.config.rootpath,
+            deaths.crash_report(death, origins(item.config)),
             replay.phase_began,
             expected,
         )
@@ -196,7 +198,8 @@ def _added(replay: Replay, death: deaths.Death, again: Again | None) -> bool:
     if failed is None:
         replay.drop_teardown()
         return False
-    add_section(failed, "pytest-fkit", deaths.story(death))
+    crash = deaths.crash_report(death, origins(replay.item.config))
+    add_section(failed, "pytest-fkit", crash.text)
     if again is not None:
         failed["outcome"] = "rerun"
     return True
