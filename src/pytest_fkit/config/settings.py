@@ -48,6 +48,7 @@ class Settings:
     widen: bool
     warmup: bool
     gpu_memory_timeout: float
+    sanitizer_reports: str
     others_timeout: float | None = None
     isolation_asked: bool = False
 

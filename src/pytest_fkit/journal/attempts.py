@@ -14,7 +14,10 @@ own_builtins(globals())
 Kept = Dict[str, Any]
 """A report as a journal has it: see README.md."""
 
-_OUR_ATTRIBUTES = ("fkit_death", "fkit_worker", "fkit_leftovers", "fkit_gpu_memory", "fkit_shared")
+_OUR_ATTRIBUTES = (
+    "fkit_death", "fkit_worker", "fkit_leftovers", "fkit_gpu_memory", "fkit_shared",
+    "fkit_sanitizers",
+)  # fmt: skip
 
 # The fields of a Usage (sandbox/child/usage.py), in its order.
 _USED = ("user", "system", "peak_memory", "minor_faults", "major_faults", "read", "written")

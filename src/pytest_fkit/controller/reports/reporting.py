@@ -14,9 +14,17 @@ from ...config.settings import Settings
 from ...gpu.slices.ownership import KEY as OWNED
 from ...own import own_builtins, time
 from ...protocol.endings import NOT_BEGUN, format_size
+from ...sandbox.process.sanitizers import ATTRIBUTE as SANITIZERS
 from ...worker.reports.crash_shown import show_crash
 from ..schedule.machines import count_workers
-from ..workers.report_attributes import count, death_of, death_text, place_of, scarcity
+from ..workers.report_attributes import (
+    count,
+    death_of,
+    death_text,
+    place_of,
+    scarcity,
+    split_headline,
+)
 from .ci_reports import Junit
 
 own_builtins(globals())
@@ -38,6 +46,7 @@ class Happened:
     :param leftovers: node id and descriptions of the processes that were left.
     :param end_errors: node id and what was raised when the process of the test ended.
     :param gpu_memory: node id and what is still in use of GPUs' memory.
+    :param sanitizers: node id and what sanitizers said in it, of tests that did not die.
     :param retried: node id, the attempt and what came before it, of tests that passed after a GPU
         error.
     :param in_vain: the same of tests that failed after one.
@@ -54,6 +63,7 @@ class Happened:
     leftovers: list[tuple[str, list[str]]] = field(default_factory=list)
     end_errors: list[tuple[str, str]] = field(default_factory=list)
     gpu_memory: list[tuple[str, list[str]]] = field(default_factory=list)
+    sanitizers: list[tuple[str, list[str]]] = field(default_factory=list)
     retried: list[tuple[str, str, str]] = field(default_factory=list)
     in_vain: list[tuple[str, str, str]] = field(default_factory=list)
     retired: list[tuple[str, str]] = field(default_factory=list)
@@ -124,12 +134,14 @@ class Reporting:
 
             happened.scarce[skip_reason(report).partition("\n")[0], wanted] += 1
         happened.end_errors += ((nodeid, text) for text in getattr(report, "fkit_end_errors", ()))
-        leftovers = getattr(report, "fkit_leftovers", None)
-        if leftovers:
-            happened.leftovers.append((nodeid, leftovers))
-        gpu_memory = getattr(report, "fkit_gpu_memory", None)
-        if gpu_memory:
-            happened.gpu_memory.append((nodeid, gpu_memory))
+        for name, told in (
+            ("fkit_leftovers", happened.leftovers),
+            (SANITIZERS, happened.sanitizers),
+            ("fkit_gpu_memory", happened.gpu_memory),
+        ):
+            lines = getattr(report, name, None)
+            if lines:
+                told.append((nodeid, lines))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: Any) -> None:
@@ -207,6 +219,11 @@ def _summary(happened: Happened) -> Iterator[_Line]:
         _YELLOW,
     )
     yield from _section(
+        f"{count(len(happened.sanitizers), 'test')} went on after what sanitizers reported:",
+        [f"{nodeid}  {line}" for nodeid, lines in happened.sanitizers for line in lines],
+        _YELLOW,
+    )
+    yield from _section(
         f"{count(len(happened.retried), 'test')} passed only after another attempt:",
         map("  ".join, happened.retried),
         _YELLOW,
@@ -238,7 +255,7 @@ def _section(title: str, rows: Iterable[str], markup: dict[str, bool] = _PLAIN) 
 def _aligned(deaths: Deaths) -> Iterator[str]:
     width = max((len(nodeid) for nodeid, _, _ in deaths), default=0)
     for nodeid, headline, place in deaths:
-        what, _, where = headline.partition(" at ")
+        what, where = split_headline(headline)
         columns = (f"{nodeid:{width}}", what, where.partition(" in ")[0], place)
         yield "  ".join(filter(None, columns))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Sequence
 
 from ...own import own_builtins
@@ -36,6 +37,12 @@ def death_of(report: Any) -> str | None:
         return None
     headline = getattr(report, "fkit_death", None)
     return str(headline) if headline is not None else None
+
+
+def split_headline(headline: str) -> tuple[str, str]:
+    """What happened, and where, as in "tests/test_x.py:27 in test_segv"; that may be ""."""
+    found = re.match(r"(.*) at (.+:\d+(?: in \S+)?)$", headline, re.DOTALL)
+    return (found[1], found[2]) if found is not None else (headline, "")
 
 
 def attempts_of(report: Any) -> int:

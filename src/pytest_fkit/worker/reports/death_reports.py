@@ -11,7 +11,7 @@ from ...compat import pytest_reports
 from ...gpu.errors.failure import Failure, GpuError
 from ...gpu.slices.ownership import KEY, owned_by
 from ...own import own_builtins, time
-from ...protocol.endings import Ending, Lost, Unmet, Unreported
+from ...protocol.endings import Ending, Exited, Lost, Signaled, Unmet, Unreported
 from ...protocol.messages import Broken, Ended
 from ...protocol.plain_values import carriable
 from ...sandbox.process.relay import merged
@@ -25,6 +25,7 @@ from .stacks import origins
 
 if TYPE_CHECKING:
     from ...gpu.errors.classification import Classifier
+    from ...system.diagnostics import Diagnosis
 
 own_builtins(globals())
 
@@ -189,6 +190,7 @@ class DeathReports:
             reproduce=reproducing_command(replay.item, replay.changed),
             hold_gpus=ended.hold_gpus,
             gpu_memory=ended.gpu_memory,
+            diagnosis=_diagnosis(replay.error_output + _text(ended.err), ended.pid, ending),
         )
 
 
@@ -218,6 +220,16 @@ def _empty_teardown(death: dict[str, Any]) -> dict[str, Any]:
         "start": death["stop"],
         "stop": death["stop"],
     }
+
+
+def _diagnosis(stderr: str, pid: int, ending: Ending) -> Diagnosis | None:
+    """Why the process ended, by what it wrote to its descriptor 2."""
+    if not stderr or not isinstance(ending, (Signaled, Exited)):
+        return None
+    from ...system.diagnostics import diagnosis  # few workers ever need it
+
+    how = ending.title if isinstance(ending, Signaled) else f"exit {ending.status}"
+    return diagnosis(stderr, pid, how)
 
 
 def _text(data: bytes) -> str:

@@ -22,6 +22,8 @@ from .stacks import Origins, innermost_frame, reorder_stacks
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ...system.diagnostics import Diagnosis
+
 own_builtins(globals())
 
 # Signals for which faulthandler, or our use of it, writes the stacks.
@@ -36,6 +38,7 @@ class Death:
     :param seconds: from the beginning of the phase.
     :param wide: what the host was doing to wide fixtures ("setup", "teardown"), or "".
     :param fixture: the wide fixture that was being set up, or "".
+    :param diagnosis: why it ended by its own words, if it said so.
     """
 
     nodeid: str
@@ -55,6 +58,7 @@ class Death:
     reproduce: str
     hold_gpus: Sequence[str] = ()
     gpu_memory: Sequence[str] = ()
+    diagnosis: Diagnosis | None = None
 
     @property
     def when(self) -> str:
@@ -63,14 +67,19 @@ class Death:
 
 
 def what(death: Death) -> str:
-    """How it ended, as in "SIGSEGV", and what else than the test was at work."""
+    """How it ended, as in "SIGSEGV", why, and what else than the test was at work."""
+    title, why = death.ending.title, ""
+    if death.diagnosis is not None and death.diagnosis.instead:
+        title = death.diagnosis.reason
+    elif death.diagnosis is not None:
+        why = f": {death.diagnosis.reason}"
     if death.fixture and death.wide == "setup":
-        return f"{death.ending.title} while setting up {death.fixture}"
-    if death.wide == "teardown":
-        return f"{death.ending.title} while tearing down wide fixtures"
-    if death.phase == "exit":
-        return f"{death.ending.title} in an exit handler"
-    return death.ending.title
+        title += f" while setting up {death.fixture}"
+    elif death.wide == "teardown":
+        title += " while tearing down wide fixtures"
+    elif death.phase == "exit":
+        title += " in an exit handler"
+    return title + why
 
 
 def headline(death: Death, rootdir: Path) -> str:
@@ -92,12 +101,16 @@ def crash_report(death: Death, origins: Origins) -> CrashReport:
             f"phase {_phase(death)}, {death.seconds:.2f} s after its begin; "
             f"worker {death.worker}, {process}"
         ),
-        "",
     ]
+    if death.diagnosis is not None:
+        before.append(f"it said: {death.diagnosis.line}")
+    before.append("")
     stacks = reorder_stacks(death.dump) if death.dump.strip() else ""
     after: list[str] = []
     if not stacks:
-        after.append(f"no Python stack: {_why_no_stack(death.ending)}")
+        advice = death.diagnosis.advice if death.diagnosis is not None else ""
+        why = _why_no_stack(death.ending)
+        after.append(f"no Python stack: {why}; {advice}" if advice else f"no Python stack: {why}")
     for title, processes in (
         ("processes that the test left running, now ended:", death.leftovers),
         ("processes that not even SIGKILL ended, now left alone:", death.survivors),
