@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import io
 import json
 import os
 import pdb
+import re
 import threading
 import types
 from pathlib import Path
 from typing import Any, Iterator, cast
 
 import _pytest._code.code
+import _pytest._io
 import _pytest.capture
 import _pytest.debugging
 import _pytest.junitxml
@@ -518,6 +521,15 @@ def test_the_terminal_reporters_writer(pytester: pytest.Pytester) -> None:
     pytest_output.begin_terminal_line(reporter)
     assert texts[-1] == "\n"
     assert reporter._tw.width_of_current_line == 0
+
+
+def test_a_terminal_writer_highlights_source_lines() -> None:
+    writer: Any = _pytest._io.TerminalWriter(file := io.StringIO())
+    pytest_reports.write_source(writer, ["def f():", "    1"], [">   ", "    "])
+    assert file.getvalue() == ">   def f():\n        1\n"
+    writer.hasmarkup = True
+    pytest_reports.write_source(writer, ["def f():"], [">   "])
+    assert re.search(">   \x1b.*def.*\x1b.*f", file.getvalue())
 
 
 def test_junit_node_reporters(pytester: pytest.Pytester, tmp_path: Path) -> None:

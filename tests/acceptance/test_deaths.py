@@ -172,13 +172,31 @@ def test_crashing_thread_comes_first(run: Run) -> None:
     text = run.bad("test_thread").text
     _, crashing, *others = re.split(r"^(?:Current t|T)hread .*:$", text, flags=re.M)
     assert text.index("\nCurrent thread ") < text.index("\nThread ")
-    assert f'"{run.directory / _FILE}", line {_line("crash")} in crash' in crashing
+    assert f"{_FILE}:{_line('crash')}: in crash\n" in crashing
     assert any("in test_thread\n" in other for other in others)
+
+
+def test_terminal_shows_the_frames_of_the_suite_with_source_lines(run: Run) -> None:
+    head = next(i for i, line in enumerate(run.lines) if "ERROR at call of test_abrt" in line)
+    (began,) = [i for i, line in enumerate(run.lines[head : head + 6]) if line.startswith("phase")]
+    shown = run.lines[head + began + 2 : head + began + 8]
+    assert shown[:-1] == [
+        f"{_FILE}:{_line('test_abrt')}: in test_abrt",
+        "    def test_abrt() -> None:",
+        ">       os.abort()  # here: test_abrt",
+        "E       SIGABRT",
+        "",
+    ]
+    assert re.fullmatch(r"… \d+ frames of pytest", shown[-1])
+    # All of it is in the file for machines.
+    text = run.junit("test_abrt")[0].find("error").text
+    assert ">       os.abort()  # here: test_abrt\n" in text
+    assert len(re.findall(r"^\S*_pytest/\S+:\d+: in ", text, re.M)) > 3
 
 
 def test_stack_ends_where_pytest_begins(run: Run) -> None:
     text = run.bad("test_segv").text
-    assert f"line {_line('test_segv')} in test_segv" in text
+    assert f":{_line('test_segv')}: in test_segv" in text
     assert "pytest_fkit" not in text.replace("pytest_fkit summary", "")
 
 

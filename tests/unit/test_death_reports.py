@@ -14,15 +14,9 @@ from pytest_fkit.protocol.endings import (
     TimedOut,
     Unmet,
 )
-from pytest_fkit.worker.reports.deaths import (
-    Death,
-    Frame,
-    headline,
-    innermost_frame,
-    reorder_stacks,
-    report_data,
-    story,
-)
+from pytest_fkit.worker.reports.crash_report import CrashReport
+from pytest_fkit.worker.reports.deaths import Death, crash_report, headline, report_data
+from pytest_fkit.worker.reports.stacks import Frame, Origins, innermost_frame, reorder_stacks
 
 _ROOT = Path("/root/of/suite")
 
@@ -60,6 +54,12 @@ def _death(ending: Ending, **others: Any) -> Death:
         "reproduce": "pytest tests/test_x.py::test_segv",
     }
     return Death(**{**values, **others})
+
+
+def story(death: Death) -> str:
+    crash = crash_report(death, Origins(str(_ROOT), "/usr/lib/python3.11", ()))
+    assert CrashReport.from_wire(crash.to_wire()) == crash
+    return crash.text
 
 
 def test_crashing_thread_comes_first_and_our_frames_are_left_out() -> None:
@@ -214,7 +214,8 @@ def test_story_is_complete() -> None:
 
 def _data(death: Death, expected: str | None = None) -> dict[str, Any]:
     location = ("tests/test_x.py", 25, "test_segv")
-    return report_data(death, location, {"test_segv": 1}, _ROOT, 1000.0, expected)
+    crash = crash_report(death, Origins(str(_ROOT), "", ()))
+    return report_data(death, location, {"test_segv": 1}, _ROOT, crash, 1000.0, expected)
 
 
 def test_report_is_a_failure_of_its_phase() -> None:

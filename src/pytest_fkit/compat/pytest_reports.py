@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from _io import BytesIO
-from typing import Any, cast
+from typing import Any, Sequence, cast
 
 import _pytest._code.code
 import _pytest.runner
@@ -132,6 +132,11 @@ def expected_failure(item: pytest.Item) -> str | None:
     if xfail is None or xfail.raises is not None:
         return None
     return xfail.reason
+
+
+def write_source(terminal: Any, lines: Sequence[str], indents: Sequence[str]) -> None:
+    """Write source lines to a ``TerminalWriter``, highlighted as pytest's own are."""
+    terminal._write_source(lines, indents)
 
 
 def interacts(call: pytest.CallInfo[Any], report: pytest.TestReport) -> bool:

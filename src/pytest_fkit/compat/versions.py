@@ -35,6 +35,7 @@ PRIVATE_NAMES = {
             "ExceptionChainRepr", "ReprEntry", "ReprEntryNative", "ReprFileLocation",
             "ReprFuncArgs", "ReprLocals", "ReprTraceback", "ReprTracebackNative",
         ),
+        "_pytest._io.terminalwriter": ("_write_source",),
         "_pytest.capture": (
             "_capture", "_global_capturing", "_start", "is_started", "targetfd", "tmpfile",
         ),

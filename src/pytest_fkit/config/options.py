@@ -121,6 +121,10 @@ OPTIONS = (
     Option("timeout", "seconds",
            "the same as pytest-timeout's option, for --fkit without that plugin",
            zero="no limit", variable="PYTEST_TIMEOUT"),
+    Option("fkit_sanitizer_reports", "choice",
+           "what a report of a sanitizer does that a test printed and survived: "
+           "name the test in the summary, or fail it",
+           default="name", choices=("name", "fail"), where=(INI,)),
     Option("serial", "name", "a name; no two tests that have it run at the same time",
            where=(MARK,)),
     Option("fkit_journal", "path",

@@ -47,6 +47,7 @@ class Settings(NamedTuple):
     warmup: bool
     gpu_memory_timeout: float
     stacks: str
+    sanitizer_reports: str
     others_timeout: float | None = None
     isolation_asked: bool = False
 

@@ -84,7 +84,7 @@ class Controller:
         if config.option.collectonly:
             return None
         plugins = config.pluginmanager
-        reporting = Reporting()
+        reporting = Reporting(config)
         plugins.register(reporting, "fkit-reporting")
         write_step_summary(config, reporting.happened)
         recorder, resuming = self._record(config.stash[KEY])

@@ -18,7 +18,7 @@ own_builtins(globals())
 Kept = Dict[str, Any]
 """A report as a journal has it: see README.md."""
 
-_FACTS = ("death", "worker", "leftovers", "gpu_memory", "shared")
+_FACTS = ("death", "worker", "leftovers", "gpu_memory", "shared", "sanitizers")
 """Of what we say in a report, these are in the journal, as in "fkit_death"."""
 
 # The fields of a Usage (sandbox/child/usage.py), in its order.

@@ -57,6 +57,8 @@ class ReportFacts(NamedTuple):
     :param objects: pickles of attributes that plain values can't carry, by name.
     :param death: how the process of the test ended, in a line, if it died.
     :param worker: on which it died.
+    :param crash: the report on that in parts, a CrashReport's (worker/reports/crash_report.py).
+    :param sanitizers: what sanitizers reported in its phase, in a few words each.
     :param leftovers: descriptions of processes that had to be ended.
     :param gpu_memory: what the driver did not count as free again.
     :param shared: why the test shared a process.
@@ -74,6 +76,8 @@ class ReportFacts(NamedTuple):
     objects: tuple[tuple[str, bytes], ...] = ()
     death: str = ""
     worker: str = ""
+    crash: tuple[Any, ...] = ()
+    sanitizers: tuple[str, ...] = ()
     leftovers: tuple[str, ...] = ()
     gpu_memory: tuple[str, ...] = ()
     shared: str = ""

@@ -14,7 +14,14 @@ from ...config.first_environment import variable
 from ...config.settings import ALONE
 from ...own import own_builtins
 from ...protocol.event_file import facts_of
-from ..workers.report_attributes import attempts_of, count, death_of, gpus_of, scarcity
+from ..workers.report_attributes import (
+    attempts_of,
+    count,
+    death_of,
+    gpus_of,
+    scarcity,
+    split_headline,
+)
 
 if TYPE_CHECKING:
     from .reporting import Happened
@@ -57,7 +64,7 @@ class Junit:
         """Add what fixtures of the test recorded, before the log sees the report."""
         headline = death_of(report)
         if headline:
-            self._endings[report.nodeid] = headline.partition(" at ")[0]
+            self._endings[report.nodeid] = split_headline(headline)[0]
         worker = getattr(report, "node", None)
         for kind, name, value in facts_of(report).junit:
             if kind != "property" or self._is_new(worker, name, value):
@@ -122,10 +129,10 @@ def markdown(happened: Happened) -> Iterator[str]:
         ("Ended the process when imported", happened.imports),
         ("Not begun", happened.not_begun),
     ):
-        split = ((nodeid, headline.partition(" at "), place) for nodeid, headline, place in deaths)
+        split = ((nodeid, split_headline(headline), place) for nodeid, headline, place in deaths)
         yield from _table(
             f"| {title} | how | where | worker |",
-            [(_code(nodeid), _code(at[0]), _code(at[2]), place) for nodeid, at, place in split],
+            [(_code(nodeid), _code(at[0]), _code(at[1]), place) for nodeid, at, place in split],
         )
     yield from _table(
         "| Left processes running, which were ended | process |",
@@ -134,6 +141,10 @@ def markdown(happened: Happened) -> Iterator[str]:
     yield from _table(
         "| GPU memory not given back | what |",
         [(_code(nodeid), _codes(lines)) for nodeid, lines in happened.gpu_memory],
+    )
+    yield from _table(
+        "| Went on after what a sanitizer reported | what |",
+        [(_code(nodeid), _codes(lines)) for nodeid, lines in happened.sanitizers],
     )
     for title, tests in (
         ("Passed only after another attempt", happened.retried),

@@ -12,11 +12,20 @@ from ...compat import pytest_junit
 from ...config.settings import KEY as SETTINGS
 from ...config.settings import Settings
 from ...gpu.slices.ownership import KEY as OWNED
-from ...own import own_builtins
+from ...own import own_builtins, time
 from ...protocol.endings import NOT_BEGUN, format_size
 from ...protocol.event_file import NO_FACTS, ReportFacts, add_facts, facts_of
+from ...worker.reports.crash_shown import show_crash
 from ..schedule.machines import count_workers
-from ..workers.report_attributes import Report, count, death_of, death_text, place_of, scarcity
+from ..workers.report_attributes import (
+    Report,
+    count,
+    death_of,
+    death_text,
+    place_of,
+    scarcity,
+    split_headline,
+)
 from .ci_reports import Junit
 
 own_builtins(globals())
@@ -38,6 +47,7 @@ class Happened:
     :param leftovers: node id and descriptions of the processes that were left.
     :param end_errors: node id and what was raised when the process of the test ended.
     :param gpu_memory: node id and what is still in use of GPUs' memory.
+    :param sanitizers: node id and what sanitizers said in it, of tests that did not die.
     :param retried: node id, the attempt and what came before it, of tests that passed after a GPU
         error.
     :param in_vain: the same of tests that failed after one.
@@ -54,6 +64,7 @@ class Happened:
     leftovers: list[tuple[str, Sequence[str]]] = field(default_factory=list)
     end_errors: list[tuple[str, str]] = field(default_factory=list)
     gpu_memory: list[tuple[str, Sequence[str]]] = field(default_factory=list)
+    sanitizers: list[tuple[str, Sequence[str]]] = field(default_factory=list)
     retried: list[tuple[str, str, str]] = field(default_factory=list)
     in_vain: list[tuple[str, str, str]] = field(default_factory=list)
     retired: list[tuple[str, str]] = field(default_factory=list)
@@ -67,7 +78,9 @@ class Happened:
 class Reporting:
     """Plugin of the process that owns the terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._began = time.time()
         self.happened = Happened()
         self._gpus: Sequence[str] = ()
         self.why_killed: Callable[[Any], str] = lambda _: ""
@@ -104,6 +117,7 @@ class Reporting:
 
     def _remember_attempt(self, report: pytest.TestReport, facts: ReportFacts) -> None:
         happened, nodeid = self.happened, report.nodeid
+        show_crash(self._config, report, self._began)
         headline = death_of(report)
         if headline:
             deaths = happened.not_begun if headline.startswith(NOT_BEGUN) else happened.deaths
@@ -127,10 +141,13 @@ class Reporting:
 
             happened.scarce[skip_reason(report).partition("\n")[0], facts.wanted_gpus] += 1
         happened.end_errors += ((nodeid, text) for text in facts.end_errors)
-        if facts.leftovers:
-            happened.leftovers.append((nodeid, facts.leftovers))
-        if facts.gpu_memory:
-            happened.gpu_memory.append((nodeid, facts.gpu_memory))
+        for lines, told in (
+            (facts.leftovers, happened.leftovers),
+            (facts.sanitizers, happened.sanitizers),
+            (facts.gpu_memory, happened.gpu_memory),
+        ):
+            if lines:
+                told.append((nodeid, lines))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -138,6 +155,7 @@ class Reporting:
         headline = death_of(report)
         if headline:
             report.longrepr = death_text(str(report.longrepr), headline)
+            show_crash(self._config, report, self._began)
             self.happened.imports.append((report.nodeid, headline, ""))
 
     @pytest.hookimpl(optionalhook=True)
@@ -207,6 +225,11 @@ def _summary(happened: Happened) -> Iterator[_Line]:
         _YELLOW,
     )
     yield from _section(
+        f"{count(len(happened.sanitizers), 'test')} went on after what sanitizers reported:",
+        [f"{nodeid}  {line}" for nodeid, lines in happened.sanitizers for line in lines],
+        _YELLOW,
+    )
+    yield from _section(
         f"{count(len(happened.retried), 'test')} passed only after another attempt:",
         map("  ".join, happened.retried),
         _YELLOW,
@@ -238,7 +261,7 @@ def _section(title: str, rows: Iterable[str], markup: dict[str, bool] = _PLAIN) 
 def _aligned(deaths: Deaths) -> Iterator[str]:
     width = max((len(nodeid) for nodeid, _, _ in deaths), default=0)
     for nodeid, headline, place in deaths:
-        what, _, where = headline.partition(" at ")
+        what, where = split_headline(headline)
         columns = (f"{nodeid:{width}}", what, where.partition(" in ")[0], place)
         yield "  ".join(filter(None, columns))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Sequence, Union
 
 import pytest
@@ -38,6 +39,12 @@ def death_text(text: str, message: str) -> DeathText:
 def death_of(report: Report) -> str:
     """The headline of a report on a death, "" for any other report."""
     return facts_of(report).death if report.failed else ""
+
+
+def split_headline(headline: str) -> tuple[str, str]:
+    """What happened, and where, as in "tests/test_x.py:27 in test_segv"; that may be ""."""
+    found = re.match(r"(.*) at (.+:\d+(?: in \S+)?)$", headline, re.DOTALL)
+    return (found[1], found[2]) if found is not None else (headline, "")
 
 
 def attempts_of(report: Report) -> int:

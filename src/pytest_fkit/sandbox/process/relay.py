@@ -8,6 +8,7 @@ import pytest
 
 from ...compat.pytest_hooks import note_implementers
 from ...compat.pytest_reports import expected_failure, keep_objects, report_to_data
+from ...config.settings import KEY as SETTINGS
 from ...own import contextmanager, os, own_builtins, time
 from ...protocol.descriptors import slots, write_all
 from ...protocol.event_file import (
@@ -31,6 +32,7 @@ from ...protocol.wire import Packer
 from ...system.limits import MEMORY, room, status_of
 from ...system.stack_texts import stack_text
 from .excerpts import shortened
+from .sanitizers import look_for_sanitizers
 
 if TYPE_CHECKING:
     import warnings
@@ -73,6 +75,8 @@ class Relay:
         self._keeps_objects = not hasattr(session.config, "workerinput") and not (
             session.config.pluginmanager.hasplugin("fkit-spawned")
         )
+        settings = self._config.stash.get(SETTINGS, None)
+        self._fails_by_sanitizers = settings is not None and settings.sanitizer_reports == "fail"
         self._subtests = self._config.pluginmanager.hasplugin("subtests")
         self._pid = -1
         self._packer = Packer()
@@ -254,6 +258,8 @@ class Relay:
         """Relay at once reports that pytest-rerunfailures holds back, in case the process dies."""
         self._correct_duration(call)
         report = yield
+        if report.sections:
+            look_for_sanitizers(report, self._fails_by_sanitizers)
         if hasattr(item, "execution_count"):
             self.send(HeldReport(self._report(report)))
         return report

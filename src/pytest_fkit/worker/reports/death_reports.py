@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple
 import pytest
 
 from ...compat import pytest_reports
+from ...config.settings import KEY as SETTINGS
 from ...gpu.errors.failure import Failure
 from ...gpu.slices.ownership import KEY, owned_by
 from ...own import own_builtins, time
-from ...protocol.endings import Ending, Lost, Unmet, Unreported
+from ...protocol.endings import Ending, Exited, Lost, Signaled, Unmet, Unreported
 from ...protocol.event_file import GpuError, ReportData
 from ...protocol.messages import Broken, Ended
 from ...protocol.plain_values import carriable
@@ -22,9 +23,11 @@ from .makereport import made_by_hooks
 from .replay import Replay, add_section
 from .reports import Reports
 from .rerunfailures import Reruns
+from .stacks import origins
 
 if TYPE_CHECKING:
     from ...gpu.errors.classification import Classifier
+    from ...system.diagnostics import Diagnosis
 
 own_builtins(globals())
 
@@ -62,6 +65,8 @@ class DeathReports:
         self._reruns = reruns
         self._remember_broken = remember_broken
         self._in_doubt = in_doubt
+        settings = config.stash.get(SETTINGS, None)
+        self._wants_native = settings is not None and settings.stacks != "python"
         self._classifier: Classifier | None = None
         if owned_by(config) is not None:
             from ...gpu.errors.classification import Classifier
@@ -108,8 +113,8 @@ class DeathReports:
         if fixture is not None:
             headline = deaths.headline(death, replay.item.config.rootpath)
             text = (
-                f"{fixture.label} was not set up again: {headline}, for {replay.item.nodeid}"
-                f"\n\n{deaths.story(death)}"
+                f"{fixture.label} was not set up again: {headline}\n"
+                f"see the report on {replay.item.nodeid}, for which it was set up"
             )
             self._remember_broken(Broken(fixture.key, text))
 
@@ -127,6 +132,7 @@ class DeathReports:
             item.location,
             dict.fromkeys(item.keywords, 1),
             item.config.rootpath,
+            deaths.crash_report(death, origins(item.config)),
             replay.phase_began,
             expected,
         )
@@ -170,11 +176,12 @@ class DeathReports:
 
     def _death(self, replay: Replay, ended: Ended, ending: Ending) -> deaths.Death:
         fixture = replay.setting_up
+        looked = 0.0 if ended.native is None else ended.native.seconds
         return deaths.Death(
             nodeid=replay.item.nodeid,
             ending=ending,
             phase=ended.wide or replay.phase,
-            seconds=max(0.0, time.time() - replay.phase_began),
+            seconds=max(0.0, time.time() - replay.phase_began - looked),
             worker=self._name,
             pid=ended.pid,
             out=_text(ended.out),
@@ -188,20 +195,20 @@ class DeathReports:
             reproduce=reproducing_command(replay.item, replay.changed),
             hold_gpus=ended.hold_gpus,
             gpu_memory=ended.gpu_memory,
-            native=self._native_stacks(ended, ending),
+            diagnosis=_diagnosis(replay.error_output + _text(ended.err), ended.pid, ending),
+            native=self._native(ended, ending),
         )
 
-    def _native_stacks(self, ended: Ended, ending: Ending) -> tuple[str, str]:
-        """The part of the report on native stacks, and the function in which it crashed, or ""."""
-        if ended.native is None and not self._asks_for_stacks:
-            return "", ""
-        from . import native_stacks
-
+    def _native(self, ended: Ended, ending: Ending) -> deaths.NativeSection:
         if ended.native is not None:
-            said = native_stacks.section(ended.native), native_stacks.crashed_in(ended.native)
-            return str(carriable(said[0])), str(carriable(said[1]))
-        fatal = isinstance(ending, TimedOut) or deaths.has_stack(ending)
-        return native_stacks.NO_TOOL if fatal else "", ""
+            from .native_stacks import section
+
+            return deaths.NativeSection(*map(carriable, section(ended.native)))
+        if self._wants_native and deaths.writes_stack(ending):
+            from .native_stacks import NO_TOOL
+
+            return deaths.NativeSection(NO_TOOL)
+        return deaths.NativeSection()
 
 
 def _added(replay: Replay, death: deaths.Death, again: Again | None) -> bool:
@@ -210,7 +217,8 @@ def _added(replay: Replay, death: deaths.Death, again: Again | None) -> bool:
     if failed is None:
         replay.drop_teardown()
         return False
-    add_section(failed, "pytest-fkit", deaths.story(death))
+    crash = deaths.crash_report(death, origins(replay.item.config))
+    add_section(failed, "pytest-fkit", crash.text)
     if again is not None:
         failed["outcome"] = "rerun"
     return True
@@ -229,6 +237,16 @@ def _empty_teardown(death: ReportData) -> ReportData:
         "start": death["stop"],
         "stop": death["stop"],
     }
+
+
+def _diagnosis(stderr: str, pid: int, ending: Ending) -> Diagnosis | None:
+    """Why the process ended, by what it wrote to its descriptor 2."""
+    if not stderr or not isinstance(ending, (Signaled, Exited)):
+        return None
+    from ...system.diagnostics import diagnosis  # few workers ever need it
+
+    how = ending.title if isinstance(ending, Signaled) else f"exit {ending.status}"
+    return diagnosis(stderr, pid, how)
 
 
 def _text(data: bytes) -> str:

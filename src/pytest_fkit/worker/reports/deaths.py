@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, NamedTuple, Sequence
 
 from ...own import own_builtins
@@ -17,44 +16,30 @@ from ...protocol.endings import (
 )
 from ...protocol.event_file import ReportData, add_facts
 from ...protocol.plain_values import carriable
-from ...system.paths import below, joined
+from ...system.paths import joined
+from .crash_report import CrashReport
+from .stacks import Origins, innermost_frame, reorder_stacks
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ...system.diagnostics import Diagnosis
+
 own_builtins(globals())
-
-_FRAME = re.compile(r'^  File "(?P<path>.*)", line (?P<line>\d+|\?\?\?) in (?P<name>.*)$')
-
-# As traceback.c of CPython writes it; from 3.14 on the thread's name may be there, in brackets.
-_THREAD = re.compile(r"^(Current t|T)hread 0x.*:$")
-
-# The C functions of the crashing thread, from Python 3.14 on: _Py_DumpStack in traceback.c, which
-# faulthandler calls after the stacks of all threads and before the line "Extension modules: ...".
-_C_STACK = "Current thread's C stack trace ("
-
-# Our functions that call pytest in test processes; stacks end where they begin.
-_OURS = {
-    "run_steps",
-    "set_up",
-    "fill_in",
-    "fill_once",
-    "tear_down",
-    "_tear_down_quietly",
-    "run_own",
-    "_collect_and_leave",
-}
 
 # Signals for which faulthandler, or our use of it, writes the stacks.
 _WITH_STACK = {"SIGSEGV", "SIGFPE", "SIGABRT", "SIGBUS", "SIGILL", "SIGTERM"}
 
 
-class Frame(NamedTuple):
-    """One line of a stack as faulthandler writes it."""
+class NativeSection(NamedTuple):
+    """The part of a report on native stacks.
 
-    path: str
-    line: int
-    name: str
+    :param text: of the report; "" where nobody asks for native stacks.
+    :param function: the one in which it crashed, and its place, "" if unknown.
+    """
+
+    text: str = ""
+    function: str = ""
 
 
 class Death(NamedTuple):
@@ -64,7 +49,7 @@ class Death(NamedTuple):
     :param seconds: from the beginning of the phase.
     :param wide: what the host was doing to wide fixtures ("setup", "teardown"), or "".
     :param fixture: the wide fixture that was being set up, or "".
-    :param native: native stacks, or why there are none; "" where nobody wants them.
+    :param diagnosis: why it ended by its own words, if it said so.
     """
 
     nodeid: str
@@ -84,7 +69,8 @@ class Death(NamedTuple):
     reproduce: str
     hold_gpus: Sequence[str] = ()
     gpu_memory: Sequence[str] = ()
-    native: str = ""
+    diagnosis: Diagnosis | None = None
+    native: NativeSection = NativeSection()
 
     @property
     def when(self) -> str:
@@ -92,94 +78,57 @@ class Death(NamedTuple):
         return "teardown" if self.phase == "exit" else self.phase
 
 
-def reorder_stacks(dump: str) -> str:
-    """Faulthandler's text, with the stack of the crashing thread first.
-
-    Only the last fatal error counts: processes that the test forked write into the same file.
-    """
-    _, fatal, rest = dump.rpartition("Fatal Python error: ")
-    blocks: list[list[str]] = [[]]
-    for line in (fatal + rest).splitlines():
-        if _THREAD.match(line) or line.startswith(_C_STACK):
-            blocks.append([])
-        blocks[-1].append(line)
-    head, stacks = blocks[0], blocks[1:]
-    # The C functions stand below the Python functions of their thread.
-    order = ("Current thread 0x", _C_STACK, "Thread 0x")
-    stacks.sort(key=lambda block: [block[0].startswith(each) for each in order].index(True))
-    stacks = [_without_our_frames(block) for block in stacks]
-    return "\n".join(
-        line for block in (head, *stacks) for line in block if line.strip() or block is head
-    ).strip()
-
-
-def _without_our_frames(block: list[str]) -> list[str]:
-    """The stack without our frames below pytest's."""
-    if block[0].startswith(_C_STACK):
-        return [block[0], *(line for line in block[1:] if line.startswith("  "))]
-    for number, line in enumerate(block):
-        match = _FRAME.match(line)
-        if match is not None and match["name"] in _OURS and "pytest_fkit" in match["path"]:
-            return block[:number]
-    return block
-
-
-def innermost_frame(dump: str, rootdir: Path) -> Frame | None:
-    """The innermost frame under `rootdir`: of the crashing thread, else of any other.
-
-    Installed packages don't count, though a virtual environment may lie under `rootdir`.
-    """
-    for line in reorder_stacks(dump).splitlines():
-        match = _FRAME.match(line)
-        if match is None or not match["line"].isdigit():
-            continue
-        if match["path"].startswith("<"):  # frozen, or made by exec()
-            continue
-        relative = below(joined(str(rootdir), _unescaped(match["path"])), str(rootdir))
-        if relative is None:
-            continue
-        if not {"site-packages", "dist-packages"} & set(relative.split("/")):
-            return Frame(relative, int(match["line"]), match["name"])
-    return None
-
-
-def _unescaped(text: str) -> str:
-    # faulthandler writes non-ASCII characters of file names as \xhh, \uhhhh and \Uhhhhhhhh.
-    return re.sub(
-        r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))",
-        lambda match: chr(int(match[1] or match[2] or match[3], 16)),
-        text,
-    )
+def what(death: Death) -> str:
+    """How it ended, as in "SIGSEGV", why, and what else than the test was at work."""
+    title, why = death.ending.title, ""
+    if death.diagnosis is not None and death.diagnosis.instead:
+        title = death.diagnosis.reason
+    elif death.diagnosis is not None:
+        why = f": {death.diagnosis.reason}"
+    if death.fixture and death.wide == "setup":
+        title += f" while setting up {death.fixture}"
+    elif death.wide == "teardown":
+        title += " while tearing down wide fixtures"
+    elif death.phase == "exit":
+        title += " in an exit handler"
+    return title + why
 
 
 def headline(death: Death, rootdir: Path) -> str:
-    """One line: how it ended and where, as in "SIGSEGV at tests/test_x.py:27 in test_segv"."""
+    """One line: how it ended and where, as in "SIGSEGV at tests/test_x.py:27 in test_segv".
+
+    With the native function before the Python function, where that is known.
+    """
     frame = innermost_frame(death.dump, rootdir)
-    text = death.ending.title
-    if death.fixture and death.wide == "setup":
-        text += f" while setting up {death.fixture}"
-    elif death.wide == "teardown":
-        text += " while tearing down wide fixtures"
-    elif death.phase == "exit":
-        text += " in an exit handler"
-    if frame is not None:
-        text += f" at {frame.path}:{frame.line} in {frame.name}"
-    return text
+    native = f" in {death.native.function}" if death.native.function else ""
+    where = f" at {frame.path}:{frame.line} in {frame.name}" if frame is not None else ""
+    return what(death) + native + where
 
 
-def story(death: Death) -> str:
-    """The body of the report."""
+def crash_report(death: Death, origins: Origins) -> CrashReport:
+    """The body of the report.
+
+    :param origins: those of this process, see :func:`.stacks.origins`.
+    """
     process = f"pid {death.pid}" if death.pid else "no process"
-    lines = [
+    before = [
         f"{death.nodeid}: the test process {death.ending.story}",
         (
             f"phase {_phase(death)}, {death.seconds:.2f} s after its begin; "
             f"worker {death.worker}, {process}"
         ),
-        "",
-        _stacks(death),
-        *(("", death.native) if death.native else ()),
     ]
+    if death.diagnosis is not None:
+        before.append(f"it said: {death.diagnosis.line}")
+    before.append("")
+    stacks = reorder_stacks(death.dump) if death.dump.strip() else ""
+    after: list[str] = []
+    if not stacks:
+        advice = death.diagnosis.advice if death.diagnosis is not None else ""
+        why = _why_no_stack(death.ending)
+        after.append(f"no Python stack: {why}; {advice}" if advice else f"no Python stack: {why}")
+    if death.native.text:
+        after += ["", death.native.text]
     for title, processes in (
         ("processes that the test left running, now ended:", death.leftovers),
         ("processes that not even SIGKILL ended, now left alone:", death.survivors),
@@ -187,9 +136,9 @@ def story(death: Death) -> str:
         ("GPU memory not given back:", death.gpu_memory),
     ):
         if processes:
-            lines += ["", title, *(f"  {text}" for text in processes)]
-    lines += ["", f"reproduce: {death.reproduce}"]
-    return "\n".join(lines)
+            after += ["", title, *(f"  {text}" for text in processes)]
+    after += ["", f"reproduce: {death.reproduce}"]
+    return CrashReport(what(death), tuple(before), stacks, tuple(after), origins)
 
 
 def _phase(death: Death) -> str:
@@ -202,10 +151,11 @@ def _phase(death: Death) -> str:
     return death.phase
 
 
-def _stacks(death: Death) -> str:
-    if death.dump.strip():
-        return f"Python stacks at that moment:\n{reorder_stacks(death.dump)}"
-    return f"no Python stack: {_why_no_stack(death.ending)}"
+def writes_stack(ending: Ending) -> bool:
+    """Whether faulthandler, or our use of it, writes the stacks at such an ending."""
+    if isinstance(ending, Signaled):
+        return ending.title in _WITH_STACK
+    return isinstance(ending, TimedOut)
 
 
 def _why_no_stack(ending: Ending) -> str:
@@ -251,10 +201,13 @@ def report_data(
     location: tuple[str, int | None, str],
     keywords: dict[str, int],
     rootdir: Path,
+    crash: CrashReport,
     start: float,
     expected: str | None,
 ) -> ReportData:
     """The report in the format of pytest_report_to_serializable.
+
+    :param crash: the same death, as :func:`crash_report` gives it.
 
     :param start: of the phase, in seconds since the epoch.
     :param expected: the reason if the death was expected (xfail), else None.
@@ -274,7 +227,7 @@ def report_data(
         "location": location,
         "keywords": keywords,
         "outcome": "failed",
-        "longrepr": text_with_message(story(death), message, path, line),
+        "longrepr": text_with_message(crash.text, message, path, line),
         "when": death.when,
         "user_properties": [],
         "sections": sections,
@@ -288,6 +241,7 @@ def report_data(
         worker=death.worker,
         leftovers=carriable(tuple(death.leftovers)),
         gpu_memory=carriable(tuple(death.gpu_memory)),
+        crash=crash.to_wire(),
     )
     if expected is not None:
         data["outcome"] = "skipped"

@@ -8,6 +8,7 @@ from typing import Callable, Iterator, NamedTuple, Sequence
 
 from ...own import own_builtins
 from ...protocol.messages import NativeStacks
+from .deaths import NativeSection
 
 own_builtins(globals())
 
@@ -239,8 +240,14 @@ def crashed_frames(stacks: NativeStacks) -> tuple[Frame, ...]:
     return ()
 
 
-def section(stacks: NativeStacks) -> str:
+def section(stacks: NativeStacks) -> NativeSection:
     """The part of the report on native stacks."""
+    frame = own_frame(crashed_frames(stacks))
+    place = f" ({frame.place})" if frame is not None and frame.place else ""
+    return NativeSection(_text(stacks), "" if frame is None else f"{frame.function}{place}")
+
+
+def _text(stacks: NativeStacks) -> str:
     found = threads(stacks)
     if stacks.thread:
         frames = crashed_frames(stacks)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from types import TracebackType
-from typing import TYPE_CHECKING, Generator, NoReturn
+from typing import TYPE_CHECKING, Any, Generator, NoReturn
 
 import pytest
 
@@ -25,7 +25,8 @@ from ...sandbox.process.tree import send_signal
 from ...system.limits import is_refusal, refusal
 from ...system.paths import below
 from ...system.stack_texts import entries
-from ..reports.deaths import innermost_frame, reorder_stacks
+from ..reports.crash_report import CrashReport
+from ..reports.stacks import innermost_frame, origins, reorder_stacks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -179,20 +180,21 @@ def _end(pid: int) -> None:
 
 def _error(collector: pytest.File, ending: Ending, files: Files) -> pytest.CollectReport:
     rootdir = collector.config.rootpath
-    # xdist shows an error once if all workers report the same text: no addresses of threads.
-    dump = re.sub(r"hread 0x[0-9a-f]+", "hread", read_ends(files.dump).decode("utf-8", "replace"))
+    dump = read_ends(files.dump).decode("utf-8", "replace")
     frame = innermost_frame(dump, rootdir)
     where = f" at {frame.path}:{frame.line} in {frame.name}" if frame is not None else ""
     headline = f"{ending.title}{where}"
-    lines = []
-    if dump.strip():
-        lines = ["Python stacks at that moment:", reorder_stacks(dump)]
+    # xdist shows an error once if all workers report the same text: no addresses of threads.
+    stacks = re.sub(r"(?<=hread 0x)[0-9a-f]+", "0", reorder_stacks(dump))
+    before = (_first_line(headline, collector), "")
+    crash = CrashReport(ending.title, before, stacks, (), origins(collector.config))
     sections = [
         (f"Captured {name}", text.decode("utf-8", "replace"))
         for name, text in (("stdout", read_ends(files.out)), ("stderr", read_ends(files.err)))
         if text
     ]
-    return _failed(collector, headline, lines, sections)
+    text = crash.text.rstrip()
+    return _report(collector, text, sections, death=headline, crash=crash.to_wire())
 
 
 def _exit_report(collector: pytest.Collector, error: SystemExit) -> pytest.CollectReport:
@@ -205,10 +207,21 @@ def _exit_report(collector: pytest.Collector, error: SystemExit) -> pytest.Colle
 def _failed(
     collector: pytest.Collector, headline: str, lines: list[str], sections: list[tuple[str, str]]
 ) -> pytest.CollectReport:
-    # pytest's short summary shows the first line. xdist carries this report, and no types of ours.
-    facts = tuple(ReportFacts(death=headline))
-    text = "\n".join([f"{headline}, importing {collector.nodeid}", "", *lines])
-    return pytest.CollectReport(collector.nodeid, "failed", text.rstrip(), [], sections, fkit=facts)
+    text = "\n".join([_first_line(headline, collector), "", *lines])
+    return _report(collector, text.rstrip(), sections, death=headline)
+
+
+def _first_line(headline: str, collector: pytest.Collector) -> str:
+    """The one that pytest's short summary shows."""
+    return f"{headline}, importing {collector.nodeid}"
+
+
+def _report(
+    collector: pytest.Collector, text: str, sections: list[tuple[str, str]], **facts: Any
+) -> pytest.CollectReport:
+    # xdist carries this report, and no types of ours.
+    told = tuple(ReportFacts(**facts))
+    return pytest.CollectReport(collector.nodeid, "failed", text, [], sections, fkit=told)
 
 
 def _where(error: BaseException, rootdir: Path) -> tuple[str, int]:
