@@ -65,6 +65,7 @@ def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pyte
     In this process each run would import them again: pytester forgets what was imported.
     """
     monkeypatch.setenv("PYTEST_ADDOPTS", WITHOUT_HYPOTHESIS)
+    monkeypatch.setenv("FKIT_STACKS", "python")  # a debugger takes a second for each crash
     return pytester
 
 

@@ -76,7 +76,8 @@ def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     :param env: what it is to have besides, or instead.
     """
     given = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
-    return {**given, "PYTEST_ADDOPTS": WITHOUT_HYPOTHESIS, **(env or {})}
+    ours = {"PYTEST_ADDOPTS": WITHOUT_HYPOTHESIS, "FKIT_STACKS": "python"}
+    return {**given, **ours, **(env or {})}
 
 
 def run_pytest(

@@ -47,6 +47,8 @@ def _arguments(option: Option) -> list[tuple[str, str]]:
 def test_a_wrong_value_is_named_wherever_it_is_given(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, option: Option
 ) -> None:
+    if option.variable:
+        monkeypatch.delenv(option.variable, raising=False)
     for argument, said in _arguments(option):
         with pytest.raises(pytest.UsageError, match=f"^pytest-fkit: {re.escape(said)}"):
             _settings(pytester.parseconfig("-p", "no:timeout", argument))

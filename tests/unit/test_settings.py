@@ -64,6 +64,7 @@ def test_what_is_no_switch(text: object) -> None:
 
 def test_defaults(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTEST_TIMEOUT", raising=False)
+    monkeypatch.delenv("FKIT_STACKS")
     parsed = settings_of(pytester.parseconfig("--fkit"))
     assert parsed == Settings(
         workers=None, isolation="function", start_method="auto", timeout=600.0, memory_limit=0,
@@ -183,6 +184,7 @@ def test_native_toml(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, name: str, table: str
 ) -> None:
     monkeypatch.delenv("PYTEST_TIMEOUT", raising=False)
+    monkeypatch.delenv("FKIT_STACKS")
     pytester.path.joinpath(name).write_text(f"{table}\n{_TOML}")
     config = pytester.parseconfig("-p", "no:timeout", "-o", "fkit_max_retries=5")
     assert settings_of(config) == Settings(

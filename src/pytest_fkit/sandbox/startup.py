@@ -16,9 +16,9 @@ from ..protocol.messages import Broken
 from ..system.limits import room
 from ..system.unforkable import in_bad_fork
 from .host.host import Host
+from .keeper.debugger import find_tool
 from .keeper.jobs import HostConnection, HostStart
 from .keeper.keeper import Keeper, StartMethods
-from .keeper.native_stacks import find_tool
 from .keeper.spawn import exec_host
 from .process import crash_wait
 from .process.output import streams

@@ -6,8 +6,8 @@ from ... import system
 from ...own import os, own_builtins, time
 from ..process.crash_wait import crashed
 from ..process.tree import send_signal
+from .debugger import Debugger
 from .jobs import Job
-from .native_stacks import Debugger
 from .orphans import KILL_WAIT
 
 own_builtins(globals())

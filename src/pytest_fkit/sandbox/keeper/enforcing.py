@@ -9,9 +9,9 @@ from ...own import os, own_builtins, signal, time
 from ...protocol.descriptors import read_from
 from ...protocol.endings import Ending, Lost, MemoryExceeded, TimedOut
 from ..process.tree import DUMP_SIGNAL, StoppedGrowing, kill_tree, send_signal
+from .debugger import Debugger
 from .forwarding import Forwarder
 from .jobs import HostProcess, Job
-from .native_stacks import Debugger
 from .orphans import KILL_WAIT
 
 own_builtins(globals())

@@ -32,9 +32,9 @@ from ..process.progress import Progress, announced_exits
 from ..process.relay import DEAF
 from ..process.steps import FAILED, Fork, Role
 from ..process.tree import send_signal
+from .debugger import Tool
 from .gpu_memory import MemoryWait
 from .jobs import HostConnection, HostProcess, HostStart, Job
-from .native_stacks import Tool
 from .spawn import Spare
 from .supervisor import Supervisor
 from .waiting_loop import MessageLostError, WorkerGoneError

@@ -36,10 +36,10 @@ from ..process.fork_watch import HOOKS
 from ..process.relay import UNREPORTED
 from ..process.tree import end_children, kill_tree, send_signal
 from .crashes import Crashes
+from .debugger import Debugger, Tool
 from .enforcing import Enforcer
 from .forwarding import Forwarder
 from .jobs import ChildProcess, HostProcess, Job, end_in_words, lost_reports
-from .native_stacks import Debugger, Tool
 from .orphans import KILL_WAIT, Orphans
 from .waiting_loop import Loop
 

@@ -73,7 +73,7 @@ def install() -> bool:
     try:
         # sleep(3), whose argument is the number of the signal: should no keeper come, a crashed
         # thread waits for 4 to 11 seconds, returns into the fault, and dies of it.
-        handler = ctypes.cast(libc.sleep, ctypes.c_void_p).value
+        handler = ctypes.c_void_p.from_buffer(libc.sleep).value
         sigaction = libc.sigaction
     except AttributeError:
         return False

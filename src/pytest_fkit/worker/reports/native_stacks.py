@@ -19,8 +19,8 @@ MOST_THREADS = 16
 """Of a process that hangs; the others are counted."""
 
 NO_TOOL = (
-    "no native stack: install pystack (pip), gdb or elfutils (your system's packages) for one, or "
-    "say --fkit-stacks=python"
+    "no native stack: install gdb, elfutils, or pystack (pip install 'pytest-fkit[native]'); "
+    "--fkit-stacks=python leaves this line out"
 )
 
 _NO_PERMISSION = re.compile(
@@ -34,7 +34,7 @@ _ALLOW = (
 )
 
 
-class Frame(NamedTuple):
+class NativeFrame(NamedTuple):
     """One function of a native stack.
 
     :param function: "" if unknown.
@@ -47,11 +47,11 @@ class Frame(NamedTuple):
     is_python: bool = False
 
 
-class Thread(NamedTuple):
+class NativeThread(NamedTuple):
     """The stack of a thread, innermost frame first."""
 
     number: int
-    frames: tuple[Frame, ...]
+    frames: tuple[NativeFrame, ...]
 
 
 # --- what tools print ---
@@ -62,7 +62,7 @@ _GDB_FRAME = re.compile(
     r"(?: at (?P<place>\S+:\d+)| from (?P<library>\S+))?$"
 )
 _EU_THREAD = re.compile(r"^TID (\d+):$")
-_EU_FRAME = re.compile(
+_EU_FRAME = re.compile(r"^#\d+ +0x[0-9a-f]+(?: (?P<name>\S.*?))?(?: \(inlined\))?$")
     r"^#\d+ +0x[0-9a-f]+(?: (?:- \d+ +)?(?P<name>\S.*?))?(?P<inlined> \(inlined\))?$"
 )
 _EU_PLACE = re.compile(r"^ {4}(\S.*?:\d+)(:\d+)?$")
@@ -75,36 +75,36 @@ _PY_SPY_THREAD = re.compile(r"^Thread (?:0x)?([0-9A-Fa-f]+) ")
 _PY_SPY_FRAME = re.compile(r"^    (?P<name>\S.*?) \((?P<place>[^()]*)\)$")
 
 
-def _gdb(lines: Sequence[str]) -> Iterator[Thread]:
+def _gdb(lines: Sequence[str]) -> Iterator[NativeThread]:
     for number, block in _blocks(lines, _GDB_THREAD):
-        frames: list[Frame] = []
+        frames: list[NativeFrame] = []
         for line in block:
             match = _GDB_FRAME.match(line)
             if match:
                 name = "" if match["name"] == "??" else match["name"]
-                frames.append(Frame(name, _place(match["place"] or "", match["library"] or "")))
+                frames.append(NativeFrame(name, _place(match["place"] or "", match["library"] or "")))
             elif _HANDLER in line:
-                frames.append(Frame(_HANDLER, ""))
-        yield Thread(number, tuple(frames))
+                frames.append(NativeFrame(_HANDLER, ""))
+        yield NativeThread(number, tuple(frames))
 
 
-def _eu_stack(lines: Sequence[str]) -> Iterator[Thread]:
+def _eu_stack(lines: Sequence[str]) -> Iterator[NativeThread]:
     for number, block in _blocks(lines, _EU_THREAD):
-        frames: list[Frame] = []
+        frames: list[NativeFrame] = []
         for line in block:
             frame, place = _EU_FRAME.match(line), _EU_PLACE.match(line)
             if frame:
                 name = (frame["name"] or "").partition("@")[0]
-                frames.append(Frame(_HANDLER if name == "__restore_rt" else name, ""))
+                frames.append(NativeFrame(_HANDLER if name == "__restore_rt" else name, ""))
             elif place and frames:
                 frames[-1] = frames[-1]._replace(place=_place(place[1], ""))
-        yield Thread(number, tuple(frames))
+        yield NativeThread(number, tuple(frames))
 
 
-def _pystack(lines: Sequence[str]) -> Iterator[Thread]:
+def _pystack(lines: Sequence[str]) -> Iterator[NativeThread]:
     for number, block in _blocks(lines, _PYSTACK_THREAD):
         frames = [
-            Frame(
+            NativeFrame(
                 _HANDLER if match["name"] == "__restore_rt" else match["name"].strip("?"),
                 _place(f"{match['file']}:{match['line']}" if int(match["line"]) else "",
                        match["library"] or ""),
@@ -113,13 +113,13 @@ def _pystack(lines: Sequence[str]) -> Iterator[Thread]:
             for match in map(_PYSTACK_FRAME.match, block)
             if match
         ]  # fmt: skip
-        yield Thread(number, tuple(reversed(frames)))
+        yield NativeThread(number, tuple(reversed(frames)))
 
 
-def _py_spy(lines: Sequence[str]) -> Iterator[Thread]:
+def _py_spy(lines: Sequence[str]) -> Iterator[NativeThread]:
     for number, block in _blocks(lines, _PY_SPY_THREAD):
         frames = [
-            Frame(
+            NativeFrame(
                 "" if match["name"].startswith("0x") else match["name"],
                 match["place"],
                 match["place"].partition(":")[0].endswith(".py"),
@@ -127,13 +127,13 @@ def _py_spy(lines: Sequence[str]) -> Iterator[Thread]:
             for match in map(_PY_SPY_FRAME.match, block)
             if match
         ]
-        yield Thread(number, tuple(frames))
+        yield NativeThread(number, tuple(frames))
 
 
 _HANDLER = "<signal handler called>"
 """The name of the frame between a handler and what the signal interrupted."""
 
-_PARSERS: dict[str, Callable[[Sequence[str]], Iterator[Thread]]] = {
+_PARSERS: dict[str, Callable[[Sequence[str]], Iterator[NativeThread]]] = {
     "gdb": _gdb,
     "eu-stack": _eu_stack,
     "pystack": _pystack,
@@ -164,7 +164,7 @@ def _place(source: str, library: str) -> str:
 # --- what the report shows ---
 
 _INTERPRETER = re.compile(
-    r"_?_?Py[A-Z_]|PyInit|pymain|pyrun_|run_(mod|eval_code_obj)$|Py_|_Py|"
+    r"_?_?Py[A-Z_]|_ctypes_|PyInit|pymain|pyrun_|run_(mod|eval_code_obj)$|Py_|_Py|"
     r"(cfunction|method|function_code|slot|wrap|type|object|builtin|vectorcall|context_run|"
     r"partial|bound|gen_send|call)_?\w*(call|vectorcall|exec|FASTCALL|fastcall|new|init)\w*$|"
     r"(_start|main|__libc_start\w*|call_init|ffi_call\w*|_call_function_pointer)$"
@@ -174,19 +174,31 @@ _INTERPRETERS_FILE = re.compile(
 )
 
 
-def is_interpreters(frame: Frame) -> bool:
-    """Whether a frame is the interpreter's own, between a function of Python's and a library's."""
+_PYTEST = re.compile(r"(^|/)(_pytest|pluggy|pytest_fkit|xdist|execnet)/")
+
+
+def is_interpreters(frame: NativeFrame) -> bool:
+    """Whether a frame is the interpreter's own or pytest's, or nothing is known of it."""
     if frame.is_python:
-        return False
+        return bool(_PYTEST.search(frame.place))
+    if not (frame.function or frame.place):
+        return True
     named = frame.function and _INTERPRETER.match(frame.function)
     return bool(named or _INTERPRETERS_FILE.search(frame.place))
 
 
-def without_handlers(frames: Sequence[Frame]) -> tuple[Frame, ...]:
+def without_handlers(frames: Sequence[NativeFrame]) -> tuple[NativeFrame, ...]:
     """The frames that a signal interrupted: without those of faulthandler's and of our waiting."""
-    marks = [place for place, frame in enumerate(frames) if frame.function == _HANDLER]
-    below = tuple(frames[marks[-1] + 1 :] if marks else frames)
-    return below or tuple(frames)
+    names = [frame.function for frame in frames]
+    if _HANDLER in names:
+        first = len(names) - names[::-1].index(_HANDLER)
+    elif "sleep" in names:  # py-spy does not show where handlers begin
+        first = names.index("sleep") + 1
+        if "raise" in names[first:]:
+            first = names.index("raise", first) + 1
+    else:
+        first = 0
+    return tuple(frames[first:]) or tuple(frames)
 
 
 _RUNTIMES_FILE = re.compile(
@@ -197,25 +209,26 @@ _RUNTIMES = re.compile(
 )
 
 
-def own_frame(frames: Sequence[Frame]) -> Frame | None:
+def own_frame(frames: Sequence[NativeFrame]) -> NativeFrame | None:
     """The innermost frame of neither the interpreter's nor the C and C++ runtimes'."""
     return next((frame for frame in frames if _is_own(frame)), None)
 
 
-def _is_own(frame: Frame) -> bool:
+def _is_own(frame: NativeFrame) -> bool:
     if not frame.function or frame.is_python or is_interpreters(frame):
         return False
     return not (_RUNTIMES.match(frame.function) or _RUNTIMES_FILE.search(frame.place))
 
 
-def shown(frames: Sequence[Frame]) -> list[str]:
+def shown(frames: Sequence[NativeFrame]) -> list[str]:
     """The lines for a stack, innermost frame first, and the innermost own one marked."""
     lines: list[str] = []
     marked = own_frame(frames)
     for folded, group in groupby(frames, is_interpreters):
         members = list(group)
-        if folded and len(members) > 1:
-            lines.append(f"    … {len(members)} frames of the interpreter")
+        if folded:
+            frames_of = "frame of" if len(members) == 1 else "frames of"
+            lines.append(f"    … {len(members)} {frames_of} the interpreter and pytest")
             continue
         for frame in members:
             mark = "> " if frame is marked else "  "
@@ -226,13 +239,13 @@ def shown(frames: Sequence[Frame]) -> list[str]:
     return [*lines[:MOST_LINES], f"    … {left} more lines"] if left > 0 else lines
 
 
-def threads(stacks: NativeStacks) -> list[Thread]:
+def threads(stacks: NativeStacks) -> list[NativeThread]:
     """All threads that the tool showed."""
     lines = stacks.text.decode("utf-8", "replace").splitlines()
     return list(_PARSERS[stacks.tool](lines))
 
 
-def crashed_frames(stacks: NativeStacks) -> tuple[Frame, ...]:
+def crashed_frames(stacks: NativeStacks) -> tuple[NativeFrame, ...]:
     """The stack of the thread that crashed, as far as the tool showed it."""
     for thread in threads(stacks):
         if thread.number == stacks.thread:
@@ -252,16 +265,18 @@ def _text(stacks: NativeStacks) -> str:
     if stacks.thread:
         frames = crashed_frames(stacks)
         if frames:
-            title = f"Native stack of the thread that crashed, by {stacks.tool}:"
+            title = f"native stack of the thread that crashed, by {stacks.tool}:"
             return "\n".join([title, *shown(frames)])
+        if found:
+            return f"no native stack: {stacks.tool} does not show the thread that crashed"
     elif found:
-        return "\n".join([f"Native stacks of all threads, by {stacks.tool}:", *_folded(found)])
+        return "\n".join([f"native stacks of all threads, by {stacks.tool}:", *_folded(found)])
     return f"no native stack: {stacks.tool}: {_trouble(stacks)}"
 
 
-def _folded(found: Sequence[Thread]) -> list[str]:
+def _folded(found: Sequence[NativeThread]) -> list[str]:
     """The stacks of all threads, equal ones once."""
-    numbers: dict[tuple[Frame, ...], list[int]] = {}
+    numbers: dict[tuple[NativeFrame, ...], list[int]] = {}
     for thread in found:
         numbers.setdefault(thread.frames, []).append(thread.number)
     lines: list[str] = []

@@ -35,7 +35,7 @@ class Tool(NamedTuple):
 
 
 TOOLS = (
-    Tool("pystack", ("remote", "--no-block", "--native-all")),
+    Tool("pystack", ("remote", "--native-all")),
     Tool(
         "gdb",
         (
@@ -54,7 +54,7 @@ gdb names files and lines and knows all threads, eu-stack is fast, py-spy shows 
 def find_tool() -> Tool | None:
     """The first that is installed, with its path; None if none is."""
     for tool in TOOLS:
-        for directory in os.get_exec_path():
+        for directory in os.environ.get("PATH", os.defpath).split(os.pathsep):
             path = f"{directory}/{tool.name}"
             if os.access(path, os.X_OK):
                 return tool._replace(arguments=(path, *tool.arguments))

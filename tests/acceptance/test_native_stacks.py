@@ -1,0 +1,174 @@
+"""Native stacks in reports on crashes and hangs, by each debugger that is installed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from inner import InnerRun, run_pytest
+
+from pytest_fkit.sandbox.keeper.debugger import TOOLS
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+
+_LIBRARY = """
+#include <pthread.h>
+#include <stdlib.h>
+static void frob(int *place) { *place = 1; }
+static void twiddle(int *place) { frob(place); }
+void crash(void) { twiddle(0); }
+static void *routine(void *unused) { crash(); return unused; }
+void crash_in_thread(void) {
+    pthread_t thread;
+    pthread_create(&thread, 0, routine, 0);
+    pthread_join(thread, 0);
+}
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+void lock_twice(void) { pthread_mutex_lock(&mutex); pthread_mutex_lock(&mutex); }
+void give_up(void) { abort(); }
+"""
+
+_SUITE = """
+import ctypes, faulthandler, multiprocessing, os, signal, time, pytest
+
+library = ctypes.CDLL(os.path.abspath("libfrob.so"))
+
+
+def crash_without_faulthandler():
+    faulthandler.disable()
+    library.crash()
+
+
+def ended_by(target):
+    process = multiprocessing.get_context("fork").Process(target=target)
+    process.start()
+    process.join(30)
+    return process.exitcode
+
+
+def test_crash(): library.crash()
+def test_thread(): library.crash_in_thread()
+@pytest.mark.fkit(timeout=3)
+def test_hang(): library.lock_twice()
+def test_abort(): library.give_up()
+def test_kill(): os.kill(os.getpid(), signal.SIGSEGV)
+def test_disabled(): crash_without_faulthandler()
+def test_child(): assert ended_by(library.crash) == -signal.SIGSEGV
+def test_child_disabled(): assert ended_by(crash_without_faulthandler) == -signal.SIGSEGV
+@pytest.fixture(scope="module")
+def wide(): library.crash()
+def test_wide(wide): pass
+def test_passes(): pass
+"""
+
+_INSTALLED = [tool.name for tool in TOOLS if shutil.which(tool.name)]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("native")
+    (made / "frob.c").write_text(_LIBRARY)
+    (made / "test_it.py").write_text(_SUITE)
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    subprocess.run(
+        [compiler, "-g", "-O0", "-shared", "-fPIC", "frob.c", "-o", "libfrob.so", "-lpthread"],
+        cwd=made, check=True, timeout=60,
+    )  # fmt: skip
+    return made
+
+
+def _run(directory: Path, tools: list[str], *arguments: str) -> InnerRun:
+    """Run the suite where only these debuggers are installed."""
+    programs = directory / "-".join(["bin", *tools])
+    programs.mkdir(exist_ok=True)
+    for name in tools:
+        found = shutil.which(name)
+        if found and not (programs / name).exists():
+            (programs / name).symlink_to(found)
+    env = {"PATH": str(programs), "FKIT_STACKS": ""}
+    return run_pytest(
+        directory, "-p", "no:cacheprovider", "-rA", "--fkit", "--fkit-timeout=60", *arguments,
+        env=env,
+    )  # fmt: skip
+
+
+def _report(run: InnerRun, name: str) -> str:
+    """The report on a test's death."""
+    _, found, rest = run.out.partition(f" of {name} ___")
+    assert found, run.out
+    return rest.partition("\nreproduce: ")[0]
+
+
+@pytest.mark.parametrize("tool", [tool.name for tool in TOOLS if tool.name != "py-spy"])
+def test_the_functions_of_a_library_are_in_the_report(directory: Path, tool: str) -> None:
+    if tool not in _INSTALLED:
+        pytest.skip(f"{tool} is not installed")
+    run = _run(directory, [tool], "-n1", "-k", "test_thread or test_hang or test_passes")
+    assert run.outcomes == {
+        "test_it.py::test_thread": "ERROR",
+        "test_it.py::test_hang": "ERROR",
+        "test_it.py::test_passes": "PASSED",
+    }
+    crash, hang = _report(run, "test_thread"), _report(run, "test_hang")
+    assert f"native stack of the thread that crashed, by {tool}:\n  > frob at " in crash
+    assert "frob.c:4" in crash.partition("> frob")[2].splitlines()[0]
+    assert [f"    {name} at " in crash for name in ("twiddle", "crash", "routine")] == [True] * 3
+    assert run.message("test_it.py::test_thread").startswith("SIGSEGV in frob (")
+    assert f"native stacks of all threads, by {tool}:" in hang
+    assert "  > lock_twice at " in hang
+
+
+@pytest.mark.skipif(not _INSTALLED, reason="no debugger is installed")
+@pytest.mark.parametrize(
+    "arguments", [("-n1",), ("-n0", "--fkit-start-method=spawn")], ids=["fork", "spawn"]
+)
+def test_who_crashes_ends_as_without_a_debugger(
+    directory: Path, arguments: tuple[str, ...]
+) -> None:
+    run = _run(directory, _INSTALLED[:1], *arguments, "-k", "not hang and not thread")
+    errors = {
+        nodeid: message.partition(" at ")[0].partition(" in ")[0].partition(" while ")[0]
+        for outcome, nodeid, message in run.reported
+        if outcome == "ERROR"
+    }
+    assert errors == {
+        "test_it.py::test_crash": "SIGSEGV",
+        "test_it.py::test_abort": "SIGABRT",
+        "test_it.py::test_kill": "SIGSEGV",
+        "test_it.py::test_disabled": "SIGSEGV",
+        "test_it.py::test_wide": "SIGSEGV",
+    }
+    assert sorted(set(run.outcomes) - set(errors)) == [
+        "test_it.py::test_child",
+        "test_it.py::test_child_disabled",
+        "test_it.py::test_passes",
+    ]
+    assert "  > frob at " in _report(run, "test_wide")
+    assert "  > frob at " in _report(run, "test_disabled")
+    assert "  > give_up at " in _report(run, "test_abort")
+
+
+def test_without_a_debugger_one_line_says_what_to_install(directory: Path) -> None:
+    run = _run(directory, [], "-n1", "-k", "test_crash or test_child")
+    assert run.outcomes["test_it.py::test_crash"] == "ERROR"
+    assert run.out.count("no native stack: install gdb") == 1
+    quiet = _run(directory, [], "-n1", "-k", "test_crash", "--fkit-stacks=python")
+    assert "native stack" not in quiet.out
+
+
+def test_a_debugger_that_may_not_attach_says_so(directory: Path, tmp_path: Path) -> None:
+    tool = tmp_path / "gdb"
+    # As gdb 13 prints it in a container without CAP_SYS_PTRACE.
+    tool.write_text("#!/bin/sh\necho 'ptrace: Operation not permitted.' >&2\nexit 1\n")
+    tool.chmod(0o755)
+    run = run_pytest(
+        directory, "-p", "no:cacheprovider", "-rA", "--fkit", "-n1", "-k", "test_crash",
+        env={"PATH": str(tmp_path), "FKIT_STACKS": "native"},
+    )  # fmt: skip
+    assert run.message("test_it.py::test_crash").startswith("SIGSEGV at ")
+    assert "no native stack: gdb: attaching to a process is not permitted here" in run.out

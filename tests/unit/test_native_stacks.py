@@ -1,0 +1,170 @@
+"""What debuggers print, as recorded on Debian 12 with CPython 3.11, and what a report shows of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_fkit.protocol.messages import NativeStacks
+from pytest_fkit.worker.reports.native_stacks import NativeFrame, crashed_frames, section, threads
+
+_GDB = """\
+[Thread debugging using libthread_db enabled]
+Using host libthread_db library "/lib/x86_64-linux-gnu/libthread_db.so.1".
+
+Thread 2 (Thread 0x7f1c2bbff6c0 (LWP 12) "python"):
+#0  0x00007f1c2c2a3f16 in __futex_abstimed_wait_common () from /lib/x86_64-linux-gnu/libc.so.6
+#1  0x00007f1c2ba1c1a5 in std::condition_variable::wait(std::unique_lock<std::mutex>&) () from /opt/torch/lib/libc10.so
+
+Thread 1 (Thread 0x7fa04c605b80 (LWP 11) "python3"):
+#0  __GI___clock_nanosleep (clock_id=clock_id@entry=0, flags=flags@entry=0) at ../sysdeps/unix/sysv/linux/clock_nanosleep.c:71
+#1  0x00007fa04bef1e53 in __GI___nanosleep (req=req@entry=0x55600d761880) at ../sysdeps/unix/sysv/linux/nanosleep.c:25
+#2  0x00007fa04bef1d8a in __sleep (seconds=0) at ../sysdeps/posix/sleep.c:55
+#3  <signal handler called>
+#4  __pthread_kill_implementation (threadid=<optimized out>, signo=signo@entry=11) at ./nptl/pthread_kill.c:44
+#5  0x00007fa04be59fb2 in __GI_raise (sig=11) at ../sysdeps/posix/raise.c:26
+#6  <signal handler called>
+#7  0x00007fa04b9d9155 in at::native::frob<float> (p=...) at frob.cc:4
+#8  0x00007fa04b87df7a in ?? () from /lib/x86_64-linux-gnu/libffi.so.8
+#9  0x00007fa04b89417a in _call_function_pointer (argtypecount=<optimized out>) at /tmp/Modules/_ctypes/callproc.c:923
+#10 0x00007fa04c0fd9c3 in _PyEval_EvalFrameDefault (tstate=<optimized out>) at Python/ceval.c:4769
+[Inferior 1 (process 11) detached]
+"""
+
+_EU_STACK = """\
+PID 11 - process
+TID 11:
+#0  0x00007fe7a4eed503 __GI___clock_nanosleep
+    ../sysdeps/unix/sysv/linux/clock_nanosleep.c:71:10
+#1  0x00007fe7a4ef1d8a __sleep
+    ../sysdeps/posix/sleep.c:55:11
+#2  0x00007fe7a4e5a050 __restore_rt
+#3  0x00007fe7a4ea8eec __pthread_kill_implementation
+    ./nptl/pthread_kill.c:44:76
+#4  0x00007fe7a4e59fb2 __GI_raise
+    ../sysdeps/posix/raise.c:26:13
+#5  0x00007fe7a4e5a050 __restore_rt
+#6  0x00007fe7a4929155 frob
+    /src/frob.cc:4:29
+#7  0x00007fe7a4a96f7a
+#8  0x00007fe7a4a96b0d ffi_call
+#9  0x00007fe7a4ab617a _ctypes_callproc
+    /tmp/Python-3.11.7/Modules/_ctypes/callproc.c:1262:15
+"""
+
+_PYSTACK = """\
+Traceback for thread 11 (python3) [] (most recent call last):
+    (C) File "???", line 0, in _start (/usr/bin/python3.11)
+    (C) File "Modules/main.c", line 680, in Py_RunMain (/usr/lib/libpython3.11.so.1.0)
+    (Python) File "/src/_pytest/python.py", line 187, in pytest_pyfunc_call
+        result = testfunction(**testargs)
+    (Python) File "/src/test_frob.py", line 19, in test_frob
+        lib.crash()
+    (C) File "???", line 0, in ffi_call (/usr/lib/x86_64-linux-gnu/libffi.so.8.1.2)
+    (C) File "/src/frob.cc", line 4, in frob (inlined) (/src/libfrob.so)
+    (C) File "???", line 0, in __restore_rt (/usr/lib/x86_64-linux-gnu/libc.so.6)
+    (C) File "../sysdeps/posix/sleep.c", line 55, in sleep (/usr/lib/x86_64-linux-gnu/libc.so.6)
+"""
+
+_PY_SPY = """\
+Process 11: python3 -m pytest
+Python v3.11.7 (/usr/bin/python3.11)
+
+Thread 11 (idle): "MainThread"
+    clock_nanosleep (libc.so.6)
+    sleep (libc.so.6)
+    0x7f56626a3f16 (libc.so.6)
+    raise (libc.so.6)
+    0x7f56626a8ce3 (libc.so.6)
+    frob (frob.cc:4)
+    test_frob (test_frob.py:19)
+    pytest_pyfunc_call (_pytest/python.py:187)
+"""
+
+
+def _told(tool: str, text: str, thread: int = 11) -> NativeStacks:
+    return NativeStacks(tool, thread, text.encode(), "", b"", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("tool", "text"),
+    [("gdb", _GDB), ("eu-stack", _EU_STACK), ("pystack", _PYSTACK), ("py-spy", _PY_SPY)],
+)
+def test_the_function_that_crashed(tool: str, text: str) -> None:
+    told = section(_told(tool, text))
+    assert told.function in (
+        "at::native::frob<float> (frob.cc:4)", "frob (/src/frob.cc:4)", "frob (frob.cc:4)",
+    )  # fmt: skip
+    assert f"native stack of the thread that crashed, by {tool}:" in told.text
+    marked = [line for line in told.text.splitlines() if line.startswith("  > ")]
+    assert len(marked) == 1
+    assert "frob" in marked[0]
+    for hidden in ("sleep", "raise", "PyEval", "_ctypes", "pytest_pyfunc_call"):
+        assert hidden not in told.text
+
+
+def test_python_functions_stand_among_the_native_ones() -> None:
+    assert [each.function for each in crashed_frames(_told("pystack", _PYSTACK))][:3] == [
+        "frob", "ffi_call", "test_frob",
+    ]  # fmt: skip
+    assert (
+        "    test_frob at /src/test_frob.py:19 (Python)"
+        in section(_told("pystack", _PYSTACK)).text.splitlines()
+    )
+
+
+def test_all_threads_of_a_process_that_hangs() -> None:
+    told = section(_told("gdb", _GDB, thread=0))
+    assert told.function == ""
+    lines = told.text.splitlines()
+    assert (
+        lines[:4]
+        == [
+            "native stacks of all threads, by gdb:",
+            "thread 12:",
+            "    __futex_abstimed_wait_common at libc.so.6",
+            "    std::condition_variable::wait(std::unique_lock<std::mutex>&) at libc10.so",
+        ]
+        or "condition_variable::wait" in lines[3]
+    )
+    assert "thread 11:" in lines
+
+
+def test_equal_stacks_are_shown_once() -> None:
+    block = 'Thread {0} (Thread 0x7f (LWP {0}) "w"):\n#0  0x0 in wait () from /opt/libpool.so\n'
+    text = "\n".join(block.format(number) for number in range(100, 164))
+    told = section(_told("gdb", text, thread=0)).text
+    assert told.splitlines()[1:] == ["thread 100 and 63 more:", "  > wait at libpool.so"]
+
+
+def test_a_deep_stack_is_cut() -> None:
+    frames = "".join(f"#{n}  0x0 in deep{n} () from /opt/libdeep.so\n" for n in range(300))
+    told = section(_told("gdb", f'Thread 1 (Thread 0x7f (LWP 11) "p"):\n{frames}')).text
+    assert told.splitlines()[-1] == "    … 260 more lines"
+
+
+def test_a_thread_that_the_tool_does_not_know() -> None:
+    assert section(_told("py-spy", _PY_SPY, thread=12)).text == (
+        "no native stack: py-spy does not show the thread that crashed"
+    )
+
+
+@pytest.mark.parametrize("tool", ["gdb", "eu-stack", "pystack", "py-spy"])
+@pytest.mark.parametrize("text", ["", "rubbish\n#0\nThread\nTID x:\n", "\x00\xff" * 50])
+def test_rubbish_is_said_in_a_line(tool: str, text: str) -> None:
+    told = section(_told(tool, text))
+    assert told.text.startswith(f"no native stack: {tool}: ")
+    assert "\n" not in told.text
+    assert list(threads(_told(tool, text))) == []
+
+
+def test_what_went_wrong_is_said() -> None:
+    denied = NativeStacks("gdb", 11, b"", "exit status 1", b"ptrace: Operation not permitted.", 0.0)
+    assert "--cap-add=SYS_PTRACE" in section(denied).text
+    slow = NativeStacks("gdb", 11, b"", "did not answer within 10 s", b"", 10.0)
+    assert section(slow).text.endswith("did not answer within 10 s: it printed nothing")
+
+
+def test_a_frame_without_a_name() -> None:
+    text = 'Thread 1 (Thread 0x7f (LWP 11) "p"):\n#0  0x0 in ?? () from /opt/libfrob.so\n'
+    assert crashed_frames(_told("gdb", text)) == (NativeFrame("", "libfrob.so"),)
+    assert "    ?? at libfrob.so" in section(_told("gdb", text)).text
