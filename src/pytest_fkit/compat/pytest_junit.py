@@ -11,7 +11,7 @@ import pytest
 from ..own import own_builtins
 
 if TYPE_CHECKING:
-    from _pytest.junitxml import LogXML
+    from _pytest.junitxml import LogXML as LogXML
 
 own_builtins(globals())
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Union, get_args
 
 from ..own import own_builtins
 from .endings import Ending
-from .event_file import TestEvent
+from .event_file import Location, TestEvent
 from .process_keys import OWN, ProcessKey
 
 own_builtins(globals())
@@ -41,7 +41,7 @@ class Run(NamedTuple):
     timeout: float = 0.0
     memory_limit: int = 0
     tests_failed: int = 0
-    location: tuple[str, int | None, str] = ("", None, "")
+    location: Location = ("", None, "")
     attempts: int = 0
     suite_reruns: int = 0
     gpu_memory: int = 0
@@ -56,7 +56,7 @@ class RunTogether(NamedTuple):
     """
 
     run: Run
-    tests: tuple[tuple[int, tuple[str, int | None, str]], ...]
+    tests: tuple[tuple[int, Location], ...]
     seconds: float
 
     def at(self, number: int) -> Run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterator, Mapping
+from typing import Callable, Iterator, Mapping
 
 import pytest
 
@@ -256,9 +256,9 @@ class TestLoop:
         self._stopping.set()
         self._keeper.request_stop(self._settings.grace)
 
-    def stop_reason(self, error: BaseException) -> tuple[Any, ...]:
+    def stop_reason(self, error: BaseException) -> Interrupted:
         """The reason from which the controller stops the run as `error` would stop plain pytest."""
-        return tuple(self._stop_reason or interruption(error))
+        return self._stop_reason or interruption(error)
 
     def run_apart(self, position: int, environ: Mapping[str, str]) -> Steps[None]:
         """Run one test in a fresh interpreter, when no other process is left below this worker.

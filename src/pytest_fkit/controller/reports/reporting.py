@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterable, Iterator, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Iterable, Iterator, List, Sequence, Tuple
 
 import pytest
 
@@ -18,6 +18,9 @@ from ...protocol.event_file import NO_FACTS, ReportFacts, add_facts, facts_of
 from ..schedule.machines import count_workers
 from ..workers.report_attributes import Report, count, death_of, death_text, place_of, scarcity
 from .ci_reports import Junit
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
 
 own_builtins(globals())
 
@@ -70,7 +73,7 @@ class Reporting:
     def __init__(self) -> None:
         self.happened = Happened()
         self._gpus: Sequence[str] = ()
-        self.why_killed: Callable[[Any], str] = lambda _: ""
+        self.why_killed: Callable[[WorkerController], str] = lambda _: ""
         """Why we killed a worker, "" if we did not."""
 
     @pytest.hookimpl
