@@ -134,7 +134,7 @@ def expected_failure(item: pytest.Item) -> str | None:
     return xfail.reason
 
 
-def interacts(call: pytest.CallInfo[Any], report: pytest.TestReport) -> bool:
+def interacts(call: pytest.CallInfo[None], report: pytest.TestReport) -> bool:
     """Whether pytest calls pytest_exception_interact for what was raised in a phase."""
     return bool(_pytest.runner.check_interactive_exception(call, report))
 
@@ -189,7 +189,7 @@ def restore_objects(session: pytest.Session, report: pytest.TestReport) -> None:
             vars(report)[name] = value
 
 
-def _keep(session: pytest.Session, found: dict[str, bytes], name: str, value: Any) -> None:
+def _keep(session: pytest.Session, found: dict[str, bytes], name: str, value: object) -> None:
     file = BytesIO()
     try:
         _Pickler(session, file).dump(value)
@@ -207,7 +207,7 @@ class _Pickler(pickle.Pickler):
         super().__init__(file, 4)
         self._session = session
 
-    def persistent_id(self, value: Any) -> tuple[Any, ...] | None:
+    def persistent_id(self, value: object) -> tuple[str | int, ...] | None:
         """Name what the other process has, too, instead of pickling it."""
         if isinstance(value, pytest.Config):
             return ("config",)

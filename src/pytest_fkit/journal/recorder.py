@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, Sequence, Tuple
 
 from ..own import own_builtins
 from ..protocol.border import ItemAttempt, ItemStarted, Reported, Told
@@ -126,7 +126,7 @@ class Recorder:
         """
         self._events.append({"event": "xid", "wall": wall, "mono": mono, **facts})
 
-    def _about_gpus(self, name: str, worker: str, **fields: Any) -> None:
+    def _about_gpus(self, name: str, worker: str, **fields: object) -> None:
         self.add(event(name, worker=worker, gpus=self._gpus.get(worker, []), **fields))
 
     # --- tests ---

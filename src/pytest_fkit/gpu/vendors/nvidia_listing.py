@@ -12,10 +12,11 @@ import csv
 import itertools
 import re
 from dataclasses import replace
-from typing import Any, Iterator, NamedTuple
+from typing import Iterator, NamedTuple
 
 from ...own import os, own_builtins
 from ..answers import (
+    Answer,
     FailedError,
     MissingError,
     addresses,
@@ -67,7 +68,7 @@ def ask_nvml(prober: Prober) -> Found:
     return parse_nvml(prober.call(f"{__name__}:read_nvml"))
 
 
-def read_nvml(root: str) -> list[dict[str, Any]]:
+def read_nvml(root: str) -> list[Answer]:
     """A dict for each GPU, to be read by :func:`parse_nvml`; called in a fresh interpreter.
 
     :raises MissingError, FailedError: see :class:`Nvml`.
@@ -82,7 +83,7 @@ def read_nvml(root: str) -> list[dict[str, Any]]:
     return gpus
 
 
-def _read_gpu(nvml: Nvml, index: int) -> dict[str, Any]:
+def _read_gpu(nvml: Nvml, index: int) -> Answer:
     try:
         handle = nvml.gpu(index)
         uuid = nvml.uuid(handle)
@@ -103,12 +104,12 @@ def _read_gpu(nvml: Nvml, index: int) -> dict[str, Any]:
     return gpu
 
 
-def _described(nvml: Nvml, gpu: GpuHandle) -> dict[str, Any]:
+def _described(nvml: Nvml, gpu: GpuHandle) -> Answer:
     memory = told(nvml.memory, gpu)
     return {"name": told(nvml.name, gpu), "memory": memory and memory.total}
 
 
-def _read_links(nvml: Nvml, gpus: list[dict[str, Any]]) -> None:
+def _read_links(nvml: Nvml, gpus: list[Answer]) -> None:
     """Note with each GPU to which others it has NVLink."""
     for one, other in itertools.combinations(gpus, 2):
         try:
@@ -327,7 +328,7 @@ def ask_proc(prober: Prober) -> Found:
     return parse_proc(prober.call(f"{__name__}:read_proc"))
 
 
-def read_proc(root: str) -> list[dict[str, Any]]:
+def read_proc(root: str) -> list[Answer]:
     """The driver's files on each GPU; called in a fresh interpreter, as reading takes its locks."""
     machine = Machine(root)
     gpus = []
