@@ -119,15 +119,9 @@ class Begins(NamedTuple):
 class LogStart(NamedTuple):
     """pytest_runtest_logstart."""
 
-    nodeid: str
-    location: Location
-
 
 class LogFinish(NamedTuple):
     """pytest_runtest_logfinish."""
-
-    nodeid: str
-    location: Location
 
 
 class Report(NamedTuple):

@@ -23,16 +23,9 @@ Known = Mapping[str, Type[Any]]
 _VALUES: Known = {
     cls.__name__: cls
     for cls in (
-        *get_args(Ending),
-        Ended,
-        GpuError,
-        JunitRecord,
-        ProcessKey,
-        Report,
-        ReportFacts,
-        Run,
+        *get_args(Ending), Ended, GpuError, JunitRecord, ProcessKey, Report, ReportFacts, Run,
     )
-}
+}  # fmt: skip
 """Types of ours that fields of messages may have; they travel with their names, as messages do."""
 
 _PLACES: dict[str, tuple[tuple[int, object], ...]] = {}

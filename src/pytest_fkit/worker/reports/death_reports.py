@@ -11,7 +11,7 @@ from ...compat import pytest_reports
 from ...gpu.errors.failure import Failure
 from ...gpu.slices.ownership import KEY, owned_by
 from ...own import own_builtins, time
-from ...protocol.endings import Ending, Lost, Unmet, Unreported
+from ...protocol.endings import Lost, Unmet, Unreported
 from ...protocol.event_file import GpuError, ReportData
 from ...protocol.messages import Broken, Ended
 from ...protocol.plain_values import carriable
@@ -68,15 +68,13 @@ class DeathReports:
 
             self._classifier = Classifier(config)
 
-    def report(
-        self, replay: Replay, ended: Ended, ending: Ending, attempts: int | None
-    ) -> Again | None:
+    def report(self, replay: Replay, ended: Ended, attempts: int | None) -> Again | None:
         """Report how a test process died.
 
         :param attempts: so far, this one included; None if there can't be another.
         :return: None unless the test is to be run again.
         """
-        death = self._death(replay, ended, ending)
+        death = self._death(replay, ended)
         expected = self._expected(replay, death)
         again: Again | None = None
         if attempts is not None and expected is None and death.wide != "teardown":
@@ -158,7 +156,8 @@ class DeathReports:
             return
         self._in_doubt()
         title = f"{death.ending.title} in {death.phase}"
-        failure = Failure(text=title, death=True, stderr=replay.error_output + death.err)
+        stderr = replay.error_output + deaths.text_of(death.ended.err)
+        failure = Failure(text=title, death=True, stderr=stderr)
         error, unexplained = self._classifier.of_death(replay.item, failure)
         if error is not None:
             self._reports.gpu_error(replay.item, error)
@@ -168,26 +167,17 @@ class DeathReports:
             if may_explain(death.ending):
                 self._reports.unexplained(replay.item, carriable(title))
 
-    def _death(self, replay: Replay, ended: Ended, ending: Ending) -> deaths.Death:
+    def _death(self, replay: Replay, ended: Ended) -> deaths.Death:
         fixture = replay.setting_up
         return deaths.Death(
-            nodeid=replay.item.nodeid,
-            ending=ending,
+            replay.item.nodeid,
+            ended,
             phase=ended.wide or replay.phase,
             seconds=max(0.0, time.time() - replay.phase_began),
             worker=self._name,
-            pid=ended.pid,
-            out=_text(ended.out),
-            err=_text(ended.err),
-            log=_text(ended.log).strip(),
-            dump=_text(ended.dump),
             wide=ended.wide or ("setup" if fixture is not None else ""),
             fixture=fixture.label if fixture is not None else "",
-            leftovers=ended.leftovers,
-            survivors=ended.survivors,
             reproduce=reproducing_command(replay.item, replay.changed),
-            hold_gpus=ended.hold_gpus,
-            gpu_memory=ended.gpu_memory,
         )
 
 
@@ -216,10 +206,6 @@ def _empty_teardown(death: ReportData) -> ReportData:
         "start": death["stop"],
         "stop": death["stop"],
     }
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
 
 
 # --- the command that runs one test again ---------------------------------------------------------

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...own import own_builtins
 from ...protocol.endings import (
@@ -22,6 +21,8 @@ from ...system.paths import below, joined
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ...protocol.messages import Ended
 
 own_builtins(globals())
 
@@ -50,8 +51,7 @@ _OURS = {
 _WITH_STACK = {"SIGSEGV", "SIGFPE", "SIGABRT", "SIGBUS", "SIGILL", "SIGTERM"}
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """One line of a stack as faulthandler writes it."""
 
     path: str
@@ -59,8 +59,7 @@ class Frame:
     name: str
 
 
-@dataclass(frozen=True)
-class Death:
+class Death(NamedTuple):
     """Everything known about a test process that did not finish.
 
     :param phase: "setup", "call", "teardown" or "exit" (after the test, in exit handlers).
@@ -70,27 +69,32 @@ class Death:
     """
 
     nodeid: str
-    ending: Ending
+    ended: Ended
     phase: str
     seconds: float
     worker: str
-    pid: int
-    out: str
-    err: str
-    log: str
-    dump: str
     wide: str
     fixture: str
-    leftovers: Sequence[str]
-    survivors: Sequence[str]
     reproduce: str
-    hold_gpus: Sequence[str] = ()
-    gpu_memory: Sequence[str] = ()
 
     @property
     def when(self) -> str:
         """The phase as pytest names it in a report."""
         return "teardown" if self.phase == "exit" else self.phase
+
+    @property
+    def ending(self) -> Ending:
+        return self.ended.ending
+
+    @property
+    def dump(self) -> str:
+        """What faulthandler wrote."""
+        return text_of(self.ended.dump)
+
+
+def text_of(data: bytes) -> str:
+    """What a process wrote, as text."""
+    return data.decode("utf-8", "replace")
 
 
 def reorder_stacks(dump: str) -> str:
@@ -170,7 +174,7 @@ def headline(death: Death, rootdir: Path) -> str:
 
 def story(death: Death) -> str:
     """The body of the report."""
-    process = f"pid {death.pid}" if death.pid else "no process"
+    process = f"pid {death.ended.pid}" if death.ended.pid else "no process"
     lines = [
         f"{death.nodeid}: the test process {death.ending.story}",
         (
@@ -181,10 +185,10 @@ def story(death: Death) -> str:
         _stacks(death),
     ]
     for title, processes in (
-        ("processes that the test left running, now ended:", death.leftovers),
-        ("processes that not even SIGKILL ended, now left alone:", death.survivors),
-        ("processes that still have GPUs open, and memory there:", death.hold_gpus),
-        ("GPU memory not given back:", death.gpu_memory),
+        ("processes that the test left running, now ended:", death.ended.leftovers),
+        ("processes that not even SIGKILL ended, now left alone:", death.ended.survivors),
+        ("processes that still have GPUs open, and memory there:", death.ended.hold_gpus),
+        ("GPU memory not given back:", death.ended.gpu_memory),
     ):
         if processes:
             lines += ["", title, *(f"  {text}" for text in processes)]
@@ -263,9 +267,11 @@ def report_data(
     message = headline(death, rootdir)
     path = joined(str(rootdir), frame.path if frame is not None else location[0])
     line = frame.line if frame is not None else (location[1] or 0) + 1
+    ended = death.ended
+    out, err, log = text_of(ended.out), text_of(ended.err), text_of(ended.log).strip()
     sections = [
         (f"Captured {name} {death.when}", text)
-        for name, text in (("stdout", death.out), ("stderr", death.err), ("log", death.log))
+        for name, text in (("stdout", out), ("stderr", err), ("log", log))
         if text
     ]
     data: ReportData = {
@@ -286,8 +292,8 @@ def report_data(
         data,
         death=carriable(message),
         worker=death.worker,
-        leftovers=carriable(tuple(death.leftovers)),
-        gpu_memory=carriable(tuple(death.gpu_memory)),
+        leftovers=carriable(ended.leftovers),
+        gpu_memory=carriable(ended.gpu_memory),
     )
     if expected is not None:
         data["outcome"] = "skipped"
