@@ -313,7 +313,6 @@ class Relay:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self) -> Generator[None, object, object]:
-        """Announce the phase."""
         __tracebackhide__ = True
         self.enter("call")
         try:
@@ -323,7 +322,6 @@ class Relay:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self) -> Generator[None, object, object]:
-        """Announce the phase."""
         __tracebackhide__ = True
         self.enter("teardown")
         try:
