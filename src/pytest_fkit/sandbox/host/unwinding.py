@@ -8,16 +8,13 @@ copy is discarded.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Callable, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 
 from ...compat import pytest_hooks
 from ...own import contextmanager, os, own_builtins, suppress
 from ...system.limits import room
-
-if TYPE_CHECKING:
-    pass
 
 own_builtins(globals())
 
