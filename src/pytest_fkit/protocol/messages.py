@@ -166,7 +166,7 @@ class Ended(NamedTuple):
     :param survivors: descriptions of processes that not even SIGKILL ended.
     :param goes_on: whether the keeper begins what is queued; not after a bad ending, or if the
         test said that the run is to stop.
-    :param used: the fields of an Account (sandbox/child/usage.py), none where it was not measured.
+    :param used: the fields of a RawUsage (sandbox/child/usage.py), none where it was not measured.
     :param hold_gpus: descriptions of processes that could not be ended and have a GPU open.
     :param gpu_memory: what the driver did not count as free again, in words, for each GPU.
     """
