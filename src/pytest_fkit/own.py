@@ -129,7 +129,7 @@ else:
 
         def __init__(self) -> None:
             self._lock = _lock()
-            self._waiting: list[Any] = []
+            self._waiting: list[object] = []
 
         def __enter__(self) -> None:
             self._lock.acquire()
@@ -249,7 +249,7 @@ if not TYPE_CHECKING:
     def contextmanager(function):
         """As contextlib's, whose own builtins a suite can change."""
 
-        def begin(*args: Any, **kwargs: Any) -> _Block:
+        def begin(*args: object, **kwargs: object) -> _Block:
             return _Block(function(*args, **kwargs))
 
         return begin
@@ -258,10 +258,10 @@ if not TYPE_CHECKING:
 class _Block:
     """A generator that yields once, as a context manager."""
 
-    def __init__(self, generator: Generator[Any, None, None]) -> None:
+    def __init__(self, generator: Generator[object, None, None]) -> None:
         self._generator = generator
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> object:
         return next(self._generator)
 
     def __exit__(

@@ -132,8 +132,6 @@ def test_what_workers_tell(fleet: Fleet, tmp_path: Path, arguments: str) -> None
     outcomes = {(nodeid, outcome) for outcome, nodeid, _ in heard.ended.reported}
     assert ("test_errors.py::test_call", "FAILED") in outcomes
     assert ("test_errors.py::TestLate::test_late", "ERROR") in outcomes
-    assert "fkit_gpu_error" not in heard.ended.out
-    assert not any("fkit_gpu_error" in str(event) for event in heard.events)
 
 
 @pytest.mark.parametrize("arguments", ["-n1", "-n0"])
@@ -144,7 +142,6 @@ def test_without_gpus_and_without_workers_there_are_none(
     heard = hear(machine, tmp_path, ERRORS, arguments)
     assert not heard.errors
     assert ("FAILED", "test_errors.py::test_call") in [each[:2] for each in heard.ended.reported]
-    assert "fkit_gpu_error" not in heard.ended.out
 
 
 STOPS = {
@@ -319,7 +316,6 @@ def test_subtests(fleet: Fleet, tmp_path: Path, arguments: str) -> None:
         "test_sub": "memory",
         "test_skip": "missing",
     }
-    assert not any("fkit_gpu_error" in str(event) for event in heard.events)
 
 
 def test_output_that_is_not_captured(fleet: Fleet, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pytest_fkit.protocol.endings import (
     TimedOut,
     Unmet,
 )
+from pytest_fkit.protocol.messages import Ended
 from pytest_fkit.worker.reports.crash_report import CrashReport
 from pytest_fkit.worker.reports.deaths import Death, crash_report, headline, report_data
 from pytest_fkit.worker.reports.stacks import Frame, Origins, innermost_frame, reorder_stacks
@@ -36,24 +37,20 @@ Current thread 0x00007f0000000002 (most recent call first):
 
 
 def _death(ending: Ending, **others: Any) -> Death:
+    nodeid = "tests/test_x.py::test_segv"
+    names = others.keys() & {*Ended._fields} - {"wide"}
+    of_process = {name: others.pop(name) for name in names}
     values: dict[str, Any] = {
-        "nodeid": "tests/test_x.py::test_segv",
-        "ending": ending,
         "phase": "call",
         "seconds": 1.25,
         "worker": "gw1",
-        "pid": 42,
-        "out": "",
-        "err": "",
-        "log": "",
-        "dump": "",
         "wide": "",
         "fixture": "",
-        "leftovers": (),
-        "survivors": (),
-        "reproduce": "pytest tests/test_x.py::test_segv",
+        "reproduce": f"pytest {nodeid}",
     }
-    return Death(**{**values, **others})
+    written = {name: text.encode() for name, text in of_process.items() if isinstance(text, str)}
+    ended = Ended(ending, **{"pid": 42, **of_process, **written})
+    return Death(nodeid, ended, **{**values, **others})
 
 
 def story(death: Death) -> str:

@@ -1,4 +1,4 @@
-"""Which of several attempts is the verdict."""
+"""What follows an attempt at a test: another one, or which one is the verdict."""
 
 from __future__ import annotations
 
@@ -7,25 +7,35 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.controller.retry.retries import Attempt, Retries
+from pytest_fkit.controller.retry.retries import Attempt, Before, Retries, Retry, Rules, decide
 from pytest_fkit.controller.retry.retries import verdict as verdict_of
 from pytest_fkit.controller.schedule.units import ANY
 from pytest_fkit.protocol.border import ItemComplete, Reported
-from pytest_fkit.protocol.event_file import GpuError
+from pytest_fkit.protocol.event_file import GpuError, add_facts
 
 ERROR = GpuError("suspect", "unspecified launch failure")
 
 
-def _attempt(name: str, *phases: tuple[Any, Any], error: GpuError | None = None) -> Attempt:
+def _attempt(
+    name: str, *phases: tuple[Any, Any], error: GpuError | None = None, gpus: str = ""
+) -> Attempt:
     node = SimpleNamespace(
         gateway=SimpleNamespace(id=name, spec=None),
-        workerinput={},
+        workerinput={"fkit_gpus": {"ids": [*gpus]}},
     )
     reports = [
         Reported(0, pytest.TestReport("test_it", ("", 0, ""), {}, outcome, None, when))
         for when, outcome in phases
     ]
-    return Attempt(node, (), reports, ItemComplete(0, 0.0), error)
+    return Attempt(node, tuple(f"/{gpu}" for gpu in gpus[:1]), reports, ItemComplete(3, 0.5), error)
+
+
+def _decided(
+    attempt: Attempt, *earlier: Attempt, most: int = 1, able: Any = lambda _: True, **more: Any
+) -> Any:
+    shared = more.pop("shared", False)
+    rules = Rules(most, more.pop("widens", False))
+    return decide(attempt, Before(ANY, ANY, earlier), rules, able, shared)
 
 
 FAILED = (("setup", "passed"), ("call", "failed"), ("teardown", "passed"))
@@ -50,3 +60,37 @@ def test_a_failure_stands_unless_another_attempt_came_to_its_end(
     outcomes = {each.report.outcome for each in told if isinstance(each, Reported)}
     assert ("failed" in outcomes) == (verdict == "failed")
     assert 0 not in retries
+
+
+def test_a_test_that_met_a_gpu_error_is_tried_on_other_gpus() -> None:
+    first = _attempt("gw0", *FAILED, error=ERROR, gpus="01")
+    second = _attempt("gw1", *FAILED, error=ERROR, gpus="23")
+    assert _decided(first) == Retry(3, 0.5, ANY._replace(avoid=frozenset({"/0"})))
+    assert _decided(second, first).stands is second
+    again = _decided(second, first, most=2)
+    assert again.kind == ANY._replace(avoid=frozenset({"/0", "/2"}))
+
+
+def test_where_too_few_are_left_other_workers_than_those_before_try_it() -> None:
+    failed = _attempt("gw0", *FAILED, error=ERROR, gpus="01")
+    few = _decided(failed, able=lambda kind: kind.avoid != {"/0"})
+    assert few.kind.avoid == {"/0", "/1"}
+    nobody = _decided(failed, able=lambda kind: not kind.avoid)
+    assert nobody == ([failed], failed)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_memory_that_others_may_have_used_is_enough_alone_on_the_same_gpus(shared: bool) -> None:
+    error = ERROR._replace(alone=True)
+    failed = _attempt("gw0", *FAILED, error=error, gpus="0")
+    decided = _decided(failed, able=lambda kind: not kind.avoid, shared=shared)
+    alone = Retry(3, 0.5, ANY._replace(alone=True))
+    assert decided == (alone if shared else ([failed], failed))
+
+
+def test_a_test_that_saw_too_few_gpus_is_given_more_once() -> None:
+    skipped = _attempt("gw0", ("setup", "skipped"))
+    add_facts(vars(skipped.reports[0]), wanted_gpus=4)
+    assert _decided(skipped).stands is skipped
+    assert _decided(skipped, widens=True).kind == ANY._replace(gpus=4)
+    assert _decided(skipped, skipped, widens=True).stands is skipped

@@ -8,16 +8,34 @@ from typing import Any
 import pytest
 
 from pytest_fkit import own
-from pytest_fkit.protocol.event_file import Completed, Phase, Report
-from pytest_fkit.protocol.messages import Message, Output
+from pytest_fkit.protocol.endings import Signaled
+from pytest_fkit.protocol.event_file import (
+    Completed,
+    GpuError,
+    JunitRecord,
+    Phase,
+    Report,
+    ReportFacts,
+    WideTeardown,
+)
+from pytest_fkit.protocol.messages import Ended, Go, Message, Output, Run, RunTogether
 from pytest_fkit.protocol.plain_values import carriable
+from pytest_fkit.protocol.process_keys import OWN, SESSION, ProcessKey
 from pytest_fkit.protocol.wire import Packer, Sorter, Unpacker, following, unpack_all
+
+_RUN = Run(5, 6, SESSION, ProcessKey("spawn", environ=(("A", "1"),)), location=("a.py", 3, "b"))
+_RECORD = JunitRecord("property", "a", "b")
 
 _MESSAGES: list[Message] = [
     Phase("setup", 1.5),
     Output(1, b"\xff\x00"),
     Report({"longrepr": ("path", 3, "skipped"), "none": None, "list": [1, (2,)]}),
     Completed(by_pytest=True),
+    Ended(Signaled(11), used=((1.5,), (), b"")),
+    RunTogether(_RUN, ((4, _RUN.location), (5, _RUN.location)), 0.2),
+    Go(Run(5, -1), ("wide",)),
+    Report({}, ReportFacts(GpuError("device", "lost", gpus=("0",)), junit=(_RECORD, _RECORD))),
+    WideTeardown(0.5, (), Report({"when": "teardown"}), 1.0),
 ]
 
 
@@ -31,6 +49,17 @@ def test_messages_arrive_as_they_were() -> None:
     assert list(Unpacker().feed(stream)) == _MESSAGES
     assert list(unpack_all(stream)) == _MESSAGES
     assert following(stream) == len(_MESSAGES)
+
+
+def test_values_arrive_with_their_types() -> None:
+    ended, together, go, report, teardown = Unpacker().feed(b"".join(_frames()))[-5:]
+    assert type(ended.ending) is Signaled
+    assert together.at(1) is together.run
+    assert together.at(0) == _RUN._replace(position=4, next_position=5, next_key=SESSION)
+    assert go.run.key is OWN
+    assert report.facts.gpu_error.category == "device"
+    assert report.facts.junit[1].kind == "property"
+    assert teardown.report.facts is None
 
 
 def test_messages_arrive_though_a_hook_forbids_marshal(monkeypatch: pytest.MonkeyPatch) -> None:

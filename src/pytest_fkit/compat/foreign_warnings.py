@@ -6,9 +6,12 @@ controller can't import that. This module has a class of every name.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..own import own_builtins
+
+if TYPE_CHECKING:
+    import warnings
 
 own_builtins(globals())
 
@@ -30,7 +33,7 @@ def __getattr__(name: str) -> type[Warning]:
     return stand_in(name)
 
 
-def make_portable(warning_message: Any) -> None:
+def make_portable(warning_message: warnings.WarningMessage) -> None:
     """Replace classes in a ``warnings.WarningMessage`` that not every process has."""
     text = str(warning_message.message)
     if not _is_everywhere(warning_message.category):
@@ -39,5 +42,5 @@ def make_portable(warning_message: Any) -> None:
         warning_message.message = stand_in(type(warning_message.message).__name__)(text)
 
 
-def _is_everywhere(found: type[Any]) -> bool:
+def _is_everywhere(found: type[object]) -> bool:
     return found.__module__.partition(".")[0] in _EVERYWHERE or found.__module__ == __name__

@@ -15,7 +15,7 @@ import pytest
 from ..own import contextmanager, no_warnings, own_builtins
 
 if TYPE_CHECKING:
-    from pluggy import HookCaller, HookImpl
+    from pluggy import HookCaller, HookImpl, HookRelay
 
 own_builtins(globals())
 
@@ -39,7 +39,7 @@ def wraps(implementation: HookImpl) -> bool:
     return bool(implementation.hookwrapper or implementation.wrapper)
 
 
-def implementations(hooks: Any, *names: str) -> Iterator[HookImpl]:
+def implementations(hooks: HookRelay, *names: str) -> Iterator[HookImpl]:
     """What implements these hooks.
 
     :param hooks: ``config.hook``, or ``item.ihook`` without conftest files of other directories.
@@ -283,7 +283,7 @@ def teardowns_of_others(
             yield functools.partial(each.function, *(given[name] for name in each.argnames))
 
 
-def report_for_installed(item: pytest.Item, call: pytest.CallInfo[Any]) -> pytest.TestReport:
+def report_for_installed(item: pytest.Item, call: pytest.CallInfo[None]) -> pytest.TestReport:
     """A report on a phase, of which no conftest.py hears."""
     manager = item.config.pluginmanager
     conftests = [each for each in manager.get_plugins() if _is_conftest(each)]

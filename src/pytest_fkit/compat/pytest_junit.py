@@ -11,7 +11,7 @@ import pytest
 from ..own import own_builtins
 
 if TYPE_CHECKING:
-    from _pytest.junitxml import LogXML
+    from _pytest.junitxml import LogXML as LogXML
 
 own_builtins(globals())
 
@@ -22,7 +22,9 @@ def junit_log(config: pytest.Config) -> LogXML | None:
     return next((each for each in plugins if isinstance(each, _pytest.junitxml.LogXML)), None)
 
 
-def junit_errors_for_deaths(log: LogXML, describe: Callable[[Any], tuple[str, str] | None]) -> None:
+def junit_errors_for_deaths(
+    log: LogXML, describe: Callable[[pytest.TestReport], tuple[str, str] | None]
+) -> None:
     """Write ``<error>`` for deaths, where LogXML writes ``<failure>`` for the call phase.
 
     :param describe: the message and the text of a report on a death, None for other reports.
@@ -42,7 +44,7 @@ def _add_error(reporter: Any, message: str, text: str, report: object) -> None:
     reporter._add_simple("error", message, text)
 
 
-def junit_properties(log: LogXML, describe: Callable[[Any], dict[str, str]]) -> None:
+def junit_properties(log: LogXML, describe: Callable[[pytest.TestReport], dict[str, str]]) -> None:
     """Write properties for each test, with what its last report says.
 
     :param describe: called with each report on a test.
@@ -57,7 +59,7 @@ def junit_properties(log: LogXML, describe: Callable[[Any], dict[str, str]]) -> 
     _change_reporters(log, change)
 
 
-def _change_reporters(log: LogXML, change: Callable[[Any, Any], None]) -> None:
+def _change_reporters(log: LogXML, change: Callable[[Any, pytest.TestReport], None]) -> None:
     """Call `change` with what writes a test into the file, and each report that it writes."""
     original = log.node_reporter
 

@@ -139,7 +139,7 @@ def write_source(terminal: Any, lines: Sequence[str], indents: Sequence[str]) ->
     terminal._write_source(lines, indents)
 
 
-def interacts(call: pytest.CallInfo[Any], report: pytest.TestReport) -> bool:
+def interacts(call: pytest.CallInfo[None], report: pytest.TestReport) -> bool:
     """Whether pytest calls pytest_exception_interact for what was raised in a phase."""
     return bool(_pytest.runner.check_interactive_exception(call, report))
 
@@ -194,7 +194,7 @@ def restore_objects(session: pytest.Session, report: pytest.TestReport) -> None:
             vars(report)[name] = value
 
 
-def _keep(session: pytest.Session, found: dict[str, bytes], name: str, value: Any) -> None:
+def _keep(session: pytest.Session, found: dict[str, bytes], name: str, value: object) -> None:
     file = BytesIO()
     try:
         _Pickler(session, file).dump(value)
@@ -212,7 +212,7 @@ class _Pickler(pickle.Pickler):
         super().__init__(file, 4)
         self._session = session
 
-    def persistent_id(self, value: Any) -> tuple[Any, ...] | None:
+    def persistent_id(self, value: object) -> tuple[str | int, ...] | None:
         """Name what the other process has, too, instead of pickling it."""
         if isinstance(value, pytest.Config):
             return ("config",)

@@ -7,7 +7,7 @@ import sys
 import uuid
 from queue import Empty
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Callable, Sequence, cast
+from typing import TYPE_CHECKING, Any, Callable, Dict, Sequence, cast
 
 import _pytest.config
 import pytest
@@ -17,6 +17,7 @@ from .pytest_hooks import WORKERS_MAIN, is_foreign, module_of
 from .pytest_nodes import set_nodeid
 
 if TYPE_CHECKING:
+    WorkerInput = Dict[str, Any]
     from pluggy import HookImpl
     from xdist.remote import WorkerInteractor
 
@@ -58,7 +59,7 @@ def worker_interactor(config: pytest.Config) -> WorkerInteractor | None:
 
 def worker_config(
     arguments: list[str],
-    workerinput: dict[str, Any],
+    workerinput: WorkerInput,
     basetemp: str | None,
     plugins: Sequence[object],
 ) -> pytest.Config:
@@ -129,15 +130,15 @@ class _Groups:
 _ALONE = "master"
 """What xdist's fixture ``worker_id`` answers where there are no workers."""
 
-_NODE_INPUT: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
+_NODE_INPUT: pytest.StashKey[WorkerInput] = pytest.StashKey()
 
 
-def worker_input(config: pytest.Config) -> dict[str, Any]:
+def worker_input(config: pytest.Config) -> WorkerInput:
     """What xdist tells this worker; at ``-n0`` what its fixtures answer there.
 
     With what plugins added in :func:`configure_node`.
     """
-    given: dict[str, Any] | None = getattr(config, "workerinput", None)
+    given: WorkerInput | None = getattr(config, "workerinput", None)
     if given is not None:
         return given
     added = config.stash.get(_NODE_INPUT, {})
@@ -155,7 +156,7 @@ class _Node:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.workerinput: dict[str, Any] = {"workerid": _ALONE}
+        self.workerinput: WorkerInput = {"workerid": _ALONE}
         self.gateway = self._Gateway()
 
 
@@ -228,7 +229,7 @@ class AssignedTests:
         return found if isinstance(found, int) or found is self._shutdown else None
 
 
-def worker_facts(interactor: WorkerInteractor) -> dict[str, Any]:
+def worker_facts(interactor: WorkerInteractor) -> WorkerInput:
     """What xdist adds to every report of a worker."""
     return {"worker_id": interactor.workerid, "testrun_uid": interactor.testrunuid}
 
@@ -256,7 +257,7 @@ def on_end_of_tests(interactor: WorkerInteractor, action: Callable[[], None]) ->
 
 
 def take_reports_of_interactor(
-    config: pytest.Config, interactor: WorkerInteractor, hear: Callable[[Any], None]
+    config: pytest.Config, interactor: WorkerInteractor, hear: Callable[[pytest.TestReport], None]
 ) -> None:
     """Call `hear` with each report where xdist's plugin of a worker would send it.
 

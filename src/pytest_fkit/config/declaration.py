@@ -90,7 +90,7 @@ def _arguments(config: pytest.Config) -> Iterator[str]:
     yield from map(str, config.invocation_params.args)
 
 
-def _add_to_command_line(group: Any, option: Option) -> None:
+def _add_to_command_line(group: pytest.OptionGroup, option: Option) -> None:
     if not option.metavar:
         group.addoption(option.flag, option.negation, action=_Switch, help=_described(option))
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, NamedTuple, TypeVar
+from typing import Any, Callable, Dict, NamedTuple, TypeVar
 
 import pytest
 
@@ -17,7 +17,10 @@ own_builtins(globals())
 
 T = TypeVar("T")
 
-_ARGUMENTS_KEY: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
+Arguments = Dict[str, Any]
+"""What marks say, by argument."""
+
+_ARGUMENTS_KEY: pytest.StashKey[Arguments] = pytest.StashKey()
 
 ALL_GPUS = -1
 """The number of GPUs of a test that can use all of the machine's."""
@@ -41,7 +44,7 @@ class Limits(NamedTuple):
     isolation: str = ""
 
 
-def arguments(item: pytest.Item) -> dict[str, Any]:
+def arguments(item: pytest.Item) -> Arguments:
     """What marks say, by argument; of marks that say the same the closest counts.
 
     "others_gpus" is what other projects' marks say about GPUs.
@@ -54,8 +57,8 @@ def arguments(item: pytest.Item) -> dict[str, Any]:
     return known
 
 
-def _said(item: pytest.Item) -> dict[str, Any]:
-    chosen: dict[str, Any] = {}
+def _said(item: pytest.Item) -> Arguments:
+    chosen: Arguments = {}
     for node, mark in reversed(list(marks(item))):
         check = _CHECKS.get(mark.name)
         if check is None:
@@ -83,7 +86,7 @@ def limits(item: pytest.Item, settings: Settings) -> Limits:
     )
 
 
-def _fkit(mark: pytest.Mark) -> dict[str, Any]:
+def _fkit(mark: pytest.Mark) -> Arguments:
     if mark.args:
         raise ValueError(
             f"@pytest.mark.fkit takes keyword arguments only: {', '.join(MARK_ARGUMENTS)}"
@@ -103,17 +106,17 @@ def _fkit(mark: pytest.Mark) -> dict[str, Any]:
     return values
 
 
-def _without_arguments(mark: pytest.Mark) -> dict[str, Any]:
+def _without_arguments(mark: pytest.Mark) -> Arguments:
     if mark.args or mark.kwargs:
         raise ValueError(f"@pytest.mark.{mark.name} takes no arguments")
     return {}
 
 
-def _single_gpu(mark: pytest.Mark) -> dict[str, Any]:
+def _single_gpu(mark: pytest.Mark) -> Arguments:
     return {**_without_arguments(mark), "gpus": 1}
 
 
-def _multi_gpu(mark: pytest.Mark) -> dict[str, Any]:
+def _multi_gpu(mark: pytest.Mark) -> Arguments:
     values = [*mark.args, *mark.kwargs.values()]
     if len(values) > 1 or set(mark.kwargs) - {"number"}:
         raise ValueError("@pytest.mark.fkit_multi_gpu takes one argument, number")
@@ -125,13 +128,13 @@ def _multi_gpu(mark: pytest.Mark) -> dict[str, Any]:
     return {"gpus": values[0] if values else 2}
 
 
-def _distributed(mark: pytest.Mark) -> dict[str, Any]:
+def _distributed(mark: pytest.Mark) -> Arguments:
     """vLLM's, from ``multi_gpu_marks`` in tests/utils.py; other projects mean other things."""
     number = mark.kwargs.get("num_gpus")
     return {"others_gpus": number} if type(number) is int and number > 0 else {}
 
 
-def _multiaccelerator(mark: pytest.Mark) -> dict[str, Any]:
+def _multiaccelerator(mark: pytest.Mark) -> Arguments:
     """JAX's, by its pyproject.toml "can make use of and possibly requires multiple accelerators".
 
     Its ci/run_bazel_test_cuda_non_rbe.sh runs such tests with all GPUs.
@@ -140,7 +143,7 @@ def _multiaccelerator(mark: pytest.Mark) -> dict[str, Any]:
     return {"others_gpus": ALL_GPUS}
 
 
-_CHECKS: dict[str, Callable[[pytest.Mark], dict[str, Any]]] = {
+_CHECKS: dict[str, Callable[[pytest.Mark], Arguments]] = {
     "fkit": _fkit,
     "fkit_skip": _without_arguments,
     "fkit_single_gpu": _single_gpu,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, Dict
 
 from ..own import own_builtins
 
 own_builtins(globals())
+
+Answer = Dict[str, Any]
+"""What a tool, a library or the kernel says of one thing."""
 
 
 class MissingError(Exception):
@@ -57,14 +60,14 @@ def rubbish(text: str) -> FailedError:
     return FailedError(f"what it prints can't be understood: {line[:80]!r}")
 
 
-def mappings(value: object) -> list[dict[str, Any]]:
+def mappings(value: object) -> list[Answer]:
     """The dicts in a list; nothing from anything else."""
     if not isinstance(value, list):
         return []
     return [entry for entry in value if isinstance(entry, dict)]
 
 
-def only_mappings(value: object) -> list[dict[str, Any]]:
+def only_mappings(value: object) -> list[Answer]:
     """The dicts in a list that has nothing else.
 
     :raises FailedError: if it is not such a list.
@@ -75,7 +78,7 @@ def only_mappings(value: object) -> list[dict[str, Any]]:
     return found
 
 
-def mapping(value: object) -> dict[str, Any]:
+def mapping(value: object) -> Answer:
     """A dict; an empty one for anything else."""
     return value if isinstance(value, dict) else {}
 

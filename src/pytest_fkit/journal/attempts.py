@@ -121,7 +121,13 @@ class Running:
     :param earlier_attempts: how many other workers have made.
     """
 
-    def __init__(self, nodeid: str, worker: str, location: Any, earlier_attempts: int) -> None:
+    def __init__(
+        self,
+        nodeid: str,
+        worker: str,
+        location: tuple[str, int | None, str] | None,
+        earlier_attempts: int,
+    ) -> None:
         self._about = {"test": nodeid, "worker": worker}
         self._location = location
         self._earlier_attempts = earlier_attempts
@@ -197,10 +203,10 @@ class Running:
         return outcome
 
 
-def _described(ending: Ending) -> dict[str, Any]:
+def _described(ending: Ending) -> Event:
     return {"type": type(ending).__name__, "title": ending.title, **ending._asdict()}
 
 
-def _span(start: float, phases: list[dict[str, Any]]) -> float:
+def _span(start: float, phases: list[Event]) -> float:
     end: float = max([each["start"] + each["duration"] for each in phases], default=start)
     return round(end - start, 6)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, Sequence, Tuple
 
 from ..own import own_builtins
 from ..protocol.border import ItemAttempt, ItemStarted, Reported, Told
+from ..protocol.event_file import Location
 from .attempts import Running, is_whole, kept
 from .events import Event, event, now
 
@@ -125,7 +126,7 @@ class Recorder:
         """
         self._events.append({"event": "xid", "wall": wall, "mono": mono, **facts})
 
-    def _about_gpus(self, name: str, worker: str, **fields: Any) -> None:
+    def _about_gpus(self, name: str, worker: str, **fields: object) -> None:
         self.add(event(name, worker=worker, gpus=self._gpus.get(worker, []), **fields))
 
     # --- tests ---
@@ -141,14 +142,16 @@ class Recorder:
                 self._attempt(worker, each)
         self.commit()
 
-    def begin(self, worker: str, nodeid: str, location: Any) -> None:
+    def begin(self, worker: str, nodeid: str, location: Location | None) -> None:
         """A test begins, or another attempt at it on the same worker."""
         key = worker, str(nodeid)
         if key not in self._running:
             self._running[key] = self._new_running(key, location)
         self._touched[key] = None
 
-    def _new_running(self, key: tuple[str, str], location: Any) -> Running:
+    def _new_running(
+        self, key: tuple[str, str], location: tuple[str, int | None, str] | None
+    ) -> Running:
         worker, nodeid = key
         return Running(nodeid, worker, location, self._earlier_attempts.get(nodeid, 0))
 

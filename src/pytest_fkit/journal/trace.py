@@ -31,7 +31,7 @@ _USAGE = (
 
 
 def _complete(
-    pid: int, lane: str, name: str, category: str, span: tuple[int, int], arguments: dict[str, Any]
+    pid: int, lane: str, name: str, category: str, span: tuple[int, int], arguments: Event
 ) -> TraceEvent:
     """A span of time in a lane."""
     begin, end = span
@@ -42,7 +42,7 @@ def _complete(
 
 
 def _instant(
-    pid: int, lane: str, name: str, category: str, at: int, arguments: dict[str, Any]
+    pid: int, lane: str, name: str, category: str, at: int, arguments: Event
 ) -> TraceEvent:
     """A moment in a lane."""
     return {
@@ -73,7 +73,7 @@ def _counter(pid: int, name: str, unit: str, value: float, at: int) -> TraceEven
     return {"ph": "C", "name": name, "pid": pid, "tid": 0, "ts": at, "args": {unit: value}}
 
 
-def _without_empty(arguments: dict[str, Any]) -> dict[str, Any]:
+def _without_empty(arguments: Event) -> Event:
     return {key: value for key, value in arguments.items() if value is not None and value != ""}
 
 
@@ -238,7 +238,7 @@ class _Timeline:
         return begin, end
 
 
-def _arguments(attempt: Event) -> dict[str, Any]:
+def _arguments(attempt: Event) -> Event:
     names = ("pid", "attempt", "category", "shared", *_USAGE)
     found = {name: attempt.get(name) for name in names}
     found["outcomes"] = ", ".join(str(each["outcome"]) for each in attempt.get("phases", ()))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Callable, NamedTuple, Union, get_args
 
 from ..own import own_builtins, threading
 from .endings import Ending
-from .event_file import Figure, GpuError, ReportData, ReportFacts
+from .event_file import Figure, GpuError, Location, ReportData, ReportFacts
 from .wire import Known, Packer, Unpacker, has_values
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class ItemStarted(NamedTuple):
     """pytest_runtest_logstart."""
 
     nodeid: str
-    location: tuple[str, int | None, str]
+    location: Location
 
 
 class ItemReported(NamedTuple):
@@ -205,7 +205,7 @@ class ItemFinished(NamedTuple):
     """pytest_runtest_logfinish."""
 
     nodeid: str
-    location: tuple[str, int | None, str]
+    location: Location
 
 
 class ItemAttempt(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, NamedTuple, Union, cast
+from typing import Any, Dict, NamedTuple, Optional, Tuple, Union, cast
 
 from ..own import own_builtins
 
@@ -10,6 +10,9 @@ own_builtins(globals())
 
 ReportData = Dict[str, Any]
 """A report as pytest_report_to_serializable gives it, or the attributes of a report."""
+
+Location = Tuple[str, Optional[int], str]
+"""Of a test, as pytest's: path, line and name."""
 
 Figure = Union[str, bool, int, float]
 """A value of ``fkit_metrics``."""
@@ -120,15 +123,9 @@ class Begins(NamedTuple):
 class LogStart(NamedTuple):
     """pytest_runtest_logstart."""
 
-    nodeid: str
-    location: tuple[str, int | None, str]
-
 
 class LogFinish(NamedTuple):
     """pytest_runtest_logfinish."""
-
-    nodeid: str
-    location: tuple[str, int | None, str]
 
 
 class Report(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Union, get_args
 
 from ..own import own_builtins
 from .endings import Ending
-from .event_file import TestEvent
+from .event_file import Location, TestEvent
 from .process_keys import OWN, ProcessKey
 
 own_builtins(globals())
@@ -41,7 +41,7 @@ class Run(NamedTuple):
     timeout: float = 0.0
     memory_limit: int = 0
     tests_failed: int = 0
-    location: tuple[str, int | None, str] = ("", None, "")
+    location: Location = ("", None, "")
     attempts: int = 0
     suite_reruns: int = 0
     gpu_memory: int = 0
@@ -56,7 +56,7 @@ class RunTogether(NamedTuple):
     """
 
     run: Run
-    tests: tuple[tuple[int, tuple[str, int | None, str]], ...]
+    tests: tuple[tuple[int, Location], ...]
     seconds: float
 
     def at(self, number: int) -> Run:
@@ -185,7 +185,7 @@ class Ended(NamedTuple):
     :param survivors: descriptions of processes that not even SIGKILL ended.
     :param goes_on: whether the keeper begins what is queued; not after a bad ending, or if the
         test said that the run is to stop.
-    :param used: the fields of an Account (sandbox/child/usage.py), none where it was not measured.
+    :param used: the fields of a RawUsage (sandbox/child/usage.py), none where it was not measured.
     :param hold_gpus: descriptions of processes that could not be ended and have a GPU open.
     :param gpu_memory: what the driver did not count as free again, in words, for each GPU.
     :param native: native stacks, where a debugger was asked for them.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Collection, cast
 
 from ..own import os, own_builtins
 from .event_file import ReportFacts
@@ -48,7 +48,7 @@ def carriable(value: Any, _depth: int = 0) -> Any:
     return _converted(value)
 
 
-def _carried_set(value: Any, depth: int) -> Any:
+def _carried_set(value: Collection[object], depth: int) -> object:
     kind = set if isinstance(value, set) else frozenset
     try:
         return kind([carriable(item, depth) for item in value])

@@ -19,7 +19,7 @@ from .messages import (
     RunTogether,
     TornDown,
 )
-from .process_keys import ProcessKey
+from .process_keys import OWN, ProcessKey
 
 own_builtins(globals())
 
@@ -34,42 +34,36 @@ Known = Mapping[str, Type[Any]]
 _VALUES: Known = {
     cls.__name__: cls
     for cls in (
-        *get_args(Ending),
-        Ended,
-        NativeStacks,
-        GpuError,
-        JunitRecord,
-        ProcessKey,
-        Report,
-        ReportFacts,
-        Run,
+        *get_args(Ending), Ended, GpuError, JunitRecord, NativeStacks, ProcessKey, Report,
+        ReportFacts, Run,
     )
-}
+}  # fmt: skip
 """Types of ours that fields of messages may have; they travel with their names, as messages do."""
 
-_PLACES: dict[str, tuple[int, ...]] = {}
-"""Where messages and values have such values, by their names."""
+_PLACES: dict[str, tuple[tuple[int, object], ...]] = {}
+"""Where messages and values have such values, by their names; and the one that None stands for."""
 
 
-def has_values(kind: Any, *fields: str) -> None:
-    """Declare that these fields of a type have values of ours, several of them, or None."""
-    _PLACES[kind.__name__] = tuple(map(kind._fields.index, fields))
+def has_values(kind: Any, *fields: str, absent: object = None) -> None:
+    """Declare that these fields of a type have values of ours, or several of them.
+
+    :param absent: the value that most of them have.
+    """
+    places = ((1 + kind._fields.index(name), absent) for name in fields)
+    _PLACES[kind.__name__] = tuple(places)
 
 
-for _kind, *_fields in (
-    (Report, "facts"),
-    (HeldReport, "report"),
-    (WideTeardown, "report"),
-    (ReportFacts, "gpu_error", "junit"),
-    (Run, "key", "next_key"),
-    (RunTogether, "run"),
-    (Follows, "next_key"),
-    (HostFiles, "key"),
-    (Go, "run"),
-    (Ended, "ending", "native"),
-    (TornDown, "ended"),
-):
-    has_values(_kind, *_fields)
+has_values(Report, "facts")
+has_values(HeldReport, "report")
+has_values(WideTeardown, "report")
+has_values(ReportFacts, "gpu_error", "junit")
+has_values(Run, "key", "next_key", absent=OWN)
+has_values(RunTogether, "run")
+has_values(Follows, "next_key", absent=OWN)
+has_values(HostFiles, "key")
+has_values(Go, "run")
+has_values(Ended, "ending", "native")
+has_values(TornDown, "ended")
 
 
 class Packer:
@@ -100,33 +94,32 @@ class Packer:
         return _HEADER.pack(len(body), zlib.crc32(body, number), number) + body
 
 
-def _plain(value: Any) -> Any:
-    """A message, or a value in one, as a tuple of its name and its fields; None as it is."""
-    if value is None:
-        return None
-    if type(value) is tuple:  # several
+def _plain(value: Any) -> tuple[Any, ...]:
+    """A message, or a value in one, or several, as a tuple of its name and its fields."""
+    if type(value) is tuple:
         return tuple(map(_plain, value))
     name = type(value).__name__
+    if name not in _PLACES:
+        return (name, *value)
     fields = [name, *value]
-    for place in _PLACES.get(name, ()):
-        fields[1 + place] = _plain(value[place])
+    for place, absent in _PLACES[name]:
+        each = fields[place]
+        fields[place] = None if each is absent else _plain(each)
     return tuple(fields)
 
 
-def _made(said: Any, known: Known) -> Any:
+def _made(said: tuple[Any, ...], known: Known) -> Any:
     """Undo :func:`_plain`."""
-    if not said:
-        return said
-    if type(said[0]) is not str:
+    if not said or type(said[0]) is not str:
         return tuple(_made(each, known) for each in said)
-    kind = known[said[0]]
-    places = _PLACES.get(said[0])
-    if places is None:
-        return kind(*said[1:])
-    fields = [*said[1:]]
-    for place in places:
-        fields[place] = _made(fields[place], _VALUES)
-    return kind(*fields)
+    name = said[0]
+    if name not in _PLACES:
+        return known[name](*said[1:])
+    fields = [*said]
+    for place, absent in _PLACES[name]:
+        each = fields[place]
+        fields[place] = absent if each is None else _made(each, _VALUES)
+    return known[name](*fields[1:])
 
 
 def _pickled(fields: tuple[Any, ...] | list[tuple[Any, ...]]) -> bytes:
@@ -146,7 +139,9 @@ def unpack(frame: bytes, known: Known = BY_NAME) -> list[Any]:
     body = frame[_HEADER.size :]
     # The checksum holds, the writer is ours.
     said = pickle.loads(body) if body[:1] == pickle.PROTO else marshal.loads(body)
-    return [_made(each, known) for each in ((said,) if type(said) is tuple else said)]
+    if type(said) is tuple:
+        return [_made(said, known)]
+    return [_made(each, known) for each in said]
 
 
 def unpack_all(frames: bytes) -> Iterator[Message]:

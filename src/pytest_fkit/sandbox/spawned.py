@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict, deque
-from typing import TYPE_CHECKING, Any, Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Callable, Generator, Sequence
 
 import pytest
 
@@ -23,10 +23,12 @@ from .process.test_process import equip, write_stacks_of_deaths
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .keeper.spawn import Spec
+
 own_builtins(globals())
 
 
-def main(spec: dict[str, Any], reader: int, writer: int, modules: set[str]) -> None:
+def main(spec: Spec, reader: int, writer: int, modules: set[str]) -> None:
     """Collect the test module and run its tests on the keeper's orders.
 
     :param spec: as made by :mod:`.keeper.spawn`.
@@ -103,7 +105,7 @@ class Spawned:
     :param spec: as made by :mod:`.keeper.spawn`.
     """
 
-    def __init__(self, link: Pipes, spec: dict[str, Any]) -> None:
+    def __init__(self, link: Pipes, spec: Spec) -> None:
         self._link = link
         self._spec = spec
         self._errors: list[str] = []

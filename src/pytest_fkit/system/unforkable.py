@@ -169,7 +169,7 @@ def may_buffer(descriptor: int) -> bool:
     return not all(any(each is log for log in flushed) for each in buffers)
 
 
-def _files(*kinds: type[Any]) -> Iterator[Any]:
+def _files(*kinds: type[object]) -> Iterator[Any]:
     return (each for each in gc.get_objects() if issubclass(type(each), kinds))
 
 

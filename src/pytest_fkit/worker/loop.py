@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterator, Mapping
+from typing import Callable, Iterator, Mapping
 
 import pytest
 
 from ..compat import pytest_fixtures, pytest_hooks
 from ..config.settings import ALONE, Settings
 from ..own import contextmanager, own_builtins, signal, threading, time
-from ..protocol.endings import Ending, Finished, ForkUnsafe, Unreported
+from ..protocol.endings import Finished, ForkUnsafe, Unreported
 from ..protocol.event_file import Begins, EndError, Interrupted, LiveText, WideTeardown
 from ..protocol.interruptions import interruption, raise_again
 from ..protocol.messages import Ended, Follows, Output, Run, TornDown
@@ -111,14 +111,13 @@ class TestLoop:
         yield from self._keeper.start()
         began = time.monotonic()
         replay, begun, ended = self._listen(chosen, after)
-        ending = ended.ending
-        if isinstance(ending, ForkUnsafe):
-            self._requests.note_fork_unsafe(ending.reason)
+        if isinstance(ended.ending, ForkUnsafe):
+            self._requests.note_fork_unsafe(ended.ending.reason)
             tests.put_back(taken.positions)
             return
         tests.put_back(taken.positions[begun:])
         last = chosen[begun - 1]
-        again = self._conclude(replay, ended, ending, 0)
+        again = self._conclude(replay, ended, 0)
         replay = yield from self._run_again(last, replay, again)
         self._most = 2
         if last.key.is_shared and not self._one_by_one:
@@ -167,12 +166,11 @@ class TestLoop:
 
     def _report_end(self, replay: Replay, ended: Ended) -> None:
         """Report how a process ended in which a test can't be run again."""
-        ending = ended.ending
-        if isinstance(ending, Finished):
+        if isinstance(ended.ending, Finished):
             replay.name_leftovers(ended)
         else:
             replay.handle(ended)
-            self._deaths.report(replay, ended, ending, None)
+            self._deaths.report(replay, ended, None)
 
     def _run_again(self, run: Run, replay: Replay, again: Again | None) -> Steps[Replay]:
         """Run the test as often as it is to be run again."""
@@ -187,25 +185,24 @@ class TestLoop:
         yield from self._keeper.start()
         run = run._replace(attempts=before, suite_reruns=self._reruns.in_suite)
         replay, _, ended = self._listen([run], None)
-        return replay, self._conclude(replay, ended, ended.ending, before)
+        return replay, self._conclude(replay, ended, before)
 
-    def _conclude(self, replay: Replay, ended: Ended, ending: Ending, before: int) -> Again | None:
+    def _conclude(self, replay: Replay, ended: Ended, before: int) -> Again | None:
         """Report how the process of the test ended that began last.
 
         :param before: how many attempts there were before those of this process.
         :return: None unless it is to be run again.
         """
-        missing = replay.missing() if isinstance(ending, Finished) else ""
+        missing = replay.missing() if isinstance(ended.ending, Finished) else ""
         if missing:
-            ending = Unreported(missing)
-            ended = ended._replace(ending=ending)
+            ended = ended._replace(ending=Unreported(missing))
         replay.handle(ended)
         attempts = before + replay.attempts
         self._reruns.note(replay.item, before, attempts)
         again: Again | None = None
-        if not isinstance(ending, Finished):
+        if not isinstance(ended.ending, Finished):
             self._raise_if_stopping()
-            again = self._deaths.report(replay, ended, ending, attempts)
+            again = self._deaths.report(replay, ended, attempts)
         else:
             replay.name_leftovers(ended)
         self._reports.settle()
@@ -256,9 +253,9 @@ class TestLoop:
         self._stopping.set()
         self._keeper.request_stop(self._settings.grace)
 
-    def stop_reason(self, error: BaseException) -> tuple[Any, ...]:
+    def stop_reason(self, error: BaseException) -> Interrupted:
         """The reason from which the controller stops the run as `error` would stop plain pytest."""
-        return tuple(self._stop_reason or interruption(error))
+        return self._stop_reason or interruption(error)
 
     def run_apart(self, position: int, environ: Mapping[str, str]) -> Steps[None]:
         """Run one test in a fresh interpreter, when no other process is left below this worker.

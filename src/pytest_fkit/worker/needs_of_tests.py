@@ -7,12 +7,12 @@ from typing import Any, Iterable, Iterator, Mapping
 
 import pytest
 
-from ..config.marks import ALL_GPUS, answer_of_hook, arguments
+from ..config.marks import ALL_GPUS, Arguments, answer_of_hook, arguments
 from ..config.options import MARK_ARGUMENTS
 from ..config.values import parse
 from ..gpu.slices.ownership import KEY
 from ..own import own_builtins
-from ..protocol.event_file import add_facts
+from ..protocol.event_file import ReportData, add_facts
 from ..protocol.needs import Needs
 
 own_builtins(globals())
@@ -50,7 +50,7 @@ def _right_or_nothing(item: pytest.Item) -> Needs:
         return Needs()
 
 
-def _others(item: pytest.Item, said: Mapping[str, Any]) -> dict[str, Any]:
+def _others(item: pytest.Item, said: Arguments) -> Arguments:
     """What the marks of other projects say; nothing without GPUs, where TPUs may be meant."""
     gpus = said.get("others_gpus")
     owned = item.config.stash.get(KEY, None)
@@ -64,7 +64,7 @@ def _others(item: pytest.Item, said: Mapping[str, Any]) -> dict[str, Any]:
     return {"gpus": most if gpus == ALL_GPUS else gpus}
 
 
-def _answered(item: pytest.Item) -> dict[str, Any]:
+def _answered(item: pytest.Item) -> Arguments:
     """What a plugin or a conftest.py answers.
 
     :raises pytest.UsageError: if the answer makes no sense.
@@ -74,7 +74,7 @@ def _answered(item: pytest.Item) -> dict[str, Any]:
     return answer_of_hook(item, "pytest_fkit_requirements", _checked)
 
 
-def _checked(answer: object) -> dict[str, Any]:
+def _checked(answer: object) -> Arguments:
     if answer is None:
         return {}
     if isinstance(answer, Needs):
@@ -93,7 +93,7 @@ def _checked(answer: object) -> dict[str, Any]:
     }
 
 
-def note_wanted_gpus(item: pytest.Item, data: dict[str, Any], changed: Mapping[str, str]) -> None:
+def note_wanted_gpus(item: pytest.Item, data: ReportData, changed: Mapping[str, str]) -> None:
     """Note in a report how many GPUs the test wanted, if it was skipped for too few.
 
     Only where the machine has as many: else no option helps.
@@ -186,7 +186,7 @@ def _on_the_cpu(item: pytest.Item) -> bool:
     return _CPU_FILE.fullmatch(item.path.name.partition(".")[0]) is not None
 
 
-def _function(item: pytest.Item) -> Any:
+def _function(item: pytest.Item) -> object:
     """The test function; no instance of a class is made for it."""
     cls = getattr(item, "cls", None)
     if cls is None:
@@ -194,7 +194,7 @@ def _function(item: pytest.Item) -> Any:
     return getattr(cls, getattr(item, "originalname", None) or item.name, None)
 
 
-def _wrapped(function: Any) -> Iterator[Any]:
+def _wrapped(function: object) -> Iterator[object]:
     for _ in range(_DEPTH):
         if function is None:
             return
@@ -202,7 +202,7 @@ def _wrapped(function: Any) -> Iterator[Any]:
         function = getattr(function, "__wrapped__", None)
 
 
-def _has_base(cls: Any, name: str) -> bool:
+def _has_base(cls: object, name: str) -> bool:
     return isinstance(cls, type) and any(each.__name__ == name for each in cls.__mro__)
 
 

@@ -237,7 +237,7 @@ class Worker:
             with loop.ignoring_interrupts():
                 yield from loop.run_all(self._tests(interactor))
         except (KeyboardInterrupt, pytest.exit.Exception) as error:
-            self._config.workeroutput["fkit_stop"] = loop.stop_reason(error)  # type: ignore[attr-defined]
+            self._config.workeroutput["fkit_stop"] = tuple(loop.stop_reason(error))  # type: ignore[attr-defined]
             raise
         finally:
             loop.finish()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generator, Iterator, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Generator, Iterator, Literal, NamedTuple, Sequence
 
 import pytest
 
@@ -205,7 +205,7 @@ class Accounting:
                 _report_on(wrong.nodeid, "setup", "failed", text),
                 _report_on(wrong.nodeid, "teardown", "passed", None),
             ]
-        hook: Any = self._config.hook
+        hook = self._config.hook
         nodeid, location = wrong.nodeid, reports[0].location
         hook.pytest_runtest_logstart(nodeid=nodeid, location=location)
         for report in reports:
@@ -219,7 +219,12 @@ class Accounting:
             self._recorder.record(worker, [*(Reported(-1, each) for each in reports), attempt])
 
 
-def _report_on(nodeid: str, when: Any, outcome: Any, longrepr: Any) -> pytest.TestReport:
+def _report_on(
+    nodeid: str,
+    when: Literal["setup", "teardown"],
+    outcome: Literal["passed", "failed"],
+    longrepr: Any,
+) -> pytest.TestReport:
     path, _, name = nodeid.partition("::")
     location = (path, None, name.replace("::", "."))
     return pytest.TestReport(nodeid, location, {}, outcome, longrepr, when)

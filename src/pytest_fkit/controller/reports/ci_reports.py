@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Iterable, Iterator, Sequence
 
 import pytest
 
@@ -24,6 +24,9 @@ from ..workers.report_attributes import (
 )
 
 if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
+    from ...compat.pytest_junit import LogXML
     from .reporting import Happened
 
 own_builtins(globals())
@@ -36,12 +39,14 @@ class Junit:
     :param share: whether tests share processes, so that fixtures are set up again after a death.
     """
 
-    def __init__(self, log: Any, gpus: Sequence[str], share: bool) -> None:
+    def __init__(self, log: LogXML, gpus: Sequence[str], share: bool) -> None:
         self._share = share
-        self._deaths: Counter[Any] = Counter()
+        self._deaths: Counter[WorkerController | None] = Counter()
         self._log = log
         self._gpus = gpus
-        self._properties: dict[Any, Counter[tuple[str, str]]] = defaultdict(Counter)
+        self._properties: dict[tuple[WorkerController | None, int], Counter[tuple[str, str]]] = (
+            defaultdict(Counter)
+        )
         self._endings: dict[str, str] = {}
         pytest_junit.junit_errors_for_deaths(log, _junit_error)
         pytest_junit.junit_properties(log, self._of_test)
@@ -72,7 +77,7 @@ class Junit:
         if self._share and headline:
             self._deaths[worker] += 1
 
-    def _is_new(self, worker: Any, name: str, value: str) -> bool:
+    def _is_new(self, worker: WorkerController | None, name: str, value: str) -> bool:
         """Whether no other process recorded it as often: each has session fixtures of its own."""
         mine = self._properties[worker, self._deaths[worker]]
         others = max((said[name, value] for said in self._properties.values()), default=0)

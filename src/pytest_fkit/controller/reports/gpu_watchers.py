@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Generator, Mapping, Sequence
 
 import pytest
 
@@ -20,6 +20,7 @@ from ..schedule.machines import host_of
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
+    from ...journal.events import Event
     from ...journal.recorder import Recorder
 
 own_builtins(globals())
@@ -181,7 +182,7 @@ class GpuSamples:
         for line in data.splitlines():
             self._record(json.loads(line))
 
-    def _record(self, sample: dict[str, Any]) -> None:
+    def _record(self, sample: Event) -> None:
         if "error" in sample:
             self._recorder.gpus_unknown(sample["error"])
             return

@@ -8,7 +8,7 @@ import shlex
 import sys
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Collection, Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Callable, Collection, Generator, Iterator, Mapping, Sequence
 
 import pluggy
 import psutil
@@ -84,7 +84,7 @@ class Recording:
             self._sample_gpus(devices, {gpu for ids in slices.values() for gpu in ids})
         recorder.add(_run_event(self._config, settings, devices, slices, session))
 
-    def _sample_gpus(self, devices: Sequence[Mapping[str, Any]], owned: Collection[str]) -> None:
+    def _sample_gpus(self, devices: Sequence[Event], owned: Collection[str]) -> None:
         uuids = {
             each["id"]: each["uuid"]
             for each in devices
@@ -162,7 +162,7 @@ class Recording:
 
     def _collection(self, worker: str, nodeids: list[str]) -> None:
         # Name the tests once: they are the same in all workers.
-        which: dict[str, Any] = {} if self._collected else {"nodeids": nodeids}
+        which: Event = {} if self._collected else {"nodeids": nodeids}
         self._collected = True
         self._recorder.add(event("collection", worker=worker, tests=len(nodeids), **which))
 
@@ -233,7 +233,7 @@ def _usage_errors(option: str, path: Path) -> Iterator[None]:
 # --- the event that begins a run ---
 
 
-def _gpus_of_run(config: pytest.Config) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+def _gpus_of_run(config: pytest.Config) -> tuple[list[Event], dict[str, list[str]]]:
     """The GPUs of this machine that the run may use, and the ids of each local worker's."""
     found = config.stash.get(KEY, None)
     groups = found.groups if found is not None else []
@@ -247,7 +247,7 @@ def _gpus_of_run(config: pytest.Config) -> tuple[list[dict[str, Any]], dict[str,
     return [_device(entry) for entry in entries.values()], slices
 
 
-def _device(entry: Entry) -> dict[str, Any]:
+def _device(entry: Entry) -> Event:
     device = entry.device
     known = {
         "id": entry.id, "vendor": device.vendor, "name": device.name, "uuid": device.uuid,
@@ -259,7 +259,7 @@ def _device(entry: Entry) -> dict[str, Any]:
 def _run_event(
     config: pytest.Config,
     settings: Settings,
-    devices: Sequence[Mapping[str, Any]],
+    devices: Sequence[Event],
     slices: Mapping[str, Sequence[str]],
     session: str,
 ) -> Event:

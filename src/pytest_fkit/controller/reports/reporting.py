@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterable, Iterator, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Iterable, Iterator, List, Sequence, Tuple
 
 import pytest
 
@@ -27,6 +27,9 @@ from ..workers.report_attributes import (
     split_headline,
 )
 from .ci_reports import Junit
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
 
 own_builtins(globals())
 
@@ -83,7 +86,7 @@ class Reporting:
         self._began = time.time()
         self.happened = Happened()
         self._gpus: Sequence[str] = ()
-        self.why_killed: Callable[[Any], str] = lambda _: ""
+        self.why_killed: Callable[[WorkerController], str] = lambda _: ""
         """Why we killed a worker, "" if we did not."""
 
     @pytest.hookimpl

@@ -8,14 +8,14 @@ from typing import Any, Generator, Iterator, Sequence
 
 import pytest
 
-from ...journal.attempts import facts_again
+from ...journal.attempts import Kept, facts_again
 from ...journal.events import event
 from ...journal.files import RUN_LINE
 from ...journal.history import TestHistory, history
 from ...journal.reader import JournalError, parse, whole_lines
 from ...journal.recorder import Recorder
 from ...own import own_builtins
-from ...protocol.event_file import add_facts, facts_of
+from ...protocol.event_file import ReportData, add_facts, facts_of
 from ...protocol.plain_values import carriable
 from ...worker.reports.deaths import text_with_message
 from ...worker.reports.reports import report_from
@@ -174,9 +174,7 @@ def _report_again(config: pytest.Config, test: TestHistory) -> None:
     hooks.pytest_runtest_logfinish(nodeid=test.nodeid, location=location)
 
 
-def _report(
-    test: TestHistory, kept: dict[str, Any], location: tuple[str, int | None, str]
-) -> dict[str, Any]:
+def _report(test: TestHistory, kept: Kept, location: tuple[str, int | None, str]) -> ReportData:
     """A report in the format of pytest_report_to_serializable."""
     start = float(kept.get("start", 0.0))
     data = {
@@ -201,7 +199,7 @@ def _report(
     return data
 
 
-def _longrepr(kept: dict[str, Any], location: tuple[str, int | None, str]) -> Any:
+def _longrepr(kept: Kept, location: tuple[str, int | None, str]) -> Any:
     if "skip" in kept:
         path, line, reason = kept["skip"]
         return path, line, reason

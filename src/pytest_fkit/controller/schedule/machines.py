@@ -56,7 +56,7 @@ def seats(tx: Sequence[str], px: Sequence[str]) -> list[Seat]:
     return seats_of([execnet.XSpec(text) for text in _expanded(tx)], px)
 
 
-def seats_of(specs: Sequence[Any], px: Sequence[str]) -> list[Seat]:
+def seats_of(specs: Sequence[XSpec], px: Sequence[str]) -> list[Seat]:
     """The same for execnet's specifications."""
     proxies = {spec.id: spec for spec in (*map(execnet.XSpec, px), *specs) if spec.id}
     names = (f"gw{number}" for number in range(len(specs)))

@@ -6,7 +6,7 @@ import heapq
 import itertools
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Callable, Collection, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from ...own import own_builtins
 
@@ -88,7 +88,7 @@ def strict_units(tests: Sequence[Test], expected: Callable[[int], float], sort: 
     :param expected: seconds by number.
     :param sort: whether the longest comes first; else they keep the order of their first tests.
     """
-    found: dict[Any, list[Test]] = {}
+    found: dict[object, list[Test]] = {}
     for test in tests:
         found.setdefault((test.group or test.number, test.kind.without_memory), []).append(test)
     units = []

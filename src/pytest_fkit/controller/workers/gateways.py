@@ -71,7 +71,7 @@ class Gateways:
         # By the object: execnet compares specifications by their text. A worker that replaces
         # another has the same object.
         self._seats: dict[int, Seat] = {}
-        self._specs: list[Any] = []
+        self._specs: list[XSpec] = []
         self._introduced: set[object] = set()
         self._blocks: dict[int, ports.Block] = {}
         self._workers: dict[str, _Worker] = {}
@@ -79,7 +79,7 @@ class Gateways:
     # --- seats ---
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_setupnodes(self, specs: list[Any]) -> None:
+    def pytest_xdist_setupnodes(self, specs: list[XSpec]) -> None:
         """Learn where there will be workers."""
         self._specs = [*self._specs, *specs]
         found = seats_of(self._specs, proxies(self._config))

@@ -25,6 +25,7 @@ from ..retry.retries import Retry
 from .report_attributes import death_of
 
 if TYPE_CHECKING:
+    from xdist.dsession import DSession
     from xdist.workermanage import WorkerController
 
     from ...journal.recorder import Recorder
@@ -194,7 +195,7 @@ class Arrivals:
                 handler(node, each)
 
     @property
-    def _session(self) -> Any:
+    def _session(self) -> DSession:
         return xdist_controller.dist_session(self._config)
 
     def _begins(self, node: WorkerController, begins: ItemBegins) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Sequence, Union
+from typing import Sequence, Union
 
 import pytest
 
@@ -102,7 +102,7 @@ class CommonAttributes:
     """
 
     def __init__(self) -> None:
-        self._common: dict[str, Any] | None = None
+        self._common: dict[str, type[object]] | None = None
 
     def learn(self, report: pytest.TestReport) -> None:
         """Take in a report that a worker made."""

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Callable, Iterator, NamedTuple
 
 from ..answers import FailedError, MissingError, pci_address
 from ..machine import Machine
@@ -72,9 +72,9 @@ class _Out:
         self._descriptor = int(descriptor)
         self._source = source
         self._second = 0
-        self._counts: Counter[Any] = Counter()
+        self._counts: Counter[object] = Counter()
 
-    def begin(self, **more: Any) -> None:
+    def begin(self, **more: object) -> None:
         self._write(ready=self._source, **more)
 
     def instances(self) -> dict[str, int]:
@@ -89,7 +89,7 @@ class _Out:
     def end(self, reason: str) -> None:
         self._write(ended=self._source, reason=reason[:200])
 
-    def xid(self, number: int, gpus: list[str], **fields: Any) -> None:
+    def xid(self, number: int, gpus: list[str], **fields: object) -> None:
         """Write an Xid, unless it concerns no GPU of the run, or there were too many like it."""
         now = time.monotonic()
         if int(now) != self._second:
@@ -106,7 +106,7 @@ class _Out:
     def is_full(self) -> bool:
         return os.fstat(self._descriptor).st_size > _MOST
 
-    def _write(self, **fields: Any) -> None:
+    def _write(self, **fields: object) -> None:
         # One call, to a file that is appended to: a line is there as a whole, or not.
         os.write(self._descriptor, json.dumps(fields).encode() + b"\n")
 

@@ -133,7 +133,7 @@ class Xid(NamedTuple):
         cause = KINDS.get(int(caused.group(1))) if caused else None
         return EITHER if cause is None else cause.fault
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """The journal's facts about it, without the times; in built-in types."""
         found = {
             "xid": self.number, "name": self.name, "gpus": list(self.gpus), "source": self.source,

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Callable
 
 # In a process of its own, which can be abandoned if it hangs; and pytest warns of plugins that are
 # imported before it can rewrite them.
@@ -85,5 +85,5 @@ def _restore() -> None:
 if __name__ == "__channelexec__":
     _channel: Any = globals()["channel"]
     _command, *_arguments = _channel.receive()
-    _functions: dict[str, Any] = {"answer": answer, "set": set_environment}
+    _functions: dict[str, Callable[..., object]] = {"answer": answer, "set": set_environment}
     _channel.send(_functions[_command](*_arguments))

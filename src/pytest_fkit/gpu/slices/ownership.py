@@ -153,5 +153,5 @@ def may_retry(config: pytest.Config) -> bool:
 
     Not at ``-n0``, whose fresh interpreters have the worker id "master".
     """
-    told: Mapping[str, Any] = getattr(config, "workerinput", {})
+    told: Mapping[str, object] = getattr(config, "workerinput", {})
     return bool(told.get("workerid", "master") != "master")

@@ -5,7 +5,7 @@ Called in a process of its own, see probe.py: a driver may hang, or abort the pr
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, NamedTuple, Protocol, Sequence
+from typing import Callable, Mapping, NamedTuple, Protocol, Sequence
 
 from ... import system
 from ...own import ctypes, os, own_builtins, resource
@@ -46,7 +46,7 @@ class Library:
             raise MissingError(str(error)) from None
         self._path = path
 
-    def call(self, name: str, *arguments: Any) -> None:
+    def call(self, name: str, *arguments: object) -> None:
         """Call a function.
 
         :raises DriverError: if that fails.

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import collections
 import re
-from typing import Any, Iterator, NamedTuple, Sequence
+from typing import Iterator, NamedTuple, Sequence
 
 from ...own import os, own_builtins
-from ..answers import FailedError, MissingError, mappings, number, only_mappings, word
+from ..answers import Answer, FailedError, MissingError, mappings, number, only_mappings, word
 from ..devices import Device
 from ..machine import Machine
 from .amd import LEAST_MEMORY
@@ -38,7 +38,7 @@ _XGMI = "11"
 # --- reading ------------------------------------------------------------------------------------
 
 
-def read_nodes(root: str) -> list[dict[str, Any]]:
+def read_nodes(root: str) -> list[Answer]:
     """The GPU nodes; called in a fresh interpreter: opening a device may wake it up, or hang.
 
     :raises MissingError: if there is no topology.
@@ -139,7 +139,7 @@ def parse_nodes(facts: object) -> list[Node]:
     ]
 
 
-def _parse_node(entry: dict[str, Any]) -> Node:
+def _parse_node(entry: Answer) -> Node:
     properties = entry.get("properties")
     node = number(entry.get("node"))
     if node is None or not isinstance(properties, dict):
@@ -178,14 +178,14 @@ def _target(version: int | None) -> str:
     return f"gfx{major}{minor:x}{step:x}"
 
 
-def _xgmi(links: list[dict[str, Any]]) -> Iterator[int]:
+def _xgmi(links: list[Answer]) -> Iterator[int]:
     for link in links:
         to = number(link.get("node_to"))
         if link.get("type") == _XGMI and to is not None:
             yield to
 
 
-def _frame_buffer(entry: dict[str, Any]) -> int:
+def _frame_buffer(entry: Answer) -> int:
     return sum(
         number(bank.get("size_in_bytes")) or 0
         for bank in mappings(entry.get("banks"))

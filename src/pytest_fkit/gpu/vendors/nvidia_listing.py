@@ -11,10 +11,11 @@ from __future__ import annotations
 import csv
 import itertools
 import re
-from typing import Any, Iterator, NamedTuple
+from typing import Iterator, NamedTuple
 
 from ...own import os, own_builtins
 from ..answers import (
+    Answer,
     FailedError,
     MissingError,
     addresses,
@@ -66,7 +67,7 @@ def ask_nvml(prober: Prober) -> Found:
     return parse_nvml(prober.call(f"{__name__}:read_nvml"))
 
 
-def read_nvml(root: str) -> list[dict[str, Any]]:
+def read_nvml(root: str) -> list[Answer]:
     """A dict for each GPU, to be read by :func:`parse_nvml`; called in a fresh interpreter.
 
     :raises MissingError, FailedError: see :class:`Nvml`.
@@ -81,7 +82,7 @@ def read_nvml(root: str) -> list[dict[str, Any]]:
     return gpus
 
 
-def _read_gpu(nvml: Nvml, index: int) -> dict[str, Any]:
+def _read_gpu(nvml: Nvml, index: int) -> Answer:
     try:
         handle = nvml.gpu(index)
         uuid = nvml.uuid(handle)
@@ -102,12 +103,12 @@ def _read_gpu(nvml: Nvml, index: int) -> dict[str, Any]:
     return gpu
 
 
-def _described(nvml: Nvml, gpu: GpuHandle) -> dict[str, Any]:
+def _described(nvml: Nvml, gpu: GpuHandle) -> Answer:
     memory = told(nvml.memory, gpu)
     return {"name": told(nvml.name, gpu), "memory": memory and memory.total}
 
 
-def _read_links(nvml: Nvml, gpus: list[dict[str, Any]]) -> None:
+def _read_links(nvml: Nvml, gpus: list[Answer]) -> None:
     """Note with each GPU to which others it has NVLink."""
     for one, other in itertools.combinations(gpus, 2):
         try:
@@ -326,7 +327,7 @@ def ask_proc(prober: Prober) -> Found:
     return parse_proc(prober.call(f"{__name__}:read_proc"))
 
 
-def read_proc(root: str) -> list[dict[str, Any]]:
+def read_proc(root: str) -> list[Answer]:
     """The driver's files on each GPU; called in a fresh interpreter, as reading takes its locks."""
     machine = Machine(root)
     gpus = []

@@ -124,12 +124,12 @@ class Nvml(Library):
         said: bytes = self._library.nvmlErrorString(error.number)
         return said.decode("utf-8", "replace")
 
-    def _number(self, name: str, *arguments: Any) -> int:
+    def _number(self, name: str, *arguments: object) -> int:
         number = ctypes.c_uint()
         self.call(name, *arguments, ctypes.byref(number))
         return number.value
 
-    def _handle(self, name: str, *arguments: Any) -> GpuHandle:
+    def _handle(self, name: str, *arguments: object) -> GpuHandle:
         handle = GpuHandle()
         self.call(name, *arguments, ctypes.byref(handle))
         return handle
@@ -241,7 +241,7 @@ class Nvml(Library):
         return count.value
 
 
-def told(read: Callable[..., Any], *arguments: Any) -> Any:
+def told(read: Callable[..., Any], *arguments: object) -> Any:
     """The value that a method reads; None from a GPU that does not have it, such as MIG."""
     try:
         return read(*arguments)
@@ -372,6 +372,6 @@ def _use_of(nvml: Nvml, gpu: GpuHandle) -> list[int | None]:
     return [memory and memory.used, told(nvml.utilisation, gpu)]
 
 
-def _write(descriptor: str, **fields: Any) -> None:
+def _write(descriptor: str, **fields: object) -> None:
     # One call, to a file that is appended to: a line is there as a whole, or not.
     os.write(int(descriptor), json.dumps(fields).encode() + b"\n")

@@ -42,7 +42,7 @@ class BegunHooks:
 
     def __init__(self, item: pytest.Item) -> None:
         self._item = item
-        self._functions: list[tuple[Any, Any]] = []
+        self._functions: list[tuple[Any, Callable[..., object]]] = []
         self.leaving = False
         """Whether the hooks are unwound because a child has run the test."""
 
@@ -93,18 +93,19 @@ class _Wrapper:
         self._begun = begun
         self._old_style = old_style
 
-    def __next__(self) -> Any:
+    def __next__(self) -> object:
         __tracebackhide__ = True
         return next(self._generator)
 
-    def send(self, value: Any) -> Any:
+    def send(self, value: object) -> object:
         __tracebackhide__ = True
         if not self._begun.leaving:
             return self._generator.send(value)
-        self._end(type(value)([], None) if self._old_style else value)
+        kind: Any = type(value)
+        self._end(kind([], None) if self._old_style else value)
         raise StopIteration
 
-    def throw(self, *error: Any) -> Any:
+    def throw(self, *error: Any) -> object:
         __tracebackhide__ = True
         if not self._begun.leaving:
             return self._generator.throw(*error)
@@ -117,7 +118,7 @@ class _Wrapper:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._generator, name)
 
-    def _end(self, result: Any) -> None:
+    def _end(self, result: object) -> None:
         """Run the second half of the wrapper, as if the hook had succeeded."""
         with self._begun.silence(), suppress(BaseException):
             self._generator.send(result)
@@ -162,9 +163,9 @@ def _flush() -> None:
 def _no_changes() -> Iterator[None]:
     """Within the block, open files for reading only: /dev/null instead of any for writing."""
     modules = sys.modules
-    replaced: list[tuple[dict[str, Any], str, Any]] = []
+    replaced: list[tuple[dict[str, object], str, object]] = []
 
-    def replace(names: dict[str, Any], name: str, function: Any) -> None:
+    def replace(names: dict[str, object], name: str, function: object) -> None:
         if name in names:
             replaced.append((names, name, names[name]))
             names[name] = function
@@ -182,8 +183,10 @@ def _no_changes() -> Iterator[None]:
             names[name] = function
 
 
-def _reading_only(function: Callable[..., Any]) -> Callable[..., Any]:
-    def open_for_reading(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+def _reading_only(function: Callable[..., object]) -> Callable[..., object]:
+    def open_for_reading(
+        file: object, mode: str = "r", *arguments: object, **options: object
+    ) -> object:
         if isinstance(mode, str) and any(letter in mode for letter in "wax+"):
             file, mode = os.devnull, mode.replace("x", "w")
             options.pop("opener", None)
@@ -193,5 +196,5 @@ def _reading_only(function: Callable[..., Any]) -> Callable[..., Any]:
     return open_for_reading
 
 
-def _do_nothing(*arguments: Any, **options: Any) -> None:
+def _do_nothing(*arguments: object, **options: object) -> None:
     del arguments, options

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import Any, Callable, NoReturn, cast
+from typing import Any, Callable, Dict, NoReturn, cast
 
 import pytest
 
@@ -31,6 +31,9 @@ from .jobs import HostConnection, HostProcess, HostStart
 from .supervisor import Supervisor
 
 own_builtins(globals())
+
+Spec = Dict[str, Any]
+"""What a fresh interpreter has to know, in types that marshal carries."""
 
 # Not -m, which would search an import path that may differ from the worker's. Not the tests'
 # sys.path either: modules of the suite in it may shadow those that this needs.
@@ -76,7 +79,7 @@ def exec_host(
         os._exit(status)
 
 
-def _spec(session: pytest.Session, start: HostStart) -> dict[str, Any]:
+def _spec(session: pytest.Session, start: HostStart) -> Spec:
     """What the interpreter has to know, as built-in types that marshal can write.
 
     The command line and its directory stay as they are, so that the same conftest files are the

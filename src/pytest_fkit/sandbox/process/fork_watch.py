@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Sequence
+from typing import Iterator, Sequence
 
 import pytest
 
@@ -29,7 +29,7 @@ class ForkWatch:
         self._rootdir = str(session.config.rootpath)
         self._held: holdings.Holdings | None = None
         self._compares = False
-        self._causes: dict[Any, str] = {}
+        self._causes: dict[pytest.FixtureDef[object] | pytest.Collector, str] = {}
         self.on = on
         self.left_by_hooks = ""
         """What hooks of the running test left in the host, or ""."""
@@ -80,7 +80,7 @@ class ForkWatch:
             self._compares = False
             self._compare_after_collectors(item)
 
-    def fixture_is_set_up(self, fixturedef: Any, label: str) -> None:
+    def fixture_is_set_up(self, fixturedef: pytest.FixtureDef[object], label: str) -> None:
         """Compare, and blame the fixture for what is new."""
         if self._compares:
             self._compare_after(fixturedef, f"{label}{self._location(fixturedef.func)}")
@@ -94,7 +94,7 @@ class ForkWatch:
             del self._causes[source]
         return ""
 
-    def blame(self, active: Sequence[Any], found: str) -> None:
+    def blame(self, active: Sequence[pytest.FixtureDef[object]], found: str) -> None:
         """Blame the fixture set up last for what a child found, and its host must have left."""
         up = [each for each in active if pytest_fixtures.is_set_up(self._session, each)]
         if up:
@@ -106,7 +106,9 @@ class ForkWatch:
         assert item.parent is not None
         self._compare_after(item.parent, f"setup of {item.parent.nodeid}")
 
-    def _compare_after(self, source: Any, label: str) -> None:
+    def _compare_after(
+        self, source: pytest.FixtureDef[object] | pytest.Collector, label: str
+    ) -> None:
         """Compare with the last time, and record what is new.
 
         :param source: the fixture or collector to blame.
@@ -121,7 +123,7 @@ class ForkWatch:
         self._held = now
         return ", ".join(now.beyond(before))
 
-    def _location(self, function: Any) -> str:
+    def _location(self, function: object) -> str:
         code = getattr(function, "__code__", None)
         if code is None:
             return ""

@@ -175,7 +175,7 @@ class Terminal:
     def _silenced(self, function: Callable[..., object]) -> Callable[..., object]:
         """Wrap a reporter's hook to write nothing: the process with the terminal calls it, too."""
 
-        def call(*arguments: Any) -> object:
+        def call(*arguments: object) -> object:
             with self._silence():
                 return function(*arguments)
 

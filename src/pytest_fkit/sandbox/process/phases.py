@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterator
+from typing import TYPE_CHECKING, Callable, Iterator, Literal
 
 import pytest
 
 from ...compat import pytest_hooks, pytest_nodes, pytest_reports
 from ...own import contextmanager, own_builtins, time
+
+if TYPE_CHECKING:
+    from pluggy import HookCaller
 
 own_builtins(globals())
 
@@ -34,19 +37,21 @@ class Phases:
 
     def __init__(self, session: pytest.Session) -> None:
         self._plugins = session.config.pluginmanager
-        self._registered: list[Any] = []
-        self._callers: dict[str, Any] = {}
+        self._registered: list[tuple[str, object]] = []
+        self._callers: dict[str, HookCaller] = {}
         self._innermost = _Innermost()
         self._plugins.register(self._innermost, _INNERMOST)
 
-    def run(self, when: Any, item: pytest.Item, work: Callable[[], None]) -> Any:
+    def run(
+        self, when: Literal["setup", "teardown"], item: pytest.Item, work: Callable[[], None]
+    ) -> pytest.CallInfo[None]:
         """Call `work` as the `when` phase of `item`, with capture, logging and warnings.
 
         :return: pytest's CallInfo.
         :raises pytest.exit.Exception, KeyboardInterrupt: of `work`.
         """
-        calls: list[Any] = []
-        arguments: dict[str, Any] = {} if when == "setup" else {"nextitem": None}
+        calls: list[pytest.CallInfo[None]] = []
+        arguments: dict[str, object] = {} if when == "setup" else {"nextitem": None}
         hook = self._caller(f"pytest_runtest_{when}", _SURROUNDING)
 
         def protocol() -> None:
@@ -66,7 +71,9 @@ class Phases:
             self._caller("pytest_runtest_protocol", _SURROUNDING)(item=item, nextitem=None)
         return calls[0]
 
-    def report_teardown(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any | None:
+    def report_teardown(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> pytest.TestReport | None:
         """Make the report on a teardown of wide fixtures; all plugins see it if it failed.
 
         Installed plugins see it in any case: they may have recorded failures themselves.
@@ -86,7 +93,7 @@ class Phases:
             made = self._caller("pytest_runtest_makereport", _REPORTING)(item=item, call=call)
         return made
 
-    def _caller(self, name: str, plugins: tuple[str, ...]) -> Any:
+    def _caller(self, name: str, plugins: tuple[str, ...]) -> HookCaller:
         """The hook, restricted to these plugins and the innermost one."""
         registered = self._plugins.list_name_plugin()
         if registered != self._registered:

@@ -184,18 +184,18 @@ class Relay:
     # --- hooks ---
 
     @pytest.hookimpl
-    def pytest_runtest_logstart(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
+    def pytest_runtest_logstart(self) -> None:
         self._failed_before = self._session.testsfailed
         self._met_gpu_error = False
-        self.send(LogStart(str(nodeid), carriable(location)))
+        self.send(LogStart())
 
     @pytest.hookimpl
-    def pytest_runtest_logfinish(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
+    def pytest_runtest_logfinish(self) -> None:
         if self._met_gpu_error:
             # It may be retried, so it does not count as failed yet.
             self._session.testsfailed = self._failed_before
         self.send_flags()
-        self.send(LogFinish(str(nodeid), carriable(location)))
+        self.send(LogFinish())
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_logreport(
@@ -319,7 +319,6 @@ class Relay:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self) -> Generator[None, object, object]:
-        """Announce the phase."""
         __tracebackhide__ = True
         self.enter("call")
         try:
@@ -329,7 +328,6 @@ class Relay:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self) -> Generator[None, object, object]:
-        """Announce the phase."""
         __tracebackhide__ = True
         self.enter("teardown")
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Callable
+from typing import Callable
 
 import pytest
 
@@ -40,8 +40,8 @@ class SessionEnd:
         # Plugins that started processes in the worker must end them there: a fork can't reap them.
         self._plugins_have_processes = any(map(_is_of_a_plugin, children(os.getppid())))
         self._collects = pytest_session.unraisable_errors_count(session.config)
-        self._output: dict[str, Any] = getattr(session.config, "workeroutput", {})
-        self._sent_output: dict[str, Any] = {}
+        self._output: dict[str, object] = getattr(session.config, "workeroutput", {})
+        self._sent_output: dict[str, object] = {}
         self._young = 0
         self._dropped: list[object] = []
 

@@ -138,7 +138,7 @@ def write_stacks_of_deaths(waits: bool) -> None:
     faulthandler.register(signal.SIGTERM, file=slots.dump, all_threads=True, chain=True)
 
 
-def _no_debugger(*args: Any, **kwargs: Any) -> None:
+def _no_debugger(*args: object, **kwargs: object) -> None:
     del args, kwargs
     __tracebackhide__ = True
     pytest.fail(

@@ -57,8 +57,8 @@ class WideFixtures:
         self._relay = relay
         self._broken = broken
         self._gpu_failures = gpu_failures
-        self._active: list[Any] = []
-        self._dropped: list[Any] = []
+        self._active: list[pytest.FixtureDef[object]] = []
+        self._dropped: list[pytest.FixtureDef[object]] = []
         self._may_leave = False
         self._takes_requests = False
         self._owns_all = True
@@ -70,7 +70,7 @@ class WideFixtures:
         self._collector_set_up = False  # whether a collector is set up for the test begun
         self._ensure_filled: Callable[[], None] | None = None
         self._on_unwound: Callable[[], None] | None = None
-        self._raised: list[Any] = []
+        self._raised: list[pytest.FixtureDef[object]] = []
         self._out_of_context: list[str] = []
         self._phases = Phases(session)
         self.watch = ForkWatch(session, watch)
@@ -104,7 +104,7 @@ class WideFixtures:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_fixture_setup(
-        self, fixturedef: Any, request: Any
+        self, fixturedef: pytest.FixtureDef[object], request: Any
     ) -> Generator[None, object, object]:
         """In a child, leave for a wide fixture that the host lacks; else announce its setup."""
         __tracebackhide__ = True
@@ -167,12 +167,12 @@ class WideFixtures:
             if not self._owns_all:
                 pytest_fixtures.tear_down(self._session, None)
 
-    def _leave_before(self, fixturedef: Any, fill: Callable[[], None]) -> None:
+    def _leave_before(self, fixture: pytest.FixtureDef[object], fill: Callable[[], None]) -> None:
         """Set up wide fixtures before a fixture of the test's own that a plugin requests early."""
         try:
             fill()
         except LeaveForHost:
-            pytest_fixtures.forget_setup(fixturedef)
+            pytest_fixtures.forget_setup(fixture)
             raise
 
     def raise_failed_teardown(self, item: pytest.Item) -> None:
@@ -365,7 +365,7 @@ class WideFixtures:
         return True
 
 
-def _is_wide(request: Any) -> bool:
+def _is_wide(request: pytest.FixtureRequest) -> bool:
     # Outside of a class, pytest gives a class-scoped fixture the test function as its node.
     return request.scope != "function" and not isinstance(request.node, pytest.Item)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 from ...own import own_builtins, time
 from ...protocol.border import ItemAttempt
@@ -141,7 +141,7 @@ class AttemptRecorder:
         self._leftovers = message.leftovers
 
 
-_HANDLERS: dict[type[Any], Any] = {
+_HANDLERS: dict[type[object], Callable[..., None]] = {
     Phase: AttemptRecorder._phase,
     Report: AttemptRecorder._report,
     HeldReport: AttemptRecorder._held_report,

@@ -12,7 +12,7 @@ from ...config.settings import KEY as SETTINGS
 from ...gpu.errors.failure import Failure
 from ...gpu.slices.ownership import KEY, owned_by
 from ...own import own_builtins, time
-from ...protocol.endings import Ending, Exited, Lost, Signaled, Unmet, Unreported
+from ...protocol.endings import Exited, Lost, Signaled, Unmet, Unreported
 from ...protocol.event_file import GpuError, ReportData
 from ...protocol.messages import Broken, Ended
 from ...protocol.plain_values import carriable
@@ -73,15 +73,13 @@ class DeathReports:
 
             self._classifier = Classifier(config)
 
-    def report(
-        self, replay: Replay, ended: Ended, ending: Ending, attempts: int | None
-    ) -> Again | None:
+    def report(self, replay: Replay, ended: Ended, attempts: int | None) -> Again | None:
         """Report how a test process died.
 
         :param attempts: so far, this one included; None if there can't be another.
         :return: None unless the test is to be run again.
         """
-        death = self._death(replay, ended, ending)
+        death = self._death(replay, ended)
         expected = self._expected(replay, death)
         again: Again | None = None
         if attempts is not None and expected is None and death.wide != "teardown":
@@ -164,7 +162,8 @@ class DeathReports:
             return
         self._in_doubt()
         title = f"{death.ending.title} in {death.phase}"
-        failure = Failure(text=title, death=True, stderr=replay.error_output + death.err)
+        stderr = replay.error_output + deaths.text_of(death.ended.err)
+        failure = Failure(text=title, death=True, stderr=stderr)
         error, unexplained = self._classifier.of_death(replay.item, failure)
         if error is not None:
             self._reports.gpu_error(replay.item, error)
@@ -174,37 +173,28 @@ class DeathReports:
             if may_explain(death.ending):
                 self._reports.unexplained(replay.item, carriable(title))
 
-    def _death(self, replay: Replay, ended: Ended, ending: Ending) -> deaths.Death:
+    def _death(self, replay: Replay, ended: Ended) -> deaths.Death:
         fixture = replay.setting_up
         looked = 0.0 if ended.native is None else ended.native.seconds
         return deaths.Death(
-            nodeid=replay.item.nodeid,
-            ending=ending,
+            replay.item.nodeid,
+            ended,
             phase=ended.wide or replay.phase,
             seconds=max(0.0, time.time() - replay.phase_began - looked),
             worker=self._name,
-            pid=ended.pid,
-            out=_text(ended.out),
-            err=_text(ended.err),
-            log=_text(ended.log).strip(),
-            dump=_text(ended.dump),
             wide=ended.wide or ("setup" if fixture is not None else ""),
             fixture=fixture.label if fixture is not None else "",
-            leftovers=ended.leftovers,
-            survivors=ended.survivors,
             reproduce=reproducing_command(replay.item, replay.changed),
-            hold_gpus=ended.hold_gpus,
-            gpu_memory=ended.gpu_memory,
-            diagnosis=_diagnosis(replay.error_output + _text(ended.err), ended.pid, ending),
-            native=self._native(ended, ending),
+            diagnosis=_diagnosis(replay.error_output + deaths.text_of(ended.err), ended),
+            native=self._native(ended),
         )
 
-    def _native(self, ended: Ended, ending: Ending) -> deaths.NativeSection:
+    def _native(self, ended: Ended) -> deaths.NativeSection:
         if ended.native is not None:
             from .native_stacks import section
 
             return deaths.NativeSection(*map(carriable, section(ended.native)))
-        if self._wants_native and deaths.writes_stack(ending):
+        if self._wants_native and deaths.writes_stack(ended.ending):
             from .native_stacks import NO_TOOL
 
             return deaths.NativeSection(NO_TOOL)
@@ -239,18 +229,15 @@ def _empty_teardown(death: ReportData) -> ReportData:
     }
 
 
-def _diagnosis(stderr: str, pid: int, ending: Ending) -> Diagnosis | None:
+def _diagnosis(stderr: str, ended: Ended) -> Diagnosis | None:
     """Why the process ended, by what it wrote to its descriptor 2."""
+    ending = ended.ending
     if not stderr or not isinstance(ending, (Signaled, Exited)):
         return None
     from ...system.diagnostics import diagnosis  # few workers ever need it
 
     how = ending.title if isinstance(ending, Signaled) else f"exit {ending.status}"
-    return diagnosis(stderr, pid, how)
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
+    return diagnosis(stderr, ended.pid, how)
 
 
 # --- the command that runs one test again ---------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...own import own_builtins
 from ...protocol.endings import (
@@ -23,6 +23,7 @@ from .stacks import Origins, innermost_frame, reorder_stacks
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ...protocol.messages import Ended
     from ...system.diagnostics import Diagnosis
 
 own_builtins(globals())
@@ -53,22 +54,13 @@ class Death(NamedTuple):
     """
 
     nodeid: str
-    ending: Ending
+    ended: Ended
     phase: str
     seconds: float
     worker: str
-    pid: int
-    out: str
-    err: str
-    log: str
-    dump: str
     wide: str
     fixture: str
-    leftovers: Sequence[str]
-    survivors: Sequence[str]
     reproduce: str
-    hold_gpus: Sequence[str] = ()
-    gpu_memory: Sequence[str] = ()
     diagnosis: Diagnosis | None = None
     native: NativeSection = NativeSection()
 
@@ -76,6 +68,20 @@ class Death(NamedTuple):
     def when(self) -> str:
         """The phase as pytest names it in a report."""
         return "teardown" if self.phase == "exit" else self.phase
+
+    @property
+    def ending(self) -> Ending:
+        return self.ended.ending
+
+    @property
+    def dump(self) -> str:
+        """What faulthandler wrote."""
+        return text_of(self.ended.dump)
+
+
+def text_of(data: bytes) -> str:
+    """What a process wrote, as text."""
+    return data.decode("utf-8", "replace")
 
 
 def what(death: Death) -> str:
@@ -110,7 +116,7 @@ def crash_report(death: Death, origins: Origins) -> CrashReport:
 
     :param origins: those of this process, see :func:`.stacks.origins`.
     """
-    process = f"pid {death.pid}" if death.pid else "no process"
+    process = f"pid {death.ended.pid}" if death.ended.pid else "no process"
     before = [
         f"{death.nodeid}: the test process {death.ending.story}",
         (
@@ -130,10 +136,10 @@ def crash_report(death: Death, origins: Origins) -> CrashReport:
     if death.native.text:
         after += ["", death.native.text]
     for title, processes in (
-        ("processes that the test left running, now ended:", death.leftovers),
-        ("processes that not even SIGKILL ended, now left alone:", death.survivors),
-        ("processes that still have GPUs open, and memory there:", death.hold_gpus),
-        ("GPU memory not given back:", death.gpu_memory),
+        ("processes that the test left running, now ended:", death.ended.leftovers),
+        ("processes that not even SIGKILL ended, now left alone:", death.ended.survivors),
+        ("processes that still have GPUs open, and memory there:", death.ended.hold_gpus),
+        ("GPU memory not given back:", death.ended.gpu_memory),
     ):
         if processes:
             after += ["", title, *(f"  {text}" for text in processes)]
@@ -216,9 +222,11 @@ def report_data(
     message = headline(death, rootdir)
     path = joined(str(rootdir), frame.path if frame is not None else location[0])
     line = frame.line if frame is not None else (location[1] or 0) + 1
+    ended = death.ended
+    out, err, log = text_of(ended.out), text_of(ended.err), text_of(ended.log).strip()
     sections = [
         (f"Captured {name} {death.when}", text)
-        for name, text in (("stdout", death.out), ("stderr", death.err), ("log", death.log))
+        for name, text in (("stdout", out), ("stderr", err), ("log", log))
         if text
     ]
     data: ReportData = {
@@ -239,8 +247,8 @@ def report_data(
         data,
         death=carriable(message),
         worker=death.worker,
-        leftovers=carriable(tuple(death.leftovers)),
-        gpu_memory=carriable(tuple(death.gpu_memory)),
+        leftovers=carriable(ended.leftovers),
+        gpu_memory=carriable(ended.gpu_memory),
         crash=crash.to_wire(),
     )
     if expected is not None:

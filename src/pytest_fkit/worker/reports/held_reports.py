@@ -57,7 +57,6 @@ class HeldReports(Reports):
         self._erred: pytest.Item | None = None
 
     def begins(self, item: pytest.Item) -> None:
-        """See :class:`.reports.Reports`."""
         self._settled = False
         self._begun = item
         if self._xids is not None:
@@ -65,13 +64,11 @@ class HeldReports(Reports):
         self._reports.begins(item)
 
     def log_start(self, item: pytest.Item) -> None:
-        """Hold."""
         if self._xids is not None:
             self._xids.starts(item)
         self._hold(lambda: self._reports.log_start(item))
 
     def log_report(self, item: pytest.Item, data: ReportData) -> None:
-        """Hold."""
         if self._xids is not None:
             self._xids.sees(item, facts_in(data).gpus)
         self._hold(lambda: self._log_report(item, data))
@@ -83,12 +80,10 @@ class HeldReports(Reports):
         self._reports.log_report(item, data)
 
     def log_finish(self, item: pytest.Item) -> None:
-        """Hold."""
         self._hold(lambda: self._reports.log_finish(item))
         self._settled = False  # pytest-rerunfailures may have a test that died run again
 
     def attempt(self, item: pytest.Item, attempt: ItemAttempt) -> None:
-        """Hold."""
         self._judge(item)
         if self._xids is not None:
             attempt = self._xids.add_to(item, attempt)

@@ -63,8 +63,6 @@ _GDB_FRAME = re.compile(
 )
 _EU_THREAD = re.compile(r"^TID (\d+):$")
 _EU_FRAME = re.compile(r"^#\d+ +0x[0-9a-f]+(?: (?P<name>\S.*?))?(?: \(inlined\))?$")
-    r"^#\d+ +0x[0-9a-f]+(?: (?:- \d+ +)?(?P<name>\S.*?))?(?P<inlined> \(inlined\))?$"
-)
 _EU_PLACE = re.compile(r"^ {4}(\S.*?:\d+)(:\d+)?$")
 _PYSTACK_THREAD = re.compile(r"^Traceback for thread (\d+) ")
 _PYSTACK_FRAME = re.compile(
@@ -82,7 +80,8 @@ def _gdb(lines: Sequence[str]) -> Iterator[NativeThread]:
             match = _GDB_FRAME.match(line)
             if match:
                 name = "" if match["name"] == "??" else match["name"]
-                frames.append(NativeFrame(name, _place(match["place"] or "", match["library"] or "")))
+                place = _place(match["place"] or "", match["library"] or "")
+                frames.append(NativeFrame(name, place))
             elif _HANDLER in line:
                 frames.append(NativeFrame(_HANDLER, ""))
         yield NativeThread(number, tuple(frames))

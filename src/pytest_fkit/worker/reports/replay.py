@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Mapping, Sequence
+from typing import Callable, Mapping, Sequence
 
 import pytest
 
@@ -353,7 +353,7 @@ def _is_teardown(data: ReportData) -> bool:
     return data.get("when") == "teardown"
 
 
-_HANDLERS: dict[type[Any], Any] = {
+_HANDLERS: dict[type[object], Callable[..., None]] = {
     LogStart: Replay._log_start,
     LogFinish: Replay._log_finish,
     Phase: Replay._phase,
@@ -392,7 +392,7 @@ def _warning(message: WarningRecorded) -> Warning:
 
 
 def _warning_class(module: str, qualname: str) -> type[Warning]:
-    found: Any = sys.modules.get(module)
+    found: object = sys.modules.get(module)
     for name in qualname.split("."):
         found = getattr(found, name, None)
     if isinstance(found, type) and issubclass(found, Warning):

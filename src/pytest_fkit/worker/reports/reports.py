@@ -133,19 +133,16 @@ class LocalReports(Reports):
         )
 
     def begins(self, item: pytest.Item) -> None:
-        """Tell the account."""
         if self._account is not None:
             self._account.hear(None, [ItemBegins(self._positions[item])])
 
     def log_start(self, item: pytest.Item) -> None:
-        """Tell plugins."""
         if self._recorder is not None:
             self._recorder.begin(ALONE, item.nodeid, item.location)
         hook = self._hook(item, "pytest_runtest_logstart")
         hook(nodeid=item.nodeid, location=item.location)
 
     def log_report(self, item: pytest.Item, data: ReportData) -> None:
-        """Tell them."""
         if self._owned is not None:
             name_gpus(self._owned, ALONE, data)
         report = report_from(item.config, data)
@@ -164,7 +161,6 @@ class LocalReports(Reports):
             item.ihook.pytest_runtest_logreport(report=report)
 
     def log_finish(self, item: pytest.Item) -> None:
-        """Tell plugins."""
         hook = self._hook(item, "pytest_runtest_logfinish")
         hook(nodeid=item.nodeid, location=item.location)
 
@@ -178,13 +174,11 @@ class LocalReports(Reports):
         return hook
 
     def attempt(self, item: pytest.Item, attempt: ItemAttempt) -> None:
-        """Tell the recorder."""
         del item
         if self._recorder is not None:
             self._recorder.record(ALONE, [attempt])
 
     def complete(self, item: pytest.Item, seconds: float) -> None:
-        """Tell the account."""
         if self._account is not None:
             self._account.hear(None, [ItemComplete(self._positions[item], seconds)])
 

@@ -170,7 +170,6 @@ class ReportsWithXids(LocalReports):
         return True
 
     def begins(self, item: pytest.Item) -> None:
-        """See :class:`.reports.Reports`."""
         self._xids.begins(item)
         super().begins(item)
 
@@ -196,6 +195,5 @@ class ReportsWithXids(LocalReports):
         super().attempt(item, self._xids.add_to(item, attempt))
 
     def complete(self, item: pytest.Item, seconds: float) -> None:
-        """See :class:`.reports.Reports`."""
         super().complete(item, seconds)
         self._xids.over(item)

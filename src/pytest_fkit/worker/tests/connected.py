@@ -102,7 +102,7 @@ def _answered(
     return found
 
 
-def _checked(answer: Any) -> str | None:
+def _checked(answer: object) -> str | None:
     try:
         return None if answer is None else str(parse(BY_NAME["fkit_isolation"], answer))
     except ValueError as error:
@@ -192,7 +192,7 @@ def _marked_incremental(
 ) -> Iterator[SharedKey]:
     """Steps of a class, by the mark for which pytest's documentation has a conftest.py."""
     del session
-    known: dict[Any, bool] = {}
+    known: dict[object, bool] = {}
     for position, item in items.items():
         parent = item.parent
         if parent not in known:
@@ -290,7 +290,7 @@ class _Calls:
     def __init__(self, plugin: Any) -> None:
         self._wanted = {id(plugin), id(plugin.depends)}
         self._known: dict[int, bool] = {}
-        self.modules: set[Any] = set()
+        self.modules: set[pytest.Module | None] = set()
 
     def may_come_from(self, item: pytest.Item) -> bool:
         info = getattr(item, "_fixtureinfo", None)
@@ -298,7 +298,7 @@ class _Calls:
         functions = [each.func for found in definitions for each in found]
         return any(map(self._knows, [getattr(item, "function", None), *functions]))
 
-    def _knows(self, function: Any) -> bool:
+    def _knows(self, function: object) -> bool:
         names = getattr(function, "__globals__", None)
         if names is None:
             return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import defaultdict
-from typing import Any, Callable, Mapping, NamedTuple, Sequence
+from typing import Callable, Mapping, NamedTuple, Sequence
 
 import pytest
 
@@ -93,9 +93,9 @@ class Requests:
         return None
 
     @functools.cached_property
-    def _below(self) -> dict[Any, list[int]]:
+    def _below(self) -> dict[object, list[int]]:
         """Below each collector, the positions of two of its tests."""
-        found: dict[Any, list[int]] = defaultdict(list)
+        found: dict[object, list[int]] = defaultdict(list)
         for position, item in enumerate(self._session.items):
             for node in itertools.islice(lineage(item), 1, None):
                 if len(found[node]) < 2:

@@ -81,18 +81,15 @@ class AllTests:
         self._next = 0
 
     def take(self, most: int) -> Taken | None:
-        """See :class:`Tests`."""
         taken = list(range(self._next, min(self._next + most, self._number)))
         self._next += len(taken)
         following = self._next if self._next < self._number else None
         return Taken(taken, following) if taken else None
 
     def put_back(self, positions: Sequence[int]) -> None:
-        """See :class:`Tests`."""
         self._next -= len(positions)
 
     def keeps(self, following: int | None) -> bool:
-        """See :class:`Tests`."""
         del following
         return True
 
@@ -243,7 +240,6 @@ class Dispatched:
         self._send(Holds(self._hold, position, error))
 
     def take(self, most: int) -> Taken | None:
-        """See :class:`Tests`."""
         while True:
             with self._changed:
                 doubt = self._is_to_be_probed() and not self._over
@@ -282,7 +278,6 @@ class Dispatched:
         return bool(self._queue) and not self._holds
 
     def put_back(self, positions: Sequence[int]) -> None:
-        """See :class:`Tests`."""
         with self._changed:
             self._queue.extendleft(reversed(positions))
 

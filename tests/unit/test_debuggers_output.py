@@ -1,4 +1,4 @@
-"""What debuggers print, as recorded on Debian 12 with CPython 3.11, and what a report shows of it."""
+"""What debuggers print, as recorded on Debian 12 with CPython 3.11, and what reports show."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ Using host libthread_db library "/lib/x86_64-linux-gnu/libthread_db.so.1".
 
 Thread 2 (Thread 0x7f1c2bbff6c0 (LWP 12) "python"):
 #0  0x00007f1c2c2a3f16 in __futex_abstimed_wait_common () from /lib/x86_64-linux-gnu/libc.so.6
-#1  0x00007f1c2ba1c1a5 in std::condition_variable::wait(std::unique_lock<std::mutex>&) () from /opt/torch/lib/libc10.so
+#1  0x00007f1c2ba1c1a5 in at::wait(int&) () from /opt/libc10.so
 
 Thread 1 (Thread 0x7fa04c605b80 (LWP 11) "python3"):
-#0  __GI___clock_nanosleep (clock_id=clock_id@entry=0, flags=flags@entry=0) at ../sysdeps/unix/sysv/linux/clock_nanosleep.c:71
-#1  0x00007fa04bef1e53 in __GI___nanosleep (req=req@entry=0x55600d761880) at ../sysdeps/unix/sysv/linux/nanosleep.c:25
+#0  __GI___clock_nanosleep (flags=0) at ../sysdeps/unix/sysv/linux/clock_nanosleep.c:71
+#1  0x00007fa04bef1e53 in __GI___nanosleep (req=0x55) at ../sysdeps/unix/sysv/linux/nanosleep.c:25
 #2  0x00007fa04bef1d8a in __sleep (seconds=0) at ../sysdeps/posix/sleep.c:55
 #3  <signal handler called>
-#4  __pthread_kill_implementation (threadid=<optimized out>, signo=signo@entry=11) at ./nptl/pthread_kill.c:44
+#4  __pthread_kill_implementation (signo=signo@entry=11) at ./nptl/pthread_kill.c:44
 #5  0x00007fa04be59fb2 in __GI_raise (sig=11) at ../sysdeps/posix/raise.c:26
 #6  <signal handler called>
 #7  0x00007fa04b9d9155 in at::native::frob<float> (p=...) at frob.cc:4
 #8  0x00007fa04b87df7a in ?? () from /lib/x86_64-linux-gnu/libffi.so.8
-#9  0x00007fa04b89417a in _call_function_pointer (argtypecount=<optimized out>) at /tmp/Modules/_ctypes/callproc.c:923
+#9  0x00007fa04b89417a in _call_function_pointer (flags=1) at Modules/_ctypes/callproc.c:923
 #10 0x00007fa04c0fd9c3 in _PyEval_EvalFrameDefault (tstate=<optimized out>) at Python/ceval.c:4769
 [Inferior 1 (process 11) detached]
 """
@@ -116,16 +116,12 @@ def test_all_threads_of_a_process_that_hangs() -> None:
     told = section(_told("gdb", _GDB, thread=0))
     assert told.function == ""
     lines = told.text.splitlines()
-    assert (
-        lines[:4]
-        == [
-            "native stacks of all threads, by gdb:",
-            "thread 12:",
-            "    __futex_abstimed_wait_common at libc.so.6",
-            "    std::condition_variable::wait(std::unique_lock<std::mutex>&) at libc10.so",
-        ]
-        or "condition_variable::wait" in lines[3]
-    )
+    assert lines[:4] == [
+        "native stacks of all threads, by gdb:",
+        "thread 12:",
+        "    __futex_abstimed_wait_common at libc.so.6",
+        "  > at::wait(int&) at libc10.so",
+    ]
     assert "thread 11:" in lines
 
 
