@@ -149,7 +149,7 @@ def refusal(error: OSError | MemoryError) -> str:
     if number == errno.ENOMEM:
         limited = next(filter(_is_set, (_AS, _DATA)), None)
         return "there is no memory left" if limited is None else _said(limited)
-    if number == errno.EPERM:
+    if isinstance(error, PermissionError):
         return error.strerror or str(error)
     return str(error)
 
