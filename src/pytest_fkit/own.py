@@ -18,6 +18,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Generator, Sequence
 
 _builtins: dict[str, Any] = dict(vars(builtins))
+_warnings = sys.modules["warnings"]  # which a suite may take out of sys.modules
 
 
 def own_builtins(names: dict[str, Any]) -> None:
@@ -301,7 +302,8 @@ class no_warnings:  # noqa: N801 (as contextlib's)
 
     def __enter__(self) -> None:
         # Recorded, since who warns may have filters of its own; ignored, lest they be raised.
-        caught: Any = warnings.catch_warnings(record=True)
+        module = sys.modules.get("warnings", _warnings)
+        caught: Any = warnings.catch_warnings(record=True, module=module)
         caught.__enter__()
         # Not by simplefilter(), which catches what a suite may have made of ValueError.
         caught._module.filters[:] = [("ignore", None, Warning, None, 0)]

@@ -105,12 +105,33 @@ def test_two(lowered): pass
 def test_after(): pass
 """
 
+HOOK = """
+import sys
+def forbid(event, args):
+    if event == "os.fork":
+        raise ValueError("of the suite")
+"""
+
+FORBIDDEN = f"""
+import pytest
+{HOOK}
+@pytest.fixture(scope="module")
+def lowered():
+    sys.addaudithook(forbid)
+
+def test_before(): pass
+def test_one(lowered): pass
+def test_two(lowered): assert 0
+def test_after(): pass
+"""
+
 NAMES = {"NOFILE": "ulimit -n 1024", "FSIZE": "ulimit -f unlimited", "NPROC": "ulimit -u unlimited"}
 
 
 @pytest.mark.parametrize("workers", ["-n2", "-n0"])
 def test_a_hard_limit_costs_no_other_test_and_is_named(tmp_path: Path, workers: str) -> None:
     files = {f"test_{kind.lower()}.py": f"KIND = {kind!r}\n{HARD}" for kind in NAMES}
+    files["test_fork.py"] = FORBIDDEN
     suite = write_files(tmp_path, {"ordinary.py": ORDINARY, **files})
     ended = run_pytest(suite, "--fkit", "--fkit-start-method=fork", workers)
     for kind, command in NAMES.items():
@@ -121,6 +142,21 @@ def test_a_hard_limit_costs_no_other_test_and_is_named(tmp_path: Path, workers: 
             assert f"RLIMIT_{kind}; `{command}` raises it" in message, ended.out
         assert ended.outcomes[f"{file}::test_before"] == "PASSED"
         assert ended.outcomes[f"{file}::test_after"] == "PASSED", ended.out
+    assert ended.status == 1
+    outcomes = [ended.outcomes[f"test_fork.py::test_{name}"] for name in ("one", "two", "after")]
+    assert outcomes == ["PASSED", "FAILED", "PASSED"], ended.out
+    [line] = [line for line in ended.lines if "shared a process" in line]
+    assert line.startswith("3 tests ")
+    assert line.endswith("audit hook forbids forks: ValueError: of the suite")
+
+
+def test_no_process_can_be_made_at_all(tmp_path: Path) -> None:
+    conftest = f"{HOOK}\nsys.addaudithook(forbid)"
+    suite = write_files(tmp_path, {"conftest.py": conftest, "test_it.py": "def test_it(): pass"})
+    ended = run_pytest(suite, "--fkit", "-n0")
+    assert "audit hook forbids forks: ValueError: of the suite" in ended.message(
+        "test_it.py::test_it"
+    )
     assert ended.status == 1
 
 

@@ -119,6 +119,26 @@ def test_death_in_the_teardown_after_a_stop_is_reported(tmp_path: Path, workers:
     assert run.of("test_after") == []
 
 
+_HOOK = """
+import pytest
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item):
+    if item.name == "test_after":
+        raise ValueError("of the suite")
+    yield
+"""
+
+
+def test_an_error_in_a_hook_in_a_worker_stops_the_run(tmp_path: Path) -> None:
+    """Where it is the last test's, xdist ends with 0."""
+    suite = new_suite(tmp_path, its__conftest=_HOOK, its__test_it=_SUITE.format(stop=""))
+    run = Run(suite, "--fkit", "-n1")
+    message = "_pytest.outcomes.Exit: a hook failed in a worker, see INTERNALERROR above"
+    assert (run.status, _message(run)) == (3, message)
+    assert any("ValueError: of the suite" in line for line in run.lines)
+    assert run.of("test_after") == []
+
+
 def test_stop_with_two_workers(tmp_path: Path) -> None:
     suite = new_suite(tmp_path, test_it=_SUITE.format(stop=_STOPS["exit"][0]))
     run = Run(suite, "--fkit", "-n2")

@@ -9,8 +9,10 @@ import ast
 import builtins
 import inspect
 import os
+import sys
 import textwrap
 import time
+import warnings
 from pathlib import Path
 from typing import Iterator, NamedTuple
 
@@ -283,6 +285,12 @@ def test_what_is_kept_is_not_what_others_change(monkeypatch: pytest.MonkeyPatch)
     assert abs(kept[1] - time.time()) < 10
     assert abs(kept[2] - time.monotonic()) < 10
     assert frames is type(len)
+
+
+def test_no_warnings_needs_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "warnings")
+    with own.no_warnings():
+        warnings.warn("of the test", stacklevel=1)
 
 
 def raise_value_error() -> None:

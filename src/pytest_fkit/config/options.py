@@ -115,8 +115,8 @@ OPTIONS = (
            "time that tests and wide fixtures get to finish after Ctrl-C or SIGTERM",
            default=30.0, zero="none"),
     Option("fkit_stacks", "choice",
-           "stacks in reports on crashes and hangs: Python's, or native ones, too, by pystack, gdb, "
-           "eu-stack or py-spy; auto: native if one of these is installed",
+           "stacks in reports on crashes and hangs: Python's, or native ones, too, by pystack, "
+           "gdb, eu-stack or py-spy; auto: native if one of these is installed",
            default="auto", choices=("auto", "python", "native"), variable="FKIT_STACKS"),
     Option("timeout", "seconds",
            "the same as pytest-timeout's option, for --fkit without that plugin",

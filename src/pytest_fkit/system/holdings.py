@@ -163,7 +163,10 @@ def _end_forkable_threads(fork: Callable[[], int]) -> None:
 
     Such a library does so in a handler that runs in the parent before each fork.
     """
-    pid = fork()
+    try:
+        pid = fork()
+    except OSError:  # it is refused to whoever forks next, too, and told there
+        return
     if pid == 0:
         os._exit(0)
     with suppress(ChildProcessError):  # gone already, where SIGCHLD is ignored

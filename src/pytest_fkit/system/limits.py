@@ -130,12 +130,13 @@ def hard() -> list[int]:
 
 
 def is_refusal(error: OSError | MemoryError) -> bool:
-    """Whether an error came from a limit."""
-    return isinstance(error, MemoryError) or error.errno in (*_STATUS, errno.ENFILE, errno.EAGAIN)
+    """Whether an error came from a limit, or from who forbids what we asked for."""
+    numbers = (*_STATUS, errno.ENFILE, errno.EAGAIN, errno.EPERM)
+    return isinstance(error, MemoryError) or error.errno in numbers
 
 
 def refusal(error: OSError | MemoryError) -> str:
-    """The limit that an error came from, and what raises it, in words."""
+    """The limit that an error came from and what raises it, or who forbids it, in words."""
     number = errno.ENOMEM if isinstance(error, MemoryError) else error.errno
     if number == errno.EMFILE:
         return _said(_NOFILE)
@@ -148,6 +149,8 @@ def refusal(error: OSError | MemoryError) -> str:
     if number == errno.ENOMEM:
         limited = next(filter(_is_set, (_AS, _DATA)), None)
         return "there is no memory left" if limited is None else _said(limited)
+    if isinstance(error, PermissionError):
+        return error.strerror or str(error)
     return str(error)
 
 

@@ -71,6 +71,7 @@ class Nodes:
         self._one_died_collecting = False
         self._sigterm: Any = None
         self._session: pytest.Session | None = None
+        self._runs = False  # whether xdist's loop is under way
 
     # --- the beginning ---
 
@@ -193,6 +194,7 @@ class Nodes:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Where xdist stops the run in a way of its own, stop it as plain pytest does."""
+        self._runs = True
         try:
             return (yield)
         except xdist_controller.xdist_interruption():
@@ -201,6 +203,20 @@ class Nodes:
             if session.shouldstop:
                 raise session.Interrupted(session.shouldstop) from None
             raise
+        finally:
+            self._runs = False
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_internalerror(self) -> Generator[None, object, object]:
+        """Stop the run for an error in a hook in a worker; xdist shows it, and may end with 0.
+
+        :raises pytest.exit.Exception: with the exit status of plain pytest.
+        """
+        result = yield
+        if self._runs:
+            text = "a hook failed in a worker, see INTERNALERROR above"
+            raise pytest.exit.Exception(text, pytest.ExitCode.INTERNAL_ERROR)
+        return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self) -> Generator[None, object, object]:

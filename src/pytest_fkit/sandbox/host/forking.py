@@ -19,6 +19,7 @@ from ...system import limits
 from ..child.child import IN_ORDER, STOPS, Child, run_protocol
 from ..child.usage import Meter
 from ..child.warmup import GAVE_BACK, Warmup
+from ..process.copies import ForkForbiddenError
 from ..process.progress import Tally
 from ..process.relay import DEAF, LEAVES
 from ..process.steps import RunItem, Steps
@@ -234,9 +235,12 @@ class Forking:
         :return: what the child left for, None if it ran the test.
         """
         left: Leaves | None = _NO_ORDER
-        while left is _NO_ORDER:
-            with self.children.statuses:
-                left = yield from self._watch_child(go, ahead)
+        try:
+            while left is _NO_ORDER:
+                with self.children.statuses:
+                    left = yield from self._watch_child(go, ahead)
+        except ForkForbiddenError as error:
+            return Leaves("", str(error.strerror))
         return left
 
     def _watch_child(self, go: Go, ahead: bool) -> Steps[Leaves | None]:

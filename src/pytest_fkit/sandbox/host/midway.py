@@ -14,6 +14,7 @@ import pytest
 
 from ...compat import pytest_fixtures
 from ...own import own_builtins, signal, suppress
+from ..process.copies import ForkForbiddenError
 from ..process.steps import Handover
 from ..process.wide_fixtures import WideFixtures
 from .children import Children, ForkedChild
@@ -136,6 +137,8 @@ class Midway:
                         return False
                     self.child_ran_test = True
                     name, unsafe = self._callbacks.watch_child(child, self._fixtures.refused)
+            except ForkForbiddenError as error:
+                name, unsafe = "", str(error.strerror)
             except (OSError, MemoryError) as error:
                 self.fork_error = error
                 return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Generator
 
@@ -14,22 +15,41 @@ from .relay import Relay
 own_builtins(globals())
 
 
+class ForkForbiddenError(PermissionError):
+    """An audit hook of the suite, which stays for good, forbids forks of this process."""
+
+
 def fork() -> int:
     """os.fork() without the warnings and errors of at-fork handlers: the suite did not ask for it.
 
     They are dropped in both processes, and so is Python's warning of other threads, since 3.12:
     callers know about these threads, or have checked that there are none.
+
+    :raises OSError: if the kernel refuses.
+    :raises ForkForbiddenError: if an audit hook does.
     """
     collects = gc.isenabled()
     gc.disable()  # errors of finalizers would be dropped along with those of the handlers
     hook, sys.unraisablehook = sys.unraisablehook, _ignore
     try:
         with no_warnings():
-            return insist(os.fork)
+            return insist(_fork)
     finally:
         sys.unraisablehook = hook
         if collects:
             gc.enable()
+
+
+def _fork() -> int:
+    try:
+        return os.fork()
+    except MemoryError:
+        raise
+    except Exception as error:
+        if getattr(error, "errno", None) is not None:
+            raise
+        why = f"an audit hook forbids forks: {type(error).__name__}: {error}"
+        raise ForkForbiddenError(errno.EPERM, why) from error
 
 
 def _ignore(unraisable: object) -> None:
