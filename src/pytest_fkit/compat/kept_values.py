@@ -8,7 +8,7 @@ pytest-line-profiler 0.2, pytest-mpl 0.19, pytest-profiling 1.8 and pytest-retry
 from __future__ import annotations
 
 import sys
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, Callable, Iterator, NamedTuple, cast
 
 import pytest
 
@@ -80,6 +80,13 @@ def forget_time_of_wide(config: pytest.Config) -> Callable[[], None]:
             plugin.shared_fixture_duration = 0.0
 
     return forget
+
+
+def begin_reports(item: pytest.Item) -> None:
+    """Put into the item what pytest-json-report (1.5) put there where the test ran."""
+    if "pytest_jsonreport.plugin" in sys.modules and not hasattr(item, "_json_report_extra"):
+        kept: dict[str, dict[str, Any]] = {when: {} for when in ("setup", "call", "teardown")}
+        cast("Any", item)._json_report_extra = kept
 
 
 def report_each_test() -> None:

@@ -7,6 +7,7 @@ from typing import Any, Dict, Iterable, Sequence
 
 from ..own import own_builtins
 from ..protocol.endings import Ending, Finished, from_wire, to_wire
+from .added import added
 from .events import Event, capped, event, now, plain
 
 own_builtins(globals())
@@ -40,6 +41,9 @@ def kept(report: Any) -> Kept:
         found["xfail"] = str(report.wasxfail)
     if getattr(report, "rerun", 0):
         found["rerun"] = report.rerun
+    of_plugins = added(report)
+    if of_plugins:
+        found["added"] = of_plugins
     for name in _OUR_ATTRIBUTES:
         if hasattr(report, name):
             found[name] = getattr(report, name)

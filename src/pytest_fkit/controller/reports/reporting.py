@@ -132,7 +132,7 @@ class Reporting:
         """Remember modules whose import ended the process."""
         headline = death_of(report)
         if headline is not None:
-            report.longrepr = death_text(report.longrepr, headline)
+            report.longrepr = death_text(report.nodeid, report.longrepr, headline)
             self.happened.imports.append((report.nodeid, headline, ""))
 
     @pytest.hookimpl(optionalhook=True)
@@ -144,6 +144,7 @@ class Reporting:
         report.fkit_death = f"lost: {died}"
         report.fkit_worker = worker
         report.longrepr = death_text(
+            crashitem,
             f"{crashitem}: {died}{',' if reason else ''} while the test was running, or about to "
             "run; what it was running is ended",
             report.fkit_death,

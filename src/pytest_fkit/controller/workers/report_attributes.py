@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Sequence
 
+from ...compat.guarded_hooks import MADE
 from ...own import own_builtins
 from ..schedule.machines import gpu_ids
 
@@ -13,20 +14,23 @@ own_builtins(globals())
 class DeathText(str):
     """The text of a report, with the one-line message that pytest's short summary asks for."""
 
-    __slots__ = ("message",)
+    __slots__ = ("message", "path")
 
+    lineno = 1
     message: str
+    path: str
 
     @property
     def reprcrash(self) -> DeathText:
-        """Pytest takes the message from here."""
+        """Pytest takes the message from here, and reporters the place."""
         return self
 
 
-def death_text(text: str, message: str) -> DeathText:
-    """`text`, with this message."""
+def death_text(nodeid: str, text: str, message: str) -> DeathText:
+    """`text` on this test or module, with this message."""
     made = DeathText(text)
     made.message = message
+    made.path = nodeid.partition("::")[0]
     return made
 
 
@@ -94,6 +98,7 @@ class CommonAttributes:
 
     def __init__(self) -> None:
         self._common: dict[str, Any] | None = None
+        self._early: list[Any] = []
 
     def learn(self, report: Any) -> None:
         """Take in a report that a worker made."""
@@ -104,13 +109,21 @@ class CommonAttributes:
                 for name, value in found.items()
                 if name not in _OF_XDIST and not name.startswith("fkit_")
             }
+            for each in self._early:  # what reporters kept, they may look at in the end
+                self.complete(each)
             return
         if self._common.keys() <= found.keys():
             return
         self._common = {name: kind for name, kind in self._common.items() if name in found}
 
     def complete(self, report: Any) -> None:
-        """Give a report that the controller made the attributes that it lacks, empty."""
+        """Give a report that the controller made the attributes that it lacks, empty.
+
+        As soon as they are known.
+        """
+        setattr(report, MADE, True)
+        if self._common is None:
+            self._early.append(report)
         for name, kind in (self._common or {}).items():
             if name not in vars(report):
                 setattr(report, name, kind() if kind in _EMPTY else None)

@@ -6,7 +6,8 @@ from typing import Any, Generator
 
 import pytest
 
-from ...compat import pytest_fixtures, pytest_hooks, pytest_reports
+from ...compat import kept_values, pytest_fixtures, pytest_hooks, pytest_reports
+from ...compat.guarded_hooks import MADE
 from ...compat.pytest_reports import keep_objects
 from ...own import marshal, no_warnings, own_builtins, suppress
 from ...protocol.plain_values import carriable
@@ -26,7 +27,9 @@ def made_by_hooks(item: pytest.Item, data: dict[str, Any], text: str = "") -> di
     :param data: in the format of pytest_report_to_serializable, as the result is.
     :param text: what happened, "" if nothing.
     """
+    data = {**data, MADE: True}
     pytest_fixtures.renew_request(item)
+    kept_values.begin_reports(item)
     with no_warnings():  # pluggy's, of hooks that raise
         made, report, error = _made(item, data, text)
         if error is not None and data["when"] != "setup":
