@@ -7,6 +7,7 @@ keep such state only without workers, or report it by hooks.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any, Callable, cast
 
@@ -99,10 +100,12 @@ class _Growth:
         """What is new since the last time."""
         values, before = self.kept.values, self._before
         new: Any
-        if isinstance(values, dict) and isinstance(before, dict):
+        if isinstance(values, (Counter, set)):
+            new = values - cast("Any", before)
+        elif isinstance(values, dict) and isinstance(before, dict):
             new = {key: each for key, each in values.items() if before.get(key, self) is not each}
         else:
-            new = values[len(before) :]
+            new = cast("Any", values)[len(before) :]
         if new and self.kept.collects:
             values.clear()
         elif new:
