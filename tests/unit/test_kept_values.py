@@ -31,11 +31,12 @@ def test_what_is_new_is_sent_once() -> None:
     config: Any = SimpleNamespace(pluginmanager=Plugins(), _isort_mtimes=times)
     relay: Any = SimpleNamespace(send=lambda message: sent.append(tuple(message)))
     states = StateSender(relay, cast("pytest.Config", config))
-    states.send()
+    item: Any = None
+    states.send(item)
     times["b.py"] = 3.5
     times["c.py"] = 4.5
-    states.send()
-    states.send()
+    states.send(item)
+    states.send(item)
     times["d.py"] = 5.5
     states.forget()
     states.send_of_wide()

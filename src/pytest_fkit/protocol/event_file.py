@@ -182,7 +182,7 @@ class Measured(NamedTuple):
 class PluginState(NamedTuple):
     """What a plugin keeps in memory until the end of the session, in its format.
 
-    :param plugin: "benchmark", "syrupy", or a name of compat/kept_values.py.
+    :param plugin: "benchmark", "stash", "syrupy", or a name of compat/kept_values.py.
     """
 
     plugin: str

@@ -159,7 +159,7 @@ class Child:
         if self.failures is not None:
             self.failures.set(self._session.testsfailed)
         self._measuring.send()
-        self._states.send()
+        self._states.send(item)
         self._relay.enter("exit")
         flush()
         self._output.enter_exit()

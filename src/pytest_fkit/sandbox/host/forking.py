@@ -249,7 +249,7 @@ class Forking:
         if meter is not None:
             self._relay.send(Used(os.getpid(), tuple(meter.read())))
         self._measuring.send()
-        self._states.send()
+        self._states.send(item)
         self._relay.send(Completed(by_pytest=not pytest_hooks.others_run(item)))
 
     def _run_child(self, go: Go, ahead: bool) -> Generator[Step, Any, Leaves | None]:

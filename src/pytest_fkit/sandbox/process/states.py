@@ -13,6 +13,7 @@ from typing import Any, Callable, cast
 
 import pytest
 
+from ...compat.item_stash import ItemStash
 from ...compat.kept_values import Kept, forget_time_of_wide, kept_texts, kept_values
 from ...own import copy, own_builtins, pickle
 from ...protocol.event_file import PluginState
@@ -39,9 +40,13 @@ class StateSender:
             self._senders.append(self._send_texts)
         self._growing = [_Growth(kept) for kept in kept_values(config)]
         self._no_test_waits = forget_time_of_wide(config)
+        self._stash = ItemStash(config)
 
-    def send(self) -> None:
+    def send(self, item: pytest.Item) -> None:
         """Send what was added since the last call; called after each test."""
+        stashed = self._stash.read(item)
+        if stashed:
+            self._relay.send(PluginState("stash", carriable((item.nodeid, stashed))))
         for send in self._senders:
             send()
         self.send_grown()
