@@ -11,9 +11,13 @@ CONFTEST = """
     import json, os
     import pytest
 
+    KEY = pytest.StashKey()
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(item, call):
         report = yield
+        report.duration += 100
+        item.stash[KEY] = call.when
         report.description = item.function.__doc__
         report.raised = str(call.excinfo.value) if call.excinfo else None
         report.fixtures = sorted(item.funcargs)
@@ -26,9 +30,17 @@ CONFTEST = """
         if os.environ.get("PYTEST_XDIST_WORKER"):
             return
         name = report.nodeid.partition("::")[2]
+        if report.duration < 100:
+            open("short", "w").close()
         with open("heard.jsonl", "a") as file:
             heard = [name, report.when, report.judged, report.description, report.raised]
             file.write(json.dumps(heard) + "\\n")
+
+    def pytest_sessionfinish(session):
+        if getattr(session, "items", None):
+            with open("stashed", "w") as file:
+                for item in session.items:
+                    print(item.name, item.stash.get(KEY, None), file=file)
 """
 
 TESTS = """
@@ -51,6 +63,7 @@ TESTS = """
         os._exit(3)
     @pytest.mark.fkit(gpus=99)
     def test_refused(): "has no GPUs"
+    def test_passes(): "passes"
 """
 
 DIED = "exit status 3"
@@ -86,6 +99,8 @@ def test_what_hooks_add_to_reports_is_on_ours(suite: MakeSuite, mode: str) -> No
         for name, when, *rest in [json.loads(line)]
     }
     assert "INTERNALERROR" not in run.text
+    assert not (made.path / "short").exists()
+    assert "test_passes teardown" in (made.path / "stashed").read_text().splitlines()
     assert heard["test_call", "setup"] == ["passed", "in its call", None]
     assert heard["test_call", "call"] == ["failed", "in its call", DIED]
     assert heard["test_call", "teardown"] == ["passed", "in its call", None]

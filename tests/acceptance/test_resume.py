@@ -99,14 +99,38 @@ def test_what_has_a_verdict_is_reported_and_not_run(tmp_path: Path, workers: str
     assert "resumed 1 time" in fkit(directory, "summary", "run.jsonl").stdout
 
 
+_LISTENER = """\
+import os
+import pytest
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    report.description, report.names, report.big = item.name, {report.when}, ["x" * 300_000]
+    return report
+
+def pytest_runtest_logreport(report):
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        with open("heard", "a") as file:
+            print(report.nodeid, report.description, report.names, len(report.big), file=file)
+"""
+
+
 @pytest.mark.parametrize("workers", ["-n0", "-n2"])
-def test_nothing_is_left_to_run(tmp_path: Path, workers: str) -> None:
-    files = {"test_a.py": "def test_a(): pass\ndef test_b(): pass\n"}
+def test_nothing_is_left_to_run_and_reports_have_what_plugins_added(
+    tmp_path: Path, workers: str
+) -> None:
+    files = {"test_a.py": "def test_a(): pass\ndef test_b(): pass\n", "conftest.py": _LISTENER}
     directory = write_files(tmp_path, files)
     run_pytest(directory, "--fkit", workers, "--fkit-journal=run.jsonl")
+    before = (directory / "heard").read_text().splitlines()
     again = run_pytest(directory, "--fkit", workers, "--fkit-resume=run.jsonl")
     assert again.status == 0, again.out
-    assert "2 passed" in again.lines[-1]
+    assert "2 passed in" in again.lines[-1]
+    heard = (directory / "heard").read_text().splitlines()
+    assert len(before) == 6
+    # What is as big as that is not in the journal.
+    assert sorted(heard[6:]) == sorted(f"{line[:-1]}0" for line in before)
 
 
 @pytest.mark.parametrize("workers", ["-n0", "-n1"])

@@ -135,6 +135,49 @@ def test_what_plugins_add_to_every_report_is_on_those_that_no_worker_made(tmp_pa
     ]
 
 
+_JUDGE = """\
+import pytest
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    report.description = item.name
+    return report
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_logreport(report):
+    report.description.upper()
+    yield
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_teststatus(report):
+    status = yield
+    report.description.upper()
+    return status
+
+def pytest_terminal_summary(terminalreporter):
+    reports = [each for found in terminalreporter.stats.values() for each in found]
+    print("kept", sorted(each.description for each in reports if hasattr(each, "when")))
+"""
+
+
+def test_a_plugin_that_misses_what_it_adds_does_not_end_the_run(tmp_path: Path) -> None:
+    suite = _suite(tmp_path, 2, (0,), "test_a")
+    plain = "def pytest_runtest_logreport(report): report.description.upper()\n"
+    write_files(tmp_path, {"conftest.py": _JUDGE, "plain.py": plain})
+    ended = run_pytest(
+        suite, *_FKIT, "-n1", "-p", "plain", "--rootdir=.", "-Werror",
+        env={"LOG": str(tmp_path / "log"), "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert ended.status == 1, ended.out
+    assert "1 passed, 3 warnings, 1 error" in ended.out
+    assert "kept ['', 'test_it[1]', 'test_it[1]', 'test_it[1]']" in ended.out
+    missed = "has not heard of a report on test_a.py::test_it[0] (???), which pytest-fkit made: "
+    error = "AttributeError: 'TestReport' object has no attribute 'description'"
+    for plugin in ("plain", "conftest.py"):
+        assert f"pytest-fkit: {plugin} {missed}{error}" in ended.out
+
+
 def test_a_worker_that_does_not_answer_is_replaced(tmp_path: Path) -> None:
     suite = _suite(tmp_path, 12, (5,), "test_a")
     file = suite / "test_a.py"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,18 @@ TESTS = """
     @pytest.mark.skip
     def test_four(): pass
 """
+
+
+def test_accept_writes_what_was_found(suite: MakeSuite) -> None:
+    wrong = "def test_one():\n    assert [1, 2] == [3]\n\ndef test_two():\n    assert 4 == 5\n"
+    made = suite("accept", test_it=wrong, test_other=wrong)
+    files = [made.path / "test_it.py", made.path / "test_other.py"]
+    for mode in ([], MODES["n0"], ["--fkit", "-n0", "--fkit-isolation=session"]):
+        assert made.run(*mode, "--accept").counts()["call passed"] == 4, mode
+        for path in files:
+            assert path.read_text().count("[1, 2] == [1, 2]") == 1, mode
+            assert path.read_text().count("4 == 4") == 1, mode
+            path.write_text(wrong)
 
 
 def test_codspeed_writes_what_was_measured(suite: MakeSuite) -> None:
@@ -83,6 +96,24 @@ def test_html_reporter_has_all_tests(suite: MakeSuite) -> None:
     assert len(plain.artefact) == 5
     for mode in (MODES["n0"], ["--fkit", "-n1"]):
         assert made.run(*mode, artefact=statuses).artefact == plain.artefact, mode
+
+
+def test_insta_lists_what_it_created(suite: MakeSuite) -> None:
+    source = """
+        import pytest
+        @pytest.mark.parametrize("n", [1, 2])
+        def test_new(snapshot, n): assert snapshot() == f"text {n}"
+        def test_fails(): assert 0
+    """
+
+    def created(text: str) -> list[str]:
+        return [line for line in text.splitlines() if line.startswith("CREATE ")]
+
+    made = suite("insta", test_it=source)
+    (made.path / "tox.ini").write_text("[pytest]\n")  # with the cache
+    for mode in ([], MODES["n0"], ["--fkit", "-n0", "--fkit-isolation=session"]):
+        assert len(created(made.run(*mode, "--insta=update").text)) == 2, mode
+        shutil.rmtree(made.path / "snapshots")
 
 
 def test_isort_remembers_what_passed(suite: MakeSuite) -> None:
@@ -208,3 +239,21 @@ def test_testmon_runs_what_a_change_concerns(suite: MakeSuite) -> None:
     assert list(map(len, (outcomes for _, outcomes, _ in seen["plain"]))) == [3, 0, 1]
     for name in modes:
         assert seen[name] == seen["plain"], name
+
+
+def test_tagging_counts_failures(suite: MakeSuite) -> None:
+    source = """
+        import pytest
+        @pytest.mark.tags("slow", "io")
+        @pytest.mark.parametrize("n", [1, 2])
+        def test_tagged(n): assert n == 3
+        @pytest.mark.tags("slow")
+        def test_also(): assert 0
+        @pytest.mark.tags("slow")
+        def test_passes(): pass
+    """
+    made = suite("pytest_tagging", test_it=source)
+    for mode in ([], MODES["n0"], ["--fkit", "-n0", "--fkit-isolation=session"]):
+        text = made.run(*mode).text
+        found = re.findall("^(slow|io) - (.)$", text, re.MULTILINE)
+        assert sorted(found) == [("io", "2"), ("slow", "3")], mode

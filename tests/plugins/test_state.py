@@ -215,7 +215,8 @@ def test_retry_in_fresh_interpreters(suite: MakeSuite) -> None:
     def test_fails(): assert 0
     """
     )
-    suite("pytest_retry.retry_plugin", test_a=source).compare(modes=["n0"])
+    plain = suite("pytest_retry.retry_plugin", test_a=source).compare(modes=["n0"])
+    assert plain.counts()["call passed"] == 1
 
 
 def test_nunit_has_its_fixtures(suite: MakeSuite) -> None:

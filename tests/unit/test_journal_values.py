@@ -11,6 +11,7 @@ import pytest
 
 from pytest_fkit.controller.reports.ci_reports import markdown
 from pytest_fkit.controller.reports.reporting import Happened
+from pytest_fkit.journal.added import restored
 from pytest_fkit.journal.attempts import kept, verdict
 from pytest_fkit.journal.events import TEXT_LIMIT, capped, encode, event, plain
 from pytest_fkit.journal.files import AppendedFile
@@ -58,6 +59,24 @@ def test_a_report_is_kept_without_what_is_empty() -> None:
     assert full["sections"] == [["out", "text"]]
     assert full["properties"] == [["p", "<class 'object'>"]]
     assert full["xfail"] == "why"
+
+
+def test_what_plugins_added_is_kept_with_its_type() -> None:
+    given = {
+        "text": "x", "yes": True, "none": None, "pair": (1, "a"), "names": {"x"},
+        "by": {"k": [1.5]}, "raw": b"x", "keys": {1: 2},
+        "object": object(), "nan": float("nan"), "huge": 2**70,
+    }  # fmt: skip
+    made = report("call", worker_id="gw0", fkit_worker="gw0", **given)
+    found = json.loads(json.dumps(kept(made)["added"]))
+    assert "worker_id" not in found
+    assert restored(found) == {
+        **given, "raw": b"", "keys": {}, "object": None, "nan": 0.0, "huge": 0,
+    }  # fmt: skip
+    assert restored({"odd": [], "other": ["set", 3], "strange": [["x"], 1]}) == {
+        "other": set(),
+        "strange": None,
+    }
 
 
 def test_a_long_text_loses_its_middle() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -20,6 +21,9 @@ class Plugins:
     def get_plugins(self) -> list[object]:
         return []
 
+    def get_plugin(self, name: str) -> None:
+        return None
+
 
 def test_what_is_new_is_sent_once() -> None:
     sent: list[Any] = []
@@ -27,11 +31,12 @@ def test_what_is_new_is_sent_once() -> None:
     config: Any = SimpleNamespace(pluginmanager=Plugins(), _isort_mtimes=times)
     relay: Any = SimpleNamespace(send=lambda message: sent.append(tuple(message)))
     states = StateSender(relay, cast("pytest.Config", config))
-    states.send()
+    item: Any = None
+    states.send(item)
     times["b.py"] = 3.5
     times["c.py"] = 4.5
-    states.send()
-    states.send()
+    states.send(item)
+    states.send(item)
     times["d.py"] = 5.5
     states.forget()
     states.send_of_wide()
@@ -41,10 +46,16 @@ def test_what_is_new_is_sent_once() -> None:
     assert times["a.py"] == 0.5
 
 
-def test_lists_are_added_to() -> None:
+def test_containers_are_added_to() -> None:
     measured: dict[str, list[float]] = {"test_a": [1.0]}
     add(Kept("durations", measured, collects=True), {"test_a": [2.0], "test_b": [3.0]})
     assert measured == {"test_a": [1.0, 2.0], "test_b": [3.0]}
+    counted = Counter(a=1)
+    add(Kept("tagging", counted), {"a": 2, "b": 1})
+    assert counted == Counter(a=3, b=1)
+    created = {"a.txt"}
+    add(Kept("insta", created), {"b.txt"})
+    assert created == {"a.txt", "b.txt"}
     files = ["a.prof"]
     add(Kept("profiles", files), ["b.prof"])
     assert files == ["a.prof", "b.prof"]

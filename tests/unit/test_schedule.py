@@ -568,12 +568,17 @@ def test_what_could_not_be_given_back_is_not_asked_for_until_something_happens()
     assert schedule.decide() == []
 
 
-def test_a_group_stays_with_its_worker_while_there_is_other_work() -> None:
-    schedule = _schedule([1.0] * 6, "aaabbb")
-    assert _sent(schedule.decide()) == {"gw0": (0,), "gw1": (3,)}
+@pytest.mark.parametrize(
+    ("groups", "other", "second"), [("aaabbb", 3, 1), ("a  a  ", 1, 3), ("a bab ", 1, 2)]
+)
+def test_a_group_stays_with_its_worker_while_there_is_other_work(
+    groups: str, other: int, second: int
+) -> None:
+    schedule = _schedule([1.0] * 6, groups)
+    assert _sent(schedule.decide()) == {"gw0": (0,), "gw1": (other,)}
     schedule.begins("gw0", 0)
     schedule.waits("gw0")
-    assert _sent(schedule.decide()) == {"gw0": (1,)}
+    assert _sent(schedule.decide()) == {"gw0": (second,)}
 
 
 @pytest.mark.parametrize("workers", [1, 2])

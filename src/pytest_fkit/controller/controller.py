@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 import pytest
 
 from ..compat import pytest_output
+from ..compat.guarded_hooks import GuardedHooks
 from ..compat.versions import installed, warning
 from ..config.numprocesses import CAN_FORK, choose_workers, debugger, shows_only
 from ..config.settings import KEY, Settings, settings_of
@@ -86,6 +87,7 @@ class Controller:
         plugins = config.pluginmanager
         reporting = Reporting(config)
         plugins.register(reporting, "fkit-reporting")
+        plugins.register(GuardedHooks(config), "fkit-guarded")
         write_step_summary(config, reporting.happened)
         recorder, resuming = self._record(config.stash[KEY])
         accounting = Accounting(config, recorder)

@@ -8,6 +8,7 @@ from ..own import own_builtins
 from ..protocol.border import ItemAttempt
 from ..protocol.endings import Ending
 from ..protocol.event_file import facts_of
+from .added import added
 from .events import Event, capped, event, now, plain
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ def kept(report: pytest.TestReport) -> Kept:
         found["xfail"] = str(report.wasxfail)
     if getattr(report, "rerun", 0):
         found["rerun"] = report.rerun
+    of_plugins = added(report)
+    if of_plugins:
+        found["added"] = of_plugins
     facts = facts_of(report)
     for name in _FACTS:
         if getattr(facts, name):

@@ -124,7 +124,7 @@ _TIMES = {"start": float, "duration": float}
 _REPORT = {
     "when": str, "outcome": str, "duration": float, "start?": float, "text?": str, "message?": str,
     "xfail?": str, "fkit_death?": str, "skip?": (str, object, str), "properties?": _PAIRS,
-    "sections?": [(str, str)], "rerun?": float,
+    "sections?": [(str, str)], "rerun?": float, "added?": {"*": [object]},
 }  # fmt: skip
 _WORKER = {"worker": str}
 _TEST = {"test": str, **_WORKER}

@@ -73,6 +73,7 @@ class ReportFacts(NamedTuple):
     :param failed_after: the attempts before this one, which failed after a GPU error.
     :param passed_after: the same if this one passed.
     :param resumed: whether it is the verdict of an earlier run.
+    :param made: whether pytest_runtest_makereport did not make or complete it, but we.
     """
 
     gpu_error: GpuError | None = None
@@ -92,6 +93,7 @@ class ReportFacts(NamedTuple):
     failed_after: str = ""
     passed_after: str = ""
     resumed: bool = False
+    made: bool = False
 
 
 NO_FACTS = ReportFacts()
@@ -284,7 +286,7 @@ class Measured(NamedTuple):
 class PluginState(NamedTuple):
     """What a plugin keeps in memory until the end of the session, in its format.
 
-    :param plugin: "benchmark", "syrupy", or a name of compat/kept_values.py.
+    :param plugin: "benchmark", "stash", "syrupy", or a name of compat/kept_values.py.
     """
 
     plugin: str

@@ -7,7 +7,8 @@ from typing import Any, Iterator
 import pytest
 
 from ..compat import pytest_hooks
-from ..own import own_builtins, warnings
+from ..compat.guarded_hooks import record_warning
+from ..own import own_builtins
 from ..protocol.event_file import Completed, Measured, PluginState, SessionFinished, WorkerOutput
 from ..protocol.messages import Events, Message, Notice
 from ..protocol.wire import unpack_all
@@ -65,15 +66,7 @@ class SessionMessages:
 
     def warn(self, text: str) -> None:
         """Add a warning of ours to the summary."""
-        warning = pytest.PytestWarning(f"pytest-fkit: {text}")
-        self._session.config.hook.pytest_warning_recorded.call_historic(
-            kwargs={
-                "warning_message": warnings.WarningMessage(warning, type(warning), __file__, 0),
-                "when": "runtest",
-                "nodeid": "",
-                "location": None,
-            }
-        )
+        record_warning(self._session.config, text)
 
     def conclude(self, coverage: Any | None) -> None:
         """Hand over what was gathered, when no test is left.

@@ -9,6 +9,7 @@ import pytest
 from .. import system
 from ..compat import pytest_output, pytest_session, xdist_worker
 from ..compat.foreign_warnings import make_portable
+from ..compat.guarded_hooks import GuardedHooks
 from ..config.settings import KEY, Settings, start_limit
 from ..gpu.slices.ownership import owned_by
 from ..own import os, own_builtins, signal, suppress, threading
@@ -269,6 +270,7 @@ def take_orders(config: pytest.Config, start: Start) -> None:
     """Register the plugins of a worker."""
     worker = Worker(config, config.stash[KEY], start)
     config.pluginmanager.register(worker, "fkit-worker")
+    config.pluginmanager.register(GuardedHooks(config), "fkit-guarded")
     own_gpus(config, start.worker, worker.show)
     if owned_by(config) is not None:
         from .probing import probe_gpus

@@ -189,7 +189,7 @@ class Accounting:
     def _report(self, ledger: Ledger, wrong: Wrong, gave_up: str) -> None:
         if wrong.twice or wrong.complete:
             message = _TWICE if wrong.twice else _ONLY_SETUP
-            text = death_text(message, message)
+            text = death_text(wrong.nodeid, message, message)
             reports = [_report_on(wrong.nodeid, "teardown", "failed", text)]
             self._record(self._workers.get((id(ledger), wrong.number), ALONE), reports, text)
         else:  # not recorded: whoever resumes the run, runs the test
@@ -197,6 +197,7 @@ class Accounting:
             reason = gave_up or unrunnable.get(wrong.nodeid, "no worker ran it")
             message = f"not run: {reason}"
             text = death_text(
+                wrong.nodeid,
                 f"{message}. The reports on tests whose worker died tell more; "
                 "--max-worker-restart=N lets more workers take the places of dead ones",
                 message,

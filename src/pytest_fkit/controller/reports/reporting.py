@@ -157,7 +157,7 @@ class Reporting:
         """Remember modules whose import ended the process."""
         headline = death_of(report)
         if headline:
-            report.longrepr = death_text(str(report.longrepr), headline)
+            report.longrepr = death_text(report.nodeid, str(report.longrepr), headline)
             show_crash(self._config, report, self._began)
             self.happened.imports.append((report.nodeid, headline, ""))
 
@@ -170,6 +170,7 @@ class Reporting:
         headline = f"lost: {died}"
         add_facts(vars(report), death=headline, worker=worker)
         report.longrepr = death_text(
+            crashitem,
             f"{crashitem}: {died}{',' if reason else ''} while the test was running, or about to "
             "run; what it was running is ended",
             headline,

@@ -8,6 +8,7 @@ from typing import Any, Generator, Iterator, Sequence
 
 import pytest
 
+from ...journal.added import restored
 from ...journal.attempts import Kept, facts_again
 from ...journal.events import event
 from ...journal.files import RUN_LINE
@@ -20,7 +21,7 @@ from ...protocol.plain_values import carriable
 from ...worker.reports.deaths import text_with_message
 from ...worker.reports.reports import report_from
 from ...worker.tests.sources import Resumed
-from ..workers.report_attributes import count
+from ..workers.report_attributes import CommonAttributes, count
 
 own_builtins(globals())
 
@@ -114,8 +115,10 @@ class Resuming:
         self._recorder.add(event("resume", kept=kept, gone=self._gone, new=self._new))
         # An old failure counts, but does not stop this run: -x is about what it runs.
         before = session.shouldfail
-        for test in self._found:
-            _report_again(self._config, test)
+        common = CommonAttributes()
+        reports = [list(_reports(self._config, test, common)) for test in self._found]
+        for test, its_reports in zip(self._found, reports):
+            _report_again(self._config, test, its_reports, common)
         session.shouldfail = before
 
     def _compare(self, found: Sequence[str], rest: Sequence[str]) -> list[TestHistory]:
@@ -163,14 +166,28 @@ class Resuming:
             yield f"{count(self._new, 'test')} not in the run before"
 
 
-def _report_again(config: pytest.Config, test: TestHistory) -> None:
+def _location(test: TestHistory) -> tuple[str, int | None, str]:
     path, line, name = test.verdict.get("location") or (test.nodeid.partition("::")[0], None, "")
-    location = (str(path), line, str(name))
-    hooks = config.hook
-    hooks.pytest_runtest_logstart(nodeid=test.nodeid, location=location)
+    return str(path), line, str(name)
+
+
+def _reports(config: pytest.Config, test: TestHistory, common: CommonAttributes) -> Iterator[Any]:
     for kept in test.verdict.get("reports", ()):
-        data = carriable(_report(test, kept, location))  # a copy, which pytest changes
-        hooks.pytest_runtest_logreport(report=report_from(config, data))
+        data = carriable(_report(test, kept, _location(test)))  # a copy, which pytest changes
+        report = report_from(config, data)
+        if kept["when"] != "???":  # made by xdist, of a worker that died
+            common.learn(report)
+        yield report
+
+
+def _report_again(
+    config: pytest.Config, test: TestHistory, reports: Sequence[Any], common: CommonAttributes
+) -> None:
+    hooks, location = config.hook, _location(test)
+    hooks.pytest_runtest_logstart(nodeid=test.nodeid, location=location)
+    for report in reports:
+        common.complete(report)
+        hooks.pytest_runtest_logreport(report=report)
     hooks.pytest_runtest_logfinish(nodeid=test.nodeid, location=location)
 
 
@@ -194,6 +211,7 @@ def _report(test: TestHistory, kept: Kept, location: tuple[str, int | None, str]
     }
     gpus = tuple(test.attempt.get("gpus", ()))
     add_facts(data, resumed=True, gpus=gpus, **facts_again(kept))
+    data = {**restored(kept.get("added", {})), **data}
     if "xfail" in kept:
         data["wasxfail"] = kept["xfail"]
     return data

@@ -143,12 +143,20 @@ def merged_groups(tests: Sequence[Test], connected: Mapping[int, int]) -> list[T
 def soft_units(tests: Sequence[Test], sort: bool) -> list[Unit]:
     """Neighbours of a group as a unit; tests without one alone if they are long, else in a row.
 
-    :param sort: whether units with a long test come first, the longest before the others.
+    :param sort: whether units with a long test come first, the longest before the others. Then
+        tests of a group are neighbours, too, if only tests without one are between them.
     """
-    return [
-        _run_unit(list(run), sort)
-        for _, run in itertools.groupby(tests, lambda test: _run_key(test, sort))
-    ]
+    runs: list[list[Test]] = []
+    last: list[Test] = []  # the last one of a group
+    for (group, _), found in itertools.groupby(tests, lambda test: _run_key(test, sort)):
+        run = list(found)
+        if sort and run[0].group and last and _run_key(last[0], sort) == (group, run[0].kind):
+            last.extend(run)
+            continue
+        runs.append(run)
+        if run[0].group:
+            last = run
+    return [_run_unit(run, sort) for run in runs]
 
 
 def one_unit(tests: Sequence[Test]) -> list[Unit]:

@@ -8,7 +8,7 @@ from typing import Sequence, Union
 import pytest
 
 from ...own import own_builtins
-from ...protocol.event_file import facts_of
+from ...protocol.event_file import add_facts, facts_of
 from ..schedule.machines import gpu_ids
 
 own_builtins(globals())
@@ -19,20 +19,23 @@ Report = Union[pytest.TestReport, pytest.CollectReport]
 class DeathText(str):
     """The text of a report, with the one-line message that pytest's short summary asks for."""
 
-    __slots__ = ("message",)
+    __slots__ = ("message", "path")
 
+    lineno = 1
     message: str
+    path: str
 
     @property
     def reprcrash(self) -> DeathText:
-        """Pytest takes the message from here."""
+        """Pytest takes the message from here, and reporters the place."""
         return self
 
 
-def death_text(text: str, message: str) -> DeathText:
-    """`text`, with this message."""
+def death_text(nodeid: str, text: str, message: str) -> DeathText:
+    """`text` on this test or module, with this message."""
     made = DeathText(text)
     made.message = message
+    made.path = nodeid.partition("::")[0]
     return made
 
 
@@ -103,6 +106,7 @@ class CommonAttributes:
 
     def __init__(self) -> None:
         self._common: dict[str, type[object]] | None = None
+        self._early: list[pytest.TestReport] = []
 
     def learn(self, report: pytest.TestReport) -> None:
         """Take in a report that a worker made."""
@@ -111,13 +115,21 @@ class CommonAttributes:
             self._common = {
                 name: type(value) for name, value in found.items() if name not in _NOT_COMMON
             }
+            for each in self._early:  # what reporters kept, they may look at in the end
+                self.complete(each)
             return
         if self._common.keys() <= found.keys():
             return
         self._common = {name: kind for name, kind in self._common.items() if name in found}
 
     def complete(self, report: pytest.TestReport) -> None:
-        """Give a report that the controller made the attributes that it lacks, empty."""
+        """Give a report that the controller made the attributes that it lacks, empty.
+
+        As soon as they are known.
+        """
+        add_facts(vars(report), made=True)
+        if self._common is None:
+            self._early.append(report)
         for name, kind in (self._common or {}).items():
             if name not in vars(report):
                 setattr(report, name, kind() if kind in _EMPTY else None)

@@ -153,7 +153,7 @@ class Child:
         if self.failures is not None:
             self.failures.set(self._process.session.testsfailed)
         self._process.measuring.send()
-        self._process.states.send()
+        self._process.states.send(item)
         self._process.relay.enter("exit")
         flush()
         self._process.output.enter_exit()

@@ -225,7 +225,7 @@ class Forking:
         if meter is not None:
             self._process.relay.send(Used(os.getpid(), tuple(meter.read())))
         self._process.measuring.send()
-        self._process.states.send()
+        self._process.states.send(item)
         self._process.relay.send(Completed(by_pytest=not pytest_hooks.others_run(item)))
 
     def _run_child(self, go: Go, ahead: bool) -> Steps[Leaves | None]:

@@ -71,6 +71,7 @@ class Relay:
         self._may_retry = may_retry
         self._failed_before = 0
         self._met_gpu_error = False
+        self._made: object = None
         self._config = session.config
         self._keeps_objects = not hasattr(session.config, "workerinput") and not (
             session.config.pluginmanager.hasplugin("fkit-spawned")
@@ -224,7 +225,7 @@ class Relay:
             option.maxfail = maxfail
 
     def _relay(self, report: pytest.TestReport) -> None:
-        if type(report) is pytest.TestReport:
+        if type(report) is pytest.TestReport and report is not self._made:
             self._correct_duration(report)
         hooks = self._config.hook
         if self._subtests:
@@ -260,6 +261,7 @@ class Relay:
         report = yield
         if report.sections:
             look_for_sanitizers(report, self._fails_by_sanitizers)
+        self._made = report  # a plugin may have changed its duration
         if hasattr(item, "execution_count"):
             self.send(HeldReport(self._report(report)))
         return report

@@ -7,11 +7,13 @@ keep such state only without workers, or report it by hooks.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any, Callable, cast
 
 import pytest
 
+from ...compat.item_stash import ItemStash
 from ...compat.kept_values import Kept, forget_time_of_wide, kept_texts, kept_values
 from ...own import copy, own_builtins, pickle
 from ...protocol.event_file import PluginState
@@ -38,9 +40,13 @@ class StateSender:
             self._senders.append(self._send_texts)
         self._growing = [_Growth(kept) for kept in kept_values(config)]
         self._no_test_waits = forget_time_of_wide(config)
+        self._stash = ItemStash(config)
 
-    def send(self) -> None:
+    def send(self, item: pytest.Item) -> None:
         """Send what was added since the last call; called after each test."""
+        stashed = self._stash.read(item)
+        if stashed:
+            self._relay.send(PluginState("stash", carriable((item.nodeid, stashed))))
         for send in self._senders:
             send()
         self.send_grown()
@@ -99,10 +105,12 @@ class _Growth:
         """What is new since the last time."""
         values, before = self.kept.values, self._before
         new: Any
-        if isinstance(values, dict) and isinstance(before, dict):
+        if isinstance(values, (Counter, set)):
+            new = values - cast("Any", before)
+        elif isinstance(values, dict) and isinstance(before, dict):
             new = {key: each for key, each in values.items() if before.get(key, self) is not each}
         else:
-            new = values[len(before) :]
+            new = cast("Any", values)[len(before) :]
         if new and self.kept.collects:
             values.clear()
         elif new:

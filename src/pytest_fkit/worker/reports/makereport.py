@@ -6,10 +6,10 @@ from typing import Generator
 
 import pytest
 
-from ...compat import pytest_fixtures, pytest_hooks, pytest_reports
+from ...compat import kept_values, pytest_fixtures, pytest_hooks, pytest_reports
 from ...compat.pytest_reports import keep_objects
 from ...own import marshal, no_warnings, own_builtins, suppress
-from ...protocol.event_file import ReportData
+from ...protocol.event_file import ReportData, add_facts
 from ...protocol.plain_values import carriable
 from ...system.stack_texts import stack_text
 from .reports import report_from
@@ -27,7 +27,10 @@ def made_by_hooks(item: pytest.Item, data: ReportData, text: str = "") -> Report
     :param data: in the format of pytest_report_to_serializable, as the result is.
     :param text: what happened, "" if nothing.
     """
+    data = {**data}
+    add_facts(data, made=True)
     pytest_fixtures.renew_request(item)
+    kept_values.begin_reports(item)
     with no_warnings():  # pluggy's, of hooks that raise
         made, report, error = _made(item, data, text)
         if error is not None and data["when"] != "setup":

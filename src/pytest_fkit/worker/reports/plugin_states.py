@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ...compat.item_stash import ItemStash
 from ...compat.kept_values import add, kept_texts, kept_values
 from ...own import own_builtins, pickle
 from ...protocol.event_file import Measured, PluginState
@@ -20,12 +21,17 @@ class ReceivedStates:
     def __init__(self, config: pytest.Config) -> None:
         self._config: Any = config
         self._snapshots: list[dict[str, Any]] = []
+        self._stash: ItemStash | None = None
 
     def keep(self, message: PluginState) -> None:
         """Keep one, until :meth:`conclude`."""
         if message.plugin == "syrupy":
             self._config._syrupy.add_written_snapshot_locations(message.data.pop("written"))
             self._snapshots.append(message.data)
+        elif message.plugin == "stash":
+            if self._stash is None:
+                self._stash = ItemStash(self._config)
+            self._stash.write(*message.data)
         elif message.plugin in ("flaky", "retry"):
             kept_texts(self._config)[message.plugin].write(message.data)
         elif message.plugin != "benchmark":
