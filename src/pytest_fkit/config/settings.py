@@ -49,6 +49,7 @@ class Settings:
     warmup: bool
     gpu_memory_timeout: float
     sanitizer_reports: str
+    slow: float
     others_timeout: float | None = None
     isolation_asked: bool = False
 

@@ -23,6 +23,7 @@ __all__ = [  # noqa: F405
     "anonymous_file",
     "be_first_for_oom_killer",
     "become_subreaper",
+    "catches",
     "children",
     "descendants",
     "describe",

@@ -114,6 +114,14 @@ def process_state(pid: int) -> str:
     return rest[:1]
 
 
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal; False if that can't be known."""
+    for line in _read(f"/proc/{pid}/status").split("\n"):
+        if line.startswith("SigCgt:"):
+            return bool(int(line[7:], 16) >> (number - 1) & 1)
+    return False
+
+
 def describe(pid: int) -> str:
     """The process for people: pid, state and command line."""
     command = _read(f"/proc/{pid}/cmdline")

@@ -104,6 +104,12 @@ def process_state(pid: int) -> str:
         return ""
 
 
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal; False if that can't be known."""
+    del pid, number
+    return False
+
+
 def describe(pid: int) -> str:
     """The process for people: pid, state and command line."""
     try:

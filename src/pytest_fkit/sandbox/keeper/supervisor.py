@@ -23,6 +23,7 @@ from ...protocol.messages import (
     ChildExited,
     Forked,
     HostDone,
+    Inspected,
     Message,
     Proceed,
     Ready,
@@ -37,6 +38,7 @@ from ..process.relay import UNREPORTED
 from ..process.tree import end_children, kill_tree, send_signal
 from .enforcing import Enforcer
 from .forwarding import Forwarder
+from .inspecting import inspect
 from .jobs import ChildProcess, HostProcess, Job, end_in_words, lost_reports
 from .orphans import KILL_WAIT, Orphans
 from .waiting_loop import Loop
@@ -123,6 +125,13 @@ class Supervisor(Loop):
         self._enforcer.check(job)
 
     # --- events ---
+
+    def _inspect(self) -> None:
+        job = self.job
+        if job is None or job.done or job.verdict is not None:
+            self.send(Inspected(0))
+        else:
+            self.send(inspect(job, self.until))
 
     def _host_message_lost(self, host: HostProcess) -> None:
         job = self.job
