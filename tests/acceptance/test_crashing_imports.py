@@ -72,7 +72,7 @@ def test_no_restart_is_counted(run: InnerRun) -> None:
 
 
 def test_the_report_shows_stack_and_output(run: InnerRun) -> None:
-    assert 'test_segv.py", line 4 in crash' in run.out
+    assert "test_segv.py:4: in crash" in run.out
     if "test_exit_0.py" in run.outcomes:
         assert run.out.count("said before") == 1
 

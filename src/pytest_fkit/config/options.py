@@ -121,6 +121,9 @@ OPTIONS = (
     Option("timeout", "seconds",
            "the same as pytest-timeout's option, for --fkit without that plugin",
            zero="no limit", variable="PYTEST_TIMEOUT"),
+    Option("fkit_slow", "seconds",
+           "name a test that runs for longer, and again after twice that time",
+           default=60.0, zero="never"),
     Option("fkit_sanitizer_reports", "choice",
            "what a report of a sanitizer does that a test printed and survived: "
            "name the test in the summary, or fail it",

@@ -48,6 +48,7 @@ class Settings(NamedTuple):
     gpu_memory_timeout: float
     stacks: str
     sanitizer_reports: str
+    slow: float
     others_timeout: float | None = None
     isolation_asked: bool = False
 

@@ -16,6 +16,7 @@ from ..own import own_builtins
 from .reports.accounting import Accounting
 from .reports.ci_reports import write_step_summary
 from .reports.reporting import FailOnFlaky, Reporting, header
+from .reports.running import RunningTests
 from .schedule.machines import seats_of_run
 from .workers import gpus
 
@@ -33,12 +34,14 @@ class Vacancy(NamedTuple):
     :param resuming: reports the verdicts of the resumed run, if there is one.
     :param accounting: counts verdicts.
     :param show: writes a line to the terminal.
+    :param running: hears of the tests that run.
     """
 
     recorder: Recorder | None
     resuming: Resuming | None
     accounting: Accounting
     show: Callable[[str], None]
+    running: RunningTests
 
 
 class Controller:
@@ -97,7 +100,9 @@ class Controller:
             from .reports.gpu_watchers import XidReaders
 
             plugins.register(XidReaders(config, recorder, devices), "fkit-xids")
-        vacancy = Vacancy(recorder, resuming, accounting, self._terminal_line)
+        running = RunningTests(config, self._terminal_line, recorder)
+        plugins.register(running, "fkit-running")
+        vacancy = Vacancy(recorder, resuming, accounting, self._terminal_line, running)
         if config.getoption("tx", None) and config.getoption("dist", "no") != "no":
             self._lead_workers(reporting, vacancy)
             return None
@@ -119,9 +124,11 @@ class Controller:
         config, plugins = self._config, self._config.pluginmanager
         found = config.stash.get(gpus.KEY, None)
         # None where there are not going to be workers.
-        recorder, resuming, accounting, show = vacancy
+        recorder, resuming, accounting, show, running = vacancy
         gateways = None if found is None else Gateways(config, found, show)
-        nodes = Nodes(config, config.stash[KEY], show, recorder, resuming, gateways, accounting)
+        nodes = Nodes(
+            config, config.stash[KEY], show, recorder, resuming, gateways, accounting, running
+        )
         plugins.register(nodes, "fkit-nodes")
         reporting.happened.retired = nodes.rerouting.retired
         reporting.why_killed = nodes.why_killed

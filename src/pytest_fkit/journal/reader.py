@@ -159,6 +159,8 @@ _SHAPES: Mapping[str, Mapping[str, Any]] = {
     },
     "gpus": {"used": {"*": {"*": float}}},
     "xid": _XID,
+    "slow": {**_TEST, **_GPUS},
+    "running": {**_TEST, **_GPUS},
     "gpu_error": {**_TEST, **_GPUS},
     "retried": {**_TEST, **_GPUS},
     "probed": {**_WORKER, **_GPUS},

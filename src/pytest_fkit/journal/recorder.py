@@ -9,7 +9,7 @@ from ..own import own_builtins
 from ..protocol.border import ItemAttempt, ItemStarted, Reported, Told
 from ..protocol.event_file import Location
 from .attempts import Running, is_whole, kept
-from .events import Event, event, now
+from .events import Event, event, now, plain
 
 if TYPE_CHECKING:
     import pytest
@@ -130,6 +130,16 @@ class Recorder:
         self.add(event(name, worker=worker, gpus=self._gpus.get(worker, []), **fields))
 
     # --- tests ---
+
+    def running(
+        self, name: str, worker: str, gpus: Sequence[str], nodeid: str, **fields: object
+    ) -> None:
+        """A test runs.
+
+        :param name: "slow", or "running" if somebody asked.
+        """
+        known = {each: plain(value) for each, value in fields.items()}
+        self.add(event(name, test=nodeid, worker=worker, gpus=list(gpus), **known))
 
     def record(self, worker: str, messages: Iterable[object]) -> None:
         """Record what a worker said of tests (:data:`.border.Told`), and commit."""

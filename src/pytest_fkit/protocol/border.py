@@ -85,6 +85,10 @@ class ProbeGpus(NamedTuple):
     """Try the GPUs; answered by :class:`Probed`."""
 
 
+class DescribeRunning(NamedTuple):
+    """Say what runs; answered by :class:`RunningItem` or :class:`NothingRuns`."""
+
+
 class CheckAlive(NamedTuple):
     """Show that you are alive; answered by :class:`Alive`, whatever the tests do."""
 
@@ -108,6 +112,42 @@ class Line(NamedTuple):
     """A line for the terminal."""
 
     text: str
+
+
+class SlowItem(NamedTuple):
+    """The test runs for so long.
+
+    :param phase: what it does, as in "call" or "setup of module-scoped fixture 'db'".
+    :param gpus: the ids of the GPUs that it sees, where they differ from the worker's.
+    """
+
+    nodeid: str
+    phase: str
+    seconds: float
+    gpus: tuple[str, ...] = ()
+
+
+class RunningItem(NamedTuple):
+    """The test that runs.
+
+    :param pid: of its process, 0 if there is none at the moment.
+    :param line: the last line of output.
+    :param stacks: by faulthandler, see :func:`.stacks.reorder_stacks`.
+    :param origins: tell whose code a frame runs, see :class:`.stacks.Origins`.
+    """
+
+    nodeid: str
+    phase: str
+    seconds: float
+    gpus: tuple[str, ...]
+    pid: int
+    line: str
+    stacks: str
+    origins: tuple[str, str, tuple[str, ...]]
+
+
+class NothingRuns(NamedTuple):
+    """No test runs."""
 
 
 class Facts(NamedTuple):
@@ -262,7 +302,8 @@ class Reported(NamedTuple):
 
 
 Order = Union[
-    RunTests, RecallTests, LendGpus, Settle, GoOn, ProbeGpus, CheckAlive, StopRun, EndNow,
+    RunTests, RecallTests, LendGpus, Settle, GoOn, ProbeGpus, DescribeRunning, CheckAlive,
+    StopRun, EndNow,
 ]  # fmt: skip
 
 OfTests = Union[
@@ -270,8 +311,8 @@ OfTests = Union[
 ]  # fmt: skip
 
 OfWorker = Union[
-    Alive, Line, Facts, LeftOut, CollectionGpuErrors, Waits, Returned, Probed, Holds, Distrusts,
-    Stopped,
+    Alive, Line, SlowItem, RunningItem, NothingRuns, Facts, LeftOut, CollectionGpuErrors, Waits,
+    Returned, Probed, Holds, Distrusts, Stopped,
 ]  # fmt: skip
 
 OfItself = Union[Waits, Returned, Probed, Holds]

@@ -108,6 +108,10 @@ class Ping(NamedTuple):
     """
 
 
+class Inspect(NamedTuple):
+    """Look at the process that runs the test; answered by :class:`Inspected`."""
+
+
 class Broken(NamedTuple):
     """Setting up the wide fixture `key` killed a process: nobody may try again."""
 
@@ -134,6 +138,19 @@ class Output(NamedTuple):
 
 class Pong(NamedTuple):
     """The answer to :class:`Ping`."""
+
+
+class Inspected(NamedTuple):
+    """The answer to :class:`Inspect`.
+
+    :param pid: of the process that runs the test, 0 if none does.
+    :param line: the last line of its output that can be seen.
+    :param dump: the stacks of its threads, by faulthandler; empty if it can't be asked.
+    """
+
+    pid: int
+    line: str = ""
+    dump: bytes = b""
 
 
 class Notice(NamedTuple):
@@ -339,8 +356,8 @@ class HostDone(NamedTuple):
 
 
 Message = Union[
-    Run, RunTogether, Follows, Finish, Stop, OrderAnew, Ping, Broken,
-    Events, Output, Pong, Notice, Restarted, HostFiles, Ended, TornDown,
+    Run, RunTogether, Follows, Finish, Stop, OrderAnew, Ping, Inspect, Broken,
+    Events, Output, Pong, Inspected, Notice, Restarted, HostFiles, Ended, TornDown,
     Release, Proceed, Go, Forked, ChildExited, Began, WideSetUp, Ready, HostDone, Over, Warm,
     TestEvent,
 ]  # fmt: skip

@@ -24,6 +24,7 @@ __all__ = [  # noqa: F405
     "be_first_for_oom_killer",
     "become_subreaper",
     "blocked_signals",
+    "catches",
     "caught_signals",
     "children",
     "descendants",
@@ -38,3 +39,8 @@ __all__ = [  # noqa: F405
     "process_state",
     "tree_memory",
 ]
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal; False if that can't be known."""
+    return bool(caught_signals(pid) >> number - 1 & 1)  # noqa: F405

@@ -109,6 +109,9 @@ _ADDRESS = re.compile(
     r"^==(?P<pid>\d+)==(?:ERROR|WARNING): (?P<tool>\w+Sanitizer): (?P<what>\S.*)$"
 )
 
+# sanitizer_termination.cpp: the runtime itself finds something wrong.
+_CHECK = re.compile(r"^(?:==\d+==)?(?P<tool>\w+Sanitizer): (?P<what>CHECK failed: \S+ \".*?\")")
+
 # tsan_report.cpp.
 _THREAD = re.compile(r"^WARNING: ThreadSanitizer: (?P<what>.+?) \(pid=(?P<pid>\d+)\)$")
 
@@ -157,6 +160,9 @@ def _sanitizers(said: LastOutput) -> Iterator[_Report]:
             found = _ADDRESS.match(line) or _THREAD.match(line) or _MEMCHECK.match(line)
             if found is not None and int(found["pid"]) == said.pid:
                 yield _with_pid(said, at, found)
+            check = _CHECK.match(line)
+            if check is not None:
+                yield _Report(at, check["what"], line, said.exited or said.ending == "SIGABRT")
         elif ": runtime error: " in line:
             undefined = _UNDEFINED.match(line)
             if undefined is not None:

@@ -79,6 +79,10 @@ class Alone(Collection):
         run_steps(self._run(session))
         return True
 
+    def _restore_signals(self) -> None:
+        restore_sigterm(self._sigterm)
+        self._vacancy.running.restore()
+
     def _configure_node(self, session: pytest.Session, loop: TestLoop) -> None:
         """Before a keeper is forked: let plugins fill the ``workerinput`` of fresh interpreters."""
         config = session.config
@@ -98,7 +102,7 @@ class Alone(Collection):
         forks = len(session.items) if self._settings.isolation == "function" else 0
         owned, here = config.stash.get(GPUS, None), config.stash.get(XIDS, None)
         keeper = KeeperClient(session, [] if here is None else [here.descriptor], 0, forks)
-        keeper.at_start = lambda: restore_sigterm(self._sigterm)
+        keeper.at_start = self._restore_signals
         about = self._vacancy.recorder, self._vacancy.accounting, session.items
         reports = LocalReports(*about, owned)
         xids = None if owned is None else xids_of_tests(config, owned)
@@ -107,8 +111,13 @@ class Alone(Collection):
 
             reports = ReportsWithXids(*about, owned, xids)
         loop = self._loop = TestLoop(
-            session, self._settings, keeper, ALONE, lines, reports, self._unforkable
+            session, self._settings, keeper, ALONE, lines, reports, self._unforkable,
+            tell=lambda said: self._vacancy.running.here(ALONE, said),
         )  # fmt: skip
+        running = self._vacancy.running
+        running.on_ask = loop.watch.ask
+        if running.take_question():  # before there was anybody to answer
+            loop.watch.ask()
         self._configure_node(session, loop)
         try:
             yield from loop.run_all(AllTests(len(session.items)))

@@ -20,6 +20,7 @@ from ..protocol.messages import (
     Finish,
     Follows,
     HostFiles,
+    Inspect,
     Message,
     OrderAnew,
     Ping,
@@ -79,6 +80,9 @@ class KeeperClient:
         self._grace: float | None = None
         self.coverage: Any | None = None
         """Coverage.py's object, if it counts and test processes can too."""
+        self._look_at = 0.0
+        self.look: Callable[[], None] = lambda: None
+        """Called about once a second by the thread that waits for a test."""
         self.at_start: Callable[[], object] = lambda: None
         """Called in a new keeper, before anything else."""
 
@@ -191,6 +195,9 @@ class KeeperClient:
         while not link.closed:
             message = link.take_message()
             now = time.monotonic()
+            if now >= self._look_at:
+                self._look_at = now + PATIENCE / 2
+                self.look()
             if message is not None or now - silent > SILENCE or now > (deadline or now):
                 return message
             if link.is_readable(PATIENCE):
@@ -217,6 +224,11 @@ class KeeperClient:
     def _send(self, link: Link, message: Message) -> None:
         with self._lock:
             link.send(message)
+
+    def inspect(self) -> None:
+        """Have the keeper look at the running test; the thread that waits gets the answer."""
+        if self._link is not None:
+            self._send(self._link, Inspect())
 
     def _order_anew(self, link: Link) -> None:
         self._ahead = None

@@ -25,8 +25,11 @@ from .reports.terminal_output import LIVE, Lines
 from .session_messages import SessionMessages
 from .tests.orders import Refusal, Requests, ahead, order, together
 from .tests.sources import MOST, Pace, Taken, Tests
+from .watching import Tell, Watch
 
 own_builtins(globals())
+
+_WIDE_TEARDOWN = "teardown of wide fixtures"
 
 
 class TestLoop:
@@ -36,6 +39,7 @@ class TestLoop:
     :param unforkable: says what keeps a test from being forked, or "".
     :param lines: gets the text that tests write to the terminal.
     :param reports: gets the reports.
+    :param tell: tells of the running test whoever has the terminal.
     :param in_doubt: called when a test process died that may have used GPUs, so that these are to
         be probed.
     """
@@ -52,6 +56,7 @@ class TestLoop:
         reports: Reports,
         unforkable: Callable[[pytest.Item], str],
         in_doubt: Callable[[], None] = lambda: None,
+        tell: Tell = lambda _: None,
     ) -> None:
         self._session = session
         self._settings = settings
@@ -75,6 +80,9 @@ class TestLoop:
         self._stop_reason: Interrupted | None = None
         self._most = 1
         self.messages = SessionMessages(session, reports)
+        self.watch = Watch(settings.slow, keeper.inspect, tell)
+        keeper.look = self.watch.look
+        self.messages.on_inspected = self.watch.inspected
         self._last: tuple[Replay, float] | None = None
         """The test that ran last, with its limit for wide fixtures, until the next one is known."""
 
@@ -156,6 +164,7 @@ class TestLoop:
         self._raise_interruption(replay)
 
     def _follow(self, replay: Replay, order: Follows) -> None:
+        self.watch.begins(replay, _WIDE_TEARDOWN)
         for message in self.messages.filter(self._keeper.follow(order)):
             if isinstance(message, Output):
                 self._lines.feed(message.fd, message.text)
@@ -163,6 +172,8 @@ class TestLoop:
                 self._report_end(replay, message)
             else:
                 replay.handle(message)
+
+        self.watch.over()
 
     def _report_end(self, replay: Replay, ended: Ended) -> None:
         """Report how a process ended in which a test can't be run again."""
@@ -325,6 +336,7 @@ class TestLoop:
         :return: the test that began last, how many began, and how their process ended.
         """
         replay = self._replay(runs[0])
+        self.watch.begins(replay)
         begun = 0
         if self._shows_output:
             replay.start()  # before what the test writes to the terminal itself
@@ -343,11 +355,14 @@ class TestLoop:
                         self._finish(replay)
                         self._reports.begins(self._session.items[message.position])
                         replay = self._replay(runs[begun - 1])
+                        self.watch.begins(replay)
                 else:
                     replay.handle(message)
         except KeyboardInterrupt:
             self._stop(replay)
             raise
+        finally:
+            self.watch.over()
         raise AssertionError("the keeper's last message is Ended")
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -358,6 +373,7 @@ class TestLoop:
 
     def _tear_down(self, replay: Replay) -> None:
         """Tear everything down after the last test, whose teardown report gets what goes wrong."""
+        self.watch.begins(replay, _WIDE_TEARDOWN)
         for message in self.messages.filter(self._keeper.finish(self._settings.timeout)):
             if isinstance(message, WideTeardown):
                 replay.wide_teardown(message)
@@ -367,6 +383,7 @@ class TestLoop:
                 ended = message.ended
                 if ended.gpu_memory or not isinstance(ended.ending, Finished):
                     self._report_end(replay, ended)
+        self.watch.over()
 
     def _stop(self, replay: Replay) -> None:
         """After a Ctrl-C at ``-n0``: end the running test and tear down, within the grace."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 
@@ -10,7 +10,7 @@ from ..compat import pytest_hooks
 from ..compat.guarded_hooks import record_warning
 from ..own import own_builtins
 from ..protocol.event_file import Completed, Measured, PluginState, SessionFinished, WorkerOutput
-from ..protocol.messages import Events, Message, Notice
+from ..protocol.messages import Events, Inspected, Message, Notice
 from ..protocol.wire import unpack_all
 from .reports.plugin_states import Gathered, ReceivedStates
 from .reports.reports import Reports
@@ -30,6 +30,8 @@ class SessionMessages:
         self._states = ReceivedStates(session.config)
         self._gathered = Gathered()
         self._noticed: set[str] = set()
+        self.on_inspected: Callable[[Inspected], None] = lambda _: None
+        """Called with what the keeper saw of the running test."""
         self.exitstatus: int | None = None
         """The exit status that a plugin asked for when the session ended in another process."""
 
@@ -60,6 +62,8 @@ class SessionMessages:
             output = getattr(self._session.config, "workeroutput", None)  # xdist's, if a worker's
             if output is not None:
                 output.update(message.values)
+        elif isinstance(message, Inspected):
+            self.on_inspected(message)
         else:
             return False
         return True

@@ -19,10 +19,12 @@ from ..protocol.border import (
     Alive,
     CheckAlive,
     CollectionGpuErrors,
+    DescribeRunning,
     Distrusts,
     EndNow,
     LeftOut,
     Line,
+    NothingRuns,
     Order,
     Outbox,
     Probed,
@@ -173,8 +175,17 @@ class Worker:
             self._stop()
         elif isinstance(order, CheckAlive):
             self._outbox.send(Alive())
+        elif isinstance(order, DescribeRunning):
+            self._describe()
         elif self._dispatched is not None:
             self._dispatched.obey(order)
+
+    def _describe(self) -> None:
+        watch = None if self._loop is None else self._loop.watch
+        if watch is None or not watch.busy:
+            self._outbox.send(NothingRuns())
+        else:  # the thread that waits for the test will see it
+            watch.ask()
 
     def _stop(self) -> None:
         self._stopped = True
@@ -230,7 +241,7 @@ class Worker:
             )
         loop = self._loop = TestLoop(
             session, self._settings, keeper, self._name, self._lines, reports, self._unforkable,
-            self._doubt,
+            self._doubt, self._outbox.send,
         )  # fmt: skip
         if self._stopped:
             loop.stop()

@@ -10,18 +10,22 @@ from ...own import mmap, os, own_builtins, threading, time
 from ...protocol.border import (
     Alive,
     CollectionGpuErrors,
+    DescribeRunning,
     Distrusts,
     EndNow,
     Facts,
     Holds,
     LeftOut,
     Line,
+    NothingRuns,
     OfItself,
     OfTests,
     Order,
     Outbox,
     Probed,
     Returned,
+    RunningItem,
+    SlowItem,
     Stopped,
     StopRun,
     Waits,
@@ -87,6 +91,7 @@ class Links:
     :param of_tests: called with a worker and what it tells of tests, in execnet's threads.
     :param of_itself: the same for what the worker says of itself to the schedule.
     :param show: writes a line to the terminal; called in any thread.
+    :param of_running: the same for what it says of the test that it runs.
     :param timeout: seconds after which a worker that does not answer is killed, 0 for none.
     """
 
@@ -96,6 +101,7 @@ class Links:
         of_itself: Callable[[WorkerController, OfItself], None],
         show: Callable[[str], None],
         timeout: float,
+        of_running: Callable[[Any, Any], None] = lambda *_: None,
     ) -> None:
         self._of_tests = of_tests
         self.show = show
@@ -120,6 +126,7 @@ class Links:
             LeftOut: self.left_out.__setitem__,
             CollectionGpuErrors: self._doubt,
             **dict.fromkeys((Waits, Returned, Probed, Holds), of_itself),
+            **dict.fromkeys((SlowItem, RunningItem, NothingRuns), of_running),
         }
 
     def open(self, node: WorkerController, local: bool) -> tuple[Channel, str]:
@@ -132,6 +139,13 @@ class Links:
     def listen(self, node: WorkerController, channel: Channel) -> None:
         """From now on handle what the worker says."""
         channel.setcallback(lambda data: self._hear(node, data), endmarker=None)
+
+    def ask_what_runs(self) -> list[str]:
+        """Ask all workers that are up what they run; their names."""
+        nodes = list(self._up)
+        for node in nodes:
+            self.order(node, DescribeRunning())
+        return [node.gateway.id for node in nodes]
 
     def has_collected(self, node: WorkerController) -> None:
         """A worker is ready to run tests."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 import pytest
 
@@ -58,6 +58,8 @@ class Heartbeat:
         self._links = links
         self.period = min(_PERIOD, limit / _PINGS) if limit else _PERIOD
         """Seconds from ping to ping."""
+        self.at_tick: Callable[[], None] = lambda: None
+        """Called once in each period."""
         self._watched: dict[WorkerController, _Watched] = {}
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -96,6 +98,7 @@ class Heartbeat:
         Count missed pings, not seconds, so that workers that were suspended with this process, as
         by Ctrl-Z, are not condemned.
         """
+        self.at_tick()
         with self._lock:
             watched = dict(self._watched)
         for node, state in watched.items():

@@ -13,7 +13,7 @@ from ...protocol.border import OfItself, Start
 from ...protocol.event_file import Interrupted
 from ...protocol.interruptions import interrupt_on_sigterm, raise_again, restore_sigterm
 from ..retry import rerouting
-from ..schedule.machines import host_of
+from ..schedule.machines import gpu_ids, host_of
 from .dispatch import Dispatch, dispatches
 from .inbox import Arrivals, HeldBack
 from .links import Links
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ...journal.recorder import Recorder
     from ..reports.accounting import Accounting
     from ..reports.resume import Resuming
+    from ..reports.running import RunningTests
     from .gateways import Gateways
 
 own_builtins(globals())
@@ -45,6 +46,7 @@ class Nodes:
         resuming: Resuming | None,
         lending: Gateways | None,
         accounting: Accounting,
+        running: RunningTests,
     ) -> None:
         self._config = config
         self._settings = settings
@@ -59,7 +61,10 @@ class Nodes:
             self._hear,
             self._arrivals.add_line,
             settings.worker_timeout,
+            self._hear_of_running,
         )
+        self._running = running
+        self._links.heartbeat.at_tick = self._ask_workers
         self.why_killed = self._links.why_killed
         edges = rerouting.Edges(show, self._arrivals.tell, self._links.order, self._arrivals.add)
         self.rerouting = rerouting.Rerouting(settings, edges, recorder)
@@ -143,6 +148,20 @@ class Nodes:
                 self._dispatch.hear(node, said)
 
         self._arrivals.add(hear)
+
+    # --- what runs now ---
+
+    def _ask_workers(self) -> None:
+        """Ask if somebody wants to know; called in the heartbeat's thread."""
+        if self._running.take_question():
+            self._running.awaits(self._links.ask_what_runs())
+        for worker in self._running.silent():
+            self._links.show(f"fkit: {worker} does not say what it runs")
+
+    def _hear_of_running(self, node: WorkerController, said: Any) -> None:
+        """Show what a worker says; called in execnet's receiver threads."""
+        own, name = gpu_ids(node), node.gateway.id
+        self._arrivals.add(lambda: self._running.hear(name, own, said))
 
     # --- deaths ---
 

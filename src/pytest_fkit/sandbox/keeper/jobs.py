@@ -29,12 +29,12 @@ class Remains(NamedTuple):
 _NOTHING = Remains()
 
 
-def _remains(files: Files, output_read: list[int]) -> Remains:
+def _remains(files: Files, output_read: list[int], dump_read: int) -> Remains:
     return Remains(
         read_ends(files.out, output_read[0]) + read_ends(files.fixture_out),
         read_ends(files.err, output_read[1]) + read_ends(files.fixture_err),
         read_ends(files.log),
-        read_ends(files.dump),
+        read_ends(files.dump, dump_read),
     )
 
 
@@ -89,6 +89,7 @@ class HostProcess:
         self.events = Sorter()
         self.completed = False  # whether the last frame read is Completed
         self.output_read = [0, 0]  # bytes of stdout and stderr that were forwarded
+        self.dump_read = 0  # bytes of stacks that were asked for while it ran
         self.daemons: set[int] = set()
 
     def ended_by_ours(self) -> bool:
@@ -101,7 +102,7 @@ class HostProcess:
 
     def remains(self) -> Remains:
         """Read what it wrote, of its output only what was not forwarded."""
-        return _remains(self.files, self.output_read)
+        return _remains(self.files, self.output_read, self.dump_read)
 
     def close(self) -> None:
         """Close the keeper's descriptors for this host."""
@@ -118,10 +119,11 @@ class ChildProcess:
         self.events = Sorter()
         self.completed = False  # whether the last frame read is Completed
         self.output_read = [0, 0]  # bytes of stdout and stderr that were forwarded
+        self.dump_read = 0  # bytes of stacks that were asked for while it ran
 
     def remains(self) -> Remains:
         """Read what it wrote, of its output only what was not forwarded."""
-        return _remains(self.files, self.output_read)
+        return _remains(self.files, self.output_read, self.dump_read)
 
 
 class Job:

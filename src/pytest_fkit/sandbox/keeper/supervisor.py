@@ -23,6 +23,7 @@ from ...protocol.messages import (
     ChildExited,
     Forked,
     HostDone,
+    Inspected,
     Message,
     Proceed,
     Ready,
@@ -39,6 +40,7 @@ from .crashes import Crashes
 from .debugger import Debugger, Tool
 from .enforcing import Enforcer
 from .forwarding import Forwarder
+from .inspecting import inspect
 from .jobs import ChildProcess, HostProcess, Job, end_in_words, lost_reports
 from .orphans import KILL_WAIT, Orphans
 from .waiting_loop import Loop
@@ -139,6 +141,13 @@ class Supervisor(Loop):
         self._enforcer.check(job)
 
     # --- events ---
+
+    def _inspect(self) -> None:
+        job = self.job
+        if job is None or job.done or job.verdict is not None:
+            self.send(Inspected(0))
+        else:
+            self.send(inspect(job, self.until))
 
     def _host_message_lost(self, host: HostProcess) -> None:
         job = self.job

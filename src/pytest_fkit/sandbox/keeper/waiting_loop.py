@@ -8,7 +8,7 @@ from typing import Callable, Iterator
 from ...own import contextmanager, os, own_builtins, select, signal, suppress, time
 from ...protocol.channels import Link
 from ...protocol.descriptors import Files, move_up
-from ...protocol.messages import Message, Ping, Pong
+from ...protocol.messages import Inspect, Message, Ping, Pong
 from ..process.tree import is_alive
 from .jobs import HostProcess, Job
 
@@ -47,6 +47,10 @@ class Loop(ABC):
     @abstractmethod
     def _host_message_lost(self, host: HostProcess) -> None:
         """Give up a host of which a message is missing: later ones can't be trusted."""
+
+    @abstractmethod
+    def _inspect(self) -> None:
+        """Tell the worker what the running test does."""
 
     @abstractmethod
     def _reap(self) -> None:
@@ -105,6 +109,8 @@ class Loop(ABC):
         """Answer a ping of the worker, or carry its order out."""
         if isinstance(message, Ping):
             self.send(Pong())
+        elif isinstance(message, Inspect):
+            self._inspect()
         else:
             self._handle_order(message)
 
