@@ -1,8 +1,8 @@
 """The table of options: all that users can say on the command line, in ini files and in marks.
 
 A new option is one entry here, and a field of that name in settings.py for its value. Nothing but
-data, since this is imported without ``--fkit``, too; values.py parses. README's table is made of it
-by tests/options_table.py.
+data, since this is imported without ``--fkit``, too; values.py parses. docs/reference/options.md is
+made of it by tests/options_table.py.
 """
 
 from typing import List, NamedTuple, Tuple
@@ -30,7 +30,7 @@ class Option(NamedTuple):
 
     :param name: of the ini value; the option is ``--`` and the name with hyphens.
     :param type: what its values are, one of those in values.py.
-    :param help: what it does, for ``--help`` and README.
+    :param help: what it does, for ``--help`` and the page of options.
     :param default: the value of its setting unless one is given.
     :param where: where it can be given: COMMAND_LINE, INI, MARK.
     :param group: one of GROUPS.

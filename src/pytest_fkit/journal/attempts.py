@@ -12,7 +12,7 @@ from .events import Event, capped, event, now, plain
 own_builtins(globals())
 
 Kept = Dict[str, Any]
-"""A report as a journal has it: see README.md."""
+"""A report as a journal has it: see docs/reference/journal.md."""
 
 _OUR_ATTRIBUTES = ("fkit_death", "fkit_worker", "fkit_leftovers", "fkit_gpu_memory", "fkit_shared")
 
