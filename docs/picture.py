@@ -24,7 +24,17 @@ _FONTS = re.compile(r"@font-face \{\{.*?\}\}\s*", re.DOTALL)
 
 def demo() -> str:
     """What the demo prints, with the codes of its colours."""
-    command = "pytest -c tests/demo/pytest.ini -n 2 --fkit --color=yes -p no:cacheprovider".split()
+    command = [
+        "pytest",
+        "-c",
+        "tests/demo/pytest.ini",
+        "-n",
+        "2",
+        "--fkit",
+        "--color=yes",
+        "-p",
+        "no:cacheprovider",
+    ]
     ended = subprocess.run(
         [sys.executable, "-m", *command, "-k", SHOWN, "tests/demo"],
         cwd=ROOT,
