@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -24,19 +25,9 @@ _FONTS = re.compile(r"@font-face \{\{.*?\}\}\s*", re.DOTALL)
 
 def demo() -> str:
     """What the demo prints, with the codes of its colours."""
-    command = [
-        "pytest",
-        "-c",
-        "tests/demo/pytest.ini",
-        "-n",
-        "2",
-        "--fkit",
-        "--color=yes",
-        "-p",
-        "no:cacheprovider",
-    ]
+    command = "pytest -c tests/demo/pytest.ini -n 2 --fkit --color=yes -p no:cacheprovider"
     ended = subprocess.run(
-        [sys.executable, "-m", *command, "-k", SHOWN, "tests/demo"],
+        [sys.executable, "-m", *command.split(), "-k", SHOWN, "tests/demo"],
         cwd=ROOT,
         env={**os.environ, "COLUMNS": str(COLUMNS)},
         stdout=subprocess.PIPE,
@@ -69,7 +60,7 @@ def _short(printed: str) -> str:
 def main() -> None:
     """Write the picture."""
     lines = excerpt(demo())
-    console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"))  # noqa: SIM115
+    console = Console(record=True, width=COLUMNS, file=io.StringIO())
     for line in lines:
         console.print(Text.from_ansi(line), no_wrap=True, crop=True, overflow="ellipsis")
     code_format = _FONTS.sub("", CONSOLE_SVG_FORMAT).replace("Fira Code, monospace", "monospace")

@@ -15,6 +15,7 @@ _BLOCK = re.compile(
     r"^```(?P<language>[a-z]*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
+_ANY_LINES = r"(?:.*\n)*"
 _NAME = re.compile(r"# (\S+\.(?:py|ini|toml))\n")
 _COMMAND = re.compile(r"^(?:\$ )?((?:pytest|fkit|python|tox|buildkite-agent|git)\b.*)$")
 _LINE_OF_PYTEST = re.compile(r"(?:^|[ `>])pytest ((?=.*--fkit)[^`#]*)")
@@ -89,12 +90,13 @@ def lines_of_pytest() -> Iterator[tuple[str, list[str]]]:
 def matches(shown: str, printed: str) -> bool:
     """Whether a program printed what a page shows, where … stands for anything."""
     lines = [_normal(line) for line in shown.rstrip("\n").splitlines()]
-    parts = [
-        r"(?:.*\n)*" if line == "…" else re.escape(line).replace("…", ".*") + r"\n"
-        for line in lines
-    ]
+    parts = [_ANY_LINES if line == "…" else f"{_pattern(line)}\n" for line in lines]
     normal = "".join(f"{_normal(line)}\n" for line in printed.splitlines())
     return re.search("^" + "".join(parts), normal, re.MULTILINE) is not None
+
+
+def _pattern(line: str) -> str:
+    return re.escape(line).replace("…", ".*")
 
 
 def _normal(line: str) -> str:

@@ -1,4 +1,4 @@
-"""The documentation's tables on GPUs, row by row and column by column, on machines that do not exist."""
+"""The pages' tables on GPUs, row by row and column by column, on machines that do not exist."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def test_tests_of_the_pages_pass_or_are_skipped(directory: Path) -> None:
 
 
 def test_hooks_of_the_pages_are_hooks() -> None:
-    found = set()
+    found: set[str] = set()
     for block in BLOCKS:
         if block.file != "conftest.py":
             continue

@@ -6,7 +6,7 @@ import inspect
 import re
 
 from pytest_fkit import fixtures, hookspecs
-from pytest_fkit.config import marks
+from pytest_fkit.config.options import MARK_ARGUMENTS
 from pytest_fkit.gpu.errors.failure import Failure
 from pytest_fkit.journal import command
 from snippets import PAGES, ROOT
@@ -38,7 +38,7 @@ def test_each_fixture_mark_and_command_is_there() -> None:
     assert all(f"| `{name}` |" in _page("extending/fixtures.md") for name in found)
     for mark in ("fkit", "fkit_skip", "fkit_single_gpu", "fkit_multi_gpu", "timeout"):
         assert f"`@pytest.mark.{mark}" in _page("extending/marks.md")
-    for argument in marks.MARK_ARGUMENTS:
+    for argument in MARK_ARGUMENTS:
         assert f"{argument}=" in _page("extending/marks.md")
     assert all(f"`fkit {name}`" in _page("ci/journal.md") for name in command._COMMANDS)
 
