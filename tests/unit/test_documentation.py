@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 
+import pytest
+
 from pytest_fkit import fixtures, hookspecs
 from pytest_fkit.config.options import MARK_ARGUMENTS
 from pytest_fkit.gpu.errors.failure import Failure
@@ -63,3 +65,16 @@ def test_links_between_files_lead_somewhere() -> None:
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#:\s]+)(?:#[\w-]+)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.relative_to(ROOT)}: {link}"
+
+
+def test_the_help_reads_well(pytester: pytest.Pytester) -> None:
+    """Each of these was hard to read once."""
+    text = " ".join(pytester.runpytest_subprocess("--help").stdout.str().split())
+    for said in (
+        "number of workers, an alias of -n (default: 1)",
+        "time for tests and class- to session-scoped fixtures to end after Ctrl-C or SIGTERM",
+        "rerun tests that skip themselves because they see too few GPUs, with enough of them",
+        "probe each worker's GPUs before its first test, and after errors that may be theirs",
+        "further attempts, on other GPUs, after a test met a GPU error (default: 1; 0: none)",
+    ):
+        assert said in text
