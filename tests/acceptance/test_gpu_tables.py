@@ -44,6 +44,7 @@ def test_the_tables_are_there() -> None:
     assert len(ENVIRONMENT) == 8
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("vendor", VENDORS)
 @pytest.mark.parametrize("row", CONFIGURATIONS[:-1], ids=lambda row: str(row[0]))
 def test_a_recommended_configuration(
