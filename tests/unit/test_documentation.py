@@ -78,3 +78,17 @@ def test_the_help_reads_well(pytester: pytest.Pytester) -> None:
         "further attempts, on other GPUs, after a test met a GPU error (default: 1; 0: none)",
     ):
         assert said in text
+
+
+_NOT_OURS = "address already in use"
+_IN_PARTS = "needs 2 GPUs; this run has none"
+
+
+def test_messages_that_need_help_are_those_of_the_code() -> None:
+    source = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "src").rglob("*.py"))
+    source = re.sub(r"\"\s*\n\s*f?\"", "", source)  # a text in several lines
+    messages = re.findall(r"\n### `(.+)`", _page("gpus/troubleshooting.md"))
+    assert len(messages) > 10
+    for message in {*messages} - {_NOT_OURS, _IN_PARTS}:
+        for part in message.split("…"):
+            assert part.strip(" :;") in source, message
