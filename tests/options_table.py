@@ -1,6 +1,6 @@
-"""Makes README's table of options from the table in the code: ``python tests/options_table.py``.
+"""Makes the page of options from the table in the code: ``python tests/options_table.py``.
 
-What an option does is its help; what README adds to that, with links, is in DETAILS.
+What an option does is its help; what the page adds to that, with links, is in DETAILS.
 """
 
 from __future__ import annotations
@@ -8,73 +8,91 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pytest_fkit.config.options import COMMAND_LINE, INI, OPTIONS, Option
+from pytest_fkit.config.options import COMMAND_LINE, GROUPS, INI, OPTIONS, Option
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs/reference/options.md"
 
-_TABLE = re.compile(r"(?<=\n### Options\n\n)\|.*?(?=\n\n)", re.DOTALL)
+_TABLES = re.compile(r"(?<=<!-- made by tests/options_table.py -->\n).*", re.DOTALL)
 
 XDIST = {"fkit_workers": "`-n N`, `-n auto`, "}
 """Options of xdist that mean the same."""
 
 DETAILS = {
     "fkit": "After `--no-fkit` all other options are accepted and do nothing",
-    "fkit_workers": (
-        "Different values for the two are an error. `-n0`: no worker, pytest itself takes its place"
-    ),
+    "fkit_workers": "`-n0`: [no workers](../start/quickstart.md#debug)",
     "fkit_isolation": (
-        "For class, module and session, tests share a process, which is replaced when it dies; "
-        "the test after that runs in a fresh one"
+        "With class, module and session, tests [share a process]"
+        "(../start/shared-processes.md#tests-that-should-share-a-process); if it dies, the next "
+        "test gets a fresh one"
     ),
     "fkit_start_method": (
-        "`fork` forks whatever there is; `spawn` starts a fresh interpreter for each module, or "
-        "as `--fkit-isolation` says; see below"
+        "`fork` forks regardless; `spawn` starts a [fresh interpreter]"
+        "(../start/shared-processes.md#fresh-interpreters) for each module, or as "
+        "`--fkit-isolation` says"
     ),
-    "fkit_timeout": "The setup and teardown of wide fixtures have a clock each with the same limit",
-    "fkit_memory_limit": "It counts what the test and its processes took since the fork",
+    "fkit_timeout": (
+        "Setup and teardown of wide fixtures have the same [limit](../start/limits.md), each with "
+        "its own clock"
+    ),
+    "fkit_memory_limit": "Counted is what the test and its processes took since the fork",
     "fkit_worker_timeout": (
-        "That is, one that has collected, and is stopped or stuck in native code; on another "
-        "machine its connection is ended. It is replaced"
+        "It is [replaced](../start/limits.md#hanging-workers). A worker on another machine is "
+        "disconnected"
     ),
-    "fkit_slow": "See [What runs now](#what-runs-now)",
-    "fkit_sanitizer_reports": "See [What a dying process says](#what-a-dying-process-says)",
+    "fkit_grace": "See [Ctrl-C and SIGTERM](../start/limits.md#ctrl-c-and-sigterm)",
+    "fkit_slow": "See [What runs now](../start/what-runs-now.md)",
+    "fkit_sanitizer_reports": "See [Last words](../start/reading-a-crash.md#last-words)",
+    "fkit_stacks": "See [Native stacks](../start/reading-a-crash.md#native-stacks)",
     "timeout": "[pytest-timeout](https://pypi.org/project/pytest-timeout/)",
     "fkit_journal": (
-        "See [Journal](#journal-trace-and-resuming). Relative to the current directory, in ini "
+        "See [Journal](../ci/journal.md). The path is relative to the current directory, in ini "
         "files to the root directory"
     ),
     "fkit_trace": "[ui.perfetto.dev](https://ui.perfetto.dev)",
     "fkit_resume": (
-        "They are reported with that verdict; the rest is run and appended. If there is no such "
-        "file, the run begins it"
+        "These are reported with that verdict; the others run, and are appended. If there is no "
+        "such file, the run [begins it](../ci/shards.md)"
     ),
     "fkit_gpus": (
-        "`auto`: those that are found; numbers are as the machine counts its GPUs, as in `0,2,5` "
+        "`auto`: those that are found. Numbers are as the machine counts its GPUs, as in `0,2,5` "
         "or `GPU-5e21a,GPU-77b0`"
     ),
     "fkit_gpus_per_worker": (
-        "If it is not given and the number of workers is: as many as every worker can have for "
-        "itself, 1 or 2. MIG: 1"
+        "With `-n`: 2 if there are enough GPUs, otherwise 1. MIG: 1. See "
+        "[slices](../gpus/slices.md)"
     ),
     "fkit_gpu_slots": (
-        "Tests run on it together that [fit into its memory](#several-workers-on-one-slice)"
+        "Tests run together that [fit into its memory]"
+        "(../gpus/memory.md#several-workers-on-one-slice)"
     ),
-    "fkit_cpu_workers": "On this machine, with all GPUs hidden (masks are `-1`). Not at `-n0`",
-    "fkit_warmup": "See [Warm children](#warm-children)",
-    "fkit_amd_mask": "See below",
-    "fkit_gpu_memory_timeout": "See [Memory of GPUs](#memory-of-gpus)",
-    "fkit_probe": "See [Probes](#probes)",
-    "fkit_max_retries": "See [GPU errors](#gpu-errors)",
-    "fkit_gpu_errors": "See [GPU errors](#gpu-errors)",
-    "fkit_env": "See below",
+    "fkit_cpu_workers": (
+        "They run on this machine, with [all GPUs hidden]"
+        "(../gpus/slices.md#workers-without-gpus). Not at `-n0`"
+    ),
+    "fkit_widen": "See [Tests that skip themselves](../gpus/more.md#tests-that-skip-themselves)",
+    "fkit_warmup": "See [Faster GPU tests](../gpus/warmup.md)",
+    "fkit_amd_mask": "See [ROCm](../gpus/platforms.md#rocm)",
+    "fkit_gpu_memory_timeout": "See [GPU memory](../gpus/memory.md)",
+    "fkit_probe": "See [Probes](../gpus/health.md#probes)",
+    "fkit_max_retries": "See [Retries](../gpus/errors.md#retries)",
+    "fkit_retire_after": "See [Retired workers](../gpus/errors.md#retired-workers)",
+    "fkit_gpu_errors": "See [Add a pattern](../gpus/errors.md#add-a-pattern)",
+    "fkit_env": "See [Other variables](../gpus/slices.md#other-variables)",
 }
 """Sentences; or a link, which takes the place of its text in the help."""
 
+HEADINGS = dict(zip(GROUPS, ("Tests", "Records", "GPUs")))
 
-def table() -> str:
-    """The options and ini values, as Markdown."""
+
+def tables() -> str:
+    """The options and ini values, as Markdown, a table for each group."""
+    return "".join(f"\n## {HEADINGS[group]}\n\n{_table(group)}\n" for group in GROUPS)
+
+
+def _table(group: str) -> str:
     head = [("option", "ini value", "default", "meaning"), ("---",) * 4]
-    rows = [_cells(option) for option in OPTIONS if {COMMAND_LINE, INI} & set(option.where)]
+    options = [option for option in OPTIONS if option.group == group]
+    rows = [_cells(option) for option in options if {COMMAND_LINE, INI} & set(option.where)]
     return "\n".join(f"|{'|'.join(map(_padded, cells))}|" for cells in (*head, *rows))
 
 
@@ -102,10 +120,10 @@ def _meaning(option: Option) -> str:
     return f"{text}. {details}" if details else text
 
 
-def with_table(readme: str) -> str:
-    """The text of README with the table as it has to be."""
-    return _TABLE.sub(lambda _: table(), readme, count=1)
+def with_tables(page: str) -> str:
+    """The text of the page with the tables as they have to be."""
+    return _TABLES.sub(lambda _: tables(), page, count=1)
 
 
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

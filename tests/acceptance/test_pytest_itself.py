@@ -785,7 +785,8 @@ def test_a_test_sees_what_plain_pytest_shows_it(suite: MakeSuite) -> None:
 
 
 def test_random_state_is_as_documented(suite: MakeSuite) -> None:
-    # README: random is seeded anew in each forked process, NumPy's state is the same in each.
+    # docs/reference/limits.md: random is seeded anew in each forked process, NumPy's state is the
+    # same in each.
     conftest = "import random\nrandom.seed(1)\n"
     source = """
         import random, pytest

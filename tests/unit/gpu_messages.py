@@ -1,4 +1,4 @@
-"""Messages of GPU libraries, each with the file that words it; README lists those that were read."""
+"""Messages of GPU libraries, each with the file that words it; docs/inside/gpu-messages.md lists them."""
 
 # ruff: noqa: E501 (messages stay as they are)
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from options_table import DETAILS, README, XDIST, with_table
+from options_table import DETAILS, PAGE, XDIST, with_tables
 from pytest_fkit.config.declaration import check_without_fkit
 from pytest_fkit.config.options import BY_NAME, COMMAND_LINE, GROUPS, INI, OPTIONS, Option
 from pytest_fkit.config.settings import GpuSettings, Settings, gpu_settings_of, settings_of
@@ -16,11 +16,11 @@ WRONG = {"lines": "a(b", "path": "~nobody-at-all/x"}
 """By type, what can't be meant; of all others "wrong"."""
 
 
-def test_the_table_in_the_readme_is_that_of_the_code() -> None:
-    readme = README.read_text(encoding="utf-8")
-    assert readme == with_table(readme), "run `python tests/options_table.py`"
+def test_the_page_of_options_is_that_of_the_code() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == with_tables(page), "run `python tests/options_table.py`"
     assert {*DETAILS, *XDIST} <= set(BY_NAME)
-    assert all(f"`{name}`" in readme for name, each in BY_NAME.items() if INI in each.where)
+    assert all(f"`{name}`" in page for name, each in BY_NAME.items() if INI in each.where)
 
 
 def _settings(config: pytest.Config) -> None:

@@ -242,9 +242,9 @@ def test_the_file_is_read_line_by_line(tmp_path: Path) -> None:
     assert file.read() == []
 
 
-def test_the_readme_says_what_they_decide() -> None:
-    readme = Path(__file__).parents[2] / "README.md"
-    table = readme.read_text(encoding="utf-8").partition("\n### Xids\n")[2]
+def test_the_documentation_says_what_they_decide() -> None:
+    page = Path(__file__).parents[2] / "docs/gpus/health.md"
+    table = page.read_text(encoding="utf-8").partition("\n## Xids\n")[2]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")]
     said = [{int(number) for number in row.split(", ")} for row in rows[2:4]]
     by_fault = [{n for n, kind in KINDS.items() if kind.fault == f} for f in (DEVICE, PROGRAM)]

@@ -1,8 +1,8 @@
 """The table of options: all that users can say on the command line, in ini files and in marks.
 
 A new option is one entry here, and a field of that name in settings.py for its value. Nothing but
-data, since this is imported without ``--fkit``, too; values.py parses. README's table is made of it
-by tests/options_table.py.
+data, since this is imported without ``--fkit``, too; values.py parses. docs/reference/options.md is
+made of it by tests/options_table.py.
 """
 
 from typing import List, NamedTuple, Tuple
@@ -30,7 +30,7 @@ class Option(NamedTuple):
 
     :param name: of the ini value; the option is ``--`` and the name with hyphens.
     :param type: what its values are, one of those in values.py.
-    :param help: what it does, for ``--help`` and README.
+    :param help: what it does, for ``--help`` and the page of options.
     :param default: the value of its setting unless one is given.
     :param where: where it can be given: COMMAND_LINE, INI, MARK.
     :param group: one of GROUPS.
@@ -96,7 +96,7 @@ class Option(NamedTuple):
 OPTIONS = (
     Option("fkit", "switch", "run each test in a process of its own, or not; the last one counts",
            default=False, where=(COMMAND_LINE,)),
-    Option("fkit_workers", "workers", "number of xdist workers, the same as -n",
+    Option("fkit_workers", "workers", "number of workers, an alias of -n",
            value="N|auto", unsaid="1", where=(COMMAND_LINE,), advice="-n0 runs without workers"),
     Option("fkit_isolation", "choice", "how long a test process lives",
            default="function",
@@ -112,7 +112,7 @@ OPTIONS = (
            "kill a worker that gives no sign of life for this long",
            default=60.0, zero="never"),
     Option("fkit_grace", "seconds",
-           "time that tests and wide fixtures get to finish after Ctrl-C or SIGTERM",
+           "time for tests and class- to session-scoped fixtures to end after Ctrl-C or SIGTERM",
            default=30.0, zero="none"),
     Option("fkit_stacks", "choice",
            "stacks in reports on crashes and hangs: Python's, or native ones, too, by pystack, "
@@ -150,7 +150,7 @@ OPTIONS = (
            "number of additional workers without GPUs, for tests marked fkit(gpus=0)",
            default=0, group=GPUS, zero="none"),
     Option("fkit_widen", "switch",
-           "run a test that skips itself because it sees too few GPUs again, with more",
+           "rerun tests that skip themselves because they see too few GPUs, with enough of them",
            default=False, group=GPUS),
     Option("fkit_warmup", "switch",
            "open the GPUs in the process of the next test while a test runs",
@@ -159,12 +159,13 @@ OPTIONS = (
            default="rocr", group=GPUS, choices=("rocr", "hip")),
     Option("fkit_gpus_timeout", "seconds", "time limit for finding GPUs",
            default=10.0, group=GPUS, advice="--fkit-gpus=none looks for none"),
-    Option("fkit_gpu_memory_timeout", "seconds", "how long to wait for memory of GPUs",
+    Option("fkit_gpu_memory_timeout", "seconds", "how long to wait for free GPU memory",
            default=60.0, group=GPUS, zero="not at all"),
     Option("fkit_probe", "switch",
-           "try each worker's GPUs out before its first test, and when they are in doubt",
+           "probe each worker's GPUs before its first test, and after errors that may be theirs",
            default=True, group=GPUS, value="on|off"),
-    Option("fkit_max_retries", "count", "attempts on other GPUs that a test gets after GPU errors",
+    Option("fkit_max_retries", "count",
+           "further attempts, on other GPUs, after a test met a GPU error",
            default=1, group=GPUS, zero="none"),
     Option("fkit_retire_after", "count",
            "GPU errors in a row after which a worker gets no more tests",

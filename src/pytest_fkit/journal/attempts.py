@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 own_builtins(globals())
 
 Kept = Dict[str, Any]
-"""A report as a journal has it: see README.md."""
+"""A report as a journal has it: see docs/reference/journal.md."""
 
 _FACTS = ("death", "worker", "leftovers", "gpu_memory", "shared", "sanitizers")
 """Of what we say in a report, these are in the journal, as in "fkit_death"."""

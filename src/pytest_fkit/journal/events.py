@@ -1,7 +1,7 @@
 """The journal's format: one JSON object per line, each with the name of its event and two times.
 
-README.md describes every event. A reader ignores events and fields that it does not know, as long
-as the major version is its own; the major version changes when a meaning changes.
+docs/reference/journal.md describes every event. A reader ignores events and fields that it does not
+know, as long as the major version is its own; the major version changes when a meaning changes.
 """
 
 from __future__ import annotations

@@ -60,8 +60,9 @@ _LIBRARIES = r"(CUBLAS|CUDNN|CUFFT|CURAND|CUSOLVER|CUSPARSE|CUTENSOR|HIPBLAS|HIP
 # As jaxlib words their statuses (jaxlib/gpu/gpu_kernel_helpers.cc).
 _SPOKEN = r"\b(cu|hip|roc)(BLAS|DNN|FFT|RAND|Solver|Sparse)"
 
-# Beside each pattern is where its text comes from; README has the table by library. Names and texts
-# of CUDA are those of driver_types.h and cuda.h (12.9), and what cudaGetErrorString says for them;
+# Beside each pattern is where its text comes from; docs/inside/gpu-messages.md has the table by
+# library. Names and texts of CUDA are those of driver_types.h and cuda.h (12.9), and what
+# cudaGetErrorString says for them;
 # HIP's, hipamd/src/hip_error.cpp in ROCm/clr, are nearly the same. PyTorch 2.9 on names the error
 # in its advice: Search for `cudaErrorAssert' in https://docs.nvidia.com/….
 CATEGORIES = (

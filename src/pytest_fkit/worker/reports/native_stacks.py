@@ -19,7 +19,7 @@ MOST_THREADS = 16
 """Of a process that hangs; the others are counted."""
 
 NO_TOOL = (
-    "no native stack: install gdb, elfutils, or pystack (pip install 'pytest-fkit[native]'); "
+    "no native stack: install gdb, elfutils, or pystack (pip install pystack); "
     "--fkit-stacks=python leaves this line out"
 )
 

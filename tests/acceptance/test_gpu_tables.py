@@ -1,4 +1,4 @@
-"""The README's tables on GPUs, row by row and column by column, on machines that do not exist."""
+"""The pages' tables on GPUs, row by row and column by column, on machines that do not exist."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from pytest_fkit.gpu.errors.error_table import CATEGORIES, DEVICE, FINAL, UNHEAR
 
 Fleet = Callable[..., Mapping[str, str]]
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 VENDORS: dict[str, Callable[[int], list[fleets.Gpu]]] = {
     "NVIDIA": fleets.nvidia,
     "AMD": fleets.amd,
 }
 
 
-def _table(heading: str) -> list[list[str]]:
+def _table(page: str, heading: str) -> list[list[str]]:
     """The cells of the first table below a heading, its head included."""
-    below = README.read_text(encoding="utf-8").partition(f"\n### {heading}\n")[2]
+    below = (DOCS / page).read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2]
     lines = below.partition("\n|")[2].partition("\n\n")[0].splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return [rows[0], *rows[2:]]
 
 
-CONFIGURATIONS = _table("Recommended configurations")[1:]
-ENVIRONMENT = _table("The environment of a worker")
+CONFIGURATIONS = _table("gpus/quickstart.md", "Recommended configurations")[1:]
+ENVIRONMENT = _table("gpus/slices.md", "The environment of a worker")
 
 
 def test_the_tables_are_there() -> None:
@@ -44,6 +44,7 @@ def test_the_tables_are_there() -> None:
     assert len(ENVIRONMENT) == 8
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("vendor", VENDORS)
 @pytest.mark.parametrize("row", CONFIGURATIONS[:-1], ids=lambda row: str(row[0]))
 def test_a_recommended_configuration(
@@ -94,15 +95,6 @@ def test_the_environment_of_a_worker(fleet: Fleet, tmp_path: Path, column: int) 
             assert environ[name] == expected.replace("empty", "")
 
 
-def test_the_readme_names_every_option_ini_value_and_fixture() -> None:
-    text = README.read_text(encoding="utf-8")
-    for name in ("gpus", "gpus-per-worker", "amd-mask", "gpus-timeout"):
-        assert f"`--fkit-{name}=" in text
-        assert f"`fkit_{name.replace('-', '_')}`" in text
-    for name in ("fkit_env", "fkit_gpus", "fkit_worker", "fkit_port", "FKIT_GPUS", "FKIT_GPU_IDS"):
-        assert f"`{name}`" in text
-
-
 def test_the_categories_of_gpu_errors() -> None:
     deaths = {UNHEARD: "nothing", FINAL: "final", DEVICE: "the device"}
     expected = [
@@ -110,7 +102,7 @@ def test_the_categories_of_gpu_errors() -> None:
         for each in CATEGORIES
         if each.is_gpu
     ]
-    assert [[row[0], *row[2:]] for row in _table("GPU errors")[1:]] == expected
+    assert [[row[0], *row[2:]] for row in _table("gpus/errors.md", "Categories")[1:]] == expected
 
 
 def _flags(category: Category) -> tuple[bool, ...]:

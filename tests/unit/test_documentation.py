@@ -1,0 +1,94 @@
+"""What users can say or see is in the documentation."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+
+from pytest_fkit import fixtures, hookspecs
+from pytest_fkit.config.options import MARK_ARGUMENTS
+from pytest_fkit.gpu.errors.failure import Failure
+from pytest_fkit.journal import command
+from snippets import PAGES, ROOT
+
+README = ROOT / "README.md"
+
+
+def _page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_bytes()) <= 6000
+
+
+def test_each_hook_has_a_section_with_its_arguments() -> None:
+    page = _page("extending/hooks.md")
+    hooks = [name for name in vars(hookspecs) if name.startswith("pytest_fkit_")]
+    for name in hooks:
+        arguments = ", ".join(inspect.signature(getattr(hookspecs, name)).parameters)
+        assert f"\n## `{name}`\n\n`{name}({arguments})` " in page
+    assert re.findall(r"\n## `(\w+)`\n", page) == sorted(hooks, key=page.index)
+    assert {f"`{name}`" for name in vars(Failure())} <= {*re.findall(r"`\w+`", page)}
+
+
+def test_each_fixture_mark_and_command_is_there() -> None:
+    found = [name for name in vars(fixtures) if name.startswith("fkit_")]
+    assert len(found) == 4
+    assert all(f"| `{name}` |" in _page("extending/fixtures.md") for name in found)
+    for mark in ("fkit", "fkit_skip", "fkit_single_gpu", "fkit_multi_gpu", "timeout"):
+        assert f"`@pytest.mark.{mark}" in _page("extending/marks.md")
+    for argument in MARK_ARGUMENTS:
+        assert f"{argument}=" in _page("extending/marks.md")
+    assert all(f"`fkit {name}`" in _page("ci/journal.md") for name in command._COMMANDS)
+
+
+def test_each_variable_is_there() -> None:
+    source = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "src").rglob("*.py"))
+    page = _page("reference/variables.md")
+    for name in set(re.findall(r"\"(FKIT_[A-Z_]+)\"", source)):
+        assert f"`{name}" in page, name
+
+
+def test_each_event_of_the_journal_is_there() -> None:
+    source = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "src").rglob("*.py"))
+    events = set(re.findall(r"\bevent\(\s*\"(\w+)\"", source))
+    assert len(events) > 8
+    page = _page("reference/journal.md")
+    assert all(f"`{name}`" in page for name in events), events
+
+
+def test_links_between_files_lead_somewhere() -> None:
+    """As GitHub follows them; the strict build checks those between pages with their anchors."""
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#:\s]+)(?:#[\w-]+)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.relative_to(ROOT)}: {link}"
+
+
+def test_the_help_reads_well(pytester: pytest.Pytester) -> None:
+    """Each of these was hard to read once."""
+    text = " ".join(pytester.runpytest_subprocess("--help").stdout.str().split())
+    for said in (
+        "number of workers, an alias of -n (default: 1)",
+        "time for tests and class- to session-scoped fixtures to end after Ctrl-C or SIGTERM",
+        "rerun tests that skip themselves because they see too few GPUs, with enough of them",
+        "probe each worker's GPUs before its first test, and after errors that may be theirs",
+        "further attempts, on other GPUs, after a test met a GPU error (default: 1; 0: none)",
+    ):
+        assert said in text
+
+
+_NOT_OURS = "address already in use"
+_IN_PARTS = "needs 2 GPUs; this run has none"
+
+
+def test_messages_that_need_help_are_those_of_the_code() -> None:
+    source = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "src").rglob("*.py"))
+    source = re.sub(r"\"\s*\n\s*f?\"", "", source)  # a text in several lines
+    messages = re.findall(r"\n### `(.+)`", _page("gpus/troubleshooting.md"))
+    assert len(messages) > 10
+    for message in {*messages} - {_NOT_OURS, _IN_PARTS}:
+        for part in message.split("…"):
+            assert part.strip(" :;") in source, message
