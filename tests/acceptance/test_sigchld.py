@@ -1,4 +1,8 @@
-"""Suites that ignore SIGCHLD: the kernel tells nobody how a child of such a process ended."""
+"""Suites that ignore SIGCHLD, or block it.
+
+The kernel tells nobody how a child of a process ended that ignores it; one that blocks it is not
+woken.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import pytest
 from inner import run_pytest, write_files
 
 _IGNORE = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+_BLOCK = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n"
 
 _TESTS = """
 import os, signal, subprocess, sys
@@ -28,7 +33,9 @@ def test_exits(wide):
 def test_is_killed(wide):
     os.kill(os.getpid(), signal.SIGKILL)
 
-def test_sees_it_ignored(wide):
+def test_sees_it_as_it_is(wide):
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert BLOCKED == (signal.SIGCHLD in blocked) == (signal.SIGTERM in blocked)
     assert signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
     process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
     assert process.wait() == 0  # what subprocess says where the kernel forgot
@@ -53,8 +60,9 @@ def test_passes(wide):
 @pytest.mark.parametrize("where", ["conftest", "module", "fixture"])
 def test_a_death_says_its_signal(tmp_path: Path, where: str, arguments: tuple[str, ...]) -> None:
     tests = _TESTS.replace("FIXTURE", _IGNORE if where == "fixture" else "")
+    tests = f"BLOCKED = {where == 'conftest'}\n{tests}"
     files = {
-        "conftest.py": _IGNORE if where == "conftest" else "",
+        "conftest.py": _BLOCK + _IGNORE if where == "conftest" else "",
         "test_it.py": (_IGNORE if where == "module" else "") + tests,
     }
     run = run_pytest(write_files(tmp_path, files), "--fkit", *arguments)
@@ -63,7 +71,7 @@ def test_a_death_says_its_signal(tmp_path: Path, where: str, arguments: tuple[st
     assert told == {
         "test_exits": "exit status 7",
         "test_is_killed": "SIGKILL",
-        "test_sees_it_ignored": "",
+        "test_sees_it_as_it_is": "",
         "test_passes": "",
     }, run.out
 

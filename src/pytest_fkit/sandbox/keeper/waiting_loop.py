@@ -59,10 +59,13 @@ class Loop(ABC):
     def _watch_children(self) -> None:
         self._sigchld_handler = signal.getsignal(signal.SIGCHLD)
         self._wakeup = _wake_on_child_exit()
+        # A module may have blocked it, or whoever started pytest.
+        self._blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
 
     def _unwatch_children(self) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, self._sigchld_handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
         for descriptor in self._wakeup:
             os.close(descriptor)
 
