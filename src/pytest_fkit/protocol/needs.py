@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..own import own_builtins
 
 own_builtins(globals())
 
 
-@dataclass(frozen=True)
-class Needs:
+class Needs(NamedTuple):
     """What one test needs.
 
     :param gpus: how many GPUs it is to see, 0 if it runs anywhere, None for what its worker has.
@@ -21,7 +20,3 @@ class Needs:
     gpus: int | None = None
     serial: str = ""
     gpu_memory: int = 0
-
-    def to_wire(self) -> tuple[int | None, str, int]:
-        """In built-in types; :class:`Needs` takes them again."""
-        return self.gpus, self.serial, self.gpu_memory

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
-from typing import Any, Iterable, Iterator, Mapping
+from typing import Any, Iterator, Mapping
 
 import pytest
 
@@ -34,17 +33,13 @@ def needs_of(item: pytest.Item) -> Needs:
         marked = {name: said[name] for name in _ASKED if name in said}
         found = Needs(**{**_others(item, said), **_answered(item), **marked})
         if found.gpu_memory and found.gpus == 0:
-            found = replace(found, gpus=None)  # it does need a GPU
+            found = found._replace(gpus=None)  # it does need a GPU
         item.stash[_NEEDS] = found
     return found
 
 
-def needs_to_wire(items: Iterable[pytest.Item]) -> list[tuple[int | None, str, int]]:
-    """What each test needs, see Needs.to_wire; nothing where marks are wrong."""
-    return [_right_or_nothing(item).to_wire() for item in items]
-
-
-def _right_or_nothing(item: pytest.Item) -> Needs:
+def needs_if_right(item: pytest.Item) -> Needs:
+    """The same; nothing where marks are wrong."""
     try:
         return needs_of(item)
     except pytest.UsageError:  # reported when the test is to run
