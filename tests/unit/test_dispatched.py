@@ -80,7 +80,7 @@ def test_who_has_nothing_says_so_once_and_waits() -> None:
         threading.Thread(target=next(answers)).start()
 
     tests = Dispatched(answer)
-    answers = iter([tests.settle, lambda: tests.add([5]), tests.end])
+    answers = iter([lambda: tests.obey(Settle()), lambda: tests.obey(RunTests((5,))), tests.end])
     assert tests.take(1) == Taken([], None)
     threading.Thread(target=next(answers)).start()
     assert tests.take(1) == Taken([5], None, certain=False)
@@ -100,12 +100,12 @@ def test_gpus_in_doubt_are_tried_before_the_next_test_and_not_before() -> None:
         sent.append(message)
         if isinstance(message, Returned):
             tests.doubt()
-            tests.add([2])
+            tests.obey(RunTests((2,)))
         if isinstance(message, Holds):
             tests.obey(GoOn(message.hold))
 
     tests = Dispatched(send, probe)
-    tests.add([1, 2])
+    tests.obey(RunTests((1, 2)))
     assert tests.take(5) == Taken([2], None, certain=False)
     assert sent == ["probed", Returned((1, 2)), Holds(1), "probed"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_fkit.gpu.slices.ownership import KEY, Owned
 from pytest_fkit.protocol.needs import Needs
-from pytest_fkit.worker.needs_of_tests import needs_of, needs_to_wire
+from pytest_fkit.worker.needs_of_tests import needs_if_right, needs_of
 
 # The marks of other projects are registered by these.
 _BEGINNING = """\
@@ -172,5 +172,4 @@ def test_on_the_wire_wrong_marks_are_none(pytester: pytest.Pytester) -> None:
         "@mark.fkit(gpus=4, serial='x', gpu_memory=5)\ndef test_1(): pass\n"
         "@mark.fkit(gpus='x')\ndef test_2(): pass\n",
     )
-    assert needs_to_wire(items) == [(4, "x", 5), (None, "", 0)]
-    assert [Needs(*data) for data in needs_to_wire(items)] == [Needs(4, "x", 5), Needs()]
+    assert list(map(needs_if_right, items)) == [Needs(4, "x", 5), Needs()]

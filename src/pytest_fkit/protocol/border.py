@@ -154,7 +154,7 @@ class Facts(NamedTuple):
     """What there is to know of the collected tests, sent before xdist sends their node ids.
 
     :param groups: by position, the name of the test's group, "" for none; empty where nobody asks.
-    :param needs: by position, Needs.to_wire() of the tests that need anything.
+    :param needs: by position, the fields of the Needs of tests that need anything.
     :param connected: by position of a test that has to run on one worker with others, that of the
         first of these.
     """

@@ -20,7 +20,3 @@ class Needs(NamedTuple):
     gpus: int | None = None
     serial: str = ""
     gpu_memory: int = 0
-
-    def to_wire(self) -> tuple[int | None, str, int]:
-        """In built-in types; :class:`Needs` takes them again."""
-        return self.gpus, self.serial, self.gpu_memory

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Iterable, Iterator, Mapping
+from typing import Any, Iterator, Mapping
 
 import pytest
 
@@ -38,12 +38,8 @@ def needs_of(item: pytest.Item) -> Needs:
     return found
 
 
-def needs_to_wire(items: Iterable[pytest.Item]) -> list[tuple[int | None, str, int]]:
-    """What each test needs, see Needs.to_wire; nothing where marks are wrong."""
-    return [_right_or_nothing(item).to_wire() for item in items]
-
-
-def _right_or_nothing(item: pytest.Item) -> Needs:
+def needs_if_right(item: pytest.Item) -> Needs:
+    """The same; nothing where marks are wrong."""
     try:
         return needs_of(item)
     except pytest.UsageError:  # reported when the test is to run

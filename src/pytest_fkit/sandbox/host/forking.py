@@ -150,10 +150,9 @@ class Forking:
             self._process.relay.send(UsedBefore(tuple(meter.before)))
         self._link.send(Began("test"))
 
-    def _watch_midway(self, child: ForkedChild, go: Go) -> tuple[str | None, str]:
+    def _watch_midway(self, child: ForkedChild, go: Go) -> Leaves | None:
         self._start_child(child, go)
-        left = self._await_end(child)
-        return (None, "") if left is None else (left.argname, left.unsafe)
+        return self._await_end(child)
 
     def fork_next(self, run: Run) -> Steps[None]:
         """Fork the next test's child while the keeper ends what the last test left running."""

@@ -14,6 +14,7 @@ import pytest
 
 from ...compat import pytest_fixtures
 from ...own import own_builtins, signal, suppress
+from ...protocol.event_file import Leaves
 from ..process.copies import ForkForbiddenError
 from ..process.steps import Handover
 from ..process.wide_fixtures import WideFixtures
@@ -30,8 +31,7 @@ class HostCallbacks:
 
     :param before_fork: reports that fixtures are set up, so that what they started is known before
         a test starts anything.
-    :param watch_child: waits for a child's end; returns the name of the fixture that it left for,
-        None if it ran the test, and what makes a fork unsafe, or "".
+    :param watch_child: waits for a child's end; returns what it left for, None if it ran the test.
     :param resume_setup: called when a child left for a fixture, which is set up next.
     :param run_here: called when the host runs the test itself, with the reason.
     """
@@ -39,7 +39,7 @@ class HostCallbacks:
     def __init__(
         self,
         before_fork: Callable[[pytest.Item], None],
-        watch_child: Callable[[ForkedChild, tuple[str, ...]], tuple[str | None, str]],
+        watch_child: Callable[[ForkedChild, tuple[str, ...]], Leaves | None],
         resume_setup: Callable[[], None],
         run_here: Callable[[str], None],
     ) -> None:
@@ -136,23 +136,23 @@ class Midway:
                         self._enter_child(timers)
                         return False
                     self.child_ran_test = True
-                    name, unsafe = self._callbacks.watch_child(child, self._fixtures.refused)
+                    left = self._callbacks.watch_child(child, self._fixtures.refused)
             except ForkForbiddenError as error:
-                name, unsafe = "", str(error.strerror)
+                left = Leaves("", str(error.strerror))
             except (OSError, MemoryError) as error:
                 self.fork_error = error
                 return True
-            if name is None:
+            if left is None:
                 return True
             self.child_ran_test = False
-            for which, left in zip(_TIMERS, timers):
-                signal.setitimer(which, *left)
-            if unsafe:
-                self._fixtures.blame(unsafe)
-                self._callbacks.run_here(self._fixtures.watch.cause or unsafe)
+            for which, timer in zip(_TIMERS, timers):
+                signal.setitimer(which, *timer)
+            if left.unsafe:
+                self._fixtures.blame(left.unsafe)
+                self._callbacks.run_here(self._fixtures.watch.cause or left.unsafe)
                 return False
             self._callbacks.resume_setup()
-            self._fixtures.set_up_for_child(self._item, name)
+            self._fixtures.set_up_for_child(self._item, left.argname)
 
     def _enter_child(self, timers: list[tuple[float, float]]) -> None:
         self._begun.unwatch()

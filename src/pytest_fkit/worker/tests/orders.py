@@ -21,7 +21,7 @@ from ...protocol.messages import Run, RunTogether
 from ...protocol.needs import Needs
 from ...protocol.plain_values import carriable
 from ...protocol.process_keys import APART, OWN, SESSION, ProcessKey
-from ..needs_of_tests import needs_of, needs_to_wire
+from ..needs_of_tests import needs_if_right, needs_of
 from ..reports.rerunfailures import Reruns
 from .connected import Connection, Connections, connections
 from .sources import MOST, SECONDS, Taken
@@ -320,11 +320,10 @@ def facts(session: pytest.Session, requests: Requests, grouped: bool) -> Facts:
     groups: list[str] = []
     if grouped:
         groups = [_group(item, requests.key(number)) for number, item in enumerate(session.items)]
-    nothing = Needs().to_wire()
     needs = {
         position: carriable(each)
-        for position, each in enumerate(needs_to_wire(session.items))
-        if each != nothing
+        for position, each in enumerate(map(needs_if_right, session.items))
+        if each != Needs()
     }
     return Facts(tuple(groups), needs, requests.connected)
 

@@ -155,30 +155,26 @@ class Dispatched:
 
     def obey(self, order: Order) -> None:
         """Carry out an order."""
-        if isinstance(order, RunTests):
-            self.add(order.positions)
-        elif isinstance(order, RecallTests):
+        if isinstance(order, RecallTests):
             self.recall(order.positions, order.whole)
-        elif isinstance(order, LendGpus):
-            self.lend(order.position, order.environ)
-        elif isinstance(order, Settle):
-            self.settle()
-        elif isinstance(order, GoOn):
-            self.go_on(order.hold)
-        elif isinstance(order, ProbeGpus):
-            self.probe()
-
-    def lend(self, position: int, environ: Mapping[str, str]) -> None:
-        """Run one test in a fresh interpreter with these variables."""
+            return
         with self._changed:
-            self._environs[position] = environ
-        self.add([position])
-
-    def probe(self) -> None:
-        """Have the GPUs probed now."""
-        with self._changed:
-            self._asked = self._probe is not None
+            if isinstance(order, LendGpus):
+                self._environs[order.position] = order.environ
+                self._add([order.position])
+            elif isinstance(order, RunTests):
+                self._add(order.positions)
+            elif isinstance(order, Settle):
+                self._settles = True
+            elif isinstance(order, GoOn) and order.hold == self._hold:  # else there was another
+                self._holds = self._told = False
+            elif isinstance(order, ProbeGpus):
+                self._asked = self._probe is not None
             self._changed.notify()
+
+    def _add(self, positions: Sequence[int]) -> None:
+        self._queue.extend(positions)
+        self._told = self._settles = False
 
     def doubt(self) -> None:
         """Have the GPUs probed before the next test; called in any thread."""
@@ -187,26 +183,6 @@ class Dispatched:
 
     def _is_to_be_probed(self) -> bool:
         return self._asked or (self._in_doubt and bool(self._queue))
-
-    def add(self, positions: Sequence[int]) -> None:
-        """Queue tests."""
-        with self._changed:
-            self._queue.extend(positions)
-            self._told = self._settles = False
-            self._changed.notify()
-
-    def settle(self) -> None:
-        """Have everything torn down: there will be no test for a while."""
-        with self._changed:
-            self._settles = True
-            self._changed.notify()
-
-    def go_on(self, hold: int) -> None:
-        """Resume after a hold, unless there was another one since."""
-        with self._changed:
-            if hold == self._hold:
-                self._holds = self._told = False
-                self._changed.notify()
 
     def recall(self, positions: Sequence[int], whole: bool) -> None:
         """Give back those of these tests that were not begun.
