@@ -31,34 +31,36 @@ def _needs(pytester: pytest.Pytester, marks: str, plugin: object = None) -> Need
     return needs_of(item)
 
 
-@pytest.mark.parametrize(
-    ("marks", "expected"),
-    [
-        ("", Needs()),
-        ("@mark.fkit_single_gpu", Needs(1)),
-        ("@mark.fkit_multi_gpu", Needs(2)),
-        ("@mark.fkit_multi_gpu(4)", Needs(4)),
-        ("@mark.fkit_multi_gpu(number=3)", Needs(3)),
-        ("@mark.fkit(gpus=0)", Needs(0)),
-        ("@mark.fkit(gpus=5, serial='port')", Needs(5, "port")),
-        ("@mark.fkit(gpus=None, serial=None)", Needs()),
-        ("@mark.fkit(gpu_memory='1.5G')", Needs(None, "", 3 << 29)),
-        ("@mark.fkit(gpus=2, gpu_memory=4096)", Needs(2, "", 4096)),
-        ("@mark.fkit(gpu_memory='1G')\n@mark.fkit(gpu_memory=0)", Needs()),
-        ("@mark.fkit(gpus=0)\n@mark.fkit(gpu_memory='1G')", Needs(None, "", 1 << 30)),
-        ("@mark.fkit_single_gpu\n@mark.fkit(gpus=5, serial='port')", Needs(5, "port")),
-        ("@mark.fkit(serial='port')\n@mark.fkit_multi_gpu(4)", Needs(4, "port")),
-        ("@mark.distributed(num_gpus=4)", Needs(4)),
-        ("@mark.fkit_single_gpu\n@mark.distributed(num_gpus=4)", Needs(1)),
-        # Other projects have marks of this name that mean other things.
-        ("@mark.distributed", Needs()),
-        ("@mark.distributed(num_gpus='all')", Needs()),
-        ("@mark.distributed(world_size=2)", Needs()),
-        ("@mark.multiaccelerator", Needs(2)),
-    ],
-)
-def test_what_marks_say(pytester: pytest.Pytester, marks: str, expected: Needs) -> None:
-    assert _needs(pytester, marks) == expected
+_SAID = [
+    ("", Needs()),
+    ("@mark.fkit_single_gpu", Needs(1)),
+    ("@mark.fkit_multi_gpu", Needs(2)),
+    ("@mark.fkit_multi_gpu(4)", Needs(4)),
+    ("@mark.fkit_multi_gpu(number=3)", Needs(3)),
+    ("@mark.fkit(gpus=0)", Needs(0)),
+    ("@mark.fkit(gpus=5, serial='port')", Needs(5, "port")),
+    ("@mark.fkit(gpus=None, serial=None)", Needs()),
+    ("@mark.fkit(gpu_memory='1.5G')", Needs(None, "", 3 << 29)),
+    ("@mark.fkit(gpus=2, gpu_memory=4096)", Needs(2, "", 4096)),
+    ("@mark.fkit(gpu_memory='1G')\n@mark.fkit(gpu_memory=0)", Needs()),
+    ("@mark.fkit(gpus=0)\n@mark.fkit(gpu_memory='1G')", Needs(None, "", 1 << 30)),
+    ("@mark.fkit_single_gpu\n@mark.fkit(gpus=5, serial='port')", Needs(5, "port")),
+    ("@mark.fkit(serial='port')\n@mark.fkit_multi_gpu(4)", Needs(4, "port")),
+    ("@mark.distributed(num_gpus=4)", Needs(4)),
+    ("@mark.fkit_single_gpu\n@mark.distributed(num_gpus=4)", Needs(1)),
+    # Other projects have marks of this name that mean other things.
+    ("@mark.distributed", Needs()),
+    ("@mark.distributed(num_gpus='all')", Needs()),
+    ("@mark.distributed(world_size=2)", Needs()),
+    ("@mark.multiaccelerator", Needs(2)),
+]
+
+
+def test_what_marks_say(pytester: pytest.Pytester) -> None:
+    tests = (f"{marks}\ndef test_{number}(): pass\n" for number, (marks, _) in enumerate(_SAID))
+    items = _items(pytester, "".join(tests))
+    items[0].config.stash[KEY] = Owned(0, ("0", "1"), most=2)
+    assert [(marks, needs_of(item)) for item, (marks, _) in zip(items, _SAID)] == _SAID
 
 
 def test_the_closest_mark_wins(pytester: pytest.Pytester) -> None:
