@@ -31,8 +31,8 @@ DETAILS = {
         "`--fkit-isolation` says"
     ),
     "fkit_timeout": (
-        "Setup and teardown of wide fixtures have the same [limit](../start/limits.md), each with "
-        "its own clock"
+        "Setup and teardown of [wide fixtures](../inside/vocabulary.md#words) have the same "
+        "[limit](../start/limits.md), each with its own clock"
     ),
     "fkit_memory_limit": "Counted is what the test and its processes took since the fork",
     "fkit_worker_timeout": (
