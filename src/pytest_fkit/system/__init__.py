@@ -8,7 +8,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from ..own import os
+from ..own import os, own_builtins
+
+own_builtins(globals())
 
 PORTABLE = not sys.platform.startswith("linux") or os.environ.get("FKIT_PORTABLE", "") == "1"
 
