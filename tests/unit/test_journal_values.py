@@ -20,6 +20,7 @@ from pytest_fkit.journal.recorder import Recorder
 from pytest_fkit.journal.trace import TraceFile, lines
 from pytest_fkit.protocol.border import ItemAttempt, ItemFinished, ItemStarted, Reported
 from pytest_fkit.protocol.endings import Finished
+from pytest_fkit.protocol.event_file import ReportFacts
 
 
 def report(when: Any, outcome: Any = "passed", **more: Any) -> pytest.TestReport:
@@ -67,9 +68,9 @@ def test_what_plugins_added_is_kept_with_its_type() -> None:
         "by": {"k": [1.5]}, "raw": b"x", "keys": {1: 2},
         "object": object(), "nan": float("nan"), "huge": 2**70,
     }  # fmt: skip
-    made = report("call", worker_id="gw0", fkit_worker="gw0", **given)
+    made = report("call", worker_id="gw0", fkit=ReportFacts(worker="gw0"), **given)
     found = json.loads(json.dumps(kept(made)["added"]))
-    assert "worker_id" not in found
+    assert not {"worker_id", "fkit"} & found.keys()
     assert restored(found) == {
         **given, "raw": b"", "keys": {}, "object": None, "nan": 0.0, "huge": 0,
     }  # fmt: skip
