@@ -6,7 +6,7 @@ import re
 from typing import Callable, NamedTuple
 
 from ... import system
-from ...own import os, own_builtins, subprocess, time
+from ...own import os, own_builtins, signal, subprocess, time
 from ...protocol.descriptors import read_from
 from ...protocol.messages import NativeStacks
 
@@ -14,6 +14,8 @@ own_builtins(globals())
 
 LIMIT = 10.0
 """Seconds that a tool may take."""
+
+_KILL_WAIT = 1.0
 
 MOST_OUTPUT = 1 << 20
 """Bytes of its output that are read: 200 threads of 40 frames have about 800 KiB."""
@@ -114,10 +116,11 @@ class Debugger:
         try:
             if not self._until(over, LIMIT):
                 return f"did not answer within {LIMIT:g} s"
-            # It may end by itself a moment after its last word: poll() asked in the same moment.
             return f"exit status {process.returncode}" if process.returncode else ""
         finally:
             if process.returncode is None:
                 process.kill()
-                process.wait()
+                self._until(lambda: process.poll() is not None, _KILL_WAIT)
+            if process.returncode is None:  # in the kernel, with a process that is there as well
+                process.returncode = -signal.SIGKILL  # nobody waits for it: no warning of that
             self._begins(0)

@@ -67,6 +67,8 @@ class _Action(ctypes.Structure):
 def install() -> bool:
     """Make this process, and those that it forks, wait; before faulthandler is enabled.
 
+    Signals that somebody else handles stay his: a sanitizer, for example, prints its report then.
+
     :return: whether it is done, which it is not where the C library has no such functions.
     """
     libc = ctypes.CDLL(None)
@@ -82,8 +84,11 @@ def install() -> bool:
         mask = (ctypes.c_uint64 * _WORDS)(*[_ALL] * _WORDS)
         mask[0] = _ALL & ~_bit(number)
         action = _Action(handler, mask, _SA_ONSTACK | _SA_NODEFER | _SA_RESETHAND, None)
-        if sigaction(number, ctypes.byref(action), None) != 0:
+        before = _Action()
+        if sigaction(number, None, ctypes.byref(before)) != 0:
             return False
+        if before.handler in (None, handler):  # None: SIG_DFL, which is 0
+            sigaction(number, ctypes.byref(action), None)
     return True
 
 
