@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import textwrap
+from pathlib import Path
 
 import pytest
 from inner import InnerRun, run_pytest, write_files
@@ -404,3 +406,29 @@ def test_start_method_fork_forks_all_the_same(pytester: pytest.Pytester) -> None
     result = pytester.runpytest_subprocess("--fkit", "-n1", "--fkit-start-method=fork", timeout=60)
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("*pytest-fkit summary*")
+
+
+ANOTHER_ROOT = """
+import os
+import pytest
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    directory, before = os.getcwd(), os.open("/", os.O_RDONLY)
+    os.chroot(tmp_path_factory.mktemp("root"))
+    yield
+    os.fchdir(before)
+    os.chroot(".")
+    os.chdir(directory)
+
+def test_one(root): assert os.listdir("/") == []
+def test_two(root): assert os.listdir("/") == []
+def test_after(): pass
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may call chroot(2)")
+def test_a_fixture_may_put_proc_out_of_reach(tmp_path: Path) -> None:
+    run = run_pytest(write_files(tmp_path, {"test_it.py": ANOTHER_ROOT}), "--fkit", "-n0")
+    assert set(run.outcomes.values()) == {"PASSED"}, run.out
+    assert len(run.outcomes) == 3

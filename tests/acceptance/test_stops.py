@@ -41,15 +41,6 @@ _STOPS: dict[str, tuple[str, int, str]] = {
         7,
         "_pytest.outcomes.Exit: enough",
     ),
-    "exit in fixture": (
-        """
-@pytest.fixture
-def stops(): pytest.exit('enough', returncode=7)
-def test_stops(stops): pass
-""",
-        7,
-        "_pytest.outcomes.Exit: enough",
-    ),
     "exit in wide fixture": (
         """
 @pytest.fixture(scope='module')

@@ -37,7 +37,7 @@ class ForkWatch:
     def begin(self) -> None:
         """Before the host begins a test: record what the host holds."""
         self.left_by_hooks = ""
-        self._held = holdings.take() if self.on else None
+        self._held = self._take() if self.on else None
 
     def end(self) -> None:
         """In the host after the test, or in the child that continues it: stop comparing."""
@@ -72,13 +72,14 @@ class ForkWatch:
         if not self.on:
             yield
             return
-        self._held = holdings.take()
-        self._compares = True
+        self._held = self._take()
+        self._compares = self._held is not None
         try:
             yield
         finally:
             self._compares = False
-            self._compare_after_collectors(item)
+            if self._held is not None:
+                self._compare_after_collectors(item)
 
     def fixture_is_set_up(self, fixturedef: pytest.FixtureDef[object], label: str) -> None:
         """Compare, and blame the fixture for what is new."""
@@ -118,8 +119,18 @@ class ForkWatch:
         if found:
             self._causes[source] = f"{label}: {found}"
 
+    def _take(self) -> holdings.Holdings | None:
+        """What the process holds; None if /proc is out of reach, as after a chroot(2)."""
+        try:
+            return holdings.take()
+        except OSError:
+            return None
+
     def _new_holdings(self, before: holdings.Holdings) -> str:
-        now = holdings.take_forkable(fork, before)
+        try:
+            now = holdings.take_forkable(fork, before)
+        except OSError:  # as in _take
+            return ""
         self._held = now
         return ", ".join(now.beyond(before))
 
