@@ -128,7 +128,6 @@ SUITES = {
     ),
     "pytest-retry": Suite("pytest-retry==1.7.0", "tests", runs_pytest=True),
     "flaky": Suite("flaky==3.8.1", "test", runs_pytest=True),
-    "pytest-mpl": Suite("pytest-mpl[test]==0.19.0", "tests --mpl", runs_pytest=True),
     "nbval": Suite(
         "nbval==0.11.0 matplotlib nbdime pytest-cov pytest-mock sympy", "tests", runs_pytest=True
     ),

@@ -270,7 +270,7 @@ def _run_event(
     number = uuid.uuid4().hex[:16]
     options = {
         name: value if value is None or isinstance(value, (int, float)) else str(value)
-        for name, value in vars(settings).items()
+        for name, value in settings._asdict().items()
     }
     return event(
         "run",
