@@ -36,6 +36,7 @@ DETAILS = {
         "That is, one that has collected, and is stopped or stuck in native code; on another "
         "machine its connection is ended. It is replaced"
     ),
+    "fkit_session_timeout": "See [A limit for the run](#a-limit-for-the-run)",
     "fkit_slow": "See [What runs now](#what-runs-now)",
     "fkit_sanitizer_reports": "See [What a dying process says](#what-a-dying-process-says)",
     "timeout": "[pytest-timeout](https://pypi.org/project/pytest-timeout/)",

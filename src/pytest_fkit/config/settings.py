@@ -50,6 +50,7 @@ class Settings:
     gpu_memory_timeout: float
     sanitizer_reports: str
     slow: float
+    session_timeout: float
     others_timeout: float | None = None
     isolation_asked: bool = False
 

@@ -8,11 +8,22 @@ import pytest
 
 from ..compat import pytest_hooks
 from ..own import own_builtins, warnings
-from ..protocol.event_file import Completed, Measured, PluginState, SessionFinished, WorkerOutput
-from ..protocol.messages import Events, Inspected, Message, Notice
+from ..protocol.endings import Finished, from_wire
+from ..protocol.event_file import (
+    Completed,
+    EndError,
+    LiveText,
+    Measured,
+    PluginState,
+    SessionFinished,
+    WideTeardown,
+    WorkerOutput,
+)
+from ..protocol.messages import Ended, Events, Inspected, Message, Notice, Output, TornDown
 from ..protocol.wire import unpack_all
 from .reports.plugin_states import Gathered, ReceivedStates
 from .reports.reports import Reports
+from .reports.terminal_output import LIVE, Lines
 
 own_builtins(globals())
 
@@ -87,3 +98,37 @@ class SessionMessages:
         self._states.conclude()
         if coverage is not None:
             self._gathered.add_to(coverage)
+
+
+def hear_last(
+    messages: Iterator[Message], lines: Lines, warn: Callable[[str], None], stopping: bool
+) -> None:
+    """Act on what comes after the last test: there is none left whose report could have it.
+
+    :param lines: gets the text that is written to the terminal.
+    :param warn: adds a warning to the summary.
+    :param stopping: whether processes were ended because the run was stopped.
+    """
+    for message in messages:
+        if isinstance(message, Output):
+            lines.feed(message.fd, message.text)
+        elif isinstance(message, LiveText):
+            lines.feed_text(LIVE, message.text)
+        elif isinstance(message, WideTeardown) and message.report is not None:
+            warn("a wide fixture failed when it was torn down, after the last test")
+        elif isinstance(message, EndError):
+            warn(f"raised at the end of a process that ran tests: {message.text}")
+        elif isinstance(message, TornDown):
+            ending = from_wire(message.ending)
+            if not isinstance(ending, Finished) and not stopping:
+                warn(f"the process that tears wide fixtures down {ending.story}")
+            if message.gpu_memory:
+                warn(f"GPU memory not given back: {'; '.join(message.gpu_memory)}")
+
+
+def as_ended(torn_down: TornDown) -> Ended:
+    """The same as the end of a test's process."""
+    return Ended(
+        torn_down.ending, 0, "teardown", torn_down.out, torn_down.err, torn_down.log,
+        torn_down.dump, torn_down.leftovers, gpu_memory=torn_down.gpu_memory,
+    )  # fmt: skip
