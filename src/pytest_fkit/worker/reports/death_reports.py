@@ -242,6 +242,7 @@ def _text(data: bytes) -> str:
 _DROPPED = (
     "-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml", "--basetemp", "--fkit-workers",
     "--fkit-gpus", "--fkit-journal", "--fkit-trace", "--fkit-resume", "--fkit-top",
+    "--fkit-session-timeout",
 )  # fmt: skip
 
 
