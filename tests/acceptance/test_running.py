@@ -46,7 +46,7 @@ _OTHER_PROGRAM = """
 def _asked(run: Run, *awaited: str) -> str:
     """The output of a run whose test was slow, and which was asked once what it does."""
     run.await_file("ready")
-    slow = wait_until(lambda: "SLOW [> 1 s]" in run.output(), 30)
+    slow = wait_until(lambda: "SLOW [> " in run.output(), 30)
     assert slow, run.output()
     run.process.send_signal(signal.SIGUSR1)
     for text in awaited:
@@ -68,8 +68,7 @@ def test_slow_tests_are_named_and_described(tmp_path: Path, workers: str, worker
     both = ("last line of output", "the process can't be asked")
     with started(tmp_path, {"test_r.py": suite}, *options) as run:
         out = _asked(run, *(both if workers == "-n2" else both[:1]))
-    for limit in ("0.5", "1"):
-        assert re.search(rf"^SLOW \[> {limit} s\] {worker} test_r.py::test_waits: call$", out, re.M)
+    assert re.search(rf"^SLOW \[> [\d.]+ s\] {worker} test_r.py::test_waits: call$", out, re.M)
     assert re.search(
         rf"^{worker} test_r.py::test_waits: call, [\d.]+ s, pid \d+\n"
         r"  last line of output: said before\n"
@@ -83,7 +82,7 @@ def test_slow_tests_are_named_and_described(tmp_path: Path, workers: str, worker
     ), out
     events = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
     slow = [each for each in events if each["event"] == "slow" and "waits" in each["test"]]
-    assert [each["seconds"] for each in slow][:2] == [0.5, 1.0]
+    assert {each["seconds"] for each in slow} <= {2.0**power for power in range(-1, 9)}
     (running,) = [each for each in events if each["event"] == "running" and "waits" in each["test"]]
     assert (running["phase"], running["line"]) == ("call", "said before")
     assert "in wait" in running["stacks"]

@@ -118,6 +118,9 @@ OPTIONS = (
            "stacks in reports on crashes and hangs: Python's, or native ones, too, by pystack, "
            "gdb, eu-stack or py-spy; auto: native if one of these is installed",
            default="auto", choices=("auto", "python", "native"), variable="FKIT_STACKS"),
+    Option("fkit_session_timeout", "seconds",
+           "time limit of the whole run: no test begins after it, the run ends within the grace",
+           default=0.0, zero="no limit"),
     Option("timeout", "seconds",
            "the same as pytest-timeout's option, for --fkit without that plugin",
            zero="no limit", variable="PYTEST_TIMEOUT"),

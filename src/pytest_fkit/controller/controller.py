@@ -9,6 +9,7 @@ import pytest
 from ..compat import pytest_output
 from ..compat.guarded_hooks import GuardedHooks
 from ..compat.versions import installed, warning
+from ..config.deadline import Deadline
 from ..config.numprocesses import CAN_FORK, choose_workers, debugger, shows_only
 from ..config.settings import KEY, Settings, settings_of
 from ..gpu.errors.patterns import user_patterns
@@ -35,6 +36,7 @@ class Vacancy(NamedTuple):
     :param accounting: counts verdicts.
     :param show: writes a line to the terminal.
     :param running: hears of the tests that run.
+    :param deadline: of the run, if it has one.
     """
 
     recorder: Recorder | None
@@ -42,6 +44,7 @@ class Vacancy(NamedTuple):
     accounting: Accounting
     show: Callable[[str], None]
     running: RunningTests
+    deadline: Deadline | None
 
 
 class Controller:
@@ -102,7 +105,8 @@ class Controller:
             plugins.register(XidReaders(config, recorder, devices), "fkit-xids")
         running = RunningTests(config, self._terminal_line, recorder)
         plugins.register(running, "fkit-running")
-        vacancy = Vacancy(recorder, resuming, accounting, self._terminal_line, running)
+        deadline = self._deadline(accounting, recorder)
+        vacancy = Vacancy(recorder, resuming, accounting, self._terminal_line, running, deadline)
         if config.getoption("tx", None) and config.getoption("dist", "no") != "no":
             self._lead_workers(reporting, vacancy)
             return None
@@ -116,6 +120,17 @@ class Controller:
 
         return record(self._config, parsed, lambda line: self._notices.append(f"fkit: {line}"))
 
+    def _deadline(self, accounting: Accounting, recorder: Recorder | None) -> Deadline | None:
+        seconds = self._config.stash[KEY].session_timeout
+        if not seconds:
+            return None
+        from .reports.unfinished import Unfinished
+
+        deadline = Deadline(seconds)
+        unfinished = Unfinished(self._config, deadline, accounting, recorder)
+        self._config.pluginmanager.register(unfinished, "fkit-unfinished")
+        return deadline
+
     def _lead_workers(self, reporting: Reporting, vacancy: Vacancy) -> None:
         """Register the plugins of a controller that has workers; -n0 does not import them."""
         from .workers.gateways import Gateways
@@ -124,11 +139,12 @@ class Controller:
         config, plugins = self._config, self._config.pluginmanager
         found = config.stash.get(gpus.KEY, None)
         # None where there are not going to be workers.
-        recorder, resuming, accounting, show, running = vacancy
+        recorder, resuming, accounting, show, running, deadline = vacancy
         gateways = None if found is None else Gateways(config, found, show)
         nodes = Nodes(
-            config, config.stash[KEY], show, recorder, resuming, gateways, accounting, running
-        )
+            config, config.stash[KEY], show, recorder, resuming, gateways, accounting, running,
+            deadline,
+        )  # fmt: skip
         plugins.register(nodes, "fkit-nodes")
         reporting.happened.retired = nodes.rerouting.retired
         reporting.why_killed = nodes.why_killed

@@ -94,7 +94,12 @@ class CheckAlive(NamedTuple):
 
 
 class StopRun(NamedTuple):
-    """Interrupt the running test and tear down."""
+    """Interrupt the running test and tear down.
+
+    :param drain: seconds in which the test may end by itself.
+    """
+
+    drain: float = 0.0
 
 
 class EndNow(NamedTuple):

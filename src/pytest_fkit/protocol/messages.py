@@ -76,9 +76,13 @@ class Finish(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """Interrupt the running test, tear wide fixtures down, all within `grace` seconds."""
+    """Interrupt the running test, tear wide fixtures down, all within `grace` seconds.
+
+    :param drain: seconds of these in which the test may end by itself.
+    """
 
     grace: float
+    drain: float = 0.0
 
 
 class Follows(NamedTuple):

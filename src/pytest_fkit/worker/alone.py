@@ -113,6 +113,7 @@ class Alone(Collection):
         loop = self._loop = TestLoop(
             session, self._settings, keeper, ALONE, lines, reports, self._unforkable,
             tell=lambda said: self._vacancy.running.here(ALONE, said),
+            deadline=self._vacancy.deadline,
         )  # fmt: skip
         running = self._vacancy.running
         running.on_ask = loop.watch.ask

@@ -78,6 +78,7 @@ class KeeperClient:
         self._memory_wait = 0.0 if memory is None else memory.longest
         self._lock = threading.Lock()
         self._grace: float | None = None
+        self._drain = 0.0
         self.coverage: Any | None = None
         """Coverage.py's object, if it counts and test processes can too."""
         self._look_at = 0.0
@@ -211,7 +212,7 @@ class KeeperClient:
         with self._lock:
             if fresh and self._grace is not None:
                 # The order to stop came while there was no keeper.
-                link.send(Stop(self._grace))
+                link.send(Stop(self._grace, self._drain))
             if self._ahead is None:
                 link.send(order)
             else:  # the two differ in what was not known then: how many tests have failed
@@ -284,16 +285,18 @@ class KeeperClient:
             else:  # request_stop() has sent the order
                 yield from self._torn_down(None, self._grace)
 
-    def request_stop(self, grace: float) -> None:
-        """End the running test and tear everything down; called in another thread.
+    def request_stop(self, grace: float, drain: float = 0.0) -> None:
+        """End the running test and tear everything down; called in any thread.
 
         The thread that waits for messages gets those.
+
+        :param drain: see :class:`Stop`.
         """
         with self._lock:
-            self._grace = grace
+            self._grace, self._drain = grace, drain
             if self._link is not None:
                 with suppress(OSError):  # it is dead, as the waiting thread will notice
-                    self._link.send(Stop(grace))
+                    self._link.send(Stop(grace, drain))
 
     def stop(self, grace: float) -> Iterator[Message]:
         """Interrupt the running test and tear down, within `grace` seconds."""

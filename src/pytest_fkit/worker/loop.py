@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Callable, Iterator, Mapping
+from typing import Callable, Mapping
 
 import pytest
 
 from ..compat import pytest_fixtures, pytest_hooks
+from ..config.deadline import Deadline
 from ..config.settings import ALONE, Settings
-from ..own import contextmanager, own_builtins, signal, threading, time
+from ..own import own_builtins, threading, time
 from ..protocol.endings import Finished, ForkUnsafe, Unreported
-from ..protocol.event_file import Begins, EndError, Interrupted, LiveText, WideTeardown
+from ..protocol.event_file import Begins, EndError, Interrupted, WideTeardown
 from ..protocol.interruptions import interruption, raise_again
 from ..protocol.messages import Ended, Follows, Output, Run, TornDown
 from ..protocol.process_keys import OWN
@@ -21,8 +22,8 @@ from .reports.death_reports import Again, DeathReports
 from .reports.replay import Replay
 from .reports.reports import Reports
 from .reports.rerunfailures import Reruns
-from .reports.terminal_output import LIVE, Lines
-from .session_messages import SessionMessages
+from .reports.terminal_output import Lines
+from .session_messages import SessionMessages, hear_last
 from .tests.orders import Refusal, Requests, ahead, order, together
 from .tests.sources import MOST, Pace, Taken, Tests
 from .watching import Tell, Watch
@@ -40,6 +41,7 @@ class TestLoop:
     :param lines: gets the text that tests write to the terminal.
     :param reports: gets the reports.
     :param tell: tells of the running test whoever has the terminal.
+    :param deadline: of the run, where nobody else watches it.
     :param in_doubt: called when a test process died that may have used GPUs, so that these are to
         be probed.
     """
@@ -57,6 +59,7 @@ class TestLoop:
         unforkable: Callable[[pytest.Item], str],
         in_doubt: Callable[[], None] = lambda: None,
         tell: Tell = lambda _: None,
+        deadline: Deadline | None = None,
     ) -> None:
         self._session = session
         self._settings = settings
@@ -78,10 +81,13 @@ class TestLoop:
         self._one_by_one = pytest_hooks.others_hear_reports(config)
         self._stopping = threading.Event()
         self._stop_reason: Interrupted | None = None
+        self._deadline = deadline
+        self._over: BaseException | None = None
+        self._drained = 0.0
         self._most = 1
         self.messages = SessionMessages(session, reports)
         self.watch = Watch(settings.slow, keeper.inspect, tell)
-        keeper.look = self.watch.look
+        keeper.look = self._look
         self.messages.on_inspected = self.watch.inspected
         self._last: tuple[Replay, float] | None = None
         """The test that ran last, with its limit for wide fixtures, until the next one is known."""
@@ -95,6 +101,8 @@ class TestLoop:
             taken = tests.take(self._most)
             if self._last is not None:
                 self._finish_last(*self._last, taken)
+            if taken is not None:
+                self._look()
             self._raise_if_stopping()
             if taken is None:
                 return
@@ -212,7 +220,8 @@ class TestLoop:
         self._reruns.note(replay.item, before, attempts)
         again: Again | None = None
         if not isinstance(ended.ending, Finished):
-            self._raise_if_stopping()
+            if time.monotonic() >= self._drained:  # else nobody interrupted it
+                self._raise_if_stopping()
             again = self._deaths.report(replay, ended, attempts)
         else:
             replay.name_leftovers(ended)
@@ -244,25 +253,24 @@ class TestLoop:
 
     def _raise_if_stopping(self) -> None:
         if self._stopping.is_set():
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt if self._over is None else self._over
 
-    @contextmanager
-    def ignoring_interrupts(self) -> Iterator[None]:
-        """Within the block, in a worker: leave Ctrl-C to the controller, who calls :meth:`stop`.
+    def stop(self, drain: float = 0.0) -> None:
+        """End the running test and tear down, within the grace; called in another thread.
 
-        The terminal signals both; that and the controller's order would count as two.
+        :param drain: the part of it in which a test may end by itself.
         """
-        handler = signal.signal(signal.SIGINT, lambda *_: None)
-        self._keeper.at_start = lambda: signal.signal(signal.SIGINT, handler)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, handler)
-
-    def stop(self) -> None:
-        """End the running test and tear down, within the grace; called in another thread."""
+        self._drained = time.monotonic() + drain
         self._stopping.set()
-        self._keeper.request_stop(self._settings.grace)
+        self._keeper.request_stop(self._settings.grace, drain)
+
+    def _look(self) -> None:
+        """What there is to do while a test runs, about once a second."""
+        self.watch.look()
+        deadline = self._deadline
+        if deadline is not None and deadline.is_over and not self._stopping.is_set():
+            self._over = self._session.Interrupted(deadline.reason)
+            self.stop(self._settings.grace / 2)
 
     def stop_reason(self, error: BaseException) -> Interrupted:
         """The reason from which the controller stops the run as `error` would stop plain pytest."""
@@ -297,22 +305,8 @@ class TestLoop:
 
         Failures become warnings: there is no test left whose report could have them.
         """
-        warn = self.messages.warn
-        for message in self.messages.filter(self._keeper.finish(self._settings.timeout)):
-            if isinstance(message, Output):
-                self._lines.feed(message.fd, message.text)
-            elif isinstance(message, LiveText):
-                self._lines.feed_text(LIVE, message.text)
-            elif isinstance(message, WideTeardown) and message.report is not None:
-                warn("a wide fixture failed when it was torn down, after the last test")
-            elif isinstance(message, EndError):
-                warn(f"raised at the end of a process that ran tests: {message.text}")
-            elif isinstance(message, TornDown):
-                ending, gpu_memory = message.ended.ending, message.ended.gpu_memory
-                if not isinstance(ending, Finished) and not self._stopping.is_set():
-                    warn(f"the process that tears wide fixtures down {ending.story}")
-                if gpu_memory:
-                    warn(f"GPU memory not given back: {'; '.join(gpu_memory)}")
+        last = self.messages.filter(self._keeper.finish(self._settings.timeout))
+        hear_last(last, self._lines, self.messages.warn, self._stopping.is_set())
         self._reports.settle(over=True)
         self._reports.flush()
         self._lines.flush()

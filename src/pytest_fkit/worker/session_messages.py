@@ -9,11 +9,22 @@ import pytest
 from ..compat import pytest_hooks
 from ..compat.guarded_hooks import record_warning
 from ..own import own_builtins
-from ..protocol.event_file import Completed, Measured, PluginState, SessionFinished, WorkerOutput
-from ..protocol.messages import Events, Inspected, Message, Notice
+from ..protocol.endings import Finished
+from ..protocol.event_file import (
+    Completed,
+    EndError,
+    LiveText,
+    Measured,
+    PluginState,
+    SessionFinished,
+    WideTeardown,
+    WorkerOutput,
+)
+from ..protocol.messages import Events, Inspected, Message, Notice, Output, TornDown
 from ..protocol.wire import unpack_all
 from .reports.plugin_states import Gathered, ReceivedStates
 from .reports.reports import Reports
+from .reports.terminal_output import LIVE, Lines
 
 own_builtins(globals())
 
@@ -80,3 +91,29 @@ class SessionMessages:
         self._states.conclude()
         if coverage is not None:
             self._gathered.add_to(coverage)
+
+
+def hear_last(
+    messages: Iterator[Message], lines: Lines, warn: Callable[[str], None], stopping: bool
+) -> None:
+    """Act on what comes after the last test: there is none left whose report could have it.
+
+    :param lines: gets the text that is written to the terminal.
+    :param warn: adds a warning to the summary.
+    :param stopping: whether processes were ended because the run was stopped.
+    """
+    for message in messages:
+        if isinstance(message, Output):
+            lines.feed(message.fd, message.text)
+        elif isinstance(message, LiveText):
+            lines.feed_text(LIVE, message.text)
+        elif isinstance(message, WideTeardown) and message.report is not None:
+            warn("a wide fixture failed when it was torn down, after the last test")
+        elif isinstance(message, EndError):
+            warn(f"raised at the end of a process that ran tests: {message.text}")
+        elif isinstance(message, TornDown):
+            ending, gpu_memory = message.ended.ending, message.ended.gpu_memory
+            if not isinstance(ending, Finished) and not stopping:
+                warn(f"the process that tears wide fixtures down {ending.story}")
+            if gpu_memory:
+                warn(f"GPU memory not given back: {'; '.join(gpu_memory)}")

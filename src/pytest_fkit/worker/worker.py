@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generator
+from typing import TYPE_CHECKING, Generator, Iterator
 
 import pytest
 
@@ -12,7 +12,7 @@ from ..compat.foreign_warnings import make_portable
 from ..compat.guarded_hooks import GuardedHooks
 from ..config.settings import KEY, Settings, start_limit
 from ..gpu.slices.ownership import owned_by
-from ..own import os, own_builtins, signal, suppress, threading
+from ..own import contextmanager, os, own_builtins, signal, suppress, threading
 from ..protocol import running_test as whereabouts
 from ..protocol.border import (
     GAP_WAIT,
@@ -172,7 +172,7 @@ class Worker:
         if isinstance(order, EndNow):
             os._exit(1)  # the keeper notices, and ends everything below
         if isinstance(order, StopRun):
-            self._stop()
+            self._stop(order.drain)
         elif isinstance(order, CheckAlive):
             self._outbox.send(Alive())
         elif isinstance(order, DescribeRunning):
@@ -187,12 +187,12 @@ class Worker:
         else:  # the thread that waits for the test will see it
             watch.ask()
 
-    def _stop(self) -> None:
+    def _stop(self, drain: float) -> None:
         self._stopped = True
         if self._dispatched is not None:
             self._dispatched.end()
         if self._loop is not None:
-            self._loop.stop()
+            self._loop.stop(drain)
         elif not self._interrupted:  # still collecting
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -246,7 +246,7 @@ class Worker:
         if self._stopped:
             loop.stop()
         try:
-            with loop.ignoring_interrupts():
+            with _ignoring_interrupts(keeper):
                 yield from loop.run_all(self._tests(interactor))
         except (KeyboardInterrupt, pytest.exit.Exception) as error:
             self._config.workeroutput["fkit_stop"] = tuple(loop.stop_reason(error))  # type: ignore[attr-defined]
@@ -275,6 +275,20 @@ class Worker:
             self._outbox.send(Stopped())
         except OSError:  # the controller is gone
             return
+
+
+@contextmanager
+def _ignoring_interrupts(keeper: KeeperClient) -> Iterator[None]:
+    """Within the block leave Ctrl-C to the controller, who has the loop stop.
+
+    The terminal signals both; that and the controller's order would count as two.
+    """
+    handler = signal.signal(signal.SIGINT, lambda *_: None)
+    keeper.at_start = lambda: signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def take_orders(config: pytest.Config, start: Start) -> None:

@@ -25,7 +25,7 @@ own_builtins(globals())
 _ONLY_SETUP = "its setup was reported, its call was not"
 _TWICE = "it has more than one verdict; the other ones are reported, too"
 
-_REPORTED, _DECIDED, _COMPLETE, _FINAL, _TWO_FINAL = (1 << bit for bit in range(5))
+_REPORTED, _DECIDED, _COMPLETE, _FINAL, _TWO_FINAL, _BEGUN = (1 << bit for bit in range(6))
 _OVER = _FINAL | _TWO_FINAL
 
 
@@ -61,7 +61,7 @@ class Ledger:
 
     def begins(self, number: int) -> None:
         """An attempt begins: reports on one before it are no verdict."""
-        self._flags[number] &= _OVER
+        self._flags[number] = self._flags[number] & _OVER | _BEGUN
 
     def reported(self, number: int, report: pytest.TestReport) -> None:
         """There is a report on the test."""
@@ -92,7 +92,13 @@ class Ledger:
     @property
     def is_empty(self) -> bool:
         """Whether nothing was reported on any test."""
-        return not any(self._flags)
+        return not any(flags & ~_BEGUN for flags in self._flags)
+
+    def unfinished(self) -> Iterator[tuple[str, bool]]:
+        """Node ids of the tests that have no verdict, and whether they have begun."""
+        for nodeid, flags in zip(self._tests.nodeids, self._flags):
+            if not flags & _OVER:
+                yield nodeid, bool(flags & _BEGUN)
 
     def wrong(self) -> Iterator[Wrong]:
         """The tests that do not have exactly one verdict."""
@@ -159,6 +165,15 @@ class Accounting:
                 ledger.complete(number)
                 if node is not None:
                     self._workers[id(ledger), number] = node.gateway.id
+
+    @property
+    def knows_tests(self) -> bool:
+        """Whether somebody has collected."""
+        return bool(self._ledgers)
+
+    def unfinished(self) -> list[tuple[str, bool]]:
+        """Node ids of the tests that have no verdict, and whether they have begun."""
+        return [each for ledger in self._ledgers.values() for each in ledger.unfinished()]
 
     @pytest.hookimpl(optionalhook=True, trylast=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:

@@ -240,12 +240,17 @@ class Links:
     # --- the end ---
 
     def stop_workers(
-        self, grace: float, handle: Callable[[], None], show: Callable[[str], None]
+        self,
+        grace: float,
+        handle: Callable[[], None],
+        show: Callable[[str], None],
+        drain: float = 0.0,
     ) -> None:
         """Have workers interrupt their tests and tear down, within the grace.
 
         :param handle: handles what they say meanwhile.
         :param show: writes a line to the terminal, now.
+        :param drain: seconds of the grace in which tests may end by themselves.
         """
         living = [node for node in self._links if node in self._up]
         if not living:
@@ -253,7 +258,7 @@ class Links:
         try:
             for node in living:
                 node.shutdown()
-                self.order(node, StopRun())
+                self.order(node, StopRun(drain))
             self._wait(living, grace + END_WAIT, handle)
         except KeyboardInterrupt:
             show("pytest-fkit: interrupted again, ending everything")

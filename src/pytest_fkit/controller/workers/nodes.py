@@ -8,7 +8,7 @@ import pytest
 
 from ...compat import xdist_controller
 from ...config.settings import Settings
-from ...own import os, own_builtins
+from ...own import os, own_builtins, threading
 from ...protocol.border import OfItself, Start
 from ...protocol.event_file import Interrupted
 from ...protocol.interruptions import interrupt_on_sigterm, raise_again, restore_sigterm
@@ -22,6 +22,7 @@ from .liveness import Replacements
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
+    from ...config.deadline import Deadline
     from ...journal.recorder import Recorder
     from ..reports.accounting import Accounting
     from ..reports.resume import Resuming
@@ -47,6 +48,7 @@ class Nodes:
         lending: Gateways | None,
         accounting: Accounting,
         running: RunningTests,
+        deadline: Deadline | None,
     ) -> None:
         self._config = config
         self._settings = settings
@@ -64,6 +66,9 @@ class Nodes:
             self._hear_of_running,
         )
         self._running = running
+        self._deadline = deadline
+        self._timer: Any = None
+        self._timed_out = self._ends = False
         self._links.heartbeat.at_tick = self._ask_workers
         self.why_killed = self._links.why_killed
         edges = rerouting.Edges(show, self._arrivals.tell, self._links.order, self._arrivals.add)
@@ -85,6 +90,24 @@ class Nodes:
         """Treat SIGTERM as a Ctrl-C."""
         self._session = session
         self._sigterm = interrupt_on_sigterm()
+        if self._deadline is not None:
+            self._timer = threading.Timer(
+                self._deadline.left, lambda: self._arrivals.add(self._time_out)
+            )
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _time_out(self) -> None:
+        """End the run at once, as a Ctrl-C does: it has taken too long.
+
+        :raises pytest.Session.Interrupted: unless it ends already.
+        """
+        session, deadline = self._session, self._deadline
+        if session is None or deadline is None or self._ends or self._is_stopping():
+            return
+        self._timed_out = True
+        # Asked to stop, xdist would wait for the tests that run.
+        raise session.Interrupted(deadline.reason)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: object) -> Dispatch | None:
@@ -241,9 +264,13 @@ class Nodes:
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
         """Let workers that are still alive end their tests and tear down, within the grace."""
         session = self._session
+        self._ends = True
         reason = session is not None and session.shouldfail
+        drain = self._settings.grace / 2 if self._timed_out else 0.0
+        if self._timer is not None:
+            self._timer.cancel()
         try:
-            self._links.stop_workers(self._settings.grace, self._arrivals.handle, self._show)
+            self._links.stop_workers(self._settings.grace, self._arrivals.handle, self._show, drain)
         finally:
             self._links.heartbeat.close()
             restore_sigterm(self._sigterm)

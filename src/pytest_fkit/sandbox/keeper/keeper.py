@@ -142,15 +142,22 @@ class Keeper:
         elif isinstance(message, Broken):
             self._remember(message)
         elif isinstance(message, Stop):
-            now = time.monotonic()
-            self._supervisor.stop_deadline = now + message.grace
-            # A test that ignores SIGINT must leave wide fixtures time for their teardown.
-            self._supervisor.stop_tests_deadline = now + message.grace / 2
-            if self._supervisor.job is None:
-                if not self._memory.is_waiting:  # else _run or _follow finishes after the wait
-                    self._finish(message.grace)
-            elif self._supervisor.job.runs_user_code:
-                send_signal(self._supervisor.job.process, signal.SIGINT)
+            self._stop(message)
+
+    def _stop(self, message: Stop) -> None:
+        now = time.monotonic()
+        supervisor, rest = self._supervisor, message.grace - message.drain
+        supervisor.stop_deadline = now + message.grace
+        # A test that ignores SIGINT must leave wide fixtures time for their teardown.
+        supervisor.stop_tests_deadline = now + message.drain + rest / 2
+        supervisor.interrupt_at = None
+        if supervisor.job is None:
+            if not self._memory.is_waiting:  # else _run or _follow finishes after the wait
+                self._finish(message.grace)
+        elif message.drain:
+            supervisor.interrupt_later(now + message.drain)
+        elif supervisor.job.runs_user_code:
+            send_signal(supervisor.job.process, signal.SIGINT)
 
     def _run(self, order: Run | RunTogether, run: Run) -> Generator[Fork, int, None]:
         """Execute an order and report its end; `run` is the last test of the order."""

@@ -94,6 +94,9 @@ class Supervisor(Loop):
         )
         self.stop_deadline: float | None = None
         self.stop_tests_deadline = 0.0
+        self.interrupt_at: float | None = None
+        """When to interrupt what runs, None if nothing is to be, or has been."""
+        self._last_of_batch = 0.0
 
     def start(self) -> None:
         """In the keeper's process: raise soft limits, and wake up on SIGCHLD."""
@@ -124,10 +127,15 @@ class Supervisor(Loop):
                 wait = max(0.0, min(wait, job.deadline - time.monotonic()))
             self.poll(wait)
             self._check(job)
+        self.interrupt_at = None  # no other job is a test
 
     def _check(self, job: Job) -> None:
         if job.done:
             return
+        if self.interrupt_at is not None and self._is_to_be_interrupted(job):
+            self.interrupt_at = None
+            if job.runs_user_code:
+                send_signal(job.process, signal.SIGINT)
         if self.stop_deadline is not None:
             testing = job.child is not None or (job.run.key.is_shared and not job.stage)
             deadline = self.stop_tests_deadline if testing else self.stop_deadline
@@ -139,6 +147,16 @@ class Supervisor(Loop):
             self._forwarder.forward(job)
             self._forwarder.free(job)
         self._enforcer.check(job)
+
+    def interrupt_later(self, at: float) -> None:
+        """Interrupt what runs at that time, or before another test of its batch."""
+        assert self.job is not None
+        self.interrupt_at, self._last_of_batch = at, self.job.host.progress.began()
+
+    def _is_to_be_interrupted(self, job: Job) -> bool:
+        assert self.interrupt_at is not None
+        another = job.together and job.host.progress.began() > self._last_of_batch
+        return another or time.monotonic() >= self.interrupt_at
 
     # --- events ---
 

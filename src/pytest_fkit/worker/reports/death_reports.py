@@ -246,6 +246,7 @@ def _diagnosis(stderr: str, ended: Ended) -> Diagnosis | None:
 _DROPPED = (
     "-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml", "--basetemp", "--fkit-workers",
     "--fkit-gpus", "--fkit-journal", "--fkit-trace", "--fkit-resume", "--fkit-top",
+    "--fkit-session-timeout",
 )  # fmt: skip
 
 
