@@ -69,7 +69,7 @@ class Crashes:
 
     def _is_dumped(self, job: Job | None) -> bool:
         """Whether faulthandler has written since the last look, for this process or a copy."""
-        if job is None:
+        if job is None or job.done:  # a host that has died has its files closed
             return False
         files = [job.host.files] if job.child is None else [job.host.files, job.child.files]
         before, self._dumped = self._dumped, sum(os.fstat(each.dump).st_size for each in files)
