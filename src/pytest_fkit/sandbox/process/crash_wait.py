@@ -64,12 +64,11 @@ class _Action(ctypes.Structure):
     )
 
 
-def install() -> bool:
+def install() -> None:
     """Make this process, and those that it forks, wait; before faulthandler is enabled.
 
     Signals that somebody else handles stay his: a sanitizer, for example, prints its report then.
-
-    :return: whether it is done, which it is not where the C library has no such functions.
+    Where the C library has no such functions, nobody waits.
     """
     libc = ctypes.CDLL(None)
     try:
@@ -78,18 +77,16 @@ def install() -> bool:
         handler = ctypes.c_void_p.from_buffer(libc.sleep).value
         sigaction = libc.sigaction
     except AttributeError:
-        return False
+        return
     faulthandler.disable()  # else it goes on to call the handlers that it found when it was enabled
     for number in _FATAL:
         mask = (ctypes.c_uint64 * _WORDS)(*[_ALL] * _WORDS)
         mask[0] = _ALL & ~_bit(number)
         action = _Action(handler, mask, _SA_ONSTACK | _SA_NODEFER | _SA_RESETHAND, None)
         before = _Action()
-        if sigaction(number, None, ctypes.byref(before)) != 0:
-            return False
+        sigaction(number, None, ctypes.byref(before))
         if before.handler in (None, handler):  # None: SIG_DFL, which is 0
             sigaction(number, ctypes.byref(action), None)
-    return True
 
 
 def crashed(pid: int) -> tuple[int, int] | None:
