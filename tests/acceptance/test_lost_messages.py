@@ -222,12 +222,14 @@ def without_fault(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[R
     return found
 
 
-# Only where GPUs, coverage.py, plugins, a fresh interpreter or a user who interrupts are there;
+# Only where GPUs, coverage.py, plugins, a fresh interpreter or a user who interrupts or asks
+# are there;
 # Ping and Pong where something was lost already; Restarted where a child is slow to leave.
 _RARE = {
     "Warm", "Measured", "PluginState", "NotCollected", "Ready", "Interrupted", "Stop", "Output",
     "HeldReport", "LiveText", "SessionFlag", "Used", "UsedBefore", "Follows", "Ping", "Pong",
     "Restarted", "EndError", "SessionFinished", "WorkerOutput", "WideOutput", "Notice",
+    "Inspect", "Inspected",
 }  # fmt: skip
 
 _BY_WORKER = {"Run", "RunTogether", "Finish", "Follows", "OrderAnew", "Broken"}
@@ -256,7 +258,8 @@ def test_no_fault_changes_a_verdict_unseen(
 ) -> None:
     modes = [mode for mode, (_, kinds) in without_fault.items() if kind in kinds]
     if fault == "killed" and kind in _BY_WORKER:
-        modes.remove("n0")  # there it is pytest itself, after which nobody is left to report
+        # There it is pytest itself, after which nobody is left to report.
+        modes = [mode for mode in modes if mode != "n0"]
     # Each of them for one fault at least: all in all would take too long.
     mode = modes[(FAULTS.index(fault) + _KINDS.index(kind)) % len(modes)]
     check(without_fault[mode][0], _run(tmp_path, mode, kind, fault))

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from pytest_fkit.controller.reports.crash_shown import ShownCrash, show_crash
+from pytest_fkit.controller.reports.crash_view import Location, Source, parts_of
+from pytest_fkit.protocol.crash_report import CrashReport
 from pytest_fkit.protocol.event_file import add_facts, facts_of
+from pytest_fkit.protocol.stacks import Frame, Origins, origins, parsed
 from pytest_fkit.system.source_lines import NOTHING, Excerpt, Sources
-from pytest_fkit.worker.reports.crash_report import CrashReport
-from pytest_fkit.worker.reports.crash_shown import ShownCrash, show_crash
-from pytest_fkit.worker.reports.crash_view import Location, Source, parts_of
-from pytest_fkit.worker.reports.stacks import Frame, Origins, origins, parsed
 
 _PACKAGES = "/env/lib/python3.11/site-packages"
 _ORIGINS = Origins(

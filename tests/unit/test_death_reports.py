@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pytest_fkit.protocol.crash_report import CrashReport
 from pytest_fkit.protocol.endings import (
     Ending,
     Exited,
@@ -15,9 +16,8 @@ from pytest_fkit.protocol.endings import (
     Unmet,
 )
 from pytest_fkit.protocol.messages import Ended
-from pytest_fkit.worker.reports.crash_report import CrashReport
+from pytest_fkit.protocol.stacks import Frame, Origins, innermost_frame, reorder_stacks
 from pytest_fkit.worker.reports.deaths import Death, crash_report, headline, report_data
-from pytest_fkit.worker.reports.stacks import Frame, Origins, innermost_frame, reorder_stacks
 
 _ROOT = Path("/root/of/suite")
 

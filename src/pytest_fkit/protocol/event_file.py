@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, NamedTuple, Optional, Tuple, Union, cast
+from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
 
 from ..own import own_builtins
 
@@ -60,7 +60,7 @@ class ReportFacts(NamedTuple):
     :param objects: pickles of attributes that plain values can't carry, by name.
     :param death: how the process of the test ended, in a line, if it died.
     :param worker: on which it died.
-    :param crash: the report on that in parts, a CrashReport's (worker/reports/crash_report.py).
+    :param crash: the report on that in parts, a CrashReport's (crash_report.py).
     :param sanitizers: what sanitizers reported in its phase, in a few words each.
     :param leftovers: descriptions of processes that had to be ended.
     :param gpu_memory: what the driver did not count as free again.
@@ -101,14 +101,17 @@ NO_FACTS = ReportFacts()
 
 def facts_of(report: object) -> ReportFacts:
     """What we say in a report."""
-    found = getattr(report, "fkit", NO_FACTS)
+    return _facts(getattr(report, "fkit", NO_FACTS))
+
+
+def _facts(found: Any) -> ReportFacts:
     # xdist's serialiser, which carries reports on collectors, leaves a tuple of the fields.
     return found if isinstance(found, ReportFacts) else ReportFacts(*found)
 
 
 def facts_in(data: ReportData) -> ReportFacts:
     """The same for a report in the format of pytest_report_to_serializable."""
-    return cast("ReportFacts", data.get("fkit", NO_FACTS))
+    return _facts(data.get("fkit", NO_FACTS))
 
 
 def add_facts(data: ReportData, **facts: object) -> None:

@@ -8,8 +8,8 @@ from ..own import own_builtins, time
 from ..protocol.border import RunningItem, SlowItem
 from ..protocol.messages import Inspected
 from ..protocol.plain_values import carriable
+from ..protocol.stacks import origins, reorder_stacks
 from .reports.replay import Replay
-from .reports.stacks import origins, reorder_stacks
 
 own_builtins(globals())
 

@@ -15,7 +15,6 @@ from ...gpu.slices.ownership import KEY as OWNED
 from ...own import own_builtins, time
 from ...protocol.endings import NOT_BEGUN, format_size
 from ...protocol.event_file import NO_FACTS, ReportFacts, add_facts, facts_of
-from ...worker.reports.crash_shown import show_crash
 from ..schedule.machines import count_workers
 from ..workers.report_attributes import (
     Report,
@@ -27,6 +26,7 @@ from ..workers.report_attributes import (
     split_headline,
 )
 from .ci_reports import Junit
+from .crash_shown import show_crash
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController

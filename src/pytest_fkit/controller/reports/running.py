@@ -10,9 +10,9 @@ from ... import system
 from ...gpu.slices.ownership import KEY as OWNED
 from ...own import os, own_builtins, signal, threading, time
 from ...protocol.border import NothingRuns, RunningItem, SlowItem
+from ...protocol.crash_report import CrashReport
 from ...system.source_lines import showable
-from ...worker.reports.crash_report import CrashReport
-from ...worker.reports.crash_shown import text_lines
+from .crash_shown import text_lines
 
 if TYPE_CHECKING:
     from ...journal.recorder import Recorder

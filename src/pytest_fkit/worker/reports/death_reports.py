@@ -16,6 +16,7 @@ from ...protocol.endings import Exited, Lost, Signaled, Unmet, Unreported
 from ...protocol.event_file import GpuError, ReportData
 from ...protocol.messages import Broken, Ended
 from ...protocol.plain_values import carriable
+from ...protocol.stacks import origins
 from ...sandbox.process.relay import merged
 from ...system.paths import joined, relative
 from . import deaths
@@ -23,7 +24,6 @@ from .makereport import made_by_hooks
 from .replay import Replay, add_section
 from .reports import Reports
 from .rerunfailures import Reruns
-from .stacks import origins
 
 if TYPE_CHECKING:
     from ...gpu.errors.classification import Classifier

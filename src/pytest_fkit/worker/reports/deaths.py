@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...own import own_builtins
+from ...protocol.crash_report import CrashReport
 from ...protocol.endings import (
     Ending,
     Exited,
@@ -16,9 +17,8 @@ from ...protocol.endings import (
 )
 from ...protocol.event_file import ReportData, add_facts
 from ...protocol.plain_values import carriable
+from ...protocol.stacks import Origins, innermost_frame, reorder_stacks
 from ...system.paths import joined
-from .crash_report import CrashReport
-from .stacks import Origins, innermost_frame, reorder_stacks
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,9 +14,11 @@ import pytest
 
 from ... import system
 from ...own import faulthandler, os, own_builtins, select, signal, suppress, time
+from ...protocol.crash_report import CrashReport
 from ...protocol.descriptors import Files, read_from, slots
 from ...protocol.endings import Ending, Finished, TimedOut, from_wait_status
 from ...protocol.event_file import ReportFacts
+from ...protocol.stacks import innermost_frame, origins, reorder_stacks
 from ...sandbox.host.children import Statuses
 from ...sandbox.process.copies import fork
 from ...sandbox.process.excerpts import free_middle, read_ends
@@ -25,8 +27,6 @@ from ...sandbox.process.tree import send_signal
 from ...system.limits import is_refusal, refusal
 from ...system.paths import below
 from ...system.stack_texts import entries
-from ..reports.crash_report import CrashReport
-from ..reports.stacks import innermost_frame, origins, reorder_stacks
 
 if TYPE_CHECKING:
     from pathlib import Path

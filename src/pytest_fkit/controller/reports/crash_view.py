@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Callable, Iterator, NamedTuple, Sequence, Union
 
 from ...own import own_builtins
+from ...protocol.crash_report import CrashReport
+from ...protocol.stacks import Frame, Origins, Thread, parsed
 from ...system.paths import base_name, below, joined
 from ...system.source_lines import NOTHING, Excerpt
-from .crash_report import CrashReport
-from .stacks import Frame, Origins, Thread, parsed
 
 own_builtins(globals())
 

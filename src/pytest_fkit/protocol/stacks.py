@@ -6,8 +6,8 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, Iterable, NamedTuple, Sequence
 
-from ...own import os, own_builtins
-from ...system.paths import below, joined
+from ..own import os, own_builtins
+from ..system.paths import below, joined
 
 if TYPE_CHECKING:
     from pathlib import Path

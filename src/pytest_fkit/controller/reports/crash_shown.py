@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, Sequence
 
 from ...compat import pytest_reports
 from ...own import own_builtins
+from ...protocol.crash_report import CrashReport
 from ...protocol.event_file import add_facts, facts_of
+from ...protocol.stacks import Frame
 from ...system.paths import below, joined, relative
 from ...system.source_lines import Excerpt, Sources, showable
-from .crash_report import CrashReport
 from .crash_view import Location, Part, Source, parts_of
-from .stacks import Frame
 
 if TYPE_CHECKING:
     import pytest

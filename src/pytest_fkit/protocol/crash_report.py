@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ...own import own_builtins
+from ..own import own_builtins
 from .stacks import Origins
 
 own_builtins(globals())
