@@ -65,7 +65,8 @@ def _change_reporters(log: LogXML, change: Callable[[Any, pytest.TestReport], No
 
     def node_reporter(report: Any) -> Any:
         reporter = original(report)
-        change(reporter, report)
+        if not isinstance(report, str):  # "internal", of an error in pytest or a plugin
+            change(reporter, report)
         return reporter
 
     log.node_reporter = node_reporter  # type: ignore[method-assign]
