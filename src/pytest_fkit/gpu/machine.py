@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..config.first_environment import environment, variable
 from ..own import os, own_builtins
-from ..system.paths import read_text
+from ..system.paths import program, read_text
 from .answers import number, pci_address
 
 own_builtins(globals())
@@ -85,9 +85,7 @@ class Machine(NamedTuple):
     def tool(self, name: str) -> str:
         """Path of a program, "" if there is none."""
         path = os.environ.get("PATH", os.defpath) if self._real else self.path("bin")
-        places = (*path.split(os.pathsep), *map(self.path, _OFF_THE_PATH))
-        found = (f"{directory or '.'}/{name}" for directory in places)
-        return next(filter(_is_program, found), "")
+        return program(name, (*path.split(os.pathsep), *map(self.path, _OFF_THE_PATH)))
 
     def lacks_library(self, name: str) -> bool:
         """Whether a shared library is known to be absent; the loader knows more than we do."""
@@ -120,7 +118,3 @@ class Machine(NamedTuple):
             found[ROOT] = self.root
             found["LD_LIBRARY_PATH"] = self.path("lib")
         return found
-
-
-def _is_program(path: str) -> bool:
-    return os.access(path, os.X_OK) and not os.path.isdir(path)

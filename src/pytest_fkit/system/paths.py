@@ -5,6 +5,9 @@ pyfakefs puts a class of its own in the place of Path wherever a module has that
 
 from __future__ import annotations
 
+import stat
+from typing import Iterable
+
 from ..own import os, own_builtins
 
 own_builtins(globals())
@@ -36,6 +39,20 @@ def relative(path: str, start: str) -> str:
 def base_name(path: str) -> str:
     """The last part of a path."""
     return path.rpartition("/")[2]
+
+
+def program(name: str, directories: Iterable[str]) -> str:
+    """Path of a program in the first of these directories that has it, "" if none has."""
+    found = (f"{directory or '.'}/{name}" for directory in directories)
+    return next(filter(_is_program, found), "")
+
+
+def _is_program(path: str) -> bool:
+    try:
+        is_directory = stat.S_ISDIR(os.stat(path).st_mode)
+    except OSError:
+        return False
+    return not is_directory and os.access(path, os.X_OK)
 
 
 def read_bytes(path: str) -> bytes:

@@ -9,6 +9,7 @@ from ... import system
 from ...own import os, own_builtins, signal, subprocess, time
 from ...protocol.descriptors import read_from
 from ...protocol.messages import NativeStacks
+from ...system.paths import program
 
 own_builtins(globals())
 
@@ -55,11 +56,11 @@ gdb names files and lines and knows all threads, eu-stack is fast, py-spy shows 
 
 def find_tool() -> Tool | None:
     """The first that is installed, with its path; None if none is."""
+    directories = os.environ.get("PATH", os.defpath).split(os.pathsep)
     for tool in TOOLS:
-        for directory in os.environ.get("PATH", os.defpath).split(os.pathsep):
-            path = f"{directory}/{tool.name}"
-            if os.access(path, os.X_OK):
-                return tool._replace(arguments=(path, *tool.arguments))
+        path = program(tool.name, directories)
+        if path:
+            return tool._replace(arguments=(path, *tool.arguments))
     return None
 
 
