@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Callable, Sequence
 
 from ... import system
 from ...own import os, own_builtins, signal, time
-from ...protocol.descriptors import read_from
+from ...protocol.descriptors import Files, read_from
 from ...protocol.endings import Ending, Lost, MemoryExceeded, TimedOut
 from ..process.tree import DUMP_SIGNAL, StoppedGrowing, kill_tree, send_signal
 from .debugger import Debugger
@@ -19,6 +19,33 @@ own_builtins(globals())
 # Seconds.
 DUMP_WAIT = 0.2  # for faulthandler to write the stacks of all threads
 TERM_GRACE = 2.0  # between SIGTERM and SIGKILL
+
+
+def dump_stacks(
+    pid: int,
+    files: Files,
+    signals: Sequence[int],
+    until: Callable[[Callable[[], bool], float], bool],
+    ended: Callable[[], bool],
+) -> tuple[int, bytes]:
+    """Have a test process write its stacks: where in the file they begin, and the stacks.
+
+    :param files: of the process.
+    :param signals: sent to it, DUMP_SIGNAL among them.
+    :param until: waits for a condition, at most so many seconds; returns whether it holds.
+    :param ended: whether nothing more will come.
+    """
+    # A duplicate: the process may end while we wait, and the keeper then closes its files.
+    descriptor = os.dup(files.dump)
+    try:
+        before = os.fstat(descriptor).st_size
+        complete = StoppedGrowing(descriptor, before)
+        for number in signals:
+            send_signal(pid, number)
+        until(lambda: ended() or complete(), DUMP_WAIT)
+        return before, read_from(descriptor, before)
+    finally:
+        os.close(descriptor)
 
 
 class Enforcer:
@@ -82,17 +109,8 @@ class Enforcer:
         pid = job.process
         ended = self._is_over(job)
         files = job.child.files if job.child is not None else job.host.files
-        # A duplicate: the process may end while we wait, and the keeper then closes its files.
-        dump = os.dup(files.dump)
-        try:
-            before = os.fstat(dump).st_size
-            dump_complete = StoppedGrowing(dump, before)
-            send_signal(pid, DUMP_SIGNAL)
-            send_signal(pid, signal.SIGCONT)
-            self._until(lambda: ended() or dump_complete(), DUMP_WAIT)
-            job.dump = job.dump or read_from(dump, before)
-        finally:
-            os.close(dump)
+        _, dump = dump_stacks(pid, files, (DUMP_SIGNAL, signal.SIGCONT), self._until, ended)
+        job.dump = job.dump or dump
         if self._debugger is not None and isinstance(verdict, TimedOut):
             job.native = job.native or self._debugger.stacks(pid)
         tree = [pid, *system.descendants(pid)]

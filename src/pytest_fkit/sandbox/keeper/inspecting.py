@@ -6,10 +6,10 @@ from typing import Callable
 
 from ... import system
 from ...own import os, own_builtins
-from ...protocol.descriptors import Files, read_from
+from ...protocol.descriptors import Files
 from ...protocol.messages import Inspected
-from ..process.tree import DUMP_SIGNAL, StoppedGrowing, send_signal
-from .enforcing import DUMP_WAIT
+from ..process.tree import DUMP_SIGNAL
+from .enforcing import dump_stacks
 from .jobs import Job
 
 own_builtins(globals())
@@ -27,16 +27,7 @@ def inspect(job: Job, until: Callable[[Callable[[], bool], float], bool]) -> Ins
     pid, line, dump = source.pid, _last_line(source.files), b""
     # By default the signal would end a process: one that has become another program, for example.
     if system.catches(pid, DUMP_SIGNAL):
-        # A duplicate: the process may end while we wait, and the keeper then closes its files.
-        descriptor = os.dup(source.files.dump)
-        try:
-            before = os.fstat(descriptor).st_size
-            written = StoppedGrowing(descriptor, before)
-            send_signal(pid, DUMP_SIGNAL)
-            until(written, DUMP_WAIT)
-            dump = read_from(descriptor, before)
-        finally:
-            os.close(descriptor)
+        before, dump = dump_stacks(pid, source.files, (DUMP_SIGNAL,), until, lambda: False)
         source.dump_read = before + len(dump)
     return Inspected(pid, line, dump)
 
