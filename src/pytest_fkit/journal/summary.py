@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Iterable, Iterator
 
 from ..own import own_builtins
-from ..protocol.endings import format_size
+from ..protocol.endings import count, format_size
 from .events import Event, gpu_names, xid_title
 from .history import History, Session, TestHistory, xid_key
 
@@ -32,7 +32,7 @@ def summary(history: History) -> Iterator[str]:
     yield from _retries(history, tests)
     missing = history.not_run()
     if missing:
-        yield f"{_number(len(missing), 'test')} without a verdict:"
+        yield f"{count(len(missing), 'test')} without a verdict:"
         yield from (f"  {history.label(session)}{nodeid}" for session, nodeid in missing)
     for number, session in enumerate(history.sessions):
         label = history.label(number)
@@ -42,7 +42,7 @@ def summary(history: History) -> Iterator[str]:
         yield from _xids(session, label)
         yield from _retirements(session, label)
         if session.gone:
-            yield f"{_number(len(session.gone), 'test')} with a verdict not in the suite any more:"
+            yield f"{count(len(session.gone), 'test')} with a verdict not in the suite any more:"
             yield from (f"  {label}{nodeid}" for nodeid in sorted(session.gone))
 
 
@@ -50,7 +50,7 @@ def _retries(history: History, tests: list[TestHistory]) -> Iterator[str]:
     """Tests that had more than one attempt, with what the earlier ones met."""
     several = [test for test in tests if test.verdict.get("attempt", 1) > 1]
     if several:
-        yield f"{_number(len(several), 'test')} with more than one attempt:"
+        yield f"{count(len(several), 'test')} with more than one attempt:"
     for test in several:
         met = "; ".join(_retry(each) for each in test.retries)
         yield f"  {test.outcome} after {test.verdict['attempt']} attempts  " + "  ".join(
@@ -101,7 +101,7 @@ def _session(history: History, number: int, session: Session) -> Iterator[str]:
     ended = (
         "cut off" if session.end is None else f"exit status {session.end.get('exitstatus', '?')}"
     )
-    again = f", resumed {_number(len(session.runs) - 1, 'time')}" if len(session.runs) > 1 else ""
+    again = f", resumed {count(len(session.runs) - 1, 'time')}" if len(session.runs) > 1 else ""
     yield f"{names}; {seconds:.1f} s, {ended}{again}"
     yield _counts([test for test in history.current() if test.session == number])
 
@@ -110,11 +110,7 @@ def _counts(tests: list[TestHistory]) -> str:
     found = Counter(test.outcome for test in tests)
     known = [f"{found.pop(name)} {name}" for name in _ORDER if name in found]
     parts = known + [f"{number} {name}" for name, number in sorted(found.items())]
-    return f"{_number(len(tests), 'test')}: {', '.join(parts)}" if parts else "no tests"
-
-
-def _number(number: int, what: str) -> str:
-    return f"1 {what}" if number == 1 else f"{number} {what}s"
+    return f"{count(len(tests), 'test')}: {', '.join(parts)}" if parts else "no tests"
 
 
 def _name(history: History, test: TestHistory) -> str:

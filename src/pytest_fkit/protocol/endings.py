@@ -222,3 +222,8 @@ def format_size(size: float) -> str:
             return f"{size:.4g} {unit}"
         size /= 1024
     return f"{size:.4g} GiB"
+
+
+def count(number: int, what: str) -> str:
+    """As in "1 test" or "2 tests"."""
+    return f"1 {what}" if number == 1 else f"{number} {what}s"

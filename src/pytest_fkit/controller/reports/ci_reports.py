@@ -13,10 +13,10 @@ from ...compat import pytest_junit
 from ...config.first_environment import variable
 from ...config.settings import ALONE
 from ...own import own_builtins
+from ...protocol.endings import count
 from ...protocol.event_file import facts_of
 from ..workers.report_attributes import (
     attempts_of,
-    count,
     death_of,
     gpus_of,
     scarcity,

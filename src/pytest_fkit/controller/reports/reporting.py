@@ -13,12 +13,11 @@ from ...config.settings import KEY as SETTINGS
 from ...config.settings import Settings
 from ...gpu.slices.ownership import KEY as OWNED
 from ...own import own_builtins, time
-from ...protocol.endings import NOT_BEGUN, format_size
+from ...protocol.endings import NOT_BEGUN, count, format_size
 from ...protocol.event_file import NO_FACTS, ReportFacts, add_facts, facts_of
 from ..schedule.machines import count_workers
 from ..workers.report_attributes import (
     Report,
-    count,
     death_of,
     death_text,
     place_of,

@@ -16,12 +16,13 @@ from ...journal.history import TestHistory, history
 from ...journal.reader import JournalError, parse, whole_lines
 from ...journal.recorder import Recorder
 from ...own import own_builtins
+from ...protocol.endings import count
 from ...protocol.event_file import ReportData, add_facts, facts_of
 from ...protocol.plain_values import carriable
 from ...worker.reports.deaths import text_with_message
 from ...worker.reports.reports import report_from
 from ...worker.tests.sources import Resumed
-from ..workers.report_attributes import CommonAttributes, count
+from ..workers.report_attributes import CommonAttributes
 
 own_builtins(globals())
 

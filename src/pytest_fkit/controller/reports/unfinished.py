@@ -10,8 +10,8 @@ from ...config.deadline import Deadline
 from ...config.settings import KEY
 from ...journal.events import event
 from ...own import own_builtins
+from ...protocol.endings import count
 from ...system.source_lines import showable
-from ..workers.report_attributes import count
 from .accounting import Accounting
 
 if TYPE_CHECKING:

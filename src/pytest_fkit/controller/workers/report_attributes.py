@@ -8,6 +8,7 @@ from typing import Sequence, Union
 import pytest
 
 from ...own import own_builtins
+from ...protocol.endings import count
 from ...protocol.event_file import add_facts, facts_of
 from ..schedule.machines import gpu_ids
 
@@ -77,11 +78,6 @@ def place_of(report: Report, own: Sequence[str] = ()) -> str:
     attempts = attempts_of(report)
     place = f"{worker} (GPU {gpus})" if gpus else worker
     return f"{place}, attempt {attempts}" if attempts > 1 else place
-
-
-def count(number: int, what: str) -> str:
-    """As in "1 test" or "2 tests"."""
-    return f"1 {what}" if number == 1 else f"{number} {what}s"
 
 
 def scarcity(number: int, wanted: int) -> str:

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Callable, Iterator, NamedTuple, Sequence
 
 from ...own import own_builtins
+from ...protocol.endings import count
 from ...protocol.messages import NativeStacks
 from .deaths import NativeSection
 
@@ -226,8 +227,7 @@ def shown(frames: Sequence[NativeFrame]) -> list[str]:
     for folded, group in groupby(frames, is_interpreters):
         members = list(group)
         if folded:
-            frames_of = "frame of" if len(members) == 1 else "frames of"
-            lines.append(f"    … {len(members)} {frames_of} the interpreter and pytest")
+            lines.append(f"    … {count(len(members), 'frame')} of the interpreter and pytest")
             continue
         for frame in members:
             mark = "> " if frame is marked else "  "
