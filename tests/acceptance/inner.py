@@ -7,14 +7,19 @@ pytest.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Mapping
+from typing import IO, Mapping, Sequence
+
+import psutil
 
 _SUMMARY = re.compile(
     r"^(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)(?: after \d+ attempts)? (\S+)(?: - (.*))?$"
@@ -92,18 +97,63 @@ def run_pytest(
     :param ulimit: options of the shell's command, under which it runs.
     """
     limited = ["sh", "-c", f'ulimit {ulimit} && exec "$@"', "sh"] if ulimit else []
-    ended = subprocess.run(
+    return run_to_its_end(
         [*limited, *command("-rA", *args)],
-        cwd=directory,
-        env=environment({"COLUMNS": "500", "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=timeout,
-        check=False,
+        directory,
+        environment({"COLUMNS": "500", "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}),
+        timeout,
     )
-    return InnerRun(ended.returncode, ended.stdout, ended.stderr)
+
+
+def run_to_its_end(
+    started: Sequence[str], directory: Path, env: Mapping[str, str], timeout: float
+) -> InnerRun:
+    """Run a command; one that takes longer than `timeout` seconds fails with all that is known.
+
+    That is its output, its processes, and, of a pytest with ``--fkit``, what runs now: a hang that
+    is seen once in a thousand runs is explained then or never.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(
+            started, cwd=directory, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+        )
+        late = ""
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            late = _ended_by_force(process)
+
+        def written(file: IO[bytes]) -> str:
+            file.seek(0)
+            text = file.read().decode("utf-8", "replace")
+            return text.replace("\r\n", "\n").replace("\r", "\n")
+
+        ended = InnerRun(process.returncode, written(out), written(err))
+    assert not late, f"not over after {timeout} s\n{late}\n{ended.out}\n{ended.err}"
+    return ended
+
+
+def _ended_by_force(process: subprocess.Popen[bytes]) -> str:
+    """Ask a run what it does, and end it.
+
+    :returns: its processes, a line each.
+    """
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    lines = []
+    for one in family:
+        with contextlib.suppress(psutil.Error, OSError):
+            waits = Path(f"/proc/{one.pid}/wchan").read_text()
+            with one.oneshot():
+                told = f"{one.ppid()} {one.status()} {waits} {' '.join(one.cmdline())}"
+            lines.append(f"{one.pid} of {told}")
+    process.send_signal(signal.SIGUSR1)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(5)
+    for one in family:
+        with contextlib.suppress(psutil.Error):
+            one.kill()
+    process.wait()
+    return "\n".join(lines)
 
 
 def write_files(directory: Path, files: Mapping[str, str]) -> Path:

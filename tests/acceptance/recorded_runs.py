@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inner import command, environment
+from inner import command, environment, run_to_its_end
 
 SUITES = Path(__file__).with_name("suites")
 
@@ -70,18 +69,14 @@ class Run:
 
     def __init__(self, directory: Path, *arguments: str, timeout: float = 60) -> None:
         self.directory = directory
-        done = subprocess.run(
+        ended = run_to_its_end(
             command("-p", "no:cacheprovider", "--junitxml=junit.xml", *arguments),
-            cwd=directory,
-            env=environment({"COLUMNS": "200"}),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=timeout,
-            check=False,
+            directory,
+            environment({"COLUMNS": "200"}),
+            timeout,
         )
-        self.status = done.returncode
-        self.text = done.stdout.decode("utf-8", "replace")
+        self.status = ended.status
+        self.text = ended.out + ended.err
         self.lines = self.text.splitlines()
         self.reports = [
             Report(**json.loads(line))
