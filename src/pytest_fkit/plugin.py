@@ -36,10 +36,13 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, None, None]:
     """Begin, if this is a run of ours."""
     if early_config.known_args_namespace.fkit:
-        from .compat.versions import check_versions
+        from .own import own_imports
+
+        with own_imports():
+            from .compat.versions import check_versions
+            from .initial_conftests import before_conftests
 
         check_versions()
-        from .initial_conftests import before_conftests
 
         before_conftests(early_config)
     yield

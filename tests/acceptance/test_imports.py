@@ -49,6 +49,12 @@ def pytest_collection_finish(session):
 
 def pytest_unconfigure(config):
     note(config, "end")
+    rewritten = [
+        name for name, module in sys.modules.items()
+        if type(getattr(module, "__loader__", None)).__name__ == "AssertionRewritingHook"
+    ]
+    with open(f"{os.getpid()}.rewritten", "w") as file:
+        file.write("\\n".join(rewritten))
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item):
@@ -136,6 +142,13 @@ def test_a_controller_imports_nothing_of_a_worker(noted: Path) -> None:
     [controller] = _modules(noted, "end", "controller")
     assert _below(controller, "pytest_fkit.controller")
     assert _below(controller, *_NOT_IN_A_CONTROLLER) == set()
+
+
+def test_only_what_every_pytest_imports_is_rewritten_by_it(noted: Path) -> None:
+    found = [set(file.read_text().splitlines()) for file in noted.glob("*.rewritten")]
+    assert len(found) == 2
+    for process in found:
+        assert _below(process, "pytest_fkit") - _ALWAYS == {"pytest_fkit.own"}
 
 
 def test_a_worker_imports_nothing_of_a_controller(noted: Path) -> None:
