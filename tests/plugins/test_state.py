@@ -49,6 +49,22 @@ def test_dependency_skips_what_depends_on_failures(suite: MakeSuite) -> None:
     assert plain.counts()["setup skipped"] == 1
 
 
+def test_harvest_shows_results_of_other_tests(suite: MakeSuite) -> None:
+    source = """
+        import pytest
+
+        @pytest.mark.parametrize("number", [1, 2])
+        def test_puts(number, results_bag): results_bag.number = number
+
+        def test_looks(module_results_dct):
+            bags = [each["fixtures"]["results_bag"] for each in module_results_dct.values()]
+            assert [bag.number for bag in bags] == [1, 2]
+    """
+    fails = "def test_fails(): assert 0\n"
+    plain = suite("harvest", test_a=source, test_b=fails).compare(modes=["n0"])
+    assert plain.counts()["call passed"] == 3
+
+
 def test_depends_orders_and_skips(suite: MakeSuite) -> None:
     source = """
         import pytest

@@ -307,10 +307,38 @@ class _Calls:
         return self._known[id(names)]
 
 
+_HARVESTED: dict[str, type[pytest.Collector]] = {
+    "module_results_dct": pytest.Module,
+    "module_results_df": pytest.Module,
+    "session_results_dct": pytest.Session,
+    "session_results_df": pytest.Session,
+}
+"""Fixtures of pytest-harvest, and how far what they hold comes from."""
+
+
+def _pytest_harvest(
+    session: pytest.Session, items: Mapping[int, pytest.Item]
+) -> Iterator[SharedKey]:
+    """Tests that look at the results of others, and those others."""
+    if not session.config.pluginmanager.has_plugin("harvest"):
+        return
+    sources: set[pytest.Collector | None] = set()
+    for item in items.values():
+        for name in _HARVESTED.keys() & set(getattr(item, "fixturenames", ())):
+            sources.add(item.getparent(_HARVESTED[name]))
+        info = getattr(item, "_fixtureinfo", None)
+        if info is not None and "fixture_store" in info.initialnames:  # not one of its own fixtures
+            sources.add(item.session)
+    for position, item in items.items():
+        for source in sources.intersection(item.listchain()):
+            yield SharedKey(position, ("harvest", source), "fixtures of pytest-harvest")
+
+
 _RULES: tuple[Rule, ...] = (
     _marked_incremental,
     _documents,
     _pytest_steps,
     _pytest_depends,
     _pytest_dependency,
+    _pytest_harvest,
 )
