@@ -95,3 +95,63 @@ def test_a_collector_is_set_up_once(tmp_path: Path, mode: str) -> None:
     pids = [line.split() for line in (tmp_path / "pids").read_text().splitlines()]
     of = {name: {pid for stem, pid in pids if stem == name} for name in ("a", "dying", "shared")}
     assert [len(found) for found in of.values()] == [2, 2, 1]
+
+
+RETRYING = {
+    "conftest.py": """
+import os, pytest
+from _pytest import runner
+
+def note(text):
+    with open(os.path.join(os.path.dirname(__file__), "notes"), "a") as file:
+        file.write(f"{text} {os.getpid()}\\n")
+
+def pytest_runtest_protocol(item, nextitem):
+    hook = item.ihook
+    hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for attempt in (1, 2):
+        item.attempt = attempt
+        item._initrequest()
+        reports = runner.runtestprotocol(item, nextitem=nextitem, log=False)
+    for report in reports:
+        hook.pytest_runtest_logreport(report=report)
+    hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+@pytest.fixture(scope="package")
+def wide():
+    note("wide up")
+    yield
+    note("wide down")
+
+@pytest.fixture
+def fails_first(request):
+    note(f"{request.node.name}{request.node.attempt}")
+    assert request.node.attempt == 2
+    request.getfixturevalue("wide")
+""",
+    "package/__init__.py": """
+from conftest import note
+def setup_module(): note("package up")
+def teardown_module(): note("package down")
+""",
+    "package/test_it.py": """
+import pytest
+@pytest.mark.parametrize("number", [1, 2])
+def test_it(fails_first, number): pass
+""",
+}
+
+
+def test_a_test_that_a_plugin_retries_stays_in_its_process(tmp_path: Path) -> None:
+    run = run_pytest(write_files(tmp_path, RETRYING), "--fkit", "-n0", "-W", "error")
+    assert list(run.outcomes.values()) == ["PASSED", "PASSED"], run.out
+    notes = [line.split() for line in (tmp_path / "notes").read_text().splitlines()]
+    assert [" ".join(words) for *words, _ in notes] == [
+        "package up",
+        *("test_it[1]1", "test_it[1]2", "wide up", "wide down"),
+        *("test_it[2]1", "test_it[2]2", "wide up", "wide down"),
+        "package down",
+    ]
+    pids = [pid for *_, pid in notes]
+    assert [len({*part}) for part in (pids[1:5], pids[5:9], {pids[0], pids[-1]})] == [1, 1, 1]

@@ -5,7 +5,7 @@ A *wide* fixture is one that lives longer than the test that requests it.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Sequence, cast
+from typing import Any, Callable, Mapping, Sequence, cast
 
 import _pytest.fixtures
 import _pytest.logging
@@ -21,6 +21,24 @@ own_builtins(globals())
 def _stack(session: pytest.Session) -> dict[Any, Any]:
     """What is set up: finalizers and an error, by node; the session first."""
     return cast("dict[Any, Any]", session._setupstate.stack)
+
+
+def nodes_set_up(session: pytest.Session, begun: pytest.Item | None) -> dict[Any, object]:
+    """The nodes that are set up, with their errors.
+
+    :param begun: an item that is left out.
+    """
+    return {node: error for node, (_, error) in _stack(session).items() if node is not begun}
+
+
+def put_back(session: pytest.Session, nodes: Mapping[Any, object]) -> None:
+    """In a forked process: have these nodes count as set up again, with nothing to tear down.
+
+    :param nodes: what :func:`nodes_set_up` returned.
+    """
+    stack = _stack(session)
+    for node, error in nodes.items():  # what is below them, if anything, comes after all of them
+        stack.setdefault(node, ([], error))
 
 
 def forget_finalizers(

@@ -59,6 +59,7 @@ class WideFixtures:
         self._gpu_failures = gpu_failures
         self._active: list[pytest.FixtureDef[object]] = []
         self._dropped: list[pytest.FixtureDef[object]] = []
+        self._hosts: dict[Any, object] = {}
         self._may_leave = False
         self._takes_requests = False
         self._owns_all = True
@@ -80,6 +81,7 @@ class WideFixtures:
 
     def leave_to_host(self) -> None:
         """In a new child: leave the teardown of all but its own test to the host."""
+        self._hosts = pytest_fixtures.nodes_set_up(self._session, self._begun)
         self._dropped = pytest_fixtures.forget_finalizers(self._session, self._active, self._begun)
         self._begun = None
         self._owns_all = False
@@ -140,8 +142,15 @@ class WideFixtures:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
-        """Leave if :class:`LeaveForHost` was raised, even if a hook or fixture has caught it."""
+        """Leave if :class:`LeaveForHost` was raised, even if a hook or fixture has caught it.
+
+        Only the first setup of a test leaves: what a plugin that retries tests did before a later
+        one can't be undone.
+        """
         __tracebackhide__ = True
+        if not self._owns_all and not self._may_leave:
+            # The last teardown took off what the host has set up, and will tear down.
+            pytest_fixtures.put_back(self._session, self._hosts)
         try:
             result = yield
             if self._ensure_filled is not None:
@@ -149,12 +158,13 @@ class WideFixtures:
         except BaseException:
             if self._leaving is None:
                 raise
+        finally:
+            self._may_leave = False
         if self._leaving is not None:
             if self._on_unwound is not None:
                 self._on_unwound()
             # pytest's runner lets this class pass, and would report any other.
             raise pytest.exit.Exception("leaves for its host") from None
-        self._may_leave = False
         return result
 
     @pytest.hookimpl(wrapper=True, trylast=True)
