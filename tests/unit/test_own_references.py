@@ -35,6 +35,8 @@ EXCEPTED = {
     "gpu.slices.ports": "is sent to other machines as source, where it stands alone",
     "journal.command": "is a program of its own, which runs no user code",
     "journal.subcommand": "belongs to that program",
+    "journal.failed": "belongs to that program",
+    "journal.junit": "belongs to that program",
     "config.numprocesses": "is imported where pytest runs without --fkit, and runs before any test",
     "own": "makes the references",
 }

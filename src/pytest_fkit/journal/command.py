@@ -11,6 +11,8 @@ from typing import Iterable, Mapping, Sequence
 from .. import __version__
 from . import trace
 from .events import encode
+from .failed import failed
+from .junit import document, suites
 from .reader import JournalError
 from .subcommand import Answer, Subcommand, as_json, journals, of_events, of_history, text
 from .summary import rows, slowest, slowest_rows, summary, summary_values, table
@@ -131,6 +133,22 @@ COMMANDS: Mapping[str, Subcommand] = {
         {
             "jsonl": of_events(lambda events: map(encode, events)),
             "json": of_events(as_json),
+        },
+    ),
+    "failed": Subcommand(
+        "the node ids of the tests that went wrong, one per line",
+        ("fkit failed run.jsonl > failed.txt && test -s failed.txt && pytest @failed.txt",),
+        {
+            "text": of_history(lambda told, _: text(failed(told))),
+            "json": of_history(lambda told, _: as_json(failed(told))),
+        },
+    ),
+    "junit": Subcommand(
+        "JUnit XML, of a run that was killed, too",
+        ("fkit junit run.jsonl -o junit.xml", "fkit junit shard-*.jsonl -o junit.xml"),
+        {
+            "xml": of_history(lambda told, _: [document(suites(told))]),
+            "json": of_history(lambda told, _: as_json(suites(told))),
         },
     ),
 }
