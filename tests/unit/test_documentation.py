@@ -42,7 +42,7 @@ def test_each_fixture_mark_and_command_is_there() -> None:
         assert f"`@pytest.mark.{mark}" in _page("extending/marks.md")
     for argument in MARK_ARGUMENTS:
         assert f"{argument}=" in _page("extending/marks.md")
-    assert all(f"`fkit {name}`" in _page("ci/journal.md") for name in command._COMMANDS)
+    assert all(f"`fkit {name}`" in _page("ci/journal.md") for name in command.COMMANDS)
 
 
 def test_each_variable_is_there() -> None:

@@ -15,6 +15,7 @@ from ..config.settings import KEY, Settings, settings_of
 from ..gpu.errors.patterns import user_patterns
 from ..own import own_builtins
 from .reports.accounting import Accounting
+from .reports.causes_shown import CausesShown
 from .reports.ci_reports import write_step_summary
 from .reports.reporting import FailOnFlaky, Reporting, header
 from .reports.running import RunningTests
@@ -93,6 +94,7 @@ class Controller:
         plugins = config.pluginmanager
         reporting = Reporting(config)
         plugins.register(reporting, "fkit-reporting")
+        plugins.register(CausesShown(), "fkit-causes")
         plugins.register(GuardedHooks(config), "fkit-guarded")
         write_step_summary(config, reporting.happened)
         recorder, resuming = self._record(config.stash[KEY])

@@ -6,58 +6,67 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Iterable, Mapping, Sequence
 
+from .. import __version__
 from . import trace
-from .events import Event, encode
-from .history import history
-from .reader import JournalError, read
-from .summary import slowest, summary, table
-
-Output = Iterable[bytes]
+from .events import encode
+from .failed import failed
+from .junit import document, suites
+from .reader import JournalError
+from .subcommand import Answer, Subcommand, as_json, journals, of_events, of_history, text
+from .summary import rows, slowest, slowest_rows, summary, summary_values, table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
-    :return: the exit status: 0, or 2 where a journal or an argument can't be used.
+    :return: the exit status: that of the answer, or 2 where a journal or an argument can't be used.
     """
     options = _parser().parse_args(arguments)
     try:
-        _write(options.output, options.make(_events(options.journals), options))
+        answer: Answer = options.command.formats[options.format](options)
+        _write(options.output, answer.output)
     except (JournalError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader, `head` for example, has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return 0
         sys.stderr.write(f"fkit: {error}\n")
         return 2
-    return 0
+    return answer.status
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fkit", description="Reads the journals that pytest --fkit-journal writes."
     )
+    parser.add_argument("--version", action="version", version=f"pytest-fkit {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, (text, make) in _COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=f"Write {text}.")
-        command.set_defaults(make=make)
-        command.add_argument("journals", metavar="JOURNAL", nargs="+", type=Path)
-        command.add_argument(
-            "-o", "--output", metavar="PATH", type=Path, help="default: standard output"
+    for name, command in COMMANDS.items():
+        _declare(
+            commands.add_parser(
+                name,
+                help=command.text,
+                description=f"Write {command.text}.",
+                epilog="\n".join(["examples:", *(f"  {each}" for each in command.examples)]),
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            ),
+            command,
         )
-        if name == "slowest":
-            command.add_argument("-n", "--number", type=_number, default=20, help="default: 20")
     return parser
 
 
-def _number(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of tests")
-    return int(text)
+def _declare(parser: argparse.ArgumentParser, command: Subcommand) -> None:
+    parser.set_defaults(command=command)
+    command.declare(parser)
+    names = list(command.formats)
+    parser.add_argument("--format", choices=names, default=names[0], help=f"default: {names[0]}")
+    parser.add_argument(
+        "-o", "--output", metavar="PATH", type=Path, help="default: standard output"
+    )
 
 
-def _write(path: Path | None, output: Output) -> None:
+def _write(path: Path | None, output: Iterable[bytes]) -> None:
     # Read everything before creating the file: it may be one of the journals.
     data = b"".join(output)
     if path is not None:
@@ -70,42 +79,76 @@ def _write(path: Path | None, output: Output) -> None:
     sys.stdout.buffer.flush()
 
 
-def _events(paths: Sequence[Path]) -> list[Event]:
-    """The events of all journals, one journal after the other, the earliest first.
-
-    :raises JournalError: if one can't be read, or two are of the same session.
-    """
-    journals = [(path, read(path)) for path in paths]
-    journals.sort(key=lambda each: float(each[1][0]["wall"]))
-    seen: dict[str, Path] = {}
-    for path, events in journals:
-        sessions = {str(each.get("session")) for each in events if each["event"] == "run"}
-        for session in sessions & seen.keys():
-            raise JournalError(str(path), f"has the same run as {seen[session]}; give one of them")
-        seen.update(dict.fromkeys(sessions, path))
-    return [each for _, events in journals for each in events]
+def _number(given: str) -> int:
+    if not given.isdecimal():
+        raise argparse.ArgumentTypeError(f"{given!r} is no number of tests")
+    return int(given)
 
 
-def _text(lines: Iterator[str]) -> Output:
-    return (f"{line}\n".encode("utf-8", "backslashreplace") for line in lines)
+def _group(parser: argparse.ArgumentParser) -> None:
+    journals(parser)
+    parser.add_argument("--group", action="store_true", help="group what went wrong by its cause")
 
 
-_COMMANDS: Mapping[str, tuple[str, Callable[[list[Event], argparse.Namespace], Output]]] = {
-    "summary": (
+def _how_many(parser: argparse.ArgumentParser) -> None:
+    journals(parser)
+    parser.add_argument("-n", "--number", type=_number, default=20, help="default: 20")
+
+
+COMMANDS: Mapping[str, Subcommand] = {
+    "summary": Subcommand(
         "how many tests had which verdict, and what went wrong",
-        lambda events, _: _text(summary(history(events))),
+        ("fkit summary run.jsonl", "fkit summary --group shard-*.jsonl"),
+        {
+            "text": of_history(lambda told, options: text(summary(told, options.group))),
+            "json": of_history(lambda told, _: as_json(summary_values(told))),
+        },
+        _group,
     ),
-    "slowest": (
+    "slowest": Subcommand(
         "the tests that took longest, with what they used",
-        lambda events, options: _text(slowest(history(events), options.number)),
+        ("fkit slowest run.jsonl", "fkit slowest -n 5 --format=json run.jsonl"),
+        {
+            "text": of_history(lambda told, options: text(slowest(told, options.number))),
+            "json": of_history(lambda told, options: as_json(slowest_rows(told, options.number))),
+        },
+        _how_many,
     ),
-    "trace": ("a timeline for ui.perfetto.dev", lambda events, _: trace.lines(events)),
-    "csv": (
+    "trace": Subcommand(
+        "a timeline for ui.perfetto.dev",
+        ("fkit trace run.jsonl -o run.json",),
+        {"json": of_events(trace.lines)},
+    ),
+    "csv": Subcommand(
         "one row per test",
-        lambda events, _: (row.encode() for row in table(history(events))),
+        ("fkit csv run.jsonl -o run.csv", "fkit csv --format=json run.jsonl"),
+        {
+            "csv": of_history(lambda told, _: (row.encode() for row in table(told))),
+            "json": of_history(lambda told, _: as_json(rows(told))),
+        },
     ),
-    "merge": (
+    "merge": Subcommand(
         "one journal of several, as of the shards of a CI matrix",
-        lambda events, _: map(encode, events),
+        ("fkit merge shard-*.jsonl -o run.jsonl",),
+        {
+            "jsonl": of_events(lambda events: map(encode, events)),
+            "json": of_events(as_json),
+        },
+    ),
+    "failed": Subcommand(
+        "the node ids of the tests that went wrong, one per line",
+        ("fkit failed run.jsonl > failed.txt && test -s failed.txt && pytest @failed.txt",),
+        {
+            "text": of_history(lambda told, _: text(failed(told))),
+            "json": of_history(lambda told, _: as_json(failed(told))),
+        },
+    ),
+    "junit": Subcommand(
+        "JUnit XML, of a run that was killed, too",
+        ("fkit junit run.jsonl -o junit.xml", "fkit junit shard-*.jsonl -o junit.xml"),
+        {
+            "xml": of_history(lambda told, _: [document(suites(told))]),
+            "json": of_history(lambda told, _: as_json(suites(told))),
+        },
     ),
 }

@@ -10,6 +10,9 @@ from .events import Event
 
 own_builtins(globals())
 
+RED = ("failed", "error")
+"""The outcomes for which a run exits with 1."""
+
 
 @dataclass
 class TestHistory:
@@ -32,6 +35,11 @@ class TestHistory:
     def outcome(self) -> str:
         """The verdict in one word."""
         return str(self.verdict.get("outcome", "?"))
+
+    @property
+    def went_wrong(self) -> bool:
+        """Whether it is why its run is red."""
+        return self.outcome in RED
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A history as text, and its tests as CSV."""
+"""A history as text and as values, and its tests as CSV."""
 
 from __future__ import annotations
 
@@ -6,29 +6,39 @@ import csv
 import datetime
 import io
 from collections import Counter
-from typing import Iterable, Iterator
+from typing import Any, Dict, Iterable, Iterator
 
 from ..own import own_builtins
 from ..protocol.endings import count, format_size
+from .causes import Group, cause, grouped, met
 from .events import Event, gpu_names, xid_title
 from .history import History, Session, TestHistory, xid_key
 
 own_builtins(globals())
 
 _ORDER = ("failed", "error", "passed", "skipped", "xfailed", "xpassed")
-_BAD = ("failed", "error")
 
 
-def summary(history: History) -> Iterator[str]:
-    """The runs, how many tests had which verdict, and what went wrong, as lines."""
+Values = Dict[str, Any]
+"""A JSON object."""
+
+
+def summary(history: History, by_cause: bool = False) -> Iterator[str]:
+    """The runs, how many tests had which verdict, and what went wrong, as lines.
+
+    :param by_cause: name the causes with some of their tests, not each test that went wrong.
+    """
     for number, session in enumerate(history.sessions):
         yield from _session(history, number, session)
     tests = history.current()
     if len(history.sessions) > 1:
         yield f"together: {_counts(tests)}"
-    for test in tests:
-        if test.outcome in _BAD:
-            yield f"  {test.outcome:6}  {_name(history, test)}  {_reason(test)}".rstrip()
+    if by_cause:
+        yield from causes(grouped(met(tests)))
+    else:
+        for test in tests:
+            if test.went_wrong:
+                yield f"  {test.outcome:6}  {_name(history, test)}  {_reason(test)}".rstrip()
     yield from _retries(history, tests)
     missing = history.not_run()
     if missing:
@@ -44,6 +54,22 @@ def summary(history: History) -> Iterator[str]:
         if session.gone:
             yield f"{count(len(session.gone), 'test')} with a verdict not in the suite any more:"
             yield from (f"  {label}{nodeid}" for nodeid in sorted(session.gone))
+
+
+_NAMED = 3
+"""Tests that are named of each cause; `fkit failed` and ``--format=json`` have them all."""
+
+
+def causes(groups: list[Group]) -> Iterator[str]:
+    """Causes as lines, each with where it was met and some of its tests; none for no cause."""
+    if groups:
+        yield f"{count(len(groups), 'cause')}:"
+    for group in groups:
+        where = ", ".join(filter(None, (*group.workers, gpu_names(group.gpus))))
+        yield f"  {count(len(group.tests), 'test')}  {group.cause.title}  [{where}]"
+        yield from (f"    {each.nodeid}" for each in group.tests[:_NAMED])
+        if len(group.tests) > _NAMED:
+            yield f"    and {len(group.tests) - _NAMED} more"
 
 
 def _retries(history: History, tests: list[TestHistory]) -> Iterator[str]:
@@ -113,6 +139,69 @@ def _counts(tests: list[TestHistory]) -> str:
     return f"{count(len(tests), 'test')}: {', '.join(parts)}" if parts else "no tests"
 
 
+def summary_values(history: History) -> Values:
+    """The same as values."""
+    tests = history.current()
+    return {
+        "runs": [_session_values(history, *each) for each in enumerate(history.sessions)],
+        "outcomes": dict(Counter(test.outcome for test in tests)),
+        "red": [_red_values(test) for test in tests if test.went_wrong],
+        "causes": [cause_values(group) for group in grouped(met(tests))],
+        "retried": [
+            {
+                "session": test.session + 1, "test": test.nodeid, "outcome": test.outcome,
+                "attempts": test.verdict["attempt"], "met": [_retry(each) for each in test.retries],
+            }
+            for test in tests
+            if test.verdict.get("attempt", 1) > 1
+        ],
+        "without_verdict": [
+            {"session": session + 1, "test": nodeid} for session, nodeid in history.not_run()
+        ],
+    }  # fmt: skip
+
+
+def _session_values(history: History, number: int, session: Session) -> Values:
+    run, end = session.runs[0], session.end
+    return {
+        "session": number + 1,
+        "begin": run["wall"],
+        "seconds": round(session.last["wall"] - run["wall"], 6),
+        "exitstatus": None if end is None else end.get("exitstatus"),
+        "cut_off": end is None,
+        "resumed": len(session.runs) - 1,
+        "arguments": run.get("arguments", []),
+        "machine": run.get("machine", {}),
+        "versions": run.get("versions", {}),
+        "outcomes": dict(
+            Counter(test.outcome for test in history.current() if test.session == number)
+        ),
+        "running": [
+            {"test": nodeid, "worker": worker}
+            for nodeid, worker in ({} if session.end else session.running)
+        ],
+        "xids": session.xids,
+        "retirements": session.retirements,
+        "gone": sorted(session.gone),
+    }
+
+
+def _red_values(test: TestHistory) -> Values:
+    found = cause(test.verdict.get("reports", ()))
+    return {
+        "session": test.session + 1, "test": test.nodeid, "outcome": test.outcome,
+        "message": _reason(test), "cause": found.title if found is not None else "",
+    }  # fmt: skip
+
+
+def cause_values(group: Group) -> Values:
+    """A cause with all of its tests."""
+    return {
+        **group.cause._asdict(), "title": group.cause.title, "workers": group.workers,
+        "gpus": group.gpus, "tests": [each.nodeid for each in group.tests],
+    }  # fmt: skip
+
+
 def _name(history: History, test: TestHistory) -> str:
     return f"{history.label(test.session)}{test.nodeid}"
 
@@ -123,13 +212,21 @@ def _reason(test: TestHistory) -> str:
 
 def slowest(history: History, number: int) -> Iterator[str]:
     """The tests that took longest, with what they used, as lines."""
-    tests = sorted(history.current(), key=_seconds, reverse=True)[:number]
-    for test in tests:
+    for test in _slowest(history, number):
         line = f"{_seconds(test):9.3f} s"
         if "user" in test.attempt:
             cpu = test.attempt["user"] + test.attempt["system"]
             line += f"  CPU {cpu:8.3f} s  {format_size(test.attempt['peak_memory']):>10}"
         yield f"{line}  {test.outcome:7}  {_name(history, test)}"
+
+
+def slowest_rows(history: History, number: int) -> list[Values]:
+    """The same as values, see :func:`rows`."""
+    return [_row_values(test) for test in _slowest(history, number)]
+
+
+def _slowest(history: History, number: int) -> list[TestHistory]:
+    return sorted(history.current(), key=_seconds, reverse=True)[:number]
 
 
 def _seconds(test: TestHistory) -> float:
@@ -143,24 +240,43 @@ _COLUMNS = (
 )  # fmt: skip
 
 
+def rows(history: History) -> list[Values]:
+    """Each test with what is known of it: the columns of :func:`table`, and "metrics"."""
+    return [_row_values(test) for test in history.current()]
+
+
 def table(history: History) -> Iterator[str]:
     """The tests as CSV (RFC 4180), one per row, with a column "metric NAME" for each metric."""
     tests = history.current()
     metrics = sorted({name for test in tests for name in test.attempt.get("metrics", {})})
     yield _row([*_COLUMNS, *(f"metric {name}" for name in metrics)])
     for test in tests:
-        values = test.attempt.get("metrics", {})
-        yield _row([*_cells(test), *(values.get(name, "") for name in metrics)])
+        known, values = _known(test), test.attempt.get("metrics", {})
+        cells = (_cell(known.get(name)) for name in _COLUMNS)
+        yield _row([*cells, *(values.get(name, "") for name in metrics)])
 
 
-def _cells(test: TestHistory) -> Iterator[object]:
+def _known(test: TestHistory) -> Values:
     phases = {each["when"]: each["duration"] for each in test.attempt.get("phases", ())}
-    known = {
+    return {
         **test.verdict, **test.attempt, **phases, "session": test.session + 1,
         "message": _reason(test), "ending": test.attempt.get("ending", {}).get("title", ""),
         "gpus": ",".join(test.attempt.get("gpus", ())),
     }  # fmt: skip
-    return ("" if known.get(name) is None else known[name] for name in _COLUMNS)
+
+
+def _row_values(test: TestHistory) -> Values:
+    known = _known(test)
+    row = {name: known[name] for name in _COLUMNS if known.get(name) is not None}
+    rounded = {name: round(it, 6) if isinstance(it, float) else it for name, it in row.items()}
+    gpus, metrics = test.attempt.get("gpus", []), test.attempt.get("metrics", {})
+    return {**rounded, "gpus": gpus, "metrics": metrics}
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float):  # times, to the microsecond
+        return f"{value:.6f}".rstrip("0").rstrip(".")
+    return "" if value is None else value
 
 
 def _row(values: Iterable[object]) -> str:
