@@ -6,10 +6,11 @@ import functools
 import io
 import sys
 from types import FrameType
-from typing import Any, Callable, TextIO
+from typing import Any, Callable, TextIO, cast
 
 import pytest
 from _pytest.config import create_terminal_writer
+from _pytest.terminal import TerminalReporter
 
 from ..own import own_builtins
 from .pytest_hooks import remove_implementation
@@ -201,6 +202,18 @@ def terminal_writer(config: pytest.Config) -> Callable[[str], None]:
     if reporter is None:  # -p no:terminal
         return lambda _: None
     return functools.partial(reporter.write, flush=True)
+
+
+def terminal_file(config: pytest.Config) -> TextIO | None:
+    """What pytest's own reporter writes to, if that is a terminal that takes colours.
+
+    None as well where another plugin reports, or nobody does.
+    """
+    reporter: Any = config.pluginmanager.getplugin("terminalreporter")
+    if type(reporter) is not TerminalReporter:
+        return None
+    writer: Any = reporter._tw
+    return cast("TextIO", writer._file) if writer.hasmarkup and writer._file.isatty() else None
 
 
 def begin_terminal_line(reporter: Any) -> None:

@@ -127,6 +127,9 @@ OPTIONS = (
     Option("fkit_slow", "seconds",
            "name a test that runs for longer, and again after twice that time",
            default=60.0, zero="never"),
+    Option("fkit_footer", "choice",
+           "on a terminal, show at the bottom which tests run longest and how far the run is",
+           default="auto", choices=("auto", "never")),
     Option("fkit_sanitizer_reports", "choice",
            "what a report of a sanitizer does that a test printed and survived: "
            "name the test in the summary, or fail it",

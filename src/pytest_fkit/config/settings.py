@@ -49,6 +49,7 @@ class Settings(NamedTuple):
     stacks: str
     sanitizer_reports: str
     slow: float
+    footer: str
     session_timeout: float
     others_timeout: float | None = None
     isolation_asked: bool = False

@@ -17,6 +17,7 @@ from ..own import own_builtins
 from .reports.accounting import Accounting
 from .reports.causes_shown import CausesShown
 from .reports.ci_reports import write_step_summary
+from .reports.footer import Footer
 from .reports.reporting import FailOnFlaky, Reporting, header
 from .reports.running import RunningTests
 from .schedule.machines import seats_of_run
@@ -143,11 +144,13 @@ class Controller:
         # None where there are not going to be workers.
         recorder, resuming, accounting, show, running, deadline = vacancy
         gateways = None if found is None else Gateways(config, found, show)
+        footer = Footer(config, config.stash[KEY], len(seats_of_run(config)))
         nodes = Nodes(
             config, config.stash[KEY], show, recorder, resuming, gateways, accounting, running,
-            deadline,
+            footer, deadline,
         )  # fmt: skip
         plugins.register(nodes, "fkit-nodes")
+        plugins.register(footer, "fkit-footer")
         reporting.happened.retired = nodes.rerouting.retired
         reporting.why_killed = nodes.why_killed
         if gateways is not None:

@@ -92,6 +92,8 @@ class Dispatch:
         self._kinds: list[Kind] = []
         self._nearness = Nearness()
         self._has_gpus = False
+        self.expected: dict[str, float | None] = {}
+        """Seconds that each test is expected to take, None where unknown."""
         self.unrunnable: dict[str, str] = {}
         """Why nobody could run a test, by node id."""
         self.blamed: int | None = None
@@ -326,6 +328,7 @@ class Dispatch:
             self._nodes[node] = self._tests.add(ids)
         nodeids = self._tests.nodeids
         seconds = self._durations.expected(nodeids)
+        self.expected = dict(zip(nodeids, seconds))
         unowned = [] if self._lending is None else self._lending.unowned()
         self._schedule = Schedule(
             seconds,

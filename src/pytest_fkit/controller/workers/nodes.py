@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Generator
+from typing import TYPE_CHECKING, Any, Callable, Generator, Sequence
 
 import pytest
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from ...config.deadline import Deadline
     from ...journal.recorder import Recorder
+    from ...protocol.border import Told
     from ..reports.accounting import Accounting
+    from ..reports.footer import Footer
     from ..reports.resume import Resuming
     from ..reports.running import RunningTests
     from .gateways import Gateways
@@ -48,6 +50,7 @@ class Nodes:
         lending: Gateways | None,
         accounting: Accounting,
         running: RunningTests,
+        footer: Footer,
         deadline: Deadline | None,
     ) -> None:
         self._config = config
@@ -57,7 +60,7 @@ class Nodes:
         self._accounting = accounting
         self._lending = lending
         held_back = HeldBack(lambda node: self._links.whereabouts(node))
-        self._arrivals = Arrivals(config, show, recorder, held_back, accounting.hear)
+        self._arrivals = Arrivals(config, show, recorder, held_back, self._account)
         self._links = Links(
             self._arrivals.add_told,
             self._hear,
@@ -67,6 +70,7 @@ class Nodes:
         )
         self._running = running
         self._deadline = deadline
+        self._footer = footer
         self._timer: Any = None
         self._timed_out = self._ends = False
         self._links.heartbeat.at_tick = self._ask_workers
@@ -174,12 +178,21 @@ class Nodes:
 
     # --- what runs now ---
 
+    def _account(self, node: WorkerController, told: Sequence[Told]) -> None:
+        self._accounting.hear(node, told)
+        self._footer.hear(node.gateway.id, gpu_ids(node), told)
+
+    def _draw(self) -> None:
+        if self._runs:
+            self._footer.draw({} if self._dispatch is None else self._dispatch.expected)
+
     def _ask_workers(self) -> None:
         """Ask if somebody wants to know; called in the heartbeat's thread."""
         if self._running.take_question():
             self._running.awaits(self._links.ask_what_runs())
         for worker in self._running.silent():
             self._links.show(f"fkit: {worker} does not say what it runs")
+        self._arrivals.add(self._draw)
 
     def _hear_of_running(self, node: WorkerController, said: Any) -> None:
         """Show what a worker says; called in execnet's receiver threads."""
@@ -201,6 +214,7 @@ class Nodes:
         :raises KeyboardInterrupt, pytest.exit.Exception: as plain pytest does.
         """
         self._links.down(node)
+        self._footer.lost(node.gateway.id)
         output = getattr(node, "workeroutput", {})
         for flag in ("shouldfail", "shouldstop"):
             if self._session is not None and output.get(flag):
