@@ -9,12 +9,10 @@ import pytest
 from ...compat import pytest_fixtures, pytest_hooks, pytest_nodes, pytest_reports
 from ...gpu.errors.exceptions import mark_event
 from ...own import own_builtins, time
-from ...protocol.descriptors import slots
 from ...protocol.event_file import WideOutput, WideSetup, WideSetupDone, WideTeardown
 from ...protocol.plain_values import carriable
-from .excerpts import read_ends
 from .fork_watch import HOOKS, ForkWatch
-from .output import flush
+from .output import captured_in_setup
 from .phases import Phases
 from .relay import Relay
 
@@ -273,7 +271,7 @@ class WideFixtures:
                 raise
             except BaseException as error:  # noqa: BLE001 (raised again in the child)
                 if self._gpu_failures is not None:
-                    self._gpu_failures.classify(item, error, _captured_so_far())
+                    self._gpu_failures.classify(item, error, captured_in_setup())
                 return error
         return None
 
@@ -385,15 +383,6 @@ def _sections(item: pytest.Item) -> tuple[tuple[str, str], ...]:
     return tuple(
         (f"Captured {key} {when}", carriable(content))
         for when, key, content in item._report_sections
-    )
-
-
-def _captured_so_far() -> tuple[tuple[str, str], ...]:
-    """The sections captured so far in the current setup, in the form of a report's."""
-    flush()
-    return tuple(
-        (f"Captured {name} setup", read_ends(descriptor).decode("utf-8", "replace"))
-        for name, descriptor in (("stdout", slots.out), ("stderr", slots.err))
     )
 
 
