@@ -229,7 +229,7 @@ _RARE = {
     "Warm", "Measured", "PluginState", "NotCollected", "Ready", "Interrupted", "Stop", "Output",
     "HeldReport", "LiveText", "SessionFlag", "Used", "UsedBefore", "Follows", "Ping", "Pong",
     "Restarted", "EndError", "SessionFinished", "WorkerOutput", "WideOutput", "Notice",
-    "Inspect", "Inspected",
+    "Inspect", "Inspected", "SessionOver",
 }  # fmt: skip
 
 _BY_WORKER = {"Run", "RunTogether", "Finish", "Follows", "OrderAnew", "Broken"}

@@ -308,7 +308,7 @@ def test_a_hanging_test_is_ended_and_the_rest_goes_on(tmp_path: Path) -> None:
 
 def test_session_hooks_of_fresh_interpreters_run_to_their_end(tmp_path: Path) -> None:
     conftest = """
-    import os
+    import os, sys, time
 
     def note(text):
         with open("hooks", "a") as file:
@@ -318,6 +318,8 @@ def test_session_hooks_of_fresh_interpreters_run_to_their_end(tmp_path: Path) ->
         note("begin")
 
     def pytest_sessionfinish(session):
+        if hasattr(session.config, "workerinput"):
+            time.sleep(1000 if "test_limited" in sys.modules else 2.5)
         note("end")
     """
     test = f"""{COUNTED}
@@ -327,14 +329,21 @@ def test_session_hooks_of_fresh_interpreters_run_to_their_end(tmp_path: Path) ->
     def test_2():
         pass
     """
-    files = {"conftest.py": conftest, "test_it.py": test}
+    limited = """
+    import pytest
+    pytestmark = pytest.mark.timeout(1.5)
+    def test_3(): pass
+    """
+    files = {"conftest.py": conftest, "test_it.py": test, "test_limited.py": limited}
     outcome = run(tmp_path, files, "--fkit", "-n0", SPAWN)
     assert outcome.status == 0, outcome.stdout
     noted = [line.split() for line in (tmp_path / "hooks").read_text().splitlines()]
     begun = [pid for pid, text in noted if text == "begin"]
-    assert len(begun) == 3  # pytest, the interpreter, its spare
-    # The spare is ended in order if it had come so far.
-    assert set(begun[:2]) <= {pid for pid, text in noted if text == "end"}
+    # The spares are ended in order if they had come so far.
+    ended = {pid for pid, text in noted if text == "end"}
+    assert set(begun[:2]) <= ended  # pytest, the interpreter; then its spare and the next one's
+    assert "of which pytest's session went on after 2 s" in outcome.stdout
+    assert "1 test left processes running" in outcome.stdout
 
 
 def test_stopping_after_a_failure_ends_the_spare(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from inner import run_pytest, write_files
 
 _SUITE = """
-import fcntl, os, signal, subprocess, sys, time
+import fcntl, os, signal, subprocess, sys, threading, time
 import pytest
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(1000)"]
@@ -35,6 +35,9 @@ def test_ends_its_group():
 
 def test_leaves_a_process_in_a_group_of_its_own():
     subprocess.Popen(SLEEP, preexec_fn=os.setpgrp)
+
+def test_leaves_a_thread_that_a_fresh_interpreter_waits_for():
+    threading.Thread(target=time.sleep, args=(1000,)).start()
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
 def test_has_neither_sockets_nor_event_descriptors():

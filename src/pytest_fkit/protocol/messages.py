@@ -341,6 +341,10 @@ class Ready(NamedTuple):
     """The fresh interpreter has collected, and waits."""
 
 
+class SessionOver(NamedTuple):
+    """The fresh interpreter's pytest session is over, after :class:`Finish`; now it exits."""
+
+
 class HostDone(NamedTuple):
     """The host did what it was told and is idle.
 
@@ -362,8 +366,8 @@ class HostDone(NamedTuple):
 Message = Union[
     Run, RunTogether, Follows, Finish, Stop, OrderAnew, Ping, Inspect, Broken,
     Events, Output, Pong, Inspected, Notice, Restarted, HostFiles, Ended, TornDown,
-    Release, Proceed, Go, Forked, ChildExited, Began, WideSetUp, Ready, HostDone, Over, Warm,
-    TestEvent,
+    Release, Proceed, Go, Forked, ChildExited, Began, WideSetUp, Ready, SessionOver, HostDone, Over,
+    Warm, TestEvent,
 ]  # fmt: skip
 
 BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in get_args(Message)}

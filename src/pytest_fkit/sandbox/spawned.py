@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Callable, Generator, Sequence
 import pytest
 
 from ..compat import xdist_worker
-from ..own import hide, os, own_builtins
+from ..own import hide, os, own_builtins, suppress
 from ..protocol.channels import Pipes
 from ..protocol.descriptors import slots
-from ..protocol.messages import Ready
+from ..protocol.messages import Ready, SessionOver
 from .host.host import Host
 from .process.coverage import running_coverage
 from .process.crash_wait import WAITS
@@ -61,7 +61,12 @@ def main(spec: Spec, reader: int, writer: int, modules: set[str]) -> None:
         config.args = spec["collect"]
         config.pluginmanager.register(_OnlyFiles(spec["paths"]), "fkit-only")
     config.pluginmanager.register(Spawned(link, spec), "fkit-spawned")
-    sys.exit(int(config.hook.pytest_cmdline_main(config=config)))
+    try:
+        status = config.hook.pytest_cmdline_main(config=config)
+    finally:
+        with suppress(OSError):  # the keeper is gone
+            link.send(SessionOver())
+    sys.exit(int(status))
 
 
 class _WorkersPath:

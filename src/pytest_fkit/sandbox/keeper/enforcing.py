@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Callable, Sequence
 
 from ... import system
@@ -130,6 +131,25 @@ class Enforcer:
         if deadline is None:
             return TERM_GRACE
         return max(0.0, min(TERM_GRACE, deadline - time.monotonic()))
+
+    def await_session(self, host: HostProcess, limit: float) -> tuple[str, ...]:
+        """Wait until the session of a fresh interpreter that was told to finish is over.
+
+        :param limit: what wide fixtures have, in seconds; 0 for no limit.
+        :return: what to say of it if it went on for longer.
+        """
+        limit = max(limit, TERM_GRACE) if limit else math.inf
+        end = time.monotonic() + limit
+
+        def is_over() -> bool:
+            gone = host.status is not None or not host.session_goes_on
+            return gone or time.monotonic() > min(end, self._stop_deadline() or math.inf)
+
+        self._until(is_over, math.inf)
+        if host.status is not None or not host.session_goes_on:
+            return ()
+        after = f"after {limit:g} s" if time.monotonic() > end else "when the run was stopped"
+        return (f"pid {host.pid}: the tests' own, of which pytest's session went on {after}",)
 
     def _is_over(self, job: Job) -> Callable[[], bool]:
         child = job.child

@@ -85,6 +85,7 @@ class HostProcess:
         self.was_spare = start.spare
         self.status: int | None = None
         self.retire = False
+        self.session_goes_on = start.key.is_spawned  # after it was done
         self.events_read = 0
         self.events = Sorter()
         self.completed = False  # whether the last frame read is Completed

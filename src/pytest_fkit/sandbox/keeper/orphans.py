@@ -6,7 +6,7 @@ from typing import Callable, Sequence
 
 from ... import system
 from ...own import os, own_builtins, suppress
-from ..process.tree import end_trees
+from ..process.tree import end_trees, is_alive
 from .gpu_memory import await_release
 from .jobs import HostProcess, Job
 
@@ -101,6 +101,12 @@ class Orphans:
         named = end_trees(left, self._until, KILL_WAIT)
         self._abandoned |= left()
         return named
+
+    def end_below(self, host: HostProcess) -> tuple[str, ...]:
+        """End what a host that does not exit has left running; return descriptions of it."""
+        return end_trees(
+            lambda: set(filter(is_alive, system.descendants(host.pid))), self._until, KILL_WAIT
+        )
 
     def await_gpu_release(self, job: Job) -> None:
         """Give processes that survived SIGKILL time to release GPUs; record those that don't."""

@@ -28,6 +28,7 @@ from ...protocol.messages import (
     Proceed,
     Ready,
     Restarted,
+    SessionOver,
     WideSetUp,
 )
 from ...system.limits import raise_soft, refusal_of, restore
@@ -191,6 +192,8 @@ class Supervisor(Loop):
             self.send_to_host(host, Proceed())
         elif isinstance(message, HostDone):
             self._host_idle(job, message)
+        elif isinstance(message, SessionOver):
+            host.session_goes_on = False
 
     def _host_idle(self, job: Job, message: HostDone) -> None:
         job.host.retire = message.retire
@@ -357,9 +360,12 @@ class Supervisor(Loop):
 
     def await_exit(self, host: HostProcess, job: Job) -> None:
         """Wait for a host that was sent Finish to exit, and end what it started."""
-        if host in self.hosts and not self.until(
-            lambda: host.status is not None, self._enforcer.term_grace()
-        ):
+        if host in self.hosts:
+            job.leftovers += self._enforcer.await_session(host, job.run.timeout)
+        grace = 0.0 if host.session_goes_on else self._enforcer.term_grace()
+        if host in self.hosts and not self.until(lambda: host.status is not None, grace):
+            # First: killed with the host it would have no name.
+            job.leftovers += self.orphans.end_below(host)
             kill_tree(host.pid)
             self.until(lambda: host.status is not None, KILL_WAIT)
         job.leftovers += self.orphans.sweep(host)
