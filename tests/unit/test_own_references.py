@@ -36,6 +36,7 @@ EXCEPTED = {
     "journal.command": "is a program of its own, which runs no user code",
     "journal.subcommand": "belongs to that program",
     "journal.failed": "belongs to that program",
+    "journal.diff": "belongs to that program",
     "journal.junit": "belongs to that program",
     "config.numprocesses": "is imported where pytest runs without --fkit, and runs before any test",
     "own": "makes the references",

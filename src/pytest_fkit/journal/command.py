@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Iterable, Mapping, Sequence
 
 from .. import __version__
-from . import trace
+from . import diff, trace
 from .events import encode
 from .failed import failed
 from .junit import document, suites
@@ -150,5 +150,14 @@ COMMANDS: Mapping[str, Subcommand] = {
             "xml": of_history(lambda told, _: [document(suites(told))]),
             "json": of_history(lambda told, _: as_json(suites(told))),
         },
+    ),
+    "diff": Subcommand(
+        "what has changed between two runs; exits with 1 if more is red, or for another reason",
+        (
+            "fkit diff yesterday.jsonl run.jsonl",
+            "fkit diff --old main-*.jsonl --new shard-*.jsonl --format=md >> comment.md",
+        ),
+        diff.formats(),
+        diff.arguments,
     ),
 }

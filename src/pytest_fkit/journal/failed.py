@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..system.paths import joined, relative
 from .events import Event
-from .history import History
+from .history import History, ungrouped
 
 
 def failed(history: History) -> list[str]:
@@ -15,17 +15,10 @@ def failed(history: History) -> list[str]:
 
 
 def _argument(nodeid: str, run: Event) -> str:
-    if run.get("options", {}).get("dist") == "loadgroup":
-        nodeid = _without_group(nodeid)
+    nodeid = ungrouped(nodeid, run)
     rootdir, directory = run.get("rootdir"), run.get("directory")
     if isinstance(rootdir, str) and isinstance(directory, str) and rootdir != directory:
         path, separator, rest = nodeid.partition("::")
         # Node ids are relative to rootdir, arguments to the current directory.
         return relative(joined(rootdir, path), directory) + separator + rest
     return nodeid
-
-
-def _without_group(nodeid: str) -> str:
-    """Without what xdist adds, as in "test_a.py::test_b@group"."""
-    name, _, group = nodeid.rpartition("@")
-    return name if name and "]" not in group else nodeid

@@ -132,6 +132,16 @@ def history(events: Iterable[Event]) -> History:
     return found
 
 
+def ungrouped(nodeid: str, run: Event) -> str:
+    """A node id without what xdist adds with --dist=loadgroup, as in "test_a.py::test_b@group".
+
+    :param run: the ``run`` event of its run.
+    """
+    name, _, group = nodeid.rpartition("@")
+    grouped = run.get("options", {}).get("dist") == "loadgroup"
+    return name if grouped and name and "]" not in group else nodeid
+
+
 def xid_key(xid: Event) -> tuple[object, ...]:
     """Equal for Xids of one kind."""
     return (xid.get("xid"), *xid.get("gpus", ()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterable, Iterator, Sequence
@@ -12,6 +11,7 @@ import pytest
 from ...compat import pytest_junit
 from ...config.first_environment import variable
 from ...config.settings import ALONE
+from ...journal.markdown import code, table
 from ...own import own_builtins
 from ...protocol.endings import count
 from ...protocol.event_file import facts_of
@@ -135,56 +135,39 @@ def markdown(happened: Happened) -> Iterator[str]:
         ("Not begun", happened.not_begun),
     ):
         split = ((nodeid, split_headline(headline), place) for nodeid, headline, place in deaths)
-        yield from _table(
+        yield from table(
             f"| {title} | how | where | worker |",
-            [(_code(nodeid), _code(at[0]), _code(at[1]), place) for nodeid, at, place in split],
+            [(code(nodeid), code(at[0]), code(at[1]), place) for nodeid, at, place in split],
         )
-    yield from _table(
+    yield from table(
         "| Left processes running, which were ended | process |",
-        [(_code(nodeid), _codes(processes)) for nodeid, processes in happened.leftovers],
+        [(code(nodeid), _codes(processes)) for nodeid, processes in happened.leftovers],
     )
-    yield from _table(
+    yield from table(
         "| GPU memory not given back | what |",
-        [(_code(nodeid), _codes(lines)) for nodeid, lines in happened.gpu_memory],
+        [(code(nodeid), _codes(lines)) for nodeid, lines in happened.gpu_memory],
     )
-    yield from _table(
+    yield from table(
         "| Went on after what a sanitizer reported | what |",
-        [(_code(nodeid), _codes(lines)) for nodeid, lines in happened.sanitizers],
+        [(code(nodeid), _codes(lines)) for nodeid, lines in happened.sanitizers],
     )
     for title, tests in (
         ("Passed only after another attempt", happened.retried),
         ("Failed after another attempt", happened.in_vain),
     ):
-        yield from _table(
+        yield from table(
             f"| {title} | | before |",
-            [(_code(nodeid), attempt, _code(before)) for nodeid, attempt, before in tests],
+            [(code(nodeid), attempt, code(before)) for nodeid, attempt, before in tests],
         )
-    yield from _table(
-        "| Retired worker | why |", [(place, _code(reason)) for place, reason in happened.retired]
+    yield from table(
+        "| Retired worker | why |", [(place, code(reason)) for place, reason in happened.retired]
     )
     for cause, number in happened.shared.items():
-        yield from ("", f"{count(number, 'test')} shared a process, because of {_code(cause)}")
+        yield from ("", f"{count(number, 'test')} shared a process, because of {code(cause)}")
     for (reason, wanted), number in happened.scarce.items():
-        yield from ("", f"{scarcity(number, wanted)}: {_code(reason)}")
+        yield from ("", f"{scarcity(number, wanted)}: {code(reason)}")
     yield ""
 
 
-def _table(header: str, rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    if rows:
-        yield from ("", header, "|---" * (header.count("|") - 1) + "|")
-        yield from (f"| {' | '.join(row)} |" for row in rows)
-
-
 def _codes(lines: Iterable[str]) -> str:
-    return "<br>".join(map(_code, lines))
-
-
-def _code(text: str) -> str:
-    """Text as code in a cell of a table, whatever it contains."""
-    if not text:
-        return ""
-    ticks = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    # A space between the ticks and a tick of the text's own; Markdown takes it away again.
-    space = " " if "`" in (text[0], text[-1]) else ""
-    cell = text.replace("|", "\\|").replace("\n", " ")
-    return f"{ticks}{space}{cell}{space}{ticks}"
+    return "<br>".join(map(code, lines))
