@@ -30,6 +30,7 @@ FOLDERS = {
         "errors",
         "health",
     ),
+    "journal": ("events", "added", "causes", "masking", "history", "html"),
     "sandbox": ("process", "child", "host", "keeper"),
     "worker": ("needs_of_tests", "reports", "tests"),
     "controller": ("schedule", "retry", "workers", "reports"),

@@ -34,6 +34,8 @@ EXCEPTED = {
     "config.first_environment": "is imported without --fkit, too; os.environ is one object",
     "gpu.slices.ports": "is sent to other machines as source, where it stands alone",
     "journal.command": "is a program of its own, which runs no user code",
+    "journal.html.details": "belongs to that program",
+    "journal.html.page": "belongs to that program",
     "journal.subcommand": "belongs to that program",
     "journal.failed": "belongs to that program",
     "journal.diff": "belongs to that program",

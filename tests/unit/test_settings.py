@@ -68,10 +68,10 @@ def test_defaults(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) ->
     parsed = settings_of(pytester.parseconfig("--fkit"))
     assert parsed == Settings(
         workers=None, isolation="function", start_method="auto", timeout=600.0, memory_limit=0,
-        grace=30.0, worker_timeout=60.0, journal=None, trace=None, resume=None, top=0, probe=True,
-        max_retries=1, retire_after=3, fail_on_retry=False, widen=False, warmup=False,
-        gpu_memory_timeout=60.0, stacks="auto", sanitizer_reports="name", slow=60.0, footer="auto",
-        session_timeout=0.0,
+        grace=30.0, worker_timeout=60.0, journal=None, trace=None, resume=None, html=None,
+        mask=(), top=0, probe=True, max_retries=1, retire_after=3, fail_on_retry=False,
+        widen=False, warmup=False, gpu_memory_timeout=60.0, stacks="auto", sanitizer_reports="name",
+        slow=60.0, footer="auto", session_timeout=0.0,
     )  # fmt: skip
     with pytest.raises(AttributeError):
         parsed.timeout = 1.0  # type: ignore[misc]
@@ -168,6 +168,8 @@ fkit_warmup = "off"
 fkit_fail_on_retry = true
 fkit_journal = "run.jsonl"
 fkit_trace = 7
+fkit_html = "report.html"
+fkit_mask = ["X_*", "/acct-[0-9]+/"]
 fkit_gpus = [0, 2]
 fkit_gpus_per_worker = 1
 fkit_cpu_workers = 0
@@ -191,7 +193,9 @@ def test_native_toml(
     assert settings_of(config) == Settings(
         workers=None, isolation="class", start_method="auto", timeout=120.0,
         memory_limit=1_000_000, grace=0.0, worker_timeout=1.5, journal=pytester.path / "run.jsonl",
-        trace=pytester.path / "7", resume=None, top=3, probe=False, max_retries=5, retire_after=3,
+        trace=pytester.path / "7", resume=None,
+        html=pytester.path / "report.html", mask=(("X_*", ""), ("", "acct-[0-9]+")),
+        top=3, probe=False, max_retries=5, retire_after=3,
         fail_on_retry=True, widen=True, warmup=False, gpu_memory_timeout=60.0,
         stacks="auto", sanitizer_reports="name", slow=60.0, footer="auto", session_timeout=0.0,
         others_timeout=4.0,

@@ -10,7 +10,7 @@ from typing import Any, Iterator
 
 import pytest
 
-from .options import BY_NAME, COMMAND_LINE, GROUPS, INI, MARK_ARGUMENTS, OPTIONS, Option
+from .options import BY_NAME, COMMAND_LINE, GROUPS, INI, LISTS, MARK_ARGUMENTS, OPTIONS, Option
 
 _MARKS = (
     f"fkit({', '.join(f'{name}=None' for name in MARK_ARGUMENTS)}): "
@@ -103,7 +103,7 @@ def _add_to_command_line(group: pytest.OptionGroup, option: Option) -> None:
 
 
 def _add_ini(parser: pytest.Parser, option: Option) -> None:
-    if option.type in ("lines", "templates"):
+    if option.type in LISTS:
         parser.addini(option.name, option.help, type="linelist", default=[])
     else:
         on_or_off = ", on or off" if option.type == "switch" else ""

@@ -22,6 +22,9 @@ GROUPS = {
 """The groups of ``--help``, with their headings."""
 
 
+LISTS = ("lines", "templates", "masks")
+"""The types whose values are lists of lines."""
+
 _VALUES = {"seconds": "SECONDS", "size": "SIZE", "path": "PATH", "count": "N"}
 
 
@@ -141,6 +144,14 @@ OPTIONS = (
            group=RECORDS),
     Option("fkit_trace", "path", "write a timeline to this file, for ui.perfetto.dev",
            group=RECORDS),
+    Option("fkit_html", "path",
+           "write a report to look at to this file when the run ends, made of the journal; that "
+           "is beside it unless --fkit-journal says where",
+           group=RECORDS),
+    Option("fkit_mask", "masks",
+           "more secrets that journal, trace and report mask: names of variables and options, with "
+           "* for any text, or /REGEX/, one per line",
+           default=(), group=RECORDS, where=(INI,)),
     Option("fkit_resume", "path",
            "resume the run that wrote this journal; tests that have a verdict are not run again",
            group=RECORDS, where=(COMMAND_LINE,)),

@@ -11,7 +11,7 @@ import pytest
 from ..compat.pytest_session import ini_value
 from ..own import own_builtins
 from .first_environment import variable
-from .options import BY_NAME, COMMAND_LINE, INI
+from .options import BY_NAME, COMMAND_LINE, INI, LISTS
 from .values import parse
 
 own_builtins(globals())
@@ -23,6 +23,7 @@ ALONE = "main"
 class Settings(NamedTuple):
     """The values of options, of which the table says what they mean.
 
+    :param mask: names of secrets, or regular expressions of them, see :func:`.values.parse_mask`.
     :param others_timeout: that of pytest-timeout's option, variable or ini value, or None; ours to
         enforce where that plugin is absent, else the plugin's first.
     :param isolation_asked: whether option or ini value say how long a process lives.
@@ -38,6 +39,8 @@ class Settings(NamedTuple):
     journal: Path | None
     trace: Path | None
     resume: Path | None
+    html: Path | None
+    mask: tuple[tuple[str, str], ...]
     top: int
     probe: bool
     max_retries: int
@@ -118,11 +121,22 @@ def settings_of(config: pytest.Config) -> Settings:
                 "that journal; leave --fkit-journal away, or give it the same path"
             )
         values["journal"] = resume
-    if values["trace"] is not None and values["trace"] == values["journal"]:
-        raise pytest.UsageError(
-            f"pytest-fkit: journal and trace can't be one file, {values['trace']}"
-        )
+    elif values["html"] is not None and journal is None:
+        values["journal"] = values["html"].with_suffix(".jsonl")
+    _check_files(**{name: values[name] for name in ("journal", "trace", "html")})
     return Settings(**values, others_timeout=_others_timeout(config), isolation_asked=asked)
+
+
+def _check_files(**paths: Path | None) -> None:
+    """Whether each is a file of its own."""
+    named: dict[Path, str] = {}
+    for name, path in paths.items():
+        if path in named:
+            raise pytest.UsageError(
+                f"pytest-fkit: {named[path]} and {name} can't be one file, {path}"
+            )
+        if path is not None:
+            named[path] = name
 
 
 def gpu_settings_of(config: pytest.Config, options: argparse.Namespace) -> GpuSettings:
@@ -183,7 +197,7 @@ def read(config: pytest.Config, name: str, options: argparse.Namespace | None = 
         return _located(config, given.source, value) if option.type == "path" else value
     except ValueError as error:
         # Of a list the error names the line.
-        place = given.source if option.type in ("lines", "templates") else given
+        place = given.source if option.type in LISTS else given
         raise pytest.UsageError(f"pytest-fkit: {place}: {error}") from None
 
 
@@ -228,5 +242,5 @@ def asks_for_records(config: pytest.Config, options: argparse.Namespace) -> bool
 
     :param options: as for :func:`gpu_settings_of`.
     """
-    names = ("fkit_resume", "fkit_journal", "fkit_trace", "fkit_top")
+    names = ("fkit_resume", "fkit_journal", "fkit_trace", "fkit_html", "fkit_top")
     return any(said(config, name, options) is not None for name in names)

@@ -122,6 +122,30 @@ def parse_template(line: str) -> tuple[str, str]:
     return name, template
 
 
+def _masks(value: object) -> tuple[tuple[str, str], ...] | None:
+    lines = _lines(value)
+    return None if lines is None else tuple(map(parse_mask, lines))
+
+
+def parse_mask(text: str) -> tuple[str, str]:
+    """What is to be masked: a name, in which ``*`` is any text, or, from ``/REGEX/``, a pattern.
+
+    :return: the one of them that it is; the other is "".
+    :raises ValueError: saying what is expected.
+    """
+    if len(text) < 3 or not (text.startswith("/") and text.endswith("/")):
+        if not re.fullmatch(r"[A-Za-z0-9_.*-]*[A-Za-z0-9][A-Za-z0-9_.*-]*", text):
+            raise ValueError(f"{text!r}: expected a name, in which * is any text, or /REGEX/")
+        return text, ""
+    try:
+        matches_nothing = re.compile(text[1:-1]).search("") is not None
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"{text!r}: expected a regular expression: {error}") from None
+    if matches_nothing:
+        raise ValueError(f"{text!r}: expected an expression that does not match an empty text")
+    return "", text[1:-1]
+
+
 def fields_of(template: str) -> set[str]:
     """The fields of a template."""
     return {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
@@ -150,6 +174,7 @@ _TYPES: dict[str, tuple[Callable[[object], Any], str]] = {
     "name": (_word, "a name"),
     "path": (_path, "a path"),
     "lines": (_lines, "a list of strings"),
+    "masks": (_masks, "a list of names and /REGEX/"),
     "templates": (_templates, "a list of strings NAME=template"),
     "gpus": (_gpus, "auto, none, or numbers and UUIDs such as 0,2 or GPU-5e21a,GPU-77b0"),
 }

@@ -9,12 +9,24 @@ from pathlib import Path
 from typing import Iterable, Mapping, Sequence
 
 from .. import __version__
+from ..config.values import parse_mask
 from . import diff, trace
 from .events import encode
 from .failed import failed
+from .html.page import MissingExtraError, page
 from .junit import document, suites
+from .masking import masking
 from .reader import JournalError
-from .subcommand import Answer, Subcommand, as_json, journals, of_events, of_history, text
+from .subcommand import (
+    Answer,
+    Subcommand,
+    as_json,
+    events_of,
+    journals,
+    of_events,
+    of_history,
+    text,
+)
 from .summary import rows, slowest, slowest_rows, summary, summary_values, table
 
 
@@ -27,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         answer: Answer = options.command.formats[options.format](options)
         _write(options.output, answer.output)
-    except (JournalError, OSError) as error:
+    except (JournalError, MissingExtraError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader, `head` for example, has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return 0
@@ -95,6 +107,26 @@ def _how_many(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--number", type=_number, default=20, help="default: 20")
 
 
+def _more_masks(parser: argparse.ArgumentParser) -> None:
+    journals(parser)
+    parser.add_argument(
+        "--mask", metavar="NAME|/REGEX/", type=_mask, action="append", default=[],
+        help="mask more secrets, as the ini value fkit_mask does",
+    )  # fmt: skip
+
+
+def _mask(given: str) -> tuple[str, str]:
+    try:
+        return parse_mask(given)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _html(options: argparse.Namespace) -> Answer:
+    mask = masking(options.mask).event
+    return Answer([page([mask(each) for each in events_of(options.journals)])])
+
+
 COMMANDS: Mapping[str, Subcommand] = {
     "summary": Subcommand(
         "how many tests had which verdict, and what went wrong",
@@ -126,6 +158,12 @@ COMMANDS: Mapping[str, Subcommand] = {
             "csv": of_history(lambda told, _: (row.encode() for row in table(told))),
             "json": of_history(lambda told, _: as_json(rows(told))),
         },
+    ),
+    "html": Subcommand(
+        "a report to look at: one page that needs no network",
+        ("fkit html run.jsonl -o report.html", "fkit html shard-*.jsonl -o report.html"),
+        {"html": _html},
+        _more_masks,
     ),
     "merge": Subcommand(
         "one journal of several, as of the shards of a CI matrix",

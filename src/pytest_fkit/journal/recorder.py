@@ -65,6 +65,8 @@ class Recorder:
         self._gpus: dict[str, list[str]] = {}
         self._earlier_attempts: dict[str, int] = {}
         self._usage = GpuUsage()
+        self.mask: Callable[[Event], Event] | None = None
+        """What takes secrets out of events."""
         self.samplers: list[Callable[[], None]] = []
         """Called before a test with GPUs is recorded; they call :meth:`gpus_used` and
         :meth:`xid`."""
@@ -257,5 +259,7 @@ class Recorder:
         self._touched.clear()
         if self._events:
             events, self._events = self._events, []
+            if self.mask is not None:
+                events = [self.mask(each) for each in events]
             for sink in self.sinks:
                 sink(events)

@@ -20,6 +20,7 @@ from ...config.settings import ALONE, Settings
 from ...gpu.vendors.vendor import Entry
 from ...journal.events import FORMAT, SCHEMA, Event, encode, event
 from ...journal.files import AppendedFile, InUseError, command_to_resume, set_aside
+from ...journal.masking import of_environment
 from ...journal.recorder import Recorder
 from ...journal.trace import TraceFile
 from ...own import contextmanager, os, own_builtins, socket
@@ -66,6 +67,7 @@ class Recording:
         :raises pytest.UsageError: if they can't be opened.
         """
         settings, recorder = self._settings, self._recorder
+        recorder.mask = of_environment(os.environ, settings.mask).event
         session = ""
         if settings.journal is not None:
             recorder.sinks.append(_writer(self._open_journal(settings.journal)))
@@ -210,6 +212,11 @@ def record(
     path = settings.resume
     resuming = None if path is None else Resuming(config, path, recorder)
     plugins.register(Recording(config, settings, recorder, resuming, say), "fkit-recording")
+    if settings.html is not None and settings.journal is not None:
+        from .html_report import HtmlReport
+
+        # After the one that writes the journal's last line.
+        plugins.register(HtmlReport(settings.journal, settings.html), "fkit-html")
     if resuming is not None:
         plugins.register(resuming, "fkit-resuming")
     return recorder, resuming

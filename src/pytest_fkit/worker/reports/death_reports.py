@@ -245,7 +245,7 @@ def _diagnosis(stderr: str, ended: Ended) -> Diagnosis | None:
 # Options that the command leaves out.
 _DROPPED = (
     "-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml", "--basetemp", "--fkit-workers",
-    "--fkit-gpus", "--fkit-journal", "--fkit-trace", "--fkit-resume", "--fkit-top",
+    "--fkit-gpus", "--fkit-journal", "--fkit-trace", "--fkit-html", "--fkit-resume", "--fkit-top",
     "--fkit-session-timeout",
 )  # fmt: skip
 

@@ -1,0 +1,240 @@
+"""All that there is to say of one test: its page in the report."""
+
+from __future__ import annotations
+
+import os.path
+import re
+import shlex
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
+
+from ...own import own_builtins
+from ..events import Event, xid_title
+from .readable import readable
+from .timeline import LaneAttempt
+
+own_builtins(globals())
+
+_USED = (
+    "user", "system", "peak_memory", "gpu_peak_memory", "minor_faults", "major_faults", "read",
+    "written",
+)  # fmt: skip
+
+# What chooses tests, what divides or limits the run, where it writes: none of it is the test's.
+_WITH_VALUE = (
+    "-n", "--numprocesses", "--maxprocesses", "--dist", "-k", "-m", "--deselect", "--ignore",
+    "--ignore-glob", "--maxfail", "--splits", "--group", "--junitxml", "--junit-xml", "--basetemp",
+    "--fkit-workers", "--fkit-gpus", "--fkit-journal", "--fkit-trace", "--fkit-html",
+    "--fkit-resume", "--fkit-top", "--fkit-session-timeout", "--durations",
+)  # fmt: skip
+_ALONE = (
+    "-x", "--exitfirst", "--lf", "--last-failed", "--ff", "--failed-first", "--nf", "--sw",
+    "--stepwise", "-q", "--quiet",
+)  # fmt: skip
+
+_REPRODUCE = re.compile(r"^reproduce: (.+)$", re.MULTILINE)
+"""As reports of deaths say it, with masks of GPUs."""
+
+
+class Command(NamedTuple):
+    """How tests of a run are run again.
+
+    :param arguments: those of the run, without what chose its tests.
+    :param base: the root directory, as seen from where the command was given.
+    """
+
+    arguments: tuple[str, ...]
+    base: str
+
+    def of(self, nodeid: str) -> str:
+        """The command that runs one test."""
+        path, separator, rest = nodeid.partition("::")
+        place = os.path.normpath(f"{self.base}/{path}") if self.base else path
+        return shlex.join(("pytest", *self.arguments, place + separator + rest))
+
+
+def command_of(run: Event, nodeids: Iterable[str]) -> Command:
+    """The command of a run.
+
+    :param run: its ``run`` event.
+    :param nodeids: of all its tests, by which paths among its arguments are known.
+    """
+    rootdir, directory = str(run.get("rootdir", "")), str(run.get("directory", ""))
+    base = os.path.relpath(rootdir, directory) if rootdir and directory else ""
+    base = "" if base == "." else base
+    paths = {os.path.normpath(f"{base or '.'}/{each}") for each in _places(nodeids)}
+    return Command(tuple(_kept(run.get("arguments", ()), paths, directory)), base)
+
+
+def _places(nodeids: Iterable[str]) -> set[str]:
+    """Files of tests, and the directories that they are in."""
+    found: set[str] = set()
+    for file in {nodeid.partition("::")[0] for nodeid in nodeids}:
+        parts = file.split("/")
+        found.update("/".join(parts[:number]) or "." for number in range(len(parts) + 1))
+    return found
+
+
+def _kept(arguments: Sequence[str], paths: set[str], directory: str) -> Iterator[str]:
+    rest = iter(arguments)
+    for each in rest:
+        name, equals, _ = each.partition("=")
+        if each in _WITH_VALUE:
+            next(rest, None)
+        elif (name in _WITH_VALUE and equals) or each in _ALONE or re.match("-n[0-9al]", each):
+            continue
+        elif each.startswith("-") or _place(each, directory) not in paths:
+            yield each
+
+
+def _place(argument: str, directory: str) -> str:
+    path = argument.partition("::")[0]
+    return os.path.normpath(os.path.relpath(path, directory) if path.startswith("/") else path)
+
+
+def details(
+    nodeid: str,
+    verdict: Mapping[str, Any],
+    attempts: Sequence[LaneAttempt],
+    lanes: Sequence[str],
+    command: Command,
+    notes: Sequence[Event] = (),
+) -> dict[str, Any]:
+    """What the page of a test shows, as JSON has it.
+
+    :param verdict: the event, or for a test without one what is known: its reports.
+    :param lanes: what lanes are called.
+    :param notes: ``running`` events of a test that did not end.
+    """
+    reports = verdict.get("reports", ())
+    location = verdict.get("location")
+    found = {
+        "id": readable(nodeid),
+        "at": _location(location),
+        "message": readable(str(verdict.get("message", ""))),
+        "command": readable(_command(nodeid, reports, command)),
+        "reports": [_report(each) for each in reports],
+        "sections": [list(each) for each in _sections(reports)],
+        "properties": _pairs(pair for each in reports for pair in each.get("properties", ())),
+        "attempts": [_attempt(each, lanes) for each in attempts],
+        "notes": [_note(each) for each in notes],
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _command(nodeid: str, reports: Sequence[Event], command: Command) -> str:
+    for report in reports:
+        said = _REPRODUCE.search(str(report.get("text", "")))
+        if said is not None:
+            return said[1]
+    return command.of(nodeid)
+
+
+def _location(location: object) -> str:
+    if not isinstance(location, list) or len(location) < 2:
+        return ""
+    path, line = location[0], location[1]
+    return readable(f"{path}:{line + 1:.0f}" if isinstance(line, (int, float)) else str(path))
+
+
+def _report(report: Event) -> dict[str, Any]:
+    found = {
+        "when": readable(report["when"]),
+        "outcome": readable(report["outcome"]),
+        "duration": report["duration"],
+        "text": readable(report.get("text", "")),
+        "message": "" if "text" in report else readable(report.get("message", "")),
+        "xfail": readable(report.get("xfail", "")),
+        "rerun": report.get("rerun"),
+    }
+    if "skip" in report:
+        path, line, reason = report["skip"]
+        found["text"] = readable(f"{path}:{line}: {reason}" if line else f"{path}: {reason}")
+    found["facts"] = _pairs(
+        (name, said)
+        for name, key in (
+            ("process shared because", "fkit_shared"),
+            ("GPU memory", "fkit_gpu_memory"),
+            ("sanitizers", "fkit_sanitizers"),
+        )
+        for said in _several(report.get(key))
+    )
+    return {name: value for name, value in found.items() if value}
+
+
+def _several(said: object) -> list[object]:
+    if not said:
+        return []
+    return list(said) if isinstance(said, (list, tuple)) else [said]
+
+
+def _sections(reports: Sequence[Event]) -> list[tuple[str, str]]:
+    """Each once: reports on later phases repeat those of earlier ones."""
+    return list(
+        dict.fromkeys(
+            (readable(name), readable(text))
+            for report in reports
+            for name, text in report.get("sections", ())
+            if text
+        )
+    )
+
+
+def _attempt(attempt: LaneAttempt, lanes: Sequence[str]) -> dict[str, Any]:
+    event = attempt.event
+    ending = event.get("ending", {})
+    died = ending.get("type", "Finished") != "Finished"
+    found = {
+        "where": lanes[attempt.lane],
+        "pid": event.get("pid"),
+        "number": event.get("attempt"),
+        "start": round(attempt.start, 4),
+        "duration": round(attempt.duration, 6),
+        "cut": attempt.cut_off,
+        "phases": [
+            [readable(each["when"]), each["duration"], readable(each["outcome"])]
+            for each in event.get("phases", ())
+        ],
+        "ending": readable(str(ending.get("title", ""))) if died else "",
+        "category": readable(str(event.get("category", ""))),
+        "to": _next(attempt.again),
+        "used": [[name, event[name]] for name in _USED if event.get(name) is not None],
+        "wide": [
+            [readable(f"{each['what']}: {each['label']}"), each["duration"]]
+            for each in event.get("wide", ())
+        ],
+        "metrics": _pairs(event.get("metrics", {}).items()),
+        "facts": _pairs(_facts(event)),
+    }
+    return {name: value for name, value in found.items() if value not in (None, "", [], False)}
+
+
+def _facts(event: Event) -> Iterator[tuple[str, object]]:
+    if event.get("shared"):
+        yield "process shared because", event["shared"]
+    for each in _several(event.get("leftovers")):
+        yield "left running", each
+    for each in event.get("xids", ()):
+        yield "Xid", f"{xid_title(each)} {each.get('message', '')}".strip()
+
+
+def _next(again: Event | None) -> str:
+    if again is None:
+        return ""
+    gpus = ",".join(again.get("to_gpus", ()))
+    return readable(f"{again.get('to', '?')}{f' (GPU {gpus})' if gpus else ''}")
+
+
+def _note(event: Event) -> dict[str, Any]:
+    names = ("seconds", "phase", "line", "stacks")
+    return {
+        name: readable(event[name]) if isinstance(event[name], str) else event[name]
+        for name in names
+        if event.get(name)
+    }
+
+
+def _pairs(pairs: Iterable[Any]) -> list[list[Any]]:
+    return [
+        [readable(str(name)), readable(value) if isinstance(value, str) else value]
+        for name, value in (tuple(pair) for pair in pairs)
+    ]

@@ -1,0 +1,304 @@
+"""When what happened, and where: lanes, spans and marks on the axis of a session's time.
+
+The axis has seconds since the session began. A run that was resumed after a night goes on a second
+after the one that was cut off: only time in which something could run is on the axis.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Callable, Iterable, NamedTuple
+
+from ...own import own_builtins
+from ..events import Event, gpu_names, xid_title
+from .readable import readable
+
+own_builtins(globals())
+
+_GAP = 1.0
+"""Seconds between two runs of a session."""
+
+MOST_SAMPLES = 20_000
+"""Samples of a GPU's memory that are kept; of neighbours the larger one is."""
+
+FINISHED, DIED, ERROR, SICK, WELL, XID, RUN = range(7)
+"""Kinds of marks; the script has the same list."""
+
+
+class Lane(NamedTuple):
+    """A worker of a session, and the ids of its GPUs."""
+
+    session: int
+    worker: str
+    gpus: tuple[str, ...]
+
+
+class LaneAttempt(NamedTuple):
+    """An attempt at a test.
+
+    :param lane: index of its lane.
+    :param event: what the journal says of it; of one that was cut off, the start of the test.
+    :param again: the event that says where the test runs again, if it does.
+    """
+
+    nodeid: str
+    session: int
+    lane: int
+    start: float
+    duration: float
+    event: Event
+    cut_off: bool = False
+    again: Event | None = None
+
+
+class Wide(NamedTuple):
+    """The set-up or teardown of a wide fixture, or the collection."""
+
+    lane: int
+    start: float
+    duration: float
+    label: str
+
+
+class Mark(NamedTuple):
+    """A moment.
+
+    :param lane: -1 if it is the whole session's.
+    :param nodeid: of the test that it is about, or "".
+    """
+
+    session: int
+    lane: int
+    at: float
+    kind: int
+    text: str
+    nodeid: str = ""
+
+
+class GpuMemoryLine(NamedTuple):
+    """Bytes in use of a GPU, each from its moment on."""
+
+    session: int
+    gpu: str
+    samples: list[tuple[float, float]]
+
+
+class Timeline:
+    """Takes the events of journals in their order, as :func:`..history.history` does."""
+
+    def __init__(self) -> None:
+        self.lanes: list[Lane] = []
+        self.attempts: list[LaneAttempt] = []
+        self.wide: list[Wide] = []
+        self.marks: list[Mark] = []
+        self.ends: list[float] = []
+        """By session, where its axis ends."""
+        self.starts: list[list[tuple[float, float]]] = []
+        """By session, where on the axis each run begins, and the time of day."""
+        self._memory: dict[tuple[int, str], list[tuple[float, float]]] = {}
+        self._numbers: dict[tuple[int, str], int] = {}
+        self._session = ""
+        self._base = 0.0
+        self._running: dict[tuple[str, str], Event] = {}
+        self._up: dict[int, float] = {}
+
+    @property
+    def memory(self) -> list[GpuMemoryLine]:
+        """The memory of all GPUs."""
+        return [
+            GpuMemoryLine(session, gpu, _thinned(samples))
+            for (session, gpu), samples in sorted(self._memory.items(), key=_by_gpu)
+        ]
+
+    def add(self, happened: Event) -> None:
+        """Enter an event."""
+        enter = _HANDLERS.get(happened["event"])
+        if happened["event"] == "run":
+            self._run(happened)
+        else:
+            at = self._at(happened["wall"])
+            if enter is not None:
+                enter(self, at, happened)
+
+    def finish(self) -> None:
+        """Enter what was running when the last journal was cut off."""
+        self._cut_off()
+
+    def _run(self, run: Event) -> None:
+        self._cut_off()
+        if str(run.get("session", "")) == self._session and self.ends:
+            at = self.ends[-1] + _GAP
+            self._base = run["wall"] - at
+            self._enter(Mark(self._number, -1, at, RUN, "resumed"))
+            self.starts[-1].append((at, run["wall"]))
+        else:
+            self._session = str(run.get("session", ""))
+            self._base = run["wall"]
+            self.ends.append(0.0)
+            self.starts.append([(0.0, run["wall"])])
+        self._at(run["wall"])
+        for worker, gpus in run.get("slices", {}).items():
+            self._lane(worker, gpus)
+
+    @property
+    def _number(self) -> int:
+        return len(self.ends) - 1
+
+    def _at(self, wall: float) -> float:
+        """Where it is on the axis, which reaches at least that far; never before its begin."""
+        at = max(wall - self._base, self.starts[-1][-1][0])
+        self.ends[-1] = max(self.ends[-1], at)
+        return at
+
+    def _lane(self, worker: str, gpus: Iterable[str] = ()) -> int:
+        key = self._number, worker
+        if key not in self._numbers:
+            self._numbers[key] = len(self.lanes)
+            self.lanes.append(Lane(self._number, readable(worker), ()))
+        number = self._numbers[key]
+        known = tuple(map(readable, gpus))
+        if known and not self.lanes[number].gpus:
+            self.lanes[number] = self.lanes[number]._replace(gpus=known)
+        return number
+
+    def _enter(self, mark: Mark) -> None:
+        self.marks.append(mark._replace(text=readable(mark.text)))
+
+    # --- events ---
+
+    def _start(self, _: float, happened: Event) -> None:
+        self._running[_key(happened)] = happened
+
+    def _verdict(self, _: float, happened: Event) -> None:
+        self._running.pop(_key(happened), None)
+
+    def _worker_up(self, at: float, happened: Event) -> None:
+        lane = self._lane(str(happened["worker"]), happened.get("gpus", ()))
+        self._up[lane] = at
+
+    def _collection(self, at: float, happened: Event) -> None:
+        lane = self._lane(str(happened["worker"]))
+        begin = self._up.pop(lane, self.starts[-1][-1][0])
+        self.wide.append(Wide(lane, begin, at - begin, "collection"))
+
+    def _attempt(self, _: float, happened: Event) -> None:
+        nodeid = str(happened["test"])
+        lane = self._lane(str(happened["worker"]), happened.get("gpus", ()))
+        start = self._at(happened["start"])
+        end = self._at(happened["start"] + max(happened["duration"], 0.0))
+        self.attempts.append(LaneAttempt(nodeid, self._number, lane, start, end - start, happened))
+        for step in happened.get("wide", ()):
+            begin = self._at(step["start"])
+            wide = self._at(step["start"] + max(step["duration"], 0.0))
+            label = readable(f"{step['what']}: {step['label']}")
+            self.wide.append(Wide(lane, begin, wide - begin, label))
+        ending = happened.get("ending", {})
+        if ending.get("type", "Finished") != "Finished":
+            title = str(ending.get("title", ending["type"]))
+            self._enter(Mark(self._number, lane, end, DIED, title, nodeid))
+
+    def _retried(self, _: float, happened: Event) -> None:
+        nodeid, worker = _key(happened)
+        self._running.pop((nodeid, worker), None)
+        lane = self._lane(worker, happened.get("gpus", ()))
+        for number in range(len(self.attempts) - 1, -1, -1):
+            attempt = self.attempts[number]
+            if attempt.session != self._number:
+                break
+            if (attempt.nodeid, attempt.lane) == (nodeid, lane):
+                self.attempts[number] = attempt._replace(again=happened)
+                break
+
+    def _cut_off(self) -> None:
+        for (nodeid, worker), happened in self._running.items():
+            start = self._at(happened["wall"])
+            lane, duration = self._lane(worker), self.ends[-1] - start
+            self.attempts.append(
+                LaneAttempt(nodeid, self._number, lane, start, duration, happened, cut_off=True)
+            )
+        self._running.clear()
+
+    def _used(self, at: float, happened: Event) -> None:
+        for gpu, figures in happened["used"].items():
+            if "memory" in figures:
+                samples = self._memory.setdefault((self._number, readable(gpu)), [])
+                samples.append((at, figures["memory"]))
+
+    def _xid(self, at: float, happened: Event) -> None:
+        gpus = set(map(readable, happened["gpus"]))
+        text = " on ".join(filter(None, (xid_title(happened), gpu_names(sorted(gpus)))))
+        owners = [
+            number
+            for number, lane in enumerate(self.lanes)
+            if lane.session == self._number and gpus.intersection(lane.gpus)
+        ]
+        for lane in owners or [-1]:
+            self._enter(Mark(self._number, lane, at, XID, text))
+
+    def _mark(self, at: float, happened: Event) -> None:
+        name = happened["event"]
+        kind, text = _MARKED[name], name.replace("_", " ")
+        if name == "worker_down":
+            if not happened.get("error"):
+                return
+            text = f"the worker died: {happened['error']}"
+        elif name == "probed":
+            if happened.get("answer") == "healthy":
+                return
+            text = f"probe: {happened.get('answer', '?')}"
+        elif name == "gpu_error":
+            text = f"GPU error: {happened.get('category', '?')}"
+        reason = happened.get("reason") or happened.get("message")
+        if reason:
+            text = f"{text}: {reason}"
+        worker = happened.get("worker")
+        lane = -1 if worker is None else self._lane(str(worker), happened.get("gpus", ()))
+        self._enter(Mark(self._number, lane, at, kind, text, str(happened.get("test", ""))))
+
+
+_MARKED = {
+    "worker_down": DIED,
+    "gpu_error": ERROR,
+    "retired": SICK,
+    "probed": SICK,
+    "readmitted": WELL,
+    "session_timeout": RUN,
+}
+"""Events that are marks, with their kinds."""
+
+_HANDLERS: dict[str, Callable[[Timeline, float, Event], None]] = {
+    "start": Timeline._start,
+    "attempt": Timeline._attempt,
+    "verdict": Timeline._verdict,
+    "retried": Timeline._retried,
+    "worker_up": Timeline._worker_up,
+    "collection": Timeline._collection,
+    "gpus": Timeline._used,
+    "xid": Timeline._xid,
+    **dict.fromkeys(_MARKED, Timeline._mark),
+}
+
+
+def _key(happened: Event) -> tuple[str, str]:
+    return str(happened["test"]), str(happened["worker"])
+
+
+def _by_gpu(memory: tuple[tuple[int, str], object]) -> tuple[int, list[tuple[int, str]]]:
+    (session, gpu), _ = memory
+    return session, in_natural_order(gpu)
+
+
+def in_natural_order(name: str) -> list[tuple[int, str]]:
+    """Sorts "gw10" after "gw9"."""
+    parts = re.split("([0-9]{1,15})", name)
+    return [(int(part), "") if at % 2 else (0, part) for at, part in enumerate(parts)]
+
+
+def _thinned(samples: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    step = -(-len(samples) // MOST_SAMPLES)
+    if step <= 1:
+        return samples
+    return [
+        (samples[first][0], max(value for _, value in samples[first : first + step]))
+        for first in range(0, len(samples), step)
+    ]
