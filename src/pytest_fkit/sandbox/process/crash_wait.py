@@ -50,6 +50,9 @@ _LOOKED_AT_BY = 15.0
 WAITS: pytest.StashKey[bool] = pytest.StashKey()
 """In ``config.stash``: whether crashed threads of test processes wait."""
 
+TRACER: pytest.StashKey[int] = pytest.StashKey()
+"""In ``config.stash``: the process to name in :func:`.system.let_attach`, 0 if none is to be."""
+
 SUPPORTED = not system.PORTABLE
 """Whether there is a /proc that names the signals that a thread blocks."""
 
