@@ -43,6 +43,7 @@ DETAILS = {
     "fkit_session_timeout": "See [A limit for the run](../start/limits.md#a-limit-for-the-run)",
     "fkit_slow": "See [What runs now](../start/what-runs-now.md)",
     "fkit_sanitizer_reports": "See [Last words](../start/reading-a-crash.md#last-words)",
+    "fkit_cores": "See [Cores](../start/reading-a-crash.md#cores)",
     "fkit_stacks": "See [Native stacks](../start/reading-a-crash.md#native-stacks)",
     "timeout": "[pytest-timeout](https://pypi.org/project/pytest-timeout/)",
     "fkit_journal": (

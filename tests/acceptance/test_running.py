@@ -6,9 +6,11 @@ import faulthandler
 import json
 import re
 import signal
+import sys
 from pathlib import Path
 
 import pytest
+from inner import run_pytest
 from inner_runs import Run, started, wait_until
 
 from pytest_fkit.controller.reports.running import RunningTests
@@ -108,3 +110,44 @@ def test_who_handles_the_signal_keeps_it(pytestconfig: pytest.Config) -> None:
         assert not handled()
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+_TITLES = """
+import os
+from pathlib import Path
+import pytest
+
+def title(pid):
+    return Path(f"/proc/{pid}/cmdline").read_text().strip("\\0")
+
+def test_has_a_process():
+    assert title(os.getpid()) == "[pytest-fkit running] test_it.py::test_has_a_process"
+    assert title(os.getppid()) == "[pytest-fkit idle]"
+
+@pytest.fixture(scope="module")
+def wide(): return os.getpid()
+
+def test_begun_by_its_host(wide):
+    assert title(os.getpid()) == "[pytest-fkit running] test_it.py::test_begun_by_its_host"
+
+@pytest.mark.fkit(isolation="class")
+class TestShared:
+    def test_first(self): self.test_second("first")
+    def test_second(self, name="second"):
+        wanted = f"[pytest-fkit running] test_it.py::TestShared::test_{name}"
+        assert title(os.getpid()) == wanted
+
+@pytest.fixture(scope="session")
+def odd(): pass
+
+@pytest.mark.parametrize("name", ["\\ud800"])
+def test_odd(odd, name): pass
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_processes_have_the_name_of_their_test(tmp_path: Path) -> None:
+    pytest.importorskip("setproctitle")
+    (tmp_path / "test_it.py").write_text(_TITLES)
+    run = run_pytest(tmp_path, "-p", "no:cacheprovider", "--fkit", "-n0")
+    assert set(run.outcomes.values()) == {"PASSED"}, run.out

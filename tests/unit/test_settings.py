@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from pytest_fkit.config.folders import check_folders
 from pytest_fkit.config.options import BY_NAME
 from pytest_fkit.config.settings import Settings, gpu_settings_of, measures_usage, settings_of
 from pytest_fkit.config.values import parse
@@ -70,7 +71,8 @@ def test_defaults(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) ->
         workers=None, isolation="function", start_method="auto", timeout=600.0, memory_limit=0,
         grace=30.0, worker_timeout=60.0, journal=None, trace=None, resume=None, html=None,
         mask=(), top=0, probe=True, max_retries=1, retire_after=3, fail_on_retry=False,
-        widen=False, warmup=False, gpu_memory_timeout=60.0, stacks="auto", sanitizer_reports="name",
+        widen=False, warmup=False, gpu_memory_timeout=60.0, stacks="auto", cores=None,
+        keep_cores=3, sanitizer_reports="name",
         slow=60.0, footer="auto", session_timeout=0.0,
     )  # fmt: skip
     with pytest.raises(AttributeError):
@@ -197,7 +199,7 @@ def test_native_toml(
         html=pytester.path / "report.html", mask=(("X_*", ""), ("", "acct-[0-9]+")),
         top=3, probe=False, max_retries=5, retire_after=3,
         fail_on_retry=True, widen=True, warmup=False, gpu_memory_timeout=60.0,
-        stacks="auto", sanitizer_reports="name", slow=60.0, footer="auto", session_timeout=0.0,
+        stacks="auto", cores=None, keep_cores=3, sanitizer_reports="name", slow=60.0, footer="auto", session_timeout=0.0,
         others_timeout=4.0,
         isolation_asked=True,
     )  # fmt: skip
@@ -217,3 +219,13 @@ def test_what_is_wrong_in_toml_is_named(pytester: pytest.Pytester) -> None:
         config = pytester.parseconfig("-p", "no:timeout")
         with pytest.raises(pytest.UsageError, match=f"pytest-fkit: ini value {name}"):
             (settings_of(config), gpu_settings_of(config, config.option), user_patterns(config))
+
+
+def test_a_folder_that_can_not_be_written_is_named(pytester: pytest.Pytester) -> None:
+    pytester.path.joinpath("file").write_text("")
+    config = pytester.parseconfig("--fkit", "--fkit-cores=file/cores")
+    with pytest.raises(pytest.UsageError) as raised:
+        check_folders(config, settings_of(config))
+    assert str(raised.value) == (
+        "pytest-fkit: --fkit-cores=file/cores: Not a directory; expected a folder to write to"
+    )

@@ -121,6 +121,9 @@ OPTIONS = (
            "stacks in reports on crashes and hangs: Python's, or native ones, too, by pystack, "
            "gdb, eu-stack or py-spy; auto: native if one of these is installed",
            default="auto", choices=("auto", "python", "native"), variable="FKIT_STACKS"),
+    Option("fkit_cores", "path",
+           "keep cores of test processes that die of a signal in this folder", value="DIR"),
+    Option("fkit_keep_cores", "count", "how many cores of a run are kept", default=3),
     Option("fkit_session_timeout", "seconds",
            "time limit of the whole run: no test begins after it, the run ends within the grace",
            default=0.0, zero="no limit"),

@@ -50,6 +50,8 @@ class Settings(NamedTuple):
     warmup: bool
     gpu_memory_timeout: float
     stacks: str
+    cores: Path | None
+    keep_cores: int
     sanitizer_reports: str
     slow: float
     footer: str

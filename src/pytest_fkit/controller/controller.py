@@ -10,6 +10,7 @@ from ..compat import pytest_output
 from ..compat.guarded_hooks import GuardedHooks
 from ..compat.versions import installed, warning
 from ..config.deadline import Deadline
+from ..config.folders import check_folders
 from ..config.numprocesses import CAN_FORK, choose_workers, debugger, shows_only
 from ..config.settings import KEY, Settings, settings_of
 from ..gpu.errors.patterns import user_patterns
@@ -64,7 +65,9 @@ class Controller:
         """
         config = self._config
         parsed = settings_of(config)
-        user_patterns(config)  # checked here: a worker could not raise a usage error
+        # Checked here: a worker could not raise a usage error.
+        user_patterns(config)
+        check_folders(config, parsed)
         if not CAN_FORK:
             raise pytest.UsageError(
                 "pytest-fkit: --fkit needs os.fork(), which this platform lacks; run without --fkit"

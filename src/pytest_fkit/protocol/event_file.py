@@ -61,6 +61,8 @@ class ReportFacts(NamedTuple):
     :param death: how the process of the test ended, in a line, if it died.
     :param worker: on which it died.
     :param crash: the report on that in parts, a CrashReport's (crash_report.py).
+    :param core: where its core is.
+    :param no_core: why none was kept, where they are to be.
     :param sanitizers: what sanitizers reported in its phase, in a few words each.
     :param leftovers: descriptions of processes that had to be ended.
     :param gpu_memory: what the driver did not count as free again.
@@ -81,6 +83,8 @@ class ReportFacts(NamedTuple):
     death: str = ""
     worker: str = ""
     crash: tuple[Any, ...] = ()
+    core: str = ""
+    no_core: str = ""
     sanitizers: tuple[str, ...] = ()
     leftovers: tuple[str, ...] = ()
     gpu_memory: tuple[str, ...] = ()

@@ -193,6 +193,21 @@ class NativeStacks(NamedTuple):
     seconds: float
 
 
+class Core(NamedTuple):
+    """What became of the core of a process that died.
+
+    :param path: where it is, "" if there is none.
+    :param program: that the process ran, "" if that is not known.
+    :param why_not: why there is none, or "".
+    :param seconds: how long that took, while the process waited.
+    """
+
+    path: str = ""
+    program: str = ""
+    why_not: str = ""
+    seconds: float = 0.0
+
+
 class Ended(NamedTuple):
     """The test is over and so is everything it started.
 
@@ -210,6 +225,7 @@ class Ended(NamedTuple):
     :param hold_gpus: descriptions of processes that could not be ended and have a GPU open.
     :param gpu_memory: what the driver did not count as free again, in words, for each GPU.
     :param native: native stacks, where a debugger was asked for them.
+    :param core: of the process, where cores are kept.
     """
 
     ending: Ending
@@ -226,6 +242,7 @@ class Ended(NamedTuple):
     hold_gpus: tuple[str, ...] = ()
     gpu_memory: tuple[str, ...] = ()
     native: NativeStacks | None = None
+    core: Core | None = None
 
 
 class TornDown(NamedTuple):

@@ -9,6 +9,7 @@ from .endings import Ending
 from .event_file import GpuError, HeldReport, JunitRecord, Report, ReportFacts, WideTeardown
 from .messages import (
     BY_NAME,
+    Core,
     Ended,
     Follows,
     Go,
@@ -34,7 +35,7 @@ Known = Mapping[str, Type[Any]]
 _VALUES: Known = {
     cls.__name__: cls
     for cls in (
-        *get_args(Ending), Ended, GpuError, JunitRecord, NativeStacks, ProcessKey, Report,
+        *get_args(Ending), Core, Ended, GpuError, JunitRecord, NativeStacks, ProcessKey, Report,
         ReportFacts, Run,
     )
 }  # fmt: skip
@@ -62,7 +63,7 @@ has_values(RunTogether, "run")
 has_values(Follows, "next_key", absent=OWN)
 has_values(HostFiles, "key")
 has_values(Go, "run")
-has_values(Ended, "ending", "native")
+has_values(Ended, "ending", "native", "core")
 has_values(TornDown, "ended")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Callable, Generator, Sequence
 
 import pytest
 
+from .. import system
 from ..compat import xdist_worker
 from ..own import hide, os, own_builtins, suppress
 from ..protocol.channels import Pipes
@@ -43,6 +44,8 @@ def main(spec: Spec, reader: int, writer: int, modules: set[str]) -> None:
     for inherited in (*slots, reader, writer):
         os.set_inheritable(inherited, False)
     write_stacks_of_deaths(spec["waits"])
+    if spec["tracer"]:
+        system.let_attach(spec["tracer"])
     # What pytest prints here is shown only if it fails before the first test.
     os.dup2(slots.out, 1)
     os.dup2(slots.err, 2)

@@ -8,19 +8,21 @@ from typing import Any, NoReturn
 import pytest
 
 from .. import system
-from ..config.settings import KEY
+from ..config.settings import KEY, Settings
 from ..gpu.slices.ownership import MEMORY
 from ..own import gc, os, own_builtins
 from ..protocol.channels import Link
 from ..protocol.messages import Broken
+from ..system import cores
 from ..system.limits import room
 from ..system.unforkable import in_bad_fork
 from .host.host import Host
 from .keeper.debugger import find_tool
 from .keeper.jobs import HostConnection, HostStart
 from .keeper.keeper import Keeper, StartMethods
+from .keeper.kept_cores import Keeping
 from .keeper.spawn import exec_host
-from .process import crash_wait
+from .process import crash_wait, titles
 from .process.output import streams
 from .process.steps import FAILED, Role
 from .process.test_process import equip
@@ -67,7 +69,11 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
     settings = config.stash.get(KEY, None)
     asks = crash_wait.SUPPORTED and settings is not None and settings.stacks != "python"
     tool = find_tool() if asks else None
-    config.stash[crash_wait.WAITS] = tool is not None
+    keeping = _keeping(config, settings)
+    config.stash[crash_wait.WAITS] = tool is not None or keeping is not None
+    if config.stash[crash_wait.WAITS] and system.must_let_attach():
+        config.stash[crash_wait.TRACER] = os.getpid()
+    titles.prepare()
     process = equip(session, coverage)
     items = session.items
 
@@ -76,12 +82,17 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
 
     host = Host(process, item_at)
 
-    def host_main(start: HostStart, connection: HostConnection, keeper: int) -> Role:
+    def begin(start: HostStart) -> None:
         os.environ.update(start.key.environ)
+        if keeping is not None:
+            cores.allow()
+
+    def host_main(start: HostStart, connection: HostConnection, keeper: int) -> Role:
+        begin(start)
         return (yield from host.main(*connection, keeper))
 
     def spawn(start: HostStart, connection: HostConnection, keeper: int) -> NoReturn:
-        os.environ.update(start.key.environ)
+        begin(start)
         exec_host(session, start, connection, keeper)
 
     def remember(message: Broken) -> None:
@@ -103,4 +114,16 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
         watched,
         memory,
         tool,
+        keeping,
     )
+
+
+_THIS_RUN = os.urandom(8).hex()
+"""At ``-n0``, where xdist has no name for it."""
+
+
+def _keeping(config: pytest.Config, settings: Settings | None) -> Keeping | None:
+    if settings is None or settings.cores is None or not crash_wait.SUPPORTED:
+        return None
+    told: dict[str, Any] = getattr(config, "workerinput", {})
+    return Keeping(str(settings.cores), settings.keep_cores, told.get("testrunuid", _THIS_RUN))

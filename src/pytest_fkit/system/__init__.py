@@ -36,6 +36,8 @@ __all__ = [  # noqa: F405
     "free_range",
     "io_account",
     "io_account_at_end",
+    "let_attach",
+    "must_let_attach",
     "oom_kills",
     "process_memory",
     "process_state",

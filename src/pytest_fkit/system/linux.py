@@ -11,6 +11,7 @@ own_builtins(globals())
 # include/uapi/linux/prctl.h
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_PTRACER = 0x59616D61
 
 # include/uapi/linux/falloc.h
 _FALLOC_FL_KEEP_SIZE = 1
@@ -37,6 +38,16 @@ def die_with_parent(parent: int) -> None:
     # The parent may have died before the call above took effect; then nobody tells us.
     if os.getppid() != parent:
         os._exit(1)
+
+
+def must_let_attach() -> bool:
+    """Whether Yama lets none but ancestors attach to a process, unless that names another one."""
+    return _read("/proc/sys/kernel/yama/ptrace_scope").strip() == "1"
+
+
+def let_attach(pid: int) -> None:
+    """Let a process, and those below it, attach to this one; forks of this one have to say it."""
+    _libc.prctl(_PR_SET_PTRACER, ctypes.c_ulong(pid), 0, 0, 0)
 
 
 def anonymous_file(name: str) -> int:
@@ -135,7 +146,7 @@ def process_state(pid: int) -> str:
 def describe(pid: int) -> str:
     """The process for people: pid, state and command line."""
     command = _read(f"/proc/{pid}/cmdline")
-    if command == _read("/proc/self/cmdline"):
+    if _image(pid) == _image(os.getpid()):
         return f"pid {pid} ({process_state(pid) or 'gone'}): a forked copy of the test process"
     command = command.replace("\0", " ").strip()
     if not command:

@@ -41,6 +41,24 @@ def base_name(path: str) -> str:
     return path.rpartition("/")[2]
 
 
+def make_directory(path: str) -> None:
+    """Make a directory, and those above it, unless it is there.
+
+    :raises OSError: if it can't be made.
+    """
+    try:
+        os.mkdir(path)
+    except FileNotFoundError:
+        above = path.rstrip("/").rpartition("/")[0]
+        if not above:
+            raise
+        make_directory(above)
+        os.mkdir(path)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.stat(path).st_mode):
+            raise
+
+
 def program(name: str, directories: Iterable[str]) -> str:
     """Path of a program in the first of these directories that has it, "" if none has."""
     found = (f"{directory or '.'}/{name}" for directory in directories)

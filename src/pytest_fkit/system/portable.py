@@ -23,6 +23,16 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def must_let_attach() -> bool:
+    """No: Yama is Linux's."""
+    return False
+
+
+def let_attach(pid: int) -> None:
+    """Nothing: who may attach is not ours to say."""
+    del pid
+
+
 def anonymous_file(name: str) -> int:
     """A new unnamed file in the temporary directory, as a close-on-exec descriptor."""
     directory = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 (made so that nobody else has it)

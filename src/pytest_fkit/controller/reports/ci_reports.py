@@ -19,6 +19,7 @@ from ..workers.report_attributes import (
     attempts_of,
     death_of,
     gpus_of,
+    no_core,
     scarcity,
     split_headline,
 )
@@ -48,6 +49,7 @@ class Junit:
             defaultdict(Counter)
         )
         self._endings: dict[str, str] = {}
+        self._cores: dict[str, str] = {}
         pytest_junit.junit_errors_for_deaths(log, _junit_error)
         pytest_junit.junit_properties(log, self._of_test)
 
@@ -60,6 +62,10 @@ class Junit:
         gpus = gpus_of(report, self._gpus)
         if gpus:
             properties["fkit_gpus"] = ",".join(gpus)
+        if facts_of(report).core:
+            self._cores[report.nodeid] = facts_of(report).core
+        if report.nodeid in self._cores:
+            properties["fkit_core"] = self._cores[report.nodeid]
         if facts_of(report).resumed:
             properties["fkit_resumed"] = "true"
         return properties
@@ -139,6 +145,11 @@ def markdown(happened: Happened) -> Iterator[str]:
             f"| {title} | how | where | worker |",
             [(code(nodeid), code(at[0]), code(at[1]), place) for nodeid, at, place in split],
         )
+    yield from table(
+        "| Core | path |", [(code(nodeid), code(path)) for nodeid, path in happened.cores]
+    )
+    for reason, number in happened.no_cores.items():
+        yield from ("", f"{no_core(number)}: {code(reason)}")
     yield from table(
         "| Left processes running, which were ended | process |",
         [(code(nodeid), _codes(processes)) for nodeid, processes in happened.leftovers],

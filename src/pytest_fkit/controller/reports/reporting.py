@@ -20,6 +20,7 @@ from ..workers.report_attributes import (
     Report,
     death_of,
     death_text,
+    no_core,
     place_of,
     scarcity,
     split_headline,
@@ -46,6 +47,8 @@ class Happened:
     :param run_again: deaths that another attempt followed.
     :param imports: deaths while a module was imported.
     :param not_begun: tests that need what was not to be had.
+    :param cores: node id and path of each that was kept.
+    :param no_cores: the number of tests that died and have none, by the reason.
     :param leftovers: node id and descriptions of the processes that were left.
     :param end_errors: node id and what was raised when the process of the test ended.
     :param gpu_memory: node id and what is still in use of GPUs' memory.
@@ -63,6 +66,8 @@ class Happened:
     run_again: Deaths = field(default_factory=list)
     imports: Deaths = field(default_factory=list)
     not_begun: Deaths = field(default_factory=list)
+    cores: list[tuple[str, str]] = field(default_factory=list)
+    no_cores: Counter[str] = field(default_factory=Counter)
     leftovers: list[tuple[str, Sequence[str]]] = field(default_factory=list)
     end_errors: list[tuple[str, str]] = field(default_factory=list)
     gpu_memory: list[tuple[str, Sequence[str]]] = field(default_factory=list)
@@ -136,6 +141,10 @@ class Reporting:
 
     def _remember_leftovers(self, report: pytest.TestReport, facts: ReportFacts) -> None:
         happened, nodeid = self.happened, report.nodeid
+        if facts.core:
+            happened.cores.append((nodeid, facts.core))
+        if facts.no_core:
+            happened.no_cores[facts.no_core] += 1
         if facts.shared:
             happened.shared[facts.shared] += 1
         if facts.wanted_gpus:
@@ -212,6 +221,10 @@ def _summary(happened: Happened) -> Iterator[_Line]:
     for (one, many), deaths in zip(_DEATHS, tables):
         title = f"1 {one}:" if len(deaths) == 1 else f"{len(deaths)} {many}:"
         yield from _section(title, _aligned(deaths))
+    kept = "core was kept:" if len(happened.cores) == 1 else "cores were kept:"
+    yield from _section(f"{len(happened.cores)} {kept}", map("  ".join, happened.cores))
+    for reason, number in happened.no_cores.items():
+        yield f"{no_core(number)}: {reason}", _YELLOW
     yield from _section(
         f"{count(len(happened.leftovers), 'test')} left processes running, which were ended:",
         [f"{nodeid}  {each}" for nodeid, processes in happened.leftovers for each in processes],

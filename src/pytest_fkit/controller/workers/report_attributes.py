@@ -88,6 +88,11 @@ def scarcity(number: int, wanted: int) -> str:
     )
 
 
+def no_core(number: int) -> str:
+    """How many tests have no core, before the reason."""
+    return f"no core of {count(number, 'test')}"
+
+
 _NOT_COMMON = ("worker_id", "testrun_uid", "item_index", "fkit")
 """What xdist and we say of one report."""
 

@@ -19,7 +19,7 @@ from ...protocol.messages import Go, Over
 from ...system import pages
 from ...system.limits import status_of
 from ...system.unforkable import in_bad_fork
-from ..process.crash_wait import WAITS, await_keeper
+from ..process.crash_wait import TRACER, WAITS, await_keeper
 from ..process.output import flush
 from ..process.progress import AnnouncedExit, Tally
 from ..process.relay import DEAF, LEAVES, Relay
@@ -70,6 +70,7 @@ class Child:
         self._measures = measures_usage(process.session.config)
         self._owns_gpus = owned_by(process.session.config) is not None
         self._waits = process.session.config.stash.get(WAITS, False)
+        self._tracer = process.session.config.stash.get(TRACER, 0)
         self._announced_exit: AnnouncedExit | None = None
         self.failures: Tally | None = None
         """The host's count of failures, which children update."""
@@ -105,6 +106,8 @@ class Child:
             os.setpgid(0, 0)
             system.die_with_parent(host)
             system.be_first_for_oom_killer()
+            if self._tracer:
+                system.let_attach(self._tracer)
             if midway:
                 self._process.output.copy_inherited(files)
             files.install()

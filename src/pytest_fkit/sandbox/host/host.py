@@ -19,6 +19,8 @@ from ...protocol.running_test import KEY as WHEREABOUTS
 from ...system import limits
 from ...system.stack_texts import stack_text
 from ..child import finalizers
+from ..process import titles
+from ..process.crash_wait import TRACER
 from ..process.progress import AnnouncedExit, Progress
 from ..process.relay import DEAF
 from ..process.steps import FAILED, Role, Steps
@@ -50,6 +52,7 @@ class Host:
         self._key = OWN
         self._trouble = ""  # why the ordered test could not be run
         self._is_fork = False
+        self._tracer = process.session.config.stash.get(TRACER, 0)
         self._announced_exit: AnnouncedExit | None = None
 
     def main(
@@ -75,6 +78,8 @@ class Host:
         try:
             os.setpgid(0, 0)
             system.die_with_parent(keeper)
+            if self._tracer:
+                system.let_attach(self._tracer)
             files.install()
             self._process.relay.open()
             self._process.output.enter_process()
@@ -134,6 +139,7 @@ class Host:
                 self._finish()
                 self._link.send(HostDone())
                 return
+            titles.idle()
             retire = retire or (tests.hit_limit and limits.hard() != self._limits)
             wary = tests.hooks_prevent_forks
             self._link.send(HostDone(retire, self._process.relay.stops, ran, self._trouble, wary))

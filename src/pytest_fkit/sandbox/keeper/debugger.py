@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Sequence
 
 from ... import system
 from ...own import os, own_builtins, signal, subprocess, time
@@ -54,51 +54,41 @@ TOOLS = (
 gdb names files and lines and knows all threads, eu-stack is fast, py-spy shows Python's threads."""
 
 
+def installed(name: str) -> str:
+    """The path of a program, "" if it is not installed."""
+    return program(name, os.environ.get("PATH", os.defpath).split(os.pathsep))
+
+
 def find_tool() -> Tool | None:
     """The first that is installed, with its path; None if none is."""
-    directories = os.environ.get("PATH", os.defpath).split(os.pathsep)
     for tool in TOOLS:
-        path = program(tool.name, directories)
+        path = installed(tool.name)
         if path:
             return tool._replace(arguments=(path, *tool.arguments))
     return None
 
 
-class Debugger:
-    """Runs the tool, one process at a time.
+class Runner:
+    """Runs tools of the keeper's, one at a time.
 
     :param until: waits for a condition, at most so many seconds; returns whether it holds.
     :param begins: called with the pid of the tool, which is no orphan.
     """
 
     def __init__(
-        self,
-        tool: Tool,
-        until: Callable[[Callable[[], bool], float], bool],
-        begins: Callable[[int], None],
+        self, until: Callable[[Callable[[], bool], float], bool], begins: Callable[[int], None]
     ) -> None:
-        self._tool = tool
         self._until = until
         self._begins = begins
 
-    def stacks(self, pid: int, thread: int = 0) -> NativeStacks:
-        """The stacks of a process, within :data:`LIMIT` seconds.
+    def run(self, command: Sequence[str], out: int, err: int, limit: float) -> str:
+        """Run one, at most so many seconds; what went wrong, "" if nothing did.
 
-        :param thread: the one that crashed, 0 if none did.
+        It is ended, too, when its output is longer than :data:`MOST_OUTPUT`.
+
+        :param out: descriptor of its output.
+        :param err: of its error output.
         """
-        name, arguments = self._tool
-        begin = time.monotonic()
-        out, err = system.anonymous_file("native-out"), system.anonymous_file("native-err")
-        try:
-            trouble = self._run([*arguments, str(pid)], out, err)
-            text, said = read_from(out)[:MOST_OUTPUT], read_from(err)[-MOST_OUTPUT:]
-        finally:
-            os.close(out)
-            os.close(err)
-        return NativeStacks(name, thread, text, trouble, said, time.monotonic() - begin)
-
-    def _run(self, command: list[str], out: int, err: int) -> str:
-        """Run it; what went wrong, "" if nothing did."""
         environ = {
             name: value for name, value in os.environ.items() if not _NOT_FOR_TOOLS.match(name)
         }
@@ -115,8 +105,8 @@ class Debugger:
             return process.poll() is not None or os.fstat(out).st_size > MOST_OUTPUT
 
         try:
-            if not self._until(over, LIMIT):
-                return f"did not answer within {LIMIT:g} s"
+            if not self._until(over, limit):
+                return f"did not answer within {limit:g} s"
             return f"exit status {process.returncode}" if process.returncode else ""
         finally:
             if process.returncode is None:
@@ -125,3 +115,27 @@ class Debugger:
             if process.returncode is None:  # in the kernel, with a process that is there as well
                 process.returncode = -signal.SIGKILL  # nobody waits for it: no warning of that
             self._begins(0)
+
+
+class Debugger:
+    """Asks the tool, one process at a time."""
+
+    def __init__(self, tool: Tool, runner: Runner) -> None:
+        self._tool = tool
+        self._runner = runner
+
+    def stacks(self, pid: int, thread: int = 0) -> NativeStacks:
+        """The stacks of a process, within :data:`LIMIT` seconds.
+
+        :param thread: the one that crashed, 0 if none did.
+        """
+        name, arguments = self._tool
+        begin = time.monotonic()
+        out, err = system.anonymous_file("native-out"), system.anonymous_file("native-err")
+        try:
+            trouble = self._runner.run([*arguments, str(pid)], out, err, LIMIT)
+            text, said = read_from(out)[:MOST_OUTPUT], read_from(err)[-MOST_OUTPUT:]
+        finally:
+            os.close(out)
+            os.close(err)
+        return NativeStacks(name, thread, text, trouble, said, time.monotonic() - begin)

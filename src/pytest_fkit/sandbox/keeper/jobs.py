@@ -8,7 +8,7 @@ from ...own import own_builtins
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files
 from ...protocol.endings import Ending, Exited, Finished, Lost, from_wait_status
-from ...protocol.messages import Ended, NativeStacks, Run
+from ...protocol.messages import Core, Ended, NativeStacks, Run
 from ...protocol.process_keys import ProcessKey
 from ...protocol.wire import Sorter
 from ..process.excerpts import read_ends
@@ -152,6 +152,7 @@ class Job:
         self.pid = 0
         self.remains = Remains()
         self.native: NativeStacks | None = None
+        self.core: Core | None = None
         self.dump = b""  # stacks, read before the process is killed for its verdict
         self.used: tuple[Any, ...] = ()
         self.leftovers: tuple[str, ...] = ()
@@ -174,7 +175,7 @@ class Job:
         return Ended(
             self.ending, self.pid, self.wide, *self.remains[:3], self.dump, self.leftovers,
             self.survivors, used=self.used, hold_gpus=self.hold_gpus,
-            native=self.native,
+            native=self.native, core=self.core,
         )  # fmt: skip
 
     def absorb(self, other: Job) -> None:
@@ -182,6 +183,7 @@ class Job:
         if other.ending is not None and other.ending != Finished():
             self.conclude(other.ending, other.pid, other.remains._replace(dump=other.dump))
             self.native = self.native or other.native
+            self.core = self.core or other.core
             self.wide = "teardown"
         self.leftovers += other.leftovers
         self.survivors += other.survivors

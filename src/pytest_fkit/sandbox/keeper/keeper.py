@@ -35,6 +35,7 @@ from ..process.tree import send_signal
 from .debugger import Tool
 from .gpu_memory import MemoryWait
 from .jobs import HostConnection, HostProcess, HostStart, Job
+from .kept_cores import Keeping
 from .spawn import Spare
 from .supervisor import Supervisor
 from .waiting_loop import MessageLostError, WorkerGoneError
@@ -70,6 +71,7 @@ class Keeper:
     :param controller: pid to poll on systems where its death is not signaled, or 0.
     :param memory: reads the GPUs' memory; None if nothing can.
     :param tool: prints native stacks; None if nobody is to be asked for them.
+    :param keeping: says which cores are kept; None if none are.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Keeper:
         controller: int = 0,
         memory: GpuMemory | None = None,
         tool: Tool | None = None,
+        keeping: Keeping | None = None,
     ) -> None:
         self._link = link
         self._start_methods = start_methods
@@ -89,7 +92,7 @@ class Keeper:
         self._unsafe = unsafe
         self._orders: deque[Run | RunTogether | Follows | Finish] = deque()
         self._awaits_new_orders = False
-        self._supervisor = Supervisor(link, self._handle_order, stream, controller, tool)
+        self._supervisor = Supervisor(link, self._handle_order, stream, controller, tool, keeping)
         self._spare = Spare(self._supervisor, self._spawn)
         self._memory = MemoryWait(self._supervisor, memory)
         self._supervisor.on_gpu_user_end = self._expect_release

@@ -24,7 +24,7 @@ from ...protocol.plain_values import carriable
 from ...protocol.process_keys import ProcessKey
 from ...system.limits import room, status_of
 from ..process.coverage import arguments_for_another, input_for_another
-from ..process.crash_wait import WAITS
+from ..process.crash_wait import TRACER, WAITS
 from ..process.tree import kill_tree
 from .enforcing import TERM_GRACE
 from .jobs import HostConnection, HostProcess, HostStart
@@ -120,6 +120,7 @@ def _spec(session: pytest.Session, start: HostStart) -> Spec:
         "environ": start.key.environ,
         "slots": slots.events,
         "waits": config.stash.get(WAITS, False),
+        "tracer": config.stash.get(TRACER, 0),
     }
 
 

@@ -38,11 +38,12 @@ from ..process.fork_watch import HOOKS
 from ..process.relay import UNREPORTED
 from ..process.tree import end_children, kill_tree, send_signal
 from .crashes import Crashes
-from .debugger import Debugger, Tool
+from .debugger import Debugger, Runner, Tool
 from .enforcing import Enforcer
 from .forwarding import Forwarder
 from .inspecting import inspect
 from .jobs import ChildProcess, HostProcess, Job, end_in_words, lost_reports
+from .kept_cores import Cores, Keeping
 from .orphans import KILL_WAIT, Orphans
 from .waiting_loop import Loop
 
@@ -61,6 +62,7 @@ class Supervisor(Loop):
     :param stream: whether output is forwarded while it is written.
     :param controller: pid to poll on systems where its death is not signaled, or 0.
     :param tool: prints native stacks; None if nobody is to be asked for them.
+    :param keeping: says which cores are kept; None if none are.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Supervisor(Loop):
         stream: bool,
         controller: int,
         tool: Tool | None,
+        keeping: Keeping | None,
     ) -> None:
         super().__init__(link, handle_order, controller)
         self._forwarder = Forwarder(link.hold, self.send, stream)
@@ -83,8 +86,10 @@ class Supervisor(Loop):
         self.on_gpu_user_end: Callable[[], None] = lambda: None
         """Called when a test process has ended that may have had a GPU open."""
         self.orphans.on_end = lambda: self.on_gpu_user_end()
-        debugger = None if tool is None else Debugger(tool, self.until, self.orphans.spare)
-        self._crashes = Crashes(debugger)
+        runner = Runner(self.until, self.orphans.spare)
+        debugger = None if tool is None else Debugger(tool, runner)
+        cores = None if keeping is None else Cores(keeping, runner, self.until)
+        self._crashes = Crashes(debugger, cores)
         self._enforcer = Enforcer(
             self.until,
             self._forwarder,
@@ -272,6 +277,7 @@ class Supervisor(Loop):
                     or self._ending(message.status, message.ours, child.completed)
                 )
                 job.conclude(ending, child.pid, child.remains())
+                self._crashes.ended(job)
             job.verdict = None  # it was about the child; the host continues on its own clock
         job.child = None
         if job.ending is not None:
@@ -342,6 +348,7 @@ class Supervisor(Loop):
                 if job.runs_here and not job.stage:
                     job.used = tuple(used)
                 job.conclude(ending, host.pid, host.remains())
+                self._crashes.ended(job)
             job.leftovers += self.orphans.sweep(host)
             job.done = True
         elif job is None:

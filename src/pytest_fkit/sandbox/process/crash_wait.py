@@ -1,4 +1,4 @@
-"""Has a thread that a fatal signal hit wait, so that the keeper can look at its native stack.
+"""Has a thread that a fatal signal hit wait, so that the keeper can look at it.
 
 The handler is a function of the C library, so nothing of ours runs in the crashed thread, and a
 healthy test pays nothing: handlers are inherited by fork. faulthandler, which is enabled on top of
@@ -15,6 +15,7 @@ import pytest
 from ... import system
 from ...own import ctypes, faulthandler, os, own_builtins, select, signal
 from ...protocol.descriptors import slots
+from .tree import send_signal
 
 own_builtins(globals())
 
@@ -48,6 +49,9 @@ _LOOKED_AT_BY = 15.0
 
 WAITS: pytest.StashKey[bool] = pytest.StashKey()
 """In ``config.stash``: whether crashed threads of test processes wait."""
+
+TRACER: pytest.StashKey[int] = pytest.StashKey()
+"""In ``config.stash``: the process to name in :func:`.system.let_attach`, 0 if none is to be."""
 
 SUPPORTED = not system.PORTABLE
 """Whether there is a /proc that names the signals that a thread blocks."""
@@ -97,6 +101,16 @@ def crashed(pid: int) -> tuple[int, int] | None:
         if blocked in _CRASHED:
             return thread, _CRASHED[blocked]
     return None
+
+
+def end_thread(pid: int, thread: int, number: int) -> None:
+    """Send a thread that waits the signal that hit it: a core shows it as the one that crashed."""
+    try:
+        tgkill = ctypes.CDLL(None).tgkill
+    except AttributeError:  # before glibc 2.30
+        send_signal(pid, number)
+    else:
+        tgkill(pid, thread, number)
 
 
 def await_keeper() -> None:

@@ -12,7 +12,7 @@ from ...config.settings import KEY
 from ...gpu.slices.ownership import may_retry, owned_by
 from ...own import faulthandler, own_builtins, signal
 from ...protocol.descriptors import slots
-from . import crash_wait
+from . import crash_wait, titles
 from .copies import Copies
 from .coverage import Measuring
 from .hidden_frames import Tracebacks
@@ -58,9 +58,10 @@ class TestProcess(NamedTuple):
     broken: dict[str, str]
 
     def before_test(self, item: pytest.Item, order: Run) -> None:
-        """Tell the session, the item and pytest-rerunfailures what the order says of a test."""
+        """Tell all who need it what the order says of a test."""
         item.session.testsfailed = order.tests_failed
         pytest_nodes.set_location(item, order.location)
+        titles.runs(item.nodeid)
         if self.reruns is not None:
             self.reruns.begin(order.attempts, order.suite_reruns)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple
 
@@ -11,10 +12,10 @@ from ...compat import pytest_reports
 from ...config.settings import KEY as SETTINGS
 from ...gpu.errors.failure import Failure
 from ...gpu.slices.ownership import KEY, owned_by
-from ...own import own_builtins, time
+from ...own import os, own_builtins, time
 from ...protocol.endings import Exited, Lost, Signaled, Unmet, Unreported
-from ...protocol.event_file import GpuError, ReportData
-from ...protocol.messages import Broken, Ended
+from ...protocol.event_file import GpuError, ReportData, add_facts
+from ...protocol.messages import Broken, Core, Ended
 from ...protocol.plain_values import carriable
 from ...protocol.stacks import origins
 from ...sandbox.process.relay import merged
@@ -176,6 +177,7 @@ class DeathReports:
     def _death(self, replay: Replay, ended: Ended) -> deaths.Death:
         fixture = replay.setting_up
         looked = 0.0 if ended.native is None else ended.native.seconds
+        looked += 0.0 if ended.core is None else ended.core.seconds
         return deaths.Death(
             replay.item.nodeid,
             ended,
@@ -187,6 +189,7 @@ class DeathReports:
             reproduce=reproducing_command(replay.item, replay.changed),
             diagnosis=_diagnosis(replay.error_output + deaths.text_of(ended.err), ended),
             native=self._native(ended),
+            core=_named(ended.core, replay.item.nodeid, ended.pid),
         )
 
     def _native(self, ended: Ended) -> deaths.NativeSection:
@@ -201,6 +204,25 @@ class DeathReports:
         return deaths.NativeSection()
 
 
+_NOT_IN_NAMES = re.compile("[^A-Za-z0-9_.=,@+-]+")
+_LONGEST_NAME = 200
+
+
+def _named(core: Core | None, nodeid: str, pid: int) -> Core:
+    """The core under a name with test and pid."""
+    if core is None:
+        return Core()
+    if not core.path:
+        return core._replace(why_not=carriable(core.why_not))
+    test = _NOT_IN_NAMES.sub("-", nodeid)[-_LONGEST_NAME:].strip("-")
+    path = joined(core.path.rpartition("/")[0], f"{test}.{pid}.core")
+    try:
+        os.rename(core.path, path)
+    except OSError:
+        path = core.path
+    return core._replace(path=carriable(path), program=carriable(core.program))
+
+
 def _added(replay: Replay, death: deaths.Death, again: Again | None) -> bool:
     """Add the death to the report on the test's own teardown if that failed; whether it did."""
     failed = replay.held_teardown_failed()
@@ -209,6 +231,7 @@ def _added(replay: Replay, death: deaths.Death, again: Again | None) -> bool:
         return False
     crash = deaths.crash_report(death, origins(replay.item.config))
     add_section(failed, "pytest-fkit", crash.text)
+    add_facts(failed, core=death.core.path, no_core=death.core.why_not)
     if again is not None:
         failed["outcome"] = "rerun"
     return True

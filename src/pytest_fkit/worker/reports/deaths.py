@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...own import own_builtins
@@ -16,6 +17,7 @@ from ...protocol.endings import (
     Unreported,
 )
 from ...protocol.event_file import ReportData, add_facts
+from ...protocol.messages import Core
 from ...protocol.plain_values import carriable
 from ...protocol.stacks import Origins, innermost_frame, reorder_stacks
 from ...system.paths import joined
@@ -43,6 +45,9 @@ class NativeSection(NamedTuple):
     function: str = ""
 
 
+_NO_CORE = Core()
+
+
 class Death(NamedTuple):
     """Everything known about a test process that did not finish.
 
@@ -63,6 +68,7 @@ class Death(NamedTuple):
     reproduce: str
     diagnosis: Diagnosis | None = None
     native: NativeSection = NativeSection()
+    core: Core = _NO_CORE
 
     @property
     def when(self) -> str:
@@ -143,6 +149,9 @@ def crash_report(death: Death, origins: Origins) -> CrashReport:
     ):
         if processes:
             after += ["", title, *(f"  {text}" for text in processes)]
+    if death.core.path:
+        command = shlex.join(["gdb", *filter(None, [death.core.program]), death.core.path])
+        after += ["", f"core: {death.core.path}", f"open it with: {command}"]
     after += ["", f"reproduce: {death.reproduce}"]
     return CrashReport(what(death), tuple(before), stacks, tuple(after), origins)
 
@@ -250,6 +259,8 @@ def report_data(
         leftovers=carriable(ended.leftovers),
         gpu_memory=carriable(ended.gpu_memory),
         crash=crash.to_wire(),
+        core=death.core.path,
+        no_core=death.core.why_not,
     )
     if expected is not None:
         data["outcome"] = "skipped"
