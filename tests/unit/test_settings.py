@@ -73,7 +73,8 @@ def test_defaults(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) ->
         mask=(), top=0, probe=True, max_retries=1, retire_after=3, fail_on_retry=False,
         widen=False, warmup=False, gpu_memory_timeout=60.0, stacks="auto", cores=None,
         keep_cores=3, sanitizer_reports="name",
-        slow=60.0, footer="auto", session_timeout=0.0,
+        slow=60.0,
+        footer="auto", session_timeout=0.0,
     )  # fmt: skip
     with pytest.raises(AttributeError):
         parsed.timeout = 1.0  # type: ignore[misc]
@@ -199,7 +200,8 @@ def test_native_toml(
         html=pytester.path / "report.html", mask=(("X_*", ""), ("", "acct-[0-9]+")),
         top=3, probe=False, max_retries=5, retire_after=3,
         fail_on_retry=True, widen=True, warmup=False, gpu_memory_timeout=60.0,
-        stacks="auto", cores=None, keep_cores=3, sanitizer_reports="name", slow=60.0, footer="auto", session_timeout=0.0,
+        stacks="auto", cores=None, keep_cores=3, sanitizer_reports="name", slow=60.0,
+        footer="auto", session_timeout=0.0,
         others_timeout=4.0,
         isolation_asked=True,
     )  # fmt: skip
