@@ -13,11 +13,10 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Mapping, Sequence
+from typing import Mapping, Sequence
 
 import psutil
 
@@ -113,30 +112,23 @@ def run_to_its_end(
     That is its output, its processes, and, of a pytest with ``--fkit``, what runs now: a hang that
     is seen once in a thousand runs is explained then or never.
     """
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(
-            started, cwd=directory, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err
-        )
-        late = ""
-        try:
-            process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            late = _ended_by_force(process)
-
-        def written(file: IO[bytes]) -> str:
-            file.seek(0)
-            text = file.read().decode("utf-8", "replace")
-            return text.replace("\r\n", "\n").replace("\r", "\n")
-
-        ended = InnerRun(process.returncode, written(out), written(err))
-    assert not late, f"not over after {timeout} s\n{late}\n{ended.out}\n{ended.err}"
-    return ended
+    process = subprocess.Popen(
+        started, cwd=directory, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
+    )  # fmt: skip
+    late = ""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        late, out, err = _ended_by_force(process)
+    assert not late, f"not over after {timeout} s\n{late}\n{out}\n{err}"
+    return InnerRun(process.returncode, out, err)
 
 
-def _ended_by_force(process: subprocess.Popen[bytes]) -> str:
+def _ended_by_force(process: subprocess.Popen[str]) -> tuple[str, str, str]:
     """Ask a run what it does, and end it.
 
-    :returns: its processes, a line each.
+    :returns: its processes, a line each, and what it wrote.
     """
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     lines = []
@@ -148,12 +140,11 @@ def _ended_by_force(process: subprocess.Popen[bytes]) -> str:
             lines.append(f"{one.pid} of {told}")
     process.send_signal(signal.SIGUSR1)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(5)
+        process.communicate(timeout=5)
     for one in family:
         with contextlib.suppress(psutil.Error):
             one.kill()
-    process.wait()
-    return "\n".join(lines)
+    return ("\n".join(lines), *process.communicate())
 
 
 def write_files(directory: Path, files: Mapping[str, str]) -> Path:

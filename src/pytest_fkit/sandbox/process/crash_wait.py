@@ -76,9 +76,10 @@ def install() -> None:
     """
     libc = ctypes.CDLL(None)
     try:
-        # sleep(3), whose argument is the number of the signal: should no keeper come, a crashed
-        # thread waits for 4 to 11 seconds, returns into the fault, and dies of it.
-        handler = ctypes.c_void_p.from_buffer(libc.sleep).value
+        # pause(2), which returns after a handler only, and there is none that a signal could call.
+        # What returns, as sleep(3) does, goes on behind a signal that was sent and is no fault: a
+        # keeper that comes late would find that the test has passed.
+        handler = ctypes.c_void_p.from_buffer(libc.pause).value
         sigaction = libc.sigaction
     except AttributeError:
         return
