@@ -1,7 +1,7 @@
-"""Suites that ignore SIGCHLD, or block it.
+"""Suites that ignore SIGCHLD, block it, or handle it.
 
 The kernel tells nobody how a child of a process ended that ignores it; one that blocks it is not
-woken.
+woken; a handler in a process that has children of ours would hear of them.
 """
 
 from __future__ import annotations
@@ -85,3 +85,58 @@ def test_an_import_that_ends_the_process_says_so(tmp_path: Path) -> None:
     run = run_pytest(write_files(tmp_path, files), "--fkit", "-n1")
     assert run.outcomes == {"test_kill.py": "ERROR", "test_zz.py::test_passes": "PASSED"}, run.out
     assert "SIGKILL, importing test_kill.py" in run.out
+
+
+_HANDLES = """
+import os, signal, subprocess
+import pytest
+
+heard, raises = [], [True]
+
+def hear(number, frame):
+    heard.append(number)
+    with open("heard", "a") as file:
+        file.write("once\\n")
+    if raises:
+        raise ValueError("heard")
+
+signal.signal(signal.SIGCHLD, hear)
+
+@pytest.fixture(scope="module")
+def wide():
+    yield
+
+def test_passes(wide):
+    pass
+
+def test_aborts(wide):
+    os.abort()
+
+@pytest.fixture(scope="class")
+def server(wide):
+    raises.clear()
+    process = subprocess.Popen(["sleep", "1000"])
+    yield process
+    assert process.wait() == -signal.SIGKILL
+    assert len(heard) == 1
+    raises.append(True)
+
+class TestServer:
+    def test_ends_it(self, server):
+        os.kill(server.pid, signal.SIGKILL)
+
+    def test_goes_on(self, server):
+        pass
+
+def test_hears_of_its_own(wide):
+    with pytest.raises(ValueError, match="heard"):
+        subprocess.Popen(["true"]).wait()
+"""
+
+
+def test_a_handler_hears_of_the_suites_own_processes_alone(tmp_path: Path) -> None:
+    run = run_pytest(write_files(tmp_path, {"test_it.py": _HANDLES}), "--fkit", "-n0")
+    failed = [nodeid for nodeid, outcome in run.outcomes.items() if outcome != "PASSED"]
+    assert failed == ["test_it.py::test_aborts"], run.out
+    assert len(run.outcomes) == 5
+    assert (tmp_path / "heard").read_text().split() == ["once"] * 2, run.out

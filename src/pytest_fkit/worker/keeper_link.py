@@ -32,6 +32,7 @@ from ..protocol.messages import (
 )
 from ..protocol.process_keys import OWN, ProcessKey
 from ..protocol.wire import Sorter, following
+from ..sandbox.host.children import Statuses
 from ..sandbox.process.coverage import running_coverage
 from ..sandbox.process.excerpts import read_ends
 from ..sandbox.process.output import flush
@@ -330,9 +331,10 @@ class KeeperClient:
         """Close the connection, at which the keeper ends all processes below it, and itself."""
         self._forget_hosts()
         if self._link is not None:
-            self._link.close()
-            self._link = None
-            _wait(self._pid, KILL_WAIT * 2)
+            with Statuses():
+                self._link.close()
+                self._link = None
+                _wait(self._pid, KILL_WAIT * 2)
 
     def _bury(self) -> str:
         """End the processes that a dead keeper left; returns how it died."""
@@ -340,14 +342,15 @@ class KeeperClient:
         self._link.close()
         self._link = None
         self._ahead = None
-        how = _wait(self._pid, KILL_WAIT)
-        deadline = time.monotonic() + KILL_WAIT
-        orphans = self._orphans()
-        while orphans and time.monotonic() < deadline:
-            for pid in orphans:
-                kill_tree(pid)
-                _wait(pid, deadline - time.monotonic())
+        with Statuses():
+            how = _wait(self._pid, KILL_WAIT)
+            deadline = time.monotonic() + KILL_WAIT
             orphans = self._orphans()
+            while orphans and time.monotonic() < deadline:
+                for pid in orphans:
+                    kill_tree(pid)
+                    _wait(pid, deadline - time.monotonic())
+                orphans = self._orphans()
         return how
 
     def _orphans(self) -> list[int]:

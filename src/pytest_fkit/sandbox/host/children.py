@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Generator, NamedTuple
+from typing import Any, Callable, Generator, Iterable, NamedTuple
 
+from ... import system
 from ...own import os, own_builtins, select, signal, suppress
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files
@@ -43,9 +44,12 @@ class Children:
 
     :param child: gives each new child its role.
     :param measures: whether to measure what children use.
+    :param report: see :class:`Statuses`.
     """
 
-    def __init__(self, child: Child, measures: bool, warmup: Warmup) -> None:
+    def __init__(
+        self, child: Child, measures: bool, warmup: Warmup, report: Callable[[Exception], None]
+    ) -> None:
         self._child = child
         self._measures = measures
         self._warmup = warmup
@@ -55,7 +59,7 @@ class Children:
         self._sets: tuple[Files, ...] = ()
         self._exits: tuple[AnnouncedExit, ...] = ()
         self._free: list[int] = []
-        self.statuses = Statuses()
+        self.statuses = Statuses(self._ended_or_waiting, report)
         self.hosts_link: Pipes | None = None
         """The host's link to the keeper, which children close."""
 
@@ -87,7 +91,7 @@ class Children:
         if self._waiting is not None and self._warmup.is_on:
             warm = self._warmup.succeeded(_receive(self._waiting, LIMIT))
             if not warm or _has_exited(self._waiting.pid):  # to give its GPU memory back
-                self.end_all()
+                self._end_all()
         child, self._waiting = self._waiting, None
         return child or (yield from self._fork(None))
 
@@ -114,7 +118,7 @@ class Children:
         self._ending = [pid for pid in self._ending if not _reap_if_ended(pid)]
         over = _receive(child) if early_end.SUPPORTED else None
         self._working_set.ended(over.written if isinstance(over, Over) else ())
-        if not isinstance(over, Over) or not over.early:
+        if not isinstance(over, Over) or not over.early or self.statuses.are_kept:
             return self._gone(child)
         self._ending.append(child.pid)
         return ChildExited((STOPS if over.stops else DONE) << 8, used=over.used, early=True)
@@ -134,6 +138,14 @@ class Children:
         A child forked ahead would no longer be a copy of the host. Of those that have ended, a
         fixture could see zombies, and take their statuses by waitpid(2).
         """
+        with self.statuses:
+            self._end_all()
+
+    def _ended_or_waiting(self) -> list[int]:
+        waiting = [] if self._waiting is None else [self._waiting.pid]
+        return [*self._ending, *waiting]
+
+    def _end_all(self) -> None:
         if self._waiting is not None:
             child, self._waiting = self._waiting, None
             _kill(child.pid)  # it may not read its pipe yet
@@ -244,28 +256,67 @@ class Children:
 
 
 class Statuses:
-    """Context manager: keeps the statuses of ended children where a suite ignores SIGCHLD.
+    """Context manager: has SIGCHLD handled by default while children of ours end.
 
-    With SIGCHLD ignored the kernel discards them, see waitpid(2). Within the block no code of the
-    suite runs in this process; forked tests find SIGCHLD ignored, by :meth:`leave`.
+    A handler of the suite would hear of them, and may reap them, or raise. Where the suite ignores
+    the signal, the kernel discards statuses, see waitpid(2). Within the block no code of the suite
+    runs in this process; forked tests find SIGCHLD as the suite left it, by :meth:`leave`.
+
+    :param ours: returns pids of children of ours that may have ended, but are not reaped.
+    :param report: called with what a handler raises that is told, after the block, of a process of
+        the suite's own that has ended; without it that is raised.
     """
 
-    def __init__(self) -> None:
-        self._ignored = False
+    def __init__(
+        self,
+        ours: Callable[[], Iterable[int]] = tuple,
+        report: Callable[[Exception], None] | None = None,
+    ) -> None:
+        self._ours = ours
+        self._report = report
+        self._handler: Any = None  # the suite's
+        self._ended: set[int] = set()
+
+    @property
+    def are_kept(self) -> bool:
+        """Whether the suite handles SIGCHLD in a way of its own, which is put off."""
+        return self._handler is not None
 
     def __enter__(self) -> None:
-        self._ignored = signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
-        if self._ignored:
+        handler = signal.getsignal(signal.SIGCHLD)
+        # Compared by identity: it may be an object of the suite. None: it is not Python's.
+        if handler is None or handler is signal.SIG_DFL:
+            return
+        with suppress(ValueError):  # not in the main thread, where no handler runs
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._handler = handler
+            self._ended = self._processes_that_ended()
 
     def __exit__(self, *error: object) -> None:
+        missed = self._processes_that_ended() - self._ended
         self.leave()
+        if missed:
+            try:
+                os.kill(os.getpid(), signal.SIGCHLD)
+                os.getpid()  # before Python 3.9 handlers run a little later
+            except Exception as raised:
+                if self._report is None:
+                    raise
+                self._report(raised)
 
     def leave(self) -> None:
-        """Ignore SIGCHLD again if it was ignored; called in new children, too."""
-        if self._ignored:
-            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-            self._ignored = False
+        """Have the suite's handler back; called in new children, too."""
+        if self._handler is not None:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # drops one that is blocked
+            signal.signal(signal.SIGCHLD, self._handler)
+            self._handler = None
+
+    def _processes_that_ended(self) -> set[int]:
+        """Children that a handler would be told of, and that are not ours."""
+        if self._handler is None or self._handler is signal.SIG_IGN:
+            return set()
+        found = set(system.children(os.getpid())).difference(self._ours())
+        return {pid for pid in found if system.process_state(pid) == "Z"}
 
 
 def _receive(child: ForkedChild, limit: float | None = None) -> Message | None:

@@ -11,11 +11,12 @@ from ...config.settings import measures_usage
 from ...own import os, own_builtins
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files, read_from
-from ...protocol.event_file import Completed, Leaves, SharedProcess, Used, UsedBefore
+from ...protocol.event_file import Completed, EndError, Leaves, SharedProcess, Used, UsedBefore
 from ...protocol.messages import PATIENCE, Began, Forked, Go, Ping, Run, WideSetUp
 from ...protocol.plain_values import carriable
 from ...protocol.wire import Unpacker
 from ...system import limits
+from ...system.stack_texts import stack_text
 from ..child.child import IN_ORDER, STOPS, Child, run_protocol
 from ..child.usage import Meter
 from ..child.warmup import GAVE_BACK, Warmup
@@ -52,7 +53,8 @@ class Forking:
         config = process.session.config
         self._measures = measures_usage(config)
         self._child = Child(process, item_at)
-        self.children = Children(self._child, self._measures, Warmup(config, process.relay))
+        warmup = Warmup(config, process.relay)
+        self.children = Children(self._child, self._measures, warmup, self._report_end_error)
         self.ran_tests = False
         """Whether this process has run a test itself; it forks no child after that."""
         self.hooks_prevent_forks = False
@@ -64,6 +66,9 @@ class Forking:
         """Set the link to the keeper, before the first test."""
         self._link = self.children.hosts_link = link
         self.failures = self._child.failures = Tally()
+
+    def _report_end_error(self, error: Exception) -> None:
+        self._process.relay.send(EndError(carriable(stack_text(error))))
 
     def run(self, run: Run, item: pytest.Item, nextitem: pytest.Item | None) -> Steps[None]:
         """Run a test that has a process of its own: in a child, unless the host can't fork."""
