@@ -103,7 +103,7 @@ def _add_to_command_line(group: pytest.OptionGroup, option: Option) -> None:
 
 
 def _add_ini(parser: pytest.Parser, option: Option) -> None:
-    if option.type in ("lines", "templates"):
+    if option.type in ("lines", "packages", "templates"):
         parser.addini(option.name, option.help, type="linelist", default=[])
     else:
         on_or_off = ", on or off" if option.type == "switch" else ""

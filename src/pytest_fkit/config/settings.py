@@ -50,6 +50,7 @@ class Settings(NamedTuple):
     sanitizer_reports: str
     slow: float
     session_timeout: float
+    versions: tuple[str, ...] = ()
     others_timeout: float | None = None
     isolation_asked: bool = False
 
@@ -182,7 +183,7 @@ def read(config: pytest.Config, name: str, options: argparse.Namespace | None = 
         return _located(config, given.source, value) if option.type == "path" else value
     except ValueError as error:
         # Of a list the error names the line.
-        place = given.source if option.type in ("lines", "templates") else given
+        place = given.source if option.type in ("lines", "packages", "templates") else given
         raise pytest.UsageError(f"pytest-fkit: {place}: {error}") from None
 
 
