@@ -21,6 +21,8 @@ SUITE = {
 def load(number):
     raise ValueError(f"can't load {number} of /data/{number}.bin at {hex(number)}")
 """,
+    "pytest.ini": "[pytest]\nfkit_versions = pluggy\n    no-such-package\n",
+    ".git/HEAD": f"{'f' * 40}\n",
     "test_red.py": """\
 import os
 import pytest
@@ -193,6 +195,15 @@ def test_junit_of_a_run_that_was_killed_is_not_green(recorded: Recorded) -> None
     (recorded.directory / "idle.jsonl").write_bytes(b"".join(idle))
     made = ElementTree.fromstring(recorded.answer("junit", "idle.jsonl").encode())
     assert made[0].get("errors") == "1"
+
+
+def test_the_run_knows_its_commit_and_versions(recorded: Recorded) -> None:
+    (run,) = events(recorded.journal, "run")
+    assert re.fullmatch("[0-9a-f]{40}", run["commit"])
+    assert run["versions"]["no-such-package"] == "not installed"
+    lines = recorded.answer("summary", "run.jsonl").splitlines()
+    assert lines[1].startswith(f"commit {run['commit']}")
+    assert "no-such-package not installed" in lines[2]
 
 
 def test_times_are_rounded(recorded: Recorded) -> None:

@@ -22,7 +22,7 @@ GROUPS = {
 """The groups of ``--help``, with their headings."""
 
 
-LISTS = ("lines", "templates", "masks")
+LISTS = ("lines", "masks", "packages", "templates")
 """The types whose values are lists of lines."""
 
 _VALUES = {"seconds": "SECONDS", "size": "SIZE", "path": "PATH", "count": "N"}
@@ -158,6 +158,9 @@ OPTIONS = (
     Option("fkit_resume", "path",
            "resume the run that wrote this journal; tests that have a verdict are not run again",
            group=RECORDS, where=(COMMAND_LINE,)),
+    Option("fkit_versions", "packages",
+           "packages whose versions a journal notes, one per line",
+           default=(), group=RECORDS, where=(INI,)),
     Option("fkit_top", "count", "list the N tests that used most CPU time, and most memory",
            default=0, group=RECORDS, zero="no lists"),
     Option("fkit_gpus", "gpus", "GPUs to use, numbers or UUIDs such as 0,2",

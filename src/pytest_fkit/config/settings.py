@@ -56,6 +56,7 @@ class Settings(NamedTuple):
     slow: float
     footer: str
     session_timeout: float
+    versions: tuple[str, ...] = ()
     others_timeout: float | None = None
     isolation_asked: bool = False
 

@@ -94,6 +94,14 @@ def _lines(value: object) -> tuple[str, ...] | None:
     return tuple(each.strip() for each in lines if each.strip())
 
 
+def _packages(value: object) -> tuple[str, ...] | None:
+    lines = _lines(value)
+    for line in lines or ():
+        if not re.fullmatch("[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", line):
+            raise ValueError(f"{line!r}: expected the name of a package")
+    return lines
+
+
 def _templates(value: object) -> tuple[tuple[str, str], ...] | None:
     lines = _lines(value)
     return None if lines is None else tuple(parse_template(line) for line in lines)
@@ -175,6 +183,7 @@ _TYPES: dict[str, tuple[Callable[[object], Any], str]] = {
     "path": (_path, "a path"),
     "lines": (_lines, "a list of strings"),
     "masks": (_masks, "a list of names and /REGEX/"),
+    "packages": (_packages, "a list of names of packages"),
     "templates": (_templates, "a list of strings NAME=template"),
     "gpus": (_gpus, "auto, none, or numbers and UUIDs such as 0,2 or GPU-5e21a,GPU-77b0"),
 }

@@ -138,7 +138,8 @@ _ANY_FIELDS = {"*": object}
 _SHAPES: Mapping[str, Mapping[str, Any]] = {
     "run": {
         "session?": str, "arguments?": [str], "machine?": _ANY_FIELDS, "versions?": {"*": str},
-        "options?": _ANY_FIELDS, "slices?": {"*": [str]},
+        "options?": _ANY_FIELDS, "slices?": {"*": [str]}, "drivers?": {"*": str},
+        "commit?": str, "branch?": str, "job?": str, "rootdir?": str, "directory?": str,
     },
     "worker_up": {**_WORKER, **_GPUS},
     "worker_down": _WORKER,

@@ -114,6 +114,9 @@ def _xids(session: Session, label: str) -> Iterator[str]:
         yield from (f"  during {nodeid}" for nodeid in session.xid_tests.get(key, ()))
 
 
+_ORIGIN = ("commit", "branch", "job")
+
+
 def _session(history: History, number: int, session: Session) -> Iterator[str]:
     run = session.runs[0]
     machine, versions = run.get("machine", {}), run.get("versions", {})
@@ -122,7 +125,11 @@ def _session(history: History, number: int, session: Session) -> Iterator[str]:
         f"{history.label(number)}{began:%Y-%m-%d %H:%M:%S %z}, {machine.get('host', '?')}: "
         f"pytest {' '.join(run.get('arguments', ()))}".rstrip()
     )
-    names = ", ".join(f"{name} {version}" for name, version in versions.items())
+    drivers = {f"{name} driver": version for name, version in run.get("drivers", {}).items()}
+    names = ", ".join(f"{name} {version}" for name, version in {**versions, **drivers}.items())
+    of = [f"{name} {run[name]}" for name in _ORIGIN if name in run]
+    if of:
+        yield ", ".join(of)
     seconds = session.last["wall"] - run["wall"]
     ended = (
         "cut off" if session.end is None else f"exit status {session.end.get('exitstatus', '?')}"
@@ -173,6 +180,8 @@ def _session_values(history: History, number: int, session: Session) -> Values:
         "arguments": run.get("arguments", []),
         "machine": run.get("machine", {}),
         "versions": run.get("versions", {}),
+        "drivers": run.get("drivers", {}),
+        **{name: run[name] for name in _ORIGIN if name in run},
         "outcomes": dict(
             Counter(test.outcome for test in history.current() if test.session == number)
         ),

@@ -28,6 +28,7 @@ from ...protocol.endings import Lost, format_size
 from ..schedule.machines import gpu_ids
 from ..workers.gpus import KEY
 from .accounting import lost_attempt
+from .origin import drivers, origin, package_versions
 from .resume import Resuming
 
 if TYPE_CHECKING:
@@ -279,6 +280,7 @@ def _run_event(
         name: value if value is None or isinstance(value, (int, float)) else str(value)
         for name, value in settings._asdict().items()
     }
+    of_devices = drivers(str(each["vendor"]) for each in devices)
     return event(
         "run",
         format=FORMAT,
@@ -295,7 +297,10 @@ def _run_event(
             "xdist": xdist.__version__,
             "pluggy": pluggy.__version__,
             "python": platform.python_version(),
+            **package_versions(settings.versions),
         },
+        **origin(str(config.rootpath)),
+        **({"drivers": of_devices} if of_devices else {}),
         options={**options, "dist": config.getoption("dist", "no")},
         devices=devices,
         slices=slices,
