@@ -15,6 +15,7 @@ from comparing import suite
 from inner import WITHOUT_HYPOTHESIS
 
 import fleet as fleets
+from pytest_fkit.config import first_environment
 
 __all__ = ["suite"]
 
@@ -66,6 +67,7 @@ def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pyte
     """
     monkeypatch.setenv("PYTEST_ADDOPTS", WITHOUT_HYPOTHESIS)
     monkeypatch.setenv("FKIT_STACKS", "python")  # a debugger takes a second for each crash
+    monkeypatch.setattr(first_environment, "_before", {})  # that of the last run in this process
     return pytester
 
 
