@@ -149,5 +149,8 @@ def test_odd(odd, name): pass
 def test_processes_have_the_name_of_their_test(tmp_path: Path) -> None:
     pytest.importorskip("setproctitle")
     (tmp_path / "test_it.py").write_text(_TITLES)
-    run = run_pytest(tmp_path, "-p", "no:cacheprovider", "--fkit", "-n0")
+    run = run_pytest(tmp_path, "-p", "no:cacheprovider", "--fkit", "-n1")
     assert set(run.outcomes.values()) == {"PASSED"}, run.out
+    # Without workers a process has the command line that plain pytest would have.
+    run = run_pytest(tmp_path, "-p", "no:cacheprovider", "--fkit", "-n0", "-k", "has_a_process")
+    assert run.message("test_it.py::test_has_a_process").startswith("AssertionError: assert '/")

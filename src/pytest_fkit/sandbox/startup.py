@@ -22,7 +22,7 @@ from .keeper.jobs import HostConnection, HostStart
 from .keeper.keeper import Keeper, StartMethods
 from .keeper.kept_cores import Keeping
 from .keeper.spawn import exec_host
-from .process import crash_wait, titles
+from .process import crash_wait
 from .process.output import streams
 from .process.steps import FAILED, Role
 from .process.test_process import equip
@@ -73,7 +73,6 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
     config.stash[crash_wait.WAITS] = tool is not None or keeping is not None
     if config.stash[crash_wait.WAITS] and system.must_let_attach():
         config.stash[crash_wait.TRACER] = os.getpid()
-    titles.prepare()
     process = equip(session, coverage)
     items = session.items
 

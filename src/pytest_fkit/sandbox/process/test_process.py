@@ -72,6 +72,7 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
     :param coverage: see :class:`Measuring`.
     """
     config = session.config
+    titles.prepare(config)
     broken: dict[str, str] = {}
     gpu_failures = _gpu_failures(config)
     relay = Relay(session, may_retry=gpu_failures is not None and may_retry(config))

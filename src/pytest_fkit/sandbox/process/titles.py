@@ -1,11 +1,14 @@
 """Titles of test processes, which ps(1) and nvidia-smi show, in the form that xdist's workers have.
 
-By setproctitle, where that is installed.
+By setproctitle, where that is installed and there are workers: without, plain pytest has the
+command line that it was started with.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable
+
+import pytest
 
 from ...own import own_builtins
 
@@ -20,8 +23,11 @@ else:
 own_builtins(globals())
 
 
-def prepare() -> None:
+def prepare(config: pytest.Config) -> None:
     """Before any fork: make room for titles, which takes longer than to set one."""
+    global _set
+    if not hasattr(config, "workerinput"):
+        _set = None
     idle()
 
 
