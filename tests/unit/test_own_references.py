@@ -35,6 +35,7 @@ EXCEPTED = {
     "gpu.slices.ports": "is sent to other machines as source, where it stands alone",
     "journal.command": "is a program of its own, which runs no user code",
     "journal.subcommand": "belongs to that program",
+    "journal.quarantine_check": "belongs to that program",
     "journal.failed": "belongs to that program",
     "journal.diff": "belongs to that program",
     "journal.junit": "belongs to that program",

@@ -127,6 +127,8 @@ OPTIONS = (
     Option("fkit_slow", "seconds",
            "name a test that runs for longer, and again after twice that time",
            default=60.0, zero="never"),
+    Option("fkit_quarantine", "path",
+           "a TOML file of tests whose failures are known, and do not fail the run"),
     Option("fkit_sanitizer_reports", "choice",
            "what a report of a sanitizer does that a test printed and survived: "
            "name the test in the summary, or fail it",
