@@ -79,6 +79,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marks, and the plugins for this process's role."""
     declaration.add_marks(config)
     config.pluginmanager.register(fixtures, "fkit-fixtures")
+    if "fkit_quarantine" in getattr(config, "workerinput", ()):  # of a fresh interpreter, too
+        from .worker.tests.skipping import Skipping
+
+        config.pluginmanager.register(Skipping(config), "fkit-skipping")
     if not config.getoption("fkit"):
         return
     from .config.settings import KEY, settings_of

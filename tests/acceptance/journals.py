@@ -9,12 +9,36 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pytest_fkit.journal.shapes import Shapes, schema
+
+SCHEMA = schema()
+SHAPES = Shapes(SCHEMA)
+
 
 def events(path: Path, name: str = "") -> list[dict[str, Any]]:
-    """The events of a journal, those of one name, up to the last whole line."""
+    """The events of a journal, those of one name, up to the last whole line.
+
+    They are as the schema says, and it knows all of their fields.
+    """
     lines = path.read_bytes().splitlines(keepends=True)
     found = [json.loads(line) for line in lines if line.endswith(b"\n")]
+    for each in found:
+        assert SHAPES.misfit(each) == "", each
+        assert list(_undescribed(each)) == [], each
     return [each for each in found if name in ("", each["event"])]
+
+
+def _undescribed(event: dict[str, Any]) -> list[str]:
+    """Fields that the schema does not have."""
+    report = SCHEMA["$defs"]["report"]["properties"].keys()
+    shape = SCHEMA["$defs"][f"event-{event['event']}"]
+    while "$ref" in shape:
+        shape = SCHEMA["$defs"][shape["$ref"].rpartition("/")[2]]
+    known = {*SCHEMA["properties"], *shape["properties"]}
+    if event["event"] == "report":
+        known |= report
+    reports = [name for each in event.get("reports", ()) for name in each.keys() - report]
+    return sorted({*(event.keys() - known), *reports})
 
 
 def verdicts(path: Path) -> dict[str, str]:

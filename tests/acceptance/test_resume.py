@@ -223,13 +223,11 @@ def test_a_file_that_is_no_journal_is_an_error_with_its_line(
     path = tmp_path / "journal.jsonl"
     path.write_text(text)
     monkeypatch.chdir(tmp_path)
-    # Here, as 50 starts of the script would show no more; with other errors it is started below.
-    for command in ("summary", "slowest", "trace", "csv", "merge"):
-        status = main([command, "journal.jsonl"])
-        out, err = capsys.readouterr()
-        assert (status, out) == (2, "")
-        assert err.startswith(f"fkit: {message}")
-    if text:
+    status = main(["summary", "journal.jsonl"])
+    out, err = capsys.readouterr()
+    assert (status, out) == (2, "")
+    assert err.startswith(f"fkit: {message}")
+    if name in ("newer", "garbage inside"):  # a run reads it in the same way
         write_files(tmp_path, {"test_a.py": "def test_a(): pass\n"})
         run = run_pytest(tmp_path, "--fkit", "-n0", "--fkit-resume=journal.jsonl")
         assert run.status == pytest.ExitCode.USAGE_ERROR

@@ -37,6 +37,7 @@ EXCEPTED = {
     "journal.html.details": "belongs to that program",
     "journal.html.page": "belongs to that program",
     "journal.subcommand": "belongs to that program",
+    "journal.quarantine_check": "belongs to that program",
     "journal.failed": "belongs to that program",
     "journal.diff": "belongs to that program",
     "journal.junit": "belongs to that program",

@@ -136,6 +136,8 @@ OPTIONS = (
     Option("fkit_footer", "choice",
            "on a terminal, show at the bottom which tests run longest and how far the run is",
            default="auto", choices=("auto", "never")),
+    Option("fkit_quarantine", "path",
+           "a TOML file of tests whose failures are known, and do not fail the run"),
     Option("fkit_sanitizer_reports", "choice",
            "what a report of a sanitizer does that a test printed and survived: "
            "name the test in the summary, or fail it",

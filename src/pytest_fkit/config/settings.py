@@ -57,6 +57,7 @@ class Settings(NamedTuple):
     footer: str
     session_timeout: float
     versions: tuple[str, ...] = ()
+    quarantine: Path | None = None
     others_timeout: float | None = None
     isolation_asked: bool = False
 
@@ -102,6 +103,9 @@ def start_limit(timeout: float) -> float:
 
 KEY: pytest.StashKey[Settings] = pytest.StashKey()
 """Where the settings of a process are, in ``config.stash``."""
+
+FOR_FRESH: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
+"""What fresh interpreters find in their ``workerinput``, at ``-n0``."""
 
 STARTUP_PATH: pytest.StashKey[list[str]] = pytest.StashKey()
 """``sys.path`` before options and conftest files add to it."""

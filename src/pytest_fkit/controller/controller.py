@@ -26,6 +26,7 @@ from .workers import gpus
 
 if TYPE_CHECKING:
     from ..journal.recorder import Recorder
+    from .reports.quarantined import QuarantinedTests
     from .reports.resume import Resuming
 
 own_builtins(globals())
@@ -40,6 +41,7 @@ class Vacancy(NamedTuple):
     :param show: writes a line to the terminal.
     :param running: hears of the tests that run.
     :param deadline: of the run, if it has one.
+    :param screen: changes reports on failures that are quarantined, where there is a quarantine.
     """
 
     recorder: Recorder | None
@@ -48,6 +50,7 @@ class Vacancy(NamedTuple):
     show: Callable[[str], None]
     running: RunningTests
     deadline: Deadline | None
+    screen: Callable[[pytest.TestReport], None] | None = None
 
 
 class Controller:
@@ -96,6 +99,7 @@ class Controller:
         if config.option.collectonly:
             return None
         plugins = config.pluginmanager
+        quarantined = self._quarantined(config.stash[KEY])
         reporting = Reporting(config)
         plugins.register(reporting, "fkit-reporting")
         plugins.register(CausesShown(), "fkit-causes")
@@ -112,11 +116,23 @@ class Controller:
         running = RunningTests(config, self._terminal_line, recorder)
         plugins.register(running, "fkit-running")
         deadline = self._deadline(accounting, recorder)
-        vacancy = Vacancy(recorder, resuming, accounting, self._terminal_line, running, deadline)
+        vacancy = Vacancy(
+            recorder, resuming, accounting, self._terminal_line, running, deadline,
+            None if quarantined is None else quarantined.check,
+        )  # fmt: skip
         if config.getoption("tx", None) and config.getoption("dist", "no") != "no":
-            self._lead_workers(reporting, vacancy)
+            self._lead_workers(reporting, vacancy, quarantined)
             return None
         return vacancy
+
+    def _quarantined(self, parsed: Settings) -> QuarantinedTests | None:
+        if parsed.quarantine is None:
+            return None
+        from .reports.quarantined import QuarantinedTests, entries_of
+
+        found = QuarantinedTests(self._config, entries_of(parsed.quarantine))
+        self._config.pluginmanager.register(found, "fkit-quarantined")
+        return found
 
     def _record(self, parsed: Settings) -> tuple[Recorder | None, Resuming | None]:
         if not parsed.records or shows_only(self._config.option):
@@ -137,7 +153,9 @@ class Controller:
         self._config.pluginmanager.register(unfinished, "fkit-unfinished")
         return deadline
 
-    def _lead_workers(self, reporting: Reporting, vacancy: Vacancy) -> None:
+    def _lead_workers(
+        self, reporting: Reporting, vacancy: Vacancy, quarantined: QuarantinedTests | None
+    ) -> None:
         """Register the plugins of a controller that has workers; -n0 does not import them."""
         from .workers.gateways import Gateways
         from .workers.nodes import Nodes
@@ -145,12 +163,12 @@ class Controller:
         config, plugins = self._config, self._config.pluginmanager
         found = config.stash.get(gpus.KEY, None)
         # None where there are not going to be workers.
-        recorder, resuming, accounting, show, running, deadline = vacancy
+        recorder, resuming, accounting, show, running, deadline, _ = vacancy
         gateways = None if found is None else Gateways(config, found, show)
         footer = Footer(config, config.stash[KEY], len(seats_of_run(config)))
         nodes = Nodes(
             config, config.stash[KEY], show, recorder, resuming, gateways, accounting, running,
-            footer, deadline,
+            footer, deadline, None if quarantined is None else quarantined.screen,
         )  # fmt: skip
         plugins.register(nodes, "fkit-nodes")
         plugins.register(footer, "fkit-footer")

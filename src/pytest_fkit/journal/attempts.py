@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, Sequence
 from ..own import own_builtins
 from ..protocol.border import ItemAttempt
 from ..protocol.endings import Ending
-from ..protocol.event_file import facts_of
+from ..protocol.event_file import Quarantined, ReportFacts, facts_of
 from .added import added
 from .events import Event, capped, event, now, plain
 
@@ -49,17 +49,27 @@ def kept(report: pytest.TestReport) -> Kept:
     of_plugins = added(report)
     if of_plugins:
         found["added"] = of_plugins
-    facts = facts_of(report)
-    for name in _FACTS:
-        if getattr(facts, name):
-            found[f"fkit_{name}"] = getattr(facts, name)
+    _keep_facts(found, facts_of(report))
     return found
 
 
-def facts_again(report: Kept) -> dict[str, str | tuple[str, ...]]:
+def _keep_facts(found: Kept, facts: ReportFacts) -> None:
+    if facts.quarantined is not None:
+        found["fkit_quarantined"] = facts.quarantined.reason
+        found["text"], found["message"] = map(capped, facts.quarantined[1:])
+    for name in _FACTS:
+        if getattr(facts, name):
+            found[f"fkit_{name}"] = getattr(facts, name)
+
+
+def facts_again(report: Kept) -> dict[str, Any]:
     """Of what we said in a report, what a journal kept."""
     said = {name: report[f"fkit_{name}"] for name in _FACTS if f"fkit_{name}" in report}
-    return {name: tuple(it) if isinstance(it, list) else it for name, it in said.items()}
+    again = {name: tuple(it) if isinstance(it, list) else it for name, it in said.items()}
+    if "fkit_quarantined" in report:
+        texts = (report["fkit_quarantined"], report.get("text", ""), report.get("message", ""))
+        again["quarantined"] = Quarantined(*texts)
+    return again
 
 
 def _keep_longrepr(found: Kept, longrepr: Any) -> None:
@@ -77,13 +87,13 @@ def _keep_longrepr(found: Kept, longrepr: Any) -> None:
 def verdict(reports: Sequence[Kept]) -> str:
     """One word for all reports on a test.
 
-    The first of "error" (in setup or teardown, or the test's process died), "failed", "xfailed",
-    "xpassed" and "skipped" that applies to a report, else "passed". Attempts that another plugin
-    repeated have outcomes of their own and don't count. A test that passed has a report on its
-    call: without one a report was lost, and the verdict is "error".
+    The first of "error" (in setup or teardown, or the test's process died), "failed",
+    "quarantined", "xfailed", "xpassed" and "skipped" that applies to a report, else "passed".
+    Attempts that another plugin repeated have outcomes of their own and don't count. A test that
+    passed has a report on its call: without one a report was lost, and the verdict is "error".
     """
     words = {_word(report) for report in reports}
-    for word in ("error", "failed", "xfailed", "xpassed", "skipped"):
+    for word in ("error", "failed", "quarantined", "xfailed", "xpassed", "skipped"):
         if word in words:
             return word
     return "passed" if is_whole(reports) else "error"
@@ -100,6 +110,8 @@ def is_whole(reports: Sequence[Kept]) -> bool:
 
 def _word(report: Kept) -> str:
     outcome = str(report["outcome"])
+    if "fkit_quarantined" in report:
+        return "quarantined"
     if outcome == "failed":
         return "failed" if report["when"] == "call" and "fkit_death" not in report else "error"
     if "xfail" in report and outcome in ("skipped", "passed"):

@@ -79,8 +79,14 @@ LOST = Cause("no report", "the test's call was not reported", "")
 
 
 def cause(reports: Sequence[Kept]) -> Cause | None:
-    """What went wrong with a test, by the reports of its verdict; None if no report failed."""
-    failed = next((each for each in reports if each.get("outcome") == "failed"), None)
+    """What went wrong with a test, by the reports of its verdict; None if no report failed.
+
+    A failure that is quarantined has a cause, too.
+    """
+    failed = next(
+        (each for each in reports if each.get("outcome") == "failed" or "fkit_quarantined" in each),
+        None,
+    )
     return None if failed is None else _cause(failed)
 
 

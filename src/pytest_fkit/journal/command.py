@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Iterable, Mapping, Sequence
 
 from .. import __version__
 from ..config.values import parse_mask
-from . import diff, trace
+from . import diff, quarantine_check, trace
 from .events import encode
 from .failed import failed
 from .html.page import MissingExtraError, page
@@ -48,16 +49,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return answer.status
 
 
+@functools.lru_cache(maxsize=None)
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fkit", description="Reads the journals that pytest --fkit-journal writes."
     )
     parser.add_argument("--version", action="version", version=f"pytest-fkit {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    groups = {"": commands}
     for name, command in COMMANDS.items():
+        group, _, last = name.rpartition(" ")
+        if group not in groups:
+            inner = commands.add_parser(group, help=f"commands: {group} …")
+            groups[group] = inner.add_subparsers(metavar="COMMAND", required=True)
         _declare(
-            commands.add_parser(
-                name,
+            groups[group].add_parser(
+                last,
                 help=command.text,
                 description=f"Write {command.text}.",
                 epilog="\n".join(["examples:", *(f"  {each}" for each in command.examples)]),
@@ -197,5 +204,11 @@ COMMANDS: Mapping[str, Subcommand] = {
         ),
         diff.formats(),
         diff.arguments,
+    ),
+    "quarantine check": Subcommand(
+        "which entries of a quarantine have expired, are unused, or passed; exits with 1 if any",
+        ("fkit quarantine check quarantine.toml nightly-*.jsonl",),
+        quarantine_check.formats(),
+        quarantine_check.arguments,
     ),
 }

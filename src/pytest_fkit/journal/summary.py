@@ -16,7 +16,7 @@ from .history import History, Session, TestHistory, xid_key
 
 own_builtins(globals())
 
-_ORDER = ("failed", "error", "passed", "skipped", "xfailed", "xpassed")
+_ORDER = ("failed", "error", "quarantined", "passed", "skipped", "xfailed", "xpassed")
 
 
 Values = Dict[str, Any]
@@ -37,7 +37,7 @@ def summary(history: History, by_cause: bool = False) -> Iterator[str]:
         yield from causes(grouped(met(tests)))
     else:
         for test in tests:
-            if test.went_wrong:
+            if test.went_wrong or test.outcome == "quarantined":
                 yield f"  {test.outcome:6}  {_name(history, test)}  {_reason(test)}".rstrip()
     yield from _retries(history, tests)
     missing = history.not_run()

@@ -53,6 +53,18 @@ class JunitRecord(NamedTuple):
     value: str
 
 
+class Quarantined(NamedTuple):
+    """A failure that does not count.
+
+    :param reason: why not.
+    :param text: of the report, as it was; `message`: the one line of it.
+    """
+
+    reason: str
+    text: str
+    message: str
+
+
 class ReportFacts(NamedTuple):
     """What we say in one of pytest's reports, as its attribute ``fkit``.
 
@@ -75,6 +87,7 @@ class ReportFacts(NamedTuple):
     :param failed_after: the attempts before this one, which failed after a GPU error.
     :param passed_after: the same if this one passed.
     :param resumed: whether it is the verdict of an earlier run.
+    :param quarantined: if it was a failure, and does not count.
     :param made: whether pytest_runtest_makereport did not make or complete it, but we.
     """
 
@@ -98,6 +111,7 @@ class ReportFacts(NamedTuple):
     passed_after: str = ""
     resumed: bool = False
     made: bool = False
+    quarantined: Quarantined | None = None
 
 
 NO_FACTS = ReportFacts()

@@ -104,12 +104,13 @@ class Alone(Collection):
         keeper = KeeperClient(session, [] if here is None else [here.descriptor], 0, forks)
         keeper.at_start = self._restore_signals
         about = self._vacancy.recorder, self._vacancy.accounting, session.items
-        reports = LocalReports(*about, owned)
+        screen = self._vacancy.screen
+        reports = LocalReports(*about, owned, screen)
         xids = None if owned is None else xids_of_tests(config, owned)
         if owned is not None and xids is not None:
             from .reports.xids_of_tests import ReportsWithXids
 
-            reports = ReportsWithXids(*about, owned, xids)
+            reports = ReportsWithXids(*about, owned, xids, screen)
         loop = self._loop = TestLoop(
             session, self._settings, keeper, ALONE, lines, reports, self._unforkable,
             tell=lambda said: self._vacancy.running.here(ALONE, said),

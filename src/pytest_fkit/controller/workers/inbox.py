@@ -96,6 +96,7 @@ class Arrivals:
 
     :param recorder: hears of all tests before plugins do, if there is one.
     :param account: hears what plugins are about to hear.
+    :param screen: changes reports before anybody has them, if given.
     """
 
     def __init__(
@@ -105,12 +106,14 @@ class Arrivals:
         recorder: Recorder | None,
         held_back: HeldBack,
         account: Callable[[WorkerController, Sequence[Told]], None],
+        screen: Callable[[Sequence[Told]], None] | None = None,
     ) -> None:
         self._config = config
         self.show = show
         self._recorder = recorder
         self._held_back = held_back
         self._account = account
+        self._screen = screen
         self._actions: deque[Callable[[], None]] = deque()
         self.dispatch: Dispatch | None = None
         self._handlers: dict[type[object], Callable[[WorkerController, Any], None]] = {
@@ -186,6 +189,8 @@ class Arrivals:
 
     def tell(self, node: WorkerController, told: Sequence[Told]) -> None:
         """Have plugins hear what a worker told of tests."""
+        if self._screen is not None:
+            self._screen(told)
         if self._recorder is not None:
             self._recorder.record(node.gateway.id, told)
         self._account(node, told)

@@ -9,7 +9,7 @@ import pytest
 from ...compat import xdist_controller
 from ...config.settings import Settings
 from ...own import os, own_builtins, threading
-from ...protocol.border import OfItself, Start
+from ...protocol.border import OfItself, Start, Told
 from ...protocol.event_file import Interrupted
 from ...protocol.interruptions import interrupt_on_sigterm, raise_again, restore_sigterm
 from ..retry import rerouting
@@ -52,6 +52,7 @@ class Nodes:
         running: RunningTests,
         footer: Footer,
         deadline: Deadline | None,
+        screen: Callable[[Sequence[Told]], None] | None = None,
     ) -> None:
         self._config = config
         self._settings = settings
@@ -60,7 +61,7 @@ class Nodes:
         self._accounting = accounting
         self._lending = lending
         held_back = HeldBack(lambda node: self._links.whereabouts(node))
-        self._arrivals = Arrivals(config, show, recorder, held_back, self._account)
+        self._arrivals = Arrivals(config, show, recorder, held_back, self._account, screen)
         self._links = Links(
             self._arrivals.add_told,
             self._hear,

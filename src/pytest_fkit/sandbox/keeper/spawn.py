@@ -15,7 +15,7 @@ from ... import system
 from ...compat import pytest_session, xdist_worker
 from ...compat.pytest_nodes import lineage
 from ...config.first_environment import environment
-from ...config.settings import STARTUP_PATH
+from ...config.settings import FOR_FRESH, STARTUP_PATH
 from ...gpu.slices.ownership import KEY, TOLD
 from ...own import marshal, os, own_builtins, standard_library_first, subprocess, suppress
 from ...protocol.descriptors import slots, write_all
@@ -93,7 +93,12 @@ def _spec(session: pytest.Session, start: HostStart) -> Spec:
         for number, item in enumerate(session.items)
         if whole or item.path == first.path
     ]
-    workerinput = {**input_for_another(config), **xdist_worker.worker_input(config)}
+    told: dict[str, Any] = config.stash.get(FOR_FRESH, {})
+    workerinput = {
+        **input_for_another(config),
+        **told,
+        **xdist_worker.worker_input(config),
+    }
     workerinput.pop("fkit", None)
     owned = config.stash.get(KEY, None)
     if owned is not None:

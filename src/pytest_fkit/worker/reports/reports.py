@@ -106,6 +106,7 @@ class LocalReports(Reports):
     :param account: counts verdicts, if given.
     :param items: the tests that are run.
     :param owned: the GPUs of this process, if there are any.
+    :param screen: changes a report before anybody has it, if given.
     """
 
     def __init__(
@@ -114,7 +115,9 @@ class LocalReports(Reports):
         account: VerdictCounter | None = None,
         items: Sequence[pytest.Item] = (),
         owned: Owned | None = None,
+        screen: Callable[[pytest.TestReport], None] | None = None,
     ) -> None:
+        self._screen = screen
         self._owned = owned
         self._recorder = recorder
         self._some_hear_in_tests: bool | None = None
@@ -128,6 +131,7 @@ class LocalReports(Reports):
         """Plugins that count failures may stop the run; all but two of pytest's only note them."""
         return bool(
             config.getoption("maxfail")
+            or self._screen is not None
             or config.pluginmanager.hasplugin("stepwiseplugin")
             or pytest_hooks.others_hear_reports(config)
         )
@@ -147,6 +151,8 @@ class LocalReports(Reports):
             name_gpus(self._owned, ALONE, data)
         report = report_from(item.config, data)
         restore_objects(item.session, report)
+        if self._screen is not None:
+            self._screen(report)
         if self._recorder is not None:
             self._recorder.report(ALONE, report)
             self._recorder.commit()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING, Callable, Sequence
 
 import pytest
 
@@ -160,8 +160,9 @@ class ReportsWithXids(LocalReports):
         items: Sequence[pytest.Item],
         owned: Owned,
         xids: TestXids,
+        screen: Callable[[pytest.TestReport], None] | None = None,
     ) -> None:
-        super().__init__(recorder, account, items, owned)
+        super().__init__(recorder, account, items, owned, screen)
         self._xids = xids
 
     def are_awaited(self, config: pytest.Config) -> bool:
