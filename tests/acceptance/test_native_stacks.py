@@ -55,6 +55,9 @@ def test_thread(): library.crash_in_thread()
 def test_hang(): library.lock_twice()
 def test_abort(): library.give_up()
 def test_kill(): os.kill(os.getpid(), signal.SIGSEGV)
+def test_keeper():
+    os.kill(os.getsid(0), signal.SIGSEGV)
+    time.sleep(60)
 def test_disabled(): crash_without_faulthandler()
 def test_child(): assert ended_by(library.crash) == -signal.SIGSEGV
 def test_child_disabled(): assert ended_by(crash_without_faulthandler) == -signal.SIGSEGV
@@ -140,6 +143,7 @@ def test_who_crashes_ends_as_without_a_debugger(
         "test_it.py::test_crash": "SIGSEGV",
         "test_it.py::test_abort": "SIGABRT",
         "test_it.py::test_kill": "SIGSEGV",
+        "test_it.py::test_keeper": "lost: its keeper process was ended by SIGSEGV",
         "test_it.py::test_disabled": "SIGSEGV",
         "test_it.py::test_wide": "SIGSEGV",
     }

@@ -23,7 +23,7 @@ from .keeper.spawn import exec_host
 from .process import crash_wait
 from .process.output import streams
 from .process.steps import FAILED, Role
-from .process.test_process import equip
+from .process.test_process import equip, write_stacks_of_deaths
 
 own_builtins(globals())
 
@@ -67,8 +67,8 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
     settings = config.stash.get(KEY, None)
     asks = crash_wait.SUPPORTED and settings is not None and settings.stacks != "python"
     tool = find_tool() if asks else None
-    config.stash[crash_wait.WAITS] = tool is not None
-    process = equip(session, coverage)
+    waits = config.stash[crash_wait.WAITS] = tool is not None
+    process = equip(session, coverage, waits=False)  # who would look at the keeper?
     items = session.items
 
     def item_at(position: int) -> pytest.Item | None:
@@ -78,6 +78,8 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
 
     def host_main(start: HostStart, connection: HostConnection, keeper: int) -> Role:
         os.environ.update(start.key.environ)
+        if waits:
+            write_stacks_of_deaths(waits)
         return (yield from host.main(*connection, keeper))
 
     def spawn(start: HostStart, connection: HostConnection, keeper: int) -> NoReturn:

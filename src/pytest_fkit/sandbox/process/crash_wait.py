@@ -44,7 +44,7 @@ _CRASHED = {_BLOCKABLE & ~_bit(number): number for number in _FATAL}
 """By what a waiting thread blocks, the signal that hit it."""
 
 _LOOKED_AT_BY = 15.0
-"""Seconds in which the keeper has looked at a crashed thread; longer than any thread waits."""
+"""Seconds in which the keeper has looked at a crashed thread, and ended its process."""
 
 WAITS: pytest.StashKey[bool] = pytest.StashKey()
 """In ``config.stash``: whether crashed threads of test processes wait."""
@@ -67,14 +67,16 @@ class _Action(ctypes.Structure):
 def install() -> None:
     """Make this process, and those that it forks, wait; before faulthandler is enabled.
 
+    Not the keeper, at whose threads nobody would look: they would wait for ever.
+
     Signals that somebody else handles stay his: a sanitizer, for example, prints its report then.
     Where the C library has no such functions, nobody waits.
     """
     libc = ctypes.CDLL(None)
     try:
-        # sleep(3), whose argument is the number of the signal: should no keeper come, a crashed
-        # thread waits for 4 to 11 seconds, returns into the fault, and dies of it.
-        handler = ctypes.c_void_p.from_buffer(libc.sleep).value
+        # pause(2), which ignores the argument, and of which only the death of the process returns:
+        # after a signal that was sent, and is no fault, the test would go on and could pass.
+        handler = ctypes.c_void_p.from_buffer(libc.pause).value
         sigaction = libc.sigaction
     except AttributeError:
         return
