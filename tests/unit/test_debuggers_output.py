@@ -16,38 +16,34 @@ Thread 2 (Thread 0x7f1c2bbff6c0 (LWP 12) "python"):
 #1  0x00007f1c2ba1c1a5 in at::wait(int&) () from /opt/libc10.so
 
 Thread 1 (Thread 0x7fa04c605b80 (LWP 11) "python3"):
-#0  __GI___clock_nanosleep (flags=0) at ../sysdeps/unix/sysv/linux/clock_nanosleep.c:71
-#1  0x00007fa04bef1e53 in __GI___nanosleep (req=0x55) at ../sysdeps/unix/sysv/linux/nanosleep.c:25
-#2  0x00007fa04bef1d8a in __sleep (seconds=0) at ../sysdeps/posix/sleep.c:55
-#3  <signal handler called>
-#4  __pthread_kill_implementation (signo=signo@entry=11) at ./nptl/pthread_kill.c:44
-#5  0x00007fa04be59fb2 in __GI_raise (sig=11) at ../sysdeps/posix/raise.c:26
-#6  <signal handler called>
-#7  0x00007fa04b9d9155 in at::native::frob<float> (p=...) at frob.cc:4
-#8  0x00007fa04b87df7a in ?? () from /lib/x86_64-linux-gnu/libffi.so.8
-#9  0x00007fa04b89417a in _call_function_pointer (flags=1) at Modules/_ctypes/callproc.c:923
-#10 0x00007fa04c0fd9c3 in _PyEval_EvalFrameDefault (tstate=<optimized out>) at Python/ceval.c:4769
+#0  0x00007fa04bef1dd0 in __libc_pause () at ../sysdeps/unix/sysv/linux/pause.c:29
+#1  <signal handler called>
+#2  __pthread_kill_implementation (signo=signo@entry=11) at ./nptl/pthread_kill.c:44
+#3  0x00007fa04be59fb2 in __GI_raise (sig=11) at ../sysdeps/posix/raise.c:26
+#4  <signal handler called>
+#5  0x00007fa04b9d9155 in at::native::frob<float> (p=...) at frob.cc:4
+#6  0x00007fa04b87df7a in ?? () from /lib/x86_64-linux-gnu/libffi.so.8
+#7  0x00007fa04b89417a in _call_function_pointer (flags=1) at Modules/_ctypes/callproc.c:923
+#8  0x00007fa04c0fd9c3 in _PyEval_EvalFrameDefault (tstate=<optimized out>) at Python/ceval.c:4769
 [Inferior 1 (process 11) detached]
 """
 
 _EU_STACK = """\
 PID 11 - process
 TID 11:
-#0  0x00007fe7a4eed503 __GI___clock_nanosleep
-    ../sysdeps/unix/sysv/linux/clock_nanosleep.c:71:10
-#1  0x00007fe7a4ef1d8a __sleep
-    ../sysdeps/posix/sleep.c:55:11
-#2  0x00007fe7a4e5a050 __restore_rt
-#3  0x00007fe7a4ea8eec __pthread_kill_implementation
+#0  0x00007fe7a4ef1dd0 __libc_pause
+    ../sysdeps/unix/sysv/linux/pause.c:29:10
+#1  0x00007fe7a4e5a050 __restore_rt
+#2  0x00007fe7a4ea8eec __pthread_kill_implementation
     ./nptl/pthread_kill.c:44:76
-#4  0x00007fe7a4e59fb2 __GI_raise
+#3  0x00007fe7a4e59fb2 __GI_raise
     ../sysdeps/posix/raise.c:26:13
-#5  0x00007fe7a4e5a050 __restore_rt
-#6  0x00007fe7a4929155 frob
+#4  0x00007fe7a4e5a050 __restore_rt
+#5  0x00007fe7a4929155 frob
     /src/frob.cc:4:29
-#7  0x00007fe7a4a96f7a
-#8  0x00007fe7a4a96b0d ffi_call
-#9  0x00007fe7a4ab617a _ctypes_callproc
+#6  0x00007fe7a4a96f7a
+#7  0x00007fe7a4a96b0d ffi_call
+#8  0x00007fe7a4ab617a _ctypes_callproc
     /tmp/Python-3.11.7/Modules/_ctypes/callproc.c:1262:15
 """
 
@@ -62,7 +58,7 @@ Traceback for thread 11 (python3) [] (most recent call last):
     (C) File "???", line 0, in ffi_call (/usr/lib/x86_64-linux-gnu/libffi.so.8.1.2)
     (C) File "/src/frob.cc", line 4, in frob (inlined) (/src/libfrob.so)
     (C) File "???", line 0, in __restore_rt (/usr/lib/x86_64-linux-gnu/libc.so.6)
-    (C) File "../sysdeps/posix/sleep.c", line 55, in sleep (/usr/lib/x86_64-linux-gnu/libc.so.6)
+    (C) File "../sysdeps/unix/sysv/linux/pause.c", line 29, in __libc_pause (/usr/lib/libc.so.6)
 """
 
 _PY_SPY = """\
@@ -70,8 +66,7 @@ Process 11: python3 -m pytest
 Python v3.11.7 (/usr/bin/python3.11)
 
 Thread 11 (idle): "MainThread"
-    clock_nanosleep (libc.so.6)
-    sleep (libc.so.6)
+    pause (libc.so.6)
     0x7f56626a3f16 (libc.so.6)
     raise (libc.so.6)
     0x7f56626a8ce3 (libc.so.6)
@@ -98,7 +93,7 @@ def test_the_function_that_crashed(tool: str, text: str) -> None:
     marked = [line for line in told.text.splitlines() if line.startswith("  > ")]
     assert len(marked) == 1
     assert "frob" in marked[0]
-    for hidden in ("sleep", "raise", "PyEval", "_ctypes", "pytest_pyfunc_call"):
+    for hidden in ("pause", "raise", "PyEval", "_ctypes", "pytest_pyfunc_call"):
         assert hidden not in told.text
 
 

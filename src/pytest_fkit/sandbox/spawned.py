@@ -150,7 +150,7 @@ class Spawned:
         os.chdir(self._spec["current"])
         sys.path[:] = self._spec["path"]  # again: options and conftest files add to it
         os.ftruncate(slots.out, 0)
-        process = equip(session, running_coverage())
+        process = equip(session, running_coverage(), self._spec["waits"])
         self._link.send(Ready())
         host = Host(process, items.get, self._missing_reason(session))
         run_steps(host.serve_here(self._link))

@@ -25,7 +25,7 @@ from .keeper.spawn import exec_host
 from .process import crash_wait
 from .process.output import streams
 from .process.steps import FAILED, Role
-from .process.test_process import equip
+from .process.test_process import equip, write_stacks_of_deaths
 
 own_builtins(globals())
 
@@ -70,10 +70,10 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
     asks = crash_wait.SUPPORTED and settings is not None and settings.stacks != "python"
     tool = find_tool() if asks else None
     keeping = _keeping(config, settings)
-    config.stash[crash_wait.WAITS] = tool is not None or keeping is not None
-    if config.stash[crash_wait.WAITS] and system.must_let_attach():
+    waits = config.stash[crash_wait.WAITS] = tool is not None or keeping is not None
+    if waits and system.must_let_attach():
         config.stash[crash_wait.TRACER] = os.getpid()
-    process = equip(session, coverage)
+    process = equip(session, coverage, waits=False)  # who would look at the keeper?
     items = session.items
 
     def item_at(position: int) -> pytest.Item | None:
@@ -88,6 +88,8 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
 
     def host_main(start: HostStart, connection: HostConnection, keeper: int) -> Role:
         begin(start)
+        if waits:
+            write_stacks_of_deaths(waits)
         return (yield from host.main(*connection, keeper))
 
     def spawn(start: HostStart, connection: HostConnection, keeper: int) -> NoReturn:

@@ -45,7 +45,7 @@ _CRASHED = {_BLOCKABLE & ~_bit(number): number for number in _FATAL}
 """By what a waiting thread blocks, the signal that hit it."""
 
 _LOOKED_AT_BY = 15.0
-"""Seconds in which the keeper has looked at a crashed thread; longer than any thread waits."""
+"""Seconds in which the keeper has looked at a crashed thread, and ended its process."""
 
 WAITS: pytest.StashKey[bool] = pytest.StashKey()
 """In ``config.stash``: whether crashed threads of test processes wait."""
@@ -71,14 +71,15 @@ class _Action(ctypes.Structure):
 def install() -> None:
     """Make this process, and those that it forks, wait; before faulthandler is enabled.
 
+    Not the keeper, at whose threads nobody would look: they would wait for ever.
+
     Signals that somebody else handles stay his: a sanitizer, for example, prints its report then.
     Where the C library has no such functions, nobody waits.
     """
     libc = ctypes.CDLL(None)
     try:
-        # pause(2), which returns after a handler only, and there is none that a signal could call.
-        # What returns, as sleep(3) does, goes on behind a signal that was sent and is no fault: a
-        # keeper that comes late would find that the test has passed.
+        # pause(2), which ignores the argument, and of which only the death of the process returns:
+        # after a signal that was sent, and is no fault, the test would go on and could pass.
         handler = ctypes.c_void_p.from_buffer(libc.pause).value
         sigaction = libc.sigaction
     except AttributeError:

@@ -30,15 +30,6 @@ def flush() -> None:
             continue
 
 
-def captured_in_setup() -> tuple[tuple[str, str], ...]:
-    """The sections captured so far in the current setup, in the form of a report's."""
-    flush()
-    return tuple(
-        (f"Captured {name} setup", read_ends(descriptor).decode("utf-8", "replace"))
-        for name, descriptor in (("stdout", slots.out), ("stderr", slots.err))
-    )
-
-
 def streams(config: pytest.Config) -> bool:
     """Whether the keeper forwards output, since without capture it would not reach the terminal.
 

@@ -8,6 +8,10 @@ import pytest
 
 from ...compat import pytest_hooks, pytest_nodes, pytest_reports
 from ...own import contextmanager, own_builtins, time
+from ...protocol.descriptors import slots
+from ...protocol.plain_values import carriable
+from .excerpts import read_ends
+from .output import flush
 
 if TYPE_CHECKING:
     from pluggy import HookCaller
@@ -138,3 +142,20 @@ class _Innermost:
     def pytest_runtest_teardown(self) -> None:
         if self._phase is not None:
             self._phase()
+
+
+def sections(item: pytest.Item) -> tuple[tuple[str, str], ...]:
+    """The sections captured for `item`, in the form of a report's."""
+    return tuple(
+        (f"Captured {key} {when}", carriable(content))
+        for when, key, content in item._report_sections
+    )
+
+
+def captured_so_far() -> tuple[tuple[str, str], ...]:
+    """The sections captured so far in the current setup, in the form of a report's."""
+    flush()
+    return tuple(
+        (f"Captured {name} setup", read_ends(descriptor).decode("utf-8", "replace"))
+        for name, descriptor in (("stdout", slots.out), ("stderr", slots.err))
+    )

@@ -66,10 +66,11 @@ class TestProcess(NamedTuple):
             self.reruns.begin(order.attempts, order.suite_reruns)
 
 
-def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
+def equip(session: pytest.Session, coverage: Any | None, waits: bool) -> TestProcess:
     """Make this process a test process: register the plugins, and enable the fault handler.
 
     :param coverage: see :class:`Measuring`.
+    :param waits: see :func:`write_stacks_of_deaths`.
     """
     config = session.config
     titles.prepare(config)
@@ -104,7 +105,7 @@ def equip(session: pytest.Session, coverage: Any | None) -> TestProcess:
     pytest_session.replace_debugger(_no_debugger)
     pytest_junit.watch_junit_fixtures(config, relay.junit_record)
     Terminal(config, relay)
-    write_stacks_of_deaths(config.stash.get(crash_wait.WAITS, False))
+    write_stacks_of_deaths(waits)
     return TestProcess(
         session,
         relay,

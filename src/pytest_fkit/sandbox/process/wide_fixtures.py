@@ -10,10 +10,8 @@ from ...compat import pytest_fixtures, pytest_hooks, pytest_nodes, pytest_report
 from ...gpu.errors.exceptions import mark_event
 from ...own import own_builtins, time
 from ...protocol.event_file import WideOutput, WideSetup, WideSetupDone, WideTeardown
-from ...protocol.plain_values import carriable
 from .fork_watch import HOOKS, ForkWatch
-from .output import captured_in_setup
-from .phases import Phases
+from .phases import Phases, captured_so_far, sections
 from .relay import Relay
 
 if TYPE_CHECKING:
@@ -271,7 +269,7 @@ class WideFixtures:
                 raise
             except BaseException as error:  # noqa: BLE001 (raised again in the child)
                 if self._gpu_failures is not None:
-                    self._gpu_failures.classify(item, error, captured_in_setup())
+                    self._gpu_failures.classify(item, error, captured_so_far())
                 return error
         return None
 
@@ -334,9 +332,9 @@ class WideFixtures:
             if pytest_fixtures.raised_in_teardown_of_fixture(call.excinfo.value):
                 self._failed = item, call.excinfo.value
             if self._gpu_failures is not None:
-                self._gpu_failures.classify(item, call.excinfo.value, _sections(item))
+                self._gpu_failures.classify(item, call.excinfo.value, sections(item))
         # The child inherits these sections, too, and reports them if it survives.
-        self._relay.send(WideOutput(_sections(item)))
+        self._relay.send(WideOutput(sections(item)))
         return float(call.duration)
 
     def _set_up_collectors(self, item: pytest.Item) -> None:
@@ -368,7 +366,7 @@ class WideFixtures:
         report = None
         if made is not None and made.failed:
             report = pytest_reports.report_message(item.config, made)
-        self._relay.send(WideTeardown(call.duration, _sections(item), report, call.start))
+        self._relay.send(WideTeardown(call.duration, sections(item), report, call.start))
         self._active = [each for each in self._active if each.cached_result is not None]
         return True
 
@@ -376,14 +374,6 @@ class WideFixtures:
 def _is_wide(request: pytest.FixtureRequest) -> bool:
     # Outside of a class, pytest gives a class-scoped fixture the test function as its node.
     return request.scope != "function" and not isinstance(request.node, pytest.Item)
-
-
-def _sections(item: pytest.Item) -> tuple[tuple[str, str], ...]:
-    """The sections captured for `item`, in the form of a report's."""
-    return tuple(
-        (f"Captured {key} {when}", carriable(content))
-        for when, key, content in item._report_sections
-    )
 
 
 class _Collectors:

@@ -192,8 +192,8 @@ def without_handlers(frames: Sequence[NativeFrame]) -> tuple[NativeFrame, ...]:
     names = [frame.function for frame in frames]
     if _HANDLER in names:
         first = len(names) - names[::-1].index(_HANDLER)
-    elif "sleep" in names:  # py-spy does not show where handlers begin
-        first = names.index("sleep") + 1
+    elif "pause" in names:  # py-spy does not show where handlers begin
+        first = names.index("pause") + 1
         if "raise" in names[first:]:
             first = names.index("raise", first) + 1
     else:
@@ -205,7 +205,7 @@ _RUNTIMES_FILE = re.compile(
     r"^(\.\.?/(sysdeps|nptl|stdlib|signal|csu|malloc|debug|libio|assert)/|lib(c|pthread|stdc\+\+|gcc_s)[.-])"
 )
 _RUNTIMES = re.compile(
-    r"(__|_IO_|std::terminate|__cxxabiv1::|__gnu_cxx::)|(raise|abort|kill|tgkill|sleep|nanosleep)$"
+    r"(__|_IO_|std::terminate|__cxxabiv1::|__gnu_cxx::)|(raise|abort|kill|tgkill|pause)$"
 )
 
 
