@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.journal.html.content import ReportContent, content
+from pytest_fkit.journal.html.content import Fact, ReportContent, content
 from pytest_fkit.journal.html.details import command_of
 from pytest_fkit.journal.html.packing import packed
 from pytest_fkit.journal.html.page import page
@@ -61,6 +61,17 @@ def test_red_tests_come_first_and_are_grouped_by_cause() -> None:
     (cause,) = told.causes
     assert (cause.tests, cause.places) == ((0, 1), ("gw0 (GPU 0)", "gw10 (GPU 1)"))
     assert (told.red, told.heads[0].ended, told.heads[0].seconds) == (2, "exit status 1", 5.0)
+
+
+@pytest.mark.parametrize(
+    ("job", "link"), [("https://ci/1", "https://ci/1"), ("javascript:alert(1)", "")]
+)
+def test_a_run_says_where_it_comes_from(job: str, link: str) -> None:
+    told = content([{**RUN, "commit": "0123456789abcdef", "branch": "main", "job": job}])
+    assert told.heads[0].facts == (
+        Fact("Commit", "0123456789ab, main"),
+        Fact("CI job", job, link),
+    )
 
 
 def test_of_a_run_that_was_killed_all_tests_are_there() -> None:

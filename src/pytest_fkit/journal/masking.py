@@ -179,7 +179,7 @@ class Masking:
         return {
             **run,
             "arguments": self.arguments(run.get("arguments", ())),
-            "options": self.value(run.get("options", {})),
+            **{name: self.value(run[name]) for name in ("options", "job") if name in run},
         }
 
     def _attempt(self, attempt: Event) -> Event:

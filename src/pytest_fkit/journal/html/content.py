@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections import Counter, defaultdict
 from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
@@ -331,6 +332,9 @@ def _facts(run: Event) -> Iterator[Fact]:
     gpus = _gpus(run.get("devices"))
     if gpus:
         yield Fact("GPUs", gpus)
+    if isinstance(run.get("drivers"), dict):
+        drivers = ", ".join(f"{vendor} {version}" for vendor, version in run["drivers"].items())
+        yield Fact("Driver", readable(drivers))
     yield from _from_where(run)
     versions = run.get("versions", {})
     if versions:
@@ -352,8 +356,11 @@ def _gpus(devices: object) -> str:
 
 def _from_where(run: Event) -> Iterator[Fact]:
     """Commit and CI job, where the journal knows them."""
-    del run
-    yield from ()
+    commit, branch, job = (readable(str(run.get(name, ""))) for name in ("commit", "branch", "job"))
+    if commit or branch:
+        yield Fact("Commit", ", ".join(filter(None, (commit[:12], branch))))
+    if job:
+        yield Fact("CI job", job, job if re.match("https?://", job) else "")
 
 
 def _remarks(told: History) -> Iterator[str]:

@@ -3,6 +3,7 @@
 
 const CHART_HEIGHT = 84;
 const MOST_POINTS = 1500;
+const MOST_LINES = 4;
 const GPU_COLOURS = ["#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#8b5cf6", "#06b6d4", "#ec4899", "#84cc16"];
 const STEPS_OF_SIZE = Array.from({ length: 32 }, (_, power) => 2 ** (power - 4));
 const STEPS_OF_TIME = [
@@ -30,6 +31,12 @@ function totals(attempts, which, amount) {
     }
   }
   return { times, values };
+}
+
+// What holds at a moment; null before the first step.
+function valueAt({ times, values }, at) {
+  const step = lowerBound(times, at + 1e-9, 0, times.length) - 1;
+  return step < 0 ? null : values[step];
 }
 
 // The steps between two moments, no more than can be seen: of several the highest.
@@ -91,7 +98,9 @@ class Charts {
       const series = gpus.map((gpu, number) => ({
         name: `GPU ${gpu.gpu}`, fixed: GPU_COLOURS[number % GPU_COLOURS.length], steps: { times: gpu.at, values: gpu.memory },
       }));
-      found.push({ title: "GPU memory in use", show: showSize, series });
+      // More lines than these can't be told apart.
+      const rows = series.length > MOST_LINES;
+      found.push({ title: "GPU memory in use", hint: rows ? "stronger colour: more" : "", rows, show: showSize, series });
     }
     return found;
   }
@@ -106,7 +115,7 @@ class Charts {
     for (const plot of this.plots) plot.destroy();
     this.host.replaceChildren();
     const width = this.host.clientWidth;
-    this.plots = [this.#buildLanes(width), ...this.sources.map((source) => this.#buildChart(source, width))];
+    this.plots = [this.#buildLanes(width), ...this.sources.map((source) => source.rows ? this.#buildRows(source, width) : this.#buildChart(source, width))];
     this.#setRange(...this.range);
   }
 
@@ -115,7 +124,8 @@ class Charts {
       width, height, legend: { show: false }, padding: [0, 10, 0, 0],
       cursor: {
         y: false, points: { show: false }, drag: { x: true, y: false, setScale: false },
-        sync: { key: "fkit-time", setSeries: false, scales: ["x", null] },
+        // The cursor is in all of them, a selection only where it is made: each would zoom.
+        sync: { key: "fkit-time", setSeries: false, scales: ["x", null], filters: { pub: (what) => !["mousedown", "mouseup", "dblclick"].includes(what) } },
         bind: { dblclick: () => () => this.#setRange(0, this.end) },
       },
       hooks: { setSelect: [(u) => this.#select(u)] },
@@ -175,9 +185,7 @@ class Charts {
         font: AXIS_FONT(), gap: 8, space: 22, incrs: source.show === showSize ? STEPS_OF_SIZE : undefined, values: (u, splits) => splits.map((value) => value === 0 ? "0" : source.show(value)),
       },
     ];
-    const reading = make("span", { class: "reading" });
-    const title = make("p", { class: "plot-title" }, make("b", {}, source.title), source.hint ? make("small", {}, source.hint) : null, reading);
-    this.host.append(title);
+    const reading = this.#addTitle(source);
     const box = this.host.appendChild(make("div", { class: "plot" }));
     options.hooks.setCursor = [(u) => this.#read(u, source, reading)];
     const plot = new uPlot(options, [[0, this.end], ...source.series.map(() => [null, null])], box);
@@ -185,6 +193,60 @@ class Charts {
     this.#listenTo(plot);
     this.#read(plot, source, reading);
     return plot;
+  }
+
+  // A row for each series, of a stronger colour for more.
+  #buildRows(source, width) {
+    const { series } = source;
+    const height = series.length > 32 ? 6 : 12;
+    const highest = Math.max(1, ...series.map((each) => each.steps.values.reduce((a, b) => Math.max(a, b), 0)));
+    const options = { ...this.#common(width, series.length * height + 12), padding: [4, 10, 8, 0] };
+    options.scales = { x: { time: false, range: (u, min, max) => [min, max] }, y: { dir: -1, range: () => [0, series.length] } };
+    options.series = [{}, { paths: () => null, points: { show: false } }];
+    const named = Math.ceil(12 / height);
+    options.axes = [
+      { ...this.#timeAxis(false), grid: { show: false } },
+      {
+        stroke: colour("muted"), grid: { show: false }, ticks: { show: false }, size: this.#gutter, gap: 8, font: AXIS_FONT(10),
+        splits: () => series.map((_, row) => row + 0.5), values: (u, splits) => splits.map((_, row) => row % named ? "" : series[row].name),
+      },
+    ];
+    options.hooks.drawAxes = [(u) => {
+      const { ctx, bbox: box } = u;
+      const [min, max] = this.range;
+      const x = (time) => box.left + (Math.min(Math.max(time, min), max) - min) / (max - min) * box.width;
+      ctx.save();
+      ctx.fillStyle = colour("accent");
+      series.forEach(({ steps }, row) => {
+        const top = Math.round(u.valToPos(row, "y", true));
+        const bottom = Math.round(u.valToPos(row + 1, "y", true));
+        const [times, values] = inView(steps, min, max);
+        times.forEach((time, at) => {
+          const begin = x(time);
+          ctx.globalAlpha = 0.06 + 0.94 * values[at] / highest;
+          ctx.fillRect(begin, top, x(times[at + 1] ?? max) - begin, bottom - top - devicePixelRatio);
+        });
+      });
+      ctx.restore();
+    }];
+    const reading = this.#addTitle(source);
+    options.hooks.setCursor = [(u) => {
+      if (u.cursor.left < 0) return reading.replaceChildren();
+      const time = u.posToVal(u.cursor.left, "x");
+      const now = series.map((each) => valueAt(each.steps, time) ?? 0);
+      const here = u.cursor.event && u.over.matches(":hover") ? series[Math.floor(u.posToVal(u.cursor.top, "y"))] : undefined;
+      const text = here ? `${here.name} ` : "together ";
+      reading.replaceChildren(text, make("b", {}, source.show(here ? now[series.indexOf(here)] : now.reduce((a, b) => a + b, 0))));
+    }];
+    const plot = new uPlot(options, [[0, this.end], [0, 0]], this.host.appendChild(make("div", { class: "plot" })));
+    this.#listenTo(plot);
+    return plot;
+  }
+
+  #addTitle(source) {
+    const reading = make("span", { class: "reading" });
+    this.host.append(make("p", { class: "plot-title" }, make("b", {}, source.title), source.hint ? make("small", {}, source.hint) : null, reading));
+    return reading;
   }
 
   // What the cursor is on, in words, or what the colours mean.
@@ -198,8 +260,8 @@ class Charts {
         box.append(series.name);
       }
       if (at !== null) {
-        const step = lowerBound(series.steps.times, at + 1e-9, 0, series.steps.times.length) - 1;
-        box.append(make("b", {}, step < 0 ? " –" : ` ${source.show(series.steps.values[step])}`));
+        const value = valueAt(series.steps, at);
+        box.append(make("b", {}, value === null ? " –" : ` ${source.show(value)}`));
       }
       return box;
     }));
@@ -402,7 +464,7 @@ class Charts {
   }
 }
 
-const AXIS_FONT = () => `11px ${getComputedStyle(document.body).fontFamily}`;
+const AXIS_FONT = (size = 11) => `${size}px ${getComputedStyle(document.body).fontFamily}`;
 
 function showTip(lines, x, y) {
   const tip = byId("tip");

@@ -9,6 +9,7 @@ const COLUMNS = [
   { name: "attempts", title: "Attempts", show: (data, test) => data.tests.attempts[test] > 1 ? String(data.tests.attempts[test]) : "" },
   { name: "worker", title: "Worker", show: (data, test) => data.tests.lane[test] < 0 ? "" : data.lanes[data.tests.lane[test]].name },
 ];
+const IN_NARROW = ["test", "duration", "memory", "worker"]; // style.css hides the others
 const SORTS = [
   ["", "As they matter"], ["-duration", "Longest first"], ["-cpu", "Most CPU first"], ["-memory", "Most memory first"],
   ["-gpuMemory", "Most GPU memory first"], ["-attempts", "Most attempts first"], ["start", "As they ran"], ["test", "By name"],
@@ -24,7 +25,9 @@ class Table {
     this.shown = [];
     this.drawn = new Map();
     this.columns = COLUMNS.filter(({ name }) => !["gpuMemory", "cpu", "memory"].includes(name) || data.tests[name].some((value) => value >= 0));
-    this.grid.style.setProperty("--columns", this.columns.map(({ name }) => ({ test: "minmax(0, 1fr)", worker: "minmax(0, 9.5rem)" })[name] || "minmax(0, 5.6rem)").join(" "));
+    const widths = (columns) => columns.map(({ name }) => ({ test: "minmax(0, 1fr)", worker: "minmax(0, 9.5rem)" })[name] || "minmax(0, 5.6rem)").join(" ");
+    this.grid.style.setProperty("--columns", widths(this.columns));
+    this.grid.style.setProperty("--columns-of-narrow", widths(this.columns.filter(({ name }) => IN_NARROW.includes(name))));
     this.#fillFilters();
     this.#showColumns();
     this.#listen();

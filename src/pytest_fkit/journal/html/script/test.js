@@ -77,7 +77,7 @@ class TestPanel {
     for (const note of details.notes || []) {
       block(`While it ran, after ${digits(note.seconds || 0, 1)} s`, note.line ? make("p", {}, note.line) : null, note.stacks ? this.#text(note.stacks) : null);
     }
-    for (const [name, text] of details.sections || []) block(name, this.#text(text, name.includes("log") ? "" : "output"));
+    for (const [name, text] of details.sections || []) block(name, this.#text(text, name.startsWith("Captured") ? "output" : ""));
     if (details.properties) block("Properties", this.#pairs(details.properties));
     return blocks;
   }

@@ -45,12 +45,12 @@ function showSize(mib) {
 
 const countOf = (number, what) => `${digits(number, 0)} ${what}${number === 1 ? "" : "s"}`;
 
-const SIGNS = {
+const SIGNS = new Map(Object.entries({
   error: "!", failed: "✕", unfinished: "…", "not run": "○", xpassed: "↑", passed: "✓",
   skipped: "–", xfailed: "≈",
-};
+}));
 
-const sign = (outcome) => make("i", { class: "sign", "data-outcome": outcome, "aria-hidden": "true" }, SIGNS[outcome] || "?");
+const sign = (outcome) => make("i", { class: "sign", "data-outcome": outcome, "aria-hidden": "true" }, SIGNS.get(outcome) || "?");
 
 // The name of a test, with what tells it from its neighbours apart from where it is.
 function showName(name) {
