@@ -71,8 +71,8 @@ def test_defaults(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) ->
         workers=None, isolation="function", start_method="auto", timeout=600.0, memory_limit=0,
         grace=30.0, worker_timeout=60.0, journal=None, trace=None, resume=None, top=0, probe=True,
         max_retries=1, retire_after=3, fail_on_retry=False, widen=False, warmup=False,
-        gpu_memory_timeout=60.0, stacks="auto", cores=None, keep_cores=3, sanitizer_reports="name",
-        slow=60.0, session_timeout=0.0,
+        gpu_memory_timeout=60.0, stacks="auto", cores=None, keep_cores=3, wrapper=(),
+        artifacts=None, sanitizer_reports="name", slow=60.0, session_timeout=0.0,
     )  # fmt: skip
     with pytest.raises(AttributeError):
         parsed.timeout = 1.0  # type: ignore[misc]
@@ -194,7 +194,8 @@ def test_native_toml(
         memory_limit=1_000_000, grace=0.0, worker_timeout=1.5, journal=pytester.path / "run.jsonl",
         trace=pytester.path / "7", resume=None, top=3, probe=False, max_retries=5, retire_after=3,
         fail_on_retry=True, widen=True, warmup=False, gpu_memory_timeout=60.0,
-        stacks="auto", cores=None, keep_cores=3, sanitizer_reports="name", slow=60.0,
+        stacks="auto", cores=None, keep_cores=3, wrapper=(), artifacts=None,
+        sanitizer_reports="name", slow=60.0,
         session_timeout=0.0,
         others_timeout=4.0,
         isolation_asked=True,

@@ -49,6 +49,8 @@ class Settings(NamedTuple):
     stacks: str
     cores: Path | None
     keep_cores: int
+    wrapper: tuple[str, ...]
+    artifacts: Path | None
     sanitizer_reports: str
     slow: float
     session_timeout: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import string
 from typing import Any, Callable
 
@@ -87,6 +88,18 @@ def _path(value: object) -> str | None:
     return str(value) if known and "\0" not in str(value) else None
 
 
+def _command(value: object) -> tuple[str, ...] | None:
+    """The words of a command; none of an empty one."""
+    if isinstance(value, (list, tuple)):
+        return tuple(value) if all(isinstance(each, str) and each for each in value) else None
+    if not isinstance(value, str) or "\0" in value:
+        return None
+    try:
+        return tuple(shlex.split(value))
+    except ValueError as error:
+        raise ValueError(f"expected a command; {error}") from None
+
+
 def _lines(value: object) -> tuple[str, ...] | None:
     lines = value.splitlines() if isinstance(value, str) else value
     if not isinstance(lines, (list, tuple)) or not all(isinstance(each, str) for each in lines):
@@ -149,6 +162,7 @@ _TYPES: dict[str, tuple[Callable[[object], Any], str]] = {
     "workers": (_workers, "a {} integer or auto"),
     "name": (_word, "a name"),
     "path": (_path, "a path"),
+    "command": (_command, "a command"),
     "lines": (_lines, "a list of strings"),
     "templates": (_templates, "a list of strings NAME=template"),
     "gpus": (_gpus, "auto, none, or numbers and UUIDs such as 0,2 or GPU-5e21a,GPU-77b0"),
