@@ -44,6 +44,8 @@ DETAILS = {
     "fkit_slow": "See [What runs now](../start/what-runs-now.md)",
     "fkit_sanitizer_reports": "See [Last words](../start/reading-a-crash.md#last-words)",
     "fkit_cores": "See [Cores](../start/reading-a-crash.md#cores)",
+    "fkit_wrapper": "See [Wrappers](../start/wrappers.md)",
+    "fkit_artifacts": "See [Artifacts](../extending/fixtures.md#artifacts)",
     "fkit_stacks": "See [Native stacks](../start/reading-a-crash.md#native-stacks)",
     "timeout": "[pytest-timeout](https://pypi.org/project/pytest-timeout/)",
     "fkit_journal": (

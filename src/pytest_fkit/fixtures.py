@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, MutableMapping, Union
 
 import pytest
@@ -101,6 +102,18 @@ class Metrics(MutableMapping[str, Value]):
     def _send(self, name: str, value: Value | None) -> None:
         if self._relay is not None:
             self._relay.metric(name, value)
+
+
+@pytest.fixture
+def fkit_artifacts(request: pytest.FixtureRequest) -> Path:
+    """A folder of the test's own; with ``--fkit`` it is kept, and named, if the test fails."""
+    relay = request.config.pluginmanager.getplugin("fkit-relay")
+    if relay is None:
+        factory: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
+        return factory.mktemp("artifacts")
+    from .config.folders import artifacts_of  # not where pytest runs without --fkit
+
+    return Path(artifacts_of(request.node, relay.artifacts))
 
 
 @pytest.fixture

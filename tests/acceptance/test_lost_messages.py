@@ -119,7 +119,9 @@ _SUITE = {
         import os, signal, warnings
         import pytest
 
-        def test_reports(record_property, record_testsuite_property, fkit_metrics, request):
+        def test_reports(
+            record_property, record_testsuite_property, fkit_metrics, fkit_artifacts, request
+        ):
             record_testsuite_property("a", 1)
             fkit_metrics["speed"] = 1.5
             warnings.warn("look")

@@ -166,7 +166,10 @@ def test_headline(others: dict[str, Any], line: str) -> None:
         (Signaled(10), "Python's fault handler does not handle SIGUSR1"),
         (
             Signaled(11),
-            "the signal handler that writes it was replaced, or its descriptor closed",
+            (
+                "the signal handler that writes it was replaced, its descriptor closed, or a "
+                "debugger kept the signal from it"
+            ),
         ),
         (
             TimedOut(4.0),

@@ -36,7 +36,7 @@ def test_each_hook_has_a_section_with_its_arguments() -> None:
 
 def test_each_fixture_mark_and_command_is_there() -> None:
     found = [name for name in vars(fixtures) if name.startswith("fkit_")]
-    assert len(found) == 4
+    assert len(found) == 5
     assert all(f"| `{name}` |" in _page("extending/fixtures.md") for name in found)
     for mark in ("fkit", "fkit_skip", "fkit_single_gpu", "fkit_multi_gpu", "timeout"):
         assert f"`@pytest.mark.{mark}" in _page("extending/marks.md")

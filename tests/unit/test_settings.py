@@ -72,8 +72,7 @@ def test_defaults(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) ->
         grace=30.0, worker_timeout=60.0, journal=None, trace=None, resume=None, html=None,
         mask=(), top=0, probe=True, max_retries=1, retire_after=3, fail_on_retry=False,
         widen=False, warmup=False, gpu_memory_timeout=60.0, stacks="auto", cores=None,
-        keep_cores=3, sanitizer_reports="name",
-        slow=60.0,
+        keep_cores=3, wrapper=(), artifacts=None, sanitizer_reports="name", slow=60.0,
         footer="auto", session_timeout=0.0,
     )  # fmt: skip
     with pytest.raises(AttributeError):
@@ -200,8 +199,8 @@ def test_native_toml(
         html=pytester.path / "report.html", mask=(("X_*", ""), ("", "acct-[0-9]+")),
         top=3, probe=False, max_retries=5, retire_after=3,
         fail_on_retry=True, widen=True, warmup=False, gpu_memory_timeout=60.0,
-        stacks="auto", cores=None, keep_cores=3, sanitizer_reports="name", slow=60.0,
-        footer="auto", session_timeout=0.0,
+        stacks="auto", cores=None, keep_cores=3, wrapper=(), artifacts=None,
+        sanitizer_reports="name", slow=60.0, footer="auto", session_timeout=0.0,
         others_timeout=4.0,
         isolation_asked=True,
     )  # fmt: skip

@@ -136,6 +136,12 @@ def resolve_basetemp(config: pytest.Config) -> None:
         factory.getbasetemp()
 
 
+def temporary(config: pytest.Config, name: str) -> str:
+    """The path of a directory of this name in pytest's temporary directory, "" if it has none."""
+    factory = getattr(config, "_tmp_path_factory", None)
+    return "" if factory is None else str(factory.getbasetemp() / name)
+
+
 def basetemp(config: pytest.Config) -> str | None:
     """A base directory for another process, below this one's; that process makes it."""
     factory = getattr(config, "_tmp_path_factory", None)

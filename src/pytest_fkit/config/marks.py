@@ -36,12 +36,14 @@ class Limits(NamedTuple):
     :param timeout: seconds, 0 for no limit.
     :param memory_limit: bytes, 0 for no limit.
     :param isolation: the isolation scope if option, ini value or mark ask for one, "" if none does.
+    :param wrapper: the command that runs its process, if one does.
     """
 
     key: ProcessKey
     timeout: float
     memory_limit: int
     isolation: str = ""
+    wrapper: tuple[str, ...] = ()
 
 
 def arguments(item: pytest.Item) -> Arguments:
@@ -83,6 +85,7 @@ def limits(item: pytest.Item, settings: Settings) -> Limits:
         timeout=_timeout(item, settings) if timeout is None else timeout,
         memory_limit=chosen.get("memory_limit", settings.memory_limit),
         isolation=chosen.get("isolation", asked),
+        wrapper=chosen.get("wrapper", settings.wrapper),
     )
 
 

@@ -124,6 +124,13 @@ OPTIONS = (
     Option("fkit_cores", "path",
            "keep cores of test processes that die of a signal in this folder", value="DIR"),
     Option("fkit_keep_cores", "count", "how many cores of a run are kept", default=3),
+    Option("fkit_wrapper", "command",
+           "run the process of each test by this command, as in valgrind -q; {artifacts} is a "
+           "folder of the test's own",
+           default=(), value="COMMAND", unsaid="none", where=(COMMAND_LINE, INI, MARK)),
+    Option("fkit_artifacts", "path",
+           "where folders of tests are made, which are kept if the test fails", value="DIR",
+           unsaid="in pytest's temporary directory"),
     Option("fkit_session_timeout", "seconds",
            "time limit of the whole run: no test begins after it, the run ends within the grace",
            default=0.0, zero="no limit"),

@@ -52,6 +52,8 @@ class Settings(NamedTuple):
     stacks: str
     cores: Path | None
     keep_cores: int
+    wrapper: tuple[str, ...]
+    artifacts: Path | None
     sanitizer_reports: str
     slow: float
     footer: str

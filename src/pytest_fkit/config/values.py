@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import string
 from typing import Any, Callable
 
@@ -85,6 +86,18 @@ def _size(value: object) -> int | None:
 def _path(value: object) -> str | None:
     known = isinstance(value, (str, int)) and not isinstance(value, bool)
     return str(value) if known and "\0" not in str(value) else None
+
+
+def _command(value: object) -> tuple[str, ...] | None:
+    """The words of a command; none of an empty one."""
+    if isinstance(value, (list, tuple)):
+        return tuple(value) if all(isinstance(each, str) and each for each in value) else None
+    if not isinstance(value, str) or "\0" in value:
+        return None
+    try:
+        return tuple(shlex.split(value))
+    except ValueError as error:
+        raise ValueError(f"expected a command; {error}") from None
 
 
 def _lines(value: object) -> tuple[str, ...] | None:
@@ -181,6 +194,7 @@ _TYPES: dict[str, tuple[Callable[[object], Any], str]] = {
     "workers": (_workers, "a {} integer or auto"),
     "name": (_word, "a name"),
     "path": (_path, "a path"),
+    "command": (_command, "a command"),
     "lines": (_lines, "a list of strings"),
     "masks": (_masks, "a list of names and /REGEX/"),
     "packages": (_packages, "a list of names of packages"),

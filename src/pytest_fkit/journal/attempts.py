@@ -19,7 +19,7 @@ own_builtins(globals())
 Kept = Dict[str, Any]
 """A report as a journal has it: see docs/reference/journal.md."""
 
-_FACTS = ("death", "worker", "core", "leftovers", "gpu_memory", "shared", "sanitizers")
+_FACTS = ("death", "worker", "core", "artifacts", "leftovers", "gpu_memory", "shared", "sanitizers")
 """Of what we say in a report, these are in the journal, as in "fkit_death"."""
 
 # The fields of a Usage (sandbox/child/usage.py), in its order.

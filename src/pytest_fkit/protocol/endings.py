@@ -172,6 +172,29 @@ class Unreported(NamedTuple):
         )
 
 
+class WrapperEnded(NamedTuple):
+    """The wrapper of the process ended badly, before Python had begun or after the test.
+
+    :param wrapper: its name, as in "valgrind".
+    :param how: as in "exit status 99" or "SIGSEGV".
+    :param begun: whether Python had begun.
+    """
+
+    wrapper: str
+    how: str
+    begun: bool
+
+    @property
+    def title(self) -> str:
+        return f"{self.wrapper}: {self.how}{'' if self.begun else ', without starting Python'}"
+
+    @property
+    def story(self) -> str:
+        if self.begun:
+            return f"had finished the test; then its wrapper, {self.wrapper}, ended by {self.how}"
+        return f"never began: its wrapper, {self.wrapper}, ended by {self.how}, without starting it"
+
+
 NOT_BEGUN = "not begun: "
 """How the title of an :class:`Unmet` begins."""
 
@@ -191,7 +214,8 @@ class Unmet(NamedTuple):
 
 
 Ending = Union[
-    Finished, Signaled, Exited, TimedOut, MemoryExceeded, Lost, ForkUnsafe, Unreported, Unmet,
+    Finished, Signaled, Exited, TimedOut, MemoryExceeded, Lost, ForkUnsafe, Unreported,
+    WrapperEnded, Unmet,
 ]  # fmt: skip
 
 

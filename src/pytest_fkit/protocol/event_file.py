@@ -75,6 +75,7 @@ class ReportFacts(NamedTuple):
     :param crash: the report on that in parts, a CrashReport's (crash_report.py).
     :param core: where its core is.
     :param no_core: why none was kept, where they are to be.
+    :param artifacts: the folder of the test, if there is something in it.
     :param sanitizers: what sanitizers reported in its phase, in a few words each.
     :param leftovers: descriptions of processes that had to be ended.
     :param gpu_memory: what the driver did not count as free again.
@@ -98,6 +99,7 @@ class ReportFacts(NamedTuple):
     crash: tuple[Any, ...] = ()
     core: str = ""
     no_core: str = ""
+    artifacts: str = ""
     sanitizers: tuple[str, ...] = ()
     leftovers: tuple[str, ...] = ()
     gpu_memory: tuple[str, ...] = ()
@@ -272,6 +274,12 @@ class Metric(NamedTuple):
     value: Figure | None
 
 
+class Artifacts(NamedTuple):
+    """The test has made a folder of its own."""
+
+    path: str
+
+
 class Used(NamedTuple):
     """What a test used in process `pid`, which runs others, too.
 
@@ -369,6 +377,6 @@ TestEvent = Union[
     Begins, LogStart, LogFinish, Report, HeldReport, WarningRecorded, Phase,
     WideSetup, WideSetupDone, WideOutput, WideTeardown,
     ExpectedFailure, SessionFlag, Interrupted, LiveText, SharedProcess, JunitRecord,
-    Metric, Used, UsedBefore, Measured, PluginState, EndError, SessionFinished, WorkerOutput,
-    Leaves, NotCollected, Completed,
+    Metric, Artifacts, Used, UsedBefore, Measured, PluginState, EndError, SessionFinished,
+    WorkerOutput, Leaves, NotCollected, Completed,
 ]  # fmt: skip

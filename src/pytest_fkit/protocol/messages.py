@@ -32,6 +32,7 @@ class Run(NamedTuple):
     :param attempts: how often the test was tried before, in processes that died.
     :param suite_reruns: how many tests were run again, where nobody else counts that.
     :param gpu_memory: bytes that have to be free on its GPUs before it begins, 0 for none.
+    :param artifacts: the folder of its own, "" if it is to make one when it needs it.
     """
 
     position: int
@@ -45,6 +46,7 @@ class Run(NamedTuple):
     attempts: int = 0
     suite_reruns: int = 0
     gpu_memory: int = 0
+    artifacts: str = ""
 
 
 class RunTogether(NamedTuple):
@@ -355,7 +357,12 @@ class WideSetUp(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """The fresh interpreter has collected, and waits."""
+    """The fresh interpreter has collected, and waits.
+
+    :param pid: its own; not that of its wrapper.
+    """
+
+    pid: int = 0
 
 
 class SessionOver(NamedTuple):

@@ -23,6 +23,7 @@ class ProcessKey(NamedTuple):
     :param name: the node id of what it lives for, "" where the scope says it.
     :param last: position of the last of CONNECTED tests.
     :param environ: variables in which it differs from the worker, in pairs of name and text.
+    :param wrapper: the words of the command by which it is run, if there is one.
     """
 
     method: str = "fork"
@@ -30,6 +31,7 @@ class ProcessKey(NamedTuple):
     name: str = ""
     last: int = -1
     environ: tuple[tuple[str, str], ...] = ()
+    wrapper: tuple[str, ...] = ()
 
     @property
     def is_spawned(self) -> bool:

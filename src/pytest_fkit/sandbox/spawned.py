@@ -10,6 +10,7 @@ import pytest
 
 from .. import system
 from ..compat import xdist_worker
+from ..compat.pytest_output import terminal_writer
 from ..own import hide, os, own_builtins, suppress
 from ..protocol.channels import Pipes
 from ..protocol.descriptors import slots
@@ -17,7 +18,7 @@ from ..protocol.messages import Ready, SessionOver
 from .host.host import Host
 from .process.coverage import running_coverage
 from .process.crash_wait import WAITS
-from .process.output import capture_into_own_files
+from .process.output import capture_into_own_files, flush
 from .process.steps import run_steps
 from .process.test_process import equip, write_stacks_of_deaths
 
@@ -44,6 +45,8 @@ def main(spec: Spec, reader: int, writer: int, modules: set[str]) -> None:
     for inherited in (*slots, reader, writer):
         os.set_inheritable(inherited, False)
     write_stacks_of_deaths(spec["waits"])
+    if spec["wrapped"]:
+        system.die_with_parent(os.getppid())
     if spec["tracer"]:
         system.let_attach(spec["tracer"])
     # What pytest prints here is shown only if it fails before the first test.
@@ -65,11 +68,11 @@ def main(spec: Spec, reader: int, writer: int, modules: set[str]) -> None:
         config.pluginmanager.register(_OnlyFiles(spec["paths"]), "fkit-only")
     config.pluginmanager.register(Spawned(link, spec), "fkit-spawned")
     try:
-        status = config.hook.pytest_cmdline_main(config=config)
+        status = int(config.hook.pytest_cmdline_main(config=config))
     finally:
         with suppress(OSError):  # the keeper is gone
             link.send(SessionOver())
-    sys.exit(int(status))
+    sys.exit(0 if spec["wrapped"] else status)  # what a wrapper makes of it is about the test
 
 
 class _WorkersPath:
@@ -149,9 +152,12 @@ class Spawned:
         session.testscollected = len(items)
         os.chdir(self._spec["current"])
         sys.path[:] = self._spec["path"]  # again: options and conftest files add to it
+        # The header, which may still be in a buffer.
+        terminal_writer(session.config)("")
+        flush()
         os.ftruncate(slots.out, 0)
         process = equip(session, running_coverage(), self._spec["waits"])
-        self._link.send(Ready())
+        self._link.send(Ready(os.getpid()))
         host = Host(process, items.get, self._missing_reason(session))
         run_steps(host.serve_here(self._link))
         return True

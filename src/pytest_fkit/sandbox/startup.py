@@ -83,7 +83,7 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
 
     def begin(start: HostStart) -> None:
         os.environ.update(start.key.environ)
-        if keeping is not None:
+        if keeping is not None and not start.key.wrapper:
             cores.allow()
 
     def host_main(start: HostStart, connection: HostConnection, keeper: int) -> Role:

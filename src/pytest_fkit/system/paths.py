@@ -5,10 +5,11 @@ pyfakefs puts a class of its own in the place of Path wherever a module has that
 
 from __future__ import annotations
 
+import re
 import stat
 from typing import Iterable
 
-from ..own import os, own_builtins
+from ..own import os, own_builtins, suppress
 
 own_builtins(globals())
 
@@ -57,6 +58,58 @@ def make_directory(path: str) -> None:
     except FileExistsError:
         if not stat.S_ISDIR(os.stat(path).st_mode):
             raise
+
+
+_NOT_IN_NAMES = re.compile("[^A-Za-z0-9_.=,@+-]+")
+_LONGEST_NAME = 200
+
+
+def file_name(text: str) -> str:
+    """The name of a file for a test's node id; the end of a long one."""
+    return _NOT_IN_NAMES.sub("-", text)[-_LONGEST_NAME:].strip("-.") or "-"
+
+
+def claim_directory(directory: str, name: str) -> str:
+    """Make a new one in a directory, with a number behind its name if that is taken.
+
+    :raises OSError: if it can't be made.
+    """
+    make_directory(directory)
+    number = 1
+    while True:
+        path = joined(directory, name if number == 1 else f"{name}-{number}")
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory with all that is in it, as far as that can be done."""
+    try:
+        entries = list(os.scandir(path))
+    except OSError:
+        entries = []
+    for entry in entries:
+        try:
+            if entry.is_dir(follow_symlinks=False):
+                remove_tree(entry.path)
+            else:
+                os.unlink(entry.path)
+        except OSError:
+            continue
+    with suppress(OSError):
+        os.rmdir(path)
+
+
+def holds(path: str) -> bool:
+    """Whether there is something in a directory."""
+    try:
+        return bool(os.listdir(path))
+    except OSError:
+        return False
 
 
 def program(name: str, directories: Iterable[str]) -> str:

@@ -203,6 +203,8 @@ class TestLoop:
     def _run_once(self, run: Run, before: int) -> Steps[tuple[Replay, Again | None]]:
         yield from self._keeper.start()
         run = run._replace(attempts=before, suite_reruns=self._reruns.in_suite)
+        if before:
+            run = self._requests.with_new_artifacts(run)
         replay, _, ended = self._listen([run], None)
         return replay, self._conclude(replay, ended, before)
 
@@ -298,6 +300,7 @@ class TestLoop:
     def finish(self) -> None:
         """Tear down what is still set up; called when no test is left."""
         self.vacate()
+        self._requests.drop_artifacts()
         self.messages.conclude(self._keeper.coverage)
 
     def vacate(self) -> None:
@@ -317,11 +320,15 @@ class TestLoop:
 
     def _replay(self, run: Run | Refusal) -> Replay:
         item = self._session.items[run.position]
-        shared, changed = "", OWN.environ
+        shared, key, artifacts = "", OWN, ""
         if isinstance(run, Run):
-            shared, changed = self._requests.shared(run), run.key.environ
+            shared, key = self._requests.shared(run), run.key
+            artifacts = self._requests.take_artifacts(run)
         attempt = AttemptRecorder(item.nodeid, shared) if self._settings.records else None
-        return Replay(item, self._reports, self._lines, shared, attempt, dict(changed))
+        return Replay(
+            item, self._reports, self._lines, shared, attempt, dict(key.environ), artifacts,
+            bool(key.wrapper),
+        )  # fmt: skip
 
     def _listen(self, runs: list[Run], after: Run | None) -> tuple[Replay, int, Ended]:
         """Run tests in one process.

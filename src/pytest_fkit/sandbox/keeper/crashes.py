@@ -47,7 +47,7 @@ class Crashes:
         self._looking = True
         try:
             self._next_look = now + TICK
-            if job is not None and not job.done:
+            if job is not None and not job.done and not job.host.key.wrapper:
                 self._look_at(job)
             if now >= self._next_round or self._is_dumped(job):
                 self._next_round = now + ROUND
@@ -78,6 +78,8 @@ class Crashes:
     def ended(self, job: Job) -> None:
         """The running test's process has died: if it did not wait for us, keep its core."""
         ending = job.ending
+        if job.host.key.wrapper:
+            return
         if self._cores is None or self._looking or job.core is not None or job.verdict is not None:
             return
         if isinstance(ending, Signaled):

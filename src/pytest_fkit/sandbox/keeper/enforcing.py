@@ -112,13 +112,14 @@ class Enforcer:
         files = job.child.files if job.child is not None else job.host.files
         _, dump = dump_stacks(pid, files, (DUMP_SIGNAL, signal.SIGCONT), self._until, ended)
         job.dump = job.dump or dump
-        if self._debugger is not None and isinstance(verdict, TimedOut):
+        wrapped = bool(job.host.key.wrapper)
+        if self._debugger is not None and isinstance(verdict, TimedOut) and not wrapped:
             job.native = job.native or self._debugger.stacks(pid)
         tree = [pid, *system.descendants(pid)]
         for process in tree:
             send_signal(process, signal.SIGTERM)
         if not self._until(ended, self.term_grace()):
-            kill_tree(pid)
+            kill_tree(job.host.pid if wrapped else pid)
             if not self._until(ended, KILL_WAIT):
                 self._give_up_on(job, pid)
         for process in tree[1:]:

@@ -44,11 +44,13 @@ class HostStart(NamedTuple):
     :param key: of the process.
     :param position: of the first test that is to run in it, in the worker's collection.
     :param spare: whether it is a fresh interpreter that is started ahead of need.
+    :param artifacts: the folder of its first test, "" if it has none.
     """
 
     key: ProcessKey
     position: int
     spare: bool = False
+    artifacts: str = ""
 
 
 class HostConnection(NamedTuple):
@@ -86,6 +88,7 @@ class HostProcess:
         self.status: int | None = None
         self.retire = False
         self.session_goes_on = start.key.is_spawned  # after it was done
+        self.inner = 0  # pid of its Python, where a wrapper runs that
         self.events_read = 0
         self.events = Sorter()
         self.completed = False  # whether the last frame read is Completed
@@ -93,12 +96,19 @@ class HostProcess:
         self.dump_read = 0  # bytes of stacks that were asked for while it ran
         self.daemons: set[int] = set()
 
+    @property
+    def process(self) -> int:
+        """The pid of its Python, as far as that is known."""
+        return self.inner or self.pid
+
     def ended_by_ours(self) -> bool:
         """Whether our code chose its exit status, if it exited, and not code of a test.
 
         Assumed of a fresh interpreter, which has no memory in common with us to announce it in.
         """
         assert self.status is not None
+        if self.key.wrapper:
+            return False
         return self.key.is_spawned or self.connection.exits[0].matches(self.status)
 
     def remains(self) -> Remains:
@@ -197,7 +207,7 @@ class Job:
     @property
     def process(self) -> int:
         """The pid of the process that time and memory limits apply to."""
-        return self.child.pid if self.child is not None else self.host.pid
+        return self.child.pid if self.child is not None else self.host.process
 
 
 def lost_reports(process: HostProcess | ChildProcess) -> Lost | None:

@@ -241,7 +241,7 @@ class Keeper:
         for host in self._supervisor.hosts:
             if host.key == run.key:
                 return host
-        start = HostStart(run.key, run.position)
+        start = HostStart(run.key, run.position, artifacts=run.artifacts)
         try:
             host = self._spare.claim(run) or (yield from self._new_host(start))
         except (OSError, MemoryError) as error:

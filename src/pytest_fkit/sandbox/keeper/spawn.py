@@ -26,6 +26,7 @@ from ...system.limits import room, status_of
 from ..process.coverage import arguments_for_another, input_for_another
 from ..process.crash_wait import TRACER, WAITS
 from ..process.tree import kill_tree
+from . import wrapped
 from .enforcing import TERM_GRACE
 from .jobs import HostConnection, HostProcess, HostStart
 from .supervisor import Supervisor
@@ -70,7 +71,15 @@ def exec_host(
         numbers = (spec, len(data), connection.link.reader, connection.link.writer)
         command = [sys.executable, *flags, "-c", _BOOTSTRAP, *map(str, numbers)]
         # The environment before conftest files changed it, since they will change it again there.
-        os.execve(sys.executable, command, environment())
+        environ = environment()
+        program = sys.executable
+        if start.key.wrapper:
+            directory = str(session.config.invocation_params.dir)
+            path = environ.get("PATH", os.defpath)
+            program, *command = wrapped.command(start, command, directory, path)
+            os.dup2(slots.out, 1)
+            os.dup2(slots.err, 2)
+        os.execve(program, command, environ)
     except BaseException as error:  # noqa: BLE001 (nothing may return into the keeper's code)
         status = status_of(error, status)
         with suppress(OSError):
@@ -124,7 +133,8 @@ def _spec(session: pytest.Session, start: HostStart) -> Spec:
         "spare": start.spare,
         "environ": start.key.environ,
         "slots": slots.events,
-        "waits": config.stash.get(WAITS, False),
+        "waits": config.stash.get(WAITS, False) and not start.key.wrapper,
+        "wrapped": bool(start.key.wrapper),
         "tracer": config.stash.get(TRACER, 0),
     }
 
@@ -160,7 +170,8 @@ class Spare:
         for host in self._supervisor.spares:
             if host is not waiting:
                 self._dismiss(host)
-        if waiting is None and run.next_key.is_spawned:
+        # A wrapper's process is made for its test alone: the folder is that test's.
+        if waiting is None and run.next_key.is_spawned and not run.next_key.wrapper:
             start = HostStart(run.next_key, run.next_position, spare=True)
             with suppress(OSError):  # a limit; if it persists, the next test reports it
                 self._supervisor.spares.append(self._fork(start))

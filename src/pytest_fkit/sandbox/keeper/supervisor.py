@@ -46,6 +46,7 @@ from .jobs import ChildProcess, HostProcess, Job, end_in_words, lost_reports
 from .kept_cores import Cores, Keeping
 from .orphans import KILL_WAIT, Orphans
 from .waiting_loop import Loop
+from .wrapped import WRAPPER_LIMIT, wrapped_end_after_test, wrapped_ending
 
 own_builtins(globals())
 
@@ -190,6 +191,7 @@ class Supervisor(Loop):
         elif isinstance(message, Began):
             self._began(job, message.what)
         elif isinstance(message, Ready):
+            host.inner = message.pid
             self.orphans.record_daemons(host)
         elif isinstance(message, WideSetUp):
             self.orphans.record_daemons(host)
@@ -236,7 +238,7 @@ class Supervisor(Loop):
         job.stage = stage
         self.set_clock(job, job.run.timeout)
         if job.run.memory_limit:
-            job.inherited_memory = system.process_memory(job.host.pid)
+            job.inherited_memory = system.process_memory(job.host.process)
         self.on_test_start()
 
     def _await_host(self, job: Job) -> None:
@@ -344,7 +346,8 @@ class Supervisor(Loop):
                 self._lose_child(job, job.child)
             else:
                 assert host.status is not None
-                ending = job.verdict or self._ending(host.status, host.ended_by_ours())
+                ending = job.verdict or wrapped_ending(host)
+                ending = ending or self._ending(host.status, host.ended_by_ours())
                 if job.runs_here and not job.stage:
                     job.used = tuple(used)
                 job.conclude(ending, host.pid, host.remains())
@@ -353,6 +356,10 @@ class Supervisor(Loop):
             job.done = True
         elif job is None:
             self.orphans.sweep(host)
+        elif job.host is host:
+            bad = wrapped_end_after_test(host)
+            if bad is not None:
+                job.conclude(bad, host.pid, host.remains())
         host.close()
 
     def _lose_child(self, job: Job, child: ChildProcess) -> None:
@@ -370,7 +377,14 @@ class Supervisor(Loop):
         if host in self.hosts:
             job.leftovers += self._enforcer.await_session(host, job.run.timeout)
         grace = 0.0 if host.session_goes_on else self._enforcer.term_grace()
-        if host in self.hosts and not self.until(lambda: host.status is not None, grace):
+        if host.key.wrapper and self.stop_deadline is None:
+            grace = max(grace, job.run.timeout or WRAPPER_LIMIT)
+
+        def over() -> bool:
+            late = self.stop_deadline is not None and time.monotonic() > self.stop_deadline
+            return host.status is not None or late
+
+        if host in self.hosts and not (self.until(over, grace) and host.status is not None):
             # First: killed with the host it would have no name.
             job.leftovers += self.orphans.end_below(host)
             kill_tree(host.pid)

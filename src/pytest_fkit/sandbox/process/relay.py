@@ -12,6 +12,7 @@ from ...config.settings import KEY as SETTINGS
 from ...own import contextmanager, os, own_builtins, time
 from ...protocol.descriptors import slots, write_all
 from ...protocol.event_file import (
+    Artifacts,
     ExpectedFailure,
     HeldReport,
     JunitRecord,
@@ -169,6 +170,10 @@ class Relay:
     def metric(self, name: str, value: str | bool | float | None) -> None:
         """Relay a value of the test's ``fkit_metrics``, None if the test has removed it."""
         self.send(Metric(name, value))
+
+    def artifacts(self, path: str) -> None:
+        """Relay that the test has a folder of its own."""
+        self.send(Artifacts(carriable(path)))
 
     def junit_record(self, kind: str, name: str, value: object) -> None:
         """Relay an entry for the JUnit file."""

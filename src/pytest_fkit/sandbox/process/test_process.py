@@ -8,6 +8,7 @@ import pytest
 
 from ...compat import pytest_hooks, pytest_junit, pytest_nodes, pytest_session
 from ...compat.kept_values import report_each_test
+from ...config.folders import ARTIFACTS
 from ...config.settings import KEY
 from ...gpu.slices.ownership import may_retry, owned_by
 from ...own import faulthandler, own_builtins, signal
@@ -62,6 +63,7 @@ class TestProcess(NamedTuple):
         item.session.testsfailed = order.tests_failed
         pytest_nodes.set_location(item, order.location)
         titles.runs(item.nodeid)
+        item.stash[ARTIFACTS] = order.artifacts
         if self.reruns is not None:
             self.reruns.begin(order.attempts, order.suite_reruns)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple
 
@@ -13,13 +12,13 @@ from ...config.settings import KEY as SETTINGS
 from ...gpu.errors.failure import Failure
 from ...gpu.slices.ownership import KEY, owned_by
 from ...own import os, own_builtins, time
-from ...protocol.endings import Exited, Lost, Signaled, Unmet, Unreported
+from ...protocol.endings import Exited, Lost, Signaled, Unmet, Unreported, WrapperEnded
 from ...protocol.event_file import GpuError, ReportData, add_facts
 from ...protocol.messages import Broken, Core, Ended
 from ...protocol.plain_values import carriable
 from ...protocol.stacks import origins
 from ...sandbox.process.relay import merged
-from ...system.paths import joined, relative
+from ...system.paths import file_name, joined, relative
 from . import deaths
 from .makereport import made_by_hooks
 from .replay import Replay, add_section
@@ -93,7 +92,7 @@ class DeathReports:
 
     def _expected(self, replay: Replay, death: deaths.Death) -> str | None:
         """The reason for which the death was expected (xfail), None if it was not."""
-        if isinstance(death.ending, (Lost, Unreported, Unmet)):
+        if isinstance(death.ending, (Lost, Unreported, Unmet, WrapperEnded)):
             return None  # the test itself may have passed
         if not death.wide and (death.phase == "exit" or replay.has_said(death.phase)):
             return None  # the test's own outcome was known by then
@@ -181,14 +180,14 @@ class DeathReports:
         return deaths.Death(
             replay.item.nodeid,
             ended,
-            phase=ended.wide or replay.phase,
+            phase=_wide(ended) or ("exit" if _is_after(ended) else replay.phase),
             seconds=max(0.0, time.time() - replay.phase_began - looked),
             worker=self._name,
-            wide=ended.wide or ("setup" if fixture is not None else ""),
+            wide=_wide(ended) or ("setup" if fixture is not None else ""),
             fixture=fixture.label if fixture is not None else "",
             reproduce=reproducing_command(replay.item, replay.changed),
             diagnosis=_diagnosis(replay.error_output + deaths.text_of(ended.err), ended),
-            native=self._native(ended),
+            native=deaths.NativeSection() if replay.wrapped else self._native(ended),
             core=_named(ended.core, replay.item.nodeid, ended.pid),
         )
 
@@ -204,23 +203,27 @@ class DeathReports:
         return deaths.NativeSection()
 
 
-_NOT_IN_NAMES = re.compile("[^A-Za-z0-9_.=,@+-]+")
-_LONGEST_NAME = 200
-
-
 def _named(core: Core | None, nodeid: str, pid: int) -> Core:
     """The core under a name with test and pid."""
     if core is None:
         return Core()
     if not core.path:
         return core._replace(why_not=carriable(core.why_not))
-    test = _NOT_IN_NAMES.sub("-", nodeid)[-_LONGEST_NAME:].strip("-")
-    path = joined(core.path.rpartition("/")[0], f"{test}.{pid}.core")
+    path = joined(core.path.rpartition("/")[0], f"{file_name(nodeid)}.{pid}.core")
     try:
         os.rename(core.path, path)
     except OSError:
         path = core.path
     return core._replace(path=carriable(path), program=carriable(core.program))
+
+
+def _is_after(ended: Ended) -> bool:
+    """Whether the test was over."""
+    return isinstance(ended.ending, WrapperEnded) and ended.ending.begun
+
+
+def _wide(ended: Ended) -> str:
+    return "" if isinstance(ended.ending, WrapperEnded) else ended.wide
 
 
 def _added(replay: Replay, death: deaths.Death, again: Again | None) -> bool:
@@ -255,11 +258,13 @@ def _empty_teardown(death: ReportData) -> ReportData:
 def _diagnosis(stderr: str, ended: Ended) -> Diagnosis | None:
     """Why the process ended, by what it wrote to its descriptor 2."""
     ending = ended.ending
-    if not stderr or not isinstance(ending, (Signaled, Exited)):
+    if not stderr or not isinstance(ending, (Signaled, Exited, WrapperEnded)):
         return None
     from ...system.diagnostics import diagnosis  # few workers ever need it
 
-    how = ending.title if isinstance(ending, Signaled) else f"exit {ending.status}"
+    how = f"exit {ending.status}" if isinstance(ending, Exited) else ending.title
+    if isinstance(ending, WrapperEnded):
+        how = ending.how.replace("exit status", "exit")
     return diagnosis(stderr, ended.pid, how)
 
 

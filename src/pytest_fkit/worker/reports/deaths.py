@@ -15,6 +15,7 @@ from ...protocol.endings import (
     TimedOut,
     Unmet,
     Unreported,
+    WrapperEnded,
 )
 from ...protocol.event_file import ReportData, add_facts
 from ...protocol.messages import Core
@@ -93,6 +94,7 @@ def text_of(data: bytes) -> str:
 def what(death: Death) -> str:
     """How it ended, as in "SIGSEGV", why, and what else than the test was at work."""
     title, why = death.ending.title, ""
+    after = isinstance(death.ending, WrapperEnded)
     if death.diagnosis is not None and death.diagnosis.instead:
         title = death.diagnosis.reason
     elif death.diagnosis is not None:
@@ -101,7 +103,7 @@ def what(death: Death) -> str:
         title += f" while setting up {death.fixture}"
     elif death.wide == "teardown":
         title += " while tearing down wide fixtures"
-    elif death.phase == "exit":
+    elif death.phase == "exit" and not after:
         title += " in an exit handler"
     return title + why
 
@@ -162,7 +164,8 @@ def _phase(death: Death) -> str:
     if death.wide == "teardown":
         return "teardown of wide fixtures"
     if death.phase == "exit":
-        return "exit handlers, after the test"
+        after = isinstance(death.ending, WrapperEnded)
+        return "after the test" if after else "exit handlers, after the test"
     return death.phase
 
 
@@ -179,13 +182,18 @@ def _why_no_stack(ending: Ending) -> str:
     if isinstance(ending, Signaled) and ending.title == "SIGKILL":
         return "SIGKILL ends a process at once"
     if isinstance(ending, Signaled) and ending.title in _WITH_STACK:
-        return "the signal handler that writes it was replaced, or its descriptor closed"
+        return (
+            "the signal handler that writes it was replaced, its descriptor closed, or a debugger "
+            "kept the signal from it"
+        )
     if isinstance(ending, Signaled):
         return f"Python's fault handler does not handle {ending.title}"
     if isinstance(ending, (TimedOut, MemoryExceeded)):
         return "the process did not answer within 200 ms (blocked signals, or inside the kernel)"
     if isinstance(ending, Unreported):
         return "the process had ended in order"
+    if isinstance(ending, WrapperEnded):
+        return "Python had left by itself" if ending.begun else "Python was not started"
     if isinstance(ending, Unmet):
         return "there was no process"
     return "the process was not the one that failed"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Callable, Mapping, Sequence
 
 import pytest
 
-from ...compat.foreign_warnings import stand_in
 from ...own import own_builtins, time, warnings
 from ...protocol.endings import ITS_END
 from ...protocol.event_file import (
+    Artifacts,
     Completed,
     EndError,
     ExpectedFailure,
@@ -41,9 +40,11 @@ from ...protocol.plain_values import carriable
 from ...sandbox.process.relay import merged
 from ..needs_of_tests import note_wanted_gpus
 from .attempt_events import AttemptRecorder
+from .kept_folder import KeptFolder
 from .makereport import made_by_hooks, refused
 from .reports import Reports, report_from
 from .terminal_output import LIVE, Lines
+from .warnings_again import warning_again
 
 own_builtins(globals())
 
@@ -60,6 +61,8 @@ class Replay:
     :param shared: why the test does not have a process of its own, or "".
     :param attempt: gets all messages, for a journal, if there is one.
     :param changed: the variables in which the test's process differs from its worker.
+    :param artifacts: the folder of the test, "" if it has none yet.
+    :param wrapped: whether another program runs its process.
     """
 
     def __init__(
@@ -70,8 +73,12 @@ class Replay:
         shared: str = "",
         attempt: AttemptRecorder | None = None,
         changed: Mapping[str, str] | None = None,
+        artifacts: str = "",
+        wrapped: bool = False,
     ) -> None:
         self.item = item
+        self.wrapped = wrapped
+        self._folder = KeptFolder(artifacts)
         self.changed = changed or {}
         self._reports = reports
         self._lines = lines
@@ -166,7 +173,7 @@ class Replay:
             self._reports.gpu_error(self.item, error)
 
     def _warning(self, message: WarningRecorded) -> None:
-        said = _warning(message)
+        said = warning_again(message)
         recorded = warnings.WarningMessage(said, type(said), message.filename, message.lineno)
         self.item.config.hook.pytest_warning_recorded.call_historic(
             kwargs={
@@ -236,6 +243,9 @@ class Replay:
         self.metrics.pop(message.name, None)
         if message.value is not None:
             self.metrics[message.name] = message.value
+
+    def _made_artifacts(self, message: Artifacts) -> None:
+        self._folder.path = message.path
 
     def _interrupted(self, message: Interrupted) -> None:
         self.interrupted = message
@@ -315,6 +325,7 @@ class Replay:
         if "FKIT_GPU_IDS" in self.changed:
             add_facts(data, gpus=tuple(self.changed["FKIT_GPU_IDS"].split(",")))
         note_wanted_gpus(self.item, data, self.changed)
+        self._folder.name_in(data)
         if self._junit_records:
             add_facts(data, junit=tuple(self._junit_records))
             self._junit_records = []
@@ -335,6 +346,7 @@ class Replay:
         if self._attempt is not None and self._started and self.interrupted is None:
             self._reports.attempt(self.item, self._attempt.facts(len(self._held), again))
         self._log_end()
+        self._folder.settle()
         if not again:
             self._reports.complete(self.item, self._seconds)
 
@@ -372,29 +384,8 @@ _HANDLERS: dict[type[object], Callable[..., None]] = {
     Completed: Replay._over,
     EndError: Replay._end_error,
     Metric: Replay._metric,
+    Artifacts: Replay._made_artifacts,
     Restarted: Replay._restarted,
     SharedProcess: Replay._shared_process,
     NotCollected: Replay._not_collected,
 }
-
-
-def _warning(message: WarningRecorded) -> Warning:
-    """The warning again, of its own class where that can be made to say the same."""
-    category = _warning_class(*message.category)
-    if message.args is not None:
-        try:
-            again = category(*message.args)
-            if str(again) == message.text:
-                return again
-        except Exception:  # noqa: BLE001 (a user's __init__ or __str__ may raise anything)
-            return stand_in(category.__name__)(message.text)
-    return stand_in(category.__name__)(message.text)
-
-
-def _warning_class(module: str, qualname: str) -> type[Warning]:
-    found: object = sys.modules.get(module)
-    for name in qualname.split("."):
-        found = getattr(found, name, None)
-    if isinstance(found, type) and issubclass(found, Warning):
-        return found
-    return stand_in(qualname.rpartition(".")[2])  # made inside a function, or imported by the test

@@ -11,6 +11,7 @@ import pytest
 
 from ...compat import pytest_fixtures
 from ...compat.pytest_nodes import ancestor, lineage
+from ...config.folders import claim_artifacts, wrapper_refusal
 from ...config.marks import Limits, limits, spawned_key
 from ...config.settings import Settings
 from ...gpu.slices.ownership import KEY
@@ -21,6 +22,7 @@ from ...protocol.messages import Run, RunTogether
 from ...protocol.needs import Needs
 from ...protocol.plain_values import carriable
 from ...protocol.process_keys import APART, OWN, SESSION, ProcessKey
+from ...system.paths import remove_tree
 from ..needs_of_tests import needs_if_right, needs_of
 from ..reports.rerunfailures import Reruns
 from .connected import Connection, Connections, connections
@@ -60,6 +62,7 @@ class Requests:
         self._fork_unsafe = ""
         self._known: dict[int, Limits | str] = {}
         self._causes: dict[tuple[int, ...], str] = {}
+        self._artifacts: dict[int, str] = {}  # by position, of tests that have not begun
         self._base_key = functools.partial(_base_key, settings=settings)
 
     def of(self, taken: Taken) -> list[Run | Refusal]:
@@ -111,6 +114,12 @@ class Requests:
         lacking = self._lacking(item, wanted)
         if lacking:
             return Refusal(position, lacking, skipped=True)
+        artifacts = ""
+        if wanted.key.wrapper:
+            try:
+                artifacts = self._claim_artifacts(position)
+            except OSError as error:
+                return Refusal(position, f"no folder can be made for it: {error}")
         if _is_apart(wanted) or _is_apart(after):
             following = after = None  # all is torn down between the two
         return Run(
@@ -124,7 +133,30 @@ class Requests:
             carriable(item.location),
             suite_reruns=self._reruns.in_suite,
             gpu_memory=self._gpu_memory(item),
+            artifacts=artifacts,
         )
+
+    def _claim_artifacts(self, position: int) -> str:
+        """The folder of a test whose process a wrapper runs; the same until the test begins."""
+        if position not in self._artifacts:
+            nodeid = self._session.items[position].nodeid
+            self._artifacts[position] = claim_artifacts(self._session.config, nodeid)
+        return self._artifacts[position]
+
+    def take_artifacts(self, run: Run) -> str:
+        """The folder of a test that begins; from now on it is the test's."""
+        self._artifacts.pop(run.position, None)
+        return run.artifacts
+
+    def with_new_artifacts(self, run: Run) -> Run:
+        """The order for another attempt."""
+        return run._replace(artifacts=self._claim_artifacts(run.position)) if run.artifacts else run
+
+    def drop_artifacts(self) -> None:
+        """Remove the folders of tests that are not going to begin."""
+        for path in self._artifacts.values():
+            remove_tree(path)
+        self._artifacts.clear()
 
     def apart(self, position: int, environ: Mapping[str, str]) -> Run | Refusal:
         """The test at this position, in a fresh interpreter that has these variables."""
@@ -154,10 +186,12 @@ class Requests:
             wanted = self._showing(item, limits(item, self._settings))
         except pytest.UsageError as error:
             return str(error)
+        connection = self._connections.of.get(position)
+        if wanted.wrapper:
+            return self._wrapped(item, wanted, connection)
         if wanted.key.scope == APART:
             return wanted
         environ = wanted.key.environ
-        connection = self._connections.of.get(position)
         if connection is not None:
             wanted = wanted._replace(key=connection.key._replace(environ=environ))
         if not self._cause(position, wanted):
@@ -166,6 +200,26 @@ class Requests:
         if connection is not None:
             key = self._spawned_together(connection)._replace(environ=environ)
         return wanted._replace(key=key)
+
+    def _wrapped(
+        self, item: pytest.Item, wanted: Limits, connection: Connection | None
+    ) -> Limits | str:
+        """With a process of the test's own that its wrapper runs, or why there can't be one."""
+        name = wanted.wrapper[0]
+        why = wrapper_refusal(self._session.config, wanted.wrapper)
+        if why:
+            return f"its wrapper can't be run: {why}"
+        if connection is not None:
+            return (
+                f"a wrapper, {name}, runs one test in a process of its own, and this one shares "
+                f"its process because of {connection.cause}; "
+                '@pytest.mark.fkit(wrapper="") runs it without'
+            )
+        key = wanted.key
+        if key.scope != APART:
+            key = ProcessKey("spawn", "function", item.nodeid, environ=key.environ)
+        key = key._replace(wrapper=wanted.wrapper)
+        return wanted._replace(key=key, isolation="function")
 
     @functools.cached_property
     def _connections(self) -> Connections:
