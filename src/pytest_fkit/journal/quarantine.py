@@ -134,6 +134,8 @@ def parse(text: str) -> list[KnownFailure]:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise QuarantineError(f"no TOML: {error}") from None
+    except RecursionError:
+        raise QuarantineError("no TOML: it is nested too deeply") from None
     entries = found.get(_TABLE, [])
     unknown = sorted(found.keys() - {_TABLE})
     if unknown or not isinstance(entries, list):
