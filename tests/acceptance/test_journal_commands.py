@@ -170,7 +170,8 @@ def test_junit_says_what_pytests_own_says(recorded: Recorded) -> None:
     for name, case in theirs.items():
         assert _result(ours[name]) == _result(case), name
         assert _properties(ours[name]) == _properties(case), name
-    for count in ("tests", "errors", "failures", "skipped"):
+    assert made[0].get("tests") == str(len(ours))  # older pytests count some twice
+    for count in ("errors", "failures", "skipped"):
         assert made[0].get(count) == pytests[0].get(count)
     said = ours["test_red.TestOther", "test_loads_too"]
     assert [each.text for each in said.iter("system-out")] == ["said #x01 so\n"]

@@ -66,6 +66,7 @@ def test_a_file_is_read() -> None:
     ("text", "message"),
     [
         ("a = ", "no TOML: "),
+        (f"a = {'[' * 9999}", "no TOML: "),
         ("[[tests]]\n", r"'tests': expected \[\[quarantine\]\] with test = "),
         ("quarantine = 3\n", "'quarantine': expected "),
         ("quarantine = [3]\n", "entry 1: expected "),

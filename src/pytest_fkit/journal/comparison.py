@@ -56,11 +56,13 @@ class Growth(NamedTuple):
 class Comparison:
     """The differences; compared the other way round, each field is that of its partner.
 
-    Partners are added and gone, fixed and new without added and completed, flaky and steady,
-    missing and completed, slower and faster, heavier and lighter; changed and still are their own.
+    Partners are added and gone, fixed with excused and new without added and completed, flaky and
+    steady, missing and completed, slower and faster, heavier and lighter; changed and still are
+    their own.
 
     :param new: red, and was not, also those that are added or have a verdict only now.
     :param changed: red for another cause.
+    :param fixed: was red, and passed; `excused`: was red, and was skipped, quarantined or the like.
     :param still: red for the same cause, which is no difference.
     :param flaky: passed on another attempt, and did not before; `steady`: the reverse.
     :param missing: had a verdict, was to run, and has none; `completed`: the reverse.
@@ -70,6 +72,7 @@ class Comparison:
     new: list[Change] = field(default_factory=list)
     changed: list[Change] = field(default_factory=list)
     fixed: list[Change] = field(default_factory=list)
+    excused: list[Change] = field(default_factory=list)
     still: list[Change] = field(default_factory=list)
     flaky: list[Change] = field(default_factory=list)
     steady: list[Change] = field(default_factory=list)
@@ -153,7 +156,7 @@ def _classify(found: Comparison, change: Change) -> None:
         which = found.new if before is None else found.changed
         (found.still if before == new.cause else which).append(change)
     elif before is not None and new.outcome:
-        found.fixed.append(change)
+        (found.fixed if new.outcome in _RAN else found.excused).append(change)
     if old is not None and old.flaky != new.flaky:
         (found.flaky if new.flaky else found.steady).append(change)
 

@@ -17,6 +17,7 @@ _CHANGES = {
     "new": ("new failure", "new failures"),
     "changed": ("failure with another cause", "failures with another cause"),
     "fixed": ("fixed", "fixed"),
+    "excused": ("not counted any more", "not counted any more"),
     "flaky": ("passed only on another attempt", "passed only on another attempt"),
     "steady": ("passed on the first attempt again", "passed on the first attempt again"),
     "missing": ("without a verdict now", "without a verdict now"),
@@ -165,7 +166,7 @@ def _reasons(name: str, change: Change) -> tuple[str, str]:
     old, new = (_reason(state) for state in change[1:])
     if name in ("new", "added", "completed"):
         return "", new if name == "new" or (change.new and change.new.cause) else ""
-    if name == "fixed":
+    if name in ("fixed", "excused"):
         return old, "" if new == "passed" else new
     if name in ("gone", "missing"):
         return old if change.old and change.old.cause else "", ""

@@ -61,10 +61,18 @@ class KnownFailure(NamedTuple):
 def matches(pattern: str, text: str) -> bool:
     """Whether a text is what a pattern says, in which only ``*`` has a meaning: anything."""
     first, *rest = pattern.split("*")
+    return text.startswith(first) and _goes_on(first, rest, text)
+
+
+def _goes_on(first: str, rest: Sequence[str], text: str) -> bool:
+    """The same for a text that begins as the pattern does.
+
+    :param rest: what stands behind each ``*``.
+    """
     if not rest:
-        return text == pattern
+        return text == first
     *middle, last = rest
-    if len(text) < len(first) + len(last) or not (text.startswith(first) and text.endswith(last)):
+    if len(text) < len(first) + len(last) or not text.endswith(last):
         return False
     begin, end = len(first), len(text) - len(last)
     for part in middle:
@@ -84,23 +92,29 @@ class Quarantine:
     def __init__(self, entries: Sequence[KnownFailure], nodeids: Iterable[str]) -> None:
         known = frozenset(nodeids)
         self._exact: dict[str, list[KnownFailure]] = {}
-        self._patterns: list[KnownFailure] = []
+        self._patterns: list[tuple[str, list[str], KnownFailure]] = []
         for entry in entries:
             if entry.test in known:
                 self._exact.setdefault(entry.test, []).append(entry)
             elif "*" in entry.test:
-                self._patterns.append(entry)
-        used = {*self._patterns} & {
-            entry for entry in self._patterns if any(matches(entry.test, it) for it in known)
-        }
+                first, *rest = entry.test.split("*")
+                self._patterns.append((first, rest, entry))
+        self._begins = tuple(first for first, _, _ in self._patterns)
+        used = {entry for nodeid in known for entry in self._of_patterns(nodeid)}
         self.unused = [entry for entry in entries if entry.test not in known and entry not in used]
         """Entries that are about none of the tests."""
 
     def about(self, nodeid: str) -> list[KnownFailure]:
         """The entries about a test, those with its node id first."""
+        return [*self._exact.get(nodeid, ()), *self._of_patterns(nodeid)]
+
+    def _of_patterns(self, nodeid: str) -> list[KnownFailure]:
+        if not nodeid.startswith(self._begins):  # as of most tests, by far
+            return []
         return [
-            *self._exact.get(nodeid, ()),
-            *(entry for entry in self._patterns if matches(entry.test, nodeid)),
+            entry
+            for first, rest, entry in self._patterns
+            if nodeid.startswith(first) and _goes_on(first, rest, nodeid)
         ]
 
 
@@ -120,6 +134,8 @@ def parse(text: str) -> list[KnownFailure]:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise QuarantineError(f"no TOML: {error}") from None
+    except RecursionError:
+        raise QuarantineError("no TOML: it is nested too deeply") from None
     entries = found.get(_TABLE, [])
     unknown = sorted(found.keys() - {_TABLE})
     if unknown or not isinstance(entries, list):

@@ -7,6 +7,7 @@ that knows all: a journal has as many lines as a run has tests.
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Callable, Dict, Iterator, Mapping
 
 from ..own import own_builtins
@@ -100,31 +101,8 @@ class Shapes:
         types = tuple(
             kind for name in ([names] if isinstance(names, str) else names) for kind in _TYPES[name]
         )
-        inside = [self._number(shape), *self._array(shape), *self._object(shape)]
-        # JSON's true and false are no numbers, as Python's are.
-        no_bool = bool not in types
-
-        def fits(value: Any) -> bool:
-            if types and (not isinstance(value, types) or (no_bool and isinstance(value, bool))):
-                return False
-            return all(each(value) for each in inside)
-
-        return fits
-
-    def _number(self, shape: Schema) -> Fits:
-        least, most = shape.get("minimum"), shape.get("exclusiveMaximum")
-        above = shape.get("exclusiveMinimum")
-
-        def fits(value: Any) -> bool:
-            if not isinstance(value, (int, float)):
-                return True
-            return (
-                (least is None or least <= value)
-                and (above is None or above < value)
-                and (most is None or value < most)
-            )
-
-        return fits
+        inside = [*_number(shape), *self._array(shape), *self._object(shape)]
+        return _all([_typed(types)] if types else [], inside)
 
     def _array(self, shape: Schema) -> list[Fits]:
         found: list[Fits] = []
@@ -154,6 +132,39 @@ class Shapes:
                 lambda value: not isinstance(value, dict) or all(map(other, value.values()))
             )
         return found
+
+
+def _typed(types: tuple[type[Any], ...]) -> Fits:
+    if bool in types or int not in types:
+        return lambda value: isinstance(value, types)
+    # JSON's true and false are no numbers, as Python's are.
+    return lambda value: isinstance(value, types) and value is not True and value is not False
+
+
+def _all(typed: list[Fits], inside: list[Fits]) -> Fits:
+    """All of these hold; written out for few, as this is called for every value of a journal."""
+    checks = typed + inside
+    if not checks:
+        return lambda _: True
+    if len(checks) == 1:
+        return checks[0]
+    first, second, *rest = checks
+    if not rest:
+        return lambda value: first(value) and second(value)
+    return lambda value: first(value) and second(value) and all(each(value) for each in rest)
+
+
+def _number(shape: Schema) -> list[Fits]:
+    if not {"minimum", "exclusiveMinimum", "exclusiveMaximum"} & shape.keys():
+        return []
+    least, above = shape.get("minimum", -math.inf), shape.get("exclusiveMinimum", -math.inf)
+    below = shape.get("exclusiveMaximum", math.inf)
+    # What is read has no infinite numbers.
+    return [
+        lambda value: (
+            not isinstance(value, (int, float)) or (least <= value and above < value < below)
+        )
+    ]
 
 
 def _misfit(value: Mapping[str, Any], fields: Mapping[str, tuple[bool, Fits]]) -> str:
