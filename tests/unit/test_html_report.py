@@ -8,11 +8,16 @@ import html
 import json
 import re
 import shlex
+import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_fkit.controller.reports.html_report import HtmlReport
+from pytest_fkit.journal.command import main
+from pytest_fkit.journal.events import FORMAT, SCHEMA
 from pytest_fkit.journal.html.content import Fact, ReportContent, content
 from pytest_fkit.journal.html.details import command_of
 from pytest_fkit.journal.html.packing import packed
@@ -137,6 +142,18 @@ def test_retries_marks_and_lanes() -> None:
     first, second = next(told.details())["attempts"]
     assert (first["to"], first["category"]) == ("gw10 (GPU 1)", "ECC")
     assert (second["where"], second["ending"]) == ("gw10 (GPU 1)", "SIGBUS")
+
+
+def test_without_the_extra_its_command_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(pytest.UsageError, match=r"pip install 'pytest-fkit\[html\]'"):
+        HtmlReport(tmp_path / "run.jsonl", tmp_path / "report.html")
+    run = {**RUN, "format": FORMAT, "schema": SCHEMA}
+    (tmp_path / "run.jsonl").write_text(json.dumps(run) + "\n")
+    assert main(["html", str(tmp_path / "run.jsonl")]) == 2
+    assert "pip install 'pytest-fkit[html]'" in capsys.readouterr().err
 
 
 def unpacked(text: str) -> Any:
