@@ -19,7 +19,8 @@ from .timeline import LaneAttempt, Timeline, in_natural_order
 own_builtins(globals())
 
 OUTCOMES = (
-    "error", "failed", "unfinished", "not run", "xpassed", "passed", "skipped", "xfailed",
+    "error", "failed", "unfinished", "not run", "quarantined", "xpassed", "passed", "skipped",
+    "xfailed",
 )  # fmt: skip
 """All outcomes, in the order in which tests are shown; two that a verdict does not know: the
 journal was cut off while the test ran, or before."""
