@@ -21,7 +21,7 @@ from pytest_fkit.journal.events import FORMAT, SCHEMA
 from pytest_fkit.journal.html.content import Fact, ReportContent, content
 from pytest_fkit.journal.html.details import command_of
 from pytest_fkit.journal.html.packing import packed
-from pytest_fkit.journal.html.page import page
+from pytest_fkit.journal.html.page import MOST_CAUSES, page
 from pytest_fkit.journal.html.readable import NAME_LIMIT, readable, readable_name
 
 RUN = {"event": "run", "wall": 100.0, "session": "a", "slices": {"gw0": ["0"], "gw10": ["1"]}}
@@ -208,6 +208,17 @@ def test_the_command_runs_one_test_as_the_run_did() -> None:
     assert shlex.split(command.of("sub/test_a.py::test_c[a b]")) == [
         "pytest", "-c", "tests/x.ini", "--fkit", "-p", "plugin", "tests/sub/test_a.py::test_c[a b]",
     ]  # fmt: skip
+
+
+def test_a_page_names_so_many_causes_and_no_more() -> None:
+    pytest.importorskip("jinja2")
+    events: list[dict[str, Any]] = [RUN]
+    for number in range(MOST_CAUSES + 7):
+        name = f"{chr(97 + number % 26)}{chr(97 + number // 26)}"
+        events.append(verdict(f"t{number}", 101.0, "failed", **failure(f"Error: {name}")))
+    text = page(events).decode()
+    assert text.count('<b class="number"') == MOST_CAUSES
+    assert "7 causes of fewer tests are only in the table" in text
 
 
 def test_the_page_is_text_and_may_request_nothing() -> None:

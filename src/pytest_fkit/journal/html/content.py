@@ -206,7 +206,11 @@ def _with_a_verdict(
     test: TestHistory, attempts: Mapping[tuple[int, str], Sequence[LaneAttempt]]
 ) -> ReportedTest:
     of_test = tuple(attempts.get((test.session, test.nodeid), ()))
-    whole = [number for number, each in enumerate(of_test) if not each.cut_off]
+    whole = [
+        number
+        for number, each in enumerate(of_test)
+        if not each.cut_off and not each.event.get("again")
+    ]
     number = test.verdict.get("attempt", 1)
     return ReportedTest(
         test.nodeid,
