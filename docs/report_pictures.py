@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs/_static"
 sys.path.append(str(ROOT / "tests"))
 
-from conftest import DESKTOP, PHONE, chromium  # noqa: E402
 from made_journals import write  # noqa: E402
+from opened_reports import DESKTOP, PHONE, chromium  # noqa: E402
 
 TESTS = 4000
 

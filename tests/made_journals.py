@@ -223,6 +223,7 @@ class Run:
         yield self._event("retried", end, test=name, attempt=1, category="uncorrectable ECC error",
                           to=to, to_gpus=self._gpus[to], **about)  # fmt: skip
         self._clocks[worker] = end + 0.1
+        self._clocks[to] = max(self._clocks[to], end)
         if self._errors == 3:
             yield self._event(
                 "retired",

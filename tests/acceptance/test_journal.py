@@ -27,7 +27,9 @@ def wide():
     print("wide is over")
 
 def test_passes(wide): print("said \\u2713")
-def test_fails(): assert 1 == 2
+def test_fails():
+    print("password='hunter2'")
+    assert 1 == 2
 def test_dies(fkit_metrics):
     fkit_metrics["tokens_per_s"] = 12.5
     fkit_metrics["gone"] = 1
@@ -84,7 +86,8 @@ def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     directory = write_files(tmp_path_factory.mktemp("journal"), SUITE)
     ended = run_pytest(
         directory, "--fkit", request.param, "--fkit-journal=made/run.jsonl",
-        "--fkit-trace=trace.json", "--fkit-top=2", "--junitxml=junit.xml",
+        "--fkit-trace=trace.json", "--fkit-html=report.html", "--fkit-top=2",
+        "--junitxml=junit.xml",
     )  # fmt: skip
     (directory / "output.txt").write_text(ended.out)
     assert ended.status == 1, ended.out + ended.err
@@ -101,6 +104,14 @@ def test_every_test_has_its_verdict(journal: Path) -> None:
     (named,) = (name for name in found if name.startswith("test_named["))
     assert found.pop(named) == "passed"
     assert found == VERDICTS
+
+
+def test_the_report_is_made_and_nothing_tells_a_secret(recorded: Path, journal: Path) -> None:
+    assert f"fkit: report in {recorded}/report.html" in (recorded / "output.txt").read_text()
+    assert "<title>4 red tests of 13</title>" in (recorded / "report.html").read_text()
+    for path in (journal, recorded / "report.html", recorded / "trace.json"):
+        assert "hunter2" not in path.read_text()
+    assert "password='***'" in journal.read_text()
 
 
 def test_every_event_has_two_times_and_the_run_comes_first(journal: Path) -> None:

@@ -8,15 +8,20 @@ import html
 import json
 import re
 import shlex
+import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_fkit.controller.reports.html_report import HtmlReport
+from pytest_fkit.journal.command import main
+from pytest_fkit.journal.events import FORMAT, SCHEMA
 from pytest_fkit.journal.html.content import Fact, ReportContent, content
 from pytest_fkit.journal.html.details import command_of
 from pytest_fkit.journal.html.packing import packed
-from pytest_fkit.journal.html.page import page
+from pytest_fkit.journal.html.page import MOST_CAUSES, page
 from pytest_fkit.journal.html.readable import NAME_LIMIT, readable, readable_name
 
 RUN = {"event": "run", "wall": 100.0, "session": "a", "slices": {"gw0": ["0"], "gw10": ["1"]}}
@@ -139,6 +144,18 @@ def test_retries_marks_and_lanes() -> None:
     assert (second["where"], second["ending"]) == ("gw10 (GPU 1)", "SIGBUS")
 
 
+def test_without_the_extra_its_command_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(pytest.UsageError, match=r"pip install 'pytest-fkit\[html\]'"):
+        HtmlReport(tmp_path / "run.jsonl", tmp_path / "report.html")
+    run = {**RUN, "format": FORMAT, "schema": SCHEMA}
+    (tmp_path / "run.jsonl").write_text(json.dumps(run) + "\n")
+    assert main(["html", str(tmp_path / "run.jsonl")]) == 2
+    assert "pip install 'pytest-fkit[html]'" in capsys.readouterr().err
+
+
 def unpacked(text: str) -> Any:
     return json.loads(zlib.decompress(base64.b64decode(text)))
 
@@ -191,6 +208,17 @@ def test_the_command_runs_one_test_as_the_run_did() -> None:
     assert shlex.split(command.of("sub/test_a.py::test_c[a b]")) == [
         "pytest", "-c", "tests/x.ini", "--fkit", "-p", "plugin", "tests/sub/test_a.py::test_c[a b]",
     ]  # fmt: skip
+
+
+def test_a_page_names_so_many_causes_and_no_more() -> None:
+    pytest.importorskip("jinja2")
+    events: list[dict[str, Any]] = [RUN]
+    for number in range(MOST_CAUSES + 7):
+        name = f"{chr(97 + number % 26)}{chr(97 + number // 26)}"
+        events.append(verdict(f"t{number}", 101.0, "failed", **failure(f"Error: {name}")))
+    text = page(events).decode()
+    assert text.count('<b class="number"') == MOST_CAUSES
+    assert "7 causes of fewer tests are only in the table" in text
 
 
 def test_the_page_is_text_and_may_request_nothing() -> None:

@@ -19,7 +19,8 @@ from .timeline import LaneAttempt, Timeline, in_natural_order
 own_builtins(globals())
 
 OUTCOMES = (
-    "error", "failed", "unfinished", "not run", "xpassed", "passed", "skipped", "xfailed",
+    "error", "failed", "unfinished", "not run", "quarantined", "xpassed", "passed", "skipped",
+    "xfailed",
 )  # fmt: skip
 """All outcomes, in the order in which tests are shown; two that a verdict does not know: the
 journal was cut off while the test ran, or before."""
@@ -205,7 +206,11 @@ def _with_a_verdict(
     test: TestHistory, attempts: Mapping[tuple[int, str], Sequence[LaneAttempt]]
 ) -> ReportedTest:
     of_test = tuple(attempts.get((test.session, test.nodeid), ()))
-    whole = [number for number, each in enumerate(of_test) if not each.cut_off]
+    whole = [
+        number
+        for number, each in enumerate(of_test)
+        if not each.cut_off and not each.event.get("again")
+    ]
     number = test.verdict.get("attempt", 1)
     return ReportedTest(
         test.nodeid,

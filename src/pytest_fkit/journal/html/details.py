@@ -153,6 +153,7 @@ def _report(report: Event) -> dict[str, Any]:
         (name, said)
         for name, key in (
             ("process shared because", "fkit_shared"),
+            ("quarantined", "fkit_quarantined"),
             ("GPU memory", "fkit_gpu_memory"),
             ("sanitizers", "fkit_sanitizers"),
         )

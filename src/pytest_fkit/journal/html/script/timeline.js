@@ -14,7 +14,7 @@ const MARKS = [
 const [, DIED, , SICK, WELL, , RUN] = MARKS.keys();
 
 // Of several tests in one column of pixels the first of these is seen.
-const WORST = ["error", "failed", "unfinished", "retry", "xpassed", "xfailed", "skipped", "passed"];
+const WORST = ["error", "failed", "unfinished", "retry", "quarantined", "xpassed", "xfailed", "skipped", "passed"];
 
 const SHARES = { wide: [0.1, 0.26], tests: [0.32, 0.9] }; // of the height of a lane
 

@@ -46,7 +46,7 @@ function showSize(mib) {
 const countOf = (number, what) => `${digits(number, 0)} ${what}${number === 1 ? "" : "s"}`;
 
 const SIGNS = new Map(Object.entries({
-  error: "!", failed: "✕", unfinished: "…", "not run": "○", xpassed: "↑", passed: "✓",
+  error: "!", failed: "✕", unfinished: "…", "not run": "○", quarantined: "⚑", xpassed: "↑", passed: "✓",
   skipped: "–", xfailed: "≈",
 }));
 
