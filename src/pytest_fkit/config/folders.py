@@ -68,21 +68,27 @@ def wrapper_program(name: str, directory: str, path: str) -> str:
 
 
 def claim_artifacts(config: pytest.Config, nodeid: str) -> str:
-    """Make a new folder for a test, "" if there is no place for it.
+    """Make a new folder for a test.
 
     :raises OSError: if it can't be made.
+    :raises pytest.UsageError: if nobody says where.
     """
     settings = config.stash.get(KEY, None)
     chosen = None if settings is None else settings.artifacts
     root = temporary(config, "artifacts") if chosen is None else str(chosen)
-    return claim_directory(root, file_name(nodeid)) if root else ""
+    if not root:
+        raise pytest.UsageError(
+            "there is no temporary directory for a test's folder (-p no:tmpdir); "
+            "--fkit-artifacts=DIR names a place"
+        )
+    return claim_directory(root, file_name(nodeid))
 
 
 def artifacts_of(item: pytest.Item, tell: Callable[[str], None]) -> str:
     """The folder of a test, which is made when it is asked for.
 
     :param tell: hears of one that is made.
-    :raises OSError: if it can't be made.
+    :raises OSError, pytest.UsageError: see :func:`claim_artifacts`.
     """
     path = item.stash.get(ARTIFACTS, "")
     if not path:

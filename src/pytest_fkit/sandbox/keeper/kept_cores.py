@@ -83,6 +83,8 @@ class Cores:
         :param number: of the signal that hit the thread.
         """
         begin = time.monotonic()
+        if not is_alive(pid):  # the debugger took longer than it waits
+            return self.of_dead(pid, number, dumped=True) or Core()
         send_signal(pid, signal.SIGSTOP)  # or it would wait no longer than for a debugger
         self.look(pid)
         told = cores.pattern()

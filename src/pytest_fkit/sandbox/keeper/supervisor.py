@@ -358,7 +358,7 @@ class Supervisor(Loop):
             self.orphans.sweep(host)
         elif job.host is host:
             bad = wrapped_end_after_test(host)
-            if bad is not None:
+            if bad is not None and self.stop_deadline is None:
                 job.conclude(bad, host.pid, host.remains())
         host.close()
 

@@ -118,7 +118,7 @@ class Requests:
         if wanted.key.wrapper:
             try:
                 artifacts = self._claim_artifacts(position)
-            except OSError as error:
+            except (OSError, pytest.UsageError) as error:
                 return Refusal(position, f"no folder can be made for it: {error}")
         if _is_apart(wanted) or _is_apart(after):
             following = after = None  # all is torn down between the two
