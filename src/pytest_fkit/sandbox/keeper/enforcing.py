@@ -14,6 +14,7 @@ from .debugger import Debugger
 from .forwarding import Forwarder
 from .jobs import HostProcess, Job
 from .orphans import KILL_WAIT
+from .wrapped import WRAPPER_LIMIT
 
 own_builtins(globals())
 
@@ -151,6 +152,22 @@ class Enforcer:
             return ()
         after = f"after {limit:g} s" if time.monotonic() > end else "when the run was stopped"
         return (f"pid {host.pid}: the tests' own, of which pytest's session went on {after}",)
+
+    def await_end(self, host: HostProcess, limit: float) -> bool:
+        """Wait until a host whose session is over has exited, or a wrapper that runs it.
+
+        :param limit: what a wrapper has, in seconds; 0 for the usual limit.
+        :return: whether it has.
+        """
+        grace = 0.0 if host.session_goes_on else self.term_grace()
+        if host.key.wrapper and self._stop_deadline() is None:
+            grace = max(grace, limit or WRAPPER_LIMIT)
+
+        def is_over() -> bool:
+            late = time.monotonic() > (self._stop_deadline() or math.inf)
+            return host.status is not None or late
+
+        return self._until(is_over, grace) and host.status is not None
 
     def _is_over(self, job: Job) -> Callable[[], bool]:
         child = job.child

@@ -46,7 +46,7 @@ from .jobs import ChildProcess, HostProcess, Job, end_in_words, lost_reports
 from .kept_cores import Cores, Keeping
 from .orphans import KILL_WAIT, Orphans
 from .waiting_loop import Loop
-from .wrapped import WRAPPER_LIMIT, wrapped_end_after_test, wrapped_ending
+from .wrapped import wrapped_end_after_test, wrapped_ending
 
 own_builtins(globals())
 
@@ -376,15 +376,7 @@ class Supervisor(Loop):
         """Wait for a host that was sent Finish to exit, and end what it started."""
         if host in self.hosts:
             job.leftovers += self._enforcer.await_session(host, job.run.timeout)
-        grace = 0.0 if host.session_goes_on else self._enforcer.term_grace()
-        if host.key.wrapper and self.stop_deadline is None:
-            grace = max(grace, job.run.timeout or WRAPPER_LIMIT)
-
-        def over() -> bool:
-            late = self.stop_deadline is not None and time.monotonic() > self.stop_deadline
-            return host.status is not None or late
-
-        if host in self.hosts and not (self.until(over, grace) and host.status is not None):
+        if host in self.hosts and not self._enforcer.await_end(host, job.run.timeout):
             # First: killed with the host it would have no name.
             job.leftovers += self.orphans.end_below(host)
             kill_tree(host.pid)
