@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Dict, Generator, Iterator
 
 from pytest_fkit.journal.events import FORMAT, SCHEMA, encode
+
+Event = Dict[str, Any]
 
 MODELS = (
     "attention",
@@ -58,7 +60,7 @@ class Run:
         where = f"tests/ops/test_{model}.py::Test{model.title().replace('_', '')}"
         return f"{where}::test_{what}[{dtype}-{number}]"
 
-    def events(self) -> Iterator[dict[str, Any]]:
+    def events(self) -> Iterator[Event]:
         """All of them, in their order."""
         yield self._run()
         for worker, gpus in self._gpus.items():
@@ -71,8 +73,7 @@ class Run:
         for number, name in enumerate(self._names):
             worker = min(self._clocks, key=lambda each: self._clocks[each])
             if worker == self._sick and third < number and self._errors < 3:
-                yield from self._gpu_error(worker, name)
-                worker = min(self._clocks, key=lambda each: self._clocks[each])
+                worker = yield from self._gpu_error(worker, name)
             yield from self._test(worker, number, name, 2 if name in self._retried else 1)
         yield self._event("end", max(self._clocks.values()) + 1, exitstatus=1)
 
@@ -91,7 +92,7 @@ class Run:
                      "memory": 1 << 40},
         )  # fmt: skip
 
-    def _test(self, worker: str, number: int, name: str, attempt: int) -> Iterator[dict[str, Any]]:
+    def _test(self, worker: str, number: int, name: str, attempt: int) -> Iterator[Event]:
         chance = self._random
         begin, wide = self._clocks[worker], {}
         if number % 97 == 0:
@@ -190,7 +191,11 @@ class Run:
 
     # --- a GPU that falls ill ---
 
-    def _gpu_error(self, worker: str, name: str) -> Iterator[dict[str, Any]]:
+    def _gpu_error(self, worker: str, name: str) -> Generator[Event, None, str]:
+        """Its events.
+
+        :return: the worker on which the test runs again.
+        """
         begin, seconds = self._clocks[worker], 3.0
         end = begin + seconds
         gpus = self._gpus[worker]
@@ -232,3 +237,4 @@ class Run:
                 **about,
             )
             del self._clocks[worker]
+        return to
