@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Sequence
 
 from ..protocol.endings import count, format_size
+from ..system.markdown import code, table
 from .comparison import Change, Comparison, Growth, Side, State, compare, side
 from .history import history
-from .markdown import code, table
 from .subcommand import Answer, Make, as_json, events_of, text
 
 _CHANGES = {

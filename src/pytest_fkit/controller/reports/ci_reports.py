@@ -11,10 +11,10 @@ import pytest
 from ...compat import pytest_junit
 from ...config.first_environment import variable
 from ...config.settings import ALONE
-from ...journal.markdown import code, table
 from ...own import own_builtins
 from ...protocol.endings import count
 from ...protocol.event_file import facts_of
+from ...system.markdown import code, table
 from ..workers.report_attributes import (
     attempts_of,
     death_of,

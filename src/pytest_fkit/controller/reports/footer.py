@@ -136,8 +136,8 @@ class Footer:
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """See whether there is a screen to draw on."""
         self._session = session
-        options = self._config.option
-        quiet = options.verbose < 0 or options.capture == "no"
+        option = self._config.getoption  # of plugins that may be blocked
+        quiet = option("verbose", -1) < 0 or option("capture", "no") == "no"
         if self._wanted and not quiet and os.environ.get("TERM", "dumb") != "dumb":
             self._file = terminal_file(self._config)
             atexit.register(self.close)
