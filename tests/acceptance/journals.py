@@ -55,11 +55,11 @@ def attempt(path: Path, name: str) -> dict[str, Any]:
     return found
 
 
-def fkit(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def fkit(directory: Path, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """The console script, run in `directory`."""
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "TZ": "UTC"}
     return subprocess.run(
         [str(Path(sys.executable).with_name("fkit")), *arguments],
-        cwd=directory, env=environment, capture_output=True, encoding="utf-8", timeout=60,
+        cwd=directory, env=environment, capture_output=True, encoding="utf-8", timeout=timeout,
         check=False,
     )  # fmt: skip

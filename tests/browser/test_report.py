@@ -26,7 +26,7 @@ Picture = Callable[[Opened, str], None]
 
 
 def report(directory: Path, *journals: str) -> Path:
-    ended = fkit(directory, "html", *journals, "-o", "report.html")
+    ended = fkit(directory, "html", *journals, "-o", "report.html", timeout=300)
     assert ended.returncode == 0, ended.stderr
     return directory / "report.html"
 
