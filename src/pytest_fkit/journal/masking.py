@@ -307,9 +307,7 @@ def _without_named(text: str, lower: str) -> str:
         is_secret = _is_secret(_words(name))
         follows = _FOLLOWS.match(text, end) if end >= done and is_secret is not False else None
         if follows is not None and _is_secret_value(name, is_secret, follows["value"]):
-            value = follows["value"]
-            quote = value[0] if value[0] in "'\"" else ""
-            parts += [text[done : follows.start("value")], quote, MASK, quote]
+            parts += [text[done : follows.start("value")], _in_its_quotes(follows["value"])]
             done = follows.end()
     return "".join([*parts, text[done:]]) if parts else text
 
@@ -335,9 +333,13 @@ def _is_secret_value(name: str, is_secret: bool | None, value: str) -> bool:
 
 
 def _always_masked(match: re.Match[str]) -> str:
-    value = match["value"]
+    return f"{match['name']}{match['between']}{_in_its_quotes(match['value'])}"
+
+
+def _in_its_quotes(value: str) -> str:
+    """The mask, in the quotes that a value has."""
     quote = value[0] if value[0] in "'\"" else ""
-    return f"{match['name']}{match['between']}{quote}{MASK}{quote}"
+    return f"{quote}{MASK}{quote}"
 
 
 def _looks_random(value: str) -> bool:
