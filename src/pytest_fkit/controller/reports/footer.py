@@ -17,6 +17,7 @@ from ...config.settings import Settings
 from ...own import atexit, os, own_builtins, time
 from ...protocol.border import ItemComplete, ItemStarted, Told
 from ...system.source_lines import showable
+from ..schedule.machines import with_gpus
 
 own_builtins(globals())
 
@@ -142,6 +143,11 @@ class Footer:
             self._file = terminal_file(self._config)
             atexit.register(self.close)
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether there is a screen; without one it need not hear of anything."""
+        return self._file is not None
+
     def hear(self, worker: str, gpus: Sequence[str], told: Sequence[Told]) -> None:
         """A worker tells of its tests.
 
@@ -149,8 +155,9 @@ class Footer:
         """
         for each in told:
             if isinstance(each, ItemStarted):
-                place = f"{worker} (GPU {','.join(gpus)})" if gpus else worker
-                self._running[worker] = ShownTest(place, each.nodeid, time.monotonic())
+                self._running[worker] = ShownTest(
+                    with_gpus(worker, gpus), each.nodeid, time.monotonic()
+                )
             elif isinstance(each, ItemComplete):
                 ended = self._running.pop(worker, None)
                 if ended is not None:
@@ -168,7 +175,11 @@ class Footer:
         session, file = self._session, self._file
         if file is None or session is None or not session.testscollected:
             return
-        columns, rows = os.get_terminal_size(file.fileno())
+        try:
+            columns, rows = os.get_terminal_size(file.fileno())
+        except (OSError, ValueError):  # the terminal is gone
+            self._file = None
+            return
         moves = self._open(columns, rows)
         if not self._rows:
             self._write(moves)

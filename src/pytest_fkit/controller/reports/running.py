@@ -12,6 +12,7 @@ from ...own import os, own_builtins, signal, threading, time
 from ...protocol.border import NothingRuns, RunningItem, SlowItem
 from ...protocol.crash_report import CrashReport
 from ...system.source_lines import showable
+from ..schedule.machines import with_gpus
 from .crash_shown import text_lines
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class RunningTests:
             self._show(f"fkit: {worker} runs no test")
             return
         gpus = said.gpus or tuple(own)
-        place = f"{worker} (GPU {','.join(gpus)})" if gpus else worker
+        place = with_gpus(worker, gpus)
         nodeid = showable(said.nodeid)
         if isinstance(said, SlowItem):
             self._show(f"SLOW [> {said.seconds:g} s] {place} {nodeid}: {said.phase}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any, Iterator, Mapping, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 import execnet
 import pytest
@@ -133,6 +133,12 @@ def owned_gpus(node: WorkerController) -> Mapping[str, Any]:
 def gpu_ids(node: WorkerController) -> tuple[str, ...]:
     """The ids of a worker's GPUs, as they are shown."""
     return tuple(owned_gpus(node).get("ids", ()))
+
+
+def with_gpus(worker: str, gpus: Iterable[str]) -> str:
+    """A worker with the ids of GPUs, as in "gw2 (GPU 4,5)"; its name alone if there are none."""
+    ids = ",".join(gpus)
+    return f"{worker} (GPU {ids})" if ids else worker
 
 
 def physical(node: WorkerController) -> list[str]:

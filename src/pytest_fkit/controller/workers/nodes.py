@@ -181,7 +181,8 @@ class Nodes:
 
     def _account(self, node: WorkerController, told: Sequence[Told]) -> None:
         self._accounting.hear(node, told)
-        self._footer.hear(node.gateway.id, gpu_ids(node), told)
+        if self._footer.is_shown:
+            self._footer.hear(node.gateway.id, gpu_ids(node), told)
 
     def _draw(self) -> None:
         if self._runs:
@@ -193,7 +194,8 @@ class Nodes:
             self._running.awaits(self._links.ask_what_runs())
         for worker in self._running.silent():
             self._links.show(f"fkit: {worker} does not say what it runs")
-        self._arrivals.add(self._draw)
+        if self._footer.is_shown:
+            self._arrivals.add(self._draw)
 
     def _hear_of_running(self, node: WorkerController, said: Any) -> None:
         """Show what a worker says; called in execnet's receiver threads."""

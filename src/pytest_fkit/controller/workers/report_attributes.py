@@ -10,7 +10,7 @@ import pytest
 from ...own import own_builtins
 from ...protocol.endings import count
 from ...protocol.event_file import add_facts, facts_of
-from ..schedule.machines import gpu_ids
+from ..schedule.machines import gpu_ids, with_gpus
 
 own_builtins(globals())
 
@@ -73,10 +73,8 @@ def place_of(report: Report, own: Sequence[str] = ()) -> str:
 
     :param own: see :func:`gpus_of`.
     """
-    worker = facts_of(report).worker
-    gpus = ",".join(gpus_of(report, own))
     attempts = attempts_of(report)
-    place = f"{worker} (GPU {gpus})" if gpus else worker
+    place = with_gpus(facts_of(report).worker, gpus_of(report, own))
     return f"{place}, attempt {attempts}" if attempts > 1 else place
 
 
