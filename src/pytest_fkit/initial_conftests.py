@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import sys
@@ -65,12 +66,24 @@ def around_conftests(early_config: pytest.Config) -> Iterator[None]:
         if asks_for_records(early_config, early_config.known_args_namespace):
             _import("controller.reports.recording")
         if not alone:
+            _leave_uncollected(early_config)
             yield
             return
     with own_imports():
         from .worker.tests.leftovers import watched_conftests
+    _leave_uncollected(early_config)
     with watched_conftests(early_config):
         yield
+
+
+def _leave_uncollected(config: pytest.Config) -> None:
+    """Have garbage collections pass over what was imported until now.
+
+    It is most of the objects of a small run, and pytest collects garbage itself at the end. The
+    processes that run tests have it among all others again, see sandbox/startup.py.
+    """
+    gc.freeze()
+    config.add_cleanup(gc.unfreeze)
 
 
 def _is_spawned(early_config: pytest.Config) -> bool:

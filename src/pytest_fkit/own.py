@@ -14,6 +14,7 @@ imported before the initial conftest files are, see initial_conftests.py.
 from __future__ import annotations
 
 import builtins
+import gc as _collector
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import TYPE_CHECKING, Any, Generator, Sequence
@@ -83,6 +84,8 @@ class own_imports:  # noqa: N801 (a statement, like suppress)
     """
 
     def __enter__(self) -> None:
+        self._collects = _collector.isenabled()
+        _collector.disable()  # nothing of what it would look at is garbage
         self._path, self._modules = sys.path[:], set(sys.modules)
         sys.path[:] = standard_library_first(self._path)
         sys.meta_path.insert(0, _OwnModules)
@@ -92,6 +95,8 @@ class own_imports:  # noqa: N801 (a statement, like suppress)
             sys.meta_path.remove(_OwnModules)
         sys.path[:] = self._path
         hide(self._modules)
+        if self._collects:
+            _collector.enable()
 
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ pytest-durations 1.10, pytest-flake8 1.3, pytest-html-reporter 0.4, pytest-insta
 from __future__ import annotations
 
 import sys
-from typing import Any, Callable, Iterator, NamedTuple, cast
+from typing import Any, Callable, Iterator, cast
 
 import pytest
 
+from ..named_tuple import NamedTuple
 from ..own import own_builtins
 from .pytest_hooks import module_of
 

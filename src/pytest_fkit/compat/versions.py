@@ -10,11 +10,12 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
-from typing import Any, Mapping, NamedTuple
+from typing import Any, Mapping
 
 import pytest
 
 from .. import __version__
+from ..named_tuple import NamedTuple
 from ..own import own_builtins
 
 own_builtins(globals())

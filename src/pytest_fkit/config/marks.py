@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, NamedTuple, TypeVar
+from typing import Any, Callable, Dict, TypeVar
 
 import pytest
 
 from ..compat.pytest_nodes import ancestor, closest_mark, marks
+from ..named_tuple import NamedTuple
 from ..own import own_builtins
 from ..protocol.process_keys import OWN, SESSION, ProcessKey
 from .options import BY_NAME, MARK_ARGUMENTS

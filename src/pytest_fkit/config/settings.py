@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, NamedTuple, Sequence
+from typing import Any, Sequence
 
 import pytest
 
 from ..compat.pytest_session import ini_value
+from ..named_tuple import NamedTuple
 from ..own import own_builtins
 from .first_environment import variable
 from .options import BY_NAME, COMMAND_LINE, INI, LISTS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable
 
 import pytest
 
@@ -14,6 +14,7 @@ from ..config.folders import check_folders
 from ..config.numprocesses import CAN_FORK, choose_workers, debugger, shows_only
 from ..config.settings import KEY, Settings, settings_of
 from ..gpu.errors.patterns import user_patterns
+from ..named_tuple import NamedTuple
 from ..own import own_builtins
 from .reports.accounting import Accounting
 from .reports.causes_shown import CausesShown

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, NamedTuple, Sequence
+from typing import Any, Mapping, Sequence
 
+from ..named_tuple import NamedTuple
 from ..own import own_builtins
 
 own_builtins(globals())

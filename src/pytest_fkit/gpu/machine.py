@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from ..config.first_environment import environment, variable
+from ..named_tuple import NamedTuple
 from ..own import os, own_builtins
 from ..system.paths import program, read_text
 from .answers import number, pci_address

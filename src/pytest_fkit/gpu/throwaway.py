@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import IO, Callable, Mapping, NamedTuple, Sequence
+from typing import IO, Callable, Mapping, Sequence
 
 from .. import system
+from ..named_tuple import NamedTuple
 from ..own import os, own_builtins, signal, subprocess, suppress, time
 from ..protocol.endings import Exited, Lost, Signaled, TimedOut, signal_name
 from .answers import FailedError

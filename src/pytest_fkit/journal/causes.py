@@ -7,8 +7,9 @@ are the causes of many, the most frequent first.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Iterable, Iterator, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Iterable, Iterator, Sequence
 
+from ..named_tuple import NamedTuple
 from ..own import own_builtins
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Callable, Dict, Iterator, Mapping, NamedTuple, Sequence
+from typing import Callable, Dict, Iterator, Mapping, Sequence
 
+from ..named_tuple import NamedTuple
 from ..own import own_builtins
 from .causes import LOST, Cause, cause
 from .events import Event

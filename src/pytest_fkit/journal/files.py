@@ -8,8 +8,9 @@ import json
 import shlex
 import stat
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple, Sequence
+from typing import Callable, Iterator, Sequence
 
+from ..named_tuple import NamedTuple
 from ..own import fcntl, os, own_builtins
 from ..protocol.descriptors import move_up, write_all
 from ..system.limits import room

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 import sys
-from typing import TYPE_CHECKING, Any, Iterable, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
+from ..named_tuple import NamedTuple
 from ..own import own_builtins
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import datetime
 from pathlib import Path
-from typing import Any, Iterable, NamedTuple, Sequence
+from typing import Any, Iterable, Sequence
 
+from ..named_tuple import NamedTuple
 from .history import History, history, ungrouped
 from .quarantine import SKIP, KnownFailure, Quarantine, QuarantineError, parse
 from .reader import JournalError

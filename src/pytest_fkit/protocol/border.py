@@ -6,8 +6,9 @@ noticed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, NamedTuple, Union, get_args
+from typing import TYPE_CHECKING, Callable, Union, get_args
 
+from ..named_tuple import NamedTuple
 from ..own import own_builtins, threading
 from .endings import Ending
 from .event_file import Figure, GpuError, Location, ReportData, ReportFacts

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
-from typing import Iterator, NamedTuple
+from typing import Iterator
 
 from .. import system
+from ..named_tuple import NamedTuple
 from ..own import fcntl, os, own_builtins, resource
 from ..system.limits import FSIZE, NOFILE, insist, room
 

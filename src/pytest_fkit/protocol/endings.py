@@ -6,8 +6,9 @@ words "the test process".
 
 from __future__ import annotations
 
-from typing import NamedTuple, Union
+from typing import Union
 
+from ..named_tuple import NamedTuple
 from ..own import own_builtins, signal
 
 own_builtins(globals())

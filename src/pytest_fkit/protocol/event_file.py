@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, Optional, Tuple, Union
 
+from ..named_tuple import NamedTuple
 from ..own import own_builtins
 
 own_builtins(globals())

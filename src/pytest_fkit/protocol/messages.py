@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Union, get_args
+from typing import Any, Union, get_args
 
+from ..named_tuple import NamedTuple
 from ..own import own_builtins
 from .endings import Ending
 from .event_file import Location, TestEvent

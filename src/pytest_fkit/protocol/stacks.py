@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import TYPE_CHECKING, Any, Iterable, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
+from ..named_tuple import NamedTuple
 from ..own import os, own_builtins
 from ..system.paths import below, joined
 

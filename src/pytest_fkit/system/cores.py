@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import re
 import stat
-from typing import NamedTuple
 
+from ..named_tuple import NamedTuple
 from ..own import os, own_builtins, resource, signal, struct, suppress
 from .limits import room
 from .paths import joined, read_text

@@ -7,8 +7,9 @@ runtime writes it, how the process ended, and that nothing follows but what belo
 from __future__ import annotations
 
 import re
-from typing import Iterator, NamedTuple, Sequence
+from typing import Iterator, Sequence
 
+from ..named_tuple import NamedTuple
 from ..own import own_builtins
 from .last_words import last_words
 from .paths import base_name, read_text

@@ -6,8 +6,8 @@ Not from the program: it refuses checkouts of other users, as containers of CI s
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
+from ..named_tuple import NamedTuple
 from ..own import os, own_builtins
 from .paths import joined, read_text
 

@@ -6,8 +6,9 @@ import re
 import stat
 import sys
 from collections import Counter
-from typing import Any, Callable, Iterable, NamedTuple
+from typing import Any, Callable, Iterable
 
+from ..named_tuple import NamedTuple
 from ..own import ctypes, fcntl, os, own_builtins, socket, suppress, threading, time
 from . import PORTABLE, children
 from .limits import room

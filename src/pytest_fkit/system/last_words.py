@@ -6,8 +6,9 @@ The table names the source that words each message.
 from __future__ import annotations
 
 import re
-from typing import Callable, NamedTuple, Sequence
+from typing import Callable, Sequence
 
+from ..named_tuple import NamedTuple
 from ..own import own_builtins
 from .paths import base_name
 

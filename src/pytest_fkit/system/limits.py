@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import errno
 import sys
-from typing import Any, Callable, NamedTuple, TypeVar
+from typing import Any, Callable, TypeVar
 
+from ..named_tuple import NamedTuple
 from ..own import own_builtins, resource, suppress
 
 own_builtins(globals())

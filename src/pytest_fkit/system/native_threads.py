@@ -5,8 +5,9 @@ from __future__ import annotations
 import bisect
 import re
 import sys
-from typing import NamedTuple, Tuple
+from typing import Tuple
 
+from ..named_tuple import NamedTuple
 from ..own import os, own_builtins, struct, threading, time
 from .linux import threads
 from .paths import base_name, read_lines, read_text

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import re
 from bisect import bisect_right
-from typing import AbstractSet, Any, Iterable, Iterator, NamedTuple, Sequence
+from typing import AbstractSet, Any, Iterable, Iterator, Sequence
 
+from ..named_tuple import NamedTuple
 from ..own import ctypes, mmap, os, own_builtins
 from . import PORTABLE
 from .limits import room

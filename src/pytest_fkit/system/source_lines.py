@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, Sequence
+from typing import Sequence
 
+from ..named_tuple import NamedTuple
 from ..own import os, own_builtins
 
 own_builtins(globals())

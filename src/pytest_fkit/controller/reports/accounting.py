@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generator, Iterator, Literal, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Generator, Iterator, Literal, Sequence
 
 import pytest
 
 from ...compat import xdist_controller
 from ...config.settings import ALONE
+from ...named_tuple import NamedTuple
 from ...own import own_builtins, time
 from ...protocol.border import ItemAttempt, ItemBegins, ItemComplete, Reported, Told
 from ...protocol.endings import Lost

@@ -5,8 +5,9 @@ Decided on values; :mod:`.crash_shown` reads sources and writes.
 
 from __future__ import annotations
 
-from typing import Callable, Iterator, NamedTuple, Sequence, Union
+from typing import Callable, Iterator, Sequence, Union
 
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.crash_report import CrashReport
 from ...protocol.stacks import Frame, Origins, Thread, parsed

@@ -8,12 +8,13 @@ redrawn, and the cursor is put back to where pytest has left it.
 from __future__ import annotations
 
 import unicodedata
-from typing import Iterable, Mapping, NamedTuple, Sequence, TextIO
+from typing import Iterable, Mapping, Sequence, TextIO
 
 import pytest
 
 from ...compat.pytest_output import terminal_file
 from ...config.settings import Settings
+from ...named_tuple import NamedTuple
 from ...own import atexit, os, own_builtins, time
 from ...protocol.border import ItemComplete, ItemStarted, Told
 from ...system.source_lines import showable

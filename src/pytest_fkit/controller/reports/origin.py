@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
-from typing import Dict, Iterable, Mapping, NamedTuple, Sequence
+from typing import Dict, Iterable, Mapping, Sequence
 
 from ...config.first_environment import environment
 from ...gpu.machine import Machine
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...system.git import head
 

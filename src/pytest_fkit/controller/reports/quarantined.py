@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Callable, Iterator, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
 import pytest
 
@@ -12,6 +12,7 @@ from ...journal.attempts import kept
 from ...journal.causes import LOST, cause
 from ...journal.history import ungrouped
 from ...journal.quarantine import SKIP, TOLD, KnownFailure, Quarantine, QuarantineError, parse
+from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, time
 from ...protocol.border import Reported, Told
 from ...protocol.endings import count

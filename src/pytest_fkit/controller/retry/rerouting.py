@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Callable, Iterable, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Callable, Iterable, Sequence
 
 from ...config.settings import Settings
+from ...named_tuple import NamedTuple
 from ...own import own_builtins, threading
 from ...protocol.border import GoOn, Holds, Order, ProbeGpus, Told
 from ...protocol.event_file import GpuError

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Callable, Iterable, Iterator, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Sequence
 
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.border import ItemBegins, ItemComplete, ItemGpuError, Reported, Told
 from ...protocol.event_file import GpuError, add_facts, facts_of

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Callable, Collection, Iterable, Iterator, Mapping, NamedTuple, Sequence, Tuple
+from typing import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Tuple
 
 from ...gpu.devices import APART, Nearness
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from .known_workers import KnownWorker
 from .machines import machine_of

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Sequence, Union
+from typing import Sequence, Union
 
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from .units import Kind, Unit
 

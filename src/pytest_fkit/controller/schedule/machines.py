@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping, Sequence
 
 import execnet
 import pytest
 
 from ...gpu.vendors.detection import MASKS
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 
 if TYPE_CHECKING:

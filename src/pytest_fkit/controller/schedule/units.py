@@ -6,8 +6,9 @@ import heapq
 import itertools
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Callable, Collection, Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 
 own_builtins(globals())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 import execnet
 import pytest
@@ -23,6 +23,7 @@ from ...gpu.slices.environment import (
 )
 from ...gpu.slices.ownership import Owned
 from ...gpu.vendors.vendor import Entry
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ..schedule.machines import HOST, Seat, count_workers, id_of, proxies, seats_of
 from .gpus import Gpus, stated_gpus

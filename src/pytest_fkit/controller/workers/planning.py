@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Collection, Mapping, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Collection, Mapping, Sequence
 
 import pytest
 
 from ...compat import xdist_controller
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.border import Facts
 from ...protocol.needs import Needs
@@ -36,10 +37,14 @@ _CACHE_KEY = "fkit/durations"
 _WORTH = 0.05
 """Shortest duration, in seconds, that is remembered: below it all tests count the same."""
 
-_ORDERING = {
-    "pytest-order", "pytest-ordering", "pytest-random-order", "pytest-randomly", "pytest-reverse",
-}  # fmt: skip
-"""Distributions of plugins after which the order of collection is what the user asked for."""
+_ORDERING = (
+    "pytest_order", "pytest_ordering", "pytest_randomly", "pytest_reverse", "random_order",
+    "randomly", "reverse", "pytest_order.plugin", "random_order.plugin",
+)  # fmt: skip
+"""Plugins after which the order of collection is what the user asked for.
+
+By the names of their entry points, and of their modules, which ``-p`` gives.
+"""
 
 
 class Durations:
@@ -103,8 +108,7 @@ def _seconds(found: object) -> dict[str, float]:
 
 def is_ordered(config: pytest.Config) -> bool:
     """Whether a plugin orders tests, so that their order is kept."""
-    found = config.pluginmanager.list_plugin_distinfo()
-    return not _ORDERING.isdisjoint(distribution.project_name for _, distribution in found)
+    return any(map(config.pluginmanager.hasplugin, _ORDERING))
 
 
 def collected_alike(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Iterable, NamedTuple
+from typing import Iterable
 
 import pytest
 
 from ...config.settings import read
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from .error_table import CATEGORIES, OTHER
 

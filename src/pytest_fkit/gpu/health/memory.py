@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Collection, NamedTuple, Sequence
+from typing import Any, Collection, Sequence
 
 import pytest
 
 from ... import system
 from ...config.settings import KEY as SETTINGS
+from ...named_tuple import NamedTuple
 from ...own import marshal, os, own_builtins, select, signal, subprocess, suppress, time
 from ...protocol.descriptors import move_up
 from ..interpreters import light_interpreter

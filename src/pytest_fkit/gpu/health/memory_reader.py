@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import pwd
-from typing import Any, Callable, Collection, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Collection, Mapping, Sequence
 
 from ... import system
+from ...named_tuple import NamedTuple
 from ...own import marshal, os, own_builtins, select, signal, time
 from ...protocol.endings import format_size
 from ..answers import FailedError, MissingError

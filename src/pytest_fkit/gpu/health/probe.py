@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Mapping, NamedTuple
+from typing import Any, Mapping
 
+from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, signal
 from ...protocol.endings import Exited, Signaled, TimedOut
 from ..answers import FailedError, MissingError

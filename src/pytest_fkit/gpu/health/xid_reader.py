@@ -17,8 +17,9 @@ import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple
+from typing import Callable, Iterator
 
+from ...named_tuple import NamedTuple
 from ..answers import FailedError, MissingError, pci_address
 from ..machine import Machine
 from ..vendors.driver import DriverError

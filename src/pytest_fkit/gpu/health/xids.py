@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Iterable, NamedTuple, Sequence
+from typing import Any, Iterable, Sequence
 
+from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, signal, time
 from ...protocol.endings import Ending, Exited, Signaled, TimedOut
 from ...protocol.event_file import GpuError

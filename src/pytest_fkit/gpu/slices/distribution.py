@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Iterable, Mapping, NamedTuple, Sequence
+from typing import Iterable, Mapping, Sequence
 
 import pytest
 
 from ...config.settings import GpuSettings
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ..devices import Device, Fleet
 from ..machine import Machine

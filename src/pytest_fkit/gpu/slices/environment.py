@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Mapping, NamedTuple, Sequence
+from typing import Iterable, Mapping, Sequence
 
 from ...config.values import TEMPLATE_FIELDS, fields_of
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ..vendors.detection import MASKS, VENDORS
 from ..vendors.vendor import Entry

@@ -5,9 +5,10 @@ Called in a process of its own, see probe.py: a driver may hang, or abort the pr
 
 from __future__ import annotations
 
-from typing import Callable, Mapping, NamedTuple, Protocol, Sequence
+from typing import Callable, Mapping, Protocol, Sequence
 
 from ... import system
+from ...named_tuple import NamedTuple
 from ...own import ctypes, os, own_builtins, resource
 from ..answers import MissingError
 from ..machine import Machine

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import collections
 import re
-from typing import Iterator, NamedTuple, Sequence
+from typing import Iterator, Sequence
 
+from ...named_tuple import NamedTuple
 from ...own import os, own_builtins
 from ..answers import Answer, FailedError, MissingError, mappings, number, only_mappings, word
 from ..devices import Device

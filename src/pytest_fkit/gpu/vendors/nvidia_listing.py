@@ -11,8 +11,9 @@ from __future__ import annotations
 import csv
 import itertools
 import re
-from typing import Iterator, NamedTuple
+from typing import Iterator
 
+from ...named_tuple import NamedTuple
 from ...own import os, own_builtins
 from ..answers import (
     Answer,

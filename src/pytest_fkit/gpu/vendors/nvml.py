@@ -8,8 +8,9 @@ reference.
 from __future__ import annotations
 
 import json
-from typing import Any, Callable, Iterable, NamedTuple, Sequence
+from typing import Any, Callable, Iterable, Sequence
 
+from ...named_tuple import NamedTuple
 from ...own import ctypes, os, own_builtins, time
 from ..answers import FailedError, MissingError
 from ..machine import Machine

@@ -6,8 +6,9 @@ A new vendor is such a file, and its line in the table of :mod:`.detection`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ..answers import MissingError
 from ..devices import Device

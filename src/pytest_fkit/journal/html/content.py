@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import re
 from collections import Counter, defaultdict
-from typing import Any, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Iterator, Mapping, Sequence
 
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.endings import count, format_size
 from ..causes import LOST, cause

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os.path
 import re
 import shlex
-from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Iterable, Iterator, Mapping, Sequence
 
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ..events import Event, xid_title
 from .readable import readable

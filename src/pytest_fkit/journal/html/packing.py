@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any, Iterable, Iterator, NamedTuple, Sequence
+from typing import Any, Iterable, Iterator, Sequence
 
+from ...named_tuple import NamedTuple
 from ...own import own_builtins, zlib
 from .content import OUTCOMES, ReportContent, ReportedTest
 from .timeline import LaneAttempt

@@ -7,8 +7,9 @@ after the one that was cut off: only time in which something could run is on the
 from __future__ import annotations
 
 import re
-from typing import Callable, Iterable, NamedTuple
+from typing import Callable, Iterable
 
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ..events import Event, gpu_names, xid_title
 from .readable import readable

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 from ... import system
+from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, resource
 from ...system import io_account
 

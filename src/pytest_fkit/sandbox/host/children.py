@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Generator, Iterable, NamedTuple
+from typing import Any, Callable, Generator, Iterable
 
 from ... import system
+from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, select, signal, suppress
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Callable, NamedTuple, Sequence
+from typing import Callable, Sequence
 
 from ... import system
+from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, signal, subprocess, time
 from ...protocol.descriptors import read_from
 from ...protocol.messages import NativeStacks

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files

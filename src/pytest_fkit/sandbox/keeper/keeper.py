@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Callable, Generator, Iterator, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Callable, Generator, Iterator, NoReturn
 
 from ...config.settings import start_limit
+from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, signal, time
 from ...protocol.channels import Link, Pipes
 from ...protocol.descriptors import Files

@@ -6,9 +6,10 @@ Keepers of all workers of a run take turns, since a pattern without a pid names 
 from __future__ import annotations
 
 import errno
-from typing import Callable, Iterator, NamedTuple
+from typing import Callable, Iterator
 
 from ... import system
+from ...named_tuple import NamedTuple
 from ...own import contextmanager, fcntl, os, own_builtins, signal, suppress, time
 from ...protocol.descriptors import read_from
 from ...protocol.endings import format_size

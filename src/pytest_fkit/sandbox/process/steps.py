@@ -9,10 +9,11 @@ but never resumed: none of its ``finally`` blocks runs, and no second half of an
 from __future__ import annotations
 
 import sys
-from typing import Any, Generator, NamedTuple, TypeVar, Union, cast
+from typing import Any, Generator, TypeVar, Union, cast
 
 import pytest
 
+from ...named_tuple import NamedTuple
 from ...own import os, own_builtins
 from .copies import fork
 

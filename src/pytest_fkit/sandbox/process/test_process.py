@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,6 +11,7 @@ from ...compat.kept_values import report_each_test
 from ...config.folders import ARTIFACTS
 from ...config.settings import KEY
 from ...gpu.slices.ownership import may_retry, owned_by
+from ...named_tuple import NamedTuple
 from ...own import faulthandler, own_builtins, signal
 from ...protocol.descriptors import slots
 from . import crash_wait, titles

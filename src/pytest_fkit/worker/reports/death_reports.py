@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple
+from typing import TYPE_CHECKING, Callable, Mapping
 
 import pytest
 
@@ -11,6 +11,7 @@ from ...compat import pytest_reports
 from ...config.settings import KEY as SETTINGS
 from ...gpu.errors.failure import Failure
 from ...gpu.slices.ownership import KEY, owned_by
+from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, time
 from ...protocol.endings import Exited, Lost, Signaled, Unmet, Unreported, WrapperEnded
 from ...protocol.event_file import GpuError, ReportData, add_facts

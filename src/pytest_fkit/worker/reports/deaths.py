@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.crash_report import CrashReport
 from ...protocol.endings import (

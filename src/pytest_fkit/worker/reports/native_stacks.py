@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from itertools import groupby
-from typing import Callable, Iterator, NamedTuple, Sequence
+from typing import Callable, Iterator, Sequence
 
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.endings import count
 from ...protocol.messages import NativeStacks

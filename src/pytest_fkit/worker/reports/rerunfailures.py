@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from typing import Any, Iterable, NamedTuple
+from typing import Any, Iterable
 
 import pytest
 
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 
 own_builtins(globals())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
-from typing import Any, Callable, Hashable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Hashable, Iterator, Mapping, Sequence
 
 import pytest
 
@@ -12,6 +12,7 @@ from ...compat.pytest_nodes import ancestor, marks
 from ...config.marks import answer_of_hook, arguments, key_of_scope
 from ...config.options import BY_NAME
 from ...config.values import parse
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.process_keys import CONNECTED, OWN, SESSION, ProcessKey
 

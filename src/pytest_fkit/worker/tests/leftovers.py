@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Callable, Generator, Iterator, NamedTuple
+from typing import Callable, Generator, Iterator
 
 import pytest
 
 from ...compat.pytest_nodes import lineage
 from ...config.settings import Settings
+from ...named_tuple import NamedTuple
 from ...own import contextmanager, own_builtins
 from ...sandbox.process.copies import fork
 from ...system import holdings

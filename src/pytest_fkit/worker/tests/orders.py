@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import defaultdict
-from typing import Callable, Mapping, NamedTuple, Sequence
+from typing import Callable, Mapping, Sequence
 
 import pytest
 
@@ -15,6 +15,7 @@ from ...config.folders import claim_artifacts, wrapper_refusal
 from ...config.marks import Limits, limits, spawned_key
 from ...config.settings import Settings
 from ...gpu.slices.ownership import KEY
+from ...named_tuple import NamedTuple
 from ...own import os, own_builtins
 from ...protocol.border import Facts
 from ...protocol.endings import format_size

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Callable, Generator, Mapping, NamedTuple, Protocol, Sequence
+from typing import TYPE_CHECKING, Callable, Generator, Mapping, Protocol, Sequence
 
 import pytest
 
+from ...named_tuple import NamedTuple
 from ...own import own_builtins, threading
 from ...protocol.border import (
     GoOn,
