@@ -145,6 +145,10 @@ OPTIONS = (
            default="auto", choices=("auto", "never")),
     Option("fkit_quarantine", "path",
            "a TOML file of tests whose failures are known, and do not fail the run"),
+    Option("fkit_network_retries", "count",
+           "further attempts after a network error: HTTP 429 or 5xx, a name that does not resolve, "
+           "a connection that breaks or times out",
+           default=0, zero="none"),
     Option("fkit_sanitizer_reports", "choice",
            "what a report of a sanitizer does that a test printed and survived: "
            "name the test in the summary, or fail it",
@@ -203,10 +207,10 @@ OPTIONS = (
            "GPU errors in a row after which a worker gets no more tests",
            default=3, group=GPUS, zero="never"),
     Option("fkit_fail_on_retry", "switch",
-           "fail tests that pass only on another attempt after a GPU error",
+           "fail tests that pass only on another attempt, after a GPU or network error",
            default=False, group=GPUS),
     Option("fkit_gpu_errors", "lines",
-           "more messages that are GPU errors, one REGEX or CATEGORY: REGEX per line",
+           "more messages that are GPU or network errors, one REGEX or CATEGORY: REGEX per line",
            default=(), group=GPUS, where=(INI,)),
     Option("fkit_env", "templates",
            "variables of workers, one NAME=template per line, of {worker}, {gpus}, {port}, {cpus}",

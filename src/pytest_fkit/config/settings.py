@@ -60,6 +60,7 @@ class Settings(NamedTuple):
     session_timeout: float
     versions: tuple[str, ...] = ()
     quarantine: Path | None = None
+    network_retries: int = 0
     others_timeout: float | None = None
     isolation_asked: bool = False
 

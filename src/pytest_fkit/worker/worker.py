@@ -230,14 +230,14 @@ class Worker:
             self._whereabouts,
         )
         owned = owned_by(self._config)
-        if owned is not None:
+        if owned is not None or self._settings.network_retries:
             reports = HeldReports(
                 sent,
                 owned,
                 self._name,
                 self._doubt,
                 lambda item, error: self._hold(index[item], error),
-                xids_of_tests(self._config, owned),
+                None if owned is None else xids_of_tests(self._config, owned),
             )
         loop = self._loop = TestLoop(
             session, self._settings, keeper, self._name, self._lines, reports, self._unforkable,
