@@ -42,6 +42,8 @@ DETAILS = {
     "fkit_grace": "See [Ctrl-C and SIGTERM](../start/limits.md#ctrl-c-and-sigterm)",
     "fkit_session_timeout": "See [A limit for the run](../start/limits.md#a-limit-for-the-run)",
     "fkit_slow": "See [What runs now](../start/what-runs-now.md)",
+    "fkit_threads_per_worker": "See [Threads](../start/limits.md#threads)",
+    "fkit_serial_patterns": "See [One at a time](../ci/distribution.md#one-at-a-time)",
     "fkit_network_retries": "See [Network errors](../ci/network.md)",
     "fkit_sanitizer_reports": "See [Last words](../start/reading-a-crash.md#last-words)",
     "fkit_cores": "See [Cores](../start/reading-a-crash.md#cores)",

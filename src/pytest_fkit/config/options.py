@@ -22,7 +22,7 @@ GROUPS = {
 """The groups of ``--help``, with their headings."""
 
 
-LISTS = ("lines", "masks", "packages", "templates")
+LISTS = ("lines", "masks", "packages", "patterns", "templates")
 """The types whose values are lists of lines."""
 
 _VALUES = {"seconds": "SECONDS", "size": "SIZE", "path": "PATH", "count": "N"}
@@ -153,6 +153,14 @@ OPTIONS = (
            "what a report of a sanitizer does that a test printed and survived: "
            "name the test in the summary, or fail it",
            default="name", choices=("name", "fail"), where=(INI,)),
+    Option("fkit_threads_per_worker", "workers",
+           "threads of OpenMP, BLAS and the like in each worker, set in variables that are not set "
+           "yet; auto: cores divided by workers",
+           value="N|auto"),
+    Option("fkit_serial_patterns", "patterns",
+           "tests whose node id contains one of these never run at the same time; * is any text; "
+           "in ini files one per line",
+           default=(), value="PATTERN,..."),
     Option("serial", "name", "a name; no two tests that have it run at the same time",
            where=(MARK,)),
     Option("fkit_journal", "path",

@@ -123,9 +123,9 @@ class Worker:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Before xdist sends the node ids: send facts about the tests."""
         if self._dispatched is not None:
-            reruns = Reruns(session.config)
+            reruns, patterns = Reruns(session.config), self._settings.serial_patterns
             requests = Requests(session, self._settings, self._unforkable, reruns)
-            self._outbox.send(facts(session, requests, self._groups))
+            self._outbox.send(facts(session, requests, self._groups, patterns))
 
     def _doubt(self) -> None:
         if self._dispatched is not None:
