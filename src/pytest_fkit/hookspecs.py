@@ -30,15 +30,16 @@ def pytest_fkit_gpus(config: pytest.Config, host: str) -> Sequence[Device | int 
 
 @pytest.hookspec(firstresult=True)
 def pytest_fkit_classify(item: pytest.Item, failure: Failure) -> str | bool | None:
-    """Whether a test that did not pass met a GPU error, and which.
+    """Whether a test that did not pass met a GPU or network error, and which.
 
-    Called on workers that own GPUs only, for each phase that failed or was skipped in the process
-    of the test, and for a test process that died in the worker: see ``failure.death``. The test
-    gets another attempt elsewhere if it is one.
+    Called for each phase that failed or was skipped in the process of the test, and on workers that
+    own GPUs for a test process that died: see ``failure.death``. Workers without GPUs call it only
+    with ``--fkit-network-retries``. The test gets another attempt if it is one, after a GPU error
+    elsewhere.
 
     :return: the name of a category ("device", "memory", "busy", "missing", "build", "ordinal",
-        "sticky", "abort", "suspect", "library", "port", "other"); False: it is none; None leaves
-        it to the patterns of ``fkit_gpu_errors`` and those that are built in.
+        "sticky", "abort", "suspect", "library", "port", "other", "network"); False: it is none;
+        None leaves it to the patterns of ``fkit_gpu_errors`` and those that are built in.
     """
 
 

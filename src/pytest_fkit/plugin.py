@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generator
 import pytest
 
 from . import fixtures, hookspecs
-from .config import declaration
+from .config import declaration, others_options
 
 if TYPE_CHECKING:
     from .controller.controller import Controller
@@ -53,15 +53,17 @@ class _Innermost:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_load_initial_conftests(
-        self, early_config: pytest.Config
+        self, early_config: pytest.Config, parser: pytest.Parser, args: list[str]
     ) -> Generator[None, object, object]:
-        """Look at what conftest files do."""
+        """Look at what conftest files do; refuse options that they do not declare."""
         if not early_config.known_args_namespace.fkit:
             return (yield)
         from .initial_conftests import around_conftests
 
         with around_conftests(early_config):
-            return (yield)
+            result = yield
+        others_options.refuse(parser, args)
+        return result
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)

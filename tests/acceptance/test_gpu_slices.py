@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Callable, Mapping
 
@@ -167,16 +168,20 @@ def test_sharing_is_said_and_nobody_takes_all_memory(fleet: Fleet, tmp_path: Pat
 def test_fkit_env(fleet: Fleet, tmp_path: Path) -> None:
     ini = (
         "[pytest]\nfkit_env =\n  MASTER_PORT={port}\n  OMP_NUM_THREADS={cpus}\n"
-        "  MINE=w{worker} {gpus} {{}}\n"
+        "  MINE=w{worker} {gpus} {{}}\n  RAYON_NUM_THREADS=19\n"
     )
     ended = run_on(
-        fleet(fleets.nvidia(4)), tmp_path, "-n2", workers=2, files={"pytest.ini": ini},
+        fleet(fleets.nvidia(4)), tmp_path, "-n2", "--fkit-threads-per-worker=auto", workers=2,
+        files={"pytest.ini": ini},
         env={"OMP_NUM_THREADS": "17"},
     )  # fmt: skip
     assert [seen.environ["MINE"] for seen in ended.seen.values()] == ["w0 0,1 {}", "w1 2,3 {}"]
     for seen in ended.seen.values():
         assert seen.environ["MASTER_PORT"] == seen.environ["FKIT_PORT_BASE"]
         assert seen.environ["OMP_NUM_THREADS"] == "17"
+        share = str(max(1, len(os.sched_getaffinity(0)) // 2))
+        assert seen.environ["MKL_NUM_THREADS"] == seen.environ["FKIT_THREADS"] == share
+        assert seen.environ["RAYON_NUM_THREADS"] == "19"
 
 
 @pytest.mark.parametrize("arguments", ["-n2", "-n0"])

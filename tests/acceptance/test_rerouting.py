@@ -365,16 +365,21 @@ def test_serial(number):
     with open(path, "x"):
         pass
     os.unlink(path)
+
+@pytest.mark.parametrize("number", range(2))
+def test_other_of_the_port(number):
+    test_serial(number)
 """
 
 
 def test_a_test_gets_the_gpus_that_it_needs(fleet: Fleet, tmp_path: Path) -> None:
     write_files(tmp_path, {"test_needs.py": _NEEDS})
     env = {**_machine(fleet), "LOG": str(tmp_path / "log")}
-    ended = run_pytest(tmp_path, *_FKIT, env=env, timeout=200)
+    serial = "--fkit-serial-patterns=test_serial[1],test_other_*_port"
+    ended = run_pytest(tmp_path, *_FKIT, serial, env=env, timeout=200)
     assert (
         Counter(line.partition(" ")[0] for line in ended.lines if "test_needs.py" in line)["PASSED"]
-        == 26
+        == 28
     ), ended.out
     assert "needs 16 GPUs; this run has 8" in ended.out
     assert ended.status == 0

@@ -50,6 +50,7 @@ JOURNAL = [
     event("start", test="a.py::t@g", worker="gw0", location=["a.py", 3, "t"]),
     event("report", test="a.py::t@g", worker="gw0", **REPORTS[0]),
     event("gpu_error", test="a.py::t@g", category="memory", message="x", **ON),
+    event("network_error", test="a.py::t@g", message="ReadTimeout: timed out", **ON),
     event("retried", test="a.py::t@g", attempt=1, category="memory", to="gw1", to_gpus=["2"], **ON),
     event(
         "attempt", test="a.py::t@g", attempt=2, pid=5, start=1e9, duration=1.5, user=1.0,

@@ -12,7 +12,9 @@ from pytest_fkit.controller.schedule import units
 from pytest_fkit.controller.schedule.known_workers import Send
 from pytest_fkit.controller.schedule.schedule import Schedule
 
-SETTINGS: Any = SimpleNamespace(max_retries=1, fail_on_retry=False, retire_after=3, widen=False)
+SETTINGS: Any = SimpleNamespace(
+    max_retries=1, fail_on_retry=False, retire_after=3, widen=False, network_retries=0
+)
 
 
 class Run:

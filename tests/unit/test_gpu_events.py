@@ -51,7 +51,7 @@ def recorded() -> list[dict[str, Any]]:
     began = events[0]["wall"]
     recorder.worker_up("gw0", 10, ["0", "1"])
     recorder.worker_up("gw2", 12, ["4"])
-    recorder.gpu_error("gw2", "a.py::b", "out of memory", "CUDA out of memory")
+    recorder.erred("gw2", "a.py::b", "out of memory", "CUDA out of memory")
     recorder.retried("gw2", "a.py::b", told(began + 1, "failed"), "out of memory", "gw0")
     recorder.probed("gw2", "sick", "GPU 4: no answer")
     recorder.retired("gw2", "3 GPU errors in a row")

@@ -143,7 +143,11 @@ class Controller:
         memory: Sequence[int],
     ) -> None:
         told: Any = SimpleNamespace(
-            max_retries=most, fail_on_retry=False, retire_after=AFTER, widen=False
+            max_retries=most,
+            fail_on_retry=False,
+            retire_after=AFTER,
+            widen=False,
+            network_retries=0,
         )
         self.workers: dict[str, Worker] = {}
         self.verdicts: Counter[int] = Counter()

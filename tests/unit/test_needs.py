@@ -8,7 +8,7 @@ import pytest
 
 from pytest_fkit.gpu.slices.ownership import KEY, Owned
 from pytest_fkit.protocol.needs import Needs
-from pytest_fkit.worker.needs_of_tests import needs_if_right, needs_of
+from pytest_fkit.worker.needs_of_tests import needs_if_right, needs_of, needs_of_all
 
 # The marks of other projects are registered by these.
 _BEGINNING = """\
@@ -175,3 +175,27 @@ def test_on_the_wire_wrong_marks_are_none(pytester: pytest.Pytester) -> None:
         "@mark.fkit(gpus='x')\ndef test_2(): pass\n",
     )
     assert list(map(needs_if_right, items)) == [Needs(4, "x", 5), Needs()]
+
+
+def test_patterns_of_tests_that_never_run_at_the_same_time(pytester: pytest.Pytester) -> None:
+    items = _items(
+        pytester,
+        "@mark.fkit_serial\ndef test_marked(): pass\n"
+        "@mark.fkit(serial='port')\n@mark.parametrize('x', 'ab')\ndef test_port(x): pass\n"
+        "@mark.fkit(serial='disk')\ndef test_disk(): pass\n"
+        "@mark.fkit(gpus=4)\ndef test_nccl_ring(): pass\n"
+        "def test_ddp(): pass\ndef test_other(): pass\n",
+    )
+
+    def serial(*patterns: str) -> dict[str, str]:
+        found = needs_of_all(items, patterns)
+        return {item.name[5:]: each.serial for item, each in zip(items, found) if each.serial}
+
+    marked = {"marked": "fkit_serial", "port[a]": "port", "port[b]": "port", "disk": "disk"}
+    assert serial() == serial("TEST_DDP") == serial("test_.*") == marked
+    group = {**marked, "nccl_ring": "fkit_serial", "ddp": "fkit_serial"}
+    assert serial("nccl", "::test_ddp") == group
+    # What ran apart before still does.
+    both = {**group, "port[a]": "fkit_serial", "port[b]": "fkit_serial"}
+    assert serial("n*ring", "test_port[a]", "ddp") == both
+    assert needs_of_all(items, ["nccl"])[4] == Needs(4, "fkit_serial")

@@ -13,8 +13,8 @@ from pytest_fkit.config.settings import GpuSettings, Settings, gpu_settings_of, 
 from pytest_fkit.gpu.errors.patterns import user_patterns
 
 WRONG = {
-    "lines": "a(b", "masks": "/a(b/", "packages": "a b", "path": "~nobody-at-all/x",
-    "command": "it's",
+    "lines": "a(b", "masks": "/a(b/", "packages": "a b", "patterns": "*",
+    "path": "~nobody-at-all/x", "command": "it's",
 }  # fmt: skip
 """By type, what can't be meant; of all others "wrong"."""
 

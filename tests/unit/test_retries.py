@@ -34,7 +34,7 @@ def _decided(
     attempt: Attempt, *earlier: Attempt, most: int = 1, able: Any = lambda _: True, **more: Any
 ) -> Any:
     shared = more.pop("shared", False)
-    rules = Rules(most, more.pop("widens", False))
+    rules = Rules(most, more.pop("widens", False), more.pop("network", 0))
     return decide(attempt, Before(ANY, ANY, earlier), rules, able, shared)
 
 
@@ -94,3 +94,16 @@ def test_a_test_that_saw_too_few_gpus_is_given_more_once() -> None:
     assert _decided(skipped).stands is skipped
     assert _decided(skipped, widens=True).kind == ANY._replace(gpus=4)
     assert _decided(skipped, skipped, widens=True).stands is skipped
+
+
+def test_errors_of_the_network_are_counted_by_themselves_and_tried_anywhere_after_a_pause() -> None:
+    cut = _attempt("gw0", *FAILED, error=GpuError("network", "ReadTimeout: timed out"), gpus="0")
+    sick = _attempt("gw1", *FAILED, error=ERROR, gpus="1")
+    assert _decided(cut).stands is cut
+    assert _decided(cut, network=2) == Retry(3, 0.5, ANY, pause=1)
+    assert _decided(cut, cut, network=2) == Retry(3, 0.5, ANY, pause=2)
+    assert _decided(cut, *[cut] * 9, network=10).pause == 60
+    assert _decided(cut, cut, cut, network=2).stands is cut
+    assert _decided(cut, sick, network=1).pause == 1
+    # What it met on other GPUs says nothing of those that it had when the network failed.
+    assert _decided(sick, cut, network=1) == Retry(3, 0.5, ANY._replace(avoid=frozenset({"/1"})))

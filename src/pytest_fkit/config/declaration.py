@@ -10,7 +10,18 @@ from typing import Any, Iterator
 
 import pytest
 
-from .options import BY_NAME, COMMAND_LINE, GROUPS, INI, LISTS, MARK_ARGUMENTS, OPTIONS, Option
+from . import others_options
+from .options import (
+    BY_NAME,
+    COMMAND_LINE,
+    GROUPS,
+    INI,
+    LISTS,
+    MARK_ARGUMENTS,
+    OPTIONS,
+    TESTS,
+    Option,
+)
 
 _MARKS = (
     f"fkit({', '.join(f'{name}=None' for name in MARK_ARGUMENTS)}): "
@@ -19,6 +30,7 @@ _MARKS = (
         for name, option in MARK_ARGUMENTS.items()
     ),
     "fkit_skip: no process of its own; it shares one with the other fkit_skip tests",
+    "fkit_serial: no two tests with this mark run at the same time",
     "fkit_single_gpu: the test sees one GPU",
     "fkit_multi_gpu(number=2): the test sees that many GPUs",
 )
@@ -54,6 +66,7 @@ def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager
                 _add_to_command_line(parser.getgroup(option.group, GROUPS[option.group]), option)
             if INI in option.where:
                 _add_ini(parser, option)
+    others_options.declare(parser.getgroup(TESTS))
 
 
 def _refuse_values_of_switches(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -137,6 +150,7 @@ def check_without_fkit(config: pytest.Config) -> None:
         and (ours or option.name != "timeout")
         and config.getoption(option.name) not in (None, False)
     ]
+    flags += [each.flag for each in others_options.given(config.option)]
     where = _timeout_elsewhere(config) if ours else None
     if not flags and where is None:
         return

@@ -23,6 +23,9 @@ Arguments = Dict[str, Any]
 
 _ARGUMENTS_KEY: pytest.StashKey[Arguments] = pytest.StashKey()
 
+SERIAL = "fkit_serial"
+"""The serial name of tests with the mark of that name, and of those that match a pattern."""
+
 ALL_GPUS = -1
 """The number of GPUs of a test that can use all of the machine's."""
 
@@ -116,6 +119,10 @@ def _without_arguments(mark: pytest.Mark) -> Arguments:
     return {}
 
 
+def _serial(mark: pytest.Mark) -> Arguments:
+    return {**_without_arguments(mark), "serial": SERIAL}
+
+
 def _single_gpu(mark: pytest.Mark) -> Arguments:
     return {**_without_arguments(mark), "gpus": 1}
 
@@ -150,6 +157,7 @@ def _multiaccelerator(mark: pytest.Mark) -> Arguments:
 _CHECKS: dict[str, Callable[[pytest.Mark], Arguments]] = {
     "fkit": _fkit,
     "fkit_skip": _without_arguments,
+    "fkit_serial": _serial,
     "fkit_single_gpu": _single_gpu,
     "fkit_multi_gpu": _multi_gpu,
     "distributed": _distributed,

@@ -22,7 +22,7 @@ GROUPS = {
 """The groups of ``--help``, with their headings."""
 
 
-LISTS = ("lines", "masks", "packages", "templates")
+LISTS = ("lines", "masks", "packages", "patterns", "templates")
 """The types whose values are lists of lines."""
 
 _VALUES = {"seconds": "SECONDS", "size": "SIZE", "path": "PATH", "count": "N"}
@@ -145,10 +145,22 @@ OPTIONS = (
            default="auto", choices=("auto", "never")),
     Option("fkit_quarantine", "path",
            "a TOML file of tests whose failures are known, and do not fail the run"),
+    Option("fkit_network_retries", "count",
+           "further attempts after a network error: HTTP 429 or 5xx, a name that does not resolve, "
+           "a connection that breaks or times out",
+           default=0, zero="none"),
     Option("fkit_sanitizer_reports", "choice",
            "what a report of a sanitizer does that a test printed and survived: "
            "name the test in the summary, or fail it",
            default="name", choices=("name", "fail"), where=(INI,)),
+    Option("fkit_threads_per_worker", "workers",
+           "threads of OpenMP, BLAS and the like in each worker, set in variables that are not set "
+           "yet; auto: cores divided by workers",
+           value="N|auto"),
+    Option("fkit_serial_patterns", "patterns",
+           "tests whose node id contains one of these never run at the same time; * is any text; "
+           "in ini files one per line",
+           default=(), value="PATTERN,..."),
     Option("serial", "name", "a name; no two tests that have it run at the same time",
            where=(MARK,)),
     Option("fkit_journal", "path",
@@ -203,10 +215,10 @@ OPTIONS = (
            "GPU errors in a row after which a worker gets no more tests",
            default=3, group=GPUS, zero="never"),
     Option("fkit_fail_on_retry", "switch",
-           "fail tests that pass only on another attempt after a GPU error",
+           "fail tests that pass only on another attempt, after a GPU or network error",
            default=False, group=GPUS),
     Option("fkit_gpu_errors", "lines",
-           "more messages that are GPU errors, one REGEX or CATEGORY: REGEX per line",
+           "more messages that are GPU or network errors, one REGEX or CATEGORY: REGEX per line",
            default=(), group=GPUS, where=(INI,)),
     Option("fkit_env", "templates",
            "variables of workers, one NAME=template per line, of {worker}, {gpus}, {port}, {cpus}",

@@ -61,6 +61,8 @@ class Settings(NamedTuple):
     session_timeout: float
     versions: tuple[str, ...] = ()
     quarantine: Path | None = None
+    network_retries: int = 0
+    serial_patterns: tuple[str, ...] = ()
     others_timeout: float | None = None
     isolation_asked: bool = False
 
@@ -76,6 +78,7 @@ class GpuSettings(NamedTuple):
     :param gpus: "auto", "none", or ids: numbers and UUIDs.
     :param gpus_per_worker: None if not said.
     :param env: names and templates of variables.
+    :param threads_per_worker: a number, "auto", or None if not said.
     :param source: where `gpus` was said, as in "--fkit-gpus=0,1".
     """
 
@@ -86,7 +89,34 @@ class GpuSettings(NamedTuple):
     gpus_timeout: float
     env: tuple[tuple[str, str], ...]
     gpu_slots: int = 1
+    threads_per_worker: int | str | None = None
     source: str = ""
+
+    @property
+    def templates(self) -> tuple[tuple[str, str], ...]:
+        """Names and templates of all variables that are not about GPUs; of a name the last one."""
+        threads = self.threads_per_worker
+        if threads is None:
+            return self.env
+        text = "{cpus}" if threads == "auto" else str(threads)
+        return (*((name, text) for name in THREADS), *self.env)
+
+
+THREADS = (
+    "OMP_NUM_THREADS",  # OpenMP, and so PyTorch, Arrow and scikit-learn
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "RAYON_NUM_THREADS",  # tokenizers, and other libraries in Rust
+    "POLARS_MAX_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+    "FKIT_THREADS",  # the same for a suite's own use
+)
+"""The variables that libraries read when they are imported or begin to work."""
 
 
 def _options_of(fields: Sequence[str]) -> tuple[str, ...]:
@@ -206,8 +236,9 @@ def read(config: pytest.Config, name: str, options: argparse.Namespace | None = 
         value = parse(option, given.value)
         return _located(config, given.source, value) if option.type == "path" else value
     except ValueError as error:
-        # Of a list the error names the line.
-        place = given.source if option.type in LISTS else given
+        # Of a list in a file the error names the line.
+        is_long = option.type in LISTS and not given.source.startswith("--")
+        place = given.source if is_long else given
         raise pytest.UsageError(f"pytest-fkit: {place}: {error}") from None
 
 

@@ -107,6 +107,15 @@ def _lines(value: object) -> tuple[str, ...] | None:
     return tuple(each.strip() for each in lines if each.strip())
 
 
+def _patterns(value: object) -> tuple[str, ...] | None:
+    """Texts, in which ``*`` is any text; on the command line they are separated by commas."""
+    lines = _lines(value.replace(",", "\n") if isinstance(value, str) else value)
+    for line in lines or ():
+        if not line.strip("*"):
+            raise ValueError(f"expected texts that not every node id contains, not {line!r}")
+    return lines
+
+
 def _packages(value: object) -> tuple[str, ...] | None:
     lines = _lines(value)
     for line in lines or ():
@@ -197,6 +206,7 @@ _TYPES: dict[str, tuple[Callable[[object], Any], str]] = {
     "command": (_command, "a command"),
     "lines": (_lines, "a list of strings"),
     "masks": (_masks, "a list of names and /REGEX/"),
+    "patterns": (_patterns, "a list of texts"),
     "packages": (_packages, "a list of names of packages"),
     "templates": (_templates, "a list of strings NAME=template"),
     "gpus": (_gpus, "auto, none, or numbers and UUIDs such as 0,2 or GPU-5e21a,GPU-77b0"),

@@ -9,6 +9,7 @@ import pytest
 from ..compat import pytest_output
 from ..compat.guarded_hooks import GuardedHooks
 from ..compat.versions import installed, warning
+from ..config import others_options
 from ..config.deadline import Deadline
 from ..config.folders import check_folders
 from ..config.numprocesses import CAN_FORK, choose_workers, debugger, shows_only
@@ -69,6 +70,7 @@ class Controller:
         """
         config = self._config
         parsed = settings_of(config)
+        self._notices += [f"fkit: {line}" for line in others_options.notices(config.option)]
         # Checked here: a worker could not raise a usage error.
         user_patterns(config)
         check_folders(config, parsed)

@@ -225,8 +225,8 @@ _EVENTS: dict[str, Callable[[Masking, Event], Event]] = {
     "report": Masking._report,
     **dict.fromkeys(
         (
-            "worker_down", "gpu_error", "retried", "probed", "retired", "readmitted", "xid",
-            "running", "slow", "gpus_unknown",
+            "worker_down", "gpu_error", "network_error", "retried", "probed", "retired",
+            "readmitted", "xid", "running", "slow", "gpus_unknown",
         ),
         Masking._others,
     ),

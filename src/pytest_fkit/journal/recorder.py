@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Callable, Dict, Iterable, Sequence, Tuple
 
 from ..own import own_builtins
 from ..protocol.border import ItemAttempt, ItemStarted, Reported, Told
-from ..protocol.event_file import Location
+from ..protocol.event_file import NETWORK, Location
 from .attempts import Running, is_whole, kept
 from .events import Event, event, now, plain
 
@@ -211,12 +211,15 @@ class Recorder:
                 attempt["gpu_peak_memory"] = peak
         self._events.append(attempt)
 
-    def gpu_error(self, worker: str, nodeid: str, category: str, message: str = "") -> None:
-        """A test met an error of its worker's GPUs; a retry is recorded separately.
+    def erred(self, worker: str, nodeid: str, category: str, message: str = "") -> None:
+        """A test met an error of its worker's GPUs or the network; a retry is recorded separately.
 
-        :param category: as in "out of memory".
+        :param category: as in "memory".
         """
-        self._about_gpus("gpu_error", worker, test=nodeid, category=category, message=message)
+        if category == NETWORK:
+            self._about_gpus("network_error", worker, test=nodeid, message=message)
+        else:
+            self._about_gpus("gpu_error", worker, test=nodeid, category=category, message=message)
 
     def retried(
         self, worker: str, nodeid: str, messages: Iterable[Told], category: str, to: str
@@ -224,7 +227,7 @@ class Recorder:
         """An attempt on `worker` gives no verdict: the worker `to` runs the test again.
 
         :param messages: what `worker` sent of the attempt, which was held back from plugins.
-        :param category: of the GPU error.
+        :param category: of the error.
         """
         key = worker, str(nodeid)
         running = self._running.pop(key, None) or self._new_running(key, None)

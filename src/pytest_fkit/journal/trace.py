@@ -163,6 +163,11 @@ class _Timeline:
         lane = "tests" if "test" in happened else "worker"
         yield _instant(pid, lane, title, "gpu", self._now(happened), about)
 
+    def _network(self, pid: int, worker: str, happened: Event) -> Iterator[TraceEvent]:
+        del worker
+        about = {key: happened.get(key) for key in ("test", "message")}
+        yield _instant(pid, "tests", "network error", "network", self._now(happened), about)
+
     def _gpu_usage(self, happened: Event) -> Iterator[TraceEvent]:
         """Counters of each GPU, with the worker that owns it, or one of those that share it."""
         owners = {gpu: worker for worker, gpus in self._gpus.items() for gpu in gpus}
@@ -269,6 +274,7 @@ _HANDLERS: dict[str, Callable[[_Timeline, int, str, Event], Iterator[TraceEvent]
     "worker_down": _Timeline._worker,
     "collection": _Timeline._collection,
     "gpu_error": _Timeline._gpu,
+    "network_error": _Timeline._network,
     "retired": _Timeline._gpu,
     "readmitted": _Timeline._gpu,
     "probed": _Timeline._gpu,

@@ -19,15 +19,19 @@ Figure = Union[str, bool, int, float]
 """A value of ``fkit_metrics``."""
 
 
-class GpuError(NamedTuple):
-    """A failure that may be the GPU's.
+NETWORK = "network"
+"""The category of errors of the network."""
 
-    :param category: name of one of the categories of error_table.py.
+
+class GpuError(NamedTuple):
+    """A failure that may be the GPU's, or the network's.
+
+    :param category: name of one of the categories of error_table.py, or NETWORK.
     :param text: the line of the message that says so.
     :param counts: whether it counts against the slice.
     :param probe: whether the slice is to be probed before its next test.
-    :param poisons: whether the process in which it was raised can't use its GPU any more.
-    :param retry: whether the test gets an attempt on other GPUs.
+    :param poisons: whether the process in which it was raised is unfit for other tests.
+    :param retry: whether the test gets another attempt.
     :param alone: whether that attempt must not share its GPU.
     :param event: equal for failures that come from one error in a cached fixture, else "".
     :param doubtful: whether it may be the test's own fault as well as the device's: an Xid decides.
@@ -86,7 +90,7 @@ class ReportFacts(NamedTuple):
     :param wanted_gpus: how many it wanted, if it skipped itself because it saw fewer.
     :param junit: what the test recorded.
     :param attempts: how many there were on different workers.
-    :param failed_after: the attempts before this one, which failed after a GPU error.
+    :param failed_after: the attempts before this one, which failed after such an error.
     :param passed_after: the same if this one passed.
     :param resumed: whether it is the verdict of an earlier run.
     :param quarantined: if it was a failure, and does not count.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Iterator, Mapping
+from typing import Any, Iterator, Mapping, Sequence
 
 import pytest
 
-from ..config.marks import ALL_GPUS, Arguments, answer_of_hook, arguments
+from ..config.marks import ALL_GPUS, SERIAL, Arguments, answer_of_hook, arguments
 from ..config.options import MARK_ARGUMENTS
 from ..config.values import parse
 from ..gpu.slices.ownership import KEY
@@ -44,6 +44,25 @@ def needs_if_right(item: pytest.Item) -> Needs:
         return needs_of(item)
     except pytest.UsageError:  # reported when the test is to run
         return Needs()
+
+
+def needs_of_all(items: Sequence[pytest.Item], patterns: Sequence[str]) -> list[Needs]:
+    """The same of all tests; those whose node id contains a pattern have one serial name.
+
+    :param patterns: texts, in which ``*`` stands for any.
+    """
+    found = [needs_if_right(item) for item in items]
+    if not patterns:
+        return found
+    texts = (".*".join(map(re.escape, pattern.split("*"))) for pattern in patterns)
+    regex = re.compile("|".join(texts))
+    match = [regex.search(item.nodeid) is not None for item in items]
+    # Names of tests that match become one name with it: nothing that ran apart runs together.
+    names = {each.serial for each, matches in zip(found, match) if matches and each.serial}
+    return [
+        each._replace(serial=SERIAL) if matches or each.serial in names else each
+        for each, matches in zip(found, match)
+    ]
 
 
 def _others(item: pytest.Item, said: Arguments) -> Arguments:

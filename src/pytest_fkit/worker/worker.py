@@ -123,9 +123,9 @@ class Worker:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Before xdist sends the node ids: send facts about the tests."""
         if self._dispatched is not None:
-            reruns = Reruns(session.config)
+            reruns, patterns = Reruns(session.config), self._settings.serial_patterns
             requests = Requests(session, self._settings, self._unforkable, reruns)
-            self._outbox.send(facts(session, requests, self._groups))
+            self._outbox.send(facts(session, requests, self._groups, patterns))
 
     def _doubt(self) -> None:
         if self._dispatched is not None:
@@ -230,14 +230,14 @@ class Worker:
             self._whereabouts,
         )
         owned = owned_by(self._config)
-        if owned is not None:
+        if owned is not None or self._settings.network_retries:
             reports = HeldReports(
                 sent,
                 owned,
                 self._name,
                 self._doubt,
                 lambda item, error: self._hold(index[item], error),
-                xids_of_tests(self._config, owned),
+                None if owned is None else xids_of_tests(self._config, owned),
             )
         loop = self._loop = TestLoop(
             session, self._settings, keeper, self._name, self._lines, reports, self._unforkable,

@@ -53,8 +53,8 @@ class Happened:
     :param end_errors: node id and what was raised when the process of the test ended.
     :param gpu_memory: node id and what is still in use of GPUs' memory.
     :param sanitizers: node id and what sanitizers said in it, of tests that did not die.
-    :param retried: node id, the attempt and what came before it, of tests that passed after a GPU
-        error.
+    :param retried: node id, the attempt and what came before it, of tests that passed after an
+        error of a GPU or the network.
     :param in_vain: the same of tests that failed after one.
     :param retired: workers with their GPUs that were retired, and why.
     :param shared: the number of tests that shared a process, by the cause.

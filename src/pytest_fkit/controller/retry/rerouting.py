@@ -1,4 +1,4 @@
-"""Decides which tests get another attempt after a GPU error, and which workers retire."""
+"""Decides which tests get another attempt after an error, and which workers retire."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class Edges(NamedTuple):
 
 
 class Rerouting:
-    """Decides on attempts that met GPU errors, and on workers whose GPUs are in doubt."""
+    """Decides on attempts that met errors of GPUs or the network, and on GPUs that are in doubt."""
 
     def __init__(self, settings: Settings, edges: Edges, recorder: Recorder | None) -> None:
         self._edges = edges
         self._recorder = recorder
         self._retries = Retries(settings.fail_on_retry)
-        self._rules = Rules(settings.max_retries, settings.widen)
+        self._rules = Rules(settings.max_retries, settings.widen, settings.network_retries)
         self._slices = Slices(settings.retire_after)
         self.screen = Screen(self._has_attempts, self._attempt_over)
         self._announced: set[tuple[int, int]] = set()
@@ -122,7 +122,7 @@ class Rerouting:
             attempt = replace(attempt, gpus=lent)
         worker, error = node.gateway.id, attempt.error
         if error is not None and self._recorder is not None:
-            self._recorder.gpu_error(worker, self._nodeids[test], error.category, error.text)
+            self._recorder.erred(worker, self._nodeids[test], error.category, error.text)
         shared = list(attempt.gpus) == physical(node) and len(self._slices.sharing(worker)) > 1
         before = self._retries.before(test, self._kinds[test])
         decided = decide(attempt, before, self._rules, self._schedule.able, shared)
@@ -164,8 +164,16 @@ class Rerouting:
         test = self._number(node, retry.position)
         assert test is not None
         self._schedule.completed(node.gateway.id, test, retry.seconds)
-        self._schedule.requeue(test, retry.kind)
+        if retry.pause:
+            self._schedule.reopen(test)
+            self._after(retry.pause, lambda: self._again(test, retry.kind))
+        else:
+            self._schedule.requeue(test, retry.kind)
         return self._nodeids[test]
+
+    def _again(self, test: int, kind: Kind) -> None:
+        if test in self._retries:
+            self._schedule.requeue(test, kind)
 
     def sent(self, name: str, tests: Iterable[int]) -> None:
         """Announce the retries among the tests that are sent to a worker."""
@@ -221,7 +229,7 @@ class Rerouting:
         if error is None or test is None:
             return
         before = self._retries.before(test, self._kinds[test])
-        if not before.attempts or (error.retry and self._rules.allow(before)):
+        if not before.attempts or (error.retry and self._rules.allow(before, error)):
             self._count(node, test, error, certain=False)
         else:
             self._slices.suspect(name)
@@ -335,7 +343,10 @@ class Rerouting:
         self._to_probe.add(gpus)
         pause = self._pauses[gpus]
         self._pauses[gpus] = 2 * pause
-        timer = threading.Timer(pause, lambda: self._edges.later(lambda: self._probe(gpus)))
+        self._after(pause, lambda: self._probe(gpus))
+
+    def _after(self, pause: float, action: Callable[[], None]) -> None:
+        timer = threading.Timer(pause, lambda: self._edges.later(action))
         timer.daemon = True
         self._timers.append(timer)
         timer.start()

@@ -1,4 +1,4 @@
-"""Attempts that met GPU errors: held back until another attempt has ended elsewhere."""
+"""Attempts that met errors of GPUs or the network: held back until another attempt has ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Sequence
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.border import ItemBegins, ItemComplete, ItemGpuError, Reported, Told
-from ...protocol.event_file import GpuError, add_facts, facts_of
+from ...protocol.event_file import NETWORK, GpuError, add_facts, facts_of
 from ..schedule.machines import id_of, physical, with_gpus
 from ..schedule.units import Kind
 
@@ -24,7 +24,7 @@ class Attempt:
     """One attempt at a test.
 
     :param gpus: those that the test was given, by :func:`.machines.physical_name`.
-    :param error: the GPU error that it met, if any.
+    :param error: of a GPU or the network that it met, if any.
     """
 
     node: WorkerController
@@ -77,6 +77,11 @@ class Attempt:
         return "too few GPUs" if self.error is None else self.error.category
 
     @property
+    def met_network(self) -> bool:
+        """Whether the error was one of the network."""
+        return self.error is not None and self.error.category == NETWORK
+
+    @property
     def ended(self) -> bool:
         """Whether the test came to its end; otherwise the run was stopped meanwhile."""
         return any(report.when != "setup" or not report.passed for report in self.reports)
@@ -106,16 +111,18 @@ class Verdict(NamedTuple):
 
 
 class Retry(NamedTuple):
-    """Another worker has to run the test again.
+    """The test has to be run again: after a GPU error elsewhere.
 
     :param position: of the test in the collection of the worker that made the last attempt.
     :param seconds: that it took there.
     :param kind: what the next attempt needs.
+    :param pause: seconds to wait before it.
     """
 
     position: int
     seconds: float
     kind: Kind
+    pause: float = 0.0
 
 
 class Before(NamedTuple):
@@ -132,7 +139,13 @@ class Before(NamedTuple):
 
     @property
     def erred(self) -> list[Attempt]:
-        return [each for each in self.attempts if each.error is not None]
+        """Those that met GPU errors."""
+        return [each for each in self.attempts if each.error and not each.met_network]
+
+    @property
+    def disconnected(self) -> list[Attempt]:
+        """Those that met errors of the network."""
+        return [each for each in self.attempts if each.met_network]
 
 
 class Rules(NamedTuple):
@@ -141,13 +154,17 @@ class Rules(NamedTuple):
     :param most: further attempts after GPU errors; one with more GPUs, for a test that skipped
         itself because it saw too few, is not counted.
     :param widens: whether there is such a one.
+    :param network: further attempts after errors of the network.
     """
 
     most: int
     widens: bool
+    network: int = 0
 
-    def allow(self, before: Before) -> bool:
-        """Whether there may be another attempt after a GPU error."""
+    def allow(self, before: Before, error: GpuError) -> bool:
+        """Whether there may be another attempt after an error."""
+        if error.category == NETWORK:
+            return len(before.disconnected) < self.network
         return len(before.erred) < self.most
 
 
@@ -161,8 +178,13 @@ def decide(
     """
     kind = _next_kind(attempt, before, rules, able, shared)
     if kind is not None and able(kind):
-        return Retry(attempt.complete.position, attempt.complete.seconds, kind)
+        pause = min(2.0 ** len(before.disconnected), _PAUSE) if attempt.met_network else 0.0
+        return Retry(attempt.complete.position, attempt.complete.seconds, kind, pause)
     return verdict(attempt, before.attempts)
+
+
+_PAUSE = 60.0
+"""Longest time before another attempt, in seconds."""
 
 
 def verdict(attempt: Attempt, earlier: Sequence[Attempt]) -> Verdict:
@@ -181,8 +203,10 @@ def _next_kind(
         wanted = attempt.wanted_gpus if rules.widens and not before.attempts else 0
         # A failed teardown of wide fixtures after it is the failure of others.
         return before.needs._replace(gpus=wanted) if wanted and not attempt.failed else None
-    if not error.retry or not rules.allow(before):
+    if not error.retry or not rules.allow(before, error):
         return None
+    if attempt.met_network:
+        return before.given
     # With as many GPUs as this one had.
     kind = before.given._replace(alone=error.alone)
     erred, never = [*before.erred, attempt], before.needs.avoid
@@ -290,7 +314,8 @@ class _Open:
 class Screen:
     """Collects what workers say of attempts that may have to be held.
 
-    Those are attempts that met GPU errors, and any at a test of which others are held.
+    Those are attempts that met errors of GPUs or the network, and any at a test of which others are
+    held.
 
     :param retried: whether others are held, of the test at a position of a worker's collection.
     :param over: called with a worker and its attempt; returns what plugins are to hear of it, or

@@ -214,6 +214,10 @@ class Schedule:
             self._open.discard(worker.running)
         return worker.running
 
+    def reopen(self, test: int) -> None:
+        """The test has no verdict yet, and is requeued later."""
+        self._open.add(test)
+
     def requeue(self, test: int, kind: Kind) -> None:
         """Run a test again, before anything else."""
         self._open.add(test)

@@ -118,7 +118,7 @@ class Gateways:
     def _set_up(self, gateway: Gateway, seat: Seat, machine: _Machine) -> _Worker:
         settings = machine.settings
         limit = settings.gpus_timeout if machine.fleet is None else 0.0
-        names = names_read(settings.env)
+        names = names_read(settings.templates)
         answer = _call(gateway, _ANSWER + limit, "answer", names, limit)
         if machine.fleet is None:
             machine.fleet = _fleet(answer)
@@ -128,7 +128,7 @@ class Gateways:
             environ = {**inherited.environment(), **environ}
         place, distribution = self._place(seat, settings, machine.fleet, environ)
         port = 0
-        if place.slice or wants_port(settings.env):
+        if place.slice or wants_port(settings.templates):
             port = self._port(gateway, seat)
         workers_there = sum(each.host == seat.host for each in self._seats.values())
         environment = Environment(
@@ -137,7 +137,7 @@ class Gateways:
             settings.amd_mask,
             port,
             max(1, answer["cores"] // workers_there),
-            settings.env,
+            settings.templates,
             distribution.visible.most,
         )
         _call(gateway, _ANSWER, "set", environment.variables())

@@ -231,7 +231,7 @@ def _set_own_environment(
     inherited = dict(os.environ)
     [place] = distribution.assignment.places
     port, notices = 0, []
-    if place.slice or wants_port(settings.env):
+    if place.slice or wants_port(settings.templates):
         try:
             block = ports.claim()
         except ports.NoPortsError as error:
@@ -240,7 +240,7 @@ def _set_own_environment(
             config.add_cleanup(block.release)
             port = block.base
     most = distribution.visible.most
-    own = Environment(place, inherited, settings.amd_mask, port, _cores(), settings.env, most)
+    own = Environment(place, inherited, settings.amd_mask, port, _cores(), settings.templates, most)
     variables = own.variables()
     config.add_cleanup(_restoring(variables, inherited))
     os.environ.update(variables)

@@ -1,14 +1,17 @@
-"""Which failures are a GPU's fault, not the test's: by plugins, the user's patterns, the table."""
+"""Which failures are the fault of a GPU or of the network, not the test's.
+
+By plugins, the user's patterns, the table, and the classes of exceptions.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 import pytest
 
 from ...own import own_builtins, warnings
-from ...protocol.event_file import GpuError
+from ...protocol.event_file import NETWORK, GpuError
 from ...protocol.plain_values import carriable
 from .error_table import CATEGORIES, FINAL, OTHER, Category
 from .failure import Failure
@@ -17,7 +20,7 @@ from .wording import exact, fatal, number_in, points, raised, said, vague
 
 own_builtins(globals())
 
-_BY_NAME = {each.name: each for each in CATEGORIES}
+_BY_NAME = {each.name: each for each in (*CATEGORIES, Category(NETWORK))}
 _BY_CODE = {code: each for each in CATEGORIES for code in each.codes}
 _OTHER = _BY_NAME[OTHER]
 _MISSING = _BY_NAME["missing"]
@@ -79,14 +82,26 @@ _SKIPS_WITH_TOO_FEW = re.compile(
 
 
 class Classifier:
-    """Classifies failures of tests on a worker that owns GPUs."""
+    """Classifies failures of tests.
 
-    def __init__(self, config: pytest.Config) -> None:
+    :param gpus: whether they may be errors of GPUs, which their worker owns.
+    :param network: whether they may be errors of the network.
+    """
+
+    def __init__(self, config: pytest.Config, gpus: bool = True, network: bool = False) -> None:
         self._config = config
-        self._patterns = user_patterns(config)
+        self._gpus = gpus
+        self._network_error: Callable[[Failure], str | None] | None = None
+        if network:
+            from .network import network_error
+
+            self._network_error = network_error
+        patterns = user_patterns(config)
+        self._patterns = [each for each in patterns if each.category != NETWORK]
+        self._network_patterns = [each for each in patterns if each.category == NETWORK]
 
     def error(self, item: pytest.Item, failure: Failure, event: str = "") -> GpuError | None:
-        """The GPU error that the failure is, None if it is none.
+        """The error that the failure is, None if it is none.
 
         :param event: see :class:`.GpuError`.
         """
@@ -101,8 +116,30 @@ class Classifier:
         said = self._asked(item, failure)
         if said is False:
             return None, False
-        found = classify(failure, self._patterns) if said is None else named(said, failure)
+        network_error = None if failure.death or failure.skip else self._network_error
+        if said is None:
+            found = self._recognized(failure, network_error)
+        else:
+            counts = self._gpus if said != NETWORK else network_error is not None
+            found = named(said, failure) if counts else None
         return found, found is None
+
+    def _recognized(
+        self, failure: Failure, network_error: Callable[[Failure], str | None] | None
+    ) -> GpuError | None:
+        """The error by its patterns, the user's first.
+
+        :param network_error: None where it can't be one of the network.
+        """
+        if network_error is not None:
+            for link in (failure, *failure.causes):
+                if _own(_searchable(link), self._network_patterns) is not None:
+                    return _error(_BY_NAME[NETWORK], link.text)
+        found = classify(failure, self._patterns) if self._gpus else None
+        if found is not None or network_error is None:
+            return found
+        text = network_error(failure)
+        return None if text is None else _error(_BY_NAME[NETWORK], text)
 
     def of_collection(self, failure: Failure) -> GpuError | None:
         """The GPU error of a module or a class; the hook is asked about tests only."""

@@ -41,6 +41,7 @@ def _failure(error: BaseException) -> Failure:
         _message(error),
         _error_code(error),
         printed=_printed(error),
+        status=_status(error),
     )
 
 
@@ -77,6 +78,27 @@ def _message(error: BaseException) -> str:
 def _error_code(error: BaseException) -> int | None:
     code = getattr(error, "error_code", None)
     return code if isinstance(code, int) and not isinstance(code, bool) else None
+
+
+def _status(error: BaseException) -> int | None:
+    """Of the response in an exception of requests, httpx and what is made of them; or its own."""
+    try:
+        response: Any = getattr(error, "response", None)
+        status = getattr(response, "status_code", None)
+        if response is None:
+            names = (f"{each.__module__}.{each.__qualname__}" for each in type(error).__mro__)
+            attribute = next((_OWN_STATUS[name] for name in names if name in _OWN_STATUS), "")
+            status = getattr(error, attribute, None)
+    except Exception:  # noqa: BLE001 (a property of a user's class may raise anything)
+        return None
+    return status if type(status) is int and 100 <= status < 600 else None
+
+
+_OWN_STATUS = {
+    "urllib.error.HTTPError": "code",
+    "aiohttp.client_exceptions.ClientResponseError": "status",
+}
+"""The attribute that has it, by the name of the class."""
 
 
 def mark_event(error: BaseException, event: str) -> None:

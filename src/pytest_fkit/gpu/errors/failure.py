@@ -21,6 +21,7 @@ class Failure(NamedTuple):
     :param printed: the output of the test, or of a subprocess that failed, where the exception only
         points there.
     :param causes: the exceptions from which this one was raised, or while it was handled.
+    :param status: of the HTTP response that the exception reports.
     """
 
     types: tuple[str, ...] = ()
@@ -31,3 +32,4 @@ class Failure(NamedTuple):
     skip: bool = False
     printed: str = ""
     causes: tuple[Failure, ...] = ()
+    status: int | None = None

@@ -10,11 +10,12 @@ import pytest
 from ...config.settings import read
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
+from ...protocol.event_file import NETWORK
 from .error_table import CATEGORIES, OTHER
 
 own_builtins(globals())
 
-NAMES = tuple(each.name for each in CATEGORIES if each.is_gpu)
+NAMES = (*(each.name for each in CATEGORIES if each.is_gpu), NETWORK)
 """What users may call a category."""
 
 

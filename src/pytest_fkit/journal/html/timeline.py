@@ -22,7 +22,7 @@ _GAP = 1.0
 MOST_SAMPLES = 20_000
 """Samples of a GPU's memory that are kept; of neighbours the larger one is."""
 
-FINISHED, DIED, ERROR, SICK, WELL, XID, RUN = range(7)
+FINISHED, DIED, ERROR, SICK, WELL, XID, RUN, NETWORK = range(8)
 """Kinds of marks; the script has the same list."""
 
 
@@ -260,6 +260,7 @@ class Timeline:
 _MARKED = {
     "worker_down": DIED,
     "gpu_error": ERROR,
+    "network_error": NETWORK,
     "retired": SICK,
     "probed": SICK,
     "readmitted": WELL,

@@ -184,7 +184,7 @@ class Host:
 
     @property
     def _poisoned(self) -> bool:
-        """Whether a GPU error in a test or a wide fixture made this process unable to use GPUs."""
+        """Whether an error of a test or a wide fixture left this process unfit for others."""
         failures = self._process.gpu_failures
         return failures is not None and bool(failures.poisoned)
 

@@ -1,4 +1,4 @@
-"""Recognizes GPU errors in exceptions where they are raised, and adds them to reports."""
+"""Recognizes errors of GPUs and of the network where they are raised, and adds them to reports."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from ...gpu.errors.exceptions import event_of, failure_of, keep_printed, skip_re
 from ...gpu.errors.failure import Failure
 from ...gpu.errors.wording import points
 from ...own import own_builtins
-from ...protocol.event_file import GpuError, add_facts
+from ...protocol.event_file import NETWORK, GpuError, add_facts
 
 own_builtins(globals())
 
 
 class GpuFailures:
-    """Plugin of test processes whose worker owns GPUs."""
+    """Plugin of test processes whose worker owns GPUs, or may retry errors of the network.
 
-    def __init__(self, config: pytest.Config) -> None:
-        self._classifier = Classifier(config)
+    :param gpus: whether it owns GPUs.
+    :param network: whether tests may be retried after errors of the network.
+    """
+
+    def __init__(self, config: pytest.Config, gpus: bool, network: bool) -> None:
+        self._classifier = Classifier(config, gpus, network)
         self.poisoned = ""
         """The message of an error that makes this process unfit for another test, or ""."""
         self.counted = False
@@ -30,7 +34,7 @@ class GpuFailures:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Say in the report that it is a GPU error."""
+        """Say in the report what error it is."""
         report = yield
         error = None
         if call.excinfo is not None and not hasattr(report, "wasxfail") and report.skipped:
@@ -49,13 +53,16 @@ class GpuFailures:
         """Classify an exception; record the error in :attr:`poisoned` if it poisons this process.
 
         :param sections: what the test has printed so far, in the form of a report's sections.
-        :return: None if it is no GPU error.
+        :return: None if it is neither an error of a GPU nor of the network.
         """
         failure = failure_of(error)
         if any(map(points, (failure, *failure.causes))):
             printed = "\n".join(text for name, text in sections if name.startswith("Captured std"))
             failure = failure._replace(printed=failure.printed + keep_printed(error, printed))
         found = self._classifier.error(item, failure, event_of(error))
+        if found is not None and found.category == NETWORK and found.event:
+            # pytest caches it with its fixture: only another process sets that up again.
+            found = found._replace(poisons=True)
         if found is not None and found.poisons:
             self.poisoned = self.poisoned or found.text
         return found

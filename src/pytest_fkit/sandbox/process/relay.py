@@ -64,7 +64,7 @@ class Relay:
 
     Every process that reports calls :meth:`open` first.
 
-    :param may_retry: whether the controller may retry a test elsewhere after a GPU error.
+    :param may_retry: whether the controller may retry a test after a GPU or network error.
     """
 
     def __init__(self, session: pytest.Session, may_retry: bool = False) -> None:

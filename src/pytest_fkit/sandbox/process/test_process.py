@@ -27,6 +27,7 @@ from .tree import DUMP_SIGNAL
 from .wide_fixtures import WideFixtures
 
 if TYPE_CHECKING:
+    from ...config.settings import Settings
     from ...protocol.messages import Run
     from .gpu_failures import GpuFailures
 
@@ -44,7 +45,7 @@ _REPORTING_HOOKS = {
 class TestProcess(NamedTuple):
     """The plugins of a process that runs tests, or forks others that do.
 
-    :param gpu_failures: None unless the worker owns GPUs.
+    :param gpu_failures: None unless the worker owns GPUs, or errors of the network are retried.
     :param broken: why wide fixtures must not be set up, by key; the keeper adds to it.
     """
 
@@ -78,9 +79,9 @@ def equip(session: pytest.Session, coverage: Any | None, waits: bool) -> TestPro
     config = session.config
     titles.prepare(config)
     broken: dict[str, str] = {}
-    gpu_failures = _gpu_failures(config)
-    relay = Relay(session, may_retry=gpu_failures is not None and may_retry(config))
     settings = config.stash.get(KEY, None)
+    gpu_failures = _gpu_failures(config, settings)
+    relay = Relay(session, may_retry=gpu_failures is not None and may_retry(config))
     fixtures = WideFixtures(
         session, relay, broken, settings is not None and settings.start_method == "auto",
         gpu_failures,
@@ -123,12 +124,14 @@ def equip(session: pytest.Session, coverage: Any | None, waits: bool) -> TestPro
     )
 
 
-def _gpu_failures(config: pytest.Config) -> GpuFailures | None:
-    if owned_by(config) is None:
+def _gpu_failures(config: pytest.Config, settings: Settings | None) -> GpuFailures | None:
+    gpus = owned_by(config) is not None
+    network = settings is not None and settings.network_retries > 0 and may_retry(config)
+    if not (gpus or network):
         return None
     from .gpu_failures import GpuFailures
 
-    return GpuFailures(config)
+    return GpuFailures(config, gpus, network)
 
 
 def write_stacks_of_deaths(waits: bool) -> None:

@@ -38,7 +38,7 @@ class WideFixtures:
 
     :param broken: by key, the end of a process that a wide fixture killed in its setup.
     :param watch: whether to detect what wide fixtures leave that does not survive a fork.
-    :param gpu_failures: classifies what fixtures raise; None unless the worker owns GPUs.
+    :param gpu_failures: classifies what fixtures raise, where somebody wants to know.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Reports of a worker that owns GPUs, held while another worker may run the test again."""
+"""Reports of a worker, held while the test may be run again after an error that is not its own."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ own_builtins(globals())
 
 
 class HeldReports(Reports):
-    """Holds the reports on a test until it is known whether it met a GPU error.
+    """Holds the reports on a test until it is known whether it met a GPU or network error.
 
     If it did, the controller gets the error first, and the reports in the same message. Unless the
     verdict is final, the controller decides what becomes of the attempt; plugins of this process,
     which count failures for ``-x`` and ``--maxfail``, never hear of it.
 
     :param reports: gets everything in the end.
+    :param owned: its GPUs, if it owns any.
     :param name: of the worker, as in "gw0".
     :param in_doubt: called when the GPUs are to be probed before the next test.
     :param hold: called with a test and its error that counts against the GPUs, as soon as its
@@ -37,7 +38,7 @@ class HeldReports(Reports):
     def __init__(
         self,
         reports: WorkerReports,
-        owned: Owned,
+        owned: Owned | None,
         name: str,
         in_doubt: Callable[[], None] = lambda: None,
         hold: Callable[[pytest.Item, GpuError], None] = lambda *_: None,
@@ -76,7 +77,8 @@ class HeldReports(Reports):
     def _log_report(self, item: pytest.Item, data: ReportData) -> None:
         if self._xids is not None:
             self._xids.add_section(item, data)
-        name_gpus(self._owned, self._name, data)
+        if self._owned is not None:
+            name_gpus(self._owned, self._name, data)
         self._reports.log_report(item, data)
 
     def log_finish(self, item: pytest.Item) -> None:

@@ -24,7 +24,7 @@ from ...protocol.needs import Needs
 from ...protocol.plain_values import carriable
 from ...protocol.process_keys import APART, OWN, SESSION, ProcessKey
 from ...system.paths import remove_tree
-from ..needs_of_tests import needs_if_right, needs_of
+from ..needs_of_tests import needs_of, needs_of_all
 from ..reports.rerunfailures import Reruns
 from .connected import Connection, Connections, connections
 from .sources import MOST, SECONDS, Taken
@@ -367,17 +367,20 @@ def ahead(runs: Sequence[Run | Refusal]) -> Run | None:
 # --- what the controller is told ------------------------------------------------------------------
 
 
-def facts(session: pytest.Session, requests: Requests, grouped: bool) -> Facts:
+def facts(
+    session: pytest.Session, requests: Requests, grouped: bool, serial: Sequence[str]
+) -> Facts:
     """What a worker tells the controller of the tests that it collected.
 
     :param grouped: whether the controller asks for the names of what tests have in common.
+    :param serial: patterns of node ids of tests that never run at the same time.
     """
     groups: list[str] = []
     if grouped:
         groups = [_group(item, requests.key(number)) for number, item in enumerate(session.items)]
     needs = {
         position: carriable(each)
-        for position, each in enumerate(map(needs_if_right, session.items))
+        for position, each in enumerate(needs_of_all(session.items, serial))
         if each != Needs()
     }
     return Facts(tuple(groups), needs, requests.connected)

@@ -10,6 +10,7 @@ const MARKS = [
   { name: "well", colour: "passed", text: "readmitted" },
   { name: "xid", colour: "warn", text: "Xid" },
   { name: "run", colour: "muted", text: "another run" },
+  { name: "network", colour: "warn", text: "network error" },
 ];
 const [, DIED, , SICK, WELL, , RUN] = MARKS.keys();
 
@@ -356,7 +357,7 @@ function fitting(ctx, text, room) {
   return from > 2 ? `${text.slice(0, from)}…` : "";
 }
 
-// A cross for what died, a triangle for an error of a GPU, a square for a sick one.
+// A cross for what died, a triangle for an error of a GPU or the network, a square for a sick one.
 function drawMark(ctx, kind, x, y, size) {
   ctx.save();
   ctx.translate(x, y);
