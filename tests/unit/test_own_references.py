@@ -32,6 +32,7 @@ EXCEPTED = {
     "gpu.slices.handshake": "is sent to other machines as source, where it stands alone",
     "gpu.interpreters": "is the main program of helper interpreters, which run no user code",
     "config.first_environment": "is imported without --fkit, too; os.environ is one object",
+    "controller.machines.questions": "is sent to other machines as source, where it stands alone",
     "gpu.slices.ports": "is sent to other machines as source, where it stands alone",
     "journal.command": "is a program of its own, which runs no user code",
     "journal.html.details": "belongs to that program",

@@ -10,7 +10,7 @@ from ..own import own_builtins
 from .pytest_hooks import module_of
 
 if TYPE_CHECKING:
-    from execnet import Gateway
+    from execnet import Gateway, XSpec
     from xdist.dsession import DSession
     from xdist.workermanage import WorkerController
 
@@ -28,6 +28,25 @@ def end_gateway(gateway: Gateway) -> None:
         io.close_read()
     else:
         io.kill()
+
+
+def replace_makegateway(
+    config: pytest.Config, make: Callable[[XSpec], Gateway]
+) -> Callable[[XSpec], Gateway]:
+    """Have xdist start its workers by `make`; execnet's function, which that can call."""
+    group = dist_session(config).nodemanager.group
+    before: Callable[[XSpec], Gateway] = group.makegateway
+    group.makegateway = make
+    return before
+
+
+def as_remote(node: WorkerController) -> None:
+    """Have a worker keep the ``sys.path`` of its own machine, from pytest_configure_node on.
+
+    execnet says "popen" of every process that it starts by a command, and xdist gives such a one
+    the path of the controller. Before the worker is replaced `popen` has to be set again.
+    """
+    node.gateway.spec.popen = None
 
 
 def xdist_interruption() -> type[BaseException]:

@@ -12,7 +12,7 @@ from ..compat.versions import installed, warning
 from ..config.deadline import Deadline
 from ..config.folders import check_folders
 from ..config.numprocesses import CAN_FORK, choose_workers, debugger, shows_only
-from ..config.settings import KEY, Settings, settings_of
+from ..config.settings import KEY, Settings, said, settings_of
 from ..gpu.errors.patterns import user_patterns
 from ..own import own_builtins
 from .reports.accounting import Accounting
@@ -80,6 +80,12 @@ class Controller:
             self._notices.append(f"fkit: isolation is off, because of {name}")
             config.option.fkit = False
             return
+        if said(config, "fkit_machines") is not None:
+            from .workers import elsewhere
+
+            if elsewhere.prepare(config, parsed.workers):
+                gpus.prepare(config, None)
+                return
         if config.pluginmanager.hasplugin("xdist"):
             choose_workers(config.option, parsed.workers)
         else:

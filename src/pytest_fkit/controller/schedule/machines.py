@@ -20,6 +20,12 @@ own_builtins(globals())
 CPU_WORKER = "FKIT_CPU_WORKER"
 """A variable that is set for workers that get no GPUs where others get some."""
 
+MACHINE_KEY = "fkit_machine"
+"""Of execnet's specification of a worker: the name of its machine, of ``--fkit-machines``."""
+
+ELSEWHERE: pytest.StashKey[Any] = pytest.StashKey()
+"""In ``config.stash`` of a controller whose workers are on other machines: ``Elsewhere``."""
+
 HOST = "fkit_host"
 """Of ``workerinput``: see :func:`host_of`."""
 
@@ -96,6 +102,9 @@ def _expanded(tx: Sequence[str]) -> Iterator[str]:
 
 
 def _host(spec: XSpec, proxies: Mapping[str, XSpec], depth: int = 0) -> str:
+    named: object = getattr(spec, MACHINE_KEY)
+    if named:
+        return str(named)
     via = str(spec.via or spec.installvia or "")
     if via in proxies and depth < len(proxies):
         return _host(proxies[via], proxies, depth + 1)

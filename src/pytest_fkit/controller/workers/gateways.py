@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Sequence
 
 import execnet
 import pytest
 
+from ...compat import xdist_controller
 from ...config import first_environment as inherited
 from ...config.settings import GpuSettings
-from ...gpu.devices import Fleet, from_wire
+from ...gpu.devices import Fleet
 from ...gpu.slices import handshake, ports
 from ...gpu.slices.distribution import Distribution, Place, distribute, ownership
 from ...gpu.slices.environment import (
@@ -24,12 +24,14 @@ from ...gpu.slices.environment import (
 from ...gpu.slices.ownership import Owned
 from ...gpu.vendors.vendor import Entry
 from ...own import own_builtins
-from ..schedule.machines import HOST, Seat, count_workers, id_of, proxies, seats_of
-from .gpus import Gpus, stated_gpus
+from ..schedule.machines import ELSEWHERE, HOST, Seat, count_workers, id_of, proxies, seats_of
+from .gpus import Gpus, fleet_of, stated_gpus
 
 if TYPE_CHECKING:
     from execnet import Gateway, XSpec
     from xdist.workermanage import WorkerController
+
+    from .elsewhere import Elsewhere
 
 own_builtins(globals())
 
@@ -54,6 +56,7 @@ class _Worker(NamedTuple):
     pid: int
     environment: Environment
     distribution: Distribution
+    answer: Mapping[str, Any]
 
     @property
     def owned(self) -> Owned:
@@ -68,6 +71,10 @@ class Gateways:
         self._settings = gpus.settings
         self._show = show
         self._machines = {"": _Machine(gpus.settings, gpus.fleet)}
+        self._elsewhere: Elsewhere | None = config.stash.get(ELSEWHERE, None)
+        if self._elsewhere is not None:
+            for name, place in self._elsewhere.places.items():
+                self._machines[name] = _Machine(place.settings, place.fleet)
         # By the object: execnet compares specifications by their text. A worker that replaces
         # another has the same object.
         self._seats: dict[int, Seat] = {}
@@ -84,6 +91,8 @@ class Gateways:
         self._specs = [*self._specs, *specs]
         found = seats_of(self._specs, proxies(self._config))
         self._seats = {id(spec): seat for spec, seat in zip(self._specs, found)}
+        if self._elsewhere is not None:
+            self._elsewhere.begin(self._config, specs)
 
     def _seat(self, spec: XSpec) -> Seat:
         if id(spec) not in self._seats:  # another plugin starts it
@@ -120,9 +129,9 @@ class Gateways:
         names = names_read(settings.env)
         answer = _call(gateway, _ANSWER + limit, "answer", names, limit)
         if machine.fleet is None:
-            machine.fleet = _fleet(answer)
+            machine.fleet = fleet_of(answer)
         environ = answer["environ"]
-        if gateway.spec.popen and not gateway.spec.via:
+        if gateway.spec.popen and not seat.host:
             # It was started with what conftest files had left.
             environ = {**inherited.environment(), **environ}
         place, distribution = self._place(seat, settings, machine.fleet, environ)
@@ -139,11 +148,14 @@ class Gateways:
             settings.env,
             distribution.visible.most,
         )
-        _call(gateway, _ANSWER, "set", environment.variables())
+        variables = environment.variables()
+        if self._elsewhere is not None:
+            variables = {**self._elsewhere.variables(gateway.spec), **variables}
+        _call(gateway, _ANSWER, "set", variables)
         if seat.host and seat.group not in self._introduced:
             self._introduced.add(seat.group)
             self._introduce(seat, machine.fleet, distribution)
-        return _Worker(answer["pid"], environment, distribution)
+        return _Worker(answer["pid"], environment, distribution, answer)
 
     def _place(
         self, seat: Seat, settings: GpuSettings, fleet: Fleet, environ: Mapping[str, str]
@@ -221,6 +233,8 @@ class Gateways:
         seat = self._seat(node.gateway.spec)
         node.workerinput["fkit_cpu"] = seat.cpu
         node.workerinput[HOST] = seat.host
+        if self._elsewhere is not None and self._elsewhere.serves(node.gateway.spec):
+            xdist_controller.as_remote(node)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
@@ -231,6 +245,8 @@ class Gateways:
             report.sections.append(worker.owned.section(name, 1))
 
     def pytest_unconfigure(self) -> None:
+        if self._elsewhere is not None:
+            self._elsewhere.close()
         for block in self._blocks.values():
             block.release()
 
@@ -243,10 +259,3 @@ def _call(gateway: Gateway, limit: float, *command: object) -> Mapping[str, Any]
     # Until its end nothing else can be executed there.
     channel.waitclose(_ANSWER)
     return answer
-
-
-def _fleet(answer: Mapping[str, Any]) -> Fleet:
-    if answer["fleet"] is not None:
-        return from_wire(json.loads(answer["fleet"]))
-    problem = f"GPUs can't be looked for: {answer['problem']}"
-    return Fleet(trail=(problem,), notices=(problem,))
