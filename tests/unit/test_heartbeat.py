@@ -45,7 +45,7 @@ class Run:
             order=lambda _, order: self.said.append(order),
             trouble=lambda _: self.trouble,
             distrust=lambda _, trouble: self.said.append(trouble),
-            silent=lambda _: self.said.append("silent"),
+            silent=lambda *_: self.said.append("silent"),
             show=self.said.append,
         )
         self.heartbeat = Heartbeat(limit, links)

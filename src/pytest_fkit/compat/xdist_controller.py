@@ -111,6 +111,11 @@ def active_nodes(config: pytest.Config) -> set[WorkerController]:
     return cast("set[WorkerController]", dist_session(config)._active_nodes)
 
 
+def is_stopping(config: pytest.Config) -> bool:
+    """Whether DSession lets workers come to their end."""
+    return bool(dist_session(config).shouldstop)
+
+
 def set_tests_collected(config: pytest.Config, number: int) -> None:
     """Set the number of tests; DSession takes that of the last worker."""
     dist_session(config)._session.testscollected = number
@@ -132,6 +137,20 @@ def replace_worker(config: pytest.Config, node: WorkerController) -> None:
     session = dist_session(config)
     session.shuttingdown = False
     session._clone_node(node)
+
+
+def new_id(config: pytest.Config, spec: XSpec) -> None:
+    """Give a specification the id of the next worker, as xdist does before it starts one again."""
+    spec.id = None
+    dist_session(config).nodemanager.group.allocate_id(spec)
+
+
+def replace_by_opened(config: pytest.Config, spec: XSpec) -> None:
+    """Start another worker, whose specification has got its :func:`new_id`."""
+    session = dist_session(config)
+    session.shuttingdown = False
+    node = session.nodemanager.setup_node(spec, session.queue.put)
+    session._active_nodes.add(node)
 
 
 def end_run(config: pytest.Config) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Callable, Mapping, Sequence
 
 import execnet
 
@@ -13,6 +13,7 @@ from ...gpu.throwaway import output_of
 from ...own import os, own_builtins, suppress, threading, time
 from .clients import Client, NotReachedError, WaitLimit, open_within
 from .engines import cancelling
+from .leftover import Leftover
 
 if TYPE_CHECKING:
     from execnet import Gateway, XSpec
@@ -32,18 +33,6 @@ _LAST_WAIT = 5.0
 """Seconds at the end of a run for what is still being ended elsewhere."""
 
 MakeGateway = Callable[["XSpec"], "Gateway"]
-
-
-class Leftover(NamedTuple):
-    """What may be left of a worker whose connection is lost.
-
-    :param pid: its process, on its machine; `began`: when that began.
-    :param step: of Slurm, "" for none.
-    """
-
-    pid: int
-    began: str
-    step: str = ""
 
 
 class _Opening:

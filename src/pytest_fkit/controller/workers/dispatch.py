@@ -269,6 +269,8 @@ class Dispatch:
         """Carry out what the schedule decides now."""
         if self._schedule is None:
             return
+        if not self._schedule.unfinished or xdist_controller.is_stopping(self.config):
+            self._replacements.expect_none()
         collecting = xdist_controller.active_nodes(self.config) - set(self._ids)
         self._schedule.expect(len(collecting))
         if not collecting and self._schedule.unfinished:

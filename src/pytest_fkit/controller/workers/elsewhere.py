@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 import pytest
 
@@ -17,6 +17,7 @@ from ...gpu.slices.environment import names_read
 from ...own import own_builtins
 from ...system import paths
 from ..machines.clients import Client, NotReachedError, temporary_folder
+from ..machines.leftover import Leftover
 from ..machines.openings import MakeGateway, Openings
 from ..machines.reaching import Questions, Reached, machines_of, needed_by, passed_on, reach
 from ..schedule.machines import ELSEWHERE, MACHINE_KEY
@@ -46,7 +47,10 @@ class Elsewhere:
     :param places: by name.
     """
 
-    def __init__(self, places: Mapping[str, KnownMachine], openings: Openings) -> None:
+    def __init__(
+        self, config: pytest.Config, places: Mapping[str, KnownMachine], openings: Openings
+    ) -> None:
+        self._config = config
         self.places = places
         self._openings = openings
         self._make: MakeGateway | None = None
@@ -55,10 +59,10 @@ class Elsewhere:
         """Whether a worker is on one of them."""
         return self._openings.serves(spec)
 
-    def begin(self, config: pytest.Config, specs: Sequence[XSpec]) -> None:
+    def begin(self, specs: Sequence[XSpec]) -> None:
         """Begin to open the gateways of these workers."""
         if self._make is None:
-            self._make = xdist_controller.replace_makegateway(config, self._open)
+            self._make = xdist_controller.replace_makegateway(self._config, self._open)
         self._openings.begin(specs, self._make)
 
     def _open(self, spec: XSpec) -> Gateway:
@@ -77,6 +81,20 @@ class Elsewhere:
                 f"pytest-fkit: {spec.id} can't be started on {name}: {error}",
                 pytest.ExitCode.INTERRUPTED,
             ) from None
+
+    def reopen(self, spec: XSpec, left: Leftover | None, then: Callable[[str], None]) -> None:
+        """Open another gateway in the place of one that is lost; see :meth:`Openings.reopen`."""
+        assert self._make is not None
+        xdist_controller.new_id(self._config, spec)
+        self._openings.reopen(spec, self._make, left, then)
+
+    def clean(self, spec: XSpec, left: Leftover) -> None:
+        """End what may be left of a worker that is not replaced."""
+        self._openings.clean(spec, left)
+
+    def abandon(self, spec: XSpec) -> None:
+        """The gateway that is being opened again is not needed any more."""
+        self._openings.abandon(spec)
 
     def variables(self, spec: XSpec) -> Mapping[str, str]:
         """Variables that a worker gets from the controller."""
@@ -164,4 +182,4 @@ def _add_workers(
     by_python = {client.specification.partition("//python=")[2]: client for client in clients}
     directory = str(config.invocation_params.dir)
     openings = Openings(by_python, settings.machines_timeout, directory)
-    config.stash[ELSEWHERE] = Elsewhere(places, openings)
+    config.stash[ELSEWHERE] = Elsewhere(config, places, openings)

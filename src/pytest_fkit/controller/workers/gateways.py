@@ -24,8 +24,10 @@ from ...gpu.slices.environment import (
 from ...gpu.slices.ownership import Owned
 from ...gpu.vendors.vendor import Entry
 from ...own import own_builtins
+from ..machines.leftover import Leftover
 from ..schedule.machines import ELSEWHERE, HOST, Seat, count_workers, id_of, proxies, seats_of
 from .gpus import Gpus, fleet_of, stated_gpus
+from .liveness import LostError
 
 if TYPE_CHECKING:
     from execnet import Gateway, XSpec
@@ -70,6 +72,7 @@ class Gateways:
         self._config = config
         self._settings = gpus.settings
         self._show = show
+        self._runs = False
         self._machines = {"": _Machine(gpus.settings, gpus.fleet)}
         self._elsewhere: Elsewhere | None = config.stash.get(ELSEWHERE, None)
         if self._elsewhere is not None:
@@ -92,7 +95,7 @@ class Gateways:
         found = seats_of(self._specs, proxies(self._config))
         self._seats = {id(spec): seat for spec, seat in zip(self._specs, found)}
         if self._elsewhere is not None:
-            self._elsewhere.begin(self._config, specs)
+            self._elsewhere.begin(specs)
 
     def _seat(self, spec: XSpec) -> Seat:
         if id(spec) not in self._seats:  # another plugin starts it
@@ -118,6 +121,9 @@ class Gateways:
             self._workers[gateway.id] = self._set_up(gateway, seat, self._machine(seat.host))
         except (execnet.RemoteError, execnet.TimeoutError, EOFError, OSError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            if self._runs:
+                gateway.exit()
+                raise LostError(reason) from None
             pytest.exit(
                 f"pytest-fkit: {gateway.id} can't be given its environment: {reason}",
                 pytest.ExitCode.INTERRUPTED,
@@ -195,6 +201,37 @@ class Gateways:
             text = ownership(distribution.visible, distribution.assignment, names)
             self._show(f"fkit: {seat.host}: {count_workers(len(names))}, {text}")
 
+    # --- other machines ---
+
+    def is_elsewhere(self, node: WorkerController) -> bool:
+        """Whether a worker is on one of the machines of ``--fkit-machines``."""
+        return self._elsewhere is not None and self._elsewhere.serves(node.gateway.spec)
+
+    def reopen(self, node: WorkerController, then: Callable[[str], None]) -> None:
+        """Open a gateway for the worker that is to take a lost one's place elsewhere.
+
+        :param then: called in a thread, once it is there, or with why it is not.
+        """
+        assert self._elsewhere is not None
+        self._elsewhere.reopen(node.gateway.spec, self._left(node), then)
+
+    def abandon(self, node: WorkerController) -> None:
+        """That worker is not needed any more."""
+        assert self._elsewhere is not None
+        self._elsewhere.abandon(node.gateway.spec)
+
+    def clean(self, node: WorkerController) -> None:
+        """End what may be left elsewhere of a lost worker that is not replaced."""
+        left = self._left(node)
+        if self._elsewhere is not None and left is not None:
+            self._elsewhere.clean(node.gateway.spec, left)
+
+    def _left(self, node: WorkerController) -> Leftover | None:
+        worker = self._workers.get(node.gateway.id)
+        if worker is None:
+            return None
+        return Leftover(worker.pid, worker.answer["began"], worker.answer["step"])
+
     # --- what others ask ---
 
     def variables(self, name: str, gpus: Sequence[str]) -> dict[str, str]:
@@ -235,6 +272,11 @@ class Gateways:
         node.workerinput[HOST] = seat.host
         if self._elsewhere is not None and self._elsewhere.serves(node.gateway.spec):
             xdist_controller.as_remote(node)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> None:
+        """From now on a machine that is lost is not the end of the run."""
+        self._runs = True
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:

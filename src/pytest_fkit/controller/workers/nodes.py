@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable, Generator, Sequence
 import pytest
 
 from ...compat import xdist_controller
-from ...config.settings import Settings
+from ...config.settings import Settings, start_limit
 from ...own import os, own_builtins, threading
 from ...protocol.border import OfItself, Start, Told
 from ...protocol.event_file import Interrupted
@@ -68,6 +68,7 @@ class Nodes:
             self._arrivals.add_line,
             settings.worker_timeout,
             self._hear_of_running,
+            start_limit(settings.timeout),
         )
         self._running = running
         self._deadline = deadline
@@ -79,7 +80,7 @@ class Nodes:
         edges = rerouting.Edges(show, self._arrivals.tell, self._links.order, self._arrivals.add)
         self.rerouting = rerouting.Rerouting(settings, edges, recorder)
         self._dispatch: Dispatch | None = None
-        self._replacements = Replacements(config)
+        self._replacements = Replacements(config, lending, self._arrivals.add)
         self._collected: set[WorkerController] = set()
         self._careful: set[WorkerController] = set()
         self._careful_deaths = 0
@@ -152,6 +153,11 @@ class Nodes:
         if self._one_died_collecting:
             self._careful.add(node)
         self._links.listen(node, channel)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodeready(self, node: WorkerController) -> None:
+        """It listens."""
+        self._links.is_up(node)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: WorkerController, ids: list[str]) -> None:
