@@ -183,9 +183,10 @@ class Openings:
         if opening.problem:
             return
         for attempt in range(attempts):
-            if attempt:
-                time.sleep(_PAUSE)
             try:
+                if attempt:
+                    time.sleep(_PAUSE)
+                    self._diagnose(client)
                 opening.gateway = open_within(
                     WaitLimit(self._limit), client, lambda: self._entered(spec, make, left)
                 )
@@ -195,16 +196,35 @@ class Openings:
                 opening.problem = ""
                 return
 
+    def _diagnose(self, client: Client) -> None:
+        """Reach the machine for nothing but to know why it is not reached.
+
+        :raises NotReachedError: saying that.
+        """
+        group = execnet.Group()
+        asking = client._replace(note=f"{client.note}-again", errors=f"{client.note}.err")
+        try:
+            open_within(
+                WaitLimit(self._limit), asking, lambda: group.makegateway(asking.specification)
+            )
+        finally:
+            group.terminate(1.0)
+            asking.kill()
+
     def _entered(self, spec: XSpec, make: MakeGateway, left: Leftover | None) -> Gateway:
         """A gateway whose process is where workers are to be, and the only one there."""
         spec.popen = True  # see xdist_controller.as_remote
         gateway = make(spec)
-        gateway.remote_exec(f"import os; os.chdir({self._directory!r})").waitclose()
-        if left is not None:
-            channel = gateway.remote_exec(handshake)
-            channel.send(("end", left.pid, left.began))
-            channel.receive()
-            channel.waitclose()
+        try:
+            gateway.remote_exec(f"import os; os.chdir({self._directory!r})").waitclose()
+            if left is not None:
+                channel = gateway.remote_exec(handshake)
+                channel.send(("end", left.pid, left.began))
+                channel.receive()
+                channel.waitclose()
+        except BaseException:
+            gateway.exit()  # execnet knows it by its id, which the next one gets
+            raise
         return gateway
 
     def _cancel(self, spec: XSpec, left: Leftover | None) -> None:
