@@ -1,4 +1,4 @@
-"""A Slurm of two nodes on this machine: slurmctld, two slurmd and munged, on the loopback address."""
+"""A Slurm of two nodes on this machine: slurmctld, two slurmd and munged, on the loopback."""
 
 from __future__ import annotations
 
@@ -107,7 +107,9 @@ class Cluster:
 
     def steps(self, job: str) -> list[str]:
         """The steps of a job that run, as in "7.0 n1"."""
-        return self.call("squeue", "--steps", f"--jobs={job}", "--noheader", "--format=%i %N").splitlines()
+        return self.call(
+            "squeue", "--steps", f"--jobs={job}", "--noheader", "--format=%i %N"
+        ).splitlines()
 
     def pid(self, name: str) -> int:
         """That of a daemon: a node's, or slurmctld's."""

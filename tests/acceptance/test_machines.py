@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from pathlib import Path
 from typing import Callable, Iterator, Mapping
 
 import pytest
-from inner_runs import Outcome, Run, run, started, wait_until
+from inner_runs import run
 from slurm_cluster import MISSING, Cluster, cluster
 
 import fleet as fleets

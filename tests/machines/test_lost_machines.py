@@ -132,7 +132,7 @@ def test_a_node_whose_daemon_is_killed(slurm: Cluster, tmp_path: Path) -> None:
     with slurm.allocated("--no-kill") as job, running(tmp_path, job) as (run, seen):
         seen.wait(12, workers=4)
         os.kill(slurm.pid("n2"), signal.SIGKILL)
-        for name, node, pid, _ in {tuple(each) for each in seen.lines()}:
+        for _, node, pid, _ in {tuple(each) for each in seen.lines()}:
             if node == "n2":
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)

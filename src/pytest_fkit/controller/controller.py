@@ -21,7 +21,7 @@ from .reports.ci_reports import write_step_summary
 from .reports.footer import Footer
 from .reports.reporting import FailOnFlaky, Reporting, header
 from .reports.running import RunningTests
-from .schedule.machines import seats_of_run
+from .schedule.machines import ELSEWHERE, seats_of_run, workers_by_machine
 from .workers import gpus
 
 if TYPE_CHECKING:
@@ -192,7 +192,10 @@ class Controller:
         if parsed is None:
             return self._notices or None
         lines, owners = gpus.header_lines(config)
-        return [*self._notices, *lines, header(len(seats_of_run(config)), parsed, owners)]
+        seats = seats_of_run(config)
+        if ELSEWHERE in config.stash:
+            lines = [*lines, f"fkit: {workers_by_machine(seats)}"]
+        return [*self._notices, *lines, header(len(seats), parsed, owners)]
 
     def show_notices(self) -> None:
         """Write what the user has to know, where there is no header."""

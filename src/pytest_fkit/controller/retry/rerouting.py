@@ -9,7 +9,7 @@ from ...config.settings import Settings
 from ...own import own_builtins, threading
 from ...protocol.border import GoOn, Holds, Order, ProbeGpus, Told
 from ...protocol.event_file import GpuError
-from ..schedule.machines import gpu_ids, physical, physical_name, with_gpus
+from ..schedule.machines import gpu_ids, host_of, physical, physical_name, with_gpus
 from ..schedule.schedule import Schedule
 from ..schedule.units import Kind
 from .retries import Attempt, Retries, Retry, Rules, Screen, decide
@@ -347,7 +347,8 @@ class Rerouting:
                 break  # one probe for all who share them
 
     def _place(self, name: str) -> str:
-        return with_gpus(name, gpu_ids(self._nodes[name]) if name in self._nodes else ())
+        node = self._nodes.get(name)
+        return name if node is None else with_gpus(name, gpu_ids(node), host_of(node))
 
     def close(self) -> None:
         """The run is over: end probing, and tell what was held."""

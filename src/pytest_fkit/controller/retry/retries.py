@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Callable, Iterable, Iterator, NamedTuple, Sequ
 from ...own import own_builtins
 from ...protocol.border import ItemBegins, ItemComplete, ItemGpuError, Reported, Told
 from ...protocol.event_file import GpuError, add_facts, facts_of
-from ..schedule.machines import id_of, physical, with_gpus
+from ..schedule.machines import host_of, id_of, physical, with_gpus
 from ..schedule.units import Kind
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Attempt:
     @property
     def place(self) -> str:
         """As in "gw2 (GPU 4)"."""
-        return with_gpus(self.node.gateway.id, map(id_of, self.gpus))
+        return with_gpus(self.node.gateway.id, map(id_of, self.gpus), host_of(self.node))
 
     @property
     def reports(self) -> list[pytest.TestReport]:

@@ -21,11 +21,11 @@ from ...gpu.slices.environment import (
     owned_gpus,
     wants_port,
 )
-from ...gpu.slices.ownership import Owned
+from ...gpu.slices.ownership import HOST, Owned
 from ...gpu.vendors.vendor import Entry
 from ...own import own_builtins
 from ..machines.leftover import Leftover
-from ..schedule.machines import ELSEWHERE, HOST, Seat, count_workers, id_of, proxies, seats_of
+from ..schedule.machines import ELSEWHERE, Seat, count_workers, id_of, proxies, seats_of
 from .gpus import Gpus, fleet_of, stated_gpus
 from .liveness import LostError
 
@@ -59,10 +59,12 @@ class _Worker(NamedTuple):
     environment: Environment
     distribution: Distribution
     answer: Mapping[str, Any]
+    machine: str
 
     @property
     def owned(self) -> Owned:
-        return owned_gpus(self.environment, visible=self.distribution.visible.entries)
+        owned = owned_gpus(self.environment, visible=self.distribution.visible.entries)
+        return owned._replace(machine=self.machine)
 
 
 class Gateways:
@@ -161,7 +163,7 @@ class Gateways:
         if seat.host and seat.group not in self._introduced:
             self._introduced.add(seat.group)
             self._introduce(seat, machine.fleet, distribution)
-        return _Worker(answer["pid"], environment, distribution, answer)
+        return _Worker(answer["pid"], environment, distribution, answer, seat.host)
 
     def _place(
         self, seat: Seat, settings: GpuSettings, fleet: Fleet, environ: Mapping[str, str]

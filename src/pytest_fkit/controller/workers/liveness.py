@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 own_builtins(globals())
 
+
 class LostError(Exception):
     """A machine that has just answered does not any more; the text says why."""
 

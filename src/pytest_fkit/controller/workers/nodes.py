@@ -13,7 +13,7 @@ from ...protocol.border import OfItself, Start, Told
 from ...protocol.event_file import Interrupted
 from ...protocol.interruptions import interrupt_on_sigterm, raise_again, restore_sigterm
 from ..retry import rerouting
-from ..schedule.machines import gpu_ids, host_of
+from ..schedule.machines import gpu_ids, host_of, with_gpus
 from .dispatch import Dispatch, dispatches
 from .inbox import Arrivals, HeldBack
 from .links import Links
@@ -188,7 +188,8 @@ class Nodes:
     def _account(self, node: WorkerController, told: Sequence[Told]) -> None:
         self._accounting.hear(node, told)
         if self._footer.is_shown:
-            self._footer.hear(node.gateway.id, gpu_ids(node), told)
+            name = node.gateway.id
+            self._footer.hear(name, with_gpus(name, gpu_ids(node), host_of(node)), told)
 
     def _draw(self) -> None:
         if self._runs:
@@ -205,8 +206,8 @@ class Nodes:
 
     def _hear_of_running(self, node: WorkerController, said: Any) -> None:
         """Show what a worker says; called in execnet's receiver threads."""
-        own, name = gpu_ids(node), node.gateway.id
-        self._arrivals.add(lambda: self._running.hear(name, own, said))
+        own, name, machine = gpu_ids(node), node.gateway.id, host_of(node)
+        self._arrivals.add(lambda: self._running.hear(name, own, said, machine))
 
     # --- deaths ---
 
