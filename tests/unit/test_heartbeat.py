@@ -10,8 +10,8 @@ from typing import Any, Iterator
 
 import pytest
 
-from pytest_fkit.gpu.slices.ownership import HOST
 from pytest_fkit.controller.workers.liveness import Heartbeat, kill
+from pytest_fkit.gpu.slices.ownership import HOST
 from pytest_fkit.protocol.border import CheckAlive
 
 

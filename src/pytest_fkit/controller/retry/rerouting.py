@@ -124,7 +124,8 @@ class Rerouting:
             self._recorder.gpu_error(worker, self._nodeids[test], error.category, error.text)
         shared = list(attempt.gpus) == physical(node) and len(self._slices.sharing(worker)) > 1
         before = self._retries.before(test, self._kinds[test])
-        decided = decide(attempt, before, self._rules, self._schedule.able, shared)
+        there = self._on_machine(host_of(node))
+        decided = decide(attempt, before, self._rules, self._schedule.able, shared, there)
         if isinstance(decided, Retry):
             if error is not None:
                 self._count(node, test, error, certain=False)
@@ -139,6 +140,11 @@ class Rerouting:
         told = self._retries.conclude(test, decided)
         self._retire_due()
         return told
+
+    def _on_machine(self, host: str) -> frozenset[str]:
+        """The GPUs of all workers on a machine."""
+        nodes = [each for each in self._nodes.values() if host_of(each) == host]
+        return frozenset(gpu for each in nodes for gpu in physical(each))
 
     def _count(self, node: WorkerController, test: int, error: GpuError, certain: bool) -> None:
         """Count the error against the worker's GPUs, of a gang's GPUs against those that it names.

@@ -150,15 +150,28 @@ class Rules(NamedTuple):
         return len(before.erred) < self.most
 
 
+_OF_MACHINE = ("missing", "port")
+"""Categories of errors that are rather the machine's than one GPU's."""
+
+
 def decide(
-    attempt: Attempt, before: Before, rules: Rules, able: Callable[[Kind], bool], shared: bool
+    attempt: Attempt,
+    before: Before,
+    rules: Rules,
+    able: Callable[[Kind], bool],
+    shared: bool,
+    there: frozenset[str] = frozenset(),
 ) -> Verdict | Retry:
     """What becomes of a test after an attempt.
 
     :param able: whether somebody can run a test that needs this.
     :param shared: whether other workers may have used the memory that it lacked; never with a gang.
+    :param there: all GPUs of its machine.
     """
     kind = _next_kind(attempt, before, rules, able, shared)
+    if kind is not None and attempt.error is not None and attempt.error.category in _OF_MACHINE:
+        elsewhere = kind._replace(avoid=kind.avoid | there)
+        kind = elsewhere if able(elsewhere) else kind
     if kind is not None and able(kind):
         return Retry(attempt.complete.position, attempt.complete.seconds, kind)
     return verdict(attempt, before.attempts)

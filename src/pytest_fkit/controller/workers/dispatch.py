@@ -373,6 +373,7 @@ class Dispatch:
             self._has_gpus and bool(node.workerinput.get("fkit_cpu")),
             [owned.get("memory", {}).get(gpu, 0) for gpu in gpu_ids(node)],
             owned.get("slots", 1),
+            0.0 if self._lending is None else self._lending.lag(node),
         )
         self._rerouting.add(node)
 

@@ -96,6 +96,11 @@ class Elsewhere:
         """The gateway that is being opened again is not needed any more."""
         self._openings.abandon(spec)
 
+    def lag(self, spec: XSpec) -> float:
+        """Seconds that a message to a worker and its answer take."""
+        place = self.places.get(str(getattr(spec, MACHINE_KEY)))
+        return 0.0 if place is None else place.reached.lag
+
     def variables(self, spec: XSpec) -> Mapping[str, str]:
         """Variables that a worker gets from the controller."""
         return passed_on() if self.serves(spec) else {}

@@ -209,6 +209,10 @@ class Gateways:
         """Whether a worker is on one of the machines of ``--fkit-machines``."""
         return self._elsewhere is not None and self._elsewhere.serves(node.gateway.spec)
 
+    def lag(self, node: WorkerController) -> float:
+        """Seconds that a message to a worker elsewhere and its answer take; 0 where unknown."""
+        return 0.0 if self._elsewhere is None else self._elsewhere.lag(node.gateway.spec)
+
     def reopen(self, node: WorkerController, then: Callable[[str], None]) -> None:
         """Open a gateway for the worker that is to take a lost one's place elsewhere.
 
