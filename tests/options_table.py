@@ -86,11 +86,16 @@ DETAILS = {
     "fkit_max_retries": "See [Retries](../gpus/errors.md#retries)",
     "fkit_retire_after": "See [Retired workers](../gpus/errors.md#retired-workers)",
     "fkit_gpu_errors": "See [Add a pattern](../gpus/errors.md#add-a-pattern)",
+    "fkit_machines": (
+        "See the pages on [Slurm](../ci/slurm.md), [ssh](../ci/ssh.md) and "
+        "[Kubernetes](../ci/kubernetes.md)"
+    ),
+    "fkit_machines_python": "It has the same version, and the same packages",
     "fkit_env": "See [Other variables](../gpus/slices.md#other-variables)",
 }
 """Sentences; or a link, which takes the place of its text in the help."""
 
-HEADINGS = dict(zip(GROUPS, ("Tests", "Records", "GPUs")))
+HEADINGS = dict(zip(GROUPS, ("Tests", "Records", "GPUs", "Other machines")))
 
 
 def tables() -> str:

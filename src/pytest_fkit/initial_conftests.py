@@ -16,7 +16,7 @@ from pytest_fkit_installation import check_installation
 from .compat import xdist_worker
 from .config import numprocesses
 from .config.first_environment import remember_environment
-from .config.settings import STARTUP_PATH, asks_for_records, read
+from .config.settings import STARTUP_PATH, asks_for_records, read, said
 from .own import own_imports
 
 _FOR_WORKERS = ("controller.workers.gateways", "controller.workers.nodes")
@@ -63,6 +63,8 @@ def around_conftests(early_config: pytest.Config) -> Iterator[None]:
     else:
         _import("controller.controller")
         _import(*(("worker.alone",) if alone else _FOR_WORKERS))
+        if said(early_config, "fkit_machines", early_config.known_args_namespace) is not None:
+            _import("controller.workers.elsewhere")
         if asks_for_records(early_config, early_config.known_args_namespace):
             _import("controller.reports.recording")
         if not alone:

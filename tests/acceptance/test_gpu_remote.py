@@ -2,88 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import getpass
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable, Iterator, Mapping
+from typing import Callable, Mapping
 
 import psutil
-import pytest
 from gpu_runs import GpuRun, masks, run_on
 from inner_runs import wait_until
+from sshd_server import free_port, needs_sshd, sshd
 
 import fleet as fleets
 
 Fleet = Callable[..., Mapping[str, str]]
 
-SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin") or ""
-needs_sshd = pytest.mark.skipif(
-    not (SSHD and shutil.which("ssh")), reason="needs OpenSSH's server and client"
-)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
 
 def _is_listening(pid: int) -> bool:
     connections = psutil.net_connections("tcp4")
     return any(each.pid == pid and each.status == psutil.CONN_LISTEN for each in connections)
-
-
-@contextlib.contextmanager
-def _sshd(directory: Path, environ: Mapping[str, str]) -> Iterator[Path]:
-    """A server on the loopback address, for this user and a key made for it.
-
-    Yields the client's configuration, in which the machine is called node7.
-
-    :param environ: what sessions have in their environment.
-    """
-    for name in ("host_key", "user_key"):
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / name)],
-            check=True,
-            timeout=60,
-        )
-    port = _free_port()
-    set_env = " ".join(f'"{name}={text}"' for name, text in environ.items())
-    (directory / "sshd_config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {directory}/host_key\n"
-        f"AuthorizedKeysFile {directory}/user_key.pub\nPidFile none\nStrictModes no\nUsePAM no\n"
-        f"PasswordAuthentication no\nKbdInteractiveAuthentication no\nSetEnv {set_env}\n"
-    )
-    client = directory / "ssh_config"
-    client.write_text(
-        f"Host node7\n  HostName 127.0.0.1\n  Port {port}\n  User {getpass.getuser()}\n"
-        f"  IdentityFile {directory}/user_key\n  IdentitiesOnly yes\n  BatchMode yes\n"
-        "  StrictHostKeyChecking no\n  UserKnownHostsFile /dev/null\n  LogLevel ERROR\n"
-    )
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # where a privileged one insists on being jailed
-    with subprocess.Popen(
-        [SSHD, "-D", "-e", "-f", str(directory / "sshd_config")], stderr=subprocess.PIPE
-    ) as server:
-        try:
-            if not wait_until(lambda: _listens(port) or server.poll() is not None, 10):
-                pytest.fail("sshd does not listen")
-            if server.poll() is not None:
-                assert server.stderr is not None
-                pytest.fail(server.stderr.read().decode())
-            yield client
-        finally:
-            server.kill()
 
 
 def _run_over_ssh(
@@ -111,7 +49,7 @@ def _run_over_ssh(
         "PYTHONPATH": str(suite),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    with _sshd(keys, {**seen, **remote}) as client:
+    with sshd(keys, {**seen, **remote}) as client:
         ssh = f"ssh=node7//ssh_config={client}//python={sys.executable}//chdir={tmp_path / 'there'}"
         return run_on(
             machine, suite, *(f"--tx={each.replace('ssh', ssh)}" for each in tx), "--dist=load",
@@ -171,7 +109,7 @@ def test_a_remote_worker_that_is_killed_hands_its_place_on(fleet: Fleet, tmp_pat
 
 
 def test_a_socket_server_has_the_same_gpus_in_every_run(fleet: Fleet, tmp_path: Path) -> None:
-    suite, port = tmp_path / "suite", _free_port()
+    suite, port = tmp_path / "suite", free_port()
     suite.mkdir()
     environ = {
         **os.environ, **fleet(fleets.nvidia(8)), "CUDA_VISIBLE_DEVICES": "7,6,5",

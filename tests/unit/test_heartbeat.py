@@ -10,8 +10,8 @@ from typing import Any, Iterator
 
 import pytest
 
-from pytest_fkit.controller.schedule.machines import HOST
 from pytest_fkit.controller.workers.liveness import Heartbeat, kill
+from pytest_fkit.gpu.slices.ownership import HOST
 from pytest_fkit.protocol.border import CheckAlive
 
 
@@ -45,7 +45,7 @@ class Run:
             order=lambda _, order: self.said.append(order),
             trouble=lambda _: self.trouble,
             distrust=lambda _, trouble: self.said.append(trouble),
-            silent=lambda _: self.said.append("silent"),
+            silent=lambda *_: self.said.append("silent"),
             show=self.said.append,
         )
         self.heartbeat = Heartbeat(limit, links)

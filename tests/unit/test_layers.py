@@ -33,7 +33,7 @@ FOLDERS = {
     "journal": ("events", "added", "causes", "masking", "history", "html"),
     "sandbox": ("process", "child", "host", "keeper"),
     "worker": ("needs_of_tests", "reports", "tests"),
-    "controller": ("schedule", "retry", "workers", "reports"),
+    "controller": ("schedule", "retry", "machines", "workers", "reports"),
 }
 """The same within a layer; above them are the modules that lie in no folder of it."""
 

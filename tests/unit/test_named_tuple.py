@@ -9,17 +9,15 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit import named_tuple
+from pytest_fkit.named_tuple import NamedTuple
 
 
-class Ours(named_tuple.NamedTuple):
+class Ours(NamedTuple):
     """A value."""
 
     name: str
     number: int | None = None
     rest: tuple[str, ...] = ()
-
-    LIMIT = 3
 
     @property
     def title(self) -> str:
@@ -40,8 +38,6 @@ class Typings(typing.NamedTuple):
     number: int | None = None
     rest: tuple[str, ...] = ()
 
-    LIMIT = 3
-
     @property
     def title(self) -> str:
         return f"{self.name}: {self.number}"
@@ -54,7 +50,7 @@ class Typings(typing.NamedTuple):
         return self.title
 
 
-class Nothing(named_tuple.NamedTuple):
+class Nothing(NamedTuple):
     """A value without fields."""
 
 
@@ -84,7 +80,7 @@ def test_made_alike(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
 
 
 def test_class() -> None:
-    for name in ("__doc__", "__module__", "_fields", "LIMIT", "__slots__"):
+    for name in ("__doc__", "__module__", "_fields", "__slots__"):
         assert getattr(Ours, name) == getattr(Typings, name)
     assert list(Ours.__annotations__) == list(Typings.__annotations__)
     assert Ours.__qualname__ == "Ours"
@@ -97,7 +93,7 @@ def test_replaced() -> None:
     assert value._replace(number=2) == Ours("a", 2)
     assert type(value._replace(name="b")) is Ours
     with pytest.raises(ValueError, match="other"):
-        value._replace(other=1)
+        value._replace(other=1)  # type: ignore[call-arg]
     assert Ours._make(["a", 1, ()]) == value
 
 
@@ -118,7 +114,7 @@ def test_copied(protocol: int) -> None:
 
 
 def test_no_class_shares_its_function_with_another() -> None:
-    class Other(named_tuple.NamedTuple):
+    class Other(NamedTuple):
         one: int
         two: int = 5
         three: int = 6

@@ -9,7 +9,14 @@ import pytest
 from options_table import DETAILS, PAGE, XDIST, with_tables
 from pytest_fkit.config.declaration import check_without_fkit
 from pytest_fkit.config.options import BY_NAME, COMMAND_LINE, GROUPS, INI, OPTIONS, Option
-from pytest_fkit.config.settings import GpuSettings, Settings, gpu_settings_of, settings_of
+from pytest_fkit.config.settings import (
+    GpuSettings,
+    MachineSettings,
+    Settings,
+    gpu_settings_of,
+    machine_settings_of,
+    settings_of,
+)
 from pytest_fkit.gpu.errors.patterns import user_patterns
 
 WRONG = {
@@ -29,6 +36,7 @@ def test_the_page_of_options_is_that_of_the_code() -> None:
 def _settings(config: pytest.Config) -> None:
     settings_of(config)
     gpu_settings_of(config, config.option)
+    machine_settings_of(config)
     user_patterns(config)
 
 
@@ -75,7 +83,7 @@ def test_of_a_switch_and_its_negation_the_last_one_counts(pytester: pytest.Pytes
 
 
 def test_every_entry_of_the_table_has_a_setting() -> None:
-    fields = {*Settings._fields, *GpuSettings._fields}
+    fields = {*Settings._fields, *GpuSettings._fields, *MachineSettings._fields}
     others = {"fkit", "timeout", "fkit_gpu_errors"}  # read where they are used
     named = {name for name, option in BY_NAME.items() if {COMMAND_LINE, INI} & set(option.where)}
     assert {f"fkit_{name}" for name in fields} & named == named - others
@@ -83,12 +91,12 @@ def test_every_entry_of_the_table_has_a_setting() -> None:
 
 def test_help_shows_the_groups(pytester: pytest.Pytester) -> None:
     text = pytester.runpytest_subprocess("--help", "-p", "no:timeout").stdout.str()
-    assert [text.count(f"\n{heading}:\n") for heading in GROUPS.values()] == [1, 1, 1]
+    assert [text.count(f"\n{heading}:\n") for heading in GROUPS.values()] == [1, 1, 1, 1]
     for option in OPTIONS:
         assert not option.negation or option.negation in text
 
 
-_VALUES = {"N|auto": "2", "auto|none|IDS": "none"}
+_VALUES = {"N|auto": "2", "auto|none|IDS": "none", "slurm|ssh:HOST,...|exec:NAME,...": "slurm"}
 
 
 def _options(pytester: pytest.Pytester) -> list[str]:

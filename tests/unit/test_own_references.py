@@ -28,10 +28,12 @@ RUN_AMONG_USER_CODE = ("controller", "journal", "sandbox", "system", "worker")
 EXCEPTED = {
     "initial_conftests": "runs before the initial conftest files are loaded",
     "config.declaration": "is imported where pytest runs without --fkit, and runs before any test",
+    "config.others_options": "is imported where pytest runs without --fkit, and runs before any test",
     "config.options": "is imported where pytest runs without --fkit; it is a table",
     "gpu.slices.handshake": "is sent to other machines as source, where it stands alone",
     "gpu.interpreters": "is the main program of helper interpreters, which run no user code",
     "config.first_environment": "is imported without --fkit, too; os.environ is one object",
+    "controller.machines.questions": "is sent to other machines as source, where it stands alone",
     "gpu.slices.ports": "is sent to other machines as source, where it stands alone",
     "journal.command": "is a program of its own, which runs no user code",
     "journal.html.details": "belongs to that program",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,7 +36,8 @@ def _decided(
 ) -> Any:
     shared = more.pop("shared", False)
     rules = Rules(most, more.pop("widens", False), more.pop("network", 0))
-    return decide(attempt, Before(ANY, ANY, earlier), rules, able, shared)
+    there = more.pop("there", frozenset())
+    return decide(attempt, Before(ANY, ANY, earlier), rules, able, shared, there)
 
 
 FAILED = (("setup", "passed"), ("call", "failed"), ("teardown", "passed"))
@@ -69,6 +71,16 @@ def test_a_test_that_met_a_gpu_error_is_tried_on_other_gpus() -> None:
     assert _decided(second, first).stands is second
     again = _decided(second, first, most=2)
     assert again.kind == ANY._replace(avoid=frozenset({"/0", "/2"}))
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_an_error_of_the_machine_is_tried_on_another_one_if_there_is_one(others: bool) -> None:
+    failed = _attempt("gw0", *FAILED, error=ERROR._replace(category="missing"), gpus="01")
+    there = frozenset({"/0", "/1", "/2", "/3"})
+    decided = _decided(failed, there=there, able=lambda kind: others or kind.avoid != there)
+    assert decided.kind.avoid == (there if others else {"/0"})
+    of_gpu = _decided(replace(failed, error=ERROR), there=there)
+    assert of_gpu.kind.avoid == {"/0"}
 
 
 def test_where_too_few_are_left_other_workers_than_those_before_try_it() -> None:

@@ -10,7 +10,7 @@ from ..own import own_builtins
 from .pytest_hooks import module_of
 
 if TYPE_CHECKING:
-    from execnet import Gateway
+    from execnet import Gateway, XSpec
     from xdist.dsession import DSession
     from xdist.workermanage import WorkerController
 
@@ -28,6 +28,25 @@ def end_gateway(gateway: Gateway) -> None:
         io.close_read()
     else:
         io.kill()
+
+
+def replace_makegateway(
+    config: pytest.Config, make: Callable[[XSpec], Gateway]
+) -> Callable[[XSpec], Gateway]:
+    """Have xdist start its workers by `make`; execnet's function, which that can call."""
+    group = dist_session(config).nodemanager.group
+    before: Callable[[XSpec], Gateway] = group.makegateway
+    group.makegateway = make
+    return before
+
+
+def as_remote(node: WorkerController) -> None:
+    """Have a worker keep the ``sys.path`` of its own machine, from pytest_configure_node on.
+
+    execnet says "popen" of every process that it starts by a command, and xdist gives such a one
+    the path of the controller. Before the worker is replaced `popen` has to be set again.
+    """
+    node.gateway.spec.popen = None
 
 
 def xdist_interruption() -> type[BaseException]:
@@ -92,6 +111,11 @@ def active_nodes(config: pytest.Config) -> set[WorkerController]:
     return cast("set[WorkerController]", dist_session(config)._active_nodes)
 
 
+def is_stopping(config: pytest.Config) -> bool:
+    """Whether DSession lets workers come to their end."""
+    return bool(dist_session(config).shouldstop)
+
+
 def set_tests_collected(config: pytest.Config, number: int) -> None:
     """Set the number of tests; DSession takes that of the last worker."""
     dist_session(config)._session.testscollected = number
@@ -113,6 +137,20 @@ def replace_worker(config: pytest.Config, node: WorkerController) -> None:
     session = dist_session(config)
     session.shuttingdown = False
     session._clone_node(node)
+
+
+def new_id(config: pytest.Config, spec: XSpec) -> None:
+    """Give a specification the id of the next worker, as xdist does before it starts one again."""
+    spec.id = None
+    dist_session(config).nodemanager.group.allocate_id(spec)
+
+
+def replace_by_opened(config: pytest.Config, spec: XSpec) -> None:
+    """Start another worker, whose specification has got its :func:`new_id`."""
+    session = dist_session(config)
+    session.shuttingdown = False
+    node = session.nodemanager.setup_node(spec, session.queue.put)
+    session._active_nodes.add(node)
 
 
 def end_run(config: pytest.Config) -> None:

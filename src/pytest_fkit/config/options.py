@@ -12,12 +12,13 @@ from typing import List, NamedTuple, Tuple
 
 COMMAND_LINE, INI, MARK = "command line", "ini", "mark"
 
-TESTS, RECORDS, GPUS = "fkit", "fkit-records", "fkit-gpus"
+TESTS, RECORDS, GPUS, MACHINES = "fkit", "fkit-records", "fkit-gpus", "fkit-machines"
 
 GROUPS = {
     TESTS: "pytest-fkit: a process for each test",
     RECORDS: "pytest-fkit: records of a run",
     GPUS: "pytest-fkit: GPUs",
+    MACHINES: "pytest-fkit: other machines",
 }
 """The groups of ``--help``, with their headings."""
 
@@ -223,6 +224,17 @@ OPTIONS = (
     Option("fkit_env", "templates",
            "variables of workers, one NAME=template per line, of {worker}, {gpus}, {port}, {cpus}",
            default=(), group=GPUS, where=(INI,)),
+    Option("fkit_machines", "machines",
+           "run the workers on other machines: the nodes of this Slurm job, hosts by ssh, or any "
+           "that a command with {machine} and {python} reaches; -n is the number for each",
+           value="slurm|ssh:HOST,...|exec:NAME,... COMMAND", group=MACHINES, unsaid="none",
+           variable="FKIT_MACHINES"),
+    Option("fkit_machines_python", "command", "the Python on the other machines",
+           default=(), value="COMMAND", unsaid="that of pytest, at the same path",
+           group=MACHINES),
+    Option("fkit_machines_timeout", "seconds",
+           "time limit for another machine to start a Python and to answer",
+           default=60.0, group=MACHINES),
     Option("gpus", "gpu_count", "number of GPUs that the test sees",
            group=GPUS, zero="runs anywhere", where=(MARK,)),
     Option("gpu_memory", "size", "memory that has to be free on each GPU of the test, such as 40G",

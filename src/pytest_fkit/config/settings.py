@@ -12,6 +12,7 @@ from ..compat.pytest_session import ini_value
 from ..named_tuple import NamedTuple
 from ..own import own_builtins
 from .first_environment import variable
+from .machine_option import Machines
 from .options import BY_NAME, COMMAND_LINE, INI, LISTS
 from .values import parse
 
@@ -119,11 +120,25 @@ THREADS = (
 """The variables that libraries read when they are imported or begin to work."""
 
 
+class MachineSettings(NamedTuple):
+    """The values of options for other machines, of which the table says what they mean.
+
+    :param machines: None for this machine only.
+    :param source: where `machines` was said.
+    """
+
+    machines: Machines | None
+    machines_python: tuple[str, ...]
+    machines_timeout: float
+    source: str = ""
+
+
 def _options_of(fields: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in fields if f"fkit_{name}" in BY_NAME)
 
 
 _OPTIONS, _GPU_OPTIONS = _options_of(Settings._fields), _options_of(GpuSettings._fields)
+_MACHINE_OPTIONS = _options_of(MachineSettings._fields)
 
 SHORTEST_START_LIMIT = 60.0
 """Seconds that the import of a module may take, however short the limit of its tests."""
@@ -189,6 +204,16 @@ def gpu_settings_of(config: pytest.Config, options: argparse.Namespace) -> GpuSe
     given = said(config, "fkit_gpus", options)
     ids = values["gpus"] if isinstance(values["gpus"], str) else ",".join(values["gpus"])
     return GpuSettings(**values, source="" if given is None else f"{given.source}={ids}")
+
+
+def machine_settings_of(config: pytest.Config) -> MachineSettings:
+    """Read those for other machines.
+
+    :raises pytest.UsageError: naming the option and what it takes.
+    """
+    values: dict[str, Any] = {name: read(config, f"fkit_{name}") for name in _MACHINE_OPTIONS}
+    given = said(config, "fkit_machines")
+    return MachineSettings(**values, source="" if given is None else given.source)
 
 
 class Said(NamedTuple):

@@ -8,6 +8,7 @@ import string
 from typing import Any, Callable
 
 from ..own import own_builtins
+from .machine_option import Machines, parse_machines
 from .options import Option
 
 own_builtins(globals())
@@ -193,6 +194,10 @@ def _gpus(value: object) -> str | tuple[str, ...] | None:
     return ids
 
 
+def _machines(value: object) -> Machines | None:
+    return parse_machines(value) if isinstance(value, str) else None
+
+
 _TYPES: dict[str, tuple[Callable[[object], Any], str]] = {
     "choice": (_word, "one of {}"),
     "switch": (_switch, "on or off"),
@@ -209,6 +214,7 @@ _TYPES: dict[str, tuple[Callable[[object], Any], str]] = {
     "patterns": (_patterns, "a list of texts"),
     "packages": (_packages, "a list of names of packages"),
     "templates": (_templates, "a list of strings NAME=template"),
+    "machines": (_machines, "slurm, ssh:HOST,HOST or exec:NAME,NAME COMMAND"),
     "gpus": (_gpus, "auto, none, or numbers and UUIDs such as 0,2 or GPU-5e21a,GPU-77b0"),
 }
 """By type: what reads values, None for wrong ones, and its name in messages."""

@@ -13,7 +13,7 @@ from ..config import others_options
 from ..config.deadline import Deadline
 from ..config.folders import check_folders
 from ..config.numprocesses import CAN_FORK, choose_workers, debugger, shows_only
-from ..config.settings import KEY, Settings, settings_of
+from ..config.settings import KEY, Settings, said, settings_of
 from ..gpu.errors.patterns import user_patterns
 from ..named_tuple import NamedTuple
 from ..own import own_builtins
@@ -23,7 +23,7 @@ from .reports.ci_reports import write_step_summary
 from .reports.footer import Footer
 from .reports.reporting import FailOnFlaky, Reporting, header
 from .reports.running import RunningTests
-from .schedule.machines import seats_of_run
+from .schedule.machines import ELSEWHERE, seats_of_run, workers_by_machine
 from .workers import gpus
 
 if TYPE_CHECKING:
@@ -83,6 +83,12 @@ class Controller:
             self._notices.append(f"fkit: isolation is off, because of {name}")
             config.option.fkit = False
             return
+        if said(config, "fkit_machines") is not None:
+            from .workers import elsewhere
+
+            if elsewhere.prepare(config, parsed.workers):
+                gpus.prepare(config, None)
+                return
         if config.pluginmanager.hasplugin("xdist"):
             choose_workers(config.option, parsed.workers)
         else:
@@ -189,7 +195,10 @@ class Controller:
         if parsed is None:
             return self._notices or None
         lines, owners = gpus.header_lines(config)
-        return [*self._notices, *lines, header(len(seats_of_run(config)), parsed, owners)]
+        seats = seats_of_run(config)
+        if ELSEWHERE in config.stash:
+            lines = [*lines, f"fkit: {workers_by_machine(seats)}"]
+        return [*self._notices, *lines, header(len(seats), parsed, owners)]
 
     def show_notices(self) -> None:
         """Write what the user has to know, where there is no header."""

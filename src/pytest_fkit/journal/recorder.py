@@ -81,13 +81,15 @@ class Recorder:
         """From now on the worker owns the GPUs with these ids."""
         self._gpus[worker] = list(gpus)
 
-    def worker_up(self, worker: str, pid: int, gpus: Sequence[str]) -> None:
+    def worker_up(self, worker: str, pid: int, gpus: Sequence[str], host: str = "") -> None:
         """A worker has started.
 
         :param pid: 0 if unknown.
+        :param host: its machine, "" for the controller's.
         """
         self.owns(worker, gpus)
-        self.add(event("worker_up", worker=worker, pid=pid, gpus=list(gpus)))
+        where = {"host": host} if host else {}
+        self.add(event("worker_up", worker=worker, pid=pid, gpus=list(gpus), **where))
 
     def retired(self, worker: str, reason: str) -> None:
         """A worker gets no more tests, because of its GPUs."""

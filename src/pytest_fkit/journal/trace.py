@@ -94,6 +94,7 @@ class _Timeline:
         self._up: dict[str, float] = {}
         self._gpus: dict[str, list[str]] = {}
         self._followed: dict[str, tuple[int, int, int]] = {}
+        self._hosts: dict[str, str] = {}
         self._arrows = 0
 
     def convert(self, happened: Event) -> Iterator[TraceEvent]:
@@ -106,6 +107,7 @@ class _Timeline:
             self._up.clear()
             self._gpus = dict(happened.get("slices", {}))
             self._followed.clear()
+            self._hosts.clear()
         elif name == "gpus":
             yield from self._gpu_usage(happened)
         elif name == "xid":
@@ -114,6 +116,7 @@ class _Timeline:
             worker = str(happened.get("worker"))
             if name == "worker_up":
                 self._gpus[worker] = happened.get("gpus", [])
+                self._hosts[worker] = str(happened.get("host", ""))
             yield from self._introduce(worker)
             yield from _HANDLERS[name](self, self._pid(worker), worker, happened)
 
@@ -133,7 +136,7 @@ class _Timeline:
         if key in self._pids:
             return
         pid = self._pids[key] = len(self._pids) + 1
-        host = self._run.get("machine", {}).get("host", "")
+        host = self._hosts.get(worker) or self._run.get("machine", {}).get("host", "")
         title = ", ".join(filter(None, (worker, gpu_names(self._gpus.get(worker, [])))))
         yield _named("process", pid, 0, f"{title} ({host})" if host else title, pid)
         for lane, tid in _LANES.items():

@@ -18,7 +18,6 @@ from ...named_tuple import NamedTuple
 from ...own import atexit, os, own_builtins, time
 from ...protocol.border import ItemComplete, ItemStarted, Told
 from ...system.source_lines import showable
-from ..schedule.machines import with_gpus
 
 own_builtins(globals())
 
@@ -149,16 +148,14 @@ class Footer:
         """Whether there is a screen; without one it need not hear of anything."""
         return self._file is not None
 
-    def hear(self, worker: str, gpus: Sequence[str], told: Sequence[Told]) -> None:
+    def hear(self, worker: str, place: str, told: Sequence[Told]) -> None:
         """A worker tells of its tests.
 
-        :param gpus: ids of the worker's.
+        :param place: the worker, its machine and its GPUs, as they are shown.
         """
         for each in told:
             if isinstance(each, ItemStarted):
-                self._running[worker] = ShownTest(
-                    with_gpus(worker, gpus), each.nodeid, time.monotonic()
-                )
+                self._running[worker] = ShownTest(place, each.nodeid, time.monotonic())
             elif isinstance(each, ItemComplete):
                 ended = self._running.pop(worker, None)
                 if ended is not None:

@@ -98,10 +98,11 @@ class RunningTests:
 
     # --- what they say ---
 
-    def hear(self, worker: str, own: Sequence[str], said: Said) -> None:
+    def hear(self, worker: str, own: Sequence[str], said: Said, machine: str = "") -> None:
         """A worker says something of the test that it runs.
 
         :param own: the ids of the worker's GPUs.
+        :param machine: of the worker, "" for the controller's.
         """
         if not isinstance(said, SlowItem):
             self._awaited.pop(worker, None)
@@ -109,7 +110,7 @@ class RunningTests:
             self._show(f"fkit: {worker} runs no test")
             return
         gpus = said.gpus or tuple(own)
-        place = with_gpus(worker, gpus)
+        place = with_gpus(worker, gpus, machine)
         nodeid = showable(said.nodeid)
         if isinstance(said, SlowItem):
             self._show(f"SLOW [> {said.seconds:g} s] {place} {nodeid}: {said.phase}")

@@ -10,7 +10,7 @@ from ...named_tuple import NamedTuple
 from ...own import own_builtins, threading
 from ...protocol.border import GoOn, Holds, Order, ProbeGpus, Told
 from ...protocol.event_file import GpuError
-from ..schedule.machines import gpu_ids, physical, physical_name, with_gpus
+from ..schedule.machines import gpu_ids, host_of, physical, physical_name, with_gpus
 from ..schedule.schedule import Schedule
 from ..schedule.units import Kind
 from .retries import Attempt, Retries, Retry, Rules, Screen, decide
@@ -125,7 +125,8 @@ class Rerouting:
             self._recorder.erred(worker, self._nodeids[test], error.category, error.text)
         shared = list(attempt.gpus) == physical(node) and len(self._slices.sharing(worker)) > 1
         before = self._retries.before(test, self._kinds[test])
-        decided = decide(attempt, before, self._rules, self._schedule.able, shared)
+        there = self._on_machine(host_of(node))
+        decided = decide(attempt, before, self._rules, self._schedule.able, shared, there)
         if isinstance(decided, Retry):
             if error is not None:
                 self._count(node, test, error, certain=False)
@@ -140,6 +141,11 @@ class Rerouting:
         told = self._retries.conclude(test, decided)
         self._retire_due()
         return told
+
+    def _on_machine(self, host: str) -> frozenset[str]:
+        """The GPUs of all workers on a machine."""
+        nodes = [each for each in self._nodes.values() if host_of(each) == host]
+        return frozenset(gpu for each in nodes for gpu in physical(each))
 
     def _count(self, node: WorkerController, test: int, error: GpuError, certain: bool) -> None:
         """Count the error against the worker's GPUs, of a gang's GPUs against those that it names.
@@ -359,7 +365,8 @@ class Rerouting:
                 break  # one probe for all who share them
 
     def _place(self, name: str) -> str:
-        return with_gpus(name, gpu_ids(self._nodes[name]) if name in self._nodes else ())
+        node = self._nodes.get(name)
+        return name if node is None else with_gpus(name, gpu_ids(node), host_of(node))
 
     def close(self) -> None:
         """The run is over: end probing, and tell what was held."""

@@ -9,7 +9,7 @@ from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.border import ItemBegins, ItemComplete, ItemGpuError, Reported, Told
 from ...protocol.event_file import NETWORK, GpuError, add_facts, facts_of
-from ..schedule.machines import id_of, physical, with_gpus
+from ..schedule.machines import host_of, id_of, physical, with_gpus
 from ..schedule.units import Kind
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Attempt:
     @property
     def place(self) -> str:
         """As in "gw2 (GPU 4)"."""
-        return with_gpus(self.node.gateway.id, map(id_of, self.gpus))
+        return with_gpus(self.node.gateway.id, map(id_of, self.gpus), host_of(self.node))
 
     @property
     def reports(self) -> list[pytest.TestReport]:
@@ -168,15 +168,28 @@ class Rules(NamedTuple):
         return len(before.erred) < self.most
 
 
+_OF_MACHINE = ("missing", "port")
+"""Categories of errors that are rather the machine's than one GPU's."""
+
+
 def decide(
-    attempt: Attempt, before: Before, rules: Rules, able: Callable[[Kind], bool], shared: bool
+    attempt: Attempt,
+    before: Before,
+    rules: Rules,
+    able: Callable[[Kind], bool],
+    shared: bool,
+    there: frozenset[str] = frozenset(),
 ) -> Verdict | Retry:
     """What becomes of a test after an attempt.
 
     :param able: whether somebody can run a test that needs this.
     :param shared: whether other workers may have used the memory that it lacked; never with a gang.
+    :param there: all GPUs of its machine.
     """
     kind = _next_kind(attempt, before, rules, able, shared)
+    if kind is not None and attempt.error is not None and attempt.error.category in _OF_MACHINE:
+        elsewhere = kind._replace(avoid=kind.avoid | there)
+        kind = elsewhere if able(elsewhere) else kind
     if kind is not None and able(kind):
         pause = min(2.0 ** len(before.disconnected), _PAUSE) if attempt.met_network else 0.0
         return Retry(attempt.complete.position, attempt.complete.seconds, kind, pause)

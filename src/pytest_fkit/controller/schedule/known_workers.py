@@ -27,6 +27,7 @@ class KnownWorker:
     :param cpu: whether it has no GPUs where others have some.
     :param memory: bytes of its GPUs, 0 where unknown.
     :param slots: how many workers may share its GPUs; 1: nobody asks what tests need of them.
+    :param lag: seconds that a message to it and its answer take.
     :param queue: tests that it was sent and has not begun, with the unit of each.
     :param waits: whether it has said that it has nothing to run.
     :param through: whether it has said so since it began its last test, which may not have its
@@ -50,6 +51,7 @@ class KnownWorker:
     cpu: bool
     memory: tuple[int, ...] = ()
     slots: int = 1
+    lag: float = 0.0
     queue: dict[int, Unit] = field(default_factory=dict)
     running: int | None = None
     running_unit: Unit | None = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping, Sequence
 import execnet
 import pytest
 
+from ...gpu.slices.ownership import HOST, on_machine
 from ...gpu.vendors.detection import MASKS
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
@@ -21,8 +22,11 @@ own_builtins(globals())
 CPU_WORKER = "FKIT_CPU_WORKER"
 """A variable that is set for workers that get no GPUs where others get some."""
 
-HOST = "fkit_host"
-"""Of ``workerinput``: see :func:`host_of`."""
+MACHINE_KEY = "fkit_machine"
+"""Of execnet's specification of a worker: the name of its machine, of ``--fkit-machines``."""
+
+ELSEWHERE: pytest.StashKey[Any] = pytest.StashKey()
+"""In ``config.stash`` of a controller whose workers are on other machines: ``Elsewhere``."""
 
 
 class Seat(NamedTuple):
@@ -76,6 +80,14 @@ def seats_of_run(config: pytest.Config) -> list[Seat]:
     return [] if config.getoption("dist", "no") == "no" else seats(tx, proxies(config))
 
 
+def workers_by_machine(seats: Iterable[Seat]) -> str:
+    """Which machine has which workers, as in "n1 gw0,gw1 | n2 gw2,gw3"."""
+    found: dict[str, list[str]] = {}
+    for seat in seats:
+        found.setdefault(seat.host or "this machine", []).append(seat.name)
+    return " | ".join(f"{machine} {','.join(names)}" for machine, names in found.items())
+
+
 def cpu_workers(number: int) -> list[str]:
     """The options ``--tx`` of workers on this machine that get no GPUs."""
     return [f"popen//env:{CPU_WORKER}=1"] * number
@@ -97,6 +109,9 @@ def _expanded(tx: Sequence[str]) -> Iterator[str]:
 
 
 def _host(spec: XSpec, proxies: Mapping[str, XSpec], depth: int = 0) -> str:
+    named: object = getattr(spec, MACHINE_KEY)
+    if named:
+        return str(named)
     via = str(spec.via or spec.installvia or "")
     if via in proxies and depth < len(proxies):
         return _host(proxies[via], proxies, depth + 1)
@@ -136,10 +151,15 @@ def gpu_ids(node: WorkerController) -> tuple[str, ...]:
     return tuple(owned_gpus(node).get("ids", ()))
 
 
-def with_gpus(worker: str, gpus: Iterable[str]) -> str:
-    """A worker with the ids of GPUs, as in "gw2 (GPU 4,5)"; its name alone if there are none."""
+def with_gpus(worker: str, gpus: Iterable[str], machine: str = "") -> str:
+    """A worker with its machine and the ids of GPUs, as in "gw2 on n1 (GPU 4,5)".
+
+    :param gpus: none are not named.
+    :param machine: as :func:`host_of` has it; that of the controller is not named.
+    """
     ids = ",".join(gpus)
-    return f"{worker} (GPU {ids})" if ids else worker
+    placed = on_machine(worker, machine)
+    return f"{placed} (GPU {ids})" if ids else placed
 
 
 def physical(node: WorkerController) -> list[str]:

@@ -31,6 +31,14 @@ MOST = 1024
 """Tests in a worker's queue."""
 
 
+def _enough(worker: KnownWorker) -> float:
+    """Seconds of tests to have in a worker's queue.
+
+    It is filled up at half of that, and what has ended meanwhile is heard of late.
+    """
+    return AHEAD + 2 * worker.lag
+
+
 class Schedule:
     """Distributes tests, which are known by their numbers.
 
@@ -86,11 +94,12 @@ class Schedule:
         cpu: bool = False,
         memory: Sequence[int] = (),
         slots: int = 1,
+        lag: float = 0.0,
     ) -> None:
         """A worker waits for tests; for the parameters see :class:`.known_workers.KnownWorker`."""
         sizes = tuple(memory) or (0,) * len(gpus)
         order = next(self._order)
-        worker = KnownWorker(name, order, tuple(gpus), lacks, cpu, sizes, slots)
+        worker = KnownWorker(name, order, tuple(gpus), lacks, cpu, sizes, slots, lag)
         self._workers[name] = worker
         self.reservations.join(worker)
         self._backlog.changed()
@@ -295,14 +304,14 @@ class Schedule:
 
     def _fill(self, worker: KnownWorker) -> Iterator[Send]:
         """Fill the worker's queue."""
-        ahead = self._ahead(worker)
-        if ahead >= AHEAD / 2 or len(worker.queue) >= MOST:
+        ahead, enough = self._ahead(worker), _enough(worker)
+        if ahead >= enough / 2 or len(worker.queue) >= MOST:
             return
         tests: list[int] = []
         # Leave some for the others where there is little.
         share = -(-self._backlog.size // len(self._workers))
         most = min(MOST - len(worker.queue), share)
-        while ahead < AHEAD and len(tests) < most:
+        while ahead < enough and len(tests) < most:
             unit = self._backlog.next_unit(worker)
             if unit is None:
                 break
@@ -324,8 +333,9 @@ class Schedule:
             return 0.0
         running = 0.0 if worker.running is None else self._estimates.on(worker, worker.running)
         # Add up only short queues.
-        if len(worker.queue) * min(worker.mean, AHEAD) >= AHEAD:
-            return AHEAD
+        enough = _enough(worker)
+        if len(worker.queue) * min(worker.mean, enough) >= enough:
+            return enough
         return running + sum(self._estimates.on(worker, test) for test in worker.queue)
 
     def _help(self, worker: KnownWorker, reserved: bool) -> Iterator[Decision]:

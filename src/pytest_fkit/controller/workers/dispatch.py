@@ -269,6 +269,8 @@ class Dispatch:
         """Carry out what the schedule decides now."""
         if self._schedule is None:
             return
+        if not self._schedule.unfinished or xdist_controller.is_stopping(self.config):
+            self._replacements.expect_none()
         collecting = xdist_controller.active_nodes(self.config) - set(self._ids)
         self._schedule.expect(len(collecting))
         if not collecting and self._schedule.unfinished:
@@ -371,6 +373,7 @@ class Dispatch:
             self._has_gpus and bool(node.workerinput.get("fkit_cpu")),
             [owned.get("memory", {}).get(gpu, 0) for gpu in gpu_ids(node)],
             owned.get("slots", 1),
+            0.0 if self._lending is None else self._lending.lag(node),
         )
         self._rerouting.add(node)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 import execnet
 import pytest
 
+from ...compat import xdist_controller
 from ...config import first_environment as inherited
 from ...config.settings import GpuSettings
-from ...gpu.devices import Fleet, from_wire
+from ...gpu.devices import Fleet
 from ...gpu.slices import handshake, ports
 from ...gpu.slices.distribution import Distribution, Place, distribute, ownership
 from ...gpu.slices.environment import (
@@ -21,16 +21,20 @@ from ...gpu.slices.environment import (
     owned_gpus,
     wants_port,
 )
-from ...gpu.slices.ownership import Owned
+from ...gpu.slices.ownership import HOST, Owned
 from ...gpu.vendors.vendor import Entry
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
-from ..schedule.machines import HOST, Seat, count_workers, id_of, proxies, seats_of
-from .gpus import Gpus, stated_gpus
+from ..machines.leftover import Leftover
+from ..schedule.machines import ELSEWHERE, Seat, count_workers, id_of, proxies, seats_of
+from .gpus import Gpus, fleet_of, stated_gpus
+from .liveness import LostError
 
 if TYPE_CHECKING:
     from execnet import Gateway, XSpec
     from xdist.workermanage import WorkerController
+
+    from .elsewhere import Elsewhere
 
 own_builtins(globals())
 
@@ -55,10 +59,13 @@ class _Worker(NamedTuple):
     pid: int
     environment: Environment
     distribution: Distribution
+    answer: Mapping[str, Any]
+    machine: str
 
     @property
     def owned(self) -> Owned:
-        return owned_gpus(self.environment, visible=self.distribution.visible.entries)
+        owned = owned_gpus(self.environment, visible=self.distribution.visible.entries)
+        return owned._replace(machine=self.machine)
 
 
 class Gateways:
@@ -68,7 +75,12 @@ class Gateways:
         self._config = config
         self._settings = gpus.settings
         self._show = show
+        self._runs = False
         self._machines = {"": _Machine(gpus.settings, gpus.fleet)}
+        self._elsewhere: Elsewhere | None = config.stash.get(ELSEWHERE, None)
+        if self._elsewhere is not None:
+            for name, place in self._elsewhere.places.items():
+                self._machines[name] = _Machine(place.settings, place.fleet)
         # By the object: execnet compares specifications by their text. A worker that replaces
         # another has the same object.
         self._seats: dict[int, Seat] = {}
@@ -85,6 +97,8 @@ class Gateways:
         self._specs = [*self._specs, *specs]
         found = seats_of(self._specs, proxies(self._config))
         self._seats = {id(spec): seat for spec, seat in zip(self._specs, found)}
+        if self._elsewhere is not None:
+            self._elsewhere.begin(specs)
 
     def _seat(self, spec: XSpec) -> Seat:
         if id(spec) not in self._seats:  # another plugin starts it
@@ -110,6 +124,9 @@ class Gateways:
             self._workers[gateway.id] = self._set_up(gateway, seat, self._machine(seat.host))
         except (execnet.RemoteError, execnet.TimeoutError, EOFError, OSError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            if self._runs:
+                gateway.exit()
+                raise LostError(reason) from None
             pytest.exit(
                 f"pytest-fkit: {gateway.id} can't be given its environment: {reason}",
                 pytest.ExitCode.INTERRUPTED,
@@ -121,9 +138,9 @@ class Gateways:
         names = names_read(settings.templates)
         answer = _call(gateway, _ANSWER + limit, "answer", names, limit)
         if machine.fleet is None:
-            machine.fleet = _fleet(answer)
+            machine.fleet = fleet_of(answer)
         environ = answer["environ"]
-        if gateway.spec.popen and not gateway.spec.via:
+        if gateway.spec.popen and not seat.host:
             # It was started with what conftest files had left.
             environ = {**inherited.environment(), **environ}
         place, distribution = self._place(seat, settings, machine.fleet, environ)
@@ -140,11 +157,14 @@ class Gateways:
             settings.templates,
             distribution.visible.most,
         )
-        _call(gateway, _ANSWER, "set", environment.variables())
+        variables = environment.variables()
+        if self._elsewhere is not None:
+            variables = {**self._elsewhere.variables(gateway.spec), **variables}
+        _call(gateway, _ANSWER, "set", variables)
         if seat.host and seat.group not in self._introduced:
             self._introduced.add(seat.group)
             self._introduce(seat, machine.fleet, distribution)
-        return _Worker(answer["pid"], environment, distribution)
+        return _Worker(answer["pid"], environment, distribution, answer, seat.host)
 
     def _place(
         self, seat: Seat, settings: GpuSettings, fleet: Fleet, environ: Mapping[str, str]
@@ -184,6 +204,41 @@ class Gateways:
             text = ownership(distribution.visible, distribution.assignment, names)
             self._show(f"fkit: {seat.host}: {count_workers(len(names))}, {text}")
 
+    # --- other machines ---
+
+    def is_elsewhere(self, node: WorkerController) -> bool:
+        """Whether a worker is on one of the machines of ``--fkit-machines``."""
+        return self._elsewhere is not None and self._elsewhere.serves(node.gateway.spec)
+
+    def lag(self, node: WorkerController) -> float:
+        """Seconds that a message to a worker elsewhere and its answer take; 0 where unknown."""
+        return 0.0 if self._elsewhere is None else self._elsewhere.lag(node.gateway.spec)
+
+    def reopen(self, node: WorkerController, then: Callable[[str], None]) -> None:
+        """Open a gateway for the worker that is to take a lost one's place elsewhere.
+
+        :param then: called in a thread, once it is there, or with why it is not.
+        """
+        assert self._elsewhere is not None
+        self._elsewhere.reopen(node.gateway.spec, self._left(node), then)
+
+    def abandon(self, node: WorkerController) -> None:
+        """That worker is not needed any more."""
+        assert self._elsewhere is not None
+        self._elsewhere.abandon(node.gateway.spec)
+
+    def clean(self, node: WorkerController) -> None:
+        """End what may be left elsewhere of a lost worker that is not replaced."""
+        left = self._left(node)
+        if self._elsewhere is not None and left is not None:
+            self._elsewhere.clean(node.gateway.spec, left)
+
+    def _left(self, node: WorkerController) -> Leftover | None:
+        worker = self._workers.get(node.gateway.id)
+        if worker is None:
+            return None
+        return Leftover(worker.pid, worker.answer["began"], worker.answer["step"])
+
     # --- what others ask ---
 
     def variables(self, name: str, gpus: Sequence[str]) -> dict[str, str]:
@@ -222,6 +277,13 @@ class Gateways:
         seat = self._seat(node.gateway.spec)
         node.workerinput["fkit_cpu"] = seat.cpu
         node.workerinput[HOST] = seat.host
+        if self._elsewhere is not None and self._elsewhere.serves(node.gateway.spec):
+            xdist_controller.as_remote(node)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> None:
+        """From now on a machine that is lost is not the end of the run."""
+        self._runs = True
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
@@ -232,6 +294,8 @@ class Gateways:
             report.sections.append(worker.owned.section(name, 1))
 
     def pytest_unconfigure(self) -> None:
+        if self._elsewhere is not None:
+            self._elsewhere.close()
         for block in self._blocks.values():
             block.release()
 
@@ -244,10 +308,3 @@ def _call(gateway: Gateway, limit: float, *command: object) -> Mapping[str, Any]
     # Until its end nothing else can be executed there.
     channel.waitclose(_ANSWER)
     return answer
-
-
-def _fleet(answer: Mapping[str, Any]) -> Fleet:
-    if answer["fleet"] is not None:
-        return from_wire(json.loads(answer["fleet"]))
-    problem = f"GPUs can't be looked for: {answer['problem']}"
-    return Fleet(trail=(problem,), notices=(problem,))

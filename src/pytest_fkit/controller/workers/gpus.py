@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from argparse import Namespace
 from collections import defaultdict
@@ -13,7 +14,7 @@ import pytest
 from ...config.first_environment import environment
 from ...config.numprocesses import run_alone, shows_only
 from ...config.settings import GpuSettings, gpu_settings_of
-from ...gpu.devices import Device, Fleet
+from ...gpu.devices import Device, Fleet, from_wire
 from ...gpu.machine import Machine
 from ...gpu.slices import ports
 from ...gpu.slices.distribution import Distribution, distribute, ownership, rank_of, worker_count
@@ -191,6 +192,17 @@ def stated_gpus(
         return None, settings
     ids = tuple(str(each) for each in answer)
     return None, settings._replace(gpus=ids, source=f"pytest_fkit_gpus: {','.join(ids)}")
+
+
+def fleet_of(answer: Mapping[str, Any]) -> Fleet:
+    """The GPUs of another machine.
+
+    :param answer: of :func:`pytest_fkit.gpu.slices.handshake.answer`, there.
+    """
+    if answer["fleet"] is not None:
+        return from_wire(json.loads(answer["fleet"]))
+    problem = f"GPUs can't be looked for: {answer['problem']}"
+    return Fleet(trail=(problem,), notices=(problem,))
 
 
 def _stated_fleet(devices: Sequence[Device]) -> Fleet:

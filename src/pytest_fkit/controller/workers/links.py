@@ -33,6 +33,7 @@ from ...protocol.border import (
 )
 from ...protocol.running_test import Whereabouts
 from ...protocol.wire import Unpacker
+from ..schedule.machines import host_of
 from .liveness import Heartbeat, kill
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ class Links:
     :param show: writes a line to the terminal; called in any thread.
     :param of_running: the same for what it says of the test that it runs.
     :param timeout: seconds after which a worker that does not answer is killed, 0 for none.
+    :param start: further seconds for the start of a worker elsewhere, and its imports; 0 for any
+        time.
     """
 
     def __init__(
@@ -102,10 +105,11 @@ class Links:
         show: Callable[[str], None],
         timeout: float,
         of_running: Callable[[Any, Any], None] = lambda *_: None,
+        start: float = 0.0,
     ) -> None:
         self._of_tests = of_tests
         self.show = show
-        self._timeout = timeout
+        self._start = start
         self.heartbeat = Heartbeat(timeout, self)
         self._links: dict[WorkerController, _Link] = {}
         self._up: set[WorkerController] = set()
@@ -139,6 +143,13 @@ class Links:
     def listen(self, node: WorkerController, channel: Channel) -> None:
         """From now on handle what the worker says."""
         channel.setcallback(lambda data: self._hear(node, data), endmarker=None)
+        if host_of(node):
+            self.heartbeat.add(node, self._start, asked=False)
+
+    def is_up(self, node: WorkerController) -> None:
+        """A worker is about to collect."""
+        if host_of(node):
+            self.heartbeat.add(node, self._start)
 
     def ask_what_runs(self) -> list[str]:
         """Ask all workers that are up what they run; their names."""
@@ -226,9 +237,9 @@ class Links:
         self.show(f"fkit: {node.gateway.id} is killed: {reason}")
         kill(node)
 
-    def silent(self, node: WorkerController) -> None:
+    def silent(self, node: WorkerController, limit: float) -> None:
         """Kill a worker that does not answer."""
-        text = f"not answered for {self._timeout:g} s"
+        text = f"not answered for {limit:g} s"
         self._killed[node] = f"it had {text}"
         self.show(f"fkit: {node.gateway.id} has {text}, and is killed")
         kill(node)

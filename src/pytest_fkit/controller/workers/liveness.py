@@ -17,9 +17,15 @@ from ..schedule.machines import host_of
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
+    from .gateways import Gateways
     from .links import Links
 
 own_builtins(globals())
+
+
+class LostError(Exception):
+    """A machine that has just answered does not any more; the text says why."""
+
 
 _PERIOD = GAP_WAIT / 2
 """Longest time between pings, in seconds."""
@@ -35,10 +41,14 @@ _DEATHS_IN_A_ROW = 4
 class _Watched:
     """A worker.
 
+    :param limit: seconds without an answer, 0 for none.
+    :param asked: whether it is pinged; a message that comes before it listens would be lost.
     :param missed: pings since it was heard last.
     :param trouble: what was wrong with its messages at the last ping.
     """
 
+    limit: float
+    asked: bool = True
     missed: int = 0
     trouble: str = ""
 
@@ -65,10 +75,19 @@ class Heartbeat:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def add(self, node: WorkerController) -> None:
-        """Watch a worker that has collected: imports may run native code for any time."""
+    def add(self, node: WorkerController, start: float | None = None, asked: bool = True) -> None:
+        """Watch a worker.
+
+        One of this machine only when it has collected: imports may run native code for any time.
+
+        :param start: seconds that it may be silent for beyond the limit, while it starts or
+            collects; 0 for any time, None if it has collected.
+        """
+        limit = self._limit
+        if start is not None:
+            limit = limit + start if limit and start else 0.0
         with self._lock:
-            self._watched[node] = _Watched()
+            self._watched[node] = _Watched(limit, asked)
         if not self._thread.is_alive() and not self._over.is_set():
             self._thread.start()
 
@@ -106,13 +125,14 @@ class Heartbeat:
             if trouble and trouble == state.trouble:
                 self.remove(node)
                 self._links.distrust(node, trouble)
-            elif self._limit and state.missed * self.period > self._limit:
+            elif state.limit and state.missed * self.period > state.limit:
                 self.remove(node)
-                self._links.silent(node)
+                self._links.silent(node, state.limit)
             else:
                 state.trouble = trouble
                 state.missed += 1
-                self._links.order(node, CheckAlive())
+                if state.asked:
+                    self._links.order(node, CheckAlive())
 
 
 def kill(node: WorkerController) -> None:
@@ -141,10 +161,21 @@ class Replacements:
 
     A death that is blamed on a test has cost that test, so those deaths come to an end by
     themselves. A worker that dies for other reasons, again and again, has to be given up.
+
+    :param gateways: of the run, None where nobody knows them.
+    :param later: has the main thread call a function; called in any thread.
     """
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(
+        self,
+        config: pytest.Config,
+        gateways: Gateways | None = None,
+        later: Callable[[Callable[[], None]], None] = lambda _: None,
+    ) -> None:
         self._config = config
+        self._gateways = gateways
+        self._later = later
+        self._awaited: set[WorkerController] = set()
         self._deaths = 0
         self._granted = False
         self._in_a_row: Counter[int] = Counter()
@@ -160,23 +191,62 @@ class Replacements:
             blamed = None
         if blamed:
             xdist_controller.report_crash(config, blamed, node)
-        active = xdist_controller.active_nodes(config)
         if not session.shouldstop:
             reason = self._count(node, bool(blamed))
             if reason:
-                xdist_controller.give_up_restarts(config, reason)
-                xdist_controller.report_line(config, f"\n{reason}")
-                session.sched.expect_fewer()
+                self._give_up(reason)
             elif not session.sched.tests_finished:
                 xdist_controller.report_line(
                     config, f"\nreplacing crashed worker {node.gateway.id}"
                 )
+                if self._gateways is not None and self._gateways.is_elsewhere(node):
+                    self._reopen(node, self._gateways)
+                    return
                 xdist_controller.replace_worker(config, node)
+        if self._gateways is not None and self._gateways.is_elsewhere(node):
+            self._gateways.clean(node)
+        self._leave(node)
+
+    def _give_up(self, reason: str) -> None:
+        xdist_controller.give_up_restarts(self._config, reason)
+        xdist_controller.report_line(self._config, f"\n{reason}")
+        xdist_controller.dist_session(self._config).sched.expect_fewer()
+
+    def _leave(self, node: WorkerController) -> None:
+        active = xdist_controller.active_nodes(self._config)
         active.discard(node)
         if active:
-            session.sched.act()
+            xdist_controller.dist_session(self._config).sched.act()
         else:
-            xdist_controller.end_run(config)
+            xdist_controller.end_run(self._config)
+
+    def _reopen(self, node: WorkerController, gateways: Gateways) -> None:
+        """Reach its machine again, while the others go on; until then it counts as starting."""
+        self._awaited.add(node)
+        xdist_controller.dist_session(self._config).sched.act()
+        gateways.reopen(
+            node, lambda problem: self._later(lambda: self._opened(node, gateways, problem))
+        )
+
+    def _opened(self, node: WorkerController, gateways: Gateways, problem: str) -> None:
+        if node not in self._awaited:
+            gateways.abandon(node)
+            return
+        self._awaited.remove(node)
+        if not problem:
+            try:
+                xdist_controller.replace_by_opened(self._config, node.gateway.spec)
+            except (LostError, OSError) as error:
+                problem = str(error)
+        if problem:
+            name, machine = node.gateway.id, host_of(node)
+            self._give_up(f"worker {name} is not replaced, {machine} is lost: {problem}")
+        self._leave(node)
+
+    def expect_none(self) -> None:
+        """No tests are left for workers that are still to be started."""
+        while self._awaited:
+            xdist_controller.active_nodes(self._config).discard(self._awaited.pop())
 
     def grant(self) -> None:
         """Do not count the death that is being handled."""

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Callable, Generator, Sequence
 import pytest
 
 from ...compat import xdist_controller
-from ...config.settings import Settings
+from ...config.settings import Settings, start_limit
 from ...own import os, own_builtins, threading
 from ...protocol.border import OfItself, Start, Told
 from ...protocol.event_file import Interrupted
 from ...protocol.interruptions import interrupt_on_sigterm, raise_again, restore_sigterm
 from ..retry import rerouting
-from ..schedule.machines import gpu_ids, host_of
+from ..schedule.machines import gpu_ids, host_of, with_gpus
 from .dispatch import Dispatch, dispatches
 from .inbox import Arrivals, HeldBack
 from .links import Links
@@ -68,6 +68,7 @@ class Nodes:
             self._arrivals.add_line,
             settings.worker_timeout,
             self._hear_of_running,
+            start_limit(settings.timeout),
         )
         self._running = running
         self._deadline = deadline
@@ -79,7 +80,7 @@ class Nodes:
         edges = rerouting.Edges(show, self._arrivals.tell, self._links.order, self._arrivals.add)
         self.rerouting = rerouting.Rerouting(settings, edges, recorder)
         self._dispatch: Dispatch | None = None
-        self._replacements = Replacements(config)
+        self._replacements = Replacements(config, lending, self._arrivals.add)
         self._collected: set[WorkerController] = set()
         self._careful: set[WorkerController] = set()
         self._careful_deaths = 0
@@ -154,6 +155,11 @@ class Nodes:
         self._links.listen(node, channel)
 
     @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodeready(self, node: WorkerController) -> None:
+        """It listens."""
+        self._links.is_up(node)
+
+    @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: WorkerController, ids: list[str]) -> None:
         """From now on a death is not that of an import."""
         self._collected.add(node)
@@ -182,7 +188,8 @@ class Nodes:
     def _account(self, node: WorkerController, told: Sequence[Told]) -> None:
         self._accounting.hear(node, told)
         if self._footer.is_shown:
-            self._footer.hear(node.gateway.id, gpu_ids(node), told)
+            name = node.gateway.id
+            self._footer.hear(name, with_gpus(name, gpu_ids(node), host_of(node)), told)
 
     def _draw(self) -> None:
         if self._runs:
@@ -199,8 +206,8 @@ class Nodes:
 
     def _hear_of_running(self, node: WorkerController, said: Any) -> None:
         """Show what a worker says; called in execnet's receiver threads."""
-        own, name = gpu_ids(node), node.gateway.id
-        self._arrivals.add(lambda: self._running.hear(name, own, said))
+        own, name, machine = gpu_ids(node), node.gateway.id, host_of(node)
+        self._arrivals.add(lambda: self._running.hear(name, own, said, machine))
 
     # --- deaths ---
 

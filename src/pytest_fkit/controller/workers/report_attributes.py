@@ -10,7 +10,7 @@ import pytest
 from ...own import own_builtins
 from ...protocol.endings import count
 from ...protocol.event_file import add_facts, facts_of
-from ..schedule.machines import gpu_ids, with_gpus
+from ..schedule.machines import gpu_ids, host_of, with_gpus
 
 own_builtins(globals())
 
@@ -74,7 +74,9 @@ def place_of(report: Report, own: Sequence[str] = ()) -> str:
     :param own: see :func:`gpus_of`.
     """
     attempts = attempts_of(report)
-    place = with_gpus(facts_of(report).worker, gpus_of(report, own))
+    node = getattr(report, "node", None)
+    machine = "" if node is None else host_of(node)
+    place = with_gpus(facts_of(report).worker, gpus_of(report, own), machine)
     return f"{place}, attempt {attempts}" if attempts > 1 else place
 
 

@@ -43,10 +43,33 @@ def answer(names: list[str], limit: float) -> dict[str, Any]:
     return {
         "environ": {name: os.environ[name] for name in names if name in os.environ},
         "pid": os.getpid(),
+        "began": _began(os.getpid()),
+        "step": _step(),
         "cores": cores,
         "fleet": fleet,
         "problem": problem,
     }
+
+
+def _began(pid: int) -> str:
+    """When a process began, so that no other one is taken for it; "" if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123 (stands alone)
+            return file.read().rpartition(") ")[2].split()[19]  # proc(5)
+    except (OSError, IndexError):
+        return ""
+
+
+def _step() -> str:
+    """The Slurm step that this process belongs to, "" if to none."""
+    job, step = (os.environ.get(f"SLURM_{name}_ID", "") for name in ("JOB", "STEP"))
+    return f"{job}.{step}" if job and step else ""
+
+
+def end(pid: int, began: str) -> None:
+    """Kill a process that was a worker of this run, unless it is gone."""
+    if began and _began(pid) == began:
+        os.kill(pid, signal.SIGKILL)
 
 
 def _detect(limit: float) -> tuple[str | None, str]:
@@ -85,5 +108,9 @@ def _restore() -> None:
 if __name__ == "__channelexec__":
     _channel: Any = globals()["channel"]
     _command, *_arguments = _channel.receive()
-    _functions: dict[str, Callable[..., object]] = {"answer": answer, "set": set_environment}
+    _functions: dict[str, Callable[..., object]] = {
+        "answer": answer,
+        "set": set_environment,
+        "end": end,
+    }
     _channel.send(_functions[_command](*_arguments))

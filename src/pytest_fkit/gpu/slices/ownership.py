@@ -19,6 +19,15 @@ TITLE = "pytest-fkit"
 """Of the section of a report that names worker, GPUs and attempt."""
 
 
+HOST = "fkit_host"
+"""The item of ``config.workerinput`` with the machine of a worker, "" for the controller's."""
+
+
+def on_machine(worker: str, machine: str) -> str:
+    """A worker and, if that is not the controller's, its machine, as in "gw2 on n1"."""
+    return f"{worker} on {machine}" if machine else worker
+
+
 IDS = "FKIT_GPU_IDS"
 """The variable that names the GPUs."""
 
@@ -38,6 +47,7 @@ class Owned(NamedTuple):
     :param memory: by id, bytes of memory of these; none where that is unknown.
     :param shared: whether another worker owns its GPUs as well.
     :param slots: how many workers may share them, each getting tests by what these need.
+    :param machine: of the worker, "" for the controller's.
     """
 
     worker: int
@@ -50,6 +60,7 @@ class Owned(NamedTuple):
     memory: Mapping[str, int] = {}
     shared: bool = False
     slots: int = 1
+    machine: str = ""
 
     def to_wire(self) -> dict[str, Any]:
         """In types that execnet carries."""
@@ -91,7 +102,8 @@ class Owned(NamedTuple):
         """
         seen = ids or self.ids
         what = "GPU" if len(seen) == 1 else "GPUs"
-        return TITLE, f"worker {name}, {what} {','.join(seen)}, attempt {attempt}\n"
+        worker = on_machine(name, self.machine)
+        return TITLE, f"worker {worker}, {what} {','.join(seen)}, attempt {attempt}\n"
 
     def assignments(self, changed: Mapping[str, str]) -> str:
         """The masks as assignments in front of a shell command, with a space at the end.

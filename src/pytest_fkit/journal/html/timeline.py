@@ -175,6 +175,9 @@ class Timeline:
 
     def _worker_up(self, at: float, happened: Event) -> None:
         lane = self._lane(str(happened["worker"]), happened.get("gpus", ()))
+        if happened.get("host"):
+            name = readable(f"{happened['worker']} on {happened['host']}")
+            self.lanes[lane] = self.lanes[lane]._replace(worker=name)
         self._up[lane] = at
 
     def _collection(self, at: float, happened: Event) -> None:

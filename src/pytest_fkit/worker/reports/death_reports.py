@@ -10,7 +10,7 @@ import pytest
 from ...compat import pytest_reports
 from ...config.settings import KEY as SETTINGS
 from ...gpu.errors.failure import Failure
-from ...gpu.slices.ownership import KEY, owned_by
+from ...gpu.slices.ownership import HOST, KEY, owned_by
 from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, time
 from ...protocol.endings import Exited, Lost, Signaled, Unmet, Unreported, WrapperEnded
@@ -190,6 +190,7 @@ class DeathReports:
             diagnosis=_diagnosis(replay.error_output + deaths.text_of(ended.err), ended),
             native=deaths.NativeSection() if replay.wrapped else self._native(ended),
             core=_named(ended.core, replay.item.nodeid, ended.pid),
+            machine=str(getattr(replay.item.config, "workerinput", {}).get(HOST, "")),
         )
 
     def _native(self, ended: Ended) -> deaths.NativeSection:

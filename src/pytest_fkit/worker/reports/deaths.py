@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from ...gpu.slices.ownership import on_machine
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.crash_report import CrashReport
@@ -71,6 +72,7 @@ class Death(NamedTuple):
     diagnosis: Diagnosis | None = None
     native: NativeSection = NativeSection()
     core: Core = _NO_CORE
+    machine: str = ""
 
     @property
     def when(self) -> str:
@@ -130,7 +132,7 @@ def crash_report(death: Death, origins: Origins) -> CrashReport:
         f"{death.nodeid}: the test process {death.ending.story}",
         (
             f"phase {_phase(death)}, {death.seconds:.2f} s after its begin; "
-            f"worker {death.worker}, {process}"
+            f"worker {on_machine(death.worker, death.machine)}, {process}"
         ),
     ]
     if death.diagnosis is not None:

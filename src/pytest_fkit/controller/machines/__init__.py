@@ -1,0 +1,1 @@
+"""Other machines, as ``--fkit-machines`` names them: how they are reached, asked and used."""

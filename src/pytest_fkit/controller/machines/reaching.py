@@ -1,0 +1,210 @@
+"""Asks other machines, before any test is run, whether they can run tests of this run."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Mapping, Sequence
+
+import execnet
+import pytest
+
+from ...config.machine_option import Machines
+from ...config.settings import MachineSettings
+from ...gpu.answers import FailedError
+from ...gpu.slices import handshake
+from ...gpu.throwaway import output_of
+from ...named_tuple import NamedTuple
+from ...own import os, own_builtins, threading, time
+from ...system import paths
+from . import questions as program
+from .clients import Client, NotReachedError, WaitLimit, asked, open_within
+from .engines import Target, cpus_of_nodes, target
+from .fitting import ALWAYS, OWN, Answers, Needed, advice, misfits
+
+own_builtins(globals())
+
+_PINGS = 3
+"""Messages that are sent there and back, of which the fastest counts."""
+
+_TOOL = 10.0
+"""Seconds for one of Slurm's commands."""
+
+_PASSED_ON = (
+    "PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "FKIT_STACKS",
+    "PYTEST_TIMEOUT",
+)  # fmt: skip
+"""Variables that say how pytest runs, so that it runs alike everywhere."""
+
+
+class Reached(NamedTuple):
+    """A machine that can run tests of this run.
+
+    :param lag: seconds that a message takes there and back.
+    :param told: what :func:`.handshake.answer` answers there.
+    """
+
+    machine: Target
+    answers: Answers
+    lag: float
+    told: Mapping[str, Any]
+
+
+class Questions(NamedTuple):
+    """What machines are asked.
+
+    :param names: of variables.
+    :param detection: by machine, seconds to look for its GPUs, 0 where they are known.
+    """
+
+    needed: Needed
+    names: Sequence[str]
+    detection: Mapping[str, float]
+
+
+def machines_of(settings: MachineSettings, wanted: Machines) -> list[Target]:
+    """The machines, by name.
+
+    :raises pytest.UsageError: if the engine can't be used here.
+    """
+    seconds = settings.machines_timeout
+    if wanted.engine != "slurm":
+        found = [target(wanted, name, seconds) for name in wanted.names]
+        _check_program(settings, found[0].command[0])
+        return found
+    job = os.environ.get("SLURM_JOB_ID")
+    nodes = os.environ.get("SLURM_JOB_NODELIST")
+    if not job or not nodes:
+        raise pytest.UsageError(
+            f"pytest-fkit: {settings.source}=slurm: this is no Slurm job, SLURM_JOB_ID is not set; "
+            "start pytest in an allocation, by `salloc -N2 pytest …` or in a script for sbatch"
+        )
+    for name in ("srun", "scontrol"):
+        _check_program(settings, name)
+    try:
+        names = output_of(["scontrol", "show", "hostnames", nodes], os.environ, _TOOL).split()
+    except FailedError as error:
+        raise pytest.UsageError(
+            f"pytest-fkit: {settings.source}=slurm: the nodes of job {job} are not known: "
+            f"scontrol {error}"
+        ) from None
+    cpus = cpus_of_nodes(os.environ.get("SLURM_JOB_CPUS_PER_NODE", ""))
+    cpus += [1] * (len(names) - len(cpus))
+    return [target(wanted, name, seconds, number) for name, number in zip(names, cpus)]
+
+
+def _check_program(settings: MachineSettings, name: str) -> None:
+    directories = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    if not ("/" in name or "{" in name or paths.program(name, directories)):
+        raise pytest.UsageError(
+            f"pytest-fkit: {settings.source}={settings.machines}: there is no {name} on this "
+            "machine's PATH; install it, or run pytest where it is"
+        )
+
+
+def needed_by(config: pytest.Config) -> Needed:
+    """What every machine has to have for this run."""
+    versions: dict[str, str] = {}
+    for _, distribution in config.pluginmanager.list_plugin_distinfo():
+        versions[distribution.project_name] = distribution.version
+    from importlib import metadata
+
+    for name in ALWAYS:
+        versions.setdefault(name, metadata.version(name))
+    there = [str(config.rootpath), str(config.invocation_params.dir)]
+    if config.inipath is not None:
+        there.append(str(config.inipath))
+    for argument in config.args:
+        path = paths.joined(there[1], str(argument).partition("::")[0])
+        if os.path.exists(path):
+            there.append(path)
+    return Needed("{}.{}".format(*sys.version_info), versions, tuple(dict.fromkeys(there)))
+
+
+def reach(
+    settings: MachineSettings, found: Sequence[Target], questions: Questions, folder: str
+) -> list[Reached]:
+    """The same machines, once all have answered, and fit.
+
+    :param folder: for the files of clients.
+    :raises pytest.UsageError: naming those that don't, with what to do.
+    """
+    python = settings.machines_python or (sys.executable,)
+    answers: dict[str, Reached] = {}
+    trouble: dict[str, list[str]] = {}
+
+    def question(each: Target, number: int) -> None:
+        note = f"{folder}/asked-{number}"
+        client = Client(each, python, note, f"{note}.err")
+        try:
+            reached = _ask(client, questions, settings.machines_timeout)
+        except NotReachedError as error:
+            trouble[each.name] = [f"it can't be used: {error}"]
+        except Exception as error:  # noqa: BLE001 (in a thread, where nobody would hear of it)
+            trouble[each.name] = [f"it can't be used: {error!r}"]
+        else:
+            wrong = misfits(questions.needed, reached.answers)
+            if wrong:
+                trouble[each.name] = wrong
+            answers[each.name] = reached
+
+    threads = [
+        threading.Thread(target=question, args=(each, number), daemon=True)
+        for number, each in enumerate(found)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()  # its own limits end it
+    if trouble:
+        lines = [f"  {each.name}: {line}" for each in found for line in trouble.get(each.name, ())]
+        misfit = [trouble[name] for name in trouble if name in answers]
+        last = advice(misfit) if misfit else "try the command by hand, or leave the machine away"
+        raise pytest.UsageError(
+            "\n".join([f"pytest-fkit: {settings.source}={settings.machines}:", *lines, last])
+        )
+    return [answers[each.name] for each in found]
+
+
+def _ask(client: Client, questions: Questions, seconds: float) -> Reached:
+    """What a machine answers.
+
+    :raises NotReachedError: if it does not.
+    """
+    detection = questions.detection[client.machine.name]
+    group = execnet.Group()
+    gateway = open_within(
+        WaitLimit(seconds), client, lambda: group.makegateway(client.specification)
+    )
+    deadline = WaitLimit(seconds + detection)
+    needed = questions.needed
+
+    def ask() -> Reached:
+        channel = gateway.remote_exec(program)
+        channel.send((list(needed.versions), list(needed.paths)))
+        data: Any = channel.receive(deadline.left)
+        lags = []
+        for _ in range(_PINGS):
+            start = time.monotonic()
+            channel.send(True)
+            channel.receive(deadline.left)
+            lags.append(time.monotonic() - start)
+        channel.send(False)
+        channel.waitclose(deadline.left)
+        told: Any = {}
+        if data["versions"][OWN]:  # else it can't be used, and does not know how to look
+            channel = gateway.remote_exec(handshake)
+            channel.send(("answer", list(questions.names), detection))
+            told = channel.receive(deadline.left)
+        return Reached(client.machine, Answers.from_wire(data), min(lags), told)
+
+    try:
+        reached: Reached = asked(deadline, client, ask)
+        return reached
+    finally:
+        group.terminate(1.0)
+        client.kill()
+
+
+def passed_on() -> dict[str, str]:
+    """The variables of this process that workers elsewhere get, too."""
+    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
