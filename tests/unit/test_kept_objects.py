@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from _pytest._code.code import ReprFileLocation
 
 from pytest_fkit.compat.pytest_reports import keep_objects, restore_objects
 from pytest_fkit.protocol.event_file import ReportFacts, facts_in
@@ -52,6 +53,17 @@ def test_objects_arrive_as_they_are_and_pytests_as_they_are_there(
     assert again.fkit == ReportFacts()
     assert {name: getattr(again, name) for name in given} == given
     assert again.item is item
+
+
+def test_what_writes_itself_to_the_terminal_is_no_text_there(pytester: pytest.Pytester) -> None:
+    """As a doctest's failure, of which pytest's short summary has no message."""
+    session = pytester.getitem("def test_it(): pass", "test_it").session
+    shown = ReprFileLocation("a.txt", 3, "DocTestFailure")
+    data = dict(vars(_report(longrepr=str(shown))))
+    keep_objects(session, _report(longrepr=shown), data)
+    again = _report(longrepr=data["longrepr"], fkit=facts_in(data))
+    restore_objects(session, again)
+    assert again.longrepr == shown
 
 
 def test_what_cant_be_carried_is_left_as_it_was(
