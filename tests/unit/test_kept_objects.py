@@ -63,7 +63,7 @@ def test_what_writes_itself_to_the_terminal_is_no_text_there(pytester: pytest.Py
     keep_objects(session, _report(longrepr=shown), data)
     again = _report(longrepr=data["longrepr"], fkit=facts_in(data))
     restore_objects(session, again)
-    assert again.longrepr == shown
+    assert (type(again.longrepr), str(again.longrepr)) == (ReprFileLocation, str(shown))
 
 
 def test_what_cant_be_carried_is_left_as_it_was(
