@@ -29,7 +29,8 @@ def demo() -> str:
     ended = subprocess.run(
         [sys.executable, "-m", *command.split(), "-k", SHOWN, "tests/demo"],
         cwd=ROOT,
-        env={**os.environ, "COLUMNS": str(COLUMNS)},
+        # Whichever debuggers are installed.
+        env={**os.environ, "COLUMNS": str(COLUMNS), "FKIT_STACKS": "python"},
         stdout=subprocess.PIPE,
         encoding="utf-8",
         check=False,
@@ -46,7 +47,14 @@ def excerpt(printed: str) -> list[str]:
     end = next(at for at, line in enumerate(lines[begin:], begin) if "test_leaves" in line)
     summary = next(at for at, line in enumerate(lines) if "pytest-fkit summary" in line)
     crash = [line for line in lines[begin:end] if "/site-packages/" not in line]
-    return ["$ pytest -n 2 --fkit", "…", *crash, "…", *lines[summary:-1]]
+    return [
+        "$ pytest -n 2 --fkit",
+        "…",
+        *crash,
+        "…",
+        *lines[summary:-1],
+        "",
+    ]  # the last line would be cut off
 
 
 def _short(printed: str) -> str:

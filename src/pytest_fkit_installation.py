@@ -1,9 +1,9 @@
-"""Says so where another project of the same name is installed beside this one.
+"""Says so where another project with a package of the same name is installed beside this one.
 
-pytest-fkit on PyPI (0.2.0 to 0.11.0) is not this project, and has the same name for its package,
-its entry point and some of its options; which of the two runs depends on the import path. This is a
-module apart, with an entry point of its own: where the other package comes first, nothing in ours
-is imported.
+pytest-fkit on PyPI (0.2.0 to 0.11.0) is not this project, whose distribution is pytest-forkit, and
+has the same name for its package, its entry point and some of its options; which of the two runs
+depends on the import path, or on which was installed last. This is a module apart, with an entry
+point of its own: where the other package comes first, nothing in ours is imported.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def check_installation() -> None:
             raise pytest.UsageError(
                 "pytest-fkit: another project of this name is installed, too: version "
                 f"{found.version} in {_place(found)}, as `pip install pytest-fkit` gets it from "
-                "PyPI. Both have a package pytest_fkit: run `pip uninstall pytest-fkit` until "
-                "nothing is left, and install this one from its checkout"
+                "PyPI. Both have a package pytest_fkit: run `pip uninstall pytest-fkit`, then "
+                "install this one, pytest-forkit, again, since that removes files of both"
             )
 
 

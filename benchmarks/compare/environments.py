@@ -14,7 +14,7 @@ ENVIRONMENTS = {
     # The newest pytest that these two work with.
     "forked": ("pytest==8.4.*", "pytest-forked"),
     "isolate": ("pytest==8.4.*", "pytest-isolate"),
-    # The project that has the name on PyPI, and our import name.
+    # Another project, with our import name.
     "public-fkit": ("pytest-fkit==0.2.0", "pytest"),
     "public-fkit-0.11": ("pytest-fkit==0.11.0", "pytest"),
 }

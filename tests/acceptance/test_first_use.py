@@ -119,9 +119,9 @@ def _ours() -> dict[str, str]:
         )
     ).replace('"', "")
     return {
-        "ours/pytest_fkit-99.dist-info/METADATA": "Metadata-Version: 2.1\nName: pytest-fkit\n"
+        "ours/pytest_forkit-99.dist-info/METADATA": "Metadata-Version: 2.1\nName: pytest-forkit\n"
         "Version: 99\n",
-        "ours/pytest_fkit-99.dist-info/entry_points.txt": entries,
+        "ours/pytest_forkit-99.dist-info/entry_points.txt": entries,
     }
 
 

@@ -416,7 +416,7 @@ MISUSES: dict[str, tuple[list[str], str]] = {
         ["--fkit-top=many"],
         "--fkit-top=many: expected a non-negative integer",
     ),
-    "two journals": (["--fkit-resume=a", "--fkit-journal=b"], "leave --fkit-journal away"),
+    "two journals": (["--fkit-resume=a", "--fkit-journal=b"], "leave out --fkit-journal"),
 }
 
 

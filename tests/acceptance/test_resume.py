@@ -311,7 +311,7 @@ def test_one_verdict_per_worker_is_not_gone_on_with(tmp_path: Path) -> None:
     assert [verdict["test"] for verdict in found] == ["test_a.py::test_a"] * 2
     before = (directory / "run.jsonl").read_text()
     for arguments, said in (
-        (each, "leave --dist=each away, or begin anew with --fkit-journal"),
+        (each, "leave out --dist=each, or begin anew with --fkit-journal"),
         (("--fkit", "-n1"), "run.jsonl is of a run with --dist=each"),
     ):
         again = run_pytest(directory, *arguments, "--fkit-resume=run.jsonl")

@@ -11,6 +11,7 @@ from pytest_fkit import fixtures, hookspecs
 from pytest_fkit.config.options import MARK_ARGUMENTS
 from pytest_fkit.gpu.errors.failure import Failure
 from pytest_fkit.journal import command
+from pytest_fkit.journal.html.page import EXTRA
 from snippets import PAGES, ROOT
 
 README = ROOT / "README.md"
@@ -22,6 +23,17 @@ def _page(name: str) -> str:
 
 def test_the_readme_is_short() -> None:
     assert len(README.read_bytes()) <= 6000
+
+
+def test_the_distribution_has_one_name() -> None:
+    """Not that of another project, which has a package of the same name."""
+    [name] = re.findall(r'^name = "(.+?)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert f"pip install '{name}[html]'" == EXTRA
+    for page in ("start/quickstart.md", "start/migrating.md", "reference/stability.md"):
+        assert f"`{name}`" in _page(page)
+    assert f"`{name}`" in README.read_text(encoding="utf-8")
+    release = (ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8")
+    assert release.count(f"dist/{name.replace('-', '_')}-$version") == 2
 
 
 def test_each_hook_has_a_section_with_its_arguments() -> None:
@@ -38,7 +50,14 @@ def test_each_fixture_mark_and_command_is_there() -> None:
     found = [name for name in vars(fixtures) if name.startswith("fkit_")]
     assert len(found) == 5
     assert all(f"| `{name}` |" in _page("extending/fixtures.md") for name in found)
-    for mark in ("fkit", "fkit_skip", "fkit_single_gpu", "fkit_multi_gpu", "timeout"):
+    for mark in (
+        "fkit",
+        "fkit_skip",
+        "fkit_serial",
+        "fkit_single_gpu",
+        "fkit_multi_gpu",
+        "timeout",
+    ):
         assert f"`@pytest.mark.{mark}" in _page("extending/marks.md")
     for argument in MARK_ARGUMENTS:
         assert f"{argument}=" in _page("extending/marks.md")
@@ -76,6 +95,9 @@ def test_the_help_reads_well(pytester: pytest.Pytester) -> None:
         "rerun tests that skip themselves because they see too few GPUs, with enough of them",
         "probe each worker's GPUs before its first test, and after errors that may be theirs",
         "further attempts, on other GPUs, after a test met a GPU error (default: 1; 0: none)",
+        "further attempts after a network error: HTTP 429 or 5xx, a name that does not resolve,",
+        "tests whose node id contains one of these never run at the same time; * is any text;",
+        "write an HTML report to this file when the run ends, and the journal that it is made of",
     ):
         assert said in text
 

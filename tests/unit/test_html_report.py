@@ -148,12 +148,12 @@ def test_without_the_extra_its_command_is_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(pytest.UsageError, match=r"pip install 'pytest-fkit\[html\]'"):
+    with pytest.raises(pytest.UsageError, match=r"pip install 'pytest-forkit\[html\]'"):
         HtmlReport(tmp_path / "run.jsonl", tmp_path / "report.html")
     run = {**RUN, "format": FORMAT, "schema": SCHEMA}
     (tmp_path / "run.jsonl").write_text(json.dumps(run) + "\n")
     assert main(["html", str(tmp_path / "run.jsonl")]) == 2
-    assert "pip install 'pytest-fkit[html]'" in capsys.readouterr().err
+    assert "pip install 'pytest-forkit[html]'" in capsys.readouterr().err
 
 
 def unpacked(text: str) -> Any:

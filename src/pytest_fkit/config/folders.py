@@ -24,7 +24,7 @@ def check_folders(config: pytest.Config, settings: Settings) -> None:
     :raises pytest.UsageError: naming the option that is wrong.
     """
     if settings.cores is not None and system.PORTABLE:
-        raise pytest.UsageError("pytest-fkit: --fkit-cores needs Linux; leave it away here")
+        raise pytest.UsageError("pytest-fkit: --fkit-cores needs Linux; leave it out here")
     for name, path in (("fkit_cores", settings.cores), ("fkit_artifacts", settings.artifacts)):
         why = "" if path is None else _refusal(str(path))
         if why:

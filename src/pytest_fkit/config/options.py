@@ -130,10 +130,10 @@ OPTIONS = (
            "folder of the test's own",
            default=(), value="COMMAND", unsaid="none", where=(COMMAND_LINE, INI, MARK)),
     Option("fkit_artifacts", "path",
-           "where folders of tests are made, which are kept if the test fails", value="DIR",
+           "where each test gets a folder of its own, which is kept if the test fails", value="DIR",
            unsaid="in pytest's temporary directory"),
     Option("fkit_session_timeout", "seconds",
-           "time limit of the whole run: no test begins after it, the run ends within the grace",
+           "time limit of the whole run: after it no test begins, and it ends within the grace",
            default=0.0, zero="no limit"),
     Option("timeout", "seconds",
            "the same as pytest-timeout's option, for --fkit without that plugin",
@@ -155,13 +155,13 @@ OPTIONS = (
            "name the test in the summary, or fail it",
            default="name", choices=("name", "fail"), where=(INI,)),
     Option("fkit_threads_per_worker", "workers",
-           "threads of OpenMP, BLAS and the like in each worker, set in variables that are not set "
-           "yet; auto: cores divided by workers",
-           value="N|auto"),
+           "threads that OpenMP, BLAS and the like start in each worker, by variables that are not "
+           "set yet; auto: cores divided by workers",
+           value="N|auto", unsaid="up to them"),
     Option("fkit_serial_patterns", "patterns",
            "tests whose node id contains one of these never run at the same time; * is any text; "
            "in ini files one per line",
-           default=(), value="PATTERN,..."),
+           default=(), value="PATTERN,...", unsaid="none"),
     Option("serial", "name", "a name; no two tests that have it run at the same time",
            where=(MARK,)),
     Option("fkit_journal", "path",
@@ -170,8 +170,8 @@ OPTIONS = (
     Option("fkit_trace", "path", "write a timeline to this file, for ui.perfetto.dev",
            group=RECORDS),
     Option("fkit_html", "path",
-           "write a report to look at to this file when the run ends, made of the journal; that "
-           "is beside it unless --fkit-journal says where",
+           "write an HTML report to this file when the run ends, and the journal that it is made "
+           "of beside it, or where --fkit-journal says",
            group=RECORDS),
     Option("fkit_mask", "masks",
            "more secrets that journal, trace and report mask: names of variables and options, with "

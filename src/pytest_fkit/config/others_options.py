@@ -69,8 +69,8 @@ def notices(options: argparse.Namespace) -> list[str]:
         value = getattr(options, each.name)
         if each.values and value not in each.values:
             raise pytest.UsageError(
-                f"pytest-fkit: {each.flag}={value}: this option of another project has no effect "
-                f"here, and no such value there: {each.instead}"
+                f"pytest-fkit: {each.flag}={value}: expected {' or '.join(each.values)}, without "
+                f"effect: {each.instead}"
             )
         flag = f"{each.flag}={value}" if each.values else each.flag
         found.setdefault(each.instead, []).append(flag)

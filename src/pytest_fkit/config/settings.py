@@ -173,7 +173,7 @@ def settings_of(config: pytest.Config) -> Settings:
         if config.getoption("fkit_journal") is not None and journal != resume:
             raise pytest.UsageError(
                 f"pytest-fkit: --fkit-resume={config.getoption('fkit_resume')} goes on writing "
-                "that journal; leave --fkit-journal away, or give it the same path"
+                "that journal; leave out --fkit-journal, or give it the same path"
             )
         values["journal"] = resume
     elif values["html"] is not None and journal is None:

@@ -38,7 +38,7 @@ class HtmlReport:
     def __init__(self, journal: Path, path: Path) -> None:
         if importlib.util.find_spec("jinja2") is None:
             raise pytest.UsageError(
-                "pytest-fkit: --fkit-html needs Jinja2: pip install 'pytest-fkit[html]'"
+                "pytest-fkit: --fkit-html needs Jinja2: pip install 'pytest-forkit[html]'"
             )
         self._journal, self._path = journal, path
         self._failure = ""

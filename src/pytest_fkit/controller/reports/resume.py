@@ -37,7 +37,7 @@ class Resuming:
         if config.getoption("dist", "no") == "each":
             raise pytest.UsageError(
                 "pytest-fkit: --fkit-resume goes with one verdict per test, and --dist=each makes "
-                "one per worker; leave --dist=each away, or begin anew with --fkit-journal"
+                "one per worker; leave out --dist=each, or begin anew with --fkit-journal"
             )
         self._config = config
         self._path = path

@@ -298,12 +298,12 @@ def _add_cpu_workers(config: pytest.Config, settings: GpuSettings) -> None:
         if settings.cpu_workers:
             raise pytest.UsageError(
                 "pytest-fkit: --fkit-cpu-workers: with --dist=each every worker runs every test; "
-                "leave one of them away"
+                "leave out one of them"
             )
         if settings.gpu_slots > 1:
             raise pytest.UsageError(
                 "pytest-fkit: --fkit-gpu-slots: with --dist=each every worker runs every test, "
-                "whatever others need of its GPUs; leave one of them away"
+                "whatever others need of its GPUs; leave out one of them"
             )
     if seats_of_run(config):
         config.option.tx = [*config.option.tx, *cpu_workers(settings.cpu_workers)]

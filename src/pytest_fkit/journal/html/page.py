@@ -24,7 +24,7 @@ MOST_CAUSES = 100
 _SHOWN_OF_A_CAUSE = 20
 """Causes, and tests of each, that the page names without its script; the table has them all."""
 
-EXTRA = "pip install 'pytest-fkit[html]'"
+EXTRA = "pip install 'pytest-forkit[html]'"
 
 
 class MissingExtraError(Exception):
