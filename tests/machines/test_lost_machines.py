@@ -255,3 +255,32 @@ def test_a_node_whose_daemon_is_killed(
             failed, _ = check(run, machines)
         slurm.start_node("n2")  # which ends what is left of the steps there
     assert len(failed) <= 2
+
+
+def test_a_controller_that_is_killed_leaves_nothing_anywhere(
+    machines: Machines, tmp_path: Path
+) -> None:
+    with running(tmp_path, machines) as (run, _):
+        run.process.kill()
+        run.process.wait()
+        assert run.await_gone(40) == []
+        assert wait_until(lambda: machines.steps() == [], 20)
+
+
+def test_ctrl_c_tears_down_everywhere(machines: Machines, tmp_path: Path) -> None:
+    (tmp_path / "test_wide.py").write_text(
+        "import os, pathlib, pytest, time\n"
+        "@pytest.fixture(scope='module')\n"
+        "def wide():\n"
+        "    yield\n"
+        "    here = pathlib.Path(os.environ['FKIT_INNER_DIR'])\n"
+        "    (here / ('down-' + os.environ['PYTEST_XDIST_WORKER'])).touch()\n"
+        "@pytest.mark.parametrize('number', range(8))\n"
+        "def test_wide(wide, number): time.sleep(0.5)\n"
+    )
+    with running(tmp_path, machines, "test_wide.py", "test_many.py") as (run, _):
+        os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does
+        outcome = run.wait(60)
+        assert run.await_gone(20) == []
+    assert outcome.status == pytest.ExitCode.INTERRUPTED, outcome.stdout
+    assert len(list(tmp_path.glob("down-*"))) >= 2, outcome.stdout
