@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
+import sys
 from pathlib import Path
-from typing import Iterator, Mapping
+from typing import Callable, Iterator, Mapping, NamedTuple
 
+import far_client
 import psutil
 import pytest
-from inner_runs import Outcome, Run, started, wait_until
-from slurm_cluster import MISSING, Cluster, cluster
+from inner_runs import Run, started, wait_until
+from slurm_cluster import MISSING, cluster
+from sshd_server import SSHD, sshd
 
 TESTS = 120
 
@@ -26,7 +30,7 @@ SUITE = {
         @pytest.fixture(autouse=True)
         def seen(request):
             name = os.environ["PYTEST_XDIST_WORKER"]
-            node = os.environ.get("SLURMD_NODENAME", os.environ.get("MACHINE", ""))
+            node = os.environ["FKIT_MACHINE"]
             step = os.environ.get("SLURM_STEP_ID", "")
             with open(HERE / "seen.txt", "a") as file:
                 file.write(f"{name} {node} {WORKER} {step}\\n")
@@ -40,12 +44,94 @@ SUITE = {
     """,
 }
 
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs Slurm: no {', '.join(MISSING)}")
+
+class Machines(NamedTuple):
+    """Two machines, n1 and n2.
+
+    :param option: value of ``--fkit-machines``.
+    :param environ: of the run.
+    :param cut: ends the connection of a worker, given by its pid and its step.
+    :param leave: takes both machines away.
+    :param steps: what of the engine's is left.
+    """
+
+    option: str
+    environ: Mapping[str, str]
+    cut: Callable[[int, str], None]
+    leave: Callable[[], None]
+    steps: Callable[[], list[str]] = list
 
 
-@pytest.fixture
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(tmp_path_factory.mktemp("slurm")) as found:
+@contextlib.contextmanager
+def by_slurm(directory: Path) -> Iterator[Machines]:
+    if MISSING:
+        pytest.skip(f"needs Slurm: no {', '.join(MISSING)}")
+    with cluster(directory) as slurm, slurm.allocated() as environ:
+        job = environ["SLURM_JOB_ID"]
+        yield Machines(
+            "slurm",
+            environ,
+            lambda _, step: print(slurm.call("scancel", "--signal=KILL", f"{job}.{step}")),
+            lambda: print(slurm.call("scancel", job)),
+            lambda: slurm.steps(job),
+        )
+
+
+def _client_above(pid: int) -> None:
+    """Kill what connects a worker with its controller, on the way up from that."""
+    psutil.Process(pid).parent().kill()
+
+
+def _program(path: Path, *lines: str) -> None:
+    path.write_text("\n".join(("#!/bin/sh", *lines, "")))
+    path.chmod(0o755)
+
+
+@contextlib.contextmanager
+def by_ssh(directory: Path) -> Iterator[Machines]:
+    if not (SSHD and shutil.which("ssh")):
+        pytest.skip("needs OpenSSH's server and client")
+    with sshd(directory, {}, ("n1", "n2")) as configuration:
+        _program(directory / "ssh", f'exec {shutil.which("ssh")} -F {configuration} "$@"')
+
+        def leave() -> None:
+            for process in psutil.process_iter(["cmdline"]):
+                words = process.info["cmdline"] or ()
+                if any(str(directory) in each or "sshd: root@notty" in each for each in words):
+                    with contextlib.suppress(psutil.Error):
+                        process.kill()
+
+        path = f"{directory}{os.pathsep}{os.environ.get('PATH', '')}"
+        # Above a worker is the server's process for its connection.
+        yield Machines("ssh:n1,n2", {"PATH": path}, lambda pid, _: _client_above(pid), leave)
+
+
+@contextlib.contextmanager
+def by_command(directory: Path) -> Iterator[Machines]:
+    (directory / "n1").touch()
+    (directory / "n2").touch()
+
+    def leave() -> None:
+        for name in ("n1", "n2"):
+            (directory / name).unlink()
+        for process in psutil.process_iter(["cmdline"]):
+            if far_client.__file__ in (process.info["cmdline"] or ()):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+
+    yield Machines(
+        f"exec:n1,n2 {sys.executable} {far_client.__file__} {directory}/{{machine}} 0 {{python}}",
+        {},
+        lambda pid, _: _client_above(pid),
+        leave,
+    )
+
+
+@pytest.fixture(params=[by_slurm, by_ssh, by_command])
+def machines(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Machines]:
+    with request.param(tmp_path_factory.mktemp("machines")) as found:
         yield found
 
 
@@ -66,103 +152,135 @@ class Seen:
             lines = self.lines()
             return len(lines) >= tests and len({each[0] for each in lines}) >= workers
 
-        assert wait_until(enough, 60), self.lines()
+        assert wait_until(enough, 25), self.lines()
 
-    def last(self, node: str) -> list[str]:
-        """Name, node, pid and step of the worker of a node that has begun a test last."""
-        return [each for each in self.lines() if each[1] == node][-1]
+    def last(self, node: str) -> tuple[str, int, str]:
+        """Name, pid and step of the worker of a node that has begun a test last."""
+        name, _, pid, step = [each for each in self.lines() if each[1] == node][-1]
+        return name, int(pid), step
 
 
 @contextlib.contextmanager
-def running(directory: Path, job: Mapping[str, str], *arguments: str) -> Iterator[tuple[Run, Seen]]:
+def running(directory: Path, machines: Machines, *arguments: str) -> Iterator[tuple[Run, Seen]]:
     with started(
-        directory, SUITE, "--fkit", "--fkit-machines=slurm", "--fkit-machines-timeout=15", "-n2",
-        "--fkit-grace=5", *arguments, env=job,
+        directory, SUITE, "--fkit", f"--fkit-machines={machines.option}", "-n2",
+        "--fkit-machines-timeout=20", "--fkit-grace=5", *arguments, env=machines.environ,
     ) as run:  # fmt: skip
-        yield run, Seen(run)
+        seen = Seen(run)
+        seen.wait(12, workers=4)
+        yield run, seen
 
 
-def in_step(process: psutil.Process) -> bool:
-    """Whether a process belongs to a worker, not to what has started it here."""
+def is_worker(process: psutil.Process) -> bool:
+    """Whether a process belongs to a worker, not to what connects it."""
     try:
-        return "SLURM_STEP_ID" in process.environ()
+        words = process.cmdline()
     except psutil.Error:
         return False
+    return len(words) > 3 and words[0] == sys.executable and "exec(eval(" in words[-1]
 
 
-def check(run: Run, outcome: Outcome) -> list[str]:
-    """Every test has one verdict, and nothing is left; the texts of those that failed."""
+def check(run: Run, machines: Machines) -> tuple[list[str], str]:
+    """Every test has one verdict, and nothing is left.
+
+    The texts of those that failed, and what the run has printed.
+    """
+    outcome = run.wait(240)
     left = run.await_gone(20)
     assert not left, f"{left}\n{outcome.stdout}"
     assert len(outcome.verdicts) == TESTS, outcome.stdout + outcome.stderr
     for name, verdict in outcome.verdicts.items():
-        assert len({each["outcome"] for each in verdict.reports} - {"passed"}) <= 1, name
         assert len(verdict.failures) <= 1, name
+        assert len({each["when"] for each in verdict.reports}) == len(verdict.reports), name
     failed = [each.failures[0]["text"] for each in outcome.verdicts.values() if each.failures]
     assert outcome.status == bool(failed), outcome.stdout
-    return failed
+    assert machines.steps() == []
+    print(outcome.stdout)
+    return failed, outcome.stdout
 
 
-def test_a_step_that_is_cancelled(slurm: Cluster, tmp_path: Path) -> None:
-    with slurm.allocated() as job, running(tmp_path, job) as (run, seen):
-        seen.wait(12, workers=4)
-        name, _, _, step = seen.last("n2")
-        slurm.call("scancel", "--signal=KILL", f"{job['SLURM_JOB_ID']}.{step}")
-        outcome = run.wait(120)
-        failed = check(run, outcome)
-        assert slurm.steps(job["SLURM_JOB_ID"]) == []
+def test_a_connection_that_is_cut(machines: Machines, tmp_path: Path) -> None:
+    with running(tmp_path, machines) as (run, seen):
+        name, pid, step = seen.last("n2")
+        machines.cut(pid, step)
+        failed, printed = check(run, machines)
     assert len(failed) == 1
     assert name in failed[0]
-    assert f"replacing crashed worker {name}" in outcome.stdout
+    assert f"replacing crashed worker {name}" in printed
 
 
-def test_a_worker_that_is_stopped(slurm: Cluster, tmp_path: Path) -> None:
-    with slurm.allocated() as job, running(tmp_path, job, "--fkit-worker-timeout=3") as (run, seen):
-        seen.wait(12, workers=4)
-        name, _, pid, _ = seen.last("n1")
-        os.kill(int(pid), signal.SIGSTOP)
-        outcome = run.wait(120)
-        failed = check(run, outcome)
-        assert slurm.steps(job["SLURM_JOB_ID"]) == []
+def test_a_worker_that_is_stopped(machines: Machines, tmp_path: Path) -> None:
+    with running(tmp_path, machines, "--fkit-worker-timeout=3") as (run, seen):
+        name, pid, _ = seen.last("n1")
+        os.kill(pid, signal.SIGSTOP)
+        failed, _ = check(run, machines)
     assert len(failed) == 1
     assert f"worker {name} was killed: it had not answered for 3 s" in failed[0]
 
 
-def test_a_node_whose_daemon_is_killed(slurm: Cluster, tmp_path: Path) -> None:
-    with slurm.allocated("--no-kill") as job, running(tmp_path, job) as (run, seen):
-        seen.wait(12, workers=4)
-        os.kill(slurm.pid("n2"), signal.SIGKILL)
-        for _, node, pid, _ in {tuple(each) for each in seen.lines()}:
-            if node == "n2":
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
-        outcome = run.wait(180)
-        failed = check(run, outcome)
-    assert len(failed) <= 2
-    print(outcome.stdout)
+def test_machines_that_leave(machines: Machines, tmp_path: Path) -> None:
+    with running(tmp_path, machines) as (run, _):
+        machines.leave()
+        failed, printed = check(run, machines)
+    assert len(failed) > TESTS / 2
+    assert sum("is lost: " in each for each in failed) > TESTS / 2
+    assert "n1 is lost: " in printed or "n2 is lost: " in printed
 
 
-def test_an_allocation_that_is_revoked(slurm: Cluster, tmp_path: Path) -> None:
-    with slurm.allocated() as job, running(tmp_path, job) as (run, seen):
-        seen.wait(12, workers=4)
-        slurm.call("scancel", job["SLURM_JOB_ID"])
-        outcome = run.wait(180)
-        failed = check(run, outcome)
-    assert failed
-    print(outcome.stdout)
-
-
-def test_random_kills(slurm: Cluster, tmp_path: Path) -> None:
+def test_random_kills(machines: Machines, tmp_path: Path) -> None:
     chosen = random.Random(19)
-    with slurm.allocated() as job, running(tmp_path, job) as (run, seen):
+    with running(tmp_path, machines) as (run, seen):
         for number in range(20):
-            seen.wait(4 * number + 4)
-            mine = [each for each in run.alive() if in_step(each)]
-            if mine:
+            seen.wait(12 + 4 * number)
+            found = [each for each in run.alive() if is_worker(each)]
+            if found:
                 with contextlib.suppress(psutil.Error):
-                    chosen.choice(mine).kill()
-        outcome = run.wait(240)
-        failed = check(run, outcome)
-        assert slurm.steps(job["SLURM_JOB_ID"]) == []
-    print(outcome.stdout)
+                    chosen.choice(found).kill()
+        failed, _ = check(run, machines)
     assert len(failed) <= 20
+
+
+@pytest.mark.skipif(bool(MISSING), reason=f"needs Slurm: no {', '.join(MISSING)}")
+def test_a_node_whose_daemon_is_killed(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with cluster(tmp_path_factory.mktemp("slurm")) as slurm, slurm.allocated("--no-kill") as job:
+        machines = Machines("slurm", job, lambda *_: None, lambda: None)
+        with running(tmp_path, machines) as (run, seen):
+            os.kill(slurm.pid("n2"), signal.SIGKILL)
+            for _, node, pid, _ in {tuple(each) for each in seen.lines()}:
+                if node == "n2":
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGKILL)
+            failed, _ = check(run, machines)
+        slurm.start_node("n2")  # which ends what is left of the steps there
+    assert len(failed) <= 2
+
+
+def test_a_controller_that_is_killed_leaves_nothing_anywhere(
+    machines: Machines, tmp_path: Path
+) -> None:
+    with running(tmp_path, machines) as (run, _):
+        run.process.kill()
+        run.process.wait()
+        assert run.await_gone(40) == []
+        assert wait_until(lambda: machines.steps() == [], 20)
+
+
+def test_ctrl_c_tears_down_everywhere(machines: Machines, tmp_path: Path) -> None:
+    (tmp_path / "test_wide.py").write_text(
+        "import os, pathlib, pytest, time\n"
+        "@pytest.fixture(scope='module')\n"
+        "def wide():\n"
+        "    yield\n"
+        "    here = pathlib.Path(os.environ['FKIT_INNER_DIR'])\n"
+        "    (here / ('down-' + os.environ['PYTEST_XDIST_WORKER'])).touch()\n"
+        "@pytest.mark.parametrize('number', range(8))\n"
+        "def test_wide(wide, number): time.sleep(0.5)\n"
+    )
+    with running(tmp_path, machines, "test_wide.py", "test_many.py") as (run, _):
+        os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does
+        outcome = run.wait(60)
+        assert run.await_gone(20) == []
+    assert outcome.status == pytest.ExitCode.INTERRUPTED, outcome.stdout
+    assert len(list(tmp_path.glob("down-*"))) >= 2, outcome.stdout

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 from collections import deque
-from functools import partial
 from typing import Any, Callable
 
 import pytest
@@ -54,7 +54,7 @@ class Simulation:
     def _decide(self) -> None:
         for decision in self._schedule.decide():
             if isinstance(decision, (Send, Recall)):
-                self._later(self._way, partial(self._obey, decision))
+                self._later(self._way, functools.partial(self._obey, decision))
 
     def _tell(self, tell: Callable[[], Any]) -> None:
         def hear() -> None:

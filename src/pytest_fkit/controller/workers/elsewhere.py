@@ -103,7 +103,9 @@ class Elsewhere:
 
     def variables(self, spec: XSpec) -> Mapping[str, str]:
         """Variables that a worker gets from the controller."""
-        return passed_on() if self.serves(spec) else {}
+        if not self.serves(spec):
+            return {}
+        return {**passed_on(), "FKIT_MACHINE": str(getattr(spec, MACHINE_KEY))}
 
     def close(self) -> None:
         """The run is over."""

@@ -241,6 +241,8 @@ class Nodes:
 
     def _died_collecting(self, node: WorkerController) -> None:
         if node in self._careful:
+            if self._collected:
+                return  # others can, so that nothing ends every process; it counts as any death
             self._careful_deaths += 1
             if self._careful_deaths >= _CAREFUL_DEATHS:
                 raise pytest.exit.Exception(

@@ -1,0 +1,203 @@
+"""Machines that a user names: what is parsed, asked, and said to those that don't fit."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import execnet
+import pytest
+from execnet.gateway_io import popen_args
+
+from pytest_fkit.config.machine_option import Machines, parse_machines
+from pytest_fkit.config.settings import machine_settings_of
+from pytest_fkit.controller.machines import engines
+from pytest_fkit.controller.machines.clients import Client, NotReachedError, WaitLimit, open_within
+from pytest_fkit.controller.machines.fitting import Answers, Needed, advice, misfits
+from pytest_fkit.controller.machines.reaching import machines_of
+from pytest_fkit.controller.schedule.machines import Seat, seats, workers_by_machine
+
+KUBECTL = "exec:pod-0,pod-1 kubectl exec -i {machine} -- {python}"
+
+
+@pytest.mark.parametrize(
+    ("text", "machines"),
+    [
+        ("slurm", Machines("slurm")),
+        ("ssh:node7, me@node8", Machines("ssh", ("node7", "me@node8"))),
+        ("ssh:[::1]", Machines("ssh", ("[::1]",))),
+        (
+            KUBECTL,
+            Machines(
+                "exec",
+                ("pod-0", "pod-1"),
+                ("kubectl", "exec", "-i", "{machine}", "--", "{python}"),
+            ),
+        ),
+    ],
+)
+def test_what_is_understood(text: str, machines: Machines) -> None:
+    assert parse_machines(text) == machines
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "expected slurm, ssh:HOST,HOST or exec:NAME,NAME COMMAND"),
+        ("slurm:n1", "the machines are the nodes of the allocation"),
+        ("ssh:", "'': expected the name of a machine"),
+        ("ssh:a,,b", "'': expected the name of a machine"),
+        ("ssh:-oProxyCommand=x", "'-oProxyCommand=x': expected the name"),
+        ("ssh:a b", "'a b': expected the name"),
+        ("ssh:a,a", "a is named twice"),
+        ("exec:a", "expected a command with {python}"),
+        ("exec:a ssh a python", "expected a command with {python}"),
+        ("exec:a,b ssh a {python}", "it needs {machine} in it"),
+        ("exec:a sh -c 'x {python}", "No closing quotation"),
+    ],
+)
+def test_what_is_not_says_what_is_expected(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=r"expected|twice|needs") as caught:
+        parse_machines(text)
+    assert said in str(caught.value)
+
+
+def test_a_command_survives_execnet_and_a_shell(tmp_path: Path) -> None:
+    """With words that have quotes, spaces, and what separates execnet's keys."""
+    odd = tmp_path / 'it\'s a "b" //c///d $HOME'
+    odd.mkdir(parents=True)
+    script = f"cd {shlex.quote(str(odd))} && A='x // y' exec {{python}}"
+    wanted = Machines("exec", ("one",), ("sh", "-c", script))
+    target = engines.target(wanted, "one", 60)
+    client = Client(target, (sys.executable,), f"{tmp_path}//note", f"{tmp_path}/errors")
+    group = execnet.Group()
+    gateway = open_within(WaitLimit(60), client, lambda: group.makegateway(client.specification))
+    found = gateway.remote_exec("import os; channel.send([os.getcwd(), os.environ['A']])").receive()
+    assert found == [str(odd), "x // y"]
+    assert (tmp_path / "note").read_text() == str(gateway._io.popen.pid)
+    client.kill()
+    assert gateway._io.wait() == -9
+    group.terminate(1.0)
+
+
+def test_execnet_ends_a_command_with_what_we_leave_away() -> None:
+    spec = execnet.XSpec("popen//python=env python")
+    assert popen_args(spec) == ["env", "python", "-u", "-c", engines._BOOTSTRAP]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("sh", "-c", "echo it is down >&2; exit 1; {python}"), "it is down"),
+        (("sh", "-c", "sleep 100; {python}"), "no answer within 0.5 s"),
+        (("/nowhere/at/all", "{python}"), "/nowhere/at/all: No such file or directory"),
+    ],
+)
+def test_who_is_not_reached_says_why(tmp_path: Path, command: tuple[str, ...], said: str) -> None:
+    target = engines.target(Machines("exec", ("one",), command), "one", 60)
+    client = Client(target, (sys.executable,), f"{tmp_path}/note", f"{tmp_path}/errors")
+    group = execnet.Group()
+    limit = WaitLimit(0.5 if "sleep" in str(command) else 60)
+    with pytest.raises(NotReachedError) as caught:
+        open_within(limit, client, lambda: group.makegateway(client.specification))
+    assert str(caught.value) == said
+    group.terminate(1.0)
+
+
+def test_slurm_and_ssh_are_commands_too() -> None:
+    n1 = engines.target(Machines("slurm"), "n1", 60, 4)
+    words = engines.command(n1, ["python3"])
+    assert words[0] == "srun"
+    assert {"--nodelist=n1", "--cpus-per-task=4", "--overlap", "--unbuffered"} <= set(words)
+    assert words[-4:] == ["python3", "-u", "-c", engines._BOOTSTRAP]
+    assert engines.cancelling(n1, "7.3") == ["scancel", "--signal=KILL", "7.3"]
+    assert engines.cancelling(n1, "") == []
+    ssh = engines.command(engines.target(Machines("ssh", ("a",)), "a", 12.4), ["a b"])
+    assert ssh[:-1] == ["ssh", "-T", "-oBatchMode=yes", "-oConnectTimeout=12", "a"]
+    assert shlex.split(ssh[-1]) == ["exec", "a b", "-u", "-c", engines._BOOTSTRAP]
+
+
+def test_workers_are_seated_on_their_machines() -> None:
+    texts = [
+        engines.specification(engines.target(Machines("ssh"), name, 1), ["p"], f"/{number}", "")
+        for number, name in enumerate(("n1", "n1", "n2"))
+    ]
+    found = seats(texts, [])
+    assert found == [Seat(0, "gw0", "n1"), Seat(1, "gw1", "n1"), Seat(2, "gw2", "n2")]
+    assert workers_by_machine(found) == "n1 gw0,gw1 | n2 gw2"
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("2(x2),4", [2, 2, 4]), ("16", [16]), ("", []), ("1,3(x2)", [1, 3, 3])]
+)
+def test_slurm_counts_cpus(text: str, numbers: list[int]) -> None:
+    assert engines.cpus_of_nodes(text) == numbers
+
+
+NEEDED = Needed("3.11", {"pytest": "9.2.0", "pytest-xdist": "3.8.0"}, ("/src",))
+FITS = Answers("n1", "/usr/bin/python3", "3.11", dict(NEEDED.versions), (), 8)
+
+
+def test_a_machine_that_has_what_is_here_fits() -> None:
+    assert misfits(NEEDED, FITS) == []
+
+
+def test_one_that_lacks_something_is_told_what() -> None:
+    other = FITS._replace(
+        python="3.9", versions={"pytest": "8.0", "pytest-xdist": ""}, missing=["/src", "/src/a"]
+    )
+    found = misfits(NEEDED, other)
+    assert found == [
+        "Python is 3.9 there (/usr/bin/python3), 3.11 here",
+        "pytest-xdist is not installed for /usr/bin/python3",
+        "pytest is 8.0 there, 9.2.0 here",
+        "/src and /src/a are not there",
+    ]
+    assert "--fkit-machines-python" in advice([found])
+    assert "checkout" in advice([found])
+    assert "checkout" not in advice([found[:3]])
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({}, "this is no Slurm job, SLURM_JOB_ID is not set; start pytest in an allocation"),
+        (
+            {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", "PATH": "/nowhere"},
+            "there is no srun on this machine's PATH",
+        ),
+    ],
+)
+def test_no_allocation_and_no_srun_are_named(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    said: str,
+) -> None:
+    for name in ("SLURM_JOB_ID", "SLURM_JOB_NODELIST"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    settings = machine_settings_of(pytester.parseconfig("--fkit-machines=slurm"))
+    assert settings.machines is not None
+    with pytest.raises(pytest.UsageError, match=said):
+        machines_of(settings, settings.machines)
+
+
+def test_what_contradicts_other_machines_is_named(pytester: pytest.Pytester) -> None:
+    machines = "--fkit-machines=exec:a {python}"
+    for arguments, said in (
+        (["-n0"], "-n0 runs all tests in this process"),
+        (["--tx=popen", "--dist=load"], "--tx names workers, too"),
+        (["-n1", "--fkit-workers=2"], "contradict each other"),
+        (["-p", "no:xdist"], "pytest-xdist is disabled"),
+    ):
+        ended = subprocess.run(
+            [sys.executable, "-m", "pytest", "--fkit", machines, *arguments],
+            cwd=pytester.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            timeout=60, check=False,
+        )  # fmt: skip
+        assert ended.returncode == pytest.ExitCode.USAGE_ERROR, ended.stdout
+        assert said in ended.stdout.decode()
