@@ -41,6 +41,7 @@ DETAILS = {
     ),
     "fkit_grace": "See [Ctrl-C and SIGTERM](../start/limits.md#ctrl-c-and-sigterm)",
     "fkit_session_timeout": "See [A limit for the run](../start/limits.md#a-limit-for-the-run)",
+    "fkit_repeat": "See [Again, until it fails](../start/repeat.md)",
     "fkit_slow": "See [What runs now](../start/what-runs-now.md)",
     "fkit_sanitizer_reports": "See [Last words](../start/reading-a-crash.md#last-words)",
     "fkit_cores": "See [Cores](../start/reading-a-crash.md#cores)",

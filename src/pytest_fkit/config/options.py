@@ -145,6 +145,13 @@ OPTIONS = (
            default="auto", choices=("auto", "never")),
     Option("fkit_quarantine", "path",
            "a TOML file of tests whose failures are known, and do not fail the run"),
+    Option("fkit_repeat", "repeat",
+           "repeat each test, each time in a process of its own: so many times, for a time such as "
+           "30m, or until one fails; each gets one verdict",
+           value="N|TIME|until-failure", where=(COMMAND_LINE,)),
+    Option("fkit_repeat_seed", "seed",
+           "the seed of the random numbers of the first repetition; those of the others follow",
+           value="SEED", unsaid="another one each time", where=(COMMAND_LINE,)),
     Option("fkit_sanitizer_reports", "choice",
            "what a report of a sanitizer does that a test printed and survived: "
            "name the test in the summary, or fail it",

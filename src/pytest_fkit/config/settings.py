@@ -12,7 +12,7 @@ from ..compat.pytest_session import ini_value
 from ..own import own_builtins
 from .first_environment import variable
 from .options import BY_NAME, COMMAND_LINE, INI, LISTS
-from .values import parse
+from .values import Repeat, parse
 
 own_builtins(globals())
 
@@ -60,6 +60,8 @@ class Settings(NamedTuple):
     session_timeout: float
     versions: tuple[str, ...] = ()
     quarantine: Path | None = None
+    repeat: Repeat | None = None
+    repeat_seed: int | None = None
     others_timeout: float | None = None
     isolation_asked: bool = False
 

@@ -162,7 +162,7 @@ class Replacements:
             xdist_controller.report_crash(config, blamed, node)
         active = xdist_controller.active_nodes(config)
         if not session.shouldstop:
-            reason = self._count(node, bool(blamed))
+            reason = self._count(node, bool(blamed) or session.sched.died_with_worker)
             if reason:
                 xdist_controller.give_up_restarts(config, reason)
                 xdist_controller.report_line(config, f"\n{reason}")
