@@ -41,6 +41,7 @@ DETAILS = {
     ),
     "fkit_grace": "See [Ctrl-C and SIGTERM](../start/limits.md#ctrl-c-and-sigterm)",
     "fkit_session_timeout": "See [A limit for the run](../start/limits.md#a-limit-for-the-run)",
+    "fkit_repeat": "See [Again, until it fails](../start/repeat.md)",
     "fkit_slow": "See [What runs now](../start/what-runs-now.md)",
     "fkit_threads_per_worker": "See [Threads](../start/limits.md#threads)",
     "fkit_serial_patterns": "See [One at a time](../ci/distribution.md#one-at-a-time)",

@@ -704,6 +704,21 @@ def test_dsession_takes_what_the_last_worker_collected_before_its_scheduler_hear
     assert finish.index("self._session.testscollected = len(ids)") < told
 
 
+def test_a_reason_to_stop_interrupts_dsessions_loop(session: DSession) -> None:
+    xdist_controller.stop_run(session.config, "enough")
+    assert session.shouldstop == "enough"
+    assert "if self.shouldstop:" in _source(DSession.pytest_runtestloop)
+
+
+def test_a_method_that_runs_again_gets_another_instance(pytester: pytest.Pytester) -> None:
+    [item] = pytester.getitems("class TestA:\n    def test_b(self): pass\n")
+    assert isinstance(item, pytest.Function)
+    first = item.obj.__self__
+    assert item.obj.__self__ is first
+    pytest_nodes.forget_instance(item)
+    assert item.obj.__self__ is not first
+
+
 def test_dsession_says_why_it_gave_up_and_counts_failures(pytester: pytest.Pytester) -> None:
     config = pytester.parseconfigure("--tx=popen", "--dist=load")
     session = xdist_controller.dist_session(config)

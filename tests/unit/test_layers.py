@@ -30,10 +30,10 @@ FOLDERS = {
         "errors",
         "health",
     ),
-    "journal": ("events", "added", "causes", "masking", "history", "html"),
+    "journal": ("events", "added", "causes", "masking", "history", "rates", "html"),
     "sandbox": ("process", "child", "host", "keeper"),
     "worker": ("needs_of_tests", "reports", "tests"),
-    "controller": ("schedule", "retry", "machines", "workers", "reports"),
+    "controller": ("schedule", "repeat", "retry", "machines", "workers", "reports"),
 }
 """The same within a layer; above them are the modules that lie in no folder of it."""
 

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import execnet
 import pytest
@@ -76,9 +77,10 @@ def test_a_command_survives_execnet_and_a_shell(tmp_path: Path) -> None:
     gateway = open_within(WaitLimit(60), client, lambda: group.makegateway(client.specification))
     found = gateway.remote_exec("import os; channel.send([os.getcwd(), os.environ['A']])").receive()
     assert found == [str(odd), "x // y"]
-    assert (tmp_path / "note").read_text() == str(gateway._io.popen.pid)
+    local_end: Any = gateway._io
+    assert (tmp_path / "note").read_text() == str(local_end.popen.pid)
     client.kill()
-    assert gateway._io.wait() == -9
+    assert local_end.wait() == -9
     group.terminate(1.0)
 
 

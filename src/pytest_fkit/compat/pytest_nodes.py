@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Iterator
 import _pytest.runner
 import pytest
 
-from ..own import os, own_builtins
+from ..own import copy, os, own_builtins
 
 if TYPE_CHECKING:
     from _pytest.nodes import Node
@@ -42,6 +42,18 @@ def marks(item: Node) -> Iterator[tuple[Node, pytest.Mark]]:
 def closest_mark(item: pytest.Item, name: str) -> pytest.Mark | None:
     """The closest mark of this name."""
     return next((mark for _, mark in marks(item) if mark.name == name), None)
+
+
+def distinct(nextitem: pytest.Item | None, item: pytest.Item) -> pytest.Item | None:
+    """`nextitem`, or a stand-in where it is the item itself, which pytest would not tear down."""
+    return copy.copy(nextitem) if nextitem is item else nextitem
+
+
+def forget_instance(item: pytest.Item) -> None:
+    """Have the next run of a method, in this process, get another instance of its class."""
+    if isinstance(item.parent, pytest.Class) and isinstance(item, pytest.Function):
+        vars(item).pop("_obj", None)
+        vars(item).pop("_instance", None)
 
 
 def set_nodeid(item: pytest.Item, nodeid: str) -> None:

@@ -153,6 +153,11 @@ def replace_by_opened(config: pytest.Config, spec: XSpec) -> None:
     session._active_nodes.add(node)
 
 
+def stop_run(config: pytest.Config, reason: str) -> None:
+    """Have DSession's loop interrupt the run, as for ``--maxfail``."""
+    dist_session(config).shouldstop = reason
+
+
 def end_run(config: pytest.Config) -> None:
     """Have all workers end, as when all tests are through."""
     dist_session(config).triggershutdown()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import NamedTuple
 
+from ..named_tuple import NamedTuple
 from ..own import own_builtins
 
 own_builtins(globals())

@@ -150,6 +150,13 @@ OPTIONS = (
            "further attempts after a network error: HTTP 429 or 5xx, a name that does not resolve, "
            "a connection that breaks or times out",
            default=0, zero="none"),
+    Option("fkit_repeat", "repeat",
+           "repeat each test, each time in a process of its own: so many times, for a time such as "
+           "30m, or until one fails; each gets one verdict",
+           value="N|TIME|until-failure", where=(COMMAND_LINE,)),
+    Option("fkit_repeat_seed", "seed",
+           "the seed of the random numbers of the first repetition; those of the others follow",
+           value="SEED", unsaid="another one each time", where=(COMMAND_LINE,)),
     Option("fkit_sanitizer_reports", "choice",
            "what a report of a sanitizer does that a test printed and survived: "
            "name the test in the summary, or fail it",

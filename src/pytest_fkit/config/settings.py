@@ -14,7 +14,7 @@ from ..own import own_builtins
 from .first_environment import variable
 from .machine_option import Machines
 from .options import BY_NAME, COMMAND_LINE, INI, LISTS
-from .values import parse
+from .values import Repeat, parse
 
 own_builtins(globals())
 
@@ -64,6 +64,8 @@ class Settings(NamedTuple):
     quarantine: Path | None = None
     network_retries: int = 0
     serial_patterns: tuple[str, ...] = ()
+    repeat: Repeat | None = None
+    repeat_seed: int | None = None
     others_timeout: float | None = None
     isolation_asked: bool = False
 

@@ -7,7 +7,9 @@ import shlex
 import string
 from typing import Any, Callable
 
+from ..named_tuple import NamedTuple
 from ..own import own_builtins
+from ..protocol.repetitions import SEEDS
 from .machine_option import Machines, parse_machines
 from .options import Option
 
@@ -74,6 +76,37 @@ def _gpu_count(value: object) -> int | None:
 
 def _workers(value: object) -> int | str | None:
     return "auto" if value == "auto" else _count(value) or None
+
+
+class Repeat(NamedTuple):
+    """How often tests are repeated; neither `times` nor `seconds`: until one fails."""
+
+    times: int | None = None
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        if self.times is not None:
+            return str(self.times)
+        return "until-failure" if self.seconds is None else f"{self.seconds:g}s"
+
+
+def _seed(value: object) -> int | None:
+    text = str(value)
+    return int(text) if re.fullmatch("[0-9]{1,10}", text) and int(text) < SEEDS else None
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _repeat(value: object) -> Repeat | None:
+    if value == "until-failure":
+        return Repeat()
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)([smh]?)", str(value))
+    if match is None or not float(match[1]):
+        return None
+    if match[2]:
+        return Repeat(seconds=min(float(match[1]) * _UNITS[match[2]], _LONGEST))
+    return Repeat(times=int(match[1])) if match[1].isdigit() else None
 
 
 def _size(value: object) -> int | None:
@@ -206,6 +239,11 @@ _TYPES: dict[str, tuple[Callable[[object], Any], str]] = {
     "gpu_count": (_gpu_count, "a {} number of GPUs"),
     "size": (_size, "a size such as 500M or 2G"),
     "workers": (_workers, "a {} integer or auto"),
+    "repeat": (
+        _repeat,
+        "a number of times such as 200, a time such as 90s, 30m or 2h, or until-failure",
+    ),
+    "seed": (_seed, f"an integer from 0 to {SEEDS - 1}"),
     "name": (_word, "a name"),
     "path": (_path, "a path"),
     "command": (_command, "a command"),

@@ -16,7 +16,7 @@ from ..config.numprocesses import CAN_FORK, choose_workers, debugger, shows_only
 from ..config.settings import KEY, Settings, said, settings_of
 from ..gpu.errors.patterns import user_patterns
 from ..named_tuple import NamedTuple
-from ..own import own_builtins
+from ..own import os, own_builtins
 from .reports.accounting import Accounting
 from .reports.causes_shown import CausesShown
 from .reports.ci_reports import write_step_summary
@@ -28,6 +28,7 @@ from .workers import gpus
 
 if TYPE_CHECKING:
     from ..journal.recorder import Recorder
+    from .repeat.repeating import Repeating
     from .reports.quarantined import QuarantinedTests
     from .reports.resume import Resuming
 
@@ -62,6 +63,7 @@ class Controller:
         self._config = config
         untried = warning(installed())
         self._notices = [f"fkit: {untried}"] if untried else []
+        self._maxfail = 0
 
     def prepare(self) -> None:
         """Check the options, choose the number of workers and find the GPUs.
@@ -81,6 +83,11 @@ class Controller:
         name = debugger(config.option)
         if name:
             self._notices.append(f"fkit: isolation is off, because of {name}")
+            if parsed.repeat is not None:
+                raise pytest.UsageError(
+                    f"pytest-fkit: --fkit-repeat={parsed.repeat}: {name} is given: a debugger runs "
+                    "each test here, once; leave one of them away"
+                )
             config.option.fkit = False
             return
         if said(config, "fkit_machines") is not None:
@@ -95,7 +102,19 @@ class Controller:
             self._notices.append(
                 "fkit: pytest-xdist is disabled, so there are no workers, as with -n0"
             )
+        if parsed.repeat is not None and not config.option.collectonly:
+            self._prepare_to_repeat(parsed)
         gpus.prepare(config, parsed.workers)
+
+    def _prepare_to_repeat(self, parsed: Settings) -> None:
+        """Choose the seed, and have nobody else count failures."""
+        from .repeat.conditions import check_repeat
+
+        option = self._config.option
+        check_repeat(self._config, parsed)
+        self._maxfail, option.maxfail = option.maxfail, 0
+        if parsed.repeat_seed is None:
+            option.fkit_repeat_seed = str(int.from_bytes(os.urandom(4), "big"))
 
     def configure(self) -> Vacancy | None:
         """Register the plugins.
@@ -175,9 +194,10 @@ class Controller:
         recorder, resuming, accounting, show, running, deadline, _ = vacancy
         gateways = None if found is None else Gateways(config, found, show)
         footer = Footer(config, config.stash[KEY], len(seats_of_run(config)))
+        repeating = self._repeating(recorder, accounting, reporting)
         nodes = Nodes(
             config, config.stash[KEY], show, recorder, resuming, gateways, accounting, running,
-            footer, deadline, None if quarantined is None else quarantined.screen,
+            footer, deadline, None if quarantined is None else quarantined.screen, repeating,
         )  # fmt: skip
         plugins.register(nodes, "fkit-nodes")
         plugins.register(footer, "fkit-footer")
@@ -187,6 +207,20 @@ class Controller:
             plugins.register(gateways, "fkit-gateways")
         if config.getoption("fail_on_flaky", False):
             plugins.register(FailOnFlaky(), "fkit-flaky")
+
+    def _repeating(
+        self, recorder: Recorder | None, accounting: Accounting, reporting: Reporting
+    ) -> Repeating | None:
+        config = self._config
+        if config.stash[KEY].repeat is None:
+            return None
+        from .repeat.repeating import Repeating
+
+        found = Repeating(config, config.stash[KEY], self._maxfail, recorder, self._terminal_line)
+        found.text_of_death = reporting.text_of_death
+        found.complete_report = accounting.complete_report
+        config.pluginmanager.register(found, "fkit-repeating")
+        return found
 
     def header(self) -> list[str] | None:
         """The lines in pytest's header: how tests are run."""

@@ -204,6 +204,10 @@ class Running:
         attempt.update((name, value) for name, value in optional.items() if value)
         return attempt
 
+    def message(self) -> str:
+        """The one-line reason why the test did not pass, "" if it did."""
+        return _message(self.reports)
+
     def verdict(self, at: Event) -> Event:
         """The event on the verdict.
 

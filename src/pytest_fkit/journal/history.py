@@ -32,6 +32,12 @@ class TestHistory:
     retries: list[Event] = field(default_factory=list)
 
     @property
+    def repeated(self) -> Event | None:
+        """What all repetitions of it say together, None if it was not repeated."""
+        found: Event | None = self.verdict.get("repeated")
+        return None if found is None or found.get("once") else found
+
+    @property
     def outcome(self) -> str:
         """The verdict in one word."""
         return str(self.verdict.get("outcome", "?"))
@@ -55,6 +61,8 @@ class Session:
         and worker.
     :param retirements: ``retired`` and ``readmitted`` events.
     :param xids: ``xid`` events.
+    :param repetitions: the ``attempt`` events of repetitions of tests that have no verdict, by node
+        id and number.
     :param xid_tests: node ids of the tests that ran while an Xid occurred, by its number and GPUs.
     """
 
@@ -66,6 +74,7 @@ class Session:
     running: dict[tuple[str, str], Event] = field(default_factory=dict)
     retirements: list[Event] = field(default_factory=list)
     xids: list[Event] = field(default_factory=list)
+    repetitions: dict[str, dict[float, Event]] = field(default_factory=dict)
     xid_tests: dict[tuple[object, ...], dict[str, None]] = field(default_factory=dict)
 
 
@@ -116,7 +125,12 @@ def history(events: Iterable[Event]) -> History:
         if name == "start":
             session.running[key] = happened
         elif name == "attempt":
-            attempts[key] = happened
+            if "repetition" in happened:
+                session.running.pop(key, None)
+                of_test = session.repetitions.setdefault(key[0], {})
+                of_test[happened["repetition"]["number"]] = happened
+            else:
+                attempts[key] = happened
             for xid in happened.get("xids", ()):
                 session.xid_tests.setdefault(xid_key(xid), {})[key[0]] = None
         elif name == "retried":
@@ -126,6 +140,9 @@ def history(events: Iterable[Event]) -> History:
             session.running.pop(key, None)
             number = len(found.sessions) - 1
             attempt, before = attempts.pop(key, {}), retries.pop(key[0], [])
+            if "repeated" in happened:
+                of_test = session.repetitions.pop(key[0], {})
+                attempt = of_test.get(happened["repeated"].get("stands", 0), attempt)
             found.tests.append(TestHistory(key[0], number, happened, attempt, before))
         else:
             _update(session, happened)
@@ -153,6 +170,7 @@ def _begin(found: History, run: Event) -> None:
         before.runs.append(run)
         before.end, before.last = None, run
         before.running.clear()
+        before.repetitions.clear()
         before.planned = []
     else:
         found.sessions.append(Session([run], None, run))

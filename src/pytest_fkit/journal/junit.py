@@ -10,6 +10,7 @@ from typing import Any, Dict, Iterator, Sequence
 from .attempts import Kept
 from .events import Event
 from .history import History, Session, TestHistory
+from .rates import repeated_again, words
 
 Case = Dict[str, Any]
 """One test: the attributes of its element, its "properties", and its "result" if it has one."""
@@ -84,6 +85,8 @@ def _properties(test: TestHistory, reports: Sequence[Kept]) -> list[list[str]]:
         "fkit_attempts": str(test.verdict.get("attempt", 1)),
         "fkit_ending": str(ending),
     }
+    if test.repeated is not None:
+        ours["fkit_repeated"] = words(repeated_again(test.repeated))
     gpus = test.attempt.get("gpus", ())
     if gpus:
         ours["fkit_gpus"] = ",".join(gpus)

@@ -185,18 +185,19 @@ class Masking:
     def _attempt(self, attempt: Event) -> Event:
         found: Event = {
             name: self.value(attempt[name])
-            for name in ("leftovers", "metrics", "shared", "xids", "category")
+            for name in ("leftovers", "metrics", "shared", "xids", "category", "message")
             if name in attempt
         }
         return {**attempt, **found} if found else attempt
 
     def _verdict(self, verdict: Event) -> Event:
         reports = verdict.get("reports", ())
-        if "message" not in verdict and all(each.keys() <= _HARMLESS for each in reports):
+        said = verdict.keys() & {"message", "repeated"}
+        if not said and all(each.keys() <= _HARMLESS for each in reports):
             return verdict  # as of most tests
         found = {**verdict, "reports": [self._report(each) for each in reports]}
-        if "message" in verdict:
-            found["message"] = self.text(verdict["message"])
+        for name in said:
+            found[name] = self.value(verdict[name])
         return found
 
     def _report(self, report: Event) -> Event:

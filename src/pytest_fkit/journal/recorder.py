@@ -6,7 +6,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Callable, Dict, Iterable, Sequence, Tuple
 
 from ..own import own_builtins
-from ..protocol.border import ItemAttempt, ItemStarted, Reported, Told
+from ..protocol.border import ItemAttempt, ItemStarted, RepeatedItem, Reported, Told
+from ..protocol.endings import Lost
 from ..protocol.event_file import NETWORK, Location
 from .attempts import Running, is_whole, kept
 from .events import Event, event, now, plain
@@ -154,6 +155,8 @@ class Recorder:
                 self.begin(worker, *each)
             elif isinstance(each, ItemAttempt):
                 self._attempt(worker, each)
+            elif isinstance(each, RepeatedItem):
+                self._repeated(worker, each)
         self.commit()
 
     def begin(self, worker: str, nodeid: str, location: Location | None) -> None:
@@ -188,6 +191,40 @@ class Recorder:
         elif running is not None and (running.reports or attempt.left):
             running.facts, running.awaited = attempt, attempt.left
             self._conclude_if_complete(key, running)
+
+    def repetition(
+        self,
+        worker: str,
+        nodeid: str,
+        reports: Iterable[pytest.TestReport],
+        attempt: ItemAttempt | None,
+        about: Event,
+    ) -> None:
+        """A repetition of a test has ended on a worker, and plugins do not hear of it.
+
+        :param attempt: what the worker sent of it, None if the worker died.
+        :param about: what the event says of it besides.
+        """
+        key = worker, str(nodeid)
+        running = self._running.pop(key, None) or self._new_running(key, None)
+        self._touched.pop(key, None)
+        self._earlier_attempts.pop(key[1], None)
+        running.reports = [kept(each) for each in reports]
+        known = attempt or ItemAttempt(nodeid, now()["wall"], Lost(f"worker {worker} died"))
+        self._end_attempt(worker, running, now(), known._replace(again=False))
+        self._events[-1]["repetition"] = about
+        message = running.message()
+        if message:
+            self._events[-1]["message"] = message
+
+    def _repeated(self, worker: str, repeated: RepeatedItem) -> None:
+        """Conclude a test of which plugins hear the reports of one repetition."""
+        key = worker, str(repeated.nodeid)
+        running = self._running.pop(key, None)
+        self._touched.pop(key, None)
+        if running is not None:
+            verdict = running.verdict(now())
+            self._events.append({**verdict, "repeated": repeated.result.event()})
 
     def _conclude_if_complete(self, key: tuple[str, str], running: Running) -> None:
         # Otherwise reports were lost, and the verdict is the error that reports that.

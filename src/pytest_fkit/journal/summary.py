@@ -13,6 +13,7 @@ from ..protocol.endings import count, format_size
 from .causes import Group, cause, grouped, met
 from .events import Event, gpu_names, xid_title
 from .history import History, Session, TestHistory, xid_key
+from .rates import details, of_events, repeated_again, words
 
 own_builtins(globals())
 
@@ -40,6 +41,7 @@ def summary(history: History, by_cause: bool = False) -> Iterator[str]:
             if test.went_wrong or test.outcome == "quarantined":
                 yield f"  {test.outcome:6}  {_name(history, test)}  {_reason(test)}".rstrip()
     yield from _retries(history, tests)
+    yield from _repeated(history, tests)
     missing = history.not_run()
     if missing:
         yield f"{count(len(missing), 'test')} without a verdict:"
@@ -82,6 +84,24 @@ def _retries(history: History, tests: list[TestHistory]) -> Iterator[str]:
         yield f"  {test.outcome} after {test.verdict['attempt']} attempts  " + "  ".join(
             filter(None, (_name(history, test), met))
         )
+
+
+def _repeated(history: History, tests: list[TestHistory]) -> Iterator[str]:
+    """Tests that were repeated, with their rates of failures."""
+    found = [
+        (_name(history, test), repeated_again(test.repeated))
+        for test in tests
+        if test.repeated is not None
+    ]
+    found += [
+        (f"{history.label(number)}{nodeid}", of_events(repetitions.values()))
+        for number, session in enumerate(history.sessions)
+        for nodeid, repetitions in session.repetitions.items()
+    ]
+    if found:
+        yield f"{count(len(found), 'test')} repeated:"
+    for name, repeated in found:
+        yield f"  {name}  {'; '.join([words(repeated), *details(repeated)])}"
 
 
 def _retry(retried: Event) -> str:
@@ -161,6 +181,11 @@ def summary_values(history: History) -> Values:
             }
             for test in tests
             if test.verdict.get("attempt", 1) > 1
+        ],
+        "repeated": [
+            {"session": test.session + 1, "test": test.nodeid, **test.repeated}
+            for test in tests
+            if test.repeated is not None
         ],
         "without_verdict": [
             {"session": session + 1, "test": nodeid} for session, nodeid in history.not_run()

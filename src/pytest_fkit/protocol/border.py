@@ -6,7 +6,7 @@ noticed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Union, get_args
+from typing import TYPE_CHECKING, Any, Callable, Union, get_args
 
 from ..named_tuple import NamedTuple
 from ..own import own_builtins, threading
@@ -37,6 +37,7 @@ class Start(NamedTuple):
     :param groups: whether :class:`Facts` are to name what tests have in common.
     :param whereabouts: path of the memory that it shares with the controller, "" for none.
     :param done: how many verdicts an earlier run has, by node id; None where there was no such run.
+    :param seed: of the first repetition of each test, None where none is repeated.
     """
 
     channel: Channel
@@ -47,6 +48,7 @@ class Start(NamedTuple):
     groups: bool
     whereabouts: str = ""
     done: dict[str, int] | None = None
+    seed: int | None = None
 
 
 class RunTests(NamedTuple):
@@ -163,11 +165,14 @@ class Facts(NamedTuple):
     :param needs: by position, the fields of the Needs of tests that need anything.
     :param connected: by position of a test that has to run on one worker with others, that of the
         first of these.
+    :param once: positions of the tests that share a process because their suite says so, and why;
+        where tests are repeated, these are not.
     """
 
     groups: tuple[str, ...]
     needs: dict[int, tuple[int | None, str, int]]
     connected: dict[int, int]
+    once: dict[int, str] = {}  # noqa: RUF012 (nobody changes it)
 
 
 class LeftOut(NamedTuple):
@@ -307,6 +312,13 @@ class Reported(NamedTuple):
     report: pytest.TestReport
 
 
+class RepeatedItem(NamedTuple):
+    """The verdict on all repetitions of a test, a RepeatResult (journal/rates.py)."""
+
+    nodeid: str
+    result: Any
+
+
 Order = Union[
     RunTests, RecallTests, LendGpus, Settle, GoOn, ProbeGpus, DescribeRunning, CheckAlive,
     StopRun, EndNow,
@@ -326,6 +338,7 @@ OfItself = Union[Waits, Returned, Probed, Holds]
 
 Told = Union[
     ItemBegins, ItemStarted, Reported, ItemFinished, ItemAttempt, ItemGpuError, ItemComplete,
+    RepeatedItem,
 ]  # fmt: skip
 """What a worker said of tests, as the controller handles it."""
 

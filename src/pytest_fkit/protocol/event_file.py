@@ -94,6 +94,8 @@ class ReportFacts(NamedTuple):
     :param passed_after: the same if this one passed.
     :param resumed: whether it is the verdict of an earlier run.
     :param quarantined: if it was a failure, and does not count.
+    :param fresh: whether it is on a repetition in a fresh interpreter.
+    :param repeated: the verdict on all repetitions, a RepeatResult's (journal/rates.py).
     :param made: whether pytest_runtest_makereport did not make or complete it, but we.
     """
 
@@ -119,6 +121,8 @@ class ReportFacts(NamedTuple):
     resumed: bool = False
     made: bool = False
     quarantined: Quarantined | None = None
+    fresh: bool = False
+    repeated: tuple[Any, ...] = ()
 
 
 NO_FACTS = ReportFacts()

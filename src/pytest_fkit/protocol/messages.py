@@ -34,6 +34,7 @@ class Run(NamedTuple):
     :param suite_reruns: how many tests were run again, where nobody else counts that.
     :param gpu_memory: bytes that have to be free on its GPUs before it begins, 0 for none.
     :param artifacts: the folder of its own, "" if it is to make one when it needs it.
+    :param seed: of the test's random numbers, -1 to leave them alone.
     """
 
     position: int
@@ -48,6 +49,7 @@ class Run(NamedTuple):
     suite_reruns: int = 0
     gpu_memory: int = 0
     artifacts: str = ""
+    seed: int = -1
 
 
 class RunTogether(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..named_tuple import NamedTuple
 from ..own import own_builtins
+from .repetitions import HASH_SEED
 
 own_builtins(globals())
 
@@ -41,6 +42,11 @@ class ProcessKey(NamedTuple):
     def is_shared(self) -> bool:
         """Whether tests run in it, and not each in a child of it."""
         return self.scope != "function" or self.method == "spawn"
+
+    @property
+    def is_of_one(self) -> bool:
+        """Whether it is made for one run of one test."""
+        return self.scope == APART or HASH_SEED in dict(self.environ)
 
     @property
     def collects_all(self) -> bool:

@@ -15,6 +15,7 @@ from ..own import hide, os, own_builtins, suppress
 from ..protocol.channels import Pipes
 from ..protocol.descriptors import slots
 from ..protocol.messages import Ready, SessionOver
+from ..protocol.repetitions import test_of
 from .host.host import Host
 from .process.coverage import running_coverage
 from .process.crash_wait import WAITS
@@ -130,7 +131,6 @@ class Spawned:
         os.ftruncate(slots.out, 0)  # drop the header, which plain pytest shows only once
         capture_into_own_files(session.config)
         session.config.option.continue_on_collection_errors = True
-        self._maxfail = session.config.option.maxfail
         session.config.option.maxfail = 0
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -143,7 +143,7 @@ class Spawned:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Serve the keeper until it sends Finish."""
-        session.config.option.maxfail = self._maxfail
+        session.config.option.maxfail = self._spec["maxfail"]
         items = self._items_by_position(session)
         if self._spec["spare"] and len(items) < len(self._spec["tests"]):
             # Collection may have failed only because another process runs the same module now.
@@ -158,7 +158,9 @@ class Spawned:
         os.ftruncate(slots.out, 0)
         process = equip(session, running_coverage(), self._spec["waits"])
         self._link.send(Ready(os.getpid()))
-        host = Host(process, items.get, self._missing_reason(session))
+        host = Host(
+            process, lambda position: items.get(test_of(position)), self._missing_reason(session)
+        )
         run_steps(host.serve_here(self._link))
         return True
 
@@ -180,7 +182,7 @@ class Spawned:
 
         def why(position: int) -> str:
             text = f"the fresh interpreter that was to run this test{self._environ_text()}"
-            if nodeids[position] in self._deselected:
+            if nodeids[test_of(position)] in self._deselected:
                 return f"{text} collected it, and then a hook or an option deselected it"
             if self._errors:
                 return "\n\n".join(

@@ -11,6 +11,7 @@ from .. import system
 from ..config.settings import KEY, Settings
 from ..gpu.slices.ownership import MEMORY
 from ..own import gc, os, own_builtins
+from ..protocol import repetitions
 from ..protocol.channels import Link
 from ..protocol.messages import Broken
 from ..system import cores
@@ -77,7 +78,7 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
     items = session.items
 
     def item_at(position: int) -> pytest.Item | None:
-        return items[position] if position >= 0 else None
+        return repetitions.item_at(items, position) if position >= 0 else None
 
     host = Host(process, item_at)
 

@@ -15,6 +15,7 @@ from ..protocol.event_file import Begins, EndError, Interrupted, WideTeardown
 from ..protocol.interruptions import interruption, raise_again
 from ..protocol.messages import Ended, Follows, Output, Run, TornDown
 from ..protocol.process_keys import OWN
+from ..protocol.repetitions import item_at
 from ..sandbox.process.steps import Steps
 from .keeper_link import KeeperClient
 from .reports.attempt_events import AttemptRecorder
@@ -180,7 +181,6 @@ class TestLoop:
                 self._report_end(replay, message)
             else:
                 replay.handle(message)
-
         self.watch.over()
 
     def _report_end(self, replay: Replay, ended: Ended) -> None:
@@ -315,11 +315,11 @@ class TestLoop:
         self._lines.flush()
 
     def _begins(self, position: int) -> None:
-        self._reports.begins(self._session.items[position])
+        self._reports.begins(item_at(self._session.items, position), position)
         self._reports.flush()
 
     def _replay(self, run: Run | Refusal) -> Replay:
-        item = self._session.items[run.position]
+        item = item_at(self._session.items, run.position)
         shared, key, artifacts = "", OWN, ""
         if isinstance(run, Run):
             shared, key = self._requests.shared(run), run.key
@@ -354,8 +354,8 @@ class TestLoop:
                         self._reruns.note(replay.item, 0, replay.attempts)
                         self._report_missing(replay)
                         self._finish(replay)
-                        self._reports.begins(self._session.items[message.position])
                         replay = self._replay(runs[begun - 1])
+                        self._reports.begins(replay.item, message.position)
                         self.watch.begins(replay)
                 else:
                     replay.handle(message)

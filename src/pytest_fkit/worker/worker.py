@@ -226,8 +226,9 @@ class Worker:
             self._config,
             self._outbox.send,
             interactor,
-            index.__getitem__,
+            index,
             self._whereabouts,
+            self._settings.repeat is None,
         )
         owned = owned_by(self._config)
         if owned is not None or self._settings.network_retries:
@@ -293,6 +294,10 @@ def _ignoring_interrupts(keeper: KeeperClient) -> Iterator[None]:
 
 def take_orders(config: pytest.Config, start: Start) -> None:
     """Register the plugins of a worker."""
+    if start.seed is not None:
+        config.stash[KEY] = config.stash[KEY]._replace(repeat_seed=start.seed)
+        # The controller counts: a failure of a repetition is no verdict.
+        config.option.maxfail = 0
     worker = Worker(config, config.stash[KEY], start)
     config.pluginmanager.register(worker, "fkit-worker")
     config.pluginmanager.register(GuardedHooks(config), "fkit-guarded")

@@ -167,6 +167,10 @@ class Accounting:
                 if node is not None:
                     self._workers[id(ledger), number] = node.gateway.id
 
+    def complete_report(self, report: pytest.TestReport) -> None:
+        """Give a report that was made here what plugins add to all others."""
+        self._common.complete(report)
+
     @property
     def knows_tests(self) -> bool:
         """Whether somebody has collected."""

@@ -11,6 +11,7 @@ import pytest
 from ...compat import pytest_junit
 from ...config.first_environment import variable
 from ...config.settings import ALONE
+from ...journal.rates import RepeatResult, words
 from ...own import own_builtins
 from ...protocol.endings import count
 from ...protocol.event_file import facts_of
@@ -68,6 +69,10 @@ class Junit:
             properties["fkit_core"] = self._cores[report.nodeid]
         if facts_of(report).resumed:
             properties["fkit_resumed"] = "true"
+        if facts_of(report).repeated:
+            repeated = RepeatResult(*facts_of(report).repeated)
+            if not repeated.once:
+                properties["fkit_repeated"] = words(repeated)
         return properties
 
     @pytest.hookimpl(tryfirst=True)

@@ -17,6 +17,7 @@ from ...protocol.endings import NOT_BEGUN, count, format_size
 from ...protocol.event_file import NO_FACTS, ReportFacts, add_facts, facts_of
 from ..schedule.machines import count_workers
 from ..workers.report_attributes import (
+    DeathText,
     Report,
     death_of,
     death_text,
@@ -172,16 +173,19 @@ class Reporting:
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
         """Turn xdist's report on a dead worker into one of ours."""
-        worker = report.node.gateway.id
-        reason = self.why_killed(report.node)
+        text = self.text_of_death(report.node, crashitem)
+        add_facts(vars(report), death=text.message, worker=report.node.gateway.id)
+        report.longrepr = text
+
+    def text_of_death(self, node: WorkerController, nodeid: str) -> DeathText:
+        """The text on a test that died with its worker."""
+        worker, reason = node.gateway.id, self.why_killed(node)
         died = f"worker {worker} was killed: {reason}" if reason else f"worker {worker} died"
-        headline = f"lost: {died}"
-        add_facts(vars(report), death=headline, worker=worker)
-        report.longrepr = death_text(
-            crashitem,
-            f"{crashitem}: {died}{',' if reason else ''} while the test was running, or about to "
+        return death_text(
+            nodeid,
+            f"{nodeid}: {died}{',' if reason else ''} while the test was running, or about to "
             "run; what it was running is ended",
-            headline,
+            f"lost: {died}",
         )
 
     @pytest.hookimpl(tryfirst=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from typing import Iterator, Mapping, Sequence
+from typing import Callable, Iterator, Mapping, Sequence
 
 from ...own import own_builtins
 from .gangs import Reservations
@@ -174,20 +174,35 @@ class Backlog:
         return list(self._unrunnable())
 
     def _unrunnable(self) -> Iterator[Unrunnable]:
-        lacked = {test for worker in self._workers.values() for test in worker.lacks}
+        lacking = [worker.lacks for worker in self._workers.values() if worker.lacks]
         for kind, entries in self.waiting.by_kind():
             anybody = self.is_runnable(kind, None)
-            if anybody and not lacked:
+            if anybody and not lacking:
                 continue
             for entry in entries:
                 tests = entry.unit.tests
                 for test in list(tests):
-                    if not (anybody and test not in lacked) and not self.is_runnable(kind, test):
+                    known = anybody and not any(test in lacks for lacks in lacking)
+                    if not known and not self.is_runnable(kind, test):
                         tests.remove(test)
                         self.size -= 1
                         yield Unrunnable(test)
                 if not tests:
                     self.waiting.remove(entry)
+
+    def discard(self, wanted: Callable[[int], bool]) -> list[int]:
+        """Remove what nobody wants any more; the numbers of those tests."""
+        found: list[int] = []
+        for _, entries in self.waiting.by_kind():
+            for entry in entries:
+                found += _keep(entry.unit, wanted)
+                if not entry.unit.tests:
+                    self.waiting.remove(entry)
+        for worker in self._workers.values():
+            if worker.unit is not None:
+                found += _keep(worker.unit, wanted)
+        self.size -= len(found)
+        return found
 
     # --- what a worker gets ---
 
@@ -351,3 +366,11 @@ class Backlog:
                 self.give_up(worker)
                 worker.unit = unit
             yield worker, self.enqueue(worker, unit)
+
+
+def _keep(unit: Unit, wanted: Callable[[int], bool]) -> list[int]:
+    """Keep what is wanted of a unit; the others."""
+    others = [test for test in unit.tests if not wanted(test)]
+    if others:
+        unit.tests = deque(test for test in unit.tests if wanted(test))
+    return others

@@ -7,6 +7,7 @@ from typing import Sequence
 
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
+from ...protocol.repetitions import repeated, repetition_of, test_of
 
 own_builtins(globals())
 
@@ -23,11 +24,15 @@ class Collected(NamedTuple):
 
     def number(self, position: int) -> int:
         """The number of the test at a position."""
-        return position if self.numbers is None else self.numbers[position]
+        if self.numbers is None:
+            return position
+        return repeated(self.numbers[test_of(position)], repetition_of(position))
 
     def position(self, number: int) -> int:
         """The position of the test with a number."""
-        return number if self.positions is None else self.positions[number]
+        if self.positions is None:
+            return number
+        return repeated(self.positions[test_of(number)], repetition_of(number))
 
 
 class Union:

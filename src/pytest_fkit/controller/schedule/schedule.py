@@ -69,6 +69,7 @@ class Schedule:
             self._workers, unowned, nearness or Nearness(), self._estimates.known
         )
         """The workers that are kept free."""
+        self._wanted: Callable[[int], bool] | None = None
         self._room = Room(self._workers, self.reservations)
         self._backlog = Backlog(
             self._workers, self.reservations, self._room, self._estimates, in_order
@@ -232,6 +233,10 @@ class Schedule:
         self._open.add(test)
         self._backlog.add_again(test, kind)
 
+    def want_only(self, wanted: Callable[[int], bool]) -> None:
+        """From now on begin none but these tests; the others are finished without a verdict."""
+        self._wanted = wanted
+
     @property
     def unfinished(self) -> int:
         """How many tests have no verdict."""
@@ -241,10 +246,23 @@ class Schedule:
 
     def decide(self) -> list[Decision]:
         """What is to be done now."""
-        decisions: list[Decision] = [*self._unrunnable(), *self._distribute()]
+        decisions: list[Decision] = []
+        if self._wanted is not None:
+            decisions += self._drop(self._wanted)
+        decisions += [*self._unrunnable(), *self._distribute()]
         while lost := self._unrunnable():  # what workers just gave up
             decisions += [*lost, *self._distribute()]
         return decisions
+
+    def _drop(self, wanted: Callable[[int], bool]) -> Iterator[Recall]:
+        self._open.difference_update(self._backlog.discard(wanted))
+        for worker in self._workers.values():
+            tests = [
+                test for test in worker.queue if not wanted(test) and test not in worker.refused
+            ]
+            if tests and not worker.recalled:
+                worker.recalled = frozenset(tests)
+                yield Recall(worker.name, tuple(tests))
 
     def _unrunnable(self) -> list[Unrunnable]:
         found = [] if self._coming else self._backlog.pop_unrunnable()

@@ -22,6 +22,7 @@ from ...protocol.border import (
     Waits,
 )
 from ...protocol.border import Settle as TearDown
+from ...protocol.repetitions import AllOf, ByTest, test_of
 from ..retry.rerouting import Rerouting
 from ..retry.retries import Retry
 from ..schedule.collected import Collected
@@ -34,10 +35,12 @@ from .inbox import Arrivals
 from .links import Links
 from .liveness import Replacements
 from .planning import Durations, collected_alike, is_ordered, plan, units_of
+from .repeated_tests import RepeatedTests, reasons_for_once
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
+    from ..repeat.repeating import Repeating
     from .gateways import Gateways
 
 own_builtins(globals())
@@ -58,6 +61,7 @@ class Dispatch:
     """See xdist's ``Scheduling``. DSession knows tests by node ids; here they have numbers.
 
     :param lending: knows the GPUs of the run, None if there are none.
+    :param repeating: has tests repeated, None if none is to be.
     """
 
     def __init__(
@@ -69,8 +73,11 @@ class Dispatch:
         replacements: Replacements,
         rerouting: Rerouting,
         lending: Gateways | None,
+        repeating: Repeating | None = None,
     ) -> None:
         self.config = config
+        self._repeating = repeating
+        self._known: dict[WorkerController, Collected] = {}
         self.numnodes = len(seats_of_run(config))
         self._links = links
         self._order = links.order
@@ -96,6 +103,8 @@ class Dispatch:
         """Seconds that each test is expected to take, None where unknown."""
         self.unrunnable: dict[str, str] = {}
         """Why nobody could run a test, by node id."""
+        self.died_with_worker = False
+        """Whether the last worker to die was running a test, whoever reports that."""
         self.blamed: int | None = None
         """The number of the test that the last worker to die was running."""
 
@@ -129,7 +138,7 @@ class Dispatch:
     def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
         self._ids[node] = collection
         if self._schedule is not None:
-            self._nodes[node] = self._tests.add(collection)
+            self._nodes[node] = self._known[node] = self._tests.add(collection)
             self._kinds += [ANY] * (len(self._tests.nodeids) - len(self._kinds))
             self._add(node)
             self._hear_early(node)
@@ -151,7 +160,7 @@ class Dispatch:
         if number is None:
             return
         assert self._schedule is not None
-        nodeid = self._tests.nodeids[number]
+        nodeid = self._tests.nodeids[test_of(number)]
         if nodeid not in self._died:
             self._durations.found(nodeid, duration)
         self._replacements.ended_a_test(node)
@@ -182,7 +191,7 @@ class Dispatch:
         self._ids.pop(node, None)
         self._by_name.pop(name)
         self._early.pop(node, None)
-        self.blamed = None
+        self.blamed, self.died_with_worker = None, False
         if self._schedule is None and hasattr(node, "workeroutput"):
             # It has ended in order, because of a wrong argument, and will not be replaced.
             self.expect_fewer()
@@ -193,12 +202,16 @@ class Dispatch:
         blamed = None if at is None else collected.number(at)
         number = self._schedule.remove_worker(name, blamed)
         self._arrivals.lost(node, reported_last != number)
-        if self._rerouting.lost(name, number) or number is None:
+        if self._rerouting.lost(name, number):
+            number = None
+        self.died_with_worker = number is not None
+        if self._repeating is not None:
+            self._repeating.lost(node, None if number is None else collected.position(number))
+        if self._repeating is not None or number is None:
             return None
         self.blamed = number
-        nodeid = self._tests.nodeids[number]
-        self._durations.forget(nodeid)
-        return nodeid
+        self._durations.forget(self._tests.nodeids[number])
+        return self._tests.nodeids[number]
 
     # --- what workers say ---
 
@@ -295,7 +308,8 @@ class Dispatch:
             self._rerouting.sent(decision.worker, [decision.test])
             self._lend(decision)
         elif not self._rerouting.unrunnable(decision.test):
-            self.unrunnable[self._tests.nodeids[decision.test]] = "no worker is left that could"
+            nodeid = self._tests.nodeids[test_of(decision.test)]
+            self.unrunnable[nodeid] = "no worker is left that could"
 
     def _lend(self, decision: Lend) -> None:
         node = self._by_name[decision.worker]
@@ -327,13 +341,13 @@ class Dispatch:
         if not collected_alike(self.config, self._ids, doubtful, self._arrivals.show):
             return False
         for node, ids in self._ids.items():
-            self._nodes[node] = self._tests.add(ids)
+            self._nodes[node] = self._known[node] = self._tests.add(ids)
         nodeids = self._tests.nodeids
         seconds = self._durations.expected(nodeids)
         self.expected = dict(zip(nodeids, seconds))
         unowned = [] if self._lending is None else self._lending.unowned()
         self._schedule = Schedule(
-            seconds,
+            seconds if self._repeating is None else ByTest(seconds),
             _OVERHEAD[self._settings.isolation],
             unowned,
             self._nearness,
@@ -343,8 +357,15 @@ class Dispatch:
             self.config.getoption("dist"), self._tests, self._nodes, self._links.facts, unowned
         )
         self._kinds = planned.kinds
-        self._schedule.add_units(units_of(self.config, planned, seconds, self.numnodes))
-        self._rerouting.start(self._schedule, nodeids, self._kinds, self._number)
+        self._rerouting.start(self._schedule, ByTest(nodeids), ByTest(self._kinds), self._number)
+        if self._repeating is None:
+            self._schedule.add_units(units_of(self.config, planned, seconds, self.numnodes))
+        else:
+            self._repeating.start(
+                RepeatedTests(self, self._schedule, planned, self._known),
+                nodeids,
+                reasons_for_once(self._known, self._links.facts),
+            )
         self._has_gpus = any(map(physical, self._ids))
         for node in self._ids:
             self._add(node)
@@ -365,11 +386,11 @@ class Dispatch:
         if self._lending is not None:
             entries = self._lending.visible(node.gateway.id)
             self._nearness.add({physical_name(node, entry.id): entry.device for entry in entries})
-        owned = owned_gpus(node)
+        owned, lacking = owned_gpus(node), self._tests.lacking(collected)
         self._schedule.add_worker(
             node.gateway.id,
             physical(node),
-            self._tests.lacking(collected),
+            AllOf(lacking) if lacking else lacking,
             self._has_gpus and bool(node.workerinput.get("fkit_cpu")),
             [owned.get("memory", {}).get(gpu, 0) for gpu in gpu_ids(node)],
             owned.get("slots", 1),

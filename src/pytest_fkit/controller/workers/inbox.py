@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
     from ...journal.recorder import Recorder
+    from ..repeat.repeating import Repeating
     from .dispatch import Dispatch
 
 own_builtins(globals())
@@ -97,6 +98,7 @@ class Arrivals:
     :param recorder: hears of all tests before plugins do, if there is one.
     :param account: hears what plugins are about to hear.
     :param screen: changes reports before anybody has them, if given.
+    :param repeating: hears of repetitions, where tests are repeated; it tells of verdicts.
     """
 
     def __init__(
@@ -107,8 +109,10 @@ class Arrivals:
         held_back: HeldBack,
         account: Callable[[WorkerController, Sequence[Told]], None],
         screen: Callable[[Sequence[Told]], None] | None = None,
+        repeating: Repeating | None = None,
     ) -> None:
         self._config = config
+        self._repeating = repeating
         self.show = show
         self._recorder = recorder
         self._held_back = held_back
@@ -125,6 +129,10 @@ class Arrivals:
                 node, *each
             ),
         }
+        if repeating is not None:
+            repeating.tell = self._tell
+            # The schedule knows of each repetition already.
+            del self._handlers[ItemBegins], self._handlers[ItemComplete]
 
     # --- in any thread ---
 
@@ -188,7 +196,13 @@ class Arrivals:
             self._recorder.forget(node.gateway.id, begun.nodeid)
 
     def tell(self, node: WorkerController, told: Sequence[Told]) -> None:
-        """Have plugins hear what a worker told of tests."""
+        """Have plugins hear what a worker told of tests, or those who repeat them."""
+        if self._repeating is not None:
+            self._repeating.hear(node, told)
+        else:
+            self._tell(node, told)
+
+    def _tell(self, node: WorkerController, told: Sequence[Told]) -> None:
         if self._screen is not None:
             self._screen(told)
         if self._recorder is not None:

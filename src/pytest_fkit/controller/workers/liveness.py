@@ -192,7 +192,7 @@ class Replacements:
         if blamed:
             xdist_controller.report_crash(config, blamed, node)
         if not session.shouldstop:
-            reason = self._count(node, bool(blamed))
+            reason = self._count(node, bool(blamed) or session.sched.died_with_worker)
             if reason:
                 self._give_up(reason)
             elif not session.sched.tests_finished:

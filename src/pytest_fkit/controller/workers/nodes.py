@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ...config.deadline import Deadline
     from ...journal.recorder import Recorder
     from ...protocol.border import Told
+    from ..repeat.repeating import Repeating
     from ..reports.accounting import Accounting
     from ..reports.footer import Footer
     from ..reports.resume import Resuming
@@ -53,15 +54,21 @@ class Nodes:
         footer: Footer,
         deadline: Deadline | None,
         screen: Callable[[Sequence[Told]], None] | None = None,
+        repeating: Repeating | None = None,
     ) -> None:
         self._config = config
+        self._repeating = repeating
         self._settings = settings
         self._show = show
         self._resuming = resuming
         self._accounting = accounting
         self._lending = lending
         held_back = HeldBack(lambda node: self._links.whereabouts(node))
-        self._arrivals = Arrivals(config, show, recorder, held_back, self._account, screen)
+        self._arrivals = Arrivals(
+            config, show, recorder, held_back, self._account, screen, repeating
+        )
+        if repeating is not None:
+            repeating.hears = self._show_what_runs
         self._links = Links(
             self._arrivals.add_told,
             self._hear,
@@ -129,6 +136,7 @@ class Nodes:
             self._replacements,
             self.rerouting,
             self._lending,
+            self._repeating,
         )
         self._accounting.dispatch = self._dispatch
         xdist_controller.on_worker_death(config, self._replacements.handle)
@@ -148,6 +156,7 @@ class Nodes:
             self._config.getoption("dist") in ("load", "worksteal"),
             whereabouts,
             None if self._resuming is None else self._resuming.done,
+            self._settings.repeat_seed,
         )
         node.workerinput["fkit"] = tuple(start)  # execnet carries no types of ours
         if self._one_died_collecting:
@@ -187,6 +196,10 @@ class Nodes:
 
     def _account(self, node: WorkerController, told: Sequence[Told]) -> None:
         self._accounting.hear(node, told)
+        if self._repeating is None:
+            self._show_what_runs(node, told)
+
+    def _show_what_runs(self, node: WorkerController, told: Sequence[Told]) -> None:
         if self._footer.is_shown:
             name = node.gateway.id
             self._footer.hear(name, with_gpus(name, gpu_ids(node), host_of(node)), told)
@@ -303,6 +316,8 @@ class Nodes:
             self._arrivals.handle()
             if self._dispatch is not None:
                 self._dispatch.close()
+            if self._repeating is not None:
+                self._repeating.conclude_all()
             if session is not None and reason:
                 # pytest counts on; what is reported after the stop was no reason for it.
                 session.shouldfail = reason

@@ -212,6 +212,9 @@ def _with_a_verdict(
         for number, each in enumerate(of_test)
         if not each.cut_off and not each.event.get("again")
     ]
+    if "repeated" in test.verdict:
+        stands = test.verdict["repeated"].get("stands", 0)
+        whole = [at for at in whole if _repetition(of_test[at]) == stands] or whole
     number = test.verdict.get("attempt", 1)
     return ReportedTest(
         test.nodeid,
@@ -223,6 +226,10 @@ def _with_a_verdict(
         whole[-1] if whole else -1,
         max(len(of_test), int(number)),
     )
+
+
+def _repetition(attempt: LaneAttempt) -> object:
+    return attempt.event.get("repetition", {}).get("number")
 
 
 def _without_verdict(

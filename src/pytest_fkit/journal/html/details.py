@@ -10,6 +10,8 @@ from typing import Any, Iterable, Iterator, Mapping, Sequence
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ..events import Event, xid_title
+from ..rates import details as details_of_repeated
+from ..rates import how_first, repeated_again, words
 from .readable import readable
 from .timeline import LaneAttempt
 
@@ -108,7 +110,7 @@ def details(
     """
     reports = verdict.get("reports", ())
     location = verdict.get("location")
-    found = {
+    found: dict[str, Any] = {
         "id": readable(nodeid),
         "at": _location(location),
         "message": readable(str(verdict.get("message", ""))),
@@ -119,7 +121,17 @@ def details(
         "attempts": [_attempt(each, lanes) for each in attempts],
         "notes": [_note(each) for each in notes],
     }
+    if "repeated" in verdict:
+        found["properties"] = [*_pairs(_repeated(verdict["repeated"])), *found["properties"]]
     return {name: value for name, value in found.items() if value}
+
+
+def _repeated(kept: Event) -> Iterator[tuple[str, object]]:
+    repeated = repeated_again(kept)
+    yield "repetitions", words(repeated)
+    yield from (("repetitions", line) for line in details_of_repeated(repeated))
+    if repeated.failed and not repeated.once:
+        yield "first failure", how_first(repeated)
 
 
 def _command(nodeid: str, reports: Sequence[Event], command: Command) -> str:
@@ -211,6 +223,12 @@ def _attempt(attempt: LaneAttempt, lanes: Sequence[str]) -> dict[str, Any]:
 
 
 def _facts(event: Event) -> Iterator[tuple[str, object]]:
+    if "repetition" in event:
+        repetition = event["repetition"]
+        how = "in a fresh interpreter, " if repetition.get("fresh") else ""
+        number = f"{repetition['number'] + 1:.0f}"
+        yield "repetition", f"{number}, {how}seed {repetition.get('seed', '?')}"
+        yield "outcome", " ".join([repetition["outcome"], event.get("message", "")]).strip()
     if event.get("shared"):
         yield "process shared because", event["shared"]
     for each in _several(event.get("leftovers")):

@@ -8,7 +8,7 @@ from typing import Callable, Generator, NoReturn
 import pytest
 
 from ... import system
-from ...compat import pytest_fixtures, pytest_hooks
+from ...compat import pytest_fixtures, pytest_hooks, pytest_nodes
 from ...config.settings import measures_usage
 from ...gpu.slices.ownership import owned_by
 from ...own import os, own_builtins, resource
@@ -23,6 +23,7 @@ from ..process.crash_wait import TRACER, WAITS, await_keeper
 from ..process.output import flush
 from ..process.progress import AnnouncedExit, Tally
 from ..process.relay import DEAF, LEAVES, Relay
+from ..process.seeds import plant
 from ..process.steps import FAILED, Role, RunItem, Step
 from ..process.test_process import TestProcess
 from . import early_end, finalizers
@@ -141,7 +142,9 @@ class Child:
         assert item is not None
         self._process.before_test(item, go.run)
         self._process.fixtures.enter_child(set(go.refused), item, self._leave_at_once)
-        return (yield from self._run(item, self._item(go.run.next_position), end))
+        plant(item)
+        nextitem = pytest_nodes.distinct(self._item(go.run.next_position), item)
+        return (yield from self._run(item, nextitem, end))
 
     def _run(self, item: pytest.Item, nextitem: pytest.Item | None, end: _EarlyEnd) -> Role:
         unsafe = in_bad_fork() if self._process.fixtures.watch.on else ""

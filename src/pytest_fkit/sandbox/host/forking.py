@@ -6,7 +6,7 @@ from typing import Callable, NoReturn
 
 import pytest
 
-from ...compat import pytest_fixtures, pytest_hooks
+from ...compat import pytest_fixtures, pytest_hooks, pytest_nodes
 from ...config.settings import measures_usage
 from ...own import os, own_builtins
 from ...protocol.channels import Pipes
@@ -23,6 +23,7 @@ from ..child.warmup import GAVE_BACK, Warmup
 from ..process.copies import ForkForbiddenError
 from ..process.progress import Tally
 from ..process.relay import DEAF, LEAVES
+from ..process.seeds import SEED, plant
 from ..process.steps import RunItem, Steps
 from ..process.test_process import TestProcess
 from .children import Children, ForkedChild
@@ -119,7 +120,7 @@ class Forking:
                 child, go._replace(refused=refused)
             ),
             resume_setup=self._resume_setup,
-            run_here=lambda cause: self._run_rest_here(cause, meter),
+            run_here=lambda cause: self._run_rest_here(item, cause, meter),
         )
         midway = Midway(item, nextitem, self._process.fixtures, self.children, callbacks, wanted)
         midway.begin()
@@ -147,13 +148,14 @@ class Forking:
         self._link.send(Began("setup"))
         self._process.relay.announce()  # again: what a child that leaves has reported is discarded
 
-    def _run_rest_here(self, cause: str, meter: Meter | None) -> None:
+    def _run_rest_here(self, item: pytest.Item, cause: str, meter: Meter | None) -> None:
         self.ran_tests = True
         self.children.end()
         self._process.relay.send(SharedProcess(carriable(cause)))
         if meter is not None:
             self._process.relay.send(UsedBefore(tuple(meter.before)))
         self._link.send(Began("test"))
+        plant(item)
 
     def _watch_midway(self, child: ForkedChild, go: Go) -> Leaves | None:
         self._start_child(child, go)
@@ -222,6 +224,9 @@ class Forking:
         meter = Meter() if self._measures else None
         if meter is not None:
             self._process.relay.send(UsedBefore(tuple(meter.before)))
+        if item.stash.get(SEED, -1) >= 0:
+            pytest_nodes.forget_instance(item)
+        plant(item)
         yield from run_protocol(item, nextitem, self._process.relay)
         self._conclude(item, meter)
 

@@ -7,7 +7,7 @@ from typing import Callable, NoReturn
 import pytest
 
 from ... import system
-from ...compat import pytest_fixtures
+from ...compat import pytest_fixtures, pytest_nodes
 from ...own import os, own_builtins, suppress, time
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files, slots
@@ -227,7 +227,7 @@ class Host:
             self._process.relay.send(NotCollected(carriable(self._missing_reason(run.position))))
             self._process.relay.send(Completed(by_pytest=False))
             return
-        nextitem = self._item(run.next_position)
+        nextitem = pytest_nodes.distinct(self._item(run.next_position), item)
         self._last = item
         self._process.measuring.before_test(item)
         try:

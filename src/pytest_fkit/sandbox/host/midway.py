@@ -16,6 +16,7 @@ from ...compat import pytest_fixtures
 from ...own import own_builtins, signal, suppress
 from ...protocol.event_file import Leaves
 from ..process.copies import ForkForbiddenError
+from ..process.seeds import plant
 from ..process.steps import Handover
 from ..process.wide_fixtures import WideFixtures
 from .children import Children, ForkedChild
@@ -133,6 +134,7 @@ class Midway:
                     child = self._children.fork_midway(self.handover)
                     if child is None:
                         numbers.restore()
+                        plant(self._item)
                         self._enter_child(timers)
                         return False
                     self.child_ran_test = True

@@ -22,6 +22,7 @@ from ...protocol.descriptors import slots, write_all
 from ...protocol.messages import Finish, Ready, Run
 from ...protocol.plain_values import carriable
 from ...protocol.process_keys import ProcessKey
+from ...protocol.repetitions import item_at
 from ...system.limits import room, status_of
 from ..process.coverage import arguments_for_another, input_for_another
 from ..process.crash_wait import TRACER, WAITS
@@ -96,7 +97,7 @@ def _spec(session: pytest.Session, start: HostStart) -> Spec:
     """
     config = session.config
     whole = start.key.collects_all
-    first = session.items[start.position]
+    first = item_at(session.items, start.position)
     tests = [
         (item.nodeid, number)
         for number, item in enumerate(session.items)
@@ -131,6 +132,7 @@ def _spec(session: pytest.Session, start: HostStart) -> Spec:
         "basetemp": pytest_session.basetemp(config),
         "tests": tests,
         "spare": start.spare,
+        "maxfail": config.option.maxfail,
         "environ": start.key.environ,
         "slots": slots.events,
         "waits": config.stash.get(WAITS, False) and not start.key.wrapper,

@@ -21,6 +21,7 @@ from .hidden_frames import Tracebacks
 from .output import OutputCapture, Terminal
 from .phases import GPU_FAILURES
 from .relay import Relay
+from .seeds import SEED
 from .session_end import SessionEnd
 from .states import Counts, StateSender, count_reruns
 from .tree import DUMP_SIGNAL
@@ -66,6 +67,7 @@ class TestProcess(NamedTuple):
         pytest_nodes.set_location(item, order.location)
         titles.runs(item.nodeid)
         item.stash[ARTIFACTS] = order.artifacts
+        item.stash[SEED] = order.seed
         if self.reruns is not None:
             self.reruns.begin(order.attempts, order.suite_reruns)
 

@@ -57,12 +57,12 @@ class HeldReports(Reports):
         self._error: GpuError | None = None
         self._erred: pytest.Item | None = None
 
-    def begins(self, item: pytest.Item) -> None:
+    def begins(self, item: pytest.Item, position: int) -> None:
         self._settled = False
         self._begun = item
         if self._xids is not None:
             self._xids.begins(item)
-        self._reports.begins(item)
+        self._reports.begins(item, position)
 
     def log_start(self, item: pytest.Item) -> None:
         if self._xids is not None:

@@ -37,6 +37,7 @@ from ...protocol.event_file import (
 )
 from ...protocol.messages import Ended, Message, Output, Restarted
 from ...protocol.plain_values import carriable
+from ...protocol.repetitions import HASH_SEED
 from ...sandbox.process.relay import merged
 from ..needs_of_tests import note_wanted_gpus
 from .attempt_events import AttemptRecorder
@@ -324,6 +325,8 @@ class Replay:
             self._end_errors = []
         if "FKIT_GPU_IDS" in self.changed:
             add_facts(data, gpus=tuple(self.changed["FKIT_GPU_IDS"].split(",")))
+        if HASH_SEED in self.changed:
+            add_facts(data, fresh=True)
         note_wanted_gpus(self.item, data, self.changed)
         self._folder.name_in(data)
         if self._junit_records:

@@ -48,8 +48,11 @@ class Reports:
         del config
         return True
 
-    def begins(self, item: pytest.Item) -> None:
-        """The test is about to begin; a death of this worker until it is complete is its fault."""
+    def begins(self, item: pytest.Item, position: int) -> None:
+        """The test is about to begin; a death of this worker until it is complete is its fault.
+
+        :param position: of the item, and which repetition it is.
+        """
 
     def log_start(self, item: pytest.Item) -> None:
         """The test begins."""
@@ -136,9 +139,10 @@ class LocalReports(Reports):
             or pytest_hooks.others_hear_reports(config)
         )
 
-    def begins(self, item: pytest.Item) -> None:
+    def begins(self, item: pytest.Item, position: int) -> None:
         if self._account is not None:
-            self._account.hear(None, [ItemBegins(self._positions[item])])
+            self._positions[item] = position
+            self._account.hear(None, [ItemBegins(position)])
 
     def log_start(self, item: pytest.Item) -> None:
         if self._recorder is not None:
@@ -203,7 +207,9 @@ class WorkerReports(Reports):
 
     :param send: sends several messages to the controller as one.
     :param interactor: xdist's plugin of this worker.
-    :param index: gives the position of an item.
+    :param positions: of items; of one that is repeated, that of its last repetition.
+    :param tells: whether plugins of this process hear of tests; not of repetitions, which are no
+        verdicts.
     :param whereabouts: memory in which the controller sees which test runs, on the same machine.
     """
 
@@ -212,13 +218,15 @@ class WorkerReports(Reports):
         config: pytest.Config,
         send: Callable[..., object],
         interactor: WorkerInteractor,
-        index: Callable[[pytest.Item], int],
+        positions: dict[pytest.Item, int],
         whereabouts: Whereabouts | None = None,
+        tells: bool = True,
     ) -> None:
         self._config = config
+        self._tells = tells
         self._send = send
         self._extra = xdist_worker.worker_facts(interactor)
-        self._index = index
+        self._positions = positions
         self._whereabouts = whereabouts
         self._events: list[OfTests] = []
         self._completed = -1
@@ -234,11 +242,12 @@ class WorkerReports(Reports):
 
     @property
     def _heard(self) -> bool:
-        return self._others_hear and not self.silent
+        return self._others_hear and self._tells and not self.silent
 
-    def begins(self, item: pytest.Item) -> None:
+    def begins(self, item: pytest.Item, position: int) -> None:
         """Queue that the test begins."""
-        self._events.append(ItemBegins(self._index(item)))
+        self._positions[item] = position
+        self._events.append(ItemBegins(position))
 
     def log_start(self, item: pytest.Item) -> None:
         """Queue that the test starts, and tell plugins that hear of it here."""
@@ -250,8 +259,8 @@ class WorkerReports(Reports):
     def log_report(self, item: pytest.Item, data: ReportData) -> None:
         """Queue a report, by way of the plugins that hear reports here."""
         if not self._heard:
-            self._report(self._index(item), data)
-            if data.get("outcome") == "failed" and not self.silent:
+            self._report(self._positions[item], data)
+            if data.get("outcome") == "failed" and self._tells and not self.silent:
                 self.flush()  # pytest changes the data
                 self._pytests_hook(report=report_from(self._config, data))
             return
@@ -272,7 +281,7 @@ class WorkerReports(Reports):
     @contextmanager
     def _telling(self, item: pytest.Item) -> Iterator[None]:
         """Within the block, let the controller see that plugins are being told of the test."""
-        self._position = self._index(item)
+        self._position = self._positions[item]
         if self._whereabouts is None:
             yield
             return
@@ -298,7 +307,7 @@ class WorkerReports(Reports):
 
     def complete(self, item: pytest.Item, seconds: float) -> None:
         """Queue that the test is complete."""
-        self._completed = self._index(item)
+        self._completed = self._positions[item]
         self._events.append(ItemComplete(self._completed, seconds))
 
     def flush(self) -> None:

@@ -170,9 +170,9 @@ class ReportsWithXids(LocalReports):
         del config
         return True
 
-    def begins(self, item: pytest.Item) -> None:
+    def begins(self, item: pytest.Item, position: int) -> None:
         self._xids.begins(item)
-        super().begins(item)
+        super().begins(item, position)
 
     def gpu_error(self, item: pytest.Item, error: GpuError) -> None:
         """Wait for the Xid, before the report."""

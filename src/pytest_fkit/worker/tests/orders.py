@@ -23,10 +23,12 @@ from ...protocol.messages import Run, RunTogether
 from ...protocol.needs import Needs
 from ...protocol.plain_values import carriable
 from ...protocol.process_keys import APART, OWN, SESSION, ProcessKey
+from ...protocol.repetitions import item_at, test_of
 from ...system.paths import remove_tree
 from ..needs_of_tests import needs_of, needs_of_all
 from ..reports.rerunfailures import Reruns
 from .connected import Connection, Connections, connections
+from .repeats import Repeats
 from .sources import MOST, SECONDS, Taken
 
 own_builtins(globals())
@@ -58,6 +60,7 @@ class Requests:
     ) -> None:
         self._session = session
         self._settings = settings
+        self.repeats = Repeats(session, settings, lambda: self._connections)
         self._unforkable = unforkable
         self._reruns = reruns
         self._fork_unsafe = ""
@@ -89,11 +92,13 @@ class Requests:
         """
         if taken.certain or taken.following is not None or not taken.positions:
             return taken.following
-        own = taken.positions[-1]
+        own = test_of(taken.positions[-1])
+        if self.repeats.on and not self.repeats.why_once(own):
+            return own
         for node in itertools.islice(lineage(self._session.items[own]), 1, None):
-            others = [each for each in self._below[node] if each != own]
-            if others:
-                return others[0]
+            found = next((each for each in self._below[node] if each != own), None)
+            if found is not None:
+                return found
         return None
 
     @functools.cached_property
@@ -109,7 +114,7 @@ class Requests:
     def _order(
         self, position: int, wanted: Limits | str, following: int | None, after: Limits | str | None
     ) -> Run | Refusal:
-        item = self._session.items[position]
+        item = item_at(self._session.items, position)
         if not isinstance(wanted, Limits):
             return Refusal(position, wanted)
         lacking = self._lacking(item, wanted)
@@ -135,12 +140,13 @@ class Requests:
             suite_reruns=self._reruns.in_suite,
             gpu_memory=self._gpu_memory(item),
             artifacts=artifacts,
+            seed=self.repeats.seed(position),
         )
 
     def _claim_artifacts(self, position: int) -> str:
         """The folder of a test whose process a wrapper runs; the same until the test begins."""
         if position not in self._artifacts:
-            nodeid = self._session.items[position].nodeid
+            nodeid = item_at(self._session.items, position).nodeid
             self._artifacts[position] = claim_artifacts(self._session.config, nodeid)
         return self._artifacts[position]
 
@@ -163,7 +169,8 @@ class Requests:
         """The test at this position, in a fresh interpreter that has these variables."""
         wanted = self._wanted(position)
         if isinstance(wanted, Limits):
-            wanted = _apart(self._session.items[position], wanted, environ)
+            wanted = _apart(item_at(self._session.items, position), wanted, environ)
+            wanted = wanted._replace(key=self.repeats.fresh_key(position, wanted.key))
         return self._order(position, wanted, None, None)
 
     def note_fork_unsafe(self, reason: str) -> None:
@@ -176,7 +183,8 @@ class Requests:
         if position not in self._known:
             if len(self._known) > 2 * MOST:
                 self._known.clear()
-            self._known[position] = self._wanted_by(position)
+            wanted = self._wanted_by(test_of(position))
+            self._known[position] = self.repeats.limits(position, wanted)
         return self._known[position]
 
     def _wanted_by(self, position: int) -> Limits | str:
@@ -239,10 +247,11 @@ class Requests:
     def shared(self, run: Run) -> str:
         """Why the test shares a process though nobody asked for that, or ""."""
         wanted = self._wanted(run.position)
-        if not isinstance(wanted, Limits) or run.key.scope == APART:
+        if not isinstance(wanted, Limits) or run.key.is_of_one:
             return ""
-        cause = "" if wanted.isolation else self._cause(run.position, wanted)
-        connection = self._connections.of.get(run.position)
+        position = test_of(run.position)
+        cause = "" if wanted.isolation else self._cause(position, wanted)
+        connection = self._connections.of.get(position)
         return connection.cause if not cause and connection is not None else cause
 
     def _showing(self, item: pytest.Item, wanted: Limits) -> Limits:
@@ -278,20 +287,18 @@ class Requests:
 
     def _gpu_memory(self, item: pytest.Item) -> int:
         """Bytes that have to be free on its GPUs; 0 where nobody knows which these are."""
-        wanted = needs_of(item).gpu_memory
         owned = self._session.config.stash.get(KEY, None)
-        if not wanted or owned is None or owned.overwritten(os.environ):
-            return 0
-        return wanted
+        unknown = owned is None or owned.overwritten(os.environ)
+        return 0 if unknown else needs_of(item).gpu_memory
 
     def _cause(self, position: int, wanted: Limits) -> str:
         """What keeps the test, or one with which it is to share a process, from being forked."""
-        items = self._session.items
         if self._fork_unsafe:
             return self._fork_unsafe
         if wanted.isolation == "session" or wanted.key.scope == "session":
             return self._cause_of_any
         connection = self._connections.of.get(position)
+        items = self._session.items
         if connection is None:
             return self._unforkable(items[position])
         if connection.positions not in self._causes:
@@ -383,7 +390,7 @@ def facts(
         for position, each in enumerate(needs_of_all(session.items, serial))
         if each != Needs()
     }
-    return Facts(tuple(groups), needs, requests.connected)
+    return Facts(tuple(groups), needs, requests.connected, requests.repeats.once)
 
 
 def _group(item: pytest.Item, key: ProcessKey) -> str:

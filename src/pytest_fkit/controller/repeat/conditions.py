@@ -1,0 +1,52 @@
+"""What tests can't be repeated with."""
+
+from __future__ import annotations
+
+from typing import Iterator
+
+import pytest
+
+from ...compat import xdist_controller
+from ...config.numprocesses import run_alone
+from ...config.settings import Settings
+from ...own import own_builtins
+
+own_builtins(globals())
+
+
+def check_repeat(config: pytest.Config, settings: Settings) -> None:
+    """Check the options that go together with ``--fkit-repeat``.
+
+    :raises pytest.UsageError: naming the other one, and the fix.
+    """
+    why = next(_troubles(config, settings), "")
+    if why:
+        raise pytest.UsageError(f"pytest-fkit: --fkit-repeat={settings.repeat}: {why}")
+
+
+def _troubles(config: pytest.Config, settings: Settings) -> Iterator[str]:
+    if settings.isolation != "function":
+        yield (
+            f"each repetition has a process of its own, and --fkit-isolation={settings.isolation} "
+            "lets tests share one; leave that away, or say --fkit-isolation=function"
+        )
+    if settings.resume is not None:
+        yield (
+            "a rate of failures is that of one run, so --fkit-resume can't go on with it; leave "
+            "that away, and begin anew with --fkit-journal"
+        )
+    if run_alone(config.option):
+        yield "repetitions are distributed to workers, and there are none; say -n1, or more"
+    dist = config.getoption("dist", "no")
+    if dist not in ("no", "load", "worksteal"):
+        yield (
+            f"repetitions of a test go to all workers, which --dist={dist} forbids; leave it away, "
+            "or say --dist=load"
+        )
+    if xdist_controller.other_schedulers(config):
+        yield "a plugin or a conftest.py brings a scheduler of its own, which repeats nothing"
+    if config.getoption("reruns", None):
+        yield (
+            f"--reruns={config.getoption('reruns')} hides the failures that repetitions are to "
+            "count; leave it away"
+        )

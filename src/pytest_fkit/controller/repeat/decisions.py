@@ -1,0 +1,75 @@
+"""When tests are repeated, and when it is enough: decisions on values."""
+
+from __future__ import annotations
+
+from typing import Iterator
+
+from ...config.values import Repeat
+from ...named_tuple import NamedTuple
+from ...own import own_builtins
+
+own_builtins(globals())
+
+MOST = 10_000
+"""Repetitions of a round, unless there are more tests."""
+
+
+class Asked(NamedTuple):
+    """What the user asked for.
+
+    :param maxfail: how many failing tests end the run, 0 for no limit.
+    """
+
+    repeat: Repeat
+    maxfail: int = 0
+
+
+class RepeatProgress(NamedTuple):
+    """How far it is.
+
+    :param seconds: since the first test began.
+    :param failing: how many tests have failed, each at least once.
+    """
+
+    seconds: float
+    failing: int
+
+
+class Enough(NamedTuple):
+    """No more repetitions.
+
+    :param reason: why not, in words.
+    :param at_once: whether what runs is interrupted, too; else each test is run once.
+    """
+
+    reason: str
+    at_once: bool = False
+
+
+def rounds(repeat: Repeat, tests: int) -> Iterator[range]:
+    """The repetitions of each test, in rounds; in one, those of a test follow each other.
+
+    Where nobody says how many there are going to be, each round has twice as many as the one
+    before: so wide fixtures are not set up for each repetition, and no test gets far more
+    repetitions than another.
+    """
+    most = max(1, MOST // max(1, tests))
+    done, size = 0, 1 if repeat.times is None else most
+    while repeat.times is None or done < repeat.times:
+        left = most if repeat.times is None else repeat.times - done
+        size = min(size, most, left)
+        yield range(done, done + size)
+        done += size
+        size *= 2
+
+
+def decide(asked: Asked, progress: RepeatProgress) -> Enough | None:
+    """Whether it is enough."""
+    repeat, failing = asked.repeat, progress.failing
+    if asked.maxfail and failing >= asked.maxfail:
+        return Enough(f"stopping after {failing} failures", at_once=True)
+    if repeat.seconds is not None and progress.seconds >= repeat.seconds:
+        return Enough(f"{repeat} are over")
+    if repeat == Repeat() and failing:
+        return Enough("a test failed")
+    return None
