@@ -28,6 +28,7 @@ RUN_AMONG_USER_CODE = ("controller", "journal", "sandbox", "system", "worker")
 EXCEPTED = {
     "initial_conftests": "runs before the initial conftest files are loaded",
     "config.declaration": "is imported where pytest runs without --fkit, and runs before any test",
+    "config.others_options": "is imported where pytest runs without --fkit, and before any test",
     "config.options": "is imported where pytest runs without --fkit; it is a table",
     "gpu.slices.handshake": "is sent to other machines as source, where it stands alone",
     "gpu.interpreters": "is the main program of helper interpreters, which run no user code",
