@@ -76,7 +76,7 @@ def test_how_it_ends(pytester: pytest.Pytester) -> None:
     assert line == f"fkit: --fkit-batch has no effect: {INSTEAD}"
     ended = pytester.runpytest_subprocess(*run, "--trace-output=x.csv")
     assert ended.ret == pytest.ExitCode.USAGE_ERROR
-    [line] = [each for each in ended.errlines if "--trace-output" in each]
+    [line] = [each for each in ended.errlines if each.startswith("ERROR: pytest-fkit: --trace-out")]
     assert "--fkit-trace=PATH" in line
     pytester.makeconftest("def pytest_addoption(parser): parser.addoption('--trace-output')")
     assert pytester.runpytest_subprocess(*run, "--trace-output=x.csv").ret == 0
