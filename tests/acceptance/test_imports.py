@@ -14,7 +14,8 @@ from pytest_fkit.system import PORTABLE
 
 _ALWAYS = {
     "pytest_fkit", "pytest_fkit.config", "pytest_fkit.config.declaration",
-    "pytest_fkit.config.options", "pytest_fkit.config.others_options", "pytest_fkit.fixtures", "pytest_fkit.hookspecs",
+    "pytest_fkit.config.options", "pytest_fkit.config.others_options", "pytest_fkit.fixtures",
+    "pytest_fkit.hookspecs",
     "pytest_fkit.config.first_environment", "pytest_fkit.plugin",
 }  # fmt: skip
 """What every pytest pays for that finds the package installed."""

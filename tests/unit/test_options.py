@@ -54,6 +54,8 @@ def _arguments(option: Option) -> list[tuple[str, str]]:
     return found
 
 
+# pytest 7's own hook is wrapped in the old way.
+@pytest.mark.filterwarnings("ignore:A plugin raised an exception during an old-style hookwrapper")
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: str(option.name))
 def test_a_wrong_value_is_named_wherever_it_is_given(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, option: Option

@@ -150,7 +150,7 @@ def check_without_fkit(config: pytest.Config) -> None:
         and (ours or option.name != "timeout")
         and config.getoption(option.name) not in (None, False)
     ]
-    flags += [each.flag for each in others_options.given(config.option)]
+    flags += others_options.given(config.option)
     where = _timeout_elsewhere(config) if ours else None
     if not flags and where is None:
         return

@@ -1,83 +1,55 @@
-"""Options of the pytest-fkit on PyPI (0.2.0 to 0.11.0) that are none here: whose names ours.
+"""Options of the pytest-fkit on PyPI (0.2.0 to 0.11.0) that are none here: users are told of ours.
 
-Those that are the same are in the table of options.
+Those that mean the same are in the table of options.
 """
 
 from __future__ import annotations
 
 import argparse
-from typing import Any, NamedTuple, Sequence
+from typing import Any, Sequence
 
 import pytest
 
-_ALWAYS = "each test has a process of its own, and --fkit-isolation=module has tests share one"
-_RECORDS = (
-    "--fkit-trace=PATH writes a timeline, --fkit-journal=PATH a record of which `fkit csv` makes a "
-    "table"
-)
+ACCEPTED = {"--fkit-mode": ("batch", "isolate"), "--fkit-batch": ()}
+"""Options that do nothing, with the values that they take; none of a switch."""
 
+INSTEAD = "each test has a process of its own, and --fkit-isolation=module has tests share one"
 
-class Other(NamedTuple):
-    """An option that is accepted and does nothing.
-
-    :param values: those that it has there, none of a switch.
-    :param instead: what there is here.
-    """
-
-    flag: str
-    values: Sequence[str]
-    instead: str
-
-    @property
-    def name(self) -> str:
-        """In the options' namespace."""
-        return self.flag[2:].replace("-", "_")
-
-
-ACCEPTED = (
-    Other("--fkit-mode", ("batch", "isolate"), _ALWAYS),
-    Other("--fkit-batch", (), _ALWAYS),
-)
-
-REFUSED = dict.fromkeys(
-    ("--trace-metrics", "--trace-output", "--trace-json", "--trace-pysr"), _RECORDS
-)
-"""Options of 0.2 and 0.3, with what there is here: they would have written a file."""
+REFUSED = ("--trace-metrics", "--trace-output", "--trace-json", "--trace-pysr")
+"""Options of 0.2 and 0.3, which would have written a file."""
 
 
 def declare(group: pytest.OptionGroup) -> None:
     """Declare the accepted ones, without a word in ``--help``."""
-    for each in ACCEPTED:
-        if each.values:
-            group.addoption(each.flag, help=argparse.SUPPRESS)
+    for flag, values in ACCEPTED.items():
+        if values:
+            group.addoption(flag, help=argparse.SUPPRESS)
         else:
-            group.addoption(each.flag, action="store_true", default=None, help=argparse.SUPPRESS)
+            group.addoption(flag, action="store_true", default=None, help=argparse.SUPPRESS)
 
 
-def given(options: argparse.Namespace) -> list[Other]:
-    """The accepted ones that the user gives."""
-    return [each for each in ACCEPTED if getattr(options, each.name, None) is not None]
+def given(options: argparse.Namespace) -> dict[str, Any]:
+    """The accepted ones that the user gives, with their values."""
+    found = {flag: getattr(options, flag[2:].replace("-", "_"), None) for flag in ACCEPTED}
+    return {flag: value for flag, value in found.items() if value is not None}
 
 
-def notices(options: argparse.Namespace) -> list[str]:
-    """What the user has to know about them.
+def notice(options: argparse.Namespace) -> str:
+    """What the user has to know about them, "" if none is given.
 
     :raises pytest.UsageError: for a value that there is not.
     """
-    found: dict[str, list[str]] = {}
-    for each in given(options):
-        value = getattr(options, each.name)
-        if each.values and value not in each.values:
+    said = []
+    for flag, value in given(options).items():
+        values = ACCEPTED[flag]
+        if values and value not in values:
             raise pytest.UsageError(
-                f"pytest-fkit: {each.flag}={value}: expected {' or '.join(each.values)}, without "
-                f"effect: {each.instead}"
+                f"pytest-fkit: {flag}={value}: expected {' or '.join(values)}, without effect: "
+                f"{INSTEAD}"
             )
-        flag = f"{each.flag}={value}" if each.values else each.flag
-        found.setdefault(each.instead, []).append(flag)
-    return [
-        f"{' and '.join(flags)} {'has' if len(flags) == 1 else 'have'} no effect: {instead}"
-        for instead, flags in found.items()
-    ]
+        said.append(f"{flag}={value}" if values else flag)
+    has = "has" if len(said) == 1 else "have"
+    return f"{' and '.join(said)} {has} no effect: {INSTEAD}" if said else ""
 
 
 def refuse(parser: pytest.Parser, args: Sequence[str]) -> None:
@@ -94,5 +66,7 @@ def refuse(parser: pytest.Parser, args: Sequence[str]) -> None:
         flag = str(each).partition("=")[0]
         if flag in REFUSED:
             raise pytest.UsageError(
-                f"pytest-fkit: {flag} is an option of another project of this name: {REFUSED[flag]}"
+                f"pytest-fkit: {flag} is an option of another project of this name; here "
+                "--fkit-trace=PATH writes a timeline, and --fkit-journal=PATH a record of which "
+                "`fkit csv` makes a table"
             )

@@ -72,7 +72,9 @@ class Controller:
         """
         config = self._config
         parsed = settings_of(config)
-        self._notices += [f"fkit: {line}" for line in others_options.notices(config.option)]
+        without_effect = others_options.notice(config.option)
+        if without_effect:
+            self._notices.append(f"fkit: {without_effect}")
         # Checked here: a worker could not raise a usage error.
         user_patterns(config)
         check_folders(config, parsed)

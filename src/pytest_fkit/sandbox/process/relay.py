@@ -8,7 +8,7 @@ import pytest
 
 from ...compat.pytest_hooks import note_implementers
 from ...compat.pytest_reports import expected_failure, keep_objects, report_to_data
-from ...config.settings import KEY as SETTINGS
+from ...config.settings import read
 from ...own import contextmanager, os, own_builtins, time
 from ...protocol.descriptors import slots, write_all
 from ...protocol.event_file import (
@@ -77,8 +77,8 @@ class Relay:
         self._keeps_objects = not hasattr(session.config, "workerinput") and not (
             session.config.pluginmanager.hasplugin("fkit-spawned")
         )
-        settings = self._config.stash.get(SETTINGS, None)
-        self._fails_by_sanitizers = settings is not None and settings.sanitizer_reports == "fail"
+        # Fresh interpreters have no settings, but the options.
+        self._fails_by_sanitizers = read(self._config, "fkit_sanitizer_reports") == "fail"
         self._subtests = self._config.pluginmanager.hasplugin("subtests")
         self._pid = -1
         self._packer = Packer()

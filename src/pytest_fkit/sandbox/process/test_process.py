@@ -9,7 +9,7 @@ import pytest
 from ...compat import pytest_hooks, pytest_junit, pytest_nodes, pytest_session
 from ...compat.kept_values import report_each_test
 from ...config.folders import ARTIFACTS
-from ...config.settings import KEY
+from ...config.settings import KEY, read
 from ...gpu.slices.ownership import may_retry, owned_by
 from ...named_tuple import NamedTuple
 from ...own import faulthandler, own_builtins, signal
@@ -28,7 +28,6 @@ from .tree import DUMP_SIGNAL
 from .wide_fixtures import WideFixtures
 
 if TYPE_CHECKING:
-    from ...config.settings import Settings
     from ...protocol.messages import Run
     from .gpu_failures import GpuFailures
 
@@ -81,9 +80,9 @@ def equip(session: pytest.Session, coverage: Any | None, waits: bool) -> TestPro
     config = session.config
     titles.prepare(config)
     broken: dict[str, str] = {}
-    settings = config.stash.get(KEY, None)
-    gpu_failures = _gpu_failures(config, settings)
+    gpu_failures = _gpu_failures(config)
     relay = Relay(session, may_retry=gpu_failures is not None and may_retry(config))
+    settings = config.stash.get(KEY, None)
     fixtures = WideFixtures(
         session, relay, broken, settings is not None and settings.start_method == "auto",
         gpu_failures,
@@ -126,9 +125,10 @@ def equip(session: pytest.Session, coverage: Any | None, waits: bool) -> TestPro
     )
 
 
-def _gpu_failures(config: pytest.Config, settings: Settings | None) -> GpuFailures | None:
+def _gpu_failures(config: pytest.Config) -> GpuFailures | None:
     gpus = owned_by(config) is not None
-    network = settings is not None and settings.network_retries > 0 and may_retry(config)
+    # Fresh interpreters have no settings, but the options.
+    network = may_retry(config) and read(config, "fkit_network_retries") > 0
     if not (gpus or network):
         return None
     from .gpu_failures import GpuFailures
