@@ -850,7 +850,7 @@ def test_who_opens_gateways_can_be_replaced(session: DSession) -> None:
     opened: list[object] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "nodemanager", NodeManager(session.config, ["popen"]), raising=False)
-        before = xdist_controller.replace_makegateway(session.config, opened.append)
+        before = xdist_controller.replace_makegateway(session.config, cast("Any", opened.append))
         assert before == session.nodemanager.group.__class__.makegateway.__get__(
             session.nodemanager.group
         )

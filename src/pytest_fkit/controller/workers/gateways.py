@@ -25,7 +25,7 @@ from ...gpu.slices.ownership import HOST, Owned
 from ...gpu.vendors.vendor import Entry
 from ...own import own_builtins
 from ..machines.leftover import Leftover
-from ..schedule.machines import ELSEWHERE, Seat, count_workers, id_of, proxies, seats_of
+from ..schedule.machines import AHEAD, ELSEWHERE, Seat, count_workers, id_of, proxies, seats_of
 from .gpus import Gpus, fleet_of, stated_gpus
 from .liveness import LostError
 
@@ -277,6 +277,7 @@ class Gateways:
         node.workerinput["fkit_cpu"] = seat.cpu
         node.workerinput[HOST] = seat.host
         if self._elsewhere is not None and self._elsewhere.serves(node.gateway.spec):
+            node.workerinput[AHEAD] = self._elsewhere.ahead(node.gateway.spec)
             xdist_controller.as_remote(node)
 
     @pytest.hookimpl(tryfirst=True)
