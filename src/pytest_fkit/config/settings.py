@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Sequence
 
 import pytest
 
 from ..compat.pytest_session import ini_value
 from ..own import own_builtins
 from .first_environment import variable
-from .machine_option import Machines
 from .options import BY_NAME, COMMAND_LINE, INI, LISTS
 from .values import parse
+
+if TYPE_CHECKING:
+    from .machine_option import Machines
 
 own_builtins(globals())
 
