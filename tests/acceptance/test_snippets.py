@@ -158,6 +158,9 @@ def test_configurations_are_understood(pytester: pytest.Pytester) -> None:
         path.unlink()
 
 
+_LANGUAGES = ("", "console", "ini", "python", "text", "toml", "yaml")
+
+
 def test_blocks_say_what_they_are() -> None:
     for block in BLOCKS:
         assert block.language in ("", "console", "ini", "python", "text", "toml", "yaml", "bash"), (
