@@ -29,6 +29,7 @@ import xdist.remote
 import xdist.scheduler
 from _pytest.config import create_terminal_writer
 from xdist.dsession import DSession
+from xdist.workermanage import NodeManager, WorkerController
 
 from pytest_fkit.compat import (
     pytest_fixtures,
@@ -852,6 +853,41 @@ def test_a_gateway_is_ended_whoever_has_the_process() -> None:
     with pytest.raises(EOFError):
         channel.waitclose(10)
     group.terminate(10)
+
+
+def test_who_opens_gateways_can_be_replaced(session: DSession) -> None:
+    assert "self.nodemanager = NodeManager(" in _source(DSession.pytest_sessionstart)
+    setup = _source(NodeManager.setup_node)
+    assert "self.group.makegateway(spec)" in setup
+    assert setup.index("makegateway") < setup.index("pytest_xdist_newgateway")
+    # xdist gives them other objects if they lack this; what is known of them is by object.
+    assert 'getattr(spec, "execmodel", None) != "main_thread_only"' in setup
+    opened: list[object] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "nodemanager", NodeManager(session.config, ["popen"]), raising=False)
+        before = xdist_controller.replace_makegateway(session.config, cast("Any", opened.append))
+        assert before == session.nodemanager.group.__class__.makegateway.__get__(
+            session.nodemanager.group
+        )
+        session.nodemanager.group.makegateway("popen")
+        assert opened == ["popen"]
+        [spec] = session.nodemanager.specs
+        xdist_controller.new_id(session.config, spec)
+        assert spec.id == "gw1"
+        assert "spec.id = None" in _source(DSession._clone_node)
+        assert "nodemanager.setup_node(spec, self.queue.put)" in _source(DSession._clone_node)
+        assert "self._active_nodes.add(clone)" in _source(DSession._clone_node)
+
+
+def test_a_worker_elsewhere_keeps_its_path() -> None:
+    setup = _source(WorkerController.setup)
+    hook, path = setup.index("pytest_configure_node("), setup.index("gateway.spec.popen else None")
+    assert hook < path
+    # Only where this says "popen" the arguments are those of the command line.
+    assert setup.index("if not spec.popen or spec.chdir:") < hook
+    node = types.SimpleNamespace(gateway=types.SimpleNamespace(spec=execnet.XSpec("popen")))
+    xdist_controller.as_remote(cast("Any", node))
+    assert not node.gateway.spec.popen
 
 
 def test_a_scheduler_that_a_plugin_brings_is_seen(pytester: pytest.Pytester) -> None:

@@ -1,13 +1,14 @@
-"""Workers on other machines: by a command, by ssh, in a Slurm allocation."""
+"""Workers on the nodes of a Slurm allocation; tests/machines loses them."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Callable, Iterator, Mapping
+from typing import Callable, Mapping
 
 import pytest
 from inner_runs import run
-from slurm_cluster import MISSING, Cluster, cluster
+from slurm_cluster import MISSING, cluster
 
 import fleet as fleets
 
@@ -17,54 +18,66 @@ SUITE = {
     "conftest.py": """\
         import os, pathlib, pytest
 
-        WORKER = os.getpid()
         HERE = pathlib.Path(os.environ["FKIT_INNER_DIR"])
+        NODE = os.environ.get("FKIT_MACHINE"), os.environ.get("SLURMD_NODENAME")
 
         @pytest.fixture(autouse=True)
         def seen(request):
-            name = os.environ["PYTEST_XDIST_WORKER"]
-            node = os.environ.get("SLURMD_NODENAME", os.environ.get("MACHINE", ""))
-            with open(HERE / "seen.txt", "a") as file:
-                masks = os.environ.get("CUDA_VISIBLE_DEVICES")
-                file.write(f"{name} {node} {WORKER} {masks} {os.getcwd()}\\n")
+            seen = NODE, os.environ["CUDA_VISIBLE_DEVICES"], os.getcwd()
+            worker = os.environ["PYTEST_XDIST_WORKER"]
+            (HERE / f"seen-{worker}-{request.node.name}").write_text(repr(seen))
     """,
     "test_many.py": """\
-        import time, pytest
+        import os, time, pytest
 
-        @pytest.mark.parametrize("number", range(40))
+        @pytest.mark.parametrize("number", range(16))
         def test_it(number, tmp_path):
             (tmp_path / "x").write_text("x")
-            time.sleep(0.01)
+            time.sleep(0.05)
+            broken = os.environ["FKIT_MACHINE"], os.environ["CUDA_VISIBLE_DEVICES"]
+            if broken == ("n2", "1"):
+                raise RuntimeError("CUDA error: unspecified launch failure")
+
+        @pytest.mark.fkit(gpus=2)
+        def test_gang():
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
+
+        def test_crash():
+            os.abort()
     """,
 }
 
-needs_slurm = pytest.mark.skipif(bool(MISSING), reason=f"needs Slurm: no {', '.join(MISSING)}")
 
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(tmp_path_factory.mktemp("slurm")) as found:
-        yield found
-
-
-def seen(directory: Path) -> dict[str, tuple[str, ...]]:
-    """By worker: its machine, its pid, its mask and its directory."""
-    lines = [line.split(" ") for line in (directory / "seen.txt").read_text().splitlines()]
-    return {name: tuple(rest) for name, *rest in lines}
-
-
-@needs_slurm
-def test_an_allocation(slurm: Cluster, fleet: Fleet, tmp_path: Path) -> None:
-    machine = fleet(fleets.nvidia(2))
-    with slurm.allocated() as job:
+@pytest.mark.skipif(bool(MISSING), reason=f"needs Slurm: no {', '.join(MISSING)}")
+def test_an_allocation(
+    fleet: Fleet, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Slices, gangs, retries and retiring are the machines', and so are the words for it."""
+    with cluster(tmp_path_factory.mktemp("slurm")) as slurm, slurm.allocated() as job:
         ended = run(
             tmp_path, SUITE, "--fkit", "--fkit-machines=slurm", "--fkit-gpus-per-worker=1",
-            env={**machine, **job},
+            "--fkit-retire-after=1", "--fkit-journal=j.jsonl",
+            env={**fleet(fleets.nvidia(2)), **job},
         )  # fmt: skip
         assert slurm.steps(job["SLURM_JOB_ID"]) == []
-    assert ended.status == 0, ended.stdout + ended.stderr
-    assert len(ended.verdicts) == 40
-    found = seen(tmp_path)
-    assert {name: (each[0], each[2]) for name, each in found.items()} == {
-        "gw0": ("n1", "0"), "gw1": ("n1", "1"), "gw2": ("n2", "0"), "gw3": ("n2", "1"),
-    }  # fmt: skip
+    printed = ended.stdout + ended.stderr
+    assert len(ended.verdicts) == 18, printed
+    failed = [name for name, each in ended.verdicts.items() if each.failures]
+    assert failed == ["test_many.py::test_crash"], printed
+    assert "worker gw" in ended.verdicts[failed[0]].death["text"]
+    assert " on n" in ended.verdicts[failed[0]].death["text"]
+    assert "fkit: n1 gw0,gw1 | n2 gw2,gw3" in printed
+    for name, owners in (("n1", "gw0 0 | gw1 1"), ("n2", "gw2 0 | gw3 1")):
+        assert f"fkit: {name}: 2 workers, 2 NVIDIA GPUs (" in printed
+        assert owners in printed
+    assert "fkit: gw3 on n2 (GPU 1) is retired: " in printed
+    assert "gw3 on n2 (GPU 1)" in printed.partition("retrying")[2].partition("\n")[0]
+    machines = {"gw0": "n1", "gw1": "n1", "gw2": "n2", "gw3": "n2"}
+    seen = {path.name.split("-")[1]: path.read_text() for path in tmp_path.glob("seen-*")}
+    assert {machines[worker] for worker in seen} == {"n1", "n2"}
+    for worker, said in seen.items():
+        assert said.startswith(f"(('{machines[worker]}', '{machines[worker]}'), ")
+        assert str(tmp_path) in said
+    events = [json.loads(line) for line in (tmp_path / "j.jsonl").read_text().splitlines()]
+    up = {each["worker"]: each["host"] for each in events if each["event"] == "worker_up"}
+    assert up == machines

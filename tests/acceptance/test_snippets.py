@@ -158,11 +158,18 @@ def test_configurations_are_understood(pytester: pytest.Pytester) -> None:
         path.unlink()
 
 
+_LANGUAGES = ("", "console", "ini", "python", "text", "toml", "yaml")
+
+
 def test_blocks_say_what_they_are() -> None:
     for block in BLOCKS:
-        assert block.language in ("", "console", "ini", "python", "text", "toml", "yaml"), block
+        assert block.language in ("", "console", "ini", "python", "text", "toml", "yaml", "bash"), (
+            block
+        )
         if block.language == "text":  # what a program prints, or a drawing
             assert block.printed_by or block.not_run or "/inside/" in block.page, block
+        if block.language == "bash":  # a job file, which tests/machines runs
+            assert block.not_run, block
         runs = block.commands or block.language in ("python", "ini", "toml", "yaml")
         if runs and not block.not_run:
             assert block.file or block.commands, block

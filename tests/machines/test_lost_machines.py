@@ -268,19 +268,20 @@ def test_a_controller_that_is_killed_leaves_nothing_anywhere(
 
 
 def test_ctrl_c_tears_down_everywhere(machines: Machines, tmp_path: Path) -> None:
-    (tmp_path / "test_wide.py").write_text(
-        "import os, pathlib, pytest, time\n"
-        "@pytest.fixture(scope='module')\n"
+    (tmp_path / "plugin_wide.py").write_text(
+        "import os, pathlib, pytest\n"
+        "@pytest.fixture(scope='session', autouse=True)\n"
         "def wide():\n"
-        "    yield\n"
         "    here = pathlib.Path(os.environ['FKIT_INNER_DIR'])\n"
+        "    (here / ('up-' + os.environ['PYTEST_XDIST_WORKER'])).touch()\n"
+        "    yield\n"
         "    (here / ('down-' + os.environ['PYTEST_XDIST_WORKER'])).touch()\n"
-        "@pytest.mark.parametrize('number', range(8))\n"
-        "def test_wide(wide, number): time.sleep(0.5)\n"
     )
-    with running(tmp_path, machines, "test_wide.py", "test_many.py") as (run, _):
+    with running(tmp_path, machines, "-p", "plugin_wide", "-opythonpath=.") as (run, _):
         os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does
         outcome = run.wait(60)
         assert run.await_gone(20) == []
     assert outcome.status == pytest.ExitCode.INTERRUPTED, outcome.stdout
-    assert len(list(tmp_path.glob("down-*"))) >= 2, outcome.stdout
+    up, down = sorted(tmp_path.glob("up-*")), sorted(tmp_path.glob("down-*"))
+    assert len(up) == 4
+    assert [each.name[len("up-") :] for each in up] == [each.name[len("down-") :] for each in down]

@@ -137,3 +137,25 @@ def test_nobody_else_is_killed_for_the_number_of_a_process_in_a_container() -> N
     node = Node(1)  # of this machine, as far as --tx tells, but none of ours
     kill(node)
     assert node.ended.wait(10)
+
+
+def test_one_elsewhere_is_watched_while_it_starts_but_asked_only_once_it_listens() -> None:
+    run = Run(4.0)
+    run.heartbeat.add(run.node, start=60.0, asked=False)
+    run.tick(60)
+    assert run.said == []
+    run.heartbeat.add(run.node, start=60.0)  # it collects
+    run.tick(60)
+    assert set(run.said) == {CheckAlive()}
+    run.tick(10)
+    assert run.said[-1] == "silent"
+
+
+@pytest.mark.parametrize(("limit", "start"), [(0.0, 60.0), (4.0, 0.0)])
+def test_one_elsewhere_may_start_for_any_time_where_there_is_no_limit(
+    limit: float, start: float
+) -> None:
+    run = Run(limit)
+    run.heartbeat.add(run.node, start=start, asked=False)
+    run.tick(1000)
+    assert run.said == []

@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import execnet
 import pytest
@@ -17,8 +17,11 @@ from pytest_fkit.config.settings import machine_settings_of
 from pytest_fkit.controller.machines import engines
 from pytest_fkit.controller.machines.clients import Client, NotReachedError, WaitLimit, open_within
 from pytest_fkit.controller.machines.fitting import Answers, Needed, advice, misfits
-from pytest_fkit.controller.machines.reaching import machines_of
+from pytest_fkit.controller.machines.reaching import certain, machines_of
 from pytest_fkit.controller.schedule.machines import Seat, seats, workers_by_machine
+from pytest_fkit.journal.attempts import by_clock_of_controller
+from pytest_fkit.protocol.border import ItemAttempt
+from pytest_fkit.protocol.endings import Finished
 
 KUBECTL = "exec:pod-0,pod-1 kubectl exec -i {machine} -- {python}"
 
@@ -77,10 +80,10 @@ def test_a_command_survives_execnet_and_a_shell(tmp_path: Path) -> None:
     gateway = open_within(WaitLimit(60), client, lambda: group.makegateway(client.specification))
     found = gateway.remote_exec("import os; channel.send([os.getcwd(), os.environ['A']])").receive()
     assert found == [str(odd), "x // y"]
-    local_end: Any = gateway._io
-    assert (tmp_path / "note").read_text() == str(local_end.popen.pid)
+    process = cast("Any", gateway._io).popen
+    assert (tmp_path / "note").read_text() == str(process.pid)
     client.kill()
-    assert local_end.wait() == -9
+    assert process.wait(60) == -9
     group.terminate(1.0)
 
 
@@ -111,7 +114,8 @@ def test_who_is_not_reached_says_why(tmp_path: Path, command: tuple[str, ...], s
 def test_slurm_and_ssh_are_commands_too() -> None:
     n1 = engines.target(Machines("slurm"), "n1", 60, 4)
     words = engines.command(n1, ["python3"])
-    assert words[0] == "srun"
+    assert words[0] == "env"
+    assert "srun" in words
     assert {"--nodelist=n1", "--cpus-per-task=4", "--overlap", "--unbuffered"} <= set(words)
     assert words[-4:] == ["python3", "-u", "-c", engines._BOOTSTRAP]
     assert engines.cancelling(n1, "7.3") == ["scancel", "--signal=KILL", "7.3"]
@@ -203,3 +207,21 @@ def test_what_contradicts_other_machines_is_named(pytester: pytest.Pytester) -> 
         )  # fmt: skip
         assert ended.returncode == pytest.ExitCode.USAGE_ERROR, ended.stdout
         assert said in ended.stdout.decode()
+
+
+def test_a_clock_that_differs_by_no_more_than_messages_take_does_not_differ() -> None:
+    assert certain(0.05, 0.04) == certain(0.05, -0.05) == (0.05, 0.0)
+    assert certain(0.05, 7.0) == (0.05, 7.0)
+
+
+def test_times_elsewhere_become_those_of_the_controller() -> None:
+    found = by_clock_of_controller(
+        ItemAttempt(
+            "test_a", 107.0, Finished(),
+            (("call", 107.5, 1.0, "passed"),), (("setup", "wide", 107.25, 0.1),),
+        ),
+        7.0,
+    )  # fmt: skip
+    assert (found.start, found.phases) == (100.0, (("call", 100.5, 1.0, "passed"),))
+    assert found.wide == (("setup", "wide", 100.25, 0.1),)
+    assert by_clock_of_controller(found, 0.0) is found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, Sequence
+from typing import TYPE_CHECKING, Any, Sequence
 
 import pytest
 
@@ -12,9 +12,11 @@ from ..compat.pytest_session import ini_value
 from ..named_tuple import NamedTuple
 from ..own import own_builtins
 from .first_environment import variable
-from .machine_option import Machines
 from .options import BY_NAME, COMMAND_LINE, INI, LISTS
 from .values import Repeat, parse
+
+if TYPE_CHECKING:
+    from .machine_option import Machines
 
 own_builtins(globals())
 

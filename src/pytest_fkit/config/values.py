@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import shlex
 import string
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ..named_tuple import NamedTuple
 from ..own import own_builtins
 from ..protocol.repetitions import SEEDS
-from .machine_option import Machines, parse_machines
 from .options import Option
+
+if TYPE_CHECKING:
+    from .machine_option import Machines
 
 own_builtins(globals())
 
@@ -228,6 +230,8 @@ def _gpus(value: object) -> str | tuple[str, ...] | None:
 
 
 def _machines(value: object) -> Machines | None:
+    from .machine_option import parse_machines  # which most runs don't need
+
     return parse_machines(value) if isinstance(value, str) else None
 
 

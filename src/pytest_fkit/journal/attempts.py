@@ -131,6 +131,18 @@ def _message(reports: Sequence[Kept]) -> str:
     return ""
 
 
+def by_clock_of_controller(attempt: ItemAttempt, ahead: float) -> ItemAttempt:
+    """An attempt with the times of the controller's clock.
+
+    :param ahead: seconds by which the clock of the worker's machine is ahead of that.
+    """
+    if not ahead:
+        return attempt
+    phases = tuple((name, start - ahead, took, said) for name, start, took, said in attempt.phases)
+    wide = tuple((what, label, start - ahead, took) for what, label, start, took in attempt.wide)
+    return attempt._replace(start=attempt.start - ahead, phases=phases, wide=wide)
+
+
 class Running:
     """A test that has begun on a worker and has no verdict yet.
 

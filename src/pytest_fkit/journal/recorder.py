@@ -9,7 +9,7 @@ from ..own import own_builtins
 from ..protocol.border import ItemAttempt, ItemStarted, RepeatedItem, Reported, Told
 from ..protocol.endings import Lost
 from ..protocol.event_file import NETWORK, Location
-from .attempts import Running, is_whole, kept
+from .attempts import Running, by_clock_of_controller, is_whole, kept
 from .events import Event, event, now, plain
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Recorder:
         self._touched: dict[tuple[str, str], None] = {}
         self._events: list[Event] = []
         self._gpus: dict[str, list[str]] = {}
+        self._ahead: dict[str, float] = {}
         self._earlier_attempts: dict[str, int] = {}
         self._usage = GpuUsage()
         self.mask: Callable[[Event], Event] | None = None
@@ -82,12 +83,16 @@ class Recorder:
         """From now on the worker owns the GPUs with these ids."""
         self._gpus[worker] = list(gpus)
 
-    def worker_up(self, worker: str, pid: int, gpus: Sequence[str], host: str = "") -> None:
+    def worker_up(
+        self, worker: str, pid: int, gpus: Sequence[str], host: str = "", ahead: float = 0.0
+    ) -> None:
         """A worker has started.
 
         :param pid: 0 if unknown.
         :param host: its machine, "" for the controller's.
+        :param ahead: seconds by which the clock there is ahead of this one.
         """
+        self._ahead[worker] = ahead
         self.owns(worker, gpus)
         where = {"host": host} if host else {}
         self.add(event("worker_up", worker=worker, pid=pid, gpus=list(gpus), **where))
@@ -240,6 +245,7 @@ class Recorder:
         self, worker: str, running: Running, at: Event, facts: ItemAttempt, category: str = ""
     ) -> None:
         gpus = self._gpus.get(worker, [])
+        facts = by_clock_of_controller(facts, self._ahead.get(worker, 0.0))
         attempt = running.attempt(at, facts, gpus, category)
         if gpus and self.samplers:
             for sample in self.samplers:

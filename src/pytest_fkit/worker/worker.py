@@ -86,7 +86,8 @@ class Worker:
         self._probed = False
         self._stopped = False
         self._interrupted = False
-        if os.getppid() == self._controller:
+        # 0 is also the parent of who was started in a container from outside.
+        if self._controller and os.getppid() == self._controller:
             system.die_with_parent(self._controller)
         else:
             self._controller = 0  # it is on another machine, or a proxy started this worker

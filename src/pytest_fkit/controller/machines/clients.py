@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import execnet
 
+from ... import system
 from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, signal, suppress, threading, time
 from ...system import paths
@@ -47,8 +48,10 @@ class Client(NamedTuple):
     def kill(self) -> None:
         """End it, with what it has started here."""
         with suppress(OSError, ValueError):
-            # Its group, of which it is the leader; our child, so that its pid is nobody else's.
-            os.killpg(int(paths.read_text(self.note)), signal.SIGKILL)
+            pid = int(paths.read_text(self.note))
+            # Of a process that is not ours any more the number may be somebody else's.
+            if pid in system.descendants(os.getpid()):
+                os.killpg(pid, signal.SIGKILL)  # it leads a group
 
     def said(self) -> str:
         """What it said last, "" if nothing."""

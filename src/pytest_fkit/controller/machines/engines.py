@@ -28,13 +28,20 @@ class Engine(NamedTuple):
     cancel: tuple[str, ...] = ()
 
 
+_OF_TASKS = (
+    "NTASKS", "NPROCS", "NTASKS_PER_NODE", "NTASKS_PER_GPU", "CPUS_PER_TASK", "GPUS_PER_TASK",
+    "TRES_PER_TASK", "GPUS_PER_NODE", "GPUS",
+)  # fmt: skip
+
 ENGINES = {
     "ssh": Engine(
         ("ssh", "-T", "-oBatchMode=yes", "-oConnectTimeout={seconds}", MACHINE, f"exec {PYTHON}")
     ),
-    # srun(1). The step gets all that the job has on the node, as do the others there.
+    # srun(1). The step gets all that the job has on the node, as do the others there; without the
+    # variables by which the job's options are the step's, which is one task.
     "slurm": Engine(
-        ("srun", "--unbuffered", "--overlap", "--exact", "--nodes=1", "--ntasks=1",
+        ("env", *(each for name in _OF_TASKS for each in ("-u", f"SLURM_{name}")),
+         "srun", "--unbuffered", "--overlap", "--exact", "--nodes=1", "--ntasks=1",
          "--cpus-per-task={cpus}", "--mem=0", "--mpi=none", f"--nodelist={MACHINE}", PYTHON),
         ("scancel", "--signal=KILL", "{step}"),
     ),

@@ -71,6 +71,8 @@ class Openings:
         """
         for name in self._turns:
             its = [each for each in specs if self.serves(each) and self._client(each) == name]
+            if not its:
+                continue
             openings = [self._openings.setdefault(str(each.python), _Opening()) for each in its]
             self._in_thread(functools.partial(self._open_all, its, openings, make))
 

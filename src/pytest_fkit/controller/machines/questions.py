@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import time
 from typing import Any
 
 
@@ -58,5 +59,5 @@ def _cores() -> int:
 if __name__ == "__channelexec__":
     _channel: Any = globals()["channel"]
     _channel.send(answers(*_channel.receive()))
-    while _channel.receive():  # how long does a message take?
-        _channel.send(True)
+    while _channel.receive():  # how long does a message take, and what time is it here?
+        _channel.send(time.time())

@@ -40,12 +40,14 @@ class Reached(NamedTuple):
     """A machine that can run tests of this run.
 
     :param lag: seconds that a message takes there and back.
+    :param ahead: seconds by which its clock is ahead of ours, 0 if that can't be told from the lag.
     :param told: what :func:`.handshake.answer` answers there.
     """
 
     machine: Target
     answers: Answers
     lag: float
+    ahead: float
     told: Mapping[str, Any]
 
 
@@ -165,6 +167,11 @@ def reach(
     return [answers[each.name] for each in found]
 
 
+def certain(lag: float, ahead: float) -> tuple[float, float]:
+    """The same, without a difference of clocks that may come from the lag."""
+    return lag, ahead if abs(ahead) > lag else 0.0
+
+
 def _ask(client: Client, questions: Questions, seconds: float) -> Reached:
     """What a machine answers.
 
@@ -182,12 +189,13 @@ def _ask(client: Client, questions: Questions, seconds: float) -> Reached:
         channel = gateway.remote_exec(program)
         channel.send((list(needed.versions), list(needed.paths)))
         data: Any = channel.receive(deadline.left)
-        lags = []
+        pings = []
         for _ in range(_PINGS):
-            start = time.monotonic()
+            wall, start = time.time(), time.monotonic()
             channel.send(True)
-            channel.receive(deadline.left)
-            lags.append(time.monotonic() - start)
+            there: Any = channel.receive(deadline.left)
+            lag = time.monotonic() - start
+            pings.append((lag, there - wall - lag / 2))
         channel.send(False)
         channel.waitclose(deadline.left)
         told: Any = {}
@@ -195,7 +203,7 @@ def _ask(client: Client, questions: Questions, seconds: float) -> Reached:
             channel = gateway.remote_exec(handshake)
             channel.send(("answer", list(questions.names), detection))
             told = channel.receive(deadline.left)
-        return Reached(client.machine, Answers.from_wire(data), min(lags), told)
+        return Reached(client.machine, Answers.from_wire(data), *certain(*min(pings)), told)
 
     try:
         reached: Reached = asked(deadline, client, ask)

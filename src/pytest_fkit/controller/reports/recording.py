@@ -25,7 +25,7 @@ from ...journal.recorder import Recorder
 from ...journal.trace import TraceFile
 from ...own import contextmanager, os, own_builtins, socket
 from ...protocol.endings import Lost, format_size
-from ..schedule.machines import gpu_ids, host_of
+from ..schedule.machines import clock_ahead, gpu_ids, host_of
 from ..workers.gpus import KEY
 from .accounting import lost_attempt
 from .origin import drivers, origin, package_versions
@@ -145,7 +145,9 @@ class Recording:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodeready(self, node: WorkerController) -> None:
         pid = node.workerinput.get("fkit_pid", 0)
-        self._recorder.worker_up(node.gateway.id, pid, gpu_ids(node), host_of(node))
+        self._recorder.worker_up(
+            node.gateway.id, pid, gpu_ids(node), host_of(node), clock_ahead(node)
+        )
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_testnodedown(self, node: WorkerController, error: object | None) -> None:

@@ -25,6 +25,9 @@ CPU_WORKER = "FKIT_CPU_WORKER"
 MACHINE_KEY = "fkit_machine"
 """Of execnet's specification of a worker: the name of its machine, of ``--fkit-machines``."""
 
+AHEAD = "fkit_ahead"
+"""Of ``workerinput``: see :func:`clock_ahead`."""
+
 ELSEWHERE: pytest.StashKey[Any] = pytest.StashKey()
 """In ``config.stash`` of a controller whose workers are on other machines: ``Elsewhere``."""
 
@@ -138,6 +141,11 @@ def _masks(spec: XSpec) -> tuple[tuple[str, str], ...]:
 def host_of(node: WorkerController) -> str:
     """The machine on which a worker runs, as :class:`Seat` names it."""
     return str(node.workerinput.get(HOST, ""))
+
+
+def clock_ahead(node: WorkerController) -> float:
+    """Seconds by which the clock of a worker's machine is ahead of ours, as far as is known."""
+    return float(node.workerinput.get(AHEAD, 0.0))
 
 
 def owned_gpus(node: WorkerController) -> Mapping[str, Any]:

@@ -101,6 +101,11 @@ class Elsewhere:
         place = self.places.get(str(getattr(spec, MACHINE_KEY)))
         return 0.0 if place is None else place.reached.lag
 
+    def ahead(self, spec: XSpec) -> float:
+        """Seconds by which a worker's clock is ahead of this machine's."""
+        place = self.places.get(str(getattr(spec, MACHINE_KEY)))
+        return 0.0 if place is None else place.reached.ahead
+
     def variables(self, spec: XSpec) -> Mapping[str, str]:
         """Variables that a worker gets from the controller."""
         if not self.serves(spec):
@@ -167,6 +172,17 @@ def _wanted_workers(
     return number if isinstance(number, int) else None
 
 
+def _slices(place: KnownMachine) -> int:
+    """How many slices of GPUs a machine has.
+
+    :raises pytest.UsageError: if there is none of the GPUs that the user named.
+    """
+    try:
+        return worker_count(place.fleet, place.settings, place.reached.told["environ"])
+    except pytest.UsageError as error:
+        raise pytest.UsageError(f"{error} (on {place.reached.machine.name})") from None
+
+
 def _add_workers(
     config: pytest.Config,
     settings: MachineSettings,
@@ -178,7 +194,7 @@ def _add_workers(
     clients: list[Client] = []
     for place in places.values():
         reached = place.reached
-        slices = worker_count(place.fleet, place.settings, reached.told["environ"])
+        slices = _slices(place)
         for _ in range(wanted or slices or reached.answers.cores):
             clients.append(Client(reached.machine, python, f"{folder}/worker-{len(clients)}"))
     options: Any = config.option

@@ -26,7 +26,7 @@ from ...gpu.vendors.vendor import Entry
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ..machines.leftover import Leftover
-from ..schedule.machines import ELSEWHERE, Seat, count_workers, id_of, proxies, seats_of
+from ..schedule.machines import AHEAD, ELSEWHERE, Seat, count_workers, id_of, proxies, seats_of
 from .gpus import Gpus, fleet_of, stated_gpus
 from .liveness import LostError
 
@@ -278,6 +278,7 @@ class Gateways:
         node.workerinput["fkit_cpu"] = seat.cpu
         node.workerinput[HOST] = seat.host
         if self._elsewhere is not None and self._elsewhere.serves(node.gateway.spec):
+            node.workerinput[AHEAD] = self._elsewhere.ahead(node.gateway.spec)
             xdist_controller.as_remote(node)
 
     @pytest.hookimpl(tryfirst=True)

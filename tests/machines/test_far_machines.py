@@ -1,0 +1,42 @@
+"""Machines from which a message takes its time are as busy as near ones."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import far_client
+from inner_runs import run
+
+TESTS = 2000
+
+SUITE = {
+    "n1": "",
+    "n2": "",
+    "test_many.py": f"""\
+        import time, pytest
+
+        @pytest.mark.parametrize("number", range({TESTS}))
+        def test_it(number):
+            time.sleep(0.005)
+    """,
+}
+
+
+def seconds(directory: Path, delay: float) -> float:
+    """How long a run takes whose messages are late by so much, each."""
+    directory.mkdir()
+    client = f"{sys.executable} {far_client.__file__} {directory}/{{machine}} {delay} {{python}}"
+    ended = run(
+        directory, SUITE, "--fkit", f"--fkit-machines=exec:n1,n2 {client}", "-n1", timeout=300
+    )
+    assert ended.status == 0, ended.stdout
+    assert len(ended.verdicts) == TESTS
+    return ended.seconds
+
+
+def test_fifty_milliseconds_there_and_back_cost_no_tenth(tmp_path: Path) -> None:
+    # In turn, as this machine may have other things to do as well.
+    took = [seconds(tmp_path / f"{turn}", (turn % 2) * 0.025) for turn in range(4)]
+    print(took)
+    assert min(took[1::2]) <= 1.1 * min(took[::2])
