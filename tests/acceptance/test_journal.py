@@ -453,19 +453,37 @@ def test_github_gets_the_summary_as_markdown(tmp_path: Path) -> None:
             "test_a.py": "def test_a(): pass\n",
             "test_b.py": "import os, pytest\n@pytest.mark.parametrize('x', ['a|b`c'])\n"
             "def test_dies(x): os.abort()\n",
+            "test_c.py": "def test_known(): assert 0\ndef test_passes(): assert 1\n",
+            "known.toml": '[[quarantine]]\ntest = "test_c.py::test_known"\n'
+            'issue = "https://i/1"\nexpires = "2999-12-31"\n',
         },
     )
     page = directory / "page.md"
     env = {"GITHUB_STEP_SUMMARY": str(page)}
     assert run_pytest(directory, "--fkit", "-n1", "test_a.py", env=env).status == 0
     assert not page.exists(), page.read_text()
-    assert run_pytest(directory, "--fkit", "-n1", env=env).status == 1
+    arguments = ("--fkit-quarantine=known.toml", "--fkit-repeat=3")
+    assert run_pytest(directory, "--fkit", "-n1", *arguments, env=env).status == 1
     assert page.read_text().splitlines() == [
         "### pytest-fkit",
         "",
         "| Crashed | how | where | worker |",
         "|---|---|---|---|",
         "| ``test_b.py::test_dies[a\\|b`c]`` | `SIGABRT` | `test_b.py:3 in test_dies` | gw0 |",
+        "",
+        "| Quarantined: failed without failing the run | how | why |",
+        "|---|---|---|",
+        (
+            "| `test_c.py::test_known` | `AssertionError: assert <n> at test_c.py in test_known` | "
+            "`quarantined until 2999-12-31: https://i/1` |"
+        ),
+        "",
+        "| Repeated | rate |",
+        "|---|---|",
+        "| ``test_b.py::test_dies[a\\|b`c]`` | failed 3 of 3 (100 %, 95 %: 29.2 to 100) |",
+        "| `test_c.py::test_known` | failed 3 of 3 (100 %, 95 %: 29.2 to 100) |",
+        "",
+        "2 repeated tests did not fail",
         "",
     ]
 

@@ -29,6 +29,7 @@ from .workers import gpus
 if TYPE_CHECKING:
     from ..journal.recorder import Recorder
     from .repeat.repeating import Repeating
+    from .reports.ci_reports import StepSummary
     from .reports.quarantined import QuarantinedTests
     from .reports.resume import Resuming
 
@@ -64,6 +65,7 @@ class Controller:
         untried = warning(installed())
         self._notices = [f"fkit: {untried}"] if untried else []
         self._maxfail = 0
+        self._page: StepSummary | None = None
 
     def prepare(self) -> None:
         """Check the options, choose the number of workers and find the GPUs.
@@ -134,7 +136,9 @@ class Controller:
         plugins.register(reporting, "fkit-reporting")
         plugins.register(CausesShown(), "fkit-causes")
         plugins.register(GuardedHooks(config), "fkit-guarded")
-        write_step_summary(config, reporting.happened)
+        self._page = write_step_summary(config, reporting.happened)
+        if self._page is not None and quarantined is not None:
+            self._page.quarantined = quarantined.rows
         recorder, resuming = self._record(config.stash[KEY])
         accounting = Accounting(config, recorder)
         plugins.register(accounting, "fkit-accounting")
@@ -222,6 +226,8 @@ class Controller:
         found.text_of_death = reporting.text_of_death
         found.complete_report = accounting.complete_report
         config.pluginmanager.register(found, "fkit-repeating")
+        if self._page is not None:
+            self._page.repeated = found.results
         return found
 
     def header(self) -> list[str] | None:

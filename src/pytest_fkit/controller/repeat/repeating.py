@@ -91,7 +91,8 @@ class Repeating:
         self._begun = 0.0
         self._enough: Enough | None = None
         self._session: pytest.Session | None = None
-        self._results: list[tuple[str, RepeatResult]] = []
+        self.results: list[tuple[str, RepeatResult]] = []
+        """Tests that have their verdicts, by node id."""
         self._repeatable: Repeatable | None = None
         self.tell: Callable[[WorkerController, Sequence[Told]], None] = lambda *_: None
         """Has plugins hear of a verdict."""
@@ -255,7 +256,7 @@ class Repeating:
                 tally.is_told = True
                 reason = "the run was stopped" if self._enough is None else self._enough.reason
                 result = tally.result(reason)
-                self._results.append((tally.nodeid, result))
+                self.results.append((tally.nodeid, result))
                 self.tell(tally.stands.node, _told(tally, result))
         enough = self._enough
         if tests and enough is not None and enough.at_once and self._session is not None:
@@ -278,7 +279,7 @@ class Repeating:
     @pytest.hookimpl
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show the rates."""
-        if not self._results:
+        if not self.results:
             return
         terminalreporter.section("pytest-fkit: repeated")
         for line, markup in self._lines():
@@ -286,7 +287,7 @@ class Repeating:
 
     def _lines(self) -> Iterator[tuple[str, dict[str, bool]]]:
         order = {tally.nodeid: number for number, tally in enumerate(self._tests)}
-        results = sorted(self._results, key=lambda each: order[each[0]])
+        results = sorted(self.results, key=lambda each: order[each[0]])
         failed = [each for each in results if each[1].failed]
         others = [each for each in results if not each[1].failed]
         for nodeid, result in failed:

@@ -11,7 +11,7 @@ import pytest
 from ...compat import pytest_junit
 from ...config.first_environment import variable
 from ...config.settings import ALONE
-from ...journal.rates import RepeatResult, words
+from ...journal.rates import RepeatResult, details, words
 from ...own import own_builtins
 from ...protocol.endings import count
 from ...protocol.event_file import facts_of
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
     from ...compat.pytest_junit import LogXML
+    from .quarantined import Row
     from .reporting import Happened
 
 own_builtins(globals())
@@ -113,11 +114,22 @@ class StepSummary:
     def __init__(self, path: Path, happened: Happened) -> None:
         self._path = path
         self._happened = happened
+        self.quarantined: Sequence[Row] = ()
+        """Quarantined tests that failed."""
+        self.repeated: Sequence[tuple[str, RepeatResult]] = ()
+        """Tests that were repeated, by node id."""
+
+    def _lines(self) -> list[str]:
+        about = [
+            *markdown(self._happened), *of_quarantined(self.quarantined),
+            *of_repeated(self.repeated),
+        ]  # fmt: skip
+        return ["### pytest-fkit", *about, ""] if about else []
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Append it, unless it is empty."""
-        text = "".join(f"{line}\n" for line in markdown(self._happened))
+        text = "".join(f"{line}\n" for line in self._lines())
         if not text:
             return
         try:
@@ -127,18 +139,41 @@ class StepSummary:
             terminalreporter.line(f"pytest-fkit: GITHUB_STEP_SUMMARY: {error}", red=True)
 
 
-def write_step_summary(config: pytest.Config, happened: Happened) -> None:
+def write_step_summary(config: pytest.Config, happened: Happened) -> StepSummary | None:
     """In GitHub Actions, register :class:`StepSummary`."""
     path = variable("GITHUB_STEP_SUMMARY")
-    if path:
-        config.pluginmanager.register(StepSummary(Path(path), happened), "fkit-step-summary")
+    if not path:
+        return None
+    found = StepSummary(Path(path), happened)
+    config.pluginmanager.register(found, "fkit-step-summary")
+    return found
+
+
+def of_quarantined(rows: Sequence[Row]) -> Iterator[str]:
+    """The lines on quarantined tests that failed, none if there are none."""
+    yield from table(
+        "| Quarantined: failed without failing the run | how | why |",
+        [(code(row.nodeid), code(row.what), code(row.reason)) for row in rows],
+    )
+
+
+def of_repeated(results: Sequence[tuple[str, RepeatResult]]) -> Iterator[str]:
+    """The lines on tests that were repeated, those that never failed as a number."""
+    failed = [(nodeid, result) for nodeid, result in results if result.failed]
+    yield from table(
+        "| Repeated | rate |",
+        [
+            (code(nodeid), "<br>".join([words(result), *details(result)]))
+            for nodeid, result in failed
+        ],
+    )
+    others = len(results) - len(failed)
+    if others:
+        yield from ("", f"{count(others, 'repeated test')} did not fail")
 
 
 def markdown(happened: Happened) -> Iterator[str]:
     """The lines of the summary; none if nothing happened."""
-    if not happened:
-        return
-    yield "### pytest-fkit"
     for title, deaths in (
         ("Crashed", happened.deaths),
         ("Crashed, and run again", happened.run_again),
@@ -182,7 +217,6 @@ def markdown(happened: Happened) -> Iterator[str]:
         yield from ("", f"{count(number, 'test')} shared a process, because of {code(cause)}")
     for (reason, wanted), number in happened.scarce.items():
         yield from ("", f"{scarcity(number, wanted)}: {code(reason)}")
-    yield ""
 
 
 def _codes(lines: Iterable[str]) -> str:

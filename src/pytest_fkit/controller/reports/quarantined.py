@@ -69,7 +69,8 @@ class QuarantinedTests:
         self._nodeids: set[str] = set()
         self._quarantine: Quarantine | None = None
         self._failed: set[tuple[str, str]] = set()
-        self._rows: list[Row] = []
+        self.rows: list[Row] = []
+        """Quarantined tests that failed."""
         self._session: pytest.Session | None = None
         self._maxfail = 0
         self._pid = os.getpid()
@@ -167,7 +168,7 @@ class QuarantinedTests:
             report.longrepr = None
         report.sections.append((f"Quarantined failure in {report.when}", text))
         if not hasattr(report, "context"):  # of a subtest
-            self._rows.append(Row(report.nodeid, what, entry.reason))
+            self.rows.append(Row(report.nodeid, what, entry.reason))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
@@ -194,10 +195,10 @@ class QuarantinedTests:
                 terminalreporter.line(line)
 
     def _lines(self) -> Iterator[str]:
-        if self._rows:
-            number = len({row.nodeid for row in self._rows})
+        if self.rows:
+            number = len({row.nodeid for row in self.rows})
             yield f"{count(number, 'test')} failed and did not fail the run:"
-            yield from (f"  {'  '.join(row)}" for row in self._rows)
+            yield from (f"  {'  '.join(row)}" for row in self.rows)
         if self._expired:
             yield "expired, so that they do nothing:"
             yield from (f"  {entry.test}  {entry.expires}" for entry in self._expired)
