@@ -11,7 +11,6 @@ import pytest
 from ...compat import pytest_junit
 from ...config.first_environment import variable
 from ...config.settings import ALONE
-from ...journal.rates import RepeatResult, details, words
 from ...own import own_builtins
 from ...protocol.endings import count
 from ...protocol.event_file import facts_of
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
     from ...compat.pytest_junit import LogXML
+    from ...journal.rates import RepeatResult
     from .quarantined import Row
     from .reporting import Happened
 
@@ -71,6 +71,8 @@ class Junit:
         if facts_of(report).resumed:
             properties["fkit_resumed"] = "true"
         if facts_of(report).repeated:
+            from ...journal.rates import RepeatResult, words
+
             repeated = RepeatResult(*facts_of(report).repeated)
             if not repeated.once:
                 properties["fkit_repeated"] = words(repeated)
@@ -159,6 +161,10 @@ def of_quarantined(rows: Sequence[Row]) -> Iterator[str]:
 
 def of_repeated(results: Sequence[tuple[str, RepeatResult]]) -> Iterator[str]:
     """The lines on tests that were repeated, those that never failed as a number."""
+    if not results:
+        return
+    from ...journal.rates import details, words
+
     failed = [(nodeid, result) for nodeid, result in results if result.failed]
     yield from table(
         "| Repeated | rate |",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Hashable
+from typing import Hashable, Sequence
 
 from ...own import own_builtins
+from ...protocol.border import OfItself, Probed
 from ...protocol.event_file import GpuError
 
 own_builtins(globals())
@@ -194,3 +195,8 @@ class Slices:
             return False
         self.readmit(worker)
         return True
+
+
+def says_sick(said: Sequence[OfItself]) -> bool:
+    """Whether a worker has said that a probe found its GPUs sick."""
+    return any(isinstance(each, Probed) and each.state == "sick" for each in said)

@@ -14,6 +14,9 @@ own_builtins(globals())
 _FIRST_GUESS = 0.1
 """Expected seconds of a test, before any has ended on its worker."""
 
+AHEAD = 0.4
+"""Seconds of tests in a worker's queue: some hundred round trips."""
+
 _WINDOW = 20
 """How many tests the mean duration of a worker's tests covers."""
 
@@ -69,6 +72,14 @@ class KnownWorker:
     fruitless: tuple[int, float] = (-1, 0.0)
     mean: float = _FIRST_GUESS
     ended: int = 0
+
+    @property
+    def enough(self) -> float:
+        """Seconds of tests to have in its queue.
+
+        It is filled up at half of that, and what has ended meanwhile is heard of late.
+        """
+        return AHEAD + 2 * self.lag
 
     @property
     def stopped(self) -> bool:

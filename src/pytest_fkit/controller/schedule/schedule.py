@@ -24,19 +24,8 @@ from .units import Kind, Unit
 
 own_builtins(globals())
 
-AHEAD = 0.4
-"""Seconds of tests in a worker's queue: some hundred round trips."""
-
 MOST = 1024
 """Tests in a worker's queue."""
-
-
-def _enough(worker: KnownWorker) -> float:
-    """Seconds of tests to have in a worker's queue.
-
-    It is filled up at half of that, and what has ended meanwhile is heard of late.
-    """
-    return AHEAD + 2 * worker.lag
 
 
 class Schedule:
@@ -322,7 +311,7 @@ class Schedule:
 
     def _fill(self, worker: KnownWorker) -> Iterator[Send]:
         """Fill the worker's queue."""
-        ahead, enough = self._ahead(worker), _enough(worker)
+        ahead, enough = self._ahead(worker), worker.enough
         if ahead >= enough / 2 or len(worker.queue) >= MOST:
             return
         tests: list[int] = []
@@ -351,7 +340,7 @@ class Schedule:
             return 0.0
         running = 0.0 if worker.running is None else self._estimates.on(worker, worker.running)
         # Add up only short queues.
-        enough = _enough(worker)
+        enough = worker.enough
         if len(worker.queue) * min(worker.mean, enough) >= enough:
             return enough
         return running + sum(self._estimates.on(worker, test) for test in worker.queue)

@@ -25,6 +25,7 @@ from ...protocol.border import Settle as TearDown
 from ...protocol.repetitions import AllOf, ByTest, test_of
 from ..retry.rerouting import Rerouting
 from ..retry.retries import Retry
+from ..retry.trust import says_sick
 from ..schedule.collected import Collected
 from ..schedule.collected import Union as Tests
 from ..schedule.known_workers import Decision, Lend, Recall, Send, SettleWorker
@@ -336,7 +337,7 @@ class Dispatch:
 
     def _begin(self) -> bool:
         """Begin the distribution, unless workers collected different tests."""
-        sick = {node for node, said in self._early.items() if _is_sick(said)}
+        sick = {node for node, said in self._early.items() if says_sick(said)}
         doubtful = sick | self._links.in_doubt
         if not collected_alike(self.config, self._ids, doubtful, self._arrivals.show):
             return False
@@ -397,7 +398,3 @@ class Dispatch:
             0.0 if self._lending is None else self._lending.lag(node),
         )
         self._rerouting.add(node)
-
-
-def _is_sick(said: Sequence[OfItself]) -> bool:
-    return any(isinstance(each, Probed) and each.state == "sick" for each in said)

@@ -8,6 +8,7 @@ from typing import Any, Callable, Hashable, Iterator, Mapping, Sequence
 
 import pytest
 
+from ...compat import pytest_fixtures
 from ...compat.pytest_nodes import ancestor, marks
 from ...config.marks import answer_of_hook, arguments, key_of_scope
 from ...config.options import BY_NAME
@@ -343,3 +344,18 @@ _RULES: tuple[Rule, ...] = (
     _pytest_dependency,
     _pytest_harvest,
 )
+
+
+def group_of(item: pytest.Item, key: ProcessKey) -> str:
+    """The name of what a test has in common with others, so that one worker has them; "" if none.
+
+    :param key: of its process.
+    """
+    if key.scope in ("class", "module") or key.is_spawned:
+        return ":".join(key[:3])
+    scopes = pytest_fixtures.narrower_scopes(item)
+    if not scopes and not pytest_fixtures.has_setup_of_file(item):
+        return ""
+    kind: type[pytest.Collector] = pytest.Package if "package" in scopes else pytest.File
+    node = ancestor(item, kind)
+    return node.nodeid if node is not None else ""

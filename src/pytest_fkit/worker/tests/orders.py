@@ -9,8 +9,7 @@ from typing import Callable, Mapping, Sequence
 
 import pytest
 
-from ...compat import pytest_fixtures
-from ...compat.pytest_nodes import ancestor, lineage
+from ...compat.pytest_nodes import lineage
 from ...config.folders import claim_artifacts, wrapper_refusal
 from ...config.marks import Limits, limits, spawned_key
 from ...config.settings import Settings
@@ -27,7 +26,7 @@ from ...protocol.repetitions import item_at, test_of
 from ...system.paths import remove_tree
 from ..needs_of_tests import needs_of, needs_of_all
 from ..reports.rerunfailures import Reruns
-from .connected import Connection, Connections, connections
+from .connected import Connection, Connections, connections, group_of
 from .repeats import Repeats
 from .sources import MOST, SECONDS, Taken
 
@@ -384,21 +383,10 @@ def facts(
     """
     groups: list[str] = []
     if grouped:
-        groups = [_group(item, requests.key(number)) for number, item in enumerate(session.items)]
+        groups = [group_of(item, requests.key(number)) for number, item in enumerate(session.items)]
     needs = {
         position: carriable(each)
         for position, each in enumerate(needs_of_all(session.items, serial))
         if each != Needs()
     }
     return Facts(tuple(groups), needs, requests.connected, requests.repeats.once)
-
-
-def _group(item: pytest.Item, key: ProcessKey) -> str:
-    if key.scope in ("class", "module") or key.is_spawned:
-        return ":".join(key[:3])
-    scopes = pytest_fixtures.narrower_scopes(item)
-    if not scopes and not pytest_fixtures.has_setup_of_file(item):
-        return ""
-    kind: type[pytest.Collector] = pytest.Package if "package" in scopes else pytest.File
-    node = ancestor(item, kind)
-    return node.nodeid if node is not None else ""
