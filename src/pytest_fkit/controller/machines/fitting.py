@@ -9,7 +9,7 @@ from ...own import own_builtins
 
 own_builtins(globals())
 
-OWN = "pytest-fkit"
+OWN = "pytest-forkit"
 
 ALWAYS = (OWN, "pytest", "pytest-xdist", "execnet")
 """Distributions that every run needs."""
