@@ -879,6 +879,15 @@ def test_who_opens_gateways_can_be_replaced(session: DSession) -> None:
         assert "self._active_nodes.add(clone)" in _source(DSession._clone_node)
 
 
+def test_what_execnet_knows_of_a_process_is_not_asked_for_again() -> None:
+    group = execnet.Group()
+    gateway = group.makegateway("popen")
+    xdist_controller.know_process(gateway)
+    xdist_controller.end_gateway(gateway)
+    xdist_controller.know_process(gateway)
+    group.terminate(10)
+
+
 def test_a_worker_elsewhere_keeps_its_path() -> None:
     setup = _source(WorkerController.setup)
     hook, path = setup.index("pytest_configure_node("), setup.index("gateway.spec.popen else None")

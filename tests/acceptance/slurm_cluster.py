@@ -54,9 +54,9 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 KillWait=2
 SlurmdTimeout=10
-NodeName=DEFAULT NodeHostname=localhost NodeAddr=127.0.0.1 CPUs=2 RealMemory=500 Gres=gpu:2
-NodeName=n1 Port={ports[1]}
-NodeName=n2 Port={ports[2]}
+NodeName=DEFAULT CPUs=2 RealMemory=500 Gres=gpu:2
+NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]}
+NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]}
 PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP OverSubscribe=FORCE:8
 """
 

@@ -227,6 +227,31 @@ def test_machines_that_leave(machines: Machines, tmp_path: Path) -> None:
     assert "n1 is lost: " in printed or "n2 is lost: " in printed
 
 
+def test_machines_that_leave_before_anything_is_collected(tmp_path: Path) -> None:
+    (tmp_path / "n1").touch()
+    client = f"{sys.executable} {far_client.__file__} {tmp_path}/{{machine}} 0 {{python}}"
+    suite = {
+        "test_a.py": "def test_a(): pass",
+        "conftest.py": """\
+            import os, pathlib, signal, time
+
+            def pytest_collection(session):
+                if hasattr(session.config, "workerinput"):
+                    (pathlib.Path(__file__).parent / "n1").unlink()
+                    os.kill(os.getppid(), signal.SIGKILL)
+                    time.sleep(60)
+        """,
+    }
+    with started(
+        tmp_path, suite, "--fkit", f"--fkit-machines=exec:n1 {client}", "-n1",
+        "--fkit-machines-timeout=20",
+    ) as run:  # fmt: skip
+        outcome = run.wait(60)
+        assert run.await_gone(20) == []
+    assert outcome.status == pytest.ExitCode.INTERRUPTED, outcome.stdout
+    assert "n1 is lost: there is no machine n1" in outcome.stdout
+
+
 def test_random_kills(machines: Machines, tmp_path: Path) -> None:
     chosen = random.Random(19)
     with running(tmp_path, machines) as (run, seen):

@@ -40,6 +40,11 @@ def replace_makegateway(
     return before
 
 
+def know_process(gateway: Gateway) -> None:
+    """Ask a gateway for what xdist is going to ask it for, and waits for; execnet keeps it."""
+    gateway._rinfo()
+
+
 def as_remote(node: WorkerController) -> None:
     """Have a worker keep the ``sys.path`` of its own machine, from pytest_configure_node on.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable
 import execnet
 
 from ... import system
+from ...compat import xdist_controller
 from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, signal, suppress, threading, time
 from ...system import paths
@@ -85,8 +86,8 @@ def open_within(deadline: WaitLimit, client: Client, open_it: Callable[[], Gatew
         gateway = None
         try:
             gateway = open_it()
-            # It comes back even if there is nobody; and xdist asks the same, without a limit.
-            gateway._rinfo()
+            # execnet returns one even if there is nobody; and xdist asks without a limit.
+            xdist_controller.know_process(gateway)
             found.append(gateway)
         except BaseException as error:  # noqa: BLE001 (in a thread, where nobody would hear of it)
             if gateway is not None:

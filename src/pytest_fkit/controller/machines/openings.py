@@ -113,7 +113,7 @@ class Openings:
             self._cancel(spec, left)
             group = execnet.Group()
             text = self._clients[str(spec.python)].specification
-            self._open(spec, _Opening(), lambda _: group.makegateway(text), left, 1)
+            self._open(spec, _Opening(), lambda _: group.makegateway(text), left, _ATTEMPTS)
             group.terminate(1.0)
 
         self._in_thread(work)
@@ -131,10 +131,6 @@ class Openings:
             thread.join(deadline.left)
         for client in self._clients.values():
             client.kill()
-
-    def kill(self, spec: XSpec) -> None:
-        """End the local end of a connection, so that its loss is noticed."""
-        self._clients[str(spec.python)].kill()
 
     # --- in threads ---
 

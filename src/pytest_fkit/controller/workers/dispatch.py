@@ -121,6 +121,11 @@ class Dispatch:
         return self._schedule is not None or len(self._ids) >= self.numnodes
 
     @property
+    def begun(self) -> bool:
+        """Whether tests were distributed."""
+        return self._schedule is not None
+
+    @property
     def tests_finished(self) -> bool:
         """Whether all tests have their verdicts."""
         if self._schedule is None:

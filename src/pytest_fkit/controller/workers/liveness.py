@@ -240,7 +240,15 @@ class Replacements:
                 problem = str(error)
         if problem:
             name, machine = node.gateway.id, host_of(node)
-            self._give_up(f"worker {name} is not replaced, {machine} is lost: {problem}")
+            reason = f"worker {name} is not replaced, {machine} is lost: {problem}"
+            self._give_up(reason)
+            active = xdist_controller.active_nodes(self._config)
+            if active == {node} and not xdist_controller.dist_session(self._config).sched.begun:
+                # pytest would say that there are no tests.
+                raise pytest.exit.Exception(
+                    f"no worker is left that could collect the tests: {reason}",
+                    pytest.ExitCode.INTERRUPTED,
+                )
         self._leave(node)
 
     def expect_none(self) -> None:
