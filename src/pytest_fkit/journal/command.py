@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import gc
 import os
 import sys
 from pathlib import Path
@@ -37,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :return: the exit status: that of the answer, or 2 where a journal or an argument can't be used.
     """
     options = _parser().parse_args(arguments)
+    # What is read holds no cycles, and there is much of it to go through in vain.
+    collects = gc.isenabled()
+    gc.disable()
     try:
         answer: Answer = options.command.formats[options.format](options)
         _write(options.output, answer.output)
@@ -46,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         sys.stderr.write(f"fkit: {error}\n")
         return 2
+    finally:
+        if collects:
+            gc.enable()
     return answer.status
 
 

@@ -7,7 +7,6 @@ that knows all: a journal has as many lines as a run has tests.
 from __future__ import annotations
 
 import json
-import math
 from typing import Any, Callable, Dict, Iterator, Mapping
 
 from ..own import own_builtins
@@ -17,22 +16,21 @@ own_builtins(globals())
 
 Schema = Dict[str, Any]
 
-Fits = Callable[[Any], bool]
-"""Whether a value has a shape."""
-
 _KNOWN = {
     "$ref", "additionalProperties", "description", "exclusiveMaximum", "exclusiveMinimum", "items",
     "maxItems", "minItems", "minimum", "prefixItems", "properties", "required", "type",
 }  # fmt: skip
 
-_TYPES: Mapping[str, tuple[type[Any], ...]] = {
-    "array": (list,),
-    "boolean": (bool,),
-    "null": (type(None),),
-    "number": (int, float),
-    "object": (dict,),
-    "string": (str,),
+_TYPES: Mapping[str, str] = {
+    "array": "isinstance({0}, list)",
+    "boolean": "isinstance({0}, bool)",
+    "null": "{0} is None",
+    # JSON's true and false are no numbers, as Python's are.
+    "number": "isinstance({0}, (int, float)) and {0} is not True and {0} is not False",
+    "object": "isinstance({0}, dict)",
+    "string": "isinstance({0}, str)",
 }
+"""Expressions for whether a value is of a type."""
 
 
 def schema() -> Schema:
@@ -43,19 +41,27 @@ def schema() -> Schema:
 
 
 class Shapes:
-    """The shapes of all events.
+    """The shapes of all events, each compiled to a function: there are many values in a journal.
 
     :raises ValueError: if the schema uses what is not understood here.
     """
 
     def __init__(self, schema: Schema) -> None:
         self._shapes: Schema = schema["$defs"]
+        self._source: dict[str, str] = {}
         prefix = "event-"
-        events = (name[len(prefix) :] for name in self._shapes if name.startswith(prefix))
-        self._common = self._fields(schema)
-        self._events = {name: self._fields(self._shapes[prefix + name]) for name in events}
-        self._together: dict[str, dict[str, list[str]]] = {
-            name: self._shapes[prefix + name].get("dependentRequired", {}) for name in self._events
+        for name, shape in self._shapes.items():
+            if name.startswith(prefix):
+                self._add_event(name[len(prefix) :], shape)
+        self._add_function("common", self._misfits(schema))
+        made: dict[str, Any] = {}
+        own_builtins(made)
+        exec("\n".join(self._source.values()), made)  # noqa: S102 (made of our own schema)
+        self._common: Callable[[Any], str] = made[_function("common")]
+        self._events: Mapping[str, Callable[[Any], str]] = {
+            name[len(prefix) :]: made[_function(name)]
+            for name in self._shapes
+            if name.startswith(prefix)
         }
 
     def misfit(self, happened: Mapping[str, Any]) -> str:
@@ -63,112 +69,104 @@ class Shapes:
 
         Fields and events that are not known may be anything.
         """
-        name = str(happened["event"])
-        fields = self._events.get(name, {})
-        return (
-            _misfit(happened, self._common)
-            or _misfit(happened, fields)
-            or next(self._lacking(happened, name), "")
-        )
+        of_event = self._events.get(str(happened["event"]))
+        return self._common(happened) or ("" if of_event is None else of_event(happened))
 
-    def _lacking(self, happened: Mapping[str, Any], name: str) -> Iterator[str]:
-        """The fields without which others mean nothing."""
-        for field, others in self._together.get(name, {}).items():
-            if field in happened:
-                yield from (each for each in others if each not in happened)
+    def _add_event(self, name: str, shape: Schema) -> None:
+        lines = self._misfits(self._resolved(shape))
+        for field, others in shape.get("dependentRequired", {}).items():
+            lines += [
+                f"    if {field!r} in value and {each!r} not in value: return {each!r}"
+                for each in others
+            ]
+        self._add_function(f"event-{name}", lines)
 
-    def _fields(self, shape: Schema) -> dict[str, tuple[bool, Fits]]:
-        """Of each field whether it is a must, and its shape."""
-        if "$ref" in shape:
-            return self._fields(self._referred(shape))
+    def _add_function(self, name: str, lines: list[str]) -> None:
+        body = "\n".join([*lines, "    return ''"])
+        self._source[name] = f"def {_function(name)}(value):\n{body}\n"
+
+    def _resolved(self, shape: Schema) -> Schema:
+        while "$ref" in shape:
+            shape = self._shapes[shape["$ref"].rpartition("/")[2]]
+        return shape
+
+    def _misfits(self, shape: Schema) -> list[str]:
+        """Statements that return the name of a field of `value` that does not fit."""
         required = shape.get("required", ())
-        return {
-            name: (name in required, self._fits(each))
-            for name, each in shape.get("properties", {}).items()
-        }
+        lines = []
+        for name, each in shape.get("properties", {}).items():
+            fits = self._fits(each, f"value[{name!r}]")
+            if name in required:
+                lines.append(f"    if {name!r} not in value or not ({fits}): return {name!r}")
+            elif fits != "True":
+                lines.append(f"    if {name!r} in value and not ({fits}): return {name!r}")
+        return lines
 
-    def _referred(self, shape: Schema) -> Schema:
-        found: Schema = self._shapes[shape["$ref"].rpartition("/")[2]]
-        return found
-
-    def _fits(self, shape: Schema) -> Fits:
+    def _fits(self, shape: Schema, value: str) -> str:
+        """An expression for whether that of a value has a shape."""
+        if "$ref" in shape:
+            return self._named(shape["$ref"].rpartition("/")[2], value)
         unknown = shape.keys() - _KNOWN
         if unknown:
             raise ValueError(f"{sorted(unknown)} in the schema of journals")
-        if "$ref" in shape:
-            return self._fits(self._referred(shape))
         names = shape.get("type", ())
-        types = tuple(
-            kind for name in ([names] if isinstance(names, str) else names) for kind in _TYPES[name]
-        )
-        inside = [*_number(shape), *self._array(shape), *self._object(shape)]
-        return _all([_typed(types)] if types else [], inside)
+        typed = [_TYPES[each] for each in ([names] if isinstance(names, str) else names)]
+        parts = [" or ".join(each.format(value) for each in typed)] if typed else []
+        inside = [*_number(shape, value), *self._array(shape, value), *self._object(shape, value)]
+        if len(typed) == 1:
+            inside = [condition for _, condition in inside]
+        else:
+            inside = [f"(not ({kind}) or {condition})" for kind, condition in inside]
+        return " and ".join(f"({each})" for each in [*parts, *inside]) or "True"
 
-    def _array(self, shape: Schema) -> list[Fits]:
-        found: list[Fits] = []
+    def _named(self, name: str, value: str) -> str:
+        """The same for a shape of the schema's own; one of an object is a function."""
+        shape = self._resolved(self._shapes[name])
+        if "properties" not in shape:
+            return self._fits(shape, value)
+        if name not in self._source:
+            self._source[name] = ""
+            self._add_function(name, self._misfits(shape))
+        return f"{_TYPES['object'].format(value)} and not {_function(name)}({value})"
+
+    def _array(self, shape: Schema, value: str) -> Iterator[tuple[str, str]]:
+        kind = _TYPES["array"].format(value)
         if "minItems" in shape:
-            sizes = range(shape["minItems"], shape["maxItems"] + 1)
-            found.append(lambda value: not isinstance(value, list) or len(value) in sizes)
-        if "prefixItems" in shape:
-            each_of = [self._fits(each) for each in shape["prefixItems"]]
-            found.append(
-                lambda value: (
-                    not isinstance(value, list) or all(each(it) for each, it in zip(each_of, value))
-                )
-            )
+            yield kind, f"{shape['minItems']} <= len({value}) <= {shape['maxItems']}"
+        for number, each in enumerate(shape.get("prefixItems", ())):
+            fits = self._fits(each, f"{value}[{number}]")
+            if fits != "True":
+                yield kind, f"(len({value}) <= {number} or ({fits}))"
         if "items" in shape:
-            item = self._fits(shape["items"])
-            found.append(lambda value: not isinstance(value, list) or all(map(item, value)))
-        return found
+            yield kind, self._all(shape["items"], value)
 
-    def _object(self, shape: Schema) -> list[Fits]:
-        found: list[Fits] = []
+    def _object(self, shape: Schema, value: str) -> Iterator[tuple[str, str]]:
+        kind = _TYPES["object"].format(value)
         if "properties" in shape:
-            fields = self._fields(shape)
-            found.append(lambda value: not isinstance(value, dict) or not _misfit(value, fields))
+            name = f"inner-{len(self._source)}"
+            self._source[name] = ""
+            self._add_function(name, self._misfits(shape))
+            yield kind, f"not {_function(name)}({value})"
         if "additionalProperties" in shape:
-            other = self._fits(shape["additionalProperties"])
-            found.append(
-                lambda value: not isinstance(value, dict) or all(map(other, value.values()))
-            )
-        return found
+            yield kind, self._all(shape["additionalProperties"], f"{value}.values()")
+
+    def _all(self, shape: Schema, values: str) -> str:
+        each = f"each{values.count('each')}"
+        return f"not [1 for {each} in {values} if not ({self._fits(shape, each)})]"
 
 
-def _typed(types: tuple[type[Any], ...]) -> Fits:
-    if bool in types or int not in types:
-        return lambda value: isinstance(value, types)
-    # JSON's true and false are no numbers, as Python's are.
-    return lambda value: isinstance(value, types) and value is not True and value is not False
+def _function(name: str) -> str:
+    return f"misfit_{name.replace('-', '_')}"
 
 
-def _all(typed: list[Fits], inside: list[Fits]) -> Fits:
-    """All of these hold; written out for few, as this is called for every value of a journal."""
-    checks = typed + inside
-    if not checks:
-        return lambda _: True
-    if len(checks) == 1:
-        return checks[0]
-    first, second, *rest = checks
-    if not rest:
-        return lambda value: first(value) and second(value)
-    return lambda value: first(value) and second(value) and all(each(value) for each in rest)
-
-
-def _number(shape: Schema) -> list[Fits]:
-    if not {"minimum", "exclusiveMinimum", "exclusiveMaximum"} & shape.keys():
-        return []
-    least, above = shape.get("minimum", -math.inf), shape.get("exclusiveMinimum", -math.inf)
-    below = shape.get("exclusiveMaximum", math.inf)
+def _number(shape: Schema, value: str) -> Iterator[tuple[str, str]]:
+    kind = _TYPES["number"].format(value)
+    least, above = shape.get("minimum"), shape.get("exclusiveMinimum")
+    below = shape.get("exclusiveMaximum")
     # What is read has no infinite numbers.
-    return [
-        lambda value: (
-            not isinstance(value, (int, float)) or (least <= value and above < value < below)
-        )
-    ]
-
-
-def _misfit(value: Mapping[str, Any], fields: Mapping[str, tuple[bool, Fits]]) -> str:
-    for name, (must, fits) in fields.items():
-        if not fits(value[name]) if name in value else must:
-            return name
-    return ""
+    if least is not None:
+        yield kind, f"{value} >= {least!r}"
+    if above is not None:
+        yield kind, f"{value} > {above!r}"
+    if below is not None:
+        yield kind, f"{value} < {below!r}"

@@ -97,6 +97,7 @@ class Timeline:
         self.starts: list[list[tuple[float, float]]] = []
         """By session, where on the axis each run begins, and the time of day."""
         self._memory: dict[tuple[int, str], list[tuple[float, float]]] = {}
+        self._samples: dict[tuple[int, str], list[tuple[float, float]]] = {}
         self._numbers: dict[tuple[int, str], int] = {}
         self._session = ""
         self._base = 0.0
@@ -223,9 +224,13 @@ class Timeline:
         self._running.clear()
 
     def _used(self, at: float, happened: Event) -> None:
+        session = self._number
         for gpu, figures in happened["used"].items():
             if "memory" in figures:
-                samples = self._memory.setdefault((self._number, readable(gpu)), [])
+                samples = self._samples.get((session, gpu))
+                if samples is None:
+                    samples = self._memory.setdefault((session, readable(gpu)), [])
+                    self._samples[session, gpu] = samples
                 samples.append((at, figures["memory"]))
 
     def _xid(self, at: float, happened: Event) -> None:
@@ -303,7 +308,8 @@ def _thinned(samples: list[tuple[float, float]]) -> list[tuple[float, float]]:
     step = -(-len(samples) // MOST_SAMPLES)
     if step <= 1:
         return samples
+    values = [value for _, value in samples]
     return [
-        (samples[first][0], max(value for _, value in samples[first : first + step]))
+        (samples[first][0], max(values[first : first + step]))
         for first in range(0, len(samples), step)
     ]
