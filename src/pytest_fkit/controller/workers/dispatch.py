@@ -46,16 +46,8 @@ if TYPE_CHECKING:
 
 own_builtins(globals())
 
-MODES = ("load", "worksteal", "loadscope", "loadfile", "loadgroup")
-"""The modes of ``--dist`` that are served here."""
-
 _OVERHEAD = {"function": 0.006, "class": 0.002, "module": 0.001, "session": 0.0005}
 """Seconds that a test takes beyond its phases, by isolation scope; see benchmarks/compare."""
-
-
-def dispatches(config: pytest.Config) -> bool:
-    """Whether this scheduler serves the run: not if a plugin or conftest.py brings its own."""
-    return config.getoption("dist") in MODES and not xdist_controller.other_schedulers(config)
 
 
 class Dispatch:

@@ -14,10 +14,11 @@ from ...protocol.event_file import Interrupted
 from ...protocol.interruptions import interrupt_on_sigterm, raise_again, restore_sigterm
 from ..retry import rerouting
 from ..schedule.machines import gpu_ids, host_of, with_gpus
-from .dispatch import Dispatch, dispatches
+from .dispatch import Dispatch
 from .inbox import Arrivals, HeldBack
 from .links import Links
 from .liveness import Replacements
+from .planning import dispatches
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController

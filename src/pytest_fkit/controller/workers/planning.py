@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 own_builtins(globals())
 
+MODES = ("load", "worksteal", "loadscope", "loadfile", "loadgroup")
+"""The modes of ``--dist`` that are served here."""
+
 _CACHE_KEY = "fkit/durations"
 
 _WORTH = 0.05
@@ -45,6 +48,11 @@ _ORDERING = (
 
 By the names of their entry points, and of their modules, which ``-p`` gives.
 """
+
+
+def dispatches(config: pytest.Config) -> bool:
+    """Whether our scheduler serves the run: not if a plugin or conftest.py brings its own."""
+    return config.getoption("dist") in MODES and not xdist_controller.other_schedulers(config)
 
 
 class Durations:
