@@ -34,7 +34,7 @@ SUITE = {
 
         @pytest.mark.parametrize("number", range(16))
         def test_it(number, tmp_path):
-            (tmp_path / "x").write_text("x")
+            (HERE / f"tmp-{os.getpid()}").write_text(str(tmp_path))
             # Every worker is to have its turn.
             deadline = time.monotonic() + 60
             while len({each.name.split("-")[1] for each in HERE.glob("seen-*")}) < 4:
@@ -84,6 +84,9 @@ def test_an_allocation(
     for worker, said in seen.items():
         assert said.startswith(f"(('{machines[worker]}', '{machines[worker]}'), ")
         assert str(tmp_path) in said
+    directories = [path.read_text() for path in tmp_path.glob("tmp-*")]
+    assert directories
+    assert not any("popen-gw" in each for each in directories)  # of the controller's machine
     events = [json.loads(line) for line in (tmp_path / "j.jsonl").read_text().splitlines()]
     up = {each["worker"]: each["host"] for each in events if each["event"] == "worker_up"}
     assert up == machines
