@@ -28,12 +28,18 @@ SUITE = {
             (HERE / f"seen-{worker}-{request.node.name}").write_text(repr(seen))
     """,
     "test_many.py": """\
-        import os, time, pytest
+        import os, pathlib, time, pytest
+
+        HERE = pathlib.Path(os.environ["FKIT_INNER_DIR"])
 
         @pytest.mark.parametrize("number", range(16))
         def test_it(number, tmp_path):
-            (tmp_path / "x").write_text("x")
-            time.sleep(0.05)
+            (HERE / f"tmp-{os.getpid()}").write_text(str(tmp_path))
+            # Every worker is to have its turn.
+            deadline = time.monotonic() + 60
+            while len({each.name.split("-")[1] for each in HERE.glob("seen-*")}) < 4:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
             broken = os.environ["FKIT_MACHINE"], os.environ["CUDA_VISIBLE_DEVICES"]
             if broken == ("n2", "1"):
                 raise RuntimeError("CUDA error: unspecified launch failure")
@@ -74,10 +80,13 @@ def test_an_allocation(
     assert "gw3 on n2 (GPU 1)" in printed.partition("retrying")[2].partition("\n")[0]
     machines = {"gw0": "n1", "gw1": "n1", "gw2": "n2", "gw3": "n2"}
     seen = {path.name.split("-")[1]: path.read_text() for path in tmp_path.glob("seen-*")}
-    assert {machines[worker] for worker in seen} == {"n1", "n2"}
+    assert {*seen} == {*machines}
     for worker, said in seen.items():
         assert said.startswith(f"(('{machines[worker]}', '{machines[worker]}'), ")
         assert str(tmp_path) in said
+    directories = [path.read_text() for path in tmp_path.glob("tmp-*")]
+    assert directories
+    assert not any("popen-gw" in each for each in directories)  # of the controller's machine
     events = [json.loads(line) for line in (tmp_path / "j.jsonl").read_text().splitlines()]
     up = {each["worker"]: each["host"] for each in events if each["event"] == "worker_up"}
     assert up == machines

@@ -11,7 +11,7 @@ from ..compat import pytest_output, pytest_session, xdist_worker
 from ..compat.foreign_warnings import make_portable
 from ..compat.guarded_hooks import GuardedHooks
 from ..config.settings import KEY, Settings, start_limit
-from ..gpu.slices.ownership import owned_by
+from ..gpu.slices.ownership import HOST, owned_by
 from ..own import contextmanager, os, own_builtins, signal, suppress, threading
 from ..protocol import running_test as whereabouts
 from ..protocol.border import (
@@ -299,6 +299,9 @@ def take_orders(config: pytest.Config, start: Start) -> None:
         config.stash[KEY] = config.stash[KEY]._replace(repeat_seed=start.seed)
         # The controller counts: a failure of a repetition is no verdict.
         config.option.maxfail = 0
+    if config.workerinput.get(HOST):  # type: ignore[attr-defined]
+        # xdist names a directory of the controller's machine, above which nothing may be there.
+        config.option.basetemp = None
     worker = Worker(config, config.stash[KEY], start)
     config.pluginmanager.register(worker, "fkit-worker")
     config.pluginmanager.register(GuardedHooks(config), "fkit-guarded")
