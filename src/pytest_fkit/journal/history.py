@@ -10,6 +10,9 @@ from .events import Event
 
 own_builtins(globals())
 
+_OF_TESTS = ("start", "attempt", "retried", "verdict")
+"""The events that tell how far a test is."""
+
 RED = ("failed", "error")
 """The outcomes for which a run exits with 1."""
 
@@ -121,6 +124,9 @@ def history(events: Iterable[Event]) -> History:
             continue
         session = found.sessions[-1]
         session.last = happened
+        if name not in _OF_TESTS:
+            _update(session, happened)
+            continue
         key = str(happened.get("test")), str(happened.get("worker"))
         if name == "start":
             session.running[key] = happened
@@ -136,7 +142,7 @@ def history(events: Iterable[Event]) -> History:
         elif name == "retried":
             session.running.pop(key, None)
             retries.setdefault(key[0], []).append(happened)
-        elif name == "verdict":
+        else:
             session.running.pop(key, None)
             number = len(found.sessions) - 1
             attempt, before = attempts.pop(key, {}), retries.pop(key[0], [])
@@ -144,8 +150,6 @@ def history(events: Iterable[Event]) -> History:
                 of_test = session.repetitions.pop(key[0], {})
                 attempt = of_test.get(happened["repeated"].get("stands", 0), attempt)
             found.tests.append(TestHistory(key[0], number, happened, attempt, before))
-        else:
-            _update(session, happened)
     return found
 
 

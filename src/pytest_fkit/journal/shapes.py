@@ -112,16 +112,13 @@ class Shapes:
         names = shape.get("type", ())
         typed = [_TYPES[each] for each in ([names] if isinstance(names, str) else names)]
         parts = [" or ".join(each.format(value) for each in typed)] if typed else []
-        conditions = [
-            *_number(shape, value),
-            *self._array(shape, value),
-            *self._object(shape, value),
-        ]
-        inside = [
+        parts += [
             condition if len(typed) == 1 else f"(not ({kind}) or {condition})"
-            for kind, condition in conditions
-        ]
-        return " and ".join(f"({each})" for each in [*parts, *inside]) or "True"
+            for kind, condition in (
+                *_number(shape, value), *self._array(shape, value), *self._object(shape, value),
+            )
+        ]  # fmt: skip
+        return " and ".join(f"({each})" for each in parts) or "True"
 
     def _named(self, name: str, value: str) -> str:
         """The same for a shape of the schema's own; one of an object is a function."""

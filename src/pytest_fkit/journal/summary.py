@@ -42,10 +42,7 @@ def summary(history: History, by_cause: bool = False) -> Iterator[str]:
                 yield f"  {test.outcome:6}  {_name(history, test)}  {_reason(test)}".rstrip()
     yield from _retries(history, tests)
     yield from _repeated(history, tests)
-    missing = history.not_run()
-    if missing:
-        yield f"{count(len(missing), 'test')} without a verdict:"
-        yield from (f"  {history.label(session)}{nodeid}" for session, nodeid in missing)
+    yield from _missing(history)
     for number, session in enumerate(history.sessions):
         label = history.label(number)
         if session.end is None and session.running:
@@ -57,6 +54,9 @@ def summary(history: History, by_cause: bool = False) -> Iterator[str]:
             yield f"{count(len(session.gone), 'test')} with a verdict not in the suite any more:"
             yield from (f"  {label}{nodeid}" for nodeid in sorted(session.gone))
 
+
+_MISSING = 20
+"""Tests without a verdict that are named: a run that is killed early has thousands."""
 
 _NAMED = 3
 """Tests that are named of each cause; `fkit failed` and ``--format=json`` have them all."""
@@ -72,6 +72,17 @@ def causes(groups: list[Group]) -> Iterator[str]:
         yield from (f"    {each.nodeid}" for each in group.tests[:_NAMED])
         if len(group.tests) > _NAMED:
             yield f"    and {len(group.tests) - _NAMED} more"
+
+
+def _missing(history: History) -> Iterator[str]:
+    """Tests without a verdict."""
+    missing = history.not_run()
+    if missing:
+        yield f"{count(len(missing), 'test')} without a verdict:"
+    named = missing[:_MISSING]
+    yield from (f"  {history.label(session)}{nodeid}" for session, nodeid in named)
+    if missing[_MISSING:]:
+        yield f"  and {len(missing) - _MISSING} more; --format=json has them all"
 
 
 def _retries(history: History, tests: list[TestHistory]) -> Iterator[str]:

@@ -123,6 +123,9 @@ class Recording:
         if aside.run is None:
             self._say(f"{was} was no journal that can be read here; it is {now} now")
             return
+        if aside.run.get("options", {}).get("repeat"):  # no other run goes on with its rates
+            self._say(f"the run in {was} did not end; its journal is {now} now")
+            return
         directory = str(aside.run.get("directory", ""))
         is_here = directory == str(self._config.invocation_params.dir)
         command = command_to_resume(

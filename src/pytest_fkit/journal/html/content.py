@@ -166,8 +166,14 @@ def content(events: Sequence[Event]) -> ReportContent:
     )
 
 
+_KEPT = ("verdict", "start", "report", "running")
+
+
 def _keep(sources: _Sources, session: int, happened: Event) -> None:
-    name, key = happened["event"], (session, str(happened.get("test")))
+    name = happened["event"]
+    if name not in _KEPT:
+        return
+    key = session, str(happened.get("test"))
     if name == "verdict":
         sources.verdicts[key] = happened
         sources.reports.pop(key, None)

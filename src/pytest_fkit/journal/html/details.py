@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os.path
 import re
 import shlex
@@ -52,7 +53,12 @@ class Command(NamedTuple):
         """The command that runs one test."""
         path, separator, rest = nodeid.partition("::")
         place = os.path.normpath(f"{self.base}/{path}") if self.base else path
-        return shlex.join(("pytest", *self.arguments, place + separator + rest))
+        return f"{_joined(self.arguments)} {shlex.quote(place + separator + rest)}"
+
+
+@functools.lru_cache(maxsize=16)
+def _joined(arguments: tuple[str, ...]) -> str:
+    return shlex.join(("pytest", *arguments))
 
 
 def command_of(run: Event, nodeids: Iterable[str]) -> Command:
@@ -149,7 +155,14 @@ def _location(location: object) -> str:
     return readable(f"{path}:{line + 1:.0f}" if isinstance(line, (int, float)) else str(path))
 
 
+_PLAIN = frozenset({"when", "outcome", "duration", "start"})
+"""All that there is in the reports of most tests."""
+
+
 def _report(report: Event) -> dict[str, Any]:
+    if report.keys() <= _PLAIN:
+        said = readable(report["when"]), readable(report["outcome"]), report["duration"]
+        return {name: it for name, it in zip(("when", "outcome", "duration"), said) if it}
     found = {
         "when": readable(report["when"]),
         "outcome": readable(report["outcome"]),

@@ -90,6 +90,7 @@ def _index(content: ReportContent) -> dict[str, Any]:
     outcomes = {name: number for number, name in enumerate((*OUTCOMES, *others))}
     numbers = {(test.session, test.nodeid): at for at, test in enumerate(content.tests)}
     ms = _Milliseconds()
+    attempts, counted = _attempts(content.tests, outcomes)
     lanes = content.lane_names()
     return {
         "sessions": [
@@ -102,8 +103,8 @@ def _index(content: ReportContent) -> dict[str, Any]:
         ],
         "outcomes": list(outcomes),
         "causes": [cause.title for cause in content.causes],
-        "tests": _tests(content.tests, outcomes),
-        "attempts": _attempts(content.tests, outcomes),
+        "tests": _tests(content.tests, outcomes, counted),
+        "attempts": attempts,
         "wide": _columns(
             ("lane", "start", "duration", "label"),
             ((each.lane, _ms(each.start), _ms(each.duration), each.label)
@@ -140,18 +141,23 @@ _TEST = (
 )  # fmt: skip
 
 
-def _tests(tests: Sequence[ReportedTest], outcomes: dict[str, int]) -> dict[str, list[Any]]:
-    return _columns(_TEST, (_test(test, outcomes[test.outcome]) for test in tests))
+def _tests(
+    tests: Sequence[ReportedTest], outcomes: dict[str, int], counted: Sequence[Sequence[Any]]
+) -> dict[str, list[Any]]:
+    rows = zip(tests, counted)
+    return _columns(_TEST, (_test(test, outcomes[test.outcome], row) for test, row in rows))
 
 
-def _test(test: ReportedTest, outcome: int) -> tuple[Any, ...]:
-    """Of what is not known: -1."""
+def _test(test: ReportedTest, outcome: int, row: Sequence[Any]) -> tuple[Any, ...]:
+    """Of what is not known: -1.
+
+    :param row: of the attempt that counts, as :func:`_attempt` makes it.
+    """
     attempt = test.counted
-    place = (-1, -1, -1) if attempt is None else _place(attempt)
-    event = {} if attempt is None else attempt.event
-    peak, gpu_peak = event.get("peak_memory"), event.get("gpu_peak_memory")
+    gpu_peak = None if attempt is None else attempt.event.get("gpu_peak_memory")
+    _, lane, start, duration, *_, cpu, memory = row
     return (
-        test.name, test.session, outcome, *place, _cpu(event), _mib(peak), _mib(gpu_peak),
+        test.name, test.session, outcome, lane, start, duration, cpu, memory, _mib(gpu_peak),
         test.number, test.cause, test.message,
     )  # fmt: skip
 
@@ -168,17 +174,22 @@ def _mib(size: Any) -> float:
     return round(size / 2**20, 1) if isinstance(size, (int, float)) else -1
 
 
+_NO_ATTEMPT = (-1,) * 9
 _ATTEMPT = ("test", "lane", "start", "duration", "setup", "teardown", "outcome", "cpu", "memory")
 
 
-def _attempts(tests: Sequence[ReportedTest], outcomes: dict[str, int]) -> dict[str, list[Any]]:
-    rows = [
-        _attempt(at, test, number, outcomes)
-        for at, test in enumerate(tests)
-        for number in range(len(test.attempts))
-    ]
+def _attempts(
+    tests: Sequence[ReportedTest], outcomes: dict[str, int]
+) -> tuple[dict[str, list[Any]], list[tuple[Any, ...]]]:
+    """All attempts, and the row of each test's that counts."""
+    rows: list[tuple[Any, ...]] = []
+    counted = []
+    for at, test in enumerate(tests):
+        first = len(rows)
+        rows += (_attempt(at, test, number, outcomes) for number in range(len(test.attempts)))
+        counted.append(rows[first + test.attempt] if test.attempt >= 0 else _NO_ATTEMPT)
     rows.sort(key=lambda row: (row[1], row[2]))
-    return _columns(_ATTEMPT, rows)
+    return _columns(_ATTEMPT, rows), counted
 
 
 def _attempt(at: int, test: ReportedTest, number: int, outcomes: dict[str, int]) -> tuple[Any, ...]:

@@ -118,25 +118,29 @@ class Host:
                 return
             retire, ran = False, 1
             self._trouble, tests.hit_limit = "", False
-            if isinstance(message, Run):
-                self._key = message.key
-                yield from self._run(message)
-                retire = self._poisoned or self._is_spent()
-                retire = retire or (tests.ran_tests and self._is_unfit())
-            elif isinstance(message, RunTogether):
-                self._key = message.run.key
-                ran = yield from self._run_together(message)
-                retire = self._is_unfit()
-            elif isinstance(message, Release):
-                nextitem = self._item(message.next_position)
-                if nextitem is None or not pytest_fixtures.shares_setup(
-                    self._process.session, nextitem
-                ):
-                    tests.children.end_all()  # the child forked ahead was for another test
-                self._tear_down(nextitem)
-                retire = self._is_spent()
-            elif isinstance(message, Finish):
-                self._finish()
+            try:
+                if isinstance(message, Run):
+                    self._key = message.key
+                    yield from self._run(message)
+                    retire = self._poisoned or self._is_spent()
+                    retire = retire or (tests.ran_tests and self._is_unfit())
+                elif isinstance(message, RunTogether):
+                    self._key = message.run.key
+                    ran = yield from self._run_together(message)
+                    retire = self._is_unfit()
+                elif isinstance(message, Release):
+                    nextitem = self._item(message.next_position)
+                    if nextitem is None or not pytest_fixtures.shares_setup(
+                        self._process.session, nextitem
+                    ):
+                        tests.children.end_all()  # the child forked ahead was for another test
+                    self._tear_down(nextitem)
+                    retire = self._is_spent()
+                elif isinstance(message, Finish):
+                    self._finish()
+            except KeyboardInterrupt as error:  # in code of ours, around that of users
+                self._process.relay.interrupt(error)
+            if isinstance(message, Finish):
                 self._link.send(HostDone())
                 return
             titles.idle()

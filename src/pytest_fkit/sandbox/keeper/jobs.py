@@ -157,6 +157,7 @@ class Job:
         self.awaits = ""  # what its host has to do by the deadline, if that runs no user code
         self.runs_here = together  # whether the host itself runs the test
         self.stage = ""  # of the host: "start", "setup" or "teardown" of wide fixtures, or ""
+        self.wide_began = False  # whether the host has said so, and not only been told
         self.wide = ""  # the stage of wide fixtures in which it ended badly
         self.inherited_memory: int | None = None  # bytes; None while no test runs in `process`
         self.peak_memory = 0
@@ -203,7 +204,7 @@ class Job:
     def runs_user_code(self) -> bool:
         """Whether SIGINT would interrupt a test or a fixture, and not code of ours."""
         testing = self.child is not None or (self.run.key.is_shared and not self.stage)
-        return testing or self.stage in ("setup", "teardown")
+        return testing or (self.stage in ("setup", "teardown") and self.wide_began)
 
     @property
     def process(self) -> int:

@@ -227,7 +227,7 @@ class Supervisor(Loop):
             job.runs_here = True
             self._test_begins(job, "")
             return
-        job.stage = what
+        job.stage, job.wide_began = what, True
         job.inherited_memory = None
         self.set_clock(job, job.run.timeout)
         if self.stop_deadline is not None and what == "setup":
