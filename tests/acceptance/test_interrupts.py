@@ -148,6 +148,39 @@ def test_first_ends_tests_and_tears_down(tmp_path: Path, workers: str, how: str)
         assert not (tmp_path / "went-on.txt").exists()
 
 
+_SHORT = """
+import time
+from pathlib import Path
+import pytest
+
+HERE = Path(__file__).parent
+
+@pytest.fixture(scope="module")
+def wide():
+    yield
+    time.sleep(0.2)
+    with open(HERE / "torn-down.txt", "a") as file:
+        file.write("x")
+
+@pytest.mark.parametrize("number", range(200))
+def test_it(wide, number):
+    if number == 5:
+        (HERE / "ready.txt").write_text("yes")
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "Ctrl-C"])
+def test_what_it_has_torn_down_is_not_interrupted(tmp_path: Path, how: str) -> None:
+    """The order to stop comes again while the worker's tests are being torn down because of it."""
+    suite = {f"test_{name}.py": _SHORT for name in "ab"}
+    with started(tmp_path, suite, "--fkit", "-n2", "--dist=loadfile") as inner:
+        inner.await_file("ready.txt")
+        outcome = _interrupted_outcome(inner, _interrupt(inner, how), 10)
+    assert "ERROR" not in outcome.stdout
+    assert (tmp_path / "torn-down.txt").read_text() == "xx"
+
+
 @pytest.mark.parametrize("workers", ["-n0", "-n1"])
 def test_second_ends_everything_at_once(tmp_path: Path, workers: str) -> None:
     with started(tmp_path, {"test_i.py": _DEAF}, "--fkit", workers) as inner:

@@ -12,7 +12,7 @@ from ...own import os, own_builtins, suppress, time
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files, slots
 from ...protocol.event_file import Begins, Completed, NotCollected
-from ...protocol.messages import Began, Finish, HostDone, Release, Run, RunTogether
+from ...protocol.messages import Began, Finish, HostDone, Message, Release, Run, RunTogether
 from ...protocol.plain_values import carriable
 from ...protocol.process_keys import OWN
 from ...protocol.running_test import KEY as WHEREABOUTS
@@ -119,25 +119,7 @@ class Host:
             retire, ran = False, 1
             self._trouble, tests.hit_limit = "", False
             try:
-                if isinstance(message, Run):
-                    self._key = message.key
-                    yield from self._run(message)
-                    retire = self._poisoned or self._is_spent()
-                    retire = retire or (tests.ran_tests and self._is_unfit())
-                elif isinstance(message, RunTogether):
-                    self._key = message.run.key
-                    ran = yield from self._run_together(message)
-                    retire = self._is_unfit()
-                elif isinstance(message, Release):
-                    nextitem = self._item(message.next_position)
-                    if nextitem is None or not pytest_fixtures.shares_setup(
-                        self._process.session, nextitem
-                    ):
-                        tests.children.end_all()  # the child forked ahead was for another test
-                    self._tear_down(nextitem)
-                    retire = self._is_spent()
-                elif isinstance(message, Finish):
-                    self._finish()
+                retire, ran = yield from self._obey(message)
             except KeyboardInterrupt as error:  # in code of ours, around that of users
                 self._process.relay.interrupt(error)
             if isinstance(message, Finish):
@@ -149,6 +131,31 @@ class Host:
             self._link.send(HostDone(retire, self._process.relay.stops, ran, self._trouble, wary))
             if isinstance(message, Run) and not retire and not self._process.relay.stops:
                 yield from tests.fork_next(message)
+
+    def _obey(self, message: Message) -> Steps[tuple[bool, int]]:
+        """Do what an order says; whether another host should take over, and how many tests ran."""
+        tests = self._tests
+        retire, ran = False, 1
+        if isinstance(message, Run):
+            self._key = message.key
+            yield from self._run(message)
+            retire = self._poisoned or self._is_spent()
+            retire = retire or (tests.ran_tests and self._is_unfit())
+        elif isinstance(message, RunTogether):
+            self._key = message.run.key
+            ran = yield from self._run_together(message)
+            retire = self._is_unfit()
+        elif isinstance(message, Release):
+            nextitem = self._item(message.next_position)
+            if nextitem is None or not pytest_fixtures.shares_setup(
+                self._process.session, nextitem
+            ):
+                tests.children.end_all()  # the child forked ahead was for another test
+            self._tear_down(nextitem)
+            retire = self._is_spent()
+        elif isinstance(message, Finish):
+            self._finish()
+        return retire, ran
 
     def _exit(self, status: int) -> NoReturn:
         if self._announced_exit is not None:
