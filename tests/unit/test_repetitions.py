@@ -175,6 +175,14 @@ def test_the_first_failure_stands_else_the_usual_outcome() -> None:
     assert repeated_again(found.event()) == found
 
 
+def test_the_first_failure_that_is_not_quarantined_stands() -> None:
+    tally = RepeatTally("t.py::t", 4)
+    for number, known in enumerate([True, True, False, False]):
+        tally.add(_repetition(number, "failed"), known)
+        assert tally.counts == (number > 1)
+    assert tally.stands.number == 2
+
+
 @given(st.builds(dict, times=st.floats(1, 99), failed=st.floats(0, 99), fresh=st.floats(-9, 99)))
 def test_what_somebody_else_wrote_can_be_put_into_words(kept: dict[str, float]) -> None:
     again = repeated_again(kept)

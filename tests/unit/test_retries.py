@@ -119,3 +119,33 @@ def test_errors_of_the_network_are_counted_by_themselves_and_tried_anywhere_afte
     assert _decided(cut, sick, network=1).pause == 1
     # What it met on other GPUs says nothing of those that it had when the network failed.
     assert _decided(sick, cut, network=1) == Retry(3, 0.5, ANY._replace(avoid=frozenset({"/1"})))
+
+
+CUT = GpuError("network", "ReadTimeout: timed out")
+
+
+@pytest.mark.parametrize("outcome", ["skipped", "passed"])
+def test_after_a_network_error_the_last_attempt_is_the_verdict_even_if_it_is_a_skip(
+    outcome: Any,
+) -> None:
+    """After a GPU error a skip says that no GPU was found, which is no verdict."""
+    cut, sick = _attempt("gw0", *FAILED, error=CUT), _attempt("gw0", *FAILED, error=ERROR)
+    last = _attempt("gw1", ("setup", "passed"), ("call", outcome), ("teardown", "passed"))
+    assert verdict_of(last, [cut]).stands is last
+    assert verdict_of(last, [sick]).stands is (sick if outcome == "skipped" else last)
+
+
+def test_an_expected_failure_is_a_verdict() -> None:
+    sick = _attempt("gw0", *FAILED, error=ERROR)
+    last = _attempt("gw1", ("setup", "passed"), ("call", "skipped"), ("teardown", "passed"))
+    last.reports[1].wasxfail = "known"
+    assert verdict_of(last, [sick]).stands is last
+
+
+def test_a_test_that_had_failed_when_the_network_did_is_not_tried_again() -> None:
+    phases = (("setup", "passed"), ("call", "failed"), ("teardown", "failed"))
+    cut = _attempt("gw0", *phases, error=CUT)
+    add_facts(vars(cut.reports[2]), gpu_error=CUT)
+    assert _decided(cut, network=2).stands is cut
+    add_facts(vars(cut.reports[1]), gpu_error=CUT)
+    assert _decided(cut, network=2).kind == ANY

@@ -205,6 +205,8 @@ class Controller:
             config, config.stash[KEY], show, recorder, resuming, gateways, accounting, running,
             footer, deadline, None if quarantined is None else quarantined.screen, repeating,
         )  # fmt: skip
+        if repeating is not None and quarantined is not None:
+            repeating.is_known = quarantined.is_known
         plugins.register(nodes, "fkit-nodes")
         plugins.register(footer, "fkit-footer")
         reporting.happened.retired = nodes.rerouting.retired

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import Any, Iterable
 
 from ..named_tuple import NamedTuple
@@ -220,4 +221,5 @@ def how_first(repeated: RepeatResult) -> str:
 def again(repeated: RepeatResult, nodeid: str) -> str:
     """The command that makes the first failure again, as far as its seed decides."""
     hashes = f"PYTHONHASHSEED={repeated.seed} " if repeated.first_fresh else ""
-    return f"{hashes}pytest --fkit --fkit-repeat=1 --fkit-repeat-seed={repeated.seed} {nodeid}"
+    test = shlex.quote(nodeid)
+    return f"{hashes}pytest --fkit --fkit-repeat=1 --fkit-repeat-seed={repeated.seed} {test}"

@@ -144,6 +144,8 @@ class Spawned:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Serve the keeper until it sends Finish."""
         session.config.option.maxfail = self._spec["maxfail"]
+        if self._spec["force_reruns"] is not None:  # of the worker, which knows of repetitions
+            session.config.option.force_reruns = self._spec["force_reruns"]
         items = self._items_by_position(session)
         if self._spec["spare"] and len(items) < len(self._spec["tests"]):
             # Collection may have failed only because another process runs the same module now.

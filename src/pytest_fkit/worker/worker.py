@@ -299,6 +299,8 @@ def take_orders(config: pytest.Config, start: Start) -> None:
         config.stash[KEY] = config.stash[KEY]._replace(repeat_seed=start.seed)
         # The controller counts: a failure of a repetition is no verdict.
         config.option.maxfail = 0
+        if hasattr(config.option, "force_reruns"):  # of pytest-rerunfailures, which hides failures
+            config.option.force_reruns = 0
     if config.workerinput.get(HOST):  # type: ignore[attr-defined]
         # xdist names a directory of the controller's machine, above which nothing may be there.
         config.option.basetemp = None

@@ -29,6 +29,9 @@ _PINGS = 3
 _TOOL = 10.0
 """Seconds for one of Slurm's commands."""
 
+_FORMER_NAME = "pytest-fkit"
+"""Of our distribution, which an older checkout may have left installed."""
+
 _PASSED_ON = (
     "PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "FKIT_STACKS",
     "PYTEST_TIMEOUT",
@@ -107,7 +110,8 @@ def needed_by(config: pytest.Config) -> Needed:
     """What every machine has to have for this run."""
     versions: dict[str, str] = {}
     for _, distribution in config.pluginmanager.list_plugin_distinfo():
-        versions[distribution.project_name] = distribution.version
+        if distribution.project_name != _FORMER_NAME:
+            versions[distribution.project_name] = distribution.version
     from importlib import metadata
 
     for name in ALWAYS:

@@ -45,8 +45,19 @@ def _troubles(config: pytest.Config, settings: Settings) -> Iterator[str]:
         )
     if xdist_controller.other_schedulers(config):
         yield "a plugin or a conftest.py brings a scheduler of its own, which repeats nothing"
-    if config.getoption("reruns", None):
+    for name in ("reruns", "force_reruns"):
+        if config.getoption(name, None):
+            yield (
+                f"--{name.replace('_', '-')}={config.getoption(name)} hides the failures that "
+                "repetitions are to count; leave it away"
+            )
+    # Newer ones are told to rerun nothing, whatever marks and ini files say, see worker.py.
+    if config.pluginmanager.hasplugin("rerunfailures") and not hasattr(
+        config.option, "force_reruns"
+    ):
         yield (
-            f"--reruns={config.getoption('reruns')} hides the failures that repetitions are to "
-            "count; leave it away"
+            "this old pytest-rerunfailures hides the failures that repetitions are to count; "
+            "leave it away by -p no:rerunfailures"
         )
+    if config.getoption("setuponly", False):
+        yield "--setup-only and --setup-plan run no test; leave them away"

@@ -23,6 +23,7 @@ from ...protocol.border import (
 from ...protocol.endings import count
 from ...protocol.event_file import add_facts
 from ...protocol.repetitions import repeated, repetition_of, seed_of, test_of
+from ...system.paths import joined, relative
 from ..schedule.machines import gpu_ids, with_gpus
 from .decisions import Asked, Enough, RepeatProgress, decide, rounds
 from .tally import RepeatTally, Repetition
@@ -100,6 +101,8 @@ class Repeating:
         """The text on a test that died with its worker."""
         self.complete_report: Callable[[pytest.TestReport], None]
         """Gives a report what plugins add to all others."""
+        self.is_known: Callable[[pytest.TestReport], bool] = lambda _: False
+        """Whether a failure is quarantined, so that it does not count."""
         self.hears: Callable[[WorkerController, Sequence[Told]], None] = lambda *_: None
         """Called with what workers say of repetitions."""
 
@@ -205,12 +208,12 @@ class Repeating:
         made = Repetition(nth, seed_of(self._seed, nth), node, said, complete)
         if tally is None or tally.is_told or not made.ended:
             return []
-        failed = tally.failed
-        outcome = tally.add(made)
+        failed, counted = tally.failed, tally.counts
+        outcome = tally.add(made, all(map(self.is_known, filter(_failed, made.reports))))
         self._record(tally, made, outcome)
         if tally.failed and not failed:
-            self._failing += 1
             self._show_first(tally, made)
+        self._failing += tally.counts and not counted
         return self._decided(tally)
 
     def _show_first(self, tally: RepeatTally, made: Repetition) -> None:
@@ -257,7 +260,7 @@ class Repeating:
                 reason = "the run was stopped" if self._enough is None else self._enough.reason
                 result = tally.result(reason)
                 self.results.append((tally.nodeid, result))
-                self.tell(tally.stands.node, _told(tally, result))
+                self.tell(tally.stands.node, _told(tally, result, self._argument(tally.nodeid)))
         enough = self._enough
         if tests and enough is not None and enough.at_once and self._session is not None:
             self._session.shouldfail = enough.reason
@@ -292,7 +295,7 @@ class Repeating:
         others = [each for each in results if not each[1].failed]
         for nodeid, result in failed:
             yield f"{nodeid}  {words(result)}", {"red": True}
-            yield from ((f"  {line}", {}) for line in _about(nodeid, result))
+            yield from ((f"  {line}", {}) for line in _about(self._argument(nodeid), result))
         for nodeid, result in others[:_NAMED]:
             yield f"{nodeid}  {words(result)}", {}
             yield from ((f"  {line}", {}) for line in details(result))
@@ -305,20 +308,33 @@ class Repeating:
         yield "95 %: the exact interval of Clopper and Pearson, for independent repetitions", {}
         yield f"seed of the first repetitions: {self._seed}", {}
 
+    def _argument(self, nodeid: str) -> str:
+        """What selects a test on the command line: relative to the current directory."""
+        path, separator, rest = nodeid.partition("::")
+        whole = joined(str(self._config.rootpath), path)
+        return relative(whole, str(self._config.invocation_params.dir)) + separator + rest
 
-def _about(nodeid: str, result: RepeatResult) -> list[str]:
-    """What there is to say of a test that failed."""
+
+def _failed(report: pytest.TestReport) -> bool:
+    return bool(report.failed)
+
+
+def _about(argument: str, result: RepeatResult) -> list[str]:
+    """What there is to say of a test that failed.
+
+    :param argument: which selects it on the command line.
+    """
     if result.once:
         return []
-    return [*details(result), how_first(result), f"again: {again(result, nodeid)}"]
+    return [*details(result), how_first(result), f"again: {again(result, argument)}"]
 
 
-def _told(tally: RepeatTally, result: RepeatResult) -> list[Told]:
+def _told(tally: RepeatTally, result: RepeatResult, argument: str) -> list[Told]:
     """What plugins hear of a test: what was said of one repetition, as of the test."""
     stands = tally.stands
     position = test_of(stands.complete.position)
     told: list[Told] = [ItemBegins(position)]
-    text = "".join(f"{line}\n" for line in (words(result), *_about(tally.nodeid, result)))
+    text = "".join(f"{line}\n" for line in (words(result), *_about(argument, result)))
     for each in stands.said:
         if isinstance(each, Reported):
             _add(each.report, result, text, position)

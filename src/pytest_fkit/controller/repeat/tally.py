@@ -80,9 +80,14 @@ class RepeatTally:
         self._outcomes: Counter[str] = Counter()
         self._firsts: dict[str, Repetition] = {}
         self._failed: Repetition | None = None
+        self.counts = False
+        """Whether one failed whose failure is not quarantined."""
 
-    def add(self, repetition: Repetition) -> str:
-        """Another one has ended; its outcome."""
+    def add(self, repetition: Repetition, known: bool = False) -> str:
+        """Another one has ended; its outcome.
+
+        :param known: whether its failure is quarantined.
+        """
         outcome = repetition.outcome
         self._outcomes[outcome] += 1
         self._firsts.setdefault(outcome, repetition)
@@ -92,7 +97,9 @@ class RepeatTally:
         self._fresh += repetition.fresh
         if outcome in RED:
             self._fresh_failed += repetition.fresh
-            self._failed = self._failed or repetition
+            if self._failed is None or not (known or self.counts):
+                self._failed = repetition
+            self.counts = self.counts or not known
         return outcome
 
     @property

@@ -201,6 +201,8 @@ class Accounting:
         nothing_ran = all(ledger.is_empty for ledger in self._ledgers.values())
         if nothing_ran and session.testsfailed and not gave_up:
             return result
+        if self.dispatch is not None:
+            self.dispatch.tell_held()
         for ledger in self._ledgers.values():
             for wrong in ledger.wrong():
                 self._report(ledger, wrong, gave_up)

@@ -9,7 +9,7 @@ import pytest
 
 from ...config.settings import FOR_FRESH
 from ...journal.attempts import kept
-from ...journal.causes import LOST, cause
+from ...journal.causes import LOST, Cause, cause
 from ...journal.history import ungrouped
 from ...journal.quarantine import SKIP, TOLD, KnownFailure, Quarantine, QuarantineError, parse
 from ...named_tuple import NamedTuple
@@ -141,15 +141,22 @@ class QuarantinedTests:
 
     def check(self, report: pytest.TestReport) -> None:
         """Change a report if it is on a failure that is quarantined."""
+        entry, found = self._about(report)
+        if entry is not None:
+            self._change(report, entry, str(kept(report).get("text", "")), found.title)
+
+    def is_known(self, report: pytest.TestReport) -> bool:
+        """Whether it is on a failure that is quarantined."""
+        return self._about(report)[0] is not None
+
+    def _about(self, report: pytest.TestReport) -> tuple[KnownFailure | None, Cause]:
+        """The entry that its failure is quarantined by, if there is one, and what it is."""
         if not report.failed:
-            return
+            return None, LOST
         entries = self._found().about(ungrouped(report.nodeid, self._run))
-        if entries:
-            as_kept = kept(report)
-            found = cause([as_kept]) or LOST
-            entry = next((entry for entry in entries if entry.has_cause(found)), None)
-            if entry is not None and entry.mode != SKIP:
-                self._change(report, entry, str(as_kept.get("text", "")), found.title)
+        found = cause([kept(report)]) or LOST if entries else LOST
+        entry = next((entry for entry in entries if entry.has_cause(found)), None)
+        return (None if entry is None or entry.mode == SKIP else entry), found
 
     def _change(
         self, report: pytest.TestReport, entry: KnownFailure, text: str, title: str

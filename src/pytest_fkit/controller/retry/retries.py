@@ -88,7 +88,17 @@ class Attempt:
 
     @property
     def skipped(self) -> bool:
-        return any(report.skipped for report in self.reports)
+        """Whether the test was skipped: none of its subtests, and no expected failure."""
+        return any(
+            report.skipped and not hasattr(report, "wasxfail") and not hasattr(report, "context")
+            for report in self.reports
+        )
+
+    @property
+    def failed_before(self) -> bool:
+        """Whether it had failed by itself when it met the error."""
+        failed = [facts_of(report).gpu_error for report in self.reports if report.failed]
+        return any(failed) and not failed[0]
 
     @property
     def failed(self) -> bool:
@@ -96,7 +106,10 @@ class Attempt:
 
     @property
     def passed(self) -> bool:
-        return all(report.passed for report in self.reports)
+        return all(
+            report.passed or (report.skipped and hasattr(report, "context"))
+            for report in self.reports
+        )
 
 
 class Verdict(NamedTuple):
@@ -203,7 +216,8 @@ _PAUSE = 60.0
 def verdict(attempt: Attempt, earlier: Sequence[Attempt]) -> Verdict:
     """The verdict if this attempt is the last one."""
     # A skip is no verdict: the attempt may have found no GPU at all.
-    undecided = (attempt.skipped and not attempt.error) or not attempt.ended
+    after_gpus = bool(earlier) and not earlier[-1].met_network
+    undecided = (attempt.skipped and not attempt.error and after_gpus) or not attempt.ended
     return Verdict([*earlier, attempt], earlier[-1] if earlier and undecided else attempt)
 
 
@@ -219,7 +233,7 @@ def _next_kind(
     if not error.retry or not rules.allow(before, error):
         return None
     if attempt.met_network:
-        return before.given
+        return None if attempt.failed_before else before.given
     # With as many GPUs as this one had.
     kind = before.given._replace(alone=error.alone)
     erred, never = [*before.erred, attempt], before.needs.avoid

@@ -35,7 +35,7 @@ from ..schedule.units import ANY, Kind
 from .inbox import Arrivals
 from .links import Links
 from .liveness import Replacements
-from .planning import Durations, collected_alike, is_ordered, plan, units_of
+from .planning import OVERHEAD, Durations, collected_alike, is_ordered, plan, units_of
 from .repeated_tests import RepeatedTests, reasons_for_once
 
 if TYPE_CHECKING:
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
     from .gateways import Gateways
 
 own_builtins(globals())
-
-_OVERHEAD = {"function": 0.006, "class": 0.002, "module": 0.001, "session": 0.0005}
-"""Seconds that a test takes beyond its phases, by isolation scope; see benchmarks/compare."""
 
 
 class Dispatch:
@@ -269,9 +266,15 @@ class Dispatch:
         self._died.add(nodeid)
         self._durations.forget(nodeid)
 
-    def close(self) -> None:
+    def tell_held(self) -> None:
+        """No other attempt is going to be made: those that are held are verdicts."""
         if self._schedule is not None:
             self._rerouting.close()
+        if self._repeating is not None:
+            self._repeating.conclude_all()
+
+    def close(self) -> None:
+        self.tell_held()
         self._durations.keep()
 
     # --- what is to be done ---
@@ -346,7 +349,7 @@ class Dispatch:
         unowned = [] if self._lending is None else self._lending.unowned()
         self._schedule = Schedule(
             seconds if self._repeating is None else ByTest(seconds),
-            _OVERHEAD[self._settings.isolation],
+            OVERHEAD[self._settings.isolation],
             unowned,
             self._nearness,
             in_order=is_ordered(self.config),

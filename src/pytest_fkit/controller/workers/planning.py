@@ -35,6 +35,9 @@ own_builtins(globals())
 MODES = ("load", "worksteal", "loadscope", "loadfile", "loadgroup")
 """The modes of ``--dist`` that are served here."""
 
+OVERHEAD = {"function": 0.006, "class": 0.002, "module": 0.001, "session": 0.0005}
+"""Seconds that a test takes beyond its phases, by isolation scope; see benchmarks/compare."""
+
 _CACHE_KEY = "fkit/durations"
 
 _WORTH = 0.05

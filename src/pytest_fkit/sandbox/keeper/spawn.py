@@ -133,6 +133,7 @@ def _spec(session: pytest.Session, start: HostStart) -> Spec:
         "tests": tests,
         "spare": start.spare,
         "maxfail": config.option.maxfail,
+        "force_reruns": getattr(config.option, "force_reruns", None),
         "environ": start.key.environ,
         "slots": slots.events,
         "waits": config.stash.get(WAITS, False) and not start.key.wrapper,
