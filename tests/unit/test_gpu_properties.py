@@ -143,7 +143,7 @@ def test_a_worker_that_replaces_another_gets_the_same_environment(
 ) -> None:
     fleet, inherited = machine
     asked = GpuSettings("auto", wanted, 0, "rocr", 10.0, ())
-    config: Any = SimpleNamespace(getoption=lambda name, default=None: [])
+    config: Any = SimpleNamespace(getoption=lambda name, default=None: [], stash=pytest.Stash())
     plugin = Gateways(config, Gpus(asked, fleet), pytest.fail)
     specs = [execnet.XSpec("popen") for _ in range(workers)]
     for number, spec in enumerate(specs):
