@@ -68,24 +68,20 @@ def around_conftests(early_config: pytest.Config) -> Iterator[None]:
         if asks_for_records(early_config, early_config.known_args_namespace):
             _import("controller.reports.recording")
         if not alone:
-            _leave_uncollected(early_config)
+            _leave_uncollected()
             yield
             return
     with own_imports():
         from .worker.tests.leftovers import watched_conftests
-    _leave_uncollected(early_config)
+    _leave_uncollected()
     with watched_conftests(early_config):
         yield
 
 
-def _leave_uncollected(config: pytest.Config) -> None:
-    """Have garbage collections pass over what was imported until now.
-
-    It is most of the objects of a small run, and pytest collects garbage itself at the end. The
-    processes that run tests have it among all others again, see sandbox/startup.py.
-    """
+def _leave_uncollected() -> None:
+    """Have garbage collections of younger objects pass over what was imported until now."""
     gc.freeze()
-    config.add_cleanup(gc.unfreeze)
+    gc.unfreeze()  # into the oldest generation
 
 
 def _is_spawned(early_config: pytest.Config) -> bool:

@@ -169,7 +169,7 @@ def keep_objects(session: pytest.Session, report: pytest.TestReport, data: Repor
         value = vars(report).get(name)
         if type(value) not in _PLAIN and value != []:
             _keep(session, found, name, value)
-    if type(data["longrepr"]) is str and type(report.longrepr) is not str:
+    if type(data.get("longrepr")) is str and type(report.longrepr) is not str:
         # It writes to the terminal by itself, and the short summary has no message of it.
         _keep(session, found, "longrepr", report.longrepr)
     # A subtest's report can't be hashed.
