@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import textwrap
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -320,3 +321,20 @@ def test_after_ctrl_c_there_are_verdicts_on_what_was_run(tmp_path: Path) -> None
     assert list(outcome.verdicts) == ["test_stops.py::test_passes"]
     assert "1000000: the run was stopped" in outcome.stdout
     assert len(ElementTree.parse(tmp_path / "junit.xml").findall(".//testcase")) == 1
+
+
+def test_workers_elsewhere_repeat_tests_too(tmp_path: Path) -> None:
+    body = """
+        import os
+        import pytest
+
+        def test_it():
+            assert os.environ["MACHINE"] == os.environ["FKIT_MACHINE"]
+    """
+    ended = run_pytest(
+        write_files(tmp_path, {"test_it.py": textwrap.dedent(body)}),
+        "--fkit", "-n1", "--fkit-repeat=3",
+        "--fkit-machines=exec:one,two env MACHINE={machine} {python}",
+    )  # fmt: skip
+    assert "fkit: one gw0 | two gw1" in ended.out
+    assert "test_it.py::test_it  failed 0 of 3" in ended.out

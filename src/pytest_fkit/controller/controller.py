@@ -94,21 +94,25 @@ class Controller:
                 )
             config.option.fkit = False
             return
-        if said(config, "fkit_machines") is not None:
-            from .workers import elsewhere
-
-            if elsewhere.prepare(config, parsed.workers):
-                gpus.prepare(config, None)
-                return
-        if config.pluginmanager.hasplugin("xdist"):
-            choose_workers(config.option, parsed.workers)
+        workers = parsed.workers
+        if self._reaches_machines(workers):
+            workers = None
+        elif config.pluginmanager.hasplugin("xdist"):
+            choose_workers(config.option, workers)
         else:
             self._notices.append(
                 "fkit: pytest-xdist is disabled, so there are no workers, as with -n0"
             )
         if parsed.repeat is not None and not config.option.collectonly:
             self._prepare_to_repeat(parsed)
-        gpus.prepare(config, parsed.workers)
+        gpus.prepare(config, workers)
+
+    def _reaches_machines(self, workers: int | str | None) -> bool:
+        if said(self._config, "fkit_machines") is None:
+            return False
+        from .workers import elsewhere
+
+        return elsewhere.prepare(self._config, workers)
 
     def _prepare_to_repeat(self, parsed: Settings) -> None:
         """Choose the seed, and have nobody else count failures."""

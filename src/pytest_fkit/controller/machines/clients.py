@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Any, Callable
 
 import execnet
@@ -133,6 +134,13 @@ def _trouble(client: Client, error: BaseException | None, deadline: WaitLimit) -
     if error is None:
         text = f"no answer within {deadline.seconds:g} s"
         return f"{text}: {said}" if said else text
+    if isinstance(error, AssertionError):  # execnet's, about the first byte
+        return (
+            "something other than Python writes to its standard output, such as a greeting in a "
+            "start-up file of the shell"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{error.strerror} on this machine; raise the limit by `ulimit -n`"
     if said:
         return said
     if isinstance(error, (EOFError, OSError)):

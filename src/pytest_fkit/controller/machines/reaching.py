@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import execnet
 import pytest
@@ -138,9 +138,8 @@ def reach(
     answers: dict[str, Reached] = {}
     trouble: dict[str, list[str]] = {}
 
-    def question(each: Target, number: int) -> None:
-        note = f"{folder}/asked-{number}"
-        client = Client(each, python, note, f"{note}.err")
+    def question(client: Client) -> None:
+        each = client.machine
         try:
             reached = _ask(client, questions, settings.machines_timeout)
         except NotReachedError as error:
@@ -153,14 +152,9 @@ def reach(
                 trouble[each.name] = wrong
             answers[each.name] = reached
 
-    threads = [
-        threading.Thread(target=question, args=(each, number), daemon=True)
-        for number, each in enumerate(found)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()  # its own limits end it
+    notes = [f"{folder}/asked-{number}" for number in range(len(found))]
+    clients = [Client(each, python, note, f"{note}.err") for each, note in zip(found, notes)]
+    _at_once(question, clients)
     if trouble:
         lines = [f"  {each.name}: {line}" for each in found for line in trouble.get(each.name, ())]
         misfit = [trouble[name] for name in trouble if name in answers]
@@ -169,6 +163,19 @@ def reach(
             "\n".join([f"pytest-fkit: {settings.source}={settings.machines}:", *lines, last])
         )
     return [answers[each.name] for each in found]
+
+
+def _at_once(question: Callable[[Client], None], clients: Sequence[Client]) -> None:
+    threads = [threading.Thread(target=question, args=(client,), daemon=True) for client in clients]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()  # its own limits end it
+    except BaseException:  # Ctrl-C, of which the local ends, in sessions of their own, hear nothing
+        for client in clients:
+            client.kill()
+        raise
 
 
 def certain(lag: float, ahead: float) -> tuple[float, float]:

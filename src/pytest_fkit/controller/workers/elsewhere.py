@@ -195,7 +195,8 @@ def _add_workers(
     for place in places.values():
         reached = place.reached
         slices = _slices(place)
-        for _ in range(wanted or slices or reached.answers.cores):
+        number = wanted or slices or reached.answers.cores
+        for _ in range(min(number, config.option.maxprocesses or number)):
             clients.append(Client(reached.machine, python, f"{folder}/worker-{len(clients)}"))
     options: Any = config.option
     options.tx = [client.specification for client in clients]
