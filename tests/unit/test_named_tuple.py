@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import typing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import pytest_fkit
 from pytest_fkit.named_tuple import NamedTuple
 
 
@@ -122,3 +125,13 @@ def test_no_class_shares_its_function_with_another() -> None:
     assert Other(1) == (1, 5, 6)
     assert Ours("a") == ("a", None, ())
     assert Other(three=1, one=2)._asdict() == {"one": 2, "two": 5, "three": 1}
+
+
+def test_it_is_used_wherever_fkit_is_on() -> None:
+    root = Path(pytest_fkit.__file__).parent
+    others = {
+        str(path.relative_to(root))
+        for path in root.rglob("*.py")
+        if re.search(r"^from typing import .*\bNamedTuple\b", path.read_text(), re.M)
+    }
+    assert others == {"config/options.py"}  # which every pytest imports
