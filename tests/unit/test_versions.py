@@ -55,6 +55,7 @@ _OTHERS = {
     "_env_timeout_method",  # of pytest-timeout, if it is there
     "_file", "_io", "_remove_plugin",  # of a terminal writer, execnet and pluggy
     "_getframe",  # of sys
+    "_rinfo",  # of execnet
     "_json_report_extra",  # of pytest-json-report
     "_line_profile",  # of pytest-line-profiler
     "_nodeid", "_testcase",  # before pytest 9.2, and 8.2

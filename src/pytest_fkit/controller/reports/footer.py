@@ -16,7 +16,7 @@ from ...compat.pytest_output import terminal_file
 from ...config.settings import Settings
 from ...named_tuple import NamedTuple
 from ...own import atexit, os, own_builtins, time
-from ...protocol.border import ItemComplete, ItemStarted, Told
+from ...protocol.border import ItemFinished, ItemStarted, Told
 from ...system.source_lines import showable
 
 own_builtins(globals())
@@ -156,10 +156,11 @@ class Footer:
         for each in told:
             if isinstance(each, ItemStarted):
                 self._running[worker] = ShownTest(place, each.nodeid, time.monotonic())
-            elif isinstance(each, ItemComplete):
-                ended = self._running.pop(worker, None)
-                if ended is not None:
-                    self._done.add(ended.nodeid)
+            elif isinstance(each, ItemFinished):
+                self._done.add(each.nodeid)
+                shown = self._running.get(worker)
+                if shown is not None and shown.nodeid == each.nodeid:  # else the next has begun
+                    del self._running[worker]
 
     def lost(self, worker: str) -> None:
         """A worker is gone."""
