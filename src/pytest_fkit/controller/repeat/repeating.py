@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Generator, Iterator, Protocol, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Protocol, Sequence
 
 import pytest
 
@@ -269,13 +269,6 @@ class Repeating:
     def conclude_all(self) -> None:
         """No other repetition is going to end."""
         self._conclude([tally for tally in self._tests if tally.times])
-
-    @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """Conclude, before somebody looks for tests without a verdict."""
-        result = yield
-        self.conclude_all()
-        return result
 
     # --- what is shown ---
 
