@@ -12,6 +12,7 @@ own_builtins(globals())
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_PTRACER = 0x59616D61
+_SIGKILL = int(signal.SIGKILL)
 
 # include/uapi/linux/falloc.h
 _FALLOC_FL_KEEP_SIZE = 1
@@ -34,7 +35,7 @@ def die_with_parent(parent: int) -> None:
 
     :param parent: the pid of the parent; if it is gone already, this process leaves at once.
     """
-    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    _libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
     # The parent may have died before the call above took effect; then nobody tells us.
     if os.getppid() != parent:
         os._exit(1)

@@ -101,9 +101,6 @@ class Child:
         status = FAILED
         self._announced_exit = announced
         try:
-            reports_pages = working_set.is_wanted
-            if not reports_pages:
-                working_set.common.copy_now()  # before any of these pages is written to
             os.setpgid(0, 0)
             system.die_with_parent(host)
             system.be_first_for_oom_killer()
@@ -120,7 +117,7 @@ class Child:
                 warmup.run(pipes)
             go = pipes.receive()
             pipes.stop_reading()
-            end = _EarlyEnd(pipes, reports_pages, self._measures, self._owns_gpus)
+            end = _EarlyEnd(pipes, working_set.is_wanted, self._measures, self._owns_gpus)
             if isinstance(go, Go):
                 status = yield from self._execute(go, end, midway)
             else:

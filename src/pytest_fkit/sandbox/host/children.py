@@ -232,6 +232,8 @@ class Children:
         :param running: the child that runs a test meanwhile.
         :param midway: whether the host has begun the test.
         """
+        if not self._working_set.is_wanted:
+            self._working_set.common.copy_now()  # before any of these pages is written to
         self.statuses.leave()
         if self.hosts_link is not None:
             self.hosts_link.close()

@@ -65,6 +65,8 @@ class Copies:
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
 
+    # One function for all hooks: a test's process has to copy the pages of each that it calls.
+    @pytest.hookimpl(wrapper=True, trylast=True)
     def _end_copy(self) -> Generator[None, object, object]:
         __tracebackhide__ = True
         status = 1
@@ -76,38 +78,14 @@ class Copies:
             if self._relay.is_copy():
                 os._exit(status)
 
-    @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_pyfunc_call(self) -> Generator[None, object, object]:
-        """Wrap the test function."""
-        __tracebackhide__ = True
-        return (yield from self._end_copy())
-
-    @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_fixture_setup(self) -> Generator[None, object, object]:
-        """Wrap a fixture function, up to its yield."""
-        __tracebackhide__ = True
-        return (yield from self._end_copy())
+    pytest_pyfunc_call = _end_copy  # the test function
+    pytest_fixture_setup = _end_copy  # a fixture function, up to its yield
+    pytest_runtest_setup = _end_copy  # everything else that sets a test up
+    pytest_runtest_call = _end_copy  # items that are not functions
+    pytest_runtest_teardown = _end_copy  # finalizers
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_fixture_post_finalizer(self) -> None:
         """Run after the finalizers of one fixture, before those of the next."""
         if self._relay.is_copy():
             os._exit(0)
-
-    @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtest_setup(self) -> Generator[None, object, object]:
-        """Wrap everything else that sets a test up."""
-        __tracebackhide__ = True
-        return (yield from self._end_copy())
-
-    @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtest_call(self) -> Generator[None, object, object]:
-        """Wrap items that are not functions."""
-        __tracebackhide__ = True
-        return (yield from self._end_copy())
-
-    @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
-        """Wrap finalizers."""
-        __tracebackhide__ = True
-        return (yield from self._end_copy())

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Generator, Iterable, Iterator, cast
 
 import pytest
 
-from ...compat.pytest_hooks import note_implementers
 from ...compat.pytest_reports import expected_failure, keep_objects, report_to_data
 from ...config.settings import read
 from ...own import contextmanager, os, own_builtins, time
@@ -91,7 +90,6 @@ class Relay:
         self.lost = 0
         """Exit status if the reports did not get through, else 0."""
         self.interrupted = False
-        note_implementers(session.config)
 
     def open(self, wide_setup_seconds: float = 0.0) -> None:
         """Start to report for this process.

@@ -75,7 +75,10 @@ class SessionEnd:
             # Objects from before the fork are in the oldest generation, see startup.py.
             gc.collect(_YOUNG if _young_collections() == self._young else 2)
             self._try(lambda: pytest_session.raise_unraisable(self._config))
-        self._try(lambda: pytest_session.run_cleanups(self._config))
+        try:
+            pytest_session.run_cleanups(self._config)
+        except BaseException as error:  # noqa: BLE001 (of the suite's own code)
+            self._report(error)
         if self._output:
             self._send_output()
 
@@ -92,7 +95,10 @@ class SessionEnd:
         try:
             action()
         except BaseException as error:  # noqa: BLE001 (of the suite's own code)
-            self._relay.send(EndError(carriable(stack_text(error))))
+            self._report(error)
+
+    def _report(self, error: BaseException) -> None:
+        self._relay.send(EndError(carriable(stack_text(error))))
 
 
 def _young_collections() -> int:

@@ -111,6 +111,7 @@ def equip(session: pytest.Session, coverage: Any | None, waits: bool) -> TestPro
     pytest_junit.watch_junit_fixtures(config, relay.junit_record)
     Terminal(config, relay)
     write_stacks_of_deaths(waits)
+    pytest_hooks.note_implementers(config)
     return TestProcess(
         session,
         relay,
