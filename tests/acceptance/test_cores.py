@@ -16,7 +16,7 @@ from typing import Callable
 import pytest
 from inner import run_pytest
 
-from pytest_fkit.sandbox.keeper.debugger import Runner
+from pytest_fkit.sandbox.keeper.debugger import TOOLS, Runner
 from pytest_fkit.sandbox.keeper.kept_cores import Cores, Keeping
 from pytest_fkit.sandbox.process.crash_wait import crashed
 from pytest_fkit.system import cores
@@ -76,7 +76,7 @@ def test_each_death_by_a_signal_has_a_core(tmp_path: Path) -> None:
     run = run_pytest(
         tmp_path, "-p", "no:cacheprovider", "--fkit", "-n2", "--fkit-cores=kept/here",
         "--fkit-keep-cores=9", "--fkit-journal=j.jsonl", "--junitxml=j.xml",
-        env={"FILTER": "00000011"},
+        env={"FILTER": "00000011", "FKIT_STACKS": "native"},
     )  # fmt: skip
     assert run.outcomes["test_it.py::test_limits"] == "PASSED", run.out
     assert re.search(r"core limit: [1-9]", run.out)
@@ -97,6 +97,9 @@ def test_each_death_by_a_signal_has_a_core(tmp_path: Path) -> None:
             for report in each["reports"]
         )  # fmt: skip
         assert cores.read_core(str(path)).pid == int(path.name.split(".")[-2])
+    if any(tool.of_core and shutil.which(tool.name) for tool in TOOLS):
+        # One of the four did not wait: that is from its core.
+        assert run.out.count("native stack of the thread that crashed, by ") == 4
     if shutil.which("gdb"):
         for name in ("test_crashes_elsewhere", "test_does_not_wait"):  # the thread that crashed
             assert "string_at" in _stack(found[name]), name

@@ -115,6 +115,9 @@ def test_it_stays_below_what_pytest_writes(
     run.resize(12, 60)  # which cuts off the upper rows
     shown = run.until(lambda shown: _has_footer(shown[-4:]))
     assert _has_footer(shown[-4:]), shown
+    run.resize(30, 70)  # the footer is in the middle now
+    shown = run.until(lambda shown: _has_footer(shown[-4:]))
+    assert [number for number, line in enumerate(shown) if " of 33" in line] == [26], shown
     (tmp_path / "go").touch()
     assert run.status() == 1
     # No line of pytest's is lost, or written over, and nothing of the footer is left.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Callable
 
 import pytest
-from inner import InnerRun, run_pytest
+from inner import InnerRun, run_pytest, write_files
 
-from pytest_fkit.sandbox.keeper.debugger import TOOLS
+from pytest_fkit.sandbox.keeper.debugger import TOOLS, Runner
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
@@ -65,6 +69,8 @@ def test_child_disabled(): assert ended_by(crash_without_faulthandler) == -signa
 def wide(): library.crash()
 def test_wide(wide): pass
 def test_passes(): pass
+@pytest.mark.parametrize("number", range(5))
+def test_again(number): library.crash()
 """
 
 _INSTALLED = [tool.name for tool in TOOLS if shutil.which(tool.name)]
@@ -133,7 +139,7 @@ def test_the_functions_of_a_library_are_in_the_report(directory: Path, tool: str
 def test_who_crashes_ends_as_without_a_debugger(
     directory: Path, arguments: tuple[str, ...]
 ) -> None:
-    run = _run(directory, _INSTALLED[:1], *arguments, "-k", "not hang and not thread")
+    run = _run(directory, _INSTALLED, *arguments, "-k", "not hang and not thread and not again")
     errors = {
         nodeid: message.partition(" at ")[0].partition(" in ")[0].partition(" while ")[0]
         for outcome, nodeid, message in run.reported
@@ -154,7 +160,96 @@ def test_who_crashes_ends_as_without_a_debugger(
     ]
     assert "  > frob at " in _report(run, "test_wide")
     assert "  > frob at " in _report(run, "test_disabled")
-    assert "  > give_up at " in _report(run, "test_abort")
+    if {"gdb", "eu-stack"} & set(_INSTALLED):  # pystack names what follows the call of abort()
+        assert "  > give_up at " in _report(run, "test_abort")
+
+
+_IMPORTS = {
+    "quick.py": """
+import pytest_fkit.config.settings as settings
+settings.SHORTEST_START_LIMIT = 3
+""",
+    "test_crash.py": """
+import ctypes, multiprocessing
+library = ctypes.CDLL("{library}")
+process = multiprocessing.get_context("fork").Process(target=library.crash)
+process.start()  # it waits, too, and has to be let go
+process.join()
+assert process.exitcode == -11
+library.crash_in_thread()
+""",
+    "test_hang.py": """
+import ctypes
+ctypes.CDLL("{library}").lock_twice()
+""",
+    "test_at_once.py": """
+import ctypes, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGSEGV])
+ctypes.CDLL("{library}").crash()
+""",
+    "test_passes.py": "def test_passes(): pass\n",
+}
+
+
+@pytest.mark.skipif(not _INSTALLED, reason="no debugger is installed")
+def test_an_import_that_crashes_or_hangs_has_its_native_stack(
+    directory: Path, tmp_path: Path
+) -> None:
+    library = str(directory / "libfrob.so")
+    write_files(
+        tmp_path, {name: text.replace("{library}", library) for name, text in _IMPORTS.items()}
+    )
+    run = run_pytest(
+        tmp_path, "-p", "no:cacheprovider", "-p", "quick", "--fkit", "-n2", "--fkit-timeout=3",
+        env={"FKIT_STACKS": "native"},
+    )  # fmt: skip
+    # One report on each, though both workers tried each: no numbers of threads are in it.
+    assert sorted(run.outcomes) == [
+        "test_at_once.py", "test_crash.py", "test_hang.py", "test_passes.py::test_passes",
+    ]  # fmt: skip
+    assert run.message("test_crash.py").startswith("SIGSEGV in frob (")
+    assert run.message("test_at_once.py") == "SIGSEGV"
+    crash, hang, at_once = (
+        run.out.partition(f" ERROR collecting {name}.py ___")[2].partition("\n____")[0]
+        for name in ("test_crash", "test_hang", "test_at_once")
+    )
+    assert "native stack of the thread that crashed, by " in crash
+    assert [f"    {name} at " in crash for name in ("twiddle", "crash", "routine")] == [True] * 3
+    assert "native stacks of all threads, by " in hang
+    assert "  > lock_twice at " in hang
+    assert ": the process died at once: it had blocked the signal" in at_once
+
+
+@pytest.mark.skipif(not _INSTALLED, reason="no debugger is installed")
+def test_nobody_is_asked_again_and_again_for_crashes_that_are_alike(directory: Path) -> None:
+    run = _run(directory, _INSTALLED, "-n1", "-k", "test_again")
+    messages = {message for _, nodeid, message in run.reported if "test_again" in nodeid}
+    assert len(messages) == 1  # or one cause would look like two
+    assert messages.pop().startswith("SIGSEGV in frob (")
+    assert run.out.count("native stack of the thread that crashed, by ") == 3
+    assert run.out.count("native stack of an earlier crash with the same signal and Python") == 2
+    assert run.out.count("  > frob at ") == 5
+
+
+def test_debuggers_of_a_machine_take_turns(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    another = os.open("/tmp", os.O_RDONLY)
+    fcntl.flock(another, fcntl.LOCK_EX)
+
+    def until(condition: Callable[[], bool], limit: float) -> bool:
+        end = time.monotonic() + limit
+        while not condition() and time.monotonic() < end:
+            pass
+        return condition()
+
+    with (tmp_path / "out").open("wb") as file:
+        runner = Runner(until, lambda pid: None)
+        trouble = runner.run(("touch", str(ran)), file.fileno(), file.fileno(), 1.0)
+        assert trouble == "another crash's stack was being taken for 0.5 s"
+        assert not ran.exists()
+        os.close(another)
+        assert runner.run(("touch", str(ran)), file.fileno(), file.fileno(), 20.0) == ""
+        assert ran.exists()
 
 
 def test_without_a_debugger_one_line_says_what_to_install(directory: Path) -> None:

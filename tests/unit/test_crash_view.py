@@ -169,11 +169,17 @@ def test_threads_that_only_wait_are_one_line_each() -> None:
 
 def test_a_thread_without_python_code_crashed() -> None:
     stacks = [_stack(_OTHER, "/root/a.py:3:works"), _stack(_OTHER, "/root/a.py:1:test")]
-    assert _shown("Fatal Python error: Segmentation fault\n", *stacks)[:4] == [
+    assert _shown("Fatal Python error: Segmentation fault\n", *stacks) == [
+        "!E   SIGSEGV",
         "the thread that crashed runs no Python code; where the others were:",
         "",
         "another thread:",
         "/root/a.py:1: in test",
+        "    line 1",
+        "",
+        "another thread:",
+        "/root/a.py:3: in works",
+        "    line 3",
     ]
 
 

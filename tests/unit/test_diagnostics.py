@@ -97,6 +97,12 @@ _ABORT = "SIGABRT"
         ("*** buffer overflow detected ***: terminated\n", _ABORT, "buffer overflow detected"),
         ("corrupted size vs. prev_size\n", _ABORT, "corrupted size vs. prev_size"),
         ("Assertion failed: (x), function f, file a.c, line 9.\n", _ABORT, "Assertion failed: (x)"),
+        # setproctitle puts the test's name in the place of the program's.
+        (
+            "g] a.py::test[x: 1]: f.cc:3: int f(int): Assertion `x' failed.\n",
+            _ABORT,
+            "Assertion `x' failed in f.cc:3",
+        ),
         (
             "Fatal Python error: f: why\n\nCurrent thread 0x1\n  File\n",
             _ABORT,

@@ -1,4 +1,4 @@
-"""What the report on a crash says, as values: the controller shows it, with source lines."""
+"""What is known of a crash, and what its report says, as values."""
 
 from __future__ import annotations
 
@@ -11,8 +11,44 @@ from .stacks import Origins
 own_builtins(globals())
 
 
+class NativeStacks(NamedTuple):
+    """What a debugger printed of a process.
+
+    :param tool: its name.
+    :param thread: the thread that crashed, 0 if the process hangs.
+    :param text: its standard output, cut at some length.
+    :param trouble: what went wrong, or "".
+    :param said: its standard error.
+    :param seconds: how long it took, while the process waited.
+    :param alike: whether it was not asked again, after crashes with this signal and Python stack.
+    """
+
+    tool: str
+    thread: int
+    text: bytes
+    trouble: str
+    said: bytes
+    seconds: float
+    alike: bool = False
+
+
+class Core(NamedTuple):
+    """What became of the core of a process that died.
+
+    :param path: where it is, "" if there is none.
+    :param program: that the process ran, "" if that is not known.
+    :param why_not: why there is none, or "".
+    :param seconds: how long that took, while the process waited.
+    """
+
+    path: str = ""
+    program: str = ""
+    why_not: str = ""
+    seconds: float = 0.0
+
+
 class CrashReport(NamedTuple):
-    """Its parts, in their order.
+    """The parts of the report, in their order; the controller shows it, with source lines.
 
     :param what: what happened, in a few words, as "SIGSEGV"; see :func:`.deaths.what`.
     :param before: the lines that stand before the stacks.

@@ -6,6 +6,7 @@ from typing import Any, Union, get_args
 
 from ..named_tuple import NamedTuple
 from ..own import own_builtins
+from .crash_report import Core, NativeStacks
 from .endings import Ending
 from .event_file import Location, TestEvent
 from .process_keys import OWN, ProcessKey
@@ -177,40 +178,6 @@ class HostFiles(NamedTuple):
 
     key: ProcessKey
     pid: int
-
-
-class NativeStacks(NamedTuple):
-    """What a debugger printed of a process.
-
-    :param tool: its name.
-    :param thread: the thread that crashed, 0 if the process hangs.
-    :param text: its standard output, cut at some length.
-    :param trouble: what went wrong, or "".
-    :param said: its standard error.
-    :param seconds: how long it took, while the process waited.
-    """
-
-    tool: str
-    thread: int
-    text: bytes
-    trouble: str
-    said: bytes
-    seconds: float
-
-
-class Core(NamedTuple):
-    """What became of the core of a process that died.
-
-    :param path: where it is, "" if there is none.
-    :param program: that the process ran, "" if that is not known.
-    :param why_not: why there is none, or "".
-    :param seconds: how long that took, while the process waited.
-    """
-
-    path: str = ""
-    program: str = ""
-    why_not: str = ""
-    seconds: float = 0.0
 
 
 class Ended(NamedTuple):

@@ -111,6 +111,12 @@ def parsed(dump: str) -> Stacks:
     return Stacks([line for line in head if line.strip()], threads, native)
 
 
+def crashed_stack(dump: str) -> tuple[Frame, ...]:
+    """The frames of the thread that crashed, the innermost first; none if it runs no Python."""
+    threads = (thread for thread in parsed(dump).threads if thread.current)
+    return next((tuple(thread.frames) for thread in threads), ())
+
+
 def _line(text: str) -> Frame | str:
     match = _FRAME.match(text)
     if match is None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import Any, Iterator, Mapping, Type, get_args
 
 from ..own import marshal, own_builtins, pickle, struct, zlib
+from .crash_report import Core, NativeStacks
 from .endings import Ending
 from .event_file import GpuError, HeldReport, JunitRecord, Report, ReportFacts, WideTeardown
 from .messages import (
     BY_NAME,
-    Core,
     Ended,
     Follows,
     Go,
     HostFiles,
     Message,
-    NativeStacks,
     Run,
     RunTogether,
     TornDown,

@@ -18,7 +18,7 @@ from ..system import cores
 from ..system.limits import room
 from ..system.unforkable import in_bad_fork
 from .host.host import Host
-from .keeper.debugger import find_tool
+from .keeper.debugger import find_tools, is_wanted
 from .keeper.jobs import HostConnection, HostStart
 from .keeper.keeper import Keeper, StartMethods
 from .keeper.kept_cores import Keeping
@@ -68,10 +68,9 @@ def _replace_by_devnull(descriptors: list[int]) -> None:
 def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any | None) -> Keeper:
     config = session.config
     settings = config.stash.get(KEY, None)
-    asks = crash_wait.SUPPORTED and settings is not None and settings.stacks != "python"
-    tool = find_tool() if asks else None
+    tools = find_tools() if is_wanted(settings) else None
     keeping = _keeping(config, settings)
-    waits = config.stash[crash_wait.WAITS] = tool is not None or keeping is not None
+    waits = config.stash[crash_wait.WAITS] = tools is not None or keeping is not None
     if waits and system.must_let_attach():
         config.stash[crash_wait.TRACER] = os.getpid()
     process = equip(session, coverage, waits=False)  # who would look at the keeper?
@@ -115,7 +114,7 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
         fork_unsafe,
         watched,
         memory,
-        tool,
+        tools,
         keeping,
     )
 

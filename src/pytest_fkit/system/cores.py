@@ -167,10 +167,12 @@ class CoreFile(NamedTuple):
 
     :param pid: of the process, 0 if that is not known.
     :param size: bytes that it needs; if the file has fewer, it was cut off.
+    :param thread: the one that crashed, 0 if that is not known.
     """
 
     pid: int
     size: int
+    thread: int = 0
 
 
 _NOTHING = CoreFile(0, 0)
@@ -178,8 +180,10 @@ _NOTHING = CoreFile(0, 0)
 # elf(5), of 64 bits.
 _PT_NOTE = 4
 _ET_CORE = 4
-_NT_PRPSINFO = 3
-_PID_AT = 24  # in struct elf_prpsinfo of include/linux/elfcore.h
+# Of the notes: where a pid is in them, of structs elf_prstatus and elf_prpsinfo in
+# include/linux/elfcore.h. The first of the former is that of the thread that crashed.
+_NT_PRSTATUS, _THREAD_AT = 1, 32
+_NT_PRPSINFO, _PID_AT = 3, 24
 _MOST_HEADERS = 1 << 16
 _MOST_NOTES = 1 << 24
 
@@ -208,23 +212,29 @@ def _read_core(descriptor: int) -> CoreFile:
     if kind != _ET_CORE or entry != 56 or number > _MOST_HEADERS:
         return _NOTHING
     headers = os.pread(descriptor, entry * number, table)
-    pid = size = 0
+    pid = thread = size = 0
     for at in range(0, len(headers) - entry + 1, entry):
         (what,) = struct.unpack_from(f"{order}I", headers, at)
         offset, _, _, length = struct.unpack_from(f"{order}QQQQ", headers, at + 8)
         size = max(size, offset + length)
         if what == _PT_NOTE:
-            pid = pid or _pid(os.pread(descriptor, min(length, _MOST_NOTES), offset), order)
-    return CoreFile(pid, size)
+            notes = os.pread(descriptor, min(length, _MOST_NOTES), offset)
+            pid = pid or _pid(notes, order, _NT_PRPSINFO, _PID_AT)
+            thread = thread or _pid(notes, order, _NT_PRSTATUS, _THREAD_AT)
+    return CoreFile(pid, size, thread)
 
 
-def _pid(notes: bytes, order: str) -> int:
+def _pid(notes: bytes, order: str, wanted: int, place: int) -> int:
+    """The pid in the first note of a kind, 0 if there is none.
+
+    :param place: of the pid in the note, in bytes.
+    """
     at = 0
     while at + 12 <= len(notes):
         name, length, kind = struct.unpack_from(f"{order}III", notes, at)
         begin = at + 12 + -(-name // 4) * 4
-        if kind == _NT_PRPSINFO and notes[at + 12 : at + 17] == b"CORE\0":
-            return int(struct.unpack_from(f"{order}i", notes, begin + _PID_AT)[0])
+        if kind == wanted and notes[at + 12 : at + 17] == b"CORE\0":
+            return int(struct.unpack_from(f"{order}i", notes, begin + place)[0])
         at = begin + -(-length // 4) * 4
     return 0
 

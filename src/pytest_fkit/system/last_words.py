@@ -131,7 +131,8 @@ _TABLE = (
     # glibc, assert.c; macOS and musl.
     LastWords(
         re.compile(
-            r"^(?:[^:]+: )?(?P<file>[^\s:]+):(?P<line>\d+): (?:.*: )?"
+            # What setproctitle has left of the program's name may have anything in it.
+            r"^(?:.*?: )?(?P<file>[^\s:]+):(?P<line>\d+): (?:.*: )?"
             r"(?P<what>Assertion `.*' failed)\.$"
         ),
         _asserted,

@@ -34,6 +34,7 @@ from ..protocol.border import (
     orders,
 )
 from ..protocol.event_file import GpuError
+from ..sandbox.keeper.debugger import is_wanted
 from ..sandbox.process.steps import Steps, run_steps
 from .keeper_link import KeeperClient
 from .loop import TestLoop
@@ -94,7 +95,8 @@ class Worker:
         limit = start_limit(settings.timeout)
         config.pluginmanager.register(Collection(), "fkit-collection")
         if start.careful:
-            config.pluginmanager.register(CarefulCollection(limit), "fkit-careful")
+            careful = CarefulCollection(limit, is_wanted(settings))
+            config.pluginmanager.register(careful, "fkit-careful")
         elif limit:
             config.pluginmanager.register(LimitedCollection(limit), "fkit-limited")
         if owned_by(config) is not None:

@@ -222,6 +222,7 @@ def _stacks(crash: CrashReport, style: str, everything: bool, read: Reader) -> I
     yield from map(Text, [*said, ""] if said else said)
     threads = list(stacks.threads)
     if threads and not any(thread.current for thread in threads):
+        yield Text(f"E   {crash.what}", red=True)
         yield Text("the thread that crashed runs no Python code; where the others were:")
         threads.reverse()  # as faulthandler writes them, the main thread is the last
     waiting = []
@@ -232,7 +233,7 @@ def _stacks(crash: CrashReport, style: str, everything: bool, read: Reader) -> I
         if number or everything or not thread.current:
             yield Text("")
             yield Text(f"thread {thread.name}:" if thread.name else _title(thread, everything))
-        what = "" if number else crash.what
+        what = crash.what if thread.current and not number else ""
         shown = style if number == 0 or everything or style == "native" else "short"
         yield from _thread(thread, crash.origins, what, shown, everything, read)
     if waiting:

@@ -196,7 +196,7 @@ class Footer:
             return ""
         self._screen = (columns, rows)
         before, self._rows = self._rows, rows_for(self._workers, rows)
-        moves = "\0337\33[r\0338" if before else ""
+        moves = "\0337\33[r\0338\33[J" if before else ""  # the old one is below the cursor
         if not self._rows:
             return moves
         # Scroll, so that the cursor is above; setting the region moves it to the first row.

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Iterable
+
 from ... import system
 from ...own import os, own_builtins, time
+from ...protocol.crash_report import NativeStacks
+from ...protocol.descriptors import read_from
 from ...protocol.endings import Signaled
-from ..process.crash_wait import crashed
+from ...protocol.stacks import Frame, crashed_stack
+from ...system.cores import read_core
+from ..process.crash_wait import FATAL, crashed
 from ..process.tree import send_signal
 from .debugger import Debugger
 from .jobs import Job
@@ -18,6 +25,53 @@ own_builtins(globals())
 TICK = 0.1  # between looks at the running test's process
 ROUND = 1.0  # between looks at all processes below the keeper
 
+DIED_AT_ONCE = (
+    "the process died at once: it had blocked the signal or replaced its handler, a thread's stack "
+    "was full, or several threads crashed together"
+)
+BY_CORE = "with --fkit-cores=DIR it is taken from the core"
+
+
+def end_crashed(pids: Iterable[int]) -> None:
+    """Let those of these processes die of which a thread waits after a fatal signal."""
+    for pid in pids:
+        crash = crashed(pid)
+        if crash is not None:
+            send_signal(pid, crash[1])
+
+
+class AskedBefore:
+    """Remembers for which crashes the debugger was asked, of which each takes seconds.
+
+    A test that is repeated a hundred times, or a hundred tests of the same broken function, would
+    say the same a hundred times.
+    """
+
+    MOST_ALIKE = 3
+    """With the same signal and the same Python stack."""
+
+    MOST_THERE = 10
+    """With the same signal in the same line of Python."""
+
+    def __init__(self) -> None:
+        self._alike: Counter[tuple[int, tuple[Frame, ...]]] = Counter()
+        self._there: Counter[tuple[int, tuple[Frame, ...]]] = Counter()
+
+    def refuses(self, number: int, stack: tuple[Frame, ...]) -> tuple[str, bool]:
+        """Why it is not asked once more, "" if it is; and whether there were crashes like this one.
+
+        :param number: of the signal.
+        :param stack: of the thread that crashed, in Python.
+        """
+        alike, there = (number, stack), (number, stack[:1])
+        if stack and self._alike[alike] >= self.MOST_ALIKE:
+            return f"asked for {self.MOST_ALIKE} crashes with the same Python stack before", True
+        if self._there[there] >= self.MOST_THERE:
+            return f"asked for {self.MOST_THERE} crashes in the same line of Python before", False
+        self._alike[alike] += 1
+        self._there[there] += 1
+        return "", False
+
 
 class Crashes:
     """Watches the processes below the keeper.
@@ -29,6 +83,7 @@ class Crashes:
     def __init__(self, debugger: Debugger | None, cores: Cores | None) -> None:
         self._debugger = debugger
         self._cores = cores
+        self._asked = AskedBefore()
         self._next_look = self._next_round = 0.0
         self._dumped = 0
         self._looking = False
@@ -51,8 +106,8 @@ class Crashes:
                 self._look_at(job)
             if now >= self._next_round or self._is_dumped(job):
                 self._next_round = now + ROUND
-                for pid in system.descendants(os.getpid()):
-                    self._end_if_crashed(pid, job)
+                looked_at = () if job is None or job.done else (job.process,)
+                end_crashed(set(system.descendants(os.getpid())).difference(looked_at))
         finally:
             self._looking = False
 
@@ -67,7 +122,7 @@ class Crashes:
         ended = False
         if job.verdict is None:
             if self._debugger is not None and job.native is None:
-                job.native = self._debugger.stacks(pid, thread)
+                job.native = self._stacks(self._debugger, job, thread, number)
             if self._cores is not None and job.core is None:
                 job.core, ended = self._cores.let_die(pid, thread, number), True
             if job.deadline is not None:  # the limit is the test's, not the debugger's
@@ -75,22 +130,38 @@ class Crashes:
         if not ended:
             send_signal(pid, number)
 
+    def _stacks(self, debugger: Debugger, job: Job, thread: int, number: int) -> NativeStacks:
+        files = job.host.files if job.child is None else job.child.files
+        stack = crashed_stack(read_from(files.dump).decode("utf-8", "replace"))
+        why_not, alike = self._asked.refuses(number, stack)
+        if why_not:
+            return debugger.tools.crash.unasked(why_not, alike)
+        return debugger.stacks(job.process, thread)
+
     def ended(self, job: Job) -> None:
-        """The running test's process has died: if it did not wait for us, keep its core."""
+        """The running test's process has died: if it did not wait for us, look at its core."""
         ending = job.ending
-        if job.host.key.wrapper:
+        if job.host.key.wrapper or self._looking or job.verdict is not None:
             return
-        if self._cores is None or self._looking or job.core is not None or job.verdict is not None:
+        if not isinstance(ending, Signaled):
             return
-        if isinstance(ending, Signaled):
-            self._looking = True
-            job.core = self._cores.of_dead(job.pid, ending.signal, ending.core_dumped)
+        self._looking = True
+        try:
+            if self._cores is not None and job.core is None:
+                job.core = self._cores.of_dead(job.pid, ending.signal, ending.core_dumped)
+            if self._debugger is not None and job.native is None:
+                job.native = self._stacks_of_dead(self._debugger, job, ending.signal)
+        finally:
             self._looking = False
 
-    def _end_if_crashed(self, pid: int, job: Job | None) -> None:
-        crash = crashed(pid) if job is None or job.done or pid != job.process else None
-        if crash is not None:
-            send_signal(pid, crash[1])
+    def _stacks_of_dead(self, debugger: Debugger, job: Job, number: int) -> NativeStacks | None:
+        core = job.core
+        if core is not None and core.path:
+            return debugger.stacks_in(core.path, core.program, read_core(core.path).thread)
+        if number not in FATAL:
+            return None
+        hint = BY_CORE if core is None else f"no core: {core.why_not}"
+        return debugger.tools.crash.unasked(f"{DIED_AT_ONCE}; {hint}")
 
     def _is_dumped(self, job: Job | None) -> bool:
         """Whether faulthandler has written since the last look, for this process or a copy."""

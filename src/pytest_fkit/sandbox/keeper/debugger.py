@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import re
-from typing import Callable, Sequence
+from typing import TYPE_CHECKING, Callable, Sequence
 
 from ... import system
 from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, signal, subprocess, time
+from ...protocol.crash_report import NativeStacks
 from ...protocol.descriptors import read_from
-from ...protocol.messages import NativeStacks
 from ...system.paths import program
+from ..process.crash_wait import SUPPORTED
+from .turns import NoTurnError, take_turn
+
+if TYPE_CHECKING:
+    from ...config.settings import Settings
 
 own_builtins(globals())
 
 LIMIT = 10.0
-"""Seconds that a tool may take."""
+"""Seconds that a tool may take, the wait for its turn included."""
 
 _KILL_WAIT = 1.0
+
+_TURN = "/tmp"  # noqa: S108 (nothing is written there)
+"""A directory of each machine. A lock on it, see flock(2), keeps nobody from using it."""
 
 MOST_OUTPUT = 1 << 20
 """Bytes of its output that are read: 200 threads of 40 frames have about 800 KiB."""
@@ -31,28 +39,54 @@ _NOT_FOR_TOOLS = re.compile(
 class Tool(NamedTuple):
     """A program that prints the native stacks of a process.
 
-    :param arguments: all but the pid, which comes last; the path of the program first, once found.
+    :param arguments: all but the pid, which comes last.
+    :param of_core: those for a core, with places for paths; none if the tool reads no cores.
+    :param path: of the tool, once found.
     """
 
     name: str
     arguments: tuple[str, ...]
+    of_core: tuple[str, ...] = ()
+    path: str = ""
 
+    def unasked(self, why: str, alike: bool = False) -> NativeStacks:
+        """What is said where it is not asked, see :class:`.crash_report.NativeStacks`."""
+        return NativeStacks(self.name, 0, b"", why, b"", 0.0, alike)
+
+
+_GDB = (
+    "-nx", "-batch", "-iex", "set debuginfod enabled off", "-iex", "set auto-load off",
+    "-ex", "set width 0", "-ex", "set print frame-arguments none",
+    "-ex", "thread apply all bt 200",
+)  # fmt: skip
 
 TOOLS = (
-    Tool("pystack", ("remote", "--native-all")),
-    Tool(
-        "gdb",
-        (
-            "-nx", "-batch", "-iex", "set debuginfod enabled off", "-iex", "set auto-load off",
-            "-ex", "set width 0", "-ex", "set print frame-arguments none",
-            "-ex", "thread apply all bt 200", "-p",
-        ),
-    ),
-    Tool("eu-stack", ("-i", "-s", "-p")),
+    Tool("pystack", ("remote", "--native-all"), ("core", "--native-all", "{core}", "{program}")),
+    Tool("gdb", (*_GDB, "-p"), (*_GDB, "{program}", "{core}")),
+    Tool("eu-stack", ("-i", "-s", "-p"), ("-i", "-s", "--core={core}", "--executable={program}")),
     Tool("py-spy", ("dump", "--native", "--pid")),
-)  # fmt: skip
-"""In the order in which they are tried: pystack shows Python's functions among the native ones,
-gdb names files and lines and knows all threads, eu-stack is fast, py-spy shows Python's threads."""
+)
+"""In the order in which they are tried where a process hangs: pystack shows Python's functions
+among the native ones, gdb names files and lines and knows all threads, eu-stack is fast, py-spy
+shows Python's threads."""
+
+_ON_CRASH = ("gdb", "eu-stack", "pystack", "py-spy")
+"""The same where it crashed: gdb and eu-stack look the function up by the address of the call.
+
+That to which a call returns is in the next function if it is the last instruction, as a call of
+abort() often is, and pystack 1.7 names that one. The Python stack is there without them.
+"""
+
+
+class Tools(NamedTuple):
+    """Who is asked.
+
+    :param crash: about a process that crashed.
+    :param hang: about one that hangs.
+    """
+
+    crash: Tool
+    hang: Tool
 
 
 def installed(name: str) -> str:
@@ -60,17 +94,22 @@ def installed(name: str) -> str:
     return program(name, os.environ.get("PATH", os.defpath).split(os.pathsep))
 
 
-def find_tool() -> Tool | None:
-    """The first that is installed, with its path; None if none is."""
-    for tool in TOOLS:
-        path = installed(tool.name)
-        if path:
-            return tool._replace(arguments=(path, *tool.arguments))
-    return None
+def is_wanted(settings: Settings | None) -> bool:
+    """Whether the user wants native stacks, and this system has what they take."""
+    return SUPPORTED and settings is not None and settings.stacks != "python"
+
+
+def find_tools() -> Tools | None:
+    """Those that are installed, with their paths; None if none is."""
+    paths = {tool.name: installed(tool.name) for tool in TOOLS}
+    found = [tool._replace(path=paths[tool.name]) for tool in TOOLS if paths[tool.name]]
+    if not found:
+        return None
+    return Tools(min(found, key=lambda tool: _ON_CRASH.index(tool.name)), found[0])
 
 
 class Runner:
-    """Runs tools of the keeper's, one at a time.
+    """Runs tools of the keeper's, on a machine one at a time: a debugger may take all of a core.
 
     :param until: waits for a condition, at most so many seconds; returns whether it holds.
     :param begins: called with the pid of the tool, which is no orphan.
@@ -85,11 +124,25 @@ class Runner:
     def run(self, command: Sequence[str], out: int, err: int, limit: float) -> str:
         """Run one, at most so many seconds; what went wrong, "" if nothing did.
 
-        It is ended, too, when its output is longer than :data:`MOST_OUTPUT`.
+        It waits for its turn half of that time at most, and has what is left. It is ended, too,
+        when its output is longer than :data:`MOST_OUTPUT`.
 
         :param out: descriptor of its output.
         :param err: of its error output.
         """
+        begin = time.monotonic()
+        try:
+            turn = take_turn(_TURN, os.O_RDONLY, self._until, limit / 2)
+        except NoTurnError:
+            return f"another crash's stack was being taken for {limit / 2:g} s"
+        except OSError:  # no such directory in this container
+            return self._run(command, out, err, limit)
+        try:
+            return self._run(command, out, err, limit - (time.monotonic() - begin))
+        finally:
+            os.close(turn)
+
+    def _run(self, command: Sequence[str], out: int, err: int, limit: float) -> str:
         environ = {
             name: value for name, value in os.environ.items() if not _NOT_FOR_TOOLS.match(name)
         }
@@ -107,7 +160,7 @@ class Runner:
 
         try:
             if not self._until(over, limit):
-                return f"did not answer within {limit:g} s"
+                return f"did not answer within {limit:.0f} s"
             return f"exit status {process.returncode}" if process.returncode else ""
         finally:
             if process.returncode is None:
@@ -119,24 +172,41 @@ class Runner:
 
 
 class Debugger:
-    """Asks the tool, one process at a time."""
+    """Asks the tools, one process at a time."""
 
-    def __init__(self, tool: Tool, runner: Runner) -> None:
-        self._tool = tool
+    def __init__(self, tools: Tools, runner: Runner) -> None:
+        self.tools = tools
         self._runner = runner
 
-    def stacks(self, pid: int, thread: int = 0) -> NativeStacks:
-        """The stacks of a process, within :data:`LIMIT` seconds.
+    def stacks(self, pid: int, thread: int = 0, limit: float = LIMIT) -> NativeStacks:
+        """The stacks of a process.
 
         :param thread: the one that crashed, 0 if none did.
+        :param limit: seconds.
         """
-        name, arguments = self._tool
+        tool = self.tools.crash if thread else self.tools.hang
+        return self._ask(tool, (*tool.arguments, str(pid)), thread, limit)
+
+    def stacks_in(self, core: str, program: str, thread: int) -> NativeStacks:
+        """The stacks in a core.
+
+        :param core: its path.
+        :param program: path of what left it.
+        :param thread: that crashed.
+        """
+        tool, paths = self.tools.crash, {"core": core, "program": program}
+        if not tool.of_core:
+            return tool.unasked("it reads no cores")
+        return self._ask(tool, [each.format(**paths) for each in tool.of_core], thread, LIMIT)
+
+    def _ask(self, tool: Tool, arguments: Sequence[str], thread: int, limit: float) -> NativeStacks:
         begin = time.monotonic()
         out, err = system.anonymous_file("native-out"), system.anonymous_file("native-err")
         try:
-            trouble = self._runner.run([*arguments, str(pid)], out, err, LIMIT)
+            trouble = self._runner.run((tool.path, *arguments), out, err, limit)
             text, said = read_from(out)[:MOST_OUTPUT], read_from(err)[-MOST_OUTPUT:]
         finally:
             os.close(out)
             os.close(err)
-        return NativeStacks(name, thread, text, trouble, said, time.monotonic() - begin)
+        seconds = time.monotonic() - begin
+        return NativeStacks(tool.name, thread, text, trouble, said, seconds)

@@ -7,9 +7,10 @@ from typing import Any
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.channels import Pipes
+from ...protocol.crash_report import Core, NativeStacks
 from ...protocol.descriptors import Files
 from ...protocol.endings import Ending, Exited, Finished, Lost, from_wait_status
-from ...protocol.messages import Core, Ended, NativeStacks, Run
+from ...protocol.messages import Ended, Run
 from ...protocol.process_keys import ProcessKey
 from ...protocol.wire import Sorter
 from ..process.excerpts import read_ends

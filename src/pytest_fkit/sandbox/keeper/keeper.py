@@ -33,7 +33,7 @@ from ..process.progress import Progress, announced_exits
 from ..process.relay import DEAF
 from ..process.steps import FAILED, Fork, Role
 from ..process.tree import send_signal
-from .debugger import Tool
+from .debugger import Tools
 from .gpu_memory import MemoryWait
 from .jobs import HostConnection, HostProcess, HostStart, Job
 from .kept_cores import Keeping
@@ -71,7 +71,7 @@ class Keeper:
     :param unsafe: why no test can be run in a forked process, or "".
     :param controller: pid to poll on systems where its death is not signaled, or 0.
     :param memory: reads the GPUs' memory; None if nothing can.
-    :param tool: prints native stacks; None if nobody is to be asked for them.
+    :param tools: print native stacks; None if nobody is to be asked for them.
     :param keeping: says which cores are kept; None if none are.
     """
 
@@ -84,7 +84,7 @@ class Keeper:
         unsafe: str = "",
         controller: int = 0,
         memory: GpuMemory | None = None,
-        tool: Tool | None = None,
+        tools: Tools | None = None,
         keeping: Keeping | None = None,
     ) -> None:
         self._link = link
@@ -93,7 +93,7 @@ class Keeper:
         self._unsafe = unsafe
         self._orders: deque[Run | RunTogether | Follows | Finish] = deque()
         self._awaits_new_orders = False
-        self._supervisor = Supervisor(link, self._handle_order, stream, controller, tool, keeping)
+        self._supervisor = Supervisor(link, self._handle_order, stream, controller, tools, keeping)
         self._spare = Spare(self._supervisor, self._spawn)
         self._memory = MemoryWait(self._supervisor, memory)
         self._supervisor.on_gpu_user_end = self._expect_release

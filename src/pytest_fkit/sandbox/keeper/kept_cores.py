@@ -5,21 +5,21 @@ Keepers of all workers of a run take turns, since a pattern without a pid names 
 
 from __future__ import annotations
 
-import errno
 from typing import Callable, Iterator
 
 from ... import system
 from ...named_tuple import NamedTuple
-from ...own import contextmanager, fcntl, os, own_builtins, signal, suppress, time
+from ...own import contextmanager, os, own_builtins, signal, suppress, time
+from ...protocol.crash_report import Core
 from ...protocol.descriptors import read_from
 from ...protocol.endings import format_size
-from ...protocol.messages import Core
 from ...system import cores
 from ...system.cores import MOST, CoreFile
 from ...system.paths import base_name, joined, make_directory
 from ..process.crash_wait import end_thread
 from ..process.tree import is_alive, send_signal
 from .debugger import Runner, installed
+from .turns import NoTurnError, take_turn
 
 own_builtins(globals())
 
@@ -98,7 +98,7 @@ class Cores:
                     cores.forbid_process(pid)
                 self._end(pid, thread, number)
                 core = Core(why_not=reason) if reason else self._kept(turn, told, pid, taken)
-        except _NoTurnError as error:
+        except _NoCoreError as error:
             cores.forbid_process(pid)
             self._end(pid, thread, number)
             core = Core(why_not=str(error))
@@ -119,7 +119,7 @@ class Cores:
         try:
             with _turn(self._keeping, self._until) as turn:
                 core = self._kept(turn, cores.pattern(), pid, "")
-        except _NoTurnError as error:
+        except _NoCoreError as error:
             core = Core(why_not=str(error))
         return core._replace(program=self._program(pid), seconds=time.monotonic() - begin)
 
@@ -262,7 +262,7 @@ def _unreached(told: str) -> str:
 # --- turns of keepers -----------------------------------------------------------------------------
 
 
-class _NoTurnError(Exception):
+class _NoCoreError(Exception):
     """Nobody may write a core now; says why."""
 
 
@@ -270,28 +270,20 @@ class _NoTurnError(Exception):
 def _turn(keeping: Keeping, until: Callable[[Callable[[], bool], float], bool]) -> Iterator[_Turn]:
     """Within the block, no other keeper has a core written.
 
-    :raises _NoTurnError: if it can't be had.
+    :raises _NoCoreError: if it can't be had.
     """
     try:
         make_directory(keeping.directory)
         path = joined(keeping.directory, _LOCK)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = take_turn(path, os.O_RDWR | os.O_CREAT, until, TURN_WAIT)
     except OSError as error:
-        raise _NoTurnError(f"{keeping.directory}: {error.strerror}") from None
+        raise _NoCoreError(f"{keeping.directory}: {error.strerror}") from None
+    except NoTurnError:
+        raise _NoCoreError(f"other cores were written for {TURN_WAIT:g} s") from None
     try:
-        if not until(lambda: _is_locked(descriptor), TURN_WAIT):
-            raise _NoTurnError(f"other cores were written for {TURN_WAIT:g} s")
         yield _Turn(keeping, descriptor)
     finally:
         os.close(descriptor)
-
-
-def _is_locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EAGAIN, errno.EACCES)  # no locks there: take the risk
-    return True
 
 
 class _Turn:

@@ -38,7 +38,7 @@ from ..process.fork_watch import HOOKS
 from ..process.relay import UNREPORTED
 from ..process.tree import end_children, kill_tree, send_signal
 from .crashes import Crashes
-from .debugger import Debugger, Runner, Tool
+from .debugger import Debugger, Runner, Tools
 from .enforcing import Enforcer
 from .forwarding import Forwarder
 from .inspecting import inspect
@@ -62,7 +62,7 @@ class Supervisor(Loop):
     :param handle_order: called with each message of the worker that arrives while a test runs.
     :param stream: whether output is forwarded while it is written.
     :param controller: pid to poll on systems where its death is not signaled, or 0.
-    :param tool: prints native stacks; None if nobody is to be asked for them.
+    :param tools: print native stacks; None if nobody is to be asked for them.
     :param keeping: says which cores are kept; None if none are.
     """
 
@@ -72,7 +72,7 @@ class Supervisor(Loop):
         handle_order: Callable[[Message], None],
         stream: bool,
         controller: int,
-        tool: Tool | None,
+        tools: Tools | None,
         keeping: Keeping | None,
     ) -> None:
         super().__init__(link, handle_order, controller)
@@ -88,7 +88,7 @@ class Supervisor(Loop):
         """Called when a test process has ended that may have had a GPU open."""
         self.orphans.on_end = lambda: self.on_gpu_user_end()
         runner = Runner(self.until, self.orphans.spare)
-        debugger = None if tool is None else Debugger(tool, runner)
+        debugger = None if tools is None else Debugger(tools, runner)
         cores = None if keeping is None else Cores(keeping, runner, self.until)
         self._crashes = Crashes(debugger, cores)
         self._enforcer = Enforcer(

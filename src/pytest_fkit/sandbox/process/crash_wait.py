@@ -19,7 +19,7 @@ from .tree import send_signal
 
 own_builtins(globals())
 
-_FATAL = tuple(
+FATAL = tuple(
     int(number)
     for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT)
 )
@@ -40,8 +40,8 @@ _WORDS = 16  # of glibc's and musl's sigset_t, 128 bytes
 
 _ALL = (1 << 64) - 1
 _BLOCKABLE = _ALL & ~_bit(signal.SIGKILL) & ~_bit(signal.SIGSTOP)
-_HANDLED = sum(map(_bit, _FATAL))
-_CRASHED = {_BLOCKABLE & ~_bit(number): number for number in _FATAL}
+_HANDLED = sum(map(_bit, FATAL))
+_CRASHED = {_BLOCKABLE & ~_bit(number): number for number in FATAL}
 """By what a waiting thread blocks, the signal that hit it."""
 
 _LOOKED_AT_BY = 15.0
@@ -85,7 +85,7 @@ def install() -> None:
     except AttributeError:
         return
     faulthandler.disable()  # else it goes on to call the handlers that it found when it was enabled
-    for number in _FATAL:
+    for number in FATAL:
         mask = (ctypes.c_uint64 * _WORDS)(*[_ALL] * _WORDS)
         mask[0] = _ALL & ~_bit(number)
         action = _Action(handler, mask, _SA_ONSTACK | _SA_NODEFER | _SA_RESETHAND, None)

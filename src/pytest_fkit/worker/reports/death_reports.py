@@ -13,11 +13,13 @@ from ...gpu.errors.failure import Failure
 from ...gpu.slices.ownership import HOST, KEY, owned_by
 from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, time
+from ...protocol.crash_report import Core
 from ...protocol.endings import Exited, Lost, Signaled, Unmet, Unreported, WrapperEnded
 from ...protocol.event_file import GpuError, ReportData, add_facts
-from ...protocol.messages import Broken, Core, Ended
+from ...protocol.messages import Broken, Ended
 from ...protocol.plain_values import carriable
 from ...protocol.stacks import origins
+from ...sandbox.keeper.debugger import is_wanted
 from ...sandbox.process.relay import merged
 from ...system.paths import file_name, joined, relative
 from . import deaths
@@ -29,6 +31,7 @@ from .rerunfailures import Reruns
 if TYPE_CHECKING:
     from ...gpu.errors.classification import Classifier
     from ...system.diagnostics import Diagnosis
+    from .native_stacks import Sections
 
 own_builtins(globals())
 
@@ -66,8 +69,8 @@ class DeathReports:
         self._reruns = reruns
         self._remember_broken = remember_broken
         self._in_doubt = in_doubt
-        settings = config.stash.get(SETTINGS, None)
-        self._wants_native = settings is not None and settings.stacks != "python"
+        self._wants_native = is_wanted(config.stash.get(SETTINGS, None))
+        self._sections: Sections | None = None
         self._classifier: Classifier | None = None
         if owned_by(config) is not None:
             from ...gpu.errors.classification import Classifier
@@ -194,15 +197,13 @@ class DeathReports:
         )
 
     def _native(self, ended: Ended) -> deaths.NativeSection:
-        if ended.native is not None:
-            from .native_stacks import section
+        if not self._wants_native:
+            return deaths.NativeSection()
+        if self._sections is None:
+            from .native_stacks import Sections
 
-            return deaths.NativeSection(*map(carriable, section(ended.native)))
-        if self._wants_native and deaths.writes_stack(ended.ending):
-            from .native_stacks import NO_TOOL
-
-            return deaths.NativeSection(NO_TOOL)
-        return deaths.NativeSection()
+            self._sections = Sections()
+        return self._sections.of(ended.native, ended.ending, ended.dump)
 
 
 def _named(core: Core | None, nodeid: str, pid: int) -> Core:

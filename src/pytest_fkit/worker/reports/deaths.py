@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ...gpu.slices.ownership import on_machine
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
-from ...protocol.crash_report import CrashReport
+from ...protocol.crash_report import Core, CrashReport
 from ...protocol.endings import (
     Ending,
     Exited,
@@ -20,7 +20,6 @@ from ...protocol.endings import (
     WrapperEnded,
 )
 from ...protocol.event_file import ReportData, add_facts
-from ...protocol.messages import Core
 from ...protocol.plain_values import carriable
 from ...protocol.stacks import Origins, innermost_frame, reorder_stacks
 from ...system.paths import joined
@@ -170,13 +169,6 @@ def _phase(death: Death) -> str:
         after = isinstance(death.ending, WrapperEnded)
         return "after the test" if after else "exit handlers, after the test"
     return death.phase
-
-
-def writes_stack(ending: Ending) -> bool:
-    """Whether faulthandler, or our use of it, writes the stacks at such an ending."""
-    if isinstance(ending, Signaled):
-        return ending.title in _WITH_STACK
-    return isinstance(ending, TimedOut)
 
 
 def _why_no_stack(ending: Ending) -> str:

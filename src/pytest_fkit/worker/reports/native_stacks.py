@@ -8,9 +8,12 @@ from typing import Callable, Iterator, Sequence
 
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
-from ...protocol.endings import count
-from ...protocol.messages import NativeStacks
-from .deaths import NativeSection
+from ...protocol.crash_report import NativeStacks
+from ...protocol.endings import Ending, Signaled, TimedOut, count
+from ...protocol.plain_values import carriable
+from ...protocol.stacks import Frame, crashed_stack
+from ...sandbox.process.crash_wait import FATAL
+from .deaths import NativeSection, text_of
 
 own_builtins(globals())
 
@@ -30,6 +33,7 @@ _NO_PERMISSION = re.compile(
     r"|ptrace_scope|requires.*root|EPERM",
     re.IGNORECASE,
 )
+_GONE = re.compile(r"is a zombie|No such process")  # of which gdb says "not permitted", too
 _ALLOW = (
     "attaching to a process is not permitted here: start the container with --cap-add=SYS_PTRACE, "
     "or run sysctl kernel.yama.ptrace_scope=0"
@@ -222,21 +226,34 @@ def _is_own(frame: NativeFrame) -> bool:
 
 
 def shown(frames: Sequence[NativeFrame]) -> list[str]:
-    """The lines for a stack, innermost frame first, and the innermost own one marked."""
-    lines: list[str] = []
+    """The lines for a stack, innermost frame first, and the innermost own one marked.
+
+    Where none is, the crash is the interpreter's: then its innermost function is shown.
+    """
     marked = own_frame(frames)
+    lines: list[str] = []
+    if marked is None and frames and is_interpreters(frames[0]) and frames[0].function:
+        lines, frames = [f"    {_described(frames[0])}"], frames[1:]
     for folded, group in groupby(frames, is_interpreters):
         members = list(group)
         if folded:
             lines.append(f"    … {count(len(members), 'frame')} of the interpreter and pytest")
             continue
-        for frame in members:
-            mark = "> " if frame is marked else "  "
-            kind = " (Python)" if frame.is_python else ""
-            place = f" at {frame.place}" if frame.place else ""
-            lines.append(f"  {mark}{frame.function or '??'}{place}{kind}")
+        for frame, again in groupby(members):
+            repeated = len(list(again)) - 1
+            lines.append(f"  {'> ' if frame is marked else '  '}{_described(frame)}")
+            if repeated == 1:
+                lines.append(f"    {_described(frame)}")
+            elif repeated:
+                lines.append(f"    … the same frame {repeated} times more")
     left = len(lines) - MOST_LINES
     return [*lines[:MOST_LINES], f"    … {left} more lines"] if left > 0 else lines
+
+
+def _described(frame: NativeFrame) -> str:
+    kind = " (Python)" if frame.is_python else ""
+    place = f" at {frame.place}" if frame.place else ""
+    return f"{frame.function or '??'}{place}{kind}"
 
 
 def threads(stacks: NativeStacks) -> list[NativeThread]:
@@ -253,6 +270,39 @@ def crashed_frames(stacks: NativeStacks) -> tuple[NativeFrame, ...]:
     return ()
 
 
+class Sections:
+    """The parts of reports on native stacks, of one process that makes reports.
+
+    It remembers some: of crashes like an earlier one the keeper asks no debugger any more.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, tuple[Frame, ...]], NativeSection] = {}
+
+    def of(self, stacks: NativeStacks | None, ending: Ending, dump: bytes) -> NativeSection:
+        """That of a process which ended so.
+
+        :param stacks: None if nobody was asked.
+        :param dump: what faulthandler wrote.
+        """
+        number = ending.signal if isinstance(ending, Signaled) else 0
+        if stacks is None:
+            may_have = number in FATAL or isinstance(ending, TimedOut)
+            return NativeSection(NO_TOOL if may_have else "")
+        crash = number, crashed_stack(text_of(dump))
+        if stacks.alike and crash in self._known:
+            return self._known[crash]
+        made = NativeSection(*map(carriable, section(stacks)))
+        if made.function and len(self._known) < _MOST_KNOWN:
+            text = made.text.replace(_OF_CRASHED, _OF_EARLIER, 1)
+            self._known[crash] = made._replace(text=text)
+        return made
+
+
+_MOST_KNOWN = 256
+"""Crashes of which the stacks are remembered."""
+
+
 def section(stacks: NativeStacks) -> NativeSection:
     """The part of the report on native stacks."""
     frame = own_frame(crashed_frames(stacks))
@@ -260,12 +310,16 @@ def section(stacks: NativeStacks) -> NativeSection:
     return NativeSection(_text(stacks), "" if frame is None else f"{frame.function}{place}")
 
 
+_OF_CRASHED = "native stack of the thread that crashed"
+_OF_EARLIER = "native stack of an earlier crash with the same signal and Python stack"
+
+
 def _text(stacks: NativeStacks) -> str:
     found = threads(stacks)
     if stacks.thread:
         frames = crashed_frames(stacks)
         if frames:
-            title = f"native stack of the thread that crashed, by {stacks.tool}:"
+            title = f"{_OF_CRASHED}, by {stacks.tool}:"
             return "\n".join([title, *shown(frames)])
         if found:
             return f"no native stack: {stacks.tool} does not show the thread that crashed"
@@ -289,8 +343,12 @@ def _folded(found: Sequence[NativeThread]) -> list[str]:
 
 def _trouble(stacks: NativeStacks) -> str:
     said = stacks.said.decode("utf-8", "replace") + stacks.text.decode("utf-8", "replace")
+    if _GONE.search(said):
+        return "the process died before it was looked at"
     if _NO_PERMISSION.search(said):
         return _ALLOW
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    last = lines[-1][:200] if lines else "it printed nothing"
+    if not lines:
+        return stacks.trouble or "it printed nothing"
+    last = lines[-1][:200]
     return f"{stacks.trouble}: {last}" if stacks.trouble else last

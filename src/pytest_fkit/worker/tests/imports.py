@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import re
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generator, NoReturn
+from typing import TYPE_CHECKING, Any, Callable, Generator, NoReturn
 
 import pytest
 
 from ... import system
 from ...own import faulthandler, os, own_builtins, select, signal, suppress, time
-from ...protocol.crash_report import CrashReport
+from ...protocol.crash_report import CrashReport, NativeStacks
 from ...protocol.descriptors import Files, read_from, slots
-from ...protocol.endings import Ending, Finished, TimedOut, from_wait_status
+from ...protocol.endings import Ending, Finished, Signaled, TimedOut, from_wait_status
 from ...protocol.event_file import ReportFacts
 from ...protocol.stacks import innermost_frame, origins, reorder_stacks
 from ...sandbox.host.children import Statuses
+from ...sandbox.keeper.crashes import DIED_AT_ONCE, ROUND, TICK, end_crashed
+from ...sandbox.keeper.debugger import Debugger, Runner, Tools, find_tools
 from ...sandbox.process.copies import fork
+from ...sandbox.process.crash_wait import FATAL, await_keeper, crashed, end_thread
 from ...sandbox.process.excerpts import free_middle, read_ends
 from ...sandbox.process.output import flush
+from ...sandbox.process.test_process import write_stacks_of_deaths
 from ...sandbox.process.tree import send_signal
 from ...system.limits import is_refusal, refusal
 from ...system.paths import below
 from ...system.stack_texts import entries
+from ..reports.deaths import NativeSection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +42,9 @@ _SURVIVED = b"survived"
 
 _DUMP_WAIT = 1.0
 """Seconds for a hanging import to write its stacks."""
+
+_STACKS_LIMIT = 40.0
+"""Seconds for a debugger and the wait for its turn: all workers try the same imports at once."""
 
 
 class Collection:
@@ -87,10 +95,13 @@ class CarefulCollection:
     """Plugin of a worker that expects an import to kill it.
 
     :param limit: seconds for one import, 0 for no limit.
+    :param native: whether native stacks are wanted.
     """
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: float, native: bool) -> None:
         self._limit = limit
+        self._native = native
+        self._tools = find_tools() if native else None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_make_collect_report(
@@ -103,10 +114,10 @@ class CarefulCollection:
         try:
             files = Files.create()
             try:
-                ending = self._try(collector, files)
+                ending, stacks = self._try(collector, files)
                 if isinstance(ending, Finished):
                     return None
-                return _error(collector, ending, files)
+                return _error(collector, ending, files, self._section(ending, stacks, files))
             finally:
                 files.close()
         except OSError as error:
@@ -114,7 +125,7 @@ class CarefulCollection:
                 raise
             return _failed(collector, f"no process to try it in: {refusal(error)}", [], [])
 
-    def _try(self, collector: pytest.File, files: Files) -> Ending:
+    def _try(self, collector: pytest.File, files: Files) -> tuple[Ending, NativeStacks | None]:
         flush()
         worker = os.getpid()
         statuses = Statuses()
@@ -122,72 +133,141 @@ class CarefulCollection:
             pid = fork()
             if pid == 0:
                 statuses.leave()
-                _collect_and_leave(collector, files, worker)
-            status = _wait(pid, self._limit, files)
-        if status is None:
-            return TimedOut(self._limit)
+                _collect_and_leave(collector, files, worker, self._tools is not None)
+            trial = _Trial(pid, files, self._tools)
+            in_time = trial.wait(self._limit)
+        if not in_time:
+            return TimedOut(self._limit), trial.stacks
         if read_from(files.events) == _SURVIVED:
-            return Finished()
-        return from_wait_status(status)
+            return Finished(), None
+        return from_wait_status(trial.status), trial.stacks
+
+    def _section(self, ending: Ending, stacks: NativeStacks | None, files: Files) -> NativeSection:
+        if not self._native:
+            return NativeSection()
+        if stacks is None and self._tools is not None and _is_crash(ending):
+            stacks = self._tools.crash.unasked(DIED_AT_ONCE)
+        from ..reports.native_stacks import Sections
+
+        return Sections().of(stacks, ending, read_ends(files.dump))
 
 
-def _collect_and_leave(collector: pytest.File, files: Files, worker: int) -> NoReturn:
+def _is_crash(ending: Ending) -> bool:
+    return isinstance(ending, Signaled) and ending.signal in FATAL
+
+
+def _collect_and_leave(collector: pytest.File, files: Files, worker: int, waits: bool) -> NoReturn:
     status = 1
     try:
         os.setpgid(0, 0)
         system.die_with_parent(worker)
+        if waits and system.must_let_attach():
+            system.let_attach(worker)
         files.install()
         os.dup2(slots.out, 1)
         os.dup2(slots.err, 2)
-        faulthandler.enable(file=slots.dump)
-        faulthandler.register(signal.SIGTERM, file=slots.dump, all_threads=True, chain=True)
+        write_stacks_of_deaths(waits)
         # The worker meets, and reports, errors when it imports the file itself.
         with suppress(BaseException):
             list(collector.collect())
+        if waits:
+            await_keeper()
         os.write(slots.events, _SURVIVED)
     finally:
         os._exit(status)
 
 
-def _wait(pid: int, limit: float, files: Files) -> int | None:
-    """Wait for the process; its status, None if it had to be killed."""
-    deadline = time.monotonic() + limit if limit else float("inf")
-    while True:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            return status
-        if time.monotonic() > deadline:
-            _end(pid)
-            return None
-        free_middle(files.out)
-        free_middle(files.err)
-        select.select([], [], [], 0.002)
+class _Trial:
+    """A copy of this process that collects a file, seen from outside.
+
+    :param tools: print native stacks; None if no thread of it waits after a fatal signal.
+    """
+
+    def __init__(self, pid: int, files: Files, tools: Tools | None) -> None:
+        self._pid = pid
+        self._files = files
+        self._debugger = None
+        if tools is not None:
+            self._debugger = Debugger(tools, Runner(self._until, lambda _: None))
+        self._next_look = self._next_round = 0.0
+        self.status: int = -1
+        """As waitpid(2) gives it; -1 while it lives."""
+        self.stacks: NativeStacks | None = None
+        """If it crashed, or took too long."""
+
+    def wait(self, limit: float) -> bool:
+        """Wait until it has ended; whether it did so by itself, within the limit.
+
+        :param limit: seconds, 0 for no limit.
+        """
+        if self._until(self._has_ended, limit or float("inf")):
+            return True
+        crashed_in_time = self.stacks is not None
+        if crashed_in_time and self._until(self._has_ended, _DUMP_WAIT):
+            return True
+        self._end()
+        return False
+
+    def _has_ended(self) -> bool:
+        if self.status < 0:
+            found, status = os.waitpid(self._pid, os.WNOHANG)
+            self.status = status if found else -1
+        return self.status >= 0
+
+    def _until(self, condition: Callable[[], bool], limit: float) -> bool:
+        deadline = time.monotonic() + limit
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            free_middle(self._files.out)
+            free_middle(self._files.err)
+            self._look()
+            select.select([], [], [], 0.002)
+        return True
+
+    def _look(self) -> None:
+        """If it crashed, ask for its stacks and end it; end processes of its own that crashed."""
+        debugger, now = self._debugger, time.monotonic()
+        if debugger is None or now < self._next_look:
+            return
+        self._next_look = now + TICK
+        crash = crashed(self._pid)
+        if crash is not None:
+            self._debugger = None  # as it waits for the tool it comes by here again
+            self.stacks = self.stacks or debugger.stacks(self._pid, crash[0], _STACKS_LIMIT)
+            self._debugger = debugger
+            end_thread(self._pid, *crash)
+        elif now >= self._next_round:
+            self._next_round = now + ROUND
+            end_crashed(system.descendants(self._pid))
+
+    def _end(self) -> None:
+        tree = (self._pid, *system.descendants(self._pid))
+        debugger, self._debugger = self._debugger, None
+        if debugger is not None and self.stacks is None:
+            self.stacks = debugger.stacks(self._pid, limit=_STACKS_LIMIT)
+        os.kill(self._pid, signal.SIGTERM)  # faulthandler writes the stacks
+        if not self._until(self._has_ended, _DUMP_WAIT):
+            os.kill(self._pid, signal.SIGKILL)
+            self._until(self._has_ended, float("inf"))
+        for process in tree[1:]:
+            send_signal(process, signal.SIGKILL)
 
 
-def _end(pid: int) -> None:
-    tree = (pid, *system.descendants(pid))
-    os.kill(pid, signal.SIGTERM)  # faulthandler writes the stacks
-    deadline = time.monotonic() + _DUMP_WAIT
-    while os.waitpid(pid, os.WNOHANG)[0] == 0:
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            break
-        select.select([], [], [], 0.002)
-    for process in tree[1:]:
-        send_signal(process, signal.SIGKILL)
-
-
-def _error(collector: pytest.File, ending: Ending, files: Files) -> pytest.CollectReport:
+def _error(
+    collector: pytest.Collector, ending: Ending, files: Files, native: NativeSection
+) -> pytest.CollectReport:
     rootdir = collector.config.rootpath
     dump = read_ends(files.dump).decode("utf-8", "replace")
     frame = innermost_frame(dump, rootdir)
     where = f" at {frame.path}:{frame.line} in {frame.name}" if frame is not None else ""
-    headline = f"{ending.title}{where}"
-    # xdist shows an error once if all workers report the same text: no addresses of threads.
+    function = f" in {native.function}" if native.function else ""
+    headline = f"{ending.title}{function}{where}"
+    # xdist shows an error once if all workers report the same text: no numbers of threads.
     stacks = re.sub(r"(?<=hread 0x)[0-9a-f]+", "0", reorder_stacks(dump))
-    before = (_first_line(headline, collector), "")
-    crash = CrashReport(ending.title, before, stacks, (), origins(collector.config))
+    told = re.sub(r"^thread \d+", "thread", native.text, flags=re.MULTILINE)
+    before, after = (_first_line(headline, collector), ""), ("", told) if told else ()
+    crash = CrashReport(ending.title, before, stacks, after, origins(collector.config))
     sections = [
         (f"Captured {name}", text.decode("utf-8", "replace"))
         for name, text in (("stdout", read_ends(files.out)), ("stderr", read_ends(files.err)))
