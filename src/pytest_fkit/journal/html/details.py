@@ -10,7 +10,7 @@ from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
-from ..events import Event, xid_title
+from ..events import Event, gpu_names, xid_title
 from ..rates import details as details_of_repeated
 from ..rates import how_first, repeated_again, words
 from .readable import readable
@@ -253,8 +253,8 @@ def _facts(event: Event) -> Iterator[tuple[str, object]]:
 def _next(again: Event | None) -> str:
     if again is None:
         return ""
-    gpus = ",".join(again.get("to_gpus", ()))
-    return readable(f"{again.get('to', '?')}{f' (GPU {gpus})' if gpus else ''}")
+    gpus = gpu_names(again.get("to_gpus", ()))
+    return readable(f"{again.get('to', '?')}{f' ({gpus})' if gpus else ''}")
 
 
 def _note(event: Event) -> dict[str, Any]:
