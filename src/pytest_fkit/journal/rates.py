@@ -241,6 +241,17 @@ def how_first(repeated: RepeatResult) -> str:
 
 def again(repeated: RepeatResult, nodeid: str) -> str:
     """The command that makes the first failure again, as far as its seed decides."""
-    hashes = f"PYTHONHASHSEED={repeated.seed} " if repeated.first_fresh else ""
-    test = shlex.quote(nodeid)
-    return f"{hashes}pytest --fkit --fkit-repeat=1 --fkit-repeat-seed={repeated.seed} {test}"
+    return f"{_hashes(repeated)}pytest --fkit {_seed(repeated)} {shlex.quote(nodeid)}"
+
+
+def with_seed(command: str, repeated: RepeatResult) -> str:
+    """A command that runs a test, such that it makes the first failure again."""
+    return f"{_hashes(repeated)}{command} {_seed(repeated)}"
+
+
+def _seed(repeated: RepeatResult) -> str:
+    return f"--fkit-repeat=1 --fkit-repeat-seed={repeated.seed}"
+
+
+def _hashes(repeated: RepeatResult) -> str:
+    return f"PYTHONHASHSEED={repeated.seed} " if repeated.first_fresh else ""

@@ -459,7 +459,7 @@ class Charts {
       const kind = data.attempts.outcome[at] < 0 ? "an attempt that gave no verdict" : data.outcomes[data.attempts.outcome[at]];
       line(`${kind}, ${showTime(data.attempts.duration[at])} from ${showMoment(data.attempts.start[at], 10)}`);
       if (data.attempts.memory[at] >= 0) line(`${showSize(data.attempts.memory[at])}, CPU ${showTime(data.attempts.cpu[at])}`);
-      if (data.attempts.outcome[at] >= 0) line(data.tests.message[test], "message");
+      if (data.attempts.outcome[at] === data.tests.outcome[test]) line(data.tests.message[test], "message");
     }
     line(`${data.lanes[lane].name}, ${data.clock(this.session, mark !== undefined ? data.marks.at[mark] : wide !== undefined ? data.wide.start[wide] : data.attempts.start[attempt]).toLocaleTimeString()}`, "dim");
     return lines;

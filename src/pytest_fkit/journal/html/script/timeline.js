@@ -238,6 +238,7 @@ class Lanes {
       ctx.lineWidth = (strong ? 2 : 1.25) * devicePixelRatio;
       ctx.beginPath();
       for (let number = 1; number < attempts.length; number++) {
+        if (this.data.attempts.outcome[attempts[number - 1]] >= 0) continue; // a repetition
         const [x0, y0] = this.#middle(u, attempts[number - 1], true);
         const [x1, y1] = this.#middle(u, attempts[number], false);
         const bend = Math.max((x1 - x0) / 2, 12 * devicePixelRatio);
