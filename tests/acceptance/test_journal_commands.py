@@ -5,9 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import resource
+import signal
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any, Callable
 
 import pytest
 from inner import InnerRun, run_pytest, write_files
@@ -232,3 +238,80 @@ def test_the_command_has_a_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out == f"pytest-fkit {__version__}\n"
+
+
+# --- the command as a process ---
+
+FKIT = str(Path(sys.executable).with_name("fkit"))
+
+
+def limited(kind: int, bytes_: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(kind, (bytes_, bytes_))
+
+
+def started(recorded: Recorded, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [FKIT, *arguments], cwd=recorded.directory, capture_output="stdout" not in more,
+        encoding="utf-8", timeout=60, check=False, **more,
+    )  # fmt: skip
+
+
+def test_a_file_for_which_there_is_no_room_stays_as_it_was(recorded: Recorded) -> None:
+    whole = (recorded.directory / "run.jsonl").read_bytes()
+    (recorded.directory / "input.jsonl").write_bytes(whole)
+    limit = limited(resource.RLIMIT_FSIZE, 10_000)
+    for name in ("input.jsonl", "new.jsonl"):
+        ended = started(recorded, "merge", "input.jsonl", "-o", name, preexec_fn=limit)
+        assert ended.returncode == 2
+        assert ended.stderr == f"fkit: {name}: can't be written: File too large\n"
+    assert (recorded.directory / "input.jsonl").read_bytes() == whole
+    assert not (recorded.directory / "new.jsonl").exists()
+    (recorded.directory / "longer.txt").write_bytes(whole)
+    assert started(recorded, "failed", "input.jsonl", "-o", "longer.txt").returncode == 0
+    assert (recorded.directory / "longer.txt").read_text() == recorded.answer("failed", "run.jsonl")
+
+
+def test_what_can_not_be_read_or_written_at_all_is_said(recorded: Recorded) -> None:
+    with open("/dev/full", "wb") as full:
+        ended = started(recorded, "failed", "run.jsonl", stdout=full, stderr=subprocess.PIPE)
+    assert ended.returncode == 2
+    assert ended.stderr == "fkit: standard output: can't be written: No space left on device\n"
+    shell = ["sh", "-c", 'exec "$0" failed run.jsonl >&-', FKIT]
+    closed = subprocess.run(
+        shell, cwd=recorded.directory, stderr=subprocess.PIPE, encoding="utf-8", timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert closed.returncode == 2
+    assert closed.stderr == "fkit: standard output: can't be written: it is closed\n"
+    with (recorded.directory / "huge.jsonl").open("wb") as huge:
+        huge.truncate(2**32)
+    limit = limited(resource.RLIMIT_AS, 2**30)
+    ended = started(recorded, "summary", "huge.jsonl", preexec_fn=limit)
+    assert ended.returncode == 2
+    assert re.fullmatch("fkit: it takes more memory than there is; .*\n", ended.stderr)
+
+
+def test_standard_input_and_output_are_files_too(recorded: Recorded) -> None:
+    with (recorded.directory / "run.jsonl").open("rb") as journal:
+        ended = started(recorded, "failed", "-", "-o", "-", stdin=journal)
+    assert (ended.stdout, ended.stderr) == (recorded.answer("failed", "run.jsonl"), "")
+    ended = started(recorded, "failed", "-", input="no journal\n")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("fkit: standard input:1: not a line of a journal")
+
+
+def _ends_by_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_a_command_that_is_interrupted_says_nothing(recorded: Recorded) -> None:
+    slow = recorded.directory / "slow.jsonl"
+    os.mkfifo(slow)
+    with subprocess.Popen(
+        [FKIT, "summary", slow], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        preexec_fn=_ends_by_interrupts,
+    ) as running, slow.open("wb"):  # fmt: skip
+        # It reads now: else the file would not be open.
+        running.send_signal(signal.SIGINT)
+        assert running.communicate(timeout=60)[0] == b""
+    assert running.returncode == 128 + signal.SIGINT

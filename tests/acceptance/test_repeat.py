@@ -298,7 +298,7 @@ def test_fails(): assert random.random() >= 0.3
     ("arguments", "reason"),
     [
         (("--fkit-repeat=until-failure",), "a test failed"),
-        (("--fkit-repeat=1000000", "-x"), "stopping after 1 failures"),
+        (("--fkit-repeat=1000000", "-x"), "1 failing test ends the run"),
     ],
 )
 def test_it_ends_when_it_is_enough(tmp_path: Path, arguments: tuple[str, ...], reason: str) -> None:

@@ -7,6 +7,7 @@ wider than the screen: see conftest.py.
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -223,7 +224,7 @@ def test_retries_on_the_fake_fleet(
     attempts = opened.texts("#panel .attempt")
     assert len(attempts) == 2
     assert attempts[0].startswith("Attempt 1 gw1 (GPUs 2,3)")
-    assert "run again on gw" in attempts[0]
+    assert re.search(r"run again on gw[0-9] \(GPUs [0-9],[0-9]\)", attempts[0])
     opened.page.select_option("#by-gpu", "3")
     assert len(opened.texts(".row")) == len(retried)
     picture(opened, "retried")
@@ -309,6 +310,8 @@ def test_a_large_report_loads_quickly(
     print(f"{tests} tests: {path.stat().st_size:,} bytes, {times} ms")
     assert min(times) <= seconds * 1000
     picture(opened, "top")
+    (title,) = opened.texts("h1")
+    assert re.fullmatch(rf"([0-9]{{1,3}},)?[0-9]{{3}} red tests of {tests:,}", title)
     page = opened.page
     page.fill("#q", "softmax bf16")
     (shown,) = opened.texts("#shown")
@@ -318,6 +321,8 @@ def test_a_large_report_loads_quickly(
     page.locator(".row").last.click()
     page.wait_for_selector("#panel section")
     assert "Run it again" in page.locator("#panel").inner_text()
+    cut = "[...document.querySelectorAll('.leaf')].filter(e => e.scrollWidth > e.clientWidth)"
+    assert page.evaluate(f"{cut}.length") == 0, "names can't be read beside an open test"
 
 
 HOSTILE = {

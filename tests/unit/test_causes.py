@@ -19,6 +19,12 @@ PARTS = {
         lambda names: f"/{'/'.join(names)}.py"
     ),
     "size": st.integers(1, 999).map("{}.5 GiB".format),
+    "time": st.datetimes().map(lambda moment: moment.isoformat()),
+    "clock": st.times().map(lambda time: time.isoformat()),
+    "took": st.integers(0, 10**6).map(lambda took: f"{took // 60}min{took % 60}s"),
+    "user": st.integers(10**4, 10**9).map("user_{}".format),
+    "rank": st.integers(0, 99).map("[rank{}]:".format),
+    "commit": st.integers(10**5, 10**6 - 1).map("c{}".format),
 }
 WORDS = st.sampled_from(["expected", "float32", "conv2d", "on", "tensor", "and/or", "got"])
 
@@ -60,6 +66,8 @@ def test_arrays_of_any_length_are_alike(values: list[float]) -> None:
     [
         ("dtype float32", "dtype float64"),
         ("no attribute 'conv2d'", "no attribute 'conv3d'"),
+        ("not for gfx1100", "not for gfx942"),
+        ("codec cp1252", "codec cp437"),
         ("km/h", "and/or"),
         ("connection refused", "connection reset"),
     ],

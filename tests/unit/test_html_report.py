@@ -19,7 +19,7 @@ from pytest_fkit.controller.reports.html_report import HtmlReport
 from pytest_fkit.journal.command import main
 from pytest_fkit.journal.events import FORMAT, SCHEMA
 from pytest_fkit.journal.html.content import Fact, ReportContent, content
-from pytest_fkit.journal.html.details import command_of
+from pytest_fkit.journal.html.details import MOST_ATTEMPTS, command_of
 from pytest_fkit.journal.html.packing import packed
 from pytest_fkit.journal.html.page import MOST_CAUSES, page
 from pytest_fkit.journal.html.readable import NAME_LIMIT, readable, readable_name
@@ -142,6 +142,52 @@ def test_retries_marks_and_lanes() -> None:
     first, second = next(told.details())["attempts"]
     assert (first["to"], first["category"]) == ("gw10 (GPU 1)", "ECC")
     assert (second["where"], second["ending"]) == ("gw10 (GPU 1)", "SIGBUS")
+
+
+def _repetition(number: int, worker: str, outcome: str, **more: Any) -> list[dict[str, Any]]:
+    at = 101.0 + number
+    about = {"number": number, "seed": number, "outcome": outcome, **more}
+    begins = {"event": "start", "wall": at, "test": "a.py::x", "worker": worker}
+    return [begins, attempt("a.py::x", at, worker, attempt=1, repetition=about)]
+
+
+def test_each_repetition_has_an_outcome_of_its_own() -> None:
+    pytest.importorskip("jinja2")
+    outcomes = ["passed", "failed", "passed", *["passed"] * (MOST_ATTEMPTS - 4), "error"]
+    repeated = [
+        each
+        for number, outcome in enumerate([*outcomes, "passed"])
+        for each in _repetition(number, "gw0" if number % 2 else "gw10", outcome, fresh=True)
+    ]
+    told = {"times": MOST_ATTEMPTS + 1, "failed": 2, "first": 1, "stands": 1, "seed": 7,
+            "first_fresh": True, "fresh": MOST_ATTEMPTS + 1}  # fmt: skip
+    end = verdict("a.py::x", 999.0, "failed", repeated=told, **failure("Error: 1"))
+    run = {**RUN, "arguments": ["--fkit-repeat=101", "-x", "--lf"]}
+    found = content([run, *repeated, end])
+    (test,) = found.tests
+    # What another worker ran last is not running for ever.
+    assert test.number == MOST_ATTEMPTS + 1
+    assert test.message == "failed 2 of 101 (2 %, 95 %: 0.2 to 7)  Error: 1"
+    index = unpacked(packed(found).lists)
+    names = [index["outcomes"][each] for each in index["attempts"]["outcome"]]
+    assert sorted(names) == sorted([*outcomes, "passed"])
+    page_of_it = next(found.details())
+    assert page_of_it["several"] == "Repetitions; 1 more that are not shown"
+    titles = [each["title"] for each in page_of_it["attempts"]]
+    assert titles[1] == "Repetition 2 in a fresh interpreter"
+    assert f"Repetition {MOST_ATTEMPTS} in a fresh interpreter" in titles
+    assert page_of_it["repeated"][0] == "failed 2 of 101 (2 %, 95 %: 0.2 to 7)"
+    assert page_of_it["command"] == (
+        "PYTHONHASHSEED=7 pytest a.py::x --fkit-repeat=1 --fkit-repeat-seed=7"
+    )
+
+
+def test_repetitions_of_a_run_that_was_killed_count() -> None:
+    planned = {"event": "collection", "wall": 100.5, "worker": "gw0", "nodeids": ["a.py::x"]}
+    found = content([RUN, planned, *_repetition(0, "gw0", "failed")])
+    (test,) = found.tests
+    assert test.outcome == "unfinished"
+    assert test.message.startswith("failed 1 of 1 (100 %, 95 %: 2.5 to 100)  the journal was cut")
 
 
 def test_without_the_extra_its_command_is_said(

@@ -20,6 +20,7 @@ from pytest_fkit.controller.repeat.decisions import (
     Enough,
     RepeatProgress,
     decide,
+    needs_more,
     rounds,
 )
 from pytest_fkit.controller.repeat.tally import RepeatTally, Repetition
@@ -93,16 +94,29 @@ def test_rates_in_words() -> None:
 
 @given(st.integers(1, 5_000), st.integers(1, 30_000))
 def test_in_rounds_each_test_gets_what_was_asked_for(times: int, tests: int) -> None:
-    found = list(rounds(Repeat(times=times), tests))
+    found = list(rounds(Repeat(times=times), tests, 8))
     assert [each for part in found for each in part] == list(range(times))
     assert all(len(part) * tests <= max(MOST, tests) for part in found)
 
 
 @pytest.mark.parametrize("repeat", [Repeat(seconds=1800.0), Repeat()])
 def test_where_nobody_knows_how_many_rounds_grow(repeat: Repeat) -> None:
-    found = list(itertools.islice(rounds(repeat, 1000), 6))
+    found = list(itertools.islice(rounds(repeat, 1000, 8), 6))
     assert list(map(len, found)) == [1, 2, 4, 8, 10, 10]
     assert [part.start for part in found] == [0, 1, 3, 7, 15, 25]
+
+
+@pytest.mark.parametrize("repeat", [Repeat(seconds=1800.0), Repeat()])
+@given(st.integers(1, 40), st.integers(1, 300))
+def test_no_worker_is_ever_without_a_repetition(repeat: Repeat, tests: int, workers: int) -> None:
+    unfinished, last_round = 0, 0
+    for part in itertools.islice(rounds(repeat, tests, workers), 6):
+        last_round = len(part) * tests
+        unfinished += last_round
+        assert unfinished >= workers
+        while not needs_more(unfinished, last_round, workers):
+            unfinished -= 1  # one has ended
+            assert unfinished >= workers
 
 
 @pytest.mark.parametrize(
@@ -113,13 +127,13 @@ def test_where_nobody_knows_how_many_rounds_grow(repeat: Repeat) -> None:
         (
             Asked(Repeat(times=3), 2),
             RepeatProgress(0, 2),
-            Enough("stopping after 2 failures", True),
+            Enough("2 failing tests end the run", True),
         ),
         (Asked(Repeat(seconds=60)), RepeatProgress(59, 5), None),
-        (Asked(Repeat(seconds=60)), RepeatProgress(60, 0), Enough("60s are over")),
+        (Asked(Repeat(seconds=60)), RepeatProgress(60, 0), Enough("60s have passed")),
         (Asked(Repeat()), RepeatProgress(1e9, 0), None),
         (Asked(Repeat()), RepeatProgress(0, 1), Enough("a test failed")),
-        (Asked(Repeat(), 1), RepeatProgress(0, 1), Enough("stopping after 1 failures", True)),
+        (Asked(Repeat(), 1), RepeatProgress(0, 1), Enough("1 failing test ends the run", True)),
     ],
 )
 def test_when_it_is_enough(asked: Asked, progress: RepeatProgress, decided: Enough | None) -> None:
@@ -162,17 +176,28 @@ def test_the_first_failure_stands_else_the_usual_outcome() -> None:
         assert tally.add(_repetition(number, outcome)) == outcome
     assert (tally.stands.number, tally.is_complete) == (1, False)
     found = tally.result("the run was stopped")
-    assert words(found) == "failed 0 of 3 (0 %, 95 %: 0 to 70.8), skipped 1"
+    assert words(found) == "failed 0 of 2 (0 %, 95 %: 0 to 84.2), skipped 1"
     assert details(found) == ["stopped after 3 of 4: the run was stopped"]
     assert tally.add(_repetition(9, "failed", "teardown")) == "error"
     assert (tally.stands.number, tally.is_complete) == (9, True)
     found = tally.result("nobody says")
     assert (found.first, found.seed, found.first_fresh) == (9, seed_of(1, 9), True)
     assert details(found) == [
-        "forked: failed 0 of 3 (0 %, 95 %: 0 to 70.8)",
+        "forked: failed 0 of 2 (0 %, 95 %: 0 to 84.2)",
         "in fresh interpreters: failed 1 of 1 (100 %, 95 %: 2.5 to 100)",
     ]
     assert repeated_again(found.event()) == found
+    assert (found.event()["low"], found.event()["high"]) == pytest.approx((0.84, 90.57), abs=0.01)
+
+
+def test_what_is_always_skipped_has_no_rate() -> None:
+    tally = RepeatTally("t.py::t", 10)
+    for number in range(10):
+        tally.add(_repetition(number, "skipped"))
+    found = tally.result()
+    assert words(found) == "skipped 10 times"
+    assert (found.fresh, found.forked) == (0, 0)
+    assert words(repeated_again(found.event())) == "skipped 10 times"
 
 
 def test_the_first_failure_that_is_not_quarantined_stands() -> None:
@@ -183,7 +208,12 @@ def test_the_first_failure_that_is_not_quarantined_stands() -> None:
     assert tally.stands.number == 2
 
 
-@given(st.builds(dict, times=st.floats(1, 99), failed=st.floats(0, 99), fresh=st.floats(-9, 99)))
+@given(
+    st.builds(
+        dict, times=st.floats(1, 99), failed=st.floats(0, 99), fresh=st.floats(-9, 99),
+        others=st.dictionaries(st.sampled_from(["skipped", "xfailed"]), st.floats(-9, 199)),
+    )
+)  # fmt: skip
 def test_what_somebody_else_wrote_can_be_put_into_words(kept: dict[str, float]) -> None:
     again = repeated_again(kept)
     assert words(again)

@@ -219,7 +219,7 @@ def _frame(path: str, name: str) -> str:
 
 _VARYING = re.compile(
     r"""
-      (?P<kept><(?:n|id|path|size|address)>)
+      (?P<kept><(?:n|id|path|size|address|time)>)
     | (?P<address>\b0x[0-9a-f]+)
     | (?P<id>\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b)
     | (?P<path>
@@ -227,14 +227,20 @@ _VARYING = re.compile(
         | (?<![\w<./])(?:~|\.{1,2})?/[\w.@+-][^\s'"<>:,;()\[\]{}]*
         | \b[a-z_][\w.+-]*/(?:[\w.+-]+/)*[\w.+-]*\.[a-z]\w{0,7}\b
       )
-    | (?P<worker>\bgw\d+\b)
-    | (?P<hex>\b(?=[a-f]*[0-9])(?=[0-9]*[a-f])[0-9a-f]{8,}\b)
+    | (?P<time>
+          \b\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)?(?:Z|[+-]\d\d:?\d\d)?(?!\w)
+        | (?<![\w.:])\d\d?:\d\d:\d\d(?:[.,]\d+)?(?![\w:])
+      )
+    | (?P<place>\b(?:gw|rank|gpu)\d+\b)
+    | (?P<hex>\b(?=[a-f]*[0-9])(?=[0-9]*[a-f])[0-9a-f]{7,}\b)
+    | (?P<took>(?<![\w.])(?:\d+(?:\.\d+)?(?:h|min|ms|m|s)){2,}\b)
     | (?P<size>(?<![\w.])\d+(?:\.\d+)?[ ]?[kmgt]?i?b(?:ytes)?\b)
+    | (?P<ending>(?<=[a-z_])\d{5,})
     | (?P<n>(?<!\w)[-+]?(?:\d+(?:\.\d+)*\.?|\.\d+)(?:e[-+]?\d+)?(?:x\d+)*)
     """,
     re.VERBOSE | re.IGNORECASE | re.ASCII,
 )
-_INSTEAD = {"hex": "<id>", "worker": "<id>"}
+_INSTEAD = {"hex": "<id>", "place": "<id>", "took": "<n>", "ending": "<n>"}
 _SEVERAL = re.compile(r"<n>(?:[, ]+<n>)+")
 
 

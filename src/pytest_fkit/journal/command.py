@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import gc
 import os
+import signal
+import stat
 import sys
 from pathlib import Path
 from typing import Iterable, Mapping, Sequence
 
 from .. import __version__
 from ..config.values import parse_mask
+from ..protocol.descriptors import write_all
 from . import diff, quarantine_check, trace
 from .events import encode
 from .failed import failed
@@ -20,6 +24,7 @@ from .junit import document, suites
 from .masking import masking
 from .reader import JournalError
 from .subcommand import (
+    STANDARD,
     Answer,
     Subcommand,
     as_json,
@@ -44,12 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         answer: Answer = options.command.formats[options.format](options)
         _write(options.output, answer.output)
+    except BrokenPipeError:  # the reader, `head` for example, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
     except (JournalError, MissingExtraError, OSError) as error:
-        if isinstance(error, BrokenPipeError):  # the reader, `head` for example, has enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            return 0
-        sys.stderr.write(f"fkit: {error}\n")
-        return 2
+        return _failed(str(error))
+    except MemoryError:
+        return _failed("it takes more memory than there is; give fewer journals at a time")
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     finally:
         if collects:
             gc.enable()
@@ -67,7 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         group, _, last = name.rpartition(" ")
         if group not in groups:
-            inner = commands.add_parser(group, help=f"commands: {group} …")
+            names = [each.split(" ")[1] for each in COMMANDS if each.startswith(f"{group} ")]
+            inner = commands.add_parser(group, help=f"commands: {', '.join(names)}")
             groups[group] = inner.add_subparsers(metavar="COMMAND", required=True)
         _declare(
             groups[group].add_parser(
@@ -88,21 +97,73 @@ def _declare(parser: argparse.ArgumentParser, command: Subcommand) -> None:
     names = list(command.formats)
     parser.add_argument("--format", choices=names, default=names[0], help=f"default: {names[0]}")
     parser.add_argument(
-        "-o", "--output", metavar="PATH", type=Path, help="default: standard output"
+        "-o", "--output", metavar="PATH", type=Path, help="default: -, standard output"
     )
 
 
+def _failed(text: str) -> int:
+    if sys.stderr is not None:  # as after 2>&-
+        sys.stderr.write(f"fkit: {text}\n")
+    return 2
+
+
 def _write(path: Path | None, output: Iterable[bytes]) -> None:
-    # Read everything before creating the file: it may be one of the journals.
+    # Read everything before a file is changed: it may be one of the journals.
     data = b"".join(output)
-    if path is not None:
-        try:
-            path.write_bytes(data)
-        except OSError as error:
-            raise JournalError(str(path), f"can't be written: {error.strerror}") from None
-        return
+    file = None if path is None or str(path) == STANDARD else path
+    try:
+        if file is None:
+            _write_standard(data)
+        else:
+            _write_file(file, data)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        name = str(file or "standard output")
+        raise JournalError(name, f"can't be written: {error.strerror or error}") from None
+
+
+def _write_standard(data: bytes) -> None:
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "it is closed")
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    """Write a file. If there is no room for it, it stays as it was."""
+    is_new = not os.path.lexists(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode):
+            write_all(descriptor, data)
+            return
+        try:
+            _make_room(descriptor, len(data))
+        except OSError:
+            os.ftruncate(descriptor, state.st_size)
+            if is_new:
+                path.unlink()
+            raise
+        write_all(descriptor, data)
+        os.ftruncate(descriptor, len(data))
+    finally:
+        os.close(descriptor)
+
+
+def _make_room(descriptor: int, size: int) -> None:
+    """Have the file system set so many bytes aside, where it can.
+
+    :raises OSError: if it has not so many.
+    """
+    if size == 0 or not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
 
 
 def _number(given: str) -> int:

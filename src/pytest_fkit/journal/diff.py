@@ -33,7 +33,8 @@ _SHOWN = 50
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare two journals, or two sets of them."""
-    parser.add_argument("pair", metavar="OLD NEW", nargs="*", type=Path)
+    parser.add_argument("pair", metavar="OLD NEW", nargs="*", type=Path,
+                        help="two journals; - is standard input")  # fmt: skip
     for name in ("old", "new"):
         parser.add_argument(
             f"--{name}", metavar="JOURNAL", nargs="+", type=Path, default=[],
@@ -204,8 +205,10 @@ def _rest(found: Comparison) -> Iterator[str]:
         yield f"{len(found.still)} still failing"
     for measure, factor in found.overall.items():
         if not 1 / _TOLD < factor < _TOLD:
-            yield f"all in all {factor:.2f} times the {measure} of before"
+            yield f"a typical test took {factor:.2f} times {_AS_MUCH[measure]} as before"
 
+
+_AS_MUCH = {"time": "as long", "memory": "as much memory", "GPU memory": "as much GPU memory"}
 
 _TOLD = 1.1
-"""How many times as much all in all is worth a line."""
+"""How many times as much, by the median of all tests, is worth a line."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections import Counter
 from typing import Any, Iterable
 
 from ..named_tuple import NamedTuple
@@ -15,6 +16,9 @@ from .history import RED
 own_builtins(globals())
 
 CONFIDENCE = 0.95
+
+SKIPPED = "skipped"
+"""The outcome of repetitions that tell nothing of how often a test fails."""
 
 _RATE_OF_FORKED = (
     "forked repetitions share hash seed, addresses and what was imported and set up before; those "
@@ -89,7 +93,7 @@ class RepeatResult(NamedTuple):
     :param times: how often it was run.
     :param failed: how often of these it failed.
     :param wanted: how often it was to run, 0 where nobody said.
-    :param fresh: how many of them had a fresh interpreter each.
+    :param fresh: how many of those that were not skipped had a fresh interpreter each.
     :param fresh_failed: how many of those failed.
     :param shared: how many shared a process, and `cause`: why.
     :param others: how many were skipped and the like, by outcome.
@@ -116,8 +120,13 @@ class RepeatResult(NamedTuple):
     once: str = ""
 
     @property
+    def ran(self) -> int:
+        """How many were not skipped."""
+        return self.times - dict(self.others).get(SKIPPED, 0)
+
+    @property
     def forked(self) -> int:
-        return self.times - self.fresh
+        return self.ran - self.fresh
 
     @property
     def forked_failed(self) -> int:
@@ -125,7 +134,7 @@ class RepeatResult(NamedTuple):
 
     def event(self) -> Event:
         """The same for a journal, with the interval in per cent."""
-        low, high = interval(self.failed, self.times)
+        low, high = interval(self.failed, self.ran)
         found = {
             **self._asdict(), "others": dict(self.others), "low": round(100 * low, 3),
             "high": round(100 * high, 3),
@@ -140,12 +149,20 @@ def repeated_again(kept: Event) -> RepeatResult:
     for name, it in known.items():
         if isinstance(it, float):
             known[name] = int(it)
-    known["others"] = tuple(known.get("others", {}).items())
+    others = {name: int(number) for name, number in known.get("others", {}).items()}
+    known["others"] = ()
     found = RepeatResult(**known)
-    times, fresh = max(found.times, 1), min(max(found.fresh, 0), found.times)
+    times = max(found.times, 1)
     failed = min(max(found.failed, 0), times)
-    fresh_failed = max(min(found.fresh_failed, fresh, failed), failed - (times - fresh))
-    return found._replace(times=times, fresh=fresh, failed=failed, fresh_failed=fresh_failed)
+    if SKIPPED in others:
+        others[SKIPPED] = min(max(others[SKIPPED], 0), times - failed)
+    ran = times - others.get(SKIPPED, 0)
+    fresh = min(max(found.fresh, 0), ran)
+    fresh_failed = max(min(found.fresh_failed, fresh, failed), failed - (ran - fresh))
+    return found._replace(
+        times=times, fresh=fresh, failed=failed, fresh_failed=fresh_failed,
+        others=tuple(others.items()),
+    )  # fmt: skip
 
 
 def of_events(repetitions: Iterable[Event]) -> RepeatResult:
@@ -155,12 +172,14 @@ def of_events(repetitions: Iterable[Event]) -> RepeatResult:
     """
     found = [each["repetition"] for each in repetitions]
     failed = [each for each in found if each["outcome"] in RED]
-    fresh = [each for each in found if each.get("fresh")]
+    fresh = [each for each in found if each.get("fresh") and each["outcome"] != SKIPPED]
+    others = Counter(each["outcome"] for each in found if each["outcome"] not in (*RED, "passed"))
     return RepeatResult(
         times=len(found),
         failed=len(failed),
         fresh=len(fresh),
         fresh_failed=sum(each["outcome"] in RED for each in fresh),
+        others=tuple(others.most_common()),
         stopped="the journal was cut off",
     )
 
@@ -183,8 +202,10 @@ def words(repeated: RepeatResult) -> str:
     """The verdict in one line."""
     if repeated.once:
         return f"not repeated, because of {repeated.once}"
+    if not repeated.ran:
+        return f"skipped {count(repeated.times, 'time')}"
     others = "".join(f", {outcome} {number}" for outcome, number in repeated.others)
-    return f"{rate(repeated.failed, repeated.times)}{others}"
+    return f"{rate(repeated.failed, repeated.ran)}{others}"
 
 
 def details(repeated: RepeatResult) -> list[str]:
@@ -220,6 +241,17 @@ def how_first(repeated: RepeatResult) -> str:
 
 def again(repeated: RepeatResult, nodeid: str) -> str:
     """The command that makes the first failure again, as far as its seed decides."""
-    hashes = f"PYTHONHASHSEED={repeated.seed} " if repeated.first_fresh else ""
-    test = shlex.quote(nodeid)
-    return f"{hashes}pytest --fkit --fkit-repeat=1 --fkit-repeat-seed={repeated.seed} {test}"
+    return f"{_hashes(repeated)}pytest --fkit {_seed(repeated)} {shlex.quote(nodeid)}"
+
+
+def with_seed(command: str, repeated: RepeatResult) -> str:
+    """A command that runs a test, such that it makes the first failure again."""
+    return f"{_hashes(repeated)}{command} {_seed(repeated)}"
+
+
+def _seed(repeated: RepeatResult) -> str:
+    return f"--fkit-repeat=1 --fkit-repeat-seed={repeated.seed}"
+
+
+def _hashes(repeated: RepeatResult) -> str:
+    return f"PYTHONHASHSEED={repeated.seed} " if repeated.first_fresh else ""

@@ -39,9 +39,18 @@ def read(path: Path) -> list[Event]:
         data = path.read_bytes()
     except OSError as error:
         raise JournalError(str(path), f"can't be read: {error.strerror}") from None
+    return of_file(data, str(path))
+
+
+def of_file(data: bytes, name: str) -> list[Event]:
+    """The same of a file that is read already.
+
+    :param name: of the file, for errors.
+    :raises JournalError: see :func:`read`.
+    """
     if data.startswith(_GZIP):
-        raise JournalError(str(path), "it is compressed; `gunzip` it first")
-    return list(parse(data[: whole_lines(data)], str(path)))
+        raise JournalError(name, "it is compressed; `gunzip` it first")
+    return list(parse(data, name))
 
 
 def whole_lines(data: bytes) -> int:
@@ -50,13 +59,13 @@ def whole_lines(data: bytes) -> int:
 
 
 def parse(data: bytes, name: str) -> Iterator[Event]:
-    """The events in whole lines.
+    """The events in the whole lines.
 
     :param name: of the file, for errors.
     :raises JournalError: see :func:`read`.
     """
     number = 0
-    for number, line in enumerate(data.splitlines(), 1):
+    for number, line in enumerate(_whole_lines(data), 1):
         place = f"{name}:{number}"
         happened = _event(line, place)
         if happened["event"] == "run":
@@ -70,6 +79,17 @@ def parse(data: bytes, name: str) -> Iterator[Event]:
         yield happened
     if number == 0:
         raise JournalError(name, "not a journal of pytest-fkit: there is no whole line in it")
+
+
+def _whole_lines(data: bytes) -> Iterator[bytes]:
+    """One after the other: split, a large journal would be in memory twice."""
+    start = 0
+    while True:
+        end = data.find(b"\n", start)
+        if end < 0:
+            return
+        yield data[start:end]
+        start = end + 1
 
 
 def _event(line: bytes, place: str) -> Event:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 from ..named_tuple import NamedTuple
 from .events import Event
 from .history import History, history
-from .reader import JournalError, read
+from .reader import JournalError, of_file, read
+
+STANDARD = "-"
+"""Stands for standard input or output, where a path is expected."""
 
 
 class Answer(NamedTuple):
@@ -28,7 +32,10 @@ Make = Callable[[argparse.Namespace], Answer]
 
 def journals(parser: argparse.ArgumentParser) -> None:
     """Declare the journals, one at least."""
-    parser.add_argument("journals", metavar="JOURNAL", nargs="+", type=Path)
+    parser.add_argument(
+        "journals", metavar="JOURNAL", nargs="+", type=Path,
+        help="what --fkit-journal wrote; - is standard input",
+    )  # fmt: skip
 
 
 class Subcommand(NamedTuple):
@@ -62,7 +69,7 @@ def events_of(paths: Sequence[Path]) -> list[Event]:
 
     :raises JournalError: if one can't be read, or two are of the same session.
     """
-    found = [(path, read(path)) for path in paths]
+    found = [(path, _events(path)) for path in paths]
     found.sort(key=lambda each: float(each[1][0]["wall"]))
     seen: dict[str, Path] = {}
     for path, events in found:
@@ -71,6 +78,14 @@ def events_of(paths: Sequence[Path]) -> list[Event]:
             raise JournalError(str(path), f"has the same run as {seen[session]}; give one of them")
         seen.update(dict.fromkeys(sessions, path))
     return [each for _, events in found for each in events]
+
+
+def _events(path: Path) -> list[Event]:
+    if str(path) != STANDARD:
+        return read(path)
+    if sys.stdin is None:
+        raise JournalError("standard input", "can't be read: it is closed")
+    return of_file(sys.stdin.buffer.read(), "standard input")
 
 
 def text(lines: Iterable[str]) -> Iterator[bytes]:

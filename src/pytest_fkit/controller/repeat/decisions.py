@@ -38,7 +38,7 @@ class RepeatProgress(NamedTuple):
 class Enough(NamedTuple):
     """No more repetitions.
 
-    :param reason: why not, in words.
+    :param reason: why not, to follow "stopped after 7:".
     :param at_once: whether what runs is interrupted, too; else each test is run once.
     """
 
@@ -46,15 +46,15 @@ class Enough(NamedTuple):
     at_once: bool = False
 
 
-def rounds(repeat: Repeat, tests: int) -> Iterator[range]:
+def rounds(repeat: Repeat, tests: int, workers: int) -> Iterator[range]:
     """The repetitions of each test, in rounds; in one, those of a test follow each other.
 
-    Where nobody says how many there are going to be, each round has twice as many as the one
-    before: so wide fixtures are not set up for each repetition, and no test gets far more
-    repetitions than another.
+    Where nobody says how many there are going to be, the first has something to do for each
+    worker, and each round has twice as many as the one before: so wide fixtures are not set up for
+    each repetition, and no test gets far more repetitions than another.
     """
     most = max(1, MOST // max(1, tests))
-    done, size = 0, 1 if repeat.times is None else most
+    done, size = 0, -(-workers // max(1, tests)) if repeat.times is None else most
     while repeat.times is None or done < repeat.times:
         left = most if repeat.times is None else repeat.times - done
         size = min(size, most, left)
@@ -67,9 +67,18 @@ def decide(asked: Asked, progress: RepeatProgress) -> Enough | None:
     """Whether it is enough."""
     repeat, failing = asked.repeat, progress.failing
     if asked.maxfail and failing >= asked.maxfail:
-        return Enough(f"stopping after {failing} failures", at_once=True)
+        tests = "1 failing test ends" if failing == 1 else f"{failing} failing tests end"
+        return Enough(f"{tests} the run", at_once=True)
     if repeat.seconds is not None and progress.seconds >= repeat.seconds:
-        return Enough(f"{repeat} are over")
+        return Enough(f"{repeat} have passed")
     if repeat == Repeat() and failing:
         return Enough("a test failed")
     return None
+
+
+def needs_more(unfinished: int, last_round: int, workers: int) -> bool:
+    """Whether it is time for another round: workers begin tests ahead, and none shall be idle.
+
+    :param unfinished: repetitions that run or wait.
+    """
+    return unfinished <= max(last_round // 2, workers)

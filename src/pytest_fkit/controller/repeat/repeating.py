@@ -25,7 +25,7 @@ from ...protocol.event_file import add_facts
 from ...protocol.repetitions import repeated, repetition_of, seed_of, test_of
 from ...system.paths import joined, relative
 from ..schedule.machines import gpu_ids, with_gpus
-from .decisions import Asked, Enough, RepeatProgress, decide, rounds
+from .decisions import Asked, Enough, RepeatProgress, decide, needs_more, rounds
 from .tally import RepeatTally, Repetition
 
 if TYPE_CHECKING:
@@ -61,6 +61,10 @@ class Repeatable(Protocol):
     @property
     def unfinished(self) -> int:
         """How many are to run, or run."""
+
+    @property
+    def workers(self) -> int:
+        """How many the run begins with."""
 
 
 class Repeating:
@@ -126,7 +130,7 @@ class Repeating:
             RepeatTally(nodeid, wanted, once.get(number, ""))
             for number, nodeid in enumerate(nodeids)
         ]
-        self._rounds = rounds(self._asked.repeat, len(nodeids))
+        self._rounds = rounds(self._asked.repeat, len(nodeids), repeatable.workers)
         self._add_round()
 
     def _add_round(self) -> bool:
@@ -237,7 +241,8 @@ class Repeating:
             self._enough = found
             self._rounds = iter(())
             self._repeatable.want_only(lambda number: not repetition_of(number))
-        if self._enough is None and 2 * self._repeatable.unfinished <= self._last_round:
+        tests = self._repeatable
+        if self._enough is None and needs_more(tests.unfinished, self._last_round, tests.workers):
             self._add_round()
         return [tally] if tally.is_complete else []
 
@@ -263,8 +268,9 @@ class Repeating:
                 self.tell(tally.stands.node, _told(tally, result, self._argument(tally.nodeid)))
         enough = self._enough
         if tests and enough is not None and enough.at_once and self._session is not None:
-            self._session.shouldfail = enough.reason
-            xdist_controller.stop_run(self._config, enough.reason)
+            reason = f"stopping after {self._failing} failures"  # as pytest says it
+            self._session.shouldfail = reason
+            xdist_controller.stop_run(self._config, reason)
 
     def conclude_all(self) -> None:
         """No other repetition is going to end."""
@@ -285,7 +291,7 @@ class Repeating:
         order = {tally.nodeid: number for number, tally in enumerate(self._tests)}
         results = sorted(self.results, key=lambda each: order[each[0]])
         failed = [each for each in results if each[1].failed]
-        others = [each for each in results if not each[1].failed]
+        others = [each for each in results if each[1].ran and not each[1].failed]
         for nodeid, result in failed:
             yield f"{nodeid}  {words(result)}", {"red": True}
             yield from ((f"  {line}", {}) for line in _about(self._argument(nodeid), result))
@@ -293,9 +299,12 @@ class Repeating:
             yield f"{nodeid}  {words(result)}", {}
             yield from ((f"  {line}", {}) for line in details(result))
         if others[_NAMED:]:
-            fewest = min(result.times for _, result in others[_NAMED:])
+            fewest = min(result.ran for _, result in others[_NAMED:])
             number = count(len(others) - _NAMED, "more test")
             yield f"{number} did not fail in at least {fewest} repetitions each", {}
+        skipped = sum(not result.ran for _, result in results)
+        if skipped:
+            yield f"{count(skipped, 'test')} skipped in all repetitions", {}
         if any(result.forked > 1 for _, result in results):
             yield told_of_shared(), {}
         yield "95 %: the exact interval of Clopper and Pearson, for independent repetitions", {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Sequence
 
 from ...journal.attempts import kept, verdict
 from ...journal.history import RED
-from ...journal.rates import RepeatResult
+from ...journal.rates import SKIPPED, RepeatResult
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.border import ItemComplete, Reported, Told
@@ -94,7 +94,7 @@ class RepeatTally:
         if repetition.shared:
             self._shared += 1
             self._cause = self._cause or repetition.shared
-        self._fresh += repetition.fresh
+        self._fresh += repetition.fresh and outcome != SKIPPED
         if outcome in RED:
             self._fresh_failed += repetition.fresh
             if self._failed is None or not (known or self.counts):

@@ -57,6 +57,10 @@ class RepeatedTests:
     def unfinished(self) -> int:
         return self._schedule.unfinished
 
+    @property
+    def workers(self) -> int:
+        return self._dispatch.numnodes
+
 
 def units(planned: Plan, numbers: Sequence[int], workers: int) -> list[Unit]:
     """The units of repetitions, in this order.

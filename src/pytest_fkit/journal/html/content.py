@@ -13,8 +13,9 @@ from ...protocol.endings import count, format_size
 from ..causes import LOST, cause
 from ..events import Event, gpu_names
 from ..history import History, Session, TestHistory, history
+from ..rates import of_events, repeated_again, words
 from .details import Command, command_of, details
-from .readable import readable, readable_name
+from .readable import readable, readable_line, readable_name
 from .timeline import LaneAttempt, Timeline, in_natural_order
 
 own_builtins(globals())
@@ -218,6 +219,9 @@ def _with_a_verdict(
         for number, each in enumerate(of_test)
         if not each.cut_off and not each.event.get("again")
     ]
+    message = str(test.verdict.get("message", ""))
+    if test.repeated is not None:
+        message = f"{words(repeated_again(test.repeated))}  {message}"
     if "repeated" in test.verdict:
         stands = test.verdict["repeated"].get("stands", 0)
         whole = [at for at in whole if _repetition(of_test[at]) == stands] or whole
@@ -227,7 +231,7 @@ def _with_a_verdict(
         readable_name(test.nodeid),
         test.session,
         readable(test.outcome),
-        _first_line(str(test.verdict.get("message", ""))),
+        readable_line(message),
         of_test,
         whole[-1] if whole else -1,
         max(len(of_test), int(number)),
@@ -251,8 +255,11 @@ def _without_verdict(
         if (number, nodeid) in seen:
             continue
         of_test = tuple(attempts.get((number, nodeid), ()))
+        repetitions = told.sessions[number].repetitions.get(nodeid, {}).values()
         runs = bool(of_test) and of_test[-1].cut_off
-        outcome, message = ("unfinished", _CUT_OFF) if runs else ("not run", "")
+        outcome, message = ("unfinished", _CUT_OFF) if runs or repetitions else ("not run", "")
+        if repetitions:
+            message = f"{words(of_events(repetitions))}  {message}"
         name = readable_name(nodeid)
         yield ReportedTest(
             nodeid, name, number, outcome, message, of_test, len(of_test) - 1, len(of_test)
@@ -260,11 +267,6 @@ def _without_verdict(
 
 
 _CUT_OFF = "the journal was cut off while the test ran"
-
-
-def _first_line(text: str) -> str:
-    line = readable(text.partition("\n")[0])
-    return line if len(line) <= 300 else f"{line[:299]}…"
 
 
 def _by_cause(

@@ -10,9 +10,10 @@ from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
-from ..events import Event, xid_title
+from ..events import Event, gpu_names, xid_title
+from ..history import RED
+from ..rates import RepeatResult, how_first, repeated_again, with_seed, words
 from ..rates import details as details_of_repeated
-from ..rates import how_first, repeated_again, words
 from .readable import readable
 from .timeline import LaneAttempt
 
@@ -28,7 +29,8 @@ _WITH_VALUE = (
     "-n", "--numprocesses", "--maxprocesses", "--dist", "-k", "-m", "--deselect", "--ignore",
     "--ignore-glob", "--maxfail", "--splits", "--group", "--junitxml", "--junit-xml", "--basetemp",
     "--fkit-workers", "--fkit-gpus", "--fkit-journal", "--fkit-trace", "--fkit-html",
-    "--fkit-resume", "--fkit-top", "--fkit-session-timeout", "--durations",
+    "--fkit-resume", "--fkit-top", "--fkit-session-timeout", "--fkit-repeat", "--fkit-repeat-seed",
+    "--durations",
 )  # fmt: skip
 _ALONE = (
     "-x", "--exitfirst", "--lf", "--last-failed", "--ff", "--failed-first", "--nf", "--sw",
@@ -116,36 +118,60 @@ def details(
     """
     reports = verdict.get("reports", ())
     location = verdict.get("location")
+    repeated = repeated_again(verdict["repeated"]) if "repeated" in verdict else None
+    shown = _shown(attempts)
     found: dict[str, Any] = {
         "id": readable(nodeid),
         "at": _location(location),
         "message": readable(str(verdict.get("message", ""))),
-        "command": readable(_command(nodeid, reports, command)),
+        "command": readable(_command(nodeid, reports, command, repeated)),
         "reports": [_report(each) for each in reports],
         "sections": [list(each) for each in _sections(reports)],
         "properties": _pairs(pair for each in reports for pair in each.get("properties", ())),
-        "attempts": [_attempt(each, lanes) for each in attempts],
+        "attempts": [_attempt(each, lanes) for each in shown],
+        "several": _several_called(shown, attempts),
         "notes": [_note(each) for each in notes],
     }
-    if "repeated" in verdict:
-        found["properties"] = [*_pairs(_repeated(verdict["repeated"])), *found["properties"]]
+    if repeated is not None:
+        found["repeated"] = list(map(readable, _repeated(repeated)))
     return {name: value for name, value in found.items() if value}
 
 
-def _repeated(kept: Event) -> Iterator[tuple[str, object]]:
-    repeated = repeated_again(kept)
-    yield "repetitions", words(repeated)
-    yield from (("repetitions", line) for line in details_of_repeated(repeated))
+def _shown(attempts: Sequence[LaneAttempt]) -> Sequence[LaneAttempt]:
+    """Not all of ten thousand repetitions: first those that failed."""
+    if len(attempts) <= MOST_ATTEMPTS:
+        return attempts
+    ordered = sorted(attempts, key=lambda each: _repetition(each).get("outcome") not in RED)
+    return sorted(ordered[:MOST_ATTEMPTS], key=lambda each: each.start)
+
+
+def _several_called(shown: Sequence[LaneAttempt], attempts: Sequence[LaneAttempt]) -> str:
+    if not any(map(_repetition, shown)):
+        return ""
+    left_out = len(attempts) - len(shown)
+    return f"Repetitions; {left_out} more that are not shown" if left_out else "Repetitions"
+
+
+def _repetition(attempt: LaneAttempt) -> Event:
+    found: Event = attempt.event.get("repetition", {})
+    return found
+
+
+def _repeated(repeated: RepeatResult) -> Iterator[str]:
+    yield words(repeated)
+    yield from details_of_repeated(repeated)
     if repeated.failed and not repeated.once:
-        yield "first failure", how_first(repeated)
+        yield how_first(repeated)
 
 
-def _command(nodeid: str, reports: Sequence[Event], command: Command) -> str:
-    for report in reports:
-        said = _REPRODUCE.search(str(report.get("text", "")))
-        if said is not None:
-            return said[1]
-    return command.of(nodeid)
+def _command(
+    nodeid: str, reports: Sequence[Event], command: Command, repeated: RepeatResult | None
+) -> str:
+    texts = (_REPRODUCE.search(str(report.get("text", ""))) for report in reports)
+    said = next(filter(None, texts), None)
+    found = command.of(nodeid) if said is None else said[1]
+    failed = repeated is not None and repeated.failed and not repeated.once
+    return with_seed(found, repeated) if failed and repeated is not None else found
 
 
 def _location(location: object) -> str:
@@ -154,6 +180,9 @@ def _location(location: object) -> str:
     path, line = location[0], location[1]
     return readable(f"{path}:{line + 1:.0f}" if isinstance(line, (int, float)) else str(path))
 
+
+MOST_ATTEMPTS = 100
+"""Attempts at a test that its page shows."""
 
 _PLAIN = frozenset({"when", "outcome", "duration", "start"})
 """All that there is in the reports of most tests."""
@@ -213,7 +242,7 @@ def _attempt(attempt: LaneAttempt, lanes: Sequence[str]) -> dict[str, Any]:
     found = {
         "where": lanes[attempt.lane],
         "pid": event.get("pid"),
-        "number": event.get("attempt"),
+        "title": _title(attempt),
         "start": round(attempt.start, 4),
         "duration": round(attempt.duration, 6),
         "cut": attempt.cut_off,
@@ -235,12 +264,19 @@ def _attempt(attempt: LaneAttempt, lanes: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value not in (None, "", [], False)}
 
 
+def _title(attempt: LaneAttempt) -> str:
+    repetition = _repetition(attempt)
+    if not repetition:
+        number = attempt.event.get("attempt")
+        return f"Attempt {number}" if isinstance(number, int) else ""
+    how = " in a fresh interpreter" if repetition.get("fresh") else ""
+    return f"Repetition {repetition['number'] + 1:.0f}{how}"
+
+
 def _facts(event: Event) -> Iterator[tuple[str, object]]:
     if "repetition" in event:
         repetition = event["repetition"]
-        how = "in a fresh interpreter, " if repetition.get("fresh") else ""
-        number = f"{repetition['number'] + 1:.0f}"
-        yield "repetition", f"{number}, {how}seed {repetition.get('seed', '?')}"
+        yield "seed", repetition.get("seed", "?")
         yield "outcome", " ".join([repetition["outcome"], event.get("message", "")]).strip()
     if event.get("shared"):
         yield "process shared because", event["shared"]
@@ -253,8 +289,8 @@ def _facts(event: Event) -> Iterator[tuple[str, object]]:
 def _next(again: Event | None) -> str:
     if again is None:
         return ""
-    gpus = ",".join(again.get("to_gpus", ()))
-    return readable(f"{again.get('to', '?')}{f' (GPU {gpus})' if gpus else ''}")
+    gpus = gpu_names(again.get("to_gpus", ()))
+    return readable(f"{again.get('to', '?')}{f' ({gpus})' if gpus else ''}")
 
 
 def _note(event: Event) -> dict[str, Any]:

@@ -193,11 +193,12 @@ def _attempts(
 
 
 def _attempt(at: int, test: ReportedTest, number: int, outcomes: dict[str, int]) -> tuple[Any, ...]:
-    """`outcome` is -1 of an attempt that gave no verdict."""
+    """`outcome` is -1 of an attempt that gave no verdict; a repetition has one of its own."""
     attempt = test.attempts[number]
     event = attempt.event
     phases = {each["when"]: each["duration"] for each in event.get("phases", ())}
-    outcome = outcomes[test.outcome] if number == test.attempt else -1
+    said = test.outcome if number == test.attempt else ""
+    outcome = outcomes.get(event.get("repetition", {}).get("outcome", said), -1)
     return (
         at, *_place(attempt), _ms(phases.get("setup", 0.0)), _ms(phases.get("teardown", 0.0)),
         outcome, _cpu(event), _mib(event.get("peak_memory")),

@@ -7,7 +7,6 @@ import hashlib
 from pathlib import Path
 from typing import Sequence
 
-from ...protocol.endings import count
 from ..events import Event
 from .content import OUTCOMES, RED, ReportContent, content
 from .packing import packed
@@ -71,7 +70,7 @@ def page(events: Sequence[Event]) -> bytes:
         style=style,
         policy=_policy(script, style),
         licence=_text("vendor/uPlot.LICENSE"),
-        count=count,
+        count=_count,
     )
     return text.encode("utf-8", "backslashreplace")
 
@@ -82,11 +81,16 @@ def _text(name: str) -> str:
 
 def _title(told: ReportContent) -> str:
     if told.red:
-        return f"{count(told.red, 'red test')} of {len(told.tests):,}"
+        return f"{_count(told.red, 'red test')} of {len(told.tests):,}"
     missing = told.counts.get("not run", 0)
     if missing:
-        return f"{missing:,} of {count(len(told.tests), 'test')} not run"
-    return f"{count(len(told.tests), 'test')}, none red" if told.tests else "No tests"
+        return f"{missing:,} of {_count(len(told.tests), 'test')} not run"
+    return f"{_count(len(told.tests), 'test')}, none red" if told.tests else "No tests"
+
+
+def _count(number: int, what: str) -> str:
+    """As in "1 test" or "12,000 tests"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _policy(script: str, style: str) -> str:

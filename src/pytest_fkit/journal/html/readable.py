@@ -9,7 +9,7 @@ from ...own import own_builtins, zlib
 own_builtins(globals())
 
 NAME_LIMIT = 300
-"""Longest name of a test that lists show whole, in characters."""
+"""Longest name of a test, and longest reason, that lists show whole, in characters."""
 
 _TERMINAL_CODES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])"
@@ -39,6 +39,12 @@ def readable_name(nodeid: str) -> str:
         return name
     number = zlib.crc32(nodeid.encode("utf-8", "surrogatepass"))
     return f"{name[: NAME_LIMIT - 60]}[… {number:08x} …]{name[-40:]}"
+
+
+def readable_line(text: str) -> str:
+    """The first line of a text, cut if it is long."""
+    line = readable(text.partition("\n")[0])
+    return line if len(line) <= NAME_LIMIT else f"{line[: NAME_LIMIT - 1]}…"
 
 
 def _escaped(match: re.Match[str]) -> str:

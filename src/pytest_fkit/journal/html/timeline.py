@@ -187,8 +187,10 @@ class Timeline:
         self.wide.append(Wide(lane, begin, at - begin, "collection"))
 
     def _attempt(self, _: float, happened: Event) -> None:
-        nodeid = str(happened["test"])
-        lane = self._lane(str(happened["worker"]), happened.get("gpus", ()))
+        nodeid, worker = _key(happened)
+        if "repetition" in happened:  # no verdict follows each of them
+            self._running.pop((nodeid, worker), None)
+        lane = self._lane(worker, happened.get("gpus", ()))
         start = self._at(happened["start"])
         end = self._at(happened["start"] + max(happened["duration"], 0.0))
         self.attempts.append(LaneAttempt(nodeid, self._number, lane, start, end - start, happened))

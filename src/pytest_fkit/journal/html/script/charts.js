@@ -3,7 +3,7 @@
 
 const CHART_HEIGHT = 84;
 const MOST_POINTS = 1500;
-const MOST_LINES = 4;
+const MOST_LINES = 2;
 const GPU_COLOURS = ["#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#8b5cf6", "#06b6d4", "#ec4899", "#84cc16"];
 const STEPS_OF_SIZE = Array.from({ length: 32 }, (_, power) => 2 ** (power - 4));
 const STEPS_OF_TIME = [
@@ -56,6 +56,8 @@ function inView({ times, values }, min, max) {
   return seen;
 }
 
+const highestOf = (series) => series.reduce((most, each) => each.steps.values.reduce((a, b) => Math.max(a, b), most), 0);
+
 class Charts {
   constructor(data, callbacks) {
     this.data = data;
@@ -100,7 +102,7 @@ class Charts {
       }));
       // More lines than these can't be told apart.
       const rows = series.length > MOST_LINES;
-      found.push({ title: "GPU memory in use", hint: rows ? "stronger colour: more" : "", rows, show: showSize, series });
+      found.push({ title: "GPU memory in use", hint: rows ? `the stronger the colour, the more; at most ${showSize(highestOf(series))}` : "", rows, show: showSize, series });
     }
     return found;
   }
@@ -198,8 +200,8 @@ class Charts {
   // A row for each series, of a stronger colour for more.
   #buildRows(source, width) {
     const { series } = source;
-    const height = series.length > 32 ? 6 : 12;
-    const highest = Math.max(1, ...series.map((each) => each.steps.values.reduce((a, b) => Math.max(a, b), 0)));
+    const height = series.length > 32 ? 6 : series.length > 8 ? 12 : 18;
+    const highest = Math.max(1, highestOf(series));
     const options = { ...this.#common(width, series.length * height + 12), padding: [4, 10, 8, 0] };
     options.scales = { x: { time: false, range: (u, min, max) => [min, max] }, y: { dir: -1, range: () => [0, series.length] } };
     options.series = [{}, { paths: () => null, points: { show: false } }];
@@ -457,7 +459,7 @@ class Charts {
       const kind = data.attempts.outcome[at] < 0 ? "an attempt that gave no verdict" : data.outcomes[data.attempts.outcome[at]];
       line(`${kind}, ${showTime(data.attempts.duration[at])} from ${showMoment(data.attempts.start[at], 10)}`);
       if (data.attempts.memory[at] >= 0) line(`${showSize(data.attempts.memory[at])}, CPU ${showTime(data.attempts.cpu[at])}`);
-      if (data.attempts.outcome[at] >= 0) line(data.tests.message[test], "message");
+      if (data.attempts.outcome[at] === data.tests.outcome[test]) line(data.tests.message[test], "message");
     }
     line(`${data.lanes[lane].name}, ${data.clock(this.session, mark !== undefined ? data.marks.at[mark] : wide !== undefined ? data.wide.start[wide] : data.attempts.start[attempt]).toLocaleTimeString()}`, "dim");
     return lines;

@@ -10,6 +10,7 @@ const COLUMNS = [
   { name: "worker", title: "Worker", show: (data, test) => data.tests.lane[test] < 0 ? "" : data.lanes[data.tests.lane[test]].name },
 ];
 const IN_NARROW = ["test", "duration", "memory", "worker"]; // style.css hides the others
+const IN_NARROWEST = ["test", "duration"];
 const SORTS = [
   ["", "As they matter"], ["-duration", "Longest first"], ["-cpu", "Most CPU first"], ["-memory", "Most memory first"],
   ["-gpuMemory", "Most GPU memory first"], ["-attempts", "Most attempts first"], ["start", "As they ran"], ["test", "By name"],
@@ -24,10 +25,12 @@ class Table {
     this.active = 0;
     this.shown = [];
     this.drawn = new Map();
-    this.columns = COLUMNS.filter(({ name }) => !["gpuMemory", "cpu", "memory"].includes(name) || data.tests[name].some((value) => value >= 0));
+    const least = { gpuMemory: 0, cpu: 0, memory: 0, attempts: 2 };
+    this.columns = COLUMNS.filter(({ name }) => !(name in least) || data.tests[name].some((value) => value >= least[name]));
     const widths = (columns) => columns.map(({ name }) => ({ test: "minmax(0, 1fr)", worker: "minmax(0, 9.5rem)" })[name] || "minmax(0, 5.6rem)").join(" ");
     this.grid.style.setProperty("--columns", widths(this.columns));
     this.grid.style.setProperty("--columns-of-narrow", widths(this.columns.filter(({ name }) => IN_NARROW.includes(name))));
+    this.grid.style.setProperty("--columns-of-narrowest", widths(this.columns.filter(({ name }) => IN_NARROWEST.includes(name))));
     this.#fillFilters();
     this.#showColumns();
     this.#listen();
@@ -55,7 +58,7 @@ class Table {
     const gpus = [...new Set(data.lanes.flatMap((lane) => lane.gpus))].sort(compare);
     fill("by-gpu", "All GPUs", gpus.map((gpu) => [gpu, `GPU ${gpu}`]));
     fill("by-cause", "All causes", data.causes.slice(0, 500).map((cause, number) => [String(number + 1), `${number + 1}. ${cause}`]));
-    const known = SORTS.filter(([name]) => !name.startsWith("-") || name === "-attempts" || this.columns.some((column) => `-${column.name}` === name));
+    const known = SORTS.filter(([name]) => !name.startsWith("-") || this.columns.some((column) => `-${column.name}` === name));
     byId("sort").replaceChildren(...known.map(([value, text]) => make("option", { value }, text)));
   }
 

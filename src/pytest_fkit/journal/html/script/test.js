@@ -46,7 +46,7 @@ class TestPanel {
       "header", {},
       make("div", { class: "panel-bar" },
         make("span", { class: "pill", "data-outcome": outcome }, sign(outcome), outcome),
-        this.data.tests.attempts[test] > 1 ? make("span", { class: "pill plain" }, `${this.data.tests.attempts[test]} attempts`) : null,
+        this.data.tests.attempts[test] > 1 ? make("span", { class: "pill plain" }, `${digits(this.data.tests.attempts[test], 0)} ${details?.several ? "repetitions" : "attempts"}`) : null,
         make("span", { class: "space" }),
         button("↑", "Test before ([)", () => this.callbacks.step(-1)),
         button("↓", "Next test (])", () => this.callbacks.step(1)),
@@ -71,9 +71,10 @@ class TestPanel {
     const reports = (details.reports || []).filter((each) => each.text || each.message || each.xfail || each.facts);
     const shows = reports.some((each) => (each.text || "").includes(details.message) || each.message === details.message);
     if (details.message && !shows) block("", make("p", { class: "headline" }, details.message));
+    if (details.repeated) block("Repeated", ...details.repeated.map((line) => make("p", {}, line)));
     for (const report of reports) block(...this.#report(report));
     if (details.command) block("Run it again", this.#copied(details.command));
-    if (details.attempts) block(details.attempts.length > 1 ? "Attempts" : "Phases", ...details.attempts.map((each, at) => this.#attempt(each, at, details.attempts, test)));
+    if (details.attempts) block(details.several || (details.attempts.length > 1 ? "Attempts" : "Phases"), ...details.attempts.map((each, at) => this.#attempt(each, at, details.attempts, test)));
     for (const note of details.notes || []) {
       block(`While it ran, after ${digits(note.seconds || 0, 1)} s`, note.line ? make("p", {}, note.line) : null, note.stacks ? this.#text(note.stacks) : null);
     }
@@ -124,9 +125,10 @@ class TestPanel {
 
   #attempt(attempt, at, all, test) {
     const several = all.length > 1;
+    const title = attempt.title || `Attempt ${at + 1}`;
     const box = make("div", { class: "attempt" });
     const where = [attempt.where, attempt.pid ? `pid ${attempt.pid}` : "", `from ${showMoment(attempt.start * 1000, 10)}`, showTime(attempt.duration * 1000)];
-    box.append(make("p", { class: "attempt-head" }, several ? make("b", {}, `Attempt ${attempt.number || at + 1} `) : null, where.filter(Boolean).join(" · ")));
+    box.append(make("p", { class: "attempt-head" }, several ? make("b", {}, `${title} `) : null, where.filter(Boolean).join(" · ")));
     const problem = [attempt.ending, attempt.category, attempt.cut ? "was running when the journal was cut off" : ""].filter(Boolean).join(", ");
     if (problem) box.append(make("p", { class: "problem" }, problem, attempt.to ? ` → run again on ${attempt.to}` : ""));
     if (attempt.phases) box.append(this.#phases(attempt.phases));

@@ -70,7 +70,7 @@ class Lanes {
     if (!lane) return "";
     const most = Math.floor(width / 6.6);
     const cut = (text) => text.length <= most ? text : `${text.slice(0, most - 1)}…`;
-    const gpus = lane.gpus.length ? `GPU ${lane.gpus.join(",")}` : "";
+    const gpus = lane.gpus.length ? `GPU${lane.gpus.length > 1 ? "s" : ""} ${lane.gpus.join(",")}` : "";
     if (!gpus) return cut(lane.worker);
     if (this.rowHeight >= 30) return `${cut(lane.worker)}\n${cut(gpus)}`;
     return cut(`${lane.worker} ${gpus}`);
@@ -238,6 +238,7 @@ class Lanes {
       ctx.lineWidth = (strong ? 2 : 1.25) * devicePixelRatio;
       ctx.beginPath();
       for (let number = 1; number < attempts.length; number++) {
+        if (this.data.attempts.outcome[attempts[number - 1]] >= 0) continue; // a repetition
         const [x0, y0] = this.#middle(u, attempts[number - 1], true);
         const [x1, y1] = this.#middle(u, attempts[number], false);
         const bend = Math.max((x1 - x0) / 2, 12 * devicePixelRatio);
@@ -357,7 +358,7 @@ function fitting(ctx, text, room) {
   return from > 2 ? `${text.slice(0, from)}…` : "";
 }
 
-// A cross for what died, a triangle for an error of a GPU or the network, a square for a sick one.
+// A cross for what died, a triangle for an error of a GPU or the network, a diamond for a sick one.
 function drawMark(ctx, kind, x, y, size) {
   ctx.save();
   ctx.translate(x, y);
@@ -369,7 +370,8 @@ function drawMark(ctx, kind, x, y, size) {
     ctx.rect(-size, -size / 3, 2 * size, size / 1.5);
     ctx.rect(-size / 3, -size, size / 1.5, 2 * size);
   } else if (kind === SICK || kind === WELL) {
-    ctx.rect(-size * 0.8, -size * 0.8, size * 1.6, size * 1.6);
+    ctx.rotate(Math.PI / 4);
+    ctx.rect(-size * 0.75, -size * 0.75, size * 1.5, size * 1.5);
   } else {
     ctx.moveTo(0, -size);
     ctx.lineTo(size, size * 0.8);
