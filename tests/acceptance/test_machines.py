@@ -50,6 +50,14 @@ SUITE = {
 
         def test_crash():
             os.abort()
+
+        def test_memory():
+            first = HERE / "lacks"
+            if not first.exists():
+                first.write_text(os.environ["FKIT_MACHINE"])
+            if first.read_text() == os.environ["FKIT_MACHINE"]:
+                with open("/dev/full", "w") as shm:  # as /dev/shm may be
+                    shm.write("x")
     """,
 }
 
@@ -67,7 +75,7 @@ def test_an_allocation(
         )  # fmt: skip
         assert slurm.steps(job["SLURM_JOB_ID"]) == []
     printed = ended.stdout + ended.stderr
-    assert len(ended.verdicts) == 18, printed
+    assert len(ended.verdicts) == 19, printed
     failed = [name for name, each in ended.verdicts.items() if each.failures]
     assert failed == ["test_many.py::test_crash"], printed
     assert "worker gw" in ended.verdicts[failed[0]].death["text"]
@@ -78,6 +86,10 @@ def test_an_allocation(
         assert owners in printed
     assert "fkit: gw3 on n2 (GPU 1) is retired: " in printed
     assert "gw3 on n2 (GPU 1)" in printed.partition("retrying")[2].partition("\n")[0]
+    lacks = (tmp_path / "lacks").read_text()
+    retried = printed.partition("retrying test_many.py::test_memory on ")[2].partition("\n")[0]
+    assert " after [Errno 28] No space left on device on gw" in retried
+    assert f" on {lacks} (GPU " in retried
     machines = {"gw0": "n1", "gw1": "n1", "gw2": "n2", "gw3": "n2"}
     seen = {path.name.split("-")[1]: path.read_text() for path in tmp_path.glob("seen-*")}
     assert {*seen} == {*machines}

@@ -11,7 +11,7 @@ from ..compat import pytest_output, pytest_session, xdist_worker
 from ..compat.foreign_warnings import make_portable
 from ..compat.guarded_hooks import GuardedHooks
 from ..config.settings import KEY, Settings, start_limit
-from ..gpu.slices.ownership import HOST, owned_by
+from ..gpu.slices.ownership import HOST, one_of_several, owned_by
 from ..own import contextmanager, os, own_builtins, signal, suppress, threading
 from ..protocol import running_test as whereabouts
 from ..protocol.border import (
@@ -244,7 +244,7 @@ class Worker:
             self._settings.repeat is None,
         )
         owned = owned_by(self._config)
-        if owned is not None or self._settings.network_retries:
+        if owned is not None or self._settings.network_retries or one_of_several(self._config):
             reports = HeldReports(
                 sent,
                 owned,
