@@ -17,7 +17,7 @@ from pytest_fkit.config.settings import machine_settings_of
 from pytest_fkit.controller.machines import engines, questions
 from pytest_fkit.controller.machines.checkout import Checkout, checkout_of
 from pytest_fkit.controller.machines.clients import Client, NotReachedError, WaitLimit, open_within
-from pytest_fkit.controller.machines.fitting import Answers, Needed, advice, misfits
+from pytest_fkit.controller.machines.fitting import Answers, Needed, advice, misfits, twins
 from pytest_fkit.controller.machines.reaching import certain, machines_of
 from pytest_fkit.controller.schedule.machines import Seat, seats, workers_by_machine
 from pytest_fkit.journal.attempts import by_clock_of_controller
@@ -167,6 +167,14 @@ def test_one_that_lacks_something_is_told_what() -> None:
     assert "--fkit-machines-python" in advice([found])
     assert "checkout" in advice([found])
     assert "checkout" not in advice([found[:3]])
+
+
+def test_two_names_of_one_machine_are_named() -> None:
+    machines = {name: FITS._replace(host=host, boot=boot) for name, host, boot in (
+        ("node7", "node7", "a"), ("n7", "node7", "a"), ("pod-0", "pod-0", "a"),
+        ("node8", "node7", "b"), ("mac", "mac", ""), ("mac2", "mac", ""),
+    )}  # fmt: skip
+    assert twins(machines) == ["node7 and n7 are one machine, node7: they share its cores and GPUs"]
 
 
 def test_another_checkout_is_told_what_differs() -> None:

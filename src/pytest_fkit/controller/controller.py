@@ -121,7 +121,10 @@ class Controller:
             return False
         from .workers import elsewhere
 
-        return elsewhere.prepare(self._config, workers)
+        if not elsewhere.prepare(self._config, workers):
+            return False
+        self._notices += self._config.stash[ELSEWHERE].notices
+        return True
 
     def _prepare_to_repeat(self, parsed: Settings) -> None:
         """Choose the seed, and have nobody else count failures."""

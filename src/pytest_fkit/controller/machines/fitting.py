@@ -35,6 +35,7 @@ class Answers(NamedTuple):
     :param missing: paths that are not there.
     :param differing: files that have another size there.
     :param commit: that is checked out there, "" if that is not known.
+    :param boot: equal for machines that are one, or containers of one; "" if that is not known.
     """
 
     host: str
@@ -45,6 +46,7 @@ class Answers(NamedTuple):
     cores: int
     differing: Sequence[str] = ()
     commit: str = ""
+    boot: str = ""
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Answers:
@@ -96,6 +98,22 @@ def advice(found: Iterable[Sequence[str]]) -> str:
     elif content:
         said.append("bring the checkout there to the state of the one here")
     return "; ".join(said)
+
+
+def twins(machines: Mapping[str, Answers]) -> list[str]:
+    """What to say of machines that are one machine with several names.
+
+    Containers of one machine have host names of their own.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, each in machines.items():
+        if each.boot:
+            found.setdefault((each.host, each.boot), []).append(name)
+    return [
+        f"{_listed(names)} are one machine, {host}: they share its cores and GPUs"
+        for (host, _), names in found.items()
+        if len(names) > 1
+    ]
 
 
 _HINTS = (

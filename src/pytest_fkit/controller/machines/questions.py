@@ -31,6 +31,7 @@ def answers(distributions: list[str], paths: list[str], sizes: dict[str, int]) -
         ],
         "differing": [path for path in sizes if found[path] not in (None, sizes[path])],
         "commit": _commit(paths[0]),
+        "boot": _text("/proc/sys/kernel/random/boot_id"),  # random(4)
         "cores": _cores(),
     }
 
