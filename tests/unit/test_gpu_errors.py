@@ -42,6 +42,7 @@ MESSAGES = [
     ("host", "[Errno 28] No space left on device: '/dev/shm/torch_1'"),
     ("host", "DefaultCPUAllocator: can't allocate memory: you tried to allocate 32000 bytes."),
     ("host", "This might be caused by insufficient shared memory (shm)."),
+    ("host", "DataLoader worker (pid 249) is killed by signal: Bus error."),
     ("device", f"CUDA error: uncorrectable ECC error encountered{_ADVICE}"),
     ("device", f"CUDA error: uncorrectable NVLink error detected during the execution{_ADVICE}"),
     ("device", f"CUDA error: hardware stack error{_ADVICE}"),

@@ -102,8 +102,8 @@ CATEGORIES = (
             r"host out of memory|OUT_OF_HOST_MEMORY|HOST_ALLOCATION_FAILED",
             r"\bby allocator \w*(cpu|host)",  # TensorFlow's: cpu, mklcpu, gpu_host_bfc
             r"No space left on device|Cannot allocate memory|DefaultCPUAllocator",
-            # PyTorch, utils/data/_utils/signal_handling.py, DataLoader.cpp
-            r"insufficient shared memory \(shm\)|workers are out of shared memory",
+            # PyTorch, torch/csrc/DataLoader.cpp
+            r"insufficient shared memory \(shm\)|DataLoader worker[^\n]* by signal: Bus error",
         ),
         vague=(r"\bbuiltins\.MemoryError\b",),  # NumPy's is one, and that of CuPy above
         is_gpu=False,
