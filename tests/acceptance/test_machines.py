@@ -120,6 +120,7 @@ def test_machines_with_gpus(
         ended = run(
             tmp_path, SUITE, "--fkit", f"--fkit-machines={given.option}",
             "--fkit-gpus-per-worker=1", "--fkit-retire-after=1", "--fkit-journal=j.jsonl",
+            "--fkit-trace=t.json",
             env=given.environ,
         )  # fmt: skip
     printed = ended.stdout + ended.stderr
@@ -138,6 +139,7 @@ def test_machines_with_gpus(
     retried = printed.partition("retrying test_many.py::test_memory on ")[2].partition("\n")[0]
     assert " after [Errno 28] No space left on device on gw" in retried
     assert f" on {lacks} (GPU " in retried
+    assert '"error of the machine"' in (tmp_path / "t.json").read_text()
     machines = {"gw0": "n1", "gw1": "n1", "gw2": "n2", "gw3": "n2"}
     seen = {path.name.split("-")[1]: path.read_text() for path in tmp_path.glob("seen-*")}
     assert {*seen} == {*machines}

@@ -8,7 +8,7 @@ from typing import Iterable, Iterator, Sequence
 import pytest
 
 from ...named_tuple import NamedTuple
-from ...own import os, own_builtins
+from ...own import os, own_builtins, suppress
 from ...system import git, paths
 
 own_builtins(globals())
@@ -46,7 +46,7 @@ def checkout_of(config: pytest.Config) -> Checkout:
     for path in (*files, *_test_files(arguments, patterns, config.getini("norecursedirs"))):
         if len(sizes) == _MOST_FILES:
             break
-        if os.path.isfile(path):
+        with suppress(OSError):  # there is none, or it is gone
             sizes[path] = os.path.getsize(path)
     return Checkout(tuple(dict.fromkeys(there)), sizes, git.head(root).commit)
 

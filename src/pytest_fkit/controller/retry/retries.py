@@ -197,12 +197,11 @@ def decide(
     :param there: its machine, and all GPUs of that.
     """
     kind = _next_kind(attempt, before, rules, able, shared)
-    if kind is None or attempt.error is None:
-        pass
-    elif attempt.error.category == HOST:
+    error = attempt.error
+    if kind is not None and error is not None and error.category == HOST:
         # Whoever runs on that machine lacks the same; nor on one where it was lacking before.
         kind = kind._replace(avoid=kind.avoid | before.given.avoid | there)
-    elif is_of_machine(attempt.error):
+    elif kind is not None and error is not None and is_of_machine(error):
         elsewhere = kind._replace(avoid=kind.avoid | there)
         kind = elsewhere if able(elsewhere) else kind
     if kind is not None and able(kind):
