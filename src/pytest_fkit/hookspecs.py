@@ -30,16 +30,16 @@ def pytest_fkit_gpus(config: pytest.Config, host: str) -> Sequence[Device | int 
 
 @pytest.hookspec(firstresult=True)
 def pytest_fkit_classify(item: pytest.Item, failure: Failure) -> str | bool | None:
-    """Whether a test that did not pass met a GPU or network error, and which.
+    """Whether a test that did not pass met an error of GPUs, network or machine, and which.
 
     Called for each phase that failed or was skipped in the process of the test, and on workers that
     own GPUs for a test process that died: see ``failure.death``. Workers without GPUs call it only
-    with ``--fkit-network-retries``. The test gets another attempt if it is one, after a GPU error
-    elsewhere.
+    with ``--fkit-network-retries``, and where workers are on several machines. The test gets
+    another attempt if it is one, after a GPU error elsewhere, after "host" on another machine.
 
     :return: the name of a category ("device", "memory", "busy", "missing", "build", "ordinal",
-        "sticky", "abort", "suspect", "library", "port", "other", "network"); False: it is none;
-        None leaves it to the patterns of ``fkit_gpu_errors`` and those that are built in.
+        "sticky", "abort", "suspect", "library", "port", "other", "host", "network"); False: it is
+        none; None leaves it to the patterns of ``fkit_gpu_errors`` and those that are built in.
     """
 
 

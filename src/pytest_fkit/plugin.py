@@ -111,11 +111,12 @@ def pytest_report_header(config: pytest.Config) -> list[str] | None:
     return None if controller is None else controller.header()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Say what has to be said where there is no header."""
     controller = session.config.stash.get(_CONTROLLER, None)
     if controller is not None:
-        controller.show_notices()
+        controller.begin()
 
 
 def _controller(config: pytest.Config) -> Controller:

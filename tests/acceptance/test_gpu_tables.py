@@ -100,7 +100,7 @@ def test_the_categories_of_gpu_errors() -> None:
     expected = [
         [f"`{each.name}`", *(_yes(flag) for flag in _flags(each)), deaths[each.deaths]]
         for each in CATEGORIES
-        if each.is_gpu
+        if each.is_gpu or each.of_machine
     ]
     assert [[row[0], *row[2:]] for row in _table("gpus/errors.md", "Categories")[1:]] == expected
 

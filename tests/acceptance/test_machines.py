@@ -1,14 +1,18 @@
-"""Workers on the nodes of a Slurm allocation; tests/machines loses them."""
+"""Workers on other machines that have GPUs; tests/machines loses them."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 from pathlib import Path
-from typing import Callable, Mapping
+from typing import Callable, ContextManager, Iterator, Mapping, NamedTuple
 
 import pytest
-from inner_runs import run
+from inner_runs import run, wait_until
 from slurm_cluster import MISSING, cluster
+from sshd_server import SSHD, sshd
 
 import fleet as fleets
 
@@ -50,24 +54,77 @@ SUITE = {
 
         def test_crash():
             os.abort()
+
+        def test_memory():
+            first = HERE / "lacks"
+            if not first.exists():
+                first.write_text(os.environ["FKIT_MACHINE"])
+            if first.read_text() == os.environ["FKIT_MACHINE"]:
+                with open("/dev/full", "w") as shm:  # as /dev/shm may be
+                    shm.write("x")
     """,
 }
 
 
-@pytest.mark.skipif(bool(MISSING), reason=f"needs Slurm: no {', '.join(MISSING)}")
-def test_an_allocation(
-    fleet: Fleet, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+class Machines(NamedTuple):
+    """Two machines, n1 and n2.
+
+    :param option: value of ``--fkit-machines``.
+    :param environ: of the run.
+    :param nodes: whether they know their names.
+    """
+
+    option: str
+    environ: Mapping[str, str]
+    nodes: bool = False
+
+
+@contextlib.contextmanager
+def by_slurm(directory: Path, gpus: Mapping[str, str]) -> Iterator[Machines]:
+    if MISSING:
+        pytest.skip(f"needs Slurm: no {', '.join(MISSING)}")
+    with cluster(directory) as slurm, slurm.allocated() as job:
+        yield Machines("slurm", {**gpus, **job}, nodes=True)
+        assert wait_until(lambda: slurm.steps(job["SLURM_JOB_ID"]) == [], 20)
+
+
+@contextlib.contextmanager
+def by_ssh(directory: Path, gpus: Mapping[str, str]) -> Iterator[Machines]:
+    if not (SSHD and shutil.which("ssh")):
+        pytest.skip("needs OpenSSH's server and client")
+    with sshd(directory, gpus, ("n1", "n2")) as configuration:
+        (directory / "ssh").write_text(
+            f'#!/bin/sh\nexec {shutil.which("ssh")} -F {configuration} "$@"\n'
+        )
+        (directory / "ssh").chmod(0o755)
+        path = gpus.get("PATH", os.environ.get("PATH", ""))
+        yield Machines("ssh:n1,n2", {**gpus, "PATH": f"{directory}{os.pathsep}{path}"})
+
+
+@contextlib.contextmanager
+def by_command(directory: Path, gpus: Mapping[str, str]) -> Iterator[Machines]:
+    del directory
+    yield Machines("exec:n1,n2 env FKIT_INNER_NAME={machine} {python}", gpus)
+
+
+@pytest.mark.parametrize("engine", [by_slurm, by_ssh, by_command])
+def test_machines_with_gpus(
+    engine: Callable[..., ContextManager[Machines]],
+    fleet: Fleet,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """Slices, gangs, retries and retiring are the machines', and so are the words for it."""
-    with cluster(tmp_path_factory.mktemp("slurm")) as slurm, slurm.allocated() as job:
+    gpus = fleet(fleets.nvidia(2))
+    with engine(tmp_path_factory.mktemp("machines"), gpus) as given:
         ended = run(
-            tmp_path, SUITE, "--fkit", "--fkit-machines=slurm", "--fkit-gpus-per-worker=1",
-            "--fkit-retire-after=1", "--fkit-journal=j.jsonl",
-            env={**fleet(fleets.nvidia(2)), **job},
+            tmp_path, SUITE, "--fkit", f"--fkit-machines={given.option}",
+            "--fkit-gpus-per-worker=1", "--fkit-retire-after=1", "--fkit-journal=j.jsonl",
+            "--fkit-trace=t.json",
+            env=given.environ,
         )  # fmt: skip
-        assert slurm.steps(job["SLURM_JOB_ID"]) == []
     printed = ended.stdout + ended.stderr
-    assert len(ended.verdicts) == 18, printed
+    assert len(ended.verdicts) == 19, printed
     failed = [name for name, each in ended.verdicts.items() if each.failures]
     assert failed == ["test_many.py::test_crash"], printed
     assert "worker gw" in ended.verdicts[failed[0]].death["text"]
@@ -78,11 +135,17 @@ def test_an_allocation(
         assert owners in printed
     assert "fkit: gw3 on n2 (GPU 1) is retired: " in printed
     assert "gw3 on n2 (GPU 1)" in printed.partition("retrying")[2].partition("\n")[0]
+    lacks = (tmp_path / "lacks").read_text()
+    retried = printed.partition("retrying test_many.py::test_memory on ")[2].partition("\n")[0]
+    assert " after [Errno 28] No space left on device on gw" in retried
+    assert f" on {lacks} (GPU " in retried
+    assert '"error of the machine"' in (tmp_path / "t.json").read_text()
     machines = {"gw0": "n1", "gw1": "n1", "gw2": "n2", "gw3": "n2"}
     seen = {path.name.split("-")[1]: path.read_text() for path in tmp_path.glob("seen-*")}
     assert {*seen} == {*machines}
     for worker, said in seen.items():
-        assert said.startswith(f"(('{machines[worker]}', '{machines[worker]}'), ")
+        node = machines[worker] if given.nodes else None
+        assert said.startswith(f"(({machines[worker]!r}, {node!r}), ")
         assert str(tmp_path) in said
     directories = [path.read_text() for path in tmp_path.glob("tmp-*")]
     assert directories

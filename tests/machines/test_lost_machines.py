@@ -18,6 +18,8 @@ from inner_runs import Run, started, wait_until
 from slurm_cluster import MISSING, cluster
 from sshd_server import SSHD, sshd
 
+from pytest_fkit.worker.controller_watch import PATIENCE
+
 TESTS = 120
 
 SUITE = {
@@ -82,6 +84,16 @@ def _client_above(pid: int) -> None:
     psutil.Process(pid).parent().kill()
 
 
+def _tree(pid: int) -> list[psutil.Process]:
+    """A process, and those that it has started."""
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def _runs(process: psutil.Process) -> bool:
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+
+
 def _program(path: Path, *lines: str) -> None:
     path.write_text("\n".join(("#!/bin/sh", *lines, "")))
     path.chmod(0o755)
@@ -91,7 +103,7 @@ def _program(path: Path, *lines: str) -> None:
 def by_ssh(directory: Path) -> Iterator[Machines]:
     if not (SSHD and shutil.which("ssh")):
         pytest.skip("needs OpenSSH's server and client")
-    with sshd(directory, {}, ("n1", "n2")) as configuration:
+    with sshd(directory, {}, ("n1", "n2", "jump-n1", "jump-n2")) as configuration:
         _program(directory / "ssh", f'exec {shutil.which("ssh")} -F {configuration} "$@"')
 
         def leave() -> None:
@@ -194,7 +206,8 @@ def check(run: Run, machines: Machines) -> tuple[list[str], str]:
         assert len({each["when"] for each in verdict.reports}) == len(verdict.reports), name
     failed = [each.failures[0]["text"] for each in outcome.verdicts.values() if each.failures]
     assert outcome.status == bool(failed), outcome.stdout
-    assert machines.steps() == []
+    # Slurm hears of the end of a step after its processes are gone.
+    assert wait_until(lambda: machines.steps() == [], 20), machines.steps()
     print(outcome.stdout)
     return failed, outcome.stdout
 
@@ -216,6 +229,42 @@ def test_a_worker_that_is_stopped(machines: Machines, tmp_path: Path) -> None:
         failed, _ = check(run, machines)
     assert len(failed) == 1
     assert f"worker {name} was killed: it had not answered for 3 s" in failed[0]
+
+
+def test_a_link_that_dies_without_a_word(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """As when a cable is pulled: neither end hears that there is no other one any more."""
+    keys = tmp_path_factory.mktemp("keys")
+    with contextlib.ExitStack() as stack:
+        machines = stack.enter_context(by_ssh(keys))
+        with (keys / "ssh_config").open("a") as configuration:
+            # A link that can be stopped, and that outlives the client.
+            configuration.write(
+                f"Host n1 n2\n  ProxyCommand sh -c 'test ! -e {keys}/%n-is-dead && exec setsid "
+                f"{shutil.which('ssh')} -F {keys}/ssh_config -W %h:%p jump-%n'\n"
+            )
+        run, seen = stack.enter_context(running(tmp_path, machines, "--fkit-worker-timeout=2"))
+        workers = {name: int(pid) for name, node, pid, _ in seen.lines() if node == "n2"}
+        assert len(workers) == 2
+        far = [each for pid in workers.values() for each in _tree(pid)]
+        (keys / "n2-is-dead").touch()
+        links = [each for each in run.alive() if "jump-n2" in each.cmdline()]
+        assert len(links) == 2
+        for each in links:
+            each.suspend()
+        outcome = run.wait(60)
+        # By itself: no connection has ended.
+        assert wait_until(lambda: not any(map(_runs, far)), PATIENCE * 2 + 20), far
+        assert all(map(_runs, links))
+        for each in links:
+            each.kill()
+        assert run.await_gone(20) == []
+    failed = [name for name, each in outcome.verdicts.items() if each.failures]
+    assert len(outcome.verdicts) == TESTS
+    assert len(failed) == 2
+    for name in workers:
+        assert f"worker {name} was killed: it had not answered for 2 s" in outcome.stdout
 
 
 def test_machines_that_leave(machines: Machines, tmp_path: Path) -> None:

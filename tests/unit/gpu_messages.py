@@ -70,6 +70,9 @@ MESSAGES = (
     Message("pytorch/pytorch c10/core/impl/alloc_cpu.cpp", "",
             "[enforce fail at alloc_cpu.cpp:83] err == 0. DefaultCPUAllocator: can't allocate memory: "
             "you tried to allocate 8000000000 bytes. Error code 12 (Cannot allocate memory)"),
+    Message("pytorch/pytorch torch/csrc/DataLoader.cpp", "",
+            "DataLoader worker (pid 249) is killed by signal: Bus error. It is possible that dataloader's "
+            "workers are out of shared memory. Please try to raise your shared memory limit."),
     # NVIDIA's and AMD's own
     Message("NVIDIA/nccl src/init.cc", "library", "NCCL Error 6: remote process exited or there was a "
             "network error"),

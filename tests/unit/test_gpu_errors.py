@@ -39,6 +39,10 @@ MESSAGES = [
     ("fork", "libgomp: fork() called from a process already using GNU OpenMP, this is unsafe."),
     ("usage", "out of resource: shared memory, Required: 294912, Hardware limit: 232448."),
     ("host", "ray.exceptions.OutOfMemoryError: Task was killed: the node running low on memory"),
+    ("host", "[Errno 28] No space left on device: '/dev/shm/torch_1'"),
+    ("host", "DefaultCPUAllocator: can't allocate memory: you tried to allocate 32000 bytes."),
+    ("host", "This might be caused by insufficient shared memory (shm)."),
+    ("host", "DataLoader worker (pid 249) is killed by signal: Bus error."),
     ("device", f"CUDA error: uncorrectable ECC error encountered{_ADVICE}"),
     ("device", f"CUDA error: uncorrectable NVLink error detected during the execution{_ADVICE}"),
     ("device", f"CUDA error: hardware stack error{_ADVICE}"),
@@ -116,11 +120,45 @@ def test_messages(category: str, message: str) -> None:
     rows = {each.name: each for each in CATEGORIES}
     if not rows[category].is_gpu:
         assert error is None
+        of_machine = classify(Failure(("builtins.RuntimeError",), message), machines=True)
+        assert (of_machine is not None) == (category == "host")
     else:
         assert error is not None
         assert error.category == category
         assert error.text == message.partition("\n")[0]
         assert error.retry
+
+
+@pytest.mark.parametrize(
+    ("types", "text", "category"),
+    [
+        ("numpy.core._exceptions._ArrayMemoryError", "Unable to allocate 745. GiB", "host"),
+        ("builtins.MemoryError", "", "host"),
+        ("builtins.OSError", "[Errno 12] Cannot allocate memory", "host"),
+        ("cupy.cuda.memory.OutOfMemoryError", "Out of memory allocating 8 bytes", "memory"),
+        ("pycuda._driver.MemoryError", "cuMemAlloc failed: out of memory", "memory"),
+        ("builtins.MemoryError", "std::bad_alloc: out_of_memory: CUDA error at: rmm", "memory"),
+    ],
+)
+def test_what_a_machine_lacks_is_told_from_what_a_gpu_lacks(
+    types: str, text: str, category: str
+) -> None:
+    failure = Failure((types, "builtins.MemoryError", "builtins.Exception"), text)
+    error = classify(failure, machines=True)
+    assert error is not None
+    assert (error.category, error.counts, error.probe) == (category, False, False)
+    assert error.text == (text or "MemoryError")
+    alone = classify(failure)
+    assert (alone is None) == (category == "host")
+
+
+def test_users_may_say_what_a_machine_lacks() -> None:
+    own = parse_patterns(["host: arena exhausted"])
+    failure = Failure(("builtins.RuntimeError",), "arena exhausted")
+    assert classify(failure, own) is None
+    error = classify(failure, own, machines=True)
+    assert error is not None
+    assert error.category == "host"
 
 
 @pytest.mark.parametrize("pattern", SEED)

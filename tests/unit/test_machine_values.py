@@ -14,14 +14,16 @@ from execnet.gateway_io import popen_args
 
 from pytest_fkit.config.machine_option import Machines, parse_machines
 from pytest_fkit.config.settings import machine_settings_of
-from pytest_fkit.controller.machines import engines
+from pytest_fkit.controller.machines import engines, questions
+from pytest_fkit.controller.machines.checkout import Checkout, checkout_of
 from pytest_fkit.controller.machines.clients import Client, NotReachedError, WaitLimit, open_within
-from pytest_fkit.controller.machines.fitting import Answers, Needed, advice, misfits
+from pytest_fkit.controller.machines.fitting import Answers, Needed, advice, misfits, twins
 from pytest_fkit.controller.machines.reaching import certain, machines_of
 from pytest_fkit.controller.schedule.machines import Seat, seats, workers_by_machine
 from pytest_fkit.journal.attempts import by_clock_of_controller
 from pytest_fkit.protocol.border import ItemAttempt
 from pytest_fkit.protocol.endings import Finished
+from pytest_fkit.system.git import head
 
 KUBECTL = "exec:pod-0,pod-1 kubectl exec -i {machine} -- {python}"
 
@@ -142,8 +144,9 @@ def test_slurm_counts_cpus(text: str, numbers: list[int]) -> None:
     assert engines.cpus_of_nodes(text) == numbers
 
 
-NEEDED = Needed("3.11", {"pytest": "9.2.0", "pytest-xdist": "3.8.0"}, ("/src",))
-FITS = Answers("n1", "/usr/bin/python3", "3.11", dict(NEEDED.versions), (), 8)
+CHECKOUT = Checkout(("/src",), {"/src/test_a.py": 7}, "c" * 40)
+NEEDED = Needed("3.11", {"pytest": "9.2.0", "pytest-xdist": "3.8.0"}, CHECKOUT)
+FITS = Answers("n1", "/usr/bin/python3", "3.11", dict(NEEDED.versions), (), 8, (), "c" * 40)
 
 
 def test_a_machine_that_has_what_is_here_fits() -> None:
@@ -164,6 +167,58 @@ def test_one_that_lacks_something_is_told_what() -> None:
     assert "--fkit-machines-python" in advice([found])
     assert "checkout" in advice([found])
     assert "checkout" not in advice([found[:3]])
+
+
+def test_two_names_of_one_machine_are_named() -> None:
+    machines = {name: FITS._replace(host=host, boot=boot) for name, host, boot in (
+        ("node7", "node7", "a"), ("n7", "node7", "a"), ("pod-0", "pod-0", "a"),
+        ("node8", "node7", "b"), ("mac", "mac", ""), ("mac2", "mac", ""),
+    )}  # fmt: skip
+    assert twins(machines) == ["node7 and n7 are one machine, node7: they share its cores and GPUs"]
+
+
+def test_another_checkout_is_told_what_differs() -> None:
+    assert misfits(NEEDED, FITS._replace(commit="")) == []
+    older = misfits(NEEDED, FITS._replace(commit="d" * 40))
+    assert older == ["commit dddddddddddd is checked out there, cccccccccccc in this checkout"]
+    changed = misfits(NEEDED, FITS._replace(differing=[f"/src/{name}.py" for name in "abcde"]))
+    assert changed == ["/src/a.py, /src/b.py, /src/c.py and 2 more are not the same as here"]
+    assert advice([older]) == advice([changed])
+    assert "state of the one here" in advice([older, changed])
+
+
+def test_what_a_machine_says_of_a_checkout(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    for name in ("same", "longer"):
+        (tmp_path / name).write_text(name)
+    git = ("git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a")
+    for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "a")):
+        subprocess.run([*git, *words], check=True)
+    sizes = {f"{tmp_path}/same": 4, f"{tmp_path}/longer": 4, f"{tmp_path}/gone": 4}
+    said = questions.answers([], [f"{tmp_path}/below", "/nowhere"], sizes)
+    assert said["missing"] == ["/nowhere", f"{tmp_path}/gone"]
+    assert said["differing"] == [f"{tmp_path}/longer"]
+    assert said["commit"] == head(str(tmp_path)).commit != ""
+    for packed in (("pack-refs", "--all"), ("checkout", "-q", "--detach")):
+        subprocess.run([*git, *packed], check=True)
+        assert questions.answers([], [str(tmp_path)], {})["commit"] == said["commit"]
+    subprocess.run([*git, "worktree", "add", "-q", f"{tmp_path}/other"], check=True)
+    assert questions.answers([], [f"{tmp_path}/other"], {})["commit"] == ""
+
+
+def test_what_is_compared(pytester: pytest.Pytester) -> None:
+    for path in ("conftest.py", "a/conftest.py", "a/test_a.py", "a/b/c_test.py", "a/b/code.py",
+                 "venv/test_v.py", ".tox/test_t.py", "z/test_z.py"):  # fmt: skip
+        (pytester.path / path).parent.mkdir(exist_ok=True, parents=True)
+        (pytester.path / path).write_text(f"# {path}")
+    pytester.makeini("[pytest]\n")
+    found = checkout_of(pytester.parseconfig("a/b", "a/test_a.py::test_x"))
+    names = {path[len(str(pytester.path)) + 1 :]: size for path, size in found.sizes.items()}
+    expected = ("conftest.py", "a/conftest.py", "a/b/c_test.py", "a/test_a.py")
+    assert names == {"tox.ini": len("[pytest]"), **{path: len(path) + 2 for path in expected}}
+    everything = checkout_of(pytester.parseconfig())
+    assert f"{pytester.path}/z/test_z.py" in everything.sizes
+    assert not [path for path in everything.sizes if "venv" in path or ".tox" in path]
 
 
 @pytest.mark.parametrize(

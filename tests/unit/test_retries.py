@@ -83,6 +83,30 @@ def test_an_error_of_the_machine_is_tried_on_another_one_if_there_is_one(others:
     assert of_gpu.kind.avoid == {"/0"}
 
 
+@pytest.mark.parametrize("others", [True, False])
+def test_memory_that_a_machine_lacks_is_looked_for_on_another_one_only(others: bool) -> None:
+    lacking = ERROR._replace(category="host", counts=False)
+    here = frozenset({"n1/", "/0", "/1"})
+    first = _attempt("gw0", *FAILED, error=lacking, gpus="01")
+    decided = _decided(first, there=here, able=lambda kind: others or "n1/" not in kind.avoid)
+    assert decided == (Retry(3, 0.5, ANY._replace(avoid=here)) if others else ([first], first))
+    # Of three machines, the third attempt is on the third.
+    second = _attempt("gw2", *FAILED, error=lacking, gpus="2")
+    given = Before(ANY, ANY._replace(avoid=here), [first])
+    there = frozenset({"n2/", "/2"})
+    again = decide(second, given, Rules(2, False), lambda _: True, False, there)
+    assert isinstance(again, Retry)
+    assert again.kind.avoid == here | there
+
+
+def test_memory_that_the_host_locks_for_gpus_is_the_machines() -> None:
+    text = "[2] Call to cuMemHostAlloc results in CUDA_ERROR_OUT_OF_MEMORY"
+    locked = _attempt("gw0", *FAILED, error=GpuError("memory", text, alone=True), gpus="0")
+    there = frozenset({"n1/", "/0", "/1"})
+    assert _decided(locked, there=there).kind.avoid == there
+    assert _decided(locked, there=there, able=lambda kind: kind.avoid != there).kind.avoid == {"/0"}
+
+
 def test_where_too_few_are_left_other_workers_than_those_before_try_it() -> None:
     failed = _attempt("gw0", *FAILED, error=ERROR, gpus="01")
     few = _decided(failed, able=lambda kind: kind.avoid != {"/0"})

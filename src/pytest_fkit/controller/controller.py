@@ -12,7 +12,7 @@ from ..compat.versions import installed, warning
 from ..config import others_options
 from ..config.deadline import Deadline
 from ..config.folders import check_folders
-from ..config.numprocesses import CAN_FORK, choose_workers, debugger, shows_only
+from ..config.numprocesses import CAN_FORK, choose_workers, debugger, shows_only, start_none
 from ..config.settings import KEY, Settings, said, settings_of
 from ..gpu.errors.patterns import user_patterns
 from ..named_tuple import NamedTuple
@@ -66,12 +66,21 @@ class Controller:
         self._notices = [f"fkit: {untried}"] if untried else []
         self._maxfail = 0
         self._page: StepSummary | None = None
+        self._interruption: KeyboardInterrupt | None = None
 
     def prepare(self) -> None:
-        """Check the options, choose the number of workers and find the GPUs.
+        """Check the options, choose the number of workers, reach machines and find the GPUs.
 
         :raises pytest.UsageError: naming what the user said and what it takes.
         """
+        try:
+            self._prepare()
+        except KeyboardInterrupt as error:
+            # pytest shows a traceback of what comes before the session; see begin().
+            self._interruption = error
+            start_none(self._config.option)
+
+    def _prepare(self) -> None:
         config = self._config
         parsed = settings_of(config)
         without_effect = others_options.notice(config.option)
@@ -112,7 +121,10 @@ class Controller:
             return False
         from .workers import elsewhere
 
-        return elsewhere.prepare(self._config, workers)
+        if not elsewhere.prepare(self._config, workers):
+            return False
+        self._notices += self._config.stash[ELSEWHERE].notices
+        return True
 
     def _prepare_to_repeat(self, parsed: Settings) -> None:
         """Choose the seed, and have nobody else count failures."""
@@ -131,6 +143,8 @@ class Controller:
         :raises pytest.UsageError: as :meth:`prepare`.
         """
         config = self._config
+        if self._interruption is not None:
+            return None
         gpus.distribute_gpus(config)
         if config.option.collectonly:
             return None
@@ -248,8 +262,13 @@ class Controller:
             lines = [*lines, f"fkit: {workers_by_machine(seats)}"]
         return [*self._notices, *lines, header(len(seats), parsed, owners)]
 
-    def show_notices(self) -> None:
-        """Write what the user has to know, where there is no header."""
+    def begin(self) -> None:
+        """Write what the user has to know, where there is no header.
+
+        :raises KeyboardInterrupt: if there was one before the session.
+        """
+        if self._interruption is not None:
+            raise self._interruption
         if self._config.getoption("verbose", 0) < 0 or self._config.getoption("no_header", False):
             for line in (*self._notices, *gpus.notices(self._config)):
                 self._terminal_line(line)

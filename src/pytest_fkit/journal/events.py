@@ -11,6 +11,7 @@ import math
 from typing import Any, Dict, Sequence
 
 from ..own import own_builtins, time
+from ..protocol.event_file import HOST
 
 own_builtins(globals())
 
@@ -72,6 +73,11 @@ def plain(value: object) -> Any:
 def gpu_names(gpus: Sequence[str]) -> str:
     """As in "GPU 4" or "GPUs 0,1"; "" for none."""
     return f"GPU{'' if len(gpus) == 1 else 's'} {','.join(gpus)}" if gpus else ""
+
+
+def is_of_machine(happened: Event) -> bool:
+    """Whether the error of an event is the machine's, though it is recorded as a GPU's."""
+    return happened["event"] == "gpu_error" and happened.get("category") == HOST
 
 
 def xid_title(xid: Event) -> str:

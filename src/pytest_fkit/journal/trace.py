@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, Sequence
 
 from ..own import own_builtins
-from .events import Event, encode_list, gpu_names, xid_title
+from .events import Event, encode_list, gpu_names, is_of_machine, xid_title
 
 if TYPE_CHECKING:
     from .files import AppendedFile
@@ -163,6 +163,8 @@ class _Timeline:
         about = {key: happened.get(key) for key in ("test", "reason", "message", "to", "to_gpus")}
         about["gpus"] = ",".join(happened.get("gpus", ()))
         title = f"{name}: {what}" if what else name
+        if is_of_machine(happened):
+            title = "error of the machine"
         lane = "tests" if "test" in happened else "worker"
         yield _instant(pid, lane, title, "gpu", self._now(happened), about)
 

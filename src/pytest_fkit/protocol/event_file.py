@@ -22,9 +22,12 @@ Figure = Union[str, bool, int, float]
 NETWORK = "network"
 """The category of errors of the network."""
 
+HOST = "host"
+"""The category of exhausted memory, shared memory and file systems of a machine."""
+
 
 class GpuError(NamedTuple):
-    """A failure that may be the GPU's, or the network's.
+    """A failure that may be the GPU's, the network's or the machine's.
 
     :param category: name of one of the categories of error_table.py, or NETWORK.
     :param text: the line of the message that says so.

@@ -11,7 +11,7 @@ from ..compat import pytest_output, pytest_session, xdist_worker
 from ..compat.foreign_warnings import make_portable
 from ..compat.guarded_hooks import GuardedHooks
 from ..config.settings import KEY, Settings, start_limit
-from ..gpu.slices.ownership import HOST, owned_by
+from ..gpu.slices.ownership import HOST, one_of_several, owned_by
 from ..own import contextmanager, os, own_builtins, signal, suppress, threading
 from ..protocol import running_test as whereabouts
 from ..protocol.border import (
@@ -36,6 +36,7 @@ from ..protocol.border import (
 from ..protocol.event_file import GpuError
 from ..sandbox.keeper.debugger import is_wanted
 from ..sandbox.process.steps import Steps, run_steps
+from .controller_watch import ControllerWatch
 from .keeper_link import KeeperClient
 from .loop import TestLoop
 from .reports.gpu_reports import own_gpus, xids_of_tests
@@ -92,6 +93,9 @@ class Worker:
             system.die_with_parent(self._controller)
         else:
             self._controller = 0  # it is on another machine, or a proxy started this worker
+        self._watch: ControllerWatch | None = None
+        if config.workerinput.get(HOST):  # type: ignore[attr-defined]
+            self._watch = ControllerWatch(settings.worker_timeout)
         limit = start_limit(settings.timeout)
         config.pluginmanager.register(Collection(), "fkit-collection")
         if start.careful:
@@ -112,6 +116,12 @@ class Worker:
             resumed = Resumed(start.done, lambda done, _: self._outbox.send(LeftOut(tuple(done))))
             config.pluginmanager.register(resumed, "fkit-resumed")
         start.channel.setcallback(self._hear)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        """Watch the controller, to whom xdist has just said that this worker is ready."""
+        if self._watch is not None:
+            self._watch.begin()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(
@@ -152,6 +162,8 @@ class Worker:
 
     def _hear(self, data: bytes) -> None:
         # Called in execnet's receiver thread.
+        if self._watch is not None:
+            self._watch.heard()
         for order in self._orders.feed(data):
             self._obey(order)
         if self._orders.broken:
@@ -234,7 +246,7 @@ class Worker:
             self._settings.repeat is None,
         )
         owned = owned_by(self._config)
-        if owned is not None or self._settings.network_retries:
+        if owned is not None or self._settings.network_retries or one_of_several(self._config):
             reports = HeldReports(
                 sent,
                 owned,
@@ -275,6 +287,8 @@ class Worker:
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
         """Tell the controller, which may be waiting, that no process is left."""
+        if self._watch is not None:
+            self._watch.close()
         try:
             self._outbox.send(Stopped())
         except OSError:  # the controller is gone

@@ -75,6 +75,10 @@ class WaitLimit:
     def left(self) -> float:
         return max(0.01, self._end - time.monotonic())
 
+    @property
+    def over(self) -> bool:
+        return time.monotonic() >= self._end
+
 
 def open_within(deadline: WaitLimit, client: Client, open_it: Callable[[], Gateway]) -> Gateway:
     """The gateway to a machine, once the Python there has answered.

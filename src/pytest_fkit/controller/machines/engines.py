@@ -28,6 +28,8 @@ class Engine(NamedTuple):
     cancel: tuple[str, ...] = ()
 
 
+_ASK_NOTHING = "-oBatchMode=yes"  # ssh_config(5)
+
 _OF_TASKS = (
     "NTASKS", "NPROCS", "NTASKS_PER_NODE", "NTASKS_PER_GPU", "CPUS_PER_TASK", "GPUS_PER_TASK",
     "TRES_PER_TASK", "GPUS_PER_NODE", "GPUS",
@@ -35,7 +37,7 @@ _OF_TASKS = (
 
 ENGINES = {
     "ssh": Engine(
-        ("ssh", "-T", "-oBatchMode=yes", "-oConnectTimeout={seconds}", MACHINE, f"exec {PYTHON}")
+        ("ssh", "-T", _ASK_NOTHING, "-oConnectTimeout={seconds}", MACHINE, f"exec {PYTHON}")
     ),
     # srun(1). The step gets all that the job has on the node, as do the others there; without the
     # variables by which the job's options are the step's, which is one task.
@@ -86,11 +88,20 @@ _BOOTSTRAP = "import sys;exec(eval(sys.stdin.readline()))"
 
 def command(reached: Target, python: Sequence[str]) -> list[str]:
     """The command that starts a Python there that waits for execnet's program."""
-    words = [*python, "-u", "-c", _BOOTSTRAP]
+    return starting(reached, [*python, "-u", "-c", _BOOTSTRAP])
+
+
+def starting(reached: Target, words: Sequence[str]) -> list[str]:
+    """The command that starts something there."""
     found: list[str] = []
     for each in reached.command:
         found += words if each == PYTHON else [each.replace(PYTHON, shell_words(words))]
     return found
+
+
+def by_hand(reached: Target, python: Sequence[str]) -> list[str]:
+    """The command by which a user may try the Python there; it may ask for things."""
+    return [each for each in starting(reached, [*python, "-V"]) if each != _ASK_NOTHING]
 
 
 def cancelling(reached: Target, step: str) -> list[str]:

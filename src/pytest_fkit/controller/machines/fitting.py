@@ -6,6 +6,7 @@ from typing import Any, Iterable, Mapping, Sequence
 
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
+from .checkout import Checkout
 
 own_builtins(globals())
 
@@ -20,12 +21,11 @@ class Needed(NamedTuple):
 
     :param python: as in "3.11".
     :param versions: of distributions.
-    :param paths: the checkout.
     """
 
     python: str
     versions: Mapping[str, str]
-    paths: tuple[str, ...]
+    checkout: Checkout
 
 
 class Answers(NamedTuple):
@@ -33,6 +33,9 @@ class Answers(NamedTuple):
 
     :param versions: "" for what is not installed.
     :param missing: paths that are not there.
+    :param differing: files that have another size there.
+    :param commit: that is checked out there, "" if that is not known.
+    :param boot: equal for machines that are one, or containers of one; "" if that is not known.
     """
 
     host: str
@@ -41,6 +44,9 @@ class Answers(NamedTuple):
     versions: Mapping[str, str]
     missing: Sequence[str]
     cores: int
+    differing: Sequence[str] = ()
+    commit: str = ""
+    boot: str = ""
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Answers:
@@ -62,16 +68,26 @@ def misfits(needed: Needed, answers: Answers) -> list[str]:
         for name, version in needed.versions.items()
         if answers.versions[name] not in ("", version)
     ]
-    if answers.missing:
-        found.append(f"{_listed(answers.missing)} {_be(answers.missing)} not there")
+    missing, differing = answers.missing, answers.differing
+    if missing:
+        found.append(f"{_some(missing)} {_be(missing)} {_NOT_THERE}")
+    if differing:
+        found.append(f"{_some(differing)} {_be(differing)} {_OTHERWISE}")
+    here, there = needed.checkout.commit, answers.commit
+    if here and there and here != there:
+        found.append(f"commit {there[:12]} is checked out there, {here[:12]} {_HERE}")
     return found
+
+
+_NOT_THERE, _OTHERWISE, _HERE = "not there", "not the same as here", "in this checkout"
 
 
 def advice(found: Iterable[Sequence[str]]) -> str:
     """What to do about all of that."""
     lines = [line for lines in found for line in lines]
-    versions = any(not line.endswith(" not there") for line in lines)
-    paths = any(line.endswith(" not there") for line in lines)
+    paths = any(line.endswith(_NOT_THERE) for line in lines)
+    content = any(line.endswith((_OTHERWISE, _HERE)) for line in lines)
+    versions = any(not line.endswith((_NOT_THERE, _OTHERWISE, _HERE)) for line in lines)
     said = []
     if versions:
         said.append(
@@ -79,7 +95,47 @@ def advice(found: Iterable[Sequence[str]]) -> str:
         )
     if paths:
         said.append("put the checkout at the same path as here, or on a file system that both see")
+    elif content:
+        said.append("bring the checkout there to the state of the one here")
     return "; ".join(said)
+
+
+def twins(machines: Mapping[str, Answers]) -> list[str]:
+    """What to say of machines that are one machine with several names.
+
+    Containers of one machine have host names of their own.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, each in machines.items():
+        if each.boot:
+            found.setdefault((each.host, each.boot), []).append(name)
+    return [
+        f"{_listed(names)} are one machine, {host}: they share its cores and GPUs"
+        for (host, _), names in found.items()
+        if len(names) > 1
+    ]
+
+
+_HINTS = (
+    # Of OpenSSH's client, sshconnect.c and sshconnect2.c.
+    ("Host key verification failed", "its key is not known here: connect once"),
+    ("Permission denied (", "no password is asked for: use a key, or an agent, and try"),
+)
+
+
+def hint(reason: str) -> str:
+    """What to do about a machine that is not reached, before a command to try by hand."""
+    found = (said for words, said in _HINTS if words in reason)
+    return next(found, "leave it away, name another Python by --fkit-machines-python, or try")
+
+
+_SHOWN = 3
+"""So many paths are named, of those that are missing or differ."""
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN
+    return _listed(names if more < 1 else [*names[:_SHOWN], f"{more} more"])
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -32,6 +32,9 @@ _CANCEL = 10.0
 _LAST_WAIT = 5.0
 """Seconds at the end of a run for what is still being ended elsewhere."""
 
+_SLICE = 0.1
+"""Seconds of it from look to look at what is still being opened."""
+
 MakeGateway = Callable[["XSpec"], "Gateway"]
 
 
@@ -59,6 +62,8 @@ class Openings:
         self._threads: list[threading.Thread] = []
         self._turns = {client.machine.name: threading.Lock() for client in clients.values()}
         self._gone: dict[str, str] = {}
+        self._beginning: set[Client] = set()
+        self._over = False
 
     def serves(self, spec: XSpec) -> bool:
         """Whether a worker is one of these."""
@@ -125,10 +130,14 @@ class Openings:
             opening.gateway.exit()
 
     def close(self) -> None:
-        """The run is over: wait for what is being ended, within a limit."""
+        """The run is over: open no more, and wait for what is being ended, within a limit."""
+        self._over = True
         deadline = WaitLimit(_LAST_WAIT)
         for thread in self._threads:
-            thread.join(deadline.left)
+            while thread.is_alive() and not deadline.over:
+                for client in tuple(self._beginning):
+                    client.kill()
+                thread.join(min(_SLICE, deadline.left))
         for client in self._clients.values():
             client.kill()
 
@@ -164,6 +173,7 @@ class Openings:
         except Exception as error:  # noqa: BLE001 (in a thread, where nobody would hear of it)
             opening.problem = repr(error)
         finally:
+            self._beginning.discard(client)
             if opening.gateway is None:
                 self._gone[name] = opening.problem
             opening.done.set()
@@ -180,7 +190,12 @@ class Openings:
         opening.problem = self._gone.get(client.machine.name, "")
         if opening.problem:
             return
+        if left is None:
+            self._beginning.add(client)
         for attempt in range(attempts):
+            if self._over and left is None:
+                opening.problem = "the run is over"
+                break
             try:
                 if attempt:
                     time.sleep(_PAUSE)
@@ -192,7 +207,7 @@ class Openings:
                 opening.problem = str(error)
             else:
                 opening.problem = ""
-                return
+                break
 
     def _diagnose(self, client: Client) -> None:
         """Reach the machine for nothing but to know why it is not reached.

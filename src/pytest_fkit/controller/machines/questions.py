@@ -12,20 +12,64 @@ import time
 from typing import Any
 
 
-def answers(distributions: list[str], paths: list[str]) -> dict[str, Any]:
+def answers(distributions: list[str], paths: list[str], sizes: dict[str, int]) -> dict[str, Any]:
     """What the controller needs to know about a machine.
 
     :param distributions: whose versions it wants to know.
-    :param paths: that it wants to know whether they are there.
+    :param paths: that it wants to know whether they are there, the root directory first.
+    :param sizes: bytes that files are to have, by path.
     """
+    found = {path: _size(path) for path in sizes}
     return {
         "host": platform.node(),
         "executable": sys.executable,
         "python": "{}.{}".format(*sys.version_info),
         "versions": {name: _version(name) for name in distributions},
-        "missing": [path for path in paths if not os.path.exists(path)],  # noqa: PTH110
+        "missing": [
+            *(path for path in paths if not os.path.exists(path)),  # noqa: PTH110
+            *(path for path in sizes if found[path] is None and path not in paths),
+        ],
+        "differing": [path for path in sizes if found[path] not in (None, sizes[path])],
+        "commit": _commit(paths[0]),
+        "boot": _text("/proc/sys/kernel/random/boot_id"),  # random(4)
         "cores": _cores(),
     }
+
+
+def _size(path: str) -> int | None:
+    """Bytes, None where there is no such file.
+
+    Of the open file: of that NFS asks the server (close-to-open consistency, nfs(5)).
+    """
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            return os.fstat(file.fileno()).st_size
+    except OSError:
+        return None
+
+
+def _commit(directory: str) -> str:
+    """What is checked out, "" where that is not known (gitrepository-layout(5))."""
+    while not os.path.exists(f"{directory}/.git"):  # noqa: PTH110
+        directory, below = os.path.dirname(directory), directory  # noqa: PTH120
+        if directory == below:
+            return ""
+    git = f"{directory}/.git"  # of a worktree it is a file: not known
+    head = _text(f"{git}/HEAD")
+    if not head.startswith("ref: "):
+        return head
+    name = head[len("ref: ") :]
+    packed = _text(f"{git}/packed-refs").splitlines()
+    commits = [line.partition(" ")[0] for line in packed if line.endswith(f" {name}")]
+    return _text(f"{git}/{name}") or "".join(commits)
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path) as file:  # noqa: PTH123
+            return file.read().strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _version(distribution: str) -> str:

@@ -17,9 +17,10 @@ from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, threading, time
 from ...system import paths
 from . import questions as program
+from .checkout import checkout_of
 from .clients import Client, NotReachedError, WaitLimit, asked, open_within
-from .engines import Target, cpus_of_nodes, target
-from .fitting import ALWAYS, OWN, Answers, Needed, advice, misfits
+from .engines import Target, by_hand, cpus_of_nodes, shell_words, starting, target
+from .fitting import ALWAYS, OWN, Answers, Needed, advice, hint, misfits
 
 own_builtins(globals())
 
@@ -116,14 +117,7 @@ def needed_by(config: pytest.Config) -> Needed:
 
     for name in ALWAYS:
         versions.setdefault(name, metadata.version(name))
-    there = [str(config.rootpath), str(config.invocation_params.dir)]
-    if config.inipath is not None:
-        there.append(str(config.inipath))
-    for argument in config.args:
-        path = paths.joined(there[1], str(argument).partition("::")[0])
-        if os.path.exists(path):
-            there.append(path)
-    return Needed("{}.{}".format(*sys.version_info), versions, tuple(dict.fromkeys(there)))
+    return Needed("{}.{}".format(*sys.version_info), versions, checkout_of(config))
 
 
 def reach(
@@ -136,33 +130,59 @@ def reach(
     """
     python = settings.machines_python or (sys.executable,)
     answers: dict[str, Reached] = {}
-    trouble: dict[str, list[str]] = {}
+    misfit: dict[str, list[str]] = {}
+    unreached: dict[str, list[str]] = {}
 
     def question(client: Client) -> None:
         each = client.machine
         try:
             reached = _ask(client, questions, settings.machines_timeout)
         except NotReachedError as error:
-            trouble[each.name] = [f"it can't be used: {error}"]
+            version = _old_version(client, str(error), settings.machines_timeout)
+            if version:
+                here = questions.needed.python
+                misfit[each.name] = [f"Python is {version} there, {here} here"]
+            else:
+                unreached[each.name] = [f"it can't be used: {error}"]
         except Exception as error:  # noqa: BLE001 (in a thread, where nobody would hear of it)
-            trouble[each.name] = [f"it can't be used: {error!r}"]
+            unreached[each.name] = [f"it can't be used: {error!r}"]
         else:
             wrong = misfits(questions.needed, reached.answers)
             if wrong:
-                trouble[each.name] = wrong
+                misfit[each.name] = wrong
             answers[each.name] = reached
 
     notes = [f"{folder}/asked-{number}" for number in range(len(found))]
     clients = [Client(each, python, note, f"{note}.err") for each, note in zip(found, notes)]
     _at_once(question, clients)
-    if trouble:
+    if misfit or unreached:
+        trouble = {**misfit, **unreached}
         lines = [f"  {each.name}: {line}" for each in found for line in trouble.get(each.name, ())]
-        misfit = [trouble[name] for name in trouble if name in answers]
-        last = advice(misfit) if misfit else "try the command by hand, or leave the machine away"
+        if misfit:
+            lines.append(advice(misfit.values()))
+        first = next((each for each in found if each.name in unreached), None)
+        if first is not None:
+            said = unreached[first.name][0]
+            lines.append(f"{hint(said)} by hand: {shell_words(by_hand(first, python))}")
         raise pytest.UsageError(
-            "\n".join([f"pytest-fkit: {settings.source}={settings.machines}:", *lines, last])
+            "\n".join([f"pytest-fkit: {settings.source}={settings.machines}:", *lines])
         )
     return [answers[each.name] for each in found]
+
+
+_VERSION = "import sys; print('fkit %d.%d' % sys.version_info[:2])"  # in any Python
+
+
+def _old_version(client: Client, said: str, seconds: float) -> str:
+    """The version of a Python that can't read execnet's program, "" if that was not the reason."""
+    if "SyntaxError" not in said:
+        return ""
+    command = starting(client.machine, [*client.python, "-c", _VERSION])
+    try:
+        lines = output_of(command, os.environ, seconds).splitlines()
+    except (FailedError, OSError):
+        return ""
+    return next((line[len("fkit ") :] for line in lines if line.startswith("fkit ")), "")
 
 
 def _at_once(question: Callable[[Client], None], clients: Sequence[Client]) -> None:
@@ -198,7 +218,8 @@ def _ask(client: Client, questions: Questions, seconds: float) -> Reached:
 
     def ask() -> Reached:
         channel = gateway.remote_exec(program)
-        channel.send((list(needed.versions), list(needed.paths)))
+        checkout = needed.checkout
+        channel.send((list(needed.versions), list(checkout.paths), checkout.sizes))
         data: Any = channel.receive(deadline.left)
         pings = []
         for _ in range(_PINGS):

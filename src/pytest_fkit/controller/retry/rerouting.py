@@ -10,7 +10,7 @@ from ...named_tuple import NamedTuple
 from ...own import own_builtins, threading
 from ...protocol.border import GoOn, Holds, Order, ProbeGpus, Told
 from ...protocol.event_file import GpuError
-from ..schedule.machines import gpu_ids, host_of, physical, physical_name, with_gpus
+from ..schedule.machines import gpu_ids, host_of, machine_name, physical, physical_name, with_gpus
 from ..schedule.schedule import Schedule
 from ..schedule.units import Kind
 from .retries import Attempt, Retries, Retry, Rules, Screen, decide
@@ -143,9 +143,9 @@ class Rerouting:
         return told
 
     def _on_machine(self, host: str) -> frozenset[str]:
-        """The GPUs of all workers on a machine."""
+        """A machine, and the GPUs of all workers on it."""
         nodes = [each for each in self._nodes.values() if host_of(each) == host]
-        return frozenset(gpu for each in nodes for gpu in physical(each))
+        return frozenset((machine_name(host), *(gpu for each in nodes for gpu in physical(each))))
 
     def _count(self, node: WorkerController, test: int, error: GpuError, certain: bool) -> None:
         """Count the error against the worker's GPUs, of a gang's GPUs against those that it names.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Sequence
 
+from ...gpu.errors.wording import is_of_machine
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.border import ItemBegins, ItemComplete, ItemGpuError, Reported, Told
-from ...protocol.event_file import NETWORK, GpuError, add_facts, facts_of
+from ...protocol.event_file import HOST, NETWORK, GpuError, add_facts, facts_of
 from ..schedule.machines import host_of, id_of, physical, with_gpus
 from ..schedule.units import Kind
 
@@ -181,10 +182,6 @@ class Rules(NamedTuple):
         return len(before.erred) < self.most
 
 
-_OF_MACHINE = ("missing", "port")
-"""Categories of errors that are rather the machine's than one GPU's."""
-
-
 def decide(
     attempt: Attempt,
     before: Before,
@@ -197,10 +194,14 @@ def decide(
 
     :param able: whether somebody can run a test that needs this.
     :param shared: whether other workers may have used the memory that it lacked; never with a gang.
-    :param there: all GPUs of its machine.
+    :param there: its machine, and all GPUs of that.
     """
     kind = _next_kind(attempt, before, rules, able, shared)
-    if kind is not None and attempt.error is not None and attempt.error.category in _OF_MACHINE:
+    error = attempt.error
+    if kind is not None and error is not None and error.category == HOST:
+        # Whoever runs on that machine lacks the same; nor on one where it was lacking before.
+        kind = kind._replace(avoid=kind.avoid | before.given.avoid | there)
+    elif kind is not None and error is not None and is_of_machine(error):
         elsewhere = kind._replace(avoid=kind.avoid | there)
         kind = elsewhere if able(elsewhere) else kind
     if kind is not None and able(kind):

@@ -31,6 +31,7 @@ class KnownWorker:
     :param memory: bytes of its GPUs, 0 where unknown.
     :param slots: how many workers may share its GPUs; 1: nobody asks what tests need of them.
     :param lag: seconds that a message to it and its answer take.
+    :param machine: where it runs, as in "n1/".
     :param queue: tests that it was sent and has not begun, with the unit of each.
     :param waits: whether it has said that it has nothing to run.
     :param through: whether it has said so since it began its last test, which may not have its
@@ -55,6 +56,7 @@ class KnownWorker:
     memory: tuple[int, ...] = ()
     slots: int = 1
     lag: float = 0.0
+    machine: str = ""
     queue: dict[int, Unit] = field(default_factory=dict)
     running: int | None = None
     running_unit: Unit | None = None
@@ -99,7 +101,7 @@ class KnownWorker:
 
     def could(self, kind: Kind) -> bool:
         """Whether it could run such a test by itself."""
-        if self.retired or not kind.avoid.isdisjoint(self.gpus):
+        if self.retired or not kind.avoid.isdisjoint((self.machine, *self.gpus)):
             return False
         if kind.gpus is None:
             return not self.cpu

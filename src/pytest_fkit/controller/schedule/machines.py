@@ -180,6 +180,11 @@ def physical_name(node: WorkerController, gpu: str) -> str:
     return f"{host_of(node)}/{gpu}"
 
 
+def machine_name(host: str) -> str:
+    """A machine among the names of GPUs: "host/"."""
+    return f"{host}/"
+
+
 def machine_of(gpu: str) -> str:
     """The machine of a GPU with such a name."""
     return gpu.rpartition("/")[0]

@@ -85,11 +85,12 @@ class Schedule:
         memory: Sequence[int] = (),
         slots: int = 1,
         lag: float = 0.0,
+        machine: str = "",
     ) -> None:
         """A worker waits for tests; for the parameters see :class:`.known_workers.KnownWorker`."""
         sizes = tuple(memory) or (0,) * len(gpus)
         order = next(self._order)
-        worker = KnownWorker(name, order, tuple(gpus), lacks, cpu, sizes, slots, lag)
+        worker = KnownWorker(name, order, tuple(gpus), lacks, cpu, sizes, slots, lag, machine)
         self._workers[name] = worker
         self.reservations.join(worker)
         self._backlog.changed()

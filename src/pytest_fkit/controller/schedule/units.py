@@ -25,7 +25,7 @@ class Kind(NamedTuple):
 
     :param gpus: how many, None for those of the worker.
     :param serial: two tests with the same name never run at once; "" for none.
-    :param avoid: GPUs on which it must not run.
+    :param avoid: GPUs on which it must not run, and machines, as in "n1/".
     :param alone: whether nobody else may use its GPUs meanwhile.
     :param memory: bytes of each GPU, as far as the test says.
     :param share: whether it needs its share of each GPU that workers share.

@@ -354,9 +354,8 @@ class Dispatch:
             self._nearness,
             in_order=is_ordered(self.config),
         )
-        planned = plan(
-            self.config.getoption("dist"), self._tests, self._nodes, self._links.facts, unowned
-        )
+        mode = self.config.getoption("dist")
+        planned = plan(mode, self._tests, self._nodes, self._links.facts, unowned)
         self._kinds = planned.kinds
         self._rerouting.start(self._schedule, ByTest(nodeids), ByTest(self._kinds), self._number)
         if self._repeating is None:
@@ -396,5 +395,6 @@ class Dispatch:
             [owned.get("memory", {}).get(gpu, 0) for gpu in gpu_ids(node)],
             owned.get("slots", 1),
             0.0 if self._lending is None else self._lending.lag(node),
+            physical_name(node, ""),
         )
         self._rerouting.add(node)

@@ -17,6 +17,7 @@ from ...gpu.slices.environment import names_read
 from ...own import own_builtins
 from ...system import paths
 from ..machines.clients import Client, NotReachedError, temporary_folder
+from ..machines.fitting import twins
 from ..machines.leftover import Leftover
 from ..machines.openings import MakeGateway, Openings
 from ..machines.reaching import Questions, Reached, machines_of, needed_by, passed_on, reach
@@ -54,6 +55,14 @@ class Elsewhere:
         self.places = places
         self._openings = openings
         self._make: MakeGateway | None = None
+
+    @property
+    def notices(self) -> list[str]:
+        """What the user has to know of them."""
+        return [
+            f"fkit: {line}"
+            for line in twins({n: p.reached.answers for n, p in self.places.items()})
+        ]
 
     def serves(self, spec: XSpec) -> bool:
         """Whether a worker is on one of them."""

@@ -21,7 +21,7 @@ from ...gpu.slices.environment import (
     owned_gpus,
     wants_port,
 )
-from ...gpu.slices.ownership import HOST, Owned
+from ...gpu.slices.ownership import HOST, SEVERAL, Owned
 from ...gpu.vendors.vendor import Entry
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
@@ -277,6 +277,7 @@ class Gateways:
         seat = self._seat(node.gateway.spec)
         node.workerinput["fkit_cpu"] = seat.cpu
         node.workerinput[HOST] = seat.host
+        node.workerinput[SEVERAL] = len({each.host for each in self._seats.values()}) > 1
         if self._elsewhere is not None and self._elsewhere.serves(node.gateway.spec):
             node.workerinput[AHEAD] = self._elsewhere.ahead(node.gateway.spec)
             xdist_controller.as_remote(node)

@@ -113,6 +113,7 @@ class Links:
         self.heartbeat = Heartbeat(timeout, self)
         self._links: dict[WorkerController, _Link] = {}
         self._up: set[WorkerController] = set()
+        self._starting: set[WorkerController] = set()
         self.facts: dict[WorkerController, Facts] = {}
         """What workers said of what they collected."""
         self.left_out: dict[WorkerController, LeftOut] = {}
@@ -144,10 +145,12 @@ class Links:
         """From now on handle what the worker says."""
         channel.setcallback(lambda data: self._hear(node, data), endmarker=None)
         if host_of(node):
+            self._starting.add(node)
             self.heartbeat.add(node, self._start, asked=False)
 
     def is_up(self, node: WorkerController) -> None:
         """A worker is about to collect."""
+        self._starting.discard(node)
         if host_of(node):
             self.heartbeat.add(node, self._start)
 
@@ -168,6 +171,7 @@ class Links:
         self._links[node].close_descriptor()
         self.heartbeat.remove(node)
         self._up.discard(node)
+        self._starting.discard(node)
 
     def order(self, node: WorkerController, order: Order) -> None:
         """Send a worker a message, if it is up."""
@@ -263,7 +267,10 @@ class Links:
         :param show: writes a line to the terminal, now.
         :param drain: seconds of the grace in which tests may end by themselves.
         """
-        living = [node for node in self._links if node in self._up]
+        # One that starts elsewhere hears neither of this nor of Ctrl-C, and has set up nothing.
+        for node in self._starting & self._up:
+            kill(node)
+        living = [node for node in self._links if node in self._up - self._starting]
         if not living:
             return
         try:

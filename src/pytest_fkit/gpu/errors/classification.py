@@ -11,7 +11,7 @@ from typing import Any, Callable, Sequence
 import pytest
 
 from ...own import own_builtins, warnings
-from ...protocol.event_file import NETWORK, GpuError
+from ...protocol.event_file import HOST, NETWORK, GpuError
 from ...protocol.plain_values import carriable
 from .error_table import CATEGORIES, FINAL, OTHER, Category
 from .failure import Failure
@@ -86,11 +86,19 @@ class Classifier:
 
     :param gpus: whether they may be errors of GPUs, which their worker owns.
     :param network: whether they may be errors of the network.
+    :param machines: whether they may be errors of this machine, since there are others.
     """
 
-    def __init__(self, config: pytest.Config, gpus: bool = True, network: bool = False) -> None:
+    def __init__(
+        self,
+        config: pytest.Config,
+        gpus: bool = True,
+        network: bool = False,
+        machines: bool = False,
+    ) -> None:
         self._config = config
         self._gpus = gpus
+        self._machines = machines
         self._network_error: Callable[[Failure], str | None] | None = None
         if network:
             from .network import network_error
@@ -120,7 +128,8 @@ class Classifier:
         if said is None:
             found = self._recognized(failure, network_error)
         else:
-            counts = self._gpus if said != NETWORK else network_error is not None
+            network = network_error is not None
+            counts = {NETWORK: network, HOST: self._machines}.get(said, self._gpus)
             found = named(said, failure) if counts else None
         return found, found is None
 
@@ -135,7 +144,11 @@ class Classifier:
             for link in (failure, *failure.causes):
                 if _own(_searchable(link), self._network_patterns) is not None:
                     return _error(_BY_NAME[NETWORK], link.text)
-        found = classify(failure, self._patterns) if self._gpus else None
+        found = None
+        if self._gpus or self._machines:
+            found = classify(failure, self._patterns, self._machines)
+            if found is not None and not (self._gpus or found.category == HOST):
+                found = None
         if found is not None or network_error is None:
             return found
         text = network_error(failure)
@@ -171,11 +184,16 @@ class Classifier:
         )
 
 
-def classify(failure: Failure, patterns: Sequence[Pattern] = ()) -> GpuError | None:
+def classify(
+    failure: Failure, patterns: Sequence[Pattern] = (), machines: bool = False
+) -> GpuError | None:
     """The GPU error that a failure is, None if it is none.
 
     :param patterns: the user's own, which are tried first.
+    :param machines: whether errors of the machine count as well.
     """
+    if not machines:
+        patterns = [each for each in patterns if each.category != HOST]
     if failure.skip:
         return _of_skip(failure.text, patterns)
     if failure.death:
@@ -185,7 +203,7 @@ def classify(failure: Failure, patterns: Sequence[Pattern] = ()) -> GpuError | N
         own = _own(_searchable(link), patterns)
         if own is not None:
             return _error(own[0], link.text)
-    found = [(category, link.text) for link in chain for category in _category(link)]
+    found = [(category, _told(link)) for link in chain for category in _category(link)]
     if not found and any(map(points, chain)):
         found = [
             (category, text)
@@ -194,20 +212,32 @@ def classify(failure: Failure, patterns: Sequence[Pattern] = ()) -> GpuError | N
             for category in _said_by(text)
         ]
         # The other process is gone; this one can still use its GPUs.
-        return _first_of(found, poisons=False)
-    return _first_of(found)
+        return _first_of(found, machines, poisons=False)
+    return _first_of(found, machines)
 
 
-def _first_of(found: Sequence[tuple[Category, str]], poisons: bool = True) -> GpuError | None:
-    """The most exact one, None if that is no GPU error."""
-    telling = [each for each in found if each[0].is_gpu or each[0].explains]
+def _first_of(
+    found: Sequence[tuple[Category, str]], machines: bool, poisons: bool = True
+) -> GpuError | None:
+    """The most exact one, None if that is no GPU error, nor one of the machine that counts."""
+    counting = [category for category in CATEGORIES if _counts(category, machines)]
+    telling = [each for each in found if each[0] in counting or each[0].explains]
     if not telling:
         return None
     category, text = min(telling, key=lambda each: CATEGORIES.index(each[0]))
-    if not category.is_gpu:
+    if category not in counting:
         return None
     error = _error(category, text)._replace(doubtful=category.doubtful)
     return error if poisons else error._replace(poisons=False)
+
+
+def _told(failure: Failure) -> str:
+    """The message, or the name of the class where there is none."""
+    return failure.text.strip() or failure.types[0].rpartition(".")[2]
+
+
+def _counts(category: Category, machines: bool) -> bool:
+    return category.is_gpu or (category.of_machine and machines)
 
 
 def named(category: str, failure: Failure) -> GpuError:

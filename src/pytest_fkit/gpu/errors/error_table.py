@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
+from ...protocol.event_file import HOST
 
 own_builtins(globals())
 
@@ -33,6 +34,7 @@ class Category(NamedTuple):
     :param doubtful: as in :class:`.failure.GpuError`.
     :param is_gpu: whether it is a GPU error at all, not a message that reads like one.
     :param explains: of one that is none: whether it explains the other exceptions of a chain.
+    :param of_machine: of one that is none: whether another machine may have what was exhausted.
     :param others: as in :class:`.failure.GpuError`.
     """
 
@@ -50,6 +52,7 @@ class Category(NamedTuple):
     doubtful: bool = False
     is_gpu: bool = True
     explains: bool = False
+    of_machine: bool = False
 
 
 _NOT_OF_THEM = (
@@ -89,9 +92,9 @@ CATEGORIES = (
         ),
         is_gpu=False,
     ),
-    # The host's memory, though it reads like the GPU's, or a GPU library says it.
+    # The host's memory or a file system, though it reads like the GPU's, or a GPU library says it.
     Category(
-        "host",
+        HOST,
         (
             r"ray\.exceptions\.OutOfMemoryError|RayOutOfMemoryError|node running low on memory",
             r"java\.lang\.OutOfMemoryError",  # Spark
@@ -99,8 +102,12 @@ CATEGORIES = (
             r"host out of memory|OUT_OF_HOST_MEMORY|HOST_ALLOCATION_FAILED",
             r"\bby allocator \w*(cpu|host)",  # TensorFlow's: cpu, mklcpu, gpu_host_bfc
             r"No space left on device|Cannot allocate memory|DefaultCPUAllocator",
+            # PyTorch, torch/csrc/DataLoader.cpp
+            r"insufficient shared memory \(shm\)|DataLoader worker[^\n]* by signal: Bus error",
         ),
+        vague=(r"\bbuiltins\.MemoryError\b",),  # NumPy's is one, and that of CuPy above
         is_gpu=False,
+        of_machine=True,
     ),
     Category(
         "device",

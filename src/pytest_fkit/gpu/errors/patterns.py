@@ -15,7 +15,7 @@ from .error_table import CATEGORIES, OTHER
 
 own_builtins(globals())
 
-NAMES = (*(each.name for each in CATEGORIES if each.is_gpu), NETWORK)
+NAMES = (*(each.name for each in CATEGORIES if each.is_gpu or each.of_machine), NETWORK)
 """What users may call a category."""
 
 

@@ -7,6 +7,7 @@ import re
 from typing import Iterable, Iterator
 
 from ...own import own_builtins
+from ...protocol.event_file import GpuError
 from .error_table import CATEGORIES, Category
 from .failure import Failure
 
@@ -79,6 +80,19 @@ def _parts(category: Category) -> tuple[str, ...]:
 
 def _compiled(parts: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(parts), re.IGNORECASE)
+
+
+# --- machines ---------------------------------------------------------------------------------
+
+_OF_MACHINE = ("missing", "port")
+
+# Memory that the host locks for GPUs: CUDA's runtime and driver, HIP's runtime.
+_LOCKED = re.compile(r"(cuda|hip)(Host(Alloc|Malloc|Register)|MallocHost)|cuMem(AllocHost|Host)")
+
+
+def is_of_machine(error: GpuError) -> bool:
+    """Whether an error is rather the machine's than one GPU's, so that another is preferred."""
+    return error.category in _OF_MACHINE or bool(_LOCKED.search(error.text))
 
 
 # --- tracebacks ---------------------------------------------------------------------------------

@@ -22,6 +22,9 @@ TITLE = "pytest-fkit"
 HOST = "fkit_host"
 """The item of ``config.workerinput`` with the machine of a worker, "" for the controller's."""
 
+SEVERAL = "fkit_several_machines"
+"""The item of ``config.workerinput`` that says whether there are several machines."""
+
 
 def on_machine(worker: str, machine: str) -> str:
     """A worker and, if that is not the controller's, its machine, as in "gw2 on n1"."""
@@ -159,6 +162,12 @@ def owned_by(config: pytest.Config) -> Owned | None:
     """
     told = getattr(config, "workerinput", {}).get(TOLD)
     return config.stash.get(KEY, None) if told is None else Owned.from_wire(told)
+
+
+def one_of_several(config: pytest.Config) -> bool:
+    """Whether workers of this run are on other machines than this process."""
+    told: Mapping[str, object] = getattr(config, "workerinput", {})
+    return bool(told.get(SEVERAL))
 
 
 def may_retry(config: pytest.Config) -> bool:

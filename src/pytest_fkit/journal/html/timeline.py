@@ -11,7 +11,7 @@ from typing import Callable, Iterable
 
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
-from ..events import Event, gpu_names, xid_title
+from ..events import Event, gpu_names, is_of_machine, xid_title
 from .readable import readable
 
 own_builtins(globals())
@@ -259,6 +259,8 @@ class Timeline:
             text = f"probe: {happened.get('answer', '?')}"
         elif name == "gpu_error":
             text = f"GPU error: {happened.get('category', '?')}"
+            if is_of_machine(happened):
+                text = "error of the machine"
         reason = happened.get("reason") or happened.get("message")
         if reason:
             text = f"{text}: {reason}"

@@ -17,14 +17,15 @@ own_builtins(globals())
 
 
 class GpuFailures:
-    """Plugin of test processes whose worker owns GPUs, or may retry errors of the network.
+    """Plugin of test processes whose worker owns GPUs, or whose tests may run again elsewhere.
 
     :param gpus: whether it owns GPUs.
     :param network: whether tests may be retried after errors of the network.
+    :param machines: whether they may be retried on another machine.
     """
 
-    def __init__(self, config: pytest.Config, gpus: bool, network: bool) -> None:
-        self._classifier = Classifier(config, gpus, network)
+    def __init__(self, config: pytest.Config, gpus: bool, network: bool, machines: bool) -> None:
+        self._classifier = Classifier(config, gpus, network, machines)
         self.poisoned = ""
         """The message of an error that makes this process unfit for another test, or ""."""
         self.counted = False

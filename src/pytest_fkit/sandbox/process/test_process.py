@@ -10,7 +10,7 @@ from ...compat import pytest_hooks, pytest_junit, pytest_nodes, pytest_session
 from ...compat.kept_values import report_each_test
 from ...config.folders import ARTIFACTS
 from ...config.settings import KEY, read
-from ...gpu.slices.ownership import may_retry, owned_by
+from ...gpu.slices.ownership import may_retry, one_of_several, owned_by
 from ...named_tuple import NamedTuple
 from ...own import faulthandler, own_builtins, signal
 from ...protocol.descriptors import slots
@@ -130,11 +130,12 @@ def _gpu_failures(config: pytest.Config) -> GpuFailures | None:
     gpus = owned_by(config) is not None
     # Fresh interpreters have no settings, but the options.
     network = may_retry(config) and read(config, "fkit_network_retries") > 0
-    if not (gpus or network):
+    machines = one_of_several(config)
+    if not (gpus or network or machines):
         return None
     from .gpu_failures import GpuFailures
 
-    return GpuFailures(config, gpus, network)
+    return GpuFailures(config, gpus, network, machines)
 
 
 def write_stacks_of_deaths(waits: bool) -> None:
