@@ -61,7 +61,7 @@ DETAILS = {
         "These are reported with that verdict; the others run, and are appended. If there is no "
         "such file, the run [begins it](../ci/shards.md)"
     ),
-    "fkit_quarantine": "See [Tests that are known to fail](../ci/quarantine.md)",
+    "fkit_quarantine": "See [Quarantine](../ci/quarantine.md)",
     "fkit_versions": "They are in the `run` event of the [journal](journal.md#events)",
     "fkit_gpus": (
         "`auto`: those that are found. Numbers are as the machine counts its GPUs, as in `0,2,5` "
