@@ -41,8 +41,8 @@ DETAILS = {
     ),
     "fkit_grace": "See [Ctrl-C and SIGTERM](../start/limits.md#ctrl-c-and-sigterm)",
     "fkit_session_timeout": "See [A limit for the run](../start/limits.md#a-limit-for-the-run)",
-    "fkit_repeat": "See [Again, until it fails](../start/repeat.md)",
-    "fkit_slow": "See [What runs now](../start/what-runs-now.md)",
+    "fkit_repeat": "See [Flaky tests](../start/repeat.md)",
+    "fkit_slow": "See [Find a test that hangs](../start/what-runs-now.md)",
     "fkit_threads_per_worker": "See [Threads](../start/limits.md#threads)",
     "fkit_serial_patterns": "See [One at a time](../ci/distribution.md#one-at-a-time)",
     "fkit_network_retries": "See [Network errors](../ci/network.md)",
@@ -61,7 +61,7 @@ DETAILS = {
         "These are reported with that verdict; the others run, and are appended. If there is no "
         "such file, the run [begins it](../ci/shards.md)"
     ),
-    "fkit_quarantine": "See [Tests that are known to fail](../ci/quarantine.md)",
+    "fkit_quarantine": "See [Quarantine](../ci/quarantine.md)",
     "fkit_versions": "They are in the `run` event of the [journal](journal.md#events)",
     "fkit_gpus": (
         "`auto`: those that are found. Numbers are as the machine counts its GPUs, as in `0,2,5` "
