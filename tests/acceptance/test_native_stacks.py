@@ -248,6 +248,9 @@ def test_debuggers_of_a_machine_take_turns(tmp_path: Path) -> None:
         assert trouble == "another crash's stack was being taken for 0.5 s"
         assert not ran.exists()
         os.close(another)
+        stopped = Runner(until, lambda pid: None, time.monotonic)
+        assert stopped.run(("touch", str(ran)), file.fileno(), file.fileno(), 20.0) != ""
+        assert not ran.exists()
         assert runner.run(("touch", str(ran)), file.fileno(), file.fileno(), 20.0) == ""
         assert ran.exists()
 
