@@ -194,6 +194,9 @@ class Debugger:
         :param limit: seconds.
         """
         tool = self.tools.crash if thread else self.tools.hang
+        tracer = system.tracer(pid)
+        if tracer:  # as strace -f of the whole run does; there can't be two
+            return tool.unasked(f"traced already, by {system.describe(tracer)}")
         return self._ask(tool, (*tool.arguments, str(pid)), thread, limit)
 
     def stacks_in(self, core: str, program: str, thread: int) -> NativeStacks:
