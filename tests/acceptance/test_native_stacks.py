@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ from typing import Callable
 import pytest
 from inner import InnerRun, run_pytest, write_files
 
-from pytest_fkit.sandbox.keeper.debugger import TOOLS, Runner
+from pytest_fkit.sandbox.keeper.debugger import TOOLS, Debugger, Runner, Tools
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
@@ -248,8 +250,25 @@ def test_debuggers_of_a_machine_take_turns(tmp_path: Path) -> None:
         assert trouble == "another crash's stack was being taken for 0.5 s"
         assert not ran.exists()
         os.close(another)
+        stopped = Runner(until, lambda pid: None, lambda: time.monotonic() - 1)
+        assert stopped.run(("touch", str(ran)), file.fileno(), file.fileno(), 20.0) != ""
+        assert not ran.exists()
         assert runner.run(("touch", str(ran)), file.fileno(), file.fileno(), 20.0) == ""
         assert ran.exists()
+
+
+def test_who_is_traced_already_is_not_attached_to() -> None:
+    traced = os.fork()
+    if traced == 0:
+        ctypes.CDLL(None).ptrace(0, 0, 0, 0)  # PTRACE_TRACEME
+        os.kill(os.getpid(), signal.SIGSTOP)
+    try:
+        os.waitpid(traced, os.WUNTRACED)
+        debugger = Debugger(Tools(TOOLS[0], TOOLS[1]), Runner(lambda holds, limit: False, print))
+        assert debugger.stacks(traced).trouble.startswith(f"traced already, by pid {os.getpid()} ")
+    finally:
+        os.kill(traced, signal.SIGKILL)
+        os.waitpid(traced, 0)
 
 
 def test_without_a_debugger_one_line_says_what_to_install(directory: Path) -> None:

@@ -197,6 +197,7 @@ def test_the_death_of_a_worker_counts_for_maxfail(tmp_path: Path) -> None:
     assert "stopping after 1 failures" in ended.out
     assert set(ended.outcomes) == _nodeids(3, "test_a")
     assert ended.outcomes["test_a.py::test_it[2]"] == "ERROR"
+    assert ended.out.count("no stacks: nobody looks at workers") == 1
     assert "not run" not in ended.out
     assert ended.status == 1  # as in plain pytest
 

@@ -150,6 +150,20 @@ def test_a_recursion_is_shown_once() -> None:
     ]
 
 
+def test_what_throws_is_not_marked_but_who_has_it_throw() -> None:
+    names = ["__GI_abort", "", "", "", "_Unwind_RaiseException", "__cxa_throw",
+             "std::__throw_out_of_range(char const*)", "frob(int)"]  # fmt: skip
+    frames = "".join(f"#{n}  0x00 {name}".rstrip() + "\n" for n, name in enumerate(names))
+    told = section(_told("eu-stack", f"PID 11 - process\nTID 11:\n{frames}"))
+    assert told.function == "frob(int)"
+    assert told.text.splitlines()[2:4] == [
+        "    … 3 frames of the interpreter and pytest", "    _Unwind_RaiseException",
+    ]  # fmt: skip
+    unknown = "".join(f"#{n}  0x0 in ?? () from /opt/libfrob.so\n" for n in range(3))
+    told = section(_told("gdb", f'Thread 1 (Thread 0x7f (LWP 11) "p"):\n{unknown}'))
+    assert told.text.splitlines()[1:] == ["    ?? at libfrob.so"] * 3
+
+
 def test_the_function_of_the_interpreter_that_crashed() -> None:
     frames = (
         "#0  0x0 in mmap_item (i=10) at Modules/mmapmodule.c:8\n#1  0x0 in PyObject_GetItem ()\n"

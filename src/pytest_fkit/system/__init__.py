@@ -41,6 +41,7 @@ __all__ = [  # noqa: F405
     "oom_kills",
     "process_memory",
     "process_state",
+    "tracer",
     "tree_memory",
 ]
 

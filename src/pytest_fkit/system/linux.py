@@ -95,6 +95,11 @@ def caught_signals(pid: int) -> int:
     return _mask(f"/proc/{pid}/status", "SigCgt:")
 
 
+def tracer(pid: int) -> int:
+    """Pid of the process that traces another, see ptrace(2); 0 if none does."""
+    return _sum(f"/proc/{pid}/status", "TracerPid:")
+
+
 def blocked_signals(pid: int) -> dict[int, int]:
     """By thread of a process, the signals that it blocks, as a mask: bit 0 is signal 1."""
     return {

@@ -181,12 +181,13 @@ class Reporting:
         """The text on a test that died with its worker."""
         worker, reason = node.gateway.id, self.why_killed(node)
         died = f"worker {worker} was killed: {reason}" if reason else f"worker {worker} died"
-        return death_text(
-            nodeid,
+        text = (
             f"{nodeid}: {died}{',' if reason else ''} while the test was running, or about to "
-            "run; what it was running is ended",
-            f"lost: {died}",
+            "run; what it was running is ended"
         )
+        if not reason:
+            text += f"\n{_NO_STACKS}"
+        return death_text(nodeid, text, f"lost: {died}")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -200,6 +201,8 @@ class Reporting:
             for line, markup in _summary(self.happened):
                 terminalreporter.line(line, **markup)
 
+
+_NO_STACKS = "no stacks: nobody looks at workers; after a signal Python's is on standard error"
 
 _Line = Tuple[str, "dict[str, bool]"]
 _PLAIN: dict[str, bool] = {}

@@ -262,7 +262,8 @@ class Nodes:
                 raise pytest.exit.Exception(
                     "workers die while they collect, though every test module is tried in a "
                     "process of its own first: a conftest.py, a plugin or a collection hook ends "
-                    "the process; `pytest --collect-only` without --fkit shows which",
+                    "the process; `pytest --collect-only` without --fkit shows which, and "
+                    "`gdb -ex run --args python -m pytest --collect-only` in which native function",
                     pytest.ExitCode.INTERRUPTED,
                 )
         self._one_died_collecting = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Callable, Sequence
 
@@ -113,13 +114,18 @@ class Runner:
 
     :param until: waits for a condition, at most so many seconds; returns whether it holds.
     :param begins: called with the pid of the tool, which is no orphan.
+    :param stop_deadline: returns when a stopped run has to be over, None while it is not stopped.
     """
 
     def __init__(
-        self, until: Callable[[Callable[[], bool], float], bool], begins: Callable[[int], None]
+        self,
+        until: Callable[[Callable[[], bool], float], bool],
+        begins: Callable[[int], None],
+        stop_deadline: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._until = until
         self._begins = begins
+        self._stop_deadline = stop_deadline
 
     def run(self, command: Sequence[str], out: int, err: int, limit: float) -> str:
         """Run one, at most so many seconds; what went wrong, "" if nothing did.
@@ -131,6 +137,9 @@ class Runner:
         :param err: of its error output.
         """
         begin = time.monotonic()
+        limit = min(limit, (self._stop_deadline() or math.inf) - begin)
+        if limit <= 0:
+            return "the run was stopped"
         try:
             turn = take_turn(_TURN, os.O_RDONLY, self._until, limit / 2)
         except NoTurnError:
@@ -185,6 +194,9 @@ class Debugger:
         :param limit: seconds.
         """
         tool = self.tools.crash if thread else self.tools.hang
+        tracer = system.tracer(pid)
+        if tracer:  # as strace -f of the whole run does; there can't be two
+            return tool.unasked(f"traced already, by {system.describe(tracer)}")
         return self._ask(tool, (*tool.arguments, str(pid)), thread, limit)
 
     def stacks_in(self, core: str, program: str, thread: int) -> NativeStacks:

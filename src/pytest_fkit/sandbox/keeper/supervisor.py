@@ -87,7 +87,7 @@ class Supervisor(Loop):
         self.on_gpu_user_end: Callable[[], None] = lambda: None
         """Called when a test process has ended that may have had a GPU open."""
         self.orphans.on_end = lambda: self.on_gpu_user_end()
-        runner = Runner(self.until, self.orphans.spare)
+        runner = Runner(self.until, self.orphans.spare, lambda: self.stop_deadline)
         debugger = None if tools is None else Debugger(tools, runner)
         cores = None if keeping is None else Cores(keeping, runner, self.until)
         self._crashes = Crashes(debugger, cores)

@@ -210,7 +210,8 @@ _RUNTIMES_FILE = re.compile(
     r"^(\.\.?/(sysdeps|nptl|stdlib|signal|csu|malloc|debug|libio|assert)/|lib(c|pthread|stdc\+\+|gcc_s)[.-])"
 )
 _RUNTIMES = re.compile(
-    r"(__|_IO_|std::terminate|__cxxabiv1::|__gnu_cxx::)|(raise|abort|kill|tgkill|pause)$"
+    r"(__|_IO_|_Unwind_|std::terminate|std::__throw_|__cxxabiv1::|__gnu_cxx::)|"
+    r"(raise|abort|kill|tgkill|pause)$"
 )
 
 
@@ -242,10 +243,10 @@ def shown(frames: Sequence[NativeFrame]) -> list[str]:
         for frame, again in groupby(members):
             repeated = len(list(again)) - 1
             lines.append(f"  {'> ' if frame is marked else '  '}{_described(frame)}")
-            if repeated == 1:
-                lines.append(f"    {_described(frame)}")
-            elif repeated:
+            if repeated > 1 and frame.function:
                 lines.append(f"    … the same frame {repeated} times more")
+            else:
+                lines += [f"    {_described(frame)}"] * repeated
     left = len(lines) - MOST_LINES
     return [*lines[:MOST_LINES], f"    … {left} more lines"] if left > 0 else lines
 
