@@ -172,7 +172,10 @@ def test_each_repetition_has_an_outcome_of_its_own() -> None:
     names = [index["outcomes"][each] for each in index["attempts"]["outcome"]]
     assert sorted(names) == sorted([*outcomes, "passed"])
     page_of_it = next(found.details())
-    assert page_of_it["several"] == "Repetitions; 1 more that are not shown"
+    assert (
+        page_of_it["several"]
+        == f"{MOST_ATTEMPTS} of {MOST_ATTEMPTS + 1} repetitions, failures first"
+    )
     titles = [each["title"] for each in page_of_it["attempts"]]
     assert titles[1] == "Repetition 2 in a fresh interpreter"
     assert f"Repetition {MOST_ATTEMPTS} in a fresh interpreter" in titles
