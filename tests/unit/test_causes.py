@@ -198,13 +198,16 @@ def test_what_did_not_fail_has_none() -> None:
 def test_a_cause_has_its_tests_workers_and_gpus_the_most_frequent_first() -> None:
     one, other = Cause("A", "", ""), Cause("B", "x", "a.py in f")
     found = grouped(
-        [Met("t1", one, "gw0", ("0",)), Met("t2", other, "gw1", ("1", "2")), Met("t3", other)]
-    )
+        [
+            Met("t1", one, "gw0", ("0",)), Met("t2", other, "gw10", ("10", "2")),
+            Met("t3", other, "gw9", ("9", "2")), Met("t4", other),
+        ]
+    )  # fmt: skip
     assert [(each.cause, [test.nodeid for test in each.tests]) for each in found] == [
-        (other, ["t2", "t3"]),
+        (other, ["t2", "t3", "t4"]),
         (one, ["t1"]),
     ]
-    assert (found[0].workers, found[0].gpus) == (["gw1"], ["1", "2"])
+    assert (found[0].workers, found[0].gpus) == (["gw9", "gw10"], ["2", "9", "10"])
     assert found[0].cause.title == "B: x at a.py in f"
 
 

@@ -23,6 +23,7 @@ from pytest_fkit.journal.html.details import MOST_ATTEMPTS, command_of
 from pytest_fkit.journal.html.packing import packed
 from pytest_fkit.journal.html.page import MOST_CAUSES, page
 from pytest_fkit.journal.html.readable import NAME_LIMIT, readable, readable_name
+from pytest_fkit.journal.html.timeline import MOST_OF_ALL
 
 RUN = {"event": "run", "wall": 100.0, "session": "a", "slices": {"gw0": ["0"], "gw10": ["1"]}}
 
@@ -144,6 +145,22 @@ def test_retries_marks_and_lanes() -> None:
     assert (second["where"], second["ending"]) == ("gw10 (GPU 1)", "SIGBUS")
 
 
+def test_samples_of_many_gpus_are_thinned_and_none_of_their_peaks_is_lost() -> None:
+    gpus = [str(number) for number in range(50)]
+    samples: list[dict[str, Any]] = [
+        {"event": "gpus", "wall": 101.0 + at, "used": {gpu: {"memory": 2**20} for gpu in gpus}}
+        for at in range(4000)
+    ]
+    samples[1234]["used"]["7"] = {"memory": 2**30}
+    index = unpacked(packed(content([RUN, *samples])).lists)
+    assert [len(each) for each in index["moments"]] == [2000]  # which all have in common
+    assert {each["at"] for each in index["gpus"]} == {0}
+    assert sum(len(each["memory"]) for each in index["gpus"]) <= MOST_OF_ALL
+    assert [max(each["memory"]) for each in index["gpus"]] == [
+        1024 if gpu == "7" else 1 for gpu in gpus
+    ]
+
+
 def _repetition(number: int, worker: str, outcome: str, **more: Any) -> list[dict[str, Any]]:
     at = 101.0 + number
     about = {"number": number, "seed": number, "outcome": outcome, **more}
@@ -172,7 +189,10 @@ def test_each_repetition_has_an_outcome_of_its_own() -> None:
     names = [index["outcomes"][each] for each in index["attempts"]["outcome"]]
     assert sorted(names) == sorted([*outcomes, "passed"])
     page_of_it = next(found.details())
-    assert page_of_it["several"] == "Repetitions; 1 more that are not shown"
+    assert (
+        page_of_it["several"]
+        == f"{MOST_ATTEMPTS} of {MOST_ATTEMPTS + 1} repetitions, failures first"
+    )
     titles = [each["title"] for each in page_of_it["attempts"]]
     assert titles[1] == "Repetition 2 in a fresh interpreter"
     assert f"Repetition {MOST_ATTEMPTS} in a fresh interpreter" in titles

@@ -67,12 +67,16 @@ class Group(NamedTuple):
     @property
     def workers(self) -> list[str]:
         """Where it was met, each named once."""
-        return list(dict.fromkeys(each.worker for each in self.tests if each.worker))
+        return _in_order(each.worker for each in self.tests if each.worker)
 
     @property
     def gpus(self) -> list[str]:
         """The same of GPUs' ids."""
-        return list(dict.fromkeys(gpu for each in self.tests for gpu in each.gpus))
+        return _in_order(gpu for each in self.tests for gpu in each.gpus)
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    return sorted(set(names), key=lambda name: (len(name), name))  # gw9 before gw10
 
 
 LOST = Cause("no report", "the test's call was not reported", "")

@@ -148,8 +148,9 @@ def _shown(attempts: Sequence[LaneAttempt]) -> Sequence[LaneAttempt]:
 def _several_called(shown: Sequence[LaneAttempt], attempts: Sequence[LaneAttempt]) -> str:
     if not any(map(_repetition, shown)):
         return ""
-    left_out = len(attempts) - len(shown)
-    return f"Repetitions; {left_out} more that are not shown" if left_out else "Repetitions"
+    if len(shown) == len(attempts):
+        return "Repetitions"
+    return f"{len(shown)} of {len(attempts):,} repetitions, failures first"
 
 
 def _repetition(attempt: LaneAttempt) -> Event:

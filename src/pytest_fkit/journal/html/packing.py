@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any, Dict, Iterable, Iterator, Sequence
+from typing import Any, Iterable, Iterator, Sequence
 
 from ...named_tuple import NamedTuple
 from ...own import own_builtins, zlib
 from .content import OUTCOMES, ReportContent, ReportedTest
-from .timeline import LaneAttempt
+from .timeline import GpuMemoryLine, LaneAttempt
 
 own_builtins(globals())
 
@@ -89,7 +89,7 @@ def _index(content: ReportContent) -> dict[str, Any]:
     others = sorted({test.outcome for test in content.tests} - set(OUTCOMES))
     outcomes = {name: number for number, name in enumerate((*OUTCOMES, *others))}
     numbers = {(test.session, test.nodeid): at for at, test in enumerate(content.tests)}
-    ms = _Milliseconds()
+    moments = _Moments()
     attempts, counted = _attempts(content.tests, outcomes)
     lanes = content.lane_names()
     return {
@@ -122,11 +122,12 @@ def _index(content: ReportContent) -> dict[str, Any]:
             {
                 "session": each.session,
                 "gpu": each.gpu,
-                "at": [ms[at] for at, _ in each.samples],
+                "at": moments.number(each),
                 "memory": [round(value / 2**20) for _, value in each.samples],
             }
             for each in timeline.memory
         ],
+        "moments": moments.lists,
     }  # fmt: skip
 
 
@@ -205,12 +206,20 @@ def _attempt(at: int, test: ReportedTest, number: int, outcomes: dict[str, int])
     )  # fmt: skip
 
 
-class _Milliseconds(Dict[float, float]):
-    """Of moments that several GPUs have in common."""
+class _Moments:
+    """When samples were taken, as lists of milliseconds: most GPUs have one in common."""
 
-    def __missing__(self, seconds: float) -> float:
-        found = self[seconds] = _ms(seconds)
-        return found
+    def __init__(self) -> None:
+        self.lists: list[list[float]] = []
+        self._numbers: dict[tuple[float, ...], int] = {}
+
+    def number(self, line: GpuMemoryLine) -> int:
+        """That of the list of a GPU."""
+        moments = tuple(at for at, _ in line.samples)
+        if moments not in self._numbers:
+            self._numbers[moments] = len(self.lists)
+            self.lists.append([_ms(at) for at in moments])
+        return self._numbers[moments]
 
 
 def _ms(seconds: float) -> float:

@@ -22,6 +22,9 @@ _GAP = 1.0
 MOST_SAMPLES = 20_000
 """Samples of a GPU's memory that are kept; of neighbours the larger one is."""
 
+MOST_OF_ALL = 100_000
+"""Samples of all GPUs: they are most of what a page reads before it can be used."""
+
 FINISHED, DIED, ERROR, SICK, WELL, XID, RUN, NETWORK = range(8)
 """Kinds of marks; the script has the same list."""
 
@@ -107,8 +110,9 @@ class Timeline:
     @property
     def memory(self) -> list[GpuMemoryLine]:
         """The memory of all GPUs."""
+        most = min(MOST_SAMPLES, MOST_OF_ALL // max(len(self._memory), 1) + 1)
         return [
-            GpuMemoryLine(session, gpu, _thinned(samples))
+            GpuMemoryLine(session, gpu, _thinned(samples, most))
             for (session, gpu), samples in sorted(self._memory.items(), key=_by_gpu)
         ]
 
@@ -308,8 +312,8 @@ def in_natural_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if at % 2 else (0, part) for at, part in enumerate(parts)]
 
 
-def _thinned(samples: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    step = -(-len(samples) // MOST_SAMPLES)
+def _thinned(samples: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    step = -(-len(samples) // most)
     if step <= 1:
         return samples
     values = [value for _, value in samples]

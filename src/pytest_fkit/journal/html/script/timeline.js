@@ -17,6 +17,7 @@ const [, DIED, , SICK, WELL, , RUN] = MARKS.keys();
 // Of several tests in one column of pixels the first of these is seen.
 const WORST = ["error", "failed", "unfinished", "retry", "quarantined", "xpassed", "xfailed", "skipped", "passed"];
 
+const MOST_OUTLINES = 50;
 const SHARES = { wide: [0.1, 0.26], tests: [0.32, 0.9] }; // of the height of a lane
 
 class Lanes {
@@ -33,6 +34,8 @@ class Lanes {
     this.wide = this.#byLane(data.wide);
     this.marks = [...data.marks.at.keys()].filter((at) => data.marks.session[at] === session);
     this.retired = this.#retirements();
+    const ranAgain = (attempts) => attempts.slice(0, -1).some((at) => data.attempts.outcome[at] < 0);
+    this.retried = [...data.several].filter(([, attempts]) => ranAgain(attempts)).map(([test]) => test);
     this.selected = -1;
     this.hovered = null;
   }
@@ -230,7 +233,7 @@ class Lanes {
   #drawRetries(u) {
     const { ctx } = u;
     const chosen = [this.selected, this.hovered?.test ?? -1].filter((test) => test >= 0);
-    const all = this.data.several.size <= 400 ? [...this.data.several.keys()] : [];
+    const all = this.retried.length <= 400 ? this.retried : [];
     for (const test of new Set([...all, ...chosen])) {
       const attempts = this.data.attemptsOf(test).filter((at) => this.rowOf.has(this.data.attempts.lane[at]));
       const strong = chosen.includes(test);
@@ -246,7 +249,7 @@ class Lanes {
         ctx.bezierCurveTo(x0 + bend, y0, x1 - bend, y1, x1, y1);
       }
       ctx.stroke();
-      if (strong) for (const at of attempts) this.#outline(u, at);
+      if (strong) for (const at of attempts) this.#outline(u, at, attempts.length > MOST_OUTLINES);
     }
     for (const test of chosen) if (!this.data.several.has(test)) for (const at of this.data.attemptsOf(test)) this.#outline(u, at);
   }
@@ -258,16 +261,18 @@ class Lanes {
     return [u.valToPos(start[at] + (atItsEnd ? duration[at] : 0), "x", true), top + height / 2];
   }
 
-  #outline(u, at) {
+  // What is chosen has a frame; where there are too many, a line below.
+  #outline(u, at, isLine = false) {
     const { start, duration, lane } = this.data.attempts;
     const row = this.rowOf.get(lane[at]);
     if (row === undefined) return;
     const [top, height] = this.#rows(u, row, SHARES.tests);
     const x = u.valToPos(start[at], "x", true);
     const width = Math.max(u.valToPos(start[at] + duration[at], "x", true) - x, 3 * devicePixelRatio);
-    u.ctx.strokeStyle = colour("text");
+    u.ctx.fillStyle = u.ctx.strokeStyle = colour("text");
     u.ctx.lineWidth = 2 * devicePixelRatio;
-    u.ctx.strokeRect(x - devicePixelRatio, top - devicePixelRatio, width + devicePixelRatio, height + 2 * devicePixelRatio);
+    if (isLine) u.ctx.fillRect(x, top + height, width, 2 * devicePixelRatio);
+    else u.ctx.strokeRect(x - devicePixelRatio, top - devicePixelRatio, width + devicePixelRatio, height + 2 * devicePixelRatio);
   }
 
   #drawMarks(u) {
