@@ -134,7 +134,9 @@ def test_machines_with_gpus(
         assert f"fkit: {name}: 2 workers, 2 NVIDIA GPUs (" in printed
         assert owners in printed
     assert "fkit: gw3 on n2 (GPU 1) is retired: " in printed
-    assert "gw3 on n2 (GPU 1)" in printed.partition("retrying")[2].partition("\n")[0]
+    again = [line for line in printed.splitlines() if "retrying" in line and "launch" in line]
+    assert again
+    assert all(line.endswith("launch failure on gw3 on n2 (GPU 1)") for line in again), again
     lacks = (tmp_path / "lacks").read_text()
     retried = printed.partition("retrying test_many.py::test_memory on ")[2].partition("\n")[0]
     assert " after [Errno 28] No space left on device on gw" in retried
