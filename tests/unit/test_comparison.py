@@ -114,7 +114,7 @@ def test_a_machine_that_is_slower_makes_no_test_slower() -> None:
     found = compare(taking(before), taking({**now, "t7": 6 * before["t7"]}))
     assert [each.test for each in found.slower] == ["t7"]
     assert found.overall["time"] == pytest.approx(2, rel=0.05)
-    assert f"all in all {found.overall['time']:.2f} times the time of before" in list(
+    assert f"overall {found.overall['time']:.2f} times the time of the old run" in list(
         lines(found, {}, {})
     )
 

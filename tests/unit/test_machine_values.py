@@ -169,7 +169,7 @@ def test_one_that_lacks_something_is_told_what() -> None:
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
-        ({}, "this is no Slurm job, SLURM_JOB_ID is not set; start pytest in an allocation"),
+        ({}, "this is not a Slurm job, SLURM_JOB_ID is not set; start pytest in an allocation"),
         (
             {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", "PATH": "/nowhere"},
             "there is no srun on this machine's PATH",

@@ -18,7 +18,7 @@ _CHANGES = {
     "changed": ("failure with another cause", "failures with another cause"),
     "fixed": ("fixed", "fixed"),
     "excused": ("not counted any more", "not counted any more"),
-    "flaky": ("passed only on another attempt", "passed only on another attempt"),
+    "flaky": ("passed only on a retry", "passed only on a retry"),
     "steady": ("passed on the first attempt again", "passed on the first attempt again"),
     "missing": ("without a verdict now", "without a verdict now"),
     "completed": ("with a verdict now", "with a verdict now"),
@@ -204,7 +204,7 @@ def _rest(found: Comparison) -> Iterator[str]:
         yield f"{len(found.still)} still failing"
     for measure, factor in found.overall.items():
         if not 1 / _TOLD < factor < _TOLD:
-            yield f"all in all {factor:.2f} times the {measure} of before"
+            yield f"overall {factor:.2f} times the {measure} of the old run"
 
 
 _TOLD = 1.1
