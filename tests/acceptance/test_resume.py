@@ -194,7 +194,7 @@ UNUSABLE = {
     ),
     "mixed": (
         f"{json.dumps(ONE)}\n" + '{"event":"run","wall":1}\n',
-        "journal.jsonl:2: not a journal of pytest-fkit, but something else's record",
+        "journal.jsonl:2: not a journal of pytest-fkit, but another program's record",
     ),
     "infinite": (
         f'{json.dumps(ONE)}\n{{"event":"end","wall":1e999}}\n',
@@ -202,11 +202,11 @@ UNUSABLE = {
     ),
     "far future": (
         json.dumps({**ONE, "wall": 1e300}) + "\n",
-        "journal.jsonl:1: not a line of a journal: 'run' with no, or a bad, 'wall'",
+        "journal.jsonl:1: not a line of a journal: 'run' with a missing or invalid 'wall'",
     ),
     "other fields": (
         f'{json.dumps(ONE)}\n{{"event":"verdict","wall":1,"test":"a","worker":"b","reports":[1]}}\n',
-        "journal.jsonl:2: not a line of a journal: 'verdict' with no, or a bad, 'reports'",
+        "journal.jsonl:2: not a line of a journal: 'verdict' with a missing or invalid 'reports'",
     ),
     "garbage inside": (f"{json.dumps(ONE)}\n\0\0\n{json.dumps(ONE)}\n", "journal.jsonl:2: not a"),
 }
@@ -249,7 +249,7 @@ ODD = {
     ),
     "missing": (
         json.dumps(ONE).encode() + b'\n{"event":"attempt","wall":1,"worker":"gw0"}\n',
-        "missing:2: not a line of a journal: 'attempt' with no, or a bad, 'test'",
+        "missing:2: not a line of a journal: 'attempt' with a missing or invalid 'test'",
     ),
 }
 

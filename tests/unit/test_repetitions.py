@@ -243,7 +243,7 @@ CONTRADICTIONS = {
     "--fkit-isolation=module": "each repetition has a process of its own, and --fkit-isolation=mo",
     "--dist=loadfile": "repetitions of a test go to all workers, which --dist=loadfile forbids",
     "--dist=each": "repetitions of a test go to all workers, which --dist=each forbids",
-    "--fkit-resume=run.jsonl": "a rate of failures is that of one run, so --fkit-resume can't go",
+    "--fkit-resume=run.jsonl": "a rate of failures belongs to one run, which --fkit-resume",
     "--pdb": "--pdb is given: a debugger runs each test here, once; leave one of them out",
 }
 

@@ -88,7 +88,7 @@ def _declare(parser: argparse.ArgumentParser, command: Subcommand) -> None:
     names = list(command.formats)
     parser.add_argument("--format", choices=names, default=names[0], help=f"default: {names[0]}")
     parser.add_argument(
-        "-o", "--output", metavar="PATH", type=Path, help="default: standard output"
+        "-o", "--output", metavar="PATH", type=Path, help="file to write; default: standard output"
     )
 
 
@@ -118,7 +118,9 @@ def _group(parser: argparse.ArgumentParser) -> None:
 
 def _how_many(parser: argparse.ArgumentParser) -> None:
     journals(parser)
-    parser.add_argument("-n", "--number", type=_number, default=20, help="default: 20")
+    parser.add_argument(
+        "-n", "--number", type=_number, default=20, help="how many tests; default: 20"
+    )
 
 
 def _more_masks(parser: argparse.ArgumentParser) -> None:

@@ -37,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     for name in ("old", "new"):
         parser.add_argument(
             f"--{name}", metavar="JOURNAL", nargs="+", type=Path, default=[],
-            help="several journals in the place of one",
+            help="several journals instead of one",
         )  # fmt: skip
     parser.set_defaults(error=parser.error)
 

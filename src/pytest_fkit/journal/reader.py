@@ -65,7 +65,7 @@ def parse(data: bytes, name: str) -> Iterator[Event]:
             raise JournalError(place, "not a journal of pytest-fkit: it does not begin with a run")
         wrong = _SHAPES.misfit(happened)
         if wrong:
-            what = f"{happened['event']!r} with no, or a bad, {wrong!r}"
+            what = f"{happened['event']!r} with a missing or invalid {wrong!r}"
             raise JournalError(place, f"not a line of a journal: {what}")
         yield happened
     if number == 0:
@@ -100,7 +100,7 @@ _decode = json.JSONDecoder(parse_constant=_float, parse_float=_float, parse_int=
 
 def _check_version(run: Event, place: str) -> None:
     if run.get("format") != FORMAT:
-        raise JournalError(place, "not a journal of pytest-fkit, but something else's record")
+        raise JournalError(place, "not a journal of pytest-fkit, but another program's record")
     schema = str(run.get("schema", ""))
     major = re.match(r"[0-9]{1,9}(?=\.|$)", schema)
     if major is None or int(major[0]) != MAJOR:

@@ -158,7 +158,7 @@ def reach(
     if trouble:
         lines = [f"  {each.name}: {line}" for each in found for line in trouble.get(each.name, ())]
         misfit = [trouble[name] for name in trouble if name in answers]
-        last = advice(misfit) if misfit else "try the command by hand, or leave the machine away"
+        last = advice(misfit) if misfit else "try the command by hand, or leave the machine out"
         raise pytest.UsageError(
             "\n".join([f"pytest-fkit: {settings.source}={settings.machines}:", *lines, last])
         )
