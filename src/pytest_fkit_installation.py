@@ -32,7 +32,7 @@ def check_installation() -> None:
         commands = {entry.value for entry in found.entry_points}
         if _PLUGIN in commands and _COMMAND not in commands:
             raise pytest.UsageError(
-                "pytest-fkit: another project of this name is installed, too: version "
+                "pytest-fkit: another project with this name is installed, too: version "
                 f"{found.version} in {_place(found)}, as `pip install pytest-fkit` gets it from "
                 "PyPI. Both have a package pytest_fkit: run `pip uninstall pytest-fkit`, then "
                 "install this one, pytest-forkit, again, since that removes files of both"

@@ -34,7 +34,7 @@ DETAILS = {
         "Setup and teardown of [wide fixtures](../inside/vocabulary.md#words) have the same "
         "[limit](../start/limits.md), each with its own clock"
     ),
-    "fkit_memory_limit": "Counted is what the test and its processes took since the fork",
+    "fkit_memory_limit": "This counts what the test and its processes took since the fork",
     "fkit_worker_timeout": (
         "It is [replaced](../start/limits.md#hanging-workers). A worker on another machine is "
         "disconnected"
@@ -59,13 +59,13 @@ DETAILS = {
     "fkit_trace": "[ui.perfetto.dev](https://ui.perfetto.dev)",
     "fkit_resume": (
         "These are reported with that verdict; the others run, and are appended. If there is no "
-        "such file, the run [begins it](../ci/shards.md)"
+        "such file, the run [creates it](../ci/shards.md)"
     ),
     "fkit_quarantine": "See [Quarantine](../ci/quarantine.md)",
     "fkit_versions": "They are in the `run` event of the [journal](journal.md#events)",
     "fkit_gpus": (
-        "`auto`: those that are found. Numbers are as the machine counts its GPUs, as in `0,2,5` "
-        "or `GPU-5e21a,GPU-77b0`"
+        "`auto`: all that are found. Numbers are those of the machine; UUIDs may be shortened, as "
+        "in `GPU-5e21a,GPU-77b0`"
     ),
     "fkit_gpus_per_worker": (
         "With `-n`: 2 if there are enough GPUs, otherwise 1. MIG: 1. See "
@@ -91,7 +91,7 @@ DETAILS = {
         "See the pages on [Slurm](../ci/slurm.md), [ssh](../ci/ssh.md) and "
         "[Kubernetes](../ci/kubernetes.md)"
     ),
-    "fkit_machines_python": "It has the same version, and the same packages",
+    "fkit_machines_python": "It needs the same version and the same packages",
     "fkit_env": "See [Other variables](../gpus/slices.md#other-variables)",
 }
 """Sentences; or a link, which takes the place of its text in the help."""

@@ -1,4 +1,4 @@
-"""The fixtures for tests; they are there without ``--fkit``, too."""
+"""The fixtures for tests, available without ``--fkit``, too."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def fkit_gpus() -> list[str]:
-    """The ids of the GPUs that this test can use: numbers as the machine counts them, MIG's UUIDs.
+    """The ids of the GPUs that this test sees: the machine's numbers, or UUIDs of MIG instances.
 
-    Frameworks count the visible ones anew: this test's first GPU is ``cuda:0``, whatever its id.
-    Empty where the tests own no GPUs.
+    Frameworks count from 0: this test's first GPU is ``cuda:0``, whatever its id. Empty if the
+    worker owns no GPUs.
     """
     return [each for each in (variable("FKIT_GPU_IDS") or "").split(",") if each]
 
 
 @pytest.fixture(scope="session")
 def fkit_worker() -> int:
-    """The number of the worker that runs this test, from 0 on; a worker's replacement has its."""
+    """The number of the worker that runs this test, from 0; its replacement has the same."""
     return int(variable("FKIT_WORKER_ID") or 0)
 
 
 @pytest.fixture(scope="session")
 def fkit_port() -> Iterator[int]:
-    """The first of 16 free ports in a row that other workers and other runs leave alone."""
+    """The first of 16 consecutive free ports that no other worker or run uses."""
     given = variable("FKIT_PORT_BASE")
     if given:
         yield int(given)
@@ -106,7 +106,7 @@ class Metrics(MutableMapping[str, Value]):
 
 @pytest.fixture
 def fkit_artifacts(request: pytest.FixtureRequest) -> Path:
-    """A folder of the test's own; with ``--fkit`` it is kept, and named, if the test fails."""
+    """A folder for the test's files; with ``--fkit`` it is kept, and named, if the test fails."""
     relay = request.config.pluginmanager.getplugin("fkit-relay")
     if relay is None:
         factory: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
@@ -118,10 +118,10 @@ def fkit_artifacts(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def fkit_metrics(request: pytest.FixtureRequest) -> Metrics:
-    """A dict for what the test measures: ``fkit_metrics["tokens_per_s"] = 1234.5``.
+    """A dict for the test's measurements: ``fkit_metrics["tokens_per_s"] = 1234.5``.
 
-    Values are of type str, bool, int or float. They end up in the journal, the trace and the
-    JUnit file, even if the test's process dies afterwards.
+    Values have type str, bool, int or float. They are in the journal, the trace and the JUnit file,
+    even if the test's process dies afterwards.
     """
     plugins = request.config.pluginmanager
     return Metrics(request.node.user_properties, plugins.getplugin("fkit-relay"))

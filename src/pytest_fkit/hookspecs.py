@@ -1,4 +1,4 @@
-"""What other plugins can answer."""
+"""The hooks that other plugins can implement."""
 
 from __future__ import annotations
 
@@ -14,63 +14,63 @@ if TYPE_CHECKING:
 
 @pytest.hookspec(firstresult=True)
 def pytest_fkit_gpus(config: pytest.Config, host: str) -> Sequence[Device | int | str] | None:
-    """The GPUs for the workers of a machine, where ``--fkit-gpus`` does not say them.
+    """Say which GPUs a machine has, for its workers, unless ``--fkit-gpus`` names them.
 
     Devices are used as they are, ids (numbers and UUIDs) as if ``--fkit-gpus`` had named them; in
-    both cases only those count that the masks in the environment leave. An empty answer means no
-    GPUs, None leaves it to detection.
+    both cases limited to the masks in the environment. An empty answer means no GPUs, None leaves
+    it to detection.
 
-    At ``-n0`` it is called before conftest files are loaded, so that only installed plugins and
-    those of ``-p`` can answer.
+    At ``-n0`` the hook is called before conftest files are loaded, so only installed plugins and
+    those given with ``-p`` can implement it.
 
-    :param host: "" for the machine of the pytest process, else the address in ``--tx``, as in
-        "me@node7" or "192.168.1.102:8888".
+    :param host: "" for the machine of the pytest process, otherwise the address in ``--tx``, such
+        as "me@node7" or "192.168.1.102:8888".
     """
 
 
 @pytest.hookspec(firstresult=True)
 def pytest_fkit_classify(item: pytest.Item, failure: Failure) -> str | bool | None:
-    """Whether a test that did not pass met an error of GPUs, network or machine, and which.
+    """Say whether a failure or skip is an error of GPUs, network or machine, and its category.
 
-    Called for each phase that failed or was skipped in the process of the test, and on workers that
-    own GPUs for a test process that died: see ``failure.death``. Workers without GPUs call it only
-    with ``--fkit-network-retries``, and where workers are on several machines. The test gets
-    another attempt if it is one, after a GPU error elsewhere, after "host" on another machine.
+    Called in the test's process for each phase that failed or was skipped and, on workers that own
+    GPUs, for each test process that died: see ``failure.death``. Workers without GPUs call it only
+    with ``--fkit-network-retries``, or if workers are on several machines. After such an error the
+    test is retried: after a GPU error on other GPUs, after "host" on another machine.
 
     :return: the name of a category ("device", "memory", "busy", "missing", "build", "ordinal",
-        "sticky", "abort", "suspect", "library", "port", "other", "host", "network"); False: it is
-        none; None leaves it to the patterns of ``fkit_gpu_errors`` and those that are built in.
+        "sticky", "abort", "suspect", "library", "port", "other", "host", "network"); False for
+        none; None leaves it to the patterns of ``fkit_gpu_errors`` and the built-in ones.
     """
 
 
 @pytest.hookspec(firstresult=True)
 def pytest_fkit_requirements(item: pytest.Item) -> Needs | Mapping[str, Any] | None:
-    """What a test needs, for suites that say it in other ways than by our marks, which go first.
+    """Say what a test needs, for suites that have their own marks; pytest-fkit's take precedence.
 
-    The answer has ``gpus``, how many GPUs the test is to see (0: it runs anywhere), ``serial``, a
-    name of which no two tests run at the same time, and ``gpu_memory``, what has to be free on its
-    GPUs, as in "40G"; all are optional. It is asked for in workers, once for each test.
+    The answer has ``gpus``, how many GPUs the test sees (0: it runs on any worker), ``serial``, a
+    name (no two tests with the same name run at the same time), and ``gpu_memory``, which has to be
+    free on each of its GPUs, such as "40G"; all are optional. Called in workers, once for each
+    test.
     """
 
 
 @pytest.hookspec(firstresult=True)
 def pytest_fkit_isolation(item: pytest.Item) -> str | None:
-    """How long the process of a test has to live at least, for what it finds of earlier tests.
+    """Say which tests need what earlier tests left in memory, and so have to share a process.
 
-    For plugins and conftest files that judge a test by what others left in memory: tests of which
-    it answers "class", "module" or "session" share a process with those of the same class, module
-    or session of which it answers the same, on one worker and in their order. Where option or marks
-    have tests share a process for longer, they do; "function" means that the test needs nothing of
-    others, whatever its marks of other plugins say. None leaves it to those. The mark
-    ``fkit(isolation="function")`` goes before. It is asked for in workers, once for each test.
+    If it returns "class", "module" or "session", the test shares a process with the tests of its
+    class, module or session for which it returns the same, on one worker and in their order.
+    Options and marks that ask for a longer-lived process still apply. "function" means that the
+    test needs nothing from others, whatever other plugins' marks say; None leaves it to these. The
+    mark ``fkit(isolation="function")`` takes precedence. Called in workers, once for each test.
     """
 
 
 @pytest.hookspec
 def pytest_fkit_warmup(config: pytest.Config) -> None:
-    """Open what tests would have to open, in the process of the test that comes next.
+    """Prepare the process of the next test, for example by opening the GPU.
 
     Called with ``--fkit-warmup`` on workers that own GPUs, while another test runs, in the process
-    that was forked for the next one. What it opens shares the GPUs with the test that runs. Without
-    an implementation, PyTorch and CuPy open their contexts if they were imported.
+    that was forked for the next one. What it opens shares the GPUs with the running test. Without
+    an implementation, the contexts of PyTorch and CuPy are opened if they were imported.
     """

@@ -28,7 +28,7 @@ def before_conftests(early_config: pytest.Config) -> None:
 
     Without workers, assign GPUs to the tests now; a spawned host has its worker's already.
 
-    :raises pytest.UsageError: if another project of this name is installed, too.
+    :raises pytest.UsageError: if another project with this name is installed, too.
     """
     if not early_config.pluginmanager.hasplugin("fkit-installation"):  # loaded by -p
         check_installation()

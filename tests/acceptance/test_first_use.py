@@ -62,13 +62,13 @@ def test_a_second_run_does_not_cost_the_first_one_its_journal(
     assert again.outcomes == OUTCOMES
     assert aside.read_bytes() == killed
     [line] = [line for line in again.lines if "did not end" in line]
-    assert line.startswith("fkit: the run in run.jsonl did not end; its journal is run.jsonl.1 now")
+    assert line.startswith("fkit: the run in run.jsonl did not end; its journal is now run.jsonl.1")
     # Its own has an end: nothing else is set aside.
     third = run_pytest(tmp_path, *command)
     assert "did not end" not in third.out
     assert sorted(path.name for path in tmp_path.glob("run.*")) == ["run.jsonl", "run.jsonl.1"]
     # -rA is there already.
-    program, _, *rest = shlex.split(line.rpartition("goes on with it: ")[2])
+    program, _, *rest = shlex.split(line.rpartition("to resume it: ")[2])
     assert program == "pytest"
     resumed = run_pytest(tmp_path, *rest)
     assert {*resumed.lines} >= RESUMED, resumed.out + resumed.err
@@ -78,7 +78,7 @@ def test_a_second_run_does_not_cost_the_first_one_its_journal(
 def test_what_is_no_journal_is_set_aside_as_well(tmp_path: Path) -> None:
     write_files(tmp_path, {**SUITE, "notes.txt": "mine\n"})
     ended = run_pytest(tmp_path, "--fkit", "-n0", "--fkit-journal=notes.txt")
-    assert "fkit: notes.txt was no journal that can be read here; it is notes.txt.1 now" in (
+    assert "fkit: notes.txt was not a journal that can be read; it is now notes.txt.1" in (
         ended.lines
     )
     assert (tmp_path / "notes.txt.1").read_text() == "mine\n"
@@ -89,11 +89,11 @@ def test_a_run_that_is_not_there_is_begun(tmp_path: Path) -> None:
     command = ["--fkit", "-n0", "--fkit-resume=run.jsonl"]
     first = run_pytest(tmp_path, *command)
     assert first.outcomes == OUTCOMES
-    assert "fkit: there is no run.jsonl to go on with: this run begins it" in first.lines
+    assert "fkit: there is no run.jsonl to resume: this run creates it" in first.lines
     _cut(tmp_path / "run.jsonl")
     second = run_pytest(tmp_path, *command)
     assert {*second.lines} >= RESUMED, second.out + second.err
-    assert "to go on with" not in second.out
+    assert "to resume" not in second.out
 
 
 # As the wheel of 0.11.0 on PyPI has it.
@@ -144,7 +144,7 @@ def test_another_project_of_this_name_beside_it(tmp_path: Path, first: str, auto
     assert ended.status == pytest.ExitCode.USAGE_ERROR, ended.out
     assert "Traceback" not in ended.err
     where = tmp_path / "other"
-    text = f"another project of this name is installed, too: version 0.11.0 in {where}, as"
+    text = f"another project with this name is installed, too: version 0.11.0 in {where}, as"
     # Where hooks of pytest's are of the old form, pluggy warns of it as well.
     assert len(re.findall(rf"^ERROR: .*{re.escape(text)}", ended.err, re.MULTILINE)) == 1, ended.err
     assert run_pytest(tmp_path, *arguments, env=env).outcomes == OUTCOMES

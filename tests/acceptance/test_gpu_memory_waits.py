@@ -202,7 +202,10 @@ def test_a_test_begins_when_its_memory_is_free(
     assert "needs 200 GiB of GPU memory; GPU 0 has 79.65 GiB" in ended.out
     assert "@pytest.mark.fkit(gpu_memory='lots'): expected a size such as 500M or 2G" in ended.out
     assert "was not begun: it needs 40 GiB of GPU memory" in ended.out
-    assert "2 tests were not begun, which are errors:\n  test_it.py::test_has_not " in ended.out
+    assert (
+        "2 tests did not begin and were reported as errors:\n  test_it.py::test_has_not "
+        in ended.out
+    )
     assert "crashed" not in ended.out
 
 

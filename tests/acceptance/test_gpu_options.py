@@ -104,7 +104,7 @@ def test_at_n0_plugins_are_asked_and_a_conftest_is_told_that_it_is_not(
     )  # fmt: skip
     assert "CUDA_VISIBLE_DEVICES" not in ended.seen["main"].environ
     [notice] = ended.header
-    assert notice.startswith("fkit: pytest_fkit_gpus in a conftest.py is not asked at -n0")
+    assert notice.startswith("fkit: pytest_fkit_gpus in a conftest.py is not called at -n0")
 
 
 @pytest.mark.in_turn(2)

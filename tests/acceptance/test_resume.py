@@ -82,7 +82,7 @@ def test_what_has_a_verdict_is_reported_and_not_run(tmp_path: Path, workers: str
     assert marked[1] >= 2 * len(FIRST) - 1
     assert lines(resumed.out, "pytest-fkit: resumed") == [
         "5 tests were not run again: their verdicts are from run.jsonl",
-        "3 tests not in the run before",
+        "3 tests not in the previous run",
     ]
     assert "test_all.py::test_passes PASSED (resumed)" in resumed.out
     assert "SIGABRT at test_all.py:12 in test_dies" in resumed.out
@@ -146,12 +146,12 @@ def test_another_revision_of_the_suite_is_handled_and_said(tmp_path: Path, worke
         "1 test was not run again: its verdict is from run.jsonl",
         "1 test of run.jsonl not in this run:",
         "  test_a.py::test_goes",
-        "1 test not in the run before",
+        "1 test not in the previous run",
     ]
     summary = fkit(directory, "summary", "run.jsonl").stdout.splitlines()
     assert "2 tests: 2 passed" in summary
     assert summary[-2:] == [
-        "1 test with a verdict not in the suite any more:",
+        "1 test with a verdict, no longer in the suite:",
         "  test_a.py::test_goes",
     ]
 
@@ -181,8 +181,8 @@ def test_a_test_that_the_user_interrupted_has_no_verdict(tmp_path: Path) -> None
 RUN = {"event": "run", "wall": 1.0, "format": "pytest-fkit journal", "schema": "1.0"}
 ONE, OTHER = ({**RUN, "session": session, "id": session} for session in "ab")
 UNUSABLE = {
-    "no JSON": ("nonsense\n", "journal.jsonl:1: not a line of a journal: it is no JSON"),
-    "empty": ("", "journal.jsonl: not a journal of pytest-fkit: there is no whole line in it"),
+    "no JSON": ("nonsense\n", "journal.jsonl:1: not a line of a journal: it is not JSON"),
+    "empty": ("", "journal.jsonl: not a journal of pytest-fkit: it has no complete line"),
     "foreign": ('{"a": 1}\n', "journal.jsonl:1: not a line of a journal: it has no event, or no"),
     "no run": (
         '{"event":"end","wall":1}\n',
@@ -194,19 +194,19 @@ UNUSABLE = {
     ),
     "mixed": (
         f"{json.dumps(ONE)}\n" + '{"event":"run","wall":1}\n',
-        "journal.jsonl:2: not a journal of pytest-fkit, but something else's record",
+        "journal.jsonl:2: not a journal of pytest-fkit, but another program's record",
     ),
     "infinite": (
         f'{json.dumps(ONE)}\n{{"event":"end","wall":1e999}}\n',
-        "journal.jsonl:2: not a line of a journal: it is no JSON",
+        "journal.jsonl:2: not a line of a journal: it is not JSON",
     ),
     "far future": (
         json.dumps({**ONE, "wall": 1e300}) + "\n",
-        "journal.jsonl:1: not a line of a journal: 'run' with no, or a bad, 'wall'",
+        "journal.jsonl:1: not a line of a journal: 'run' with a missing or invalid 'wall'",
     ),
     "other fields": (
         f'{json.dumps(ONE)}\n{{"event":"verdict","wall":1,"test":"a","worker":"b","reports":[1]}}\n',
-        "journal.jsonl:2: not a line of a journal: 'verdict' with no, or a bad, 'reports'",
+        "journal.jsonl:2: not a line of a journal: 'verdict' with a missing or invalid 'reports'",
     ),
     "garbage inside": (f"{json.dumps(ONE)}\n\0\0\n{json.dumps(ONE)}\n", "journal.jsonl:2: not a"),
 }
@@ -237,11 +237,11 @@ def test_a_file_that_is_no_journal_is_an_error_with_its_line(
 
 ODD = {
     "gz": (gzip.compress(b"x"), "gz: it is compressed; `gunzip` it first"),
-    "utf-16": ("{}\n".encode("utf-16"), "utf-16:1: not a line of a journal: it is no JSON"),
-    "zeros": (b"\0" * 999 + b"\n", "zeros:1: not a line of a journal: it is no JSON"),
+    "utf-16": ("{}\n".encode("utf-16"), "utf-16:1: not a line of a journal: it is not JSON"),
+    "zeros": (b"\0" * 999 + b"\n", "zeros:1: not a line of a journal: it is not JSON"),
     "nested": (
         json.dumps(ONE).encode() + b"\n" + b"[" * 100_000 + b"\n",
-        "nested:2: not a line of a journal: it is no JSON",
+        "nested:2: not a line of a journal: it is not JSON",
     ),
     "odd-version": (
         json.dumps({**ONE, "schema": "²"}).encode() + b"\n",
@@ -249,7 +249,7 @@ ODD = {
     ),
     "missing": (
         json.dumps(ONE).encode() + b'\n{"event":"attempt","wall":1,"worker":"gw0"}\n',
-        "missing:2: not a line of a journal: 'attempt' with no, or a bad, 'test'",
+        "missing:2: not a line of a journal: 'attempt' with a missing or invalid 'test'",
     ),
 }
 
@@ -282,7 +282,7 @@ def test_arguments_that_make_no_sense_are_errors(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps(ONE) + "\n")
     ended = fkit(tmp_path, "slowest", "-n", "-5", "a.jsonl")
     assert ended.returncode == 2
-    assert "'-5' is no number of tests" in ended.stderr
+    assert "'-5' is not a number of tests" in ended.stderr
     ended = fkit(tmp_path, "csv", "a.jsonl", "-o", "no/where")
     assert ended.returncode == 2
     assert ended.stderr == "fkit: no/where: can't be written: No such file or directory\n"
@@ -311,7 +311,7 @@ def test_one_verdict_per_worker_is_not_gone_on_with(tmp_path: Path) -> None:
     assert [verdict["test"] for verdict in found] == ["test_a.py::test_a"] * 2
     before = (directory / "run.jsonl").read_text()
     for arguments, said in (
-        (each, "leave out --dist=each, or begin anew with --fkit-journal"),
+        (each, "leave out --dist=each, or start again with --fkit-journal"),
         (("--fkit", "-n1"), "run.jsonl is of a run with --dist=each"),
     ):
         again = run_pytest(directory, *arguments, "--fkit-resume=run.jsonl")

@@ -111,7 +111,7 @@ def test_a_run_that_takes_too_long(
             plural = "test" if len(tests) == 1 else "tests"
             at = lines.index(f"{len(tests)} {plural} {title}:")
             assert sorted(lines[at + 1 : at + 1 + len(tests)]) == [f"  {each}" for each in tests]
-    assert any(line.endswith("run.jsonl goes on with them") for line in lines)
+    assert any(line.endswith("run.jsonl runs these tests") for line in lines)
     assert (directory / "torn-down").exists()
     assert (directory / "torn-down-too").exists() == bool(interrupted)
     event = _event(directory)

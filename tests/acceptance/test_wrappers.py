@@ -102,7 +102,7 @@ def test_valgrind_runs_a_test(tmp_path: Path) -> None:
     run = _run(tmp_path, "-n0", "-k", "valgrind")
     said = {outcome: message for outcome, _, message in run.reported}
     assert said == {"PASSED": "", "ERROR": "valgrind: exit status 99"}, run.out
-    assert "1 test went on after what sanitizers reported:" in run.out
+    assert "1 test survived a sanitizer's report:" in run.out
 
 
 def test_a_wrapper_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def test_deaths_are_run_again(suite: MakeSuite, mode: list[str]) -> None:
     assert run.status == 1
     assert "RERUN test_it.py::test_at_third" in run.text
     assert "Captured stdout setup" not in run.text.partition("rerun test summary")[2]
-    assert "10 attempts crashed and were followed by others:" in run.text
+    assert "10 attempts crashed and were retried:" in run.text
     assert "4 tests crashed and were reported as errors:" in run.text
     assert "the test process exited with status 3" in run.text  # why it was run again
     assert "could not add" not in run.text  # to a report, for what was noted in that process

@@ -191,7 +191,7 @@ def test_damaged_journals_are_read_or_refused(
         assert statuses == {2} or statuses <= {0, 1}, (number, statuses, said)
         if statuses == {2}:
             refused += 1
-            message = rf"fkit: {re.escape(str(path))}(:\d+: |: .*there is no whole line)"
+            message = rf"fkit: {re.escape(str(path))}(:\d+: |: .*it has no complete line)"
             assert all(re.match(message, line) for line in said.splitlines()), (number, said)
         else:
             assert said == "", number

@@ -201,14 +201,14 @@ def test_story_is_complete() -> None:
     lines = text.splitlines()
     assert lines[:2] == [
         "tests/test_x.py::test_segv: the test process was ended by SIGSEGV (signal 11)",
-        "phase call, 1.25 s after its begin; worker gw1, pid 42",
+        "phase call, 1.25 s after it began; worker gw1, pid 42",
     ]
     assert "Python stacks at that moment:" in lines
     assert lines[lines.index("  pid 7 (S): sleep") - 1].startswith("processes that the test left")
     assert lines[lines.index("  pid 9 (D): y") - 1] == (
-        "processes that still have GPUs open, and memory there:"
+        "processes that still have GPUs open, with memory in use:"
     )
-    assert lines[lines.index("  pid 8 (D): x") - 1].startswith("processes that not even SIGKILL")
+    assert lines[lines.index("  pid 8 (D): x") - 1].startswith("processes that survived SIGKILL")
     assert lines[-1] == "reproduce: pytest tests/test_x.py::test_segv"
 
 

@@ -94,10 +94,10 @@ def test_the_help_reads_well(pytester: pytest.Pytester) -> None:
         "time for tests and class- to session-scoped fixtures to end after Ctrl-C or SIGTERM",
         "rerun tests that skip themselves because they see too few GPUs, with enough of them",
         "probe each worker's GPUs before its first test, and after errors that may be theirs",
-        "further attempts, on other GPUs, after a test met a GPU error (default: 1; 0: none)",
-        "further attempts after a network error: HTTP 429 or 5xx, a name that does not resolve,",
+        "retries, on other GPUs, after a GPU error (default: 1; 0: none)",
+        "retries after a network error: HTTP 429 or 5xx, a name that can't be resolved,",
         "tests whose node id contains one of these never run at the same time; * is any text;",
-        "write an HTML report to this file when the run ends, and the journal that it is made of",
+        "write an HTML report to this file when the run ends, and its journal beside it, or",
     ):
         assert said in text
 

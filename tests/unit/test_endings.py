@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import get_args
 
 import pytest
 
@@ -17,6 +18,7 @@ from pytest_fkit.protocol.endings import (
     TimedOut,
     Unmet,
     Unreported,
+    WrapperEnded,
     format_size,
     from_wait_status,
     signal_name,
@@ -35,7 +37,12 @@ _ALL: list[Ending] = [
     Unmet("needs 4 GiB"),
     ForkUnsafe("a thread"),
     Unreported(ITS_END),
+    WrapperEnded("valgrind", "exit status 99", begun=True),
 ]
+
+
+def test_each_ending_is_here() -> None:
+    assert {type(each) for each in _ALL} == {*get_args(Ending)}
 
 
 @pytest.mark.parametrize("ending", _ALL, ids=lambda ending: type(ending).__name__)
@@ -76,6 +83,11 @@ def test_ending_survives_the_wire(ending: Ending) -> None:
         ),
         (Lost("its host died"), "lost: its host died", "was lost: its host died"),
         (Unmet("needs 4 GiB"), "not begun: needs 4 GiB", "was not begun: it needs 4 GiB"),
+        (
+            WrapperEnded("valgrind", "exit status 99", begun=True),
+            "valgrind: exit status 99",
+            "had finished the test; then its wrapper, valgrind, ended by exit status 99",
+        ),
     ],
 )
 def test_ending_says_what_happened(ending: Ending, title: str, story: str) -> None:

@@ -224,7 +224,7 @@ def test_what_is_compared(pytester: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
-        ({}, "this is no Slurm job, SLURM_JOB_ID is not set; start pytest in an allocation"),
+        ({}, "this is not a Slurm job, SLURM_JOB_ID is not set; start pytest in an allocation"),
         (
             {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", "PATH": "/nowhere"},
             "there is no srun on this machine's PATH",

@@ -269,12 +269,12 @@ def test_units_of_later_rounds_go_after_those_of_earlier_ones() -> None:
 
 
 CONTRADICTIONS = {
-    "-n0": "repetitions are distributed to workers, and there are none; say -n1, or more",
+    "-n0": "repetitions are distributed to workers, and there are none; use -n1 or more",
     "--fkit-isolation=module": "each repetition has a process of its own, and --fkit-isolation=mo",
     "--dist=loadfile": "repetitions of a test go to all workers, which --dist=loadfile forbids",
     "--dist=each": "repetitions of a test go to all workers, which --dist=each forbids",
-    "--fkit-resume=run.jsonl": "a rate of failures is that of one run, so --fkit-resume can't go",
-    "--pdb": "--pdb is given: a debugger runs each test here, once; leave one of them away",
+    "--fkit-resume=run.jsonl": "a rate of failures belongs to one run, which --fkit-resume",
+    "--pdb": "--pdb is given: a debugger runs each test here, once; leave one of them out",
 }
 
 

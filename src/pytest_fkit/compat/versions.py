@@ -143,6 +143,6 @@ def check_versions() -> None:
     gone = missing(names) if names else []
     if gone:
         raise pytest.UsageError(
-            f"pytest-fkit: {warning(versions)}; what it needs of private names is gone: "
+            f"pytest-fkit: {warning(versions)}; private names that it needs are gone: "
             f"{', '.join(gone)}. Install a version that was tried, or run with --no-fkit"
         )

@@ -29,7 +29,7 @@ _MARKS = (
         f"{name}: {', '.join((option.help, *option.choices))}"
         for name, option in MARK_ARGUMENTS.items()
     ),
-    "fkit_skip: no process of its own; it shares one with the other fkit_skip tests",
+    "fkit_skip: the test shares a process with the other fkit_skip tests of its worker",
     "fkit_serial: no two tests with this mark run at the same time",
     "fkit_single_gpu: the test sees one GPU",
     "fkit_multi_gpu(number=2): the test sees that many GPUs",

@@ -66,7 +66,7 @@ def refuse(parser: pytest.Parser, args: Sequence[str]) -> None:
         flag = str(each).partition("=")[0]
         if flag in REFUSED:
             raise pytest.UsageError(
-                f"pytest-fkit: {flag} is an option of another project of this name; here "
+                f"pytest-fkit: {flag} is an option of another project with this name; here "
                 "--fkit-trace=PATH writes a timeline, and --fkit-journal=PATH a record of which "
                 "`fkit csv` makes a table"
             )

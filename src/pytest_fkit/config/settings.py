@@ -176,7 +176,7 @@ def settings_of(config: pytest.Config) -> Settings:
     if resume is not None:
         if config.getoption("fkit_journal") is not None and journal != resume:
             raise pytest.UsageError(
-                f"pytest-fkit: --fkit-resume={config.getoption('fkit_resume')} goes on writing "
+                f"pytest-fkit: --fkit-resume={config.getoption('fkit_resume')} appends to "
                 "that journal; leave out --fkit-journal, or give it the same path"
             )
         values["journal"] = resume

@@ -148,7 +148,7 @@ def _patterns(value: object) -> tuple[str, ...] | None:
     lines = _lines(value.replace(",", "\n") if isinstance(value, str) else value)
     for line in lines or ():
         if not line.strip("*"):
-            raise ValueError(f"expected texts that not every node id contains, not {line!r}")
+            raise ValueError(f"expected texts that some node ids don't contain, not {line!r}")
     return lines
 
 

@@ -99,7 +99,7 @@ class Controller:
             if parsed.repeat is not None:
                 raise pytest.UsageError(
                     f"pytest-fkit: --fkit-repeat={parsed.repeat}: {name} is given: a debugger runs "
-                    "each test here, once; leave one of them away"
+                    "each test here, once; leave one of them out"
                 )
             config.option.fkit = False
             return

@@ -97,7 +97,11 @@ def _declare(parser: argparse.ArgumentParser, command: Subcommand) -> None:
     names = list(command.formats)
     parser.add_argument("--format", choices=names, default=names[0], help=f"default: {names[0]}")
     parser.add_argument(
-        "-o", "--output", metavar="PATH", type=Path, help="default: -, standard output"
+        "-o",
+        "--output",
+        metavar="PATH",
+        type=Path,
+        help="file to write; default: -, standard output",
     )
 
 
@@ -168,18 +172,20 @@ def _make_room(descriptor: int, size: int) -> None:
 
 def _number(given: str) -> int:
     if not given.isdecimal():
-        raise argparse.ArgumentTypeError(f"{given!r} is no number of tests")
+        raise argparse.ArgumentTypeError(f"{given!r} is not a number of tests")
     return int(given)
 
 
 def _group(parser: argparse.ArgumentParser) -> None:
     journals(parser)
-    parser.add_argument("--group", action="store_true", help="group what went wrong by its cause")
+    parser.add_argument("--group", action="store_true", help="group failures by cause")
 
 
 def _how_many(parser: argparse.ArgumentParser) -> None:
     journals(parser)
-    parser.add_argument("-n", "--number", type=_number, default=20, help="default: 20")
+    parser.add_argument(
+        "-n", "--number", type=_number, default=20, help="how many tests; default: 20"
+    )
 
 
 def _more_masks(parser: argparse.ArgumentParser) -> None:
@@ -204,7 +210,7 @@ def _html(options: argparse.Namespace) -> Answer:
 
 COMMANDS: Mapping[str, Subcommand] = {
     "summary": Subcommand(
-        "how many tests had which verdict, and what went wrong",
+        "counts by outcome, and what went wrong",
         ("fkit summary run.jsonl", "fkit summary --group shard-*.jsonl"),
         {
             "text": of_history(lambda told, options: text(summary(told, options.group))),
@@ -213,7 +219,7 @@ COMMANDS: Mapping[str, Subcommand] = {
         _group,
     ),
     "slowest": Subcommand(
-        "the tests that took longest, with what they used",
+        "the slowest tests, with time, CPU time and memory",
         ("fkit slowest run.jsonl", "fkit slowest -n 5 --format=json run.jsonl"),
         {
             "text": of_history(lambda told, options: text(slowest(told, options.number))),
@@ -235,13 +241,13 @@ COMMANDS: Mapping[str, Subcommand] = {
         },
     ),
     "html": Subcommand(
-        "a report to look at: one page that needs no network",
+        "an HTML report: one file that needs no network",
         ("fkit html run.jsonl -o report.html", "fkit html shard-*.jsonl -o report.html"),
         {"html": _html},
         _more_masks,
     ),
     "merge": Subcommand(
-        "one journal of several, as of the shards of a CI matrix",
+        "one journal made from several, such as the shards of a CI matrix",
         ("fkit merge shard-*.jsonl -o run.jsonl",),
         {
             "jsonl": of_events(lambda events: map(encode, events)),
@@ -249,7 +255,7 @@ COMMANDS: Mapping[str, Subcommand] = {
         },
     ),
     "failed": Subcommand(
-        "the node ids of the tests that went wrong, one per line",
+        "the node ids of the tests that failed, one per line",
         ("fkit failed run.jsonl > failed.txt && test -s failed.txt && pytest @failed.txt",),
         {
             "text": of_history(lambda told, _: text(failed(told))),
@@ -257,7 +263,7 @@ COMMANDS: Mapping[str, Subcommand] = {
         },
     ),
     "junit": Subcommand(
-        "JUnit XML, of a run that was killed, too",
+        "JUnit XML, also of a run that was killed",
         ("fkit junit run.jsonl -o junit.xml", "fkit junit shard-*.jsonl -o junit.xml"),
         {
             "xml": of_history(lambda told, _: [document(suites(told))]),
@@ -265,7 +271,7 @@ COMMANDS: Mapping[str, Subcommand] = {
         },
     ),
     "diff": Subcommand(
-        "what has changed between two runs; exits with 1 if more is red, or for another reason",
+        "what has changed between two runs; exits with 1 for new failures, or other causes",
         (
             "fkit diff yesterday.jsonl run.jsonl",
             "fkit diff --old main-*.jsonl --new shard-*.jsonl --format=md >> comment.md",
@@ -274,7 +280,7 @@ COMMANDS: Mapping[str, Subcommand] = {
         diff.arguments,
     ),
     "quarantine check": Subcommand(
-        "which entries of a quarantine have expired, are unused, or passed; exits with 1 if any",
+        "which entries of a quarantine have expired, match no test, or pass; exits with 1 if any",
         ("fkit quarantine check quarantine.toml nightly-*.jsonl",),
         quarantine_check.formats(),
         quarantine_check.arguments,

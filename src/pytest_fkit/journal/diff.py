@@ -18,7 +18,7 @@ _CHANGES = {
     "changed": ("failure with another cause", "failures with another cause"),
     "fixed": ("fixed", "fixed"),
     "excused": ("not counted any more", "not counted any more"),
-    "flaky": ("passed only on another attempt", "passed only on another attempt"),
+    "flaky": ("passed only on a retry", "passed only on a retry"),
     "steady": ("passed on the first attempt again", "passed on the first attempt again"),
     "missing": ("without a verdict now", "without a verdict now"),
     "completed": ("with a verdict now", "with a verdict now"),
@@ -38,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     for name in ("old", "new"):
         parser.add_argument(
             f"--{name}", metavar="JOURNAL", nargs="+", type=Path, default=[],
-            help="several journals in the place of one",
+            help="several journals instead of one",
         )  # fmt: skip
     parser.set_defaults(error=parser.error)
 

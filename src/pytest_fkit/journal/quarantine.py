@@ -134,9 +134,9 @@ def parse(text: str) -> list[KnownFailure]:
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise QuarantineError(f"no TOML: {error}") from None
+        raise QuarantineError(f"not TOML: {error}") from None
     except RecursionError:
-        raise QuarantineError("no TOML: it is nested too deeply") from None
+        raise QuarantineError("not TOML: it is nested too deeply") from None
     entries = found.get(_TABLE, [])
     unknown = sorted(found.keys() - {_TABLE})
     if unknown or not isinstance(entries, list):
@@ -158,7 +158,7 @@ def _entry(number: int, given: Any) -> KnownFailure:
     texts = {name: given[name] for name in given if name != "expires"}
     wrong = [name for name, value in texts.items() if not isinstance(value, str) or not value]
     if wrong or "test" not in texts:
-        raise QuarantineError(f"{place}: {(wrong or ['test'])[0]!r}: expected a text")
+        raise QuarantineError(f"{place}: {(wrong or ['test'])[0]!r}: expected a string")
     if texts.get("mode", RUN) not in (RUN, SKIP):
         raise QuarantineError(f"{place}: mode = {texts['mode']!r}: expected 'run' or 'skip'")
     try:

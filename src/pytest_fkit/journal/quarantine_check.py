@@ -60,7 +60,7 @@ def read_quarantine(path: Path) -> list[KnownFailure]:
     except OSError as error:
         raise JournalError(str(path), f"can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise JournalError(str(path), "no TOML: it is not in UTF-8") from None
+        raise JournalError(str(path), "not TOML: it is not in UTF-8") from None
     except QuarantineError as error:
         raise JournalError(str(path), str(error)) from None
 

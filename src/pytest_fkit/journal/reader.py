@@ -71,14 +71,14 @@ def parse(data: bytes, name: str) -> Iterator[Event]:
         if happened["event"] == "run":
             _check_version(happened, place)
         elif number == 1:
-            raise JournalError(place, "not a journal of pytest-fkit: it begins with no run")
+            raise JournalError(place, "not a journal of pytest-fkit: it does not begin with a run")
         wrong = _SHAPES.misfit(happened)
         if wrong:
-            what = f"{happened['event']!r} with no, or a bad, {wrong!r}"
+            what = f"{happened['event']!r} with a missing or invalid {wrong!r}"
             raise JournalError(place, f"not a line of a journal: {what}")
         yield happened
     if number == 0:
-        raise JournalError(name, "not a journal of pytest-fkit: there is no whole line in it")
+        raise JournalError(name, "not a journal of pytest-fkit: it has no complete line")
 
 
 def _whole_lines(data: bytes) -> Iterator[bytes]:
@@ -96,7 +96,7 @@ def _event(line: bytes, place: str) -> Event:
     try:
         found: Any = _decode(line.decode())
     except (ValueError, RecursionError):
-        raise JournalError(place, "not a line of a journal: it is no JSON") from None
+        raise JournalError(place, "not a line of a journal: it is not JSON") from None
     if not (isinstance(found, dict) and isinstance(found.get("event"), str) and "wall" in found):
         raise JournalError(place, "not a line of a journal: it has no event, or no time")
     return found
@@ -120,7 +120,7 @@ _decode = json.JSONDecoder(parse_constant=_float, parse_float=_float, parse_int=
 
 def _check_version(run: Event, place: str) -> None:
     if run.get("format") != FORMAT:
-        raise JournalError(place, "not a journal of pytest-fkit, but something else's record")
+        raise JournalError(place, "not a journal of pytest-fkit, but another program's record")
     schema = str(run.get("schema", ""))
     major = re.match(r"[0-9]{1,9}(?=\.|$)", schema)
     if major is None or int(major[0]) != MAJOR:

@@ -25,7 +25,7 @@ Values = Dict[str, Any]
 
 
 def summary(history: History, by_cause: bool = False) -> Iterator[str]:
-    """The runs, how many tests had which verdict, and what went wrong, as lines.
+    """The runs, counts by outcome, and what went wrong, as lines.
 
     :param by_cause: name the causes with some of their tests, not each test that went wrong.
     """
@@ -51,7 +51,7 @@ def summary(history: History, by_cause: bool = False) -> Iterator[str]:
         yield from _xids(session, label)
         yield from _retirements(session, label)
         if session.gone:
-            yield f"{count(len(session.gone), 'test')} with a verdict not in the suite any more:"
+            yield f"{count(len(session.gone), 'test')} with a verdict, no longer in the suite:"
             yield from (f"  {label}{nodeid}" for nodeid in sorted(session.gone))
 
 

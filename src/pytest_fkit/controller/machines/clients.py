@@ -144,7 +144,7 @@ def _trouble(client: Client, error: BaseException | None, deadline: WaitLimit) -
             "start-up file of the shell"
         )
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"{error.strerror} on this machine; raise the limit by `ulimit -n`"
+        return f"{error.strerror} on this machine; raise the limit with `ulimit -n`"
     if said:
         return said
     if isinstance(error, (EOFError, OSError)):

@@ -91,7 +91,7 @@ def advice(found: Iterable[Sequence[str]]) -> str:
     said = []
     if versions:
         said.append(
-            "install there what is here, or name the Python that has it by --fkit-machines-python"
+            "install the same there, or name a Python that has it with --fkit-machines-python"
         )
     if paths:
         said.append("put the checkout at the same path as here, or on a file system that both see")

@@ -81,8 +81,8 @@ def machines_of(settings: MachineSettings, wanted: Machines) -> list[Target]:
     nodes = os.environ.get("SLURM_JOB_NODELIST")
     if not job or not nodes:
         raise pytest.UsageError(
-            f"pytest-fkit: {settings.source}=slurm: this is no Slurm job, SLURM_JOB_ID is not set; "
-            "start pytest in an allocation, by `salloc -N2 pytest …` or in a script for sbatch"
+            f"pytest-fkit: {settings.source}=slurm: this is not a Slurm job, SLURM_JOB_ID is not "
+            "set; start pytest in an allocation, by `salloc -N2 pytest …` or in a script for sbatch"
         )
     for name in ("srun", "scontrol"):
         _check_program(settings, name)

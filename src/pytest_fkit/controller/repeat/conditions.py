@@ -28,36 +28,36 @@ def _troubles(config: pytest.Config, settings: Settings) -> Iterator[str]:
     if settings.isolation != "function":
         yield (
             f"each repetition has a process of its own, and --fkit-isolation={settings.isolation} "
-            "lets tests share one; leave that away, or say --fkit-isolation=function"
+            "lets tests share one; leave it out, or use --fkit-isolation=function"
         )
     if settings.resume is not None:
         yield (
-            "a rate of failures is that of one run, so --fkit-resume can't go on with it; leave "
-            "that away, and begin anew with --fkit-journal"
+            "a rate of failures belongs to one run, which --fkit-resume can't continue; leave "
+            "it out, and start again with --fkit-journal"
         )
     if run_alone(config.option):
-        yield "repetitions are distributed to workers, and there are none; say -n1, or more"
+        yield "repetitions are distributed to workers, and there are none; use -n1 or more"
     dist = config.getoption("dist", "no")
     if dist not in ("no", "load", "worksteal"):
         yield (
-            f"repetitions of a test go to all workers, which --dist={dist} forbids; leave it away, "
-            "or say --dist=load"
+            f"repetitions of a test go to all workers, which --dist={dist} forbids; leave it out, "
+            "or use --dist=load"
         )
     if xdist_controller.other_schedulers(config):
-        yield "a plugin or a conftest.py brings a scheduler of its own, which repeats nothing"
+        yield "a plugin or a conftest.py has its own scheduler, which can't repeat tests"
     for name in ("reruns", "force_reruns"):
         if config.getoption(name, None):
             yield (
                 f"--{name.replace('_', '-')}={config.getoption(name)} hides the failures that "
-                "repetitions are to count; leave it away"
+                "--fkit-repeat counts; leave it out"
             )
     # Newer ones are told to rerun nothing, whatever marks and ini files say, see worker.py.
     if config.pluginmanager.hasplugin("rerunfailures") and not hasattr(
         config.option, "force_reruns"
     ):
         yield (
-            "this old pytest-rerunfailures hides the failures that repetitions are to count; "
-            "leave it away by -p no:rerunfailures"
+            "this old pytest-rerunfailures hides the failures that --fkit-repeat counts; "
+            "switch it off with -p no:rerunfailures"
         )
     if config.getoption("setuponly", False):
-        yield "--setup-only and --setup-plan run no test; leave them away"
+        yield "--setup-only and --setup-plan run no test; leave them out"

@@ -205,12 +205,12 @@ def markdown(happened: Happened) -> Iterator[str]:
         [(code(nodeid), _codes(lines)) for nodeid, lines in happened.gpu_memory],
     )
     yield from table(
-        "| Went on after what a sanitizer reported | what |",
+        "| Survived a sanitizer's report | what |",
         [(code(nodeid), _codes(lines)) for nodeid, lines in happened.sanitizers],
     )
     for title, tests in (
-        ("Passed only after another attempt", happened.retried),
-        ("Failed after another attempt", happened.in_vain),
+        ("Passed only on a retry", happened.retried),
+        ("Failed on every attempt", happened.in_vain),
     ):
         yield from table(
             f"| {title} | | before |",

@@ -204,14 +204,14 @@ class QuarantinedTests:
     def _lines(self) -> Iterator[str]:
         if self.rows:
             number = len({row.nodeid for row in self.rows})
-            yield f"{count(number, 'test')} failed and did not fail the run:"
+            yield f"{count(number, 'test')} failed without failing the run:"
             yield from (f"  {'  '.join(row)}" for row in self.rows)
         if self._expired:
-            yield "expired, so that they do nothing:"
+            yield "expired, and without effect:"
             yield from (f"  {entry.test}  {entry.expires}" for entry in self._expired)
         unused = self._found().unused if self._nodeids else []
         if unused:
-            yield "about no test of this run:"
+            yield "matching no test of this run:"
             yield from (f"  {entry.test}" for entry in unused[:_NAMED])
             if len(unused) > _NAMED:
                 yield f"  and {len(unused) - _NAMED} more"

@@ -103,7 +103,7 @@ class Recording:
             self._set_aside(path)
             return self._open("journal", path)
         if not path.exists():
-            self._say(f"there is no {self._shown(path)} to go on with: this run begins it")
+            self._say(f"there is no {self._shown(path)} to resume: this run creates it")
         return self._open("journal", path, self._resuming.keep)
 
     def _open(
@@ -121,10 +121,10 @@ class Recording:
             return
         was, now = self._shown(journal), self._shown(aside.path)
         if aside.run is None:
-            self._say(f"{was} was no journal that can be read here; it is {now} now")
+            self._say(f"{was} was not a journal that can be read; it is now {now}")
             return
         if aside.run.get("options", {}).get("repeat"):  # no other run goes on with its rates
-            self._say(f"the run in {was} did not end; its journal is {now} now")
+            self._say(f"the run in {was} did not end; its journal is now {now}")
             return
         directory = str(aside.run.get("directory", ""))
         is_here = directory == str(self._config.invocation_params.dir)
@@ -135,7 +135,7 @@ class Recording:
         )
         enter = "" if is_here else f"cd {shlex.quote(directory)} && "
         self._say(
-            f"the run in {was} did not end; its journal is {now} now, and this goes on with it: "
+            f"the run in {was} did not end; its journal is now {now}; to resume it: "
             f"{enter}{command}"
         )
 

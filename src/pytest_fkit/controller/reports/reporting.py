@@ -213,12 +213,15 @@ _RED = {"red": True}
 # The titles of the tables of deaths: for one, and for more.
 _DEATHS = (
     ("test crashed and was reported as an error", "tests crashed and were reported as errors"),
-    ("attempt crashed and was followed by another", "attempts crashed and were followed by others"),
+    ("attempt crashed and was retried", "attempts crashed and were retried"),
     (
         "module ended the process when imported and was reported as an error",
         "modules ended the process when imported and were reported as errors",
     ),
-    ("test was not begun, which is an error", "tests were not begun, which are errors"),
+    (
+        "test did not begin and was reported as an error",
+        "tests did not begin and were reported as errors",
+    ),
 )
 
 
@@ -237,7 +240,7 @@ def _summary(happened: Happened) -> Iterator[_Line]:
         [f"{nodeid}  {each}" for nodeid, processes in happened.leftovers for each in processes],
     )
     if happened.end_errors:
-        title = "raised when the processes of tests ended, for which plain pytest exits with 1:"
+        title = "raised at the end of test processes; plain pytest exits with status 1, too:"
         yield title, _PLAIN
     for nodeid, text in happened.end_errors:
         yield f"  {nodeid}", _PLAIN
@@ -248,17 +251,17 @@ def _summary(happened: Happened) -> Iterator[_Line]:
         _YELLOW,
     )
     yield from _section(
-        f"{count(len(happened.sanitizers), 'test')} went on after what sanitizers reported:",
+        f"{count(len(happened.sanitizers), 'test')} survived a sanitizer's report:",
         [f"{nodeid}  {line}" for nodeid, lines in happened.sanitizers for line in lines],
         _YELLOW,
     )
     yield from _section(
-        f"{count(len(happened.retried), 'test')} passed only after another attempt:",
+        f"{count(len(happened.retried), 'test')} passed only on a retry:",
         map("  ".join, happened.retried),
         _YELLOW,
     )
     yield from _section(
-        f"{count(len(happened.in_vain), 'test')} failed after another attempt:",
+        f"{count(len(happened.in_vain), 'test')} failed on every attempt:",
         map("  ".join, happened.in_vain),
         _RED,
     )

@@ -36,8 +36,8 @@ class Resuming:
     def __init__(self, config: pytest.Config, path: Path, recorder: Recorder) -> None:
         if config.getoption("dist", "no") == "each":
             raise pytest.UsageError(
-                "pytest-fkit: --fkit-resume goes with one verdict per test, and --dist=each makes "
-                "one per worker; leave out --dist=each, or begin anew with --fkit-journal"
+                "pytest-fkit: --fkit-resume needs one verdict per test, and --dist=each gives "
+                "one per worker; leave out --dist=each, or start again with --fkit-journal"
             )
         self._config = config
         self._path = path
@@ -70,13 +70,13 @@ class Resuming:
         if len(found.sessions) != 1:
             raise pytest.UsageError(
                 f"pytest-fkit: --fkit-resume: {self._path} holds {len(found.sessions)} runs, "
-                "merged; go on with one of their own journals"
+                "merged; resume one of their own journals"
             )
         [session] = found.sessions
         if any(run.get("options", {}).get("dist") == "each" for run in session.runs):
             raise pytest.UsageError(
                 f"pytest-fkit: --fkit-resume: {self._path} is of a run with --dist=each, where "
-                "each worker had a verdict of its own; begin anew with --fkit-journal"
+                "each worker had a verdict of its own; start again with --fkit-journal"
             )
         self._tests, self._planned = found.tests, session.planned
         self.done = dict(Counter(test.nodeid for test in self._tests))
@@ -164,7 +164,7 @@ class Resuming:
             yield f"{count(len(self._gone), 'test')} of {name} not in this run:"
             yield from (f"  {nodeid}" for nodeid in self._gone)
         if self._new:
-            yield f"{count(self._new, 'test')} not in the run before"
+            yield f"{count(self._new, 'test')} not in the previous run"
 
 
 def _location(test: TestHistory) -> tuple[str, int | None, str]:

@@ -86,4 +86,4 @@ class Unfinished:
         journal = self._config.stash[KEY].journal
         if journal is None:
             return "a run with --fkit-journal=PATH can be resumed, by --fkit-resume=PATH"
-        return f"--fkit-resume={journal} goes on with them"
+        return f"--fkit-resume={journal} runs these tests"

@@ -307,7 +307,7 @@ class Rerouting:
                 self._reported_sick.add(name)
                 self._edges.show(
                     f"fkit: {self._place(name)}: probe: sick: {reason}; "
-                    "it goes on, since no other worker is left"
+                    "it continues, since no other worker is left"
                 )
 
     def _retire_due(self) -> None:

@@ -169,9 +169,11 @@ def _wanted_workers(
         raise pytest.UsageError(f"{said}: pytest-xdist is disabled; it starts the workers")
     given = config.option.numprocesses
     if given == 0 or (given is None and config.option.tx and run_alone(config.option)):
-        raise pytest.UsageError(f"{said}: -n0 runs all tests in this process; drop one of both")
+        raise pytest.UsageError(
+            f"{said}: -n0 runs all tests in this process; leave one of them out"
+        )
     if given is None and config.option.tx:
-        raise pytest.UsageError(f"{said}: --tx names workers, too; drop one of both")
+        raise pytest.UsageError(f"{said}: --tx names workers, too; leave one of them out")
     if None not in (given, workers) and given != workers:
         raise pytest.UsageError(
             f"pytest-fkit: -n {given} and --fkit-workers={workers} contradict each other; "

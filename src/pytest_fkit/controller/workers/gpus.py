@@ -97,8 +97,8 @@ def prepare(config: pytest.Config, workers_option: int | str | None) -> None:
         gpus = config.stash[KEY]
         if _answering(config) > gpus.answering:
             gpus.notices.append(
-                "pytest_fkit_gpus in a conftest.py is not asked at -n0, where GPUs have to be "
-                "known before; a plugin, loaded by -p for example, is"
+                "pytest_fkit_gpus in a conftest.py is not called at -n0, where GPUs have to be "
+                "known earlier; use a plugin, for example one that -p loads"
             )
         return
     if run_alone(options):
@@ -157,8 +157,8 @@ def _left_to_launcher() -> Fleet | None:
     if not rank:
         return None
     line = (
-        f"{rank}: the GPUs are left to who started this rank, masks stay as they are "
-        f"(--fkit-gpus=IDS takes some)"
+        f"{rank}: the GPUs are left to the launcher of this rank, masks stay as they are "
+        f"(--fkit-gpus=IDS overrides this)"
     )
     return Fleet(trail=(line,), notices=(line,) if may_have_gpus(Machine.here()) else ())
 

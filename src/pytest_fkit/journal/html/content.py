@@ -394,4 +394,4 @@ def _remarks(told: History) -> Iterator[str]:
             yield readable(text)
         if session.gone:
             gone = count(len(session.gone), "test")
-            yield f"{label}{gone} with a verdict not in the suite any more"
+            yield f"{label}{gone} with a verdict, no longer in the suite"

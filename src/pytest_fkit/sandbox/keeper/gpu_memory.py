@@ -84,7 +84,7 @@ class MemoryWait:
         if not run.gpu_memory:
             return ""
         if self._memory is None:
-            self._notify("nobody can be asked how much is free")
+            self._notify("it is unknown how much is free")
             return ""
         answer = self._ask("need", self._gpus(run), run.gpu_memory)
         if answer is None:

@@ -365,7 +365,7 @@ def _minimal_data(report: pytest.TestReport, error: Exception) -> ReportData:
     """
     if type(report) is not pytest.TestReport:
         raise error
-    text = f"pytest-fkit: what pytest says of this can't be carried: {stack_text(error)}"
+    text = f"pytest-fkit: pytest's text on this can't be passed on: {stack_text(error)}"
     kept = ("location", "outcome", "when", "duration", "start", "stop", "wasxfail")
     return {
         "$report_type": "TestReport",

@@ -130,7 +130,7 @@ def crash_report(death: Death, origins: Origins) -> CrashReport:
     before = [
         f"{death.nodeid}: the test process {death.ending.story}",
         (
-            f"phase {_phase(death)}, {death.seconds:.2f} s after its begin; "
+            f"phase {_phase(death)}, {death.seconds:.2f} s after it began; "
             f"worker {on_machine(death.worker, death.machine)}, {process}"
         ),
     ]
@@ -147,8 +147,8 @@ def crash_report(death: Death, origins: Origins) -> CrashReport:
         after += ["", death.native.text]
     for title, processes in (
         ("processes that the test left running, now ended:", death.ended.leftovers),
-        ("processes that not even SIGKILL ended, now left alone:", death.ended.survivors),
-        ("processes that still have GPUs open, and memory there:", death.ended.hold_gpus),
+        ("processes that survived SIGKILL, now left alone:", death.ended.survivors),
+        ("processes that still have GPUs open, with memory in use:", death.ended.hold_gpus),
         ("GPU memory not given back:", death.ended.gpu_memory),
     ):
         if processes:

@@ -102,7 +102,7 @@ class Charts {
     const cpu = totals(attempts, which, edges, (at) => attempts.cpu[at] / attempts.duration[at]);
     const found = [];
     if (memory.times.length) {
-      found.push({ title: "Memory of running tests", hint: "their peaks, added", show: showSize, series: [{ name: "", colour: "accent", steps: memory }] });
+      found.push({ title: "Memory of running tests", hint: "sum of their peaks", show: showSize, series: [{ name: "", colour: "accent", steps: memory }] });
     }
     if (cpu.times.length) {
       found.push({ title: "CPUs in use by tests", show: (value) => digits(value, 2), series: [{ name: "", colour: "accent", steps: cpu }] });

@@ -129,7 +129,7 @@ async function main() {
   } catch (error) {
     byId("broken").hidden = false;
     byId("broken").textContent = typeof DecompressionStream === "undefined"
-      ? "The timeline, the table and the pages of tests need a browser of 2023 or newer."
+      ? "The timeline, the table and the pages of tests need a browser from 2023 or later."
       : `The data of this report can't be shown: ${error}`;
     document.documentElement.dataset.failed = String(error.stack || error);
   }

@@ -12,8 +12,8 @@ const COLUMNS = [
 const IN_NARROW = ["test", "duration", "memory", "worker"]; // style.css hides the others
 const IN_NARROWEST = ["test", "duration"];
 const SORTS = [
-  ["", "As they matter"], ["-duration", "Longest first"], ["-cpu", "Most CPU first"], ["-memory", "Most memory first"],
-  ["-gpuMemory", "Most GPU memory first"], ["-attempts", "Most attempts first"], ["start", "As they ran"], ["test", "By name"],
+  ["", "Most important first"], ["-duration", "Longest first"], ["-cpu", "Most CPU first"], ["-memory", "Most memory first"],
+  ["-gpuMemory", "Most GPU memory first"], ["-attempts", "Most attempts first"], ["start", "In order of execution"], ["test", "By name"],
 ];
 
 class Table {

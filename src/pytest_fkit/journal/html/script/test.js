@@ -65,7 +65,7 @@ class TestPanel {
   }
 
   #body(test, details) {
-    if (!details) return [make("p", { class: "nothing" }, "This report has no more of this test, since the file would be too large. The journal has it.")];
+    if (!details) return [make("p", { class: "nothing" }, "The rest of this test was left out, since the file would be too large. The journal has it.")];
     const blocks = [];
     const block = (title, ...children) => blocks.push(make("section", {}, title ? make("h3", {}, title) : null, ...children));
     const reports = (details.reports || []).filter((each) => each.text || each.message || each.xfail || each.facts);
