@@ -169,7 +169,7 @@ def test_who_crashes_ends_as_without_a_debugger(
 _IMPORTS = {
     "quick.py": """
 import pytest_fkit.config.settings as settings
-settings.SHORTEST_START_LIMIT = 3
+settings.SHORTEST_START_LIMIT = 6
 """,
     "test_crash.py": """
 import ctypes, multiprocessing
@@ -202,7 +202,7 @@ def test_an_import_that_crashes_or_hangs_has_its_native_stack(
         tmp_path, {name: text.replace("{library}", library) for name, text in _IMPORTS.items()}
     )
     run = run_pytest(
-        tmp_path, "-p", "no:cacheprovider", "-p", "quick", "--fkit", "-n2", "--fkit-timeout=3",
+        tmp_path, "-p", "no:cacheprovider", "-p", "quick", "--fkit", "-n2", "--fkit-timeout=6",
         env={"FKIT_STACKS": "native"},
     )  # fmt: skip
     # One report on each, though both workers tried each: no numbers of threads are in it.
