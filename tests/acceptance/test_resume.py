@@ -186,7 +186,7 @@ UNUSABLE = {
     "foreign": ('{"a": 1}\n', "journal.jsonl:1: not a line of a journal: it has no event, or no"),
     "no run": (
         '{"event":"end","wall":1}\n',
-        "journal.jsonl:1: not a journal of pytest-fkit: it be",
+        "journal.jsonl:1: not a journal of pytest-fkit: it does not begin",
     ),
     "newer": (
         json.dumps({**RUN, "schema": "2.0"}) + "\n",
