@@ -103,6 +103,7 @@ def test_events_are_masked_but_for_what_joins_them() -> None:
         {"event": "attempt", "test": secret, "leftovers": [secret], "metrics": {"a": secret}},
         {"event": "running", "test": secret, "stacks": secret, "line": secret},
         {"event": "worker_down", "worker": "gw0", "error": secret},
+        {"event": "of a later version", "worker": "gw0", "text": secret},
     ]
     for each in told:
         masked = PLAIN.event(each)

@@ -172,8 +172,9 @@ class Masking:
 
     def event(self, happened: Event) -> Event:
         """An event; the names of tests, workers and files stay, since events are joined by them."""
-        mask = _EVENTS.get(happened["event"])
-        return happened if mask is None else mask(self, happened)
+        if happened["event"] in _WITHOUT_TEXTS:
+            return happened
+        return _MASKS.get(happened["event"], Masking._others)(self, happened)
 
     def _run(self, run: Event) -> Event:
         return {
@@ -219,19 +220,17 @@ _HARMLESS = frozenset(
     }
 )  # fmt: skip
 
-_EVENTS: dict[str, Callable[[Masking, Event], Event]] = {
+_WITHOUT_TEXTS = frozenset(
+    {"collection", "resume", "start", "worker_up", "gpus", "session_timeout", "end"}
+)
+"""Events without any text but names; whatever else comes to be is masked."""
+
+_MASKS: dict[str, Callable[[Masking, Event], Event]] = {
     "run": Masking._run,
     "attempt": Masking._attempt,
     "verdict": Masking._verdict,
     "report": Masking._report,
-    **dict.fromkeys(
-        (
-            "worker_down", "gpu_error", "network_error", "retried", "probed", "retired",
-            "readmitted", "xid", "running", "slow", "gpus_unknown",
-        ),
-        Masking._others,
-    ),
-}  # fmt: skip
+}
 
 
 def of_environment(environment: Mapping[str, str], more: Sequence[tuple[str, str]] = ()) -> Masking:

@@ -35,17 +35,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def formats() -> dict[str, Make]:
     """By the name of the format, what makes the answer."""
-    return {"text": _made(lambda found: text(_lines(found))), "json": _made(_json)}
+    return {
+        "text": _made(lambda found, entries: text(_lines(found, entries))),
+        "json": _made(lambda found, _: _json(found)),
+    }
 
 
 def _made(show: Any) -> Make:
     def answer(options: argparse.Namespace) -> Answer:
-        found = due(
-            read_quarantine(options.file),
-            history(events_of(options.journals)),
-            datetime.date.today(),
-        )
-        return Answer(show(found), 1 if found else 0)
+        entries = read_quarantine(options.file)
+        found = due(entries, history(events_of(options.journals)), datetime.date.today())
+        return Answer(show(found, len(entries)), 1 if found else 0)
 
     return answer
 
@@ -97,15 +97,19 @@ def _why(
         yield "passed"
 
 
-def _lines(found: Sequence[Due]) -> Iterable[str]:
+def _lines(found: Sequence[Due], entries: int) -> Iterable[str]:
+    """For people.
+
+    :param entries: how many there are.
+    """
     for why, title in _TITLES.items():
-        entries = [each.entry for each in found if each.why == why]
-        if entries:
+        due_so = [each.entry for each in found if each.why == why]
+        if due_so:
             yield f"{title}:"
-        for entry in entries:
+        for entry in due_so:
             yield "  " + "  ".join(filter(None, (entry.test, entry.expires, entry.issue)))
     if not found:
-        yield "all entries are in use"
+        yield "all entries are in use" if entries else "there are no entries"
 
 
 def _json(found: Sequence[Due]) -> Iterable[bytes]:
