@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import os
 import sys
@@ -68,26 +67,12 @@ def around_conftests(early_config: pytest.Config) -> Iterator[None]:
         if asks_for_records(early_config, early_config.known_args_namespace):
             _import("controller.reports.recording")
         if not alone:
-            _leave_uncollected(early_config)
             yield
             return
     with own_imports():
         from .worker.tests.leftovers import watched_conftests
-    _leave_uncollected(early_config)
     with watched_conftests(early_config):
         yield
-
-
-def _leave_uncollected(config: pytest.Config) -> None:
-    """Have garbage collections pass over what was imported until now, until the run is over.
-
-    They were a fifth of a small run. The processes that run tests have these objects among all
-    others, see sandbox/startup.py; conftest files and modules that are collected do not find them
-    in ``gc.get_objects()``.
-    """
-    if not gc.get_freeze_count():  # else it is somebody else's, who may thaw it
-        gc.freeze()
-        config.add_cleanup(gc.unfreeze)
 
 
 def _is_spawned(early_config: pytest.Config) -> bool:

@@ -762,15 +762,33 @@ SEEN = """
         assert gone == [1]
 """
 
+SEES_COLLECTOR = """
+    import gc
+    import pytest
 
-def test_a_test_sees_what_plain_pytest_shows_it(suite: MakeSuite) -> None:
-    made = suite(test_it=SEEN)
+    def look(moment):
+        # As Hypothesis asks who holds a random number generator of a module imported before it.
+        found = any(names is vars(pytest) for names in gc.get_referrers(pytest.Session))
+        with open("collector", "a") as file:
+            file.write(f"{moment}: {found}, {gc.get_freeze_count()} frozen\\n")
+
+    look("import")
+    def pytest_collection_finish(): look("collected")
+    def pytest_terminal_summary(): look("summary")
+    def pytest_unconfigure(): look("end")
+"""
+
+
+def test_a_test_and_hooks_see_what_plain_pytest_shows_them(suite: MakeSuite) -> None:
+    made = suite(test_it=SEEN, conftest=SEES_COLLECTOR)
 
     def seen(directory: Path) -> Any:
-        [path] = directory.glob("seen-*")
-        found = json.loads(path.read_text())
-        path.unlink()
-        return found
+        found = []
+        for name in ("seen-*", "collector"):
+            [path] = directory.glob(name)
+            found.append(path.read_text())
+            path.unlink()
+        return json.loads(found[0]), sorted(set(found[1].splitlines()))
 
     for plain, arguments in (
         ([], ["--fkit", "-n0"]),
