@@ -92,7 +92,7 @@ def test_what_is_raised_at_the_end_counts(suite: MakeSuite, options: tuple[str, 
     run = suite(test_it=LEAVES).run("--fkit", *options, "-Werror")
     assert run.counts() == {"setup passed": 3, "call passed": 3, "teardown passed": 3}
     assert run.status == 1
-    assert "raised when the processes of tests ended" in run.text
+    assert "raised at the end of test processes" in run.text
     assert "ZeroDivisionError" in run.text
     for text in ("in a destructor", "unclosed file") if options[0] != "-n0" else ():
         assert text in run.text

@@ -50,7 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         answer: Answer = options.command.formats[options.format](options)
         _write(options.output, answer.output)
     except BrokenPipeError:  # the reader, `head` for example, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except (JournalError, MissingExtraError, OSError) as error:
         return _failed(str(error))
@@ -130,8 +129,13 @@ def _write(path: Path | None, output: Iterable[bytes]) -> None:
 def _write_standard(data: bytes) -> None:
     if sys.stdout is None:
         raise OSError(errno.EBADF, "it is closed")
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError:
+        # Python flushes what is left once more when it exits, and would fail with status 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise
 
 
 def _write_file(path: Path, data: bytes) -> None:
