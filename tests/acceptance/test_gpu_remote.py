@@ -132,6 +132,7 @@ def test_a_socket_server_has_the_same_gpus_in_every_run(fleet: Fleet, tmp_path: 
                     "--dist=load", f"--rsyncdir={suite}", str(suite / "test_seen.py"),
                     files={"pytest.ini": "[pytest]\n"},
                 )  # fmt: skip
+                assert "gw0" in ended.seen, ended.inner.out + ended.inner.err
                 found.append(ended.seen["gw0"])
                 shutil.rmtree(suite / "seen")
         finally:
