@@ -174,8 +174,9 @@ def keep_objects(session: pytest.Session, report: pytest.TestReport, data: Repor
         _keep(session, found, "longrepr", report.longrepr)
     # A subtest's report can't be hashed.
     for module in _REGISTRIES if type(report) is pytest.TestReport else ():
-        if module in sys.modules and report in _registry(module):
-            _keep(session, found, module, _registry(module)[report])
+        registry = _registry(module)
+        if report in registry:
+            _keep(session, found, module, registry[report])
     if found:
         add_facts(data, objects=tuple(found.items()))
 

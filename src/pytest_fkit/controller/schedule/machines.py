@@ -177,7 +177,7 @@ def physical(node: WorkerController) -> list[str]:
 
 def physical_name(node: WorkerController, gpu: str) -> str:
     """The same for any GPU of the worker's machine."""
-    return f"{host_of(node)}/{gpu}"
+    return f"{machine_name(host_of(node))}{gpu}"
 
 
 def machine_name(host: str) -> str:

@@ -29,7 +29,7 @@ from ..process.test_process import TestProcess
 from . import early_end, finalizers
 from .usage import until_now
 from .warmup import Warmup
-from .working_set import MAX_PAGES, WorkingSet
+from .working_set import MAX_PAGES
 
 own_builtins(globals())
 
@@ -82,7 +82,7 @@ class Child:
         announced: AnnouncedExit,
         pipes: Pipes,
         host: int,
-        working_set: WorkingSet,
+        reports_pages: bool,
         warmup: Warmup | None,
         midway: bool = False,
     ) -> Role:
@@ -94,7 +94,7 @@ class Child:
         :param announced: its announced exit.
         :param pipes: by which :class:`Go` comes, or the end of the stream.
         :param host: pid of the host.
-        :param working_set: the host's.
+        :param reports_pages: whether it is to say, at its end, which pages were copied.
         :param warmup: the host's, for a child that is forked while another runs a test, else None.
         :param midway: whether the host has begun the test.
         """
@@ -117,7 +117,7 @@ class Child:
                 warmup.run(pipes)
             go = pipes.receive()
             pipes.stop_reading()
-            end = _EarlyEnd(pipes, working_set.is_wanted, self._measures, self._owns_gpus)
+            end = _EarlyEnd(pipes, reports_pages, self._measures, self._owns_gpus)
             if isinstance(go, Go):
                 status = yield from self._execute(go, end, midway)
             else:

@@ -232,7 +232,8 @@ class Children:
         :param running: the child that runs a test meanwhile.
         :param midway: whether the host has begun the test.
         """
-        if not self._working_set.is_wanted:
+        reports_pages = self._working_set.is_wanted
+        if not reports_pages:
             self._working_set.common.copy_now()  # before any of these pages is written to
         self.statuses.leave()
         if self.hosts_link is not None:
@@ -251,7 +252,7 @@ class Children:
                 self._exits[own.number],
                 own.pipes,
                 own.pid,
-                self._working_set,
+                reports_pages,
                 warmup,
                 midway,
             )

@@ -131,8 +131,7 @@ class Crashes:
             send_signal(pid, number)
 
     def _stacks(self, debugger: Debugger, job: Job, thread: int, number: int) -> NativeStacks:
-        files = job.host.files if job.child is None else job.child.files
-        stack = crashed_stack(read_from(files.dump).decode("utf-8", "replace"))
+        stack = crashed_stack(read_from(job.files.dump).decode("utf-8", "replace"))
         why_not, alike = self._asked.refuses(number, stack)
         if why_not:
             return debugger.tools.crash.unasked(why_not, alike)

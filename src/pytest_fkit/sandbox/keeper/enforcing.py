@@ -110,8 +110,7 @@ class Enforcer:
         job.verdict = verdict
         pid = job.process
         ended = self._is_over(job)
-        files = job.child.files if job.child is not None else job.host.files
-        _, dump = dump_stacks(pid, files, (DUMP_SIGNAL, signal.SIGCONT), self._until, ended)
+        _, dump = dump_stacks(pid, job.files, (DUMP_SIGNAL, signal.SIGCONT), self._until, ended)
         job.dump = job.dump or dump
         wrapped = bool(job.host.key.wrapper)
         if self._debugger is not None and isinstance(verdict, TimedOut) and not wrapped:

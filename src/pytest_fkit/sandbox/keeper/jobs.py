@@ -212,6 +212,11 @@ class Job:
         """The pid of the process that time and memory limits apply to."""
         return self.child.pid if self.child is not None else self.host.process
 
+    @property
+    def files(self) -> Files:
+        """The files of that process."""
+        return self.child.files if self.child is not None else self.host.files
+
 
 def lost_reports(process: HostProcess | ChildProcess) -> Lost | None:
     """The ending of a test if a gap was found in its reports, else None."""

@@ -56,7 +56,7 @@ class SessionEnd:
         """Before a fork: report unraisable exceptions, which the new process would inherit."""
         if self._collects:
             gc.collect()
-            self._try(lambda: pytest_session.raise_unraisable(self._config))
+            self._try(pytest_session.raise_unraisable, self._config)
 
     def finish_session(self) -> None:
         """After the last test of this process: finish the session for plugins that ran here."""
@@ -74,11 +74,8 @@ class SessionEnd:
         if self._collects:
             # Objects from before the fork are in the oldest generation, see startup.py.
             gc.collect(_YOUNG if _young_collections() == self._young else 2)
-            self._try(lambda: pytest_session.raise_unraisable(self._config))
-        try:
-            pytest_session.run_cleanups(self._config)
-        except BaseException as error:  # noqa: BLE001 (of the suite's own code)
-            self._report(error)
+            self._try(pytest_session.raise_unraisable, self._config)
+        self._try(pytest_session.run_cleanups, self._config)
         if self._output:
             self._send_output()
 
@@ -91,14 +88,11 @@ class SessionEnd:
             self._relay.send(WorkerOutput(new))
             self._sent_output = output
 
-    def _try(self, action: Callable[[], None]) -> None:
+    def _try(self, action: Callable[..., None], *arguments: object) -> None:
         try:
-            action()
+            action(*arguments)
         except BaseException as error:  # noqa: BLE001 (of the suite's own code)
-            self._report(error)
-
-    def _report(self, error: BaseException) -> None:
-        self._relay.send(EndError(carriable(stack_text(error))))
+            self._relay.send(EndError(carriable(stack_text(error))))
 
 
 def _young_collections() -> int:
