@@ -126,7 +126,7 @@ _HINTS = (
 def hint(reason: str) -> str:
     """What to do about a machine that is not reached, before a command to try by hand."""
     found = (said for words, said in _HINTS if words in reason)
-    return next(found, "leave it away, name another Python by --fkit-machines-python, or try")
+    return next(found, "leave it out, name another Python with --fkit-machines-python, or try")
 
 
 _SHOWN = 3
