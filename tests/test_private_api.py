@@ -116,7 +116,9 @@ def test_setup_state_finalizers_can_be_forgotten(items: list[Any]) -> None:
     pytest_fixtures.set_up_collectors(items[0])
     finalizers, _ = session._setupstate.stack[items[0].parent]
     finalizers.append(lambda: pytest.fail("was not forgotten"))
-    pytest_fixtures.forget_finalizers(session, [], None)
+    nodes: dict[Any, object] = {}
+    pytest_fixtures.leave_finalizers(session, [], None, nodes)
+    assert list(nodes) == list(session._setupstate.stack)
     pytest_fixtures.tear_down(session, None)
 
 
@@ -157,7 +159,7 @@ def test_an_item_is_set_up_in_two_parts(pytester: pytest.Pytester) -> None:
         assert "narrow" not in item.fixturenames or item.funcargs["narrow"] == 2
         finalizers, _ = session._setupstate.stack[item]
         finalizers.append(lambda order=order: order.append("ended"))
-        pytest_fixtures.forget_finalizers(session, [], item)
+        pytest_fixtures.leave_finalizers(session, [], item, {})
         pytest_fixtures.tear_down(session, None)
         assert order[-1] == "ended"
         item._initrequest()
@@ -957,9 +959,12 @@ def test_cleanups_can_be_forgotten_and_run(pytester: pytest.Pytester) -> None:
     ran: list[int] = []
     config.add_cleanup(lambda: ran.append(0))
     dropped = pytest_session.forget_cleanups(config)
+    assert not pytest_session.has_cleanups(config)
     config.add_cleanup(lambda: ran.append(1))
     config.add_cleanup(lambda: ran.append(2))
+    assert pytest_session.has_cleanups(config)
     pytest_session.run_cleanups(config)
+    assert not pytest_session.has_cleanups(config)
     pytest_session.run_cleanups(config)
     assert ran == [2, 1]
     if isinstance(dropped, contextlib.ExitStack):

@@ -124,6 +124,7 @@ if TYPE_CHECKING:
     from contextlib import contextmanager as contextmanager
 else:
     import contextlib
+    import functools
     import importlib
     from _thread import allocate_lock as _lock
     from _thread import start_new_thread as _start
@@ -149,7 +150,10 @@ else:
         # The one that goes on while a laptop sleeps, where there is one.
         steady = getattr(time, "CLOCK_BOOTTIME", monotonic)
         offset = time.time() - read(steady)
-        return {"time": lambda: read(steady) + offset, "monotonic": lambda: read(monotonic)}
+        return {
+            "time": lambda: read(steady) + offset,
+            "monotonic": functools.partial(read, monotonic),
+        }
 
     class _Condition:
         """As threading's, on a lock of the kernel's: gevent's would wait for greenlets."""

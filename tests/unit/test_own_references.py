@@ -90,7 +90,6 @@ WRITTEN_IN_PYTHON = {
     "threading.current_thread": "asks get_ident, which whoever patches it expects to be asked",
     "threading.enumerate": "reads a dictionary under a lock, neither of them a public name",
     "threading.main_thread": "returns an object",
-    "time.monotonic": "ours",
     "time.time": "ours",
 }
 """Functions of the standard library that look names up in modules that a suite can change."""

@@ -29,7 +29,8 @@ class ItemStash:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._keys: dict[tuple[str, str], Any] = {}
+        self.keys: dict[tuple[str, str], Any] = {}
+        """By the file of a module and the name that the key has there."""
         for plugin in config.pluginmanager.get_plugins():
             if module_of(plugin).partition(".")[0] in _NOBODYS:
                 continue
@@ -37,7 +38,7 @@ class ItemStash:
             module = plugin if is_module else sys.modules.get(module_of(plugin))
             file = str(getattr(module, "__file__", ""))
             found = {} if module is None else vars(module)
-            self._keys.update(
+            self.keys.update(
                 ((file, name), key) for name, key in found.items() if type(key) is pytest.StashKey
             )
         self._items: dict[str, pytest.Item] | None = None
@@ -45,7 +46,7 @@ class ItemStash:
     def read(self, item: pytest.Item) -> Stashed:
         """The values that are numbers, texts or None."""
         found = []
-        for (file, name), key in self._keys.items():
+        for (file, name), key in self.keys.items():
             value = item.stash.get(key, _MISSING)
             if type(value) in _CARRIED:
                 found.append((file, name, value))
@@ -58,6 +59,6 @@ class ItemStash:
             self._items = {item.nodeid: item for item in session.items}
         item = self._items.get(nodeid)
         for file, name, value in stashed if item is not None else ():
-            key = self._keys.get((file, name))
+            key = self.keys.get((file, name))
             if key is not None and item is not None:
                 item.stash[key] = value

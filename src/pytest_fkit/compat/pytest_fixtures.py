@@ -10,6 +10,7 @@ from typing import Any, Callable, Mapping, Sequence, cast
 import _pytest.fixtures
 import _pytest.logging
 import pytest
+from _pytest.scope import Scope
 
 from ..own import own_builtins
 from ..system.stack_texts import entries
@@ -20,41 +21,39 @@ own_builtins(globals())
 
 def _stack(session: pytest.Session) -> dict[Any, Any]:
     """What is set up: finalizers and an error, by node; the session first."""
-    return cast("dict[Any, Any]", session._setupstate.stack)
-
-
-def nodes_set_up(session: pytest.Session, begun: pytest.Item | None) -> dict[Any, object]:
-    """The nodes that are set up, with their errors.
-
-    :param begun: an item that is left out.
-    """
-    return {node: error for node, (_, error) in _stack(session).items() if node is not begun}
+    stack: Any = session._setupstate.stack
+    return stack  # type: ignore[no-any-return]
 
 
 def put_back(session: pytest.Session, nodes: Mapping[Any, object]) -> None:
     """In a forked process: have these nodes count as set up again, with nothing to tear down.
 
-    :param nodes: what :func:`nodes_set_up` returned.
+    :param nodes: what :func:`leave_finalizers` put in.
     """
     stack = _stack(session)
     for node, error in nodes.items():  # what is below them, if anything, comes after all of them
         stack.setdefault(node, ([], error))
 
 
-def forget_finalizers(
-    session: pytest.Session, fixturedefs: Sequence[Any], begun: pytest.Item | None
+def leave_finalizers(
+    session: pytest.Session,
+    fixturedefs: Sequence[Any],
+    begun: pytest.Item | None,
+    nodes: dict[Any, object],
 ) -> list[Any]:
     """In a forked process: drop the finalizers of what the host set up, and will tear down.
 
     :param fixturedefs: whose finalizers to drop as well.
     :param begun: an item that the host began to set up, and this process is to tear down.
+    :param nodes: gets the nodes that the host set up, with their errors.
     :return: what was dropped. Keep it alive: the generator of a fixture runs its ``finally``
         blocks when it is collected.
     """
     dropped: list[Any] = []
-    for node, (finalizers, _) in _stack(session).items():
+    for node, (finalizers, error) in session._setupstate.stack.items():
         if node is begun:
             continue
+        nodes[node] = error
         dropped += finalizers
         del finalizers[:]
     for fixturedef in fixturedefs:
@@ -72,7 +71,7 @@ def tear_down(session: pytest.Session, nextitem: pytest.Item | None) -> None:
 def needs_tear_down(session: pytest.Session, nextitem: pytest.Item | None) -> bool:
     """Whether :func:`tear_down` would run more than the empty teardown of a collector."""
     needed = nextitem.listchain() if nextitem is not None else []
-    stack = _stack(session)
+    stack = session._setupstate.stack
     if list(stack) == needed[: len(stack)]:
         return False
     return any(
@@ -89,11 +88,12 @@ def shares_setup(session: pytest.Session, nextitem: pytest.Item) -> bool:
 
 def missing_collector(item: pytest.Item) -> Any | None:
     """The first collector above `item` that is not set up and has a setup of its own."""
-    stack = _stack(item.session)
-    return next(
-        (node for node in item.listchain()[:-1] if _has_setup(node) and node not in stack),
-        None,
-    )
+    stack = item.session._setupstate.stack
+    # No generators, here and below: a fork copies the pages of each function that is called.
+    for node in item.listchain()[:-1]:
+        if type(node).setup is not pytest.Collector.setup and node not in stack:
+            return node
+    return None
 
 
 def has_setup_of_file(item: pytest.Item) -> bool:
@@ -251,9 +251,10 @@ def renew_request(item: pytest.Item) -> None:
 
 def forget_request(item: pytest.Item) -> None:
     """Drop what an item that ran holds, as _pytest.runner.runtestprotocol does."""
-    if hasattr(item, "_request") and hasattr(item, "_initrequest"):
-        cast("Any", item)._request = False
-        cast("Any", item).funcargs = None
+    function: Any = item
+    if hasattr(function, "_request") and hasattr(function, "_initrequest"):
+        function._request = False
+        function.funcargs = None
     del item._report_sections[:]
 
 
@@ -269,11 +270,15 @@ def narrower_scopes(item: pytest.Item) -> set[str]:
 
 def missing_fixture(item: pytest.Item) -> str | None:
     """The first of its wide fixtures that is not set up."""
-    return next((name for name in wide_fixtures(item) if not _is_there(item, name)), None)
+    for name, _ in _wide_fixtures(item):
+        if not _is_there(item, name):
+            return name
+    return None
 
 
 def _is_there(item: pytest.Item, name: str) -> bool:
-    cached = cast("pytest.Function", item)._fixtureinfo.name2fixturedefs[name][-1].cached_result
+    function: Any = item
+    cached = function._fixtureinfo.name2fixturedefs[name][-1].cached_result
     if cached is None:
         return False
     parameters = getattr(getattr(item, "callspec", None), "params", {})
@@ -285,15 +290,16 @@ def _wide_fixtures(item: pytest.Item) -> list[tuple[str, str]]:
     info = getattr(item, "_fixtureinfo", None)
     if info is None:
         return []
+    function: Any = item
     scopes = getattr(getattr(item, "callspec", None), "_arg2scope", {})
     wide = []
-    for name in cast("pytest.Function", item).fixturenames:
+    for name in function.fixturenames:
         fixturedefs = info.name2fixturedefs.get(name)
         if not fixturedefs:
             continue
         # parametrize(scope=...) wins, as in FixtureRequest._get_active_fixturedef.
         scope = scopes.get(name, fixturedefs[-1]._scope)
-        if scope.value == "function":
+        if scope is Scope.Function:
             continue
         # Outside of a class, a class-scoped fixture lives as long as the test function.
         if scope.value != "class" or ancestor(item, pytest.Class):

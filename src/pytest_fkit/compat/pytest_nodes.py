@@ -44,9 +44,9 @@ def closest_mark(item: pytest.Item, name: str) -> pytest.Mark | None:
     return next((mark for _, mark in marks(item) if mark.name == name), None)
 
 
-def distinct(nextitem: pytest.Item | None, item: pytest.Item) -> pytest.Item | None:
-    """`nextitem`, or a stand-in where it is the item itself, which pytest would not tear down."""
-    return copy.copy(nextitem) if nextitem is item else nextitem
+def distinct(item: pytest.Item) -> pytest.Item:
+    """A stand-in for an item that is followed by itself: pytest would not tear it down."""
+    return copy.copy(item)
 
 
 def forget_instance(item: pytest.Item) -> None:

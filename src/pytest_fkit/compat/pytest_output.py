@@ -22,7 +22,7 @@ own_builtins(globals())
 
 
 def _of_session(config: pytest.Config) -> Any:
-    return getattr(config.pluginmanager.getplugin("capturemanager"), "_global_capturing", None)
+    return getattr(config.pluginmanager.get_plugin("capturemanager"), "_global_capturing", None)
 
 
 def _of_fixture(fixture: object) -> Any:
@@ -31,14 +31,15 @@ def _of_fixture(fixture: object) -> Any:
 
 def _descriptor_files(capturing: Any) -> list[Any]:
     """The files for descriptors 1 and 2; none if it captures in another way, or not at all."""
-    if capturing is None or not hasattr(capturing.out, "targetfd"):
+    if _descriptors(capturing) is None:
         return []
     return [capturing.out.tmpfile, capturing.err.tmpfile]
 
 
 def _descriptors(capturing: Any) -> tuple[int, int] | None:
-    files = _descriptor_files(capturing)
-    return (files[0].fileno(), files[1].fileno()) if files else None
+    if capturing is None or not hasattr(capturing.out, "targetfd"):
+        return None
+    return capturing.out.tmpfile.fileno(), capturing.err.tmpfile.fileno()
 
 
 def capture_descriptors(config: pytest.Config) -> tuple[int, int] | None:

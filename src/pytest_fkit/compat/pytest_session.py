@@ -50,6 +50,14 @@ def forget_cleanups(config: pytest.Config) -> object:
     return dropped
 
 
+def has_cleanups(config: pytest.Config) -> bool:
+    """Whether there is something for :func:`run_cleanups`."""
+    stack = getattr(config, "_cleanup_stack", None)
+    if stack is not None:
+        return bool(getattr(stack, "_exit_callbacks", True))  # contextlib.ExitStack
+    return bool(cast("Any", config)._cleanup)
+
+
 def run_cleanups(config: pytest.Config) -> None:
     """Run what was given to ``config.add_cleanup``, the last first.
 

@@ -64,7 +64,7 @@ class Files(NamedTuple):
 
     def install(self) -> None:
         """In a new process: put the files into their slots."""
-        for descriptor, slot in zip(self, slots):
+        for slot, descriptor in enumerate(self, slots.events):
             insist(os.dup2, descriptor, slot, False)
             os.close(descriptor)
         slots.in_use = True
@@ -191,7 +191,9 @@ def write_all(descriptor: int, data: bytes) -> None:
     """
     # Asked for before: with a write that fails the kernel sends SIGXFSZ.
     if resource.getrlimit(FSIZE)[0] == resource.RLIM_INFINITY:
-        write_unlimited(descriptor, data)
+        written = os.write(descriptor, data)
+        if written < len(data):
+            write_unlimited(descriptor, data[written:])
     else:
         with room(FSIZE):
             write_unlimited(descriptor, data)
@@ -225,16 +227,13 @@ class OwnFile:
 
     def __init__(self, slot: int) -> None:
         self._slot = slot
-        self._inode = -1
-
-    def enter_process(self) -> None:
-        """In a new process, whose files are installed."""
-        self._inode = os.fstat(self._slot).st_ino
+        self.inode = -1
+        """Set in each new process, whose files are installed."""
 
     def is_at(self, descriptor: int) -> bool:
         """Whether `descriptor` is this file."""
         try:
-            return os.fstat(descriptor).st_ino == self._inode
+            return os.fstat(descriptor).st_ino == self.inode
         except OSError:
             return False
 
@@ -248,8 +247,8 @@ class OwnFile:
 
     def truncate(self) -> None:
         """Drop what was written."""
-        if self.is_at(self._slot):
-            try:
+        try:
+            if os.fstat(self._slot).st_ino == self.inode:
                 os.ftruncate(self._slot, 0)
-            except Exception:  # noqa: BLE001 (of an audit hook; it is for a death only)
-                return
+        except Exception:  # noqa: BLE001 (closed, or of an audit hook; it is for a death only)
+            return

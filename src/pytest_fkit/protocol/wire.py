@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Mapping, Type, get_args
+from typing import Any, Mapping, Type, get_args
 
 from ..own import marshal, own_builtins, pickle, struct, zlib
 from .crash_report import Core, NativeStacks
@@ -136,7 +136,10 @@ def _pickled(fields: tuple[Any, ...] | list[tuple[Any, ...]]) -> bytes:
 
 def unpack(frame: bytes, known: Known = BY_NAME) -> list[Any]:
     """The messages in a whole frame."""
-    body = frame[_HEADER.size :]
+    return _messages(frame[_HEADER.size :], known)
+
+
+def _messages(body: bytes, known: Known) -> list[Any]:
     # The checksum holds, the writer is ours.
     said = pickle.loads(body) if body[:1] == pickle.PROTO else marshal.loads(body)
     if type(said) is tuple:
@@ -144,26 +147,25 @@ def unpack(frame: bytes, known: Known = BY_NAME) -> list[Any]:
     return [_made(each, known) for each in said]
 
 
-def unpack_all(frames: bytes) -> Iterator[Message]:
+def unpack_all(frames: bytes) -> list[Message]:
     """The messages in frames that a :class:`Sorter` has passed."""
-    for _, frame in _cut(frames):
-        yield from unpack(frame)
+    found: list[Message] = []
+    end = 0
+    while end < len(frames):
+        length, _, _ = _HEADER.unpack_from(frames, end)
+        begin = end + _HEADER.size
+        end = begin + length
+        found += _messages(frames[begin:end], BY_NAME)
+    return found
 
 
 def following(frames: bytes) -> int:
     """The number of the frame that comes after these, of which there is at least one."""
-    *_, (number, _) = _cut(frames)
-    return number + 1
-
-
-def _cut(frames: bytes) -> Iterator[tuple[int, bytes]]:
-    """Whole frames, with their numbers."""
-    position = 0
+    number = position = 0
     while position < len(frames):
         length, _, number = _HEADER.unpack_from(frames, position)
-        end = position + _HEADER.size + length
-        yield number, frames[position:end]
-        position = end
+        position += _HEADER.size + length
+    return number + 1
 
 
 class Sorter:
@@ -256,6 +258,8 @@ class Unpacker:
 
     def feed(self, data: bytes) -> list[Any]:
         """Take `data` in; the messages that are complete."""
-        frames = self._sorter.feed(data)
+        found: list[Any] = []
+        for frame in self._sorter.feed(data):
+            found += unpack(frame, self._known)
         self.broken = self._sorter.broken
-        return [message for frame in frames for message in unpack(frame, self._known)]
+        return found

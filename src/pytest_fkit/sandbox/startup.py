@@ -77,7 +77,7 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
     items = session.items
 
     def item_at(position: int) -> pytest.Item | None:
-        return repetitions.item_at(items, position) if position >= 0 else None
+        return items[repetitions.test_of(position)] if position >= 0 else None
 
     host = Host(process, item_at)
 

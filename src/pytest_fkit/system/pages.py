@@ -159,25 +159,22 @@ class Vectors:
             own = os.pidfd_open(os.getpid())
         except (AttributeError, OSError):  # Python 3.8, an old kernel, a sandbox
             return False
+        done, size = 0, ctypes.sizeof(_Vector)
         try:
-            return self._advise(own)
+            while done < len(self.ranges):
+                number = min(_IOV_MAX, len(self.ranges) - done)
+                at: Any = ctypes.byref(self._array, done * size)
+                advised = _libc.syscall(_PROCESS_MADVISE, own, at, number, _MADV_POPULATE_WRITE, 0)
+                if advised < 0:
+                    if ctypes.get_errno() not in (errno.ENOMEM, errno.EFAULT):
+                        return False
+                    done += 1  # not mapped any more
+                while advised > 0:
+                    advised -= self.ranges[done].length
+                    done += 1
+            return True
         finally:
             os.close(own)
-
-    def _advise(self, own: int) -> bool:
-        done, size = 0, ctypes.sizeof(_Vector)
-        while done < len(self.ranges):
-            number = min(_IOV_MAX, len(self.ranges) - done)
-            rest: Any = ctypes.byref(self._array, done * size)
-            advised = _libc.syscall(_PROCESS_MADVISE, own, rest, number, _MADV_POPULATE_WRITE, 0)
-            if advised < 0:
-                if ctypes.get_errno() not in (errno.ENOMEM, errno.EFAULT):
-                    return False
-                done += 1  # not mapped any more
-            while advised > 0:
-                advised -= self.ranges[done].length
-                done += 1
-        return True
 
 
 def can_copy() -> bool:

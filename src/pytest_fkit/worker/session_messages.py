@@ -29,6 +29,10 @@ from .reports.terminal_output import LIVE, Lines
 own_builtins(globals())
 
 
+_OF_SESSION = frozenset({Measured, PluginState, SessionFinished, Notice, WorkerOutput, Inspected})
+"""Types of messages that concern the session."""
+
+
 class SessionMessages:
     """Acts on messages that concern the session, and passes the others on.
 
@@ -51,13 +55,14 @@ class SessionMessages:
         for message in messages:
             inner = message
             for inner in unpack_all(message.frames) if isinstance(message, Events) else (message,):
-                if not self._act_on(inner):
+                if type(inner) in _OF_SESSION:
+                    self._act_on(inner)
+                else:
                     yield inner
             if isinstance(message, Events) and not isinstance(inner, Completed):
                 self._reports.flush()
 
-    def _act_on(self, message: Message) -> bool:
-        """Act on a message; whether it concerns the session."""
+    def _act_on(self, message: Message) -> None:
         if isinstance(message, Measured):
             self._gathered.add(message)
         elif isinstance(message, PluginState):
@@ -75,9 +80,6 @@ class SessionMessages:
                 output.update(message.values)
         elif isinstance(message, Inspected):
             self.on_inspected(message)
-        else:
-            return False
-        return True
 
     def warn(self, text: str) -> None:
         """Add a warning of ours to the summary."""

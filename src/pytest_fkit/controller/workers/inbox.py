@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence
@@ -213,7 +214,7 @@ class Arrivals:
             if handler is not None:
                 handler(node, each)
 
-    @property
+    @functools.cached_property
     def _session(self) -> DSession:
         return xdist_controller.dist_session(self._config)
 

@@ -73,8 +73,8 @@ class Child:
         self._waits = process.session.config.stash.get(WAITS, False)
         self._tracer = process.session.config.stash.get(TRACER, 0)
         self._announced_exit: AnnouncedExit | None = None
-        self.failures: Tally | None = None
-        """The host's count of failures, which children update."""
+        self.failures: Tally
+        """The host's count of failures, which it sets, and children update."""
 
     def main(
         self,
@@ -137,13 +137,13 @@ class Child:
             self._process.relay.announce()
         item = self._item(go.run.position)
         assert item is not None
+        nextitem = self._item(go.run.next_position)
+        if nextitem is item:
+            nextitem = pytest_nodes.distinct(item)
         self._process.before_test(item, go.run)
         self._process.fixtures.enter_child(set(go.refused), item, self._leave_at_once)
-        plant(item)
-        nextitem = pytest_nodes.distinct(self._item(go.run.next_position), item)
-        return (yield from self._run(item, nextitem, end))
-
-    def _run(self, item: pytest.Item, nextitem: pytest.Item | None, end: _EarlyEnd) -> Role:
+        if go.run.seed >= 0:
+            plant(item)
         unsafe = in_bad_fork() if self._process.fixtures.watch.on else ""
         if unsafe:
             self._process.relay.send(Leaves("", unsafe))
@@ -153,9 +153,9 @@ class Child:
         except pytest.exit.Exception:
             return self._leave()
         self._tear_down_quietly()
-        if self.failures is not None:
-            self.failures.set(self._process.session.testsfailed)
-        self._process.measuring.send()
+        self.failures.set(self._process.session.testsfailed)
+        if self._process.measuring.is_on:
+            self._process.measuring.send()
         self._process.states.send(item)
         self._process.relay.enter("exit")
         flush()
@@ -224,13 +224,14 @@ class _EarlyEnd:
             return
 
     def _announce(self, stops: bool) -> None:
-        early = early_end.SUPPORTED and early_end.is_possible(self._memory, self._owns_gpus)
-        if not early and not self._reports_pages:
+        writer = self._pipes.writer
+        if os.fstat(writer).st_ino != self._inode:
             return
         written = tuple(pages.exclusive()) if self._reports_pages else ()
-        used = until_now() if early and self._measures else ()
-        writer = self._pipes.writer
-        if os.fstat(writer).st_ino == self._inode:
-            if early:
-                early_end.close_others(writer)
-            self._pipes.send(Over(stops, early, written if len(written) <= MAX_PAGES else (), used))
+        used = until_now() if self._measures else ()
+        early = early_end.SUPPORTED and early_end.close_all_but(
+            writer, self._memory, self._owns_gpus
+        )
+        if early or self._reports_pages:
+            written = written if len(written) <= MAX_PAGES else ()
+            self._pipes.send(Over(stops, early, written, used if early else ()))

@@ -38,11 +38,11 @@ def forget_inherited() -> None:
     ``atexit._clear`` and ``atexit._run_exitfuncs`` are what CPython's own tests use, 3.8 to 3.14.
     """
     atexit._clear()
-    registry = cast("Any", weakref.finalize)._registry
-    for finalizer in list(registry):
+    finalize: Any = weakref.finalize
+    for finalizer in list(finalize._registry):
         finalizer.atexit = False
     # atexit.register(weakref.finalize._exitfunc) happens once per process image.
-    cast("Any", weakref.finalize)._registered_with_atexit = False
+    finalize._registered_with_atexit = False
     if _MULTIPROCESSING not in sys.modules:
         return
     util = sys.modules.get("multiprocessing.util")

@@ -41,20 +41,15 @@ class WorkingSet:
         self._written: frozenset[int] | None = None
         self.common = pages.Vectors(())
         """The pages that a child is to copy while it waits, unless it is to report its pages."""
-
-    @property
-    def is_wanted(self) -> bool:
+        self.is_wanted = False
         """Whether the next child is to report which pages it writes to."""
-        return self._until_asked <= 1
-
-    @property
-    def allows_ahead(self) -> bool:
+        self.allows_ahead = True
         """Whether a child may be forked while another runs.
 
         Not while the running one is to report, since the host's own writes would look like its
         own; and not if the new one is to report, which must not copy ahead.
         """
-        return self._until_asked > 2
+        self._look_ahead()
 
     def ended(self, written: tuple[int, ...]) -> None:
         """Count a child that has ended, and use its report.
@@ -63,6 +58,8 @@ class WorkingSet:
         """
         if not self.is_wanted:
             self._until_asked -= 1
+            if self._until_asked <= 2:
+                self._look_ahead()
             return
         self._asked += 1
         if written and self._written is not None:
@@ -76,3 +73,8 @@ class WorkingSet:
 
     def _restart(self) -> None:
         self._until_asked, self._asked, self._written = _INTERVAL, 0, None
+        self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        self.is_wanted = self._until_asked <= 1
+        self.allows_ahead = self._until_asked > 2

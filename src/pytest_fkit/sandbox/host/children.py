@@ -55,7 +55,7 @@ class Children:
         self._measures = measures
         self._warmup = warmup
         self._waiting: ForkedChild | None = None
-        self._working_set = WorkingSet()
+        self.working_set = WorkingSet()
         self._ending: list[int] = []  # pids of children of which only memory is left
         self._sets: tuple[Files, ...] = ()
         self._exits: tuple[AnnouncedExit, ...] = ()
@@ -81,11 +81,6 @@ class Children:
         for files in self._sets:
             files.close()
         self._sets, self._free = (), []
-
-    @property
-    def allow_ahead(self) -> bool:
-        """Whether a child may be forked while another runs."""
-        return self._working_set.allows_ahead
 
     def next(self) -> Generator[Fork, int, ForkedChild]:
         """Return the child that was forked ahead, or fork one."""
@@ -118,7 +113,7 @@ class Children:
         """Wait until a child has ended, or sends that only its memory is left."""
         self._ending = [pid for pid in self._ending if not _reap_if_ended(pid)]
         over = _receive(child) if early_end.SUPPORTED else None
-        self._working_set.ended(over.written if isinstance(over, Over) else ())
+        self.working_set.ended(over.written if isinstance(over, Over) else ())
         if not isinstance(over, Over) or not over.early or self.statuses.are_kept:
             return self._gone(child)
         self._ending.append(child.pid)
@@ -232,10 +227,11 @@ class Children:
         :param running: the child that runs a test meanwhile.
         :param midway: whether the host has begun the test.
         """
-        reports_pages = self._working_set.is_wanted
+        reports_pages = self.working_set.is_wanted
         if not reports_pages:
-            self._working_set.common.copy_now()  # before any of these pages is written to
-        self.statuses.leave()
+            self.working_set.common.copy_now()  # before any of these pages is written to
+        if self.statuses.are_kept:
+            self.statuses.leave()
         if self.hosts_link is not None:
             self.hosts_link.close()
         host_end.close()
@@ -280,11 +276,8 @@ class Statuses:
         self._report = report
         self._handler: Any = None  # the suite's
         self._ended: set[int] = set()
-
-    @property
-    def are_kept(self) -> bool:
+        self.are_kept = False
         """Whether the suite handles SIGCHLD in a way of its own, which is put off."""
-        return self._handler is not None
 
     def __enter__(self) -> None:
         handler = signal.getsignal(signal.SIGCHLD)
@@ -293,10 +286,12 @@ class Statuses:
             return
         with suppress(ValueError):  # not in the main thread, where no handler runs
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            self._handler = handler
+            self._handler, self.are_kept = handler, True
             self._ended = self._processes_that_ended()
 
     def __exit__(self, *error: object) -> None:
+        if not self.are_kept:
+            return
         missed = self._processes_that_ended() - self._ended
         self.leave()
         if missed:
@@ -310,14 +305,13 @@ class Statuses:
 
     def leave(self) -> None:
         """Have the suite's handler back; called in new children, too."""
-        if self._handler is not None:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # drops one that is blocked
-            signal.signal(signal.SIGCHLD, self._handler)
-            self._handler = None
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # drops one that is blocked
+        signal.signal(signal.SIGCHLD, self._handler)
+        self._handler, self.are_kept = None, False
 
     def _processes_that_ended(self) -> set[int]:
         """Children that a handler would be told of, and that are not ours."""
-        if self._handler is None or self._handler is signal.SIG_IGN:
+        if self._handler is signal.SIG_IGN:
             return set()
         found = set(system.children(os.getpid())).difference(self._ours())
         return {pid for pid in found if system.process_state(pid) == "Z"}

@@ -172,7 +172,7 @@ class Forking:
         """Whether a child that is forked while this test runs can run the next test."""
         return (
             nextitem is not None
-            and self.children.allow_ahead
+            and self.children.working_set.allows_ahead
             and run.next_key == run.key
             # Another child that shares pages would distort the running test's memory.
             and not run.memory_limit
@@ -261,7 +261,7 @@ class Forking:
 
     def _start_child(self, child: ForkedChild, go: Go) -> None:
         """Announce a child to the keeper, and send the child its order."""
-        self._link.send(Forked(child.pid, self._process.relay.written(), child.number))
+        self._link.send(Forked(child.pid, self._process.relay.size() or 0, child.number))
         try:
             child.pipes.send(go)
         except OSError:  # it is dead, as waiting for it will show
@@ -270,14 +270,16 @@ class Forking:
     def _await_end(self, child: ForkedChild) -> Leaves | None:
         try:
             exited = self.children.await_end(child)
-            refused = exited.ours and limits.refusal_of(exited.status >> 8)
-            self.hit_limit = self.hit_limit or bool(refused)
-            left = _read_leaves(self.children.files(child), exited.status)
+            left = None
+            if exited.status in IN_ORDER:
+                self._process.session.testsfailed = self.failures.get()
+            else:
+                left = _read_leaves(self.children.files(child), exited.status)
+                if exited.ours and limits.refusal_of(exited.status >> 8):
+                    self.hit_limit = True
         finally:
             self.children.release(child)
         stops = exited.ours and exited.status == STOPS << 8
-        if exited.status in IN_ORDER:
-            self._process.session.testsfailed = self.failures.get()
         self._link.hold(exited._replace(leaves=left is not None, stops=stops))
         return left
 

@@ -238,9 +238,12 @@ class Host:
             self._process.relay.send(NotCollected(carriable(self._missing_reason(run.position))))
             self._process.relay.send(Completed(by_pytest=False))
             return
-        nextitem = pytest_nodes.distinct(self._item(run.next_position), item)
+        nextitem = self._item(run.next_position)
+        if nextitem is item:
+            nextitem = pytest_nodes.distinct(item)
         self._last = item
-        self._process.measuring.before_test(item)
+        if self._process.measuring.is_on:
+            self._process.measuring.before_test(item)
         try:
             if run.key.is_shared or self._tests.ran_tests:
                 self._process.before_test(item, run)
@@ -262,12 +265,15 @@ class Host:
     def _tear_down(self, nextitem: pytest.Item | None) -> None:
         if self._last is None:
             return
-        if pytest_fixtures.needs_tear_down(self._process.session, nextitem):
+        session = self._process.session
+        try:
+            if not pytest_fixtures.needs_tear_down(session, nextitem):
+                pytest_fixtures.tear_down(session, nextitem)
+                return
             self._tests.children.end_all()
             self._link.send(Began("teardown"))
-        try:
-            if self._process.fixtures.tear_down(self._last, nextitem):
-                self._process.measuring.send()
-                self._process.states.send_of_wide()
+            self._process.fixtures.tear_down(self._last, nextitem)
+            self._process.measuring.send()
+            self._process.states.send_of_wide()
         except (pytest.exit.Exception, KeyboardInterrupt) as error:
             self._process.relay.interrupt(error)

@@ -56,6 +56,8 @@ class Measuring:
     def __init__(self, relay: Relay, coverage: Any | None) -> None:
         self._relay = relay
         self._coverage = coverage
+        self.is_on = coverage is not None
+        """Whether it does anything: a fork copies the pages of each function that is called."""
         self._keeps_file = False
 
     def before_test(self, item: pytest.Item) -> None:

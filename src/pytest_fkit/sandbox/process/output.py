@@ -101,8 +101,8 @@ class OutputCapture:
 
         :param captures: whether pytest's capture may be active at this moment.
         """
-        for file in self._files.values():
-            file.enter_process()
+        for slot, file in self._files.items():
+            file.inode = os.fstat(slot).st_ino
         capture_into_own_files(self._config)
         captures = captures and pytest_output.capture_descriptors(self._config) is not None
         if self._redirects or captures:
@@ -120,8 +120,10 @@ class OutputCapture:
 
     def enter_exit(self) -> None:
         """After the test: keep what exit handlers print off the terminal."""
-        with suppress(OSError):  # closed by the test
+        try:
             _redirect((slots.out, slots.err), (1, 2))
+        except OSError:  # closed by the test
+            return
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_fixture_setup(self) -> Generator[None, object, object]:

@@ -71,7 +71,7 @@ class Phases:
             call.start, call.duration = start, time.monotonic() - began
             calls.append(call)
 
-        with self._innermost.replacing(protocol, work):
+        with self._innermost.instead(protocol, work):
             self._caller("pytest_runtest_protocol", _SURROUNDING)(item=item, nextitem=None)
         return calls[0]
 
@@ -113,35 +113,28 @@ class _Innermost:
     """Plugin: does the work of the phase that the host runs, within the hooks of the others."""
 
     def __init__(self) -> None:
-        self._protocol: Callable[[], None] | None = None
-        self._phase: Callable[[], None] | None = None
+        self._next: list[Callable[[], None]] = []
 
     @contextmanager
-    def replacing(self, protocol: Callable[[], None], phase: Callable[[], None]) -> Iterator[None]:
+    def instead(self, protocol: Callable[[], None], phase: Callable[[], None]) -> Iterator[None]:
         """Within the block, call these instead of pytest's runtest protocol and phase."""
-        self._protocol, self._phase = protocol, phase
+        self._next = [phase, protocol]
         try:
             yield
         finally:
-            self._protocol = self._phase = None
+            self._next = []
 
-    @pytest.hookimpl
-    def pytest_runtest_protocol(self) -> bool | None:
-        if self._protocol is None:
+    # One function, as in copies.py. trylast: pytest-cov switches its context before a phase begins.
+    @pytest.hookimpl(trylast=True)
+    def _do_next(self) -> bool | None:
+        if not self._next:
             return None
-        self._protocol()
+        self._next.pop()()
         return True
 
-    # trylast: pytest-cov switches its context before the phase begins.
-    @pytest.hookimpl(trylast=True)
-    def pytest_runtest_setup(self) -> None:
-        if self._phase is not None:
-            self._phase()
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_runtest_teardown(self) -> None:
-        if self._phase is not None:
-            self._phase()
+    pytest_runtest_protocol = _do_next
+    pytest_runtest_setup = _do_next
+    pytest_runtest_teardown = _do_next
 
 
 def sections(item: pytest.Item) -> tuple[tuple[str, str], ...]:

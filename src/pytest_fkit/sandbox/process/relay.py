@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generator, Iterable, Iterator, cast
+from typing import TYPE_CHECKING, Generator, Iterable, Iterator
 
 import pytest
 
@@ -79,6 +79,7 @@ class Relay:
         # Fresh interpreters have no settings, but the options.
         self._fails_by_sanitizers = read(self._config, "fkit_sanitizer_reports") == "fail"
         self._subtests = self._config.pluginmanager.hasplugin("subtests")
+        self._has_subtests = False
         self._pid = -1
         self._packer = Packer()
         self._inode = -1
@@ -117,9 +118,9 @@ class Relay:
     def send(self, message: Message) -> None:
         """Write one frame to the event file; record in :attr:`lost` if that is impossible."""
         # The keeper, which does not report, may get a warning while it is set up.
-        if self.muted or self._pid == -1 or self.is_copy():
+        if self.muted or self._pid == -1 or self._pid != os.getpid():
             return
-        if self._size() is None:
+        if self.size() is None:
             self.lost = CHANNEL_LOST
             return
         try:
@@ -134,11 +135,8 @@ class Relay:
             if not self.lost:
                 raise
 
-    def written(self) -> int:
-        """Size of the event file in bytes, 0 if a test has closed it."""
-        return self._size() or 0
-
-    def _size(self) -> int | None:
+    def size(self) -> int | None:
+        """Bytes in the event file, None if a test has closed it."""
         try:
             # A test may have closed the descriptor, and another file may have its number now.
             status = os.fstat(slots.events)
@@ -150,7 +148,7 @@ class Relay:
         """Begin a phase of the test, and announce it."""
         self.phase = phase
         self._began, self._seconds = time.monotonic(), 0.0
-        self.announce()
+        self.send(Phase(phase, time.time()))
 
     def announce(self) -> None:
         """Announce the current phase, which may have begun in another process."""
@@ -190,7 +188,7 @@ class Relay:
     @pytest.hookimpl
     def pytest_runtest_logstart(self) -> None:
         self._failed_before = self._session.testsfailed
-        self._met_gpu_error = False
+        self._met_gpu_error = self._has_subtests = False
         self.send(LogStart())
 
     @pytest.hookimpl
@@ -230,11 +228,11 @@ class Relay:
     def _relay(self, report: pytest.TestReport) -> None:
         if type(report) is pytest.TestReport and report is not self._made:
             self._correct_duration(report)
-        hooks = self._config.hook
-        if self._subtests:
+        self._has_subtests = self._has_subtests or type(report) is not pytest.TestReport
+        if self._subtests and self._has_subtests:
             # In plain pytest the terminal calls this hook. With failed subtests, which were counted
             # in this process, pytest-subtests turns the report on the whole test into a failure.
-            hooks.pytest_report_teststatus(config=self._config, report=report)
+            self._config.hook.pytest_report_teststatus(config=self._config, report=report)
         self.send(self._report(report))
         if not self._may_retry:  # else at the end of the test
             self.send_flags()
@@ -276,12 +274,13 @@ class Relay:
             data = _minimal_data(report, error)
         for name in ("sections", "user_properties"):
             # Of another type if the test has replaced ``list``, which pytest calls to make them.
-            if not isinstance(data.get(name, ()), (list, tuple)):
+            if not isinstance(data.get(name), (list, tuple)):
                 data[name] = []
-        data["sections"] = [
-            (name, shortened(content)) for name, content in merged(data.get("sections", ()))
-        ]
-        data = cast("ReportData", carriable(data))
+        if data["sections"]:
+            data["sections"] = [
+                (name, shortened(content)) for name, content in merged(data["sections"])
+            ]
+        data = carriable(data)
         if self._keeps_objects:
             keep_objects(self._session, report, data)
         return Report(data, data.pop("fkit", None))

@@ -48,7 +48,7 @@ class SessionEnd:
     def enter_process(self) -> None:
         """In a new process: drop inherited cleanups, which the process that added them runs."""
         self._dropped.append(pytest_session.forget_cleanups(self._config))
-        self._sent_output = carriable(self._output)
+        self._sent_output = carriable(self._output) if self._output else {}
         if self._collects:
             self._young = _young_collections()
 
@@ -75,7 +75,8 @@ class SessionEnd:
             # Objects from before the fork are in the oldest generation, see startup.py.
             gc.collect(_YOUNG if _young_collections() == self._young else 2)
             self._try(pytest_session.raise_unraisable, self._config)
-        self._try(pytest_session.run_cleanups, self._config)
+        if pytest_session.has_cleanups(self._config):
+            self._try(pytest_session.run_cleanups, self._config)
         if self._output:
             self._send_output()
 

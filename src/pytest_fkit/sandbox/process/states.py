@@ -39,17 +39,18 @@ class StateSender:
         if self._texts:
             self._senders.append(self._send_texts)
         self._growing = [_Growth(kept) for kept in kept_values(config)]
+        if self._growing:
+            self._senders.append(self.send_grown)
         self._no_test_waits = forget_time_of_wide(config)
         self._stash = ItemStash(config)
 
     def send(self, item: pytest.Item) -> None:
         """Send what was added since the last call; called after each test."""
-        stashed = self._stash.read(item)
+        stashed = self._stash.keys and self._stash.read(item)
         if stashed:
             self._relay.send(PluginState("stash", carriable((item.nodeid, stashed))))
         for send in self._senders:
             send()
-        self.send_grown()
 
     def send_of_wide(self) -> None:
         """Called after wide fixtures were set up or torn down outside of the hooks of a test."""

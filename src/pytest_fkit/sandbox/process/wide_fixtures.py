@@ -77,8 +77,10 @@ class WideFixtures:
 
     def leave_to_host(self) -> None:
         """In a new child: leave the teardown of all but its own test to the host."""
-        self._hosts = pytest_fixtures.nodes_set_up(self._session, self._begun)
-        self._dropped = pytest_fixtures.forget_finalizers(self._session, self._active, self._begun)
+        self._hosts = {}
+        self._dropped = pytest_fixtures.leave_finalizers(
+            self._session, self._active, self._begun, self._hosts
+        )
         self._begun = None
         self._owns_all = False
 
@@ -349,14 +351,8 @@ class WideFixtures:
         finally:
             self._relay.send(WideSetupDone(time.time()))
 
-    def tear_down(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
-        """Tear down what `nextitem` does not share, and report errors on `item`.
-
-        :return: whether there was anything to tear down.
-        """
-        if not pytest_fixtures.needs_tear_down(self._session, nextitem):
-            pytest_fixtures.tear_down(self._session, nextitem)
-            return False
+    def tear_down(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
+        """Tear down what `nextitem` does not share, and report errors on `item`."""
         pytest_fixtures.forget_request(item)
         pytest_fixtures.expect_log_records(item)
         call = self._phases.run(
@@ -368,7 +364,6 @@ class WideFixtures:
             report = pytest_reports.report_message(item.config, made)
         self._relay.send(WideTeardown(call.duration, sections(item), report, call.start))
         self._active = [each for each in self._active if each.cached_result is not None]
-        return True
 
 
 def _is_wide(request: pytest.FixtureRequest) -> bool:
