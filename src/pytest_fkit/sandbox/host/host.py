@@ -127,9 +127,9 @@ class Host:
                 return
             titles.idle()
             retire = retire or (tests.hit_limit and limits.hard() != self._limits)
-            wary = tests.hooks_prevent_forks
-            self._link.send(HostDone(retire, self._process.relay.stops, ran, self._trouble, wary))
-            if isinstance(message, Run) and not retire and not self._process.relay.stops:
+            wary, stops = tests.hooks_prevent_forks, self._process.relay.stops
+            self._link.send(HostDone(retire, stops, ran, self._trouble, wary))
+            if isinstance(message, Run) and not retire and not stops:
                 yield from tests.fork_next(message)
 
     def _obey(self, message: Message) -> Steps[tuple[bool, int]]:
@@ -139,8 +139,7 @@ class Host:
         if isinstance(message, Run):
             self._key = message.key
             yield from self._run(message)
-            retire = self._poisoned or self._is_spent()
-            retire = retire or (tests.ran_tests and self._is_unfit())
+            retire = self._poisoned or (tests.ran_tests and (self._is_spent() or self._is_unfit()))
         elif isinstance(message, RunTogether):
             self._key = message.run.key
             ran = yield from self._run_together(message)
@@ -152,7 +151,7 @@ class Host:
             ):
                 tests.children.end_all()  # the child forked ahead was for another test
             self._tear_down(nextitem)
-            retire = self._is_spent()
+            retire = tests.ran_tests and self._is_spent()
         elif isinstance(message, Finish):
             self._finish()
         return retire, ran
@@ -178,11 +177,7 @@ class Host:
 
         This one can't fork again, since it has run tests itself.
         """
-        return (
-            self._tests.ran_tests
-            and not self._key.is_shared
-            and not self._process.fixtures.watch.cause
-        )
+        return not self._key.is_shared and not self._process.fixtures.watch.cause
 
     def _is_unfit(self) -> bool:
         """Whether a test that ran in this process left it unfit for another.
@@ -266,6 +261,8 @@ class Host:
         if self._last is None:
             return
         session = self._process.session
+        if nextitem is not None and pytest_fixtures.shares_setup(session, nextitem):
+            return
         try:
             if not pytest_fixtures.needs_tear_down(session, nextitem):
                 pytest_fixtures.tear_down(session, nextitem)
