@@ -92,7 +92,9 @@ def fleet(
     """
     for name in fleets.MASKS:
         monkeypatch.delenv(name, raising=False)
-    cache = tmp_path_factory.getbasetemp() / "fleet-libraries"
+    base = tmp_path_factory.getbasetemp()
+    # That of all workers of a run is above a worker's own.
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "fleet-libraries"
 
     def make(*groups: list[fleets.Gpu], **more: Any) -> dict[str, str]:
         root = tmp_path_factory.mktemp("fleet")
