@@ -93,6 +93,8 @@ class Run:
     """A run of pytest in a process group of its own.
 
     :param files: path and text of what the suite consists of.
+    :ivar slowness: seconds from the start to the first file that was awaited; by as much may the
+        end be late on a machine that is as slow, or as busy.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class Run:
         self._out = (directory / "stdout.txt").open("wb")
         self._err = (directory / "stderr.txt").open("wb")
         self._began = time.monotonic()
+        self.slowness = 0.0
         self.process = subprocess.Popen(
             command("-p", "inner_report_log", "-p", "no:cacheprovider", "-rA", *arguments),
             cwd=directory,
@@ -165,6 +168,7 @@ class Run:
         path = self.directory / name
         there = wait_until(lambda: path.exists() and path.stat().st_size > 0, seconds)
         assert there, f"no {name}\n{self.output()}"
+        self.slowness = self.slowness or time.monotonic() - self._began
         return path.read_text()
 
     def output(self) -> str:

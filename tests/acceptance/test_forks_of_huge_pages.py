@@ -39,6 +39,7 @@ def _can() -> bool:
 
 
 @pytest.mark.skipif(not _can(), reason="this kernel does not make huge pages on demand")
+@pytest.mark.in_turn(2)
 @pytest.mark.parametrize("workers", ["-n0", "-n1"])
 @pytest.mark.parametrize("number", [COLLAPSE_PAYS_FROM - 1, COLLAPSE_PAYS_FROM])
 def test_tests_are_forked_from_huge_pages_if_there_are_many(

@@ -139,7 +139,8 @@ def test_without_gpus_and_without_workers_there_are_none(
     fleet: Fleet, tmp_path: Path, arguments: str
 ) -> None:
     machine = fleet(fleets.nvidia(2)) if arguments == "-n0" else fleet()
-    heard = hear(machine, tmp_path, ERRORS, arguments)
+    some = "test_call or test_wide or test_death or test_skip"
+    heard = hear(machine, tmp_path, ERRORS, arguments, "-k", some)
     assert not heard.errors
     assert ("FAILED", "test_errors.py::test_call") in [each[:2] for each in heard.ended.reported]
 

@@ -24,13 +24,15 @@ def pytest_fkit_gpus(config):
 def test_gpus_by_number_and_uuid(fleet: Fleet, tmp_path: Path, how: str) -> None:
     gpus = fleets.nvidia(8)
     text = f"6,{gpus[1].uuid[:12]},0"
+    workers = 3 if how == "option" else 1
     ended = run_on(
-        fleet(gpus), tmp_path, "-n3", *([f"--fkit-gpus={text}"] if how == "option" else []),
-        workers=3,
+        fleet(gpus), tmp_path, f"-n{workers}", f"--fkit-gpus-per-worker={3 // workers}",
+        *([f"--fkit-gpus={text}"] if how == "option" else []), workers=workers,
         env={"FKIT_GPUS": text if how == "variable" else ""},
         files={"pytest.ini": f"[pytest]\nfkit_gpus = {text if how == 'ini value' else '7'}\n"},
     )  # fmt: skip
-    assert [masks(seen, "CUDA") for seen in ended.seen.values()] == ["6", "1", "0"]
+    seen = [masks(seen, "CUDA") for seen in ended.seen.values()]
+    assert seen == (["6", "1", "0"] if workers == 3 else ["6,1,0"])
     assert "3 NVIDIA GPUs" in ended.header[0]
 
 

@@ -12,16 +12,18 @@ from typing import Callable, Mapping
 import psutil
 from gpu_runs import GpuRun, masks, run_on
 from inner_runs import wait_until
-from sshd_server import free_port, needs_sshd, sshd
+from sshd_server import needs_sshd, sshd
 
 import fleet as fleets
 
 Fleet = Callable[..., Mapping[str, str]]
 
 
-def _is_listening(pid: int) -> bool:
+def _port(pid: int) -> int:
+    """Where a process listens, 0 if it doesn't yet."""
     connections = psutil.net_connections("tcp4")
-    return any(each.pid == pid and each.status == psutil.CONN_LISTEN for each in connections)
+    listening = (each for each in connections if each.status == psutil.CONN_LISTEN)
+    return next((int(each.laddr.port) for each in listening if each.pid == pid), 0)
 
 
 def _run_over_ssh(
@@ -109,30 +111,31 @@ def test_a_remote_worker_that_is_killed_hands_its_place_on(fleet: Fleet, tmp_pat
 
 
 def test_a_socket_server_has_the_same_gpus_in_every_run(fleet: Fleet, tmp_path: Path) -> None:
-    suite, port = tmp_path / "suite", free_port()
+    suite = tmp_path / "suite"
     suite.mkdir()
     environ = {
         **os.environ, **fleet(fleets.nvidia(8)), "CUDA_VISIBLE_DEVICES": "7,6,5",
         "PYTHONPATH": str(suite), "SEEN_IN": str(suite / "seen"), "SEEN_TESTS": "1",
     }  # fmt: skip
     found = []
-    with subprocess.Popen(
-        [sys.executable, "-m", "execnet.script.socketserver", f"127.0.0.1:{port}"],
-        cwd=tmp_path,
-        env=environ,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    command = [sys.executable, "-u", "-m", "execnet.script.socketserver", "127.0.0.1:0"]
+    said = tmp_path / "server.txt"
+    with said.open("wb") as out, subprocess.Popen(
+        command, cwd=tmp_path, env=environ, stdout=out, stderr=out
     ) as server:
         try:
             # It accepts one connection at a time and is not to be tried out.
-            assert wait_until(lambda: _is_listening(server.pid), 30)
+            assert wait_until(lambda: _port(server.pid), 30), said.read_text()
+            address = f"127.0.0.1:{_port(server.pid)}"
             for _ in range(2):
                 ended = run_on(
-                    fleet(), suite, f"--tx=socket=127.0.0.1:{port}//chdir={tmp_path / 'there'}",
+                    fleet(), suite, f"--tx=socket={address}//chdir={tmp_path / 'there'}",
                     "--dist=load", f"--rsyncdir={suite}", str(suite / "test_seen.py"),
                     files={"pytest.ini": "[pytest]\n"},
                 )  # fmt: skip
-                assert "gw0" in ended.seen, ended.inner.out + ended.inner.err
+                # execnet interrupts a server whose worker takes more than 5 s to leave.
+                told = f"{ended.inner.out}{ended.inner.err}{said.read_text()}{server.poll()}"
+                assert "gw0" in ended.seen, told
                 found.append(ended.seen["gw0"])
                 shutil.rmtree(suite / "seen")
         finally:

@@ -149,7 +149,7 @@ def test_a_tool_that_hangs_costs_no_more_than_the_limit(fleet: Fleet, tmp_path: 
         without=["libnvidia-ml.so.1"],
         behaviours={"nvidia-smi": fleets.Behaviour(seconds=300, stubborn=True)},
     )
-    ended = run_on(machine, tmp_path, "-n1", "--fkit-gpus-timeout=1")
+    ended = run_on(machine, tmp_path, "-n1", "--fkit-gpus-timeout=4")
     assert ended.seen["gw0"].gpus == ["0", "1"]
     assert ended.header[0].startswith("fkit: nvidia: nvidia-smi")
 

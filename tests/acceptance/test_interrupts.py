@@ -125,9 +125,11 @@ def _interrupt(inner: Run, how: str) -> float:
 
 
 def _interrupted_outcome(inner: Run, since: float, limit: float) -> Outcome:
+    """The outcome of a run, which has to be over within `limit` seconds on an idle machine."""
+    limit += inner.slowness
     outcome = inner.wait(limit + 10)
     assert time.monotonic() - since < limit, outcome.stdout
-    assert inner.await_gone(0.5) == []
+    assert inner.await_gone(0.5 + inner.slowness) == []
     assert outcome.status == pytest.ExitCode.INTERRUPTED, outcome.stdout + outcome.stderr
     assert "INTERNALERROR" not in outcome.stdout + outcome.stderr
     assert "Traceback" not in outcome.stderr
@@ -188,7 +190,7 @@ def test_second_ends_everything_at_once(tmp_path: Path, workers: str) -> None:
         _interrupt(inner, "Ctrl-C")
         inner.await_file("interrupted.txt")
         _interrupt(inner, "Ctrl-C")
-        assert inner.await_gone(2.0) == []
+        assert inner.await_gone(2.0 + inner.slowness) == []
         _interrupted_outcome(inner, time.monotonic(), 2)
 
 

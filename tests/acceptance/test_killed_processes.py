@@ -171,14 +171,15 @@ def test_nothing_outlives_a_killed_controller(
         assert pids[generations] == inner.process.pid
         assert len(inner.alive()) > generations + 6
         kill(inner.process.pid)
-        assert inner.await_gone(2.0) == []
+        assert inner.await_gone(2.0 + inner.slowness) == []
 
 
 def test_run_ends_when_a_hanging_tests_worker_is_killed_from_outside(tmp_path: Path) -> None:
     with started(tmp_path, {"test_w.py": _WAITS}, "--fkit", "-n1") as inner:
         pids = [int(pid) for pid in inner.await_file("pids.txt").split()]
         kill(pids[3])
-        gone = wait_until(lambda: not {p.pid for p in inner.alive()} & set(pids[:4]), 2.0)
+        limit = 2.0 + inner.slowness
+        gone = wait_until(lambda: not {p.pid for p in inner.alive()} & set(pids[:4]), limit)
         outcome = inner.wait()
         assert gone
         assert inner.await_gone(0.5) == []
@@ -192,4 +193,4 @@ def test_stopped_worker_does_not_keep_a_killed_run_alive(tmp_path: Path) -> None
         os.kill(pids[3], signal.SIGSTOP)
         os.kill(pids[1], signal.SIGSTOP)
         kill(inner.process.pid)
-        assert inner.await_gone(2.0) == []
+        assert inner.await_gone(2.0 + inner.slowness) == []

@@ -52,11 +52,11 @@ def pytest_unconfigure():
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
 """
 
+# Together: those that have nothing to do with each other.
 BLOCKED = (
-    "capture", "terminal", "logging", "cacheprovider", "warnings", "junitxml", "faulthandler",
-    "skipping", "tmpdir", "assertion", "unraisableexception threadexception",
+    "capture", "terminal", "logging junitxml", "cacheprovider faulthandler", "warnings tmpdir",
+    "skipping assertion", "unraisableexception threadexception stepwise subtests",
     "debugging unittest legacypath monkeypatch recwarn pastebin doctest setuponly setupplan",
-    "stepwise subtests",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ET
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -861,12 +862,15 @@ def workers_of(directory: Path, name: str) -> set[str]:
 
 @pytest.mark.parametrize("dist", ["load", "loadscope", "loadfile", "loadgroup", "worksteal"])
 def test_ways_to_distribute(suite: MakeSuite, dist: str) -> None:
-    made = suite(test_it=GROUPS, test_other=GROUPS)
+    dies = "import os\ndef test_dies(): os.abort()\n"
+    made = suite(test_it=GROUPS, test_other=GROUPS, test_that=dies)
     run = made.run("--fkit", "-n2", f"--dist={dist}", "-rA")
     assert run.status == 1
     assert run.counts() == {
-        "setup passed": 42, "call passed": 40, "call failed": 2, "teardown passed": 42,
+        "setup passed": 43, "call passed": 40, "call failed": 3, "teardown passed": 43,
     }, run.text  # fmt: skip
+    ran = [line for path in made.path.glob("ran-*") for line in path.read_text().splitlines()]
+    assert set(Counter(ran).values()) == {2}  # once in each of the two files
     if dist == "loadgroup":
         assert len(workers_of(made.path, "test_one")) == 1
         assert len(workers_of(made.path, "test_two")) == 1

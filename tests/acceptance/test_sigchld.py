@@ -45,7 +45,7 @@ def test_passes(wide):
 """
 
 
-@pytest.mark.in_turn(2)
+@pytest.mark.in_turn(3)
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -169,6 +169,8 @@ IMPORTED_ONCE = """
 """
 
 
+@pytest.mark.in_turn(2)
+@pytest.mark.parametrize("workers", ["-n1", "-n0"], indirect=True)
 def test_what_a_fresh_interpreter_did_not_collect_is_an_error_that_says_so(
     tmp_path: Path, workers: str
 ) -> None:
@@ -210,6 +212,7 @@ COUNTED = """
 """
 
 
+@pytest.mark.in_turn(2)
 def test_a_crash_costs_no_start(tmp_path: Path, workers: str) -> None:
     test = f"""{COUNTED}
     def test_crash():
@@ -229,6 +232,8 @@ def test_a_crash_costs_no_start(tmp_path: Path, workers: str) -> None:
     assert outcome.reports("test_crash").death["death"].startswith("SIGABRT")
 
 
+@pytest.mark.in_turn(2)
+@pytest.mark.parametrize("workers", ["-n1", "-n0"], indirect=True)
 def test_the_next_module_finds_its_interpreter_warm(tmp_path: Path, workers: str) -> None:
     first = """
     import pathlib, time
@@ -264,6 +269,7 @@ def test_a_spare_that_dies_is_nobodys_error(tmp_path: Path) -> None:
     assert [each.outcome for each in outcome.verdicts.values()] == ["failed", "passed"]
 
 
+@pytest.mark.in_turn(2)
 def test_an_import_that_ends_a_fresh_interpreter_is_one_error_for_each_test(
     tmp_path: Path, workers: str
 ) -> None:

@@ -90,11 +90,9 @@ def test_a_debugger_turns_isolation_off_and_says_so(suite: Path, log: Path, opti
     assert ended.status == 0
 
 
-@pytest.mark.parametrize("mode", ["load", "loadscope", "loadfile", "loadgroup", "worksteal", "no"])
-def test_every_test_runs_once_in_every_mode_of_distribution(
-    suite: Path, log: Path, mode: str
-) -> None:
-    ended = run_pytest(suite, "--fkit", "-n2", "--dist", mode, env={"LOG": str(log)})
+def test_every_test_runs_once_without_distribution(suite: Path, log: Path) -> None:
+    """test_pytest_itself.py tries the modes that distribute."""
+    ended = run_pytest(suite, "--fkit", "-n2", "--dist", "no", env={"LOG": str(log)})
     outcomes = ended.outcomes
     assert set(outcomes) == NODEIDS
     assert {nodeid for nodeid, outcome in outcomes.items() if outcome != "PASSED"} == {

@@ -142,6 +142,7 @@ def _compiled(library: str, cache: Path) -> Path:
     if not built.exists():
         cache.mkdir(parents=True, exist_ok=True)
         options = ("-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-D_GNU_SOURCE")
-        source = str(_HERE / _SOURCES[library])
-        subprocess.run([compiler(), *options, "-o", str(built), source], check=True, timeout=120)
+        source, new = str(_HERE / _SOURCES[library]), f"{built}.{os.getpid()}"
+        subprocess.run([compiler(), *options, "-o", new, source], check=True, timeout=120)
+        os.replace(new, built)  # at once: other processes may have the same directory
     return built
