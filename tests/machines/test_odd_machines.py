@@ -133,3 +133,39 @@ def check_times(events: list[dict[str, Any]]) -> None:
         assert 0.2 <= attempts[f"test_many.py::test_sleeps[{number}]"]["duration"] < 2
     assert 1 <= attempts["test_many.py::test_hangs"]["duration"] < 5
     assert all(begin <= each["wall"] <= end for each in events)
+
+
+def test_a_process_that_dies_of_full_shared_memory_is_tried_elsewhere(tmp_path: Path) -> None:
+    suite = {
+        "test_it.py": """\
+            import mmap, os, pathlib, pytest, tempfile, time
+
+            HERE = pathlib.Path(__file__).parent
+
+            @pytest.mark.parametrize("number", range(2))
+            def test_shared_memory(number):
+                (HERE / ("on-" + os.environ["FKIT_MACHINE"])).touch()
+                deadline = time.monotonic() + 60
+                while len([*HERE.glob("on-*")]) < 2:  # both machines are to have their turn
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+                with tempfile.TemporaryFile(dir="/dev/shm") as file:
+                    os.ftruncate(file.fileno(), 1 << 20)
+                    mmap.mmap(file.fileno(), 1 << 20)[:] = bytes(1 << 20)
+        """,
+        "client": '[ "$1" = n2 ] || exec unshare -m sh full "$@"; shift; exec "$@"',
+        "full": """\
+            mount -t tmpfs -o size=1m none /dev/shm
+            head -c 1000000 /dev/zero > /dev/shm/taken
+            shift
+            exec "$@"
+        """,
+    }
+    if lacking(("unshare", "-m", "mount", "-t", "tmpfs", "none", "/dev/shm")):
+        pytest.skip("needs root, and namespaces for mounts")
+    machines = "--fkit-machines=exec:n1,n2 sh client {machine} {python}"
+    with started(tmp_path, suite, "--fkit", machines, "-n1") as run:
+        outcome = run.wait(60)
+        assert run.await_gone(10) == []
+    assert outcome.status == 0, outcome.stdout
+    assert "attempt 1 on gw0 on n1: SIGBUS in call, and /dev/shm is full" in outcome.stdout

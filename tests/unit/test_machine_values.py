@@ -251,7 +251,7 @@ def test_what_contradicts_other_machines_is_named(pytester: pytest.Pytester) -> 
     machines = "--fkit-machines=exec:a {python}"
     for arguments, said in (
         (["-n0"], "-n0 runs all tests in this process"),
-        (["--tx=popen", "--dist=load"], "--tx names workers, too"),
+        (["--tx=popen"], "--tx names workers, too"),
         (["-n1", "--fkit-workers=2"], "contradict each other"),
         (["-p", "no:xdist"], "pytest-xdist is disabled"),
     ):
