@@ -57,13 +57,15 @@ def sshd(
             timeout=60,
         )
     port = free_port()
-    set_env = " ".join(f'"{name}={text}"' for name, text in environ.items())
+    # Without start-up files of the shell: they take their time, and may leave locks when killed.
+    given = {"HOME": str(directory), **environ}
+    set_env = " ".join(f'"{name}={text}"' for name, text in given.items())
     (directory / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {directory}/host_key\n"
         f"AuthorizedKeysFile {directory}/user_key.pub\nPidFile none\nStrictModes no\nUsePAM no\n"
         f"PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
         f"AcceptEnv FKIT_INNER_* PYTHONPATH TMPDIR\nMaxSessions 100\nMaxStartups 100\n"
-        + (f"SetEnv {set_env}\n" if set_env else "")
+        f"SetEnv {set_env}\n"
     )
     client = directory / "ssh_config"
     client.write_text(

@@ -169,3 +169,32 @@ def test_a_process_that_dies_of_full_shared_memory_is_tried_elsewhere(tmp_path: 
         assert run.await_gone(10) == []
     assert outcome.status == 0, outcome.stdout
     assert "attempt 1 on gw0 on n1: SIGBUS in call, and /dev/shm is full" in outcome.stdout
+
+
+@pytest.mark.parametrize("changed", ["", "module.py"])
+def test_an_old_git_directory_is_told_from_an_old_checkout(changed: str, tmp_path: Path) -> None:
+    """What is copied to a machine, as by rsync, may find the .git of an earlier clone there."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    if lacking(("unshare", "-m", "mount", "--bind", str(tmp_path), "/mnt")):
+        pytest.skip("needs root, and namespaces for mounts")
+    test = "def test_it(): pass\n"
+    files = {"pytest.ini": "[pytest]\n", "test_it.py": test, "module.py": "NUMBER = 1\n"}
+    for directory in (here, there):
+        directory.mkdir()
+        for name, text in files.items():
+            (directory / name).write_text(text)
+        git = ("git", "-C", str(directory), "-c", "user.name=a", "-c", "user.email=a")
+        for words in (("init", "-q"), ("add", "."), ("commit", "-qm", directory.name)):
+            subprocess.run([*git, *words], check=True)
+    if changed:
+        (there / changed).write_text("NUMBER = 2\n")
+    mount = f"mount --bind {there} {here} && exec {{python}}"
+    machines = f"--fkit-machines=exec:n1 unshare -m sh -c '{mount}'"
+    with started(tmp_path, {}, "--fkit", machines, "-n1", str(here)) as run:
+        outcome = run.wait(60)
+        assert run.await_gone(10) == []
+    if changed:
+        assert outcome.status == pytest.ExitCode.USAGE_ERROR, outcome.stdout
+        assert f"is checked out there, with another {here}/{changed}, " in outcome.stderr
+    else:
+        assert outcome.status == 0, outcome.stdout + outcome.stderr

@@ -127,6 +127,19 @@ def test_slurm_and_ssh_are_commands_too() -> None:
     assert shlex.split(ssh[-1]) == ["exec", "a b", "-u", "-c", engines._BOOTSTRAP]
 
 
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("me@n1", "me@n1"),
+        ("me@n1:2222", "ssh://me@n1:2222"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("me@[fe80::1]:22", "ssh://me@[fe80::1]:22"),
+    ],
+)
+def test_ssh_takes_a_port_with_the_name(name: str, word: str) -> None:
+    assert engines.target(Machines("ssh", (name,)), name, 60).command[-2] == word
+
+
 def test_workers_are_seated_on_their_machines() -> None:
     texts = [
         engines.specification(engines.target(Machines("ssh"), name, 1), ["p"], f"/{number}", "")
@@ -181,6 +194,9 @@ def test_another_checkout_is_told_what_differs() -> None:
     assert misfits(NEEDED, FITS._replace(commit="")) == []
     older = misfits(NEEDED, FITS._replace(commit="d" * 40))
     assert older == ["commit dddddddddddd is checked out there, cccccccccccc in this checkout"]
+    found = misfits(NEEDED, FITS._replace(commit="d" * 40, other="/src/b.py"))
+    assert found == [older[0].replace(" there, ", " there, with another /src/b.py, ")]
+    assert misfits(NEEDED, FITS._replace(commit="d" * 40, other="")) == []
     changed = misfits(NEEDED, FITS._replace(differing=[f"/src/{name}.py" for name in "abcde"]))
     assert changed == ["/src/a.py, /src/b.py, /src/c.py and 2 more are not the same as here"]
     assert advice([older]) == advice([changed])

@@ -70,10 +70,15 @@ def target(wanted: Machines, name: str, seconds: float, cpus: int = 0) -> Target
     :param cpus: that a Slurm job has there.
     """
     engine = ENGINES.get(wanted.engine, Engine(wanted.command))
-    fields = {MACHINE: name}
+    fields = {MACHINE: _with_port(name) if wanted.engine == "ssh" else name}
     if wanted.engine != "exec":
         fields.update({"{seconds}": f"{max(1, round(seconds))}", "{cpus}": str(cpus)})
     return Target(name, tuple(_filled(each, fields) for each in engine.command), engine.cancel)
+
+
+def _with_port(name: str) -> str:
+    """A machine's name as ssh(1) takes it: with a port it has to be a URI."""
+    return f"ssh://{name}" if re.fullmatch(r"([^:]+|.*\]):\d+", name) else name
 
 
 def _filled(text: str, fields: Mapping[str, str]) -> str:
