@@ -119,6 +119,7 @@ def test_slurm_and_ssh_are_commands_too() -> None:
     assert words[0] == "env"
     assert "srun" in words
     assert {"--nodelist=n1", "--cpus-per-task=4", "--overlap", "--unbuffered"} <= set(words)
+    assert not any("gpus" in each for each in words)
     assert words[-4:] == ["python3", "-u", "-c", engines._BOOTSTRAP]
     assert engines.cancelling(n1, "7.3") == ["scancel", "--signal=KILL", "7.3"]
     assert engines.cancelling(n1, "") == []
@@ -155,6 +156,19 @@ def test_workers_are_seated_on_their_machines() -> None:
 )
 def test_slurm_counts_cpus(text: str, numbers: list[int]) -> None:
     assert engines.cpus_of_nodes(text) == numbers
+
+
+def test_slurm_says_how_many_gpus_a_step_has_to_ask_for() -> None:
+    nodes = (
+        "     Nodes=n1 CPU_IDs=0-1 Mem=500 GRES=gpu:a100:2(IDX:0-1),gpu:v100:1(IDX:2),mps:5\n"
+        "     Nodes=n[2-3] CPU_IDs=0 Mem=500 GRES=gpu:1(IDX:0)\n"
+        "     Nodes=n4 CPU_IDs=0 Mem=500 GRES=\n"
+    )
+    found = engines.gpus_of_nodes(f"JobId=1\n{nodes}   TresPerTask=cpu=2,gres/gpu=1\n")
+    assert found == {"n1": "a100:2,v100:1", "n[2-3]": "1", "n4": "0"}
+    assert engines.gpus_of_nodes(f"JobId=1\n{nodes}   TresPerNode=gres:gpu:1\n") == {}
+    n1 = engines.target(Machines("slurm"), "n1", 60, 4, found["n1"])
+    assert "--gpus=a100:2,v100:1" in n1.command
 
 
 CHECKOUT = Checkout(("/src",), {"/src/test_a.py": 7}, "c" * 40)

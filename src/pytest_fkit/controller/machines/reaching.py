@@ -19,7 +19,7 @@ from ...system import paths
 from . import questions as program
 from .checkout import Checkout, checkout_of
 from .clients import Client, NotReachedError, WaitLimit, asked, open_within
-from .engines import Target, by_hand, cpus_of_nodes, shell_words, starting, target
+from .engines import Target, by_hand, cpus_of_nodes, gpus_of_nodes, shell_words, starting, target
 from .fitting import ALWAYS, OWN, Answers, Needed, advice, hint, misfits
 
 if TYPE_CHECKING:
@@ -90,7 +90,10 @@ def machines_of(settings: MachineSettings, wanted: Machines) -> list[Target]:
     for name in ("srun", "scontrol"):
         _check_program(settings, name)
     try:
-        names = output_of(["scontrol", "show", "hostnames", nodes], os.environ, _TOOL).split()
+        names = _names(nodes)
+        details = output_of(["scontrol", "show", "job", "--details", job], os.environ, _TOOL)
+        of_nodes = gpus_of_nodes(details)
+        gpus = {name: of_nodes[each] for each in of_nodes for name in _names(each)}
     except FailedError as error:
         raise pytest.UsageError(
             f"pytest-fkit: {settings.source}=slurm: the nodes of job {job} are not known: "
@@ -98,7 +101,18 @@ def machines_of(settings: MachineSettings, wanted: Machines) -> list[Target]:
         ) from None
     cpus = cpus_of_nodes(os.environ.get("SLURM_JOB_CPUS_PER_NODE", ""))
     cpus += [1] * (len(names) - len(cpus))
-    return [target(wanted, name, seconds, number) for name, number in zip(names, cpus)]
+    return [
+        target(wanted, name, seconds, number, gpus.get(name, ""))
+        for name, number in zip(names, cpus)
+    ]
+
+
+def _names(nodes: str) -> list[str]:
+    """The nodes of a list such as "n[1-2]".
+
+    :raises FailedError: if Slurm does not know.
+    """
+    return output_of(["scontrol", "show", "hostnames", nodes], os.environ, _TOOL).split()
 
 
 def _check_program(settings: MachineSettings, name: str) -> None:
