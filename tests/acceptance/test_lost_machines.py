@@ -14,7 +14,7 @@ from typing import Callable, ContextManager, Iterator
 
 import psutil
 import pytest
-from far_machines import ENGINES, Machines, tree
+from far_machines import ENGINES, Machines
 from inner_runs import run
 from slurm_cluster import Cluster
 from watched_runs import TESTS, Seen, check, running
@@ -38,11 +38,10 @@ def test_workers_that_are_lost_one_by_one(machines: Machines, tmp_path: Path) ->
         cut, pid, step = seen.last("n2")
         machines.cut(pid, step)
         stopped, pid, _ = seen.last("n1")
-        spared = tree(pid)
         os.kill(pid, signal.SIGSTOP)
         for number in range(KILLS):
             seen.wait(12 + 3 * number)
-            seen.kill_any(chosen, spared)
+            seen.kill_any(chosen, spared=pid)
         failed, printed = check(run, machines)
     assert f"replacing crashed worker {cut}\n" in printed
     assert sum(f"worker {cut} died" in each for each in failed) == 1, failed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from pathlib import Path
-from typing import Container, Iterator
+from typing import Iterator
 
 import psutil
 from far_machines import Machines, tree
@@ -71,23 +71,30 @@ class Seen:
         """Of all its workers so far."""
         return list({int(each[2]): None for each in self.lines(node)})
 
-    def kill_any(self, chosen: random.Random, spared: Container[psutil.Process]) -> None:
-        """Kill a process that is elsewhere: one that starts, a worker, or what that has started."""
-        found = [each for pid in self.pids() for each in tree(pid)]
-        found += [each for each in self._run.alive() if _waits_for_execnet(each)]
-        found = [each for each in found if each not in spared]
+    def kill_any(self, chosen: random.Random, spared: int) -> None:
+        """Kill a process that is elsewhere: a worker, or one that is about to become one.
+
+        What workers have started dies in test_random_deaths.py.
+
+        :param spared: pid of one that is left alone.
+        """
+        starting = [each for each in self._run.alive() if _is_worker(each)]
+        pids = {*self.pids(), *(each.pid for each in starting if not _is_worker(each.parent()))}
+        found = [each for pid in sorted(pids - {spared}) for each in tree(pid)[:1]]
+        found = [each for each in found if _is_worker(each)]
         if found:
             with contextlib.suppress(psutil.Error):
                 chosen.choice(found).kill()
 
 
-def _waits_for_execnet(process: psutil.Process) -> bool:
-    """Whether it is a Python that execnet has started, and not the command that reaches it."""
+def _is_worker(process: psutil.Process | None) -> bool:
+    """Whether it is a Python that execnet has started, or its fork, not a command on the way."""
     try:
-        words = process.cmdline()
+        words = [] if process is None else process.cmdline()
     except psutil.Error:
         return False
-    return words[1:3] == ["-u", "-c"] and "exec(eval(" in words[-1]
+    titled = " ".join(words).startswith("[pytest-xdist")  # where setproctitle is installed
+    return titled or (words[1:3] == ["-u", "-c"] and "exec(eval(" in words[-1])
 
 
 @contextlib.contextmanager
