@@ -93,7 +93,7 @@ class Cluster:
     @contextlib.contextmanager
     def allocated(self, *options: str) -> Iterator[dict[str, str]]:
         """A job on both nodes with all their GPUs; the environment of what is run in it."""
-        said = self.call("salloc", "--no-shell", "--nodes=2", "--gres=gpu:2", "-c2", *options)
+        said = self.call("salloc", "--no-shell", "--nodes=2", "--gpus=4", "-c2", *options)
         job = said.partition("Granted job allocation ")[2].split()[0]
         try:
             yield {
@@ -102,6 +102,7 @@ class Cluster:
                 "SLURM_JOB_NODELIST": "n[1-2]",
                 "SLURM_JOB_NUM_NODES": "2",
                 "SLURM_JOB_CPUS_PER_NODE": "2(x2)",
+                "SLURM_GPUS": "4",
             }
         finally:
             self.call("scancel", job)

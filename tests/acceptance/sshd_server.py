@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 from pathlib import Path
-from typing import Iterator, Mapping, Sequence
+from typing import Iterator, Mapping, NamedTuple, Sequence
 
 import pytest
 from inner_runs import wait_until
@@ -18,6 +18,16 @@ SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/l
 needs_sshd = pytest.mark.skipif(
     not (SSHD and shutil.which("ssh")), reason="needs OpenSSH's server and client"
 )
+
+
+class Server(NamedTuple):
+    """A server that runs.
+
+    :param client: the client's configuration.
+    """
+
+    client: Path
+    pid: int
 
 
 def free_port() -> int:
@@ -34,10 +44,8 @@ def _listens(port: int) -> bool:
 @contextlib.contextmanager
 def sshd(
     directory: Path, environ: Mapping[str, str], hosts: Sequence[str] = ("node7",)
-) -> Iterator[Path]:
+) -> Iterator[Server]:
     """A server on the loopback address, for this user and a key made for it.
-
-    Yields the client's configuration.
 
     :param environ: what sessions have in their environment, besides what inner runs set.
     :param hosts: names of the machine.
@@ -49,13 +57,15 @@ def sshd(
             timeout=60,
         )
     port = free_port()
-    set_env = " ".join(f'"{name}={text}"' for name, text in environ.items())
+    # Without start-up files of the shell: they take their time, and may leave locks when killed.
+    given = {"HOME": str(directory), **environ}
+    set_env = " ".join(f'"{name}={text}"' for name, text in given.items())
     (directory / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {directory}/host_key\n"
         f"AuthorizedKeysFile {directory}/user_key.pub\nPidFile none\nStrictModes no\nUsePAM no\n"
         f"PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
         f"AcceptEnv FKIT_INNER_* PYTHONPATH TMPDIR\nMaxSessions 100\nMaxStartups 100\n"
-        + (f"SetEnv {set_env}\n" if set_env else "")
+        f"SetEnv {set_env}\n"
     )
     client = directory / "ssh_config"
     client.write_text(
@@ -75,6 +85,6 @@ def sshd(
             if server.poll() is not None:
                 assert server.stderr is not None
                 pytest.fail(server.stderr.read().decode())
-            yield client
+            yield Server(client, server.pid)
         finally:
             server.kill()

@@ -51,8 +51,9 @@ def _run_over_ssh(
         "PYTHONPATH": str(suite),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    with sshd(keys, {**seen, **remote}) as client:
-        ssh = f"ssh=node7//ssh_config={client}//python={sys.executable}//chdir={tmp_path / 'there'}"
+    with sshd(keys, {**seen, **remote}) as server:
+        client = f"ssh=node7//ssh_config={server.client}"
+        ssh = f"{client}//python={sys.executable}//chdir={tmp_path / 'there'}"
         return run_on(
             machine, suite, *(f"--tx={each.replace('ssh', ssh)}" for each in tx), "--dist=load",
             f"--rsyncdir={suite}", str(suite / "test_seen.py"), *arguments,

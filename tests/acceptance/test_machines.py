@@ -1,18 +1,14 @@
-"""Workers on other machines that have GPUs; tests/machines loses them."""
+"""Workers on other machines that have GPUs; test_lost_machines.py loses them."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
 from pathlib import Path
-from typing import Callable, ContextManager, Iterator, Mapping, NamedTuple
+from typing import Callable, ContextManager, Mapping
 
 import pytest
+from far_machines import ENGINES, Machines
 from inner_runs import run, wait_until
-from slurm_cluster import MISSING, cluster
-from sshd_server import SSHD, sshd
 
 import fleet as fleets
 
@@ -66,48 +62,7 @@ SUITE = {
 }
 
 
-class Machines(NamedTuple):
-    """Two machines, n1 and n2.
-
-    :param option: value of ``--fkit-machines``.
-    :param environ: of the run.
-    :param nodes: whether they know their names.
-    """
-
-    option: str
-    environ: Mapping[str, str]
-    nodes: bool = False
-
-
-@contextlib.contextmanager
-def by_slurm(directory: Path, gpus: Mapping[str, str]) -> Iterator[Machines]:
-    if MISSING:
-        pytest.skip(f"needs Slurm: no {', '.join(MISSING)}")
-    with cluster(directory) as slurm, slurm.allocated() as job:
-        yield Machines("slurm", {**gpus, **job}, nodes=True)
-        assert wait_until(lambda: slurm.steps(job["SLURM_JOB_ID"]) == [], 20)
-
-
-@contextlib.contextmanager
-def by_ssh(directory: Path, gpus: Mapping[str, str]) -> Iterator[Machines]:
-    if not (SSHD and shutil.which("ssh")):
-        pytest.skip("needs OpenSSH's server and client")
-    with sshd(directory, gpus, ("n1", "n2")) as configuration:
-        (directory / "ssh").write_text(
-            f'#!/bin/sh\nexec {shutil.which("ssh")} -F {configuration} "$@"\n'
-        )
-        (directory / "ssh").chmod(0o755)
-        path = gpus.get("PATH", os.environ.get("PATH", ""))
-        yield Machines("ssh:n1,n2", {**gpus, "PATH": f"{directory}{os.pathsep}{path}"})
-
-
-@contextlib.contextmanager
-def by_command(directory: Path, gpus: Mapping[str, str]) -> Iterator[Machines]:
-    del directory
-    yield Machines("exec:n1,n2 env FKIT_INNER_NAME={machine} {python}", gpus)
-
-
-@pytest.mark.parametrize("engine", [by_slurm, by_ssh, by_command])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_machines_with_gpus(
     engine: Callable[..., ContextManager[Machines]],
     fleet: Fleet,
@@ -123,6 +78,7 @@ def test_machines_with_gpus(
             "--fkit-trace=t.json",
             env=given.environ,
         )  # fmt: skip
+        assert wait_until(lambda: given.steps() == [], 20)
     printed = ended.stdout + ended.stderr
     assert len(ended.verdicts) == 19, printed
     failed = [name for name, each in ended.verdicts.items() if each.failures]
@@ -146,7 +102,7 @@ def test_machines_with_gpus(
     seen = {path.name.split("-")[1]: path.read_text() for path in tmp_path.glob("seen-*")}
     assert {*seen} == {*machines}
     for worker, said in seen.items():
-        node = machines[worker] if given.nodes else None
+        node = machines[worker] if given.slurm else None
         assert said.startswith(f"(({machines[worker]!r}, {node!r}), ")
         assert str(tmp_path) in said
     directories = [path.read_text() for path in tmp_path.glob("tmp-*")]

@@ -36,7 +36,11 @@ def seconds(directory: Path, delay: float) -> float:
 
 
 def test_fifty_milliseconds_there_and_back_cost_no_tenth(tmp_path: Path) -> None:
-    # In turn, as this machine may have other things to do as well.
-    took = [seconds(tmp_path / f"{turn}", (turn % 2) * 0.025) for turn in range(4)]
-    print(took)
-    assert min(took[1::2]) <= 1.1 * min(took[::2])
+    near: list[float] = []
+    far: list[float] = []
+    # In turn, and once more if need be: this machine may have other things to do as well.
+    while len(far) < 3 and not (far and min(far) <= 1.1 * min(near)):
+        near.append(seconds(tmp_path / f"near-{len(near)}", 0))
+        far.append(seconds(tmp_path / f"far-{len(far)}", 0.025))
+    print(near, far)
+    assert min(far) <= 1.1 * min(near)

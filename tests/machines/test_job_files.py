@@ -71,8 +71,8 @@ def test_the_job_of_slurm(tmp_path: Path, tmp_path_factory: pytest.TempPathFacto
 def test_the_job_of_ssh(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     job = job_file("ssh.md", tmp_path)
     keys = tmp_path_factory.mktemp("keys")
-    with sshd(keys, {}, ("node7", "node8")) as configuration:
+    with sshd(keys, {}, ("node7", "node8")) as server:
         ssh = keys / "ssh"
-        ssh.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {configuration} "$@"\n')
+        ssh.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {server.client} "$@"\n')
         ssh.chmod(0o755)
         run([str(job)], tmp_path, {}, f"{keys}{os.pathsep}")

@@ -133,3 +133,68 @@ def check_times(events: list[dict[str, Any]]) -> None:
         assert 0.2 <= attempts[f"test_many.py::test_sleeps[{number}]"]["duration"] < 2
     assert 1 <= attempts["test_many.py::test_hangs"]["duration"] < 5
     assert all(begin <= each["wall"] <= end for each in events)
+
+
+def test_a_process_that_dies_of_full_shared_memory_is_tried_elsewhere(tmp_path: Path) -> None:
+    suite = {
+        "test_it.py": """\
+            import mmap, os, pathlib, pytest, tempfile, time
+
+            HERE = pathlib.Path(__file__).parent
+
+            @pytest.mark.parametrize("number", range(2))
+            def test_shared_memory(number):
+                (HERE / ("on-" + os.environ["FKIT_MACHINE"])).touch()
+                deadline = time.monotonic() + 60
+                while len([*HERE.glob("on-*")]) < 2:  # both machines are to have their turn
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+                with tempfile.TemporaryFile(dir="/dev/shm") as file:
+                    os.ftruncate(file.fileno(), 1 << 20)
+                    mmap.mmap(file.fileno(), 1 << 20)[:] = bytes(1 << 20)
+        """,
+        "client": '[ "$1" = n2 ] || exec unshare -m sh full "$@"; shift; exec "$@"',
+        "full": """\
+            mount -t tmpfs -o size=1m none /dev/shm
+            head -c 1000000 /dev/zero > /dev/shm/taken
+            shift
+            exec "$@"
+        """,
+    }
+    if lacking(("unshare", "-m", "mount", "-t", "tmpfs", "none", "/dev/shm")):
+        pytest.skip("needs root, and namespaces for mounts")
+    machines = "--fkit-machines=exec:n1,n2 sh client {machine} {python}"
+    with started(tmp_path, suite, "--fkit", machines, "-n1") as run:
+        outcome = run.wait(60)
+        assert run.await_gone(10) == []
+    assert outcome.status == 0, outcome.stdout
+    assert "attempt 1 on gw0 on n1: SIGBUS in call, and /dev/shm is full" in outcome.stdout
+
+
+@pytest.mark.parametrize("changed", ["", "module.py"])
+def test_an_old_git_directory_is_told_from_an_old_checkout(changed: str, tmp_path: Path) -> None:
+    """What is copied to a machine, as by rsync, may find the .git of an earlier clone there."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    if lacking(("unshare", "-m", "mount", "--bind", str(tmp_path), "/mnt")):
+        pytest.skip("needs root, and namespaces for mounts")
+    test = "def test_it(): pass\n"
+    files = {"pytest.ini": "[pytest]\n", "test_it.py": test, "module.py": "NUMBER = 1\n"}
+    for directory in (here, there):
+        directory.mkdir()
+        for name, text in files.items():
+            (directory / name).write_text(text)
+        git = ("git", "-C", str(directory), "-c", "user.name=a", "-c", "user.email=a")
+        for words in (("init", "-q"), ("add", "."), ("commit", "-qm", directory.name)):
+            subprocess.run([*git, *words], check=True)
+    if changed:
+        (there / changed).write_text("NUMBER = 2\n")
+    mount = f"mount --bind {there} {here} && exec {{python}}"
+    machines = f"--fkit-machines=exec:n1 unshare -m sh -c '{mount}'"
+    with started(tmp_path, {}, "--fkit", machines, "-n1", str(here)) as run:
+        outcome = run.wait(60)
+        assert run.await_gone(10) == []
+    if changed:
+        assert outcome.status == pytest.ExitCode.USAGE_ERROR, outcome.stdout
+        assert f"is checked out there, with another {here}/{changed}, " in outcome.stderr
+    else:
+        assert outcome.status == 0, outcome.stdout + outcome.stderr

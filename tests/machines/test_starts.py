@@ -124,7 +124,8 @@ def test_an_old_python_is_named(tmp_path: Path) -> None:
 def test_what_ssh_would_ask_for_is_named(option: str, said: list[str], tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.mkdir()
-    with sshd(keys, {}) as configuration:
+    with sshd(keys, {}) as server:
+        configuration = server.client
         configuration.write_text(f"{option}\n{configuration.read_text()}")
         ssh = f"sh -c 'exec ssh -F {configuration} -oBatchMode=yes {{machine}} {{python}}'"
         with started(

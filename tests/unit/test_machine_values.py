@@ -119,12 +119,26 @@ def test_slurm_and_ssh_are_commands_too() -> None:
     assert words[0] == "env"
     assert "srun" in words
     assert {"--nodelist=n1", "--cpus-per-task=4", "--overlap", "--unbuffered"} <= set(words)
+    assert not any("gpus" in each for each in words)
     assert words[-4:] == ["python3", "-u", "-c", engines._BOOTSTRAP]
     assert engines.cancelling(n1, "7.3") == ["scancel", "--signal=KILL", "7.3"]
     assert engines.cancelling(n1, "") == []
     ssh = engines.command(engines.target(Machines("ssh", ("a",)), "a", 12.4), ["a b"])
     assert ssh[:-1] == ["ssh", "-T", "-oBatchMode=yes", "-oConnectTimeout=12", "a"]
     assert shlex.split(ssh[-1]) == ["exec", "a b", "-u", "-c", engines._BOOTSTRAP]
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("me@n1", "me@n1"),
+        ("me@n1:2222", "ssh://me@n1:2222"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("me@[fe80::1]:22", "ssh://me@[fe80::1]:22"),
+    ],
+)
+def test_ssh_takes_a_port_with_the_name(name: str, word: str) -> None:
+    assert engines.target(Machines("ssh", (name,)), name, 60).command[-2] == word
 
 
 def test_workers_are_seated_on_their_machines() -> None:
@@ -142,6 +156,19 @@ def test_workers_are_seated_on_their_machines() -> None:
 )
 def test_slurm_counts_cpus(text: str, numbers: list[int]) -> None:
     assert engines.cpus_of_nodes(text) == numbers
+
+
+def test_slurm_says_how_many_gpus_a_step_has_to_ask_for() -> None:
+    nodes = (
+        "     Nodes=n1 CPU_IDs=0-1 Mem=500 GRES=gpu:a100:2(IDX:0-1),gpu:v100:1(IDX:2),mps:5\n"
+        "     Nodes=n[2-3] CPU_IDs=0 Mem=500 GRES=gpu:1(IDX:0)\n"
+        "     Nodes=n4 CPU_IDs=0 Mem=500 GRES=\n"
+    )
+    found = engines.gpus_of_nodes(f"JobId=1\n{nodes}   TresPerTask=cpu=2,gres/gpu=1\n")
+    assert found == {"n1": "a100:2,v100:1", "n[2-3]": "1", "n4": "0"}
+    assert engines.gpus_of_nodes(f"JobId=1\n{nodes}   TresPerNode=gres:gpu:1\n") == {}
+    n1 = engines.target(Machines("slurm"), "n1", 60, 4, found["n1"])
+    assert "--gpus=a100:2,v100:1" in n1.command
 
 
 CHECKOUT = Checkout(("/src",), {"/src/test_a.py": 7}, "c" * 40)
@@ -181,6 +208,9 @@ def test_another_checkout_is_told_what_differs() -> None:
     assert misfits(NEEDED, FITS._replace(commit="")) == []
     older = misfits(NEEDED, FITS._replace(commit="d" * 40))
     assert older == ["commit dddddddddddd is checked out there, cccccccccccc in this checkout"]
+    found = misfits(NEEDED, FITS._replace(commit="d" * 40, other="/src/b.py"))
+    assert found == [older[0].replace(" there, ", " there, with another /src/b.py, ")]
+    assert misfits(NEEDED, FITS._replace(commit="d" * 40, other="")) == []
     changed = misfits(NEEDED, FITS._replace(differing=[f"/src/{name}.py" for name in "abcde"]))
     assert changed == ["/src/a.py, /src/b.py, /src/c.py and 2 more are not the same as here"]
     assert advice([older]) == advice([changed])
@@ -251,7 +281,7 @@ def test_what_contradicts_other_machines_is_named(pytester: pytest.Pytester) -> 
     machines = "--fkit-machines=exec:a {python}"
     for arguments, said in (
         (["-n0"], "-n0 runs all tests in this process"),
-        (["--tx=popen", "--dist=load"], "--tx names workers, too"),
+        (["--tx=popen"], "--tx names workers, too"),
         (["-n1", "--fkit-workers=2"], "contradict each other"),
         (["-p", "no:xdist"], "pytest-xdist is disabled"),
     ):

@@ -43,6 +43,17 @@ def head(directory: str) -> Head:
     return Head()
 
 
+def top(directory: str) -> str:
+    """The directory that was checked out and that another one lies in, "" if there is none."""
+    for _ in range(_DEEPEST):
+        if os.path.exists(f"{directory.rstrip('/')}/.git"):
+            return directory
+        if directory == "/":
+            break
+        directory = directory.rstrip("/").rpartition("/")[0] or "/"
+    return ""
+
+
 def _head(git: str, text: str) -> Head:
     """What HEAD says: a commit, or where the commit of a branch is."""
     if not text.startswith("ref: "):

@@ -26,6 +26,7 @@ class ControllerWatch:
         self._limit = PATIENCE * limit
         self._period = min(GAP_WAIT, limit)
         self._missed = 0
+        self._status = 1
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -38,6 +39,10 @@ class ControllerWatch:
         """The controller has sent something; called in any thread."""
         self._missed = 0
 
+    def rest(self) -> None:
+        """The session is over: the process is not needed any more, and may end by itself."""
+        self._missed = self._status = 0
+
     def close(self) -> None:
         """Nothing has to be heard any more."""
         self._over.set()
@@ -47,4 +52,4 @@ class ControllerWatch:
         while not self._over.wait(self._period):
             self._missed += 1
             if self._missed * self._period > self._limit:
-                os._exit(1)  # the keeper notices, and ends everything below
+                os._exit(self._status)  # the keeper notices, and ends everything below

@@ -287,8 +287,10 @@ class Worker:
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
         """Tell the controller, which may be waiting, that no process is left."""
-        if self._watch is not None:
-            self._watch.close()
+        if self._watch is not None and "FKIT_MACHINE" in os.environ:
+            self._watch.rest()
+        elif self._watch is not None:
+            self._watch.close()  # a socket server's process serves other runs as well
         try:
             self._outbox.send(Stopped())
         except OSError:  # the controller is gone

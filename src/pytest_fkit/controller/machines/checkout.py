@@ -17,6 +17,9 @@ _MOST_FILES = 1000
 _MOST_ENTRIES = 10_000
 """So many files are compared, of so many that are looked at: machines may see them by a network."""
 
+_MOST_BYTES = 1 << 28
+"""Of files whose content is compared, all together."""
+
 
 class Checkout(NamedTuple):
     """What is here, and has to be on every machine.
@@ -24,11 +27,27 @@ class Checkout(NamedTuple):
     :param paths: directories and files that have to be there.
     :param sizes: bytes of the ini file, conftest files and test files, by path.
     :param commit: "" if that is not known.
+    :param top: the directory that was checked out, "" if that is not known.
+    :param without: patterns of names of directories that don't belong to it.
     """
 
     paths: tuple[str, ...]
     sizes: dict[str, int]
     commit: str = ""
+    top: str = ""
+    without: tuple[str, ...] = ()
+
+    def files(self) -> list[str] | None:
+        """All its files, None if they are too many to be compared."""
+        found: list[str] = []
+        size = 0
+        for entry in _files_below([self.top], (*self.without, ".git", "__pycache__")):
+            if len(found) == _MOST_ENTRIES or size > _MOST_BYTES:
+                return None
+            found.append(entry.path)
+            with suppress(OSError):  # it is gone, or a link to nowhere
+                size += entry.stat().st_size
+        return found
 
 
 def checkout_of(config: pytest.Config) -> Checkout:
@@ -48,7 +67,13 @@ def checkout_of(config: pytest.Config) -> Checkout:
             break
         with suppress(OSError):  # there is none, or it is gone
             sizes[path] = os.path.getsize(path)
-    return Checkout(tuple(dict.fromkeys(there)), sizes, git.head(root).commit)
+    return Checkout(
+        tuple(dict.fromkeys(there)),
+        sizes,
+        git.head(root).commit,
+        git.top(root),
+        tuple(config.getini("norecursedirs")),
+    )
 
 
 def _above(arguments: Iterable[str], root: str) -> dict[str, None]:
@@ -69,22 +94,28 @@ def _test_files(
     :param without: patterns of names of directories that pytest does not look into.
     """
     yield from filter(os.path.isfile, arguments)
-    entries = 0
-    waiting = [each for each in arguments if os.path.isdir(each)]
-    while waiting and entries < _MOST_ENTRIES:
+    for number, entry in enumerate(_files_below(filter(os.path.isdir, arguments), without)):
+        if number == _MOST_ENTRIES:
+            break
+        if _fits(entry.path.rpartition("/")[0], entry.name, patterns):
+            yield entry.path
+
+
+def _files_below(directories: Iterable[str], without: Sequence[str]) -> Iterator[os.DirEntry[str]]:
+    """What is no directory, below some; see :func:`_test_files`."""
+    waiting = list(directories)
+    while waiting:
         directory = waiting.pop(0)
         try:
             with os.scandir(directory) as found:
                 inside = sorted(found, key=lambda each: each.name)
         except OSError:
             continue
-        entries += len(inside)
         for each in inside:
-            if each.is_dir(follow_symlinks=False):
-                if not _fits("", each.name, without):
-                    waiting.append(each.path)
-            elif _fits(directory, each.name, patterns):
-                yield each.path
+            if not each.is_dir(follow_symlinks=False):
+                yield each
+            elif not _fits("", each.name, without):
+                waiting.append(each.path)
 
 
 def _fits(directory: str, name: str, patterns: Sequence[str]) -> bool:

@@ -28,6 +28,7 @@ class Engine(NamedTuple):
     cancel: tuple[str, ...] = ()
 
 
+_GPUS = "{gpus}"
 _ASK_NOTHING = "-oBatchMode=yes"  # ssh_config(5)
 
 _OF_TASKS = (
@@ -40,11 +41,13 @@ ENGINES = {
         ("ssh", "-T", _ASK_NOTHING, "-oConnectTimeout={seconds}", MACHINE, f"exec {PYTHON}")
     ),
     # srun(1). The step gets all that the job has on the node, as do the others there; without the
-    # variables by which the job's options are the step's, which is one task.
+    # variables by which the job's options are the step's, which is one task. In a job with --gpus
+    # or GPUs for each task a step has to say which, or it is refused, or gets those of one task.
     "slurm": Engine(
         ("env", *(each for name in _OF_TASKS for each in ("-u", f"SLURM_{name}")),
          "srun", "--unbuffered", "--overlap", "--exact", "--nodes=1", "--ntasks=1",
-         "--cpus-per-task={cpus}", "--mem=0", "--mpi=none", f"--nodelist={MACHINE}", PYTHON),
+         "--cpus-per-task={cpus}", "--gpus={gpus}", "--mem=0", "--mpi=none",
+         f"--nodelist={MACHINE}", PYTHON),
         ("scancel", "--signal=KILL", "{step}"),
     ),
 }  # fmt: skip
@@ -63,17 +66,27 @@ class Target(NamedTuple):
     cancel: tuple[str, ...] = ()
 
 
-def target(wanted: Machines, name: str, seconds: float, cpus: int = 0) -> Target:
+def target(wanted: Machines, name: str, seconds: float, cpus: int = 0, gpus: str = "") -> Target:
     """One of the machines that the user wants.
 
     :param seconds: in which it has to be reached.
     :param cpus: that a Slurm job has there.
+    :param gpus: how many GPUs its step has to ask for, as in "2" or "a100:2"; "" for what it gets.
     """
     engine = ENGINES.get(wanted.engine, Engine(wanted.command))
-    fields = {MACHINE: name}
+    fields = {MACHINE: _with_port(name) if wanted.engine == "ssh" else name}
     if wanted.engine != "exec":
         fields.update({"{seconds}": f"{max(1, round(seconds))}", "{cpus}": str(cpus)})
-    return Target(name, tuple(_filled(each, fields) for each in engine.command), engine.cancel)
+        fields[_GPUS] = gpus
+    words = engine.command
+    if wanted.engine == "slurm" and not gpus:
+        words = tuple(each for each in words if _GPUS not in each)
+    return Target(name, tuple(_filled(each, fields) for each in words), engine.cancel)
+
+
+def _with_port(name: str) -> str:
+    """A machine's name as ssh(1) takes it: with a port it has to be a URI."""
+    return f"ssh://{name}" if re.fullmatch(r"([^:]+|.*\]):\d+", name) else name
 
 
 def _filled(text: str, fields: Mapping[str, str]) -> str:
@@ -153,3 +166,18 @@ def cpus_of_nodes(text: str) -> list[int]:
     for number, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", text):
         found += [int(number)] * int(times or 1)
     return found
+
+
+def gpus_of_nodes(details: str) -> dict[str, str]:
+    """How many GPUs a job has, by list of nodes, where a step has to say so.
+
+    :param details: what ``scontrol show job --details`` says, as in "TresPerJob=gres:gpu:2" and in
+        "Nodes=n[1-2] CPU_IDs=0-1 Mem=500 GRES=gpu:a100:2(IDX:0-1)".
+    """
+    if not re.search(r"\bTresPer(Job|Socket|Task)=\S*gpu", details):
+        return {}  # what it has for each node a step inherits
+    found = re.findall(r"^ *Nodes=(\S+) .*\bGRES=(\S*)", details, re.MULTILINE)
+    return {
+        nodes: ",".join(re.findall(r"\bgpu:((?:[^:,(]+:)?\d+)", gres)) or "0"
+        for nodes, gres in found
+    }

@@ -35,6 +35,8 @@ class Answers(NamedTuple):
     :param missing: paths that are not there.
     :param differing: files that have another size there.
     :param commit: that is checked out there, "" if that is not known.
+    :param other: path of a file that has another content there, or is not there, if the commit is
+        another one; "" where all have the same, and the commit does not matter; None if not known.
     :param boot: equal for machines that are one, or containers of one; "" if that is not known.
     """
 
@@ -47,6 +49,7 @@ class Answers(NamedTuple):
     differing: Sequence[str] = ()
     commit: str = ""
     boot: str = ""
+    other: str | None = None
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Answers:
@@ -74,8 +77,9 @@ def misfits(needed: Needed, answers: Answers) -> list[str]:
     if differing:
         found.append(f"{_some(differing)} {_be(differing)} {_OTHERWISE}")
     here, there = needed.checkout.commit, answers.commit
-    if here and there and here != there:
-        found.append(f"commit {there[:12]} is checked out there, {here[:12]} {_HERE}")
+    if here and there and here != there and answers.other != "":
+        file = f", with another {answers.other}" if answers.other else ""
+        found.append(f"commit {there[:12]} is checked out there{file}, {here[:12]} {_HERE}")
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 import execnet
 import pytest
@@ -17,10 +17,13 @@ from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, threading, time
 from ...system import paths
 from . import questions as program
-from .checkout import checkout_of
+from .checkout import Checkout, checkout_of
 from .clients import Client, NotReachedError, WaitLimit, asked, open_within
-from .engines import Target, by_hand, cpus_of_nodes, shell_words, starting, target
+from .engines import Target, by_hand, cpus_of_nodes, gpus_of_nodes, shell_words, starting, target
 from .fitting import ALWAYS, OWN, Answers, Needed, advice, hint, misfits
+
+if TYPE_CHECKING:
+    from execnet import Channel
 
 own_builtins(globals())
 
@@ -87,7 +90,10 @@ def machines_of(settings: MachineSettings, wanted: Machines) -> list[Target]:
     for name in ("srun", "scontrol"):
         _check_program(settings, name)
     try:
-        names = output_of(["scontrol", "show", "hostnames", nodes], os.environ, _TOOL).split()
+        names = _names(nodes)
+        details = output_of(["scontrol", "show", "job", "--details", job], os.environ, _TOOL)
+        of_nodes = gpus_of_nodes(details)
+        gpus = {name: of_nodes[each] for each in of_nodes for name in _names(each)}
     except FailedError as error:
         raise pytest.UsageError(
             f"pytest-fkit: {settings.source}=slurm: the nodes of job {job} are not known: "
@@ -95,7 +101,18 @@ def machines_of(settings: MachineSettings, wanted: Machines) -> list[Target]:
         ) from None
     cpus = cpus_of_nodes(os.environ.get("SLURM_JOB_CPUS_PER_NODE", ""))
     cpus += [1] * (len(names) - len(cpus))
-    return [target(wanted, name, seconds, number) for name, number in zip(names, cpus)]
+    return [
+        target(wanted, name, seconds, number, gpus.get(name, ""))
+        for name, number in zip(names, cpus)
+    ]
+
+
+def _names(nodes: str) -> list[str]:
+    """The nodes of a list such as "n[1-2]".
+
+    :raises FailedError: if Slurm does not know.
+    """
+    return output_of(["scontrol", "show", "hostnames", nodes], os.environ, _TOOL).split()
 
 
 def _check_program(settings: MachineSettings, name: str) -> None:
@@ -221,6 +238,8 @@ def _ask(client: Client, questions: Questions, seconds: float) -> Reached:
         checkout = needed.checkout
         channel.send((list(needed.versions), list(checkout.paths), checkout.sizes))
         data: Any = channel.receive(deadline.left)
+        if data["commit"] not in ("", checkout.commit):
+            data["other"] = _other_file(channel, checkout, deadline)
         pings = []
         for _ in range(_PINGS):
             wall, start = time.time(), time.monotonic()
@@ -243,6 +262,17 @@ def _ask(client: Client, questions: Questions, seconds: float) -> Reached:
     finally:
         group.terminate(1.0)
         client.kill()
+
+
+def _other_file(channel: Channel, checkout: Checkout, deadline: WaitLimit) -> str | None:
+    """See :class:`.Answers`: what is copied to a machine leaves an old .git there as it is."""
+    files = checkout.files() if checkout.commit else None
+    if files is None:
+        return None
+    channel.send(files)
+    there: Any = channel.receive(deadline.left)
+    here = program.checksums(files)
+    return next((path for path, a, b in zip(files, here, there) if a != b), "")
 
 
 def passed_on() -> dict[str, str]:

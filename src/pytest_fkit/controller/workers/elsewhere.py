@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 import pytest
 
 from ...compat import xdist_controller
-from ...config.numprocesses import run_alone, shows_only
+from ...config.numprocesses import shows_only
 from ...config.settings import GpuSettings, MachineSettings, gpu_settings_of, machine_settings_of
 from ...gpu.devices import Fleet
 from ...gpu.slices.distribution import worker_count
@@ -168,7 +168,7 @@ def _wanted_workers(
     if not config.pluginmanager.hasplugin("xdist"):
         raise pytest.UsageError(f"{said}: pytest-xdist is disabled; it starts the workers")
     given = config.option.numprocesses
-    if given == 0 or (given is None and config.option.tx and run_alone(config.option)):
+    if given == 0:
         raise pytest.UsageError(
             f"{said}: -n0 runs all tests in this process; leave one of them out"
         )

@@ -232,12 +232,17 @@ class Replacements:
         if node not in self._awaited:
             gateways.abandon(node)
             return
-        self._awaited.remove(node)
         if not problem:
             try:
                 xdist_controller.replace_by_opened(self._config, node.gateway.spec)
             except (LostError, OSError) as error:
+                place = id(node.gateway.spec)
+                self._in_a_row[place] += 1
+                if self._in_a_row[place] < _DEATHS_IN_A_ROW:
+                    self._reopen(node, gateways)
+                    return
                 problem = str(error)
+        self._awaited.remove(node)
         if problem:
             name, machine = node.gateway.id, host_of(node)
             reason = f"worker {name} is not replaced, {machine} is lost: {problem}"

@@ -10,11 +10,12 @@ import pytest
 from ...compat import pytest_reports
 from ...config.settings import KEY as SETTINGS
 from ...gpu.errors.failure import Failure
-from ...gpu.slices.ownership import HOST, KEY, owned_by
+from ...gpu.slices.ownership import HOST, KEY, one_of_several, owned_by
 from ...named_tuple import NamedTuple
-from ...own import os, own_builtins, time
+from ...own import os, own_builtins, signal, time
 from ...protocol.crash_report import Core
-from ...protocol.endings import Exited, Lost, Signaled, Unmet, Unreported, WrapperEnded
+from ...protocol.endings import Ending, Exited, Lost, Signaled, Unmet, Unreported, WrapperEnded
+from ...protocol.event_file import HOST as OF_MACHINE
 from ...protocol.event_file import GpuError, ReportData, add_facts
 from ...protocol.messages import Broken, Ended
 from ...protocol.plain_values import carriable
@@ -155,7 +156,12 @@ class DeathReports:
             replay.log(made_by_hooks(item, _empty_teardown(data)))
 
     def _classify(self, replay: Replay, death: deaths.Death) -> None:
-        """Report a GPU error if the output of the process names one."""
+        """Report an error of the machine or a GPU, if that is why the process died."""
+        of_machine = one_of_several(replay.item.config) and _lacked_shared_memory(death.ending)
+        title = f"{death.ending.title} in {death.phase}"
+        if of_machine:
+            text = f"{title}, and {_SHARED_MEMORY} is full"
+            self._reports.gpu_error(replay.item, GpuError(OF_MACHINE, text))
         if self._classifier is None:
             return
         if isinstance(death.ending, Unmet):
@@ -165,7 +171,8 @@ class DeathReports:
                 self._reports.gpu_error(replay.item, lacking)
             return
         self._in_doubt()
-        title = f"{death.ending.title} in {death.phase}"
+        if of_machine:
+            return
         stderr = replay.error_output + deaths.text_of(death.ended.err)
         failure = Failure(text=title, death=True, stderr=stderr)
         error, unexplained = self._classifier.of_death(replay.item, failure)
@@ -218,6 +225,22 @@ def _named(core: Core | None, nodeid: str, pid: int) -> Core:
     except OSError:
         path = core.path
     return core._replace(path=carriable(path), program=carriable(core.program))
+
+
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 (only looked at)
+_FULL = 1 / 16
+"""A file system is full of which less than this is free: what the process had is free again."""
+
+
+def _lacked_shared_memory(ending: Ending) -> bool:
+    """Whether a process has touched shared memory for which there was no room."""
+    if not (isinstance(ending, Signaled) and ending.signal == signal.SIGBUS):
+        return False
+    try:
+        found = os.statvfs(_SHARED_MEMORY)
+    except OSError:
+        return False
+    return found.f_bavail < found.f_blocks * _FULL
 
 
 def _is_after(ended: Ended) -> bool:
