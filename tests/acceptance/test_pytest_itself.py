@@ -391,6 +391,15 @@ def test_unittest_and_xunit(suite: MakeSuite) -> None:
     assert plain.counts()["setup failed"] == 2
 
 
+ATTRIBUTES = """
+    def pytest_runtest_logreport(report):
+        with open("attributes.txt", "a") as file:
+            here = {name: value for name, value in vars(report).items() if name not in TAKEN}
+            print(report.nodeid, sorted(here.items(), key=str), report.head_line, file=file)
+
+    # Sections: plain pytest captures what its terminal says of subtests.
+    TAKEN = ("duration", "start", "stop", "longrepr", "sections", "fkit")
+"""
 SUBTESTS = """
     import unittest
 
@@ -419,8 +428,21 @@ SUBTESTS = """
 def test_subtests_of_pytest_itself(suite: MakeSuite) -> None:
     if pytest.version_tuple < (9,):
         pytest.skip("pytest has subtests from version 9 on")
-    plain = suite(test_it=SUBTESTS).compare()
+    made = suite(test_it=SUBTESTS)
+    plain = made.compare()
     assert plain.outcomes["test_it.py::test_sub"].count("call failed") >= 2
+
+    def attributes(directory: Path) -> list[str]:
+        path = directory / "attributes.txt"
+        lines = path.read_text().splitlines()
+        path.unlink()
+        return lines
+
+    suite(conftest=ATTRIBUTES)
+    (made.path / "test_zz_crash.py").unlink()
+    runs = [made.run(*arguments, artefact=attributes) for arguments in ((), ("--fkit", "-n0"))]
+    assert runs[0].artefact == runs[1].artefact
+    assert "(number=1)" in str(runs[0].artefact)
 
 
 def test_failing_subtest_is_counted_though_the_test_dies_after_it(suite: MakeSuite) -> None:

@@ -150,10 +150,14 @@ def interacts(call: pytest.CallInfo[None], report: pytest.TestReport) -> bool:
 # plain pytest it is one process. Whatever pickle carries arrives; what pytest has in both
 # processes, such as the item, is that of the process that hears of the report.
 
+_SUBTEST = "_subtest.context"
+_FOR_THE_WAY = ("$report_type", "_report_type", _SUBTEST)
+"""What reports have from pytest_report_to_serializable on, of pytest and of pytest-subtests."""
+
 _PYTESTS = frozenset(
     {
-        "$report_type", "nodeid", "_id", "location", "keywords", "outcome", "longrepr", "when",
-        "sections", "duration", "start", "stop", "result", "wasxfail", "_subtest.context", "fkit",
+        *_FOR_THE_WAY, "nodeid", "_id", "location", "keywords", "outcome", "longrepr", "when",
+        "sections", "duration", "start", "stop", "result", "wasxfail", "fkit",
     }
 )  # fmt: skip
 _REGISTRIES = {"pytest_bdd.reporting": "test_report_context_registry"}
@@ -172,6 +176,8 @@ def keep_objects(session: pytest.Session, report: pytest.TestReport, data: Repor
     if type(data.get("longrepr")) is str and type(report.longrepr) is not str:
         # It writes to the terminal by itself, and the short summary has no message of it.
         _keep(session, found, "longrepr", report.longrepr)
+    if _SUBTEST in data:  # pytest would take the repr of its values a second time
+        _keep(session, found, "context", vars(report).get("context"))
     # A subtest's report can't be hashed.
     for module in _REGISTRIES if type(report) is pytest.TestReport else ():
         registry = _registry(module)
@@ -182,7 +188,9 @@ def keep_objects(session: pytest.Session, report: pytest.TestReport, data: Repor
 
 
 def restore_objects(session: pytest.Session, report: pytest.TestReport) -> None:
-    """Put the objects back into the report that was made from the data."""
+    """Put the objects back into the report that was made from the data, and nothing else."""
+    for name in _FOR_THE_WAY:
+        vars(report).pop(name, None)
     objects = facts_of(report).objects
     if objects:
         add_facts(vars(report), objects=())
