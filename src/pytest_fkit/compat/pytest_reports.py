@@ -53,6 +53,17 @@ def report_to_data(config: pytest.Config, report: pytest.TestReport) -> ReportDa
     return cast("ReportData", hooks.pytest_report_to_serializable(config=config, report=report))
 
 
+def report_from(config: pytest.Config, data: ReportData) -> pytest.TestReport:
+    """The report that pytest_report_to_serializable turned into `data`."""
+    hooks = config.hook
+    report: pytest.TestReport = hooks.pytest_report_from_serializable(config=config, data=data)
+    context = vars(report).get("context") if _SUBTEST in data else None
+    if hasattr(context, "kwargs"):
+        # pytest takes the repr of its values once more; it is frozen.
+        object.__setattr__(context, "kwargs", data[_SUBTEST]["kwargs"])
+    return report
+
+
 def report_message(config: pytest.Config, report: pytest.TestReport) -> Report:
     """The same in values that cross a process border."""
     data = carriable(report_to_data(config, report))
@@ -176,8 +187,6 @@ def keep_objects(session: pytest.Session, report: pytest.TestReport, data: Repor
     if type(data.get("longrepr")) is str and type(report.longrepr) is not str:
         # It writes to the terminal by itself, and the short summary has no message of it.
         _keep(session, found, "longrepr", report.longrepr)
-    if _SUBTEST in data:  # pytest would take the repr of its values a second time
-        _keep(session, found, "context", vars(report).get("context"))
     # A subtest's report can't be hashed.
     for module in _REGISTRIES if type(report) is pytest.TestReport else ():
         registry = _registry(module)
