@@ -84,6 +84,16 @@ def test_plugins_of_pytest_that_are_blocked(suite: MakeSuite, names: str) -> Non
     suite(test_it=SUITE).compare(*blocked, modes=[_mode(BLOCKED.index(names))])
 
 
+def test_deaths_are_not_expected_where_no_plugin_knows_xfail(suite: MakeSuite) -> None:
+    source = """
+        import os, pytest
+        @pytest.mark.xfail
+        def test_dies(): os._exit(3)
+    """
+    run = suite(test_it=source).run("--fkit", "-n0", "-p", "no:skipping")
+    assert (run.status, run.counts()["call failed"]) == (1, 1), run.text
+
+
 def test_all_of_them_at_once(suite: MakeSuite) -> None:
     blocked = [part for name in " ".join(BLOCKED).split() for part in ("-p", f"no:{name}")]
     suite(conftest=CLEARED + STREAMS["that are None"] + REPLACED, test_it=SUITE).compare(*blocked)

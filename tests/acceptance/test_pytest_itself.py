@@ -392,6 +392,15 @@ def test_unittest_and_xunit(suite: MakeSuite) -> None:
     assert plain.counts()["setup failed"] == 2
 
 
+ATTRIBUTES = """
+    def pytest_runtest_logreport(report):
+        with open("attributes.txt", "a") as file:
+            here = {name: value for name, value in vars(report).items() if name not in TAKEN}
+            print(report.nodeid, sorted(here.items(), key=str), report.head_line, file=file)
+
+    # Sections: plain pytest captures what its terminal says of subtests.
+    TAKEN = ("duration", "start", "stop", "longrepr", "sections", "fkit")
+"""
 SUBTESTS = """
     import unittest
 
@@ -420,8 +429,22 @@ SUBTESTS = """
 def test_subtests_of_pytest_itself(suite: MakeSuite) -> None:
     if pytest.version_tuple < (9,):
         pytest.skip("pytest has subtests from version 9 on")
-    plain = suite(test_it=SUBTESTS).compare()
+    made = suite(test_it=SUBTESTS)
+    plain = made.compare()
     assert plain.outcomes["test_it.py::test_sub"].count("call failed") >= 2
+
+    def attributes(directory: Path) -> list[str]:
+        path = directory / "attributes.txt"
+        lines = path.read_text().splitlines()
+        path.unlink()
+        return lines
+
+    suite(conftest=ATTRIBUTES)
+    (made.path / "test_zz_crash.py").unlink()
+    said = [made.run(*mode, artefact=attributes) for mode in ((), ("--fkit", "-n0"))]
+    assert said[0].artefact == said[1].artefact
+    # Worker and controller make the report once more each; xdist quotes the value anew.
+    assert "SUBFAILED[numbers] (number=1) test_it" in made.run("--fkit", "-n1").text
 
 
 def test_failing_subtest_is_counted_though_the_test_dies_after_it(suite: MakeSuite) -> None:

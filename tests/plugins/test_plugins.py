@@ -6,11 +6,14 @@ import json
 import re
 import sqlite3
 import xml.etree.ElementTree as ET
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import pytest
 from comparing import MakeSuite
+
+from pytest_fkit.compat import pytest_hooks
 
 # --- pytest-cov ---------------------------------------------------------------------------------
 
@@ -233,6 +236,24 @@ def test_timeout_acts_first(suite: MakeSuite) -> None:
     plain = suite("timeout", test_it=source).compare("--timeout=30")
     assert plain.counts()["call failed"] == 2
     assert "Timeout" in plain.text
+
+
+def test_timeout_given_by_its_module_acts_first(suite: MakeSuite) -> None:
+    source = """
+        import time, pytest
+        @pytest.mark.timeout(1)
+        def test_slow(): time.sleep(60)
+    """
+    run = suite("pytest_timeout", test_it=source).run("--fkit", "-n0")
+    assert "Failed: Timeout (>1.0s) from pytest-timeout" in run.text
+
+
+def test_modules_of_entry_points(request: pytest.FixtureRequest) -> None:
+    found: dict[str, str] = {}
+    if not request.config.getoption("--without-plugins"):
+        every = (each for distribution in distributions() for each in distribution.entry_points)
+        found.update((each.name, each.value) for each in every if each.group == "pytest11")
+    assert found.items() >= pytest_hooks.MODULES.items()
 
 
 def test_timeout_by_thread_is_one_error(suite: MakeSuite) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from ..named_tuple import NamedTuple
 from ..own import own_builtins
-from .pytest_hooks import module_of
+from .pytest_hooks import is_loaded, module_of
 
 own_builtins(globals())
 
@@ -115,7 +115,7 @@ _OF_INSTA = ("recorded", "created", "updated", "deleted")
 def _places(config: Any) -> Iterator[tuple[str, Any]]:
     for name in _IN_CONFIG:
         yield name, getattr(config, name, None)
-    if config.pluginmanager.hasplugin("line-profiler"):
+    if is_loaded(config, "line-profiler"):
         # Made by the first test otherwise.
         config._line_profile = getattr(config, "_line_profile", {})
         yield "_line_profile", config._line_profile

@@ -215,6 +215,27 @@ def forget_ends(config: pytest.Config, names: Sequence[str]) -> None:
         remove_implementation(config.hook.pytest_sessionfinish, plugin)
 
 
+# --- which plugins there are ---
+
+MODULES = {
+    "harvest": "pytest_harvest.plugin",
+    "line-profiler": "pytest_line_profiler",
+    "rerunfailures": "pytest_rerunfailures",
+    "subtests": "pytest_subtests.plugin",
+    "timeout": "pytest_timeout",
+}
+"""The modules of plugins, by their entry points."""
+
+
+def is_loaded(config: pytest.Config, entry_point: str) -> bool:
+    """Whether a plugin is there, by its entry point or by the name of its module.
+
+    ``-p`` takes both; without autoloading, PYTEST_PLUGINS and ``pytest_plugins`` take modules.
+    """
+    has = config.pluginmanager.hasplugin
+    return has(entry_point) or has(MODULES[entry_point])
+
+
 # --- who runs a test ---
 
 SERIALIZING = "pytest_report_to_serializable"

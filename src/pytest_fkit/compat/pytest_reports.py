@@ -53,6 +53,17 @@ def report_to_data(config: pytest.Config, report: pytest.TestReport) -> ReportDa
     return cast("ReportData", hooks.pytest_report_to_serializable(config=config, report=report))
 
 
+def report_from(config: pytest.Config, data: ReportData) -> pytest.TestReport:
+    """The report that pytest_report_to_serializable turned into `data`."""
+    hooks = config.hook
+    report: pytest.TestReport = hooks.pytest_report_from_serializable(config=config, data=data)
+    context = vars(report).get("context") if _SUBTEST in data else None
+    if hasattr(context, "kwargs"):
+        # pytest takes the repr of its values once more; it is frozen.
+        object.__setattr__(context, "kwargs", data[_SUBTEST]["kwargs"])
+    return report
+
+
 def report_message(config: pytest.Config, report: pytest.TestReport) -> Report:
     """The same in values that cross a process border."""
     data = carriable(report_to_data(config, report))
@@ -126,7 +137,8 @@ def _plain(value: Any) -> Any:
 
 def expected_failure(item: pytest.Item) -> str | None:
     """The reason for which a death of `item` is expected: an xfail mark without ``raises``."""
-    if item.config.getoption("runxfail", False):
+    config = item.config
+    if config.getoption("runxfail", False) or not config.pluginmanager.hasplugin("skipping"):
         return None
     xfail = _pytest.skipping.evaluate_xfail_marks(item)
     if xfail is None or xfail.raises is not None:
@@ -150,10 +162,14 @@ def interacts(call: pytest.CallInfo[None], report: pytest.TestReport) -> bool:
 # plain pytest it is one process. Whatever pickle carries arrives; what pytest has in both
 # processes, such as the item, is that of the process that hears of the report.
 
+_SUBTEST = "_subtest.context"
+_FOR_THE_WAY = ("$report_type", "_report_type", _SUBTEST)
+"""What reports have from pytest_report_to_serializable on, of pytest and of pytest-subtests."""
+
 _PYTESTS = frozenset(
     {
-        "$report_type", "nodeid", "_id", "location", "keywords", "outcome", "longrepr", "when",
-        "sections", "duration", "start", "stop", "result", "wasxfail", "_subtest.context", "fkit",
+        *_FOR_THE_WAY, "nodeid", "_id", "location", "keywords", "outcome", "longrepr", "when",
+        "sections", "duration", "start", "stop", "result", "wasxfail", "fkit",
     }
 )  # fmt: skip
 _REGISTRIES = {"pytest_bdd.reporting": "test_report_context_registry"}
@@ -182,7 +198,9 @@ def keep_objects(session: pytest.Session, report: pytest.TestReport, data: Repor
 
 
 def restore_objects(session: pytest.Session, report: pytest.TestReport) -> None:
-    """Put the objects back into the report that was made from the data."""
+    """Put the objects back into the report that was made from the data, and nothing else."""
+    for name in _FOR_THE_WAY:
+        vars(report).pop(name, None)
     objects = facts_of(report).objects
     if objects:
         add_facts(vars(report), objects=())

@@ -6,6 +6,7 @@ from typing import Any, Callable, Dict, TypeVar
 
 import pytest
 
+from ..compat.pytest_hooks import is_loaded
 from ..compat.pytest_nodes import ancestor, closest_mark, marks
 from ..named_tuple import NamedTuple
 from ..own import own_builtins
@@ -219,7 +220,7 @@ def _timeout(item: pytest.Item, settings: Settings) -> float:
         seconds = settings.others_timeout
     if seconds is None:
         return settings.timeout
-    if item.config.pluginmanager.hasplugin("timeout") and seconds > 0:
+    if is_loaded(item.config, "timeout") and seconds > 0:
         return seconds + HANG_GRACE
     return seconds
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Sequence
 
 import pytest
 
+from ..compat.pytest_hooks import is_loaded
 from ..compat.pytest_session import ini_value
 from ..named_tuple import NamedTuple
 from ..own import own_builtins
@@ -296,7 +297,7 @@ def _natural_isolation(config: pytest.Config, default: str) -> str:
 
 def _others_timeout(config: pytest.Config) -> float | None:
     ours = config.getoption("fkit_timeout") is not None
-    if ours and not config.pluginmanager.hasplugin("timeout"):
+    if ours and not is_loaded(config, "timeout"):
         return None
     seconds: float | None = read(config, "timeout")
     return seconds

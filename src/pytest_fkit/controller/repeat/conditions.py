@@ -7,6 +7,7 @@ from typing import Iterator
 import pytest
 
 from ...compat import xdist_controller
+from ...compat.pytest_hooks import is_loaded
 from ...config.numprocesses import run_alone
 from ...config.settings import Settings
 from ...own import own_builtins
@@ -52,9 +53,7 @@ def _troubles(config: pytest.Config, settings: Settings) -> Iterator[str]:
                 "--fkit-repeat counts; leave it out"
             )
     # Newer ones are told to rerun nothing, whatever marks and ini files say, see worker.py.
-    if config.pluginmanager.hasplugin("rerunfailures") and not hasattr(
-        config.option, "force_reruns"
-    ):
+    if is_loaded(config, "rerunfailures") and not hasattr(config.option, "force_reruns"):
         yield (
             "this old pytest-rerunfailures hides the failures that --fkit-repeat counts; "
             "switch it off with -p no:rerunfailures"

@@ -8,6 +8,7 @@ from typing import Any, Generator, Iterator, Sequence
 
 import pytest
 
+from ...compat.pytest_reports import report_from
 from ...journal.added import restored
 from ...journal.attempts import Kept, facts_again
 from ...journal.events import event
@@ -20,7 +21,6 @@ from ...protocol.endings import count
 from ...protocol.event_file import ReportData, add_facts, facts_of
 from ...protocol.plain_values import carriable
 from ...worker.reports.deaths import text_with_message
-from ...worker.reports.reports import report_from
 from ...worker.tests.sources import Resumed
 from ..workers.report_attributes import CommonAttributes
 

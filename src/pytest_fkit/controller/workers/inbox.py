@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence
 import pytest
 
 from ...compat import xdist_controller
+from ...compat.pytest_reports import report_from
 from ...own import own_builtins
 from ...protocol.border import (
     ItemBegins,
@@ -169,9 +170,8 @@ class Arrivals:
     def _with_report(self, told: OfTests) -> Told:
         if not isinstance(told, ItemReported):
             return told
-        hook = self._config.hook.pytest_report_from_serializable
         data = told.data if told.facts is None else {**told.data, "fkit": told.facts}
-        return Reported(told.position, hook(config=self._config, data=data))
+        return Reported(told.position, report_from(self._config, data))
 
     def _pass_on(self, node: WorkerController, told: Sequence[Told]) -> None:
         if self.dispatch is None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Iterator
 
 import pytest
 
-from ...own import own_builtins
+from ...own import own_builtins, suppress
 from ...system.stack_texts import entries
 
 own_builtins(globals())
@@ -20,11 +21,35 @@ class Tracebacks:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> None:
         """Cut the traceback; pytest hides its own frames, but does not know ours."""
-        if call.excinfo is not None:
-            error = call.excinfo.value
-            cut = _without_ours(call.excinfo.tb)
-            if cut is not None and cut is not call.excinfo.tb:
-                call.excinfo = pytest.ExceptionInfo.from_exc_info((type(error), error, cut))
+        if call.excinfo is None:
+            return
+        error = call.excinfo.value
+        cut = _without_ours(call.excinfo.tb)
+        if cut is not None and cut is not call.excinfo.tb:
+            call.excinfo = pytest.ExceptionInfo.from_exc_info((type(error), error, cut))
+        # pytest shows a group and causes by their own tracebacks, and hooks may do so, too.
+        for each in _linked(error):
+            cut = _without_ours(each.__traceback__)
+            if cut is not None and cut is not each.__traceback__:
+                BaseException.with_traceback(each, cut)
+
+
+def _linked(error: BaseException) -> Iterator[BaseException]:
+    """An exception, its causes and contexts, and what is in groups."""
+    found: dict[int, BaseException] = {}
+    rest: list[object] = [error]
+    while rest:
+        each = rest.pop()
+        if not isinstance(each, BaseException) or id(each) in found:
+            continue
+        found[id(each)] = each
+        yield each
+        rest += [each.__cause__, each.__context__]
+        members: object = ()
+        with suppress(Exception):  # of a property in a user's class
+            members = getattr(each, "exceptions", ())
+        if isinstance(members, (list, tuple)):
+            rest += members
 
 
 def _without_ours(first: TracebackType | None) -> TracebackType | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Generator, Iterable, Iterator
 
 import pytest
 
+from ...compat.pytest_hooks import is_loaded
 from ...compat.pytest_reports import expected_failure, keep_objects, report_to_data
 from ...config.settings import read
 from ...own import contextmanager, os, own_builtins, time
@@ -78,7 +79,7 @@ class Relay:
         )
         # Fresh interpreters have no settings, but the options.
         self._fails_by_sanitizers = read(self._config, "fkit_sanitizer_reports") == "fail"
-        self._subtests = self._config.pluginmanager.hasplugin("subtests")
+        self._subtests = is_loaded(self._config, "subtests")
         self._has_subtests = False
         self._pid = -1
         self._packer = Packer()

@@ -7,12 +7,11 @@ from typing import Generator
 import pytest
 
 from ...compat import kept_values, pytest_fixtures, pytest_hooks, pytest_reports
-from ...compat.pytest_reports import keep_objects
+from ...compat.pytest_reports import keep_objects, report_from
 from ...own import marshal, no_warnings, own_builtins, suppress
 from ...protocol.event_file import ReportData, add_facts
 from ...protocol.plain_values import carriable
 from ...system.stack_texts import stack_text
-from .reports import report_from
 from .rerunfailures import ProcessDiedError
 
 own_builtins(globals())

@@ -6,6 +6,7 @@ from typing import Callable, Mapping, Sequence
 
 import pytest
 
+from ...compat.pytest_reports import report_from
 from ...own import own_builtins, time, warnings
 from ...protocol.endings import ITS_END
 from ...protocol.event_file import (
@@ -43,7 +44,7 @@ from ..needs_of_tests import note_wanted_gpus
 from .attempt_events import AttemptRecorder
 from .kept_folder import KeptFolder
 from .makereport import made_by_hooks, refused
-from .reports import Reports, report_from
+from .reports import Reports
 from .terminal_output import LIVE, Lines
 from .warnings_again import warning_again
 

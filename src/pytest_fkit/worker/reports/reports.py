@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Callable, Iterator, Protocol, Sequence
 import pytest
 
 from ...compat import pytest_hooks, xdist_worker
-from ...compat.pytest_reports import restore_objects
+from ...compat.pytest_reports import report_from, restore_objects
 from ...config.settings import ALONE
 from ...own import contextmanager, own_builtins
 from ...protocol.border import (
@@ -83,13 +83,6 @@ class Reports:
 
     def flush(self) -> None:
         """Nothing may be held back any longer."""
-
-
-def report_from(config: pytest.Config, data: ReportData) -> pytest.TestReport:
-    """The report that pytest_report_to_serializable turned into `data`."""
-    report: pytest.TestReport
-    report = config.hook.pytest_report_from_serializable(config=config, data=data)
-    return report
 
 
 class VerdictCounter(Protocol):

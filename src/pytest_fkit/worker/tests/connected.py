@@ -9,6 +9,7 @@ from typing import Any, Callable, Hashable, Iterator, Mapping, Sequence
 import pytest
 
 from ...compat import pytest_fixtures
+from ...compat.pytest_hooks import is_loaded
 from ...compat.pytest_nodes import ancestor, marks
 from ...config.marks import answer_of_hook, arguments, key_of_scope
 from ...config.options import BY_NAME
@@ -322,7 +323,7 @@ def _pytest_harvest(
     session: pytest.Session, items: Mapping[int, pytest.Item]
 ) -> Iterator[SharedKey]:
     """Tests that look at the results of others, and those others."""
-    if not session.config.pluginmanager.has_plugin("harvest"):
+    if not is_loaded(session.config, "harvest"):
         return
     sources: set[pytest.Collector | None] = set()
     for item in items.values():
