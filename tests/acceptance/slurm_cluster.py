@@ -164,6 +164,8 @@ def cluster(directory: Path) -> Iterator[Cluster]:
         yield made
     finally:
         made.call("scancel", "--state=RUNNING")
+        # Without the daemons nobody would end what is left of the steps of a test that has failed.
+        wait_until(lambda: not made.call("squeue", "--noheader"), 10)
         for name in (*NODES, "slurmctld", "munge"):
             with contextlib.suppress(OSError, ValueError):
                 os.kill(made.pid(name), signal.SIGKILL)
