@@ -22,13 +22,11 @@ _CONTROLLER: pytest.StashKey[Controller] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    """Declare options and ini values."""
     declaration.add_options(parser, pluginmanager)
     pluginmanager.register(_Innermost(), "fkit-conftests")
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Declare what other plugins can answer."""
     pluginmanager.add_hookspecs(hookspecs)
 
 

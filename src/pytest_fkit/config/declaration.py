@@ -130,7 +130,6 @@ def _described(option: Option) -> str:
 
 
 def add_marks(config: pytest.Config) -> None:
-    """Declare the marks."""
     for text in _MARKS:
         config.addinivalue_line("markers", text)
     if honours_timeout_options(config.pluginmanager):

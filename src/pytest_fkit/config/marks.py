@@ -225,7 +225,6 @@ def _timeout(item: pytest.Item, settings: Settings) -> float:
 
 
 def _marked_timeout(item: pytest.Item) -> float | None:
-    """The limit in pytest-timeout's mark."""
     mark = closest_mark(item, "timeout")
     if mark is None:
         return None

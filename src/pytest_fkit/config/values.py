@@ -213,7 +213,6 @@ def parse_mask(text: str) -> tuple[str, str]:
 
 
 def fields_of(template: str) -> set[str]:
-    """The fields of a template."""
     return {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
 
 

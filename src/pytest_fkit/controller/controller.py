@@ -251,7 +251,6 @@ class Controller:
         return found
 
     def header(self) -> list[str] | None:
-        """The lines in pytest's header: how tests are run."""
         config = self._config
         parsed = config.stash.get(KEY, None)
         if parsed is None:

@@ -32,7 +32,6 @@ _SHOWN = 50
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare two journals, or two sets of them."""
     parser.add_argument("pair", metavar="OLD NEW", nargs="*", type=Path,
                         help="two journals; - is standard input")  # fmt: skip
     for name in ("old", "new"):
@@ -63,7 +62,6 @@ def _sets(options: argparse.Namespace) -> tuple[Sequence[Path], Sequence[Path]]:
 
 
 def formats() -> dict[str, Make]:
-    """By the name of the format, what makes the answer."""
     return {
         "text": made(lambda found, old, new: text(lines(found, old, new))),
         "json": made(lambda found, old, new: as_json(values(found, old, new))),
@@ -72,7 +70,6 @@ def formats() -> dict[str, Make]:
 
 
 def lines(found: Comparison, old: Side, new: Side) -> Iterator[str]:
-    """The comparison as text."""
     yield f"old: {_counts(old)}"
     yield f"new: {_counts(new)}"
     for name, titles in _CHANGES.items():
@@ -86,7 +83,6 @@ def lines(found: Comparison, old: Side, new: Side) -> Iterator[str]:
 
 
 def markdown(found: Comparison, old: Side, new: Side) -> Iterator[str]:
-    """The comparison as Markdown, as for a comment on a pull request."""
     yield "### Tests: what has changed"
     yield from table("|  | tests |", [("old", _counts(old)), ("new", _counts(new))])
     for name, titles in _CHANGES.items():
@@ -104,7 +100,6 @@ def markdown(found: Comparison, old: Side, new: Side) -> Iterator[str]:
 
 
 def values(found: Comparison, old: Side, new: Side) -> dict[str, Any]:
-    """The comparison as values."""
     changes = (*_CHANGES, "still")
     return {
         "outcomes": {"old": _outcomes(old), "new": _outcomes(new)},

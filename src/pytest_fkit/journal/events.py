@@ -36,7 +36,6 @@ def now() -> Event:
 
 
 def event(name: str, **fields: object) -> Event:
-    """An event that happens now."""
     return {"event": name, **now(), **fields}
 
 

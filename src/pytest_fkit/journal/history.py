@@ -42,7 +42,6 @@ class TestHistory:
 
     @property
     def outcome(self) -> str:
-        """The verdict in one word."""
         return str(self.verdict.get("outcome", "?"))
 
     @property

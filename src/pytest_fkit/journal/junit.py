@@ -165,7 +165,6 @@ _ILLEGAL = re.compile(
 
 
 def document(made: Sequence[Suite]) -> bytes:
-    """The suites as XML."""
     root = ElementTree.Element("testsuites", name="pytest tests")
     for suite in made:
         attributes = {name: _text(it) for name, it in suite.items() if name != "cases"}

@@ -116,7 +116,6 @@ class Masking:
         self._named_more = re.compile(named, re.IGNORECASE) if wanted else None
 
     def text(self, text: str) -> str:
-        """The text without its secrets."""
         for value in self._values:
             text = text.replace(value, MASK)
         for pattern in self._patterns:

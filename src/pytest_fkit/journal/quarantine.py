@@ -55,7 +55,6 @@ class KnownFailure(NamedTuple):
         return self.expires < today.isoformat()
 
     def has_cause(self, cause: Cause) -> bool:
-        """Whether it is about failures of this cause."""
         return not self.cause or matches(self.cause, cause.title)
 
 

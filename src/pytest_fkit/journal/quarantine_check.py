@@ -28,13 +28,11 @@ class Due(NamedTuple):
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the quarantine and the journals."""
     parser.add_argument("file", metavar="FILE", type=Path, help="the quarantine, as TOML")
     journals(parser)
 
 
 def formats() -> dict[str, Make]:
-    """By the name of the format, what makes the answer."""
     return {
         "text": _made(lambda found, entries: text(_lines(found, entries))),
         "json": _made(lambda found, _: _json(found)),

@@ -27,8 +27,6 @@ _RATE_OF_FORKED = (
 
 
 class Interval(NamedTuple):
-    """Where a probability lies."""
-
     low: float
     high: float
 
@@ -199,7 +197,6 @@ def _percent(share: float) -> str:
 
 
 def words(repeated: RepeatResult) -> str:
-    """The verdict in one line."""
     if repeated.once:
         return f"not repeated, because of {repeated.once}"
     if not repeated.ran:

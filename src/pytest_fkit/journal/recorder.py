@@ -80,7 +80,6 @@ class Recorder:
     # --- workers ---
 
     def owns(self, worker: str, gpus: Sequence[str]) -> None:
-        """From now on the worker owns the GPUs with these ids."""
         self._gpus[worker] = list(gpus)
 
     def worker_up(
@@ -126,7 +125,6 @@ class Recorder:
         self._events.append({"event": "gpus", "wall": wall, "mono": mono, "used": used})
 
     def gpus_unknown(self, error: str) -> None:
-        """The GPUs' usage can't be sampled."""
         self.add(event("gpus_unknown", error=error))
 
     def xid(self, wall: float, mono: float, facts: Event) -> None:
@@ -300,7 +298,6 @@ class Recorder:
         self._touched.pop(key, None)
 
     def commit(self) -> None:
-        """Hand all events to the sinks."""
         for key in self._touched:
             if key in self._running:
                 self._events += self._running[key].unwritten()

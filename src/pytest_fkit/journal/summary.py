@@ -178,7 +178,6 @@ def _counts(tests: list[TestHistory]) -> str:
 
 
 def summary_values(history: History) -> Values:
-    """The same as values."""
     tests = history.current()
     return {
         "runs": [_session_values(history, *each) for each in enumerate(history.sessions)],
@@ -240,7 +239,6 @@ def _red_values(test: TestHistory) -> Values:
 
 
 def cause_values(group: Group) -> Values:
-    """A cause with all of its tests."""
     return {
         **group.cause._asdict(), "title": group.cause.title, "workers": group.workers,
         "gpus": group.gpus, "tests": [each.nodeid for each in group.tests],

@@ -33,7 +33,6 @@ _USAGE = (
 def _complete(
     pid: int, lane: str, name: str, category: str, span: tuple[int, int], arguments: Event
 ) -> TraceEvent:
-    """A span of time in a lane."""
     begin, end = span
     return {
         "ph": "X", "name": name, "cat": category, "pid": pid, "tid": _LANES[lane],
@@ -44,7 +43,6 @@ def _complete(
 def _instant(
     pid: int, lane: str, name: str, category: str, at: int, arguments: Event
 ) -> TraceEvent:
-    """A moment in a lane."""
     return {
         "ph": "i", "s": "t", "name": name, "cat": category, "pid": pid, "tid": _LANES[lane],
         "ts": at, "args": _without_empty(arguments),
@@ -61,7 +59,6 @@ def _flow(what: str, pid: int, number: int, at: int) -> TraceEvent:
 
 
 def _named(what: str, pid: int, tid: int, name: str, sort_index: int) -> TraceEvent:
-    """The name of a "process" or a "thread"."""
     return {
         "ph": "M", "name": f"{what}_name", "pid": pid, "tid": tid, "ts": 0,
         "args": {"name": name, "sort_index": sort_index},
@@ -98,7 +95,6 @@ class _Timeline:
         self._arrows = 0
 
     def convert(self, happened: Event) -> Iterator[TraceEvent]:
-        """What an event adds to the trace."""
         if self._base is None:
             self._base = happened["wall"]
         name = happened["event"]
@@ -304,7 +300,6 @@ class _Encoder:
 
 
 def lines(events: Iterable[Event]) -> Iterator[bytes]:
-    """A whole trace, in pieces."""
     encoder = _Encoder()
     yield _HEAD
     for happened in events:
@@ -346,6 +341,5 @@ class TraceFile:
             self.flush()
 
     def flush(self) -> None:
-        """Write the batch."""
         batch, self._batch = self._batch, []
         self._file.write(self._encoder.encode(batch))

@@ -92,7 +92,6 @@ def command(reached: Target, python: Sequence[str]) -> list[str]:
 
 
 def starting(reached: Target, words: Sequence[str]) -> list[str]:
-    """The command that starts something there."""
     found: list[str] = []
     for each in reached.command:
         found += words if each == PYTHON else [each.replace(PYTHON, shell_words(words))]
@@ -110,7 +109,6 @@ def cancelling(reached: Target, step: str) -> list[str]:
 
 
 def shell_words(words: Sequence[str]) -> str:
-    """The words as a shell reads them."""
     return " ".join(map(shlex.quote, words))
 
 

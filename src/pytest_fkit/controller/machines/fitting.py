@@ -83,7 +83,6 @@ _NOT_THERE, _OTHERWISE, _HERE = "not there", "not the same as here", "in this ch
 
 
 def advice(found: Iterable[Sequence[str]]) -> str:
-    """What to do about all of that."""
     lines = [line for lines in found for line in lines]
     paths = any(line.endswith(_NOT_THERE) for line in lines)
     content = any(line.endswith((_OTHERWISE, _HERE)) for line in lines)

@@ -39,8 +39,6 @@ MakeGateway = Callable[["XSpec"], "Gateway"]
 
 
 class _Opening:
-    """A gateway that is being opened."""
-
     def __init__(self) -> None:
         self.done = threading.Event()
         self.gateway: Gateway | None = None
@@ -66,7 +64,6 @@ class Openings:
         self._over = False
 
     def serves(self, spec: XSpec) -> bool:
-        """Whether a worker is one of these."""
         return spec.python in self._clients
 
     def begin(self, specs: Sequence[XSpec], make: MakeGateway) -> None:

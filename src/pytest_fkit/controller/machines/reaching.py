@@ -108,7 +108,6 @@ def _check_program(settings: MachineSettings, name: str) -> None:
 
 
 def needed_by(config: pytest.Config) -> Needed:
-    """What every machine has to have for this run."""
     versions: dict[str, str] = {}
     for _, distribution in config.pluginmanager.list_plugin_distinfo():
         if distribution.project_name != _FORMER_NAME:

@@ -64,7 +64,6 @@ def rounds(repeat: Repeat, tests: int, workers: int) -> Iterator[range]:
 
 
 def decide(asked: Asked, progress: RepeatProgress) -> Enough | None:
-    """Whether it is enough."""
     repeat, failing = asked.repeat, progress.failing
     if asked.maxfail and failing >= asked.maxfail:
         tests = "1 failing test ends" if failing == 1 else f"{failing} failing tests end"

@@ -112,7 +112,6 @@ class Repeating:
 
     @pytest.hookimpl
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Remember the session."""
         self._session = session
 
     # --- the beginning ---
@@ -150,7 +149,6 @@ class Repeating:
     # --- what workers say ---
 
     def hear(self, node: WorkerController, told: Sequence[Told]) -> None:
-        """A worker tells of its tests."""
         assert self._repeatable is not None
         self.hears(node, told)
         concluded: list[RepeatTally] = []
@@ -273,14 +271,12 @@ class Repeating:
             xdist_controller.stop_run(self._config, reason)
 
     def conclude_all(self) -> None:
-        """No other repetition is going to end."""
         self._conclude([tally for tally in self._tests if tally.times])
 
     # --- what is shown ---
 
     @pytest.hookimpl
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Show the rates."""
         if not self.results:
             return
         terminalreporter.section("pytest-fkit: repeated")

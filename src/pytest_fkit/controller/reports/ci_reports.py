@@ -130,7 +130,6 @@ class StepSummary:
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Append it, unless it is empty."""
         text = "".join(f"{line}\n" for line in self._lines())
         if not text:
             return
@@ -142,7 +141,6 @@ class StepSummary:
 
 
 def write_step_summary(config: pytest.Config, happened: Happened) -> StepSummary | None:
-    """In GitHub Actions, register :class:`StepSummary`."""
     path = variable("GITHUB_STEP_SUMMARY")
     if not path:
         return None
@@ -152,7 +150,6 @@ def write_step_summary(config: pytest.Config, happened: Happened) -> StepSummary
 
 
 def of_quarantined(rows: Sequence[Row]) -> Iterator[str]:
-    """The lines on quarantined tests that failed, none if there are none."""
     yield from table(
         "| Quarantined: failed without failing the run | how | why |",
         [(code(row.nodeid), code(row.what), code(row.reason)) for row in rows],
@@ -160,7 +157,6 @@ def of_quarantined(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def of_repeated(results: Sequence[tuple[str, RepeatResult]]) -> Iterator[str]:
-    """The lines on tests that were repeated, those that never failed as a number."""
     if not results:
         return
     from ...journal.rates import details, words
@@ -179,7 +175,6 @@ def of_repeated(results: Sequence[tuple[str, RepeatResult]]) -> Iterator[str]:
 
 
 def markdown(happened: Happened) -> Iterator[str]:
-    """The lines of the summary; none if nothing happened."""
     for title, deaths in (
         ("Crashed", happened.deaths),
         ("Crashed, and run again", happened.run_again),

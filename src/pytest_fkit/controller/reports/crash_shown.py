@@ -39,7 +39,6 @@ class ShownCrash:
         return getattr(self._longrepr, name)
 
     def toterminal(self, tw: Any) -> None:
-        """Write it, as pytest asks for it."""
         for part in self._brief:
             _write(part, tw)
 

@@ -110,7 +110,6 @@ def _duration(seconds: float) -> str:
 
 
 def _cut(line: str, columns: int) -> str:
-    """As much of a line as fits."""
     width = 0
     for position, character in enumerate(line):
         width += 2 if unicodedata.east_asian_width(character) in "WF" else 1
@@ -135,7 +134,6 @@ class Footer:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """See whether there is a screen to draw on."""
         self._session = session
         option = self._config.getoption  # of plugins that may be blocked
         quiet = option("verbose", -1) < 0 or option("capture", "no") == "no"
@@ -163,7 +161,6 @@ class Footer:
                     del self._running[worker]
 
     def lost(self, worker: str) -> None:
-        """A worker is gone."""
         self._running.pop(worker, None)
 
     def draw(self, expected: Mapping[str, float | None]) -> None:
@@ -205,7 +202,6 @@ class Footer:
         )
 
     def close(self) -> None:
-        """Give the screen back, and draw no more."""
         if self._rows:
             first = self._screen[1] - self._rows + 1
             self._write(f"\0337\33[r\33[{first};1H\33[J\0338")
@@ -222,10 +218,8 @@ class Footer:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Leave before the summary."""
         self.close()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_unconfigure(self) -> None:
-        """Leave, also where no session was finished."""
         self.close()

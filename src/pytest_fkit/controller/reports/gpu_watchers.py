@@ -103,7 +103,6 @@ class XidReaders:
     # After the plugin that says on which machine a worker is.
     @pytest.hookimpl(optionalhook=True, trylast=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
-        """Tell a worker of this machine that owns GPUs where to look."""
         told = node.workerinput
         if self._here is not None and "fkit_gpus" in told and not host_of(node):
             told[XIDS_TOLD] = self._here.path
@@ -156,7 +155,6 @@ class GpuSamples:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """Run the sampler meanwhile."""
         machine = Machine.here()
         self._file = _output_file("gpus")
         function = "pytest_fkit.gpu.vendors.nvml:sample"
@@ -192,6 +190,5 @@ class GpuSamples:
 
 
 def sample_gpus(config: pytest.Config, recorder: Recorder, uuids: Mapping[str, str]) -> None:
-    """Register :class:`GpuSamples`, if NVML can be used."""
     if not Machine.here().lacks_library(_NVML):
         config.pluginmanager.register(GpuSamples(recorder, uuids), "fkit-gpu-samples")

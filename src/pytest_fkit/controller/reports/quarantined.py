@@ -46,8 +46,6 @@ def entries_of(path: Path) -> list[KnownFailure]:
 
 
 class Row(NamedTuple):
-    """A quarantined test that failed, for the summary."""
-
     nodeid: str
     what: str
     reason: str
@@ -94,30 +92,25 @@ class QuarantinedTests:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self) -> None:
-        """Stop the run as pytest does."""
         self._stop_if_enough()
 
     @pytest.hookimpl(trylast=True)
     def pytest_collectreport(self) -> None:
-        """Stop the collection as pytest does."""
         self._stop_if_enough()
 
     # --- which tests there are ---
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
-        """Tell a worker, and fresh interpreters, which tests to skip."""
         node.workerinput[TOLD] = [tuple(entry) for entry in self._entries]
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Skip tests, at ``-n0``."""
         skip(items, self._entries)
         self._know(item.nodeid for item in items)
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
-        """Learn which tests there are."""
         self._know(ids)
 
     def _know(self, nodeids: Iterator[str] | Sequence[str]) -> None:
@@ -134,19 +127,16 @@ class QuarantinedTests:
     # --- their reports ---
 
     def screen(self, told: Sequence[Told]) -> None:
-        """Change the reports among these on failures that are quarantined."""
         for each in told:
             if isinstance(each, Reported):
                 self.check(each.report)
 
     def check(self, report: pytest.TestReport) -> None:
-        """Change a report if it is on a failure that is quarantined."""
         entry, found = self._about(report)
         if entry is not None:
             self._change(report, entry, str(kept(report).get("text", "")), found.title)
 
     def is_known(self, report: pytest.TestReport) -> bool:
-        """Whether it is on a failure that is quarantined."""
         return self._about(report)[0] is not None
 
     def _about(self, report: pytest.TestReport) -> tuple[KnownFailure | None, Cause]:
@@ -179,12 +169,10 @@ class QuarantinedTests:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
-        """Change xdist's report on a test that died with its worker."""
         self.check(report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        """Count them apart."""
         if facts_of(report).quarantined is None:
             return None
         if report.passed or hasattr(report, "context"):
@@ -194,7 +182,6 @@ class QuarantinedTests:
     # --- the end ---
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Name what failed, and the entries that somebody has to look at."""
         lines = list(self._lines())
         if lines:
             terminalreporter.section("pytest-fkit: quarantine")

@@ -165,7 +165,6 @@ class Recording:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Record it, at ``-n0``."""
         self._collection(ALONE, [item.nodeid for item in session.items])
 
     def _collection(self, worker: str, nodeids: list[str]) -> None:
@@ -176,7 +175,6 @@ class Recording:
 
     @pytest.hookimpl(optionalhook=True, trylast=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
-        """Record the verdict on the test that a dead worker was running."""
         worker = report.node.gateway.id
         self._recorder.report(worker, report)
         self._recorder.record(worker, [lost_attempt(crashitem, Lost(f"worker {worker} died"))])
@@ -189,7 +187,6 @@ class Recording:
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter
     ) -> Generator[None, object, object]:
-        """Name the files that are incomplete."""
         result = yield
         for file in self._files:
             if file.failure:
@@ -331,7 +328,6 @@ class Top:
         self._cpu: list[tuple[float, str]] = []
 
     def add(self, events: Sequence[Event]) -> None:
-        """Enter the attempts among these events."""
         for happened in events:
             if happened["event"] == "attempt" and "user" in happened:
                 nodeid = str(happened["test"])

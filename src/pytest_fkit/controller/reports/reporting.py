@@ -117,7 +117,6 @@ class Reporting:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Remember what the summary tells."""
         facts = facts_of(report)
         if facts is not NO_FACTS:
             self._remember_attempt(report, facts)
@@ -163,7 +162,6 @@ class Reporting:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Remember modules whose import ended the process."""
         headline = death_of(report)
         if headline:
             report.longrepr = death_text(report.nodeid, str(report.longrepr), headline)
@@ -172,13 +170,11 @@ class Reporting:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
-        """Turn xdist's report on a dead worker into one of ours."""
         text = self.text_of_death(report.node, crashitem)
         add_facts(vars(report), death=text.message, worker=report.node.gateway.id)
         report.longrepr = text
 
     def text_of_death(self, node: WorkerController, nodeid: str) -> DeathText:
-        """The text on a test that died with its worker."""
         worker, reason = node.gateway.id, self.why_killed(node)
         died = f"worker {worker} was killed: {reason}" if reason else f"worker {worker} died"
         text = (
@@ -226,7 +222,6 @@ _DEATHS = (
 
 
 def _summary(happened: Happened) -> Iterator[_Line]:
-    """The lines of the summary, with their markup."""
     tables = (happened.deaths, happened.run_again, happened.imports, happened.not_begun)
     for (one, many), deaths in zip(_DEATHS, tables):
         title = f"1 {one}:" if len(deaths) == 1 else f"{len(deaths)} {many}:"
@@ -320,11 +315,9 @@ class FailOnFlaky:
 
     @pytest.hookimpl
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note tests that needed another attempt."""
         self._flaky = self._flaky or getattr(report, "rerun", 0) > 0
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Set the exit status that the plugin sets without workers."""
         if self._flaky and exitstatus == 0:
             session.exitstatus = _FLAKY

@@ -140,7 +140,6 @@ class Resuming:
     def pytest_report_teststatus(
         self, report: pytest.TestReport
     ) -> Generator[None, pytest.TestShortLogReport, object]:
-        """Mark verdicts of earlier runs, in verbose output."""
         result = yield
         if facts_of(report).resumed and result:
             category, letter, word = result
@@ -150,7 +149,6 @@ class Resuming:
         return result
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say what was not run, and how the suite has changed."""
         if self._found is not None:
             terminalreporter.section("pytest-fkit: resumed")
             for line in self._lines(len(self._found)):

@@ -51,7 +51,6 @@ class RunningTests:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
-        """Handle SIGUSR1, unless somebody does."""
         if threading.current_thread() is not threading.main_thread():
             return
         # faulthandler.register() is not seen by Python's signal module.
@@ -77,13 +76,11 @@ class RunningTests:
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
-        """Give the signal back."""
         self.restore()
 
     # --- who was asked ---
 
     def awaits(self, workers: Sequence[str]) -> None:
-        """These workers were asked what they run."""
         now = time.monotonic()
         self._awaited.update((worker, now) for worker in workers)
 
@@ -129,7 +126,6 @@ class RunningTests:
         )
 
     def here(self, worker: str, said: Said) -> None:
-        """The same at ``-n0``."""
         owned = self._config.stash.get(OWNED, None)
         self.hear(worker, () if owned is None else owned.ids, said)
 

@@ -290,7 +290,6 @@ class Rerouting:
     # --- retiring ---
 
     def probed(self, node: WorkerController, state: str, reason: str) -> None:
-        """A worker's GPUs were probed."""
         name = node.gateway.id
         if self._recorder is not None:
             self._recorder.probed(name, state, reason)

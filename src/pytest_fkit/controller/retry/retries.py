@@ -36,7 +36,6 @@ class Attempt:
 
     @property
     def told(self) -> Sequence[Told]:
-        """All that its worker said of it."""
         return [*self.said, self.complete]
 
     @property
@@ -74,12 +73,10 @@ class Attempt:
 
     @property
     def category(self) -> str:
-        """The same in a word or two."""
         return "too few GPUs" if self.error is None else self.error.category
 
     @property
     def met_network(self) -> bool:
-        """Whether the error was one of the network."""
         return self.error is not None and self.error.category == NETWORK
 
     @property
@@ -176,7 +173,6 @@ class Rules(NamedTuple):
     network: int = 0
 
     def allow(self, before: Before, error: GpuError) -> bool:
-        """Whether there may be another attempt after an error."""
         if error.category == NETWORK:
             return len(before.disconnected) < self.network
         return len(before.erred) < self.most
@@ -264,11 +260,9 @@ class Retries:
         return test in self._held
 
     def before(self, test: int, needs: Kind) -> Before:
-        """What there was of a test, which needs this."""
         return Before(needs, self.kinds.get(test, needs), self._held.get(test, ()))
 
     def hold(self, test: int, attempt: Attempt, kind: Kind) -> None:
-        """Another attempt, of this kind, follows this one."""
         self._held.setdefault(test, []).append(attempt)
         self.kinds[test] = kind
 
@@ -296,7 +290,6 @@ class Retries:
         return attempts[-1].node, told
 
     def release_all(self, reason: str) -> list[tuple[WorkerController, Sequence[Told]]]:
-        """The same for all tests."""
         return [self.release(test, reason) for test in list(self._held)]
 
     def _told(self, verdict: Attempt, attempts: Sequence[Attempt]) -> Sequence[Told]:
@@ -333,8 +326,6 @@ class Retries:
 
 @dataclass
 class _Open:
-    """An attempt that is being told of."""
-
     told: list[Told] = field(default_factory=list)
     error: GpuError | None = None
 

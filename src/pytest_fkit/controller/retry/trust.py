@@ -82,7 +82,6 @@ class Slices:
     # --- errors ---
 
     def ended(self, worker: str) -> None:
-        """A test ended there without an error."""
         found = self._slices.get(worker)
         if found is not None:
             found.errors.clear()
@@ -140,7 +139,6 @@ class Slices:
         return [test for test, certain in self._slices[worker].errors.items() if not certain]
 
     def well(self, worker: str) -> int:
-        """How many tests ended there without an error."""
         return self._slices[worker].well
 
     # --- retiring ---
@@ -198,5 +196,4 @@ class Slices:
 
 
 def says_sick(said: Sequence[OfItself]) -> bool:
-    """Whether a worker has said that a probe found its GPUs sick."""
     return any(isinstance(each, Probed) and each.state == "sick" for each in said)

@@ -56,7 +56,6 @@ class Backlog:
         self._release(unit)
 
     def add_again(self, test: int, kind: Kind) -> None:
-        """Add a test that is to be run again, before anything else."""
         self.add(Unit((_AGAIN, test), kind, deque([test]), loose=True))
 
     def _release(self, unit: Unit) -> None:
@@ -233,7 +232,6 @@ class Backlog:
         return self.waiting.first(lambda kind: self._takes(worker, kind), worker.lacks)
 
     def _first_again(self, worker: KnownWorker) -> WaitingEntry | None:
-        """The first test that is to be run again."""
         entry = self._first(worker)
         return entry if entry is not None and entry.rank[0] == _AGAIN else None
 

@@ -257,7 +257,6 @@ class Reservations:
         return max(ends, default=None)
 
     def add(self, test: int, unit: Unit, gang: Gang, whole: bool) -> None:
-        """Keep the gang free from now on."""
         self._all.append(Reservation(test, unit, gang, whole=whole))
 
     def ready(self) -> Iterator[Reservation]:
@@ -287,7 +286,6 @@ class Reservations:
         return at_rest and all(self._workers[name].is_free for name in others)
 
     def begun(self) -> set[int]:
-        """Tests that were given to leaders."""
         return {each.test for each in self._all if each.begun}
 
     def lent(self, test: int) -> tuple[str, ...]:

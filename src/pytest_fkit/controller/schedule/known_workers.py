@@ -85,7 +85,6 @@ class KnownWorker:
 
     @property
     def stopped(self) -> bool:
-        """Whether it begins nothing now."""
         return self.held or self.paused
 
     @property
@@ -115,7 +114,6 @@ class KnownWorker:
             self.queue = {before: unit, **self.queue}
 
     def took(self, seconds: float) -> None:
-        """One of its tests took so long."""
         self.ended += 1
         self.mean += (seconds - self.mean) / min(self.ended, _WINDOW)
 

@@ -60,7 +60,6 @@ def proxies(config: pytest.Config) -> list[str]:
 
 
 def seats(tx: Sequence[str], px: Sequence[str]) -> list[Seat]:
-    """The seats of the workers of ``--tx``."""
     return seats_of([execnet.XSpec(text) for text in _expanded(tx)], px)
 
 
@@ -97,7 +96,6 @@ def cpu_workers(number: int) -> list[str]:
 
 
 def count_workers(number: int) -> str:
-    """As in "2 workers"."""
     return {0: "no workers", 1: "1 worker"}.get(number, f"{number} workers")
 
 

@@ -67,7 +67,6 @@ class Schedule:
     # --- what happens ---
 
     def add_units(self, units: Iterable[Unit]) -> None:
-        """Add tests to run."""
         for unit in units:
             self._open.update(unit.tests)
             self._backlog.add(unit)
@@ -96,7 +95,6 @@ class Schedule:
         self._backlog.changed()
 
     def retire(self, name: str) -> None:
-        """The worker gets no more tests."""
         self._workers[name].retired = True
         self._backlog.give_up(self._workers[name])
         self._backlog.cancel(name)
@@ -235,7 +233,6 @@ class Schedule:
     # --- decisions ---
 
     def decide(self) -> list[Decision]:
-        """What is to be done now."""
         decisions: list[Decision] = []
         if self._wanted is not None:
             decisions += self._drop(self._wanted)
@@ -311,7 +308,6 @@ class Schedule:
             yield Recall(worker.name, tuple(tests))
 
     def _fill(self, worker: KnownWorker) -> Iterator[Send]:
-        """Fill the worker's queue."""
         ahead, enough = self._ahead(worker), worker.enough
         if ahead >= enough / 2 or len(worker.queue) >= MOST:
             return

@@ -222,7 +222,6 @@ class Waiting:
             heapq.heapify(heap)
 
     def heads(self, wanted: Callable[[Kind], bool]) -> list[WaitingEntry]:
-        """The first entry of each wanted kind."""
         return [heap[0] for kind, heap in self._heaps.items() if heap and wanted(kind)]
 
     def by_kind(self) -> Iterator[tuple[Kind, list[WaitingEntry]]]:

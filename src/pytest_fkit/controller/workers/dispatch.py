@@ -106,24 +106,20 @@ class Dispatch:
 
     @property
     def collection_is_completed(self) -> bool:
-        """Whether tests can be distributed."""
         return self._schedule is not None or len(self._ids) >= self.numnodes
 
     @property
     def begun(self) -> bool:
-        """Whether tests were distributed."""
         return self._schedule is not None
 
     @property
     def tests_finished(self) -> bool:
-        """Whether all tests have their verdicts."""
         if self._schedule is None:
             return self._refused or not self.numnodes
         return not self._schedule.unfinished
 
     @property
     def has_pending(self) -> bool:
-        """Whether tests are left."""
         return self._schedule is not None and self._schedule.unfinished > 0
 
     def add_node(self, node: WorkerController) -> None:
@@ -143,7 +139,6 @@ class Dispatch:
         xdist_controller.set_tests_collected(self.config, most)
 
     def schedule(self) -> None:
-        """Begin, or go on."""
         if self._schedule is None and not self._refused:
             self._refused = not self._begin()
         self.act()
@@ -255,7 +250,6 @@ class Dispatch:
             self._rerouting.holds(node, said)
 
     def begins(self, node: WorkerController, position: int) -> None:
-        """A worker begins the test at a position of its collection."""
         number = self._number(node, position)
         if number is not None:
             assert self._schedule is not None
@@ -280,7 +274,6 @@ class Dispatch:
     # --- what is to be done ---
 
     def act(self) -> None:
-        """Carry out what the schedule decides now."""
         if self._schedule is None:
             return
         if not self._schedule.unfinished or xdist_controller.is_stopping(self.config):
@@ -323,7 +316,6 @@ class Dispatch:
         self._order(node, LendGpus(positions[0], environ))
 
     def _positions(self, name: str, tests: Sequence[int]) -> tuple[int, ...]:
-        """Where these are in a worker's collection."""
         collected = self._nodes[self._by_name[name]]
         assert collected is not None
         return tuple(collected.position(each) for each in tests)
@@ -374,12 +366,10 @@ class Dispatch:
         return True
 
     def _hear_early(self, node: WorkerController) -> None:
-        """Handle what a worker said before the schedule knew it."""
         for said in self._early.pop(node, ()):
             self.hear(node, said)
 
     def _add(self, node: WorkerController) -> None:
-        """Tell the schedule about a worker."""
         collected = self._nodes[node]
         assert self._schedule is not None
         assert collected is not None

@@ -58,7 +58,6 @@ class Elsewhere:
 
     @property
     def notices(self) -> list[str]:
-        """What the user has to know of them."""
         return [
             f"fkit: {line}"
             for line in twins({n: p.reached.answers for n, p in self.places.items()})
@@ -122,7 +121,6 @@ class Elsewhere:
         return {**passed_on(), "FKIT_MACHINE": str(getattr(spec, MACHINE_KEY))}
 
     def close(self) -> None:
-        """The run is over."""
         self._openings.close()
 
 

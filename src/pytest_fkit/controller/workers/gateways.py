@@ -54,8 +54,6 @@ class _Machine:
 
 
 class _Worker(NamedTuple):
-    """What a worker was given."""
-
     pid: int
     environment: Environment
     distribution: Distribution
@@ -93,7 +91,6 @@ class Gateways:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_setupnodes(self, specs: list[XSpec]) -> None:
-        """Learn where there will be workers."""
         self._specs = [*self._specs, *specs]
         found = seats_of(self._specs, proxies(self._config))
         self._seats = {id(spec): seat for spec, seat in zip(self._specs, found)}
@@ -289,7 +286,6 @@ class Gateways:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
-        """Name the GPUs of a worker that died."""
         name = report.node.gateway.id
         worker = self._workers.get(name)
         if worker is not None and worker.owned.ids:

@@ -141,18 +141,15 @@ class Arrivals:
         self.add(lambda: self.show(line))
 
     def add_told(self, node: WorkerController, told: Sequence[OfTests]) -> None:
-        """Handle what a worker told of tests."""
         self.add(lambda: self._handle(node, told))
 
     def add(self, action: Callable[[], None]) -> None:
-        """Have something else done in its turn."""
         self._actions.append(action)
         xdist_controller.call_on_main_loop(self._config, self.handle)
 
     # --- on the main thread ---
 
     def handle(self) -> None:
-        """Handle all that has arrived."""
         while self._actions:
             self._actions.popleft()()
         if self.dispatch is not None:

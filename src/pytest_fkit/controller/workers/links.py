@@ -155,14 +155,12 @@ class Links:
             self.heartbeat.add(node, self._start)
 
     def ask_what_runs(self) -> list[str]:
-        """Ask all workers that are up what they run; their names."""
         nodes = list(self._up)
         for node in nodes:
             self.order(node, DescribeRunning())
         return [node.gateway.id for node in nodes]
 
     def has_collected(self, node: WorkerController) -> None:
-        """A worker is ready to run tests."""
         self._links[node].close_descriptor()
         self.heartbeat.add(node)
 
@@ -227,7 +225,6 @@ class Links:
         return self._links[node].inbox.trouble
 
     def distrust(self, node: WorkerController, trouble: str) -> None:
-        """Kill a worker for that."""
         self._kill(node, _with_sender(trouble, f"worker {node.gateway.id}"))
 
     def _is_distrusted(self, node: WorkerController, message: Distrusts) -> None:
@@ -242,7 +239,6 @@ class Links:
         kill(node)
 
     def silent(self, node: WorkerController, limit: float) -> None:
-        """Kill a worker that does not answer."""
         text = f"not answered for {limit:g} s"
         self._killed[node] = f"it had {text}"
         self.show(f"fkit: {node.gateway.id} has {text}, and is killed")

@@ -261,7 +261,6 @@ class Replacements:
         self._granted = True
 
     def ended_a_test(self, node: WorkerController) -> None:
-        """The worker works."""
         del self._in_a_row[id(node.gateway.spec)]
 
     def _count(self, node: WorkerController, blamed: bool) -> str:

@@ -101,7 +101,6 @@ class Nodes:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Treat SIGTERM as a Ctrl-C."""
         self._session = session
         self._sigterm = interrupt_on_sigterm()
         if self._deadline is not None:
@@ -145,7 +144,6 @@ class Nodes:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
-        """Tell a new worker what it can't know."""
         local = not host_of(node)
         channel, whereabouts = self._links.open(node, local)
         start = Start(
@@ -166,7 +164,6 @@ class Nodes:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodeready(self, node: WorkerController) -> None:
-        """It listens."""
         self._links.is_up(node)
 
     @pytest.hookimpl(optionalhook=True)

@@ -80,7 +80,6 @@ class Durations:
         return [known.get(nodeid, split.get(nodeid)) for nodeid in nodeids]
 
     def found(self, nodeid: str, seconds: float) -> None:
-        """A test took so long."""
         self._found[nodeid] = seconds
 
     def forget(self, nodeid: str) -> None:
@@ -88,7 +87,6 @@ class Durations:
         self._found.pop(nodeid, None)
 
     def keep(self) -> None:
-        """Write what was found into the cache."""
         if self._cache is None or not self._found:
             return
         merged = {**self._known, **self._found}

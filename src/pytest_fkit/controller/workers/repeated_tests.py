@@ -77,7 +77,6 @@ def units(planned: Plan, numbers: Sequence[int], workers: int) -> list[Unit]:
 def reasons_for_once(
     known: Mapping[WorkerController, Collected], facts: Mapping[WorkerController, Facts]
 ) -> dict[int, str]:
-    """Why tests are not repeated, by number."""
     return {
         collected.number(position): reason
         for node, collected in known.items()

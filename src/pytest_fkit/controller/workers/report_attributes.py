@@ -81,7 +81,6 @@ def place_of(report: Report, own: Sequence[str] = ()) -> str:
 
 
 def scarcity(number: int, wanted: int) -> str:
-    """How many tests wanted how many GPUs, and the options that give them."""
     return (
         f"{count(number, 'test')} skipped for want of {wanted} GPUs "
         f"(--fkit-gpus-per-worker={wanted} or --fkit-widen)"
@@ -89,7 +88,6 @@ def scarcity(number: int, wanted: int) -> str:
 
 
 def no_core(number: int) -> str:
-    """How many tests have no core, before the reason."""
     return f"no core of {count(number, 'test')}"
 
 
@@ -110,7 +108,6 @@ class CommonAttributes:
         self._early: list[pytest.TestReport] = []
 
     def learn(self, report: pytest.TestReport) -> None:
-        """Take in a report that a worker made."""
         found = vars(report)
         if self._common is None:
             self._common = {

@@ -91,7 +91,6 @@ class ReportedTest(NamedTuple):
 
     @property
     def counted(self) -> LaneAttempt | None:
-        """The attempt that counts."""
         return self.attempts[self.attempt] if self.attempt >= 0 else None
 
 
@@ -108,7 +107,6 @@ class ReportContent(NamedTuple):
 
     @property
     def red(self) -> int:
-        """How many tests somebody has to look at."""
         return sum(self.counts.get(name, 0) for name in RED)
 
     def lane_names(self) -> list[str]:
@@ -116,7 +114,6 @@ class ReportContent(NamedTuple):
         return [_placed(lane.worker, lane.gpus) for lane in self.timeline.lanes]
 
     def details(self) -> Iterator[dict[str, Any]]:
-        """The page of each test, in their order."""
         lanes = self.lane_names()
         for test in self.tests:
             key = test.session, test.nodeid
@@ -376,7 +373,6 @@ def _gpus(devices: object) -> str:
 
 
 def _from_where(run: Event) -> Iterator[Fact]:
-    """Commit and CI job, where the journal knows them."""
     commit, branch, job = (readable(str(run.get(name, ""))) for name in ("commit", "branch", "job"))
     if commit or branch:
         yield Fact("Commit", ", ".join(filter(None, (commit[:12], branch))))

@@ -52,7 +52,6 @@ class Command(NamedTuple):
     base: str
 
     def of(self, nodeid: str) -> str:
-        """The command that runs one test."""
         path, separator, rest = nodeid.partition("::")
         place = os.path.normpath(f"{self.base}/{path}") if self.base else path
         return f"{_joined(self.arguments)} {shlex.quote(place + separator + rest)}"

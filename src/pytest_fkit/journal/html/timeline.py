@@ -109,7 +109,6 @@ class Timeline:
 
     @property
     def memory(self) -> list[GpuMemoryLine]:
-        """The memory of all GPUs."""
         most = min(MOST_SAMPLES, MOST_OF_ALL // max(len(self._memory), 1) + 1)
         return [
             GpuMemoryLine(session, gpu, _thinned(samples, most))
@@ -117,7 +116,6 @@ class Timeline:
         ]
 
     def add(self, happened: Event) -> None:
-        """Enter an event."""
         enter = _HANDLERS.get(happened["event"])
         if happened["event"] == "run":
             self._run(happened)
