@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Iterable, Mapping, Sequence
 
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
@@ -47,10 +47,6 @@ class Answers(NamedTuple):
     differing: Sequence[str] = ()
     commit: str = ""
     boot: str = ""
-
-    @classmethod
-    def from_wire(cls, data: Mapping[str, Any]) -> Answers:
-        return cls(**data)
 
 
 def misfits(needed: Needed, answers: Answers) -> list[str]:
