@@ -89,11 +89,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
     config.stash[KEY] = settings_of(config)
     if not hasattr(config, "workerinput"):
-        vacant = _controller(config).configure()
-        if vacant is not None:
+        services = _controller(config).configure()
+        if services is not None:
             from .worker.alone import take_place
 
-            take_place(config, vacant)
+            take_place(config, services)
         return
     told = config.workerinput.get("fkit")
     if told is not None:

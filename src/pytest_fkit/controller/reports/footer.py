@@ -13,7 +13,7 @@ from typing import Iterable, Mapping, Sequence, TextIO
 import pytest
 
 from ...compat.pytest_output import terminal_file
-from ...config.settings import Settings
+from ...config.settings import KEY
 from ...named_tuple import NamedTuple
 from ...own import atexit, os, own_builtins, time
 from ...protocol.border import ItemFinished, ItemStarted, Told
@@ -121,9 +121,9 @@ def _cut(line: str, columns: int) -> str:
 class Footer:
     """Plugin of a controller with workers, for a person who looks at pytest's own reporter."""
 
-    def __init__(self, config: pytest.Config, settings: Settings, workers: int) -> None:
+    def __init__(self, config: pytest.Config, workers: int) -> None:
         self._config = config
-        self._wanted = settings.footer == "auto"
+        self._wanted = config.stash[KEY].footer == "auto"
         self._workers = workers
         self._session: pytest.Session | None = None
         self._file: TextIO | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Iterator, Sequence
 
 import pytest
 
@@ -14,7 +14,6 @@ from ...journal.history import ungrouped
 from ...journal.quarantine import SKIP, TOLD, KnownFailure, Quarantine, QuarantineError, parse
 from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, time
-from ...protocol.border import Reported, Told
 from ...protocol.endings import count
 from ...protocol.event_file import Quarantined, add_facts, facts_of
 from ...system.paths import read_text
@@ -54,7 +53,7 @@ class Row(NamedTuple):
 class QuarantinedTests:
     """Plugin of the process that owns the terminal.
 
-    Reports go through :meth:`screen` before journal, accounting and plugins have them. Registered
+    Reports go through :meth:`check` before journal, accounting and plugins have them. Registered
     before :class:`.reporting.Reporting`, so that it hears of dead workers after that.
     """
 
@@ -125,11 +124,6 @@ class QuarantinedTests:
         return self._quarantine
 
     # --- their reports ---
-
-    def screen(self, told: Sequence[Told]) -> None:
-        for each in told:
-            if isinstance(each, Reported):
-                self.check(each.report)
 
     def check(self, report: pytest.TestReport) -> None:
         entry, found = self._about(report)
@@ -202,6 +196,3 @@ class QuarantinedTests:
             yield from (f"  {entry.test}" for entry in unused[:_NAMED])
             if len(unused) > _NAMED:
                 yield f"  and {len(unused) - _NAMED} more"
-
-
-Screen = Callable[[Sequence[Told]], None]

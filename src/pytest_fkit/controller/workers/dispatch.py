@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Iterable, Sequence
 import pytest
 
 from ...compat import xdist_controller
-from ...config.settings import Settings
+from ...config.settings import KEY
 from ...gpu.devices import Nearness
 from ...own import own_builtins
 from ...protocol.border import (
@@ -57,13 +57,12 @@ class Dispatch:
     def __init__(
         self,
         config: pytest.Config,
-        settings: Settings,
         links: Links,
         arrivals: Arrivals,
         replacements: Replacements,
         rerouting: Rerouting,
         lending: Gateways | None,
-        repeating: Repeating | None = None,
+        repeating: Repeating | None,
     ) -> None:
         self.config = config
         self._repeating = repeating
@@ -75,7 +74,6 @@ class Dispatch:
         self._replacements = replacements
         self._rerouting = rerouting
         self._lending = lending
-        self._settings = settings
         self._durations = Durations(config)
         self._nodes: dict[WorkerController, Collected | None] = {}
         """None until the tests are numbered."""
@@ -341,7 +339,7 @@ class Dispatch:
         unowned = [] if self._lending is None else self._lending.unowned()
         self._schedule = Schedule(
             seconds if self._repeating is None else ByTest(seconds),
-            OVERHEAD[self._settings.isolation],
+            OVERHEAD[self.config.stash[KEY].isolation],
             unowned,
             self._nearness,
             in_order=is_ordered(self.config),

@@ -104,8 +104,8 @@ class Links:
         of_itself: Callable[[WorkerController, OfItself], None],
         show: Callable[[str], None],
         timeout: float,
-        of_running: Callable[[Any, Any], None] = lambda *_: None,
-        start: float = 0.0,
+        of_running: Callable[[WorkerController, Any], None],
+        start: float,
     ) -> None:
         self._of_tests = of_tests
         self.show = show
@@ -255,7 +255,7 @@ class Links:
         grace: float,
         handle: Callable[[], None],
         show: Callable[[str], None],
-        drain: float = 0.0,
+        drain: float,
     ) -> None:
         """Have workers interrupt their tests and tear down, within the grace.
 

@@ -169,8 +169,8 @@ class Replacements:
     def __init__(
         self,
         config: pytest.Config,
-        gateways: Gateways | None = None,
-        later: Callable[[Callable[[], None]], None] = lambda _: None,
+        gateways: Gateways | None,
+        later: Callable[[Callable[[], None]], None],
     ) -> None:
         self._config = config
         self._gateways = gateways
