@@ -35,7 +35,7 @@ from ..schedule.units import ANY, Kind
 from .inbox import Arrivals
 from .links import Links
 from .liveness import Replacements
-from .planning import OVERHEAD, Durations, collected_alike, is_ordered, plan, units_of
+from .planning import OVERHEAD, Durations, collected_alike, plan, units_of
 from .repeated_tests import RepeatedTests, reasons_for_once
 
 if TYPE_CHECKING:
@@ -342,7 +342,6 @@ class Dispatch:
             OVERHEAD[self.config.stash[KEY].isolation],
             unowned,
             self._nearness,
-            in_order=is_ordered(self.config),
         )
         mode = self.config.getoption("dist")
         planned = plan(mode, self._tests, self._nodes, self._links.facts, unowned)
