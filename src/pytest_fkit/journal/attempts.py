@@ -119,18 +119,6 @@ def _word(report: Kept) -> str:
     return outcome
 
 
-def _message(reports: Sequence[Kept]) -> str:
-    """The one-line reason of the verdict, "" if it has none."""
-    for report in reports:
-        if report["outcome"] == "failed":
-            text = report.get("fkit_death") or report.get("message") or report.get("text", "")
-            return str(text).partition("\n")[0]
-    for report in reports:
-        if "skip" in report or "xfail" in report:
-            return str(report["skip"][2] if "skip" in report else report["xfail"])
-    return ""
-
-
 def by_clock_of_controller(attempt: ItemAttempt, ahead: float) -> ItemAttempt:
     """An attempt with the times of the controller's clock.
 
@@ -216,9 +204,17 @@ class Running:
         attempt.update((name, value) for name, value in optional.items() if value)
         return attempt
 
+    @property
     def message(self) -> str:
         """The one-line reason why the test did not pass, "" if it did."""
-        return _message(self.reports)
+        for report in self.reports:
+            if report["outcome"] == "failed":
+                text = report.get("fkit_death") or report.get("message") or report.get("text", "")
+                return str(text).partition("\n")[0]
+        for report in self.reports:
+            if "skip" in report or "xfail" in report:
+                return str(report["skip"][2] if "skip" in report else report["xfail"])
+        return ""
 
     def verdict(self, at: Event) -> Event:
         """The event on the verdict.
@@ -229,9 +225,8 @@ class Running:
             "event": "verdict", **at, **self._about, "attempt": self.attempt_number,
             "outcome": verdict(self.reports), "location": self._location, "reports": self.reports,
         }  # fmt: skip
-        reason = _message(self.reports)
-        if reason:
-            outcome["message"] = reason
+        if self.message:
+            outcome["message"] = self.message
         return outcome
 
 

@@ -61,12 +61,11 @@ def _sets(options: argparse.Namespace) -> tuple[Sequence[Path], Sequence[Path]]:
     return options.old, options.new
 
 
-def formats() -> dict[str, Make]:
-    return {
-        "text": made(lambda found, old, new: text(lines(found, old, new))),
-        "json": made(lambda found, old, new: as_json(values(found, old, new))),
-        "md": made(lambda found, old, new: text(markdown(found, old, new))),
-    }
+FORMATS: dict[str, Make] = {
+    "text": made(lambda found, old, new: text(lines(found, old, new))),
+    "json": made(lambda found, old, new: as_json(values(found, old, new))),
+    "md": made(lambda found, old, new: text(markdown(found, old, new))),
+}
 
 
 def lines(found: Comparison, old: Side, new: Side) -> Iterator[str]:

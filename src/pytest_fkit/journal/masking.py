@@ -173,7 +173,7 @@ class Masking:
         """An event; the names of tests, workers and files stay, since events are joined by them."""
         if happened["event"] in _WITHOUT_TEXTS:
             return happened
-        return _MASKS.get(happened["event"], Masking._others)(self, happened)
+        return _MASKS.get(happened["event"], Masking._fields)(self, happened)
 
     def _run(self, run: Event) -> Event:
         return {
@@ -195,20 +195,14 @@ class Masking:
         said = verdict.keys() & {"message", "repeated"}
         if not said and all(each.keys() <= _HARMLESS for each in reports):
             return verdict  # as of most tests
-        found = {**verdict, "reports": [self._report(each) for each in reports]}
+        found = {**verdict, "reports": [self._fields(each) for each in reports]}
         for name in said:
             found[name] = self.value(verdict[name])
         return found
 
-    def _report(self, report: Event) -> Event:
-        found = {name: self.value(value) for name, value in report.items() if name not in _HARMLESS}
-        return {**report, **found}
-
-    def _others(self, happened: Event) -> Event:
-        found = {
-            name: self.value(value) for name, value in happened.items() if name not in _HARMLESS
-        }
-        return {**happened, **found}
+    def _fields(self, told: Event) -> Event:
+        found = {name: self.value(value) for name, value in told.items() if name not in _HARMLESS}
+        return {**told, **found}
 
 
 _HARMLESS = frozenset(
@@ -228,7 +222,6 @@ _MASKS: dict[str, Callable[[Masking, Event], Event]] = {
     "run": Masking._run,
     "attempt": Masking._attempt,
     "verdict": Masking._verdict,
-    "report": Masking._report,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 from pathlib import Path
-from typing import Any, Iterable, Sequence
+from typing import Callable, Iterable, Sequence
 
 from ..named_tuple import NamedTuple
 from .history import History, history, ungrouped
@@ -32,20 +32,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     journals(parser)
 
 
-def formats() -> dict[str, Make]:
-    return {
-        "text": _made(lambda found, entries: text(_lines(found, entries))),
-        "json": _made(lambda found, _: _json(found)),
-    }
-
-
-def _made(show: Any) -> Make:
+def _made(show: Callable[[Sequence[Due], int], Iterable[bytes]]) -> Make:
     def answer(options: argparse.Namespace) -> Answer:
         entries = read_quarantine(options.file)
         found = due(entries, history(events_of(options.journals)), datetime.date.today())
         return Answer(show(found, len(entries)), 1 if found else 0)
 
     return answer
+
+
+FORMATS: dict[str, Make] = {
+    "text": _made(lambda found, entries: text(_lines(found, entries))),
+    "json": _made(lambda found, _: _json(found)),
+}
 
 
 def read_quarantine(path: Path) -> list[KnownFailure]:

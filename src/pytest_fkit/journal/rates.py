@@ -20,7 +20,7 @@ CONFIDENCE = 0.95
 SKIPPED = "skipped"
 """The outcome of repetitions that tell nothing of how often a test fails."""
 
-_RATE_OF_FORKED = (
+SHARED_BY_FORKED = (
     "forked repetitions share hash seed, addresses and what was imported and set up before; those "
     "in fresh interpreters share nothing"
 )
@@ -222,11 +222,6 @@ def details(repeated: RepeatResult) -> list[str]:
             f"{count(repeated.shared, 'repetition')} shared a process, because of {repeated.cause}"
         )
     return found
-
-
-def told_of_shared() -> str:
-    """What repetitions have in common."""
-    return _RATE_OF_FORKED
 
 
 def how_first(repeated: RepeatResult) -> str:

@@ -8,7 +8,8 @@ import pytest
 
 from ...compat import xdist_controller
 from ...config.settings import KEY
-from ...journal.rates import RepeatResult, again, details, how_first, told_of_shared, words
+from ...journal.history import argument
+from ...journal.rates import SHARED_BY_FORKED, RepeatResult, again, details, how_first, words
 from ...own import own_builtins, time
 from ...protocol.border import (
     ItemAttempt,
@@ -23,7 +24,6 @@ from ...protocol.border import (
 from ...protocol.endings import count
 from ...protocol.event_file import add_facts
 from ...protocol.repetitions import repeated, repetition_of, seed_of, test_of
-from ...system.paths import joined, relative
 from ..schedule.machines import gpu_ids, with_gpus
 from .decisions import Asked, Enough, RepeatProgress, decide, needs_more, rounds
 from .tally import RepeatTally, Repetition
@@ -262,15 +262,14 @@ class Repeating:
         if skipped:
             yield f"{count(skipped, 'test')} skipped in all repetitions", {}
         if any(result.forked > 1 for _, result in results):
-            yield told_of_shared(), {}
+            yield SHARED_BY_FORKED, {}
         yield "95 %: the exact interval of Clopper and Pearson, for independent repetitions", {}
         yield f"seed of the first repetitions: {self._seed}", {}
 
     def _argument(self, nodeid: str) -> str:
         """What selects a test on the command line: relative to the current directory."""
-        path, separator, rest = nodeid.partition("::")
-        whole = joined(str(self._config.rootpath), path)
-        return relative(whole, str(self._config.invocation_params.dir)) + separator + rest
+        config = self._config
+        return argument(nodeid, str(config.rootpath), str(config.invocation_params.dir))
 
 
 def _failed(report: pytest.TestReport) -> bool:

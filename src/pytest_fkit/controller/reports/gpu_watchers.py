@@ -13,6 +13,7 @@ from ...gpu.health.xids import XidFile, without_doubles
 from ...gpu.interpreters import light_interpreter
 from ...gpu.machine import Machine
 from ...gpu.slices.ownership import XIDS, XIDS_TOLD, XidsHere
+from ...journal.events import Event, event
 from ...own import fcntl, os, own_builtins, subprocess, suppress
 from ...protocol.descriptors import move_up
 from ..schedule.machines import host_of
@@ -20,7 +21,6 @@ from ..schedule.machines import host_of
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
-    from ...journal.events import Event
     from ...journal.recorder import Recorder
 
 own_builtins(globals())
@@ -182,10 +182,13 @@ class GpuSamples:
 
     def _record(self, sample: Event) -> None:
         if "error" in sample:
-            self._recorder.gpus_unknown(sample["error"])
+            self._recorder.add(event("gpus_unknown", error=sample["error"]))
             return
-        figures = ([-1 if one is None else one for one in each] for each in sample["used"])
-        usage = {gpu: (memory, busy) for gpu, (memory, busy) in zip(self._uuids, figures)}
+        names = ("memory", "utilisation")
+        usage = {
+            gpu: {name: figure for name, figure in zip(names, figures) if figure is not None}
+            for gpu, figures in zip(self._uuids, sample["used"])
+        }
         self._recorder.gpus_used(sample["wall"], sample["mono"], usage)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections import Counter, defaultdict
 from typing import Any, Iterator, Mapping, Sequence
@@ -11,8 +10,8 @@ from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.endings import count, format_size
 from ..causes import LOST, cause
-from ..events import Event, gpu_names
-from ..history import History, Session, TestHistory, history
+from ..events import Event, placed
+from ..history import WITH_ZONE, History, Session, TestHistory, history
 from ..rates import of_events, repeated_again, words
 from .details import Command, command_of, details
 from .readable import readable, readable_line, readable_name
@@ -111,7 +110,7 @@ class ReportContent(NamedTuple):
 
     def lane_names(self) -> list[str]:
         """What lanes are called, as in "gw1 (GPU 4)"."""
-        return [_placed(lane.worker, lane.gpus) for lane in self.timeline.lanes]
+        return [placed(lane.worker, lane.gpus) for lane in self.timeline.lanes]
 
     def details(self) -> Iterator[dict[str, Any]]:
         lanes = self.lane_names()
@@ -221,7 +220,7 @@ def _with_a_verdict(
         message = f"{words(repeated_again(test.repeated))}  {message}"
     if "repeated" in test.verdict:
         stands = test.verdict["repeated"].get("stands", 0)
-        whole = [at for at in whole if _repetition(of_test[at]) == stands] or whole
+        whole = [at for at in whole if of_test[at].repetition.get("number") == stands] or whole
     number = test.verdict.get("attempt", 1)
     return ReportedTest(
         test.nodeid,
@@ -233,10 +232,6 @@ def _with_a_verdict(
         whole[-1] if whole else -1,
         max(len(of_test), int(number)),
     )
-
-
-def _repetition(attempt: LaneAttempt) -> object:
-    return attempt.event.get("repetition", {}).get("number")
 
 
 def _without_verdict(
@@ -307,13 +302,9 @@ def _places(
         if test.counted is not None
     }
     met = [timeline.lanes[lane] for lane in lanes]
-    named = {_placed(lane.worker, lane.gpus) for lane in met}
+    named = {placed(lane.worker, lane.gpus) for lane in met}
     gpus = {(lane.session, gpu) for lane in met for gpu in lane.gpus}
     return tuple(sorted(named, key=in_natural_order)), len(gpus)
-
-
-def _placed(worker: str, gpus: Sequence[str]) -> str:
-    return f"{worker} ({gpu_names(gpus)})" if gpus else worker
 
 
 # --- sessions ---
@@ -321,16 +312,11 @@ def _placed(worker: str, gpus: Sequence[str]) -> str:
 
 def _head(session: Session) -> SessionHead:
     run = session.runs[0]
-    began = datetime.datetime.fromtimestamp(run["wall"]).astimezone()
-    end = session.end
-    ended = "cut off" if end is None else f"exit status {end.get('exitstatus', '?')}"
-    if len(session.runs) > 1:
-        ended += f", resumed {count(len(session.runs) - 1, 'time')}"
     return SessionHead(
-        f"{began:%Y-%m-%d %H:%M:%S %z}",
-        max(session.last["wall"] - run["wall"], 0.0),
-        ended,
-        end is None,
+        f"{session.began:{WITH_ZONE}}",
+        max(session.seconds, 0.0),
+        session.how_ended,
+        session.end is None,
         readable(" ".join(["pytest", *run.get("arguments", ())])),
         tuple(_facts(run)),
     )
@@ -384,10 +370,7 @@ def _remarks(told: History) -> Iterator[str]:
     """What is about no test: GPUs that were given up, tests that are gone."""
     for number, session in enumerate(told.sessions):
         label = told.label(number)
-        for each in session.retirements:
-            worker = _placed(str(each.get("worker", "?")), each.get("gpus", ()))
-            text = f"{label}{worker} was {each['event']}: {each.get('reason', '?')}"
-            yield readable(text)
+        yield from (readable(f"{label}{each}") for each in session.retirement_lines())
         if session.gone:
             gone = count(len(session.gone), "test")
             yield f"{label}{gone} with a verdict, no longer in the suite"

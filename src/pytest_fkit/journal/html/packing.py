@@ -199,7 +199,7 @@ def _attempt(at: int, test: ReportedTest, number: int, outcomes: dict[str, int])
     event = attempt.event
     phases = {each["when"]: each["duration"] for each in event.get("phases", ())}
     said = test.outcome if number == test.attempt else ""
-    outcome = outcomes.get(event.get("repetition", {}).get("outcome", said), -1)
+    outcome = outcomes.get(attempt.repetition.get("outcome", said), -1)
     return (
         at, *_place(attempt), _ms(phases.get("setup", 0.0)), _ms(phases.get("teardown", 0.0)),
         outcome, _cpu(event), _mib(event.get("peak_memory")),

@@ -54,6 +54,12 @@ class LaneAttempt(NamedTuple):
     cut_off: bool = False
     again: Event | None = None
 
+    @property
+    def repetition(self) -> Event:
+        """What the event says of it as a repetition, empty if it is none."""
+        found: Event = self.event.get("repetition", {})
+        return found
+
 
 class Wide(NamedTuple):
     """The set-up or teardown of a wide fixture, or the collection."""
