@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, Sequence
 from ..own import own_builtins
 from ..protocol.border import ItemAttempt
 from ..protocol.endings import Ending
-from ..protocol.event_file import Quarantined, ReportFacts, facts_of
+from ..protocol.event_file import Location, Quarantined, ReportFacts, facts_of
 from .added import added
 from .events import Event, capped, event, now, plain
 
@@ -138,11 +138,7 @@ class Running:
     """
 
     def __init__(
-        self,
-        nodeid: str,
-        worker: str,
-        location: tuple[str, int | None, str] | None,
-        earlier_attempts: int,
+        self, nodeid: str, worker: str, location: Location | None, earlier_attempts: int
     ) -> None:
         self._about = {"test": nodeid, "worker": worker}
         self._location = location

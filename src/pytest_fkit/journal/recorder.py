@@ -144,9 +144,7 @@ class Recorder:
             self._running[key] = self._new_running(key, location)
         self._touched[key] = None
 
-    def _new_running(
-        self, key: tuple[str, str], location: tuple[str, int | None, str] | None
-    ) -> Running:
+    def _new_running(self, key: tuple[str, str], location: Location | None) -> Running:
         worker, nodeid = key
         return Running(nodeid, worker, location, self._earlier_attempts.get(nodeid, 0))
 

@@ -220,13 +220,7 @@ class Accounting:
                 _report_on(wrong.nodeid, "setup", "failed", text),
                 _report_on(wrong.nodeid, "teardown", "passed", None),
             ]
-        hook = self._config.hook
-        nodeid, location = wrong.nodeid, reports[0].location
-        hook.pytest_runtest_logstart(nodeid=nodeid, location=location)
-        for report in reports:
-            self._common.complete(report)
-            hook.pytest_runtest_logreport(report=report)
-        hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
+        self._common.tell(self._config, wrong.nodeid, reports[0].location, reports)
 
     def _record(self, worker: str, reports: Sequence[pytest.TestReport], text: DeathText) -> None:
         if self._recorder is not None:

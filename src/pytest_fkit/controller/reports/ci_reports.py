@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Iterator, Sequence
 
 import pytest
 
@@ -191,18 +191,13 @@ def markdown(happened: Happened) -> Iterator[str]:
     )
     for reason, number in happened.no_cores.items():
         yield from ("", f"{no_core(number)}: {code(reason)}")
-    yield from table(
-        "| Left processes running, which were ended | process |",
-        [(code(nodeid), _codes(processes)) for nodeid, processes in happened.leftovers],
-    )
-    yield from table(
-        "| GPU memory not given back | what |",
-        [(code(nodeid), _codes(lines)) for nodeid, lines in happened.gpu_memory],
-    )
-    yield from table(
-        "| Survived a sanitizer's report | what |",
-        [(code(nodeid), _codes(lines)) for nodeid, lines in happened.sanitizers],
-    )
+    for header, told in (
+        ("| Left processes running, which were ended | process |", happened.leftovers),
+        ("| GPU memory not given back | what |", happened.gpu_memory),
+        ("| Survived a sanitizer's report | what |", happened.sanitizers),
+    ):
+        rows = [(code(nodeid), "<br>".join(map(code, lines))) for nodeid, lines in told]
+        yield from table(header, rows)
     for title, tests in (
         ("Passed only on a retry", happened.retried),
         ("Failed on every attempt", happened.in_vain),
@@ -218,7 +213,3 @@ def markdown(happened: Happened) -> Iterator[str]:
         yield from ("", f"{count(number, 'test')} shared a process, because of {code(cause)}")
     for (reason, wanted), number in happened.scarce.items():
         yield from ("", f"{scarcity(number, wanted)}: {code(reason)}")
-
-
-def _codes(lines: Iterable[str]) -> str:
-    return "<br>".join(map(code, lines))

@@ -232,7 +232,7 @@ def _summary(happened: Happened) -> Iterator[_Line]:
         yield f"{no_core(number)}: {reason}", _YELLOW
     yield from _section(
         f"{count(len(happened.leftovers), 'test')} left processes running, which were ended:",
-        [f"{nodeid}  {each}" for nodeid, processes in happened.leftovers for each in processes],
+        _each_line(happened.leftovers),
     )
     if happened.end_errors:
         title = "raised at the end of test processes; plain pytest exits with status 1, too:"
@@ -240,26 +240,17 @@ def _summary(happened: Happened) -> Iterator[_Line]:
     for nodeid, text in happened.end_errors:
         yield f"  {nodeid}", _PLAIN
         yield from ((f"    {line}", _RED) for line in text.splitlines())
-    yield from _section(
-        f"{count(len(happened.gpu_memory), 'test')} left GPU memory that was not given back:",
-        [f"{nodeid}  {line}" for nodeid, lines in happened.gpu_memory for line in lines],
-        _YELLOW,
-    )
-    yield from _section(
-        f"{count(len(happened.sanitizers), 'test')} survived a sanitizer's report:",
-        [f"{nodeid}  {line}" for nodeid, lines in happened.sanitizers for line in lines],
-        _YELLOW,
-    )
-    yield from _section(
-        f"{count(len(happened.retried), 'test')} passed only on a retry:",
-        map("  ".join, happened.retried),
-        _YELLOW,
-    )
-    yield from _section(
-        f"{count(len(happened.in_vain), 'test')} failed on every attempt:",
-        map("  ".join, happened.in_vain),
-        _RED,
-    )
+    for what, told in (
+        ("left GPU memory that was not given back", happened.gpu_memory),
+        ("survived a sanitizer's report", happened.sanitizers),
+    ):
+        yield from _section(f"{count(len(told), 'test')} {what}:", _each_line(told), _YELLOW)
+    for what, retried, markup in (
+        ("passed only on a retry", happened.retried, _YELLOW),
+        ("failed on every attempt", happened.in_vain, _RED),
+    ):
+        rows = map("  ".join, retried)
+        yield from _section(f"{count(len(retried), 'test')} {what}:", rows, markup)
     yield from _section(
         f"{count(len(happened.retired), 'worker')} retired:",
         map(": ".join, happened.retired),
@@ -277,6 +268,10 @@ def _section(title: str, rows: Iterable[str], markup: dict[str, bool] = _PLAIN) 
     if lines:
         yield title, _PLAIN
         yield from lines
+
+
+def _each_line(told: Iterable[tuple[str, Sequence[str]]]) -> Iterator[str]:
+    return (f"{nodeid}  {line}" for nodeid, lines in told for line in lines)
 
 
 def _aligned(deaths: Deaths) -> Iterator[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Sequence, Union
+from typing import Iterable, Sequence, Union
 
 import pytest
 
 from ...own import own_builtins
 from ...protocol.endings import count
-from ...protocol.event_file import add_facts, facts_of
+from ...protocol.event_file import Location, add_facts, facts_of
 from ..schedule.machines import gpu_ids, host_of, with_gpus
 
 own_builtins(globals())
@@ -119,6 +119,21 @@ class CommonAttributes:
         if self._common.keys() <= found.keys():
             return
         self._common = {name: kind for name, kind in self._common.items() if name in found}
+
+    def tell(
+        self,
+        config: pytest.Config,
+        nodeid: str,
+        location: Location,
+        reports: Iterable[pytest.TestReport],
+    ) -> None:
+        """Have plugins hear of a test by reports that the controller made, once completed."""
+        hook = config.hook
+        hook.pytest_runtest_logstart(nodeid=nodeid, location=location)
+        for report in reports:
+            self.complete(report)
+            hook.pytest_runtest_logreport(report=report)
+        hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
 
     def complete(self, report: pytest.TestReport) -> None:
         """Give a report that the controller made the attributes that it lacks, empty.
