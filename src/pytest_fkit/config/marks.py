@@ -36,11 +36,9 @@ HANG_GRACE = 5.0
 class Limits(NamedTuple):
     """How one test is to be run.
 
-    :param key: of its process.
     :param timeout: seconds, 0 for no limit.
     :param memory_limit: bytes, 0 for no limit.
     :param isolation: the isolation scope if option, ini value or mark ask for one, "" if none does.
-    :param wrapper: the command that runs its process, if one does.
     """
 
     key: ProcessKey
@@ -166,10 +164,7 @@ _CHECKS: dict[str, Callable[[pytest.Mark], Arguments]] = {
 
 
 def spawned_key(item: pytest.Item, limits: Limits) -> ProcessKey:
-    """For a test that needs a fresh interpreter: of module scope unless another is asked for.
-
-    :param limits: the test's.
-    """
+    """For a test that needs a fresh interpreter: of module scope unless another is asked for."""
     key = limits.key
     if limits.isolation not in ("function", "class"):
         key = _key(item, limits.isolation or "module")._replace(environ=key.environ)

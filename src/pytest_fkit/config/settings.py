@@ -82,7 +82,6 @@ class GpuSettings(NamedTuple):
 
     :param gpus: "auto", "none", or ids: numbers and UUIDs.
     :param gpus_per_worker: None if not said.
-    :param env: names and templates of variables.
     :param threads_per_worker: a number, "auto", or None if not said.
     :param source: where `gpus` was said, as in "--fkit-gpus=0,1".
     """
@@ -128,7 +127,6 @@ class MachineSettings(NamedTuple):
     """The values of options for other machines, of which the table says what they mean.
 
     :param machines: None for this machine only.
-    :param source: where `machines` was said.
     """
 
     machines: Machines | None

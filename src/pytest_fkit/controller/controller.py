@@ -39,10 +39,7 @@ own_builtins(globals())
 class RunServices(NamedTuple):
     """What hears of the tests of a run, whoever runs them: workers, or this process itself.
 
-    :param recorder: of the journal, if there is one.
     :param resuming: reports the verdicts of the resumed run, if there is one.
-    :param show: writes a line to the terminal.
-    :param deadline: of the run, if it has one.
     :param screen: changes reports on failures that are quarantined, where there is a quarantine.
     """
 

@@ -213,10 +213,7 @@ class Running:
         return ""
 
     def verdict(self, at: Event) -> Event:
-        """The event on the verdict.
-
-        :param at: its times, see :func:`.events.now`.
-        """
+        """The event on the verdict."""
         outcome = {
             "event": "verdict", **at, **self._about, "attempt": self.attempt_number,
             "outcome": verdict(self.reports), "location": self._location, "reports": self.reports,

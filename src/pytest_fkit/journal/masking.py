@@ -280,10 +280,7 @@ def _lower(text: str) -> str:
 
 
 def _without_named(text: str, lower: str) -> str:
-    """Without the values of names that say that they are secrets.
-
-    :param lower: the text in lower case.
-    """
+    """Without the values of names that say that they are secrets."""
     ends = set()
     for word in _WORDS:
         at = lower.find(word)

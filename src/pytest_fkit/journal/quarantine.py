@@ -144,10 +144,6 @@ def parse(text: str) -> list[KnownFailure]:
 
 
 def _entry(number: int, given: Any) -> KnownFailure:
-    """One entry.
-
-    :raises QuarantineError: see :func:`parse`.
-    """
     place = f"entry {number}"
     if not isinstance(given, dict):
         raise QuarantineError(f"{place}: expected {_EXAMPLE}")

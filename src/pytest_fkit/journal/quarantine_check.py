@@ -95,10 +95,6 @@ def _why(
 
 
 def _lines(found: Sequence[Due], entries: int) -> Iterable[str]:
-    """For people.
-
-    :param entries: how many there are.
-    """
     for why, title in _TITLES.items():
         due_so = [each.entry for each in found if each.why == why]
         if due_so:

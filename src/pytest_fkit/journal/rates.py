@@ -164,10 +164,7 @@ def repeated_again(kept: Event) -> RepeatResult:
 
 
 def of_events(repetitions: Iterable[Event]) -> RepeatResult:
-    """Those of a test that has no verdict, since its run was cut off.
-
-    :param repetitions: their ``attempt`` events.
-    """
+    """Those of a test that has no verdict, since its run was cut off."""
     found = [each["repetition"] for each in repetitions]
     failed = [each for each in found if each["outcome"] in RED]
     fresh = [each for each in found if each.get("fresh") and each["outcome"] != SKIPPED]

@@ -179,7 +179,6 @@ class Recorder:
         """A repetition of a test has ended on a worker, and plugins do not hear of it.
 
         :param attempt: what the worker sent of it, None if the worker died.
-        :param about: what the event says of it besides.
         """
         key = worker, str(nodeid)
         running = self.forget(*key) or self._new_running(key, None)
@@ -239,7 +238,6 @@ class Recorder:
         """An attempt on `worker` gives no verdict: the worker `to` runs the test again.
 
         :param messages: what `worker` sent of the attempt, which was held back from plugins.
-        :param category: of the error.
         """
         key = worker, str(nodeid)
         running = self.forget(*key) or self._new_running(key, None)

@@ -20,7 +20,6 @@ class Needed(NamedTuple):
     """What a machine has to have.
 
     :param python: as in "3.11".
-    :param versions: of distributions.
     """
 
     python: str

@@ -63,7 +63,6 @@ class Repetition(NamedTuple):
 class RepeatTally:
     """Counts the repetitions of a test.
 
-    :param nodeid: of the test.
     :param wanted: how many there are to be, 0 where nobody knows.
     :param once: why there is one only, "" where there are more.
     """

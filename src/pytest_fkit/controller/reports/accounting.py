@@ -34,7 +34,6 @@ class Wrong(NamedTuple):
     """A test that does not have exactly one verdict.
 
     :param complete: whether its worker was through with it, though reports are missing.
-    :param twice: whether it has more than one.
     """
 
     number: int

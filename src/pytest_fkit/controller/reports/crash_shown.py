@@ -83,10 +83,7 @@ def show_crash(config: pytest.Config, report: Any, began: float) -> None:
 
 
 def text_lines(config: pytest.Config, crash: CrashReport, began: float) -> list[str]:
-    """The same in pytest's style "short", as lines of text.
-
-    :param began: see :func:`show_crash`.
-    """
+    """The same in pytest's style "short", as lines of text."""
     read = _Reader(config, crash, began)
     parts = parts_of(crash, "", "short", False, read)
     return "\n".join(_text(read.placed(part)) for part in parts).splitlines()

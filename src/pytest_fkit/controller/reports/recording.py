@@ -41,7 +41,6 @@ class Recording:
     """Plugin: records what is not about a test, and owns the files.
 
     :param resuming: reads the journal of the run to resume, if there is one.
-    :param say: shows the user a line.
     """
 
     def __init__(
@@ -206,7 +205,6 @@ def record(
 ) -> tuple[Recorder, Resuming | None]:
     """Record what the user asked for, and resume the run that she named.
 
-    :param say: shows the user a line before the run begins.
     :return: who has to hear of all tests and, in a resumed run, of what workers collected.
     :raises pytest.UsageError: if the run can't be resumed.
     """
@@ -317,10 +315,7 @@ def _run_event(
 
 
 class Top:
-    """Plugin, and a sink of the recorder: lists the tests that took the most memory and CPU time.
-
-    :param number: of tests in each list.
-    """
+    """Plugin and sink of the recorder: lists the tests that took the most memory and CPU time."""
 
     def __init__(self, number: int) -> None:
         self._number = number

@@ -30,11 +30,7 @@ Said = Union[SlowItem, RunningItem, NothingRuns]
 
 
 class RunningTests:
-    """Plugin of the process that owns the terminal.
-
-    :param show: writes a line to the terminal.
-    :param recorder: the journal's, if there is one.
-    """
+    """Plugin of the process that owns the terminal."""
 
     def __init__(
         self, config: pytest.Config, show: Callable[[str], None], recorder: Recorder | None

@@ -24,10 +24,7 @@ _NAMED = 50
 
 
 class Unfinished:
-    """Plugin of the process that owns the terminal, in a run that has a time limit.
-
-    :param recorder: the journal's, if there is one.
-    """
+    """Plugin of the process that owns the terminal, in a run that has a time limit."""
 
     def __init__(
         self,

@@ -74,7 +74,6 @@ class Rerouting:
         """The distribution begins.
 
         :param nodeids: of tests, by their numbers.
-        :param kinds: what they need.
         :param number: returns that of the test at a position of a worker's collection.
         """
         self._schedule = schedule

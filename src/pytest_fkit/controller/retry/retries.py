@@ -113,7 +113,6 @@ class Attempt:
 class Verdict(NamedTuple):
     """There is no other attempt.
 
-    :param attempts: all at the test, in their order.
     :param stands: the one that decides.
     """
 
@@ -141,7 +140,6 @@ class Before(NamedTuple):
 
     :param needs: what the test needs of itself.
     :param given: what its last attempt was to have.
-    :param attempts: that are held.
     """
 
     needs: Kind
@@ -277,10 +275,7 @@ class Retries:
         return verdict.stands.told if alone else self._told(verdict.stands, verdict.attempts)
 
     def release(self, test: int, reason: str) -> tuple[WorkerController, Sequence[Told]]:
-        """The worker and what plugins are to hear of a test that gets no other attempt after all.
-
-        :param reason: why not.
-        """
+        """The worker and what plugins are to hear of a test that gets no other attempt."""
         attempts = self._held.pop(test)
         del self.kinds[test]
         told = self._told(attempts[-1], attempts)

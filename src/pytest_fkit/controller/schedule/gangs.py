@@ -172,7 +172,6 @@ class Reservations:
     """The reservations of a run, the oldest first.
 
     :param workers: all, by name; the Schedule's own.
-    :param unowned: GPUs that belong to no worker.
     """
 
     def __init__(

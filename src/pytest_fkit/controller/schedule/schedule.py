@@ -35,7 +35,6 @@ class Schedule:
     :param overhead: seconds that a test takes beyond that.
     :param unowned: GPUs that belong to no worker. GPUs have names as in "host/id"; a test can have
         those of one machine only.
-    :param nearness: of GPUs to each other.
     """
 
     def __init__(

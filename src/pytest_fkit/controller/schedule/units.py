@@ -63,7 +63,6 @@ class Unit:
     """Tests of one kind that are moved together.
 
     :param rank: the lowest goes first.
-    :param tests: by number, in order.
     :param loose: whether they have nothing in common, so that any worker may take the next one.
     :param strict: whether one worker has to run them all.
     :param begun: whether one of them was begun where they are now.
@@ -119,10 +118,7 @@ def connected_units(tests: Sequence[Test], connected: Mapping[int, int]) -> list
 
 
 def merged_groups(tests: Sequence[Test], connected: Mapping[int, int]) -> list[Test]:
-    """The tests, with one group in place of all groups that contain connected tests.
-
-    :param connected: see :func:`connected_units`.
-    """
+    """The tests, with one group in place of all groups that contain connected tests."""
     into: dict[str, str] = {}
 
     def final(group: str) -> str:

@@ -48,11 +48,7 @@ own_builtins(globals())
 
 
 class Dispatch:
-    """See xdist's ``Scheduling``. DSession knows tests by node ids; here they have numbers.
-
-    :param lending: knows the GPUs of the run, None if there are none.
-    :param repeating: has tests repeated, None if none is to be.
-    """
+    """See xdist's ``Scheduling``. DSession knows tests by node ids; here they have numbers."""
 
     def __init__(
         self,

@@ -42,10 +42,7 @@ class KnownMachine:
 
 
 class Elsewhere:
-    """The machines of a run.
-
-    :param places: by name.
-    """
+    """The machines of a run."""
 
     def __init__(
         self, config: pytest.Config, places: Mapping[str, KnownMachine], openings: Openings

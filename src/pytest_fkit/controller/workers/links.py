@@ -50,8 +50,6 @@ END_WAIT = 2.0
 class _Link:
     """The connection to a worker.
 
-    :param outbox: to it.
-    :param inbox: from it.
     :param gone: set when nothing will come any more.
     :param whereabouts: the memory in which it notes the test that it runs, None if it can't.
     :param descriptor: of that memory, -1 when the worker has opened it.

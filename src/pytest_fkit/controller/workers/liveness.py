@@ -162,7 +162,6 @@ class Replacements:
     A death that is blamed on a test has cost that test, so those deaths come to an end by
     themselves. A worker that dies for other reasons, again and again, has to be given up.
 
-    :param gateways: of the run, None where nobody knows them.
     :param later: has the main thread call a function; called in any thread.
     """
 

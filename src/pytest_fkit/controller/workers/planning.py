@@ -152,7 +152,6 @@ class Plan(NamedTuple):
     """What is known of tests, by number.
 
     :param groups: of tests that have something in common, "" for none.
-    :param kinds: what they need.
     :param connected: for tests that one worker has to run with others, the first of these.
     """
 
@@ -170,7 +169,6 @@ def plan(
 ) -> Plan:
     """Combine what workers say of tests.
 
-    :param mode: of ``--dist``.
     :param collected: by worker, None as long as it has not.
     """
     nodeids = tests.nodeids

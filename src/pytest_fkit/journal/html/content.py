@@ -56,7 +56,6 @@ class SessionHead(NamedTuple):
 class RedGroup(NamedTuple):
     """Tests that are red for one cause.
 
-    :param title: what happened.
     :param place: the innermost frame of the user's own code, or "".
     :param tests: indices of them.
     :param places: the workers on which it was met, with their GPUs.
@@ -73,7 +72,6 @@ class RedGroup(NamedTuple):
 class ReportedTest(NamedTuple):
     """A test, as lists show it.
 
-    :param attempts: all of them.
     :param attempt: index in `attempts` of the one that counts, -1 if there is none.
     :param number: of attempts that were made, those of another run included.
     """

@@ -112,7 +112,6 @@ def details(
     """What the page of a test shows, as JSON has it.
 
     :param verdict: the event, or for a test without one what is known: its reports.
-    :param lanes: what lanes are called.
     :param notes: ``running`` events of a test that did not end.
     """
     reports = verdict.get("reports", ())
