@@ -135,13 +135,6 @@ class MachineSettings(NamedTuple):
     source: str = ""
 
 
-def _options_of(fields: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name for name in fields if f"fkit_{name}" in BY_NAME)
-
-
-_OPTIONS, _GPU_OPTIONS = _options_of(Settings._fields), _options_of(GpuSettings._fields)
-_MACHINE_OPTIONS = _options_of(MachineSettings._fields)
-
 SHORTEST_START_LIMIT = 60.0
 """Seconds that the import of a module may take, however short the limit of its tests."""
 
@@ -166,7 +159,7 @@ def settings_of(config: pytest.Config) -> Settings:
 
     :raises pytest.UsageError: naming the option and what it takes.
     """
-    values: dict[str, Any] = {name: read(config, f"fkit_{name}") for name in _OPTIONS}
+    values = _read_all(config, Settings._fields)
     asked = said(config, "fkit_isolation") is not None
     if not asked:
         values["isolation"] = _natural_isolation(config, values["isolation"])
@@ -202,7 +195,7 @@ def gpu_settings_of(config: pytest.Config, options: argparse.Namespace) -> GpuSe
     :param options: ``config.option``, or what is known of it while pytest starts.
     :raises pytest.UsageError: naming the option and what it takes.
     """
-    values: dict[str, Any] = {name: read(config, f"fkit_{name}", options) for name in _GPU_OPTIONS}
+    values = _read_all(config, GpuSettings._fields, options)
     given = said(config, "fkit_gpus", options)
     ids = values["gpus"] if isinstance(values["gpus"], str) else ",".join(values["gpus"])
     return GpuSettings(**values, source="" if given is None else f"{given.source}={ids}")
@@ -213,9 +206,17 @@ def machine_settings_of(config: pytest.Config) -> MachineSettings:
 
     :raises pytest.UsageError: naming the option and what it takes.
     """
-    values: dict[str, Any] = {name: read(config, f"fkit_{name}") for name in _MACHINE_OPTIONS}
+    values = _read_all(config, MachineSettings._fields)
     given = said(config, "fkit_machines")
     return MachineSettings(**values, source="" if given is None else given.source)
+
+
+def _read_all(
+    config: pytest.Config, fields: Sequence[str], options: argparse.Namespace | None = None
+) -> dict[str, Any]:
+    """The values of those fields that have options."""
+    names = [name for name in fields if f"fkit_{name}" in BY_NAME]
+    return {name: read(config, f"fkit_{name}", options) for name in names}
 
 
 class Said(NamedTuple):

@@ -25,7 +25,7 @@ from ...protocol.endings import count
 from ...protocol.event_file import add_facts
 from ...protocol.repetitions import repeated, repetition_of, seed_of, test_of
 from ..schedule.machines import gpu_ids, with_gpus
-from .decisions import Asked, Enough, RepeatProgress, decide, needs_more, rounds
+from .decisions import Enough, decide, needs_more, rounds
 from .tally import RepeatTally, Repetition
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Repeating:
         assert settings.repeat is not None
         assert settings.repeat_seed is not None
         self._config = config
-        self._asked = Asked(settings.repeat, maxfail)
+        self._repeat, self._maxfail = settings.repeat, maxfail
         self._seed = settings.repeat_seed
         self._recorder = services.recorder
         self._show = services.show
@@ -85,12 +85,12 @@ class Repeating:
         """
         self._run = run
         self._begun = time.monotonic()
-        wanted = self._asked.repeat.times or 0
+        wanted = self._repeat.times or 0
         self._tests = [
             RepeatTally(nodeid, wanted, once.get(number, ""))
             for number, nodeid in enumerate(nodeids)
         ]
-        self._rounds = rounds(self._asked.repeat, len(nodeids), run.workers)
+        self._rounds = rounds(self._repeat, len(nodeids), run.workers)
         self._add_round()
 
     def _add_round(self) -> bool:
@@ -190,8 +190,8 @@ class Repeating:
     def _decided(self, tally: RepeatTally) -> list[RepeatTally]:
         """The tests that have their verdicts, after a repetition of this one."""
         assert self._run is not None
-        progress = RepeatProgress(time.monotonic() - self._begun, self._failing)
-        found = decide(self._asked, progress)
+        seconds = time.monotonic() - self._begun
+        found = decide(self._repeat, self._maxfail, seconds, self._failing)
         if found is not None and found.at_once:
             self._enough = found
             return [each for each in self._tests if each.times]

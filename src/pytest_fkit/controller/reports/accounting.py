@@ -12,7 +12,7 @@ from ...named_tuple import NamedTuple
 from ...own import own_builtins, time
 from ...protocol.border import ItemAttempt, ItemBegins, ItemComplete, Reported, Told
 from ...protocol.endings import Lost
-from ..schedule.collected import Collected, Union
+from ..schedule.collected import Collected, CollectedTests
 from ..workers.report_attributes import CommonAttributes, DeathText, death_text
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Ledger:
 
     def __init__(self, calls: bool = True) -> None:
         self._calls = calls
-        self._tests = Union()
+        self._tests = CollectedTests()
         self._flags = bytearray()
 
     def add(self, ids: Sequence[str]) -> Collected:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Hashable, Sequence
+from typing import Hashable
 
 from ...own import own_builtins
-from ...protocol.border import OfItself, Probed
 from ...protocol.event_file import GpuError
 
 own_builtins(globals())
@@ -193,7 +192,3 @@ class Slices:
             return False
         self.readmit(worker)
         return True
-
-
-def says_sick(said: Sequence[OfItself]) -> bool:
-    return any(isinstance(each, Probed) and each.state == "sick" for each in said)

@@ -33,7 +33,7 @@ class Collected(NamedTuple):
         return repeated(self.positions[test_of(number)], repetition_of(number))
 
 
-class Union:
+class CollectedTests:
     """All that any worker collected."""
 
     def __init__(self) -> None:

@@ -25,9 +25,7 @@ from ...protocol.border import Settle as TearDown
 from ...protocol.repetitions import AllOf, ByTest, test_of
 from ..retry.rerouting import Rerouting
 from ..retry.retries import Retry
-from ..retry.trust import says_sick
-from ..schedule.collected import Collected
-from ..schedule.collected import Union as Tests
+from ..schedule.collected import Collected, CollectedTests
 from ..schedule.known_workers import Decision, Lend, Recall, Send, SettleWorker
 from ..schedule.machines import gpu_ids, owned_gpus, physical, physical_name, seats_of_run
 from ..schedule.schedule import Schedule
@@ -75,7 +73,7 @@ class Dispatch:
         """None until the tests are numbered."""
         self._ids: dict[WorkerController, Sequence[str]] = {}
         self._by_name: dict[str, WorkerController] = {}
-        self._tests = Tests()
+        self._tests = CollectedTests()
         self._schedule: Schedule | None = None
         self._refused = False
         self._died: set[str] = set()
@@ -323,8 +321,12 @@ class Dispatch:
 
     def _begin(self) -> bool:
         """Begin the distribution, unless workers collected different tests."""
-        sick = {node for node, said in self._early.items() if says_sick(said)}
-        doubtful = sick | self._links.in_doubt
+        sick = (
+            node
+            for node, said in self._early.items()
+            if any(isinstance(each, Probed) and each.state == "sick" for each in said)
+        )
+        doubtful = self._links.in_doubt.union(sick)
         if not collected_alike(self.config, self._ids, doubtful, self._arrivals.show):
             return False
         for node, ids in self._ids.items():

@@ -13,7 +13,7 @@ from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.border import Facts
 from ...protocol.needs import Needs
-from ..schedule.collected import Collected, Union
+from ..schedule.collected import Collected, CollectedTests
 from ..schedule.machines import machine_of, owned_gpus, physical, physical_name
 from ..schedule.units import (
     ANY,
@@ -162,7 +162,7 @@ class Plan(NamedTuple):
 
 def plan(
     mode: str,
-    tests: Union,
+    tests: CollectedTests,
     collected: Mapping[WorkerController, Collected | None],
     facts: Mapping[WorkerController, Facts],
     unowned: Collection[str],
