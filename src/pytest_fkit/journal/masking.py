@@ -292,18 +292,14 @@ def _without_named(text: str, lower: str) -> str:
     for end in sorted(ends):
         if text[end : end + 1] not in _MAY_FOLLOW:
             continue
-        name = _name_before(text, end)
+        before = _NAME_BEFORE.search(text[max(end - _LONGEST_NAME, 0) : end])
+        name = before[0] if before else ""
         is_secret = _is_secret(_words(name))
         follows = _FOLLOWS.match(text, end) if end >= done and is_secret is not False else None
         if follows is not None and _is_secret_value(name, is_secret, follows["value"]):
             parts += [text[done : follows.start("value")], _in_its_quotes(follows["value"])]
             done = follows.end()
     return "".join([*parts, text[done:]]) if parts else text
-
-
-def _name_before(text: str, end: int) -> str:
-    found = _NAME_BEFORE.search(text[max(end - _LONGEST_NAME, 0) : end])
-    return found[0] if found else ""
 
 
 def _is_secret_value(name: str, is_secret: bool | None, value: str) -> bool:

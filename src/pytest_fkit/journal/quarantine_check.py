@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 from pathlib import Path
-from typing import Callable, Iterable, Sequence
+from typing import Any, Callable, Iterable, Sequence
 
 from ..named_tuple import NamedTuple
 from .history import History, history, ungrouped
@@ -43,7 +43,7 @@ def _made(show: Callable[[Sequence[Due], int], Iterable[bytes]]) -> Make:
 
 FORMATS: dict[str, Make] = {
     "text": _made(lambda found, entries: text(_lines(found, entries))),
-    "json": _made(lambda found, _: _json(found)),
+    "json": _made(lambda found, _: as_json(_values(found))),
 }
 
 
@@ -105,7 +105,5 @@ def _lines(found: Sequence[Due], entries: int) -> Iterable[str]:
         yield "all entries are in use" if entries else "there are no entries"
 
 
-def _json(found: Sequence[Due]) -> Iterable[bytes]:
-    return as_json(
-        {why: [each.entry._asdict() for each in found if each.why == why] for why in _TITLES}
-    )
+def _values(found: Sequence[Due]) -> dict[str, list[dict[str, Any]]]:
+    return {why: [each.entry._asdict() for each in found if each.why == why] for why in _TITLES}

@@ -126,10 +126,6 @@ class RepeatResult(NamedTuple):
     def forked(self) -> int:
         return self.ran - self.fresh
 
-    @property
-    def forked_failed(self) -> int:
-        return self.failed - self.fresh_failed
-
     def event(self) -> Event:
         """The same for a journal, with the interval in per cent."""
         low, high = interval(self.failed, self.ran)
@@ -211,7 +207,8 @@ def details(repeated: RepeatResult) -> list[str]:
         of = f" of {repeated.wanted}" if repeated.wanted else ""
         found.append(f"stopped after {repeated.times}{of}: {repeated.stopped}")
     if repeated.fresh and repeated.failed and repeated.forked:
-        forked = f"forked: {rate(repeated.forked_failed, repeated.forked)}"
+        failed = repeated.failed - repeated.fresh_failed
+        forked = f"forked: {rate(failed, repeated.forked)}"
         fresh = f"in fresh interpreters: {rate(repeated.fresh_failed, repeated.fresh)}"
         found += [forked, fresh]
     if repeated.shared:

@@ -171,7 +171,8 @@ class Repeating:
         if tally is None or tally.is_told or not made.ended:
             return []
         failed, counted = tally.failed, tally.counts
-        outcome = tally.add(made, all(map(self.is_known, filter(_failed, made.reports))))
+        known = all(self.is_known(report) for report in made.reports if report.failed)
+        outcome = tally.add(made, known)
         self._record(tally, made, outcome)
         if tally.failed and not failed:
             self._show_first(tally, made)
@@ -270,10 +271,6 @@ class Repeating:
         """What selects a test on the command line: relative to the current directory."""
         config = self._config
         return argument(nodeid, str(config.rootpath), str(config.invocation_params.dir))
-
-
-def _failed(report: pytest.TestReport) -> bool:
-    return bool(report.failed)
 
 
 def _about(argument: str, result: RepeatResult) -> list[str]:

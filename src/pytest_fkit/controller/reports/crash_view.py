@@ -124,7 +124,7 @@ def frames_of(thread: Thread, origins: Origins) -> list[Entry]:
             entries += _fold(folded, origins)
             entries.append(_note(line))
         elif origins.is_tool(line) or (
-            origins.is_library(line) and (shown or not _is_users(_caller(rest, origins), origins))
+            origins.is_library(line) and (shown or not _is_called_by_user(rest, origins))
         ):
             folded.append(line)
         else:
@@ -142,14 +142,11 @@ def _note(line: str) -> str:
     return "… more frames, which faulthandler does not write" if text == "..." else text
 
 
-def _caller(rest: Sequence[Frame | str], origins: Origins) -> Frame | None:
-    """The next frame outside of the standard library."""
+def _is_called_by_user(rest: Sequence[Frame | str], origins: Origins) -> bool:
+    """Whether the next frame outside of the standard library is the user's."""
     frames = (line for line in rest if isinstance(line, Frame))
-    return next((frame for frame in frames if not origins.is_library(frame)), None)
-
-
-def _is_users(frame: Frame | None, origins: Origins) -> bool:
-    return frame is not None and not origins.is_tool(frame)
+    caller = next((frame for frame in frames if not origins.is_library(frame)), None)
+    return caller is not None and not origins.is_tool(caller)
 
 
 def _fold(folded: list[Frame], origins: Origins) -> Iterator[Fold]:

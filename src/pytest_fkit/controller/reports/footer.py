@@ -73,7 +73,8 @@ def lines(
         said.append(f"{progress.failed} failed")
     if progress.left is not None and progress.done < progress.total:
         said.append(f"about {_duration(progress.left)} left")
-    longest = sorted((each for each in running if now - each.since >= _LONG), key=_begin)
+    longest = [each for each in running if now - each.since >= _LONG]
+    longest.sort(key=lambda each: each.since)
     tests = [
         f"{_duration(now - each.since):>7}  {each.place}  {' '.join(showable(each.nodeid).split())}"
         for each in longest[: rows - 1]
@@ -94,10 +95,6 @@ def seconds_left(
     if not known or 2 * len(known) < len(left):
         return None
     return sum(known) / len(known) * len(left) / max(workers, 1)
-
-
-def _begin(test: ShownTest) -> float:
-    return test.since
 
 
 def _duration(seconds: float) -> str:

@@ -70,7 +70,8 @@ class Recording:
         recorder.mask = of_environment(os.environ, settings.mask).event
         session = ""
         if settings.journal is not None:
-            recorder.sinks.append(_writer(self._open_journal(settings.journal)))
+            journal = self._open_journal(settings.journal)
+            recorder.sinks.append(lambda events: journal.write(b"".join(map(encode, events))))
             session = "" if self._resuming is None else self._resuming.session
         if settings.trace is not None:
             self._trace = TraceFile(self._open("trace", settings.trace))
@@ -221,10 +222,6 @@ def record(
     if resuming is not None:
         plugins.register(resuming, "fkit-resuming")
     return recorder, resuming
-
-
-def _writer(file: AppendedFile) -> Callable[[Sequence[Event]], None]:
-    return lambda events: file.write(b"".join([encode(each) for each in events]))
 
 
 @contextmanager

@@ -144,10 +144,9 @@ def content(events: Sequence[Event]) -> ReportContent:
         timeline.add(happened)
         _keep(sources, len(timeline.ends) - 1, happened)
     timeline.finish()
-    sources.commands.extend(
-        command_of(session.runs[0], [*session.planned, *_with_verdict(told, number)])
-        for number, session in enumerate(told.sessions)
-    )
+    for number, session in enumerate(told.sessions):
+        decided = (test.nodeid for test in told.tests if test.session == number)
+        sources.commands.append(command_of(session.runs[0], [*session.planned, *decided]))
     tests = _tests(told, timeline)
     tests, causes = _by_cause(tests, sources.verdicts, timeline)
     return ReportContent(
@@ -180,10 +179,6 @@ def _keep(sources: _Sources, session: int, happened: Event) -> None:
             sources.reports.setdefault(key, []).append({"duration": 0.0, **happened})
     elif name == "running":
         sources.notes[key] = [happened]
-
-
-def _with_verdict(told: History, session: int) -> Iterator[str]:
-    return (test.nodeid for test in told.tests if test.session == session)
 
 
 # --- tests ---

@@ -118,7 +118,9 @@ class Timeline:
         most = min(MOST_SAMPLES, MOST_OF_ALL // max(len(self._memory), 1) + 1)
         return [
             GpuMemoryLine(session, gpu, _thinned(samples, most))
-            for (session, gpu), samples in sorted(self._memory.items(), key=_by_gpu)
+            for (session, gpu), samples in sorted(
+                self._memory.items(), key=lambda each: (each[0][0], in_natural_order(each[0][1]))
+            )
         ]
 
     def add(self, happened: Event) -> None:
@@ -303,11 +305,6 @@ _HANDLERS: dict[str, Callable[[Timeline, float, Event], None]] = {
 
 def _key(happened: Event) -> tuple[str, str]:
     return str(happened["test"]), str(happened["worker"])
-
-
-def _by_gpu(memory: tuple[tuple[int, str], object]) -> tuple[int, list[tuple[int, str]]]:
-    (session, gpu), _ = memory
-    return session, in_natural_order(gpu)
 
 
 def in_natural_order(name: str) -> list[tuple[int, str]]:
