@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..controller import RunServices
     from ..repeat.repeating import Repeating
     from ..reports.footer import Footer
+    from ..reports.running import Said
     from .gateways import Gateways
 
 own_builtins(globals())
@@ -61,7 +62,7 @@ class Nodes:
             start_limit(settings.timeout),
         )
         self._footer = footer
-        self._timer: Any = None
+        self._timer: threading.Timer | None = None
         self._timed_out = self._ends = False
         self._links.heartbeat.at_tick = self._ask_workers
         self.why_killed = self._links.why_killed
@@ -192,7 +193,7 @@ class Nodes:
         if self._footer.is_shown:
             self._arrivals.add(self._draw)
 
-    def _hear_of_running(self, node: WorkerController, said: Any) -> None:
+    def _hear_of_running(self, node: WorkerController, said: Said) -> None:
         """Show what a worker says; called in execnet's receiver threads."""
         own, name, machine = gpu_ids(node), node.gateway.id, host_of(node)
         self._arrivals.add(lambda: self._services.running.hear(name, own, said, machine))
