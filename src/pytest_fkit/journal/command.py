@@ -20,7 +20,7 @@ from . import diff, quarantine_check, trace
 from .events import encode
 from .html.page import MissingExtraError, page
 from .junit import document, suites
-from .masking import masking
+from .masking import Masking
 from .reader import JournalError
 from .subcommand import (
     STANDARD,
@@ -207,7 +207,7 @@ def _mask(given: str) -> tuple[str, str]:
 
 
 def _html(options: argparse.Namespace) -> Answer:
-    mask = masking(options.mask).event
+    mask = Masking(options.mask).event
     return Answer([page([mask(each) for each in events_of(options.journals)])])
 
 

@@ -95,22 +95,17 @@ _CODE = re.compile(r"[A-Za-z_][\w.]*(?:\(|\[)|(?:self|os|settings|config|args|cl
 class Masking:
     """Masks secrets.
 
+    :param more: what the user adds, see :func:`..config.values.parse_mask`: names of variables,
+        options and fields whose values are secrets, or regular expressions of secrets.
     :param values: secrets themselves, such as values of variables.
-    :param names: of more variables, options and fields whose values are secrets; ``*`` is any text.
-    :param patterns: regular expressions of more secrets.
     """
 
-    def __init__(
-        self,
-        values: Iterable[str] = (),
-        names: Sequence[str] = (),
-        patterns: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, more: Sequence[tuple[str, str]], values: Iterable[str] = ()) -> None:
         # The longest first, of which another may be a part.
         known = {each for each in values if len(each) >= SHORTEST}
         self._values = sorted(known, key=len, reverse=True)
-        self._patterns = [re.compile(pattern) for pattern in patterns]
-        wanted = "|".join(_glob(name) for name in names)
+        self._patterns = [re.compile(pattern) for _, pattern in more if pattern]
+        wanted = "|".join(_glob(name) for name, _ in more if name)
         self._names = re.compile(rf"(?:{wanted})\Z", re.IGNORECASE) if wanted else None
         named = rf"(?P<name>(?<![A-Za-z0-9_-])(?:{wanted})){_SEPARATOR_AND_VALUE}"
         self._named_more = re.compile(named, re.IGNORECASE) if wanted else None
@@ -226,23 +221,14 @@ _MASKS: dict[str, Callable[[Masking, Event], Event]] = {
 
 
 def of_environment(environment: Mapping[str, str], more: Sequence[tuple[str, str]] = ()) -> Masking:
-    """What masks the secrets in variables, too, wherever their values are.
-
-    :param more: what the user adds, see :func:`..config.values.parse_mask`.
-    """
-    named = masking(more)
+    """What masks the secrets in variables, too, wherever their values are."""
+    named = Masking(more)
     values = [
         value
         for name, value in environment.items()
         if named.is_named(name) and not _NOTHING.match(value) and not value.startswith(("/", "~"))
     ]
-    return masking(more, values)
-
-
-def masking(more: Sequence[tuple[str, str]], values: Sequence[str] = ()) -> Masking:
-    """The same without variables."""
-    names = [name for name, _ in more if name]
-    return Masking(values, names, [pattern for _, pattern in more if pattern])
+    return Masking(more, values)
 
 
 def _glob(name: str) -> str:

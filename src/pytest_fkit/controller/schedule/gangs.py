@@ -193,7 +193,7 @@ class Reservations:
             return False
         return not any(worker.could(kind) for worker in self._workers.values())
 
-    def possible(self, kind: Kind, test: int | None = None, held: bool = True) -> bool:
+    def possible(self, kind: Kind, test: int | None, held: bool) -> bool:
         """Whether there is a gang for such a test, now or later.
 
         :param held: whether workers that begin nothing now may be in it.
