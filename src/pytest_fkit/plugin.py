@@ -22,13 +22,11 @@ _CONTROLLER: pytest.StashKey[Controller] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    """Declare options and ini values."""
     declaration.add_options(parser, pluginmanager)
     pluginmanager.register(_Innermost(), "fkit-conftests")
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Declare what other plugins can answer."""
     pluginmanager.add_hookspecs(hookspecs)
 
 
@@ -91,11 +89,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
     config.stash[KEY] = settings_of(config)
     if not hasattr(config, "workerinput"):
-        vacant = _controller(config).configure()
-        if vacant is not None:
+        services = _controller(config).configure()
+        if services is not None:
             from .worker.alone import take_place
 
-            take_place(config, vacant)
+            take_place(config, services)
         return
     told = config.workerinput.get("fkit")
     if told is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import xml.etree.ElementTree as ElementTree
@@ -383,56 +382,6 @@ def test_a_test_gets_the_gpus_that_it_needs(fleet: Fleet, tmp_path: Path) -> Non
     ), ended.out
     assert "needs 16 GPUs; this run has 8" in ended.out
     assert ended.status == 0
-
-
-_GAP = """\
-import os, time
-import pytest
-import fleet_torch
-
-def note(name):
-    with open(os.environ["LOG"], "a") as log:
-        log.write(name + "\\n")
-
-def wait_for(*names):
-    while not os.path.exists(os.environ["LOG"]) or not set(names) <= set(open_log()):
-        time.sleep(0.01)
-
-def open_log():
-    with open(os.environ["LOG"]) as log:
-        return log.read().split()
-
-def test_wide():
-    if fleet_torch.device_count() < 2:
-        wait_for("long")
-        pytest.skip("Need at least 2 CUDA devices")
-    note("wide")
-
-def test_long():
-    note("long")
-    wait_for("quick", "quicker")
-
-@pytest.mark.parametrize("name", ["quick", "quicker", "new"])
-def test_it(name):
-    note(name)
-"""
-
-
-def test_who_is_kept_free_for_a_gang_runs_what_is_known_to_end_in_time(
-    fleet: Fleet, tmp_path: Path
-) -> None:
-    seconds = {"test_wide": 500, "test_long": 300, "test_it[quick]": 9, "test_it[quicker]": 8}
-    durations = {f"test_gap.py::{name}": number for name, number in seconds.items()}
-    write_files(tmp_path, {"test_gap.py": _GAP, ".test_durations": json.dumps(durations)})
-    log = tmp_path / "log"
-    ended = run_pytest(
-        tmp_path, "--fkit", "--fkit-gpus=0,1", "--fkit-gpus-per-worker=1", "-n2", "--fkit-widen",
-        "--fkit-timeout=60", env={**_machine(fleet), "LOG": str(log)}, timeout=200,
-    )  # fmt: skip
-    assert ended.status == 0, ended.out
-    *first, last, very_last = log.read_text().split()
-    assert sorted(first) == ["long", "quick", "quicker"]
-    assert (last, very_last) == ("wide", "new")
 
 
 _PAIR = """\

@@ -4,19 +4,19 @@ import json
 
 import pytest
 
-from pytest_fkit.controller.schedule.collected import Union
+from pytest_fkit.controller.schedule.collected import CollectedTests
 from pytest_fkit.controller.workers.planning import Durations
 
 
 def test_equal_collections_need_no_tables() -> None:
-    union = Union()
+    union = CollectedTests()
     first, second = union.add(["a", "b"]), union.add(["a", "b"])
     assert (first.numbers, second.numbers) == (None, None)
     assert union.lacking(first) == frozenset()
 
 
 def test_tests_that_only_one_worker_has_get_numbers_too() -> None:
-    union = Union()
+    union = CollectedTests()
     first, second = union.add(["a", "b"]), union.add(["b", "c"])
     assert union.nodeids == ["a", "b", "c"]
     assert [second.number(position) for position in (0, 1)] == [1, 2]
@@ -26,7 +26,7 @@ def test_tests_that_only_one_worker_has_get_numbers_too() -> None:
 
 
 def test_a_node_id_may_be_there_twice() -> None:
-    union = Union()
+    union = CollectedTests()
     union.add(["a", "a"])
     second = union.add(["b", "a", "a"])
     assert union.nodeids == ["a", "a", "b"]

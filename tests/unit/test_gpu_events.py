@@ -53,10 +53,10 @@ def recorded() -> list[dict[str, Any]]:
     recorder.worker_up("gw2", 12, ["4"])
     recorder.erred("gw2", "a.py::b", "out of memory", "CUDA out of memory")
     recorder.retried("gw2", "a.py::b", told(began + 1, "failed"), "out of memory", "gw0")
-    recorder.probed("gw2", "sick", "GPU 4: no answer")
-    recorder.retired("gw2", "3 GPU errors in a row")
+    recorder.about_gpus("probed", "gw2", answer="sick", reason="GPU 4: no answer")
+    recorder.about_gpus("retired", "gw2", reason="3 GPU errors in a row")
     recorder.record("gw0", told(began + 2, "passed"))
-    recorder.readmitted("gw2", "healthy again")
+    recorder.about_gpus("readmitted", "gw2", reason="healthy again")
     recorder.add(event("end", exitstatus=0))
     return events
 
@@ -167,7 +167,7 @@ def test_older_journals_say_nothing_of_it() -> None:
 def test_a_peak_is_that_of_all_gpus_together_while_the_test_ran() -> None:
     usage = GpuUsage()
     for wall, first, second in ((1, 10, 0), (2, 30, 5), (3, 20, 20), (4, 5, 90), (5, 1, 1)):
-        usage.add(wall, {"0": (first, 0), "1": (second, 0), "2": (-1, 0)})
+        usage.add(wall, {"0": {"memory": first}, "1": {"memory": second}, "2": {"utilisation": 0}})
     assert usage.peak(["0", "1"], 2.5, 3.5) == 40  # what held at its begin counts
     assert usage.peak(["0", "1"], 2.5, 2.8) == 35
     assert usage.peak(["0"], 2.5, 3.5) == 30

@@ -33,7 +33,7 @@ class Simulation:
         self._queues: dict[str, deque[int]] = {}
         self._busy: set[str] = set()
         self.ended: list[int] = []
-        self._schedule = Schedule([None] * tests, OVERHEAD, clock=lambda: self._now)
+        self._schedule = Schedule([None] * tests, OVERHEAD)
         units = soft_units([Known(each, "", None, ANY) for each in range(tests)], sort=True)
         self._schedule.add_units(units)
         for name in (f"gw{each}" for each in range(workers)):

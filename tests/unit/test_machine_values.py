@@ -16,7 +16,7 @@ from pytest_fkit.config.machine_option import Machines, parse_machines
 from pytest_fkit.config.settings import machine_settings_of
 from pytest_fkit.controller.machines import engines, questions
 from pytest_fkit.controller.machines.checkout import Checkout, checkout_of
-from pytest_fkit.controller.machines.clients import Client, NotReachedError, WaitLimit, open_within
+from pytest_fkit.controller.machines.clients import Client, NotReachedError, open_within
 from pytest_fkit.controller.machines.fitting import Answers, Needed, advice, misfits, twins
 from pytest_fkit.controller.machines.reaching import certain, machines_of
 from pytest_fkit.controller.schedule.machines import Seat, seats, workers_by_machine
@@ -79,7 +79,7 @@ def test_a_command_survives_execnet_and_a_shell(tmp_path: Path) -> None:
     target = engines.target(wanted, "one", 60)
     client = Client(target, (sys.executable,), f"{tmp_path}//note", f"{tmp_path}/errors")
     group = execnet.Group()
-    gateway = open_within(WaitLimit(60), client, lambda: group.makegateway(client.specification))
+    gateway = open_within(60, client, lambda: group.makegateway(client.specification))
     found = gateway.remote_exec("import os; channel.send([os.getcwd(), os.environ['A']])").receive()
     assert found == [str(odd), "x // y"]
     process = cast("Any", gateway._io).popen
@@ -106,7 +106,7 @@ def test_who_is_not_reached_says_why(tmp_path: Path, command: tuple[str, ...], s
     target = engines.target(Machines("exec", ("one",), command), "one", 60)
     client = Client(target, (sys.executable,), f"{tmp_path}/note", f"{tmp_path}/errors")
     group = execnet.Group()
-    limit = WaitLimit(0.5 if "sleep" in str(command) else 60)
+    limit = 0.5 if "sleep" in str(command) else 60
     with pytest.raises(NotReachedError) as caught:
         open_within(limit, client, lambda: group.makegateway(client.specification))
     assert str(caught.value) == said

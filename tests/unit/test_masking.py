@@ -10,9 +10,9 @@ import pytest
 
 from pytest_fkit.config.values import parse_mask
 from pytest_fkit.journal.events import TEXT_LIMIT, capped
-from pytest_fkit.journal.masking import masking, of_environment
+from pytest_fkit.journal.masking import Masking, of_environment
 
-PLAIN = masking(())
+PLAIN = Masking(())
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,6 @@ EXCEPTED = {
     "journal.html.page": "belongs to that program",
     "journal.subcommand": "belongs to that program",
     "journal.quarantine_check": "belongs to that program",
-    "journal.failed": "belongs to that program",
     "journal.diff": "belongs to that program",
     "journal.junit": "belongs to that program",
     "config.numprocesses": "is imported where pytest runs without --fkit, and runs before any test",

@@ -16,9 +16,7 @@ from pytest_fkit.config.values import Repeat
 from pytest_fkit.controller.controller import Controller
 from pytest_fkit.controller.repeat.decisions import (
     MOST,
-    Asked,
     Enough,
-    RepeatProgress,
     decide,
     needs_more,
     rounds,
@@ -120,24 +118,22 @@ def test_no_worker_is_ever_without_a_repetition(repeat: Repeat, tests: int, work
 
 
 @pytest.mark.parametrize(
-    ("asked", "progress", "decided"),
+    ("repeat", "maxfail", "seconds", "failing", "decided"),
     [
-        (Asked(Repeat(times=3)), RepeatProgress(1e9, 7), None),
-        (Asked(Repeat(times=3), 2), RepeatProgress(0, 1), None),
-        (
-            Asked(Repeat(times=3), 2),
-            RepeatProgress(0, 2),
-            Enough("2 failing tests end the run", True),
-        ),
-        (Asked(Repeat(seconds=60)), RepeatProgress(59, 5), None),
-        (Asked(Repeat(seconds=60)), RepeatProgress(60, 0), Enough("60s have passed")),
-        (Asked(Repeat()), RepeatProgress(1e9, 0), None),
-        (Asked(Repeat()), RepeatProgress(0, 1), Enough("a test failed")),
-        (Asked(Repeat(), 1), RepeatProgress(0, 1), Enough("1 failing test ends the run", True)),
+        (Repeat(times=3), 0, 1e9, 7, None),
+        (Repeat(times=3), 2, 0, 1, None),
+        (Repeat(times=3), 2, 0, 2, Enough("2 failing tests end the run", True)),
+        (Repeat(seconds=60), 0, 59, 5, None),
+        (Repeat(seconds=60), 0, 60, 0, Enough("60s have passed")),
+        (Repeat(), 0, 1e9, 0, None),
+        (Repeat(), 0, 0, 1, Enough("a test failed")),
+        (Repeat(), 1, 0, 1, Enough("1 failing test ends the run", True)),
     ],
 )
-def test_when_it_is_enough(asked: Asked, progress: RepeatProgress, decided: Enough | None) -> None:
-    assert decide(asked, progress) == decided
+def test_when_it_is_enough(
+    repeat: Repeat, maxfail: int, seconds: float, failing: int, decided: Enough | None
+) -> None:
+    assert decide(repeat, maxfail, seconds, failing) == decided
 
 
 def test_a_repetition_has_a_number_of_its_own_and_what_is_known_of_its_test() -> None:

@@ -11,7 +11,6 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pytest_fkit.controller.schedule import units
-from pytest_fkit.controller.schedule.gangs import Reservation
 from pytest_fkit.controller.schedule.known_workers import (
     Decision,
     Lend,
@@ -26,15 +25,11 @@ from pytest_fkit.controller.schedule.units import ANY, Kind, soft_units, strict_
 TOTAL = 80
 """Memory of each GPU."""
 
-ROUNDING = 1e-6
-"""Seconds by which sums of floating-point numbers may differ."""
-
 
 class Worker:
     """What a worker does, as worker/tests/sources.py does it.
 
     :param kept: how many at the head of the queue can't be given back any more.
-    :param since: when it began its test, or was sent the one that it is about to begin.
     """
 
     def __init__(self, name: str, lacks: frozenset[int], gpus: list[str]) -> None:
@@ -47,7 +42,6 @@ class Worker:
         self.told = False
         self.settles = False
         self.holds = False
-        self.since = 0.0
 
     @property
     def through(self) -> bool:
@@ -66,13 +60,11 @@ class Machine(RuleBasedStateMachine):
         self.lent: dict[int, tuple[str, ...]] = {}
         self.retired: set[str] = set()
         self.names = 0
-        self.now = 0.0
         self.avoided: dict[int, str] = {}
         self.alone: set[int] = set()
         self.suspects: set[str] = set()
         self.gpus: dict[str, str] = {}
         self.paused: set[str] = set()
-        self.blocking: dict[int, tuple[Reservation, set[int]]] = {}
 
     @initialize(
         groups=st.lists(st.sampled_from(["", "", "a", "b", "c"]), min_size=10, max_size=25),
@@ -114,7 +106,7 @@ class Machine(RuleBasedStateMachine):
             units.Test(number, group, seconds[number], self.kinds[number])
             for number, group in enumerate(groups)
         ]
-        self.schedule = Schedule(seconds, unowned=["/spare"], clock=lambda: self.now)
+        self.schedule = Schedule(seconds, unowned=["/spare"])
         if strict:
             self.schedule.add_units(
                 strict_units(tests, lambda number: seconds[number] or 1.0, sort=True)
@@ -155,18 +147,11 @@ class Machine(RuleBasedStateMachine):
             self.schedule.pause(found)
 
     def _act(self) -> None:
-        held = {name: self._held(worker) for name, worker in self.workers.items()}
-        decisions = self.schedule.decide()
-        self.acted_at = self.now
-        self._check_fillers(decisions, held)
-        for decision in decisions:
+        for decision in self.schedule.decide():
             if isinstance(decision, Unrunnable):
                 self._verdict(decision.test, "not run")
-                continue
-            worker = self.workers[decision.worker]
-            if isinstance(decision, (Send, Lend)) and (worker.running is None or worker.told):
-                worker.since = self.now
-            self.inbox[decision.worker].append(decision)
+            else:
+                self.inbox[decision.worker].append(decision)
 
     def _held(self, worker: Worker) -> list[int]:
         """What a worker has, or was sent, without a verdict."""
@@ -176,36 +161,6 @@ class Machine(RuleBasedStateMachine):
             held += decision.tests if isinstance(decision, Send) else ()
             held += [decision.test] if isinstance(decision, Lend) else ()
         return held
-
-    def _check_fillers(self, decisions: Iterable[Decision], held: dict[str, list[int]]) -> None:
-        """Who is kept free gets one test that ends before what it is kept free for can begin."""
-        sent = [each for each in decisions if isinstance(each, Send)]
-        for each in self.schedule.reservations:
-            had = {name: set(held.get(name, ())) for name in each.gang.members}
-            if id(each) not in self.blocking:
-                # What has to end before is settled now; some of it may just have been sent.
-                for name, tests in sent:
-                    had.setdefault(name, set()).update(set(tests) - each.fillers)
-                self.blocking[id(each)] = each, {test for name in had for test in had[name]}
-            for name, tests in sent:
-                if name in each.gang.members and not set(tests) <= self.blocking[id(each)][1]:
-                    assert not each.begun
-                    [test] = tests
-                    assert test in each.fillers
-                    seconds = self.seconds[test]
-                    assert seconds is not None
-                    assert self.now + seconds <= self._last_end(each, held) + ROUNDING
-
-    def _last_end(self, reservation: Reservation, held: dict[str, list[int]]) -> float:
-        """When all are expected to have ended what they had when the reservation was made."""
-        _, blocking = self.blocking[id(reservation)]
-        ends = [
-            self.workers[name].since
-            + sum(self.seconds[test] or 0.0 for test in held[name] if test in blocking)
-            for name in reservation.gang.members
-            if blocking & set(held[name])
-        ]
-        return max(ends, default=self.now)
 
     def _verdict(self, test: int, verdict: str) -> None:
         assert test not in self.verdicts, test
@@ -252,7 +207,6 @@ class Machine(RuleBasedStateMachine):
         if may_begin:
             worker.running = worker.queue.popleft()
             worker.kept = 0
-            worker.since = self.now
             self.schedule.begins(worker.name, worker.running)
         elif worker.settles:
             worker.settles = False
@@ -272,10 +226,6 @@ class Machine(RuleBasedStateMachine):
         self._act()
 
     # --- rules ---
-
-    @rule(seconds=st.sampled_from([0.001, 0.1, 0.5, 3.0]))
-    def time_passes(self, seconds: float) -> None:
-        self.now += seconds
 
     @precondition(lambda self: self.workers)
     @rule(data=st.data())
@@ -367,17 +317,18 @@ class Machine(RuleBasedStateMachine):
         reservations = list(self.schedule.reservations)
         promised = {each.test for each in reservations if not each.begun}
         locked = {self.kinds[test].serial for test in held | promised}
+        reserved = self.schedule.reservations.reserved()
         for worker in self.workers.values():
             has_nothing = worker.running is None or worker.told
             if (
                 worker.name in self.retired
                 or worker.holds
                 or worker.name in self.paused
+                or worker.name in reserved
                 or self._is_for_others(worker.name)
                 or set(self._held(worker)) - {worker.running}
             ):
                 continue
-            reservation = self.schedule.reservations.reserved().get(worker.name)
             for test in set(range(self.number)) - held - promised - set(self.verdicts):
                 kind = self.kinds[test]
                 fits = (
@@ -388,8 +339,6 @@ class Machine(RuleBasedStateMachine):
                     and not (test in self.avoided and worker.name in self.suspects)
                     and (not kind.serial or kind.serial not in locked)
                 )
-                if reservation is not None:
-                    fits = fits and self._fits_before(test, reservation)
                 assert not (has_nothing and fits), (worker.name, test)
 
     def _is_for_others(self, name: str) -> bool:
@@ -402,13 +351,6 @@ class Machine(RuleBasedStateMachine):
             self._held(self.workers[each]) for each in sharing if each != name
         )
 
-    def _fits_before(self, test: int, reservation: Reservation) -> bool:
-        seconds = self.seconds[test]
-        if reservation.begun or seconds is None:
-            return False
-        deadline = self.schedule.reservations.deadline(reservation)
-        return deadline is not None and self.acted_at + seconds < deadline - ROUNDING
-
     def teardown(self) -> None:
         """Whatever happened: if those who are left go on, all tests get their verdicts."""
         if not hasattr(self, "schedule"):
@@ -419,7 +361,6 @@ class Machine(RuleBasedStateMachine):
         for _ in range(20 * self.number + 200):
             if not self.schedule.unfinished:
                 break
-            self.now += 0.1
             self._act()
             for worker in list(self.workers.values()):
                 self._hear(worker)
@@ -778,145 +719,6 @@ def test_a_gang_is_led_by_a_worker_that_has_collected_the_test() -> None:
     schedule.add_worker("gw0", ["/0"], lacks=frozenset({0}))
     schedule.add_worker("gw1", ["/1"])
     assert _lent(schedule) == [Lend("gw1", 0, ("/0", "/1"))]
-
-
-class Filled:
-    """Two workers with a GPU each; gw0 has begun a test when another needs both GPUs.
-
-    :param seconds: that tests are known to take; the first is what gw0 runs.
-    """
-
-    def __init__(self, *seconds: float | None, in_order: bool = False) -> None:
-        self.now = 100.0
-        self.gang = len(seconds)
-        self.schedule = Schedule(
-            [*seconds, None], clock=lambda: self.now, in_order=in_order, overhead=0.25
-        )
-        self.schedule.add_worker("gw0", ["/0"])
-        self._add(0)
-        assert _sent(self.schedule.decide()) == {"gw0": (0,)}
-        self.schedule.begins("gw0", 0)
-        self.schedule.add_worker("gw1", ["/1"])
-        self.schedule.requeue(self.gang, Kind(gpus=2))
-        for number in range(1, self.gang):
-            self._add(number)
-
-    def _add(self, number: int) -> None:
-        test = units.Test(number, seconds=self.schedule._estimates.seconds[number])
-        self.schedule.add_units(soft_units([test], sort=True))
-
-    def sent(self) -> dict[str, tuple[int, ...]]:
-        """What is sent now; it is begun at once."""
-        sent = _sent(self.schedule.decide())
-        for name, tests in sent.items():
-            self.schedule.begins(name, tests[0])
-        return sent
-
-    def end(self, name: str, test: int) -> None:
-        """The worker ends its test and has nothing to run."""
-        self.schedule.waits(name)
-        self.schedule.completed(name, test, 1.0)
-
-
-def test_who_is_kept_free_runs_what_ends_before_the_others_are_free() -> None:
-    filled = Filled(10.0, 9.0, 12.0, 9.5)
-    assert filled.sent() == {"gw1": (3,)}
-    filled.now += 0.5
-    filled.end("gw1", 3)
-    assert filled.sent() == {"gw1": (1,)}
-
-
-def test_a_test_whose_duration_nobody_knows_fills_no_gap() -> None:
-    assert Filled(10.0, None).sent() == {}
-
-
-def test_a_gap_of_which_nobody_knows_how_long_it_is_is_not_filled() -> None:
-    assert Filled(None, 0.1).sent() == {}
-
-
-def test_an_overdue_test_is_waited_for_with_nothing_in_between() -> None:
-    filled = Filled(10.0, 0.1, 0.1)
-    assert filled.sent() == {"gw1": (1,)}
-    filled.now += 10.25
-    filled.end("gw1", 1)
-    assert filled.sent() == {}
-    filled.end("gw0", 0)
-    assert _lent(filled.schedule) == [Lend("gw0", 3, ("/0", "/1"))]
-
-
-def test_what_fills_a_gap_and_takes_longer_is_waited_for_with_nothing_in_between() -> None:
-    filled = Filled(10.0, 9.0, 0.1)
-    assert filled.sent() == {"gw1": (1,)}
-    filled.now += 5.0
-    filled.end("gw0", 0)
-    assert filled.sent() == {}
-    filled.now += 50.0
-    filled.end("gw1", 1)
-    assert _lent(filled.schedule) == [Lend("gw0", 3, ("/0", "/1"))]
-
-
-def test_a_test_that_needs_gpus_is_never_put_off_by_those_that_fill_its_gap() -> None:
-    filled = Filled(10.0, 0.5)
-    while filled.now < 109.5:
-        assert filled.sent() == {"gw1": (1,)}
-        filled.now += 0.75
-        filled.end("gw1", 1)
-        filled.schedule.requeue(1, ANY)
-    assert filled.sent() == {}
-    filled.now += 1.0
-    filled.end("gw0", 0)
-    assert _lent(filled.schedule) == [Lend("gw0", 2, ("/0", "/1"))]
-
-
-def test_a_gap_is_filled_from_a_row_of_tests_unless_their_order_is_the_users() -> None:
-    for in_order in (False, True):
-        filled = Filled(10.0, in_order=in_order)
-        row = [1.0, 0.15, 0.15]
-        filled.schedule._estimates.seconds = [10.0, None, None, *row]
-        filled.schedule.add_units(
-            soft_units([units.Test(number) for number in (2, 3, 4, 5)], sort=False)
-        )
-        assert filled.sent() == ({} if in_order else {"gw1": (3,)})
-
-
-def test_the_rest_of_a_group_fills_the_gap_of_the_worker_that_began_it() -> None:
-    now = 0.0
-    schedule = Schedule([5.0, 1.0, 1.0, None], clock=lambda: now)
-    schedule.add_worker("gw0", ["/0"])
-    schedule.add_units(soft_units([units.Test(0)], sort=True))
-    schedule.decide()
-    schedule.begins("gw0", 0)
-    schedule.add_worker("gw1", ["/1"])
-    tests = [units.Test(number, "file") for number in (1, 2)]
-    schedule.add_units(strict_units(tests, lambda _: 1.0, sort=True))
-    assert _sent(schedule.decide()) == {"gw1": (1,)}
-    schedule.begins("gw1", 1)
-    schedule.requeue(3, Kind(gpus=2))
-    assert schedule.decide() == []
-    schedule.waits("gw1")
-    schedule.completed("gw1", 1, 1.0)
-    assert _sent(schedule.decide()) == {"gw1": (2,)}
-
-
-def test_a_test_that_fills_a_gap_is_called_back_from_a_worker_that_is_retired() -> None:
-    filled = Filled(10.0, 1.0)
-    assert _sent(filled.schedule.decide()) == {"gw1": (1,)}
-    assert filled.schedule.decide() == []
-    filled.schedule.retire("gw1")
-    assert Recall("gw1", (1,)) in filled.schedule.decide()
-
-
-def test_an_attempt_alone_has_its_gap_filled_too() -> None:
-    now = 0.0
-    schedule = Schedule([5.0, None, 1.0], clock=lambda: now)
-    schedule.add_worker("gw1", ["/0"])
-    schedule.add_units(soft_units([units.Test(0)], sort=True))
-    schedule.decide()
-    schedule.begins("gw1", 0)
-    schedule.add_worker("gw0", ["/0"])
-    schedule.requeue(1, Kind(alone=True))
-    schedule.add_units(soft_units([units.Test(2)], sort=True))
-    assert _sent(schedule.decide()) == {"gw0": (2,)}
 
 
 def test_a_worker_is_not_idle_before_a_row_that_begins_with_what_it_did_not_collect() -> None:

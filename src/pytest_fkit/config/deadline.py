@@ -19,7 +19,6 @@ class Deadline:
 
     @property
     def is_over(self) -> bool:
-        """Whether no other test is to begin."""
         return time.monotonic() >= self._at
 
     @property
@@ -29,5 +28,4 @@ class Deadline:
 
     @property
     def reason(self) -> str:
-        """Why the run ends, in words."""
         return f"the run took longer than --fkit-session-timeout={self.seconds:g}"

@@ -74,9 +74,8 @@ def _refuse_values_of_switches(pluginmanager: pytest.PytestPluginManager) -> Non
     config: pytest.Config | None = pluginmanager.get_plugin("pytestconfig")
     if config is None:
         return
-    switches = {
-        each: option for option in OPTIONS if option.negation for each in _without_value(option)
-    }
+    switches = {option.negation: option for option in OPTIONS if option.negation}
+    switches.update({each.flag: each for each in switches.values() if not each.metavar})
     for argument in _arguments(config):
         flag, equals, _ = argument.partition("=")
         if equals and flag in switches:
@@ -86,10 +85,6 @@ def _refuse_values_of_switches(pluginmanager: pytest.PytestPluginManager) -> Non
                 f"pytest-fkit: {argument}: expected no value; {on} switches it on, "
                 f"{option.negation} off"
             )
-
-
-def _without_value(option: Option) -> list[str]:
-    return [option.negation] if option.metavar else [option.flag, option.negation]
 
 
 def _arguments(config: pytest.Config) -> Iterator[str]:
@@ -130,7 +125,6 @@ def _described(option: Option) -> str:
 
 
 def add_marks(config: pytest.Config) -> None:
-    """Declare the marks."""
     for text in _MARKS:
         config.addinivalue_line("markers", text)
     if honours_timeout_options(config.pluginmanager):

@@ -37,11 +37,9 @@ HANG_GRACE = 5.0
 class Limits(NamedTuple):
     """How one test is to be run.
 
-    :param key: of its process.
     :param timeout: seconds, 0 for no limit.
     :param memory_limit: bytes, 0 for no limit.
     :param isolation: the isolation scope if option, ini value or mark ask for one, "" if none does.
-    :param wrapper: the command that runs its process, if one does.
     """
 
     key: ProcessKey
@@ -114,18 +112,15 @@ def _fkit(mark: pytest.Mark) -> Arguments:
     return values
 
 
-def _without_arguments(mark: pytest.Mark) -> Arguments:
-    if mark.args or mark.kwargs:
-        raise ValueError(f"@pytest.mark.{mark.name} takes no arguments")
-    return {}
+def _without_arguments(**said: Any) -> Callable[[pytest.Mark], Arguments]:
+    """What checks a mark that takes no arguments, and says this."""
 
+    def check(mark: pytest.Mark) -> Arguments:
+        if mark.args or mark.kwargs:
+            raise ValueError(f"@pytest.mark.{mark.name} takes no arguments")
+        return said
 
-def _serial(mark: pytest.Mark) -> Arguments:
-    return {**_without_arguments(mark), "serial": SERIAL}
-
-
-def _single_gpu(mark: pytest.Mark) -> Arguments:
-    return {**_without_arguments(mark), "gpus": 1}
+    return check
 
 
 def _multi_gpu(mark: pytest.Mark) -> Arguments:
@@ -146,31 +141,21 @@ def _distributed(mark: pytest.Mark) -> Arguments:
     return {"others_gpus": number} if type(number) is int and number > 0 else {}
 
 
-def _multiaccelerator(mark: pytest.Mark) -> Arguments:
-    """JAX's, by its pyproject.toml "can make use of and possibly requires multiple accelerators".
-
-    Its ci/run_bazel_test_cuda_non_rbe.sh runs such tests with all GPUs.
-    """
-    del mark
-    return {"others_gpus": ALL_GPUS}
-
-
 _CHECKS: dict[str, Callable[[pytest.Mark], Arguments]] = {
     "fkit": _fkit,
-    "fkit_skip": _without_arguments,
-    "fkit_serial": _serial,
-    "fkit_single_gpu": _single_gpu,
+    "fkit_skip": _without_arguments(),
+    "fkit_serial": _without_arguments(serial=SERIAL),
+    "fkit_single_gpu": _without_arguments(gpus=1),
     "fkit_multi_gpu": _multi_gpu,
     "distributed": _distributed,
-    "multiaccelerator": _multiaccelerator,
+    # JAX's, by its pyproject.toml "can make use of and possibly requires multiple accelerators".
+    # Its ci/run_bazel_test_cuda_non_rbe.sh runs such tests with all GPUs.
+    "multiaccelerator": lambda _: {"others_gpus": ALL_GPUS},
 }
 
 
 def spawned_key(item: pytest.Item, limits: Limits) -> ProcessKey:
-    """For a test that needs a fresh interpreter: of module scope unless another is asked for.
-
-    :param limits: the test's.
-    """
+    """For a test that needs a fresh interpreter: of module scope unless another is asked for."""
     key = limits.key
     if limits.isolation not in ("function", "class"):
         key = _key(item, limits.isolation or "module")._replace(environ=key.environ)
@@ -226,7 +211,6 @@ def _timeout(item: pytest.Item, settings: Settings) -> float:
 
 
 def _marked_timeout(item: pytest.Item) -> float | None:
-    """The limit in pytest-timeout's mark."""
     mark = closest_mark(item, "timeout")
     if mark is None:
         return None

@@ -35,12 +35,10 @@ def choose_workers(options: argparse.Namespace, workers: int | str | None) -> No
 
 
 def start_none(options: argparse.Namespace) -> None:
-    """Have xdist start no workers."""
     options.numprocesses, options.tx, options.dist = 0, [], "no"
 
 
 def shows_only(options: argparse.Namespace) -> bool:
-    """Whether pytest shows something instead of running tests."""
     return any(getattr(options, name, False) for name in _SHOWING if name != "collectonly")
 
 

@@ -61,7 +61,6 @@ class Option(NamedTuple):
 
     @property
     def flag(self) -> str:
-        """The option on the command line."""
         return f"--{self.name.replace('_', '-')}"
 
     @property
@@ -87,7 +86,6 @@ class Option(NamedTuple):
 
     @property
     def default_text(self) -> str:
-        """The default, as users would say it."""
         if self.default is None or self.default == ():
             return self.unsaid
         if isinstance(self.default, bool):

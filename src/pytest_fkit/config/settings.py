@@ -83,7 +83,6 @@ class GpuSettings(NamedTuple):
 
     :param gpus: "auto", "none", or ids: numbers and UUIDs.
     :param gpus_per_worker: None if not said.
-    :param env: names and templates of variables.
     :param threads_per_worker: a number, "auto", or None if not said.
     :param source: where `gpus` was said, as in "--fkit-gpus=0,1".
     """
@@ -129,7 +128,6 @@ class MachineSettings(NamedTuple):
     """The values of options for other machines, of which the table says what they mean.
 
     :param machines: None for this machine only.
-    :param source: where `machines` was said.
     """
 
     machines: Machines | None
@@ -137,13 +135,6 @@ class MachineSettings(NamedTuple):
     machines_timeout: float
     source: str = ""
 
-
-def _options_of(fields: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name for name in fields if f"fkit_{name}" in BY_NAME)
-
-
-_OPTIONS, _GPU_OPTIONS = _options_of(Settings._fields), _options_of(GpuSettings._fields)
-_MACHINE_OPTIONS = _options_of(MachineSettings._fields)
 
 SHORTEST_START_LIMIT = 60.0
 """Seconds that the import of a module may take, however short the limit of its tests."""
@@ -169,7 +160,7 @@ def settings_of(config: pytest.Config) -> Settings:
 
     :raises pytest.UsageError: naming the option and what it takes.
     """
-    values: dict[str, Any] = {name: read(config, f"fkit_{name}") for name in _OPTIONS}
+    values = _read_all(config, Settings._fields)
     asked = said(config, "fkit_isolation") is not None
     if not asked:
         values["isolation"] = _natural_isolation(config, values["isolation"])
@@ -205,7 +196,7 @@ def gpu_settings_of(config: pytest.Config, options: argparse.Namespace) -> GpuSe
     :param options: ``config.option``, or what is known of it while pytest starts.
     :raises pytest.UsageError: naming the option and what it takes.
     """
-    values: dict[str, Any] = {name: read(config, f"fkit_{name}", options) for name in _GPU_OPTIONS}
+    values = _read_all(config, GpuSettings._fields, options)
     given = said(config, "fkit_gpus", options)
     ids = values["gpus"] if isinstance(values["gpus"], str) else ",".join(values["gpus"])
     return GpuSettings(**values, source="" if given is None else f"{given.source}={ids}")
@@ -216,9 +207,17 @@ def machine_settings_of(config: pytest.Config) -> MachineSettings:
 
     :raises pytest.UsageError: naming the option and what it takes.
     """
-    values: dict[str, Any] = {name: read(config, f"fkit_{name}") for name in _MACHINE_OPTIONS}
+    values = _read_all(config, MachineSettings._fields)
     given = said(config, "fkit_machines")
     return MachineSettings(**values, source="" if given is None else given.source)
+
+
+def _read_all(
+    config: pytest.Config, fields: Sequence[str], options: argparse.Namespace | None = None
+) -> dict[str, Any]:
+    """The values of those fields that have options."""
+    names = [name for name in fields if f"fkit_{name}" in BY_NAME]
+    return {name: read(config, f"fkit_{name}", options) for name in names}
 
 
 class Said(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import string
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from ..named_tuple import NamedTuple
 from ..own import own_builtins
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .machine_option import Machines
 
 own_builtins(globals())
+
+T = TypeVar("T")
 
 # Of ini files, as pytest understands them.
 _ON = ("on", "true", "yes", "1", "t", "y")
@@ -152,17 +154,20 @@ def _patterns(value: object) -> tuple[str, ...] | None:
     return lines
 
 
-def _packages(value: object) -> tuple[str, ...] | None:
-    lines = _lines(value)
-    for line in lines or ():
-        if not re.fullmatch("[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", line):
-            raise ValueError(f"{line!r}: expected the name of a package")
-    return lines
+def _each(parse_line: Callable[[str], T]) -> Callable[[object], tuple[T, ...] | None]:
+    """What reads a list of lines."""
+
+    def read(value: object) -> tuple[T, ...] | None:
+        lines = _lines(value)
+        return None if lines is None else tuple(map(parse_line, lines))
+
+    return read
 
 
-def _templates(value: object) -> tuple[tuple[str, str], ...] | None:
-    lines = _lines(value)
-    return None if lines is None else tuple(parse_template(line) for line in lines)
+def _package(line: str) -> str:
+    if not re.fullmatch("[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", line):
+        raise ValueError(f"{line!r}: expected the name of a package")
+    return line
 
 
 def parse_template(line: str) -> tuple[str, str]:
@@ -188,11 +193,6 @@ def parse_template(line: str) -> tuple[str, str]:
     return name, template
 
 
-def _masks(value: object) -> tuple[tuple[str, str], ...] | None:
-    lines = _lines(value)
-    return None if lines is None else tuple(map(parse_mask, lines))
-
-
 def parse_mask(text: str) -> tuple[str, str]:
     """What is to be masked: a name, in which ``*`` is any text, or, from ``/REGEX/``, a pattern.
 
@@ -213,7 +213,6 @@ def parse_mask(text: str) -> tuple[str, str]:
 
 
 def fields_of(template: str) -> set[str]:
-    """The fields of a template."""
     return {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
 
 
@@ -252,10 +251,10 @@ _TYPES: dict[str, tuple[Callable[[object], Any], str]] = {
     "path": (_path, "a path"),
     "command": (_command, "a command"),
     "lines": (_lines, "a list of strings"),
-    "masks": (_masks, "a list of names and /REGEX/"),
+    "masks": (_each(parse_mask), "a list of names and /REGEX/"),
     "patterns": (_patterns, "a list of texts"),
-    "packages": (_packages, "a list of names of packages"),
-    "templates": (_templates, "a list of strings NAME=template"),
+    "packages": (_each(_package), "a list of names of packages"),
+    "templates": (_each(parse_template), "a list of strings NAME=template"),
     "machines": (_machines, "slurm, ssh:HOST,HOST or exec:NAME,NAME COMMAND"),
     "gpus": (_gpus, "auto, none, or numbers and UUIDs such as 0,2 or GPU-5e21a,GPU-77b0"),
 }

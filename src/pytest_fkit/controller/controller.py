@@ -36,15 +36,10 @@ if TYPE_CHECKING:
 own_builtins(globals())
 
 
-class Vacancy(NamedTuple):
-    """What this process needs to know if it is its own only worker.
+class RunServices(NamedTuple):
+    """What hears of the tests of a run, whoever runs them: workers, or this process itself.
 
-    :param recorder: hears of all tests, if there is one.
     :param resuming: reports the verdicts of the resumed run, if there is one.
-    :param accounting: counts verdicts.
-    :param show: writes a line to the terminal.
-    :param running: hears of the tests that run.
-    :param deadline: of the run, if it has one.
     :param screen: changes reports on failures that are quarantined, where there is a quarantine.
     """
 
@@ -54,7 +49,7 @@ class Vacancy(NamedTuple):
     show: Callable[[str], None]
     running: RunningTests
     deadline: Deadline | None
-    screen: Callable[[pytest.TestReport], None] | None = None
+    screen: Callable[[pytest.TestReport], None] | None
 
 
 class Controller:
@@ -136,7 +131,7 @@ class Controller:
         if parsed.repeat_seed is None:
             option.fkit_repeat_seed = str(int.from_bytes(os.urandom(4), "big"))
 
-    def configure(self) -> Vacancy | None:
+    def configure(self) -> RunServices | None:
         """Register the plugins.
 
         :return: None but where this process runs the tests itself.
@@ -168,14 +163,14 @@ class Controller:
         running = RunningTests(config, self._terminal_line, recorder)
         plugins.register(running, "fkit-running")
         deadline = self._deadline(accounting, recorder)
-        vacancy = Vacancy(
+        services = RunServices(
             recorder, resuming, accounting, self._terminal_line, running, deadline,
             None if quarantined is None else quarantined.check,
         )  # fmt: skip
         if config.getoption("tx", None) and config.getoption("dist", "no") != "no":
-            self._lead_workers(reporting, vacancy, quarantined)
+            self._lead_workers(reporting, services, quarantined)
             return None
-        return vacancy
+        return services
 
     def _quarantined(self, parsed: Settings) -> QuarantinedTests | None:
         if parsed.quarantine is None:
@@ -206,7 +201,7 @@ class Controller:
         return deadline
 
     def _lead_workers(
-        self, reporting: Reporting, vacancy: Vacancy, quarantined: QuarantinedTests | None
+        self, reporting: Reporting, services: RunServices, quarantined: QuarantinedTests | None
     ) -> None:
         """Register the plugins of a controller that has workers; -n0 does not import them."""
         from .workers.gateways import Gateways
@@ -215,14 +210,10 @@ class Controller:
         config, plugins = self._config, self._config.pluginmanager
         found = config.stash.get(gpus.KEY, None)
         # None where there are not going to be workers.
-        recorder, resuming, accounting, show, running, deadline, _ = vacancy
-        gateways = None if found is None else Gateways(config, found, show)
-        footer = Footer(config, config.stash[KEY], len(seats_of_run(config)))
-        repeating = self._repeating(recorder, accounting, reporting)
-        nodes = Nodes(
-            config, config.stash[KEY], show, recorder, resuming, gateways, accounting, running,
-            footer, deadline, None if quarantined is None else quarantined.screen, repeating,
-        )  # fmt: skip
+        gateways = None if found is None else Gateways(config, found, services.show)
+        footer = Footer(config, len(seats_of_run(config)))
+        repeating = self._repeating(services, reporting)
+        nodes = Nodes(config, services, gateways, footer, repeating)
         if repeating is not None and quarantined is not None:
             repeating.is_known = quarantined.is_known
         plugins.register(nodes, "fkit-nodes")
@@ -234,24 +225,20 @@ class Controller:
         if config.getoption("fail_on_flaky", False):
             plugins.register(FailOnFlaky(), "fkit-flaky")
 
-    def _repeating(
-        self, recorder: Recorder | None, accounting: Accounting, reporting: Reporting
-    ) -> Repeating | None:
+    def _repeating(self, services: RunServices, reporting: Reporting) -> Repeating | None:
         config = self._config
         if config.stash[KEY].repeat is None:
             return None
         from .repeat.repeating import Repeating
 
-        found = Repeating(config, config.stash[KEY], self._maxfail, recorder, self._terminal_line)
+        found = Repeating(config, self._maxfail, services)
         found.text_of_death = reporting.text_of_death
-        found.complete_report = accounting.complete_report
         config.pluginmanager.register(found, "fkit-repeating")
         if self._page is not None:
             self._page.repeated = found.results
         return found
 
     def header(self) -> list[str] | None:
-        """The lines in pytest's header: how tests are run."""
         config = self._config
         parsed = config.stash.get(KEY, None)
         if parsed is None:

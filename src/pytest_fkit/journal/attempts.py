@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, Sequence
 from ..own import own_builtins
 from ..protocol.border import ItemAttempt
 from ..protocol.endings import Ending
-from ..protocol.event_file import Quarantined, ReportFacts, facts_of
+from ..protocol.event_file import Location, Quarantined, ReportFacts, facts_of
 from .added import added
 from .events import Event, capped, event, now, plain
 
@@ -119,18 +119,6 @@ def _word(report: Kept) -> str:
     return outcome
 
 
-def _message(reports: Sequence[Kept]) -> str:
-    """The one-line reason of the verdict, "" if it has none."""
-    for report in reports:
-        if report["outcome"] == "failed":
-            text = report.get("fkit_death") or report.get("message") or report.get("text", "")
-            return str(text).partition("\n")[0]
-    for report in reports:
-        if "skip" in report or "xfail" in report:
-            return str(report["skip"][2] if "skip" in report else report["xfail"])
-    return ""
-
-
 def by_clock_of_controller(attempt: ItemAttempt, ahead: float) -> ItemAttempt:
     """An attempt with the times of the controller's clock.
 
@@ -150,11 +138,7 @@ class Running:
     """
 
     def __init__(
-        self,
-        nodeid: str,
-        worker: str,
-        location: tuple[str, int | None, str] | None,
-        earlier_attempts: int,
+        self, nodeid: str, worker: str, location: Location | None, earlier_attempts: int
     ) -> None:
         self._about = {"test": nodeid, "worker": worker}
         self._location = location
@@ -216,22 +200,26 @@ class Running:
         attempt.update((name, value) for name, value in optional.items() if value)
         return attempt
 
+    @property
     def message(self) -> str:
         """The one-line reason why the test did not pass, "" if it did."""
-        return _message(self.reports)
+        for report in self.reports:
+            if report["outcome"] == "failed":
+                text = report.get("fkit_death") or report.get("message") or report.get("text", "")
+                return str(text).partition("\n")[0]
+        for report in self.reports:
+            if "skip" in report or "xfail" in report:
+                return str(report["skip"][2] if "skip" in report else report["xfail"])
+        return ""
 
     def verdict(self, at: Event) -> Event:
-        """The event on the verdict.
-
-        :param at: its times, see :func:`.events.now`.
-        """
+        """The event on the verdict."""
         outcome = {
             "event": "verdict", **at, **self._about, "attempt": self.attempt_number,
             "outcome": verdict(self.reports), "location": self._location, "reports": self.reports,
         }  # fmt: skip
-        reason = _message(self.reports)
-        if reason:
-            outcome["message"] = reason
+        if self.message:
+            outcome["message"] = self.message
         return outcome
 
 

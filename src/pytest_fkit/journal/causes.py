@@ -41,7 +41,6 @@ class Cause(NamedTuple):
 
     @property
     def title(self) -> str:
-        """As one line."""
         what = ": ".join(filter(None, (self.kind, self.message))) or "no reason given"
         return f"{what} at {self.frame}" if self.frame else what
 
@@ -66,12 +65,10 @@ class Group(NamedTuple):
 
     @property
     def workers(self) -> list[str]:
-        """Where it was met, each named once."""
         return _in_order(each.worker for each in self.tests if each.worker)
 
     @property
     def gpus(self) -> list[str]:
-        """The same of GPUs' ids."""
         return _in_order(gpu for each in self.tests for gpu in each.gpus)
 
 
@@ -192,7 +189,6 @@ def _own_frame(text: str) -> str:
 
 
 def _name(text: str, entry: re.Match[str]) -> str:
-    """The function of a frame."""
     name = entry["name"] or entry["native_name"]
     if name is None:  # in the long style its source stands before
         ends = [each.end() for each in _SEPARATOR.finditer(text, 0, entry.start())]

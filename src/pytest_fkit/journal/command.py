@@ -18,10 +18,9 @@ from ..config.values import parse_mask
 from ..protocol.descriptors import write_all
 from . import diff, quarantine_check, trace
 from .events import encode
-from .failed import failed
 from .html.page import MissingExtraError, page
 from .junit import document, suites
-from .masking import masking
+from .masking import Masking
 from .reader import JournalError
 from .subcommand import (
     STANDARD,
@@ -34,7 +33,7 @@ from .subcommand import (
     of_history,
     text,
 )
-from .summary import rows, slowest, slowest_rows, summary, summary_values, table
+from .summary import failed, rows, slowest, slowest_rows, summary, summary_values, table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -208,7 +207,7 @@ def _mask(given: str) -> tuple[str, str]:
 
 
 def _html(options: argparse.Namespace) -> Answer:
-    mask = masking(options.mask).event
+    mask = Masking(options.mask).event
     return Answer([page([mask(each) for each in events_of(options.journals)])])
 
 
@@ -280,13 +279,13 @@ COMMANDS: Mapping[str, Subcommand] = {
             "fkit diff yesterday.jsonl run.jsonl",
             "fkit diff --old main-*.jsonl --new shard-*.jsonl --format=md >> comment.md",
         ),
-        diff.formats(),
+        diff.FORMATS,
         diff.arguments,
     ),
     "quarantine check": Subcommand(
         "which entries of a quarantine have expired, match no test, or pass; exits with 1 if any",
         ("fkit quarantine check quarantine.toml nightly-*.jsonl",),
-        quarantine_check.formats(),
+        quarantine_check.FORMATS,
         quarantine_check.arguments,
     ),
 }

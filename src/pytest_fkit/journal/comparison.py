@@ -89,7 +89,6 @@ class Comparison:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no difference."""
         own = ("still", "overall")
         return not any(value for name, value in vars(self).items() if name not in own)
 
@@ -99,7 +98,6 @@ Side = Dict[str, State]
 
 
 def side(history: History) -> Side:
-    """The tests of one set of journals."""
     runs = [session.runs[-1] for session in history.sessions]
     found: dict[str, list[TestHistory]] = {}
     for test in history.current():

@@ -32,7 +32,6 @@ _SHOWN = 50
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare two journals, or two sets of them."""
     parser.add_argument("pair", metavar="OLD NEW", nargs="*", type=Path,
                         help="two journals; - is standard input")  # fmt: skip
     for name in ("old", "new"):
@@ -62,17 +61,14 @@ def _sets(options: argparse.Namespace) -> tuple[Sequence[Path], Sequence[Path]]:
     return options.old, options.new
 
 
-def formats() -> dict[str, Make]:
-    """By the name of the format, what makes the answer."""
-    return {
-        "text": made(lambda found, old, new: text(lines(found, old, new))),
-        "json": made(lambda found, old, new: as_json(values(found, old, new))),
-        "md": made(lambda found, old, new: text(markdown(found, old, new))),
-    }
+FORMATS: dict[str, Make] = {
+    "text": made(lambda found, old, new: text(lines(found, old, new))),
+    "json": made(lambda found, old, new: as_json(values(found, old, new))),
+    "md": made(lambda found, old, new: text(markdown(found, old, new))),
+}
 
 
 def lines(found: Comparison, old: Side, new: Side) -> Iterator[str]:
-    """The comparison as text."""
     yield f"old: {_counts(old)}"
     yield f"new: {_counts(new)}"
     for name, titles in _CHANGES.items():
@@ -86,7 +82,6 @@ def lines(found: Comparison, old: Side, new: Side) -> Iterator[str]:
 
 
 def markdown(found: Comparison, old: Side, new: Side) -> Iterator[str]:
-    """The comparison as Markdown, as for a comment on a pull request."""
     yield "### Tests: what has changed"
     yield from table("|  | tests |", [("old", _counts(old)), ("new", _counts(new))])
     for name, titles in _CHANGES.items():
@@ -104,7 +99,6 @@ def markdown(found: Comparison, old: Side, new: Side) -> Iterator[str]:
 
 
 def values(found: Comparison, old: Side, new: Side) -> dict[str, Any]:
-    """The comparison as values."""
     changes = (*_CHANGES, "still")
     return {
         "outcomes": {"old": _outcomes(old), "new": _outcomes(new)},

@@ -36,7 +36,6 @@ def now() -> Event:
 
 
 def event(name: str, **fields: object) -> Event:
-    """An event that happens now."""
     return {"event": name, **now(), **fields}
 
 
@@ -73,6 +72,11 @@ def plain(value: object) -> Any:
 def gpu_names(gpus: Sequence[str]) -> str:
     """As in "GPU 4" or "GPUs 0,1"; "" for none."""
     return f"GPU{'' if len(gpus) == 1 else 's'} {','.join(gpus)}" if gpus else ""
+
+
+def placed(worker: str, gpus: Sequence[str]) -> str:
+    """As in "gw1 (GPU 4)"."""
+    return f"{worker} ({gpu_names(gpus)})" if gpus else worker
 
 
 def is_of_machine(happened: Event) -> bool:

@@ -107,7 +107,6 @@ class Content(NamedTuple):
 class Aside(NamedTuple):
     """A file that was moved.
 
-    :param path: where it is now.
     :param run: see :class:`Content`.
     """
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass, field
-from typing import Iterable
+from typing import Iterable, Iterator
 
 from ..own import own_builtins
-from .events import Event
+from ..protocol.endings import count
+from ..system.paths import joined, relative
+from .events import Event, placed
 
 own_builtins(globals())
 
 _OF_TESTS = ("start", "attempt", "retried", "verdict")
 """The events that tell how far a test is."""
+
+WITH_ZONE = "%Y-%m-%d %H:%M:%S %z"
+"""How the begin of a session is shown."""
 
 RED = ("failed", "error")
 """The outcomes for which a run exits with 1."""
@@ -42,7 +48,6 @@ class TestHistory:
 
     @property
     def outcome(self) -> str:
-        """The verdict in one word."""
         return str(self.verdict.get("outcome", "?"))
 
     @property
@@ -79,6 +84,28 @@ class Session:
     xids: list[Event] = field(default_factory=list)
     repetitions: dict[str, dict[float, Event]] = field(default_factory=dict)
     xid_tests: dict[tuple[object, ...], dict[str, None]] = field(default_factory=dict)
+
+    @property
+    def began(self) -> datetime.datetime:
+        """In the time zone of this machine."""
+        return datetime.datetime.fromtimestamp(self.runs[0]["wall"]).astimezone()
+
+    @property
+    def seconds(self) -> float:
+        """From its begin to the last event."""
+        return float(self.last["wall"] - self.runs[0]["wall"])
+
+    @property
+    def how_ended(self) -> str:
+        """As in "exit status 1, resumed 2 times"."""
+        end = "cut off" if self.end is None else f"exit status {self.end.get('exitstatus', '?')}"
+        return f"{end}, resumed {count(len(self.runs) - 1, 'time')}" if self.runs[1:] else end
+
+    def retirement_lines(self) -> Iterator[str]:
+        """As in "gw2 (GPU 4) was retired: the reason"."""
+        for each in self.retirements:
+            worker = placed(str(each.get("worker", "?")), each.get("gpus", ()))
+            yield f"{worker} was {each['event']}: {each.get('reason', '?')}"
 
 
 @dataclass
@@ -161,6 +188,16 @@ def ungrouped(nodeid: str, run: Event) -> str:
     name, _, group = nodeid.rpartition("@")
     grouped = run.get("options", {}).get("dist") == "loadgroup"
     return name if grouped and name and "]" not in group else nodeid
+
+
+def argument(nodeid: str, rootdir: str, directory: str) -> str:
+    """What selects a test on the command line.
+
+    :param rootdir: to which the node id is relative.
+    :param directory: where the command is given.
+    """
+    path, separator, rest = nodeid.partition("::")
+    return relative(joined(rootdir, path), directory) + separator + rest
 
 
 def xid_key(xid: Event) -> tuple[object, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import re
 import xml.etree.ElementTree as ElementTree
 from typing import Any, Dict, Iterator, Sequence
@@ -35,8 +34,6 @@ def suites(history: History) -> list[Suite]:
 
 
 def _suite(session: Session, cases: list[Case]) -> Suite:
-    run = session.runs[0]
-    began = datetime.datetime.fromtimestamp(run["wall"]).astimezone()
     tags = [each["result"]["tag"] for each in cases if "result" in each]
     return {
         "name": "pytest",
@@ -44,9 +41,9 @@ def _suite(session: Session, cases: list[Case]) -> Suite:
         "failures": tags.count("failure"),
         "skipped": tags.count("skipped"),
         "tests": len(cases),
-        "time": round(session.last["wall"] - run["wall"], 3),
-        "timestamp": began.isoformat(),
-        "hostname": str(run.get("machine", {}).get("host", "")),
+        "time": round(session.seconds, 3),
+        "timestamp": session.began.isoformat(),
+        "hostname": str(session.runs[0].get("machine", {}).get("host", "")),
         "cases": cases,
     }
 
@@ -165,7 +162,6 @@ _ILLEGAL = re.compile(
 
 
 def document(made: Sequence[Suite]) -> bytes:
-    """The suites as XML."""
     root = ElementTree.Element("testsuites", name="pytest tests")
     for suite in made:
         attributes = {name: _text(it) for name, it in suite.items() if name != "cases"}

@@ -95,28 +95,22 @@ _CODE = re.compile(r"[A-Za-z_][\w.]*(?:\(|\[)|(?:self|os|settings|config|args|cl
 class Masking:
     """Masks secrets.
 
+    :param more: what the user adds, see :func:`..config.values.parse_mask`: names of variables,
+        options and fields whose values are secrets, or regular expressions of secrets.
     :param values: secrets themselves, such as values of variables.
-    :param names: of more variables, options and fields whose values are secrets; ``*`` is any text.
-    :param patterns: regular expressions of more secrets.
     """
 
-    def __init__(
-        self,
-        values: Iterable[str] = (),
-        names: Sequence[str] = (),
-        patterns: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, more: Sequence[tuple[str, str]], values: Iterable[str] = ()) -> None:
         # The longest first, of which another may be a part.
         known = {each for each in values if len(each) >= SHORTEST}
         self._values = sorted(known, key=len, reverse=True)
-        self._patterns = [re.compile(pattern) for pattern in patterns]
-        wanted = "|".join(_glob(name) for name in names)
+        self._patterns = [re.compile(pattern) for _, pattern in more if pattern]
+        wanted = "|".join(_glob(name) for name, _ in more if name)
         self._names = re.compile(rf"(?:{wanted})\Z", re.IGNORECASE) if wanted else None
         named = rf"(?P<name>(?<![A-Za-z0-9_-])(?:{wanted})){_SEPARATOR_AND_VALUE}"
         self._named_more = re.compile(named, re.IGNORECASE) if wanted else None
 
     def text(self, text: str) -> str:
-        """The text without its secrets."""
         for value in self._values:
             text = text.replace(value, MASK)
         for pattern in self._patterns:
@@ -174,7 +168,7 @@ class Masking:
         """An event; the names of tests, workers and files stay, since events are joined by them."""
         if happened["event"] in _WITHOUT_TEXTS:
             return happened
-        return _MASKS.get(happened["event"], Masking._others)(self, happened)
+        return _MASKS.get(happened["event"], Masking._fields)(self, happened)
 
     def _run(self, run: Event) -> Event:
         return {
@@ -196,20 +190,14 @@ class Masking:
         said = verdict.keys() & {"message", "repeated"}
         if not said and all(each.keys() <= _HARMLESS for each in reports):
             return verdict  # as of most tests
-        found = {**verdict, "reports": [self._report(each) for each in reports]}
+        found = {**verdict, "reports": [self._fields(each) for each in reports]}
         for name in said:
             found[name] = self.value(verdict[name])
         return found
 
-    def _report(self, report: Event) -> Event:
-        found = {name: self.value(value) for name, value in report.items() if name not in _HARMLESS}
-        return {**report, **found}
-
-    def _others(self, happened: Event) -> Event:
-        found = {
-            name: self.value(value) for name, value in happened.items() if name not in _HARMLESS
-        }
-        return {**happened, **found}
+    def _fields(self, told: Event) -> Event:
+        found = {name: self.value(value) for name, value in told.items() if name not in _HARMLESS}
+        return {**told, **found}
 
 
 _HARMLESS = frozenset(
@@ -229,28 +217,18 @@ _MASKS: dict[str, Callable[[Masking, Event], Event]] = {
     "run": Masking._run,
     "attempt": Masking._attempt,
     "verdict": Masking._verdict,
-    "report": Masking._report,
 }
 
 
 def of_environment(environment: Mapping[str, str], more: Sequence[tuple[str, str]] = ()) -> Masking:
-    """What masks the secrets in variables, too, wherever their values are.
-
-    :param more: what the user adds, see :func:`..config.values.parse_mask`.
-    """
-    named = masking(more)
+    """What masks the secrets in variables, too, wherever their values are."""
+    named = Masking(more)
     values = [
         value
         for name, value in environment.items()
         if named.is_named(name) and not _NOTHING.match(value) and not value.startswith(("/", "~"))
     ]
-    return masking(more, values)
-
-
-def masking(more: Sequence[tuple[str, str]], values: Sequence[str] = ()) -> Masking:
-    """The same without variables."""
-    names = [name for name, _ in more if name]
-    return Masking(values, names, [pattern for _, pattern in more if pattern])
+    return Masking(more, values)
 
 
 def _glob(name: str) -> str:
@@ -288,10 +266,7 @@ def _lower(text: str) -> str:
 
 
 def _without_named(text: str, lower: str) -> str:
-    """Without the values of names that say that they are secrets.
-
-    :param lower: the text in lower case.
-    """
+    """Without the values of names that say that they are secrets."""
     ends = set()
     for word in _WORDS:
         at = lower.find(word)
@@ -303,18 +278,14 @@ def _without_named(text: str, lower: str) -> str:
     for end in sorted(ends):
         if text[end : end + 1] not in _MAY_FOLLOW:
             continue
-        name = _name_before(text, end)
+        before = _NAME_BEFORE.search(text[max(end - _LONGEST_NAME, 0) : end])
+        name = before[0] if before else ""
         is_secret = _is_secret(_words(name))
         follows = _FOLLOWS.match(text, end) if end >= done and is_secret is not False else None
         if follows is not None and _is_secret_value(name, is_secret, follows["value"]):
             parts += [text[done : follows.start("value")], _in_its_quotes(follows["value"])]
             done = follows.end()
     return "".join([*parts, text[done:]]) if parts else text
-
-
-def _name_before(text: str, end: int) -> str:
-    found = _NAME_BEFORE.search(text[max(end - _LONGEST_NAME, 0) : end])
-    return found[0] if found else ""
 
 
 def _is_secret_value(name: str, is_secret: bool | None, value: str) -> bool:

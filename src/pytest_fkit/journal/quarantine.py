@@ -55,7 +55,6 @@ class KnownFailure(NamedTuple):
         return self.expires < today.isoformat()
 
     def has_cause(self, cause: Cause) -> bool:
-        """Whether it is about failures of this cause."""
         return not self.cause or matches(self.cause, cause.title)
 
 
@@ -145,10 +144,6 @@ def parse(text: str) -> list[KnownFailure]:
 
 
 def _entry(number: int, given: Any) -> KnownFailure:
-    """One entry.
-
-    :raises QuarantineError: see :func:`parse`.
-    """
     place = f"entry {number}"
     if not isinstance(given, dict):
         raise QuarantineError(f"{place}: expected {_EXAMPLE}")

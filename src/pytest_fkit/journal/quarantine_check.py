@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 from pathlib import Path
-from typing import Any, Iterable, Sequence
+from typing import Any, Callable, Iterable, Sequence
 
 from ..named_tuple import NamedTuple
 from .history import History, history, ungrouped
@@ -28,26 +28,23 @@ class Due(NamedTuple):
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the quarantine and the journals."""
     parser.add_argument("file", metavar="FILE", type=Path, help="the quarantine, as TOML")
     journals(parser)
 
 
-def formats() -> dict[str, Make]:
-    """By the name of the format, what makes the answer."""
-    return {
-        "text": _made(lambda found, entries: text(_lines(found, entries))),
-        "json": _made(lambda found, _: _json(found)),
-    }
-
-
-def _made(show: Any) -> Make:
+def _made(show: Callable[[Sequence[Due], int], Iterable[bytes]]) -> Make:
     def answer(options: argparse.Namespace) -> Answer:
         entries = read_quarantine(options.file)
         found = due(entries, history(events_of(options.journals)), datetime.date.today())
         return Answer(show(found, len(entries)), 1 if found else 0)
 
     return answer
+
+
+FORMATS: dict[str, Make] = {
+    "text": _made(lambda found, entries: text(_lines(found, entries))),
+    "json": _made(lambda found, _: as_json(_values(found))),
+}
 
 
 def read_quarantine(path: Path) -> list[KnownFailure]:
@@ -98,10 +95,6 @@ def _why(
 
 
 def _lines(found: Sequence[Due], entries: int) -> Iterable[str]:
-    """For people.
-
-    :param entries: how many there are.
-    """
     for why, title in _TITLES.items():
         due_so = [each.entry for each in found if each.why == why]
         if due_so:
@@ -112,7 +105,5 @@ def _lines(found: Sequence[Due], entries: int) -> Iterable[str]:
         yield "all entries are in use" if entries else "there are no entries"
 
 
-def _json(found: Sequence[Due]) -> Iterable[bytes]:
-    return as_json(
-        {why: [each.entry._asdict() for each in found if each.why == why] for why in _TITLES}
-    )
+def _values(found: Sequence[Due]) -> dict[str, list[dict[str, Any]]]:
+    return {why: [each.entry._asdict() for each in found if each.why == why] for why in _TITLES}

@@ -20,15 +20,13 @@ CONFIDENCE = 0.95
 SKIPPED = "skipped"
 """The outcome of repetitions that tell nothing of how often a test fails."""
 
-_RATE_OF_FORKED = (
+SHARED_BY_FORKED = (
     "forked repetitions share hash seed, addresses and what was imported and set up before; those "
     "in fresh interpreters share nothing"
 )
 
 
 class Interval(NamedTuple):
-    """Where a probability lies."""
-
     low: float
     high: float
 
@@ -128,10 +126,6 @@ class RepeatResult(NamedTuple):
     def forked(self) -> int:
         return self.ran - self.fresh
 
-    @property
-    def forked_failed(self) -> int:
-        return self.failed - self.fresh_failed
-
     def event(self) -> Event:
         """The same for a journal, with the interval in per cent."""
         low, high = interval(self.failed, self.ran)
@@ -166,10 +160,7 @@ def repeated_again(kept: Event) -> RepeatResult:
 
 
 def of_events(repetitions: Iterable[Event]) -> RepeatResult:
-    """Those of a test that has no verdict, since its run was cut off.
-
-    :param repetitions: their ``attempt`` events.
-    """
+    """Those of a test that has no verdict, since its run was cut off."""
     found = [each["repetition"] for each in repetitions]
     failed = [each for each in found if each["outcome"] in RED]
     fresh = [each for each in found if each.get("fresh") and each["outcome"] != SKIPPED]
@@ -199,7 +190,6 @@ def _percent(share: float) -> str:
 
 
 def words(repeated: RepeatResult) -> str:
-    """The verdict in one line."""
     if repeated.once:
         return f"not repeated, because of {repeated.once}"
     if not repeated.ran:
@@ -217,7 +207,8 @@ def details(repeated: RepeatResult) -> list[str]:
         of = f" of {repeated.wanted}" if repeated.wanted else ""
         found.append(f"stopped after {repeated.times}{of}: {repeated.stopped}")
     if repeated.fresh and repeated.failed and repeated.forked:
-        forked = f"forked: {rate(repeated.forked_failed, repeated.forked)}"
+        failed = repeated.failed - repeated.fresh_failed
+        forked = f"forked: {rate(failed, repeated.forked)}"
         fresh = f"in fresh interpreters: {rate(repeated.fresh_failed, repeated.fresh)}"
         found += [forked, fresh]
     if repeated.shared:
@@ -225,11 +216,6 @@ def details(repeated: RepeatResult) -> list[str]:
             f"{count(repeated.shared, 'repetition')} shared a process, because of {repeated.cause}"
         )
     return found
-
-
-def told_of_shared() -> str:
-    """What repetitions have in common."""
-    return _RATE_OF_FORKED
 
 
 def how_first(repeated: RepeatResult) -> str:

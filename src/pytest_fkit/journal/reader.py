@@ -59,11 +59,7 @@ def whole_lines(data: bytes) -> int:
 
 
 def parse(data: bytes, name: str) -> Iterator[Event]:
-    """The events in the whole lines.
-
-    :param name: of the file, for errors.
-    :raises JournalError: see :func:`read`.
-    """
+    """The events in the whole lines."""
     number = 0
     for number, line in enumerate(_whole_lines(data), 1):
         place = f"{name}:{number}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Callable, Dict, Iterable, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, Sequence
 
 from ..own import own_builtins
 from ..protocol.border import ItemAttempt, ItemStarted, RepeatedItem, Reported, Told
@@ -19,8 +19,8 @@ own_builtins(globals())
 
 Sink = Callable[[Sequence[Event]], None]
 
-Usage = Dict[str, Tuple[int, int]]
-"""By GPU id: bytes of its memory in use and its utilisation in per cent; -1 where unknown."""
+Usage = Dict[str, Dict[str, int]]
+"""By GPU id, as far as they are known: "memory" in use, in bytes, and "utilisation" in per cent."""
 
 MOST_SAMPLES = 36_000
 """Samples that are kept: those of an hour in which usage changes all the time."""
@@ -42,7 +42,7 @@ class GpuUsage:
         """
         most = None
         for wall, usage in reversed(self._samples):
-            known = [usage[gpu][0] for gpu in gpus if gpu in usage and usage[gpu][0] >= 0]
+            known = [usage[gpu]["memory"] for gpu in gpus if "memory" in usage.get(gpu, ())]
             if wall <= end and known:
                 most = max(most or 0, sum(known))
             if wall <= start:
@@ -80,7 +80,6 @@ class Recorder:
     # --- workers ---
 
     def owns(self, worker: str, gpus: Sequence[str]) -> None:
-        """From now on the worker owns the GPUs with these ids."""
         self._gpus[worker] = list(gpus)
 
     def worker_up(
@@ -97,37 +96,10 @@ class Recorder:
         where = {"host": host} if host else {}
         self.add(event("worker_up", worker=worker, pid=pid, gpus=list(gpus), **where))
 
-    def retired(self, worker: str, reason: str) -> None:
-        """A worker gets no more tests, because of its GPUs."""
-        self._about_gpus("retired", worker, reason=reason)
-
-    def readmitted(self, worker: str, reason: str) -> None:
-        """A retired worker gets tests again."""
-        self._about_gpus("readmitted", worker, reason=reason)
-
-    def probed(self, worker: str, answer: str, reason: str = "") -> None:
-        """The GPUs of a worker were probed.
-
-        :param answer: "healthy", "sick" or "unknown".
-        """
-        self._about_gpus("probed", worker, answer=answer, reason=reason)
-
     def gpus_used(self, wall: float, mono: float, usage: Usage) -> None:
         """Add a sample of the GPUs' usage; it is written with the next event."""
         self._usage.add(wall, usage)
-        used = {
-            gpu: {
-                name: figure
-                for name, figure in (("memory", memory), ("utilisation", utilisation))
-                if figure >= 0
-            }
-            for gpu, (memory, utilisation) in usage.items()
-        }
-        self._events.append({"event": "gpus", "wall": wall, "mono": mono, "used": used})
-
-    def gpus_unknown(self, error: str) -> None:
-        """The GPUs' usage can't be sampled."""
-        self.add(event("gpus_unknown", error=error))
+        self._events.append({"event": "gpus", "wall": wall, "mono": mono, "used": usage})
 
     def xid(self, wall: float, mono: float, facts: Event) -> None:
         """NVIDIA's driver reported a GPU error; it is written with the next event.
@@ -136,7 +108,8 @@ class Recorder:
         """
         self._events.append({"event": "xid", "wall": wall, "mono": mono, **facts})
 
-    def _about_gpus(self, name: str, worker: str, **fields: object) -> None:
+    def about_gpus(self, name: str, worker: str, **fields: object) -> None:
+        """Add an event of this name about the GPUs of a worker, as "retired"."""
         self.add(event(name, worker=worker, gpus=self._gpus.get(worker, []), **fields))
 
     # --- tests ---
@@ -171,9 +144,7 @@ class Recorder:
             self._running[key] = self._new_running(key, location)
         self._touched[key] = None
 
-    def _new_running(
-        self, key: tuple[str, str], location: tuple[str, int | None, str] | None
-    ) -> Running:
+    def _new_running(self, key: tuple[str, str], location: Location | None) -> Running:
         worker, nodeid = key
         return Running(nodeid, worker, location, self._earlier_attempts.get(nodeid, 0))
 
@@ -208,25 +179,20 @@ class Recorder:
         """A repetition of a test has ended on a worker, and plugins do not hear of it.
 
         :param attempt: what the worker sent of it, None if the worker died.
-        :param about: what the event says of it besides.
         """
         key = worker, str(nodeid)
-        running = self._running.pop(key, None) or self._new_running(key, None)
-        self._touched.pop(key, None)
+        running = self.forget(*key) or self._new_running(key, None)
         self._earlier_attempts.pop(key[1], None)
         running.reports = [kept(each) for each in reports]
         known = attempt or ItemAttempt(nodeid, now()["wall"], Lost(f"worker {worker} died"))
         self._end_attempt(worker, running, now(), known._replace(again=False))
         self._events[-1]["repetition"] = about
-        message = running.message()
-        if message:
-            self._events[-1]["message"] = message
+        if running.message:
+            self._events[-1]["message"] = running.message
 
     def _repeated(self, worker: str, repeated: RepeatedItem) -> None:
         """Conclude a test of which plugins hear the reports of one repetition."""
-        key = worker, str(repeated.nodeid)
-        running = self._running.pop(key, None)
-        self._touched.pop(key, None)
+        running = self.forget(worker, repeated.nodeid)
         if running is not None:
             verdict = running.verdict(now())
             self._events.append({**verdict, "repeated": repeated.result.event()})
@@ -256,15 +222,15 @@ class Recorder:
                 attempt["gpu_peak_memory"] = peak
         self._events.append(attempt)
 
-    def erred(self, worker: str, nodeid: str, category: str, message: str = "") -> None:
+    def erred(self, worker: str, nodeid: str, category: str, message: str) -> None:
         """A test met an error of its worker's GPUs or the network; a retry is recorded separately.
 
         :param category: as in "memory".
         """
         if category == NETWORK:
-            self._about_gpus("network_error", worker, test=nodeid, message=message)
+            self.about_gpus("network_error", worker, test=nodeid, message=message)
         else:
-            self._about_gpus("gpu_error", worker, test=nodeid, category=category, message=message)
+            self.about_gpus("gpu_error", worker, test=nodeid, category=category, message=message)
 
     def retried(
         self, worker: str, nodeid: str, messages: Iterable[Told], category: str, to: str
@@ -272,11 +238,9 @@ class Recorder:
         """An attempt on `worker` gives no verdict: the worker `to` runs the test again.
 
         :param messages: what `worker` sent of the attempt, which was held back from plugins.
-        :param category: of the error.
         """
         key = worker, str(nodeid)
-        running = self._running.pop(key, None) or self._new_running(key, None)
-        self._touched.pop(key, None)
+        running = self.forget(*key) or self._new_running(key, None)
         for each in messages:
             if isinstance(each, Reported):
                 running.reports.append(kept(each.report))
@@ -293,14 +257,13 @@ class Recorder:
             )
         )  # fmt: skip
 
-    def forget(self, worker: str, nodeid: str) -> None:
-        """Discard what is known of a test that another worker runs again."""
+    def forget(self, worker: str, nodeid: str) -> Running | None:
+        """Discard, and return, what is known of a test that has begun on a worker."""
         key = worker, str(nodeid)
-        self._running.pop(key, None)
         self._touched.pop(key, None)
+        return self._running.pop(key, None)
 
     def commit(self) -> None:
-        """Hand all events to the sinks."""
         for key in self._touched:
             if key in self._running:
                 self._events += self._running[key].unwritten()

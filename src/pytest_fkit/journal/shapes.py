@@ -34,7 +34,6 @@ _TYPES: Mapping[str, str] = {
 
 
 def schema() -> Schema:
-    """The schema of an event."""
     path = joined(__file__.rpartition("/")[0], "journal.schema.json")
     found: Schema = json.loads(read_text(path))
     return found

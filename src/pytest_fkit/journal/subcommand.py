@@ -45,7 +45,6 @@ class Subcommand(NamedTuple):
     :param examples: command lines, for its help.
     :param formats: by the name that ``--format`` takes, what makes the answer; the first is the
         default.
-    :param declare: adds its arguments.
     """
 
     text: str

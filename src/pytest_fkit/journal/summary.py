@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import datetime
 import io
 from collections import Counter
 from typing import Any, Dict, Iterable, Iterator
@@ -11,8 +10,8 @@ from typing import Any, Dict, Iterable, Iterator
 from ..own import own_builtins
 from ..protocol.endings import count, format_size
 from .causes import Group, cause, grouped, met
-from .events import Event, gpu_names, xid_title
-from .history import History, Session, TestHistory, xid_key
+from .events import Event, gpu_names, placed, xid_title
+from .history import WITH_ZONE, History, Session, TestHistory, argument, ungrouped, xid_key
 from .rates import details, of_events, repeated_again, words
 
 own_builtins(globals())
@@ -49,7 +48,7 @@ def summary(history: History, by_cause: bool = False) -> Iterator[str]:
             yield "running when the journal was cut off:"
             yield from (f"  {label}{nodeid}  {worker}" for nodeid, worker in session.running)
         yield from _xids(session, label)
-        yield from _retirements(session, label)
+        yield from (f"{label}{each}" for each in session.retirement_lines())
         if session.gone:
             yield f"{count(len(session.gone), 'test')} with a verdict, no longer in the suite:"
             yield from (f"  {label}{nodeid}" for nodeid in sorted(session.gone))
@@ -116,20 +115,11 @@ def _repeated(history: History, tests: list[TestHistory]) -> Iterator[str]:
 
 
 def _retry(retried: Event) -> str:
-    worker, to = _place(retried, "worker", "gpus"), _place(retried, "to", "to_gpus")
+    worker, to = (
+        placed(str(retried.get(name, "?")), retried.get(gpus, ()))
+        for name, gpus in (("worker", "gpus"), ("to", "to_gpus"))
+    )
     return f"{retried.get('category', '?')} on {worker}, then {to}"
-
-
-def _place(happened: Event, worker: str, gpus: str) -> str:
-    """As in "gw2 (GPU 4)", from the fields of these names."""
-    name, ids = str(happened.get(worker, "?")), happened.get(gpus, ())
-    return f"{name} ({gpu_names(ids)})" if ids else name
-
-
-def _retirements(session: Session, label: str) -> Iterator[str]:
-    for each in session.retirements:
-        worker = _place(each, "worker", "gpus")
-        yield f"{label}{worker} was {each['event']}: {each.get('reason', '?')}"
 
 
 def _xids(session: Session, label: str) -> Iterator[str]:
@@ -151,9 +141,8 @@ _ORIGIN = ("commit", "branch", "job")
 def _session(history: History, number: int, session: Session) -> Iterator[str]:
     run = session.runs[0]
     machine, versions = run.get("machine", {}), run.get("versions", {})
-    began = datetime.datetime.fromtimestamp(run["wall"]).astimezone()
     yield (
-        f"{history.label(number)}{began:%Y-%m-%d %H:%M:%S %z}, {machine.get('host', '?')}: "
+        f"{history.label(number)}{session.began:{WITH_ZONE}}, {machine.get('host', '?')}: "
         f"pytest {' '.join(run.get('arguments', ()))}".rstrip()
     )
     drivers = {f"{name} driver": version for name, version in run.get("drivers", {}).items()}
@@ -161,12 +150,7 @@ def _session(history: History, number: int, session: Session) -> Iterator[str]:
     of = [f"{name} {run[name]}" for name in _ORIGIN if name in run]
     if of:
         yield ", ".join(of)
-    seconds = session.last["wall"] - run["wall"]
-    ended = (
-        "cut off" if session.end is None else f"exit status {session.end.get('exitstatus', '?')}"
-    )
-    again = f", resumed {count(len(session.runs) - 1, 'time')}" if len(session.runs) > 1 else ""
-    yield f"{names}; {seconds:.1f} s, {ended}{again}"
+    yield f"{names}; {session.seconds:.1f} s, {session.how_ended}"
     yield _counts([test for test in history.current() if test.session == number])
 
 
@@ -178,7 +162,6 @@ def _counts(tests: list[TestHistory]) -> str:
 
 
 def summary_values(history: History) -> Values:
-    """The same as values."""
     tests = history.current()
     return {
         "runs": [_session_values(history, *each) for each in enumerate(history.sessions)],
@@ -209,7 +192,7 @@ def _session_values(history: History, number: int, session: Session) -> Values:
     return {
         "session": number + 1,
         "begin": run["wall"],
-        "seconds": round(session.last["wall"] - run["wall"], 6),
+        "seconds": round(session.seconds, 6),
         "exitstatus": None if end is None else end.get("exitstatus"),
         "cut_off": end is None,
         "resumed": len(session.runs) - 1,
@@ -240,7 +223,6 @@ def _red_values(test: TestHistory) -> Values:
 
 
 def cause_values(group: Group) -> Values:
-    """A cause with all of its tests."""
     return {
         **group.cause._asdict(), "title": group.cause.title, "workers": group.workers,
         "gpus": group.gpus, "tests": [each.nodeid for each in group.tests],
@@ -253,6 +235,28 @@ def _name(history: History, test: TestHistory) -> str:
 
 def _reason(test: TestHistory) -> str:
     return str(test.verdict.get("message", "")).partition("\n")[0]
+
+
+def failed(history: History) -> list[str]:
+    """The tests that went wrong, each once, as pytest takes them on its command line."""
+    tests = [(test.nodeid, test.session) for test in history.current() if test.went_wrong]
+    # Of a run that was cut off while it repeated them.
+    tests += [
+        (nodeid, number)
+        for number, session in enumerate(history.sessions)
+        for nodeid, repetitions in session.repetitions.items()
+        if of_events(repetitions.values()).failed
+    ]
+    runs = [session.runs[-1] for session in history.sessions]
+    return list(dict.fromkeys(_argument(nodeid, runs[session]) for nodeid, session in tests))
+
+
+def _argument(nodeid: str, run: Event) -> str:
+    nodeid = ungrouped(nodeid, run)
+    rootdir, directory = run.get("rootdir"), run.get("directory")
+    if isinstance(rootdir, str) and isinstance(directory, str) and rootdir != directory:
+        return argument(nodeid, rootdir, directory)
+    return nodeid
 
 
 def slowest(history: History, number: int) -> Iterator[str]:

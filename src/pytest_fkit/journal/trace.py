@@ -33,7 +33,6 @@ _USAGE = (
 def _complete(
     pid: int, lane: str, name: str, category: str, span: tuple[int, int], arguments: Event
 ) -> TraceEvent:
-    """A span of time in a lane."""
     begin, end = span
     return {
         "ph": "X", "name": name, "cat": category, "pid": pid, "tid": _LANES[lane],
@@ -44,7 +43,6 @@ def _complete(
 def _instant(
     pid: int, lane: str, name: str, category: str, at: int, arguments: Event
 ) -> TraceEvent:
-    """A moment in a lane."""
     return {
         "ph": "i", "s": "t", "name": name, "cat": category, "pid": pid, "tid": _LANES[lane],
         "ts": at, "args": _without_empty(arguments),
@@ -61,7 +59,6 @@ def _flow(what: str, pid: int, number: int, at: int) -> TraceEvent:
 
 
 def _named(what: str, pid: int, tid: int, name: str, sort_index: int) -> TraceEvent:
-    """The name of a "process" or a "thread"."""
     return {
         "ph": "M", "name": f"{what}_name", "pid": pid, "tid": tid, "ts": 0,
         "args": {"name": name, "sort_index": sort_index},
@@ -96,9 +93,17 @@ class _Timeline:
         self._followed: dict[str, tuple[int, int, int]] = {}
         self._hosts: dict[str, str] = {}
         self._arrows = 0
+        self._separator = b""
+
+    def encode(self, events: Iterable[Event]) -> bytes:
+        """What the events add to the text of a trace, between head and tail."""
+        added = [each for happened in events for each in self.convert(happened)]
+        if not added:
+            return b""
+        separator, self._separator = self._separator, b",\n"
+        return separator + encode_list(added)
 
     def convert(self, happened: Event) -> Iterator[TraceEvent]:
-        """What an event adds to the trace."""
         if self._base is None:
             self._base = happened["wall"]
         name = happened["event"]
@@ -156,8 +161,7 @@ class _Timeline:
         about = {"error": error, "pid": happened.get("pid")}
         yield _instant(pid, "worker", text, "worker", self._now(happened), about)
 
-    def _gpu(self, pid: int, worker: str, happened: Event) -> Iterator[TraceEvent]:
-        del worker
+    def _gpu(self, pid: int, _: str, happened: Event) -> Iterator[TraceEvent]:
         name = happened["event"].replace("_", " ")
         what = happened.get("answer") or happened.get("category")
         about = {key: happened.get(key) for key in ("test", "reason", "message", "to", "to_gpus")}
@@ -168,8 +172,7 @@ class _Timeline:
         lane = "tests" if "test" in happened else "worker"
         yield _instant(pid, lane, title, "gpu", self._now(happened), about)
 
-    def _network(self, pid: int, worker: str, happened: Event) -> Iterator[TraceEvent]:
-        del worker
+    def _network(self, pid: int, _: str, happened: Event) -> Iterator[TraceEvent]:
         about = {key: happened.get(key) for key in ("test", "message")}
         yield _instant(pid, "tests", "network error", "network", self._now(happened), about)
 
@@ -200,8 +203,7 @@ class _Timeline:
                 yield from self._introduce(worker)
                 yield _instant(self._pid(worker), "worker", title, "gpu", at, about)
 
-    def _attempt(self, pid: int, worker: str, happened: Event) -> Iterator[TraceEvent]:
-        del worker
+    def _attempt(self, pid: int, _: str, happened: Event) -> Iterator[TraceEvent]:
         nodeid = str(happened.get("test"))
         for step in happened.get("wide", ()):
             span = self._slice(pid, "wide fixtures", step["start"], step["duration"])
@@ -286,29 +288,11 @@ _HANDLERS: dict[str, Callable[[_Timeline, int, str, Event], Iterator[TraceEvent]
 }
 
 
-class _Encoder:
-    """Turns events into the text of a trace, piece by piece."""
-
-    def __init__(self) -> None:
-        self._timeline = _Timeline()
-        self._separator = b""
-
-    def encode(self, events: Iterable[Event]) -> bytes:
-        """What the events add to the text, between head and tail."""
-        added = [each for happened in events for each in self._timeline.convert(happened)]
-        if not added:
-            return b""
-        text = self._separator + encode_list(added)
-        self._separator = b",\n"
-        return text
-
-
 def lines(events: Iterable[Event]) -> Iterator[bytes]:
-    """A whole trace, in pieces."""
-    encoder = _Encoder()
+    timeline = _Timeline()
     yield _HEAD
     for happened in events:
-        yield encoder.encode((happened,))
+        yield timeline.encode((happened,))
     yield _TAIL
 
 
@@ -325,7 +309,7 @@ class TraceFile:
 
     def __init__(self, file: AppendedFile) -> None:
         self._file = file
-        self._encoder = _Encoder()
+        self._timeline = _Timeline()
         self._batch: list[Event] = []
         file.write(_HEAD)
 
@@ -346,6 +330,5 @@ class TraceFile:
             self.flush()
 
     def flush(self) -> None:
-        """Write the batch."""
         batch, self._batch = self._batch, []
-        self._file.write(self._encoder.encode(batch))
+        self._file.write(self._timeline.encode(batch))

@@ -24,27 +24,24 @@ from .tests.leftovers import unforkable
 from .tests.sources import AllTests
 
 if TYPE_CHECKING:
-    from ..controller.controller import Vacancy
+    from ..controller.controller import RunServices
 
 own_builtins(globals())
 
 
-def take_place(config: pytest.Config, vacancy: Vacancy) -> None:
+def take_place(config: pytest.Config, services: RunServices) -> None:
     """Register the plugins of a pytest process that runs tests itself."""
-    alone = Alone(config, config.stash[KEY], vacancy)
+    alone = Alone(config, config.stash[KEY], services)
     config.pluginmanager.register(alone, "fkit-alone")
-    own_gpus(config, ALONE, vacancy.show)
+    own_gpus(config, ALONE, services.show)
 
 
 class Alone(Collection):
-    """Plugin of a pytest process that runs tests without xdist.
+    """Plugin of a pytest process that runs tests without xdist."""
 
-    :param vacancy: the place that it takes.
-    """
-
-    def __init__(self, config: pytest.Config, settings: Settings, vacancy: Vacancy) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings, services: RunServices) -> None:
         self._settings = settings
-        self._vacancy = vacancy
+        self._services = services
         self._sigterm: Any = None
         self._loop: TestLoop | None = None
         self._unforkable = unforkable(config, settings)
@@ -73,15 +70,15 @@ class Alone(Collection):
         errors = session.testsfailed and not config.option.continue_on_collection_errors
         if errors or config.option.collectonly:
             return None
-        if self._vacancy.resuming is not None:
-            self._vacancy.resuming.take_here()
+        if self._services.resuming is not None:
+            self._services.resuming.take_here()
         pytest_session.resolve_basetemp(config)
         run_steps(self._run(session))
         return True
 
     def _restore_signals(self) -> None:
         restore_sigterm(self._sigterm)
-        self._vacancy.running.restore()
+        self._services.running.restore()
 
     def _configure_node(self, session: pytest.Session, loop: TestLoop) -> None:
         """Before a keeper is forked: let plugins fill the ``workerinput`` of fresh interpreters."""
@@ -103,8 +100,8 @@ class Alone(Collection):
         owned, here = config.stash.get(GPUS, None), config.stash.get(XIDS, None)
         keeper = KeeperClient(session, [] if here is None else [here.descriptor], 0, forks)
         keeper.at_start = self._restore_signals
-        about = self._vacancy.recorder, self._vacancy.accounting, session.items
-        screen = self._vacancy.screen
+        about = self._services.recorder, self._services.accounting, session.items
+        screen = self._services.screen
         reports = LocalReports(*about, owned, screen)
         xids = None if owned is None else xids_of_tests(config, owned)
         if owned is not None and xids is not None:
@@ -113,10 +110,10 @@ class Alone(Collection):
             reports = ReportsWithXids(*about, owned, xids, screen)
         loop = self._loop = TestLoop(
             session, self._settings, keeper, ALONE, lines, reports, self._unforkable,
-            tell=lambda said: self._vacancy.running.here(ALONE, said),
-            deadline=self._vacancy.deadline,
+            tell=lambda said: self._services.running.here(ALONE, said),
+            deadline=self._services.deadline,
         )  # fmt: skip
-        running = self._vacancy.running
+        running = self._services.running
         running.on_ask = loop.watch.ask
         if running.take_question():  # before there was anybody to answer
             loop.watch.ask()

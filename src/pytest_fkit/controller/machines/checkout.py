@@ -51,7 +51,6 @@ class Checkout(NamedTuple):
 
 
 def checkout_of(config: pytest.Config) -> Checkout:
-    """The checkout here."""
     root, directory = str(config.rootpath), str(config.invocation_params.dir)
     arguments = [paths.joined(directory, str(each).partition("::")[0]) for each in config.args]
     arguments = [each for each in arguments if os.path.exists(each)]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 import execnet
 
 from ... import system
 from ...compat import xdist_controller
 from ...named_tuple import NamedTuple
-from ...own import os, own_builtins, signal, suppress, threading, time
+from ...own import os, own_builtins, signal, suppress, threading
 from ...system import paths
 from .engines import Target, specification
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from execnet import Gateway
 
 own_builtins(globals())
+
+T = TypeVar("T")
 
 _KILL_WAIT = 5.0
 """Seconds in which a local end has to be gone after SIGKILL."""
@@ -64,23 +66,7 @@ class Client(NamedTuple):
         return " | ".join(list(filter(None, lines))[-_LINES:])
 
 
-class WaitLimit:
-    """The end of the time within which a machine has to do what it is asked for."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._end = time.monotonic() + seconds
-
-    @property
-    def left(self) -> float:
-        return max(0.01, self._end - time.monotonic())
-
-    @property
-    def over(self) -> bool:
-        return time.monotonic() >= self._end
-
-
-def open_within(deadline: WaitLimit, client: Client, open_it: Callable[[], Gateway]) -> Gateway:
+def open_within(seconds: float, client: Client, open_it: Callable[[], Gateway]) -> Gateway:
     """The gateway to a machine, once the Python there has answered.
 
     :raises NotReachedError: if it does not.
@@ -103,7 +89,7 @@ def open_within(deadline: WaitLimit, client: Client, open_it: Callable[[], Gatew
         os.unlink(client.note)  # of the one before it
     thread = threading.Thread(target=attempt, daemon=True)
     thread.start()
-    thread.join(deadline.left)
+    thread.join(seconds)
     in_time = bool(found)
     if not in_time:
         client.kill()
@@ -113,30 +99,31 @@ def open_within(deadline: WaitLimit, client: Client, open_it: Callable[[], Gatew
         return gateway
     if found and not isinstance(found[0], BaseException):
         found[0].exit()
-    raise NotReachedError(_trouble(client, found[0] if in_time else None, deadline))
+    raise NotReachedError(_trouble(client, found[0] if in_time else None, seconds))
 
 
-def asked(deadline: WaitLimit, client: Client, ask: Callable[[], Any]) -> Any:
+def asked(seconds: float, client: Client, ask: Callable[[], T]) -> T:
     """The answer to a question by a channel.
 
+    :param seconds: within which `ask` has it, or raises execnet.TimeoutError.
     :raises NotReachedError: if there is none.
     """
     try:
         return ask()
     except execnet.TimeoutError:
-        raise NotReachedError(_trouble(client, None, deadline)) from None
+        raise NotReachedError(_trouble(client, None, seconds)) from None
     except (execnet.RemoteError, EOFError, OSError) as error:
-        raise NotReachedError(_trouble(client, error, deadline)) from None
+        raise NotReachedError(_trouble(client, error, seconds)) from None
 
 
-def _trouble(client: Client, error: BaseException | None, deadline: WaitLimit) -> str:
+def _trouble(client: Client, error: BaseException | None, seconds: float) -> str:
     """Why a machine was not reached.
 
     :param error: None if it has not answered in time.
     """
     said = client.said()
     if error is None:
-        text = f"no answer within {deadline.seconds:g} s"
+        text = f"no answer within {seconds:g} s"
         return f"{text}: {said}" if said else text
     if isinstance(error, AssertionError):  # execnet's, about the first byte
         return (

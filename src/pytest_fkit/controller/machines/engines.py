@@ -105,10 +105,9 @@ def command(reached: Target, python: Sequence[str]) -> list[str]:
 
 
 def starting(reached: Target, words: Sequence[str]) -> list[str]:
-    """The command that starts something there."""
     found: list[str] = []
     for each in reached.command:
-        found += words if each == PYTHON else [each.replace(PYTHON, shell_words(words))]
+        found += words if each == PYTHON else [each.replace(PYTHON, shlex.join(words))]
     return found
 
 
@@ -120,11 +119,6 @@ def by_hand(reached: Target, python: Sequence[str]) -> list[str]:
 def cancelling(reached: Target, step: str) -> list[str]:
     """The command that ends a step there, empty if there is none."""
     return [each.replace("{step}", step) for each in reached.cancel] if step else []
-
-
-def shell_words(words: Sequence[str]) -> str:
-    """The words as a shell reads them."""
-    return " ".join(map(shlex.quote, words))
 
 
 # In a session of its own: Ctrl-C is for the controller, who has the workers tear down first. What
@@ -153,7 +147,7 @@ def specification(reached: Target, python: Sequence[str], note: str, errors: str
     """
     client = [sys.executable, "-I", "-S", "-c", _CLIENT, note, errors, *command(reached, python)]
     # execnet separates keys by two slashes, and takes a command apart as a shell does.
-    text = re.sub("/(?=/)", "/''", shell_words(client))
+    text = re.sub("/(?=/)", "/''", shlex.join(client))
     return f"popen//{MACHINE_KEY}={reached.name}//python={text}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Iterable, Mapping, Sequence
 
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
@@ -20,7 +20,6 @@ class Needed(NamedTuple):
     """What a machine has to have.
 
     :param python: as in "3.11".
-    :param versions: of distributions.
     """
 
     python: str
@@ -50,10 +49,6 @@ class Answers(NamedTuple):
     commit: str = ""
     boot: str = ""
     other: str | None = None
-
-    @classmethod
-    def from_wire(cls, data: Mapping[str, Any]) -> Answers:
-        return cls(**data)
 
 
 def misfits(needed: Needed, answers: Answers) -> list[str]:
@@ -87,7 +82,6 @@ _NOT_THERE, _OTHERWISE, _HERE = "not there", "not the same as here", "in this ch
 
 
 def advice(found: Iterable[Sequence[str]]) -> str:
-    """What to do about all of that."""
     lines = [line for lines in found for line in lines]
     paths = any(line.endswith(_NOT_THERE) for line in lines)
     content = any(line.endswith((_OTHERWISE, _HERE)) for line in lines)

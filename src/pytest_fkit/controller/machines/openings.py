@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Callable, Mapping, Sequence
 
 import execnet
 
+from ...config.deadline import Deadline
 from ...gpu.answers import FailedError
 from ...gpu.slices import handshake
 from ...gpu.throwaway import output_of
+from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, suppress, threading, time
-from .clients import Client, NotReachedError, WaitLimit, open_within
+from .clients import Client, NotReachedError, open_within
 from .engines import cancelling
-from .leftover import Leftover
 
 if TYPE_CHECKING:
     from execnet import Gateway, XSpec
@@ -38,9 +39,19 @@ _SLICE = 0.1
 MakeGateway = Callable[["XSpec"], "Gateway"]
 
 
-class _Opening:
-    """A gateway that is being opened."""
+class Leftover(NamedTuple):
+    """The process of a worker whose connection is lost.
 
+    :param pid: on its machine; `began`: when it began, as that machine counts.
+    :param step: of Slurm, "" for none.
+    """
+
+    pid: int
+    began: str
+    step: str = ""
+
+
+class _Opening:
     def __init__(self) -> None:
         self.done = threading.Event()
         self.gateway: Gateway | None = None
@@ -66,7 +77,6 @@ class Openings:
         self._over = False
 
     def serves(self, spec: XSpec) -> bool:
-        """Whether a worker is one of these."""
         return spec.python in self._clients
 
     def begin(self, specs: Sequence[XSpec], make: MakeGateway) -> None:
@@ -75,11 +85,13 @@ class Openings:
         :param make: execnet's function.
         """
         for name in self._turns:
-            its = [each for each in specs if self.serves(each) and self._client(each) == name]
-            if not its:
-                continue
-            openings = [self._openings.setdefault(str(each.python), _Opening()) for each in its]
-            self._in_thread(functools.partial(self._open_all, its, openings, make))
+            its = [
+                (each, self._openings.setdefault(str(each.python), _Opening()))
+                for each in specs
+                if self.serves(each) and self._client(each).machine.name == name
+            ]
+            if its:
+                self._in_thread(functools.partial(self._open_all, its, make))
 
     def take(self, spec: XSpec, make: MakeGateway) -> Gateway:
         """The gateway, once it is there.
@@ -89,7 +101,7 @@ class Openings:
         opening = self._openings.pop(str(spec.python), None)
         if opening is None:  # of a worker that takes a dead one's place in xdist's own way
             opening = _Opening()
-            self._open_all([spec], [opening], make)
+            self._open(spec, opening, make, None, 1)
         opening.done.wait()  # each attempt has its limit
         if opening.gateway is None:
             raise NotReachedError(opening.problem)
@@ -117,7 +129,7 @@ class Openings:
         def work() -> None:
             self._cancel(spec, left)
             group = execnet.Group()
-            text = self._clients[str(spec.python)].specification
+            text = self._client(spec).specification
             self._open(spec, _Opening(), lambda _: group.makegateway(text), left, _ATTEMPTS)
             group.terminate(1.0)
 
@@ -132,9 +144,9 @@ class Openings:
     def close(self) -> None:
         """The run is over: open no more, and wait for what is being ended, within a limit."""
         self._over = True
-        deadline = WaitLimit(_LAST_WAIT)
+        deadline = Deadline(_LAST_WAIT)
         for thread in self._threads:
-            while thread.is_alive() and not deadline.over:
+            while thread.is_alive() and not deadline.is_over:
                 for client in tuple(self._beginning):
                     client.kill()
                 thread.join(min(_SLICE, deadline.left))
@@ -143,18 +155,16 @@ class Openings:
 
     # --- in threads ---
 
-    def _client(self, spec: XSpec) -> str:
-        return self._clients[str(spec.python)].machine.name
+    def _client(self, spec: XSpec) -> Client:
+        return self._clients[str(spec.python)]
 
     def _in_thread(self, work: Callable[[], None]) -> None:
         thread = threading.Thread(target=work, daemon=True)
         self._threads.append(thread)
         thread.start()
 
-    def _open_all(
-        self, specs: Sequence[XSpec], openings: Sequence[_Opening], make: MakeGateway
-    ) -> None:
-        for spec, opening in zip(specs, openings):
+    def _open_all(self, openings: Sequence[tuple[XSpec, _Opening]], make: MakeGateway) -> None:
+        for spec, opening in openings:
             self._open(spec, opening, make, None, 1)
 
     def _open(
@@ -165,7 +175,7 @@ class Openings:
         left: Leftover | None,
         attempts: int,
     ) -> None:
-        client = self._clients[str(spec.python)]
+        client = self._client(spec)
         name = client.machine.name
         try:
             with self._turns[name]:
@@ -186,7 +196,7 @@ class Openings:
         left: Leftover | None,
         attempts: int,
     ) -> None:
-        client = self._clients[str(spec.python)]
+        client = self._client(spec)
         opening.problem = self._gone.get(client.machine.name, "")
         if opening.problem:
             return
@@ -201,7 +211,7 @@ class Openings:
                     time.sleep(_PAUSE)
                     self._diagnose(client)
                 opening.gateway = open_within(
-                    WaitLimit(self._limit), client, lambda: self._entered(spec, make, left)
+                    self._limit, client, lambda: self._entered(spec, make, left)
                 )
             except NotReachedError as error:
                 opening.problem = str(error)
@@ -217,9 +227,7 @@ class Openings:
         group = execnet.Group()
         asking = client._replace(note=f"{client.note}-again", errors=f"{client.note}.err")
         try:
-            open_within(
-                WaitLimit(self._limit), asking, lambda: group.makegateway(asking.specification)
-            )
+            open_within(self._limit, asking, lambda: group.makegateway(asking.specification))
         finally:
             group.terminate(1.0)
             asking.kill()
@@ -241,7 +249,7 @@ class Openings:
         return gateway
 
     def _cancel(self, spec: XSpec, left: Leftover | None) -> None:
-        command = cancelling(self._clients[str(spec.python)].machine, left.step if left else "")
+        command = cancelling(self._client(spec).machine, left.step if left else "")
         if command:
             # It may be gone, and nobody can help it if not.
             with suppress(FailedError, OSError):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 import execnet
 import pytest
 
+from ...config.deadline import Deadline
 from ...config.machine_option import Machines
 from ...config.settings import MachineSettings
 from ...gpu.answers import FailedError
@@ -18,8 +20,8 @@ from ...own import os, own_builtins, threading, time
 from ...system import paths
 from . import questions as program
 from .checkout import Checkout, checkout_of
-from .clients import Client, NotReachedError, WaitLimit, asked, open_within
-from .engines import Target, by_hand, cpus_of_nodes, gpus_of_nodes, shell_words, starting, target
+from .clients import Client, NotReachedError, asked, open_within
+from .engines import Target, by_hand, cpus_of_nodes, gpus_of_nodes, starting, target
 from .fitting import ALWAYS, OWN, Answers, Needed, advice, hint, misfits
 
 if TYPE_CHECKING:
@@ -125,7 +127,6 @@ def _check_program(settings: MachineSettings, name: str) -> None:
 
 
 def needed_by(config: pytest.Config) -> Needed:
-    """What every machine has to have for this run."""
     versions: dict[str, str] = {}
     for _, distribution in config.pluginmanager.list_plugin_distinfo():
         if distribution.project_name != _FORMER_NAME:
@@ -180,7 +181,7 @@ def reach(
         first = next((each for each in found if each.name in unreached), None)
         if first is not None:
             said = unreached[first.name][0]
-            lines.append(f"{hint(said)} by hand: {shell_words(by_hand(first, python))}")
+            lines.append(f"{hint(said)} by hand: {shlex.join(by_hand(first, python))}")
         raise pytest.UsageError(
             "\n".join([f"pytest-fkit: {settings.source}={settings.machines}:", *lines])
         )
@@ -227,10 +228,8 @@ def _ask(client: Client, questions: Questions, seconds: float) -> Reached:
     """
     detection = questions.detection[client.machine.name]
     group = execnet.Group()
-    gateway = open_within(
-        WaitLimit(seconds), client, lambda: group.makegateway(client.specification)
-    )
-    deadline = WaitLimit(seconds + detection)
+    gateway = open_within(seconds, client, lambda: group.makegateway(client.specification))
+    deadline = Deadline(seconds + detection)
     needed = questions.needed
 
     def ask() -> Reached:
@@ -254,17 +253,16 @@ def _ask(client: Client, questions: Questions, seconds: float) -> Reached:
             channel = gateway.remote_exec(handshake)
             channel.send(("answer", list(questions.names), detection))
             told = channel.receive(deadline.left)
-        return Reached(client.machine, Answers.from_wire(data), *certain(*min(pings)), told)
+        return Reached(client.machine, Answers(**data), *certain(*min(pings)), told)
 
     try:
-        reached: Reached = asked(deadline, client, ask)
-        return reached
+        return asked(deadline.seconds, client, ask)
     finally:
         group.terminate(1.0)
         client.kill()
 
 
-def _other_file(channel: Channel, checkout: Checkout, deadline: WaitLimit) -> str | None:
+def _other_file(channel: Channel, checkout: Checkout, deadline: Deadline) -> str | None:
     """See :class:`.Answers`: what is copied to a machine leaves an old .git there as it is."""
     files = checkout.files() if checkout.commit else None
     if files is None:

@@ -14,27 +14,6 @@ MOST = 10_000
 """Repetitions of a round, unless there are more tests."""
 
 
-class Asked(NamedTuple):
-    """What the user asked for.
-
-    :param maxfail: how many failing tests end the run, 0 for no limit.
-    """
-
-    repeat: Repeat
-    maxfail: int = 0
-
-
-class RepeatProgress(NamedTuple):
-    """How far it is.
-
-    :param seconds: since the first test began.
-    :param failing: how many tests have failed, each at least once.
-    """
-
-    seconds: float
-    failing: int
-
-
 class Enough(NamedTuple):
     """No more repetitions.
 
@@ -63,13 +42,17 @@ def rounds(repeat: Repeat, tests: int, workers: int) -> Iterator[range]:
         size *= 2
 
 
-def decide(asked: Asked, progress: RepeatProgress) -> Enough | None:
-    """Whether it is enough."""
-    repeat, failing = asked.repeat, progress.failing
-    if asked.maxfail and failing >= asked.maxfail:
+def decide(repeat: Repeat, maxfail: int, seconds: float, failing: int) -> Enough | None:
+    """Whether it is enough.
+
+    :param maxfail: how many failing tests end the run, 0 for no limit.
+    :param seconds: since the first test began.
+    :param failing: how many tests have failed, each at least once.
+    """
+    if maxfail and failing >= maxfail:
         tests = "1 failing test ends" if failing == 1 else f"{failing} failing tests end"
         return Enough(f"{tests} the run", at_once=True)
-    if repeat.seconds is not None and progress.seconds >= repeat.seconds:
+    if repeat.seconds is not None and seconds >= repeat.seconds:
         return Enough(f"{repeat} have passed")
     if repeat == Repeat() and failing:
         return Enough("a test failed")

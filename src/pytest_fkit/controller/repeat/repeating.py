@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Protocol, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Sequence
 
 import pytest
 
 from ...compat import xdist_controller
-from ...config.settings import Settings
-from ...journal.rates import RepeatResult, again, details, how_first, told_of_shared, words
+from ...config.settings import KEY
+from ...journal.history import argument
+from ...journal.rates import SHARED_BY_FORKED, RepeatResult, again, details, how_first, words
 from ...own import own_builtins, time
 from ...protocol.border import (
     ItemAttempt,
@@ -23,15 +24,15 @@ from ...protocol.border import (
 from ...protocol.endings import count
 from ...protocol.event_file import add_facts
 from ...protocol.repetitions import repeated, repetition_of, seed_of, test_of
-from ...system.paths import joined, relative
 from ..schedule.machines import gpu_ids, with_gpus
-from .decisions import Asked, Enough, RepeatProgress, decide, needs_more, rounds
+from .decisions import Enough, decide, needs_more, rounds
 from .tally import RepeatTally, Repetition
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
-    from ...journal.recorder import Recorder
+    from ..controller import RunServices
+    from ..workers.repeated_tests import RepeatedTests
     from ..workers.report_attributes import DeathText
 
 own_builtins(globals())
@@ -40,55 +41,19 @@ _NAMED = 10
 """Tests that the summary names though none of their repetitions failed."""
 
 
-class Repeatable(Protocol):
-    """The tests of a run, as the schedule has them."""
-
-    def number(self, node: WorkerController, position: int) -> int:
-        """That of the test at a position of a worker's collection."""
-
-    def begins(self, node: WorkerController, position: int) -> None:
-        """A worker begins the test at a position."""
-
-    def completed(self, node: WorkerController, position: int, seconds: float) -> None:
-        """A worker is through with it."""
-
-    def add(self, numbers: Sequence[int]) -> None:
-        """Run these, after those that are there."""
-
-    def want_only(self, wanted: Callable[[int], bool]) -> None:
-        """Begin none but these from now on."""
-
-    @property
-    def unfinished(self) -> int:
-        """How many are to run, or run."""
-
-    @property
-    def workers(self) -> int:
-        """How many the run begins with."""
-
-
 class Repeating:
-    """Plugin of a controller with workers.
+    """Plugin of a controller with workers."""
 
-    :param recorder: of the journal, if there is one.
-    :param show: writes a line to the terminal.
-    """
-
-    def __init__(
-        self,
-        config: pytest.Config,
-        settings: Settings,
-        maxfail: int,
-        recorder: Recorder | None,
-        show: Callable[[str], None],
-    ) -> None:
+    def __init__(self, config: pytest.Config, maxfail: int, services: RunServices) -> None:
+        settings = config.stash[KEY]
         assert settings.repeat is not None
         assert settings.repeat_seed is not None
         self._config = config
-        self._asked = Asked(settings.repeat, maxfail)
+        self._repeat, self._maxfail = settings.repeat, maxfail
         self._seed = settings.repeat_seed
-        self._recorder = recorder
-        self._show = show
+        self._recorder = services.recorder
+        self._show = services.show
+        self._complete_report = services.accounting.complete_report
         self._open: dict[WorkerController, list[Told]] = {}
         self._tests: list[RepeatTally] = []
         self._rounds: Iterator[range] = iter(())
@@ -98,44 +63,39 @@ class Repeating:
         self._session: pytest.Session | None = None
         self.results: list[tuple[str, RepeatResult]] = []
         """Tests that have their verdicts, by node id."""
-        self._repeatable: Repeatable | None = None
+        self._run: RepeatedTests | None = None
         self.tell: Callable[[WorkerController, Sequence[Told]], None] = lambda *_: None
         """Has plugins hear of a verdict."""
         self.text_of_death: Callable[[WorkerController, str], DeathText]
         """The text on a test that died with its worker."""
-        self.complete_report: Callable[[pytest.TestReport], None]
-        """Gives a report what plugins add to all others."""
         self.is_known: Callable[[pytest.TestReport], bool] = lambda _: False
         """Whether a failure is quarantined, so that it does not count."""
-        self.hears: Callable[[WorkerController, Sequence[Told]], None] = lambda *_: None
-        """Called with what workers say of repetitions."""
 
     @pytest.hookimpl
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Remember the session."""
         self._session = session
 
     # --- the beginning ---
 
-    def start(self, repeatable: Repeatable, nodeids: Sequence[str], once: dict[int, str]) -> None:
+    def start(self, run: RepeatedTests, nodeids: Sequence[str], once: dict[int, str]) -> None:
         """The distribution begins.
 
         :param nodeids: of tests, by their numbers.
         :param once: why tests are not repeated, by number.
         """
-        self._repeatable = repeatable
+        self._run = run
         self._begun = time.monotonic()
-        wanted = self._asked.repeat.times or 0
+        wanted = self._repeat.times or 0
         self._tests = [
             RepeatTally(nodeid, wanted, once.get(number, ""))
             for number, nodeid in enumerate(nodeids)
         ]
-        self._rounds = rounds(self._asked.repeat, len(nodeids), repeatable.workers)
+        self._rounds = rounds(self._repeat, len(nodeids), run.workers)
         self._add_round()
 
     def _add_round(self) -> bool:
         """Have another round run; whether there is one."""
-        assert self._repeatable is not None
+        assert self._run is not None
         found = next(self._rounds, range(0))
         numbers = [
             repeated(test, repetition)
@@ -144,22 +104,20 @@ class Repeating:
             if not (tally.once and repetition)
         ]
         self._last_round = len(numbers)
-        self._repeatable.add(numbers)
+        self._run.add(numbers)
         return bool(numbers)
 
     # --- what workers say ---
 
     def hear(self, node: WorkerController, told: Sequence[Told]) -> None:
-        """A worker tells of its tests."""
-        assert self._repeatable is not None
-        self.hears(node, told)
+        assert self._run is not None
         concluded: list[RepeatTally] = []
         for each in told:
             if isinstance(each, ItemBegins):
                 self._open[node] = []
-                self._repeatable.begins(node, each.position)
+                self._run.dispatch.begins(node, each.position)
             elif isinstance(each, ItemComplete):
-                self._repeatable.completed(node, each.position, each.seconds)
+                self._run.dispatch.mark_test_complete(node, each.position, each.seconds)
                 concluded += self._over(node, self._open.pop(node, []), each)
             else:
                 self._open.setdefault(node, []).append(each)
@@ -175,11 +133,11 @@ class Repeating:
 
         :param position: of the test that it was running.
         """
-        assert self._repeatable is not None
+        assert self._run is not None
         said = self._open.pop(node, [])
         if position is None:
             return
-        tally = self._tests[test_of(self._repeatable.number(node, position))]
+        tally = self._tests[test_of(self._run.number(node, position))]
         told = [Reported(position, each) for each in self._reports_of_death(node, tally.nodeid)]
         started = any(isinstance(each, ItemStarted) for each in said)
         begun: list[Told] = [] if started else [ItemStarted(tally.nodeid, told[0].report.location)]
@@ -198,22 +156,23 @@ class Repeating:
         ]
         add_facts(vars(made[0]), death=text.message, worker=node.gateway.id)
         for report in made:
-            self.complete_report(report)
+            self._complete_report(report)
         return made
 
     def _over(
         self, node: WorkerController, said: Sequence[Told], complete: ItemComplete
     ) -> list[RepeatTally]:
         """A repetition has ended; the tests that have their verdicts now."""
-        assert self._repeatable is not None
-        number = self._repeatable.number(node, complete.position)
+        assert self._run is not None
+        number = self._run.number(node, complete.position)
         nth = repetition_of(number)
         tally = self._tests[test_of(number)] if test_of(number) < len(self._tests) else None
         made = Repetition(nth, seed_of(self._seed, nth), node, said, complete)
         if tally is None or tally.is_told or not made.ended:
             return []
         failed, counted = tally.failed, tally.counts
-        outcome = tally.add(made, all(map(self.is_known, filter(_failed, made.reports))))
+        known = all(self.is_known(report) for report in made.reports if report.failed)
+        outcome = tally.add(made, known)
         self._record(tally, made, outcome)
         if tally.failed and not failed:
             self._show_first(tally, made)
@@ -231,18 +190,18 @@ class Repeating:
 
     def _decided(self, tally: RepeatTally) -> list[RepeatTally]:
         """The tests that have their verdicts, after a repetition of this one."""
-        assert self._repeatable is not None
-        progress = RepeatProgress(time.monotonic() - self._begun, self._failing)
-        found = decide(self._asked, progress)
+        assert self._run is not None
+        seconds = time.monotonic() - self._begun
+        found = decide(self._repeat, self._maxfail, seconds, self._failing)
         if found is not None and found.at_once:
             self._enough = found
             return [each for each in self._tests if each.times]
         if found is not None and self._enough is None:
             self._enough = found
             self._rounds = iter(())
-            self._repeatable.want_only(lambda number: not repetition_of(number))
-        tests = self._repeatable
-        if self._enough is None and needs_more(tests.unfinished, self._last_round, tests.workers):
+            self._run.schedule.want_only(lambda number: not repetition_of(number))
+        unfinished, workers = self._run.schedule.unfinished, self._run.workers
+        if self._enough is None and needs_more(unfinished, self._last_round, workers):
             self._add_round()
         return [tally] if tally.is_complete else []
 
@@ -273,14 +232,12 @@ class Repeating:
             xdist_controller.stop_run(self._config, reason)
 
     def conclude_all(self) -> None:
-        """No other repetition is going to end."""
         self._conclude([tally for tally in self._tests if tally.times])
 
     # --- what is shown ---
 
     @pytest.hookimpl
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Show the rates."""
         if not self.results:
             return
         terminalreporter.section("pytest-fkit: repeated")
@@ -306,19 +263,14 @@ class Repeating:
         if skipped:
             yield f"{count(skipped, 'test')} skipped in all repetitions", {}
         if any(result.forked > 1 for _, result in results):
-            yield told_of_shared(), {}
+            yield SHARED_BY_FORKED, {}
         yield "95 %: the exact interval of Clopper and Pearson, for independent repetitions", {}
         yield f"seed of the first repetitions: {self._seed}", {}
 
     def _argument(self, nodeid: str) -> str:
         """What selects a test on the command line: relative to the current directory."""
-        path, separator, rest = nodeid.partition("::")
-        whole = joined(str(self._config.rootpath), path)
-        return relative(whole, str(self._config.invocation_params.dir)) + separator + rest
-
-
-def _failed(report: pytest.TestReport) -> bool:
-    return bool(report.failed)
+        config = self._config
+        return argument(nodeid, str(config.rootpath), str(config.invocation_params.dir))
 
 
 def _about(argument: str, result: RepeatResult) -> list[str]:

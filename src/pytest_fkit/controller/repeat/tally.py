@@ -44,7 +44,6 @@ class Repetition(NamedTuple):
 
     @property
     def outcome(self) -> str:
-        """As a journal calls it."""
         reports = self.reports
         if all(report.passed and not hasattr(report, "wasxfail") for report in reports):
             return "passed" if any(report.when == "call" for report in reports) else "error"
@@ -52,7 +51,6 @@ class Repetition(NamedTuple):
 
     @property
     def fresh(self) -> bool:
-        """Whether it had a fresh interpreter."""
         return any(facts_of(report).fresh for report in self.reports) or is_fresh(self.number)
 
     @property
@@ -65,7 +63,6 @@ class Repetition(NamedTuple):
 class RepeatTally:
     """Counts the repetitions of a test.
 
-    :param nodeid: of the test.
     :param wanted: how many there are to be, 0 where nobody knows.
     :param once: why there is one only, "" where there are more.
     """
@@ -104,7 +101,6 @@ class RepeatTally:
 
     @property
     def times(self) -> int:
-        """How many have ended."""
         return sum(self._outcomes.values())
 
     @property
@@ -113,7 +109,6 @@ class RepeatTally:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all have ended that there are to be."""
         return 0 < self.wanted <= self.times
 
     @property

@@ -12,7 +12,7 @@ from ...named_tuple import NamedTuple
 from ...own import own_builtins, time
 from ...protocol.border import ItemAttempt, ItemBegins, ItemComplete, Reported, Told
 from ...protocol.endings import Lost
-from ..schedule.collected import Collected, Union
+from ..schedule.collected import Collected, CollectedTests
 from ..workers.report_attributes import CommonAttributes, DeathText, death_text
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ class Wrong(NamedTuple):
     """A test that does not have exactly one verdict.
 
     :param complete: whether its worker was through with it, though reports are missing.
-    :param twice: whether it has more than one.
     """
 
     number: int
@@ -51,11 +50,10 @@ class Ledger:
 
     def __init__(self, calls: bool = True) -> None:
         self._calls = calls
-        self._tests = Union()
+        self._tests = CollectedTests()
         self._flags = bytearray()
 
     def add(self, ids: Sequence[str]) -> Collected:
-        """Add the tests that a worker selected."""
         collected = self._tests.add(ids)
         self._flags.extend(bytes(len(self._tests.nodeids) - len(self._flags)))
         return collected
@@ -65,7 +63,6 @@ class Ledger:
         self._flags[number] = self._flags[number] & _OVER | _BEGUN
 
     def reported(self, number: int, report: pytest.TestReport) -> None:
-        """There is a report on the test."""
         # By pytest-rerunfailures, and on a subtest.
         if str(report.outcome) == "rerun" or hasattr(report, "context"):
             return
@@ -80,7 +77,6 @@ class Ledger:
             self.final(number)
 
     def final(self, number: int) -> None:
-        """The test has a verdict."""
         self._flags[number] |= _TWO_FINAL if self._flags[number] & _FINAL else _FINAL
 
     def number(self, nodeid: str, occurrence: int) -> int:
@@ -92,7 +88,6 @@ class Ledger:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was reported on any test."""
         return not any(flags & ~_BEGUN for flags in self._flags)
 
     def unfinished(self) -> Iterator[tuple[str, bool]]:
@@ -102,7 +97,6 @@ class Ledger:
                 yield nodeid, bool(flags & _BEGUN)
 
     def wrong(self) -> Iterator[Wrong]:
-        """The tests that do not have exactly one verdict."""
         for number, flags in enumerate(self._flags):
             if flags & _OVER != _FINAL:
                 complete, twice = bool(flags & _COMPLETE), bool(flags & _TWO_FINAL)
@@ -132,7 +126,6 @@ class Accounting:
     def pytest_xdist_node_collection_finished(
         self, node: WorkerController, ids: Sequence[str]
     ) -> None:
-        """Add what a worker collected, mostly the same as all others."""
         self._collected[node] = self._ledger(node).add(ids)
 
     def select(self, nodeids: Sequence[str]) -> None:
@@ -173,7 +166,6 @@ class Accounting:
 
     @property
     def knows_tests(self) -> bool:
-        """Whether somebody has collected."""
         return bool(self._ledgers)
 
     def unfinished(self) -> list[tuple[str, bool]]:
@@ -192,7 +184,6 @@ class Accounting:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        """At the end, report tests that do not have exactly one verdict."""
         result = yield
         if session.shouldfail or session.shouldstop or self._config.option.collectonly:
             return result
@@ -228,13 +219,7 @@ class Accounting:
                 _report_on(wrong.nodeid, "setup", "failed", text),
                 _report_on(wrong.nodeid, "teardown", "passed", None),
             ]
-        hook = self._config.hook
-        nodeid, location = wrong.nodeid, reports[0].location
-        hook.pytest_runtest_logstart(nodeid=nodeid, location=location)
-        for report in reports:
-            self._common.complete(report)
-            hook.pytest_runtest_logreport(report=report)
-        hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
+        self._common.tell(self._config, wrong.nodeid, reports[0].location, reports)
 
     def _record(self, worker: str, reports: Sequence[pytest.TestReport], text: DeathText) -> None:
         if self._recorder is not None:

@@ -31,7 +31,6 @@ class CausesShown:
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
     ) -> Generator[None, object, object]:
-        """Show the causes, if there were more than a few failures."""
         result = yield
         if config.getoption("no_summary", False):
             return result

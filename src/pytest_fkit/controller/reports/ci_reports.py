@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Iterator, Sequence
 
 import pytest
 
@@ -130,7 +130,6 @@ class StepSummary:
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Append it, unless it is empty."""
         text = "".join(f"{line}\n" for line in self._lines())
         if not text:
             return
@@ -142,7 +141,6 @@ class StepSummary:
 
 
 def write_step_summary(config: pytest.Config, happened: Happened) -> StepSummary | None:
-    """In GitHub Actions, register :class:`StepSummary`."""
     path = variable("GITHUB_STEP_SUMMARY")
     if not path:
         return None
@@ -152,7 +150,6 @@ def write_step_summary(config: pytest.Config, happened: Happened) -> StepSummary
 
 
 def of_quarantined(rows: Sequence[Row]) -> Iterator[str]:
-    """The lines on quarantined tests that failed, none if there are none."""
     yield from table(
         "| Quarantined: failed without failing the run | how | why |",
         [(code(row.nodeid), code(row.what), code(row.reason)) for row in rows],
@@ -160,7 +157,6 @@ def of_quarantined(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def of_repeated(results: Sequence[tuple[str, RepeatResult]]) -> Iterator[str]:
-    """The lines on tests that were repeated, those that never failed as a number."""
     if not results:
         return
     from ...journal.rates import details, words
@@ -179,7 +175,6 @@ def of_repeated(results: Sequence[tuple[str, RepeatResult]]) -> Iterator[str]:
 
 
 def markdown(happened: Happened) -> Iterator[str]:
-    """The lines of the summary; none if nothing happened."""
     for title, deaths in (
         ("Crashed", happened.deaths),
         ("Crashed, and run again", happened.run_again),
@@ -196,18 +191,13 @@ def markdown(happened: Happened) -> Iterator[str]:
     )
     for reason, number in happened.no_cores.items():
         yield from ("", f"{no_core(number)}: {code(reason)}")
-    yield from table(
-        "| Left processes running, which were ended | process |",
-        [(code(nodeid), _codes(processes)) for nodeid, processes in happened.leftovers],
-    )
-    yield from table(
-        "| GPU memory not given back | what |",
-        [(code(nodeid), _codes(lines)) for nodeid, lines in happened.gpu_memory],
-    )
-    yield from table(
-        "| Survived a sanitizer's report | what |",
-        [(code(nodeid), _codes(lines)) for nodeid, lines in happened.sanitizers],
-    )
+    for header, told in (
+        ("| Left processes running, which were ended | process |", happened.leftovers),
+        ("| GPU memory not given back | what |", happened.gpu_memory),
+        ("| Survived a sanitizer's report | what |", happened.sanitizers),
+    ):
+        rows = [(code(nodeid), "<br>".join(map(code, lines))) for nodeid, lines in told]
+        yield from table(header, rows)
     for title, tests in (
         ("Passed only on a retry", happened.retried),
         ("Failed on every attempt", happened.in_vain),
@@ -223,7 +213,3 @@ def markdown(happened: Happened) -> Iterator[str]:
         yield from ("", f"{count(number, 'test')} shared a process, because of {code(cause)}")
     for (reason, wanted), number in happened.scarce.items():
         yield from ("", f"{scarcity(number, wanted)}: {code(reason)}")
-
-
-def _codes(lines: Iterable[str]) -> str:
-    return "<br>".join(map(code, lines))

@@ -39,7 +39,6 @@ class ShownCrash:
         return getattr(self._longrepr, name)
 
     def toterminal(self, tw: Any) -> None:
-        """Write it, as pytest asks for it."""
         for part in self._brief:
             _write(part, tw)
 
@@ -84,10 +83,7 @@ def show_crash(config: pytest.Config, report: Any, began: float) -> None:
 
 
 def text_lines(config: pytest.Config, crash: CrashReport, began: float) -> list[str]:
-    """The same in pytest's style "short", as lines of text.
-
-    :param began: see :func:`show_crash`.
-    """
+    """The same in pytest's style "short", as lines of text."""
     read = _Reader(config, crash, began)
     parts = parts_of(crash, "", "short", False, read)
     return "\n".join(_text(read.placed(part)) for part in parts).splitlines()

@@ -124,7 +124,7 @@ def frames_of(thread: Thread, origins: Origins) -> list[Entry]:
             entries += _fold(folded, origins)
             entries.append(_note(line))
         elif origins.is_tool(line) or (
-            origins.is_library(line) and (shown or not _is_users(_caller(rest, origins), origins))
+            origins.is_library(line) and (shown or not _is_called_by_user(rest, origins))
         ):
             folded.append(line)
         else:
@@ -142,14 +142,11 @@ def _note(line: str) -> str:
     return "… more frames, which faulthandler does not write" if text == "..." else text
 
 
-def _caller(rest: Sequence[Frame | str], origins: Origins) -> Frame | None:
-    """The next frame outside of the standard library."""
+def _is_called_by_user(rest: Sequence[Frame | str], origins: Origins) -> bool:
+    """Whether the next frame outside of the standard library is the user's."""
     frames = (line for line in rest if isinstance(line, Frame))
-    return next((frame for frame in frames if not origins.is_library(frame)), None)
-
-
-def _is_users(frame: Frame | None, origins: Origins) -> bool:
-    return frame is not None and not origins.is_tool(frame)
+    caller = next((frame for frame in frames if not origins.is_library(frame)), None)
+    return caller is not None and not origins.is_tool(caller)
 
 
 def _fold(folded: list[Frame], origins: Origins) -> Iterator[Fold]:
@@ -291,8 +288,7 @@ def _thread(
             yield from _native(entry, read if users else None, reason)
         elif not users and everything:
             yield Location(entry.path, entry.line, f"in {entry.name}")
-            if reason:
-                yield Text(f"E   {reason}", red=True)
+            yield from _reason(reason)
         elif users and (style == "long" or (style == "auto" and entry in full)):
             yield from _long(entry, reason, read)
         else:
@@ -305,18 +301,15 @@ def _one_line(frame: Frame, reason: str, read: Reader) -> Iterator[Part]:
     excerpt = read(frame, 0)
     if excerpt.lines:
         yield Source([line.strip() for line in excerpt.lines], ["    "])
-    if reason:
-        yield Text(f"E   {reason}", red=True)
+    yield from _reason(reason)
 
 
 def _long(frame: Frame, reason: str, read: Reader) -> Iterator[Part]:
     """The source line and some around it, marked as in pytest's style "long"."""
     excerpt = read(frame, _AROUND)
     yield Location(frame.path, frame.line, f"in {frame.name}")
-    if excerpt is NOTHING or not excerpt.lines:
-        if reason:
-            yield Text(f"E   {reason}", red=True)
-        yield Text("")
+    if not excerpt.lines:
+        yield from (*_reason(reason), Text(""))
         return
     filled = filter(str.strip, excerpt.lines)
     margin = min((len(line) - len(line.lstrip()) for line in filled), default=0)
@@ -337,5 +330,9 @@ def _native(frame: Frame, read: Reader | None, reason: str) -> Iterator[Part]:
     yield Text(f'  File "{frame.path}", line {frame.line or "???"} in {frame.name}')
     excerpt = NOTHING if read is None else read(frame, 0)
     yield from (Text(f"    {line.strip()}") for line in excerpt.lines)
-    if reason:
-        yield Text(f"E   {reason}", red=True)
+    yield from _reason(reason)
+
+
+def _reason(text: str) -> Iterator[Text]:
+    if text:
+        yield Text(f"E   {text}", red=True)

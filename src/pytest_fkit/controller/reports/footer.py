@@ -13,7 +13,7 @@ from typing import Iterable, Mapping, Sequence, TextIO
 import pytest
 
 from ...compat.pytest_output import terminal_file
-from ...config.settings import Settings
+from ...config.settings import KEY
 from ...named_tuple import NamedTuple
 from ...own import atexit, os, own_builtins, time
 from ...protocol.border import ItemFinished, ItemStarted, Told
@@ -73,7 +73,8 @@ def lines(
         said.append(f"{progress.failed} failed")
     if progress.left is not None and progress.done < progress.total:
         said.append(f"about {_duration(progress.left)} left")
-    longest = sorted((each for each in running if now - each.since >= _LONG), key=_begin)
+    longest = [each for each in running if now - each.since >= _LONG]
+    longest.sort(key=lambda each: each.since)
     tests = [
         f"{_duration(now - each.since):>7}  {each.place}  {' '.join(showable(each.nodeid).split())}"
         for each in longest[: rows - 1]
@@ -96,10 +97,6 @@ def seconds_left(
     return sum(known) / len(known) * len(left) / max(workers, 1)
 
 
-def _begin(test: ShownTest) -> float:
-    return test.since
-
-
 def _duration(seconds: float) -> str:
     whole = int(seconds)
     if whole < 60:
@@ -110,7 +107,6 @@ def _duration(seconds: float) -> str:
 
 
 def _cut(line: str, columns: int) -> str:
-    """As much of a line as fits."""
     width = 0
     for position, character in enumerate(line):
         width += 2 if unicodedata.east_asian_width(character) in "WF" else 1
@@ -122,9 +118,9 @@ def _cut(line: str, columns: int) -> str:
 class Footer:
     """Plugin of a controller with workers, for a person who looks at pytest's own reporter."""
 
-    def __init__(self, config: pytest.Config, settings: Settings, workers: int) -> None:
+    def __init__(self, config: pytest.Config, workers: int) -> None:
         self._config = config
-        self._wanted = settings.footer == "auto"
+        self._wanted = config.stash[KEY].footer == "auto"
         self._workers = workers
         self._session: pytest.Session | None = None
         self._file: TextIO | None = None
@@ -135,7 +131,6 @@ class Footer:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """See whether there is a screen to draw on."""
         self._session = session
         option = self._config.getoption  # of plugins that may be blocked
         quiet = option("verbose", -1) < 0 or option("capture", "no") == "no"
@@ -163,7 +158,6 @@ class Footer:
                     del self._running[worker]
 
     def lost(self, worker: str) -> None:
-        """A worker is gone."""
         self._running.pop(worker, None)
 
     def draw(self, expected: Mapping[str, float | None]) -> None:
@@ -205,7 +199,6 @@ class Footer:
         )
 
     def close(self) -> None:
-        """Give the screen back, and draw no more."""
         if self._rows:
             first = self._screen[1] - self._rows + 1
             self._write(f"\0337\33[r\33[{first};1H\33[J\0338")
@@ -222,10 +215,8 @@ class Footer:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Leave before the summary."""
         self.close()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_unconfigure(self) -> None:
-        """Leave, also where no session was finished."""
         self.close()

@@ -13,6 +13,7 @@ from ...gpu.health.xids import XidFile, without_doubles
 from ...gpu.interpreters import light_interpreter
 from ...gpu.machine import Machine
 from ...gpu.slices.ownership import XIDS, XIDS_TOLD, XidsHere
+from ...journal.events import Event, event
 from ...own import fcntl, os, own_builtins, subprocess, suppress
 from ...protocol.descriptors import move_up
 from ..schedule.machines import host_of
@@ -20,7 +21,6 @@ from ..schedule.machines import host_of
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
-    from ...journal.events import Event
     from ...journal.recorder import Recorder
 
 own_builtins(globals())
@@ -103,7 +103,6 @@ class XidReaders:
     # After the plugin that says on which machine a worker is.
     @pytest.hookimpl(optionalhook=True, trylast=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
-        """Tell a worker of this machine that owns GPUs where to look."""
         told = node.workerinput
         if self._here is not None and "fkit_gpus" in told and not host_of(node):
             told[XIDS_TOLD] = self._here.path
@@ -156,7 +155,6 @@ class GpuSamples:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """Run the sampler meanwhile."""
         machine = Machine.here()
         self._file = _output_file("gpus")
         function = "pytest_fkit.gpu.vendors.nvml:sample"
@@ -184,14 +182,16 @@ class GpuSamples:
 
     def _record(self, sample: Event) -> None:
         if "error" in sample:
-            self._recorder.gpus_unknown(sample["error"])
+            self._recorder.add(event("gpus_unknown", error=sample["error"]))
             return
-        figures = ([-1 if one is None else one for one in each] for each in sample["used"])
-        usage = {gpu: (memory, busy) for gpu, (memory, busy) in zip(self._uuids, figures)}
+        names = ("memory", "utilisation")
+        usage = {
+            gpu: {name: figure for name, figure in zip(names, figures) if figure is not None}
+            for gpu, figures in zip(self._uuids, sample["used"])
+        }
         self._recorder.gpus_used(sample["wall"], sample["mono"], usage)
 
 
 def sample_gpus(config: pytest.Config, recorder: Recorder, uuids: Mapping[str, str]) -> None:
-    """Register :class:`GpuSamples`, if NVML can be used."""
     if not Machine.here().lacks_library(_NVML):
         config.pluginmanager.register(GpuSamples(recorder, uuids), "fkit-gpu-samples")

@@ -45,7 +45,6 @@ class HtmlReport:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        """Make it: the journal is complete."""
         command = [
             sys.executable, "-c", _PROGRAM, "html", str(self._journal), "-o", str(self._path),
         ]  # fmt: skip

@@ -96,7 +96,6 @@ NOT_INSTALLED = "not installed"
 
 
 def package_versions(names: Iterable[str]) -> Known:
-    """The versions of installed packages, by the names that users say."""
     return {name: _version(name) for name in names}
 
 

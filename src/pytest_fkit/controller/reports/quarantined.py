@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Iterator, Sequence
 
 import pytest
 
@@ -14,7 +14,6 @@ from ...journal.history import ungrouped
 from ...journal.quarantine import SKIP, TOLD, KnownFailure, Quarantine, QuarantineError, parse
 from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, time
-from ...protocol.border import Reported, Told
 from ...protocol.endings import count
 from ...protocol.event_file import Quarantined, add_facts, facts_of
 from ...system.paths import read_text
@@ -46,8 +45,6 @@ def entries_of(path: Path) -> list[KnownFailure]:
 
 
 class Row(NamedTuple):
-    """A quarantined test that failed, for the summary."""
-
     nodeid: str
     what: str
     reason: str
@@ -56,7 +53,7 @@ class Row(NamedTuple):
 class QuarantinedTests:
     """Plugin of the process that owns the terminal.
 
-    Reports go through :meth:`screen` before journal, accounting and plugins have them. Registered
+    Reports go through :meth:`check` before journal, accounting and plugins have them. Registered
     before :class:`.reporting.Reporting`, so that it hears of dead workers after that.
     """
 
@@ -94,30 +91,25 @@ class QuarantinedTests:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self) -> None:
-        """Stop the run as pytest does."""
         self._stop_if_enough()
 
     @pytest.hookimpl(trylast=True)
     def pytest_collectreport(self) -> None:
-        """Stop the collection as pytest does."""
         self._stop_if_enough()
 
     # --- which tests there are ---
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
-        """Tell a worker, and fresh interpreters, which tests to skip."""
         node.workerinput[TOLD] = [tuple(entry) for entry in self._entries]
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Skip tests, at ``-n0``."""
         skip(items, self._entries)
         self._know(item.nodeid for item in items)
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
-        """Learn which tests there are."""
         self._know(ids)
 
     def _know(self, nodeids: Iterator[str] | Sequence[str]) -> None:
@@ -133,20 +125,12 @@ class QuarantinedTests:
 
     # --- their reports ---
 
-    def screen(self, told: Sequence[Told]) -> None:
-        """Change the reports among these on failures that are quarantined."""
-        for each in told:
-            if isinstance(each, Reported):
-                self.check(each.report)
-
     def check(self, report: pytest.TestReport) -> None:
-        """Change a report if it is on a failure that is quarantined."""
         entry, found = self._about(report)
         if entry is not None:
             self._change(report, entry, str(kept(report).get("text", "")), found.title)
 
     def is_known(self, report: pytest.TestReport) -> bool:
-        """Whether it is on a failure that is quarantined."""
         return self._about(report)[0] is not None
 
     def _about(self, report: pytest.TestReport) -> tuple[KnownFailure | None, Cause]:
@@ -179,12 +163,10 @@ class QuarantinedTests:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
-        """Change xdist's report on a test that died with its worker."""
         self.check(report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        """Count them apart."""
         if facts_of(report).quarantined is None:
             return None
         if report.passed or hasattr(report, "context"):
@@ -194,7 +176,6 @@ class QuarantinedTests:
     # --- the end ---
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Name what failed, and the entries that somebody has to look at."""
         lines = list(self._lines())
         if lines:
             terminalreporter.section("pytest-fkit: quarantine")
@@ -215,6 +196,3 @@ class QuarantinedTests:
             yield from (f"  {entry.test}" for entry in unused[:_NAMED])
             if len(unused) > _NAMED:
                 yield f"  and {len(unused) - _NAMED} more"
-
-
-Screen = Callable[[Sequence[Told]], None]

@@ -41,7 +41,6 @@ class Recording:
     """Plugin: records what is not about a test, and owns the files.
 
     :param resuming: reads the journal of the run to resume, if there is one.
-    :param say: shows the user a line.
     """
 
     def __init__(
@@ -71,7 +70,8 @@ class Recording:
         recorder.mask = of_environment(os.environ, settings.mask).event
         session = ""
         if settings.journal is not None:
-            recorder.sinks.append(_writer(self._open_journal(settings.journal)))
+            journal = self._open_journal(settings.journal)
+            recorder.sinks.append(lambda events: journal.write(b"".join(map(encode, events))))
             session = "" if self._resuming is None else self._resuming.session
         if settings.trace is not None:
             self._trace = TraceFile(self._open("trace", settings.trace))
@@ -165,7 +165,6 @@ class Recording:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Record it, at ``-n0``."""
         self._collection(ALONE, [item.nodeid for item in session.items])
 
     def _collection(self, worker: str, nodeids: list[str]) -> None:
@@ -176,7 +175,6 @@ class Recording:
 
     @pytest.hookimpl(optionalhook=True, trylast=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
-        """Record the verdict on the test that a dead worker was running."""
         worker = report.node.gateway.id
         self._recorder.report(worker, report)
         self._recorder.record(worker, [lost_attempt(crashitem, Lost(f"worker {worker} died"))])
@@ -189,7 +187,6 @@ class Recording:
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter
     ) -> Generator[None, object, object]:
-        """Name the files that are incomplete."""
         result = yield
         for file in self._files:
             if file.failure:
@@ -209,7 +206,6 @@ def record(
 ) -> tuple[Recorder, Resuming | None]:
     """Record what the user asked for, and resume the run that she named.
 
-    :param say: shows the user a line before the run begins.
     :return: who has to hear of all tests and, in a resumed run, of what workers collected.
     :raises pytest.UsageError: if the run can't be resumed.
     """
@@ -226,10 +222,6 @@ def record(
     if resuming is not None:
         plugins.register(resuming, "fkit-resuming")
     return recorder, resuming
-
-
-def _writer(file: AppendedFile) -> Callable[[Sequence[Event]], None]:
-    return lambda events: file.write(b"".join([encode(each) for each in events]))
 
 
 @contextmanager
@@ -320,10 +312,7 @@ def _run_event(
 
 
 class Top:
-    """Plugin, and a sink of the recorder: lists the tests that took the most memory and CPU time.
-
-    :param number: of tests in each list.
-    """
+    """Plugin and sink of the recorder: lists the tests that took the most memory and CPU time."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -331,7 +320,6 @@ class Top:
         self._cpu: list[tuple[float, str]] = []
 
     def add(self, events: Sequence[Event]) -> None:
-        """Enter the attempts among these events."""
         for happened in events:
             if happened["event"] == "attempt" and "user" in happened:
                 nodeid = str(happened["test"])

@@ -117,7 +117,6 @@ class Reporting:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Remember what the summary tells."""
         facts = facts_of(report)
         if facts is not NO_FACTS:
             self._remember_attempt(report, facts)
@@ -163,7 +162,6 @@ class Reporting:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Remember modules whose import ended the process."""
         headline = death_of(report)
         if headline:
             report.longrepr = death_text(report.nodeid, str(report.longrepr), headline)
@@ -172,13 +170,11 @@ class Reporting:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
-        """Turn xdist's report on a dead worker into one of ours."""
         text = self.text_of_death(report.node, crashitem)
         add_facts(vars(report), death=text.message, worker=report.node.gateway.id)
         report.longrepr = text
 
     def text_of_death(self, node: WorkerController, nodeid: str) -> DeathText:
-        """The text on a test that died with its worker."""
         worker, reason = node.gateway.id, self.why_killed(node)
         died = f"worker {worker} was killed: {reason}" if reason else f"worker {worker} died"
         text = (
@@ -226,7 +222,6 @@ _DEATHS = (
 
 
 def _summary(happened: Happened) -> Iterator[_Line]:
-    """The lines of the summary, with their markup."""
     tables = (happened.deaths, happened.run_again, happened.imports, happened.not_begun)
     for (one, many), deaths in zip(_DEATHS, tables):
         title = f"1 {one}:" if len(deaths) == 1 else f"{len(deaths)} {many}:"
@@ -237,7 +232,7 @@ def _summary(happened: Happened) -> Iterator[_Line]:
         yield f"{no_core(number)}: {reason}", _YELLOW
     yield from _section(
         f"{count(len(happened.leftovers), 'test')} left processes running, which were ended:",
-        [f"{nodeid}  {each}" for nodeid, processes in happened.leftovers for each in processes],
+        _each_line(happened.leftovers),
     )
     if happened.end_errors:
         title = "raised at the end of test processes; plain pytest exits with status 1, too:"
@@ -245,26 +240,17 @@ def _summary(happened: Happened) -> Iterator[_Line]:
     for nodeid, text in happened.end_errors:
         yield f"  {nodeid}", _PLAIN
         yield from ((f"    {line}", _RED) for line in text.splitlines())
-    yield from _section(
-        f"{count(len(happened.gpu_memory), 'test')} left GPU memory that was not given back:",
-        [f"{nodeid}  {line}" for nodeid, lines in happened.gpu_memory for line in lines],
-        _YELLOW,
-    )
-    yield from _section(
-        f"{count(len(happened.sanitizers), 'test')} survived a sanitizer's report:",
-        [f"{nodeid}  {line}" for nodeid, lines in happened.sanitizers for line in lines],
-        _YELLOW,
-    )
-    yield from _section(
-        f"{count(len(happened.retried), 'test')} passed only on a retry:",
-        map("  ".join, happened.retried),
-        _YELLOW,
-    )
-    yield from _section(
-        f"{count(len(happened.in_vain), 'test')} failed on every attempt:",
-        map("  ".join, happened.in_vain),
-        _RED,
-    )
+    for what, told in (
+        ("left GPU memory that was not given back", happened.gpu_memory),
+        ("survived a sanitizer's report", happened.sanitizers),
+    ):
+        yield from _section(f"{count(len(told), 'test')} {what}:", _each_line(told), _YELLOW)
+    for what, retried, markup in (
+        ("passed only on a retry", happened.retried, _YELLOW),
+        ("failed on every attempt", happened.in_vain, _RED),
+    ):
+        rows = map("  ".join, retried)
+        yield from _section(f"{count(len(retried), 'test')} {what}:", rows, markup)
     yield from _section(
         f"{count(len(happened.retired), 'worker')} retired:",
         map(": ".join, happened.retired),
@@ -282,6 +268,10 @@ def _section(title: str, rows: Iterable[str], markup: dict[str, bool] = _PLAIN) 
     if lines:
         yield title, _PLAIN
         yield from lines
+
+
+def _each_line(told: Iterable[tuple[str, Sequence[str]]]) -> Iterator[str]:
+    return (f"{nodeid}  {line}" for nodeid, lines in told for line in lines)
 
 
 def _aligned(deaths: Deaths) -> Iterator[str]:
@@ -320,11 +310,9 @@ class FailOnFlaky:
 
     @pytest.hookimpl
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note tests that needed another attempt."""
         self._flaky = self._flaky or getattr(report, "rerun", 0) > 0
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Set the exit status that the plugin sets without workers."""
         if self._flaky and exitstatus == 0:
             session.exitstatus = _FLAKY

@@ -18,7 +18,7 @@ from ...journal.reader import JournalError, parse, whole_lines
 from ...journal.recorder import Recorder
 from ...own import own_builtins
 from ...protocol.endings import count
-from ...protocol.event_file import ReportData, add_facts, facts_of
+from ...protocol.event_file import Location, ReportData, add_facts, facts_of
 from ...protocol.plain_values import carriable
 from ...worker.reports.deaths import text_with_message
 from ...worker.tests.sources import Resumed
@@ -119,7 +119,7 @@ class Resuming:
         common = CommonAttributes()
         reports = [list(_reports(self._config, test, common)) for test in self._found]
         for test, its_reports in zip(self._found, reports):
-            _report_again(self._config, test, its_reports, common)
+            common.tell(self._config, test.nodeid, _location(test), its_reports)
         session.shouldfail = before
 
     def _compare(self, found: Sequence[str], rest: Sequence[str]) -> list[TestHistory]:
@@ -140,7 +140,6 @@ class Resuming:
     def pytest_report_teststatus(
         self, report: pytest.TestReport
     ) -> Generator[None, pytest.TestShortLogReport, object]:
-        """Mark verdicts of earlier runs, in verbose output."""
         result = yield
         if facts_of(report).resumed and result:
             category, letter, word = result
@@ -150,7 +149,6 @@ class Resuming:
         return result
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say what was not run, and how the suite has changed."""
         if self._found is not None:
             terminalreporter.section("pytest-fkit: resumed")
             for line in self._lines(len(self._found)):
@@ -167,7 +165,7 @@ class Resuming:
             yield f"{count(self._new, 'test')} not in the previous run"
 
 
-def _location(test: TestHistory) -> tuple[str, int | None, str]:
+def _location(test: TestHistory) -> Location:
     path, line, name = test.verdict.get("location") or (test.nodeid.partition("::")[0], None, "")
     return str(path), line, str(name)
 
@@ -181,18 +179,7 @@ def _reports(config: pytest.Config, test: TestHistory, common: CommonAttributes)
         yield report
 
 
-def _report_again(
-    config: pytest.Config, test: TestHistory, reports: Sequence[Any], common: CommonAttributes
-) -> None:
-    hooks, location = config.hook, _location(test)
-    hooks.pytest_runtest_logstart(nodeid=test.nodeid, location=location)
-    for report in reports:
-        common.complete(report)
-        hooks.pytest_runtest_logreport(report=report)
-    hooks.pytest_runtest_logfinish(nodeid=test.nodeid, location=location)
-
-
-def _report(test: TestHistory, kept: Kept, location: tuple[str, int | None, str]) -> ReportData:
+def _report(test: TestHistory, kept: Kept, location: Location) -> ReportData:
     """A report in the format of pytest_report_to_serializable."""
     start = float(kept.get("start", 0.0))
     data = {
@@ -218,7 +205,7 @@ def _report(test: TestHistory, kept: Kept, location: tuple[str, int | None, str]
     return data
 
 
-def _longrepr(kept: Kept, location: tuple[str, int | None, str]) -> Any:
+def _longrepr(kept: Kept, location: Location) -> Any:
     if "skip" in kept:
         path, line, reason = kept["skip"]
         return path, line, reason

@@ -30,11 +30,7 @@ Said = Union[SlowItem, RunningItem, NothingRuns]
 
 
 class RunningTests:
-    """Plugin of the process that owns the terminal.
-
-    :param show: writes a line to the terminal.
-    :param recorder: the journal's, if there is one.
-    """
+    """Plugin of the process that owns the terminal."""
 
     def __init__(
         self, config: pytest.Config, show: Callable[[str], None], recorder: Recorder | None
@@ -51,7 +47,6 @@ class RunningTests:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
-        """Handle SIGUSR1, unless somebody does."""
         if threading.current_thread() is not threading.main_thread():
             return
         # faulthandler.register() is not seen by Python's signal module.
@@ -77,13 +72,11 @@ class RunningTests:
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
-        """Give the signal back."""
         self.restore()
 
     # --- who was asked ---
 
     def awaits(self, workers: Sequence[str]) -> None:
-        """These workers were asked what they run."""
         now = time.monotonic()
         self._awaited.update((worker, now) for worker in workers)
 
@@ -129,7 +122,6 @@ class RunningTests:
         )
 
     def here(self, worker: str, said: Said) -> None:
-        """The same at ``-n0``."""
         owned = self._config.stash.get(OWNED, None)
         self.hear(worker, () if owned is None else owned.ids, said)
 

@@ -24,10 +24,7 @@ _NAMED = 50
 
 
 class Unfinished:
-    """Plugin of the process that owns the terminal, in a run that has a time limit.
-
-    :param recorder: the journal's, if there is one.
-    """
+    """Plugin of the process that owns the terminal, in a run that has a time limit."""
 
     def __init__(
         self,
@@ -46,7 +43,6 @@ class Unfinished:
     # Within the wrappers of those that wait for the last verdicts, before the journal's end.
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        """Note what has no verdict."""
         if exitstatus != pytest.ExitCode.INTERRUPTED or not self._deadline.is_over:
             return
         self._timed_out = True
@@ -63,7 +59,6 @@ class Unfinished:
 
     @pytest.hookimpl
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Name it."""
         if not self._timed_out:
             return
         terminalreporter.section(self._deadline.reason)

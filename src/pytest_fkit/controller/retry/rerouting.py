@@ -74,7 +74,6 @@ class Rerouting:
         """The distribution begins.
 
         :param nodeids: of tests, by their numbers.
-        :param kinds: what they need.
         :param number: returns that of the test at a position of a worker's collection.
         """
         self._schedule = schedule
@@ -290,10 +289,8 @@ class Rerouting:
     # --- retiring ---
 
     def probed(self, node: WorkerController, state: str, reason: str) -> None:
-        """A worker's GPUs were probed."""
         name = node.gateway.id
-        if self._recorder is not None:
-            self._recorder.probed(name, state, reason)
+        self._record("probed", name, answer=state, reason=reason)
         if self._slices.is_retired(name):
             if not self._slices.probed(name, state):
                 self._probe_later(frozenset(physical(node)))
@@ -327,14 +324,12 @@ class Rerouting:
         self._schedule.retire(name)
         self.retired.append((self._place(name), reason))
         self._edges.show(f"fkit: {self._place(name)} is retired: {reason}")
-        if self._recorder is not None:
-            self._recorder.retired(name, reason)
+        self._record("retired", name, reason=reason)
 
     def _readmit(self, name: str, shown: str, recorded: str) -> None:
         self._schedule.readmit(name)
         self._edges.show(f"fkit: {self._place(name)} is back: {shown}")
-        if self._recorder is not None:
-            self._recorder.readmitted(name, recorded)
+        self._record("readmitted", name, reason=recorded)
 
     def bring_back(self) -> None:
         """If all workers that are left are retired, give them tests again."""
@@ -363,6 +358,10 @@ class Rerouting:
             if self._slices.is_retired(name) and gpus == frozenset(physical(node)):
                 self._edges.order(node, ProbeGpus())
                 break  # one probe for all who share them
+
+    def _record(self, event: str, worker: str, **fields: str) -> None:
+        if self._recorder is not None:
+            self._recorder.about_gpus(event, worker, **fields)
 
     def _place(self, name: str) -> str:
         node = self._nodes.get(name)

@@ -36,7 +36,6 @@ class Attempt:
 
     @property
     def told(self) -> Sequence[Told]:
-        """All that its worker said of it."""
         return [*self.said, self.complete]
 
     @property
@@ -74,12 +73,10 @@ class Attempt:
 
     @property
     def category(self) -> str:
-        """The same in a word or two."""
         return "too few GPUs" if self.error is None else self.error.category
 
     @property
     def met_network(self) -> bool:
-        """Whether the error was one of the network."""
         return self.error is not None and self.error.category == NETWORK
 
     @property
@@ -116,7 +113,6 @@ class Attempt:
 class Verdict(NamedTuple):
     """There is no other attempt.
 
-    :param attempts: all at the test, in their order.
     :param stands: the one that decides.
     """
 
@@ -144,7 +140,6 @@ class Before(NamedTuple):
 
     :param needs: what the test needs of itself.
     :param given: what its last attempt was to have.
-    :param attempts: that are held.
     """
 
     needs: Kind
@@ -176,7 +171,6 @@ class Rules(NamedTuple):
     network: int = 0
 
     def allow(self, before: Before, error: GpuError) -> bool:
-        """Whether there may be another attempt after an error."""
         if error.category == NETWORK:
             return len(before.disconnected) < self.network
         return len(before.erred) < self.most
@@ -264,11 +258,9 @@ class Retries:
         return test in self._held
 
     def before(self, test: int, needs: Kind) -> Before:
-        """What there was of a test, which needs this."""
         return Before(needs, self.kinds.get(test, needs), self._held.get(test, ()))
 
     def hold(self, test: int, attempt: Attempt, kind: Kind) -> None:
-        """Another attempt, of this kind, follows this one."""
         self._held.setdefault(test, []).append(attempt)
         self.kinds[test] = kind
 
@@ -283,10 +275,7 @@ class Retries:
         return verdict.stands.told if alone else self._told(verdict.stands, verdict.attempts)
 
     def release(self, test: int, reason: str) -> tuple[WorkerController, Sequence[Told]]:
-        """The worker and what plugins are to hear of a test that gets no other attempt after all.
-
-        :param reason: why not.
-        """
+        """The worker and what plugins are to hear of a test that gets no other attempt."""
         attempts = self._held.pop(test)
         del self.kinds[test]
         told = self._told(attempts[-1], attempts)
@@ -296,7 +285,6 @@ class Retries:
         return attempts[-1].node, told
 
     def release_all(self, reason: str) -> list[tuple[WorkerController, Sequence[Told]]]:
-        """The same for all tests."""
         return [self.release(test, reason) for test in list(self._held)]
 
     def _told(self, verdict: Attempt, attempts: Sequence[Attempt]) -> Sequence[Told]:
@@ -333,8 +321,6 @@ class Retries:
 
 @dataclass
 class _Open:
-    """An attempt that is being told of."""
-
     told: list[Told] = field(default_factory=list)
     error: GpuError | None = None
 

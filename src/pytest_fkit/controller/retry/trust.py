@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Hashable, Sequence
+from typing import Hashable
 
 from ...own import own_builtins
-from ...protocol.border import OfItself, Probed
 from ...protocol.event_file import GpuError
 
 own_builtins(globals())
@@ -82,7 +81,6 @@ class Slices:
     # --- errors ---
 
     def ended(self, worker: str) -> None:
-        """A test ended there without an error."""
         found = self._slices.get(worker)
         if found is not None:
             found.errors.clear()
@@ -140,7 +138,6 @@ class Slices:
         return [test for test, certain in self._slices[worker].errors.items() if not certain]
 
     def well(self, worker: str) -> int:
-        """How many tests ended there without an error."""
         return self._slices[worker].well
 
     # --- retiring ---
@@ -195,8 +192,3 @@ class Slices:
             return False
         self.readmit(worker)
         return True
-
-
-def says_sick(said: Sequence[OfItself]) -> bool:
-    """Whether a worker has said that a probe found its GPUs sick."""
-    return any(isinstance(each, Probed) and each.state == "sick" for each in said)

@@ -25,7 +25,6 @@ class Backlog:
     """Units that wait, and what workers were not sent yet of the units that they go on with.
 
     :param workers: all, by name; the Schedule's own.
-    :param in_order: whether tests are to be begun in the order of their units.
     """
 
     def __init__(
@@ -34,18 +33,15 @@ class Backlog:
         reservations: Reservations,
         room: Room,
         estimates: Estimates,
-        in_order: bool,
     ) -> None:
         self._workers = workers
         self._reservations = reservations
         self._room = room
         self._estimates = estimates
-        self._in_order = in_order
         self._locked: set[str] = set()
         self._some_hold = False
-        self._version = 0
         self._may_be_unrunnable = True
-        self.waiting = Waiting(estimates.known)
+        self.waiting = Waiting()
         self.size = 0
         """How many tests are in it."""
 
@@ -56,7 +52,6 @@ class Backlog:
         self._release(unit)
 
     def add_again(self, test: int, kind: Kind) -> None:
-        """Add a test that is to be run again, before anything else."""
         self.add(Unit((_AGAIN, test), kind, deque([test]), loose=True))
 
     def _release(self, unit: Unit) -> None:
@@ -112,21 +107,15 @@ class Backlog:
 
     def unlock(self, unit: Unit | None) -> None:
         """Allow other tests with the unit's serial name."""
-        if unit is not None and unit.kind.serial in self._locked:
-            self._locked.remove(unit.kind.serial)
-            self._version += 1  # makes nothing unrunnable
-
-    def memory_freed(self) -> None:
-        """A test has ended; another one that needs memory may fit."""
-        self._version += 1
+        if unit is not None:
+            self._locked.discard(unit.kind.serial)
 
     def changed(self) -> None:
-        """Workers or units have changed, so that searches may find something else than before."""
+        """Workers or units have changed."""
         self._some_hold = any(
             worker.stopped and not worker.retired for worker in self._workers.values()
         )
         self._may_be_unrunnable = True
-        self._version += 1
 
     # --- who may run what ---
 
@@ -233,7 +222,6 @@ class Backlog:
         return self.waiting.first(lambda kind: self._takes(worker, kind), worker.lacks)
 
     def _first_again(self, worker: KnownWorker) -> WaitingEntry | None:
-        """The first test that is to be run again."""
         entry = self._first(worker)
         return entry if entry is not None and entry.rank[0] == _AGAIN else None
 
@@ -270,23 +258,6 @@ class Backlog:
             if seconds >= SPLIT:
                 return True
         return False
-
-    def take_filler(self, worker: KnownWorker, seconds: float) -> int | None:
-        """Enqueue a test that is known to take no longer, for a worker that is kept free."""
-        own = worker.unit
-        if own is not None and self.may_run(worker, own.kind):
-            first = itertools.islice(own.tests, 1)
-            if self.waiting.fitting(first, worker.lacks, seconds) is not None:
-                return self.enqueue(worker, own)
-        if worker.fruitless >= (self._version, seconds):
-            return None
-        found = self.waiting.quick(
-            lambda kind: self._takes(worker, kind), worker.lacks, seconds, self._in_order
-        )
-        if found is None:
-            worker.fruitless = self._version, seconds
-            return None
-        return self.enqueue(worker, self.waiting.take_one(*found))
 
     def recallable(self, worker: KnownWorker) -> tuple[KnownWorker, list[int]] | None:
         """What the worker should get of the queue of another one: of the fullest."""

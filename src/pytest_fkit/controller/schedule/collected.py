@@ -23,19 +23,17 @@ class Collected(NamedTuple):
     positions: dict[int, int] | None = None
 
     def number(self, position: int) -> int:
-        """The number of the test at a position."""
         if self.numbers is None:
             return position
         return repeated(self.numbers[test_of(position)], repetition_of(position))
 
     def position(self, number: int) -> int:
-        """The position of the test with a number."""
         if self.positions is None:
             return number
         return repeated(self.positions[test_of(number)], repetition_of(number))
 
 
-class Union:
+class CollectedTests:
     """All that any worker collected."""
 
     def __init__(self) -> None:
@@ -64,7 +62,6 @@ class Union:
         return self._numbers[key]
 
     def lacking(self, collected: Collected) -> frozenset[int]:
-        """The tests that a worker did not collect."""
         if collected.positions is None:
             assert self._first is not None
             return frozenset(range(len(self._first), len(self.nodeids)))

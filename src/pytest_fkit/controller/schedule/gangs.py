@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Tuple
 
 from ...gpu.devices import APART, Nearness
@@ -158,7 +158,6 @@ class Reservation:
 
     :param unit: of the test alone, to be given back if the reservation is cancelled.
     :param begun: whether the test was given to the leader.
-    :param fillers: tests that members were given meanwhile.
     :param whole: whether the leader is to get the unit as its own; then the others go on.
     """
 
@@ -166,7 +165,6 @@ class Reservation:
     unit: Unit
     gang: Gang
     begun: bool = False
-    fillers: set[int] = field(default_factory=set)
     whole: bool = False
 
 
@@ -174,21 +172,14 @@ class Reservations:
     """The reservations of a run, the oldest first.
 
     :param workers: all, by name; the Schedule's own.
-    :param unowned: GPUs that belong to no worker.
-    :param known: the expected seconds of a test, None if unknown.
     """
 
     def __init__(
-        self,
-        workers: Mapping[str, KnownWorker],
-        unowned: Sequence[str],
-        nearness: Nearness,
-        known: Callable[[int], float | None],
+        self, workers: Mapping[str, KnownWorker], unowned: Sequence[str], nearness: Nearness
     ) -> None:
         self._workers = workers
         self._unowned = unowned
         self._nearness = nearness
-        self._known = known
         self._all: list[Reservation] = []
 
     def __iter__(self) -> Iterator[Reservation]:
@@ -202,7 +193,7 @@ class Reservations:
             return False
         return not any(worker.could(kind) for worker in self._workers.values())
 
-    def possible(self, kind: Kind, test: int | None = None, held: bool = True) -> bool:
+    def possible(self, kind: Kind, test: int | None, held: bool) -> bool:
         """Whether there is a gang for such a test, now or later.
 
         :param held: whether workers that begin nothing now may be in it.
@@ -239,25 +230,7 @@ class Reservations:
         """The workers that are kept free, by name, and for what."""
         return {name: each for each in self._all for name in each.gang.members}
 
-    def deadline(self, reservation: Reservation) -> float | None:
-        """When the last member is expected to be free, None if unknown, or if all are.
-
-        Tests that members were given meanwhile do not count: what has to end before is settled
-        once and for all when the workers are reserved, so that no test waits for ever.
-        """
-        ends: list[float] = []
-        for name in reservation.gang.members:
-            worker = self._workers[name]
-            tests = [test for test in worker.pending if test not in reservation.fillers]
-            seconds = [self._known(test) for test in tests]
-            if None in seconds:
-                return None
-            if seconds:
-                ends.append(worker.since + sum(each for each in seconds if each is not None))
-        return max(ends, default=None)
-
     def add(self, test: int, unit: Unit, gang: Gang, whole: bool) -> None:
-        """Keep the gang free from now on."""
         self._all.append(Reservation(test, unit, gang, whole=whole))
 
     def ready(self) -> Iterator[Reservation]:
@@ -287,7 +260,6 @@ class Reservations:
         return at_rest and all(self._workers[name].is_free for name in others)
 
     def begun(self) -> set[int]:
-        """Tests that were given to leaders."""
         return {each.test for each in self._all if each.begun}
 
     def lent(self, test: int) -> tuple[str, ...]:

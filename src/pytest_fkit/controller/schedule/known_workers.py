@@ -42,9 +42,6 @@ class KnownWorker:
     :param suspect: whether its GPUs have not shown that they work, since a test failed there.
     :param recalled: what it was asked to give back and has not answered for.
     :param refused: what it could not give back, since it began or ended a test last.
-    :param since: when it began its test, or was sent the one that it is about to begin.
-    :param fruitless: the Schedule's last search for a filler that found none: its state, and the
-        seconds that were to be filled.
     :param mean: seconds that its tests take.
     """
 
@@ -70,8 +67,6 @@ class KnownWorker:
     unit: Unit | None = None
     recalled: frozenset[int] = frozenset()
     refused: set[int] = field(default_factory=set)
-    since: float = 0.0
-    fruitless: tuple[int, float] = (-1, 0.0)
     mean: float = _FIRST_GUESS
     ended: int = 0
 
@@ -85,19 +80,12 @@ class KnownWorker:
 
     @property
     def stopped(self) -> bool:
-        """Whether it begins nothing now."""
         return self.held or self.paused
 
     @property
     def is_free(self) -> bool:
         """Whether it has nothing, not even wide fixtures."""
         return self.waits and self.settled and self.running is None and not self.queue
-
-    @property
-    def pending(self) -> list[int]:
-        """What it runs and is about to run, without what it was asked to give back."""
-        running = [] if self.running is None or self.through else [self.running]
-        return [*running, *(test for test in self.queue if test not in self.recalled)]
 
     def could(self, kind: Kind) -> bool:
         """Whether it could run such a test by itself."""
@@ -115,7 +103,6 @@ class KnownWorker:
             self.queue = {before: unit, **self.queue}
 
     def took(self, seconds: float) -> None:
-        """One of its tests took so long."""
         self.ended += 1
         self.mean += (seconds - self.mean) / min(self.ended, _WINDOW)
 
@@ -130,11 +117,6 @@ class Estimates:
 
     seconds: Sequence[float | None]
     overhead: float
-
-    def known(self, test: int) -> float | None:
-        """Seconds, None if unknown."""
-        seconds = self.seconds[test]
-        return None if seconds is None else seconds + self.overhead
 
     def on(self, worker: KnownWorker, test: int) -> float:
         """Seconds; where unknown, as many as the worker's tests take on average."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from execnet import XSpec
     from xdist.workermanage import WorkerController
 
+    from ..workers.elsewhere import Elsewhere
+
 own_builtins(globals())
 
 CPU_WORKER = "FKIT_CPU_WORKER"
@@ -28,8 +30,8 @@ MACHINE_KEY = "fkit_machine"
 AHEAD = "fkit_ahead"
 """Of ``workerinput``: see :func:`clock_ahead`."""
 
-ELSEWHERE: pytest.StashKey[Any] = pytest.StashKey()
-"""In ``config.stash`` of a controller whose workers are on other machines: ``Elsewhere``."""
+ELSEWHERE: pytest.StashKey[Elsewhere] = pytest.StashKey()
+"""In ``config.stash`` of a controller whose workers are on other machines."""
 
 
 class Seat(NamedTuple):
@@ -60,7 +62,6 @@ def proxies(config: pytest.Config) -> list[str]:
 
 
 def seats(tx: Sequence[str], px: Sequence[str]) -> list[Seat]:
-    """The seats of the workers of ``--tx``."""
     return seats_of([execnet.XSpec(text) for text in _expanded(tx)], px)
 
 
@@ -97,7 +98,6 @@ def cpu_workers(number: int) -> list[str]:
 
 
 def count_workers(number: int) -> str:
-    """As in "2 workers"."""
     return {0: "no workers", 1: "1 worker"}.get(number, f"{number} workers")
 
 

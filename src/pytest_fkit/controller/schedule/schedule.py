@@ -1,4 +1,4 @@
-"""Which worker runs which test next: a state machine without a process, and with any clock."""
+"""Which worker runs which test next: a state machine without a process or a clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 from typing import Callable, Collection, Iterable, Iterator, Sequence
 
 from ...gpu.devices import Nearness
-from ...own import own_builtins, time
+from ...own import own_builtins
 from .backlog import Backlog
 from .gangs import Reservation, Reservations
 from .known_workers import (
@@ -35,8 +35,6 @@ class Schedule:
     :param overhead: seconds that a test takes beyond that.
     :param unowned: GPUs that belong to no worker. GPUs have names as in "host/id"; a test can have
         those of one machine only.
-    :param nearness: of GPUs to each other.
-    :param in_order: whether tests are to be begun in the order of their units.
     """
 
     def __init__(
@@ -45,29 +43,21 @@ class Schedule:
         overhead: float = 0.0,
         unowned: Sequence[str] = (),
         nearness: Nearness | None = None,
-        in_order: bool = False,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._estimates = Estimates(seconds, overhead)
         self._workers: dict[str, KnownWorker] = {}
         self._order = itertools.count()
         self._coming = 0
         self._open: set[int] = set()
-        self._clock = clock
-        self.reservations = Reservations(
-            self._workers, unowned, nearness or Nearness(), self._estimates.known
-        )
+        self.reservations = Reservations(self._workers, unowned, nearness or Nearness())
         """The workers that are kept free."""
         self._wanted: Callable[[int], bool] | None = None
         self._room = Room(self._workers, self.reservations)
-        self._backlog = Backlog(
-            self._workers, self.reservations, self._room, self._estimates, in_order
-        )
+        self._backlog = Backlog(self._workers, self.reservations, self._room, self._estimates)
 
     # --- what happens ---
 
     def add_units(self, units: Iterable[Unit]) -> None:
-        """Add tests to run."""
         for unit in units:
             self._open.update(unit.tests)
             self._backlog.add(unit)
@@ -96,7 +86,6 @@ class Schedule:
         self._backlog.changed()
 
     def retire(self, name: str) -> None:
-        """The worker gets no more tests."""
         self._workers[name].retired = True
         self._backlog.give_up(self._workers[name])
         self._backlog.cancel(name)
@@ -153,7 +142,6 @@ class Schedule:
         worker = self._workers[name]
         unit = worker.queue.pop(test, None)
         worker.running, worker.running_unit = test, unit
-        worker.since = self._clock()
         worker.waits = worker.through = worker.settled = False
         worker.refused.clear()
         if unit is not None:
@@ -171,8 +159,6 @@ class Schedule:
         self.reservations.end(test)
         worker.took(seconds + self._estimates.overhead)
         self._open.discard(test)
-        if worker.slots > 1:
-            self._backlog.memory_freed()
 
     def waits(self, name: str) -> None:
         """The worker has nothing to run, unless that crossed with what it was sent."""
@@ -235,7 +221,6 @@ class Schedule:
     # --- decisions ---
 
     def decide(self) -> list[Decision]:
-        """What is to be done now."""
         decisions: list[Decision] = []
         if self._wanted is not None:
             decisions += self._drop(self._wanted)
@@ -272,12 +257,9 @@ class Schedule:
                 decisions += self._clear(worker, reservation)
         # Only now is it known what others are not going to run.
         for worker in order:
-            reservation = reserved.get(worker.name)
             if worker.held:
                 decisions += self._settle(worker)
-            elif reservation is not None:
-                decisions += self._fill_gap(worker, reservation)
-            elif not (worker.retired or worker.paused):
+            elif not (worker.name in reserved or worker.retired or worker.paused):
                 decisions += self._fill(worker)
         for worker in order:
             if worker.waits:
@@ -295,8 +277,6 @@ class Schedule:
         kept = worker.refused | self.reservations.begun()
         if worker.held:  # it is about to begin none of them
             kept = set()
-        elif reservation is not None:
-            kept |= reservation.fillers
         everything = worker.retired or worker.stopped or reservation is not None
         tests = [
             test
@@ -311,7 +291,6 @@ class Schedule:
             yield Recall(worker.name, tuple(tests))
 
     def _fill(self, worker: KnownWorker) -> Iterator[Send]:
-        """Fill the worker's queue."""
         ahead, enough = self._ahead(worker), worker.enough
         if ahead >= enough / 2 or len(worker.queue) >= MOST:
             return
@@ -330,8 +309,6 @@ class Schedule:
             yield self._send(worker, tests)
 
     def _send(self, worker: KnownWorker, tests: Sequence[int]) -> Send:
-        if worker.waits:
-            worker.since = self._clock()
         worker.waits = worker.settled = False
         return Send(worker.name, tuple(tests))
 
@@ -366,19 +343,6 @@ class Schedule:
 
     def _start_whole(self) -> Iterator[Send]:
         for worker, test in self._backlog.start_whole():
-            yield self._send(worker, [test])
-
-    def _fill_gap(self, worker: KnownWorker, reservation: Reservation) -> Iterator[Send]:
-        """Send a worker that is kept free a test that ends before all others are free."""
-        deadline = None
-        if worker.waits and not reservation.begun:
-            deadline = self.reservations.deadline(reservation)
-        if deadline is None:
-            return
-        seconds = deadline - self._clock()
-        test = self._backlog.take_filler(worker, seconds) if seconds > 0 else None
-        if test is not None:
-            reservation.fillers.add(test)
             yield self._send(worker, [test])
 
     def _lend(self) -> Iterator[Lend]:

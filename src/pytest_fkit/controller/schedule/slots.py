@@ -81,7 +81,6 @@ class Room:
         return bool(kind.memory) and any(is_large(each, kind) for each in self.workers.values())
 
     def changed(self) -> None:
-        """Discard what was looked up."""
         if self._left:
             self._left.clear()
 
@@ -156,7 +155,6 @@ class Room:
         return found
 
     def neighbours(self, worker: KnownWorker) -> list[KnownWorker]:
-        """The others that share GPUs with it."""
         return [
             other
             for other in self.workers.values()

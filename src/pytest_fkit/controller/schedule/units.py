@@ -6,7 +6,7 @@ import heapq
 import itertools
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Callable, Collection, Iterator, Mapping, Sequence
 
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
@@ -15,9 +15,6 @@ own_builtins(globals())
 
 QUICK = 0.2
 """Seconds from which on it is worth moving a test to an earlier place."""
-
-LOOK = 50
-"""How many tests of a loose unit are searched for one that is quick enough."""
 
 
 class Kind(NamedTuple):
@@ -66,7 +63,6 @@ class Unit:
     """Tests of one kind that are moved together.
 
     :param rank: the lowest goes first.
-    :param tests: by number, in order.
     :param loose: whether they have nothing in common, so that any worker may take the next one.
     :param strict: whether one worker has to run them all.
     :param begun: whether one of them was begun where they are now.
@@ -122,10 +118,7 @@ def connected_units(tests: Sequence[Test], connected: Mapping[int, int]) -> list
 
 
 def merged_groups(tests: Sequence[Test], connected: Mapping[int, int]) -> list[Test]:
-    """The tests, with one group in place of all groups that contain connected tests.
-
-    :param connected: see :func:`connected_units`.
-    """
+    """The tests, with one group in place of all groups that contain connected tests."""
     into: dict[str, str] = {}
 
     def final(group: str) -> str:
@@ -199,13 +192,9 @@ class WaitingEntry(NamedTuple):
 
 
 class Waiting:
-    """Units that no worker has, by the kinds of their tests.
+    """Units that no worker has, by the kinds of their tests."""
 
-    :param known: the expected seconds of a test, None if unknown.
-    """
-
-    def __init__(self, known: Callable[[int], float | None]) -> None:
-        self._known = known
+    def __init__(self) -> None:
         self._heaps: dict[Kind, list[WaitingEntry]] = {}
         self._ticket = itertools.count()
 
@@ -222,7 +211,6 @@ class Waiting:
             heapq.heapify(heap)
 
     def heads(self, wanted: Callable[[Kind], bool]) -> list[WaitingEntry]:
-        """The first entry of each wanted kind."""
         return [heap[0] for kind, heap in self._heaps.items() if heap and wanted(kind)]
 
     def by_kind(self) -> Iterator[tuple[Kind, list[WaitingEntry]]]:
@@ -260,41 +248,6 @@ class Waiting:
         if not unit.tests:
             self.remove(entry)
         return Unit(unit.rank, unit.kind, deque([test]), loose=True)
-
-    def quick(
-        self,
-        wanted: Callable[[Kind], bool],
-        lacks: Collection[int],
-        seconds: float,
-        in_order: bool,
-    ) -> tuple[WaitingEntry, int] | None:
-        """The first test that is known to take no longer, and may run alone.
-
-        :param in_order: whether only the very first test may be taken.
-        """
-        entries: Iterable[WaitingEntry] = itertools.chain.from_iterable(
-            heap for kind, heap in self._heaps.items() if wanted(kind)
-        )
-        if in_order:
-            entries = heapq.nsmallest(1, entries)
-        found = []
-        for entry in entries:
-            unit = entry.unit
-            if unit.strict and len(unit.tests) > 1:
-                continue  # one worker has to run them all
-            look = LOOK if unit.loose and not in_order else 1
-            test = self.fitting(itertools.islice(unit.tests, look), lacks, seconds)
-            if test is not None:
-                found.append((entry, test))
-        return min(found, default=None)
-
-    def fitting(self, tests: Iterable[int], lacks: Collection[int], seconds: float) -> int | None:
-        """The first of these tests that is known to take no longer."""
-        for test in tests:
-            known = self._known(test)
-            if known is not None and known <= seconds and test not in lacks:
-                return test
-        return None
 
 
 def _first(heap: list[WaitingEntry], lacks: Collection[int]) -> list[WaitingEntry]:

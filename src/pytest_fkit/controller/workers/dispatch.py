@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Iterable, Sequence
 import pytest
 
 from ...compat import xdist_controller
-from ...config.settings import Settings
+from ...config.settings import KEY
 from ...gpu.devices import Nearness
 from ...own import own_builtins
 from ...protocol.border import (
@@ -25,9 +25,7 @@ from ...protocol.border import Settle as TearDown
 from ...protocol.repetitions import AllOf, ByTest, test_of
 from ..retry.rerouting import Rerouting
 from ..retry.retries import Retry
-from ..retry.trust import says_sick
-from ..schedule.collected import Collected
-from ..schedule.collected import Union as Tests
+from ..schedule.collected import Collected, CollectedTests
 from ..schedule.known_workers import Decision, Lend, Recall, Send, SettleWorker
 from ..schedule.machines import gpu_ids, owned_gpus, physical, physical_name, seats_of_run
 from ..schedule.schedule import Schedule
@@ -35,7 +33,7 @@ from ..schedule.units import ANY, Kind
 from .inbox import Arrivals
 from .links import Links
 from .liveness import Replacements
-from .planning import OVERHEAD, Durations, collected_alike, is_ordered, plan, units_of
+from .planning import OVERHEAD, Durations, collected_alike, plan, units_of
 from .repeated_tests import RepeatedTests, reasons_for_once
 
 if TYPE_CHECKING:
@@ -48,22 +46,17 @@ own_builtins(globals())
 
 
 class Dispatch:
-    """See xdist's ``Scheduling``. DSession knows tests by node ids; here they have numbers.
-
-    :param lending: knows the GPUs of the run, None if there are none.
-    :param repeating: has tests repeated, None if none is to be.
-    """
+    """See xdist's ``Scheduling``. DSession knows tests by node ids; here they have numbers."""
 
     def __init__(
         self,
         config: pytest.Config,
-        settings: Settings,
         links: Links,
         arrivals: Arrivals,
         replacements: Replacements,
         rerouting: Rerouting,
         lending: Gateways | None,
-        repeating: Repeating | None = None,
+        repeating: Repeating | None,
     ) -> None:
         self.config = config
         self._repeating = repeating
@@ -75,13 +68,12 @@ class Dispatch:
         self._replacements = replacements
         self._rerouting = rerouting
         self._lending = lending
-        self._settings = settings
         self._durations = Durations(config)
         self._nodes: dict[WorkerController, Collected | None] = {}
         """None until the tests are numbered."""
         self._ids: dict[WorkerController, Sequence[str]] = {}
         self._by_name: dict[str, WorkerController] = {}
-        self._tests = Tests()
+        self._tests = CollectedTests()
         self._schedule: Schedule | None = None
         self._refused = False
         self._died: set[str] = set()
@@ -106,24 +98,20 @@ class Dispatch:
 
     @property
     def collection_is_completed(self) -> bool:
-        """Whether tests can be distributed."""
         return self._schedule is not None or len(self._ids) >= self.numnodes
 
     @property
     def begun(self) -> bool:
-        """Whether tests were distributed."""
         return self._schedule is not None
 
     @property
     def tests_finished(self) -> bool:
-        """Whether all tests have their verdicts."""
         if self._schedule is None:
             return self._refused or not self.numnodes
         return not self._schedule.unfinished
 
     @property
     def has_pending(self) -> bool:
-        """Whether tests are left."""
         return self._schedule is not None and self._schedule.unfinished > 0
 
     def add_node(self, node: WorkerController) -> None:
@@ -143,7 +131,6 @@ class Dispatch:
         xdist_controller.set_tests_collected(self.config, most)
 
     def schedule(self) -> None:
-        """Begin, or go on."""
         if self._schedule is None and not self._refused:
             self._refused = not self._begin()
         self.act()
@@ -255,7 +242,6 @@ class Dispatch:
             self._rerouting.holds(node, said)
 
     def begins(self, node: WorkerController, position: int) -> None:
-        """A worker begins the test at a position of its collection."""
         number = self._number(node, position)
         if number is not None:
             assert self._schedule is not None
@@ -280,7 +266,6 @@ class Dispatch:
     # --- what is to be done ---
 
     def act(self) -> None:
-        """Carry out what the schedule decides now."""
         if self._schedule is None:
             return
         if not self._schedule.unfinished or xdist_controller.is_stopping(self.config):
@@ -323,7 +308,6 @@ class Dispatch:
         self._order(node, LendGpus(positions[0], environ))
 
     def _positions(self, name: str, tests: Sequence[int]) -> tuple[int, ...]:
-        """Where these are in a worker's collection."""
         collected = self._nodes[self._by_name[name]]
         assert collected is not None
         return tuple(collected.position(each) for each in tests)
@@ -337,8 +321,12 @@ class Dispatch:
 
     def _begin(self) -> bool:
         """Begin the distribution, unless workers collected different tests."""
-        sick = {node for node, said in self._early.items() if says_sick(said)}
-        doubtful = sick | self._links.in_doubt
+        sick = (
+            node
+            for node, said in self._early.items()
+            if any(isinstance(each, Probed) and each.state == "sick" for each in said)
+        )
+        doubtful = self._links.in_doubt.union(sick)
         if not collected_alike(self.config, self._ids, doubtful, self._arrivals.show):
             return False
         for node, ids in self._ids.items():
@@ -349,10 +337,9 @@ class Dispatch:
         unowned = [] if self._lending is None else self._lending.unowned()
         self._schedule = Schedule(
             seconds if self._repeating is None else ByTest(seconds),
-            OVERHEAD[self._settings.isolation],
+            OVERHEAD[self.config.stash[KEY].isolation],
             unowned,
             self._nearness,
-            in_order=is_ordered(self.config),
         )
         mode = self.config.getoption("dist")
         planned = plan(mode, self._tests, self._nodes, self._links.facts, unowned)
@@ -374,12 +361,10 @@ class Dispatch:
         return True
 
     def _hear_early(self, node: WorkerController) -> None:
-        """Handle what a worker said before the schedule knew it."""
         for said in self._early.pop(node, ()):
             self.hear(node, said)
 
     def _add(self, node: WorkerController) -> None:
-        """Tell the schedule about a worker."""
         collected = self._nodes[node]
         assert self._schedule is not None
         assert collected is not None

@@ -18,8 +18,7 @@ from ...own import own_builtins
 from ...system import paths
 from ..machines.clients import Client, NotReachedError, temporary_folder
 from ..machines.fitting import twins
-from ..machines.leftover import Leftover
-from ..machines.openings import MakeGateway, Openings
+from ..machines.openings import Leftover, MakeGateway, Openings
 from ..machines.reaching import Questions, Reached, machines_of, needed_by, passed_on, reach
 from ..schedule.machines import ELSEWHERE, MACHINE_KEY
 from .gpus import fleet_of, stated_gpus
@@ -43,22 +42,18 @@ class KnownMachine:
 
 
 class Elsewhere:
-    """The machines of a run.
-
-    :param places: by name.
-    """
+    """The machines of a run."""
 
     def __init__(
         self, config: pytest.Config, places: Mapping[str, KnownMachine], openings: Openings
     ) -> None:
         self._config = config
         self.places = places
-        self._openings = openings
+        self.openings = openings
         self._make: MakeGateway | None = None
 
     @property
     def notices(self) -> list[str]:
-        """What the user has to know of them."""
         return [
             f"fkit: {line}"
             for line in twins({n: p.reached.answers for n, p in self.places.items()})
@@ -66,13 +61,13 @@ class Elsewhere:
 
     def serves(self, spec: XSpec) -> bool:
         """Whether a worker is on one of them."""
-        return self._openings.serves(spec)
+        return self.openings.serves(spec)
 
     def begin(self, specs: Sequence[XSpec]) -> None:
         """Begin to open the gateways of these workers."""
         if self._make is None:
             self._make = xdist_controller.replace_makegateway(self._config, self._open)
-        self._openings.begin(specs, self._make)
+        self.openings.begin(specs, self._make)
 
     def _open(self, spec: XSpec) -> Gateway:
         """What execnet's makegateway() does, within limits for other machines.
@@ -83,7 +78,7 @@ class Elsewhere:
         if not self.serves(spec):
             return self._make(spec)
         try:
-            return self._openings.take(spec, self._make)
+            return self.openings.take(spec, self._make)
         except NotReachedError as error:
             name = getattr(spec, MACHINE_KEY)
             raise pytest.exit.Exception(
@@ -95,35 +90,17 @@ class Elsewhere:
         """Open another gateway in the place of one that is lost; see :meth:`Openings.reopen`."""
         assert self._make is not None
         xdist_controller.new_id(self._config, spec)
-        self._openings.reopen(spec, self._make, left, then)
+        self.openings.reopen(spec, self._make, left, then)
 
-    def clean(self, spec: XSpec, left: Leftover) -> None:
-        """End what may be left of a worker that is not replaced."""
-        self._openings.clean(spec, left)
-
-    def abandon(self, spec: XSpec) -> None:
-        """The gateway that is being opened again is not needed any more."""
-        self._openings.abandon(spec)
-
-    def lag(self, spec: XSpec) -> float:
-        """Seconds that a message to a worker and its answer take."""
-        place = self.places.get(str(getattr(spec, MACHINE_KEY)))
-        return 0.0 if place is None else place.reached.lag
-
-    def ahead(self, spec: XSpec) -> float:
-        """Seconds by which a worker's clock is ahead of this machine's."""
-        place = self.places.get(str(getattr(spec, MACHINE_KEY)))
-        return 0.0 if place is None else place.reached.ahead
+    def reached(self, spec: XSpec) -> Reached:
+        """The machine of a worker that is on one of them."""
+        return self.places[str(getattr(spec, MACHINE_KEY))].reached
 
     def variables(self, spec: XSpec) -> Mapping[str, str]:
         """Variables that a worker gets from the controller."""
         if not self.serves(spec):
             return {}
         return {**passed_on(), "FKIT_MACHINE": str(getattr(spec, MACHINE_KEY))}
-
-    def close(self) -> None:
-        """The run is over."""
-        self._openings.close()
 
 
 def prepare(config: pytest.Config, workers: int | str | None) -> bool:

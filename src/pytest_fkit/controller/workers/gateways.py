@@ -25,7 +25,6 @@ from ...gpu.slices.ownership import HOST, SEVERAL, Owned
 from ...gpu.vendors.vendor import Entry
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
-from ..machines.leftover import Leftover
 from ..schedule.machines import AHEAD, ELSEWHERE, Seat, count_workers, id_of, proxies, seats_of
 from .gpus import Gpus, fleet_of, stated_gpus
 from .liveness import LostError
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from execnet import Gateway, XSpec
     from xdist.workermanage import WorkerController
 
+    from ..machines.openings import Leftover
     from .elsewhere import Elsewhere
 
 own_builtins(globals())
@@ -54,8 +54,6 @@ class _Machine:
 
 
 class _Worker(NamedTuple):
-    """What a worker was given."""
-
     pid: int
     environment: Environment
     distribution: Distribution
@@ -93,7 +91,6 @@ class Gateways:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_setupnodes(self, specs: list[XSpec]) -> None:
-        """Learn where there will be workers."""
         self._specs = [*self._specs, *specs]
         found = seats_of(self._specs, proxies(self._config))
         self._seats = {id(spec): seat for spec, seat in zip(self._specs, found)}
@@ -212,7 +209,10 @@ class Gateways:
 
     def lag(self, node: WorkerController) -> float:
         """Seconds that a message to a worker elsewhere and its answer take; 0 where unknown."""
-        return 0.0 if self._elsewhere is None else self._elsewhere.lag(node.gateway.spec)
+        spec = node.gateway.spec
+        if self._elsewhere is None or not self._elsewhere.serves(spec):
+            return 0.0
+        return self._elsewhere.reached(spec).lag
 
     def reopen(self, node: WorkerController, then: Callable[[str], None]) -> None:
         """Open a gateway for the worker that is to take a lost one's place elsewhere.
@@ -225,15 +225,17 @@ class Gateways:
     def abandon(self, node: WorkerController) -> None:
         """That worker is not needed any more."""
         assert self._elsewhere is not None
-        self._elsewhere.abandon(node.gateway.spec)
+        self._elsewhere.openings.abandon(node.gateway.spec)
 
     def clean(self, node: WorkerController) -> None:
         """End what may be left elsewhere of a lost worker that is not replaced."""
         left = self._left(node)
         if self._elsewhere is not None and left is not None:
-            self._elsewhere.clean(node.gateway.spec, left)
+            self._elsewhere.openings.clean(node.gateway.spec, left)
 
     def _left(self, node: WorkerController) -> Leftover | None:
+        from ..machines.openings import Leftover  # imported where there are other machines
+
         worker = self._workers.get(node.gateway.id)
         if worker is None:
             return None
@@ -279,7 +281,7 @@ class Gateways:
         node.workerinput[HOST] = seat.host
         node.workerinput[SEVERAL] = len({each.host for each in self._seats.values()}) > 1
         if self._elsewhere is not None and self._elsewhere.serves(node.gateway.spec):
-            node.workerinput[AHEAD] = self._elsewhere.ahead(node.gateway.spec)
+            node.workerinput[AHEAD] = self._elsewhere.reached(node.gateway.spec).ahead
             xdist_controller.as_remote(node)
 
     @pytest.hookimpl(tryfirst=True)
@@ -289,7 +291,6 @@ class Gateways:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
-        """Name the GPUs of a worker that died."""
         name = report.node.gateway.id
         worker = self._workers.get(name)
         if worker is not None and worker.owned.ids:
@@ -297,7 +298,7 @@ class Gateways:
 
     def pytest_unconfigure(self) -> None:
         if self._elsewhere is not None:
-            self._elsewhere.close()
+            self._elsewhere.openings.close()
         for block in self._blocks.values():
             block.release()
 

@@ -53,7 +53,6 @@ class Gpus:
 
     @property
     def all_notices(self) -> list[str]:
-        """What the user has to know."""
         return [
             *self.fleet.notices,
             *self.notices,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from xdist.dsession import DSession
     from xdist.workermanage import WorkerController
 
-    from ...journal.recorder import Recorder
+    from ..controller import RunServices
     from ..repeat.repeating import Repeating
     from .dispatch import Dispatch
 
@@ -97,29 +97,27 @@ class HeldBack:
 class Arrivals:
     """Receives messages on execnet's threads, and handles them on the main one.
 
-    :param recorder: hears of all tests before plugins do, if there is one.
-    :param account: hears what plugins are about to hear.
-    :param screen: changes reports before anybody has them, if given.
+    :param services: the quarantine, the journal and the accounting hear before plugins do.
+    :param show_progress: hears of each test that begins or ends, repeated or not.
     :param repeating: hears of repetitions, where tests are repeated; it tells of verdicts.
     """
 
     def __init__(
         self,
         config: pytest.Config,
-        show: Callable[[str], None],
-        recorder: Recorder | None,
+        services: RunServices,
         held_back: HeldBack,
-        account: Callable[[WorkerController, Sequence[Told]], None],
-        screen: Callable[[Sequence[Told]], None] | None = None,
-        repeating: Repeating | None = None,
+        show_progress: Callable[[WorkerController, Sequence[Told]], None],
+        repeating: Repeating | None,
     ) -> None:
         self._config = config
         self._repeating = repeating
-        self.show = show
-        self._recorder = recorder
+        self.show = services.show
+        self._recorder = services.recorder
         self._held_back = held_back
-        self._account = account
-        self._screen = screen
+        self._show_progress = show_progress
+        self._account = services.accounting.hear
+        self._screen = services.screen
         self._actions: deque[Callable[[], None]] = deque()
         self.dispatch: Dispatch | None = None
         self._handlers: dict[type[object], Callable[[WorkerController, Any], None]] = {
@@ -143,18 +141,15 @@ class Arrivals:
         self.add(lambda: self.show(line))
 
     def add_told(self, node: WorkerController, told: Sequence[OfTests]) -> None:
-        """Handle what a worker told of tests."""
         self.add(lambda: self._handle(node, told))
 
     def add(self, action: Callable[[], None]) -> None:
-        """Have something else done in its turn."""
         self._actions.append(action)
         xdist_controller.call_on_main_loop(self._config, self.handle)
 
     # --- on the main thread ---
 
     def handle(self) -> None:
-        """Handle all that has arrived."""
         while self._actions:
             self._actions.popleft()()
         if self.dispatch is not None:
@@ -198,6 +193,7 @@ class Arrivals:
 
     def tell(self, node: WorkerController, told: Sequence[Told]) -> None:
         """Have plugins hear what a worker told of tests, or those who repeat them."""
+        self._show_progress(node, told)
         if self._repeating is not None:
             self._repeating.hear(node, told)
         else:
@@ -205,7 +201,9 @@ class Arrivals:
 
     def _tell(self, node: WorkerController, told: Sequence[Told]) -> None:
         if self._screen is not None:
-            self._screen(told)
+            for each in told:
+                if isinstance(each, Reported):
+                    self._screen(each.report)
         if self._recorder is not None:
             self._recorder.record(node.gateway.id, told)
         self._account(node, told)

@@ -50,8 +50,6 @@ END_WAIT = 2.0
 class _Link:
     """The connection to a worker.
 
-    :param outbox: to it.
-    :param inbox: from it.
     :param gone: set when nothing will come any more.
     :param whereabouts: the memory in which it notes the test that it runs, None if it can't.
     :param descriptor: of that memory, -1 when the worker has opened it.
@@ -104,8 +102,8 @@ class Links:
         of_itself: Callable[[WorkerController, OfItself], None],
         show: Callable[[str], None],
         timeout: float,
-        of_running: Callable[[Any, Any], None] = lambda *_: None,
-        start: float = 0.0,
+        of_running: Callable[[WorkerController, Any], None],
+        start: float,
     ) -> None:
         self._of_tests = of_tests
         self.show = show
@@ -155,14 +153,12 @@ class Links:
             self.heartbeat.add(node, self._start)
 
     def ask_what_runs(self) -> list[str]:
-        """Ask all workers that are up what they run; their names."""
         nodes = list(self._up)
         for node in nodes:
             self.order(node, DescribeRunning())
         return [node.gateway.id for node in nodes]
 
     def has_collected(self, node: WorkerController) -> None:
-        """A worker is ready to run tests."""
         self._links[node].close_descriptor()
         self.heartbeat.add(node)
 
@@ -227,7 +223,6 @@ class Links:
         return self._links[node].inbox.trouble
 
     def distrust(self, node: WorkerController, trouble: str) -> None:
-        """Kill a worker for that."""
         self._kill(node, _with_sender(trouble, f"worker {node.gateway.id}"))
 
     def _is_distrusted(self, node: WorkerController, message: Distrusts) -> None:
@@ -242,7 +237,6 @@ class Links:
         kill(node)
 
     def silent(self, node: WorkerController, limit: float) -> None:
-        """Kill a worker that does not answer."""
         text = f"not answered for {limit:g} s"
         self._killed[node] = f"it had {text}"
         self.show(f"fkit: {node.gateway.id} has {text}, and is killed")
@@ -259,7 +253,7 @@ class Links:
         grace: float,
         handle: Callable[[], None],
         show: Callable[[str], None],
-        drain: float = 0.0,
+        drain: float,
     ) -> None:
         """Have workers interrupt their tests and tear down, within the grace.
 

@@ -162,15 +162,14 @@ class Replacements:
     A death that is blamed on a test has cost that test, so those deaths come to an end by
     themselves. A worker that dies for other reasons, again and again, has to be given up.
 
-    :param gateways: of the run, None where nobody knows them.
     :param later: has the main thread call a function; called in any thread.
     """
 
     def __init__(
         self,
         config: pytest.Config,
-        gateways: Gateways | None = None,
-        later: Callable[[Callable[[], None]], None] = lambda _: None,
+        gateways: Gateways | None,
+        later: Callable[[Callable[[], None]], None],
     ) -> None:
         self._config = config
         self._gateways = gateways
@@ -266,7 +265,6 @@ class Replacements:
         self._granted = True
 
     def ended_a_test(self, node: WorkerController) -> None:
-        """The worker works."""
         del self._in_a_row[id(node.gateway.spec)]
 
     def _count(self, node: WorkerController, blamed: bool) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any, Generator, Sequence
 
 import pytest
 
 from ...compat import xdist_controller
-from ...config.settings import Settings, start_limit
+from ...config.settings import KEY, start_limit
 from ...own import os, own_builtins, threading
 from ...protocol.border import OfItself, Start, Told
 from ...protocol.event_file import Interrupted
@@ -23,14 +23,10 @@ from .planning import dispatches
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
-    from ...config.deadline import Deadline
-    from ...journal.recorder import Recorder
-    from ...protocol.border import Told
+    from ..controller import RunServices
     from ..repeat.repeating import Repeating
-    from ..reports.accounting import Accounting
     from ..reports.footer import Footer
-    from ..reports.resume import Resuming
-    from ..reports.running import RunningTests
+    from ..reports.running import Said
     from .gateways import Gateways
 
 own_builtins(globals())
@@ -45,31 +41,18 @@ class Nodes:
     def __init__(
         self,
         config: pytest.Config,
-        settings: Settings,
-        show: Callable[[str], None],
-        recorder: Recorder | None,
-        resuming: Resuming | None,
+        services: RunServices,
         lending: Gateways | None,
-        accounting: Accounting,
-        running: RunningTests,
         footer: Footer,
-        deadline: Deadline | None,
-        screen: Callable[[Sequence[Told]], None] | None = None,
-        repeating: Repeating | None = None,
+        repeating: Repeating | None,
     ) -> None:
         self._config = config
+        self._services = services
         self._repeating = repeating
-        self._settings = settings
-        self._show = show
-        self._resuming = resuming
-        self._accounting = accounting
+        self._settings = settings = config.stash[KEY]
         self._lending = lending
         held_back = HeldBack(lambda node: self._links.whereabouts(node))
-        self._arrivals = Arrivals(
-            config, show, recorder, held_back, self._account, screen, repeating
-        )
-        if repeating is not None:
-            repeating.hears = self._show_what_runs
+        self._arrivals = Arrivals(config, services, held_back, self._show_progress, repeating)
         self._links = Links(
             self._arrivals.add_told,
             self._hear,
@@ -78,15 +61,15 @@ class Nodes:
             self._hear_of_running,
             start_limit(settings.timeout),
         )
-        self._running = running
-        self._deadline = deadline
         self._footer = footer
-        self._timer: Any = None
+        self._timer: threading.Timer | None = None
         self._timed_out = self._ends = False
         self._links.heartbeat.at_tick = self._ask_workers
         self.why_killed = self._links.why_killed
-        edges = rerouting.Edges(show, self._arrivals.tell, self._links.order, self._arrivals.add)
-        self.rerouting = rerouting.Rerouting(settings, edges, recorder)
+        edges = rerouting.Edges(
+            services.show, self._arrivals.tell, self._links.order, self._arrivals.add
+        )
+        self.rerouting = rerouting.Rerouting(settings, edges, services.recorder)
         self._dispatch: Dispatch | None = None
         self._replacements = Replacements(config, lending, self._arrivals.add)
         self._collected: set[WorkerController] = set()
@@ -101,13 +84,11 @@ class Nodes:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Treat SIGTERM as a Ctrl-C."""
         self._session = session
         self._sigterm = interrupt_on_sigterm()
-        if self._deadline is not None:
-            self._timer = threading.Timer(
-                self._deadline.left, lambda: self._arrivals.add(self._time_out)
-            )
+        deadline = self._services.deadline
+        if deadline is not None:
+            self._timer = threading.Timer(deadline.left, lambda: self._arrivals.add(self._time_out))
             self._timer.daemon = True
             self._timer.start()
 
@@ -116,7 +97,7 @@ class Nodes:
 
         :raises pytest.Session.Interrupted: unless it ends already.
         """
-        session, deadline = self._session, self._deadline
+        session, deadline = self._session, self._services.deadline
         if session is None or deadline is None or self._ends or self._is_stopping():
             return
         self._timed_out = True
@@ -131,7 +112,6 @@ class Nodes:
             return None
         self._dispatch = self._arrivals.dispatch = Dispatch(
             config,
-            self._settings,
             self._links,
             self._arrivals,
             self._replacements,
@@ -139,13 +119,12 @@ class Nodes:
             self._lending,
             self._repeating,
         )
-        self._accounting.dispatch = self._dispatch
+        self._services.accounting.dispatch = self._dispatch
         xdist_controller.on_worker_death(config, self._replacements.handle)
         return self._dispatch
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
-        """Tell a new worker what it can't know."""
         local = not host_of(node)
         channel, whereabouts = self._links.open(node, local)
         start = Start(
@@ -156,7 +135,7 @@ class Nodes:
             dispatches(self._config),
             self._config.getoption("dist") in ("load", "worksteal"),
             whereabouts,
-            None if self._resuming is None else self._resuming.done,
+            None if self._services.resuming is None else self._services.resuming.done,
             self._settings.repeat_seed,
         )
         node.workerinput["fkit"] = tuple(start)  # execnet carries no types of ours
@@ -166,7 +145,6 @@ class Nodes:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodeready(self, node: WorkerController) -> None:
-        """It listens."""
         self._links.is_up(node)
 
     @pytest.hookimpl(optionalhook=True)
@@ -174,15 +152,16 @@ class Nodes:
         """From now on a death is not that of an import."""
         self._collected.add(node)
         self._links.has_collected(node)
-        if self._resuming is not None:
+        if self._services.resuming is not None:
             # DSession counts what was collected after this hook.
             self._arrivals.add(lambda: self._report_done(node, ids))
 
     def _report_done(self, node: WorkerController, rest: list[str]) -> None:
         # When the last worker has collected, the terminal is through with its report on workers.
-        if self._resuming is not None and xdist_controller.all_have_collected(self._config):
+        resuming = self._services.resuming
+        if resuming is not None and xdist_controller.all_have_collected(self._config):
             left_out = self._links.left_out.get(node)
-            self._resuming.report(left_out.nodeids if left_out else (), rest)
+            resuming.report(left_out.nodeids if left_out else (), rest)
 
     def _hear(self, node: WorkerController, said: OfItself) -> None:
         """Handle what a worker says of itself; called in execnet's receiver threads."""
@@ -195,12 +174,7 @@ class Nodes:
 
     # --- what runs now ---
 
-    def _account(self, node: WorkerController, told: Sequence[Told]) -> None:
-        self._accounting.hear(node, told)
-        if self._repeating is None:
-            self._show_what_runs(node, told)
-
-    def _show_what_runs(self, node: WorkerController, told: Sequence[Told]) -> None:
+    def _show_progress(self, node: WorkerController, told: Sequence[Told]) -> None:
         if self._footer.is_shown:
             name = node.gateway.id
             self._footer.hear(name, with_gpus(name, gpu_ids(node), host_of(node)), told)
@@ -211,17 +185,18 @@ class Nodes:
 
     def _ask_workers(self) -> None:
         """Ask if somebody wants to know; called in the heartbeat's thread."""
-        if self._running.take_question():
-            self._running.awaits(self._links.ask_what_runs())
-        for worker in self._running.silent():
+        running = self._services.running
+        if running.take_question():
+            running.awaits(self._links.ask_what_runs())
+        for worker in running.silent():
             self._links.show(f"fkit: {worker} does not say what it runs")
         if self._footer.is_shown:
             self._arrivals.add(self._draw)
 
-    def _hear_of_running(self, node: WorkerController, said: Any) -> None:
+    def _hear_of_running(self, node: WorkerController, said: Said) -> None:
         """Show what a worker says; called in execnet's receiver threads."""
         own, name, machine = gpu_ids(node), node.gateway.id, host_of(node)
-        self._arrivals.add(lambda: self._running.hear(name, own, said, machine))
+        self._arrivals.add(lambda: self._services.running.hear(name, own, said, machine))
 
     # --- deaths ---
 
@@ -311,7 +286,8 @@ class Nodes:
         if self._timer is not None:
             self._timer.cancel()
         try:
-            self._links.stop_workers(self._settings.grace, self._arrivals.handle, self._show, drain)
+            handle, show = self._arrivals.handle, self._services.show
+            self._links.stop_workers(self._settings.grace, handle, show, drain)
         finally:
             self._links.heartbeat.close()
             restore_sigterm(self._sigterm)

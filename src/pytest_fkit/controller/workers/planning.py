@@ -13,7 +13,7 @@ from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.border import Facts
 from ...protocol.needs import Needs
-from ..schedule.collected import Collected, Union
+from ..schedule.collected import Collected, CollectedTests
 from ..schedule.machines import machine_of, owned_gpus, physical, physical_name
 from ..schedule.units import (
     ANY,
@@ -80,7 +80,6 @@ class Durations:
         return [known.get(nodeid, split.get(nodeid)) for nodeid in nodeids]
 
     def found(self, nodeid: str, seconds: float) -> None:
-        """A test took so long."""
         self._found[nodeid] = seconds
 
     def forget(self, nodeid: str) -> None:
@@ -88,7 +87,6 @@ class Durations:
         self._found.pop(nodeid, None)
 
     def keep(self) -> None:
-        """Write what was found into the cache."""
         if self._cache is None or not self._found:
             return
         merged = {**self._known, **self._found}
@@ -154,7 +152,6 @@ class Plan(NamedTuple):
     """What is known of tests, by number.
 
     :param groups: of tests that have something in common, "" for none.
-    :param kinds: what they need.
     :param connected: for tests that one worker has to run with others, the first of these.
     """
 
@@ -165,14 +162,13 @@ class Plan(NamedTuple):
 
 def plan(
     mode: str,
-    tests: Union,
+    tests: CollectedTests,
     collected: Mapping[WorkerController, Collected | None],
     facts: Mapping[WorkerController, Facts],
     unowned: Collection[str],
 ) -> Plan:
     """Combine what workers say of tests.
 
-    :param mode: of ``--dist``.
     :param collected: by worker, None as long as it has not.
     """
     nodeids = tests.nodeids

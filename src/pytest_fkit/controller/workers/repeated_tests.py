@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Mapping, Sequence
 
+from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.border import Facts
 from ...protocol.repetitions import ByTest, test_of
@@ -20,46 +21,29 @@ if TYPE_CHECKING:
 own_builtins(globals())
 
 
-class RepeatedTests:
-    """See :class:`..repeat.repeating.Repeatable`.
+class RepeatedTests(NamedTuple):
+    """The tests of a run, for those who repeat them.
 
     :param known: what workers collected, those that are gone included.
     """
 
-    def __init__(
-        self,
-        dispatch: Dispatch,
-        schedule: Schedule,
-        planned: Plan,
-        known: Mapping[WorkerController, Collected],
-    ) -> None:
-        self._dispatch = dispatch
-        self._schedule = schedule
-        self._planned = planned
-        self._known = known
-
-    def number(self, node: WorkerController, position: int) -> int:
-        return self._known[node].number(position)
-
-    def begins(self, node: WorkerController, position: int) -> None:
-        self._dispatch.begins(node, position)
-
-    def completed(self, node: WorkerController, position: int, seconds: float) -> None:
-        self._dispatch.mark_test_complete(node, position, seconds)
-
-    def add(self, numbers: Sequence[int]) -> None:
-        self._schedule.add_units(units(self._planned, numbers, self._dispatch.numnodes))
-
-    def want_only(self, wanted: Callable[[int], bool]) -> None:
-        self._schedule.want_only(wanted)
-
-    @property
-    def unfinished(self) -> int:
-        return self._schedule.unfinished
+    dispatch: Dispatch
+    schedule: Schedule
+    planned: Plan
+    known: Mapping[WorkerController, Collected]
 
     @property
     def workers(self) -> int:
-        return self._dispatch.numnodes
+        """How many the run begins with."""
+        return self.dispatch.numnodes
+
+    def number(self, node: WorkerController, position: int) -> int:
+        """That of the test at a position of a worker's collection."""
+        return self.known[node].number(position)
+
+    def add(self, numbers: Sequence[int]) -> None:
+        """Run these, after those that are there."""
+        self.schedule.add_units(units(self.planned, numbers, self.workers))
 
 
 def units(planned: Plan, numbers: Sequence[int], workers: int) -> list[Unit]:
@@ -77,7 +61,6 @@ def units(planned: Plan, numbers: Sequence[int], workers: int) -> list[Unit]:
 def reasons_for_once(
     known: Mapping[WorkerController, Collected], facts: Mapping[WorkerController, Facts]
 ) -> dict[int, str]:
-    """Why tests are not repeated, by number."""
     return {
         collected.number(position): reason
         for node, collected in known.items()

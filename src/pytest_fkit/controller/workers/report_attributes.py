@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Sequence, Union
+from typing import Iterable, Sequence, Union
 
 import pytest
 
 from ...own import own_builtins
 from ...protocol.endings import count
-from ...protocol.event_file import add_facts, facts_of
+from ...protocol.event_file import Location, add_facts, facts_of
 from ..schedule.machines import gpu_ids, host_of, with_gpus
 
 own_builtins(globals())
@@ -69,10 +69,7 @@ def gpus_of(report: Report, own: Sequence[str] = ()) -> Sequence[str]:
 
 
 def place_of(report: Report, own: Sequence[str] = ()) -> str:
-    """Worker, GPUs and attempt of a report on a death, as in "gw2 (GPU 4,5), attempt 2".
-
-    :param own: see :func:`gpus_of`.
-    """
+    """Worker, GPUs and attempt of a report on a death, as in "gw2 (GPU 4,5), attempt 2"."""
     attempts = attempts_of(report)
     node = getattr(report, "node", None)
     machine = "" if node is None else host_of(node)
@@ -81,7 +78,6 @@ def place_of(report: Report, own: Sequence[str] = ()) -> str:
 
 
 def scarcity(number: int, wanted: int) -> str:
-    """How many tests wanted how many GPUs, and the options that give them."""
     return (
         f"{count(number, 'test')} skipped for want of {wanted} GPUs "
         f"(--fkit-gpus-per-worker={wanted} or --fkit-widen)"
@@ -89,7 +85,6 @@ def scarcity(number: int, wanted: int) -> str:
 
 
 def no_core(number: int) -> str:
-    """How many tests have no core, before the reason."""
     return f"no core of {count(number, 'test')}"
 
 
@@ -110,7 +105,6 @@ class CommonAttributes:
         self._early: list[pytest.TestReport] = []
 
     def learn(self, report: pytest.TestReport) -> None:
-        """Take in a report that a worker made."""
         found = vars(report)
         if self._common is None:
             self._common = {
@@ -122,6 +116,21 @@ class CommonAttributes:
         if self._common.keys() <= found.keys():
             return
         self._common = {name: kind for name, kind in self._common.items() if name in found}
+
+    def tell(
+        self,
+        config: pytest.Config,
+        nodeid: str,
+        location: Location,
+        reports: Iterable[pytest.TestReport],
+    ) -> None:
+        """Have plugins hear of a test by reports that the controller made, once completed."""
+        hook = config.hook
+        hook.pytest_runtest_logstart(nodeid=nodeid, location=location)
+        for report in reports:
+            self.complete(report)
+            hook.pytest_runtest_logreport(report=report)
+        hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
 
     def complete(self, report: pytest.TestReport) -> None:
         """Give a report that the controller made the attributes that it lacks, empty.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections import Counter, defaultdict
 from typing import Any, Iterator, Mapping, Sequence
@@ -11,8 +10,8 @@ from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.endings import count, format_size
 from ..causes import LOST, cause
-from ..events import Event, gpu_names
-from ..history import History, Session, TestHistory, history
+from ..events import Event, placed
+from ..history import WITH_ZONE, History, Session, TestHistory, history
 from ..rates import of_events, repeated_again, words
 from .details import Command, command_of, details
 from .readable import readable, readable_line, readable_name
@@ -57,7 +56,6 @@ class SessionHead(NamedTuple):
 class RedGroup(NamedTuple):
     """Tests that are red for one cause.
 
-    :param title: what happened.
     :param place: the innermost frame of the user's own code, or "".
     :param tests: indices of them.
     :param places: the workers on which it was met, with their GPUs.
@@ -74,7 +72,6 @@ class RedGroup(NamedTuple):
 class ReportedTest(NamedTuple):
     """A test, as lists show it.
 
-    :param attempts: all of them.
     :param attempt: index in `attempts` of the one that counts, -1 if there is none.
     :param number: of attempts that were made, those of another run included.
     """
@@ -91,7 +88,6 @@ class ReportedTest(NamedTuple):
 
     @property
     def counted(self) -> LaneAttempt | None:
-        """The attempt that counts."""
         return self.attempts[self.attempt] if self.attempt >= 0 else None
 
 
@@ -108,15 +104,13 @@ class ReportContent(NamedTuple):
 
     @property
     def red(self) -> int:
-        """How many tests somebody has to look at."""
         return sum(self.counts.get(name, 0) for name in RED)
 
     def lane_names(self) -> list[str]:
         """What lanes are called, as in "gw1 (GPU 4)"."""
-        return [_placed(lane.worker, lane.gpus) for lane in self.timeline.lanes]
+        return [placed(lane.worker, lane.gpus) for lane in self.timeline.lanes]
 
     def details(self) -> Iterator[dict[str, Any]]:
-        """The page of each test, in their order."""
         lanes = self.lane_names()
         for test in self.tests:
             key = test.session, test.nodeid
@@ -150,10 +144,9 @@ def content(events: Sequence[Event]) -> ReportContent:
         timeline.add(happened)
         _keep(sources, len(timeline.ends) - 1, happened)
     timeline.finish()
-    sources.commands.extend(
-        command_of(session.runs[0], [*session.planned, *_with_verdict(told, number)])
-        for number, session in enumerate(told.sessions)
-    )
+    for number, session in enumerate(told.sessions):
+        decided = (test.nodeid for test in told.tests if test.session == number)
+        sources.commands.append(command_of(session.runs[0], [*session.planned, *decided]))
     tests = _tests(told, timeline)
     tests, causes = _by_cause(tests, sources.verdicts, timeline)
     return ReportContent(
@@ -188,10 +181,6 @@ def _keep(sources: _Sources, session: int, happened: Event) -> None:
         sources.notes[key] = [happened]
 
 
-def _with_verdict(told: History, session: int) -> Iterator[str]:
-    return (test.nodeid for test in told.tests if test.session == session)
-
-
 # --- tests ---
 
 
@@ -224,7 +213,7 @@ def _with_a_verdict(
         message = f"{words(repeated_again(test.repeated))}  {message}"
     if "repeated" in test.verdict:
         stands = test.verdict["repeated"].get("stands", 0)
-        whole = [at for at in whole if _repetition(of_test[at]) == stands] or whole
+        whole = [at for at in whole if of_test[at].repetition.get("number") == stands] or whole
     number = test.verdict.get("attempt", 1)
     return ReportedTest(
         test.nodeid,
@@ -236,10 +225,6 @@ def _with_a_verdict(
         whole[-1] if whole else -1,
         max(len(of_test), int(number)),
     )
-
-
-def _repetition(attempt: LaneAttempt) -> object:
-    return attempt.event.get("repetition", {}).get("number")
 
 
 def _without_verdict(
@@ -310,13 +295,9 @@ def _places(
         if test.counted is not None
     }
     met = [timeline.lanes[lane] for lane in lanes]
-    named = {_placed(lane.worker, lane.gpus) for lane in met}
+    named = {placed(lane.worker, lane.gpus) for lane in met}
     gpus = {(lane.session, gpu) for lane in met for gpu in lane.gpus}
     return tuple(sorted(named, key=in_natural_order)), len(gpus)
-
-
-def _placed(worker: str, gpus: Sequence[str]) -> str:
-    return f"{worker} ({gpu_names(gpus)})" if gpus else worker
 
 
 # --- sessions ---
@@ -324,16 +305,11 @@ def _placed(worker: str, gpus: Sequence[str]) -> str:
 
 def _head(session: Session) -> SessionHead:
     run = session.runs[0]
-    began = datetime.datetime.fromtimestamp(run["wall"]).astimezone()
-    end = session.end
-    ended = "cut off" if end is None else f"exit status {end.get('exitstatus', '?')}"
-    if len(session.runs) > 1:
-        ended += f", resumed {count(len(session.runs) - 1, 'time')}"
     return SessionHead(
-        f"{began:%Y-%m-%d %H:%M:%S %z}",
-        max(session.last["wall"] - run["wall"], 0.0),
-        ended,
-        end is None,
+        f"{session.began:{WITH_ZONE}}",
+        max(session.seconds, 0.0),
+        session.how_ended,
+        session.end is None,
         readable(" ".join(["pytest", *run.get("arguments", ())])),
         tuple(_facts(run)),
     )
@@ -376,7 +352,6 @@ def _gpus(devices: object) -> str:
 
 
 def _from_where(run: Event) -> Iterator[Fact]:
-    """Commit and CI job, where the journal knows them."""
     commit, branch, job = (readable(str(run.get(name, ""))) for name in ("commit", "branch", "job"))
     if commit or branch:
         yield Fact("Commit", ", ".join(filter(None, (commit[:12], branch))))
@@ -388,10 +363,7 @@ def _remarks(told: History) -> Iterator[str]:
     """What is about no test: GPUs that were given up, tests that are gone."""
     for number, session in enumerate(told.sessions):
         label = told.label(number)
-        for each in session.retirements:
-            worker = _placed(str(each.get("worker", "?")), each.get("gpus", ()))
-            text = f"{label}{worker} was {each['event']}: {each.get('reason', '?')}"
-            yield readable(text)
+        yield from (readable(f"{label}{each}") for each in session.retirement_lines())
         if session.gone:
             gone = count(len(session.gone), "test")
             yield f"{label}{gone} with a verdict, no longer in the suite"

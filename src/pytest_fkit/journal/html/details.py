@@ -10,7 +10,7 @@ from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
-from ..events import Event, gpu_names, xid_title
+from ..events import Event, placed, xid_title
 from ..history import RED
 from ..rates import RepeatResult, how_first, repeated_again, with_seed, words
 from ..rates import details as details_of_repeated
@@ -52,7 +52,6 @@ class Command(NamedTuple):
     base: str
 
     def of(self, nodeid: str) -> str:
-        """The command that runs one test."""
         path, separator, rest = nodeid.partition("::")
         place = os.path.normpath(f"{self.base}/{path}") if self.base else path
         return f"{_joined(self.arguments)} {shlex.quote(place + separator + rest)}"
@@ -113,7 +112,6 @@ def details(
     """What the page of a test shows, as JSON has it.
 
     :param verdict: the event, or for a test without one what is known: its reports.
-    :param lanes: what lanes are called.
     :param notes: ``running`` events of a test that did not end.
     """
     reports = verdict.get("reports", ())
@@ -141,21 +139,16 @@ def _shown(attempts: Sequence[LaneAttempt]) -> Sequence[LaneAttempt]:
     """Not all of ten thousand repetitions: first those that failed."""
     if len(attempts) <= MOST_ATTEMPTS:
         return attempts
-    ordered = sorted(attempts, key=lambda each: _repetition(each).get("outcome") not in RED)
+    ordered = sorted(attempts, key=lambda each: each.repetition.get("outcome") not in RED)
     return sorted(ordered[:MOST_ATTEMPTS], key=lambda each: each.start)
 
 
 def _several_called(shown: Sequence[LaneAttempt], attempts: Sequence[LaneAttempt]) -> str:
-    if not any(map(_repetition, shown)):
+    if not any(each.repetition for each in shown):
         return ""
     if len(shown) == len(attempts):
         return "Repetitions"
     return f"{len(shown)} of {len(attempts):,} repetitions, failures first"
-
-
-def _repetition(attempt: LaneAttempt) -> Event:
-    found: Event = attempt.event.get("repetition", {})
-    return found
 
 
 def _repeated(repeated: RepeatResult) -> Iterator[str]:
@@ -266,7 +259,7 @@ def _attempt(attempt: LaneAttempt, lanes: Sequence[str]) -> dict[str, Any]:
 
 
 def _title(attempt: LaneAttempt) -> str:
-    repetition = _repetition(attempt)
+    repetition = attempt.repetition
     if not repetition:
         number = attempt.event.get("attempt")
         return f"Attempt {number}" if isinstance(number, int) else ""
@@ -290,8 +283,7 @@ def _facts(event: Event) -> Iterator[tuple[str, object]]:
 def _next(again: Event | None) -> str:
     if again is None:
         return ""
-    gpus = gpu_names(again.get("to_gpus", ()))
-    return readable(f"{again.get('to', '?')}{f' ({gpus})' if gpus else ''}")
+    return readable(placed(str(again.get("to", "?")), again.get("to_gpus", ())))
 
 
 def _note(event: Event) -> dict[str, Any]:

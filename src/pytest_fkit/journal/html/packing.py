@@ -13,7 +13,7 @@ from typing import Any, Iterable, Iterator, Sequence
 from ...named_tuple import NamedTuple
 from ...own import own_builtins, zlib
 from .content import OUTCOMES, ReportContent, ReportedTest
-from .timeline import GpuMemoryLine, LaneAttempt
+from .timeline import GpuMemoryLine
 
 own_builtins(globals())
 
@@ -163,10 +163,6 @@ def _test(test: ReportedTest, outcome: int, row: Sequence[Any]) -> tuple[Any, ..
     )  # fmt: skip
 
 
-def _place(attempt: LaneAttempt) -> tuple[int, float, float]:
-    return attempt.lane, _ms(attempt.start), _ms(attempt.duration)
-
-
 def _cpu(event: dict[str, Any]) -> float:
     return _ms(event["user"] + event.get("system", 0.0)) if "user" in event else -1
 
@@ -199,9 +195,10 @@ def _attempt(at: int, test: ReportedTest, number: int, outcomes: dict[str, int])
     event = attempt.event
     phases = {each["when"]: each["duration"] for each in event.get("phases", ())}
     said = test.outcome if number == test.attempt else ""
-    outcome = outcomes.get(event.get("repetition", {}).get("outcome", said), -1)
+    outcome = outcomes.get(attempt.repetition.get("outcome", said), -1)
     return (
-        at, *_place(attempt), _ms(phases.get("setup", 0.0)), _ms(phases.get("teardown", 0.0)),
+        at, attempt.lane, _ms(attempt.start), _ms(attempt.duration),
+        _ms(phases.get("setup", 0.0)), _ms(phases.get("teardown", 0.0)),
         outcome, _cpu(event), _mib(event.get("peak_memory")),
     )  # fmt: skip
 

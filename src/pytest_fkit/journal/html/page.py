@@ -27,8 +27,6 @@ EXTRA = "pip install 'pytest-forkit[html]'"
 
 
 class MissingExtraError(Exception):
-    """The extra ``html`` is not installed."""
-
     def __init__(self) -> None:
         super().__init__(f"an HTML report needs Jinja2: {EXTRA}")
 

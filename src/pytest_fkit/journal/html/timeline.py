@@ -54,6 +54,12 @@ class LaneAttempt(NamedTuple):
     cut_off: bool = False
     again: Event | None = None
 
+    @property
+    def repetition(self) -> Event:
+        """What the event says of it as a repetition, empty if it is none."""
+        found: Event = self.event.get("repetition", {})
+        return found
+
 
 class Wide(NamedTuple):
     """The set-up or teardown of a wide fixture, or the collection."""
@@ -109,15 +115,15 @@ class Timeline:
 
     @property
     def memory(self) -> list[GpuMemoryLine]:
-        """The memory of all GPUs."""
         most = min(MOST_SAMPLES, MOST_OF_ALL // max(len(self._memory), 1) + 1)
         return [
             GpuMemoryLine(session, gpu, _thinned(samples, most))
-            for (session, gpu), samples in sorted(self._memory.items(), key=_by_gpu)
+            for (session, gpu), samples in sorted(
+                self._memory.items(), key=lambda each: (each[0][0], in_natural_order(each[0][1]))
+            )
         ]
 
     def add(self, happened: Event) -> None:
-        """Enter an event."""
         enter = _HANDLERS.get(happened["event"])
         if happened["event"] == "run":
             self._run(happened)
@@ -299,11 +305,6 @@ _HANDLERS: dict[str, Callable[[Timeline, float, Event], None]] = {
 
 def _key(happened: Event) -> tuple[str, str]:
     return str(happened["test"]), str(happened["worker"])
-
-
-def _by_gpu(memory: tuple[tuple[int, str], object]) -> tuple[int, list[tuple[int, str]]]:
-    (session, gpu), _ = memory
-    return session, in_natural_order(gpu)
 
 
 def in_natural_order(name: str) -> list[tuple[int, str]]:
