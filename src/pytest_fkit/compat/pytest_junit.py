@@ -45,10 +45,7 @@ def _add_error(reporter: Any, message: str, text: str, report: object) -> None:
 
 
 def junit_properties(log: LogXML, describe: Callable[[pytest.TestReport], dict[str, str]]) -> None:
-    """Write properties for each test, with what its last report says.
-
-    :param describe: called with each report on a test.
-    """
+    """Write properties for each test, with what its last report says."""
 
     def change(reporter: Any, report: pytest.TestReport) -> None:
         if hasattr(report, "when"):

@@ -50,10 +50,7 @@ def is_fresh(repetition: int) -> bool:
 
 
 def seed_of(first: int, repetition: int) -> int:
-    """The seed of a repetition; neighbours have nothing in common.
-
-    :param first: that of the first repetition.
-    """
+    """The seed of a repetition; neighbours have nothing in common."""
     if not repetition:
         return first % SEEDS
     # SplitMix64: Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators (2014).

@@ -55,7 +55,6 @@ class Frame(NamedTuple):
 class Thread(NamedTuple):
     """The stack of one thread.
 
-    :param title: the line that begins it.
     :param name: of the thread, "" if that is not known.
     :param current: whether it is the one that crashed, or took the signal.
     :param lines: its frames, the innermost first, and what else stands between them.

@@ -37,10 +37,7 @@ def take_place(config: pytest.Config, vacancy: Vacancy) -> None:
 
 
 class Alone(Collection):
-    """Plugin of a pytest process that runs tests without xdist.
-
-    :param vacancy: the place that it takes.
-    """
+    """Plugin of a pytest process that runs tests without xdist."""
 
     def __init__(self, config: pytest.Config, settings: Settings, vacancy: Vacancy) -> None:
         self._settings = settings
@@ -105,9 +102,10 @@ class Alone(Collection):
         keeper.at_start = self._restore_signals
         about = self._vacancy.recorder, self._vacancy.accounting, session.items
         screen = self._vacancy.screen
-        reports = LocalReports(*about, owned, screen)
         xids = None if owned is None else xids_of_tests(config, owned)
-        if owned is not None and xids is not None:
+        if owned is None or xids is None:
+            reports = LocalReports(*about, owned, screen)
+        else:
             from .reports.xids_of_tests import ReportsWithXids
 
             reports = ReportsWithXids(*about, owned, xids, screen)

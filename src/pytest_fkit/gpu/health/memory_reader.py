@@ -15,11 +15,11 @@ from ... import system
 from ...named_tuple import NamedTuple
 from ...own import marshal, os, own_builtins, select, signal, time
 from ...protocol.endings import format_size
+from ...system.unforkable import holders
 from ..answers import FailedError, MissingError
 from ..interpreters import imported
 from ..machine import Machine
 from ..vendors.driver import Counter
-from .holders import holders
 
 own_builtins(globals())
 
@@ -147,10 +147,8 @@ class Waiter:
     ) -> dict[str, Any]:
         """Carry out a request; returns the fields of :class:`.memory.Answer`.
 
-        :param gpus: their ids.
         :param ours: pids of processes that the worker's tests have.
         :param need: bytes that are to be free.
-        :param seconds: to wait.
         :param what: "note" what is in use; wait until that is "back" as noted, or until "need" is
             free; "begin" is "note" the first time and "back" from then on.
         """

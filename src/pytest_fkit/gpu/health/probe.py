@@ -6,12 +6,12 @@ import json
 from typing import Any, Mapping
 
 from ...named_tuple import NamedTuple
-from ...own import os, own_builtins, signal
-from ...protocol.endings import Exited, Signaled, TimedOut
+from ...own import os, own_builtins
+from ...protocol.endings import FAULTS, Exited, Signaled, TimedOut
 from ..answers import FailedError, MissingError
 from ..interpreters import answer_of, light_interpreter
 from ..machine import Machine
-from ..throwaway import Kill, Result, Throwaway, kill_group, trouble_of
+from ..throwaway import Result, Throwaway, trouble_of
 from ..vendors.detection import VENDORS
 
 own_builtins(globals())
@@ -21,9 +21,6 @@ LIMIT = 60.0
 up to 6.6 s where the driver keeps no GPU awake, see detection.py."""
 
 _STATES = ("healthy", "sick", "unknown")
-
-# Signals that a fault in a driver causes: ROCm's runtime aborts the process.
-_FAULTS = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 
 
 class Health(NamedTuple):
@@ -38,22 +35,19 @@ class Health(NamedTuple):
     reason: str = ""
 
 
-def start(
-    vendor: str, environ: Mapping[str, str], limit: float, expected: int, kill: Kill = kill_group
-) -> Probe:
+def start(vendor: str, environ: Mapping[str, str], limit: float, expected: int) -> Probe:
     """Start to try out the GPUs that an environment shows; returns at once.
 
     :param vendor: as in :mod:`.devices`.
     :param limit: seconds from now on.
     :param expected: how many GPUs there should be, at least.
-    :param kill: ends a process group; given in tests.
     """
     found = VENDORS[vendor]
     if not found.probe:
         return Probe(Health("unknown", "there is no probe for these GPUs"))
     arguments = [Machine.here().root, str(expected), str(os.getpid()), *found.probe_arguments()]
     try:
-        return Probe(Throwaway(light_interpreter(found.probe, *arguments), environ, limit, kill))
+        return Probe(Throwaway(light_interpreter(found.probe, *arguments), environ, limit))
     except FailedError as error:
         return Probe(Health("unknown", str(error)))
 
@@ -99,7 +93,7 @@ def _judge(result: Result) -> tuple[Health, dict[str, int]]:
 def _is_fault(result: Result) -> bool:
     ending = result.ending
     if isinstance(ending, Signaled):
-        return ending.signal in _FAULTS
+        return ending.signal in FAULTS
     return isinstance(ending, TimedOut)
 
 

@@ -29,7 +29,6 @@ _WHEELS = (("torch", "lib"), ("_rocm_sdk_core", "lib"))
 
 
 def absent(machine: Machine) -> str:
-    """See :class:`.Vendor`."""
     if not machine.exists("dev/kfd"):
         return "no compute driver (there is no /dev/kfd)"
     memory = [device.memory for device in machine.render_devices(_PCI_VENDOR)]
@@ -39,7 +38,6 @@ def absent(machine: Machine) -> str:
 
 
 def ways() -> Sequence[Way]:
-    """See :class:`.Vendor`."""
     from .kfd import WAYS
 
     return WAYS
@@ -130,10 +128,7 @@ def probe_arguments() -> list[str]:
 
 
 def wheel_directories(path: Sequence[str]) -> list[str]:
-    """Where Python packages have HIP's library, none of them imported.
-
-    :param path: a ``sys.path``.
-    """
+    """Where Python packages have HIP's library, none of them imported."""
     return [
         f"{location}/{directory}"
         for package, directory in _WHEELS

@@ -77,10 +77,7 @@ def probe(root: str, expected: str, parent: str) -> dict[str, Any]:
 
 
 class Cuda:
-    """A :class:`.driver.Driver`.
-
-    :param library: libcuda.
-    """
+    """A :class:`.driver.Driver`."""
 
     name = "CUDA"
     errors = ERRORS

@@ -24,7 +24,6 @@ _FILL = 0xA5
 class DriverError(Exception):
     """A call of a driver failed.
 
-    :param call: the function.
     :param number: the error that it returned.
     """
 
@@ -166,10 +165,7 @@ _ORDER = ("sick", "unknown", "healthy")
 
 
 def begin(parent: str) -> None:
-    """Make this process end with its parent, and leave no core file if the driver aborts it.
-
-    :param parent: pid.
-    """
+    """Make this process end with its parent, and leave no core file if the driver aborts it."""
     system.die_with_parent(int(parent))
     # ROCm may take minutes to write one.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

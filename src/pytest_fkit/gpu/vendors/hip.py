@@ -53,9 +53,6 @@ ERRORS = Errors(  # hipError_t, hip_runtime_api.h
 def probe(root: str, expected: str, parent: str, wheels: str) -> dict[str, Any]:
     """Try the GPUs out, for :class:`.probe.Probe`.
 
-    :param root: of the machine.
-    :param expected: how many GPUs there should be.
-    :param parent: pid of the process that started the probe.
     :param wheels: what :func:`.amd.wheel_directories` found, with ":" between.
     :raises MissingError: if there is no library, or one that lacks a function.
     """
@@ -105,10 +102,7 @@ def _libraries(base: str, below: str) -> list[str]:
 
 
 class Hip:
-    """A :class:`.driver.Driver`.
-
-    :param library: libamdhip64.
-    """
+    """A :class:`.driver.Driver`."""
 
     name = "HIP"
     errors = ERRORS

@@ -99,10 +99,8 @@ def _below(machine: Machine, node: str, what: str) -> list[dict[str, str]]:
 class Node(NamedTuple):
     """A GPU, or a partition of one, in the topology.
 
-    :param number: of the node.
     :param uuid: as ROCR_VISIBLE_DEVICES takes it, "" if it has none.
     :param pci: PCI address; partitions of a GPU have the same.
-    :param name: for people.
     :param memory: bytes of its own, 0 if unknown.
     :param opens: whether HIP can use it, since its render device opens.
     :param links: nodes to which it has xGMI.

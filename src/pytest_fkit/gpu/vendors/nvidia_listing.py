@@ -206,7 +206,6 @@ def _said(prober: Prober, *arguments: str) -> tuple[str, FailedError | None]:
 class Queried(NamedTuple):
     """A GPU in the answer of ``nvidia-smi --query-gpu``.
 
-    :param mig: whether it is in MIG mode.
     :param lost: its row, if that says that the driver can't reach it, else "".
     """
 
@@ -218,15 +217,12 @@ class Queried(NamedTuple):
 class ListingAnswer(NamedTuple):
     """The answer of ``nvidia-smi --query-gpu``.
 
-    :param gpus: those that have a row.
-    :param unreachable: lines about those that have none.
-    :param warnings: other lines that a user has to know.
+    :param notices: lines about those that can't be reached, and others that a user has to know.
     :param lost: PCI addresses of the unreachable ones.
     """
 
     gpus: tuple[Queried, ...] = ()
-    unreachable: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
 
 
@@ -253,17 +249,15 @@ def parse_query(text: str) -> ListingAnswer:
         trouble = rubbish(text)
         raise FailedError(handles[0][0] if handles else str(trouble), lost=lost)
     known = {gpu.device.ordinal for gpu in gpus}
-    broken = tuple(
-        f"a GPU is left out: {line}"
+    left_out = [found[0] for found in handles]
+    left_out += [
+        line
         for line, row in rows
         if len(row) > 1 and number(row[0]) is not None and number(row[0]) not in known
-    )
-    return ListingAnswer(
-        gpus,
-        (*(f"a GPU is left out: {found[0]}" for found in handles), *broken),
-        tuple(line for line in lines if line.startswith("WARNING:")),
-        lost,
-    )
+    ]
+    warnings = (line for line in lines if line.startswith("WARNING:"))
+    notices = (*warnings, *(f"a GPU is left out: {line}" for line in left_out))
+    return ListingAnswer(gpus, notices, lost)
 
 
 def _row(line: str) -> list[str]:
@@ -304,7 +298,7 @@ def parse_list(text: str) -> dict[str, list[tuple[str, str]]]:
 def with_instances(answer: ListingAnswer, instances: dict[str, list[tuple[str, str]]]) -> Found:
     """The GPUs, those in MIG mode replaced by their instances."""
     devices = []
-    notices = [*answer.warnings, *answer.unreachable]
+    notices = [*answer.notices]
     for gpu, mig, lost in answer.gpus:
         if lost:
             notices.append(f"GPU {gpu.ordinal} is left out: {lost}")

@@ -181,13 +181,16 @@ class DeathReports:
         fixture = replay.setting_up
         looked = 0.0 if ended.native is None else ended.native.seconds
         looked += 0.0 if ended.core is None else ended.core.seconds
+        wrapped = isinstance(ended.ending, WrapperEnded)
+        wide = "" if wrapped else ended.wide
+        after = isinstance(ended.ending, WrapperEnded) and ended.ending.begun
         return deaths.Death(
             replay.item.nodeid,
             ended,
-            phase=_wide(ended) or ("exit" if _is_after(ended) else replay.phase),
+            phase=wide or ("exit" if after else replay.phase),
             seconds=max(0.0, time.time() - replay.phase_began - looked),
             worker=self._name,
-            wide=_wide(ended) or ("setup" if fixture is not None else ""),
+            wide=wide or ("setup" if fixture is not None else ""),
             fixture=fixture.label if fixture is not None else "",
             reproduce=reproducing_command(replay.item, replay.changed),
             diagnosis=_diagnosis(replay.error_output + deaths.text_of(ended.err), ended),
@@ -218,15 +221,6 @@ def _named(core: Core | None, nodeid: str, pid: int) -> Core:
     except OSError:
         path = core.path
     return core._replace(path=carriable(path), program=carriable(core.program))
-
-
-def _is_after(ended: Ended) -> bool:
-    """Whether the test was over."""
-    return isinstance(ended.ending, WrapperEnded) and ended.ending.begun
-
-
-def _wide(ended: Ended) -> str:
-    return "" if isinstance(ended.ending, WrapperEnded) else ended.wide
 
 
 def _added(replay: Replay, death: deaths.Death, again: Again | None) -> bool:

@@ -23,7 +23,6 @@ own_builtins(globals())
 class Connection(NamedTuple):
     """Tests that have to share a process.
 
-    :param key: of their process.
     :param cause: what connects them, "" where options or marks have them share one anyway.
     :param positions: theirs in ``session.items``, in order.
     """
@@ -347,10 +346,7 @@ _RULES: tuple[Rule, ...] = (
 
 
 def group_of(item: pytest.Item, key: ProcessKey) -> str:
-    """The name of what a test has in common with others, so that one worker has them; "" if none.
-
-    :param key: of its process.
-    """
+    """The name of what a test has in common with others, for one worker to have them; or ""."""
     if key.scope in ("class", "module") or key.is_spawned:
         return ":".join(key[:3])
     scopes = pytest_fixtures.narrower_scopes(item)

@@ -127,7 +127,6 @@ class Dispatched:
 
     Filled in execnet's receiver thread, emptied in the main one.
 
-    :param send: sends a message to the controller.
     :param probe: probes this worker's GPUs; returns whether they are fit for tests.
     """
 
