@@ -354,7 +354,7 @@ _PARENT = """\
 import os, sys
 from pytest_fkit.gpu.health import probe
 started = probe.start("nvidia", os.environ, 600, 1)
-print(started._started._process.pid, flush=True)
+print(started._process._process.pid, flush=True)
 sys.stdin.read()
 """
 

@@ -134,6 +134,5 @@ def _is_ours(report: object) -> bool:
 
 
 def _place(error: Exception) -> str:
-    """Where it was raised."""
     *_, last = entries(error.__traceback__)
     return f"{last.tb_frame.f_code.co_filename}:{last.tb_lineno}"

@@ -39,8 +39,7 @@ def junit_errors_for_deaths(
     _change_reporters(log, change)
 
 
-def _add_error(reporter: Any, message: str, text: str, report: object) -> None:
-    del report
+def _add_error(reporter: Any, message: str, text: str, _report: object) -> None:
     reporter._add_simple("error", message, text)
 
 

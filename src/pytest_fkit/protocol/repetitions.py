@@ -45,7 +45,7 @@ def repeated(test: int, repetition: int) -> int:
 
 
 def is_fresh(repetition: int) -> bool:
-    """Whether it runs in a fresh interpreter, whatever the test."""
+    """Whether the repetition runs in a fresh interpreter, whatever the test."""
     return repetition % FRESH_EVERY == FRESH_EVERY - 1
 
 

@@ -208,7 +208,7 @@ class Origins(NamedTuple):
 
 
 def origins(config: pytest.Config) -> Origins:
-    """Those of this process.
+    """Tell whose code a frame of this process runs.
 
     The developers of pytest, pluggy and the like have these under their root directory: there they
     are the code under test. Of plugins that are installed it is the module by which pytest loads

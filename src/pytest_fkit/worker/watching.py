@@ -53,7 +53,6 @@ class Watch:
         self._began, self._next = time.monotonic(), self._slow
 
     def over(self) -> None:
-        """It is over."""
         self._replay = None
 
     def look(self) -> None:

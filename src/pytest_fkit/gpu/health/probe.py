@@ -44,20 +44,20 @@ def start(vendor: str, environ: Mapping[str, str], limit: float, expected: int) 
     """
     found = VENDORS[vendor]
     if not found.probe:
-        return Probe(Health("unknown", "there is no probe for these GPUs"))
+        return Probe(None, Health("unknown", "there is no probe for these GPUs"))
     arguments = [Machine.here().root, str(expected), str(os.getpid()), *found.probe_arguments()]
     try:
         return Probe(Throwaway(light_interpreter(found.probe, *arguments), environ, limit))
     except FailedError as error:
-        return Probe(Health("unknown", str(error)))
+        return Probe(None, Health("unknown", str(error)))
 
 
 class Probe:
-    """A probe under way."""
+    """A probe under way; or one that could not be started, with its result."""
 
-    def __init__(self, started: Throwaway | Health) -> None:
-        self._started = started
-        self._health: Health | None = None
+    def __init__(self, process: Throwaway | None, health: Health | None = None) -> None:
+        self._process = process
+        self._health = health
         self.ecc: dict[str, int] = {}
         """After :meth:`result`, by PCI address: uncorrected ECC errors since the driver started."""
 
@@ -67,18 +67,16 @@ class Probe:
         One that survives SIGKILL is abandoned.
         """
         if self._health is None:
-            if isinstance(self._started, Health):
-                self._health = self._started
-            else:
-                # The result if a Ctrl-C ends the wait, and with it the process.
-                self._health = Health("unknown", "the wait for its answer was interrupted")
-                self._health, self.ecc = _judge(self._started.wait())
+            assert self._process is not None
+            # The result if a Ctrl-C ends the wait, and with it the process.
+            self._health = Health("unknown", "the wait for its answer was interrupted")
+            self._health, self.ecc = _judge(self._process.wait())
         return self._health
 
     def stop(self) -> None:
         """End the probe, so that :meth:`result` returns at once; called in any thread."""
-        if isinstance(self._started, Throwaway):
-            self._started.stop()
+        if self._process is not None:
+            self._process.stop()
 
 
 def _judge(result: Result) -> tuple[Health, dict[str, int]]:

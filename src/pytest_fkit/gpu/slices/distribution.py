@@ -42,7 +42,6 @@ class Place(NamedTuple):
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids of its GPUs."""
         return tuple(entry.id for entry in self.slice)
 
 
@@ -62,7 +61,6 @@ class Assignment(NamedTuple):
 
     @property
     def shares(self) -> bool:
-        """Whether workers share GPUs."""
         return any(place.shared for place in self.places)
 
 

@@ -101,14 +101,13 @@ def _once(entries: Iterator[Entry]) -> list[Entry]:
 
 
 def variables(
-    entries: Sequence[Entry], inherited: Mapping[str, str], amd_mask: str
+    entries: Sequence[Entry], _inherited: Mapping[str, str], amd_mask: str
 ) -> dict[str, str]:
     """See :class:`.Vendor`.
 
     :param amd_mask: "rocr": ROCR_VISIBLE_DEVICES picks, and HIP counts in what that leaves; "hip":
         HIP_VISIBLE_DEVICES picks, ROCR_VISIBLE_DEVICES stays as it is.
     """
-    del inherited
     if amd_mask == "hip":
         indices = [entry.index for entry in entries]
     else:

@@ -75,10 +75,9 @@ def visible(devices: Sequence[Device], environ: Mapping[str, str]) -> Visible:
 
 
 def variables(
-    entries: Sequence[Entry], inherited: Mapping[str, str], amd_mask: str
+    entries: Sequence[Entry], _inherited: Mapping[str, str], _amd_mask: str
 ) -> dict[str, str]:
     """See :class:`.Vendor`. CANN takes ids in ascending order only."""
-    del inherited, amd_mask
     return {_MASK: ",".join(sorted((entry.text for entry in entries), key=int)) or "-1"}
 
 

@@ -127,9 +127,8 @@ def visible(devices: Sequence[Device], environ: Mapping[str, str]) -> Visible:
 
 
 def variables(
-    entries: Sequence[Entry], inherited: Mapping[str, str], amd_mask: str
+    entries: Sequence[Entry], _inherited: Mapping[str, str], _amd_mask: str
 ) -> dict[str, str]:
-    del inherited, amd_mask
     return {_MASK: ",".join(entry.text for entry in entries) or "-1"}
 
 

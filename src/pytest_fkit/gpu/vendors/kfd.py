@@ -115,14 +115,6 @@ class Node(NamedTuple):
     links: tuple[int, ...] = ()
 
 
-def ask_topology(prober: Prober) -> Found:
-    """The topology."""
-    return as_devices(parse_nodes(prober.call(f"{__name__}:read_nodes")))
-
-
-WAYS = (Way("KFD topology", ask_topology),)
-
-
 def parse_nodes(facts: object) -> list[Node]:
     """The nodes from the answer of :func:`read_nodes`.
 
@@ -225,6 +217,13 @@ def as_devices(nodes: Sequence[Node]) -> Found:
         return Found(notices=tuple(left_out))
     kept = tuple(device for device in devices if device not in integrated)
     return Found(kept, (*notes, *left_out))
+
+
+def _ask_topology(prober: Prober) -> Found:
+    return as_devices(parse_nodes(prober.call(f"{__name__}:read_nodes")))
+
+
+WAYS = (Way("KFD topology", _ask_topology),)
 
 
 # --- memory -------------------------------------------------------------------------------------

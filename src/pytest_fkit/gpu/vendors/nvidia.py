@@ -90,9 +90,8 @@ def _orders_differ(devices: Sequence[Device], environ: Mapping[str, str]) -> boo
 
 
 def variables(
-    entries: Sequence[Entry], inherited: Mapping[str, str], amd_mask: str
+    entries: Sequence[Entry], inherited: Mapping[str, str], _amd_mask: str
 ) -> dict[str, str]:
-    del amd_mask
     if not entries:
         return {_MASK: "-1"}
     found = {_MASK: ",".join(entry.text for entry in entries)}

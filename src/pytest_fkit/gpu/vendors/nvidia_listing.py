@@ -63,11 +63,6 @@ _NO_HANDLE = re.compile(
 _GPUS = "proc/driver/nvidia/gpus"
 
 
-def ask_nvml(prober: Prober) -> Found:
-    """NVML."""
-    return parse_nvml(prober.call(f"{__name__}:read_nvml"))
-
-
 def read_nvml(root: str) -> list[Answer]:
     """A dict for each GPU, to be read by :func:`parse_nvml`; called in a fresh interpreter.
 
@@ -170,7 +165,6 @@ def _no_instances(index: int) -> str:
 
 
 def ask_nvidia_smi(prober: Prober) -> Found:
-    """The program that comes with the driver."""
     query = f"--query-gpu={','.join(_FIELDS)}"
     text, trouble = _said(prober, query, "--format=csv,noheader,nounits")
     try:
@@ -316,7 +310,6 @@ def with_instances(answer: ListingAnswer, instances: dict[str, list[tuple[str, s
 
 
 def ask_proc(prober: Prober) -> Found:
-    """The kernel driver's files."""
     if not prober.machine.names("dev", r"nvidia\d+"):
         raise MissingError("no GPU has a device file /dev/nvidia<number>")
     return parse_proc(prober.call(f"{__name__}:read_proc"))
@@ -378,4 +371,8 @@ def parse_proc(facts: object) -> Found:
     )
 
 
-WAYS = (Way("NVML", ask_nvml), Way("nvidia-smi", ask_nvidia_smi), Way("/proc", ask_proc))
+WAYS = (
+    Way("NVML", lambda prober: parse_nvml(prober.call(f"{__name__}:read_nvml"))),
+    Way("nvidia-smi", ask_nvidia_smi),
+    Way("/proc", ask_proc),
+)

@@ -17,7 +17,7 @@ _TAIL = 4096
 
 
 def inspect(job: Job, until: Until) -> Inspected:
-    """What its process does now."""
+    """What the process that runs the test does now."""
     source = job.runner
     pid, line, dump = source.pid, _last_line(source.files), b""
     # By default the signal would end a process: one that has become another program, for example.

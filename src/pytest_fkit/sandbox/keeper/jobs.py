@@ -222,7 +222,6 @@ class Job:
 
     @property
     def files(self) -> Files:
-        """The files of that process."""
         return self.runner.files
 
 

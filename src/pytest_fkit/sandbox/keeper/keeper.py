@@ -9,7 +9,7 @@ from ...config.settings import start_limit
 from ...own import os, own_builtins, signal, time
 from ...protocol.channels import Link, Pipes
 from ...protocol.descriptors import Files
-from ...protocol.endings import Finished, ForkUnsafe, Lost, Unmet
+from ...protocol.endings import Ending, Finished, ForkUnsafe, Lost, Unmet
 from ...protocol.messages import (
     Broken,
     Ended,
@@ -167,9 +167,7 @@ class Keeper:
             self._finish(0.0)
             return
         if unmet:
-            list(self._release(run))
-            self._report_end(Ended(Unmet(unmet)))
-            self._finish_if_stopped()
+            self._refuse(run, Unmet(unmet))
             return
         if self._unsafe and not run.key.is_spawned:
             self._report_end(Ended(ForkUnsafe(self._unsafe)))
@@ -177,9 +175,7 @@ class Keeper:
         try:
             job = yield from self._execute(order, run)
         except RefusedError as error:
-            list(self._release(run))
-            self._report_end(Ended(Lost(str(error))))
-            self._finish_if_stopped()
+            self._refuse(run, Lost(str(error)))
             return
         failed = job.ending != Finished() and job.verdict is None
         if failed and job.host.was_spare and job.stage == "start":
@@ -195,6 +191,12 @@ class Keeper:
         stops = job.stops or self._supervisor.stop_deadline is not None
         goes_on = job.ending == Finished() and not stops
         self._report_end(job.ended()._replace(goes_on=goes_on, gpu_memory=gpu_memory))
+        self._finish_if_stopped()
+
+    def _refuse(self, run: Run, ending: Ending) -> None:
+        """Report a test for which there is no process; hosts tear down as after it."""
+        list(self._release(run))
+        self._report_end(Ended(ending))
         self._finish_if_stopped()
 
     def _report_end(self, ended: Ended) -> None:

@@ -78,7 +78,7 @@ class Reports:
         """
 
     def complete(self, item: pytest.Item, seconds: float) -> None:
-        """The test has its verdict; it took so long."""
+        """The test has its final verdict, after so many seconds."""
 
     def flush(self) -> None:
         """Nothing may be held back any longer."""

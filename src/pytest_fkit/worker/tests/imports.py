@@ -285,7 +285,7 @@ def _failed(
 
 
 def _first_line(headline: str, collector: pytest.Collector) -> str:
-    """The one that pytest's short summary shows."""
+    """The line of a report that pytest's short summary shows."""
     return f"{headline}, importing {collector.nodeid}"
 
 

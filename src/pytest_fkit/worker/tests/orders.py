@@ -80,7 +80,7 @@ class Requests:
         ]
 
     def key(self, position: int | None) -> ProcessKey:
-        """Of the process of the test there."""
+        """The key of the process that runs the test at a position."""
         wanted = None if position is None else self._wanted(position)
         return wanted.key if isinstance(wanted, Limits) else OWN
 
@@ -155,7 +155,7 @@ class Requests:
         return run.artifacts
 
     def with_new_artifacts(self, run: Run) -> Run:
-        """The order for another attempt."""
+        """The order for another attempt, which gets a folder of its own."""
         return run._replace(artifacts=self._claim_artifacts(run.position)) if run.artifacts else run
 
     def drop_artifacts(self) -> None:
