@@ -36,7 +36,7 @@ class Forwarder:
         """
         if job.verdict is not None:
             return
-        source = job.runner
+        source = job.test_process
         data = read_from(source.files.events, source.events_read)
         if end is not None:
             data = data[: max(0, end - source.events_read)]
@@ -55,7 +55,7 @@ class Forwarder:
 
     def free(self, job: Job) -> None:
         """Give back the memory of output that will not be read any more."""
-        source = job.runner
+        source = job.test_process
         if self._stream:
             for descriptor, end in zip((source.files.out, source.files.err), source.output_read):
                 free_until(descriptor, end)

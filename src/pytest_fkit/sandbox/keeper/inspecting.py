@@ -18,7 +18,7 @@ _TAIL = 4096
 
 def inspect(job: Job, until: Until) -> Inspected:
     """What the process that runs the test does now."""
-    source = job.runner
+    source = job.test_process
     pid, line, dump = source.pid, _last_line(source.files), b""
     # By default the signal would end a process: one that has become another program, for example.
     if system.catches(pid, DUMP_SIGNAL):

@@ -211,18 +211,18 @@ class Job:
         return self.runs_test or (self.stage in ("setup", "teardown") and self.wide_began)
 
     @property
-    def runner(self) -> ChildProcess | HostProcess:
+    def test_process(self) -> ChildProcess | HostProcess:
         """What runs the test: its child, or the host where there is none."""
         return self.child or self.host
 
     @property
     def process(self) -> int:
         """The pid of the process that time and memory limits apply to."""
-        return self.runner.process
+        return self.test_process.process
 
     @property
     def files(self) -> Files:
-        return self.runner.files
+        return self.test_process.files
 
 
 def end_in_words(status: int) -> str:

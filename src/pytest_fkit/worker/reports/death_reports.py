@@ -181,9 +181,9 @@ class DeathReports:
         fixture = replay.setting_up
         looked = 0.0 if ended.native is None else ended.native.seconds
         looked += 0.0 if ended.core is None else ended.core.seconds
-        wrapped = isinstance(ended.ending, WrapperEnded)
-        wide = "" if wrapped else ended.wide
-        after = isinstance(ended.ending, WrapperEnded) and ended.ending.begun
+        wide, after = ended.wide, False
+        if isinstance(ended.ending, WrapperEnded):
+            wide, after = "", ended.ending.begun
         return deaths.Death(
             replay.item.nodeid,
             ended,
