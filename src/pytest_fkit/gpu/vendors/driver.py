@@ -142,7 +142,7 @@ class Driver:
 
     def pci(self, ordinal: int) -> str:
         """The PCI address of a GPU, as in "0000:41:00.0"."""
-        text = ctypes.create_string_buffer(32)
+        text = (ctypes.c_char * 32)()
         self._call(self.functions.pci, text, len(text), self.device(ordinal))
         return text.value.decode("ascii", "replace").lower()
 
