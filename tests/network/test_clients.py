@@ -12,7 +12,7 @@ from typing import Any, Iterator
 import pytest
 
 from broken_server import BrokenServer
-from pytest_fkit.gpu.errors.exceptions import failure_of
+from pytest_fkit.gpu.errors.failure import failure_of
 from pytest_fkit.gpu.errors.network import network_error
 
 # An HTTPError of urllib is an open response.
@@ -131,7 +131,7 @@ def test_a_certificate_that_is_wrong(tmp_path: Any) -> None:
 
 _HUB = """\
 import sys
-from pytest_fkit.gpu.errors.exceptions import failure_of
+from pytest_fkit.gpu.errors.failure import failure_of
 from pytest_fkit.gpu.errors.network import network_error
 from huggingface_hub import HfApi, hf_hub_download
 

@@ -15,11 +15,14 @@ from pytest_fkit.gpu.slices.environment import (
     gang_variables,
     mask_variables,
     owned_gpus,
-    variables,
     wants_port,
 )
 from pytest_fkit.gpu.slices.ownership import Owned
 from pytest_fkit.gpu.vendors.detection import visible
+
+
+def variables(place: Place, inherited: Mapping[str, str], **more: Any) -> dict[str, str]:
+    return Environment(place, inherited, **more).variables()
 
 
 def place_of(

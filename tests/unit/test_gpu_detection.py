@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Callable, Iterator
 
 import execnet
 import psutil
@@ -46,9 +46,9 @@ needs_nvml = pytest.mark.skipif(
 )
 
 
-def _detect(environment: dict[str, str], limit: float = 30.0, **more: Any) -> Fleet:
+def _detect(environment: dict[str, str], limit: float = 30.0) -> Fleet:
     began = time.monotonic()
-    fleet = detection.detect(limit, Machine(environment[ROOT]), **more)
+    fleet = detection.detect(limit, Machine(environment[ROOT]))
     # A loaded machine needs time of its own to start processes and to notice that they ended.
     assert time.monotonic() - began < limit + 1.0
     return fleet
@@ -330,11 +330,15 @@ def _survivors() -> Iterator[list[int]]:
             os.waitpid(pid, 0)
 
 
-def test_a_process_that_survives_sigkill_is_named_and_left_alone(fleet: MakeFleet) -> None:
+def test_a_process_that_survives_sigkill_is_named_and_left_alone(
+    fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with _survivors() as killed:
         environment = fleet(ascend(1), behaviours={"npu-smi": _HANGS})
         # A process in uninterruptible sleep can't be made here: this one is not sent the signal.
-        found = _detect(environment, limit=2.0, kill=killed.append)
+        with monkeypatch.context() as patched:
+            patched.setattr(throwaway, "kill_group", killed.append)
+            found = _detect(environment, limit=2.0)
         [notice] = found.notices
         [pid] = killed
         assert notice.startswith(f"ascend: npu-smi: timed out after 1 s; pid {pid} (")
@@ -358,21 +362,23 @@ def _runs(pid: int) -> bool:
     return False
 
 
-def test_an_interrupt_ends_the_tool() -> None:
+def test_an_interrupt_ends_the_tool(monkeypatch: pytest.MonkeyPatch) -> None:
     sent = []
+    kill_group = throwaway.kill_group
 
     def kill(pid: int) -> None:
         sent.append(pid)
-        throwaway.kill_group(pid)
+        kill_group(pid)
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(throwaway, "kill_group", kill)
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, 0.3)
     try:
         with pytest.raises(KeyboardInterrupt):
-            throwaway.output_of(["sleep", "600"], os.environ, 60.0, kill)
+            throwaway.output_of(["sleep", "600"], os.environ, 60.0)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_fkit.gpu.errors.classification import classify
-from pytest_fkit.gpu.errors.exceptions import event_of, failure_of, mark_event
-from pytest_fkit.gpu.errors.failure import Failure
+from pytest_fkit.gpu.errors.failure import Failure, event_of, failure_of, mark_event
 
 _ECC = "CUDA error: uncorrectable ECC error encountered"
 

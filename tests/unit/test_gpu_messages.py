@@ -10,8 +10,7 @@ import pytest
 from gpu_messages import MESSAGES, Message
 
 from pytest_fkit.gpu.errors.classification import classify
-from pytest_fkit.gpu.errors.exceptions import failure_of, keep_printed
-from pytest_fkit.gpu.errors.failure import Failure
+from pytest_fkit.gpu.errors.failure import Failure, failure_of, keep_printed
 from pytest_fkit.gpu.errors.wording import points
 from pytest_fkit.protocol.event_file import GpuError
 

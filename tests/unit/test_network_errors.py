@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from broken_server import BrokenServer
-from pytest_fkit.gpu.errors.exceptions import failure_of
-from pytest_fkit.gpu.errors.failure import Failure
+from pytest_fkit.gpu.errors.failure import Failure, failure_of
 from pytest_fkit.gpu.errors.network import network_error
 
 pytestmark = pytest.mark.filterwarnings(

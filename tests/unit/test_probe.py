@@ -31,6 +31,8 @@ pytestmark = pytest.mark.skipif(
 
 HEALTHY = Health("healthy")
 
+KILL_GROUP = throwaway.kill_group
+
 _LIMIT = 60.0  # seconds; nothing here waits for its end but what hangs
 
 
@@ -39,15 +41,16 @@ def begin(fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pr
     """Starts a probe on a machine, given its GPUs and more of what :func:`fleet.describe` takes."""
 
     def begin(
-        gpus: Any, expected: int, limit: float = _LIMIT, kill: Any = throwaway.kill_group,
+        gpus: Any, expected: int, limit: float = _LIMIT, kill: Any = KILL_GROUP,
         masks: dict[str, str] | None = None, **more: Any,
     ) -> Probe:  # fmt: skip
         machine = fleet(gpus, **more)
         monkeypatch.setenv(ROOT, machine[ROOT])
+        monkeypatch.setattr(throwaway, "kill_group", kill)
         # Numbers are those of PCI order, as a worker sets it.
         order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         environ = {**os.environ, **machine, **order, **(masks or {})}
-        return probe.start(gpus[0].vendor, environ, limit, expected, kill)
+        return probe.start(gpus[0].vendor, environ, limit, expected)
 
     return begin
 
@@ -226,7 +229,7 @@ def test_a_gpu_that_hangs(begin: Callable[..., Probe], gpus: Any, behaviours: An
 
     def kill(pid: int) -> None:
         killed.append(pid)
-        throwaway.kill_group(pid)
+        KILL_GROUP(pid)
 
     began = time.monotonic()
     health = begin(gpus, 1, 2.0, kill, behaviours=behaviours).result()
@@ -247,7 +250,7 @@ def test_a_probe_that_can_not_be_killed_is_given_up(begin: Callable[..., Probe])
         assert health.reason.endswith("does not end, not even by SIGKILL, and was left alone")
     finally:
         [pid] = set(killed)
-        throwaway.kill_group(pid)
+        KILL_GROUP(pid)
         os.waitpid(pid, 0)
 
 
@@ -351,7 +354,7 @@ _PARENT = """\
 import os, sys
 from pytest_fkit.gpu.health import probe
 started = probe.start("nvidia", os.environ, 600, 1)
-print(started._started._process.pid, flush=True)
+print(started._process._process.pid, flush=True)
 sys.stdin.read()
 """
 

@@ -13,6 +13,7 @@ import pytest
 
 from ..own import os, own_builtins, warnings
 from ..protocol.event_file import facts_of
+from ..system.stack_texts import entries
 from .pytest_hooks import implementations, is_foreign, module_of, wraps
 
 if TYPE_CHECKING:
@@ -24,14 +25,17 @@ _GUARDED = ("pytest_runtest_logreport", "pytest_report_teststatus")
 _STOPS = (pytest.Session.Failed, pytest.UsageError)
 
 
-def record_warning(config: pytest.Config, text: str) -> None:
-    """Add a warning of ours to the summary, whatever the filters say."""
+def record_warning(config: pytest.Config, text: str, nodeid: str = "") -> None:
+    """Add a warning of ours to the summary, whatever the filters say.
+
+    Not by ``warnings.warn()``, which raises where warnings are errors.
+    """
     warning = pytest.PytestWarning(f"pytest-fkit: {text}")
     config.hook.pytest_warning_recorded.call_historic(
         kwargs={
             "warning_message": warnings.WarningMessage(warning, type(warning), __file__, 0),
             "when": "runtest",
-            "nodeid": "",
+            "nodeid": nodeid,
             "location": None,
         }
     )
@@ -58,9 +62,8 @@ class GuardedHooks:
             try:
                 return function(*args)
             except Exception as error:
-                if not _may_be_lost(args[position], error):
+                if not self._is_told(implementation, args[position], error):
                     raise
-                self._tell(implementation, args[position], error)
                 return None
 
         return guarded
@@ -77,9 +80,8 @@ class GuardedHooks:
             try:
                 next(around)
             except Exception as error:
-                if not _may_be_lost(report, error):
+                if not self._is_told(implementation, report, error):
                     raise
-                self._tell(implementation, report, error)
                 return (yield)
             try:
                 result = yield
@@ -94,20 +96,23 @@ class GuardedHooks:
             except StopIteration as end:
                 return end.value
             except Exception as error:
-                if not _may_be_lost(report, error):
+                if not self._is_told(implementation, report, error):
                     raise
-                self._tell(implementation, report, error)
             return result
 
         return guarded
 
-    def _tell(self, implementation: HookImpl, report: Any, error: Exception) -> None:
+    def _is_told(self, implementation: HookImpl, report: Any, error: Exception) -> bool:
+        """Warn of an error that costs the plugin its part of a report of ours; else False."""
+        if not _is_ours(report) or isinstance(error, _STOPS):
+            return False
         name = _name(self._config, implementation.plugin)
         record_warning(
             self._config,
             f"{name} has not heard of a report on {report.nodeid} ({report.when}), which "
             f"pytest-fkit made: {type(error).__name__}: {error} ({_place(error)})",
         )
+        return True
 
 
 def _name(config: pytest.Config, plugin: object) -> str:
@@ -128,13 +133,6 @@ def _is_ours(report: object) -> bool:
     return bool(facts.made or facts.death or facts.resumed)
 
 
-def _may_be_lost(report: object, error: Exception) -> bool:
-    return _is_ours(report) and not isinstance(error, _STOPS)
-
-
 def _place(error: Exception) -> str:
-    """Where it was raised."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    *_, last = entries(error.__traceback__)
+    return f"{last.tb_frame.f_code.co_filename}:{last.tb_lineno}"

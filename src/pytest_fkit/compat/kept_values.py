@@ -35,7 +35,7 @@ class Kept(NamedTuple):
 
 
 def kept_values(config: pytest.Config) -> list[Kept]:
-    """Those of the plugins of this process."""
+    """The containers of the plugins of this process."""
     return [
         Kept(name, values, name.startswith(_COLLECTING), name.startswith(_OF_OTHER_CLASSES))
         for name, values in _places(config)

@@ -39,16 +39,12 @@ def junit_errors_for_deaths(
     _change_reporters(log, change)
 
 
-def _add_error(reporter: Any, message: str, text: str, report: object) -> None:
-    del report
+def _add_error(reporter: Any, message: str, text: str, _report: object) -> None:
     reporter._add_simple("error", message, text)
 
 
 def junit_properties(log: LogXML, describe: Callable[[pytest.TestReport], dict[str, str]]) -> None:
-    """Write properties for each test, with what its last report says.
-
-    :param describe: called with each report on a test.
-    """
+    """Write properties for each test, with what its last report says."""
 
     def change(reporter: Any, report: pytest.TestReport) -> None:
         if hasattr(report, "when"):

@@ -40,7 +40,6 @@ def marks(item: Node) -> Iterator[tuple[Node, pytest.Mark]]:
 
 
 def closest_mark(item: pytest.Item, name: str) -> pytest.Mark | None:
-    """The closest mark of this name."""
     return next((mark for _, mark in marks(item) if mark.name == name), None)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping
 
 from ..named_tuple import NamedTuple
 from ..own import own_builtins
@@ -61,13 +61,8 @@ def to_wire(fleet: Fleet) -> tuple[Any, ...]:
 def from_wire(data: tuple[Any, ...]) -> Fleet:
     """The fleet that :func:`to_wire` turned into `data`."""
     vendor, devices, trail, notices = data
-    return Fleet(vendor, tuple(map(_device, devices)), tuple(trail), tuple(notices))
-
-
-def _device(data: Sequence[Any]) -> Device:
-    *values, links = data
-    known = Device(*values)
-    return known._replace(links=tuple(links))
+    known = (Device(*values)._replace(links=tuple(links)) for *values, links in devices)
+    return Fleet(vendor, tuple(known), tuple(trail), tuple(notices))
 
 
 LINKED, ONE_SOCKET, APART = 0, 1, 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import IO, Callable, Mapping, Sequence
+from typing import IO, Mapping, Sequence
 
 from .. import system
 from ..named_tuple import NamedTuple
@@ -17,9 +17,6 @@ KILL_WAIT = 0.5
 
 MOST_OUTPUT = 4 << 20
 """Bytes that a tool may print: the longest known answers, on 64 GPUs, have about 100 KiB."""
-
-Kill = Callable[[int], None]
-"""Ends a process group, given by its number."""
 
 
 def kill_group(pid: int) -> None:
@@ -53,21 +50,15 @@ class Throwaway:
 
     :param limit: seconds from now on, all waiting included: then it is killed, and left to itself
         if it survives that.
-    :param kill: ends a process group; tests have one that survives.
     :raises FailedError: if it can't be started.
     """
 
     def __init__(
-        self,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        limit: float,
-        kill: Kill = kill_group,
+        self, command: Sequence[str], environment: Mapping[str, str], limit: float
     ) -> None:
         self._limit = limit
         self._kill_wait = min(KILL_WAIT, limit / 10)
         self._deadline = time.monotonic() + limit - self._kill_wait
-        self._kill = kill
         # Not pipes: processes that the program leaves behind may hold them open.
         self._out, self._err = _file("out"), _file("err")
         try:
@@ -97,7 +88,7 @@ class Throwaway:
     def stop(self) -> None:
         """Kill the process; :meth:`wait`, here or in another thread, reports it."""
         if self._process.returncode is None:
-            self._kill(self._process.pid)
+            kill_group(self._process.pid)
 
     def _await(self) -> TimedOut | Lost | None:
         """Wait for the process; None if it ended, else what it did instead."""
@@ -118,7 +109,7 @@ class Throwaway:
         """End the process, if it still runs, and its children; a text if it survives."""
         process = self._process
         # If it has ended, this is for its children: a group keeps its number while it has members.
-        self._kill(process.pid)
+        kill_group(process.pid)
         with suppress(subprocess.TimeoutExpired):
             process.wait(self._kill_wait)
             return ""
@@ -137,19 +128,14 @@ def _read(file: IO[bytes]) -> str:
     return file.read(MOST_OUTPUT).decode("utf-8", "replace")
 
 
-def output_of(
-    command: Sequence[str],
-    environment: Mapping[str, str],
-    limit: float,
-    kill: Kill = kill_group,
-) -> str:
+def output_of(command: Sequence[str], environment: Mapping[str, str], limit: float) -> str:
     """The standard output of a program.
 
-    :param limit, kill: see :class:`Throwaway`.
+    :param limit: see :class:`Throwaway`.
     :raises FailedError: if it can't be started, hangs, crashes, leaves with a status other than 0
         or prints without end.
     """
-    result = Throwaway(command, environment, limit, kill).wait()
+    result = Throwaway(command, environment, limit).wait()
     if result.ending == Exited(0) and not result.left:
         return result.out
     whole = isinstance(result.ending, Exited) and not result.left

@@ -352,10 +352,7 @@ FROM_WORKER: Known = {cls.__name__: cls for cls in (*get_args(OfTests), *get_arg
 
 
 class Outbox:
-    """One end of the border: numbers messages and sends them, in any thread.
-
-    :param send: sends bytes.
-    """
+    """One end of the border: numbers messages and sends them, in any thread."""
 
     def __init__(self, send: Callable[[bytes], object]) -> None:
         self._send = send

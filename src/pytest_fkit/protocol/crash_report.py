@@ -14,7 +14,6 @@ own_builtins(globals())
 class NativeStacks(NamedTuple):
     """What a debugger printed of a process.
 
-    :param tool: its name.
     :param thread: the thread that crashed, 0 if the process hangs.
     :param text: its standard output, cut at some length.
     :param trouble: what went wrong, or "".
@@ -53,8 +52,6 @@ class CrashReport(NamedTuple):
     :param what: what happened, in a few words, as "SIGSEGV"; see :func:`.deaths.what`.
     :param before: the lines that stand before the stacks.
     :param stacks: by faulthandler, see :func:`.stacks.reorder_stacks`, or "".
-    :param after: the lines that stand below them.
-    :param origins: tell whose code a frame runs.
     """
 
     what: str
@@ -81,8 +78,5 @@ class CrashReport(NamedTuple):
         """
         what, before, stacks, after, (rootdir, library, tools) = data
         origins = Origins(str(rootdir), str(library), tuple(map(str, tools)))
-        return cls(str(what), _texts(before), str(stacks), _texts(after), origins)
-
-
-def _texts(values: Any) -> tuple[str, ...]:
-    return tuple(map(str, values))
+        lines = tuple(map(str, before)), str(stacks), tuple(map(str, after))
+        return cls(str(what), *lines, origins)

@@ -70,7 +70,6 @@ class Files(NamedTuple):
         slots.in_use = True
 
     def close(self) -> None:
-        """Close all of them."""
         for descriptor in self:
             os.close(descriptor)
 
@@ -238,7 +237,6 @@ class OwnFile:
             return False
 
     def write(self, data: bytes) -> None:
-        """Append `data`."""
         if self.is_at(self._slot):
             try:
                 write_all(self._slot, data)

@@ -29,7 +29,6 @@ class Finished(NamedTuple):
 class Signaled(NamedTuple):
     """A signal ended the process.
 
-    :param signal: its number.
     :param core_dumped: whether the kernel wrote a core file.
     :param out_of_memory: whether the kernel's out-of-memory counters rose at the same time.
     """
@@ -220,12 +219,16 @@ Ending = Union[
 ]  # fmt: skip
 
 
-def from_wait_status(status: int, out_of_memory: bool = False) -> Signaled | Exited:
+def from_wait_status(status: int) -> Signaled | Exited:
     """The ending of a process that had not finished, by its status of waitpid(2)."""
     # os.waitstatus_to_exitcode exists from Python 3.9 on.
     if status & 0x7F:
-        return Signaled(status & 0x7F, bool(status & 0x80), out_of_memory)
+        return Signaled(status & 0x7F, bool(status & 0x80))
     return Exited(status >> 8)
+
+
+FAULTS = frozenset({signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV})
+"""Signals by which a process dies of a fault in what it runs, as in a driver or at an abort(3)."""
 
 
 def signal_name(number: int) -> str:

@@ -24,8 +24,6 @@ class Run(NamedTuple):
 
     :param position: of the test in ``session.items``.
     :param next_position: of the test that runs after it in this worker, -1 for none.
-    :param key: of the test's process.
-    :param next_key: the same for the next test.
     :param timeout: seconds from setup to teardown, and for the setup or teardown of wide fixtures
         as well; 0 for no limit.
     :param memory_limit: bytes, 0 for no limit.
@@ -57,7 +55,6 @@ class RunTogether(NamedTuple):
     """Run tests that share a process and have the same limits, one after the other.
 
     :param run: the order for the last one; none has a memory limit, or needs GPU memory.
-    :param tests: position and location of each.
     :param seconds: after these, begin none of them.
     """
 
@@ -185,10 +182,7 @@ class Ended(NamedTuple):
 
     :param pid: of the process that ended, 0 if there was none.
     :param wide: "setup" or "teardown" if a wide fixture was being set up or torn down.
-    :param out: uncollected standard output.
-    :param err: uncollected standard error.
-    :param log: uncollected log.
-    :param dump: what faulthandler wrote.
+    :param out, err, log: what was not collected of these.
     :param leftovers: descriptions of processes that had to be ended.
     :param survivors: descriptions of processes that not even SIGKILL ended.
     :param goes_on: whether the keeper begins what is queued; not after a bad ending, or if the

@@ -45,15 +45,12 @@ def repeated(test: int, repetition: int) -> int:
 
 
 def is_fresh(repetition: int) -> bool:
-    """Whether it runs in a fresh interpreter, whatever the test."""
+    """Whether the repetition runs in a fresh interpreter, whatever the test."""
     return repetition % FRESH_EVERY == FRESH_EVERY - 1
 
 
 def seed_of(first: int, repetition: int) -> int:
-    """The seed of a repetition; neighbours have nothing in common.
-
-    :param first: that of the first repetition.
-    """
+    """The seed of a repetition; neighbours have nothing in common."""
     if not repetition:
         return first % SEEDS
     # SplitMix64: Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators (2014).

@@ -55,7 +55,6 @@ class Frame(NamedTuple):
 class Thread(NamedTuple):
     """The stack of one thread.
 
-    :param title: the line that begins it.
     :param name: of the thread, "" if that is not known.
     :param current: whether it is the one that crashed, or took the signal.
     :param lines: its frames, the innermost first, and what else stands between them.
@@ -209,7 +208,7 @@ class Origins(NamedTuple):
 
 
 def origins(config: pytest.Config) -> Origins:
-    """Those of this process.
+    """Tell whose code a frame of this process runs.
 
     The developers of pytest, pluggy and the like have these under their root directory: there they
     are the code under test. Of plugins that are installed it is the module by which pytest loads

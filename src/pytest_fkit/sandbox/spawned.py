@@ -34,7 +34,6 @@ own_builtins(globals())
 def main(spec: Spec, reader: int, writer: int, modules: set[str]) -> None:
     """Collect the test module and run its tests on the keeper's orders.
 
-    :param spec: as made by :mod:`.keeper.spawn`.
     :param reader: descriptor of the pipe from the keeper.
     :param writer: descriptor of the pipe to the keeper.
     :param modules: names of the modules that were imported before any of pytest-fkit.
@@ -77,10 +76,7 @@ def main(spec: Spec, reader: int, writer: int, modules: set[str]) -> None:
 
 
 class _WorkersPath:
-    """Plugin: sets the worker's ``sys.path``, after plugins and before conftest files are loaded.
-
-    :param path: the worker's ``sys.path``.
-    """
+    """Plugin: sets the worker's ``sys.path`` after plugins and before conftest files are loaded."""
 
     def __init__(self, path: list[str]) -> None:
         self._path = path
@@ -112,10 +108,7 @@ class _OnlyFiles:
 
 
 class Spawned:
-    """Plugin of a spawned host: adapts collection, and replaces pytest's test loop.
-
-    :param spec: as made by :mod:`.keeper.spawn`.
-    """
+    """Plugin of a spawned host: adapts collection, and replaces pytest's test loop."""
 
     def __init__(self, link: Pipes, spec: Spec) -> None:
         self._link = link

@@ -20,13 +20,13 @@ from ..system.unforkable import in_bad_fork
 from .host.host import Host
 from .keeper.debugger import find_tools, is_wanted
 from .keeper.jobs import HostConnection, HostStart
-from .keeper.keeper import Keeper, StartMethods
+from .keeper.keeper import Keeper
 from .keeper.kept_cores import Keeping
 from .keeper.spawn import exec_host
 from .process import crash_wait
 from .process.output import streams
 from .process.steps import FAILED, Role
-from .process.test_process import equip, write_stacks_of_deaths
+from .process.test_process import TestProcess, equip, write_stacks_of_deaths
 
 own_builtins(globals())
 
@@ -79,44 +79,62 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
     def item_at(position: int) -> pytest.Item | None:
         return items[repetitions.test_of(position)] if position >= 0 else None
 
-    host = Host(process, item_at)
-
-    def begin(start: HostStart) -> None:
-        os.environ.update(start.key.environ)
-        if keeping is not None and not start.key.wrapper:
-            cores.allow()
-
-    def host_main(start: HostStart, connection: HostConnection, keeper: int) -> Role:
-        begin(start)
-        if waits:
-            write_stacks_of_deaths(waits)
-        return (yield from host.main(*connection, keeper))
-
-    def spawn(start: HostStart, connection: HostConnection, keeper: int) -> NoReturn:
-        begin(start)
-        exec_host(session, start, connection, keeper)
-
-    def remember(message: Broken) -> None:
-        process.broken[message.key] = message.text
-
+    starts = _Starts(session, process, Host(process, item_at), waits, keeping is not None)
     # Move all objects to the oldest generation: otherwise the first collection in each child would
     # traverse the younger ones, and copy their pages.
     gc.freeze()
     gc.unfreeze()
-    fork_unsafe = in_bad_fork() if process.fixtures.watch.on else ""
-    watched = controller if system.PORTABLE else 0
-    memory = config.stash.get(MEMORY, None)
     return Keeper(
         link,
-        StartMethods(host_main, spawn),
-        remember,
+        starts,
         streams(config),
-        fork_unsafe,
-        watched,
-        memory,
-        tools,
-        keeping,
+        unsafe=in_bad_fork() if process.fixtures.watch.on else "",
+        controller=controller if system.PORTABLE else 0,
+        memory=config.stash.get(MEMORY, None),
+        tools=tools,
+        keeping=keeping,
     )
+
+
+class _Starts:
+    """How a new process becomes a host, see :class:`.keeper.Starts`.
+
+    :param host: that a fork of the keeper becomes.
+    :param waits: whether crashed threads wait.
+    :param keeps_cores: whether cores are kept.
+    """
+
+    def __init__(
+        self,
+        session: pytest.Session,
+        process: TestProcess,
+        host: Host,
+        waits: bool,
+        keeps_cores: bool,
+    ) -> None:
+        self._session = session
+        self._broken = process.broken
+        self._host = host
+        self._waits = waits
+        self._keeps_cores = keeps_cores
+
+    def fork(self, start: HostStart, connection: HostConnection, keeper: int) -> Role:
+        self._begin(start)
+        if self._waits:
+            write_stacks_of_deaths(waits=True)
+        return (yield from self._host.main(*connection, keeper))
+
+    def spawn(self, start: HostStart, connection: HostConnection, keeper: int) -> NoReturn:
+        self._begin(start)
+        exec_host(self._session, start, connection, keeper)
+
+    def _begin(self, start: HostStart) -> None:
+        os.environ.update(start.key.environ)
+        if self._keeps_cores and not start.key.wrapper:
+            cores.allow()
+
+    def remember(self, message: Broken) -> None:
+        self._broken[message.key] = message.text
 
 
 _THIS_RUN = os.urandom(8).hex()

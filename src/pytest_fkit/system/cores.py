@@ -126,7 +126,8 @@ def written(told: str, directory: str) -> list[str]:
             found = [
                 joined(each, name) for each in found for name in _listed(each) if named.match(name)
             ]
-    return sorted(filter(_is_file, found), key=_changed, reverse=True)
+    changed = {path: _changed(path) for path in found}
+    return sorted(filter(changed.get, found), key=lambda path: changed[path], reverse=True)
 
 
 def _names(part: str, may_have_pid: bool) -> str:
@@ -148,18 +149,13 @@ def _listed(directory: str) -> list[str]:
         return []
 
 
-def _is_file(path: str) -> bool:
-    try:
-        return stat.S_ISREG(os.lstat(path).st_mode)
-    except OSError:
-        return False
-
-
 def _changed(path: str) -> float:
+    """When a regular file was changed last, 0 for anything else."""
     try:
-        return os.lstat(path).st_mtime
+        found = os.lstat(path)
     except OSError:
         return 0.0
+    return found.st_mtime if stat.S_ISREG(found.st_mode) else 0.0
 
 
 class CoreFile(NamedTuple):

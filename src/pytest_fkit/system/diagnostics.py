@@ -28,7 +28,6 @@ class Diagnosis(NamedTuple):
     """Why a process ended, by its own words.
 
     :param reason: in a few words, as "heap-use-after-free in frob.cc:17".
-    :param line: the line that says so.
     :param instead: whether it says all that the signal or the status would.
     :param advice: what gives a Python stack the next time, or "".
     """
@@ -43,7 +42,6 @@ class LastOutput(NamedTuple):
     """What a process wrote to its descriptor 2.
 
     :param lines: its last part.
-    :param pid: of the process, as it knows it.
     :param ending: the name of a signal, or a status as "exit 1".
     """
 
@@ -252,7 +250,6 @@ def diagnosis(stderr: str, pid: int, ending: str) -> Diagnosis | None:
     """Why the process ended, if it said so.
 
     :param stderr: what it wrote to its descriptor 2 last.
-    :param pid: its number.
     :param ending: the name of a signal, or a status as "exit 1".
     """
     said = LastOutput(stderr.splitlines(), pid, ending)

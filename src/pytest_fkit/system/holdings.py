@@ -101,7 +101,10 @@ def without_plugins() -> Holdings:
     """
     now = take()
     return now._replace(
-        threads=frozenset(_named(each) for each in _others() if _is_of_debugger(each)),
+        # Those of pydevd, PyCharm's debugger.
+        threads=frozenset(
+            _named(each) for each in _others() if getattr(each, "is_pydev_daemon_thread", False)
+        ),
         natives=frozenset(thread for thread in now.natives if _may_be_pythons(thread)),
         runtime="",
     )
@@ -114,10 +117,6 @@ def _others() -> list[Any]:
 
 def _named(thread: Any) -> Named:
     return Named(thread.name, str(thread.ident))
-
-
-def _is_of_debugger(thread: Any) -> bool:
-    return bool(getattr(thread, "is_pydev_daemon_thread", False))
 
 
 def _may_be_pythons(thread: int) -> bool:

@@ -18,14 +18,13 @@ own_builtins(globals())
 class LastWords(NamedTuple):
     """One kind of message, by which a process says why it ends itself.
 
-    :param pattern: of a line.
-    :param reason: makes a reason of the match and of the lines below.
+    :param reason: makes a reason of the match and of the line below.
     :param ends: whether nothing but the message, and what belongs to it, stands in the lines below.
     :param last: whether the last such line counts, else the first.
     """
 
     pattern: re.Pattern[str]
-    reason: Callable[[re.Match[str], Sequence[str]], str]
+    reason: Callable[[re.Match[str], str], str]
     ends: Callable[[Sequence[str]], bool]
     last: bool = True
 
@@ -53,34 +52,24 @@ def _is_panic(below: Sequence[str]) -> bool:
     return _nothing(below[1:]) or any(line.startswith(_AFTER_PANICS) for line in below)
 
 
-def _whatever(below: Sequence[str]) -> bool:
-    del below
-    return True
-
-
-def _itself(found: re.Match[str], below: Sequence[str]) -> str:
-    del below
+def _itself(found: re.Match[str], _: str) -> str:
     return found["what"]
 
 
-def _terminated(found: re.Match[str], below: Sequence[str]) -> str:
-    what = next(iter(below), "").strip()
-    return f"{found['what']}, {what}" if what.startswith("what():") else found["what"]
+def _terminated(found: re.Match[str], below: str) -> str:
+    return f"{found['what']}, {below}" if below.startswith("what():") else found["what"]
 
 
-def _asserted(found: re.Match[str], below: Sequence[str]) -> str:
-    del below
+def _asserted(found: re.Match[str], _: str) -> str:
     return f"{found['what']} in {base_name(found['file'])}:{found['line']}"
 
 
-def _panicked(found: re.Match[str], below: Sequence[str]) -> str:
-    place = found["place"]
-    message = found["message"] or next(iter(below), "").strip()
-    return f"panicked in {base_name(place)}: {message}"
+def _panicked(found: re.Match[str], below: str) -> str:
+    return f"panicked in {base_name(found['place'])}: {found['message'] or below}"
 
 
-def _faulted(found: re.Match[str], below: Sequence[str]) -> str:
-    why = found["why"] or next(iter(below), "").strip()
+def _faulted(found: re.Match[str], below: str) -> str:
+    why = found["why"] or below
     return f"{found['what']}: {why.replace('Reason: ', '').rstrip('.')}"
 
 
@@ -92,7 +81,7 @@ _TABLE = (
             r"thread: \[\d+,\d+,\d+\] (?P<what>Assertion `.*` failed)\.$"
         ),
         _asserted,
-        _whatever,
+        lambda _: True,
         last=False,
     ),
     # ROCR-Runtime, runtime.cpp: VMFaultHandler.
@@ -197,5 +186,5 @@ def last_words(lines: Sequence[str]) -> tuple[str, str] | None:
             continue
         if words.reason is _panicked and len(places) > 1 and below[0] in _SECOND_PANICS:
             at, found = places[-2]
-        return words.reason(found, lines[at + 1 :]), found[0]
+        return words.reason(found, "".join(lines[at + 1 : at + 2]).strip()), found[0]
     return None

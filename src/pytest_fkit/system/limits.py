@@ -40,6 +40,14 @@ class _Limit(NamedTuple):
     of: str
     command: str
 
+    @property
+    def hint(self) -> str:
+        """Its name, and how it is raised."""
+        return f"({self.name}; `{self.command}` raises it)"
+
+    def __str__(self) -> str:
+        return f"{self.of} {self.hint}"
+
 
 _NOFILE = _Limit(NOFILE, "RLIMIT_NOFILE", "open files", "ulimit -n 1024")
 _FSIZE = _Limit(FSIZE, "RLIMIT_FSIZE", "the size of files", "ulimit -f unlimited")
@@ -157,13 +165,11 @@ def refusal(error: OSError | MemoryError) -> str:
 
 def refusal_of(status: int) -> str:
     """What stopped a process of ours that exited with this status, in words; "" for any other."""
-    if status not in _STATUS.values():
-        return ""
     return {
-        FILES_LIMITED: f"the hard limit on {_why(_NOFILE)} keeps it from being run",
-        SIZE_LIMITED: f"its hard limit on {_why(_FSIZE)} keeps reports from being sent",
-        MEMORY_LIMITED: f"its hard limit on {_why(_AS)} or {_why(_DATA)} leaves too little memory",
-    }[status]
+        FILES_LIMITED: f"the hard limit on {_NOFILE} keeps it from being run",
+        SIZE_LIMITED: f"its hard limit on {_FSIZE} keeps reports from being sent",
+        MEMORY_LIMITED: f"its hard limit on {_AS} or {_DATA} leaves too little memory",
+    }.get(status, "")
 
 
 def status_of(error: BaseException, other: int) -> int:
@@ -179,12 +185,4 @@ def _is_set(limit: _Limit) -> bool:
 
 def _said(limit: _Limit) -> str:
     hard = resource.getrlimit(limit.kind)[1]
-    return f"the hard limit on {limit.of} is {hard} ({limit.name}; {_raised_by(limit)})"
-
-
-def _why(limit: _Limit) -> str:
-    return f"{limit.of} ({limit.name}; {_raised_by(limit)})"
-
-
-def _raised_by(limit: _Limit) -> str:
-    return f"`{limit.command}` raises it"
+    return f"the hard limit on {limit.of} is {hard} {limit.hint}"

@@ -166,10 +166,6 @@ def process_memory(pid: int) -> int:
     return 1024 * _sum(f"/proc/{pid}/status", "RssAnon:", "RssShmem:")
 
 
-def _proportional_memory(pid: int) -> int:
-    return 1024 * _sum(f"/proc/{pid}/smaps_rollup", "Pss_Anon:", "Pss_Shmem:")
-
-
 def _sum(path: str, *names: str) -> int:
     """The sum of the numbers that follow these names in a file, 0 if it can't be read."""
     lines = _read(path).splitlines()
@@ -204,7 +200,9 @@ def tree_memory(pid: int, inherited: int = 0, limit: int = 0) -> int:
     )
     if at_most <= limit:
         return at_most
-    exact = sum(_proportional_memory(process) for process in tree)
+    # Shared pages count in part in each of the processes that have them.
+    rollups = (f"/proc/{process}/smaps_rollup" for process in tree)
+    exact = 1024 * sum(_sum(path, "Pss_Anon:", "Pss_Shmem:") for path in rollups)
     # Inherited pages are shared with the three processes above: worker, keeper and host.
     exact -= inherited * len(copies) // (len(copies) + 3)
     # Less than exact where copies wrote to inherited pages.

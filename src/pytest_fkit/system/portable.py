@@ -28,9 +28,8 @@ def must_let_attach() -> bool:
     return False
 
 
-def let_attach(pid: int) -> None:
+def let_attach(_pid: int) -> None:
     """Nothing: who may attach is not ours to say."""
-    del pid
 
 
 def anonymous_file(name: str) -> int:
@@ -42,9 +41,8 @@ def anonymous_file(name: str) -> int:
     return descriptor
 
 
-def free_range(descriptor: int, begin: int, end: int) -> None:
+def free_range(_descriptor: int, _begin: int, _end: int) -> None:
     """Nothing: the file is on a disk, as with plain pytest."""
-    del descriptor, begin, end
 
 
 def adopted_children(known: set[int]) -> set[int]:
@@ -74,20 +72,15 @@ def _runs(pid: int) -> bool:
     return process_state(pid) not in ("", "Z")
 
 
-def tracer(pid: int) -> int:
-    del pid
+def tracer(_pid: int) -> int:
     return 0
 
 
-def caught_signals(pid: int) -> int:
-    """Nobody says it here."""
-    del pid
+def caught_signals(_pid: int) -> int:
     return 0
 
 
-def blocked_signals(pid: int) -> dict[int, int]:
-    """Nobody says it here."""
-    del pid
+def blocked_signals(_pid: int) -> dict[int, int]:
     return {}
 
 
@@ -148,23 +141,18 @@ def process_memory(pid: int) -> int:
         return 0
 
 
-def tree_memory(pid: int, inherited: int = 0, limit: int = 0) -> int:
+def tree_memory(pid: int, inherited: int = 0, _limit: int = 0) -> int:
     """Bytes of resident memory of the process and its descendants, less what was inherited."""
-    del limit
     total = -inherited
     total += sum(process_memory(process) for process in [pid, *descendants(pid)])
     return max(0, total)
 
 
-def io_account(pid: str | int = "self") -> bytes:
-    """Unknown."""
-    del pid
+def io_account(_pid: str | int = "self") -> bytes:
     return b""
 
 
-def io_account_at_end(pid: int) -> bytes:
-    """Unknown."""
-    del pid
+def io_account_at_end(_pid: int) -> bytes:
     return b""
 
 

@@ -7,7 +7,7 @@ import sys
 from _io import BufferedRandom, BufferedWriter, FileIO
 from typing import Any, Iterable, Iterator
 
-from ..own import ctypes, gc, own_builtins, suppress, threading
+from ..own import ctypes, gc, os, own_builtins, suppress, threading
 from .paths import read_lines
 
 own_builtins(globals())
@@ -80,6 +80,11 @@ _CUDA_NOT_INITIALIZED = 3  # CUresult, CUDA driver API reference
 # CUDA opens nvidia-uvm and NVML does not; ROCm's runtime opens kfd; Level Zero opens a render node.
 _DEVICE = re.compile(r"^/dev/(?:nvidia-uvm|kfd$|dri/renderD)")
 
+# The files that a CUDA context or ROCm's runtime opens, and an NVML handle; in a directory that
+# stands for a machine, too.
+_CONTEXT = re.compile(r"/dev/(?:nvidia-uvm|kfd)$")
+_HANDLE = re.compile(r"/dev/(?:nvidia(?:\d+|ctl|-uvm)|kfd)$")
+
 
 def open_runtime(cuda_drivers: Iterable[str], targets: Iterable[str]) -> str:
     """The GPU runtime that is open here, in words, or "".
@@ -113,6 +118,31 @@ def in_bad_fork() -> str:
         if ask is not None and ask():
             return f"a runtime that {name} can't use in a forked process"
     return ""
+
+
+def holders(pids: Iterable[int], proc: str = "/proc", contexts: bool = False) -> list[int]:
+    """The processes that have a GPU's device file open.
+
+    A process that is gone, or another user's, counts as having none.
+
+    :param proc: where procfs is mounted.
+    :param contexts: whether to count only those that can have memory of the GPU.
+    """
+    sign = _CONTEXT if contexts else _HANDLE
+    return [pid for pid in pids if any(map(sign.search, _targets(f"{proc}/{pid}/fd")))]
+
+
+def _targets(directory: str) -> list[str]:
+    """The files that a process has open."""
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    found = []
+    for name in names:
+        with suppress(OSError):  # closed by now
+            found.append(os.readlink(f"{directory}/{name}"))
+    return found
 
 
 # --- pools and threads --------------------------------------------------------------------------

@@ -102,9 +102,10 @@ class Alone(Collection):
         keeper.at_start = self._restore_signals
         about = self._services.recorder, self._services.accounting, session.items
         screen = self._services.screen
-        reports = LocalReports(*about, owned, screen)
         xids = None if owned is None else xids_of_tests(config, owned)
-        if owned is not None and xids is not None:
+        if owned is None or xids is None:
+            reports = LocalReports(*about, owned, screen)
+        else:
             from .reports.xids_of_tests import ReportsWithXids
 
             reports = ReportsWithXids(*about, owned, xids, screen)

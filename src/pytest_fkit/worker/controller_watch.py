@@ -31,7 +31,7 @@ class ControllerWatch:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def begin(self) -> None:
-        """From now on the controller is to be heard."""
+        """Begin to watch: the controller pings from now on."""
         if self._limit:
             self._thread.start()
 
@@ -44,7 +44,7 @@ class ControllerWatch:
         self._missed = self._status = 0
 
     def close(self) -> None:
-        """Nothing has to be heard any more."""
+        """Stop watching."""
         self._over.set()
 
     def _watch(self) -> None:

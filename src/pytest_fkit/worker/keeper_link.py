@@ -33,6 +33,7 @@ from ..protocol.messages import (
 from ..protocol.process_keys import OWN, ProcessKey
 from ..protocol.wire import Sorter, following
 from ..sandbox.host.children import Statuses
+from ..sandbox.keeper.jobs import end_in_words
 from ..sandbox.process.coverage import running_coverage
 from ..sandbox.process.excerpts import read_ends
 from ..sandbox.process.output import flush
@@ -176,7 +177,9 @@ class KeeperClient:
                 if isinstance(message, Events) and message.pid in self._following:
                     self._following[message.pid] = following(message.frames)
                 elif isinstance(message, Ended) and not message.goes_on:
-                    self._order_anew(link)
+                    self._ahead = None
+                    with suppress(OSError):  # it has died since
+                        self._send(link, OrderAnew())
                 yield message
                 if isinstance(message, Ended):
                     return
@@ -231,11 +234,6 @@ class KeeperClient:
         """Have the keeper look at the running test; the thread that waits gets the answer."""
         if self._link is not None:
             self._send(self._link, Inspect())
-
-    def _order_anew(self, link: Link) -> None:
-        self._ahead = None
-        with self._lock, suppress(OSError):  # it has died since
-            link.send(OrderAnew())
 
     def _what_was_left(self, host: ProcessKey, lost: Lost) -> list[Message]:
         """What a host that ran tests itself reported, and a dead keeper did not pass on."""
@@ -313,8 +311,7 @@ class KeeperClient:
             deadline = time.monotonic() + 2 * limit + 4 * KILL_WAIT + self._memory_wait
         try:
             if command is not None:
-                with self._lock:
-                    link.send(command)
+                self._send(link, command)
             while True:
                 message = self._hear(link, deadline)
                 if message is None:
@@ -368,24 +365,18 @@ def _started_here(pid: int) -> bool:
 
 def _wait(pid: int, limit: float) -> str:
     """Wait for a process to end, SIGKILL it if it does not; how it ended."""
-    deadline = time.monotonic() + limit
-    killed = False
+    deadline, killed = time.monotonic() + limit, False
     while True:
         try:
             found, status = os.waitpid(pid, os.WNOHANG)
         except ChildProcessError:
             return "is gone"
         if found:
-            ending = from_wait_status(status)
-            if ending == Exited(DEAF):
-                return "did not get all that its worker said"
-            if isinstance(ending, Exited):
-                return f"exited with status {ending.status}"
-            return f"was ended by {ending.title}"
+            deaf = from_wait_status(status) == Exited(DEAF)
+            return "did not get all that its worker said" if deaf else end_in_words(status)
         if time.monotonic() > deadline:
             if killed:
                 return "can't be ended"
             send_signal(pid, signal.SIGKILL)
-            killed = True
-            deadline = time.monotonic() + KILL_WAIT
+            deadline, killed = time.monotonic() + KILL_WAIT, True
         select.select([], [], [], 0.005)

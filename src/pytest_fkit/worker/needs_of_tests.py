@@ -10,7 +10,7 @@ import pytest
 from ..config.marks import ALL_GPUS, SERIAL, Arguments, answer_of_hook, arguments
 from ..config.options import MARK_ARGUMENTS
 from ..config.values import parse
-from ..gpu.slices.ownership import KEY
+from ..gpu.slices.ownership import KEY, ids_in
 from ..own import own_builtins
 from ..protocol.event_file import ReportData, add_facts
 from ..protocol.needs import Needs
@@ -119,8 +119,7 @@ def note_wanted_gpus(item: pytest.Item, data: ReportData, changed: Mapping[str, 
     owned = item.config.stash.get(KEY, None)
     if owned is None or data.get("outcome") != "skipped" or "wasxfail" in data:
         return
-    ids = changed.get("FKIT_GPU_IDS", "")
-    seen = len(ids.split(",")) if ids else len(owned.ids)
+    seen = len(ids_in(changed) or owned.ids)
     said = needs_of(item).gpus
     if said is not None and said <= seen:
         return  # it had what it asked for

@@ -12,6 +12,7 @@ from ..gpu.health.probe import LIMIT, Health, Probe, start
 from ..gpu.slices.ownership import KEY as OWNED
 from ..gpu.slices.ownership import Owned
 from ..own import own_builtins
+from ..protocol.endings import count
 
 own_builtins(globals())
 
@@ -21,7 +22,6 @@ class Probing:
 
     Called in the main thread: a probe ends with the thread that started it.
 
-    :param name: of the worker, as in "gw0".
     :param show: writes a line to the terminal; None where the controller reports sick GPUs.
     """
 
@@ -88,7 +88,7 @@ def new_errors(before: Mapping[str, int], now: Mapping[str, int]) -> str:
     """
     grown = {pci: now.get(pci, 0) - number for pci, number in before.items()}
     return "; ".join(
-        f"{pci}: {number} new uncorrected ECC error{'' if number == 1 else 's'}"
+        f"{pci}: {count(number, 'new uncorrected ECC error')}"
         for pci, number in grown.items()
         if number > 0
     )
@@ -101,9 +101,6 @@ def probe_gpus(
 
     Not at ``-n0``, where nobody else could run the tests, nor in a spawned interpreter, whose
     worker has done so.
-
-    :param name: of the worker, as in "gw0".
-    :param show: see :class:`Probing`.
     """
     owned = config.stash.get(OWNED, None)
     if owned is None or not config.stash[SETTINGS].probe:

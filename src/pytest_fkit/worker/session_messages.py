@@ -101,7 +101,6 @@ def hear_last(
     """Act on what comes after the last test: there is none left whose report could have it.
 
     :param lines: gets the text that is written to the terminal.
-    :param warn: adds a warning to the summary.
     :param stopping: whether processes were ended because the run was stopped.
     """
     for message in messages:

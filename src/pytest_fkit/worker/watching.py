@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Callable, Union
 
+from ..gpu.slices.ownership import ids_in
 from ..own import own_builtins, time
 from ..protocol.border import RunningItem, SlowItem
 from ..protocol.messages import Inspected
@@ -52,7 +53,6 @@ class Watch:
         self._began, self._next = time.monotonic(), self._slow
 
     def over(self) -> None:
-        """It is over."""
         self._replay = None
 
     def look(self) -> None:
@@ -69,7 +69,8 @@ class Watch:
             while self._next <= seconds:
                 passed, self._next = self._next, 2 * self._next
             nodeid = carriable(replay.item.nodeid)
-            self._tell(SlowItem(nodeid, self._now(replay), passed, _gpus(replay)))
+            gpus = ids_in(replay.changed) or ()
+            self._tell(SlowItem(nodeid, self._now(replay), passed, gpus))
 
     def inspected(self, found: Inspected) -> None:
         """Tell what the keeper has seen."""
@@ -82,7 +83,7 @@ class Watch:
                 carriable(replay.item.nodeid),
                 self._now(replay),
                 time.monotonic() - self._began,
-                _gpus(replay),
+                ids_in(replay.changed) or (),
                 found.pid,
                 found.line,
                 reorder_stacks(dump) if dump.strip() else "",
@@ -97,8 +98,3 @@ class Watch:
         if wide is not None:
             return str(carriable(f"setup of {wide.label}"))
         return "exit handlers, or wide fixtures" if replay.phase == "exit" else replay.phase
-
-
-def _gpus(replay: Replay) -> tuple[str, ...]:
-    ids = replay.changed.get("FKIT_GPU_IDS", "")
-    return tuple(ids.split(",")) if ids else ()

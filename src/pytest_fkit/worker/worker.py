@@ -71,7 +71,7 @@ class Worker:
         self._outbox = Outbox(start.channel.send)
         self._orders = orders()
         self._doubts: threading.Timer | None = None
-        self._controller = start.controller
+        self._controller = _bound_to(start.controller)
         self._name = start.worker
         self._lines = Lines(self.show)
         self._groups = start.groups
@@ -88,34 +88,32 @@ class Worker:
         self._probed = False
         self._stopped = False
         self._interrupted = False
-        # 0 is also the parent of who was started in a container from outside.
-        if self._controller and os.getppid() == self._controller:
-            system.die_with_parent(self._controller)
-        else:
-            self._controller = 0  # it is on another machine, or a proxy started this worker
         self._watch: ControllerWatch | None = None
         if config.workerinput.get(HOST):  # type: ignore[attr-defined]
             self._watch = ControllerWatch(settings.worker_timeout)
-        limit = start_limit(settings.timeout)
-        config.pluginmanager.register(Collection(), "fkit-collection")
-        if start.careful:
-            careful = CarefulCollection(limit, is_wanted(settings))
-            config.pluginmanager.register(careful, "fkit-careful")
-        elif limit:
-            config.pluginmanager.register(LimitedCollection(limit), "fkit-limited")
-        if owned_by(config) is not None:
-            from .tests.collection_errors import CollectionErrors
-
-            errors = CollectionErrors(
-                config, lambda found: self._outbox.send(CollectionGpuErrors(tuple(found)))
-            )
-            config.pluginmanager.register(errors, "fkit-collection-errors")
+        self._register_collection(start)
         # Registered last, to wrap those: the clock of an import is a native thread.
         self._unforkable = unforkable(config, settings)
         if start.done is not None:
             resumed = Resumed(start.done, lambda done, _: self._outbox.send(LeftOut(tuple(done))))
             config.pluginmanager.register(resumed, "fkit-resumed")
         start.channel.setcallback(self._hear)
+
+    def _register_collection(self, start: Start) -> None:
+        """Register the plugins that watch the collection."""
+        plugins, limit = self._config.pluginmanager, start_limit(self._settings.timeout)
+        plugins.register(Collection(), "fkit-collection")
+        if start.careful:
+            plugins.register(CarefulCollection(limit, is_wanted(self._settings)), "fkit-careful")
+        elif limit:
+            plugins.register(LimitedCollection(limit), "fkit-limited")
+        if owned_by(self._config) is not None:
+            from .tests.collection_errors import CollectionErrors
+
+            errors = CollectionErrors(
+                self._config, lambda found: self._outbox.send(CollectionGpuErrors(tuple(found)))
+            )
+            plugins.register(errors, "fkit-collection-errors")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> None:
@@ -291,10 +289,20 @@ class Worker:
             self._watch.rest()
         elif self._watch is not None:
             self._watch.close()  # a socket server's process serves other runs as well
-        try:
+        with suppress(OSError):  # the controller is gone
             self._outbox.send(Stopped())
-        except OSError:  # the controller is gone
-            return
+
+
+def _bound_to(controller: int) -> int:
+    """Have this worker end with its controller; its pid, 0 if that can't be.
+
+    It is on another machine then, or a proxy started this worker.
+    """
+    # 0 is also the parent of who was started in a container from outside.
+    if not controller or os.getppid() != controller:
+        return 0
+    system.die_with_parent(controller)
+    return controller
 
 
 @contextmanager

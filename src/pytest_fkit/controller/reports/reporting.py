@@ -148,7 +148,7 @@ class Reporting:
         if facts.shared:
             happened.shared[facts.shared] += 1
         if facts.wanted_gpus:
-            from ...gpu.errors.exceptions import skip_reason
+            from ...gpu.errors.failure import skip_reason
 
             happened.scarce[skip_reason(report).partition("\n")[0], facts.wanted_gpus] += 1
         happened.end_errors += ((nodeid, text) for text in facts.end_errors)

@@ -10,7 +10,8 @@ from typing import Any, Callable, Sequence
 
 import pytest
 
-from ...own import own_builtins, warnings
+from ...compat.guarded_hooks import record_warning
+from ...own import own_builtins
 from ...protocol.event_file import HOST, NETWORK, GpuError
 from ...protocol.plain_values import carriable
 from .error_table import CATEGORIES, FINAL, OTHER, Category
@@ -113,14 +114,11 @@ class Classifier:
 
         :param event: see :class:`.GpuError`.
         """
-        found, _ = self._found(item, failure)
+        found, _ = self.of_death(item, failure)
         return None if found is None else found._replace(event=event)
 
     def of_death(self, item: pytest.Item, failure: Failure) -> tuple[GpuError | None, bool]:
         """The GPU error of a process that died, if any; and whether its death is unexplained."""
-        return self._found(item, failure)
-
-    def _found(self, item: pytest.Item, failure: Failure) -> tuple[GpuError | None, bool]:
         said = self._asked(item, failure)
         if said is False:
             return None, False
@@ -172,16 +170,7 @@ class Classifier:
         return None
 
     def _warn(self, item: pytest.Item, text: str) -> None:
-        # Not by warnings.warn(), which raises here where warnings are errors.
-        warning = pytest.PytestWarning(f"pytest-fkit: the hook pytest_fkit_classify {text}")
-        self._config.hook.pytest_warning_recorded.call_historic(
-            kwargs={
-                "warning_message": warnings.WarningMessage(warning, type(warning), __file__, 0),
-                "when": "runtest",
-                "nodeid": item.nodeid,
-                "location": None,
-            }
-        )
+        record_warning(self._config, f"the hook pytest_fkit_classify {text}", item.nodeid)
 
 
 def classify(
@@ -220,7 +209,7 @@ def _first_of(
     found: Sequence[tuple[Category, str]], machines: bool, poisons: bool = True
 ) -> GpuError | None:
     """The most exact one, None if that is no GPU error, nor one of the machine that counts."""
-    counting = [category for category in CATEGORIES if _counts(category, machines)]
+    counting = [each for each in CATEGORIES if each.is_gpu or (each.of_machine and machines)]
     telling = [each for each in found if each[0] in counting or each[0].explains]
     if not telling:
         return None
@@ -234,10 +223,6 @@ def _first_of(
 def _told(failure: Failure) -> str:
     """The message, or the name of the class where there is none."""
     return failure.text.strip() or failure.types[0].rpartition(".")[2]
-
-
-def _counts(category: Category, machines: bool) -> bool:
-    return category.is_gpu or (category.of_machine and machines)
 
 
 def named(category: str, failure: Failure) -> GpuError:

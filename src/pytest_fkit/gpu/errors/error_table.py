@@ -19,7 +19,7 @@ OTHER = "other"
 class Category(NamedTuple):
     """One row of the table.
 
-    All but `codes` are regular expressions or parts of such, searched whatever their case.
+    Texts are regular expressions or parts of such, searched whatever their case.
 
     :param names: names of errors of CUDA's runtime, its driver and HIP's runtime without their
         prefixes, in the driver's spelling; see :mod:`.wording`.
@@ -31,16 +31,15 @@ class Category(NamedTuple):
         the same (hipError_t in hip_runtime_api.h).
     :param deaths: what the pattern means in the output of a process that died: nothing (UNHEARD),
         a FINAL verdict though a probe is due, or a fault of the DEVICE.
-    :param doubtful: as in :class:`.failure.GpuError`.
+    :param counts, probe, poisons, alone, doubtful: as in :class:`.event_file.GpuError`.
     :param is_gpu: whether it is a GPU error at all, not a message that reads like one.
     :param explains: of one that is none: whether it explains the other exceptions of a chain.
     :param of_machine: of one that is none: whether another machine may have what was exhausted.
-    :param others: as in :class:`.failure.GpuError`.
     """
 
     name: str
     patterns: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
+    names: str = ""
     after: tuple[str, ...] = ()
     vague: tuple[str, ...] = ()
     codes: tuple[int, ...] = ()
@@ -120,7 +119,7 @@ CATEGORIES = (
             # torch_npu, NPUException.h
             r"multi-bit ECC error|reason=\[?device mem error|ZE_RESULT_ERROR_SURVIVABILITY_MODE",
         ),
-        names=("ECC_UNCORRECTABLE", "NVLINK_UNCORRECTABLE", "HARDWARE_STACK_ERROR"),
+        names="ECC_UNCORRECTABLE|NVLINK_UNCORRECTABLE|HARDWARE_STACK_ERROR",
         codes=(214, 220, 714),
         counts=True,
         probe=True,
@@ -173,7 +172,7 @@ CATEGORIES = (
             # torch_npu, NPUException.cpp, NPUErrorCodes.h
             r"\bEL0004\b|error code is (207001|207005|207018|200000)\b",
         ),
-        names=("OUT_OF_MEMORY", "MEMORY_ALLOCATION"),
+        names="OUT_OF_MEMORY|MEMORY_ALLOCATION",
         after=("out of memory", "the resource allocation failed"),
         codes=(2,),
         alone=True,
@@ -187,7 +186,7 @@ CATEGORIES = (
             r"\bMPS (client|server)|cudaErrorMps[A-Z]|CUDA_ERROR_MPS_",
             r"error code is 207004\b",  # torch_npu
         ),
-        names=("DEVICES?_UNAVAILABLE", "DEVICE_ALREADY_IN_USE", "CONTEXT_ALREADY_IN_USE"),
+        names="DEVICES?_UNAVAILABLE|DEVICE_ALREADY_IN_USE|CONTEXT_ALREADY_IN_USE",
         codes=(46, 216, 805, 806, 807, 808, 809, 810),
         counts=True,
         probe=True,
@@ -217,21 +216,10 @@ CATEGORIES = (
             r"nvrtc: error: (invalid value for --gpu-architecture|failed to open libnvrtc)",
         ),
         names=(
-            "NO_BINARY_FOR_GPU",
-            "NO_KERNEL_IMAGE_FOR_DEVICE",
-            "INVALID_DEVICE_FUNCTION",
-            "INSUFFICIENT_DRIVER",
-            "INVALID_IMAGE",
-            "INVALID_KERNEL_IMAGE",
-            "INVALID_PTX",
-            "INVALID_SOURCE",
-            "UNSUPPORTED_PTX_VERSION",
-            "JIT_COMPILER_NOT_FOUND",
-            "JIT_COMPILATION_DISABLED",
-            "STUB_LIBRARY",
-            "CALL_REQUIRES_NEWER_DRIVER",
-            "SYSTEM_DRIVER_MISMATCH",
-            "COMPAT_NOT_SUPPORTED_ON_DEVICE",
+            "NO_BINARY_FOR_GPU|NO_KERNEL_IMAGE_FOR_DEVICE|INVALID_DEVICE_FUNCTION|"
+            "INSUFFICIENT_DRIVER|INVALID_IMAGE|INVALID_KERNEL_IMAGE|INVALID_PTX|INVALID_SOURCE|"
+            "UNSUPPORTED_PTX_VERSION|JIT_COMPILER_NOT_FOUND|JIT_COMPILATION_DISABLED|STUB_LIBRARY|"
+            "CALL_REQUIRES_NEWER_DRIVER|SYSTEM_DRIVER_MISMATCH|COMPAT_NOT_SUPPORTED_ON_DEVICE"
         ),
         codes=(34, 35, 36, 98, 200, 209, 218, 221, 222, 223, 300, 803, 804),
     ),
@@ -260,7 +248,7 @@ CATEGORIES = (
             r"\bGPUs? (was |were )?not found",
             r"error code is (200002|507033)\b",  # torch_npu: no such device, or it does not start
         ),
-        names=("NO_DEVICE", "NOT_INITIALIZED", "INITIALIZATION_ERROR", "SYSTEM_NOT_READY"),
+        names="NO_DEVICE|NOT_INITIALIZED|INITIALIZATION_ERROR|SYSTEM_NOT_READY",
         after=("initialization error",),
         vague=(
             r"CUDA driver initialization failed|CUDA unknown error",  # PyTorch, CUDAFunctions.cpp
@@ -281,7 +269,7 @@ CATEGORIES = (
             r"deserialize object on CUDA device \d+ but torch\.cuda\.device_count\(\) is",
             r"error code is 107001\b",  # torch_npu
         ),
-        names=("INVALID_DEVICE",),
+        names="INVALID_DEVICE",
         codes=(101,),
         probe=True,
     ),
@@ -298,12 +286,8 @@ CATEGORIES = (
             r"error code is 5070(15|16|18|35|36|42|43|44|45|50)\b",
         ),
         names=(
-            "ILLEGAL_ADDRESS",
-            "ILLEGAL_INSTRUCTION",
-            "ASSERT",
-            "MISALIGNED_ADDRESS",
-            "INVALID_ADDRESS_SPACE",
-            "INVALID_PC",
+            "ILLEGAL_ADDRESS|ILLEGAL_INSTRUCTION|ASSERT|MISALIGNED_ADDRESS|INVALID_ADDRESS_SPACE|"
+            "INVALID_PC"
         ),
         codes=(700, 710, 715, 716, 717, 718),
         probe=True,
@@ -338,13 +322,7 @@ CATEGORIES = (
             r"error code is (5070(10|13|14|17|34|46|47|48|49)|507899|50790[01])\b",
             r"reason=\[?(suspect (device mem|remote) error|device task abort)",
         ),
-        names=(
-            "LAUNCH_FAILED",
-            "LAUNCH_FAILURE",
-            "LAUNCH_TIMEOUT",
-            "PRIOR_LAUNCH_FAILURE",
-            "CONTAINED",
-        ),
+        names="LAUNCH_FAILED|LAUNCH_FAILURE|LAUNCH_TIMEOUT|PRIOR_LAUNCH_FAILURE|CONTAINED",
         after=("unknown error",),
         codes=(53, 226, 702, 719, 999),
         counts=True,

@@ -70,7 +70,7 @@ def number_in(text: str) -> int | None:
 
 
 def _parts(category: Category) -> tuple[str, ...]:
-    names = "|".join(each.replace("_", "_?") for each in category.names)
+    names = category.names.replace("_", "_?")
     return (
         *([rf"{_NAME}(?:{names})\b"] if names else ()),
         *category.patterns,

@@ -44,8 +44,6 @@ class GpuMemory:
     """The process to ask, see memory_reader.py. Forked copies of the worker may ask it, too.
 
     :param requests: the descriptor to write to; `answers`: to read from.
-    :param ids: of the GPUs that the worker owns.
-    :param seconds: how long to wait for memory.
     """
 
     def __init__(

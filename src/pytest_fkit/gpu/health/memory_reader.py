@@ -15,11 +15,11 @@ from ... import system
 from ...named_tuple import NamedTuple
 from ...own import marshal, os, own_builtins, select, signal, time
 from ...protocol.endings import format_size
+from ...system.unforkable import holders
 from ..answers import FailedError, MissingError
 from ..interpreters import imported
 from ..machine import Machine
 from ..vendors.driver import Counter
-from .holders import holders
 
 own_builtins(globals())
 
@@ -46,16 +46,20 @@ class Look(NamedTuple):
 
     :param known: bytes of each of its processes that we know to live, by pid.
     :param unknown: bytes in use by no such process.
-    :param ours_known: whether these are all of the worker's processes that could have memory.
-    :param whole: whether they are all of this run's.
+    :param whole: whether these are all of this run's processes that could have memory.
+    :param trouble: why these may not even be all of the worker's, "" if they are.
     """
 
-    total: int
-    free: int
-    known: Mapping[int, int]
-    unknown: int
-    ours_known: bool
-    whole: bool
+    total: int = 0
+    free: int = 0
+    known: Mapping[int, int] = {}
+    unknown: int = 0
+    whole: bool = False
+    trouble: str = ""
+
+    def available(self, ours: Collection[int]) -> int:
+        """Bytes that a test can have: the free ones, and those of its own processes."""
+        return self.free + sum(used for pid, used in self.known.items() if pid in ours)
 
 
 def serve(
@@ -147,10 +151,8 @@ class Waiter:
     ) -> dict[str, Any]:
         """Carry out a request; returns the fields of :class:`.memory.Answer`.
 
-        :param gpus: their ids.
         :param ours: pids of processes that the worker's tests have.
         :param need: bytes that are to be free.
-        :param seconds: to wait.
         :param what: "note" what is in use; wait until that is "back" as noted, or until "need" is
             free; "begin" is "note" the first time and "back" from then on.
         """
@@ -165,8 +167,9 @@ class Waiter:
         while True:
             looks = {gpu: self._look(gpu, ours) for gpu in gpus}
             if what == "need":
-                bad = [gpu for gpu, look in looks.items() if _lacks(look, ours, need)]
-                hopeless = any(_never_has(looks[gpu], need) for gpu in bad)
+                known = [gpu for gpu, look in looks.items() if not look.trouble]
+                bad = [gpu for gpu in known if looks[gpu].available(ours) < need]
+                hopeless = any(looks[gpu].total < need for gpu in bad)
             else:
                 bad = [gpu for gpu, look in looks.items() if self._more(gpu, look) > SLACK]
                 hopeless = False
@@ -185,8 +188,7 @@ class Waiter:
             ]
         for gpu, look in looks.items():
             self._remember(gpu, look)
-        reasons = {gpu: _why_unknown(look) for gpu, look in looks.items()}
-        unknown = [f"GPU {gpu}: {why}" for gpu, why in reasons.items() if why]
+        unknown = [f"GPU {gpu}: {look.trouble}" for gpu, look in looks.items() if look.trouble]
         return {"lines": _cut(lines), "unknown": "; ".join(_cut(unknown))}
 
     def note(self, gpus: Sequence[str], ours: Collection[int] = ()) -> None:
@@ -194,31 +196,29 @@ class Waiter:
         for gpu in gpus:
             self._remember(gpu, self._look(gpu, ours))
 
-    def _remember(self, gpu: str, look: Look | str) -> None:
-        if isinstance(look, Look) and look.whole:
+    def _remember(self, gpu: str, look: Look) -> None:
+        if look.whole:
             self._base[gpu] = look.unknown
 
-    def _more(self, gpu: str, look: Look | str) -> int:
+    def _more(self, gpu: str, look: Look) -> int:
         """Bytes in use beyond what was noted; 0 where that is unknown."""
-        if isinstance(look, str) or not look.whole or gpu not in self._base:
-            return 0
-        return look.unknown - self._base[gpu]
+        return look.unknown - self._base[gpu] if look.whole and gpu in self._base else 0
 
-    def _look(self, gpu: str, ours: Collection[int]) -> Look | str:
-        """A look, or why there is none."""
+    def _look(self, gpu: str, ours: Collection[int]) -> Look:
         try:
             if gpu not in self._counters:
                 uuid, pci = self._gpus.get(gpu, ("", ""))
                 self._counters[gpu] = self._find(uuid, pci)
             count = self._counters[gpu]()
         except FailedError as error:
-            return str(error)
+            return Look(trouble=str(error))
         first = _is_first_namespace()
         known = {pid: used for pid, used in count.processes.items() if _lives(pid, first)}
         ours_known = set(known).issuperset(holders(ours, contexts=True))
         whole = ours_known and ((first and count.named) or not self._shared)
         unknown = max(0, count.total - count.free - sum(known.values()))
-        return Look(count.total, count.free, known, unknown, ours_known, whole)
+        trouble = "" if ours_known else "its driver does not say what each of our processes has"
+        return Look(count.total, count.free, known, unknown, whole, trouble)
 
 
 def _is_first_namespace() -> bool:
@@ -235,30 +235,10 @@ def _lives(pid: int, first: bool) -> bool:
     return first or bool(holders([pid], contexts=True))
 
 
-def _why_unknown(look: Look | str) -> str:
-    if isinstance(look, str):
-        return look
-    return "" if look.ours_known else "its driver does not say what each of our processes has"
-
-
-def _available(look: Look, ours: Collection[int]) -> int:
-    """Bytes that a test can have: the free ones, and those of its own processes."""
-    return look.free + sum(used for pid, used in look.known.items() if pid in ours)
-
-
-def _lacks(look: Look | str, ours: Collection[int], need: int) -> bool:
-    return isinstance(look, Look) and look.ours_known and _available(look, ours) < need
-
-
-def _never_has(look: Look | str, need: int) -> bool:
-    return isinstance(look, Look) and look.total < need
-
-
-def _lack(gpu: str, look: Look | str, ours: Collection[int], need: int) -> str:
-    assert isinstance(look, Look)
+def _lack(gpu: str, look: Look, ours: Collection[int], need: int) -> str:
     if look.total < need:
         return f"GPU {gpu} has {format_size(look.total)} in all"
-    text = f"GPU {gpu} has {format_size(_available(look, ours))} of {format_size(look.total)} free"
+    text = f"GPU {gpu} has {format_size(look.available(ours))} of {format_size(look.total)} free"
     others = sorted((used, pid) for pid, used in look.known.items() if pid not in ours)
     held = [f"{format_size(used)}: {_who(pid)}" for used, pid in reversed(others[-4:])]
     if len(others) > 4:

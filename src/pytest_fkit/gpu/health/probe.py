@@ -6,12 +6,12 @@ import json
 from typing import Any, Mapping
 
 from ...named_tuple import NamedTuple
-from ...own import os, own_builtins, signal
-from ...protocol.endings import Exited, Signaled, TimedOut
+from ...own import os, own_builtins
+from ...protocol.endings import FAULTS, Exited, Signaled, TimedOut
 from ..answers import FailedError, MissingError
 from ..interpreters import answer_of, light_interpreter
 from ..machine import Machine
-from ..throwaway import Kill, Result, Throwaway, kill_group, trouble_of
+from ..throwaway import Result, Throwaway, trouble_of
 from ..vendors.detection import VENDORS
 
 own_builtins(globals())
@@ -21,9 +21,6 @@ LIMIT = 60.0
 up to 6.6 s where the driver keeps no GPU awake, see detection.py."""
 
 _STATES = ("healthy", "sick", "unknown")
-
-# Signals that a fault in a driver causes: ROCm's runtime aborts the process.
-_FAULTS = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 
 
 class Health(NamedTuple):
@@ -38,32 +35,29 @@ class Health(NamedTuple):
     reason: str = ""
 
 
-def start(
-    vendor: str, environ: Mapping[str, str], limit: float, expected: int, kill: Kill = kill_group
-) -> Probe:
+def start(vendor: str, environ: Mapping[str, str], limit: float, expected: int) -> Probe:
     """Start to try out the GPUs that an environment shows; returns at once.
 
     :param vendor: as in :mod:`.devices`.
     :param limit: seconds from now on.
     :param expected: how many GPUs there should be, at least.
-    :param kill: ends a process group; given in tests.
     """
     found = VENDORS[vendor]
     if not found.probe:
-        return Probe(Health("unknown", "there is no probe for these GPUs"))
+        return Probe(None, Health("unknown", "there is no probe for these GPUs"))
     arguments = [Machine.here().root, str(expected), str(os.getpid()), *found.probe_arguments()]
     try:
-        return Probe(Throwaway(light_interpreter(found.probe, *arguments), environ, limit, kill))
+        return Probe(Throwaway(light_interpreter(found.probe, *arguments), environ, limit))
     except FailedError as error:
-        return Probe(Health("unknown", str(error)))
+        return Probe(None, Health("unknown", str(error)))
 
 
 class Probe:
-    """A probe under way."""
+    """A probe under way; or one that could not be started, with its result."""
 
-    def __init__(self, started: Throwaway | Health) -> None:
-        self._started = started
-        self._health: Health | None = None
+    def __init__(self, process: Throwaway | None, health: Health | None = None) -> None:
+        self._process = process
+        self._health = health
         self.ecc: dict[str, int] = {}
         """After :meth:`result`, by PCI address: uncorrected ECC errors since the driver started."""
 
@@ -73,18 +67,16 @@ class Probe:
         One that survives SIGKILL is abandoned.
         """
         if self._health is None:
-            if isinstance(self._started, Health):
-                self._health = self._started
-            else:
-                # The result if a Ctrl-C ends the wait, and with it the process.
-                self._health = Health("unknown", "the wait for its answer was interrupted")
-                self._health, self.ecc = _judge(self._started.wait())
+            assert self._process is not None
+            # The result if a Ctrl-C ends the wait, and with it the process.
+            self._health = Health("unknown", "the wait for its answer was interrupted")
+            self._health, self.ecc = _judge(self._process.wait())
         return self._health
 
     def stop(self) -> None:
         """End the probe, so that :meth:`result` returns at once; called in any thread."""
-        if isinstance(self._started, Throwaway):
-            self._started.stop()
+        if self._process is not None:
+            self._process.stop()
 
 
 def _judge(result: Result) -> tuple[Health, dict[str, int]]:
@@ -99,7 +91,7 @@ def _judge(result: Result) -> tuple[Health, dict[str, int]]:
 def _is_fault(result: Result) -> bool:
     ending = result.ending
     if isinstance(ending, Signaled):
-        return ending.signal in _FAULTS
+        return ending.signal in FAULTS
     return isinstance(ending, TimedOut)
 
 

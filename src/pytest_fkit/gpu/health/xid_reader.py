@@ -23,7 +23,7 @@ from ...named_tuple import NamedTuple
 from ..answers import FailedError, MissingError, pci_address
 from ..machine import Machine
 from ..vendors.driver import DriverError
-from ..vendors.nvml import UNTOLD, Nvml
+from ..vendors.nvml import UNTOLD, Nvml, append_line
 from .xids import KERNEL, NVML
 
 _XID = 8  # nvmlEventTypeXidCriticalError
@@ -76,7 +76,7 @@ class _Out:
         self._counts: Counter[object] = Counter()
 
     def begin(self, **more: object) -> None:
-        self._write(ready=self._source, **more)
+        append_line(self._descriptor, ready=self._source, **more)
 
     def instances(self) -> dict[str, int]:
         """Numbers of GPU instances, by ids of MIG instances, if NVML's reader has written them."""
@@ -88,7 +88,7 @@ class _Out:
         return {}
 
     def end(self, reason: str) -> None:
-        self._write(ended=self._source, reason=reason[:200])
+        append_line(self._descriptor, ended=self._source, reason=reason[:200])
 
     def xid(self, number: int, gpus: list[str], **fields: object) -> None:
         """Write an Xid, unless it concerns no GPU of the run, or there were too many like it."""
@@ -101,15 +101,19 @@ class _Out:
         if gpus and 0 < number < 10**6 and self._counts[like] <= _PER_SECOND:
             wall, mono = round(time.time(), 6), round(now, 6)
             said = {name: value for name, value in fields.items() if value}
-            self._write(xid=number, gpus=gpus, wall=wall, mono=mono, source=self._source, **said)
+            append_line(
+                self._descriptor,
+                xid=number,
+                gpus=gpus,
+                wall=wall,
+                mono=mono,
+                source=self._source,
+                **said,
+            )
 
     @property
     def is_full(self) -> bool:
         return os.fstat(self._descriptor).st_size > _MOST
-
-    def _write(self, **fields: object) -> None:
-        # One call, to a file that is appended to: a line is there as a whole, or not.
-        os.write(self._descriptor, json.dumps(fields).encode() + b"\n")
 
 
 def _gpus(text: str) -> list[_Gpu]:
@@ -132,7 +136,6 @@ class _Event(ctypes.Structure):  # nvmlEventData_t
 def read_nvml(descriptor: str, parent: str, gpus: str) -> None:
     """Write the Xids that NVML reports, as long as the parent lives.
 
-    :param descriptor: of the file.
     :param parent: the pid of the process that reads it.
     :param gpus: a list of the fields of each, in JSON.
     """

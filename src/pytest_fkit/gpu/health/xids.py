@@ -11,8 +11,8 @@ import re
 from typing import Any, Iterable, Sequence
 
 from ...named_tuple import NamedTuple
-from ...own import os, own_builtins, signal, time
-from ...protocol.endings import Ending, Exited, Signaled, TimedOut
+from ...own import os, own_builtins, time
+from ...protocol.endings import FAULTS, Ending, Exited, Signaled, TimedOut
 from ...protocol.event_file import GpuError
 from ...protocol.plain_values import carriable
 
@@ -79,14 +79,10 @@ _TEXT = 200
 
 _CAUSED = re.compile(r"\bcaused by previous Xid (\d{1,9})\b")  # driver 580 on, after Xid 45
 
-# Signals by which a process dies whose GPU fails. SIGKILL comes from elsewhere.
-_FAULTS = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
-
 
 class Xid(NamedTuple):
     """One Xid.
 
-    :param number: of its kind.
     :param gpus: ids of the GPUs of this run that are concerned: one, or all MIG instances of one.
     :param wall: when it was read, in seconds since the epoch.
     :param mono: the same by the monotonic clock.
@@ -164,8 +160,6 @@ class XidFile:
     """Reads new lines of the readers' file, at the cost of one system call if there are none.
 
     Readers append lines of JSON: an Xid, that they are ready, or why they have ended.
-
-    :param path: of the file.
     """
 
     def __init__(self, path: str) -> None:
@@ -251,7 +245,7 @@ def _is_logged(xid: Xid, logged: dict[tuple[int, str], list[float]]) -> bool:
 def may_explain(ending: Ending) -> bool:
     """Whether a failing GPU may have ended the process so."""
     if isinstance(ending, Signaled):
-        return ending.signal in _FAULTS
+        return ending.signal in FAULTS
     return isinstance(ending, TimedOut) or (isinstance(ending, Exited) and ending.status != 0)
 
 

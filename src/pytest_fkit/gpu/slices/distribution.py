@@ -11,6 +11,7 @@ import pytest
 from ...config.settings import GpuSettings
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
+from ...protocol.endings import count
 from ..devices import Device, Fleet
 from ..machine import Machine
 from ..vendors.detection import VENDORS, visible
@@ -41,14 +42,12 @@ class Place(NamedTuple):
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids of its GPUs."""
         return tuple(entry.id for entry in self.slice)
 
 
 class Assignment(NamedTuple):
     """The GPUs of one machine, distributed among its workers.
 
-    :param size: GPUs per worker.
     :param places: by worker.
     :param unowned: GPUs that no worker owns, for tests that need more than one slice, and for
         replacing sick ones.
@@ -62,7 +61,6 @@ class Assignment(NamedTuple):
 
     @property
     def shares(self) -> bool:
-        """Whether workers share GPUs."""
         return any(place.shared for place in self.places)
 
 
@@ -258,7 +256,7 @@ def gpus(seen: Visible) -> str:
     """As in "8 AMD GPUs (MI300X, 192 GiB)"."""
     entries, vendor = seen.entries, VENDORS[seen.vendor]
     what = "MIG instance" if all(entry.device.parent for entry in entries) else "GPU"
-    number = f"{len(entries)} {vendor.title} {what}{'' if len(entries) == 1 else 's'}"
+    number = count(len(entries), f"{vendor.title} {what}")
     models = Counter(
         (_model(each.device.name, vendor), _memory(each.device.memory)) for each in entries
     )

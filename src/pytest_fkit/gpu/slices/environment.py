@@ -25,47 +25,20 @@ _NO_PREALLOCATION = {
 def mask_variables(place: Place, inherited: Mapping[str, str], amd_mask: str) -> dict[str, str]:
     """The masks that show a slice, or hide all GPUs; none for a worker where there is none.
 
-    :param inherited: the environment that the slice was picked from.
-    :param amd_mask: see :func:`.amd.variables`.
+    :param inherited, amd_mask: see :class:`Environment`.
     """
     if not place.slice and not place.hidden:
         return {}
     return VENDORS[place.vendor].variables(place.slice, inherited, amd_mask)
 
 
-def variables(
-    place: Place,
-    inherited: Mapping[str, str],
-    *,
-    amd_mask: str = "rocr",
-    port: int = 0,
-    cpus: int = 1,
-    templates: Iterable[tuple[str, str]] = (),
-) -> dict[str, str]:
-    """All variables of a worker.
-
-    :param port: the first of its ports, 0 for none.
-    :param cpus: cores per worker.
-    :param templates: names and values of the ini list ``fkit_env``; see config/values.py.
-    """
-    found = mask_variables(place, inherited, amd_mask)
-    found["FKIT_WORKER_ID"] = str(place.worker)
-    found["FKIT_GPU_IDS"] = ",".join(place.ids)
-    if port:
-        found["FKIT_PORT_BASE"] = str(port)
-    values = dict(
-        zip(TEMPLATE_FIELDS, (str(place.worker), ",".join(place.ids), str(port), str(cpus)))
-    )
-    offered = {name: template.format_map(values) for name, template in templates}
-    if place.shared:
-        offered = {**_NO_PREALLOCATION, **offered}
-    found.update({name: text for name, text in offered.items() if name not in inherited})
-    return found
-
-
 class Environment(NamedTuple):
-    """The arguments of :func:`variables` for one worker.
+    """What the variables of one worker depend on.
 
+    :param inherited: the environment that its slice was picked from.
+    :param amd_mask: see :func:`.amd.variables`.
+    :param port: the first of its ports, 0 for none.
+    :param templates: names and values of the ini list ``fkit_env``; see config/values.py.
     :param most: how many GPUs one process on this machine can see, those of all workers together.
     """
 
@@ -74,7 +47,7 @@ class Environment(NamedTuple):
     amd_mask: str = "rocr"
     port: int = 0
     cpus: int = 1
-    templates: tuple[tuple[str, str], ...] = ()
+    templates: Sequence[tuple[str, str]] = ()
     most: int = 0
 
     def variables(self, place: Place | None = None) -> dict[str, str]:
@@ -82,14 +55,19 @@ class Environment(NamedTuple):
 
         :param place: instead of the worker's own.
         """
-        return variables(
-            place or self.place,
-            self.inherited,
-            amd_mask=self.amd_mask,
-            port=self.port,
-            cpus=self.cpus,
-            templates=self.templates,
-        )
+        place = place or self.place
+        ids = ",".join(place.ids)
+        found = mask_variables(place, self.inherited, self.amd_mask)
+        found.update(FKIT_WORKER_ID=str(place.worker), FKIT_GPU_IDS=ids)
+        if self.port:
+            found["FKIT_PORT_BASE"] = str(self.port)
+        told = map(str, (place.worker, ids, self.port, self.cpus))
+        values = dict(zip(TEMPLATE_FIELDS, told))
+        offered = {name: template.format_map(values) for name, template in self.templates}
+        if place.shared:
+            offered = {**_NO_PREALLOCATION, **offered}
+        found.update({name: text for name, text in offered.items() if name not in self.inherited})
+        return found
 
 
 def gang_variables(worker: Environment, entries: Sequence[Entry]) -> dict[str, str]:
@@ -137,7 +115,7 @@ def owned_gpus(
 
 
 def names_read(templates: Iterable[tuple[str, str]]) -> list[str]:
-    """The inherited variables on which :func:`variables` depends."""
+    """The inherited variables on which :meth:`Environment.variables` depends."""
     names = (name for name, _ in templates)
     return [*sorted(MASKS), "CUDA_DEVICE_ORDER", *_NO_PREALLOCATION, *names]
 

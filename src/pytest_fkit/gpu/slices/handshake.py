@@ -31,7 +31,6 @@ _INHERITED: dict[str, str | None] = sys.__dict__.setdefault("_fkit_inherited", {
 def answer(names: list[str], limit: float) -> dict[str, Any]:
     """What the controller needs to know about this process and its machine.
 
-    :param names: of environment variables.
     :param limit: seconds for detection, 0 if the GPUs of this machine are known.
     """
     _restore()

@@ -35,11 +35,15 @@ IDS = "FKIT_GPU_IDS"
 """The variable that names the GPUs."""
 
 
+def ids_in(environ: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The ids of the GPUs that variables name, None if they don't say."""
+    said = environ.get(IDS)
+    return None if said is None else tuple(filter(None, said.split(",")))
+
+
 class Owned(NamedTuple):
     """The GPUs of a worker.
 
-    :param worker: its number.
-    :param ids: of its GPUs.
     :param masks: the variables by which they are visible.
     :param vendor: as in :mod:`.devices`.
     :param most: how many GPUs one process on this machine can see.
@@ -93,8 +97,8 @@ class Owned(NamedTuple):
 
         :param changed: variables in which its process differs from its worker.
         """
-        said = changed.get(IDS)
-        return self.ids if said is None else tuple(filter(None, said.split(",")))
+        said = ids_in(changed)
+        return self.ids if said is None else said
 
     def section(self, name: str, attempt: int, ids: Sequence[str] = ()) -> tuple[str, str]:
         """The section that names these GPUs in the report on a failed test.
@@ -138,10 +142,7 @@ TOLD = "fkit_gpus"
 
 
 class XidsHere(NamedTuple):
-    """The file to which the readers of Xids write, in the process that made it; see xids.py.
-
-    :param path: by which others open it.
-    """
+    """The file to which the readers of Xids write, in the process that made it; see xids.py."""
 
     path: str
     descriptor: int

@@ -29,7 +29,6 @@ _WHEELS = (("torch", "lib"), ("_rocm_sdk_core", "lib"))
 
 
 def absent(machine: Machine) -> str:
-    """See :class:`.Vendor`."""
     if not machine.exists("dev/kfd"):
         return "no compute driver (there is no /dev/kfd)"
     memory = [device.memory for device in machine.render_devices(_PCI_VENDOR)]
@@ -39,7 +38,6 @@ def absent(machine: Machine) -> str:
 
 
 def ways() -> Sequence[Way]:
-    """See :class:`.Vendor`."""
     from .kfd import WAYS
 
     return WAYS
@@ -103,14 +101,13 @@ def _once(entries: Iterator[Entry]) -> list[Entry]:
 
 
 def variables(
-    entries: Sequence[Entry], inherited: Mapping[str, str], amd_mask: str
+    entries: Sequence[Entry], _inherited: Mapping[str, str], amd_mask: str
 ) -> dict[str, str]:
     """See :class:`.Vendor`.
 
     :param amd_mask: "rocr": ROCR_VISIBLE_DEVICES picks, and HIP counts in what that leaves; "hip":
         HIP_VISIBLE_DEVICES picks, ROCR_VISIBLE_DEVICES stays as it is.
     """
-    del inherited
     if amd_mask == "hip":
         indices = [entry.index for entry in entries]
     else:
@@ -130,10 +127,7 @@ def probe_arguments() -> list[str]:
 
 
 def wheel_directories(path: Sequence[str]) -> list[str]:
-    """Where Python packages have HIP's library, none of them imported.
-
-    :param path: a ``sys.path``.
-    """
+    """Where Python packages have HIP's library, none of them imported."""
     return [
         f"{location}/{directory}"
         for package, directory in _WHEELS

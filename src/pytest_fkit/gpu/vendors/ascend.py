@@ -32,14 +32,8 @@ _CHIP = r"\s*[0-9]+\s+[0-9]+\s+([0-9]{1,4})\s+(?:(?:[0-9]+|-)\s+)?([^\s0-9].*?)\
 
 
 def absent(machine: Machine) -> str:
-    """See :class:`.Vendor`."""
     found = machine.names("dev", _DEVICE_FILE)
     return "" if found else "no driver (there is no /dev/davinci<number>)"
-
-
-def ask_npu_smi(prober: Prober) -> Found:
-    """The program that comes with the driver."""
-    return parse_mapping(prober.tool("npu-smi", "info", "-m"))
 
 
 def parse_mapping(text: str) -> Found:
@@ -64,7 +58,10 @@ def ask_dev(prober: Prober) -> Found:
     return Found(tuple(Device("ascend", ordinal) for ordinal in range(len(files))))
 
 
-WAYS = (Way("npu-smi", ask_npu_smi), Way("/dev", ask_dev))
+WAYS = (
+    Way("npu-smi", lambda prober: parse_mapping(prober.tool("npu-smi", "info", "-m"))),
+    Way("/dev", ask_dev),
+)
 
 
 def visible(devices: Sequence[Device], environ: Mapping[str, str]) -> Visible:
@@ -78,10 +75,9 @@ def visible(devices: Sequence[Device], environ: Mapping[str, str]) -> Visible:
 
 
 def variables(
-    entries: Sequence[Entry], inherited: Mapping[str, str], amd_mask: str
+    entries: Sequence[Entry], _inherited: Mapping[str, str], _amd_mask: str
 ) -> dict[str, str]:
     """See :class:`.Vendor`. CANN takes ids in ascending order only."""
-    del inherited, amd_mask
     return {_MASK: ",".join(sorted((entry.text for entry in entries), key=int)) or "-1"}
 
 

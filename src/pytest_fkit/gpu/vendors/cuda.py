@@ -6,12 +6,12 @@ gives them, cuda.h.
 
 from __future__ import annotations
 
-from ctypes import byref, c_int, c_size_t, c_ubyte, c_uint64, c_void_p, create_string_buffer
-from typing import Any, Sequence
+from ctypes import byref, c_int, c_size_t, c_void_p, create_string_buffer
+from typing import Any
 
 from ..answers import MissingError
 from ..machine import Machine
-from .driver import SIZE, Errors, Finding, Library, begin, try_out
+from .driver import SIZE, Driver, Errors, Finding, Functions, Library, begin, try_out
 from .nvml import ask_health
 
 _LIBRARY = "libcuda.so.1"
@@ -76,60 +76,33 @@ def probe(root: str, expected: str, parent: str) -> dict[str, Any]:
     return {"state": found.state, "reason": found.reason, "ecc": told.ecc}
 
 
-class Cuda:
-    """A :class:`.driver.Driver`.
-
-    :param library: libcuda.
-    """
+class Cuda(Driver):
+    """NVIDIA's."""
 
     name = "CUDA"
     errors = ERRORS
-    device_files: Sequence[str] = ("dev/nvidiactl", "dev/nvidia-uvm")
+    functions = Functions(
+        "cuInit", "cuDeviceGetCount", "cuDeviceGetPCIBusId", "cuMemAlloc_v2", "cuMemsetD8_v2",
+        "cuCtxSynchronize", "cuMemFree_v2",
+    )  # fmt: skip
+    device_files = ("dev/nvidiactl", "dev/nvidia-uvm")
 
-    def __init__(self, library: Library) -> None:
-        self._call = library.call
-        self._context = c_void_p()
-
-    def start(self) -> int:
-        count = c_int()
-        self._call("cuInit", 0)
-        self._call("cuDeviceGetCount", byref(count))
-        return count.value
-
-    def _device(self, ordinal: int) -> c_int:
+    def device(self, ordinal: int) -> c_int:
         device = c_int()
         self._call("cuDeviceGet", byref(device), ordinal)
         return device
 
-    def pci(self, ordinal: int) -> str:
-        text = create_string_buffer(32)
-        self._call("cuDeviceGetPCIBusId", text, len(text), self._device(ordinal))
-        return text.value.decode("ascii", "replace").lower()
-
     def open(self, ordinal: int) -> None:
-        self._call("cuCtxCreate_v2", byref(self._context), 0, self._device(ordinal))
-
-    def allocate(self, size: int) -> int:
-        address = c_uint64()
-        self._call("cuMemAlloc_v2", byref(address), c_size_t(size))
-        return address.value
-
-    def write(self, address: int, data: bytes) -> None:
-        self._call("cuMemcpyHtoD_v2", c_uint64(address), data, c_size_t(len(data)))
-
-    def fill(self, address: int, byte: int) -> None:
-        self._call("cuMemsetD8_v2", c_uint64(address), c_ubyte(byte), c_size_t(SIZE))
-
-    def read(self, address: int) -> bytes:
-        data = create_string_buffer(SIZE)
-        self._call("cuMemcpyDtoH_v2", data, c_uint64(address), c_size_t(len(data)))
-        return data.raw
-
-    def synchronize(self) -> None:
-        self._call("cuCtxSynchronize")
-
-    def free(self, address: int) -> None:
-        self._call("cuMemFree_v2", c_uint64(address))
+        self._context = c_void_p()
+        self._call("cuCtxCreate_v2", byref(self._context), 0, self.device(ordinal))
 
     def close(self) -> None:
         self._call("cuCtxDestroy_v2", self._context)
+
+    def write(self, address: int, data: bytes) -> None:
+        self._call("cuMemcpyHtoD_v2", c_void_p(address), data, c_size_t(len(data)))
+
+    def read(self, address: int) -> bytes:
+        data = create_string_buffer(SIZE)
+        self._call("cuMemcpyDtoH_v2", data, c_void_p(address), c_size_t(len(data)))
+        return data.raw

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Mapping
+from typing import Mapping
 
 from ...own import own_builtins, time
 from ..answers import FailedError, MissingError, number
@@ -40,11 +40,7 @@ def visible(fleet: Fleet, environ: Mapping[str, str]) -> Visible:
     return VENDORS[fleet.vendor].visible(fleet.devices, environ)
 
 
-def detect(
-    limit: float = LIMIT,
-    machine: Machine | None = None,
-    kill: Callable[[int], None] | None = None,
-) -> Fleet:
+def detect(limit: float = LIMIT, machine: Machine | None = None) -> Fleet:
     """The GPUs of this machine, of the first vendor that has any.
 
     Every library and program of a vendor is asked in a process of its own; where there is no sign
@@ -52,12 +48,11 @@ def detect(
 
     :param limit: seconds for all of it.
     :param machine: where to look; given in tests.
-    :param kill: how a process group is ended; given in tests.
     """
     deadline = time.monotonic() + limit
     machine = machine or Machine.here()
     absent = {name: vendor.absent(machine) for name, vendor in VENDORS.items()}
-    search = _Search(machine, deadline, kill)
+    search = _Search(machine, deadline)
     search.trail += [f"{name}: {reason}" for name, reason in absent.items() if reason]
     for name, reason in absent.items():
         devices = () if reason else search.devices(name)
@@ -67,17 +62,11 @@ def detect(
 
 
 class _Search:
-    """Tries the ways of vendors, one after the other.
+    """Tries the ways of vendors, one after the other."""
 
-    :param deadline: on the monotonic clock.
-    """
-
-    def __init__(
-        self, machine: Machine, deadline: float, kill: Callable[[int], None] | None
-    ) -> None:
+    def __init__(self, machine: Machine, deadline: float) -> None:
         self._machine = machine
         self._deadline = deadline
-        self._kill = kill
         self.trail: list[str] = []
         self.notices: list[str] = []
         self._lost: set[str] = set()
@@ -102,13 +91,13 @@ class _Search:
         began = time.monotonic()
         deadline = began + share
         # Most machines have no GPU, and should not pay for what asks about them.
-        from ..throwaway import kill_group, output_of
+        from ..throwaway import output_of
 
         def run(command: list[str]) -> str:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise FailedError("not asked, no time is left")
-            return output_of(command, self._machine.environment(), left, self._kill or kill_group)
+            return output_of(command, self._machine.environment(), left)
 
         try:
             found = way.find(Prober(self._machine, run))

@@ -5,7 +5,7 @@ Called in a process of its own, see probe.py: a driver may hang, or abort the pr
 
 from __future__ import annotations
 
-from typing import Callable, Mapping, Protocol, Sequence
+from typing import Callable, Mapping, Sequence
 
 from ... import system
 from ...named_tuple import NamedTuple
@@ -24,7 +24,6 @@ _FILL = 0xA5
 class DriverError(Exception):
     """A call of a driver failed.
 
-    :param call: the function.
     :param number: the error that it returned.
     """
 
@@ -106,43 +105,78 @@ class Errors(NamedTuple):
         return "sick" if error.number in self.sick else "unknown"
 
 
-class Driver(Protocol):
-    """What a probe needs of a vendor's driver. All calls raise DriverError."""
+class Functions(NamedTuple):
+    """Names of functions that all drivers have, with the same arguments."""
+
+    init: str
+    number: str
+    pci: str
+    allocate: str
+    fill: str
+    synchronize: str
+    free: str
+
+
+class Driver:
+    """A vendor's driver, as a probe uses it. All calls raise DriverError."""
 
     name: str
     errors: Errors
-    device_files: Sequence[str]
+    functions: Functions
+    device_files: tuple[str, ...]
     """The files that a process has to open to use any GPU, as in "dev/kfd"."""
+
+    def __init__(self, library: Library) -> None:
+        self._call = library.call
 
     def start(self) -> int:
         """Initialize the driver; how many GPUs it shows."""
+        count = ctypes.c_int()
+        self._call(self.functions.init, 0)
+        self._call(self.functions.number, ctypes.byref(count))
+        return count.value
+
+    def device(self, ordinal: int) -> ctypes.c_int:
+        """The driver's handle of a GPU."""
+        return ctypes.c_int(ordinal)
 
     def pci(self, ordinal: int) -> str:
         """The PCI address of a GPU, as in "0000:41:00.0"."""
+        text = (ctypes.c_char * 32)()
+        self._call(self.functions.pci, text, len(text), self.device(ordinal))
+        return text.value.decode("ascii", "replace").lower()
 
     def open(self, ordinal: int) -> None:
         """Begin to use a GPU."""
-
-    def allocate(self, size: int) -> int:
-        """The address of so many bytes of its memory."""
-
-    def write(self, address: int, data: bytes) -> None:
-        """Copy SIZE bytes to the GPU."""
-
-    def fill(self, address: int, byte: int) -> None:
-        """Set SIZE bytes of its memory."""
-
-    def read(self, address: int) -> bytes:
-        """SIZE bytes of its memory."""
-
-    def synchronize(self) -> None:
-        """Wait until the GPU has done all that was asked of it."""
-
-    def free(self, address: int) -> None:
-        """The opposite of :meth:`allocate`."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """The opposite of :meth:`open`."""
+        raise NotImplementedError
+
+    def allocate(self) -> int:
+        """The address of SIZE bytes of the GPU's memory."""
+        address = ctypes.c_void_p()
+        self._call(self.functions.allocate, ctypes.byref(address), ctypes.c_size_t(SIZE))
+        return address.value or 0
+
+    def write(self, address: int, data: bytes) -> None:
+        """Copy SIZE bytes to the GPU."""
+        raise NotImplementedError
+
+    def read(self, address: int) -> bytes:
+        """Copy SIZE bytes from the GPU."""
+        raise NotImplementedError
+
+    def fill(self, address: int, byte: int) -> None:
+        """Set SIZE bytes of the GPU's memory, and wait until that is done."""
+        size = ctypes.c_size_t(SIZE)
+        self._call(self.functions.fill, ctypes.c_void_p(address), byte, size)
+        self._call(self.functions.synchronize)
+
+    def free(self, address: int) -> None:
+        """The opposite of :meth:`allocate`."""
+        self._call(self.functions.free, ctypes.c_void_p(address))
 
 
 class WrongDataError(Exception):
@@ -166,10 +200,7 @@ _ORDER = ("sick", "unknown", "healthy")
 
 
 def begin(parent: str) -> None:
-    """Make this process end with its parent, and leave no core file if the driver aborts it.
-
-    :param parent: pid.
-    """
+    """Make this process end with its parent, and leave no core file if the driver aborts it."""
     system.die_with_parent(int(parent))
     # ROCm may take minutes to write one.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
@@ -223,11 +254,10 @@ def _try_one(driver: Driver, ordinal: int) -> Finding:
 
 def _use(driver: Driver) -> None:
     written = os.urandom(SIZE)
-    address = driver.allocate(SIZE)
+    address = driver.allocate()
     driver.write(address, written)
     _compare("what was written to it", written, driver.read(address))
     driver.fill(address, _FILL)
-    driver.synchronize()
     _compare("what it filled its memory with", bytes([_FILL]) * SIZE, driver.read(address))
     driver.free(address)
 

@@ -6,13 +6,13 @@ Functions are those of the HIP runtime API reference.
 from __future__ import annotations
 
 import re
-from ctypes import byref, c_int, c_size_t, c_void_p, create_string_buffer
+from ctypes import c_size_t, c_void_p, create_string_buffer
 from typing import Any, Iterator, Mapping, Sequence
 
 from ...own import os, own_builtins
 from ..answers import MissingError
 from ..machine import Machine
-from .driver import SIZE, Errors, Library, begin, try_out
+from .driver import SIZE, Driver, Errors, Functions, Library, begin, try_out
 
 own_builtins(globals())
 
@@ -53,9 +53,6 @@ ERRORS = Errors(  # hipError_t, hip_runtime_api.h
 def probe(root: str, expected: str, parent: str, wheels: str) -> dict[str, Any]:
     """Try the GPUs out, for :class:`.probe.Probe`.
 
-    :param root: of the machine.
-    :param expected: how many GPUs there should be.
-    :param parent: pid of the process that started the probe.
     :param wheels: what :func:`.amd.wheel_directories` found, with ":" between.
     :raises MissingError: if there is no library, or one that lacks a function.
     """
@@ -104,54 +101,27 @@ def _libraries(base: str, below: str) -> list[str]:
     return [os.path.join(directory, name) for _, name in sorted(found, reverse=True)]
 
 
-class Hip:
-    """A :class:`.driver.Driver`.
-
-    :param library: libamdhip64.
-    """
+class Hip(Driver):
+    """AMD's."""
 
     name = "HIP"
     errors = ERRORS
-    device_files: Sequence[str] = ("dev/kfd",)
-
-    def __init__(self, library: Library) -> None:
-        self._call = library.call
-
-    def start(self) -> int:
-        count = c_int()
-        self._call("hipInit", 0)
-        self._call("hipGetDeviceCount", byref(count))
-        return count.value
-
-    def pci(self, ordinal: int) -> str:
-        text = create_string_buffer(32)
-        self._call("hipDeviceGetPCIBusId", text, len(text), ordinal)
-        return text.value.decode("ascii", "replace").lower()
+    functions = Functions(
+        "hipInit", "hipGetDeviceCount", "hipDeviceGetPCIBusId", "hipMalloc", "hipMemset",
+        "hipDeviceSynchronize", "hipFree",
+    )  # fmt: skip
+    device_files = ("dev/kfd",)
 
     def open(self, ordinal: int) -> None:
         self._call("hipSetDevice", ordinal)
 
-    def allocate(self, size: int) -> int:
-        address = c_void_p()
-        self._call("hipMalloc", byref(address), c_size_t(size))
-        return address.value or 0
+    def close(self) -> None:
+        self._call("hipDeviceReset")
 
     def write(self, address: int, data: bytes) -> None:
         self._call("hipMemcpy", c_void_p(address), data, c_size_t(len(data)), _TO_DEVICE)
-
-    def fill(self, address: int, byte: int) -> None:
-        self._call("hipMemset", c_void_p(address), byte, c_size_t(SIZE))
 
     def read(self, address: int) -> bytes:
         data = create_string_buffer(SIZE)
         self._call("hipMemcpy", data, c_void_p(address), c_size_t(len(data)), _TO_HOST)
         return data.raw
-
-    def synchronize(self) -> None:
-        self._call("hipDeviceSynchronize")
-
-    def free(self, address: int) -> None:
-        self._call("hipFree", c_void_p(address))
-
-    def close(self) -> None:
-        self._call("hipDeviceReset")

@@ -36,7 +36,6 @@ _PCI_VENDOR = 0x8086
 
 
 def absent(machine: Machine) -> str:
-    """See :class:`.Vendor`."""
     gpus = machine.render_devices(_PCI_VENDOR)
     if not gpus:
         return "no render device"
@@ -53,13 +52,8 @@ def _integrated(pci: str) -> bool:
 # --- listing ------------------------------------------------------------------------------------
 
 
-def ask_xpu_smi(prober: Prober) -> Found:
-    """The program of Intel XPU Manager."""
-    return parse_discovery(prober.tool("xpu-smi", "discovery", "-j"))
-
-
 def parse_discovery(text: str) -> Found:
-    """What ``xpu-smi discovery -j`` prints.
+    """What ``xpu-smi discovery -j`` of Intel XPU Manager prints.
 
     It is {"device_list": [...]} with "device_id", "device_type", "device_name", "pci_bdf_address"
     and "uuid", and "device_function_type", which is "virtual" for a share of a GPU that is on the
@@ -103,7 +97,10 @@ def _in_order(devices: list[Device]) -> Found:
     return Found(tuple(discrete), ("the integrated GPU is left out",))
 
 
-WAYS = (Way("xpu-smi", ask_xpu_smi), Way("DRM", ask_drm))
+WAYS = (
+    Way("xpu-smi", lambda prober: parse_discovery(prober.tool("xpu-smi", "discovery", "-j"))),
+    Way("DRM", ask_drm),
+)
 
 
 # --- masks --------------------------------------------------------------------------------------
@@ -130,10 +127,8 @@ def visible(devices: Sequence[Device], environ: Mapping[str, str]) -> Visible:
 
 
 def variables(
-    entries: Sequence[Entry], inherited: Mapping[str, str], amd_mask: str
+    entries: Sequence[Entry], _inherited: Mapping[str, str], _amd_mask: str
 ) -> dict[str, str]:
-    """See :class:`.Vendor`."""
-    del inherited, amd_mask
     return {_MASK: ",".join(entry.text for entry in entries) or "-1"}
 
 

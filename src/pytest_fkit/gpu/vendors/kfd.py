@@ -99,10 +99,8 @@ def _below(machine: Machine, node: str, what: str) -> list[dict[str, str]]:
 class Node(NamedTuple):
     """A GPU, or a partition of one, in the topology.
 
-    :param number: of the node.
     :param uuid: as ROCR_VISIBLE_DEVICES takes it, "" if it has none.
     :param pci: PCI address; partitions of a GPU have the same.
-    :param name: for people.
     :param memory: bytes of its own, 0 if unknown.
     :param opens: whether HIP can use it, since its render device opens.
     :param links: nodes to which it has xGMI.
@@ -115,14 +113,6 @@ class Node(NamedTuple):
     memory: int
     opens: bool
     links: tuple[int, ...] = ()
-
-
-def ask_topology(prober: Prober) -> Found:
-    """The topology."""
-    return as_devices(parse_nodes(prober.call(f"{__name__}:read_nodes")))
-
-
-WAYS = (Way("KFD topology", ask_topology),)
 
 
 def parse_nodes(facts: object) -> list[Node]:
@@ -227,6 +217,13 @@ def as_devices(nodes: Sequence[Node]) -> Found:
         return Found(notices=tuple(left_out))
     kept = tuple(device for device in devices if device not in integrated)
     return Found(kept, (*notes, *left_out))
+
+
+def _ask_topology(prober: Prober) -> Found:
+    return as_devices(parse_nodes(prober.call(f"{__name__}:read_nodes")))
+
+
+WAYS = (Way("KFD topology", _ask_topology),)
 
 
 # --- memory -------------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ _LEADING_NUMBER = re.compile(r"\s*\+?(\d+)")
 
 
 def absent(machine: Machine) -> str:
-    """See :class:`.Vendor`."""
     # A container shares /proc with a machine that has GPUs, but not its device files; on the
     # machine itself these are made by the first program that asks NVML. /dev/dxg is WSL's.
     if (
@@ -34,7 +33,6 @@ def absent(machine: Machine) -> str:
 
 
 def ways() -> Sequence[Way]:
-    """See :class:`.Vendor`."""
     from .nvidia_listing import WAYS
 
     return WAYS
@@ -92,10 +90,8 @@ def _orders_differ(devices: Sequence[Device], environ: Mapping[str, str]) -> boo
 
 
 def variables(
-    entries: Sequence[Entry], inherited: Mapping[str, str], amd_mask: str
+    entries: Sequence[Entry], inherited: Mapping[str, str], _amd_mask: str
 ) -> dict[str, str]:
-    """See :class:`.Vendor`."""
-    del amd_mask
     if not entries:
         return {_MASK: "-1"}
     found = {_MASK: ",".join(entry.text for entry in entries)}

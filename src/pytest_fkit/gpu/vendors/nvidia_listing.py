@@ -63,11 +63,6 @@ _NO_HANDLE = re.compile(
 _GPUS = "proc/driver/nvidia/gpus"
 
 
-def ask_nvml(prober: Prober) -> Found:
-    """NVML."""
-    return parse_nvml(prober.call(f"{__name__}:read_nvml"))
-
-
 def read_nvml(root: str) -> list[Answer]:
     """A dict for each GPU, to be read by :func:`parse_nvml`; called in a fresh interpreter.
 
@@ -170,7 +165,6 @@ def _no_instances(index: int) -> str:
 
 
 def ask_nvidia_smi(prober: Prober) -> Found:
-    """The program that comes with the driver."""
     query = f"--query-gpu={','.join(_FIELDS)}"
     text, trouble = _said(prober, query, "--format=csv,noheader,nounits")
     try:
@@ -206,7 +200,6 @@ def _said(prober: Prober, *arguments: str) -> tuple[str, FailedError | None]:
 class Queried(NamedTuple):
     """A GPU in the answer of ``nvidia-smi --query-gpu``.
 
-    :param mig: whether it is in MIG mode.
     :param lost: its row, if that says that the driver can't reach it, else "".
     """
 
@@ -218,15 +211,12 @@ class Queried(NamedTuple):
 class ListingAnswer(NamedTuple):
     """The answer of ``nvidia-smi --query-gpu``.
 
-    :param gpus: those that have a row.
-    :param unreachable: lines about those that have none.
-    :param warnings: other lines that a user has to know.
+    :param notices: lines about those that can't be reached, and others that a user has to know.
     :param lost: PCI addresses of the unreachable ones.
     """
 
     gpus: tuple[Queried, ...] = ()
-    unreachable: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
 
 
@@ -253,17 +243,15 @@ def parse_query(text: str) -> ListingAnswer:
         trouble = rubbish(text)
         raise FailedError(handles[0][0] if handles else str(trouble), lost=lost)
     known = {gpu.device.ordinal for gpu in gpus}
-    broken = tuple(
-        f"a GPU is left out: {line}"
+    left_out = [found[0] for found in handles]
+    left_out += [
+        line
         for line, row in rows
         if len(row) > 1 and number(row[0]) is not None and number(row[0]) not in known
-    )
-    return ListingAnswer(
-        gpus,
-        (*(f"a GPU is left out: {found[0]}" for found in handles), *broken),
-        tuple(line for line in lines if line.startswith("WARNING:")),
-        lost,
-    )
+    ]
+    warnings = (line for line in lines if line.startswith("WARNING:"))
+    notices = (*warnings, *(f"a GPU is left out: {line}" for line in left_out))
+    return ListingAnswer(gpus, notices, lost)
 
 
 def _row(line: str) -> list[str]:
@@ -304,7 +292,7 @@ def parse_list(text: str) -> dict[str, list[tuple[str, str]]]:
 def with_instances(answer: ListingAnswer, instances: dict[str, list[tuple[str, str]]]) -> Found:
     """The GPUs, those in MIG mode replaced by their instances."""
     devices = []
-    notices = [*answer.warnings, *answer.unreachable]
+    notices = [*answer.notices]
     for gpu, mig, lost in answer.gpus:
         if lost:
             notices.append(f"GPU {gpu.ordinal} is left out: {lost}")
@@ -322,7 +310,6 @@ def with_instances(answer: ListingAnswer, instances: dict[str, list[tuple[str, s
 
 
 def ask_proc(prober: Prober) -> Found:
-    """The kernel driver's files."""
     if not prober.machine.names("dev", r"nvidia\d+"):
         raise MissingError("no GPU has a device file /dev/nvidia<number>")
     return parse_proc(prober.call(f"{__name__}:read_proc"))
@@ -384,4 +371,8 @@ def parse_proc(facts: object) -> Found:
     )
 
 
-WAYS = (Way("NVML", ask_nvml), Way("nvidia-smi", ask_nvidia_smi), Way("/proc", ask_proc))
+WAYS = (
+    Way("NVML", lambda prober: parse_nvml(prober.call(f"{__name__}:read_nvml"))),
+    Way("nvidia-smi", ask_nvidia_smi),
+    Way("/proc", ask_proc),
+)

@@ -141,7 +141,6 @@ class Nvml(Library):
         return text.value.decode("utf-8", "replace")
 
     def count(self) -> int:
-        """How many GPUs there are."""
         return self._number("nvmlDeviceGetCount_v2")
 
     def gpu(self, index: int) -> GpuHandle:
@@ -153,7 +152,6 @@ class Nvml(Library):
         return self._handle("nvmlDeviceGetHandleByUUID", uuid.encode())
 
     def by_pci(self, pci: str) -> GpuHandle:
-        """A GPU by its PCI address."""
         return self._handle("nvmlDeviceGetHandleByPciBusId_v2", pci.encode())
 
     def instances(self, gpu: GpuHandle) -> list[GpuHandle]:
@@ -172,7 +170,6 @@ class Nvml(Library):
         return self._string("nvmlDeviceGetUUID", gpu)
 
     def name(self, gpu: GpuHandle) -> str:
-        """For people."""
         return self._string("nvmlDeviceGetName", gpu)
 
     def pci(self, gpu: GpuHandle) -> str:
@@ -265,10 +262,7 @@ class NvmlHealth(NamedTuple):
 
 
 def ask_health(machine: Machine, pci: Iterable[str]) -> NvmlHealth:
-    """Ask about GPUs; nothing is known where there is no NVML, or one that does not know.
-
-    :param pci: their addresses.
-    """
+    """Ask about GPUs; nothing is known where there is no NVML, or one that does not know."""
     try:
         nvml = Nvml(machine)
     except (MissingError, FailedError):
@@ -342,26 +336,25 @@ def sample(root: str, descriptor: str, parent: str, *uuids: str) -> None:
     ``{"wall": seconds since the epoch, "mono": seconds, "used": [[bytes, per cent], ...]}``, in the
     order of the UUIDs, None for what a GPU does not tell; or ``{"error": text}`` as the last.
 
-    :param descriptor: of the file.
     :param parent: the pid of the process that reads it.
     :param uuids: of GPUs and MIG instances.
     """
     try:
         nvml = Nvml(Machine(root))
     except (MissingError, FailedError) as error:
-        _write(descriptor, error=str(error))
+        append_line(int(descriptor), error=str(error))
         return
     try:
         gpus = [nvml.by_uuid(uuid) for uuid in uuids]
     except DriverError as error:
-        _write(descriptor, error=nvml.text(error))
+        append_line(int(descriptor), error=nvml.text(error))
         return
     last = None
     while os.getppid() == int(parent):
         used = [_use_of(nvml, gpu) for gpu in gpus]
         if used != last:
             wall, mono = round(time.time(), 6), round(time.monotonic(), 6)
-            _write(descriptor, wall=wall, mono=mono, used=used)
+            append_line(int(descriptor), wall=wall, mono=mono, used=used)
             last = used
         time.sleep(INTERVAL)
 
@@ -373,6 +366,6 @@ def _use_of(nvml: Nvml, gpu: GpuHandle) -> list[int | None]:
     return [memory and memory.used, told(nvml.utilisation, gpu)]
 
 
-def _write(descriptor: str, **fields: object) -> None:
-    # One call, to a file that is appended to: a line is there as a whole, or not.
-    os.write(int(descriptor), json.dumps(fields).encode() + b"\n")
+def append_line(descriptor: int, **fields: object) -> None:
+    """Append JSON to a file, by one call: a line is there as a whole, or not."""
+    os.write(descriptor, json.dumps(fields).encode() + b"\n")

@@ -24,7 +24,6 @@ class Vendor(NamedTuple):
     by `ways`, or named as in "pytest_fkit.gpu.vendors.cuda:probe".
 
     :param name: as in :class:`.devices.Device`.
-    :param title: for people.
     :param masks: the variables that hide GPUs from a process, the outermost first.
     :param absent: why a machine has no GPU of this vendor, "" if it may have one; called in our own
         process, so it starts nothing and wakes no driver up.
@@ -106,7 +105,6 @@ class Prober:
 class Way(NamedTuple):
     """One way to list a vendor's GPUs.
 
-    :param name: for people.
     :param find: raises MissingError or FailedError; an answer is final, even one without GPUs.
     """
 

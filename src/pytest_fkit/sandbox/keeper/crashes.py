@@ -60,7 +60,6 @@ class AskedBefore:
     def refuses(self, number: int, stack: tuple[Frame, ...]) -> tuple[str, bool]:
         """Why it is not asked once more, "" if it is; and whether there were crashes like this one.
 
-        :param number: of the signal.
         :param stack: of the thread that crashed, in Python.
         """
         alike, there = (number, stack), (number, stack[:1])

@@ -1,19 +1,23 @@
-"""Asks a debugger for the native stacks of a test process that crashed or hangs."""
+"""Asks a debugger for the native stacks of a test process that crashed or hangs.
+
+Such tools run one at a time on a machine: they would slow each other down, and the tests.
+"""
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 from typing import TYPE_CHECKING, Callable, Sequence
 
 from ... import system
 from ...named_tuple import NamedTuple
-from ...own import os, own_builtins, signal, subprocess, time
+from ...own import fcntl, os, own_builtins, signal, subprocess, time
 from ...protocol.crash_report import NativeStacks
 from ...protocol.descriptors import read_from
 from ...system.paths import program
 from ..process.crash_wait import SUPPORTED
-from .turns import NoTurnError, take_turn
+from ..process.tree import Until
 
 if TYPE_CHECKING:
     from ...config.settings import Settings
@@ -109,17 +113,50 @@ def find_tools() -> Tools | None:
     return Tools(min(found, key=lambda tool: _ON_CRASH.index(tool.name)), found[0])
 
 
+class NoTurnError(Exception):
+    """Others had the turn for all the time that there was."""
+
+
+def take_turn(path: str, flags: int, until: Until, limit: float) -> int:
+    """Wait for the turn that a file, or directory, stands for.
+
+    Where its file system knows no locks nobody waits. The kernel takes the turn back from a process
+    that dies.
+
+    :return: a descriptor of the file; the turn is over when that is closed.
+    :raises OSError: if it can't be opened.
+    :raises NoTurnError: if the time was not enough.
+    """
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    taken = False
+    try:
+        taken = until(lambda: _is_locked(descriptor), limit)
+    finally:
+        if not taken:
+            os.close(descriptor)
+    if not taken:
+        raise NoTurnError
+    return descriptor
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EACCES)
+    return True
+
+
 class Runner:
     """Runs tools of the keeper's, on a machine one at a time: a debugger may take all of a core.
 
-    :param until: waits for a condition, at most so many seconds; returns whether it holds.
     :param begins: called with the pid of the tool, which is no orphan.
     :param stop_deadline: returns when a stopped run has to be over, None while it is not stopped.
     """
 
     def __init__(
         self,
-        until: Callable[[Callable[[], bool], float], bool],
+        until: Until,
         begins: Callable[[int], None],
         stop_deadline: Callable[[], float | None] = lambda: None,
     ) -> None:
@@ -191,7 +228,6 @@ class Debugger:
         """The stacks of a process.
 
         :param thread: the one that crashed, 0 if none did.
-        :param limit: seconds.
         """
         tool = self.tools.crash if thread else self.tools.hang
         tracer = system.tracer(pid)
@@ -202,9 +238,7 @@ class Debugger:
     def stacks_in(self, core: str, program: str, thread: int) -> NativeStacks:
         """The stacks in a core.
 
-        :param core: its path.
         :param program: path of what left it.
-        :param thread: that crashed.
         """
         tool, paths = self.tools.crash, {"core": core, "program": program}
         if not tool.of_core:

@@ -9,7 +9,7 @@ from ... import system
 from ...own import os, own_builtins, signal, time
 from ...protocol.descriptors import Files, read_from
 from ...protocol.endings import Ending, Lost, MemoryExceeded, TimedOut
-from ..process.tree import DUMP_SIGNAL, StoppedGrowing, kill_tree, send_signal
+from ..process.tree import DUMP_SIGNAL, StoppedGrowing, Until, kill_tree, send_signal
 from .debugger import Debugger
 from .forwarding import Forwarder
 from .jobs import HostProcess, Job
@@ -24,17 +24,11 @@ TERM_GRACE = 2.0  # between SIGTERM and SIGKILL
 
 
 def dump_stacks(
-    pid: int,
-    files: Files,
-    signals: Sequence[int],
-    until: Callable[[Callable[[], bool], float], bool],
-    ended: Callable[[], bool],
+    pid: int, files: Files, signals: Sequence[int], until: Until, ended: Callable[[], bool]
 ) -> tuple[int, bytes]:
     """Have a test process write its stacks: where in the file they begin, and the stacks.
 
-    :param files: of the process.
     :param signals: sent to it, DUMP_SIGNAL among them.
-    :param until: waits for a condition, at most so many seconds; returns whether it holds.
     :param ended: whether nothing more will come.
     """
     # A duplicate: the process may end while we wait, and the keeper then closes its files.
@@ -53,7 +47,6 @@ def dump_stacks(
 class Enforcer:
     """Checks time and memory limits, and ends test processes that exceed them.
 
-    :param until: waits for a condition, at most so many seconds; returns whether it holds.
     :param forwarder: forwards what was written before the end.
     :param abandon: stops waiting for a process that survived SIGKILL.
     :param forget_host: removes a host from the keeper's list.
@@ -63,7 +56,7 @@ class Enforcer:
 
     def __init__(
         self,
-        until: Callable[[Callable[[], bool], float], bool],
+        until: Until,
         forwarder: Forwarder,
         abandon: Callable[[int], None],
         forget_host: Callable[[HostProcess], None],

@@ -19,7 +19,6 @@ class Forwarder:
     """Reads the files of test processes, and forwards reports and output.
 
     :param hold: queues a message for the worker, to be sent with the next one.
-    :param send: sends a message to the worker.
     :param stream: whether output is forwarded while it is written.
     """
 
@@ -37,7 +36,7 @@ class Forwarder:
         """
         if job.verdict is not None:
             return
-        source = job.child if job.child is not None else job.host
+        source = job.test_process
         data = read_from(source.files.events, source.events_read)
         if end is not None:
             data = data[: max(0, end - source.events_read)]
@@ -56,7 +55,7 @@ class Forwarder:
 
     def free(self, job: Job) -> None:
         """Give back the memory of output that will not be read any more."""
-        source = job.child if job.child is not None else job.host
+        source = job.test_process
         if self._stream:
             for descriptor, end in zip((source.files.out, source.files.err), source.output_read):
                 free_until(descriptor, end)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Callable, Iterable, Sequence
 
 from ... import system
-from ...gpu.health.holders import holders
-from ...gpu.slices.ownership import IDS
+from ...gpu.slices.ownership import ids_in
 from ...own import os, own_builtins
 from ...protocol.endings import format_size
 from ...protocol.messages import Notice, Run
+from ...system.unforkable import holders
+from ..process.tree import Until
 
 if TYPE_CHECKING:
     from ...gpu.health.memory import GpuMemory, MemoryAnswer
@@ -21,15 +22,10 @@ _TICK = 0.02
 """Seconds between two polls of the keeper's messages while it waits for memory."""
 
 
-def await_release(
-    pids: Callable[[], Iterable[int]],
-    until: Callable[[Callable[[], bool], float], bool],
-    limit: float,
-) -> list[int]:
+def await_release(pids: Callable[[], Iterable[int]], until: Until, limit: float) -> list[int]:
     """Wait until none of the processes has a GPU open; return those that still have at the end.
 
     :param pids: returns the processes in question that still exist.
-    :param until: waits for a condition, at most so many seconds; returns whether it holds.
     :param limit: seconds.
     """
     if holders(pids()):
@@ -48,8 +44,7 @@ class MemoryWait:
         self._memory = memory
         self._in_use: tuple[str, ...] = ()
         self._has_baseline = False
-        self.release_expected = False
-        """Whether a process has ended that may have had GPU memory."""
+        self._release_expected = False
         self.is_waiting = False
         """Whether the keeper is in a wait, and may not begin anything else."""
 
@@ -71,9 +66,13 @@ class MemoryWait:
         if self._memory is not None:
             self._memory.let_go()
 
+    def expect_release(self) -> None:
+        """Note that a process has ended that may have had GPU memory."""
+        self._release_expected = True
+
     def await_returned(self) -> tuple[str, ...]:
         """Wait until the memory of ended processes is free; describe, in lines, what is not."""
-        due, self.release_expected = self.release_expected, False
+        due, self._release_expected = self._release_expected, False
         if not due or self._memory is None or not self._memory.seconds or not self._in_use:
             return ()
         answer = self._ask("back", self._in_use)
@@ -100,8 +99,8 @@ class MemoryWait:
 
     def _gpus(self, run: Run) -> tuple[str, ...]:
         assert self._memory is not None
-        said = dict(run.key.environ).get(IDS)
-        return self._memory.ids if said is None else tuple(filter(None, said.split(",")))
+        said = ids_in(dict(run.key.environ))
+        return self._memory.ids if said is None else said
 
     def _ask(self, what: str, gpus: Sequence[str], need: int = 0) -> MemoryAnswer | None:
         """Ask, and serve the keeper's messages meanwhile; None if the run is to stop."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Callable
-
 from ... import system
 from ...own import os, own_builtins
 from ...protocol.descriptors import Files
 from ...protocol.messages import Inspected
-from ..process.tree import DUMP_SIGNAL
+from ..process.tree import DUMP_SIGNAL, Until
 from .enforcing import dump_stacks
 from .jobs import Job
 
@@ -18,12 +16,9 @@ _TAIL = 4096
 """Bytes of output in which its last line is looked for."""
 
 
-def inspect(job: Job, until: Callable[[Callable[[], bool], float], bool]) -> Inspected:
-    """What its process does now.
-
-    :param until: waits for a condition, at most so many seconds.
-    """
-    source = job.child if job.child is not None else job.host
+def inspect(job: Job, until: Until) -> Inspected:
+    """What the process that runs the test does now."""
+    source = job.test_process
     pid, line, dump = source.pid, _last_line(source.files), b""
     # By default the signal would end a process: one that has become another program, for example.
     if system.catches(pid, DUMP_SIGNAL):

@@ -31,19 +31,42 @@ class Remains(NamedTuple):
 _NOTHING = Remains()
 
 
-def _remains(files: Files, output_read: list[int], dump_read: int) -> Remains:
-    return Remains(
-        read_ends(files.out, output_read[0]) + read_ends(files.fixture_out),
-        read_ends(files.err, output_read[1]) + read_ends(files.fixture_err),
-        read_ends(files.log),
-        read_ends(files.dump, dump_read),
-    )
+class _Process:
+    """The keeper's record of a process that runs tests, and of what it writes."""
+
+    def __init__(self, pid: int, files: Files) -> None:
+        self.pid = pid
+        self.files = files
+        self.events_read = 0
+        self.events = Sorter()
+        self.completed = False  # whether the last frame read is Completed
+        self.output_read = [0, 0]  # bytes of stdout and stderr that were forwarded
+        self.dump_read = 0  # bytes of stacks that were asked for while it ran
+
+    @property
+    def process(self) -> int:
+        """The pid of its Python, as far as that is known."""
+        return self.pid
+
+    def remains(self) -> Remains:
+        """Read what it wrote, of its output only what was not forwarded."""
+        files, (out, err) = self.files, self.output_read
+        return Remains(
+            read_ends(files.out, out) + read_ends(files.fixture_out),
+            read_ends(files.err, err) + read_ends(files.fixture_err),
+            read_ends(files.log),
+            read_ends(files.dump, self.dump_read),
+        )
+
+    def lost_reports(self) -> Lost | None:
+        """The ending of its test if a gap was found in the reports, else None."""
+        trouble = self.events.trouble
+        return Lost(f"{trouble} of what its process reported") if trouble else None
 
 
 class HostStart(NamedTuple):
     """What a new host is started for.
 
-    :param key: of the process.
     :param position: of the first test that is to run in it, in the worker's collection.
     :param spare: whether it is a fresh interpreter that is started ahead of need.
     :param artifacts: the folder of its first test, "" if it has none.
@@ -76,31 +99,24 @@ class HostConnection(NamedTuple):
             files.close()
 
 
-class HostProcess:
+class HostProcess(_Process):
     """The keeper's record of one host."""
 
     def __init__(self, pid: int, connection: HostConnection, start: HostStart) -> None:
-        self.pid = pid
+        super().__init__(pid, connection.files)
         self.connection = connection
         self.progress = connection.progress
         self.link = connection.link
-        self.files = connection.files
         self.key = start.key
         self.was_spare = start.spare
         self.status: int | None = None
         self.retire = False
         self.session_goes_on = start.key.is_spawned  # after it was done
         self.inner = 0  # pid of its Python, where a wrapper runs that
-        self.events_read = 0
-        self.events = Sorter()
-        self.completed = False  # whether the last frame read is Completed
-        self.output_read = [0, 0]  # bytes of stdout and stderr that were forwarded
-        self.dump_read = 0  # bytes of stacks that were asked for while it ran
         self.daemons: set[int] = set()
 
     @property
     def process(self) -> int:
-        """The pid of its Python, as far as that is known."""
         return self.inner or self.pid
 
     def ended_by_ours(self) -> bool:
@@ -113,30 +129,13 @@ class HostProcess:
             return False
         return self.key.is_spawned or self.connection.exits[0].matches(self.status)
 
-    def remains(self) -> Remains:
-        """Read what it wrote, of its output only what was not forwarded."""
-        return _remains(self.files, self.output_read, self.dump_read)
-
     def close(self) -> None:
         """Close the keeper's descriptors for this host."""
         self.connection.close()
 
 
-class ChildProcess:
+class ChildProcess(_Process):
     """The keeper's record of the child that runs the current test."""
-
-    def __init__(self, pid: int, files: Files) -> None:
-        self.pid = pid
-        self.files = files
-        self.events_read = 0
-        self.events = Sorter()
-        self.completed = False  # whether the last frame read is Completed
-        self.output_read = [0, 0]  # bytes of stdout and stderr that were forwarded
-        self.dump_read = 0  # bytes of stacks that were asked for while it ran
-
-    def remains(self) -> Remains:
-        """Read what it wrote, of its output only what was not forwarded."""
-        return _remains(self.files, self.output_read, self.dump_read)
 
 
 class Job:
@@ -202,26 +201,28 @@ class Job:
         self.survivors += other.survivors
 
     @property
+    def runs_test(self) -> bool:
+        """Whether the test itself runs, and not wide fixtures."""
+        return self.child is not None or (self.run.key.is_shared and not self.stage)
+
+    @property
     def runs_user_code(self) -> bool:
         """Whether SIGINT would interrupt a test or a fixture, and not code of ours."""
-        testing = self.child is not None or (self.run.key.is_shared and not self.stage)
-        return testing or (self.stage in ("setup", "teardown") and self.wide_began)
+        return self.runs_test or (self.stage in ("setup", "teardown") and self.wide_began)
+
+    @property
+    def test_process(self) -> ChildProcess | HostProcess:
+        """What runs the test: its child, or the host where there is none."""
+        return self.child or self.host
 
     @property
     def process(self) -> int:
         """The pid of the process that time and memory limits apply to."""
-        return self.child.pid if self.child is not None else self.host.process
+        return self.test_process.process
 
     @property
     def files(self) -> Files:
-        """The files of that process."""
-        return self.child.files if self.child is not None else self.host.files
-
-
-def lost_reports(process: HostProcess | ChildProcess) -> Lost | None:
-    """The ending of a test if a gap was found in its reports, else None."""
-    trouble = process.events.trouble
-    return Lost(f"{trouble} of what its process reported") if trouble else None
+        return self.test_process.files
 
 
 def end_in_words(status: int) -> str:

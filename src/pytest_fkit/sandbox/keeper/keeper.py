@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Callable, Generator, Iterator, NoReturn
+from typing import TYPE_CHECKING, Generator, Iterator, NoReturn, Protocol
 
 from ...config.settings import start_limit
-from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, signal, time
 from ...protocol.channels import Link, Pipes
 from ...protocol.descriptors import Files
-from ...protocol.endings import Finished, ForkUnsafe, Lost, Unmet
+from ...protocol.endings import Ending, Finished, ForkUnsafe, Lost, Unmet
 from ...protocol.messages import (
     Broken,
     Ended,
@@ -51,22 +50,22 @@ class RefusedError(Exception):
     """No process can be made for a test; the text names the limit that forbids it."""
 
 
-class StartMethods(NamedTuple):
-    """How a new process becomes a host; both take its start, its connection and the keeper's pid.
+class Starts(Protocol):
+    """How a new process becomes a host."""
 
-    :param fork: returns the role of a host that stays a fork of the keeper.
-    :param spawn: replaces the process by a fresh interpreter.
-    """
+    def fork(self, start: HostStart, connection: HostConnection, keeper: int) -> Role:
+        """The role of a host that stays a fork of the keeper, whose pid is given."""
 
-    fork: Callable[[HostStart, HostConnection, int], Role]
-    spawn: Callable[[HostStart, HostConnection, int], NoReturn]
+    def spawn(self, start: HostStart, connection: HostConnection, keeper: int) -> NoReturn:
+        """Replace the process by a fresh interpreter."""
+
+    def remember(self, message: Broken) -> None:
+        """Have hosts that are forked from now on know this."""
 
 
 class Keeper:
     """Serves one worker.
 
-    :param link: to the worker.
-    :param remember: called with each :class:`Broken`, for hosts forked later.
     :param stream: whether output is forwarded while it is written.
     :param unsafe: why no test can be run in a forked process, or "".
     :param controller: pid to poll on systems where its death is not signaled, or 0.
@@ -78,8 +77,7 @@ class Keeper:
     def __init__(
         self,
         link: Link,
-        start_methods: StartMethods,
-        remember: Callable[[Broken], None],
+        starts: Starts,
         stream: bool,
         unsafe: str = "",
         controller: int = 0,
@@ -88,15 +86,14 @@ class Keeper:
         keeping: Keeping | None = None,
     ) -> None:
         self._link = link
-        self._start_methods = start_methods
-        self._remember = remember
+        self._starts = starts
         self._unsafe = unsafe
         self._orders: deque[Run | RunTogether | Follows | Finish] = deque()
         self._awaits_new_orders = False
         self._supervisor = Supervisor(link, self._handle_order, stream, controller, tools, keeping)
         self._spare = Spare(self._supervisor, self._spawn)
         self._memory = MemoryWait(self._supervisor, memory)
-        self._supervisor.on_gpu_user_end = self._expect_release
+        self._supervisor.on_gpu_user_end = self._memory.expect_release
 
     def main(self) -> Role:
         """The keeper's role: serve the worker until it is gone, then end everything below."""
@@ -105,7 +102,7 @@ class Keeper:
             self._supervisor.start()
             yield from self._serve()
         except WorkerGoneError:
-            status = 0
+            pass
         except MessageLostError:
             status = DEAF
         except BaseException as error:  # noqa: BLE001 (reported on the worker's standard error)
@@ -113,9 +110,6 @@ class Keeper:
             status = FAILED
         self._supervisor.end_everything()
         return status
-
-    def _expect_release(self) -> None:
-        self._memory.release_expected = True
 
     # --- orders of the worker ---
 
@@ -144,7 +138,7 @@ class Keeper:
         elif isinstance(message, OrderAnew):
             self._awaits_new_orders = False
         elif isinstance(message, Broken):
-            self._remember(message)
+            self._starts.remember(message)
         elif isinstance(message, Stop):
             self._stop(message)
 
@@ -173,9 +167,7 @@ class Keeper:
             self._finish(0.0)
             return
         if unmet:
-            list(self._release(run))
-            self._report_end(Ended(Unmet(unmet)))
-            self._finish_if_stopped()
+            self._refuse(run, Unmet(unmet))
             return
         if self._unsafe and not run.key.is_spawned:
             self._report_end(Ended(ForkUnsafe(self._unsafe)))
@@ -183,9 +175,7 @@ class Keeper:
         try:
             job = yield from self._execute(order, run)
         except RefusedError as error:
-            list(self._release(run))
-            self._report_end(Ended(Lost(str(error))))
-            self._finish_if_stopped()
+            self._refuse(run, Lost(str(error)))
             return
         failed = job.ending != Finished() and job.verdict is None
         if failed and job.host.was_spare and job.stage == "start":
@@ -201,6 +191,12 @@ class Keeper:
         stops = job.stops or self._supervisor.stop_deadline is not None
         goes_on = job.ending == Finished() and not stops
         self._report_end(job.ended()._replace(goes_on=goes_on, gpu_memory=gpu_memory))
+        self._finish_if_stopped()
+
+    def _refuse(self, run: Run, ending: Ending) -> None:
+        """Report a test for which there is no process; hosts tear down as after it."""
+        list(self._release(run))
+        self._report_end(Ended(ending))
         self._finish_if_stopped()
 
     def _report_end(self, ended: Ended) -> None:
@@ -270,7 +266,7 @@ class Keeper:
     ) -> Role:
         """The role of a new host: close what is the keeper's, then serve."""
         self._close_in_host(keeper_end)
-        return (yield from self._start_methods.fork(start, host_end, keeper))
+        return (yield from self._starts.fork(start, host_end, keeper))
 
     def _close_in_host(self, keeper_end: HostConnection) -> None:
         self._supervisor.leave()
@@ -290,7 +286,7 @@ class Keeper:
             raise
         if pid == 0:
             self._close_in_host(keeper_end)
-            self._start_methods.spawn(start, host_end, keeper)
+            self._starts.spawn(start, host_end, keeper)
         host_end.link.close()
         return HostProcess(pid, keeper_end, start)
 

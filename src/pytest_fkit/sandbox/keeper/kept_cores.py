@@ -5,7 +5,7 @@ Keepers of all workers of a run take turns, since a pattern without a pid names 
 
 from __future__ import annotations
 
-from typing import Callable, Iterator
+from typing import Iterator
 
 from ... import system
 from ...named_tuple import NamedTuple
@@ -17,9 +17,8 @@ from ...system import cores
 from ...system.cores import MOST, CoreFile
 from ...system.paths import base_name, joined, make_directory
 from ..process.crash_wait import end_thread
-from ..process.tree import is_alive, send_signal
-from .debugger import Runner, installed
-from .turns import NoTurnError, take_turn
+from ..process.tree import Until, is_alive, send_signal
+from .debugger import NoTurnError, Runner, installed, take_turn
 
 own_builtins(globals())
 
@@ -45,7 +44,6 @@ HARD_LIMIT = (
 class Keeping(NamedTuple):
     """What the user asks for.
 
-    :param directory: of the cores.
     :param most: how many of one run are kept.
     :param run: what tells it from others.
     """
@@ -56,17 +54,9 @@ class Keeping(NamedTuple):
 
 
 class Cores:
-    """Keeps cores, for one keeper.
+    """Keeps cores, for one keeper."""
 
-    :param until: waits for a condition, at most so many seconds; returns whether it holds.
-    """
-
-    def __init__(
-        self,
-        keeping: Keeping,
-        runner: Runner,
-        until: Callable[[Callable[[], bool], float], bool],
-    ) -> None:
+    def __init__(self, keeping: Keeping, runner: Runner, until: Until) -> None:
         self._keeping = keeping
         self._runner = runner
         self._until = until
@@ -164,8 +154,7 @@ class Cores:
         refused = turn.refuses()
         cut = not taken and not cores.is_whole(path, cores.read_core(path))
         if refused or cut:
-            with suppress(OSError):
-                os.unlink(path)
+            _remove(path)
             return Core(why_not=refused or f"it has more than {format_size(MOST)}, or its limit")
         kept = self._place(pid)
         try:
@@ -211,8 +200,7 @@ class Cores:
         core = cores.read_core(path)
         if core != CoreFile(0, 0) and cores.is_whole(path, core):
             return path
-        with suppress(OSError):
-            os.unlink(path)
+        _remove(path)
         return ""
 
     def _by_coredumpctl(self, pid: int) -> str:
@@ -225,8 +213,7 @@ class Cores:
             if cores.read_core(path).pid == pid:
                 return path
             self._until(lambda: False, 0.2)
-        with suppress(OSError):
-            os.unlink(path)
+        _remove(path)
         return ""
 
     def _by_apport(self, pid: int) -> str:
@@ -249,6 +236,11 @@ class Cores:
             os.close(out)
 
 
+def _remove(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)
+
+
 def _unreached(told: str) -> str:
     if not cores.is_piped(told):
         return f"none was found where core_pattern, {told!r}, has the kernel write it"
@@ -267,7 +259,7 @@ class _NoCoreError(Exception):
 
 
 @contextmanager
-def _turn(keeping: Keeping, until: Callable[[Callable[[], bool], float], bool]) -> Iterator[_Turn]:
+def _turn(keeping: Keeping, until: Until) -> Iterator[_Turn]:
     """Within the block, no other keeper has a core written.
 
     :raises _NoCoreError: if it can't be had.

@@ -6,7 +6,7 @@ from typing import Callable, Sequence
 
 from ... import system
 from ...own import os, own_builtins, suppress
-from ..process.tree import end_trees, is_alive
+from ..process.tree import Until, end_trees, is_alive
 from .gpu_memory import await_release
 from .jobs import HostProcess, Job
 
@@ -23,14 +23,10 @@ class Orphans:
 
     :param hosts: the keeper's list of hosts, which changes.
     :param spares: the keeper's list of spare hosts, which changes.
-    :param until: waits for a condition, at most so many seconds; returns whether it holds.
     """
 
     def __init__(
-        self,
-        hosts: Sequence[HostProcess],
-        spares: Sequence[HostProcess],
-        until: Callable[[Callable[[], bool], float], bool],
+        self, hosts: Sequence[HostProcess], spares: Sequence[HostProcess], until: Until
     ) -> None:
         self._hosts = hosts
         self._spares = spares
@@ -55,7 +51,7 @@ class Orphans:
         return self._abandoned.union(*map(system.descendants, self._abandoned))
 
     def forget(self, pid: int) -> None:
-        """Record that a process, maybe an abandoned one, has ended."""
+        """Record that a process has ended."""
         self._abandoned.discard(pid)
 
     def record_daemons(self, host: HostProcess) -> None:
@@ -84,14 +80,12 @@ class Orphans:
         known = self._known() | (host.daemons if child else set())
 
         def left() -> set[int]:
-            others = {
-                daemon for other in self._hosts if other is not host for daemon in other.daemons
-            }
-            found = system.adopted_children(known | others)
+            spared = known.union(*(other.daemons for other in self._hosts if other is not host))
+            found = system.adopted_children(spared)
             if found:
                 # Don't leave it to the SIGCHLD handling: that may be what called this.
                 self.reap()
-                found = system.adopted_children(known | others)
+                found = system.adopted_children(spared)
             if system.PORTABLE:
                 found |= set(system.descendants(child or host.pid))
             return found

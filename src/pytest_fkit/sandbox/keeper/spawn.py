@@ -96,41 +96,19 @@ def _spec(session: pytest.Session, start: HostStart) -> Spec:
     initial ones; "collect" says separately what to collect.
     """
     config = session.config
-    whole = start.key.collects_all
-    first = item_at(session.items, start.position)
-    tests = [
-        (item.nodeid, number)
-        for number, item in enumerate(session.items)
-        if whole or item.path == first.path
-    ]
-    told: dict[str, Any] = config.stash.get(FOR_FRESH, {})
-    workerinput = {
-        **input_for_another(config),
-        **told,
-        **xdist_worker.worker_input(config),
-    }
-    workerinput.pop("fkit", None)
-    owned = config.stash.get(KEY, None)
-    if owned is not None:
-        workerinput[TOLD] = owned.to_wire()
     startup_path = config.stash[STARTUP_PATH]
     return {
+        **_collection(session, start),
         "own_path": standard_library_first(startup_path),
         "startup_path": startup_path,
         "path": [str(entry) for entry in sys.path],
         "argv": sys.argv,
         "writes_bytecode": not sys.dont_write_bytecode,
-        "arguments": [
-            *arguments_for_another(config),
-            *(str(each) for each in config.invocation_params.args),
-        ],
+        "arguments": [*arguments_for_another(config), *map(str, config.invocation_params.args)],
         "directory": str(config.invocation_params.dir),
         "current": os.getcwd(),
-        "collect": [] if whole else _collection_arguments(first, tests),
-        "paths": [] if whole else [str(node.path) for node in lineage(first)][:-1],
-        "workerinput": carriable(workerinput),
+        "workerinput": carriable(_workerinput(config)),
         "basetemp": pytest_session.basetemp(config),
-        "tests": tests,
         "spare": start.spare,
         "maxfail": config.option.maxfail,
         "force_reruns": getattr(config.option, "force_reruns", None),
@@ -140,6 +118,28 @@ def _spec(session: pytest.Session, start: HostStart) -> Spec:
         "wrapped": bool(start.key.wrapper),
         "tracer": config.stash.get(TRACER, 0),
     }
+
+
+def _workerinput(config: pytest.Config) -> dict[str, Any]:
+    told: dict[str, Any] = config.stash.get(FOR_FRESH, {})
+    found = {**input_for_another(config), **told, **xdist_worker.worker_input(config)}
+    found.pop("fkit", None)
+    owned = config.stash.get(KEY, None)
+    if owned is not None:
+        found[TOLD] = owned.to_wire()
+    return found
+
+
+def _collection(session: pytest.Session, start: HostStart) -> Spec:
+    """The tests that it is to find, and what it collects for that; nothing for everything."""
+    items = enumerate(session.items)
+    if start.key.collects_all:
+        tests = [(item.nodeid, number) for number, item in items]
+        return {"tests": tests, "collect": [], "paths": []}
+    first = item_at(session.items, start.position)
+    tests = [(item.nodeid, number) for number, item in items if item.path == first.path]
+    paths = [str(node.path) for node in lineage(first)][:-1]
+    return {"tests": tests, "collect": _collection_arguments(first, tests), "paths": paths}
 
 
 def _collection_arguments(item: pytest.Item, tests: list[tuple[str, int]]) -> list[str]:
@@ -155,10 +155,7 @@ def _collection_arguments(item: pytest.Item, tests: list[tuple[str, int]]) -> li
 
 
 class Spare:
-    """At most one spawned host, started ahead: for the next module, or if the current host dies.
-
-    :param fork: starts a host.
-    """
+    """At most one spawned host, started ahead: for the next module, or if the current host dies."""
 
     def __init__(self, supervisor: Supervisor, fork: Callable[[HostStart], HostProcess]) -> None:
         self._supervisor = supervisor

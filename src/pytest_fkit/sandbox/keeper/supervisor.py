@@ -42,7 +42,7 @@ from .debugger import Debugger, Runner, Tools
 from .enforcing import Enforcer
 from .forwarding import Forwarder
 from .inspecting import inspect
-from .jobs import ChildProcess, HostProcess, Job, end_in_words, lost_reports
+from .jobs import ChildProcess, HostProcess, Job, end_in_words
 from .kept_cores import Cores, Keeping
 from .orphans import KILL_WAIT, Orphans
 from .waiting_loop import Loop
@@ -58,7 +58,6 @@ MEMORY_TICK = 0.02  # between checks of a running test that has a memory limit
 class Supervisor(Loop):
     """Supervises all hosts, and one test at a time.
 
-    :param link: to the worker.
     :param handle_order: called with each message of the worker that arrives while a test runs.
     :param stream: whether output is forwarded while it is written.
     :param controller: pid to poll on systems where its death is not signaled, or 0.
@@ -144,8 +143,7 @@ class Supervisor(Loop):
             if job.runs_user_code:
                 send_signal(job.process, signal.SIGINT)
         if self.stop_deadline is not None:
-            testing = job.child is not None or (job.run.key.is_shared and not job.stage)
-            deadline = self.stop_tests_deadline if testing else self.stop_deadline
+            deadline = self.stop_tests_deadline if job.runs_test else self.stop_deadline
             if time.monotonic() > deadline:
                 self._enforcer.end(job, Lost("the run was stopped"))
                 return
@@ -218,14 +216,14 @@ class Supervisor(Loop):
         # the host may have written more: hence the end of the range.
         self._forwarder.forward(job, message.events)
         job.child = ChildProcess(message.pid, job.host.connection.sets[message.files])
-        self._test_begins(job, "")
+        self._test_begins(job)
         if self.stop_deadline is not None:
             send_signal(message.pid, signal.SIGINT)
 
     def _began(self, job: Job, what: str) -> None:
         if what == "test":
             job.runs_here = True
-            self._test_begins(job, "")
+            self._test_begins(job)
             return
         job.stage, job.wide_began = what, True
         job.inherited_memory = None
@@ -234,16 +232,12 @@ class Supervisor(Loop):
             # The setup began before Stop arrived, but its message is read after it.
             send_signal(job.host.pid, signal.SIGINT)
 
-    def _test_begins(self, job: Job, stage: str) -> None:
-        job.stage = stage
+    def _test_begins(self, job: Job) -> None:
+        job.stage = ""
         self.set_clock(job, job.run.timeout)
         if job.run.memory_limit:
             job.inherited_memory = system.process_memory(job.host.process)
         self.on_test_start()
-
-    def _await_host(self, job: Job) -> None:
-        """After the test: start the clock for the host's next message."""
-        self.set_clock(job, job.run.timeout, "say that it is done")
 
     def set_clock(self, job: Job, limit: float, awaits: str = "") -> None:
         """Restart the clock of a job for its next step.
@@ -267,7 +261,7 @@ class Supervisor(Loop):
             if not message.early:
                 self.on_gpu_user_end()
             self._forwarder.forward(job)
-            self._await_host(job)
+            self.set_clock(job, job.run.timeout, "say that it is done")
             job.stops = message.stops
             job.used = message.used
             if job.verdict is None and child.completed and message.status in IN_ORDER:
@@ -275,7 +269,7 @@ class Supervisor(Loop):
             else:
                 ending = (
                     job.verdict
-                    or lost_reports(child)
+                    or child.lost_reports()
                     or self._ending(message.status, message.ours, child.completed)
                 )
                 job.conclude(ending, child.pid, child.remains())
@@ -310,7 +304,7 @@ class Supervisor(Loop):
         if job.stage in ("setup", "teardown"):
             self.orphans.record_daemons(host)
         self._forwarder.reset(host)
-        missing = lost_reports(host)
+        missing = host.lost_reports()
         if missing is not None:
             host.retire = True
             job.conclude(missing, host.pid)

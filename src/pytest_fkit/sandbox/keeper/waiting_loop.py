@@ -26,7 +26,6 @@ class MessageLostError(Exception):
 class Loop(ABC):
     """Dispatches events one at a time.
 
-    :param link: to the worker.
     :param handle_order: called with each message of the worker that arrives while a test runs.
     :param controller: pid to poll on systems where its death is not signaled, or 0.
     """

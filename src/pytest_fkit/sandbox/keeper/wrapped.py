@@ -39,7 +39,6 @@ def command(start: HostStart, python: Sequence[str], directory: str, path: str) 
     """What runs the process: the program's path, and its arguments, its name the first of them.
 
     :param directory: to which the program is relative, if its path is given.
-    :param path: the variable.
     """
     words = [word.replace("{artifacts}", start.artifacts) for word in start.key.wrapper]
     program = wrapper_program(words[0], directory, path)
@@ -68,10 +67,7 @@ def wrapped_end_after_test(host: HostProcess) -> Ending | None:
 
 
 def _hidden_signal(files: Files, wrapper: str) -> int:
-    """The signal that ended a process whose wrapper only exited, 0 if none did.
-
-    :param wrapper: its name.
-    """
+    """The signal that ended a process whose wrapper only exited, 0 if none did."""
     dump = read_from(files.dump)
     found = re.search(rb"^Fatal Python error: (.*)$", dump, re.M)
     if found is not None and found[1] in _FATAL:

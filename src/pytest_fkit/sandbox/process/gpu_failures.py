@@ -7,8 +7,7 @@ from typing import Generator, Iterable
 import pytest
 
 from ...gpu.errors.classification import Classifier
-from ...gpu.errors.exceptions import event_of, failure_of, keep_printed, skip_reason
-from ...gpu.errors.failure import Failure
+from ...gpu.errors.failure import Failure, event_of, failure_of, keep_printed, skip_reason
 from ...gpu.errors.wording import points
 from ...own import own_builtins
 from ...protocol.event_file import NETWORK, GpuError, add_facts

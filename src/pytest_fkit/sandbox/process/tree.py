@@ -14,6 +14,10 @@ DUMP_SIGNAL = signal.SIGRTMAX - 3 if hasattr(signal, "SIGRTMAX") else signal.SIG
 """The signal on which a test process dumps the stacks of all its threads."""
 
 
+Until = Callable[[Callable[[], bool], float], bool]
+"""Waits for a condition, at most so many seconds; returns whether it holds."""
+
+
 def send_signal(pid: int, number: int) -> None:
     """Send a signal to a process that may have ended."""
     with suppress(ProcessLookupError, PermissionError):
@@ -36,13 +40,10 @@ def kill_tree(pid: int) -> None:
         send_signal(process, signal.SIGKILL)
 
 
-def end_trees(
-    left: Callable[[], set[int]], until: Callable[[Callable[[], bool], float], bool], limit: float
-) -> tuple[str, ...]:
+def end_trees(left: Callable[[], set[int]], until: Until, limit: float) -> tuple[str, ...]:
     """SIGKILL processes and all below them, until none is left or the time is over.
 
     :param left: returns the pids of those that are left.
-    :param until: waits for a condition, at most so many seconds; returns whether it holds.
     :param limit: seconds.
     :return: a description of each process that was killed.
     """

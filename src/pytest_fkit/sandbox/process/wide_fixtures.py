@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable, Generator, NoReturn
 import pytest
 
 from ...compat import pytest_fixtures, pytest_hooks, pytest_nodes, pytest_reports
-from ...gpu.errors.exceptions import mark_event
+from ...gpu.errors.failure import mark_event
 from ...own import own_builtins, time
 from ...protocol.event_file import WideOutput, WideSetup, WideSetupDone, WideTeardown
 from .fork_watch import HOOKS, ForkWatch

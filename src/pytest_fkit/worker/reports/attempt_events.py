@@ -48,7 +48,6 @@ class AttemptRecorder:
         self._leftovers: tuple[str, ...] = ()
 
     def handle(self, message: Message) -> None:
-        """Note what one message says."""
         handler = _HANDLERS.get(type(message))
         if handler is not None:
             handler(self, message)
@@ -100,8 +99,7 @@ class AttemptRecorder:
                 outcome = "xfailed" if outcome == "skipped" else "xpassed"
             self._phases[-1][2:] = [data.get("duration", 0.0), outcome]
 
-    def _restarted(self, message: Restarted) -> None:
-        del message
+    def _restarted(self, _: Restarted) -> None:
         self._phases.clear()
         self._metrics.clear()
 

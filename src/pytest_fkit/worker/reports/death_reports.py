@@ -188,13 +188,16 @@ class DeathReports:
         fixture = replay.setting_up
         looked = 0.0 if ended.native is None else ended.native.seconds
         looked += 0.0 if ended.core is None else ended.core.seconds
+        wide, after = ended.wide, False
+        if isinstance(ended.ending, WrapperEnded):
+            wide, after = "", ended.ending.begun
         return deaths.Death(
             replay.item.nodeid,
             ended,
-            phase=_wide(ended) or ("exit" if _is_after(ended) else replay.phase),
+            phase=wide or ("exit" if after else replay.phase),
             seconds=max(0.0, time.time() - replay.phase_began - looked),
             worker=self._name,
-            wide=_wide(ended) or ("setup" if fixture is not None else ""),
+            wide=wide or ("setup" if fixture is not None else ""),
             fixture=fixture.label if fixture is not None else "",
             reproduce=reproducing_command(replay.item, replay.changed),
             diagnosis=_diagnosis(replay.error_output + deaths.text_of(ended.err), ended),
@@ -241,15 +244,6 @@ def _lacked_shared_memory(ending: Ending) -> bool:
     except OSError:
         return False
     return found.f_bavail < found.f_blocks * _FULL
-
-
-def _is_after(ended: Ended) -> bool:
-    """Whether the test was over."""
-    return isinstance(ended.ending, WrapperEnded) and ended.ending.begun
-
-
-def _wide(ended: Ended) -> str:
-    return "" if isinstance(ended.ending, WrapperEnded) else ended.wide
 
 
 def _added(replay: Replay, death: deaths.Death, again: Again | None) -> bool:

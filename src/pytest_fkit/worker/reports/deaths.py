@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from ...gpu.slices.ownership import on_machine
 from ...named_tuple import NamedTuple
-from ...own import own_builtins
+from ...own import own_builtins, signal
 from ...protocol.crash_report import Core, CrashReport
 from ...protocol.endings import (
+    FAULTS,
     Ending,
     Exited,
     MemoryExceeded,
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from ...system.diagnostics import Diagnosis
 
 own_builtins(globals())
-
-# Signals for which faulthandler, or our use of it, writes the stacks.
-_WITH_STACK = {"SIGSEGV", "SIGFPE", "SIGABRT", "SIGBUS", "SIGILL", "SIGTERM"}
 
 
 class NativeSection(NamedTuple):
@@ -176,7 +174,8 @@ def _why_no_stack(ending: Ending) -> str:
         return "a process that exits by itself (os._exit, os.execv and the like) leaves none"
     if isinstance(ending, Signaled) and ending.title == "SIGKILL":
         return "SIGKILL ends a process at once"
-    if isinstance(ending, Signaled) and ending.title in _WITH_STACK:
+    # Those that faulthandler handles, and the one for which we have it do so.
+    if isinstance(ending, Signaled) and ending.signal in (*FAULTS, signal.SIGTERM):
         return (
             "the signal handler that writes it was replaced, its descriptor closed, or a debugger "
             "kept the signal from it"
@@ -214,6 +213,13 @@ def text_with_message(text: str, message: str, path: str, line: int) -> ReportDa
     }
 
 
+def _sections(death: Death) -> list[tuple[str, str]]:
+    ended = death.ended
+    out, err, log = text_of(ended.out), text_of(ended.err), text_of(ended.log).strip()
+    found = {"stdout": out, "stderr": err, "log": log}
+    return [(f"Captured {name} {death.when}", text) for name, text in found.items() if text]
+
+
 def report_data(
     death: Death,
     location: tuple[str, int | None, str],
@@ -226,7 +232,6 @@ def report_data(
     """The report in the format of pytest_report_to_serializable.
 
     :param crash: the same death, as :func:`crash_report` gives it.
-
     :param start: of the phase, in seconds since the epoch.
     :param expected: the reason if the death was expected (xfail), else None.
     """
@@ -235,12 +240,6 @@ def report_data(
     path = joined(str(rootdir), frame.path if frame is not None else location[0])
     line = frame.line if frame is not None else (location[1] or 0) + 1
     ended = death.ended
-    out, err, log = text_of(ended.out), text_of(ended.err), text_of(ended.log).strip()
-    sections = [
-        (f"Captured {name} {death.when}", text)
-        for name, text in (("stdout", out), ("stderr", err), ("log", log))
-        if text
-    ]
     data: ReportData = {
         "$report_type": "TestReport",
         "nodeid": death.nodeid,
@@ -250,7 +249,7 @@ def report_data(
         "longrepr": text_with_message(crash.text, message, path, line),
         "when": death.when,
         "user_properties": [],
-        "sections": sections,
+        "sections": _sections(death),
         "duration": death.seconds,
         "start": start,
         "stop": start + death.seconds,

@@ -27,7 +27,6 @@ def name_gpus(owned: Owned, worker: str, data: ReportData) -> None:
 class GpuMasks:
     """Plugin of a worker that owns GPUs, and of pytest itself at ``-n0``.
 
-    :param name: of the worker, as in "gw0".
     :param show: has a line written to the terminal.
     """
 
@@ -62,7 +61,6 @@ def xids_of_tests(config: pytest.Config, owned: Owned) -> TestXids | None:
 def own_gpus(config: pytest.Config, name: str, show: Callable[[str], None]) -> None:
     """Register what a worker needs that owns GPUs, if it does.
 
-    :param name: of the worker, as in "gw0".
     :param show: has a line written to the terminal.
     """
     owned = owned_by(config)

@@ -26,9 +26,7 @@ class HeldReports(Reports):
     verdict is final, the controller decides what becomes of the attempt; plugins of this process,
     which count failures for ``-x`` and ``--maxfail``, never hear of it.
 
-    :param reports: gets everything in the end.
     :param owned: its GPUs, if it owns any.
-    :param name: of the worker, as in "gw0".
     :param in_doubt: called when the GPUs are to be probed before the next test.
     :param hold: called with a test and its error that counts against the GPUs, as soon as its
         process has ended: no other test may begin before the controller has heard of that.

@@ -119,10 +119,7 @@ def _call(data: ReportData, text: str) -> pytest.CallInfo[None]:
 
 
 class _Innermost:
-    """Plugin whose report takes the place of what pytest makes of the call.
-
-    :param report: ours.
-    """
+    """Plugin whose report takes the place of what pytest makes of the call."""
 
     def __init__(self, report: pytest.TestReport) -> None:
         self.report = report

@@ -13,6 +13,7 @@ from ...protocol.endings import Ending, Signaled, TimedOut, count
 from ...protocol.plain_values import carriable
 from ...protocol.stacks import Frame, crashed_stack
 from ...sandbox.process.crash_wait import FATAL
+from ...system.paths import base_name
 from .deaths import NativeSection, text_of
 
 own_builtins(globals())
@@ -79,91 +80,54 @@ _PY_SPY_THREAD = re.compile(r"^Thread (?:0x)?([0-9A-Fa-f]+) ")
 _PY_SPY_FRAME = re.compile(r"^    (?P<name>\S.*?) \((?P<place>[^()]*)\)$")
 
 
-def _gdb(lines: Sequence[str]) -> Iterator[NativeThread]:
-    for number, block in _blocks(lines, _GDB_THREAD):
-        frames: list[NativeFrame] = []
-        for line in block:
-            match = _GDB_FRAME.match(line)
-            if match:
-                name = "" if match["name"] == "??" else match["name"]
-                place = _place(match["place"] or "", match["library"] or "")
-                frames.append(NativeFrame(name, place))
-            elif _HANDLER in line:
-                frames.append(NativeFrame(_HANDLER, ""))
-        yield NativeThread(number, tuple(frames))
+def _gdb(lines: Sequence[str]) -> Iterator[NativeFrame]:
+    for line in lines:
+        match = _GDB_FRAME.match(line)
+        if match:
+            name = "" if match["name"] == "??" else match["name"]
+            yield NativeFrame(name, match["place"] or base_name(match["library"] or ""))
+        elif _HANDLER in line:
+            yield NativeFrame(_HANDLER, "")
 
 
-def _eu_stack(lines: Sequence[str]) -> Iterator[NativeThread]:
-    for number, block in _blocks(lines, _EU_THREAD):
-        frames: list[NativeFrame] = []
-        for line in block:
-            frame, place = _EU_FRAME.match(line), _EU_PLACE.match(line)
-            if frame:
-                name = (frame["name"] or "").partition("@")[0]
-                frames.append(NativeFrame(_HANDLER if name == "__restore_rt" else name, ""))
-            elif place and frames:
-                frames[-1] = frames[-1]._replace(place=_place(place[1], ""))
-        yield NativeThread(number, tuple(frames))
+def _eu_stack(lines: Sequence[str]) -> Iterator[NativeFrame]:
+    for number, line in enumerate(lines):
+        frame = _EU_FRAME.match(line)
+        if frame:
+            name = (frame["name"] or "").partition("@")[0]
+            place = _EU_PLACE.match("".join(lines[number + 1 : number + 2]))
+            yield NativeFrame(_named(name), place[1] if place else "")
 
 
-def _pystack(lines: Sequence[str]) -> Iterator[NativeThread]:
-    for number, block in _blocks(lines, _PYSTACK_THREAD):
-        frames = [
-            NativeFrame(
-                _HANDLER if match["name"] == "__restore_rt" else match["name"].strip("?"),
-                _place(f"{match['file']}:{match['line']}" if int(match["line"]) else "",
-                       match["library"] or ""),
-                match["kind"] == "Python",
-            )
-            for match in map(_PYSTACK_FRAME.match, block)
-            if match
-        ]  # fmt: skip
-        yield NativeThread(number, tuple(reversed(frames)))
+def _pystack(lines: Sequence[str]) -> Iterator[NativeFrame]:
+    for match in filter(None, map(_PYSTACK_FRAME.match, reversed(lines))):
+        line = f"{match['file']}:{match['line']}" if int(match["line"]) else ""
+        place = line or base_name(match["library"] or "")
+        yield NativeFrame(_named(match["name"].strip("?")), place, match["kind"] == "Python")
 
 
-def _py_spy(lines: Sequence[str]) -> Iterator[NativeThread]:
-    for number, block in _blocks(lines, _PY_SPY_THREAD):
-        frames = [
-            NativeFrame(
-                "" if match["name"].startswith("0x") else match["name"],
-                match["place"],
-                match["place"].partition(":")[0].endswith(".py"),
-            )
-            for match in map(_PY_SPY_FRAME.match, block)
-            if match
-        ]
-        yield NativeThread(number, tuple(frames))
+def _py_spy(lines: Sequence[str]) -> Iterator[NativeFrame]:
+    for match in filter(None, map(_PY_SPY_FRAME.match, lines)):
+        name = "" if match["name"].startswith("0x") else match["name"]
+        is_python = match["place"].partition(":")[0].endswith(".py")
+        yield NativeFrame(name, match["place"], is_python)
 
 
 _HANDLER = "<signal handler called>"
 """The name of the frame between a handler and what the signal interrupted."""
 
-_PARSERS: dict[str, Callable[[Sequence[str]], Iterator[NativeThread]]] = {
-    "gdb": _gdb,
-    "eu-stack": _eu_stack,
-    "pystack": _pystack,
-    "py-spy": _py_spy,
+
+def _named(function: str) -> str:
+    return _HANDLER if function == "__restore_rt" else function
+
+
+_PARSERS: dict[str, tuple[re.Pattern[str], Callable[[Sequence[str]], Iterator[NativeFrame]]]] = {
+    "gdb": (_GDB_THREAD, _gdb),
+    "eu-stack": (_EU_THREAD, _eu_stack),
+    "pystack": (_PYSTACK_THREAD, _pystack),
+    "py-spy": (_PY_SPY_THREAD, _py_spy),
 }
-
-
-def _blocks(lines: Sequence[str], begin: re.Pattern[str]) -> Iterator[tuple[int, list[str]]]:
-    """By thread, the lines after the one that begins it."""
-    block: list[str] | None = None
-    number = 0
-    for line in lines:
-        match = begin.match(line)
-        if match:
-            if block is not None:
-                yield number, block
-            number, block = int(match[1], 16 if re.search("[a-fA-F]", match[1]) else 10), []
-        elif block is not None:
-            block.append(line)
-    if block is not None:
-        yield number, block
-
-
-def _place(source: str, library: str) -> str:
-    return source or library.rpartition("/")[2]
+"""By tool, the line that begins a thread, and what reads the lines after it."""
 
 
 # --- what the report shows ---
@@ -259,8 +223,15 @@ def _described(frame: NativeFrame) -> str:
 
 def threads(stacks: NativeStacks) -> list[NativeThread]:
     """All threads that the tool showed."""
-    lines = stacks.text.decode("utf-8", "replace").splitlines()
-    return list(_PARSERS[stacks.tool](lines))
+    begin, read = _PARSERS[stacks.tool]
+    blocks: list[tuple[int, list[str]]] = []
+    for line in stacks.text.decode("utf-8", "replace").splitlines():
+        match = begin.match(line)
+        if match:
+            blocks.append((int(match[1], 16 if re.search("[a-fA-F]", match[1]) else 10), []))
+        elif blocks:
+            blocks[-1][1].append(line)
+    return [NativeThread(number, tuple(read(lines))) for number, lines in blocks]
 
 
 def crashed_frames(stacks: NativeStacks) -> tuple[NativeFrame, ...]:
@@ -284,7 +255,6 @@ class Sections:
         """That of a process which ended so.
 
         :param stacks: None if nobody was asked.
-        :param dump: what faulthandler wrote.
         """
         number = ending.signal if isinstance(ending, Signaled) else 0
         if stacks is None:

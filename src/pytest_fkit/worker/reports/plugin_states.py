@@ -84,7 +84,6 @@ class Gathered:
         self._tracers: dict[str, str] = {}
 
     def add(self, measured: Measured) -> None:
-        """Add what one process measured."""
         self._arcs = measured.arcs
         self._tracers.update(measured.tracers)
         for context, files in measured.contexts.items():

@@ -6,7 +6,9 @@ from typing import Callable, Mapping, Sequence
 
 import pytest
 
+from ...compat.foreign_warnings import warning_again
 from ...compat.pytest_reports import report_from
+from ...gpu.slices.ownership import ids_in
 from ...own import own_builtins, time, warnings
 from ...protocol.endings import ITS_END
 from ...protocol.event_file import (
@@ -46,7 +48,6 @@ from .kept_folder import KeptFolder
 from .makereport import made_by_hooks, refused
 from .reports import Reports
 from .terminal_output import LIVE, Lines
-from .warnings_again import warning_again
 
 own_builtins(globals())
 
@@ -324,8 +325,9 @@ class Replay:
         elif self._shared or self._end_errors:
             add_facts(data, shared=self._shared, end_errors=tuple(self._end_errors))
             self._end_errors = []
-        if "FKIT_GPU_IDS" in self.changed:
-            add_facts(data, gpus=tuple(self.changed["FKIT_GPU_IDS"].split(",")))
+        gpus = ids_in(self.changed)
+        if gpus is not None:
+            add_facts(data, gpus=gpus)
         if HASH_SEED in self.changed:
             add_facts(data, fresh=True)
         note_wanted_gpus(self.item, data, self.changed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Iterator, Protocol, Sequence
+from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
 import pytest
 
@@ -20,7 +20,6 @@ from ...protocol.border import (
     ItemStarted,
     OfTests,
     Reported,
-    Told,
 )
 from ...protocol.event_file import GpuError, ReportData
 from ...protocol.plain_values import carriable
@@ -28,9 +27,9 @@ from ...protocol.running_test import Whereabouts
 from .gpu_reports import name_gpus
 
 if TYPE_CHECKING:
-    from pluggy import HookCaller
     from xdist.remote import WorkerInteractor
 
+    from ...controller.reports.accounting import Accounting
     from ...gpu.slices.ownership import Owned
     from ...journal.recorder import Recorder
 
@@ -79,20 +78,10 @@ class Reports:
         """
 
     def complete(self, item: pytest.Item, seconds: float) -> None:
-        """The test has its verdict; it took so long."""
+        """The test has its final verdict, after so many seconds."""
 
     def flush(self) -> None:
         """Nothing may be held back any longer."""
-
-
-class VerdictCounter(Protocol):
-    """Counts verdicts at ``-n0``."""
-
-    def select(self, nodeids: Sequence[str]) -> None:
-        """These tests are run."""
-
-    def hear(self, node: None, told: Sequence[Told]) -> None:
-        """Plugins are about to be told this about tests, named by their positions."""
 
 
 class LocalReports(Reports):
@@ -100,7 +89,6 @@ class LocalReports(Reports):
 
     :param recorder: of the journal, if there is one; records everything before plugins hear it.
     :param account: counts verdicts, if given.
-    :param items: the tests that are run.
     :param owned: the GPUs of this process, if there are any.
     :param screen: changes a report before anybody has it, if given.
     """
@@ -108,7 +96,7 @@ class LocalReports(Reports):
     def __init__(
         self,
         recorder: Recorder | None = None,
-        account: VerdictCounter | None = None,
+        account: Accounting | None = None,
         items: Sequence[pytest.Item] = (),
         owned: Owned | None = None,
         screen: Callable[[pytest.TestReport], None] | None = None,
@@ -140,8 +128,7 @@ class LocalReports(Reports):
     def log_start(self, item: pytest.Item) -> None:
         if self._recorder is not None:
             self._recorder.begin(ALONE, item.nodeid, item.location)
-        hook = self._hook(item, "pytest_runtest_logstart")
-        hook(nodeid=item.nodeid, location=item.location)
+        self._tell(item, "pytest_runtest_logstart")
 
     def log_report(self, item: pytest.Item, data: ReportData) -> None:
         if self._owned is not None:
@@ -164,17 +151,15 @@ class LocalReports(Reports):
             item.ihook.pytest_runtest_logreport(report=report)
 
     def log_finish(self, item: pytest.Item) -> None:
-        hook = self._hook(item, "pytest_runtest_logfinish")
-        hook(nodeid=item.nodeid, location=item.location)
+        self._tell(item, "pytest_runtest_logfinish")
 
-    def _hook(self, item: pytest.Item, name: str) -> HookCaller:
-        """The hook of those plugins that did not hear of it in the test's process."""
+    def _tell(self, item: pytest.Item, name: str) -> None:
+        """Call a hook of those plugins that did not hear of it in the test's process."""
         if self._some_hear_in_tests is None:
             self._some_hear_in_tests = pytest_hooks.hears_in_tests(item.config)
-        if self._some_hear_in_tests:
-            return pytest_hooks.reporters_hook(item, name)
-        hook: HookCaller = getattr(item.ihook, name)
-        return hook
+        some = self._some_hear_in_tests
+        hook = pytest_hooks.reporters_hook(item, name) if some else getattr(item.ihook, name)
+        hook(nodeid=item.nodeid, location=item.location)
 
     def attempt(self, item: pytest.Item, attempt: ItemAttempt) -> None:
         del item
@@ -199,7 +184,6 @@ class WorkerReports(Reports):
     it, which may change it.
 
     :param send: sends several messages to the controller as one.
-    :param interactor: xdist's plugin of this worker.
     :param positions: of items; of one that is repeated, that of its last repetition.
     :param tells: whether plugins of this process hear of tests; not of repetitions, which are no
         verdicts.
@@ -238,12 +222,10 @@ class WorkerReports(Reports):
         return self._others_hear and self._tells and not self.silent
 
     def begins(self, item: pytest.Item, position: int) -> None:
-        """Queue that the test begins."""
         self._positions[item] = position
         self._events.append(ItemBegins(position))
 
     def log_start(self, item: pytest.Item) -> None:
-        """Queue that the test starts, and tell plugins that hear of it here."""
         self._events.append(ItemStarted(item.nodeid, carriable(item.location)))
         if self._heard:
             with self._telling(item):
@@ -283,28 +265,23 @@ class WorkerReports(Reports):
         self._whereabouts.told()
 
     def log_finish(self, item: pytest.Item) -> None:
-        """Queue that the test finished, and tell plugins that hear of it here."""
         self._events.append(ItemFinished(item.nodeid, carriable(item.location)))
         if self._heard:
             with self._telling(item):
                 self._local.log_finish(item)
 
     def attempt(self, item: pytest.Item, attempt: ItemAttempt) -> None:
-        """Queue what the journal says of it."""
         del item
         self._events.append(attempt)
 
     def gpu_error(self, item: pytest.Item, error: GpuError) -> None:
-        """Queue that the test met a GPU error."""
         self._events.append(ItemGpuError(item.nodeid, error))
 
     def complete(self, item: pytest.Item, seconds: float) -> None:
-        """Queue that the test is complete."""
         self._completed = self._positions[item]
         self._events.append(ItemComplete(self._completed, seconds))
 
     def flush(self) -> None:
-        """Send what was queued."""
         if self._events:
             events, self._events = self._events, []
             self._send(*events)

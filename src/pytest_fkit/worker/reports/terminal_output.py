@@ -50,6 +50,5 @@ class Unchanged(Lines):
     """Passes text on as it comes: a single process has the terminal to itself."""
 
     def feed_text(self, stream: int, text: str) -> None:
-        """Add text of a stream."""
         del stream
         self._write(text)

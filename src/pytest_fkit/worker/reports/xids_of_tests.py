@@ -14,9 +14,10 @@ from ...own import os, own_builtins, time
 from ...protocol.border import ItemAttempt
 from ...protocol.event_file import GpuError, ReportData, facts_in
 from ...protocol.plain_values import carriable
-from .reports import LocalReports, VerdictCounter
+from .reports import LocalReports
 
 if TYPE_CHECKING:
+    from ...controller.reports.accounting import Accounting
     from ...journal.recorder import Recorder
 
 own_builtins(globals())
@@ -38,8 +39,6 @@ _MOST = 1000
 class TestXids:
     """Finds the Xids of each test.
 
-    :param path: of the file of the readers.
-    :param ids: the worker's GPUs.
     :param shared: whether another worker has them, too.
     """
 
@@ -151,12 +150,15 @@ class TestXids:
 
 
 class ReportsWithXids(LocalReports):
-    """At ``-n0`` with GPUs: no other worker could run the tests, so Xids are only named."""
+    """At ``-n0`` with GPUs: no other worker could run the tests, so Xids are only named.
+
+    Doubtful failures wait for theirs, which come before the report.
+    """
 
     def __init__(
         self,
         recorder: Recorder | None,
-        account: VerdictCounter | None,
+        account: Accounting | None,
         items: Sequence[pytest.Item],
         owned: Owned,
         xids: TestXids,
@@ -175,24 +177,20 @@ class ReportsWithXids(LocalReports):
         super().begins(item, position)
 
     def gpu_error(self, item: pytest.Item, error: GpuError) -> None:
-        """Wait for the Xid, before the report."""
         if error.doubtful:
             self._xids.look(item, awaits=True)
 
     def unexplained(self, item: pytest.Item, how: str) -> None:
-        """Wait for the Xid, before the report."""
         del how
         self._xids.look(item, awaits=True)
 
     def log_report(self, item: pytest.Item, data: ReportData) -> None:
-        """Name the Xids."""
         self._xids.sees(item, facts_in(data).gpus)
         self._xids.look(item, awaits=False)
         self._xids.add_section(item, data)
         super().log_report(item, data)
 
     def attempt(self, item: pytest.Item, attempt: ItemAttempt) -> None:
-        """Name the Xids."""
         super().attempt(item, self._xids.add_to(item, attempt))
 
     def complete(self, item: pytest.Item, seconds: float) -> None:

@@ -8,8 +8,7 @@ import pytest
 
 from ...compat import pytest_session
 from ...gpu.errors.classification import Classifier
-from ...gpu.errors.exceptions import failure_of, skip_reason
-from ...gpu.errors.failure import Failure
+from ...gpu.errors.failure import Failure, failure_of, skip_reason
 from ...own import own_builtins
 from ...protocol.plain_values import carriable
 

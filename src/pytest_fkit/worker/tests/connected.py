@@ -24,7 +24,6 @@ own_builtins(globals())
 class Connection(NamedTuple):
     """Tests that have to share a process.
 
-    :param key: of their process.
     :param cause: what connects them, "" where options or marks have them share one anyway.
     :param positions: theirs in ``session.items``, in order.
     """
@@ -190,25 +189,21 @@ def _key_or_own(item: pytest.Item, key_of: Callable[[pytest.Item], ProcessKey]) 
 Rule = Callable[[pytest.Session, Mapping[int, pytest.Item]], Iterator[SharedKey]]
 
 
-def _marked_incremental(
-    session: pytest.Session, items: Mapping[int, pytest.Item]
-) -> Iterator[SharedKey]:
+def _marked_incremental(_: pytest.Session, items: Mapping[int, pytest.Item]) -> Iterator[SharedKey]:
     """Steps of a class, by the mark for which pytest's documentation has a conftest.py."""
-    del session
     known: dict[object, bool] = {}
     for position, item in items.items():
         parent = item.parent
         if parent not in known:
             assert parent is not None
-            known[parent] = any(mark.name == "incremental" for _, mark in marks(parent))
+            known[parent] = any(mark.name == "incremental" for _node, mark in marks(parent))
         if known[parent] or any(mark.name == "incremental" for mark in item.own_markers):
             node = ancestor(item, pytest.Class) or ancestor(item, pytest.File) or parent
             yield SharedKey(position, ("incremental", node), "the mark incremental")
 
 
-def _documents(session: pytest.Session, items: Mapping[int, pytest.Item]) -> Iterator[SharedKey]:
+def _documents(_: pytest.Session, items: Mapping[int, pytest.Item]) -> Iterator[SharedKey]:
     """The examples of a document share a namespace, the cells of a notebook a kernel."""
-    del session
     for position, item in items.items():
         plugin = type(item).__module__.partition(".")[0]
         if plugin in ("sybil", "nbval"):
@@ -348,10 +343,7 @@ _RULES: tuple[Rule, ...] = (
 
 
 def group_of(item: pytest.Item, key: ProcessKey) -> str:
-    """The name of what a test has in common with others, so that one worker has them; "" if none.
-
-    :param key: of its process.
-    """
+    """The name of what a test has in common with others, for one worker to have them; or ""."""
     if key.scope in ("class", "module") or key.is_spawned:
         return ":".join(key[:3])
     scopes = pytest_fixtures.narrower_scopes(item)

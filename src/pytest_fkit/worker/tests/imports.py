@@ -7,12 +7,12 @@ first.
 from __future__ import annotations
 
 import re
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Generator, NoReturn
 
 import pytest
 
 from ... import system
+from ...compat.pytest_session import collection_error
 from ...own import faulthandler, os, own_builtins, select, signal, suppress, time
 from ...protocol.crash_report import CrashReport, NativeStacks
 from ...protocol.descriptors import Files, read_from, slots
@@ -60,12 +60,8 @@ class Collection:
         except SystemExit as error:
             return _exit_report(collector, error)
         # Old versions of pytest report it themselves, once per worker.
-        call = getattr(report, "call", None)
-        if call is not None and call.excinfo is not None:
-            raised = call.excinfo.value
-            if isinstance(raised, SystemExit):
-                return _exit_report(collector, raised)
-        return report
+        raised = collection_error(report)
+        return _exit_report(collector, raised) if isinstance(raised, SystemExit) else report
 
 
 class LimitedCollection:
@@ -95,7 +91,6 @@ class CarefulCollection:
     """Plugin of a worker that expects an import to kill it.
 
     :param limit: seconds for one import, 0 for no limit.
-    :param native: whether native stacks are wanted.
     """
 
     def __init__(self, limit: float, native: bool) -> None:
@@ -145,19 +140,15 @@ class CarefulCollection:
     def _section(self, ending: Ending, stacks: NativeStacks | None, files: Files) -> NativeSection:
         if not self._native:
             return NativeSection()
-        if stacks is None and self._tools is not None and _is_crash(ending):
+        crashed_at_once = isinstance(ending, Signaled) and ending.signal in FATAL
+        if stacks is None and self._tools is not None and crashed_at_once:
             stacks = self._tools.crash.unasked(DIED_AT_ONCE)
         from ..reports.native_stacks import Sections
 
         return Sections().of(stacks, ending, read_ends(files.dump))
 
 
-def _is_crash(ending: Ending) -> bool:
-    return isinstance(ending, Signaled) and ending.signal in FATAL
-
-
 def _collect_and_leave(collector: pytest.File, files: Files, worker: int, waits: bool) -> NoReturn:
-    status = 1
     try:
         os.setpgid(0, 0)
         system.die_with_parent(worker)
@@ -174,7 +165,7 @@ def _collect_and_leave(collector: pytest.File, files: Files, worker: int, waits:
             await_keeper()
         os.write(slots.events, _SURVIVED)
     finally:
-        os._exit(status)
+        os._exit(1)
 
 
 class _Trial:
@@ -280,7 +271,9 @@ def _error(
 def _exit_report(collector: pytest.Collector, error: SystemExit) -> pytest.CollectReport:
     path, line = _where(error, collector.config.rootpath)
     headline = f"SystemExit: {error.code} at {path}:{line}"
-    text = str(collector.repr_failure(pytest.ExceptionInfo.from_exc_info(_triple(error))))
+    assert error.__traceback__ is not None
+    raised = type(error), error, error.__traceback__
+    text = str(collector.repr_failure(pytest.ExceptionInfo.from_exc_info(raised)))
     return _failed(collector, headline, [text], [])
 
 
@@ -292,7 +285,7 @@ def _failed(
 
 
 def _first_line(headline: str, collector: pytest.Collector) -> str:
-    """The one that pytest's short summary shows."""
+    """The line of a report that pytest's short summary shows."""
     return f"{headline}, importing {collector.nodeid}"
 
 
@@ -312,8 +305,3 @@ def _where(error: BaseException, rootdir: Path) -> tuple[str, int]:
         if path is not None and "site-packages" not in path.split("/"):
             found = (path, entry.tb_lineno)
     return found
-
-
-def _triple(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType]:
-    assert error.__traceback__ is not None
-    return type(error), error, error.__traceback__

@@ -35,7 +35,8 @@ def watched_conftests(early_config: pytest.Config) -> Iterator[None]:
     clean = holdings.without_plugins()
     before = holdings.take_forkable(fork, clean)
     cause = _in_words("a plugin, or the program that runs pytest", before.beyond(clean))
-    if cause and not before.runtime and _has_plugin_objects(early_config):
+    given = early_config.invocation_params.plugins or ()
+    if cause and not before.runtime and any(not isinstance(each, str) for each in given):
         # No fresh interpreter could have these objects. The threads rather belong to the program
         # that called pytest, an IDE or a notebook.
         cause = ""
@@ -47,10 +48,6 @@ def watched_conftests(early_config: pytest.Config) -> Iterator[None]:
 
 def _in_words(source: str, found: list[str]) -> str:
     return f"{source}: {', '.join(found)}" if found else ""
-
-
-def _has_plugin_objects(config: pytest.Config) -> bool:
-    return any(not isinstance(each, str) for each in config.invocation_params.plugins or ())
 
 
 class CollectionWatch:

@@ -17,7 +17,7 @@ from ...gpu.slices.ownership import KEY
 from ...named_tuple import NamedTuple
 from ...own import os, own_builtins
 from ...protocol.border import Facts
-from ...protocol.endings import format_size
+from ...protocol.endings import count, format_size
 from ...protocol.messages import Run, RunTogether
 from ...protocol.needs import Needs
 from ...protocol.plain_values import carriable
@@ -66,7 +66,7 @@ class Requests:
         self._known: dict[int, Limits | str] = {}
         self._causes: dict[tuple[int, ...], str] = {}
         self._artifacts: dict[int, str] = {}  # by position, of tests that have not begun
-        self._base_key = functools.partial(_base_key, settings=settings)
+        self._owned = session.config.stash.get(KEY, None)
 
     def of(self, taken: Taken) -> list[Run | Refusal]:
         """The orders for tests that were taken."""
@@ -80,7 +80,7 @@ class Requests:
         ]
 
     def key(self, position: int | None) -> ProcessKey:
-        """Of the process of the test there."""
+        """The key of the process that runs the test at a position."""
         wanted = None if position is None else self._wanted(position)
         return wanted.key if isinstance(wanted, Limits) else OWN
 
@@ -155,7 +155,7 @@ class Requests:
         return run.artifacts
 
     def with_new_artifacts(self, run: Run) -> Run:
-        """The order for another attempt."""
+        """The order for another attempt, which gets a folder of its own."""
         return run._replace(artifacts=self._claim_artifacts(run.position)) if run.artifacts else run
 
     def drop_artifacts(self) -> None:
@@ -231,7 +231,7 @@ class Requests:
 
     @functools.cached_property
     def _connections(self) -> Connections:
-        return connections(self._session, self._base_key)
+        return connections(self._session, lambda item: limits(item, self._settings).key)
 
     @property
     def connected(self) -> dict[int, int]:
@@ -258,8 +258,7 @@ class Requests:
 
         :raises pytest.UsageError: see needs_of.
         """
-        gpus = needs_of(item).gpus or 0
-        owned = self._session.config.stash.get(KEY, None)
+        gpus, owned = needs_of(item).gpus or 0, self._owned
         if owned is None:
             return wanted
         environ = owned.showing(gpus, os.environ)
@@ -269,12 +268,10 @@ class Requests:
 
     def _lacking(self, item: pytest.Item, wanted: Limits) -> str:
         """Why a test is skipped that needs more or larger GPUs than this run has, or ""."""
-        needs = needs_of(item)
-        owned = self._session.config.stash.get(KEY, None)
+        needs, owned = needs_of(item), self._owned
         most = 0 if owned is None else max(owned.most, len(owned.ids))
         if needs.gpus and needs.gpus > most:
-            what = "1 GPU" if needs.gpus == 1 else f"{needs.gpus} GPUs"
-            return f"needs {what}; this run has {most or 'none'}"
+            return f"needs {count(needs.gpus, 'GPU')}; this run has {most or 'none'}"
         if owned is None or not needs.gpu_memory:
             return ""
         for gpu in owned.seen(dict(wanted.key.environ)):
@@ -286,7 +283,7 @@ class Requests:
 
     def _gpu_memory(self, item: pytest.Item) -> int:
         """Bytes that have to be free on its GPUs; 0 where nobody knows which these are."""
-        owned = self._session.config.stash.get(KEY, None)
+        owned = self._owned
         unknown = owned is None or owned.overwritten(os.environ)
         return 0 if unknown else needs_of(item).gpu_memory
 
@@ -308,10 +305,6 @@ class Requests:
     @functools.cached_property
     def _cause_of_any(self) -> str:
         return next(filter(None, map(self._unforkable, self._session.items)), "")
-
-
-def _base_key(item: pytest.Item, settings: Settings) -> ProcessKey:
-    return limits(item, settings).key
 
 
 def _apart(item: pytest.Item, wanted: Limits, environ: Mapping[str, str]) -> Limits:

@@ -39,15 +39,12 @@ class Repeats:
         """Whether tests are repeated."""
 
     def seed(self, position: int) -> int:
-        """Of a repetition, -1 where there are none."""
+        """The seed of a repetition, -1 where tests are not repeated."""
         first = self._settings.repeat_seed
         return -1 if not self.on or first is None else seed_of(first, repetition_of(position))
 
     def limits(self, position: int, wanted: Limits | str) -> Limits | str:
-        """Those of a repetition: where nothing is forked, it has an interpreter of its own.
-
-        :param wanted: those of the test.
-        """
+        """The limits of a repetition, given its test's: not forked, it has its own interpreter."""
         if not self.on or not isinstance(wanted, Limits) or self.why_once(position):
             return wanted
         if not (wanted.key.is_spawned or is_fresh(repetition_of(position))):
@@ -55,7 +52,7 @@ class Repeats:
         return wanted._replace(key=self.fresh_key(position, wanted.key), isolation="function")
 
     def fresh_key(self, position: int, key: ProcessKey) -> ProcessKey:
-        """Of a fresh interpreter for this repetition alone, with hashes of its own."""
+        """The key of a fresh interpreter for this repetition alone, with a hash seed of its own."""
         if not self.on:
             return key
         item = item_at(self._session.items, position)

@@ -42,5 +42,4 @@ class Skipping:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Mark them."""
         skip(items, self._entries)

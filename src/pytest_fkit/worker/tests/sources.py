@@ -113,13 +113,11 @@ class Assigned:
         return Taken(taken, self._back[0] if self._back else self._following) if taken else None
 
     def put_back(self, positions: Sequence[int]) -> None:
-        """Have these taken first."""
         self._back = [*positions, *self._back]
 
     def keeps(self, following: int | None) -> bool:
-        """Nobody takes a test back."""
         del following
-        return True
+        return True  # nobody takes a test back
 
 
 class Dispatched:
@@ -127,7 +125,6 @@ class Dispatched:
 
     Filled in execnet's receiver thread, emptied in the main one.
 
-    :param send: sends a message to the controller.
     :param probe: probes this worker's GPUs; returns whether they are fit for tests.
     """
 
@@ -155,7 +152,6 @@ class Dispatched:
     # --- orders of the controller ---
 
     def obey(self, order: Order) -> None:
-        """Carry out an order."""
         if isinstance(order, RecallTests):
             self.recall(order.positions, order.whole)
             return
