@@ -106,6 +106,12 @@ SUITES = {
     "psutil": Suite(
         "psutil==7.2.2 setuptools", "tests --ignore=tests/test_memleaks.py", part="tests"
     ),
+    # Mock what a daemon asks of the kernel: forks, signals, wait(2), the clock.
+    "supervisor": Suite("supervisor==4.3.0", "supervisor/tests"),
+    "mock": Suite("mock==5.2.0", "mock/tests"),
+    # Documents, whose examples xdist alone does not keep together. The one test left out needs what
+    # an earlier one leaves in a class.
+    "testfixtures": Suite("testfixtures==12.4.0 sybil==10.1.0", "-k 'not test_atexit'"),
     "pytest-check": Suite(
         "pytest-check==3.0.3 pytest-reportlog", "-o pytester_example_dir=.", runs_pytest=True
     ),

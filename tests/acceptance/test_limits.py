@@ -107,10 +107,14 @@ def test_after(): pass
 
 HOOK = """
 import sys
+EVENT = {event!r}
 def forbid(event, args):
-    if event == "os.fork":
+    if event == EVENT:
         raise ValueError("of the suite")
 """
+
+EVENTS = {"os.fork": True, "os.truncate": True, "os.kill": False, "ctypes.cdata": False}
+"""Of audit hooks: what a host does between tests, and whether it can't fork without."""
 
 FORBIDDEN = f"""
 import pytest
@@ -131,7 +135,8 @@ NAMES = {"NOFILE": "ulimit -n 1024", "FSIZE": "ulimit -f unlimited", "NPROC": "u
 @pytest.mark.parametrize("workers", ["-n2", "-n0"])
 def test_a_hard_limit_costs_no_other_test_and_is_named(tmp_path: Path, workers: str) -> None:
     files = {f"test_{kind.lower()}.py": f"KIND = {kind!r}\n{HARD}" for kind in NAMES}
-    files["test_fork.py"] = FORBIDDEN
+    hooks = {f"test_hook_{event.replace('.', '_')}.py": event for event in EVENTS}
+    files.update((file, FORBIDDEN.format(event=event)) for file, event in hooks.items())
     suite = write_files(tmp_path, {"ordinary.py": ORDINARY, **files})
     ended = run_pytest(suite, "--fkit", "--fkit-start-method=fork", workers)
     for kind, command in NAMES.items():
@@ -143,15 +148,29 @@ def test_a_hard_limit_costs_no_other_test_and_is_named(tmp_path: Path, workers: 
         assert ended.outcomes[f"{file}::test_before"] == "PASSED"
         assert ended.outcomes[f"{file}::test_after"] == "PASSED", ended.out
     assert ended.status == 1
-    outcomes = [ended.outcomes[f"test_fork.py::test_{name}"] for name in ("one", "two", "after")]
-    assert outcomes == ["PASSED", "FAILED", "PASSED"], ended.out
+    lines = [line for line in ended.lines if "shared a process" in line]
+    for file, event in hooks.items():
+        outcomes = [ended.outcomes[f"{file}::test_{name}"] for name in ("one", "two", "after")]
+        assert outcomes == ["PASSED", "FAILED", "PASSED"], ended.out
+        causes = [line for line in lines if file in line]
+        assert len(causes) == EVENTS[event], ended.out
+        for cause in causes:
+            assert cause.startswith("3 tests ") or workers == "-n2"
+            assert cause.endswith("audit hook forbids forks: ValueError: of the suite")
+    assert "Exception ignored" not in ended.out
+
+
+def test_what_a_process_holds_cannot_be_found_out(tmp_path: Path) -> None:
+    suite = write_files(tmp_path, {"test_it.py": FORBIDDEN.format(event="os.listdir")})
+    ended = run_pytest(suite, "--fkit", "-n0")
+    assert list(ended.outcomes.values()).count("PASSED") == 3, ended.out
+    assert ended.outcomes["test_it.py::test_two"] == "FAILED", ended.out
     [line] = [line for line in ended.lines if "shared a process" in line]
-    assert line.startswith("3 tests ")
     assert line.endswith("audit hook forbids forks: ValueError: of the suite")
 
 
 def test_no_process_can_be_made_at_all(tmp_path: Path) -> None:
-    conftest = f"{HOOK}\nsys.addaudithook(forbid)"
+    conftest = f"{HOOK.format(event='os.fork')}\nsys.addaudithook(forbid)"
     suite = write_files(tmp_path, {"conftest.py": conftest, "test_it.py": "def test_it(): pass"})
     ended = run_pytest(suite, "--fkit", "-n0")
     assert "audit hook forbids forks: ValueError: of the suite" in ended.message(

@@ -185,8 +185,10 @@ def keep_objects(session: pytest.Session, report: pytest.TestReport, data: Repor
         value = vars(report).get(name)
         if type(value) not in _PLAIN and value != []:
             _keep(session, found, name, value)
-    if type(data.get("longrepr")) is str and type(report.longrepr) is not str:
-        # It writes to the terminal by itself, and the short summary has no message of it.
+    longrepr = report.longrepr
+    if type(data.get("longrepr")) is str and type(longrepr) not in (str, _code.ExceptionChainRepr):
+        # It writes to the terminal by itself, and the short summary has no message of it. Of one of
+        # pytest's, text remains only where a test kept pytest from completing it.
         _keep(session, found, "longrepr", report.longrepr)
     # A subtest's report can't be hashed.
     for module in _REGISTRIES if type(report) is pytest.TestReport else ():

@@ -50,7 +50,7 @@ def _text(error: BaseException) -> str:
 def _source_line(code: CodeType, number: int) -> str:
     try:
         lines = read_bytes(code.co_filename).split(b"\n")
-    except (OSError, ValueError):  # compiled from text, or gone; or no name of a file
+    except Exception:  # noqa: BLE001 (compiled from text, or gone; or an audit hook forbids it)
         return ""
     return lines[number - 1].decode("utf-8", "replace").strip() if number <= len(lines) else ""
 

@@ -16,7 +16,7 @@ from ..child.child import DONE, STOPS, Child
 from ..child.usage import wait_for
 from ..child.warmup import LIMIT, Warmup
 from ..child.working_set import WorkingSet
-from ..process.copies import fork
+from ..process.copies import fork, heeding_audit_hooks
 from ..process.output import flush
 from ..process.progress import AnnouncedExit
 from ..process.steps import FAILED, Fork, Handover, Role
@@ -145,6 +145,7 @@ class Children:
         if self._waiting is not None:
             child, self._waiting = self._waiting, None
             _kill(child.pid)  # it may not read its pipe yet
+            child.pipes.close()
             with suppress(ChildProcessError):  # see _gone
                 _wait(child.pid)
             self.release(child)
@@ -208,10 +209,11 @@ class Children:
     def _prepare(self) -> tuple[int, Pipes, Pipes]:
         """Choose a child's files and make its pipes; return index, host's end and child's end.
 
-        :raises OSError: if a limit of the machine forbids it.
+        :raises OSError: if a limit of the machine, or an audit hook of the suite, forbids it.
         """
         number = self._free[0]
-        self._sets[number].renew()
+        with heeding_audit_hooks():
+            self._sets[number].renew()
         self._exits[number].clear()
         host_end, child_end = Pipes.pair()
         flush()
@@ -374,7 +376,8 @@ def _has_exited(pid: int) -> bool:
 
 
 def _kill(pid: int) -> None:
+    """Kill a child, which ends by the end of its pipe as well."""
     try:
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:  # it has been reaped
+    except Exception:  # noqa: BLE001 (it has been reaped; or an audit hook may raise anything)
         return

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import sys
-from typing import Generator
+from typing import Generator, Iterator
 
 import pytest
 
-from ...own import gc, no_warnings, os, own_builtins
+from ...own import contextmanager, gc, no_warnings, os, own_builtins
 from ...system.limits import insist
 from .relay import Relay
 
@@ -16,7 +16,31 @@ own_builtins(globals())
 
 
 class ForkForbiddenError(PermissionError):
-    """An audit hook of the suite, which stays for good, forbids forks of this process."""
+    """An audit hook of the suite, which stays for good, forbids forks of this process, or what
+    they need.
+    """
+
+
+@contextmanager
+def heeding_audit_hooks() -> Iterator[None]:
+    """Within the block, which calls the kernel.
+
+    :raises OSError: if the kernel refuses.
+    :raises ForkForbiddenError: if an audit hook does, by an exception of any kind.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        if getattr(error, "errno", None) is not None:
+            raise
+        raise ForkForbiddenError(errno.EPERM, forbidden(error)) from error
+
+
+def forbidden(error: Exception) -> str:
+    """What an audit hook raised, in words."""
+    return f"an audit hook forbids forks: {type(error).__name__}: {error}"
 
 
 def fork() -> int:
@@ -41,15 +65,8 @@ def fork() -> int:
 
 
 def _fork() -> int:
-    try:
+    with heeding_audit_hooks():
         return os.fork()
-    except MemoryError:
-        raise
-    except Exception as error:
-        if getattr(error, "errno", None) is not None:
-            raise
-        why = f"an audit hook forbids forks: {type(error).__name__}: {error}"
-        raise ForkForbiddenError(errno.EPERM, why) from error
 
 
 def _ignore(unraisable: object) -> None:

@@ -10,7 +10,7 @@ from ...compat import pytest_fixtures
 from ...own import contextmanager, own_builtins
 from ...system import holdings
 from ...system.paths import below
-from .copies import fork
+from .copies import forbidden, fork
 
 own_builtins(globals())
 
@@ -131,6 +131,8 @@ class ForkWatch:
             now = holdings.take_forkable(fork, before)
         except OSError:  # as in _take
             return ""
+        except Exception as error:  # noqa: BLE001 (an audit hook, which stays, may raise anything)
+            return forbidden(error)
         self._held = now
         return ", ".join(now.beyond(before))
 
