@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import sys
-from typing import Generator, Iterator
+from typing import Generator
 
 import pytest
 
-from ...own import contextmanager, gc, no_warnings, os, own_builtins
+from ...own import gc, no_warnings, os, own_builtins
 from ...system.limits import insist
 from .relay import Relay
 
@@ -21,21 +21,11 @@ class ForkForbiddenError(PermissionError):
     """
 
 
-@contextmanager
-def heeding_audit_hooks() -> Iterator[None]:
-    """Within the block, which calls the kernel.
-
-    :raises OSError: if the kernel refuses.
-    :raises ForkForbiddenError: if an audit hook does, by an exception of any kind.
-    """
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:
-        if getattr(error, "errno", None) is not None:
-            raise
-        raise ForkForbiddenError(errno.EPERM, forbidden(error)) from error
+def by_audit_hook(error: Exception) -> ForkForbiddenError | None:
+    """What a call of the kernel raised, if not the kernel but an audit hook refused it."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+        return None
+    return ForkForbiddenError(errno.EPERM, forbidden(error))
 
 
 def forbidden(error: Exception) -> str:
@@ -65,8 +55,13 @@ def fork() -> int:
 
 
 def _fork() -> int:
-    with heeding_audit_hooks():
+    try:
         return os.fork()
+    except Exception as error:
+        refused = by_audit_hook(error)
+        if refused is None:
+            raise
+        raise refused from error
 
 
 def _ignore(unraisable: object) -> None:
