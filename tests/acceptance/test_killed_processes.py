@@ -141,6 +141,43 @@ def test_every_other_test_passes_once(outcome: Outcome, name: str) -> None:
     ]
 
 
+_AT_EXIT = (
+    _PEOPLE
+    + """
+    import atexit
+
+    def test_kills_host_at_its_exit(wide):
+        atexit.register(os.kill, above(host), signal.SIGKILL)
+"""
+)
+
+# The worker's own plugins hear of a death before the keeper is told which test follows.
+_KILLS_KEEPER_THEN = """
+    import os, psutil
+
+    def pytest_runtest_logreport(report):
+        if report.failed and "PYTEST_XDIST_WORKER" in os.environ:
+            for keeper in psutil.Process().children():
+                keeper.kill()
+                while keeper.status() != psutil.STATUS_ZOMBIE:  # left for the worker to reap
+                    pass
+"""
+
+
+def test_a_test_that_died_is_not_reported_again_for_its_keepers_death(tmp_path: Path) -> None:
+    outcome = run(
+        tmp_path,
+        {"conftest.py": _KILLS_KEEPER_THEN, "test_k.py": _AT_EXIT},
+        *("--fkit", "-n1", "--fkit-timeout=20"),
+    )
+    reports = outcome.reports("test_kills_host_at_its_exit").reports
+    assert [each["when"] for each in reports if each["outcome"] == "failed"] == ["teardown"]
+    assert "its host process was ended by SIGKILL" in reports[-1]["death"]
+    assert "after its death, its keeper process was ended by SIGKILL" in outcome.stdout, (
+        outcome.stdout
+    )
+
+
 _WAITS = (
     _PEOPLE
     + """

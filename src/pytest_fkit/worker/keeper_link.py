@@ -158,11 +158,15 @@ class KeeperClient:
         """
         link = self._link
         if link is not None:
-            yield from self._answers(OWN, link, lambda: self._send(link, order))
+            yield from self._answers(OWN, link, lambda: self._send(link, order), "teardown")
 
     def _answers(
-        self, host: ProcessKey, link: Link, order: Callable[[], None]
+        self, host: ProcessKey, link: Link, order: Callable[[], None], wide: str = ""
     ) -> Iterator[Message]:
+        """Give an order; the answers, up to an Ended.
+
+        :param wide: as in :class:`Ended`, if the keeper dies.
+        """
         try:
             order()
             while True:
@@ -185,9 +189,10 @@ class KeeperClient:
                     return
         except (BrokenPipeError, ConnectionResetError):
             pass
-        how = f"its keeper process {self._bury()} while the test was running"
+        how = f"its keeper process {self._bury()}"
+        how += "" if wide else " while the test was running"
         lost = Lost(f"{link.trouble} of what its keeper process said" if link.trouble else how)
-        left = self._what_was_left(host, lost)
+        left = self._what_was_left(host, lost, wide)
         self._forget_hosts()
         yield from left
 
@@ -235,10 +240,10 @@ class KeeperClient:
         if self._link is not None:
             self._send(self._link, Inspect())
 
-    def _what_was_left(self, host: ProcessKey, lost: Lost) -> list[Message]:
+    def _what_was_left(self, host: ProcessKey, lost: Lost, wide: str) -> list[Message]:
         """What a host that ran tests itself reported, and a dead keeper did not pass on."""
         if host not in self._hosts:
-            return [Ended(lost)]
+            return [Ended(lost, wide=wide)]
         pid, files = self._hosts[host]
         sorter = Sorter(self._following[pid])
         events = Events(b"".join(sorter.feed(read_from(files.events))), pid)

@@ -10,7 +10,7 @@ from ..compat import pytest_fixtures, pytest_hooks
 from ..config.deadline import Deadline
 from ..config.settings import ALONE, Settings
 from ..own import own_builtins, threading, time
-from ..protocol.endings import Finished, ForkUnsafe, Unreported
+from ..protocol.endings import Finished, ForkUnsafe, Lost, Unreported
 from ..protocol.event_file import Begins, EndError, Interrupted, WideTeardown
 from ..protocol.interruptions import interruption, raise_again
 from ..protocol.messages import Ended, Follows, Output, Run, TornDown
@@ -187,6 +187,9 @@ class TestLoop:
         """Report how a process ended in which a test can't be run again."""
         if isinstance(ended.ending, Finished):
             replay.name_leftovers(ended)
+        elif replay.has_died and isinstance(ended.ending, Lost):  # once is enough
+            nodeid = replay.item.nodeid
+            self.messages.warn(f"{nodeid}: after its death, {ended.ending.reason}")
         else:
             replay.handle(ended)
             self._deaths.report(replay, ended, None)

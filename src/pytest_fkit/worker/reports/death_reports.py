@@ -91,6 +91,7 @@ class DeathReports:
             again = self._again(replay.item, death, attempts)
         if again is None:
             self._note_broken(replay, death)
+        replay.has_died = True
         if death.when != "teardown" or not _added(replay, death, again):
             self._log(replay, death, expected, again, attempts or 1)
         return again

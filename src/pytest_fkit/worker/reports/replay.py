@@ -89,6 +89,8 @@ class Replay:
         self._attempt = attempt
         self._started = False
         self._finished = False
+        self.has_died = False
+        """Whether a report says that the process of the test died."""
         self._seconds = 0.0
         self._held: list[ReportData] = []
         self._unlogged: list[ReportData] = []
