@@ -312,9 +312,10 @@ class Statuses:
 
     def leave(self) -> None:
         """Have the suite's handler back; called in new children, too."""
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # drops one that is blocked
-        signal.signal(signal.SIGCHLD, self._handler)
-        self._handler, self.are_kept = None, False
+        if self.are_kept:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # drops one that is blocked
+            signal.signal(signal.SIGCHLD, self._handler)
+            self._handler, self.are_kept = None, False
 
     def _processes_that_ended(self) -> set[int]:
         """Children that a handler would be told of, and that are not ours."""

@@ -127,8 +127,7 @@ class CarefulCollection:
         with statuses:
             pid = fork()
             if pid == 0:
-                statuses.leave()
-                _collect_and_leave(collector, files, worker, self._tools is not None)
+                _collect_and_leave(collector, files, statuses, worker, self._tools is not None)
             trial = _Trial(pid, files, self._tools)
             in_time = trial.wait(self._limit)
         if not in_time:
@@ -148,8 +147,11 @@ class CarefulCollection:
         return Sections().of(stacks, ending, read_ends(files.dump))
 
 
-def _collect_and_leave(collector: pytest.File, files: Files, worker: int, waits: bool) -> NoReturn:
+def _collect_and_leave(
+    collector: pytest.File, files: Files, statuses: Statuses, worker: int, waits: bool
+) -> NoReturn:
     try:
+        statuses.leave()
         os.setpgid(0, 0)
         system.die_with_parent(worker)
         if waits and system.must_let_attach():
