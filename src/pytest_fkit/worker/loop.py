@@ -188,8 +188,7 @@ class TestLoop:
         if isinstance(ended.ending, Finished):
             replay.name_leftovers(ended)
         elif replay.has_died and isinstance(ended.ending, Lost):  # once is enough
-            nodeid = replay.item.nodeid
-            self.messages.warn(f"{nodeid}: after its death, {ended.ending.reason}")
+            self.messages.warn(f"{replay.item.nodeid}: after its death, {ended.ending.reason}")
         else:
             replay.handle(ended)
             self._deaths.report(replay, ended, None)
