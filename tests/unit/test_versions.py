@@ -53,6 +53,7 @@ def test_the_newest_versions_that_were_tried_have_all_names() -> None:
 _OTHERS = {
     "_cleanup",  # before pytest 8.4
     "_env_timeout_method",  # of pytest-timeout, if it is there
+    "_exit_callbacks",  # of contextlib.ExitStack
     "_file", "_io", "_remove_plugin",  # of a terminal writer, execnet and pluggy
     "_getframe",  # of sys
     "_rinfo",  # of execnet

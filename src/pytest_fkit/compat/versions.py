@@ -53,6 +53,7 @@ PRIVATE_NAMES = {
         "_pytest.runner": (
             "_update_current_test_var", "check_interactive_exception", "stack", "teardown_exact",
         ),
+        "_pytest.scope": ("Scope",),
         "_pytest.skipping": ("evaluate_xfail_marks",),
         "_pytest.terminal": ("_tw",),
         "_pytest.threadexception": ("collect_thread_exception",),
