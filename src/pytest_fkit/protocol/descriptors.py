@@ -190,9 +190,7 @@ def write_all(descriptor: int, data: bytes) -> None:
     """
     # Asked for before: with a write that fails the kernel sends SIGXFSZ.
     if resource.getrlimit(FSIZE)[0] == resource.RLIM_INFINITY:
-        written = os.write(descriptor, data)
-        if written < len(data):
-            write_unlimited(descriptor, data[written:])
+        write_unlimited(descriptor, data)
     else:
         with room(FSIZE):
             write_unlimited(descriptor, data)
@@ -200,9 +198,9 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 def write_unlimited(descriptor: int, data: bytes) -> None:
     """Write all of `data` where no limit on file sizes applies, as to a pipe."""
-    rest = memoryview(data)
-    while rest:  # a signal's handler may have been run in the middle
-        rest = rest[os.write(descriptor, rest) :]
+    written = os.write(descriptor, data)
+    while written < len(data):  # a signal's handler was run in the middle
+        written += os.write(descriptor, memoryview(data)[written:])
 
 
 def read_from(descriptor: int, offset: int = 0) -> bytes:

@@ -16,7 +16,7 @@ from ..child.child import DONE, STOPS, Child
 from ..child.usage import wait_for
 from ..child.warmup import LIMIT, Warmup
 from ..child.working_set import WorkingSet
-from ..process.copies import by_audit_hook, fork
+from ..process.copies import fork, heeding_audit_hooks
 from ..process.output import flush
 from ..process.progress import AnnouncedExit
 from ..process.steps import FAILED, Fork, Handover, Role
@@ -212,13 +212,7 @@ class Children:
         :raises OSError: if a limit of the machine, or an audit hook of the suite, forbids it.
         """
         number = self._free[0]
-        try:
-            self._sets[number].renew()
-        except Exception as error:
-            refused = by_audit_hook(error)
-            if refused is None:
-                raise
-            raise refused from error
+        heeding_audit_hooks(self._sets[number].renew)
         self._exits[number].clear()
         host_end, child_end = Pipes.pair()
         flush()

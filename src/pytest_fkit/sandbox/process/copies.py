@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from typing import Generator
+from typing import Callable, Generator, TypeVar
 
 import pytest
 
@@ -14,6 +14,8 @@ from .relay import Relay
 
 own_builtins(globals())
 
+T = TypeVar("T")
+
 
 class ForkForbiddenError(PermissionError):
     """An audit hook of the suite, which stays for good, forbids forks of this process, or what
@@ -21,11 +23,18 @@ class ForkForbiddenError(PermissionError):
     """
 
 
-def by_audit_hook(error: Exception) -> ForkForbiddenError | None:
-    """What a call of the kernel raised, if not the kernel but an audit hook refused it."""
-    if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
-        return None
-    return ForkForbiddenError(errno.EPERM, forbidden(error))
+def heeding_audit_hooks(call: Callable[[], T]) -> T:
+    """Call the kernel.
+
+    :raises OSError: if the kernel refuses.
+    :raises ForkForbiddenError: if an audit hook does, by an exception of any kind.
+    """
+    try:
+        return call()
+    except Exception as error:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+            raise
+        raise ForkForbiddenError(errno.EPERM, forbidden(error)) from error
 
 
 def forbidden(error: Exception) -> str:
@@ -47,21 +56,12 @@ def fork() -> int:
     hook, sys.unraisablehook = sys.unraisablehook, _ignore
     try:
         with no_warnings():
-            return insist(_fork)
+            pid: int = insist(heeding_audit_hooks, os.fork)
+            return pid
     finally:
         sys.unraisablehook = hook
         if collects:
             gc.enable()
-
-
-def _fork() -> int:
-    try:
-        return os.fork()
-    except Exception as error:
-        refused = by_audit_hook(error)
-        if refused is None:
-            raise
-        raise refused from error
 
 
 def _ignore(unraisable: object) -> None:
