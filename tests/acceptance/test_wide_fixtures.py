@@ -206,3 +206,88 @@ def test_no_child_is_forked_to_ask_for_what_its_host_can_begin(
     assert f" {outcome} in " in ended.lines[-1], ended.out
     assert (tmp_path / "forks").read_text().count("fork") == forks
     assert (tmp_path / "set up").exists() is (outcome == "1 passed")
+
+
+_OVERLAPS = """\
+import os
+import pytest
+
+READER, WRITER = os.pipe()
+os.register_at_fork(after_in_child=lambda: os.write(WRITER, b"."))
+
+@pytest.fixture(scope="module")
+def wide():
+    os.read(READER, 1000)
+
+@pytest.mark.parametrize("number", range(6))
+def test_before(number):  # of the first ones the host learns which pages tests write to
+    pass
+
+def test_first(wide):
+    for _ in ("this process", "that of the next test"):
+        os.read(READER, 1)
+
+def test_second(wide):
+    pass
+"""
+
+
+def test_the_next_child_is_forked_while_the_test_that_its_host_began_runs(tmp_path: Path) -> None:
+    write_files(tmp_path, {"test_it.py": _OVERLAPS})
+    fork = "--fkit-start-method=fork"
+    ended = run_pytest(tmp_path, "--fkit", fork, "-n0", "--fkit-timeout=20")
+    assert set(ended.outcomes.values()) == {"PASSED"}, ended.out
+
+
+_REQUESTS_LATE = """\
+import time
+import pytest
+
+def note(text):
+    with open("notes", "a") as file:
+        file.write(text + "\\n")
+
+@pytest.fixture(scope="module")
+def slow():
+    note("slow")
+    time.sleep(0.3)
+
+@pytest.fixture(scope="module")
+def late():
+    note("late")
+    yield
+    note("late is over")
+
+@pytest.fixture(scope="module")
+def fails():
+    raise ValueError("late")
+
+@pytest.fixture
+def dynamic(request, slow):
+    request.getfixturevalue(request.param)
+
+@pytest.mark.parametrize("dynamic", ["late", "fails", "late"], indirect=True)
+def test_it(slow, dynamic):
+    note("test")
+"""
+
+_NOTES_SETUPS = """\
+def pytest_runtest_logreport(report):
+    if report.when == "setup":
+        with open("setups", "a") as file:
+            file.write(f"{report.outcome} slow={report.duration >= 0.3}\\n")
+"""
+
+
+def test_a_child_asks_for_a_wide_fixture_when_its_host_has_left_the_test(tmp_path: Path) -> None:
+    write_files(tmp_path, {"test_it.py": _REQUESTS_LATE, "conftest.py": _NOTES_SETUPS})
+    written = []
+    for arguments in (["-p", "no:fkit"], ["--fkit"]):
+        ended = run_pytest(tmp_path, *arguments, "-n0")
+        assert sorted(ended.outcomes.values()) == ["ERROR", "PASSED", "PASSED"], ended.out
+        notes = [tmp_path / "notes", tmp_path / "setups"]
+        written.append([note.read_text() for note in notes])
+        for note in notes:
+            note.unlink()
+    plain, isolated = written
+    assert isolated == plain

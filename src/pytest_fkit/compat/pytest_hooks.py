@@ -273,6 +273,12 @@ def others_run(item: pytest.Item) -> bool:
     )
 
 
+def others_take_part(item: pytest.Item) -> bool:
+    """Whether anything foreign implements a hook that begins or ends an item, or its phases."""
+    hooks = (PROTOCOL, "pytest_runtest_setup", "pytest_runtest_teardown", *_BEGIN_AND_END)
+    return any(is_foreign(each) for each in implementations(item.ihook, *hooks))
+
+
 def wrappers_of_others(item: pytest.Item) -> list[Any]:
     """Foreign wrappers that are under way while an item is set up.
 

@@ -76,11 +76,13 @@ class Forking:
         # The order may be older than the last failure here.
         failed = max(run.tests_failed, self._process.session.testsfailed)
         go = Go(run._replace(tests_failed=failed))
-        if self._process.fixtures.needs_setup(item) and self._process.fixtures.can_begin(item):
-            yield from self._begin(go, item, nextitem, ())
-            return
+        begins = self._process.fixtures.needs_setup(item) and self._process.fixtures.can_begin(item)
         while True:
-            left = yield from self._run_child(go, self._forks_ahead(run, nextitem))
+            if begins:
+                go, left = yield from self._begin(go, item, nextitem)
+                begins = False
+            else:
+                left = yield from self._run_child(go, self._forks_ahead(run, nextitem))
             if left is None:
                 return
             self.children.end_all()
@@ -90,7 +92,7 @@ class Forking:
                 yield from self.run_here(item, nextitem, go.wide_setup_seconds, left.unsafe)
                 return
             if self._process.fixtures.can_begin(item):
-                yield from self._begin(go, item, nextitem, (left.argname,))
+                yield from self._begin(go, item, nextitem, left.argname)
                 return
             seconds = self._set_up(item, left.argname)
             go = go._replace(
@@ -103,26 +105,32 @@ class Forking:
                 return
 
     def _begin(
-        self, go: Go, item: pytest.Item, nextitem: pytest.Item | None, wanted: tuple[str, ...]
-    ) -> Steps[None]:
+        self, go: Go, item: pytest.Item, nextitem: pytest.Item | None, wanted: str | None = None
+    ) -> Steps[tuple[Go, Leaves | None]]:
         """Begin the test in the host, and fork a child where the test's own fixtures begin.
 
-        :param wanted: names of wide fixtures for which a child has left before.
+        :param wanted: name of a wide fixture for which a child has left before.
+        :return: None if the test has run; else what its child left for, after the host had left
+            the test as well, and the order for another.
         """
         self.children.end_all()
         self._link.send(Began("setup"))
         self._process.before_test(item, go.run)
-        self._process.relay.open()
+        self._process.relay.open(go.wide_setup_seconds)
         meter = Meter() if self._measures else None
         callbacks = HostCallbacks(
             before_fork=self._before_fork,
-            watch_child=lambda child, refused: self._watch_midway(
+            start_child=lambda child, refused: self._start_child(
                 child, go._replace(refused=refused)
             ),
+            await_child=self._await_end,
             resume_setup=self._resume_setup,
             run_here=lambda cause: self._run_rest_here(item, cause, meter),
         )
-        midway = Midway(item, nextitem, self._process.fixtures, self.children, callbacks, wanted)
+        midway = Midway(
+            item, nextitem, self._process.fixtures, self.children, callbacks, wanted,
+            lambda: wanted is None and self._may_run_on(go.run, nextitem),
+        )  # fmt: skip
         midway.begin()
         raised = yield RunItem(item, nextitem, midway.handover)
         midway.end()
@@ -130,12 +138,39 @@ class Forking:
             raise midway.fork_error
         if midway.child_ran_test:
             self._process.states.forget()  # the child sends it
-            return
+            if midway.running is None:
+                return go, None
+            left = yield from self._run_on(midway.running, go.run, item, nextitem)
+            return go._replace(wide_setup_seconds=midway.seconds), left
         if raised is not None:
             self._process.relay.interrupt(raised)
         if self._process.fixtures.watch.left_by_hooks:
             self.ran_tests = self.hooks_prevent_forks = True
         self._conclude(item, meter)
+        return go, None
+
+    def _may_run_on(self, run: Run, nextitem: pytest.Item | None) -> bool:
+        """Whether this process may leave a test that it has begun while the child runs it.
+
+        Not while the child needs what pytest has captured here; nor without a gain.
+        """
+        return (
+            nextitem is not None
+            and self.children.working_set.allows_ahead
+            and run.next_key == run.key
+            and not run.memory_limit
+            and not self._process.output.has_inherited()
+        )
+
+    def _run_on(
+        self, child: ForkedChild, run: Run, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Steps[Leaves | None]:
+        """Wait for a child of a test that this process has left; fork the next one meanwhile."""
+        pytest_fixtures.forget_request(item)
+        with self.children.statuses:
+            if self._forks_ahead(run, nextitem):
+                yield from self.children.fork_ahead(child)
+            return self._await_end(child)
 
     def _before_fork(self, item: pytest.Item) -> None:
         if not self._report_set_up():

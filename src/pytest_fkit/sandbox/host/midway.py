@@ -2,7 +2,8 @@
 
 So the wide fixtures that it is the first to need are set up where plain pytest sets them up. The
 child is forked after them, before the first fixture of the test's own. Its host waits there until
-the child has ended, and unwinds the hooks then.
+the child has ended, and unwinds the hooks then; at once where no code of others could tell, so that
+the next child can be forked meanwhile.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Callable, cast
 import pytest
 
 from ...compat import pytest_fixtures
-from ...own import own_builtins, signal, suppress
+from ...own import own_builtins, signal, suppress, time
 from ...protocol.event_file import Leaves
 from ..process.copies import ForkForbiddenError
 from ..process.seeds import plant
@@ -32,7 +33,8 @@ class HostCallbacks:
 
     :param before_fork: reports that fixtures are set up, so that what they started is known before
         a test starts anything.
-    :param watch_child: waits for a child's end; returns what it left for, None if it ran the test.
+    :param start_child: gives a child its order, with the wide fixtures that it may not leave for.
+    :param await_child: waits for a child's end; returns what it left for, None if it ran the test.
     :param resume_setup: called when a child left for a fixture, which is set up next.
     :param run_here: called when the host runs the test itself, with the reason.
     """
@@ -40,12 +42,14 @@ class HostCallbacks:
     def __init__(
         self,
         before_fork: Callable[[pytest.Item], None],
-        watch_child: Callable[[ForkedChild, tuple[str, ...]], Leaves | None],
+        start_child: Callable[[ForkedChild, tuple[str, ...]], None],
+        await_child: Callable[[ForkedChild], Leaves | None],
         resume_setup: Callable[[], None],
         run_here: Callable[[str], None],
     ) -> None:
         self.before_fork = before_fork
-        self.watch_child = watch_child
+        self.start_child = start_child
+        self.await_child = await_child
         self.resume_setup = resume_setup
         self.run_here = run_here
 
@@ -53,7 +57,9 @@ class HostCallbacks:
 class Midway:
     """Runs one test in the host up to the fork, and in the child from there.
 
-    :param wanted: names of wide fixtures for which a child has left before.
+    :param wanted: name of a wide fixture for which a child has left before.
+    :param may_run_on: asked after a fork: whether this process may unwind the hooks before the
+        child has ended.
     """
 
     def __init__(
@@ -63,7 +69,8 @@ class Midway:
         fixtures: WideFixtures,
         children: Children,
         callbacks: HostCallbacks,
-        wanted: tuple[str, ...],
+        wanted: str | None,
+        may_run_on: Callable[[], bool],
     ) -> None:
         self._item = item
         self._nextitem = nextitem
@@ -71,16 +78,23 @@ class Midway:
         self._children = children
         self._callbacks = callbacks
         self._wanted = wanted
+        self._may_run_on = may_run_on
         self._begun = BegunHooks(item)
         self._filled = False
+        self._began = 0.0
         self.handover = Handover()
         self.child_ran_test = False
         """Whether a child, and not the host, ran the test."""
+        self.running: ForkedChild | None = None
+        """The child, if it may still run the test when the host has left the item."""
+        self.seconds = 0.0
+        """From begin() to the fork of that child."""
         self.fork_error: OSError | MemoryError | None = None
         """Why no child could be forked."""
 
     def begin(self) -> None:
         """Before the host runs the item."""
+        self._began = time.monotonic()
         self._begun.watch()
         pytest_fixtures.replace_filling(self._item, self._fill)
         self._fixtures.begin(self._item, self._ensure_filled)
@@ -105,8 +119,8 @@ class Midway:
             return
         self._filled = True
         failed = self._fixtures.set_up_first(self._item)
-        for name in self._wanted if failed is None else ():
-            self._fixtures.set_up_for_child(self._item, name)
+        if self._wanted is not None and failed is None:
+            self._fixtures.set_up_for_child(self._item, self._wanted)
         if self._fork():
             pytest_fixtures.take_off_stack(self._item.session, self._item)
             self._begun.leaving = True
@@ -138,7 +152,11 @@ class Midway:
                         self._enter_child(timers)
                         return False
                     self.child_ran_test = True
-                    left = self._callbacks.watch_child(child, self._fixtures.refused)
+                    self._callbacks.start_child(child, self._fixtures.refused)
+                    if self._runs_on():
+                        self.running, self.seconds = child, time.monotonic() - self._began
+                        return True
+                    left = self._callbacks.await_child(child)
             except ForkForbiddenError as error:
                 left = Leaves("", str(error.strerror))
             except (OSError, MemoryError) as error:
@@ -155,6 +173,11 @@ class Midway:
                 return False
             self._callbacks.resume_setup()
             self._fixtures.set_up_for_child(self._item, left.argname)
+
+    def _runs_on(self) -> bool:
+        """Whether to unwind the hooks now, while the child runs the test."""
+        statuses = self._children.statuses
+        return self._may_run_on() and not self._begun.concern_others and not statuses.are_kept
 
     def _enter_child(self, timers: list[tuple[float, float]]) -> None:
         self._begun.unwatch()

@@ -87,14 +87,19 @@ class OutputCapture:
         pytest_output.replace_reading(config, _ends_of_long)
 
     def copy_inherited(self, files: Files) -> None:
-        """In a new process: copy what pytest had captured in the host, but not read, to `files`."""
-        kept = [(slots.log, files.log)]
-        if not self._stream:
-            kept += [(slots.out, files.out), (slots.err, files.err)]
-        for own, new in kept:
+        """In a new process: copy what pytest had captured in the host, and not read, to `files`."""
+        new = {slots.log: files.log, slots.out: files.out, slots.err: files.err}
+        for own in self._inherited():
             data = read_from(own)
             if data:
-                write_all(new, data)
+                write_all(new[own], data)
+
+    def has_inherited(self) -> bool:
+        """Whether a process forked now would have to copy what pytest has captured in this one."""
+        return any(os.fstat(own).st_size for own in self._inherited())
+
+    def _inherited(self) -> tuple[int, ...]:
+        return (slots.log,) if self._stream else (slots.log, slots.out, slots.err)
 
     def enter_process(self, captures: bool = False) -> None:
         """In a new process, after its files are installed: direct all output to them.
