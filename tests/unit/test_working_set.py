@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_fkit.sandbox.child import early_end
 from pytest_fkit.sandbox.child.working_set import WorkingSet
 from pytest_fkit.system import pages
 
-pytestmark = pytest.mark.skipif(
-    not (early_end.SUPPORTED and pages.can_copy()), reason="no child is asked here"
-)
+pytestmark = pytest.mark.skipif(not pages.can_copy(), reason="no child is asked here")
 
 _OWN = frozenset(range(8))
 _PAGE = pages.ranges([1])[0].length

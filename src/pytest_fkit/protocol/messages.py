@@ -257,19 +257,13 @@ class Warm(NamedTuple):
     trouble: str = ""
 
 
-class Over(NamedTuple):
-    """The child has run its test.
+class Written(NamedTuple):
+    """What the child's test wrote to, from a child that was to say so.
 
-    :param stops: see :class:`ChildExited`.
-    :param early: whether nothing but memory is left of it, which the kernel takes down.
-    :param written: numbers of the pages that the test wrote to, if asked for.
-    :param used: see :class:`Ended`; without what its end takes.
+    :param pages: their numbers; none where they are too many, or unknown.
     """
 
-    stops: bool
-    early: bool
-    written: tuple[int, ...] = ()
-    used: tuple[Any, ...] = ()
+    pages: tuple[int, ...]
 
 
 # --- host to keeper -----------------------------------------------------------------------------
@@ -289,21 +283,17 @@ class Forked(NamedTuple):
 
 
 class ChildExited(NamedTuple):
-    """The child was waited for, or all that is left of it is memory.
+    """The child was waited for.
 
     :param status: as waitpid(2) gives it.
     :param leaves: whether it left so that a wide fixture is set up, and comes again.
-    :param stops: whether it reported something after which no other test may begin unasked.
     :param used: see :class:`Ended`.
-    :param early: see :class:`Over`.
     :param ours: whether the status is one that our code in the child gave, and no test's.
     """
 
     status: int
     leaves: bool = False
-    stops: bool = False
     used: tuple[Any, ...] = ()
-    early: bool = False
     ours: bool = True
 
 
@@ -354,8 +344,8 @@ class HostDone(NamedTuple):
 Message = Union[
     Run, RunTogether, Follows, Finish, Stop, OrderAnew, Ping, Inspect, Broken,
     Events, Output, Pong, Inspected, Notice, Restarted, HostFiles, Ended, TornDown,
-    Release, Proceed, Go, Forked, ChildExited, Began, WideSetUp, Ready, SessionOver, HostDone, Over,
-    Warm, TestEvent,
+    Release, Proceed, Go, Forked, ChildExited, Began, WideSetUp, Ready, SessionOver, HostDone,
+    Written, Warm, TestEvent,
 ]  # fmt: skip
 
 BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in get_args(Message)}

@@ -7,7 +7,6 @@ from typing import AbstractSet, Callable
 
 from ...own import own_builtins
 from ...system import pages
-from . import early_end
 
 own_builtins(globals())
 
@@ -35,8 +34,7 @@ class WorkingSet:
 
     def __init__(self, own: Callable[[AbstractSet[int]], AbstractSet[int]] = pages.mapped) -> None:
         self._own = own
-        can = early_end.SUPPORTED and pages.can_copy()
-        self._until_asked = _FIRST_ASKED if can else sys.maxsize
+        self._until_asked = _FIRST_ASKED if pages.can_copy() else sys.maxsize
         self._asked = 0
         self._written: frozenset[int] | None = None
         self.common = pages.Vectors(())

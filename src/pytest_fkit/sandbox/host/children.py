@@ -9,10 +9,9 @@ from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, select, signal, suppress
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files
-from ...protocol.messages import ChildExited, Message, Over
+from ...protocol.messages import ChildExited, Message, Written
 from ...system.limits import insist
-from ..child import early_end
-from ..child.child import DONE, STOPS, Child
+from ..child.child import DONE, Child
 from ..child.usage import wait_for
 from ..child.warmup import LIMIT, Warmup
 from ..child.working_set import WorkingSet
@@ -32,7 +31,7 @@ class ForkedChild(NamedTuple):
     """A child that waits for its order, or runs a test.
 
     :param number: index of its files in the sets that the host has for its children.
-    :param pipes: by which it gets :class:`.messages.Go`, and may send :class:`.messages.Over`.
+    :param pipes: by which it gets :class:`.messages.Go`, and may send :class:`.messages.Written`.
     """
 
     pid: int
@@ -56,11 +55,10 @@ class Children:
         self._warmup = warmup
         self._waiting: ForkedChild | None = None
         self.working_set = WorkingSet()
-        self._ending: list[int] = []  # pids of children of which only memory is left
         self._sets: tuple[Files, ...] = ()
         self._exits: tuple[AnnouncedExit, ...] = ()
         self._free: list[int] = []
-        self.statuses = Statuses(self._ended_or_waiting, report)
+        self.statuses = Statuses(self._not_reaped, report)
         self.hosts_link: Pipes | None = None
         """The host's link to the keeper, which children close."""
 
@@ -110,16 +108,9 @@ class Children:
             return
 
     def await_end(self, child: ForkedChild) -> ChildExited:
-        """Wait until a child has ended, or sends that only its memory is left."""
-        self._ending = [pid for pid in self._ending if not _reap_if_ended(pid)]
-        over = _receive(child) if early_end.SUPPORTED else None
-        self.working_set.ended(over.written if isinstance(over, Over) else ())
-        if not isinstance(over, Over) or not over.early or self.statuses.are_kept:
-            return self._gone(child)
-        self._ending.append(child.pid)
-        return ChildExited((STOPS if over.stops else DONE) << 8, used=over.used, early=True)
-
-    def _gone(self, child: ForkedChild) -> ChildExited:
+        """Wait until a child has ended."""
+        said = _receive(child) if self.working_set.is_wanted else None
+        self.working_set.ended(said.pages if isinstance(said, Written) else ())
         try:
             status, used = _wait(child.pid, self._measures)
         except ChildProcessError:
@@ -137,22 +128,17 @@ class Children:
         with self.statuses:
             self._end_all()
 
-    def _ended_or_waiting(self) -> list[int]:
-        waiting = [] if self._waiting is None else [self._waiting.pid]
-        return [*self._ending, *waiting]
+    def _not_reaped(self) -> list[int]:
+        return [] if self._waiting is None else [self._waiting.pid]
 
     def _end_all(self) -> None:
         if self._waiting is not None:
             child, self._waiting = self._waiting, None
             _kill(child.pid)  # it may not read its pipe yet
             child.pipes.close()
-            with suppress(ChildProcessError):  # see _gone
+            with suppress(ChildProcessError):  # see await_end
                 _wait(child.pid)
             self.release(child)
-        for pid in self._ending:
-            with suppress(ChildProcessError):
-                _wait(pid)
-        self._ending = []
 
     def files(self, child: ForkedChild) -> Files:
         return self._sets[child.number]
@@ -329,7 +315,7 @@ def _receive(child: ForkedChild, limit: float | None = None) -> Message | None:
     """
     try:
         end = insist(os.pidfd_open, child.pid)
-    except OSError:  # forbidden in a container; or the kernel has reaped the child, see _gone
+    except OSError:  # forbidden in a container; or the kernel has reaped the child, see await_end
         return None
     try:
         poller = select.poll()
@@ -358,13 +344,6 @@ def _wait(pid: int, measures: bool = False) -> tuple[int, tuple[Any, ...]]:
         return os.waitpid(pid, 0)[1], ()
     status, used = wait_for(pid)
     return status, tuple(used)
-
-
-def _reap_if_ended(pid: int) -> bool:
-    try:
-        return bool(os.waitpid(pid, os.WNOHANG)[0])
-    except ChildProcessError:  # a fixture made the kernel reap our children
-        return True
 
 
 def _has_exited(pid: int) -> bool:
