@@ -257,15 +257,6 @@ class Warm(NamedTuple):
     trouble: str = ""
 
 
-class Written(NamedTuple):
-    """What the child's test wrote to, from a child that was to say so.
-
-    :param pages: their numbers; none where they are too many, or unknown.
-    """
-
-    pages: tuple[int, ...]
-
-
 # --- host to keeper -----------------------------------------------------------------------------
 
 
@@ -345,7 +336,7 @@ Message = Union[
     Run, RunTogether, Follows, Finish, Stop, OrderAnew, Ping, Inspect, Broken,
     Events, Output, Pong, Inspected, Notice, Restarted, HostFiles, Ended, TornDown,
     Release, Proceed, Go, Forked, ChildExited, Began, WideSetUp, Ready, SessionOver, HostDone,
-    Written, Warm, TestEvent,
+    Warm, TestEvent,
 ]  # fmt: skip
 
 BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in get_args(Message)}

@@ -10,11 +10,11 @@ import pytest
 from ... import system
 from ...compat import pytest_fixtures, pytest_hooks, pytest_nodes
 from ...gpu.slices.ownership import MEMORY
-from ...own import os, own_builtins, resource, suppress
+from ...own import os, own_builtins, resource
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files
 from ...protocol.event_file import Completed, Leaves
-from ...protocol.messages import Go, Written
+from ...protocol.messages import Go
 from ...system import pages
 from ...system.limits import room, status_of
 from ...system.unforkable import holders, in_bad_fork
@@ -27,7 +27,7 @@ from ..process.steps import FAILED, Role, RunItem, Step
 from ..process.test_process import TestProcess
 from . import finalizers
 from .warmup import Warmup
-from .working_set import MAX_PAGES
+from .working_set import WorkingSet
 
 own_builtins(globals())
 
@@ -79,7 +79,7 @@ class Child:
         announced: AnnouncedExit,
         pipes: Pipes,
         host: int,
-        reports_pages: bool,
+        working_set: WorkingSet | None,
         warmup: Warmup | None,
         midway: bool = False,
     ) -> Role:
@@ -91,7 +91,7 @@ class Child:
         :param announced: its announced exit.
         :param pipes: by which :class:`Go` comes, or the end of the stream.
         :param host: pid of the host.
-        :param reports_pages: whether it is to say, at its end, which pages were copied.
+        :param working_set: the host's, for a child that is to report its pages, else None.
         :param warmup: the host's, for a child that is forked while another runs a test, else None.
         :param midway: whether the host has begun the test.
         """
@@ -114,9 +114,8 @@ class Child:
                 warmup.run(pipes)
             go = pipes.receive()
             pipes.stop_reading()
-            written = _WrittenPages(pipes) if reports_pages else None
             if isinstance(go, Go):
-                status = yield from self._execute(go, written, midway)
+                status = yield from self._execute(go, working_set, midway)
             else:
                 status = DEAF if pipes.trouble else 0
         except BaseException as error:  # noqa: BLE001 (it is the end of the process)
@@ -128,7 +127,7 @@ class Child:
         announced.announce(status)
         return status
 
-    def _execute(self, go: Go, written: _WrittenPages | None, midway: bool) -> Role:
+    def _execute(self, go: Go, working_set: WorkingSet | None, midway: bool) -> Role:
         self._process.relay.open(go.wide_setup_seconds)
         if midway:
             self._process.relay.announce()
@@ -166,8 +165,8 @@ class Child:
         )
         if self._process.relay.lost:
             return self._process.relay.lost
-        if written is not None and not self._process.relay.is_copy():
-            written.send()
+        if working_set is not None and not self._process.relay.is_copy():
+            working_set.tell(pages.exclusive())
         return STOPS if self._process.relay.stops else DONE
 
     def _leave(self) -> int:
@@ -201,22 +200,3 @@ def _may_free_gpus() -> bool:
         return True
     with room():
         return bool(holders([os.getpid()]))
-
-
-class _WrittenPages:
-    """Tells the host at the end of a test which pages it wrote to."""
-
-    def __init__(self, pipes: Pipes) -> None:
-        self._pipes = pipes
-        self._inode = os.fstat(pipes.writer).st_ino
-
-    def send(self) -> None:
-        """Send Written, unless the test has closed the pipe, or opened something in its place.
-
-        Failures are ignored: the host has the end of the process, and an audit hook of the test may
-        raise anything.
-        """
-        with suppress(Exception):
-            if os.fstat(self._pipes.writer).st_ino == self._inode:
-                found = tuple(pages.exclusive())
-                self._pipes.send(Written(found if len(found) <= MAX_PAGES else ()))

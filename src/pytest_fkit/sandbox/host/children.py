@@ -9,7 +9,7 @@ from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, select, signal, suppress
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files
-from ...protocol.messages import ChildExited, Message, Written
+from ...protocol.messages import ChildExited, Message
 from ...system.limits import insist
 from ..child.child import DONE, Child
 from ..child.usage import wait_for
@@ -31,7 +31,7 @@ class ForkedChild(NamedTuple):
     """A child that waits for its order, or runs a test.
 
     :param number: index of its files in the sets that the host has for its children.
-    :param pipes: by which it gets :class:`.messages.Go`, and may send :class:`.messages.Written`.
+    :param pipes: by which it gets :class:`.messages.Go`, and may send :class:`.messages.Warm`.
     """
 
     pid: int
@@ -109,14 +109,14 @@ class Children:
 
     def await_end(self, child: ForkedChild) -> ChildExited:
         """Wait until a child has ended."""
-        said = _receive(child) if self.working_set.is_wanted else None
-        self.working_set.ended(said.pages if isinstance(said, Written) else ())
         try:
             status, used = _wait(child.pid, self._measures)
         except ChildProcessError:
             # A fixture made the kernel reap our children, by other means than Python's signal
             # module, see Statuses. The frames decide whether the test finished.
             return ChildExited(DONE << 8)
+        finally:
+            self.working_set.ended()
         return ChildExited(status, used=used, ours=self._exits[child.number].matches(status))
 
     def end_all(self) -> None:
@@ -214,8 +214,8 @@ class Children:
         :param running: the child that runs a test meanwhile.
         :param midway: whether the host has begun the test.
         """
-        reports_pages = self.working_set.is_wanted
-        if not reports_pages:
+        working_set = self.working_set if self.working_set.is_wanted else None
+        if working_set is None:
             self.working_set.common.copy_now()  # before any of these pages is written to
         if self.statuses.are_kept:
             self.statuses.leave()
@@ -235,7 +235,7 @@ class Children:
                 self._exits[own.number],
                 own.pipes,
                 own.pid,
-                reports_pages,
+                working_set,
                 warmup,
                 midway,
             )
@@ -305,7 +305,7 @@ class Statuses:
         return {pid for pid in found if system.process_state(pid) == "Z"}
 
 
-def _receive(child: ForkedChild, limit: float | None = None) -> Message | None:
+def _receive(child: ForkedChild, limit: float) -> Message | None:
     """Wait for a message of a child; None if it ends without one, or the limit is over.
 
     Waits for its end by a pidfd, not for the end of the stream alone: a process that the test left
@@ -321,10 +321,9 @@ def _receive(child: ForkedChild, limit: float | None = None) -> Message | None:
         poller = select.poll()
         poller.register(child.pipes.reader, select.POLLIN)
         poller.register(end, select.POLLIN)
-        milliseconds = None if limit is None else limit * 1000
         while True:
             # poll(2) fails if RLIMIT_NOFILE is below the number of descriptors polled.
-            found = [number for number, _ in insist(poller.poll, milliseconds)]
+            found = [number for number, _ in insist(poller.poll, limit * 1000)]
             if child.pipes.reader not in found or not child.pipes.read():
                 return child.pipes.take_message()
             message = child.pipes.take_message()
