@@ -18,7 +18,7 @@ from ...protocol.messages import Go
 from ...system import pages
 from ...system.limits import room, status_of
 from ...system.unforkable import holders, in_bad_fork
-from ..process.crash_wait import TRACER, WAITS, await_keeper
+from ..process.crash_wait import WAITS, await_keeper
 from ..process.output import flush
 from ..process.progress import AnnouncedExit, Tally
 from ..process.relay import DEAF, LEAVES, Relay
@@ -68,8 +68,8 @@ class Child:
         self._item = item_at
         self._counts_gpus = MEMORY in process.session.config.stash
         self._waits = process.session.config.stash.get(WAITS, False)
-        self._tracer = process.session.config.stash.get(TRACER, 0)
         self._announced_exit: AnnouncedExit | None = None
+        self.working_set = WorkingSet()
         self.failures: Tally
         """The host's count of failures, which it sets, and children update."""
 
@@ -79,7 +79,6 @@ class Child:
         announced: AnnouncedExit,
         pipes: Pipes,
         host: int,
-        working_set: WorkingSet | None,
         warmup: Warmup | None,
         midway: bool = False,
     ) -> Role:
@@ -91,31 +90,22 @@ class Child:
         :param announced: its announced exit.
         :param pipes: by which :class:`Go` comes, or the end of the stream.
         :param host: pid of the host.
-        :param working_set: the host's, for a child that is to report its pages, else None.
         :param warmup: the host's, for a child that is forked while another runs a test, else None.
         :param midway: whether the host has begun the test.
         """
         status = FAILED
         self._announced_exit = announced
         try:
-            os.setpgid(0, 0)
-            system.die_with_parent(host)
+            self._process.enter(files, host, midway)
             system.be_first_for_oom_killer()
-            if self._tracer:
-                system.let_attach(self._tracer)
-            if midway:
-                self._process.output.copy_inherited(files)
-            files.install()
-            self._process.output.enter_process(midway)
             finalizers.forget_inherited()
-            self._process.session_end.enter_process()
             self._process.fixtures.leave_to_host()
             if warmup is not None and warmup.is_on:
                 warmup.run(pipes)
             go = pipes.receive()
             pipes.stop_reading()
             if isinstance(go, Go):
-                status = yield from self._execute(go, working_set, midway)
+                status = yield from self._execute(go, midway)
             else:
                 status = DEAF if pipes.trouble else 0
         except BaseException as error:  # noqa: BLE001 (it is the end of the process)
@@ -127,7 +117,7 @@ class Child:
         announced.announce(status)
         return status
 
-    def _execute(self, go: Go, working_set: WorkingSet | None, midway: bool) -> Role:
+    def _execute(self, go: Go, midway: bool) -> Role:
         self._process.relay.open(go.wide_setup_seconds)
         if midway:
             self._process.relay.announce()
@@ -165,8 +155,8 @@ class Child:
         )
         if self._process.relay.lost:
             return self._process.relay.lost
-        if working_set is not None and not self._process.relay.is_copy():
-            working_set.tell(pages.exclusive())
+        if self.working_set.is_wanted and not self._process.relay.is_copy():
+            self.working_set.tell(pages.exclusive())
         return STOPS if self._process.relay.stops else DONE
 
     def _leave(self) -> int:

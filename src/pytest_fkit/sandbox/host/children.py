@@ -14,7 +14,6 @@ from ...system.limits import insist
 from ..child.child import DONE, Child
 from ..child.usage import wait_for
 from ..child.warmup import LIMIT, Warmup
-from ..child.working_set import WorkingSet
 from ..process.copies import fork, heeding_audit_hooks
 from ..process.output import flush
 from ..process.progress import AnnouncedExit
@@ -54,7 +53,7 @@ class Children:
         self._measures = measures
         self._warmup = warmup
         self._waiting: ForkedChild | None = None
-        self.working_set = WorkingSet()
+        self.working_set = child.working_set
         self._sets: tuple[Files, ...] = ()
         self._exits: tuple[AnnouncedExit, ...] = ()
         self._free: list[int] = []
@@ -214,8 +213,7 @@ class Children:
         :param running: the child that runs a test meanwhile.
         :param midway: whether the host has begun the test.
         """
-        working_set = self.working_set if self.working_set.is_wanted else None
-        if working_set is None:
+        if not self.working_set.is_wanted:
             self.working_set.common.copy_now()  # before any of these pages is written to
         if self.statuses.are_kept:
             self.statuses.leave()
@@ -235,7 +233,6 @@ class Children:
                 self._exits[own.number],
                 own.pipes,
                 own.pid,
-                working_set,
                 warmup,
                 midway,
             )
