@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, Mapping, NamedTuple
+from typing import Callable, ContextManager, Iterable, Iterator, Mapping, NamedTuple
 
 import far_client
 import psutil
@@ -92,6 +92,16 @@ def by_command(directory: Path, environ: Mapping[str, str] = NO_VARIABLES) -> It
 
 
 ENGINES = (by_slurm, by_ssh, by_command)
+
+
+@pytest.fixture(params=ENGINES)
+def by_each_engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Machines]:
+    """To be assigned to a name in the module that wants it."""
+    engine: Callable[[Path], ContextManager[Machines]] = request.param
+    with engine(tmp_path_factory.mktemp("machines")) as found:
+        yield found
 
 
 def tree(pid: int) -> list[psutil.Process]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Callable, Mapping
@@ -17,10 +16,7 @@ import fleet as fleets
 
 Fleet = Callable[..., Mapping[str, str]]
 
-pytestmark = [
-    pytest.mark.skipif(not fleets.compiler(), reason="needs a C compiler"),
-    pytest.mark.skipif(sys.version_info < (3, 9), reason="every test is waited for there"),
-]
+pytestmark = pytest.mark.skipif(not fleets.compiler(), reason="needs a C compiler")
 
 # "late" is what a driver has not freed of processes that are gone, see nvml.c. What has waited for
 # a process may have had a GPU open in it, as an engine of vLLM has.

@@ -10,25 +10,17 @@ import os
 import random
 import signal
 from pathlib import Path
-from typing import Callable, ContextManager, Iterator
 
 import psutil
 import pytest
-from far_machines import ENGINES, Machines
+from far_machines import Machines, by_each_engine
 from inner_runs import run
 from slurm_cluster import Cluster
 from watched_runs import TESTS, Seen, check, running
 
 KILLS = 20
 
-
-@pytest.fixture(params=ENGINES)
-def machines(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Machines]:
-    engine: Callable[[Path], ContextManager[Machines]] = request.param
-    with engine(tmp_path_factory.mktemp("machines")) as found:
-        yield found
+machines = by_each_engine
 
 
 def test_workers_that_are_lost_one_by_one(machines: Machines, tmp_path: Path) -> None:

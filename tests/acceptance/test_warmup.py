@@ -9,10 +9,10 @@ import pytest
 from inner import InnerRun, run_pytest, write_files
 
 import fleet as fleets
-from pytest_fkit.sandbox.child import early_end
+from pytest_fkit.sandbox.child.warmup import SUPPORTED
 
 pytestmark = [
-    pytest.mark.skipif(not early_end.SUPPORTED, reason="needs os.pidfd_open"),
+    pytest.mark.skipif(not SUPPORTED, reason="needs os.pidfd_open"),
     pytest.mark.skipif(not fleets.compiler(), reason="needs a C compiler"),
 ]
 

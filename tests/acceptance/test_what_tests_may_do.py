@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
@@ -77,6 +78,42 @@ def test_groups_sessions_and_descriptors(tmp_path: Path, arguments: tuple[str, .
         wrong = {name: found for name, found in wrong.items() if found != "SKIPPED"}
     assert not wrong, ended.out
     assert "1 test left processes running" in ended.out
+
+
+_HOLDS = """
+import fcntl, os, socket
+from pathlib import Path
+import pytest
+
+kept = []
+
+@pytest.mark.parametrize("number", range(4))
+def test_all_that_the_last_one_held_is_free(number):
+    server = socket.socket()
+    server.bind(("127.0.0.1", int(os.environ["PORT"])))
+    server.listen()
+    lock = open("lock", "w")
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    kept.extend([server, lock, bytearray(os.urandom(1 << 20) * 100)])
+    last = Path("pid")
+    if last.exists():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(last.read_text()), 0)
+    last.write_text(str(os.getpid()))
+
+@pytest.mark.parametrize("number", range(2))
+def test_a_copy_does_not_speak_for_the_test(number):
+    os.fork()
+"""
+
+
+def test_the_next_test_begins_when_the_last_process_has_ended(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    write_files(tmp_path, {"test_it.py": _HOLDS})
+    ended = run_pytest(tmp_path, "--fkit", "-n0", env={"PORT": str(port)})
+    assert " 6 passed in " in ended.lines[-1], ended.out
 
 
 _HANDLERS = """

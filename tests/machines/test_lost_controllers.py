@@ -8,25 +8,17 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Callable, ContextManager, Iterator
 
 import far_client
 import psutil
 import pytest
-from far_machines import ENGINES, Machines, by_ssh, tree
+from far_machines import Machines, by_each_engine, by_ssh, tree
 from inner_runs import started, wait_until
 from watched_runs import TESTS, running
 
 from pytest_fkit.worker.controller_watch import PATIENCE
 
-
-@pytest.fixture(params=ENGINES)
-def machines(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Machines]:
-    engine: Callable[[Path], ContextManager[Machines]] = request.param
-    with engine(tmp_path_factory.mktemp("machines")) as found:
-        yield found
+machines = by_each_engine
 
 
 def _runs(process: psutil.Process) -> bool:

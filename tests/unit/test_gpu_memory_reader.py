@@ -6,15 +6,15 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping
+from typing import Callable, Iterator, Mapping
 
 import pytest
 
 import fleet as fleets
 from pytest_fkit.gpu.answers import FailedError
 from pytest_fkit.gpu.health import memory, memory_reader
-from pytest_fkit.gpu.health.memory import GpuMemory, MemoryAnswer
-from pytest_fkit.gpu.health.memory_reader import Waiter
+from pytest_fkit.gpu.health.memory import GpuMemory
+from pytest_fkit.gpu.health.memory_reader import MemoryAnswer, MemoryRequest, Waiter
 from pytest_fkit.gpu.machine import Machine
 from pytest_fkit.gpu.slices.ownership import Owned
 from pytest_fkit.gpu.vendors.driver import Count, Counter
@@ -51,12 +51,11 @@ class Driver:
 
 
 def back(waiter: Waiter, seconds: float = 60.0, ours: tuple[int, ...] = ()) -> list[str]:
-    lines: list[str] = waiter.obey(["0"], ours, 0, seconds, "back")["lines"]
-    return lines
+    return [*waiter.obey(MemoryRequest("back", ("0",), ours, 0, seconds)).lines]
 
 
-def need(waiter: Waiter, gib: int, ours: tuple[int, ...] = ()) -> dict[str, Any]:
-    return waiter.obey(["0"], ours, gib * GIB, 0.0, "need")
+def need(waiter: Waiter, gib: int, ours: tuple[int, ...] = ()) -> MemoryAnswer:
+    return waiter.obey(MemoryRequest("need", ("0",), ours, gib * GIB, 0.0))
 
 
 @pytest.fixture(params=[True, False], ids=["first namespace", "another"])
@@ -151,44 +150,44 @@ def test_what_is_free_and_what_ones_own_processes_have_is_to_be_had(
     holder: int, first: bool
 ) -> None:
     driver = Driver(70 * GIB, processes={holder: 60 * GIB})
-    assert need(driver.waiter(), 10) == {"lines": [], "unknown": ""}
-    assert need(driver.waiter(), 70, (holder,)) == {"lines": [], "unknown": ""}
-    [line] = need(driver.waiter(), 11)["lines"]
+    assert need(driver.waiter(), 10) == MemoryAnswer()
+    assert need(driver.waiter(), 70, (holder,)) == MemoryAnswer()
+    [line] = need(driver.waiter(), 11).lines
     assert line.startswith(f"GPU 0 has 10 GiB of 80 GiB free (60 GiB: pid {holder} (")
     assert line.endswith("; 10 GiB: no process that is seen here)")
     driver.processes = {}
-    assert need(driver.waiter(), 70, (holder,))["unknown"].startswith("GPU 0: its driver does not")
+    assert need(driver.waiter(), 70, (holder,)).unknown.startswith("GPU 0: its driver does not")
 
 
 def test_what_a_test_needs_is_waited_for() -> None:
     driver = Driver(70 * GIB, 50 * GIB, 30 * GIB)
     waiter = driver.waiter(shared=True)
-    assert waiter.obey(["0"], (), 50 * GIB, 60.0, "need")["lines"] == []
+    assert waiter.obey(MemoryRequest("need", ("0",), (), 50 * GIB, 60.0)).lines == ()
     assert driver.looks == 3
     driver.used = [50 * GIB]
-    assert len(waiter.obey(["0"], (), 31 * GIB, 0.01, "need")["lines"]) == 1
+    assert len(waiter.obey(MemoryRequest("need", ("0",), (), 31 * GIB, 0.01)).lines) == 1
 
 
 def test_nobody_waits_for_more_than_there_is() -> None:
     driver = Driver(0)
-    answer = driver.waiter().obey(["0"], (), 81 * GIB, 60.0, "need")
-    assert answer["lines"] == ["GPU 0 has 80 GiB in all"]
+    answer = driver.waiter().obey(MemoryRequest("need", ("0",), (), 81 * GIB, 60.0))
+    assert answer.lines == ("GPU 0 has 80 GiB in all",)
     assert driver.looks == 1
 
 
 def test_a_gpu_of_which_nobody_tells(first: bool) -> None:
     waiter = Driver(0).waiter()
-    assert waiter.obey(["1"], (), GIB, 60.0, "need") == {
-        "lines": [], "unknown": "GPU 1: it is unknown",
-    }  # fmt: skip
-    assert waiter.obey(["9"], (), 0, 60.0, "back")["lines"] == []
+    assert waiter.obey(MemoryRequest("need", ("1",), (), GIB, 60.0)) == MemoryAnswer(
+        unknown="GPU 1: it is unknown"
+    )
+    assert waiter.obey(MemoryRequest("back", ("9",), (), 0, 60.0)).lines == ()
 
 
 def test_a_keeper_that_follows_a_killed_one_waits() -> None:
     driver = Driver(GIB, 30 * GIB)
     waiter = driver.waiter()
-    assert waiter.obey(["0"], (), 0, 0.01, "begin")["lines"] == []
-    assert len(waiter.obey(["0"], (), 0, 0.01, "begin")["lines"]) == 1
+    assert waiter.obey(MemoryRequest("begin", ("0",), (), 0, 0.01)).lines == ()
+    assert len(waiter.obey(MemoryRequest("begin", ("0",), (), 0, 0.01)).lines) == 1
 
 
 # --- the process --------------------------------------------------------------------------------
@@ -224,7 +223,7 @@ def ask(asked: GpuMemory, what: str, *gpus: str, need: int = 0) -> MemoryAnswer:
     answer = None
     while answer is None:
         answer = asked.answer(1.0)
-    return answer
+    return answer._replace(id="")
 
 
 needs_nvml = pytest.mark.skipif(not fleets.compiler(), reason="needs a C compiler")
@@ -306,9 +305,9 @@ def test_answers_to_a_keeper_that_is_gone_are_not_ours() -> None:
     pipe = memory_reader._Pipe(requests[0], answers[1])
     request = pipe.next()
     assert request is not None
-    for name in ("4711-1", request["id"]):
-        pipe.answer({"id": name, "lines": [name], "unknown": ""})
-    assert asked.answer(5.0) == MemoryAnswer((request["id"],))
+    for name in ("4711-1", request.id):
+        pipe.answer(MemoryAnswer((name,), id=name))
+    assert asked.answer(5.0) == MemoryAnswer((request.id,), id=request.id)
     asked.ask("back", ["0"], [])
     os.close(answers[1])
     assert asked.answer(5.0) == MemoryAnswer(unknown="the process that asks their driver has ended")

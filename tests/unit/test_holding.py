@@ -209,7 +209,7 @@ class Controller:
         elif isinstance(said, Holds):
             self.rerouting.holds(worker.node, said)
         else:
-            for decided in list(self.rerouting.screen.decided(worker.node, [said])):
+            for decided in list(self.rerouting.open_attempts.decided(worker.node, [said])):
                 if isinstance(decided, Retry):
                     self.rerouting.retry(worker.node, decided)
                 else:

@@ -92,8 +92,9 @@ def test_of_a_run_that_was_killed_all_tests_are_there() -> None:
         ]
     )  # fmt: skip
     assert outcomes(told) == {"x": "passed", "y": "unfinished", "z": "not run"}
-    (running,) = (each for each in told.timeline.attempts if each.cut_off)
-    assert (running.nodeid, running.start, running.duration) == ("y", 2.0, 1.0)
+    (running,) = next(each for each in told.tests if each.nodeid == "y").attempts
+    assert running.attempt.is_cut_off
+    assert (running.start, running.duration) == (2.0, 1.0)
     assert told.heads[0].is_cut_off
     page_of_y = next(each for each in told.details() if each["id"] == "y")
     assert page_of_y["attempts"][0]["cut"] is True
@@ -112,7 +113,7 @@ def test_a_resumed_run_goes_on_where_the_first_was_cut_off() -> None:
         ]
     )  # fmt: skip
     assert outcomes(told) == {"x": "passed", "y": "not run"}
-    assert [(each.start, each.cut_off) for each in told.tests[1].attempts] == [
+    assert [(each.start, each.attempt.is_cut_off) for each in told.tests[1].attempts] == [
         (2.0, True),
         (5.0, False),
     ]

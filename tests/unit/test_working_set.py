@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_fkit.sandbox.child import early_end
 from pytest_fkit.sandbox.child.working_set import WorkingSet
 from pytest_fkit.system import pages
 
-pytestmark = pytest.mark.skipif(
-    not (early_end.SUPPORTED and pages.can_copy()), reason="no child is asked here"
-)
+pytestmark = pytest.mark.skipif(not pages.can_copy(), reason="no child is asked here")
 
 _OWN = frozenset(range(8))
 _PAGE = pages.ranges([1])[0].length
@@ -22,16 +19,18 @@ def _asked(working_set: WorkingSet, children: int) -> list[int]:
     for number in range(children):
         if working_set.is_wanted:
             asked.append(number)
-        working_set.ended(())
+        working_set.ended()
     return asked
 
 
 def test_what_two_children_wrote_to_is_copied_ahead() -> None:
     working_set = WorkingSet(_OWN.intersection)
     assert _asked(working_set, 1) == []
-    working_set.ended((1, 2, 3, 7, 9))
+    working_set.tell((1, 2, 3, 7, 9))
+    working_set.ended()
     assert not working_set.common.ranges
-    working_set.ended((2, 3, 7, 9))
+    working_set.tell((2, 3, 7, 9))
+    working_set.ended()
     assert list(working_set.common.ranges) == [
         pages.Range(2 * _PAGE, 2 * _PAGE),
         pages.Range(7 * _PAGE, _PAGE),
@@ -43,7 +42,8 @@ def test_no_child_is_forked_ahead_that_is_to_tell_or_while_another_does() -> Non
     assert not working_set.allows_ahead
     for written in ((), (1,), (1,)):
         assert not working_set.allows_ahead
-        working_set.ended(written)
+        working_set.tell(written)
+        working_set.ended()
     assert working_set.allows_ahead
 
 
@@ -54,7 +54,8 @@ def test_the_first_child_is_not_typical_and_those_that_do_not_answer_are_given_u
 def test_it_is_learned_anew() -> None:
     working_set = WorkingSet(_OWN.intersection)
     for written in ((), (1,), (1,)):
-        working_set.ended(written)
+        working_set.tell(written)
+        working_set.ended()
     assert _asked(working_set, 1010) == [999, 1000, 1001, 1002]
     # Those did not answer.
     assert working_set.common.ranges == (pages.Range(_PAGE, _PAGE),)

@@ -1,6 +1,6 @@
 """What failures have in common: a signature that other numbers, addresses and paths don't change.
 
-``cause(test.verdict.get("reports", ()))`` is the cause of one test, and ``grouped(met(tests))``
+``cause_of(test)`` is the cause of one test that is red, and ``grouped(met(tests))``
 are the causes of many, the most frequent first.
 """
 
@@ -92,13 +92,17 @@ def cause(reports: Sequence[Kept]) -> Cause | None:
     return None if failed is None else _cause(failed)
 
 
+def cause_of(test: TestHistory) -> Cause:
+    """What went wrong with a test that is red."""
+    return cause(test.verdict.get("reports", ())) or LOST
+
+
 def met(tests: Iterable[TestHistory]) -> Iterator[Met]:
     """The failed tests and errors among these, with their causes."""
     for test in tests:
         if test.went_wrong:
-            found = cause(test.verdict.get("reports", ())) or LOST
             worker = str(test.verdict.get("worker", ""))
-            yield Met(test.nodeid, found, worker, tuple(test.attempt.get("gpus", ())))
+            yield Met(test.nodeid, cause_of(test), worker, tuple(test.attempt.get("gpus", ())))
 
 
 def grouped(tests: Iterable[Met]) -> list[Group]:

@@ -9,7 +9,7 @@ from typing import Callable, Dict, Iterator, Mapping, Sequence
 
 from ..named_tuple import NamedTuple
 from ..own import own_builtins
-from .causes import LOST, Cause, cause
+from .causes import Cause, cause_of
 from .events import Event
 from .history import History, TestHistory, ungrouped
 
@@ -111,7 +111,7 @@ def side(history: History) -> Side:
 def _state(tests: Sequence[TestHistory]) -> State:
     red = next((test for test in tests if test.went_wrong), None)
     if red is not None:
-        return State(red.outcome, cause(red.verdict.get("reports", ())) or LOST)
+        return State(red.outcome, cause_of(red))
     passed = [test for test in tests if test.outcome in _RAN]
     figures = {
         name: tuple(value for test in passed for value in measure.values(test.attempt))

@@ -84,6 +84,18 @@ def is_of_machine(happened: Event) -> bool:
     return happened["event"] == "gpu_error" and happened.get("category") == HOST
 
 
+def wide_title(step: Event) -> str:
+    """What is done to which wide fixture, of a step in an ``attempt`` event."""
+    return f"{step['what']}: {step['label']}"
+
+
+def death_title(attempt: Event) -> str:
+    """How the process of an ``attempt`` event ended, as in "SIGSEGV"; "" if as it should."""
+    ending = attempt.get("ending", {})
+    kind = ending.get("type", "Finished")
+    return "" if kind == "Finished" else str(ending.get("title", kind))
+
+
 def xid_title(xid: Event) -> str:
     """As in "Xid 79 (GPU has fallen off the bus)"."""
     number, name = xid.get("xid", "?"), xid.get("name", "")

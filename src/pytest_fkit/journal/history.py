@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass, field
-from typing import Iterable, Iterator
+from typing import Callable, Iterable, Iterator
 
 from ..own import own_builtins
 from ..protocol.endings import count
@@ -12,9 +12,6 @@ from ..system.paths import joined, relative
 from .events import Event, placed
 
 own_builtins(globals())
-
-_OF_TESTS = ("start", "attempt", "retried", "verdict")
-"""The events that tell how far a test is."""
 
 WITH_ZONE = "%Y-%m-%d %H:%M:%S %z"
 """How the begin of a session is shown."""
@@ -24,21 +21,63 @@ RED = ("failed", "error")
 
 
 @dataclass
+class AttemptHistory:
+    """An attempt at a test.
+
+    :param event: what the journal says of it; of one that was cut off, the start of the test.
+    :param run: number of its run in the session, from 0.
+    :param again: the ``retried`` event that says where the test runs again, None if it does not.
+    """
+
+    event: Event
+    run: int
+    is_cut_off: bool = False
+    again: Event | None = None
+
+    @property
+    def repetition(self) -> Event:
+        """What the event says of it as a repetition, empty if it is none."""
+        found: Event = self.event.get("repetition", {})
+        return found
+
+
+@dataclass
 class TestHistory:
-    """A test with a verdict.
+    """A test that has begun.
 
     :param session: its session's number, from 0.
-    :param attempt: the event of the attempt that counts.
-    :param retries: the ``retried`` events before it.
+    :param verdict: empty if there is none.
+    :param attempts: in their order, those of all runs of the session.
+    :param counted: the attempt that the verdict is of.
+    :param reports: without a verdict, the ``report`` events since the test began.
+    :param note: without a verdict, the last ``running`` event.
     """
 
     __test__ = False
 
     nodeid: str
     session: int
-    verdict: Event
-    attempt: Event
-    retries: list[Event] = field(default_factory=list)
+    verdict: Event = field(default_factory=dict)
+    attempts: list[AttemptHistory] = field(default_factory=list)
+    counted: AttemptHistory | None = None
+    reports: list[Event] = field(default_factory=list)
+    note: Event | None = None
+
+    @property
+    def attempt(self) -> Event:
+        """The event of the attempt that counts."""
+        return {} if self.counted is None else self.counted.event
+
+    @property
+    def retries(self) -> list[Event]:
+        """The ``retried`` events of the last run."""
+        last = self.attempts[-1].run if self.attempts else 0
+        return [each.again for each in self.attempts if each.again and each.run == last]
+
+    def repetitions(self, run: int) -> dict[float, AttemptHistory]:
+        """By their numbers."""
+        found = (each for each in self.attempts if each.repetition and each.run == run)
+        return {each.repetition["number"]: each for each in found}
 
     @property
     def repeated(self) -> Event | None:
@@ -69,8 +108,7 @@ class Session:
         and worker.
     :param retirements: ``retired`` and ``readmitted`` events.
     :param xids: ``xid`` events.
-    :param repetitions: the ``attempt`` events of repetitions of tests that have no verdict, by node
-        id and number.
+    :param tests: those that have begun, by node id.
     :param xid_tests: node ids of the tests that ran while an Xid occurred, by its number and GPUs.
     """
 
@@ -82,7 +120,7 @@ class Session:
     running: dict[tuple[str, str], Event] = field(default_factory=dict)
     retirements: list[Event] = field(default_factory=list)
     xids: list[Event] = field(default_factory=list)
-    repetitions: dict[str, dict[float, Event]] = field(default_factory=dict)
+    tests: dict[str, TestHistory] = field(default_factory=dict)
     xid_tests: dict[tuple[object, ...], dict[str, None]] = field(default_factory=dict)
 
     @property
@@ -100,6 +138,17 @@ class Session:
         """As in "exit status 1, resumed 2 times"."""
         end = "cut off" if self.end is None else f"exit status {self.end.get('exitstatus', '?')}"
         return f"{end}, resumed {count(len(self.runs) - 1, 'time')}" if self.runs[1:] else end
+
+    @property
+    def repetitions(self) -> dict[str, list[Event]]:
+        """The ``attempt`` events of repetitions of tests that have no verdict, by node id."""
+        last = len(self.runs) - 1
+        found = {
+            nodeid: [each.event for each in test.repetitions(last).values()]
+            for nodeid, test in self.tests.items()
+            if not test.verdict
+        }
+        return {nodeid: events for nodeid, events in found.items() if events}
 
     def retirement_lines(self) -> Iterator[str]:
         """As in "gw2 (GPU 4) was retired: the reason"."""
@@ -139,45 +188,108 @@ def history(events: Iterable[Event]) -> History:
 
     :param events: the first is a ``run``, as :mod:`.reader` makes sure.
     """
-    found = History()
-    attempts: dict[tuple[str, str], Event] = {}
-    retries: dict[str, list[Event]] = {}
+    told = _Told()
     for happened in events:
+        told.add(happened)
+    if told.found.sessions:
+        told.cut_off()
+    return told.found
+
+
+class _Told:
+    """Makes a history of events in their order."""
+
+    def __init__(self) -> None:
+        self.found = History()
+        self._last: dict[tuple[str, str], AttemptHistory] = {}  # by node id and worker
+
+    def add(self, happened: Event) -> None:
         name = happened["event"]
         if name == "run":
-            attempts.clear()
-            retries.clear()
-            _begin(found, happened)
-            continue
-        session = found.sessions[-1]
+            self._run(happened)
+            return
+        session = self.found.sessions[-1]
         session.last = happened
-        if name not in _OF_TESTS:
+        handler = _OF_TESTS.get(name)
+        if handler is None:
             _update(session, happened)
-            continue
-        key = str(happened.get("test")), str(happened.get("worker"))
-        if name == "start":
-            session.running[key] = happened
-        elif name == "attempt":
-            if "repetition" in happened:
-                session.running.pop(key, None)
-                of_test = session.repetitions.setdefault(key[0], {})
-                of_test[happened["repetition"]["number"]] = happened
-            else:
-                attempts[key] = happened
-            for xid in happened.get("xids", ()):
-                session.xid_tests.setdefault(xid_key(xid), {})[key[0]] = None
-        elif name == "retried":
-            session.running.pop(key, None)
-            retries.setdefault(key[0], []).append(happened)
+            return
+        nodeid = str(happened.get("test"))
+        test = session.tests.setdefault(nodeid, TestHistory(nodeid, len(self.found.sessions) - 1))
+        handler(self, session, test, happened)
+
+    def _run(self, run: Event) -> None:
+        self._last.clear()
+        before = self.found.sessions[-1] if self.found.sessions else None
+        if before is not None:
+            self.cut_off()
+        if before is not None and before.runs[0].get("session") == run.get("session"):
+            before.runs.append(run)
+            before.end, before.last = None, run
+            before.running.clear()
+            before.planned = []
         else:
-            session.running.pop(key, None)
-            number = len(found.sessions) - 1
-            attempt, before = attempts.pop(key, {}), retries.pop(key[0], [])
-            if "repeated" in happened:
-                of_test = session.repetitions.pop(key[0], {})
-                attempt = of_test.get(happened["repeated"].get("stands", 0), attempt)
-            found.tests.append(TestHistory(key[0], number, happened, attempt, before))
-    return found
+            self.found.sessions.append(Session([run], None, run))
+
+    def cut_off(self) -> None:
+        """The last run is over: what still runs has made an attempt."""
+        session = self.found.sessions[-1]
+        for (nodeid, _), start in session.running.items():
+            attempt = AttemptHistory(start, len(session.runs) - 1, is_cut_off=True)
+            session.tests[nodeid].attempts.append(attempt)
+
+    def _start(self, session: Session, test: TestHistory, happened: Event) -> None:
+        session.running[_key(happened)] = happened
+        test.reports.clear()
+
+    def _report(self, _: Session, test: TestHistory, happened: Event) -> None:
+        if "when" in happened and "outcome" in happened:
+            test.reports.append({"duration": 0.0, **happened})
+
+    def _running(self, _: Session, test: TestHistory, happened: Event) -> None:
+        test.note = happened
+
+    def _attempt(self, session: Session, test: TestHistory, happened: Event) -> None:
+        attempt = self._last[_key(happened)] = AttemptHistory(happened, len(session.runs) - 1)
+        test.attempts.append(attempt)
+        if attempt.repetition:  # no verdict follows each of them
+            session.running.pop(_key(happened), None)
+        for xid in happened.get("xids", ()):
+            session.xid_tests.setdefault(xid_key(xid), {})[test.nodeid] = None
+
+    def _retried(self, session: Session, _: TestHistory, happened: Event) -> None:
+        session.running.pop(_key(happened), None)
+        attempt = self._last.pop(_key(happened), None)
+        if attempt is not None:
+            attempt.again = happened
+
+    def _verdict(self, session: Session, test: TestHistory, happened: Event) -> None:
+        session.running.pop(_key(happened), None)
+        if test.verdict:  # of another worker, with --dist=each
+            test = TestHistory(test.nodeid, test.session, {}, test.attempts)
+            session.tests[test.nodeid] = test
+        test.verdict, test.counted = happened, self._last.pop(_key(happened), None)
+        test.reports, test.note = [], None
+        if "repeated" in happened:
+            stands = happened["repeated"].get("stands", 0)
+            repetitions = test.repetitions(len(session.runs) - 1)
+            test.counted = repetitions.get(stands, test.counted)
+        self.found.tests.append(test)
+
+
+_OF_TESTS: dict[str, Callable[[_Told, Session, TestHistory, Event], None]] = {
+    "start": _Told._start,
+    "report": _Told._report,
+    "running": _Told._running,
+    "attempt": _Told._attempt,
+    "retried": _Told._retried,
+    "verdict": _Told._verdict,
+}
+"""The events that tell how far a test is."""
+
+
+def _key(happened: Event) -> tuple[str, str]:
+    return str(happened.get("test")), str(happened.get("worker"))
 
 
 def ungrouped(nodeid: str, run: Event) -> str:
@@ -203,18 +315,6 @@ def argument(nodeid: str, rootdir: str, directory: str) -> str:
 def xid_key(xid: Event) -> tuple[object, ...]:
     """Equal for Xids of one kind."""
     return (xid.get("xid"), *xid.get("gpus", ()))
-
-
-def _begin(found: History, run: Event) -> None:
-    before = found.sessions[-1] if found.sessions else None
-    if before is not None and before.runs[0].get("session") == run.get("session"):
-        before.runs.append(run)
-        before.end, before.last = None, run
-        before.running.clear()
-        before.repetitions.clear()
-        before.planned = []
-    else:
-        found.sessions.append(Session([run], None, run))
 
 
 def _update(session: Session, happened: Event) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterable, Iterator
 
 from ..own import own_builtins
 from ..protocol.endings import count, format_size
-from .causes import Group, cause, grouped, met
+from .causes import LOST, Group, cause_of, grouped, met
 from .events import Event, gpu_names, placed, xid_title
 from .history import WITH_ZONE, History, Session, TestHistory, argument, ungrouped, xid_key
 from .rates import details, of_events, repeated_again, words
@@ -104,7 +104,7 @@ def _repeated(history: History, tests: list[TestHistory]) -> Iterator[str]:
         if test.repeated is not None
     ]
     found += [
-        (f"{history.label(number)}{nodeid}", of_events(repetitions.values()))
+        (f"{history.label(number)}{nodeid}", of_events(repetitions))
         for number, session in enumerate(history.sessions)
         for nodeid, repetitions in session.repetitions.items()
     ]
@@ -215,10 +215,10 @@ def _session_values(history: History, number: int, session: Session) -> Values:
 
 
 def _red_values(test: TestHistory) -> Values:
-    found = cause(test.verdict.get("reports", ()))
+    found = cause_of(test)
     return {
         "session": test.session + 1, "test": test.nodeid, "outcome": test.outcome,
-        "message": _reason(test), "cause": found.title if found is not None else "",
+        "message": _reason(test), "cause": "" if found == LOST else found.title,
     }  # fmt: skip
 
 
@@ -245,7 +245,7 @@ def failed(history: History) -> list[str]:
         (nodeid, number)
         for number, session in enumerate(history.sessions)
         for nodeid, repetitions in session.repetitions.items()
-        if of_events(repetitions.values()).failed
+        if of_events(repetitions).failed
     ]
     runs = [session.runs[-1] for session in history.sessions]
     return list(dict.fromkeys(_argument(nodeid, runs[session]) for nodeid, session in tests))

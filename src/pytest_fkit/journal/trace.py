@@ -9,7 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, Sequence
 
 from ..own import own_builtins
-from .events import Event, encode_list, gpu_names, is_of_machine, xid_title
+from .events import (
+    Event,
+    death_title,
+    encode_list,
+    gpu_names,
+    is_of_machine,
+    wide_title,
+    xid_title,
+)
 
 if TYPE_CHECKING:
     from .files import AppendedFile
@@ -207,18 +215,18 @@ class _Timeline:
         nodeid = str(happened.get("test"))
         for step in happened.get("wide", ()):
             span = self._slice(pid, "wide fixtures", step["start"], step["duration"])
-            name = f"{step['what']}: {step['label']}"
-            yield _complete(pid, "wide fixtures", name, "fixture", span, {"test": nodeid})
+            about = {"test": nodeid}
+            yield _complete(pid, "wide fixtures", wide_title(step), "fixture", span, about)
         span = self._slice(pid, "tests", happened["start"], happened["duration"])
         yield _complete(pid, "tests", nodeid, "test", span, _arguments(happened))
         yield from self._phases(pid, happened, span)
         yield from self._arrow(pid, nodeid, span)
         if happened.get("again"):
             self._followed[nodeid] = (pid, *span)
-        ending = happened.get("ending", {})
-        if ending.get("type", "Finished") != "Finished":
-            title = str(ending.get("title", ending["type"]))
-            yield _instant(pid, "tests", title, "ending", span[1], {"test": nodeid, **ending})
+        death = death_title(happened)
+        if death:
+            about = {"test": nodeid, **happened["ending"]}
+            yield _instant(pid, "tests", death, "ending", span[1], about)
         yield from _counters(pid, happened, span)
 
     def _phases(self, pid: int, happened: Event, span: tuple[int, int]) -> Iterator[TraceEvent]:

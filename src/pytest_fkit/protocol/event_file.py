@@ -380,9 +380,11 @@ class Completed(NamedTuple):
 
     :param by_pytest: whether pytest itself ran the test, and so reports on each phase; another
         plugin's pytest_runtest_protocol reports what it likes.
+    :param may_free_gpus: whether the end of the process may free memory of GPUs.
     """
 
     by_pytest: bool
+    may_free_gpus: bool = True
 
 
 TestEvent = Union[

@@ -257,21 +257,6 @@ class Warm(NamedTuple):
     trouble: str = ""
 
 
-class Over(NamedTuple):
-    """The child has run its test.
-
-    :param stops: see :class:`ChildExited`.
-    :param early: whether nothing but memory is left of it, which the kernel takes down.
-    :param written: numbers of the pages that the test wrote to, if asked for.
-    :param used: see :class:`Ended`; without what its end takes.
-    """
-
-    stops: bool
-    early: bool
-    written: tuple[int, ...] = ()
-    used: tuple[Any, ...] = ()
-
-
 # --- host to keeper -----------------------------------------------------------------------------
 
 
@@ -289,21 +274,17 @@ class Forked(NamedTuple):
 
 
 class ChildExited(NamedTuple):
-    """The child was waited for, or all that is left of it is memory.
+    """The child was waited for.
 
     :param status: as waitpid(2) gives it.
     :param leaves: whether it left so that a wide fixture is set up, and comes again.
-    :param stops: whether it reported something after which no other test may begin unasked.
     :param used: see :class:`Ended`.
-    :param early: see :class:`Over`.
     :param ours: whether the status is one that our code in the child gave, and no test's.
     """
 
     status: int
     leaves: bool = False
-    stops: bool = False
     used: tuple[Any, ...] = ()
-    early: bool = False
     ours: bool = True
 
 
@@ -354,7 +335,7 @@ class HostDone(NamedTuple):
 Message = Union[
     Run, RunTogether, Follows, Finish, Stop, OrderAnew, Ping, Inspect, Broken,
     Events, Output, Pong, Inspected, Notice, Restarted, HostFiles, Ended, TornDown,
-    Release, Proceed, Go, Forked, ChildExited, Began, WideSetUp, Ready, SessionOver, HostDone, Over,
+    Release, Proceed, Go, Forked, ChildExited, Began, WideSetUp, Ready, SessionOver, HostDone,
     Warm, TestEvent,
 ]  # fmt: skip
 

@@ -159,6 +159,18 @@ def unpack_all(frames: bytes) -> list[Message]:
     return found
 
 
+def cut(buffer: bytearray) -> list[bytes]:
+    """Take the whole frames off a buffer: of several streams, so their numbers say nothing."""
+    found = []
+    while len(buffer) >= _HEADER.size:
+        end = _HEADER.size + _HEADER.unpack_from(buffer)[0]
+        if len(buffer) < end:
+            break
+        found.append(bytes(buffer[:end]))
+        del buffer[:end]
+    return found
+
+
 def following(frames: bytes) -> int:
     """The number of the frame that comes after these, of which there is at least one."""
     number = position = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict, deque
-from typing import TYPE_CHECKING, Callable, Generator, Sequence
+from typing import TYPE_CHECKING, BinaryIO, Callable, Generator, Sequence
 
 import pytest
 
@@ -14,6 +14,7 @@ from ..compat.pytest_output import terminal_writer
 from ..own import hide, os, own_builtins, suppress
 from ..protocol.channels import Pipes
 from ..protocol.descriptors import slots
+from ..protocol.fresh_start import FreshStart, read_rest
 from ..protocol.messages import Ready, SessionOver
 from ..protocol.repetitions import test_of
 from .host.host import Host
@@ -26,53 +27,54 @@ from .process.test_process import equip, write_stacks_of_deaths
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .keeper.spawn import Spec
-
 own_builtins(globals())
 
 
-def main(spec: Spec, reader: int, writer: int, modules: set[str]) -> None:
+def main(file: BinaryIO, reader: int, writer: int, modules: set[str]) -> None:
     """Collect the test module and run its tests on the keeper's orders.
 
+    :param file: with a :class:`.fresh_start.FreshStart`; the path before it has been read.
     :param reader: descriptor of the pipe from the keeper.
     :param writer: descriptor of the pipe to the keeper.
     :param modules: names of the modules that were imported before any of pytest-fkit.
     """
-    sys.path[:] = spec["startup_path"]
+    with file:
+        start = read_rest(file.read())
+    sys.path[:] = start.startup_path
     hide(modules)
-    slots.begin_at(spec["slots"])
+    slots.begin_at(start.slots)
     slots.in_use = True
     for inherited in (*slots, reader, writer):
         os.set_inheritable(inherited, False)
-    write_stacks_of_deaths(spec["waits"])
-    if spec["wrapped"]:
+    write_stacks_of_deaths(start.waits)
+    if start.wrapped:
         system.die_with_parent(os.getppid())
-    if spec["tracer"]:
-        system.let_attach(spec["tracer"])
+    if start.tracer:
+        system.let_attach(start.tracer)
     # What pytest prints here is shown only if it fails before the first test.
     os.dup2(slots.out, 1)
     os.dup2(slots.err, 2)
-    sys.argv[:] = spec["argv"]
-    sys.dont_write_bytecode = not spec["writes_bytecode"]
+    sys.argv[:] = start.argv
+    sys.dont_write_bytecode = not start.writes_bytecode
     link = Pipes(reader, writer)
-    os.chdir(spec["directory"])
+    os.chdir(start.directory)
     config = xdist_worker.worker_config(
-        spec["arguments"],
-        spec["workerinput"],
-        spec["basetemp"],
-        [sys.modules[__name__], _WorkersPath(spec["path"])],
+        start.arguments,
+        start.workerinput,
+        start.basetemp,
+        [sys.modules[__name__], _WorkersPath(start.path)],
     )
-    config.stash[WAITS] = spec["waits"]
-    if spec["collect"]:
-        config.args = spec["collect"]
-        config.pluginmanager.register(_OnlyFiles(spec["paths"]), "fkit-only")
-    config.pluginmanager.register(Spawned(link, spec), "fkit-spawned")
+    config.stash[WAITS] = start.waits
+    if start.collect:
+        config.args = start.collect
+        config.pluginmanager.register(_OnlyFiles(start.paths), "fkit-only")
+    config.pluginmanager.register(Spawned(link, start), "fkit-spawned")
     try:
         status = int(config.hook.pytest_cmdline_main(config=config))
     finally:
         with suppress(OSError):  # the keeper is gone
             link.send(SessionOver())
-    sys.exit(0 if spec["wrapped"] else status)  # what a wrapper makes of it is about the test
+    sys.exit(0 if start.wrapped else status)  # what a wrapper makes of it is about the test
 
 
 class _WorkersPath:
@@ -110,9 +112,9 @@ class _OnlyFiles:
 class Spawned:
     """Plugin of a spawned host: adapts collection, and replaces pytest's test loop."""
 
-    def __init__(self, link: Pipes, spec: Spec) -> None:
+    def __init__(self, link: Pipes, start: FreshStart) -> None:
         self._link = link
-        self._spec = spec
+        self._start = start
         self._errors: list[str] = []
         self._deselected: set[str] = set()
 
@@ -120,7 +122,7 @@ class Spawned:
     def pytest_collection(self, session: pytest.Session) -> None:
         """Prepare for imports that kill the process or raise, which the tests then report."""
         # Again: pytest's own faulthandler plugin has replaced it.
-        write_stacks_of_deaths(self._spec["waits"])
+        write_stacks_of_deaths(self._start.waits)
         os.ftruncate(slots.out, 0)  # drop the header, which plain pytest shows only once
         capture_into_own_files(session.config)
         session.config.option.continue_on_collection_errors = True
@@ -136,22 +138,22 @@ class Spawned:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Serve the keeper until it sends Finish."""
-        session.config.option.maxfail = self._spec["maxfail"]
-        if self._spec["force_reruns"] is not None:  # of the worker, which knows of repetitions
-            session.config.option.force_reruns = self._spec["force_reruns"]
+        session.config.option.maxfail = self._start.maxfail
+        if self._start.force_reruns is not None:  # of the worker, which knows of repetitions
+            session.config.option.force_reruns = self._start.force_reruns
         items = self._items_by_position(session)
-        if self._spec["spare"] and len(items) < len(self._spec["tests"]):
+        if self._start.spare and len(items) < len(self._start.tests):
             # Collection may have failed only because another process runs the same module now.
             return True
         session.items[:] = [items[position] for position in sorted(items)]
         session.testscollected = len(items)
-        os.chdir(self._spec["current"])
-        sys.path[:] = self._spec["path"]  # again: options and conftest files add to it
+        os.chdir(self._start.current)
+        sys.path[:] = self._start.path  # again: options and conftest files add to it
         # The header, which may still be in a buffer.
         terminal_writer(session.config)("")
         flush()
         os.ftruncate(slots.out, 0)
-        process = equip(session, running_coverage(), self._spec["waits"])
+        process = equip(session, running_coverage(), self._start.waits)
         self._link.send(Ready(os.getpid()))
         host = Host(
             process, lambda position: items.get(test_of(position)), self._missing_reason(session)
@@ -162,7 +164,7 @@ class Spawned:
     def _items_by_position(self, session: pytest.Session) -> dict[int, pytest.Item]:
         """Map positions in the worker's collection to the items here; node ids may repeat."""
         positions: dict[str, deque[int]] = defaultdict(deque)
-        for nodeid, position in self._spec["tests"]:
+        for nodeid, position in self._start.tests:
             positions[nodeid].append(position)
         return {
             positions[item.nodeid].popleft(): item
@@ -172,7 +174,7 @@ class Spawned:
 
     def _missing_reason(self, session: pytest.Session) -> Callable[[int], str]:
         """Return a function that explains why this process has no item at a position."""
-        nodeids = {position: nodeid for nodeid, position in self._spec["tests"]}
+        nodeids = {position: nodeid for nodeid, position in self._start.tests}
         collected = session.testscollected
 
         def why(position: int) -> str:
@@ -191,7 +193,7 @@ class Spawned:
         return why
 
     def _environ_text(self) -> str:
-        environ = self._spec["environ"]
+        environ = self._start.environ
         if not environ:
             return ""
         return f" (with {' '.join(f'{name}={text}' for name, text in environ)})"

@@ -13,7 +13,7 @@ from ...protocol.event_file import GpuError
 from ..schedule.machines import gpu_ids, host_of, machine_name, physical, physical_name, with_gpus
 from ..schedule.schedule import Schedule
 from ..schedule.units import Kind
-from .retries import Attempt, Retries, Retry, Rules, Screen, decide
+from .retries import Attempt, OpenAttempts, Retries, Retry, Rules, decide
 from .trust import Slices
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Rerouting:
         self._retries = Retries(settings.fail_on_retry)
         self._rules = Rules(settings.max_retries, settings.widen, settings.network_retries)
         self._slices = Slices(settings.retire_after)
-        self.screen = Screen(self._has_attempts, self._attempt_over)
+        self.open_attempts = OpenAttempts(self._has_attempts, self._attempt_over)
         self._announced: set[tuple[int, int]] = set()
         self._nodes: dict[str, WorkerController] = {}
         self._pauses: dict[frozenset[str], float] = {}
@@ -213,7 +213,7 @@ class Rerouting:
         :return: whether an earlier attempt at that is its verdict now.
         """
         node = self._nodes.pop(name, None)
-        self.screen.forget(node)
+        self.open_attempts.forget(node)
         self._holding.pop(name, None)
         if node is not None:
             gpus = frozenset(physical(node))

@@ -325,7 +325,7 @@ class _Open:
     error: GpuError | None = None
 
 
-class Screen:
+class OpenAttempts:
     """Collects what workers say of attempts that may have to be held.
 
     Those are attempts that met errors of GPUs or the network, and any at a test of which others are

@@ -218,7 +218,9 @@ class Dispatch:
         self, node: WorkerController, told: Sequence[Told]
     ) -> Iterable[Sequence[Told] | Retry]:
         """What plugins are to hear of this now, and the retries that follow from it."""
-        return [told] if self._schedule is None else self._rerouting.screen.decided(node, told)
+        return (
+            [told] if self._schedule is None else self._rerouting.open_attempts.decided(node, told)
+        )
 
     def retry(self, node: WorkerController, retry: Retry) -> None:
         """Another worker has to run the test again."""

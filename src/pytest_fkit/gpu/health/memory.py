@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Collection, Sequence
+from typing import Collection, Sequence
 
 import pytest
 
 from ... import system
 from ...config.settings import KEY as SETTINGS
-from ...named_tuple import NamedTuple
-from ...own import marshal, os, own_builtins, select, signal, subprocess, suppress, time
+from ...own import os, own_builtins, select, signal, subprocess, suppress, time
 from ...protocol.descriptors import move_up
+from ...protocol.wire import Packer, cut, unpack
 from ..interpreters import light_interpreter
 from ..machine import Machine
 from ..slices.ownership import MEMORY, Owned
 from ..vendors.detection import VENDORS
+from .memory_reader import MESSAGES, CannotAnswer, MemoryAnswer, MemoryRequest
 
 own_builtins(globals())
 
@@ -27,17 +28,6 @@ _SIGN = "memory_reader"
 
 _END = 1.0
 """Seconds for the process to be gone."""
-
-
-class MemoryAnswer(NamedTuple):
-    """The result of waiting for memory.
-
-    :param lines: for people, about memory that is missing or was not given back.
-    :param unknown: why something is not known, or "".
-    """
-
-    lines: tuple[str, ...] = ()
-    unknown: str = ""
 
 
 class GpuMemory:
@@ -56,7 +46,7 @@ class GpuMemory:
         self._files = {each: _file_of(each) for each in (requests, answers)}
         self.ids = tuple(ids)
         self.seconds = seconds
-        self._data = b""
+        self._data = bytearray()
         self._asked = 0
         self._wanted = ""
         self._deadline = 0.0
@@ -74,14 +64,10 @@ class GpuMemory:
         self._wanted = f"{os.getpid()}-{self._asked}"
         seconds = 0.0 if what == "note" else self.seconds
         self._deadline = time.monotonic() + seconds + GRACE
-        request = {
-            "id": self._wanted, "what": what, "gpus": list(gpus), "ours": list(ours), "need": need,
-            "seconds": seconds,
-        }  # fmt: skip
-        data = marshal.dumps(request)
+        request = MemoryRequest(what, tuple(gpus), tuple(ours), need, seconds, self._wanted)
         if self._is_there(self._requests) and not _is_broken(self._requests):
             with suppress(OSError):
-                os.write(self._requests, len(data).to_bytes(4, "big") + data)
+                os.write(self._requests, Packer().pack(request))
                 return
         self._deadline = 0.0  # the process has ended, and may have left a reason
 
@@ -110,15 +96,12 @@ class GpuMemory:
 
     def _said(self) -> MemoryAnswer | None:
         """The answer, if it has arrived; skips answers to processes that are gone."""
-        while len(self._data) >= 4:
-            size = int.from_bytes(self._data[:4], "big")
-            if len(self._data) < 4 + size:
-                break
-            frame, self._data = self._data[4 : 4 + size], self._data[4 + size :]
-            said: dict[str, Any] = marshal.loads(frame)
-            if said["id"] == self._wanted:
-                return MemoryAnswer(tuple(said["lines"]), said["unknown"])
-            self.trouble = self.trouble or said.get("trouble", "")
+        for frame in cut(self._data):
+            (said,) = unpack(frame, MESSAGES)
+            if isinstance(said, CannotAnswer):
+                self.trouble = self.trouble or said.why
+            elif isinstance(said, MemoryAnswer) and said.id == self._wanted:
+                return said
         return None
 
     def let_go(self) -> None:

@@ -1,20 +1,21 @@
 """Waits for memory of GPUs, as their driver counts it; a process of its own, one per worker.
 
 It outlives keepers, and remembers how much memory of each GPU was in use, by no process that is
-known, when the worker's last test was over. Requests and answers are frames: four bytes for the
-length, then a dict in the format of marshal.
+known, when the worker's last test was over. Any fork of the worker may ask, by one pipe, so frames
+are not numbered throughout as they are in other streams.
 """
 
 from __future__ import annotations
 
 import json
 import pwd
-from typing import Any, Callable, Collection, Mapping, Sequence
+from typing import Callable, Collection, Mapping, Sequence
 
 from ... import system
 from ...named_tuple import NamedTuple
-from ...own import marshal, os, own_builtins, select, signal, time
+from ...own import os, own_builtins, select, signal, time
 from ...protocol.endings import format_size
+from ...protocol.wire import Known, Packer, cut, unpack
 from ...system.unforkable import holders
 from ..answers import FailedError, MissingError
 from ..interpreters import imported
@@ -39,6 +40,47 @@ _MOST = 3000
 # The inode of the first PID namespace: PROC_PID_INIT_INO in the Linux kernel's proc_ns.h. Drivers
 # differ in which pids they report for processes of other namespaces.
 _FIRST_NAMESPACE = 0xEFFFFFFC
+
+
+class MemoryRequest(NamedTuple):
+    """Wait for memory, or note how much is in use.
+
+    :param what: "note" what is in use; wait until that is "back" as noted, or until "need" is free;
+        "begin" is "note" the first time and "back" from then on.
+    :param ours: pids of processes that the worker's tests have.
+    :param need: bytes that are to be free.
+    :param seconds: to wait at most.
+    :param id: of this request, in its answer, too.
+    """
+
+    what: str
+    gpus: tuple[str, ...]
+    ours: tuple[int, ...]
+    need: int
+    seconds: float
+    id: str = ""
+
+
+class MemoryAnswer(NamedTuple):
+    """The result of waiting for memory.
+
+    :param lines: for people, about memory that is missing or was not given back.
+    :param unknown: why something is not known, or "".
+    :param id: of the request.
+    """
+
+    lines: tuple[str, ...] = ()
+    unknown: str = ""
+    id: str = ""
+
+
+class CannotAnswer(NamedTuple):
+    """No request will be answered."""
+
+    why: str
+
+
+MESSAGES: Known = {cls.__name__: cls for cls in (MemoryRequest, MemoryAnswer, CannotAnswer)}
 
 
 class Look(NamedTuple):
@@ -82,7 +124,7 @@ def serve(
     try:
         find = imported(memory)(Machine(root)).find
     except (MissingError, FailedError) as error:
-        pipe.answer({"id": "", "trouble": str(error)})
+        pipe.answer(CannotAnswer(str(error)))
         return
     waiter = Waiter(find, named, shared == "1", pipe.asked)
     waiter.note(json.loads(own))
@@ -90,36 +132,34 @@ def serve(
         request = pipe.next()
         if request is None:
             return
-        pipe.answer({"id": request.pop("id"), **waiter.obey(**request)})
+        pipe.answer(waiter.obey(request))
 
 
 class _Pipe:
     def __init__(self, requests: int, answers: int) -> None:
         self._requests = requests
         self._answers = answers
-        self._data = b""
+        self._data = bytearray()
 
     def asked(self, seconds: float) -> bool:
         """Whether another request, or the end, comes within this time."""
         return bool(select.select([self._requests], [], [], max(0.0, seconds))[0])
 
-    def next(self) -> dict[str, Any] | None:
+    def next(self) -> MemoryRequest | None:
         """The last request; None at the end. Those who sent requests before it are gone."""
         while True:
-            last = None
-            while len(self._data) >= 4 + (size := int.from_bytes(self._data[:4], "big")):
-                last, self._data = self._data[4 : 4 + size], self._data[4 + size :]
-            if last is not None:
-                request: dict[str, Any] = marshal.loads(last)
+            frames = cut(self._data)
+            if frames:
+                (request,) = unpack(frames[-1], MESSAGES)
+                assert isinstance(request, MemoryRequest)
                 return request
             data = os.read(self._requests, 1 << 16)
             if not data:
                 return None
             self._data += data
 
-    def answer(self, fields: dict[str, Any]) -> None:
-        data = marshal.dumps(fields)
-        os.write(self._answers, len(data).to_bytes(4, "big") + data)
+    def answer(self, message: MemoryAnswer | CannotAnswer) -> None:
+        os.write(self._answers, Packer().pack(message))
 
 
 class Waiter:
@@ -146,21 +186,14 @@ class Waiter:
         self._base: dict[str, int] = {}
         self._begun = False
 
-    def obey(
-        self, gpus: Sequence[str], ours: Collection[int], need: int, seconds: float, what: str
-    ) -> dict[str, Any]:
-        """Carry out a request; returns the fields of :class:`.memory.Answer`.
-
-        :param ours: pids of processes that the worker's tests have.
-        :param need: bytes that are to be free.
-        :param what: "note" what is in use; wait until that is "back" as noted, or until "need" is
-            free; "begin" is "note" the first time and "back" from then on.
-        """
+    def obey(self, request: MemoryRequest) -> MemoryAnswer:
+        """Carry out a request."""
+        what, gpus, ours, need, seconds, ident = request
         if what == "begin":
             what, self._begun = "back" if self._begun else "note", True
         if what == "note":
             self.note(gpus, ours)
-            return {"lines": [], "unknown": ""}
+            return MemoryAnswer(id=ident)
         began = time.monotonic()
         pauses = iter(_PAUSES)
         pause = 0.0
@@ -189,7 +222,7 @@ class Waiter:
         for gpu, look in looks.items():
             self._remember(gpu, look)
         unknown = [f"GPU {gpu}: {look.trouble}" for gpu, look in looks.items() if look.trouble]
-        return {"lines": _cut(lines), "unknown": "; ".join(_cut(unknown))}
+        return MemoryAnswer(tuple(_cut(lines)), "; ".join(_cut(unknown)), ident)
 
     def note(self, gpus: Sequence[str], ours: Collection[int] = ()) -> None:
         """Note the memory in use now, to which it is to return after a test."""

@@ -9,7 +9,7 @@ from typing import Any, Iterator, Mapping, Sequence
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.endings import count, format_size
-from ..causes import LOST, cause
+from ..causes import cause_of
 from ..events import Event, placed
 from ..history import WITH_ZONE, History, Session, TestHistory, history
 from ..rates import of_events, repeated_again, words
@@ -76,15 +76,22 @@ class ReportedTest(NamedTuple):
     :param number: of attempts that were made, those of another run included.
     """
 
-    nodeid: str
+    history: TestHistory
     name: str
-    session: int
     outcome: str
     message: str
     attempts: tuple[LaneAttempt, ...]
     attempt: int
     number: int
     cause: int = -1
+
+    @property
+    def nodeid(self) -> str:
+        return self.history.nodeid
+
+    @property
+    def session(self) -> int:
+        return self.history.session
 
     @property
     def counted(self) -> LaneAttempt | None:
@@ -100,7 +107,7 @@ class ReportContent(NamedTuple):
     counts: Mapping[str, int]
     remarks: tuple[str, ...]
     timeline: Timeline
-    sources: _Sources
+    commands: tuple[Command, ...]
 
     @property
     def red(self) -> int:
@@ -113,24 +120,7 @@ class ReportContent(NamedTuple):
     def details(self) -> Iterator[dict[str, Any]]:
         lanes = self.lane_names()
         for test in self.tests:
-            key = test.session, test.nodeid
-            yield details(
-                test.nodeid,
-                self.sources.verdicts.get(key) or {"reports": self.sources.reports.get(key, ())},
-                test.attempts,
-                lanes,
-                self.sources.commands[test.session],
-                self.sources.notes.get(key, ()),
-            )
-
-
-class _Sources(NamedTuple):
-    """Events that details are made of, by session and node id."""
-
-    verdicts: dict[tuple[int, str], Event]
-    reports: dict[tuple[int, str], list[Event]]
-    notes: dict[tuple[int, str], list[Event]]
-    commands: list[Command]
+            yield details(test.history, test.attempts, lanes, self.commands[test.session])
 
 
 def content(events: Sequence[Event]) -> ReportContent:
@@ -138,17 +128,10 @@ def content(events: Sequence[Event]) -> ReportContent:
 
     :param events: of whole journals, one after the other; the first is a ``run``.
     """
-    told = history(events)
-    timeline, sources = Timeline(), _Sources({}, {}, {}, [])
+    told, timeline = history(events), Timeline()
     for happened in events:
         timeline.add(happened)
-        _keep(sources, len(timeline.ends) - 1, happened)
-    timeline.finish()
-    for number, session in enumerate(told.sessions):
-        decided = (test.nodeid for test in told.tests if test.session == number)
-        sources.commands.append(command_of(session.runs[0], [*session.planned, *decided]))
-    tests = _tests(told, timeline)
-    tests, causes = _by_cause(tests, sources.verdicts, timeline)
+    tests, causes = _by_cause(_tests(told, timeline), timeline)
     return ReportContent(
         tuple(_head(session) for session in told.sessions),
         tests,
@@ -156,40 +139,20 @@ def content(events: Sequence[Event]) -> ReportContent:
         Counter(test.outcome for test in tests),
         tuple(_remarks(told)),
         timeline,
-        sources,
+        tuple(
+            command_of(session.runs[0], [*session.planned, *session.tests])
+            for session in told.sessions
+        ),
     )
-
-
-_KEPT = ("verdict", "start", "report", "running")
-
-
-def _keep(sources: _Sources, session: int, happened: Event) -> None:
-    name = happened["event"]
-    if name not in _KEPT:
-        return
-    key = session, str(happened.get("test"))
-    if name == "verdict":
-        sources.verdicts[key] = happened
-        sources.reports.pop(key, None)
-        sources.notes.pop(key, None)
-    elif name == "start":  # of another attempt, perhaps
-        sources.reports.pop(key, None)
-    elif name == "report":
-        if "when" in happened and "outcome" in happened:
-            sources.reports.setdefault(key, []).append({"duration": 0.0, **happened})
-    elif name == "running":
-        sources.notes[key] = [happened]
 
 
 # --- tests ---
 
 
 def _tests(told: History, timeline: Timeline) -> tuple[ReportedTest, ...]:
-    attempts: dict[tuple[int, str], list[LaneAttempt]] = defaultdict(list)
-    for each in timeline.attempts:
-        attempts[each.session, each.nodeid].append(each)
-    found = [_with_a_verdict(test, attempts) for test in told.current()]
-    found += _without_verdict(told, attempts)
+    found = [_with_a_verdict(test, timeline) for test in told.current()]
+    for session in range(len(told.sessions)):
+        found += _without_verdict(told, session, timeline)
     rank = {name: number for number, name in enumerate(OUTCOMES)}
     found.sort(key=lambda test: (rank.get(test.outcome, -1), test.session, _start(test)))
     return tuple(found)
@@ -199,71 +162,55 @@ def _start(test: ReportedTest) -> float:
     return test.attempts[0].start if test.attempts else 0.0
 
 
-def _with_a_verdict(
-    test: TestHistory, attempts: Mapping[tuple[int, str], Sequence[LaneAttempt]]
-) -> ReportedTest:
-    of_test = tuple(attempts.get((test.session, test.nodeid), ()))
-    whole = [
-        number
-        for number, each in enumerate(of_test)
-        if not each.cut_off and not each.event.get("again")
-    ]
+def _placed(test: TestHistory, timeline: Timeline) -> tuple[LaneAttempt, ...]:
+    return tuple(timeline.placed(test.session, each) for each in test.attempts)
+
+
+def _with_a_verdict(test: TestHistory, timeline: Timeline) -> ReportedTest:
     message = str(test.verdict.get("message", ""))
     if test.repeated is not None:
         message = f"{words(repeated_again(test.repeated))}  {message}"
-    if "repeated" in test.verdict:
-        stands = test.verdict["repeated"].get("stands", 0)
-        whole = [at for at in whole if of_test[at].repetition.get("number") == stands] or whole
-    number = test.verdict.get("attempt", 1)
+    counted = [at for at, each in enumerate(test.attempts) if each is test.counted]
     return ReportedTest(
-        test.nodeid,
+        test,
         readable_name(test.nodeid),
-        test.session,
         readable(test.outcome),
         readable_line(message),
-        of_test,
-        whole[-1] if whole else -1,
-        max(len(of_test), int(number)),
+        _placed(test, timeline),
+        counted[0] if counted else -1,
+        max(len(test.attempts), int(test.verdict.get("attempt", 1))),
     )
 
 
-def _without_verdict(
-    told: History, attempts: Mapping[tuple[int, str], Sequence[LaneAttempt]]
-) -> Iterator[ReportedTest]:
-    seen: set[tuple[int, str]] = {(test.session, test.nodeid) for test in told.tests}
-    planned = [
-        (number, nodeid)
-        for number, session in enumerate(told.sessions)
-        for nodeid in (*session.planned, *(nodeid for nodeid, _ in session.running))
-    ]
-    for number, nodeid in dict.fromkeys(planned):
-        if (number, nodeid) in seen:
+def _without_verdict(told: History, number: int, timeline: Timeline) -> Iterator[ReportedTest]:
+    session = told.sessions[number]
+    all_repetitions = session.repetitions
+    running = (nodeid for nodeid, _ in session.running)
+    for nodeid in dict.fromkeys([*session.planned, *running]):
+        test = session.tests.get(nodeid) or TestHistory(nodeid, number)
+        if test.verdict:
             continue
-        of_test = tuple(attempts.get((number, nodeid), ()))
-        repetitions = told.sessions[number].repetitions.get(nodeid, {}).values()
-        runs = bool(of_test) and of_test[-1].cut_off
+        repetitions = all_repetitions.get(nodeid, ())
+        runs = bool(test.attempts) and test.attempts[-1].is_cut_off
         outcome, message = ("unfinished", _CUT_OFF) if runs or repetitions else ("not run", "")
         if repetitions:
             message = f"{words(of_events(repetitions))}  {message}"
-        name = readable_name(nodeid)
-        yield ReportedTest(
-            nodeid, name, number, outcome, message, of_test, len(of_test) - 1, len(of_test)
-        )
+        placed = _placed(test, timeline)
+        last = len(placed) - 1
+        yield ReportedTest(test, readable_name(nodeid), outcome, message, placed, last, len(placed))
 
 
 _CUT_OFF = "the journal was cut off while the test ran"
 
 
 def _by_cause(
-    tests: tuple[ReportedTest, ...],
-    verdicts: Mapping[tuple[int, str], Event],
-    timeline: Timeline,
+    tests: tuple[ReportedTest, ...], timeline: Timeline
 ) -> tuple[tuple[ReportedTest, ...], tuple[RedGroup, ...]]:
     """The tests with the numbers of their causes, and these, that of most tests first."""
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
     for number, test in enumerate(tests):
         if test.outcome in RED:
-            groups[_cause(test, verdicts)].append(number)
+            groups[_cause(test)].append(number)
     ordered = sorted(groups.items(), key=lambda group: (-len(group[1]), group[1]))
     causes = tuple(
         RedGroup(title, place, tuple(numbers), *_places(numbers, tests, timeline))
@@ -277,12 +224,11 @@ def _by_cause(
     return tuple(numbered), causes
 
 
-def _cause(test: ReportedTest, verdicts: Mapping[tuple[int, str], Event]) -> tuple[str, str]:
+def _cause(test: ReportedTest) -> tuple[str, str]:
     """What happened, and where in the user's code."""
-    verdict = verdicts.get((test.session, test.nodeid))
-    if verdict is None:
+    if not test.history.verdict:
         return test.message, ""
-    found = cause(verdict.get("reports", ())) or LOST
+    found = cause_of(test.history)
     return readable(found._replace(frame="").title), readable(found.frame)
 
 

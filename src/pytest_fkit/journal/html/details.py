@@ -6,12 +6,12 @@ import functools
 import os.path
 import re
 import shlex
-from typing import Any, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Iterable, Iterator, Sequence
 
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
-from ..events import Event, placed, xid_title
-from ..history import RED
+from ..events import Event, death_title, placed, wide_title, xid_title
+from ..history import RED, AttemptHistory, TestHistory
 from ..rates import RepeatResult, how_first, repeated_again, with_seed, words
 from ..rates import details as details_of_repeated
 from .readable import readable
@@ -102,33 +102,25 @@ def _place(argument: str, directory: str) -> str:
 
 
 def details(
-    nodeid: str,
-    verdict: Mapping[str, Any],
-    attempts: Sequence[LaneAttempt],
-    lanes: Sequence[str],
-    command: Command,
-    notes: Sequence[Event] = (),
+    test: TestHistory, attempts: Sequence[LaneAttempt], lanes: Sequence[str], command: Command
 ) -> dict[str, Any]:
-    """What the page of a test shows, as JSON has it.
-
-    :param verdict: the event, or for a test without one what is known: its reports.
-    :param notes: ``running`` events of a test that did not end.
-    """
-    reports = verdict.get("reports", ())
+    """What the page of a test shows, as JSON has it."""
+    verdict = test.verdict
+    reports = verdict.get("reports", ()) if verdict else test.reports
     location = verdict.get("location")
     repeated = repeated_again(verdict["repeated"]) if "repeated" in verdict else None
     shown = _shown(attempts)
     found: dict[str, Any] = {
-        "id": readable(nodeid),
+        "id": readable(test.nodeid),
         "at": _location(location),
         "message": readable(str(verdict.get("message", ""))),
-        "command": readable(_command(nodeid, reports, command, repeated)),
+        "command": readable(_command(test.nodeid, reports, command, repeated)),
         "reports": [_report(each) for each in reports],
         "sections": [list(each) for each in _sections(reports)],
         "properties": _pairs(pair for each in reports for pair in each.get("properties", ())),
         "attempts": [_attempt(each, lanes) for each in shown],
         "several": _several_called(shown, attempts),
-        "notes": [_note(each) for each in notes],
+        "notes": [] if test.note is None else [_note(test.note)],
     }
     if repeated is not None:
         found["repeated"] = list(map(readable, _repeated(repeated)))
@@ -139,12 +131,12 @@ def _shown(attempts: Sequence[LaneAttempt]) -> Sequence[LaneAttempt]:
     """Not all of ten thousand repetitions: first those that failed."""
     if len(attempts) <= MOST_ATTEMPTS:
         return attempts
-    ordered = sorted(attempts, key=lambda each: each.repetition.get("outcome") not in RED)
+    ordered = sorted(attempts, key=lambda each: each.attempt.repetition.get("outcome") not in RED)
     return sorted(ordered[:MOST_ATTEMPTS], key=lambda each: each.start)
 
 
 def _several_called(shown: Sequence[LaneAttempt], attempts: Sequence[LaneAttempt]) -> str:
-    if not any(each.repetition for each in shown):
+    if not any(each.attempt.repetition for each in shown):
         return ""
     if len(shown) == len(attempts):
         return "Repetitions"
@@ -229,36 +221,32 @@ def _sections(reports: Sequence[Event]) -> list[tuple[str, str]]:
     )
 
 
-def _attempt(attempt: LaneAttempt, lanes: Sequence[str]) -> dict[str, Any]:
+def _attempt(placed: LaneAttempt, lanes: Sequence[str]) -> dict[str, Any]:
+    attempt, lane, start, duration = placed
     event = attempt.event
-    ending = event.get("ending", {})
-    died = ending.get("type", "Finished") != "Finished"
     found = {
-        "where": lanes[attempt.lane],
+        "where": lanes[lane],
         "pid": event.get("pid"),
         "title": _title(attempt),
-        "start": round(attempt.start, 4),
-        "duration": round(attempt.duration, 6),
-        "cut": attempt.cut_off,
+        "start": round(start, 4),
+        "duration": round(duration, 6),
+        "cut": attempt.is_cut_off,
         "phases": [
             [readable(each["when"]), each["duration"], readable(each["outcome"])]
             for each in event.get("phases", ())
         ],
-        "ending": readable(str(ending.get("title", ""))) if died else "",
+        "ending": readable(death_title(event)),
         "category": readable(str(event.get("category", ""))),
         "to": _next(attempt.again),
         "used": [[name, event[name]] for name in _USED if event.get(name) is not None],
-        "wide": [
-            [readable(f"{each['what']}: {each['label']}"), each["duration"]]
-            for each in event.get("wide", ())
-        ],
+        "wide": [[readable(wide_title(each)), each["duration"]] for each in event.get("wide", ())],
         "metrics": _pairs(event.get("metrics", {}).items()),
         "facts": _pairs(_facts(event)),
     }
     return {name: value for name, value in found.items() if value not in (None, "", [], False)}
 
 
-def _title(attempt: LaneAttempt) -> str:
+def _title(attempt: AttemptHistory) -> str:
     repetition = attempt.repetition
     if not repetition:
         number = attempt.event.get("attempt")

@@ -155,7 +155,7 @@ def _test(test: ReportedTest, outcome: int, row: Sequence[Any]) -> tuple[Any, ..
     :param row: of the attempt that counts, as :func:`_attempt` makes it.
     """
     attempt = test.counted
-    gpu_peak = None if attempt is None else attempt.event.get("gpu_peak_memory")
+    gpu_peak = None if attempt is None else attempt.attempt.event.get("gpu_peak_memory")
     _, lane, start, duration, *_, cpu, memory = row
     return (
         test.name, test.session, outcome, lane, start, duration, cpu, memory, _mib(gpu_peak),
@@ -191,13 +191,13 @@ def _attempts(
 
 def _attempt(at: int, test: ReportedTest, number: int, outcomes: dict[str, int]) -> tuple[Any, ...]:
     """`outcome` is -1 of an attempt that gave no verdict; a repetition has one of its own."""
-    attempt = test.attempts[number]
+    attempt, lane, start, duration = test.attempts[number]
     event = attempt.event
     phases = {each["when"]: each["duration"] for each in event.get("phases", ())}
     said = test.outcome if number == test.attempt else ""
     outcome = outcomes.get(attempt.repetition.get("outcome", said), -1)
     return (
-        at, attempt.lane, _ms(attempt.start), _ms(attempt.duration),
+        at, lane, _ms(start), _ms(duration),
         _ms(phases.get("setup", 0.0)), _ms(phases.get("teardown", 0.0)),
         outcome, _cpu(event), _mib(event.get("peak_memory")),
     )  # fmt: skip

@@ -11,7 +11,8 @@ from typing import Callable, Iterable
 
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
-from ..events import Event, gpu_names, is_of_machine, xid_title
+from ..events import Event, death_title, gpu_names, is_of_machine, wide_title, xid_title
+from ..history import AttemptHistory
 from .readable import readable
 
 own_builtins(globals())
@@ -38,27 +39,15 @@ class Lane(NamedTuple):
 
 
 class LaneAttempt(NamedTuple):
-    """An attempt at a test.
+    """An attempt at a test, and where it is shown.
 
     :param lane: index of its lane.
-    :param event: what the journal says of it; of one that was cut off, the start of the test.
-    :param again: the event that says where the test runs again, if it does.
     """
 
-    nodeid: str
-    session: int
+    attempt: AttemptHistory
     lane: int
     start: float
     duration: float
-    event: Event
-    cut_off: bool = False
-    again: Event | None = None
-
-    @property
-    def repetition(self) -> Event:
-        """What the event says of it as a repetition, empty if it is none."""
-        found: Event = self.event.get("repetition", {})
-        return found
 
 
 class Wide(NamedTuple):
@@ -98,7 +87,6 @@ class Timeline:
 
     def __init__(self) -> None:
         self.lanes: list[Lane] = []
-        self.attempts: list[LaneAttempt] = []
         self.wide: list[Wide] = []
         self.marks: list[Mark] = []
         self.ends: list[float] = []
@@ -110,7 +98,6 @@ class Timeline:
         self._numbers: dict[tuple[int, str], int] = {}
         self._session = ""
         self._base = 0.0
-        self._running: dict[tuple[str, str], Event] = {}
         self._up: dict[int, float] = {}
 
     @property
@@ -132,12 +119,22 @@ class Timeline:
             if enter is not None:
                 enter(self, at, happened)
 
-    def finish(self) -> None:
-        """Enter what was running when the last journal was cut off."""
-        self._cut_off()
+    def placed(self, session: int, attempt: AttemptHistory) -> LaneAttempt:
+        """Where an attempt is on the axis, once all events have been added."""
+        event, starts = attempt.event, self.starts[session]
+        base, wall = starts[attempt.run]
+        begin = event["wall"] if attempt.is_cut_off else event["start"]
+        start = max(begin - wall + base, base)
+        if attempt.is_cut_off:
+            is_last = attempt.run + 1 == len(starts)
+            end = self.ends[session] if is_last else starts[attempt.run + 1][0] - _GAP
+        else:
+            end = max(begin + max(event["duration"], 0.0) - wall + base, base)
+        return LaneAttempt(
+            attempt, self._numbers[session, str(event["worker"])], start, end - start
+        )
 
     def _run(self, run: Event) -> None:
-        self._cut_off()
         if str(run.get("session", "")) == self._session and self.ends:
             at = self.ends[-1] + _GAP
             self._base = run["wall"] - at
@@ -179,10 +176,7 @@ class Timeline:
     # --- events ---
 
     def _start(self, _: float, happened: Event) -> None:
-        self._running[_key(happened)] = happened
-
-    def _verdict(self, _: float, happened: Event) -> None:
-        self._running.pop(_key(happened), None)
+        self._lane(str(happened["worker"]))
 
     def _worker_up(self, at: float, happened: Event) -> None:
         lane = self._lane(str(happened["worker"]), happened.get("gpus", ()))
@@ -197,43 +191,16 @@ class Timeline:
         self.wide.append(Wide(lane, begin, at - begin, "collection"))
 
     def _attempt(self, _: float, happened: Event) -> None:
-        nodeid, worker = _key(happened)
-        if "repetition" in happened:  # no verdict follows each of them
-            self._running.pop((nodeid, worker), None)
-        lane = self._lane(worker, happened.get("gpus", ()))
-        start = self._at(happened["start"])
+        lane = self._lane(str(happened["worker"]), happened.get("gpus", ()))
+        self._at(happened["start"])
         end = self._at(happened["start"] + max(happened["duration"], 0.0))
-        self.attempts.append(LaneAttempt(nodeid, self._number, lane, start, end - start, happened))
         for step in happened.get("wide", ()):
             begin = self._at(step["start"])
             wide = self._at(step["start"] + max(step["duration"], 0.0))
-            label = readable(f"{step['what']}: {step['label']}")
-            self.wide.append(Wide(lane, begin, wide - begin, label))
-        ending = happened.get("ending", {})
-        if ending.get("type", "Finished") != "Finished":
-            title = str(ending.get("title", ending["type"]))
-            self._enter(Mark(self._number, lane, end, DIED, title, nodeid))
-
-    def _retried(self, _: float, happened: Event) -> None:
-        nodeid, worker = _key(happened)
-        self._running.pop((nodeid, worker), None)
-        lane = self._lane(worker, happened.get("gpus", ()))
-        for number in range(len(self.attempts) - 1, -1, -1):
-            attempt = self.attempts[number]
-            if attempt.session != self._number:
-                break
-            if (attempt.nodeid, attempt.lane) == (nodeid, lane):
-                self.attempts[number] = attempt._replace(again=happened)
-                break
-
-    def _cut_off(self) -> None:
-        for (nodeid, worker), happened in self._running.items():
-            start = self._at(happened["wall"])
-            lane, duration = self._lane(worker), self.ends[-1] - start
-            self.attempts.append(
-                LaneAttempt(nodeid, self._number, lane, start, duration, happened, cut_off=True)
-            )
-        self._running.clear()
+            self.wide.append(Wide(lane, begin, wide - begin, readable(wide_title(step))))
+        death = death_title(happened)
+        if death:
+            self._enter(Mark(self._number, lane, end, DIED, death, str(happened["test"])))
 
     def _used(self, at: float, happened: Event) -> None:
         session = self._number
@@ -293,18 +260,12 @@ _MARKED = {
 _HANDLERS: dict[str, Callable[[Timeline, float, Event], None]] = {
     "start": Timeline._start,
     "attempt": Timeline._attempt,
-    "verdict": Timeline._verdict,
-    "retried": Timeline._retried,
     "worker_up": Timeline._worker_up,
     "collection": Timeline._collection,
     "gpus": Timeline._used,
     "xid": Timeline._xid,
     **dict.fromkeys(_MARKED, Timeline._mark),
 }
-
-
-def _key(happened: Event) -> tuple[str, str]:
-    return str(happened["test"]), str(happened["worker"])
 
 
 def in_natural_order(name: str) -> list[tuple[int, str]]:

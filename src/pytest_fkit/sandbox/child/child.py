@@ -9,27 +9,25 @@ import pytest
 
 from ... import system
 from ...compat import pytest_fixtures, pytest_hooks, pytest_nodes
-from ...config.settings import measures_usage
-from ...gpu.slices.ownership import owned_by
+from ...gpu.slices.ownership import MEMORY
 from ...own import os, own_builtins, resource
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files
 from ...protocol.event_file import Completed, Leaves
-from ...protocol.messages import Go, Over
+from ...protocol.messages import Go
 from ...system import pages
-from ...system.limits import status_of
-from ...system.unforkable import in_bad_fork
-from ..process.crash_wait import TRACER, WAITS, await_keeper
+from ...system.limits import room, status_of
+from ...system.unforkable import holders, in_bad_fork
+from ..process.crash_wait import WAITS, await_keeper
 from ..process.output import flush
 from ..process.progress import AnnouncedExit, Tally
 from ..process.relay import DEAF, LEAVES, Relay
 from ..process.seeds import plant
 from ..process.steps import FAILED, Role, RunItem, Step
 from ..process.test_process import TestProcess
-from . import early_end, finalizers
-from .usage import until_now
+from . import finalizers
 from .warmup import Warmup
-from .working_set import MAX_PAGES
+from .working_set import WorkingSet
 
 own_builtins(globals())
 
@@ -37,7 +35,7 @@ DONE = 82
 """Exit status of a child that finished; not 0, with which a test may exit by itself."""
 
 STOPS = 84
-"""Exit status of a child that finished, and whose reports stop the run."""
+"""Exit status of a child that finished, and after whose reports no test may begin unasked."""
 
 IN_ORDER = (0, DONE << 8, STOPS << 8)
 """Wait statuses with which a child may end that has sent Completed."""
@@ -68,11 +66,10 @@ class Child:
     ) -> None:
         self._process = process
         self._item = item_at
-        self._measures = measures_usage(process.session.config)
-        self._owns_gpus = owned_by(process.session.config) is not None
+        self._counts_gpus = MEMORY in process.session.config.stash
         self._waits = process.session.config.stash.get(WAITS, False)
-        self._tracer = process.session.config.stash.get(TRACER, 0)
         self._announced_exit: AnnouncedExit | None = None
+        self.working_set = WorkingSet()
         self.failures: Tally
         """The host's count of failures, which it sets, and children update."""
 
@@ -82,7 +79,6 @@ class Child:
         announced: AnnouncedExit,
         pipes: Pipes,
         host: int,
-        reports_pages: bool,
         warmup: Warmup | None,
         midway: bool = False,
     ) -> Role:
@@ -94,32 +90,22 @@ class Child:
         :param announced: its announced exit.
         :param pipes: by which :class:`Go` comes, or the end of the stream.
         :param host: pid of the host.
-        :param reports_pages: whether it is to say, at its end, which pages were copied.
         :param warmup: the host's, for a child that is forked while another runs a test, else None.
         :param midway: whether the host has begun the test.
         """
         status = FAILED
         self._announced_exit = announced
         try:
-            os.setpgid(0, 0)
-            system.die_with_parent(host)
+            self._process.enter(files, host, midway)
             system.be_first_for_oom_killer()
-            if self._tracer:
-                system.let_attach(self._tracer)
-            if midway:
-                self._process.output.copy_inherited(files)
-            files.install()
-            self._process.output.enter_process(midway)
             finalizers.forget_inherited()
-            self._process.session_end.enter_process()
             self._process.fixtures.leave_to_host()
             if warmup is not None and warmup.is_on:
                 warmup.run(pipes)
             go = pipes.receive()
             pipes.stop_reading()
-            end = _EarlyEnd(pipes, reports_pages, self._measures, self._owns_gpus)
             if isinstance(go, Go):
-                status = yield from self._execute(go, end, midway)
+                status = yield from self._execute(go, midway)
             else:
                 status = DEAF if pipes.trouble else 0
         except BaseException as error:  # noqa: BLE001 (it is the end of the process)
@@ -131,7 +117,7 @@ class Child:
         announced.announce(status)
         return status
 
-    def _execute(self, go: Go, end: _EarlyEnd, midway: bool) -> Role:
+    def _execute(self, go: Go, midway: bool) -> Role:
         self._process.relay.open(go.wide_setup_seconds)
         if midway:
             self._process.relay.announce()
@@ -164,11 +150,13 @@ class Child:
         finalizers.run_own()
         if self._waits:
             await_keeper()
-        self._process.relay.send(Completed(by_pytest=not pytest_hooks.others_run(item)))
+        self._process.relay.send(
+            Completed(not pytest_hooks.others_run(item), self._counts_gpus and _may_free_gpus())
+        )
         if self._process.relay.lost:
             return self._process.relay.lost
-        if not self._process.relay.is_copy():
-            end.announce(self._process.relay.stops)
+        if self.working_set.is_wanted and not self._process.relay.is_copy():
+            self.working_set.tell(pages.exclusive())
         return STOPS if self._process.relay.stops else DONE
 
     def _leave(self) -> int:
@@ -196,42 +184,9 @@ class Child:
             return
 
 
-class _EarlyEnd:
-    """Announces the end of a child to its host before the kernel has freed its memory.
-
-    :param reports_pages: whether to send, too, which pages it or its host has copied.
-    :param measures: whether to send what it used.
-    :param owns_gpus: whether its worker owns GPUs.
-    """
-
-    def __init__(self, pipes: Pipes, reports_pages: bool, measures: bool, owns_gpus: bool) -> None:
-        self._pipes = pipes
-        self._owns_gpus = owns_gpus
-        self._reports_pages = reports_pages
-        self._measures = measures
-        self._inode = os.fstat(pipes.writer).st_ino
-        self._memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-    def announce(self, stops: bool) -> None:
-        """Send Over if only memory is left of this process, and no more code of the test runs.
-
-        Failures are ignored, since the host waits for the end of the process as well: the test may
-        have closed the pipe, or an audit hook of the test may raise anything.
-        """
-        try:
-            self._announce(stops)
-        except Exception:  # noqa: BLE001 (see above)
-            return
-
-    def _announce(self, stops: bool) -> None:
-        writer = self._pipes.writer
-        if os.fstat(writer).st_ino != self._inode:
-            return
-        written = tuple(pages.exclusive()) if self._reports_pages else ()
-        used = until_now() if self._measures else ()
-        early = early_end.SUPPORTED and early_end.close_all_but(
-            writer, self._memory, self._owns_gpus
-        )
-        if early or self._reports_pages:
-            written = written if len(written) <= MAX_PAGES else ()
-            self._pipes.send(Over(stops, early, written, used if early else ()))
+def _may_free_gpus() -> bool:
+    """Whether this process has a GPU open, or has waited for others, which may have had."""
+    if resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss:
+        return True
+    with room():
+        return bool(holders([os.getpid()]))

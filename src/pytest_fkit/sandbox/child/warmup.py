@@ -7,6 +7,7 @@ from typing import Any, Callable
 
 import pytest
 
+from ... import system
 from ...config.settings import KEY
 from ...gpu.frameworks import open_imported
 from ...gpu.slices.ownership import owned_by
@@ -17,9 +18,11 @@ from ...protocol.plain_values import carriable
 from ...system.stack_texts import stack_text
 from ...system.unforkable import CUDA_DRIVER, loaded
 from ..process.relay import Relay
-from . import early_end
 
 own_builtins(globals())
+
+SUPPORTED = not system.PORTABLE and hasattr(os, "pidfd_open")
+"""Whether a host can wait for a message and for the end of a child at once; Python 3.9."""
 
 LIMIT = 30.0
 """Seconds for a GPU runtime to open; a context takes 0.3 to 1 s, the first on a machine longer.
@@ -49,10 +52,7 @@ class Warmup:
     def __init__(self, config: pytest.Config, relay: Relay) -> None:
         settings = config.stash.get(KEY, None)
         self.is_on = (
-            settings is not None
-            and settings.warmup
-            and early_end.SUPPORTED
-            and owned_by(config) is not None
+            settings is not None and settings.warmup and SUPPORTED and owned_by(config) is not None
         )
         self._config = config
         self._relay = relay

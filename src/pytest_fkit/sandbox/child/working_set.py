@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import AbstractSet, Callable
+from typing import AbstractSet, Callable, Collection
 
-from ...own import own_builtins
+from ...own import array, mmap, own_builtins
 from ...system import pages
-from . import early_end
 
 own_builtins(globals())
 
@@ -35,10 +34,12 @@ class WorkingSet:
 
     def __init__(self, own: Callable[[AbstractSet[int]], AbstractSet[int]] = pages.mapped) -> None:
         self._own = own
-        can = early_end.SUPPORTED and pages.can_copy()
+        can = pages.can_copy()
         self._until_asked = _FIRST_ASKED if can else sys.maxsize
         self._asked = 0
         self._written: frozenset[int] | None = None
+        # Shared with children: numbers of pages, the rest 0.
+        self._told = mmap.mmap(-1, MAX_PAGES * 8) if can else None
         self.common = pages.Vectors(())
         """The pages that a child is to copy while it waits, unless it is to report its pages."""
         self.is_wanted = False
@@ -51,23 +52,36 @@ class WorkingSet:
         """
         self._look_ahead()
 
-    def ended(self, written: tuple[int, ...]) -> None:
-        """Count a child that has ended, and use its report.
+    def tell(self, written: Collection[int]) -> None:
+        """In a child that is to report: tell the host the numbers of the pages it wrote to.
 
-        :param written: numbers of the pages that it wrote to, empty if it did not report.
+        By memory, which takes no system call that would count as the test's.
         """
+        if self._told is not None and len(written) <= MAX_PAGES:
+            data = array.array("Q", written).tobytes()
+            self._told[: len(data)] = data
+
+    def _take(self) -> frozenset[int]:
+        assert self._told is not None
+        found = frozenset(array.array("Q", self._told[:])) - {0}
+        self._told[:] = bytes(len(self._told))
+        return found
+
+    def ended(self) -> None:
+        """Count a child that has ended, and use its report, if it has made one."""
         if not self.is_wanted:
             self._until_asked -= 1
             if self._until_asked <= 2:
                 self._look_ahead()
             return
         self._asked += 1
+        written = self._take()
         if written and self._written is not None:
             common = self._own(self._written.intersection(written))
             self.common = pages.Vectors(pages.ranges(common))
             self._restart()
         elif written:
-            self._written = frozenset(written)
+            self._written = written
         elif self._asked == _TRIES:
             self._restart()
 

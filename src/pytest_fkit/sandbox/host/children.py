@@ -9,13 +9,11 @@ from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, select, signal, suppress
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files
-from ...protocol.messages import ChildExited, Message, Over
+from ...protocol.messages import ChildExited, Message
 from ...system.limits import insist
-from ..child import early_end
-from ..child.child import DONE, STOPS, Child
+from ..child.child import DONE, Child
 from ..child.usage import wait_for
 from ..child.warmup import LIMIT, Warmup
-from ..child.working_set import WorkingSet
 from ..process.copies import fork, heeding_audit_hooks
 from ..process.output import flush
 from ..process.progress import AnnouncedExit
@@ -32,7 +30,7 @@ class ForkedChild(NamedTuple):
     """A child that waits for its order, or runs a test.
 
     :param number: index of its files in the sets that the host has for its children.
-    :param pipes: by which it gets :class:`.messages.Go`, and may send :class:`.messages.Over`.
+    :param pipes: by which it gets :class:`.messages.Go`, and may send :class:`.messages.Warm`.
     """
 
     pid: int
@@ -55,12 +53,11 @@ class Children:
         self._measures = measures
         self._warmup = warmup
         self._waiting: ForkedChild | None = None
-        self.working_set = WorkingSet()
-        self._ending: list[int] = []  # pids of children of which only memory is left
+        self.working_set = child.working_set
         self._sets: tuple[Files, ...] = ()
         self._exits: tuple[AnnouncedExit, ...] = ()
         self._free: list[int] = []
-        self.statuses = Statuses(self._ended_or_waiting, report)
+        self.statuses = Statuses(self._not_reaped, report)
         self.hosts_link: Pipes | None = None
         """The host's link to the keeper, which children close."""
 
@@ -110,22 +107,15 @@ class Children:
             return
 
     def await_end(self, child: ForkedChild) -> ChildExited:
-        """Wait until a child has ended, or sends that only its memory is left."""
-        self._ending = [pid for pid in self._ending if not _reap_if_ended(pid)]
-        over = _receive(child) if early_end.SUPPORTED else None
-        self.working_set.ended(over.written if isinstance(over, Over) else ())
-        if not isinstance(over, Over) or not over.early or self.statuses.are_kept:
-            return self._gone(child)
-        self._ending.append(child.pid)
-        return ChildExited((STOPS if over.stops else DONE) << 8, used=over.used, early=True)
-
-    def _gone(self, child: ForkedChild) -> ChildExited:
+        """Wait until a child has ended."""
         try:
             status, used = _wait(child.pid, self._measures)
         except ChildProcessError:
             # A fixture made the kernel reap our children, by other means than Python's signal
             # module, see Statuses. The frames decide whether the test finished.
             return ChildExited(DONE << 8)
+        finally:
+            self.working_set.ended()
         return ChildExited(status, used=used, ours=self._exits[child.number].matches(status))
 
     def end_all(self) -> None:
@@ -137,22 +127,17 @@ class Children:
         with self.statuses:
             self._end_all()
 
-    def _ended_or_waiting(self) -> list[int]:
-        waiting = [] if self._waiting is None else [self._waiting.pid]
-        return [*self._ending, *waiting]
+    def _not_reaped(self) -> list[int]:
+        return [] if self._waiting is None else [self._waiting.pid]
 
     def _end_all(self) -> None:
         if self._waiting is not None:
             child, self._waiting = self._waiting, None
             _kill(child.pid)  # it may not read its pipe yet
             child.pipes.close()
-            with suppress(ChildProcessError):  # see _gone
+            with suppress(ChildProcessError):  # see await_end
                 _wait(child.pid)
             self.release(child)
-        for pid in self._ending:
-            with suppress(ChildProcessError):
-                _wait(pid)
-        self._ending = []
 
     def files(self, child: ForkedChild) -> Files:
         return self._sets[child.number]
@@ -228,8 +213,7 @@ class Children:
         :param running: the child that runs a test meanwhile.
         :param midway: whether the host has begun the test.
         """
-        reports_pages = self.working_set.is_wanted
-        if not reports_pages:
+        if not self.working_set.is_wanted:
             self.working_set.common.copy_now()  # before any of these pages is written to
         if self.statuses.are_kept:
             self.statuses.leave()
@@ -249,7 +233,6 @@ class Children:
                 self._exits[own.number],
                 own.pipes,
                 own.pid,
-                reports_pages,
                 warmup,
                 midway,
             )
@@ -319,7 +302,7 @@ class Statuses:
         return {pid for pid in found if system.process_state(pid) == "Z"}
 
 
-def _receive(child: ForkedChild, limit: float | None = None) -> Message | None:
+def _receive(child: ForkedChild, limit: float) -> Message | None:
     """Wait for a message of a child; None if it ends without one, or the limit is over.
 
     Waits for its end by a pidfd, not for the end of the stream alone: a process that the test left
@@ -329,16 +312,15 @@ def _receive(child: ForkedChild, limit: float | None = None) -> Message | None:
     """
     try:
         end = insist(os.pidfd_open, child.pid)
-    except OSError:  # forbidden in a container; or the kernel has reaped the child, see _gone
+    except OSError:  # forbidden in a container; or the kernel has reaped the child, see await_end
         return None
     try:
         poller = select.poll()
         poller.register(child.pipes.reader, select.POLLIN)
         poller.register(end, select.POLLIN)
-        milliseconds = None if limit is None else limit * 1000
         while True:
             # poll(2) fails if RLIMIT_NOFILE is below the number of descriptors polled.
-            found = [number for number, _ in insist(poller.poll, milliseconds)]
+            found = [number for number, _ in insist(poller.poll, limit * 1000)]
             if child.pipes.reader not in found or not child.pipes.read():
                 return child.pipes.take_message()
             message = child.pipes.take_message()
@@ -358,13 +340,6 @@ def _wait(pid: int, measures: bool = False) -> tuple[int, tuple[Any, ...]]:
         return os.waitpid(pid, 0)[1], ()
     status, used = wait_for(pid)
     return status, tuple(used)
-
-
-def _reap_if_ended(pid: int) -> bool:
-    try:
-        return bool(os.waitpid(pid, os.WNOHANG)[0])
-    except ChildProcessError:  # a fixture made the kernel reap our children
-        return True
 
 
 def _has_exited(pid: int) -> bool:

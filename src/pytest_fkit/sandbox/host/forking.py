@@ -17,7 +17,7 @@ from ...protocol.plain_values import carriable
 from ...protocol.wire import Unpacker
 from ...system import limits
 from ...system.stack_texts import stack_text
-from ..child.child import IN_ORDER, STOPS, Child, run_protocol
+from ..child.child import IN_ORDER, Child, run_protocol
 from ..child.usage import Meter
 from ..child.warmup import GAVE_BACK, Warmup
 from ..process.copies import ForkForbiddenError
@@ -314,8 +314,7 @@ class Forking:
                     self.hit_limit = True
         finally:
             self.children.release(child)
-        stops = exited.ours and exited.status == STOPS << 8
-        self._link.hold(exited._replace(leaves=left is not None, stops=stops))
+        self._link.hold(exited._replace(leaves=left is not None))
         return left
 
 

@@ -6,7 +6,6 @@ from typing import Callable, NoReturn
 
 import pytest
 
-from ... import system
 from ...compat import pytest_fixtures, pytest_nodes
 from ...own import os, own_builtins, suppress, time
 from ...protocol.channels import Pipes
@@ -20,7 +19,6 @@ from ...system import limits
 from ...system.stack_texts import stack_text
 from ..child import finalizers
 from ..process import titles
-from ..process.crash_wait import TRACER
 from ..process.progress import AnnouncedExit, Progress
 from ..process.relay import DEAF
 from ..process.steps import FAILED, Role, Steps
@@ -52,7 +50,6 @@ class Host:
         self._key = OWN
         self._trouble = ""  # why the ordered test could not be run
         self._is_fork = False
-        self._tracer = process.session.config.stash.get(TRACER, 0)
         self._announced_exit: AnnouncedExit | None = None
 
     def main(
@@ -76,15 +73,9 @@ class Host:
         status = FAILED
         self._announced_exit = exits[0]
         try:
-            os.setpgid(0, 0)
-            system.die_with_parent(keeper)
-            if self._tracer:
-                system.let_attach(self._tracer)
-            files.install()
+            self._process.enter(files, keeper)
             self._process.relay.open()
-            self._process.output.enter_process()
             finalizers.forget_inherited()
-            self._process.session_end.enter_process()
             self._is_fork = True
             self._tests.children.begin(sets, exits[1:])
             self._link = link

@@ -43,7 +43,8 @@ class Forwarder:
         source.events_read += len(data)
         frames = source.events.feed(data)
         if frames:
-            source.completed = isinstance(unpack(frames[-1])[-1], Completed)
+            last = unpack(frames[-1])[-1]
+            source.completed = last if isinstance(last, Completed) else None
             # Held, since Ended most often follows at once.
             self._hold(Events(b"".join(frames), source.pid))
         if self._stream:

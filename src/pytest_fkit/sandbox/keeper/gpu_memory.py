@@ -13,7 +13,8 @@ from ...system.unforkable import holders
 from ..process.tree import Until
 
 if TYPE_CHECKING:
-    from ...gpu.health.memory import GpuMemory, MemoryAnswer
+    from ...gpu.health.memory import GpuMemory
+    from ...gpu.health.memory_reader import MemoryAnswer
     from .supervisor import Supervisor
 
 own_builtins(globals())

@@ -10,6 +10,7 @@ from ...protocol.channels import Pipes
 from ...protocol.crash_report import Core, NativeStacks
 from ...protocol.descriptors import Files
 from ...protocol.endings import Ending, Exited, Finished, Lost, from_wait_status
+from ...protocol.event_file import Completed
 from ...protocol.messages import Ended, Run
 from ...protocol.process_keys import ProcessKey
 from ...protocol.wire import Sorter
@@ -39,7 +40,7 @@ class _Process:
         self.files = files
         self.events_read = 0
         self.events = Sorter()
-        self.completed = False  # whether the last frame read is Completed
+        self.completed: Completed | None = None  # if that is the last frame read
         self.output_read = [0, 0]  # bytes of stdout and stderr that were forwarded
         self.dump_read = 0  # bytes of stacks that were asked for while it ran
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import Any, Callable, Dict, NoReturn, cast
+from typing import Any, Callable, NoReturn, cast
 
 import pytest
 
@@ -17,8 +17,9 @@ from ...compat.pytest_nodes import lineage
 from ...config.first_environment import environment
 from ...config.settings import FOR_FRESH, STARTUP_PATH
 from ...gpu.slices.ownership import KEY, TOLD
-from ...own import marshal, os, own_builtins, standard_library_first, subprocess, suppress
+from ...own import os, own_builtins, subprocess, suppress
 from ...protocol.descriptors import slots, write_all
+from ...protocol.fresh_start import FreshStart
 from ...protocol.messages import Finish, Ready, Run
 from ...protocol.plain_values import carriable
 from ...protocol.process_keys import ProcessKey
@@ -34,19 +35,15 @@ from .supervisor import Supervisor
 
 own_builtins(globals())
 
-Spec = Dict[str, Any]
-"""What a fresh interpreter has to know, in types that marshal carries."""
-
 # Not -m, which would search an import path that may differ from the worker's. Not the tests'
 # sys.path either: modules of the suite in it may shadow those that this needs.
 _BOOTSTRAP = (
     "import marshal, os, sys; "
-    "spec = marshal.loads(os.pread(int(sys.argv[1]), int(sys.argv[2]), 0)); "
-    "os.close(int(sys.argv[1])); "
-    "sys.path[:] = spec['own_path']; "
+    "file = os.fdopen(int(sys.argv[1]), 'rb'); "
+    "sys.path[:] = marshal.load(file); "
     "modules = set(sys.modules); "
     "from pytest_fkit.sandbox.spawned import main; "
-    "main(spec, *map(int, sys.argv[3:5]), modules)"
+    "main(file, *map(int, sys.argv[2:4]), modules)"
 )
 
 
@@ -62,14 +59,14 @@ def exec_host(
         os.setpgid(0, 0)
         system.die_with_parent(keeper)
         connection.files.install()
-        data = marshal.dumps(_spec(session, start))
         with room():
-            spec = system.anonymous_file("spec")
-        write_all(spec, data)
-        for descriptor in (*slots, connection.link.reader, connection.link.writer, spec):
+            told = system.anonymous_file("start")
+        write_all(told, _fresh_start(session, start).written())
+        os.lseek(told, 0, os.SEEK_SET)
+        numbers = (told, connection.link.reader, connection.link.writer)
+        for descriptor in (*slots, *numbers):
             os.set_inheritable(descriptor, True)
         flags = cast("Any", subprocess)._args_from_interpreter_flags()
-        numbers = (spec, len(data), connection.link.reader, connection.link.writer)
         command = [sys.executable, *flags, "-c", _BOOTSTRAP, *map(str, numbers)]
         # The environment before conftest files changed it, since they will change it again there.
         environ = environment()
@@ -89,35 +86,31 @@ def exec_host(
         os._exit(status)
 
 
-def _spec(session: pytest.Session, start: HostStart) -> Spec:
-    """What the interpreter has to know, as built-in types that marshal can write.
-
-    The command line and its directory stay as they are, so that the same conftest files are the
-    initial ones; "collect" says separately what to collect.
-    """
+def _fresh_start(session: pytest.Session, start: HostStart) -> FreshStart:
     config = session.config
-    startup_path = config.stash[STARTUP_PATH]
-    return {
-        **_collection(session, start),
-        "own_path": standard_library_first(startup_path),
-        "startup_path": startup_path,
-        "path": [str(entry) for entry in sys.path],
-        "argv": sys.argv,
-        "writes_bytecode": not sys.dont_write_bytecode,
-        "arguments": [*arguments_for_another(config), *map(str, config.invocation_params.args)],
-        "directory": str(config.invocation_params.dir),
-        "current": os.getcwd(),
-        "workerinput": carriable(_workerinput(config)),
-        "basetemp": pytest_session.basetemp(config),
-        "spare": start.spare,
-        "maxfail": config.option.maxfail,
-        "force_reruns": getattr(config.option, "force_reruns", None),
-        "environ": start.key.environ,
-        "slots": slots.events,
-        "waits": config.stash.get(WAITS, False) and not start.key.wrapper,
-        "wrapped": bool(start.key.wrapper),
-        "tracer": config.stash.get(TRACER, 0),
-    }
+    tests, collect, paths = _collection(session, start)
+    return FreshStart(
+        startup_path=config.stash[STARTUP_PATH],
+        path=[str(entry) for entry in sys.path],
+        argv=sys.argv,
+        writes_bytecode=not sys.dont_write_bytecode,
+        arguments=[*arguments_for_another(config), *map(str, config.invocation_params.args)],
+        directory=str(config.invocation_params.dir),
+        collect=collect,
+        paths=paths,
+        tests=tests,
+        current=os.getcwd(),
+        workerinput=carriable(_workerinput(config)),
+        basetemp=pytest_session.basetemp(config),
+        maxfail=config.option.maxfail,
+        force_reruns=getattr(config.option, "force_reruns", None),
+        environ=start.key.environ,
+        spare=start.spare,
+        slots=slots.events,
+        waits=config.stash.get(WAITS, False) and not start.key.wrapper,
+        tracer=config.stash.get(TRACER, 0),
+        wrapped=bool(start.key.wrapper),
+    )
 
 
 def _workerinput(config: pytest.Config) -> dict[str, Any]:
@@ -130,16 +123,18 @@ def _workerinput(config: pytest.Config) -> dict[str, Any]:
     return found
 
 
-def _collection(session: pytest.Session, start: HostStart) -> Spec:
-    """The tests that it is to find, and what it collects for that; nothing for everything."""
+def _collection(
+    session: pytest.Session, start: HostStart
+) -> tuple[list[tuple[str, int]], list[str], list[str]]:
+    """The tests that it is to find, arguments and paths for that; no arguments for everything."""
     items = enumerate(session.items)
     if start.key.collects_all:
         tests = [(item.nodeid, number) for number, item in items]
-        return {"tests": tests, "collect": [], "paths": []}
+        return tests, [], []
     first = item_at(session.items, start.position)
     tests = [(item.nodeid, number) for number, item in items if item.path == first.path]
     paths = [str(node.path) for node in lineage(first)][:-1]
-    return {"tests": tests, "collect": _collection_arguments(first, tests), "paths": paths}
+    return tests, _collection_arguments(first, tests), paths
 
 
 def _collection_arguments(item: pytest.Item, tests: list[tuple[str, int]]) -> list[str]:

@@ -258,11 +258,11 @@ class Supervisor(Loop):
             if child.events_read:
                 self.send(Restarted())
         else:
-            if not message.early:
-                self.on_gpu_user_end()
             self._forwarder.forward(job)
+            if child.completed is None or child.completed.may_free_gpus:
+                self.on_gpu_user_end()
             self.set_clock(job, job.run.timeout, "say that it is done")
-            job.stops = message.stops
+            job.stops = message.ours and message.status == STOPS << 8
             job.used = message.used
             if job.verdict is None and child.completed and message.status in IN_ORDER:
                 job.conclude(Finished(), child.pid)
@@ -270,7 +270,7 @@ class Supervisor(Loop):
                 ending = (
                     job.verdict
                     or child.lost_reports()
-                    or self._ending(message.status, message.ours, child.completed)
+                    or self._ending(message.status, message.ours, child.completed is not None)
                 )
                 job.conclude(ending, child.pid, child.remains())
                 self._crashes.ended(job)

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ... import system
 from ...compat import pytest_hooks, pytest_junit, pytest_nodes, pytest_session
 from ...compat.kept_values import report_each_test
 from ...config.folders import ARTIFACTS
 from ...config.settings import KEY, read
 from ...gpu.slices.ownership import may_retry, one_of_several, owned_by
 from ...named_tuple import NamedTuple
-from ...own import faulthandler, own_builtins, signal
+from ...own import faulthandler, os, own_builtins, signal
 from ...protocol.descriptors import slots
 from . import crash_wait, titles
 from .copies import Copies
@@ -28,6 +29,7 @@ from .tree import DUMP_SIGNAL
 from .wide_fixtures import WideFixtures
 
 if TYPE_CHECKING:
+    from ...protocol.descriptors import Files
     from ...protocol.messages import Run
     from .gpu_failures import GpuFailures
 
@@ -47,6 +49,7 @@ class TestProcess(NamedTuple):
 
     :param gpu_failures: None unless the worker owns GPUs, or errors of the network are retried.
     :param broken: why wide fixtures must not be set up, by key; the keeper adds to it.
+    :param tracer: pid that may attach after a crash, or 0.
     """
 
     session: pytest.Session
@@ -59,6 +62,23 @@ class TestProcess(NamedTuple):
     reruns: Counts | None
     gpu_failures: GpuFailures | None
     broken: dict[str, str]
+    tracer: int
+
+    def enter(self, files: Files, parent: int, midway: bool = False) -> None:
+        """In a new process: have a group, files and output of its own.
+
+        :param parent: pid of the process with which it ends.
+        :param midway: whether the parent has begun a test that it continues.
+        """
+        os.setpgid(0, 0)
+        system.die_with_parent(parent)
+        if self.tracer:
+            system.let_attach(self.tracer)
+        if midway:
+            self.output.copy_inherited(files)
+        files.install()
+        self.output.enter_process(midway)
+        self.session_end.enter_process()
 
     def before_test(self, item: pytest.Item, order: Run) -> None:
         """Tell all who need it what the order says of a test."""
@@ -99,15 +119,8 @@ def equip(session: pytest.Session, coverage: Any | None, waits: bool) -> TestPro
         plugins.register(plugin, name)
     if gpu_failures is not None:
         plugins.register(gpu_failures, GPU_FAILURES)
-    keep = (
-        relay, session, plugins.getplugin("logging-plugin"),
-        *pytest_hooks.plugins_that_collect_in_tests(config),
-    )  # fmt: skip
-    for hook, foreign in _REPORTING_HOOKS.items():
-        pytest_hooks.silence_hook(config, hook, keep, foreign)
-    pytest_hooks.silence_pytest_forked(config)
+    _silence(session, relay)
     report_each_test()
-    pytest_session.replace_debugger(_no_debugger)
     pytest_junit.watch_junit_fixtures(config, relay.junit_record)
     Terminal(config, relay)
     write_stacks_of_deaths(waits)
@@ -123,7 +136,19 @@ def equip(session: pytest.Session, coverage: Any | None, waits: bool) -> TestPro
         count_reruns(config),
         gpu_failures,
         broken,
+        config.stash.get(crash_wait.TRACER, 0),
     )
+
+
+def _silence(session: pytest.Session, relay: Relay) -> None:
+    """Leave reporters and debuggers to the worker."""
+    config = session.config
+    logging = config.pluginmanager.getplugin("logging-plugin")
+    keep = relay, session, logging, *pytest_hooks.plugins_that_collect_in_tests(config)
+    for hook, foreign in _REPORTING_HOOKS.items():
+        pytest_hooks.silence_hook(config, hook, keep, foreign)
+    pytest_hooks.silence_pytest_forked(config)
+    pytest_session.replace_debugger(_no_debugger)
 
 
 def _gpu_failures(config: pytest.Config) -> GpuFailures | None:
