@@ -139,8 +139,7 @@ class Host:
         if isinstance(message, Run):
             self._key = message.key
             yield from self._run(message)
-            self._exit_if_lost()
-            retire = self._poisoned or (tests.ran_tests and (self._is_spent() or self._is_unfit()))
+            retire = self._is_unfit() or (tests.ran_tests and self._is_spent())
         elif isinstance(message, RunTogether):
             self._key = message.run.key
             ran = yield from self._run_together(message)
@@ -173,11 +172,6 @@ class Host:
             self._process.session_end.conclude()
         finalizers.run_own()
 
-    def _exit_if_lost(self) -> None:
-        """Exit at once if this process can't report any more, or if pytest failed in it."""
-        if self._process.relay.lost:
-            self._exit(self._process.relay.lost)
-
     def _is_spent(self) -> bool:
         """Whether a new host should take over: what kept this one from forking is torn down.
 
@@ -186,8 +180,12 @@ class Host:
         return not self._key.is_shared and not self._process.fixtures.watch.cause
 
     def _is_unfit(self) -> bool:
-        """Whether a test that ran in this process left it unfit for another."""
-        self._exit_if_lost()
+        """Whether a test or a wide fixture left this process unfit for another test.
+
+        Exits at once if the process can't report any more, or if pytest failed in it.
+        """
+        if self._process.relay.lost:
+            self._exit(self._process.relay.lost)
         return self._poisoned or not self._process.output.is_whole()
 
     @property
