@@ -15,6 +15,10 @@ CRASHES = {
     "test_kill.py": ("import os\nos.kill(os.getpid(), 9)\n", "SIGKILL"),
     "test_exit_0.py": ("import os\nprint('said before')\nos._exit(0)\n", "exit status 0"),
     "test_exit_3.py": ("import os\nos._exit(3)\n", "exit status 3"),
+    "test_text.py": (
+        "import os\nclass Odd(Exception):\n    def __str__(self): os._exit(5)\nraise Odd\n",
+        "exit status 5",
+    ),
     "test_sys_exit.py": (
         "import sys\ndef leave():\n    sys.exit(4)\nleave()\n",
         "SystemExit: 4 at test_sys_exit.py:3",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,50 @@ def test_a_hard_limit_costs_no_other_test_and_is_named(tmp_path: Path, workers: 
             assert cause.startswith("3 tests ") or workers == "-n2"
             assert cause.endswith("audit hook forbids forks: ValueError: of the suite")
     assert "Exception ignored" not in ended.out
+
+
+BROKEN = """
+import ctypes, os, resource, signal, sys
+import pytest
+
+def unlimited_size():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+BREAKS = {{
+    "descriptors": lambda: os.closerange(3, 256),
+    "stdout": lambda: sys.stdout.close(),
+    "size": unlimited_size,
+    "namespace": lambda: ctypes.CDLL(None).unshare(0x20000000),  # CLONE_NEWPID
+}}
+
+@pytest.fixture(scope="module")
+def broken():
+    BREAKS[{kind!r}]()
+
+def test_before(): pass
+def test_one(broken): pass
+def test_two(broken): pass
+def test_after(): pass
+"""
+
+
+@pytest.mark.in_turn(2)
+@pytest.mark.parametrize("workers", ["-n1", "-n0"])
+def test_what_a_wide_fixture_breaks_costs_no_test_of_another(tmp_path: Path, workers: str) -> None:
+    kinds = ("descriptors", "stdout", "size", *(["namespace"] if os.geteuid() == 0 else []))
+    files = {f"test_{kind}.py": BROKEN.format(kind=kind) for kind in kinds}
+    ended = run_pytest(write_files(tmp_path, files), "--fkit", workers)
+    for kind in kinds:
+        with_it = "PASSED" if kind == "namespace" else "ERROR"  # there they share a process
+        names = {"before": "PASSED", "one": with_it, "two": with_it, "after": "PASSED"}
+        for name, outcome in names.items():
+            nodeid = f"test_{kind}.py::test_{name}"
+            # pytest reports setup and teardown where it can't read what it captures.
+            assert {word for word, found, _ in ended.reported if found == nodeid} == {outcome}
+    size = ended.message("test_size.py::test_one")
+    assert "exited with status 87 (its hard limit on the size of files" in size
+    assert ended.status == 1
 
 
 def test_what_a_process_holds_cannot_be_found_out(tmp_path: Path) -> None:

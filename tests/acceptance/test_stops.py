@@ -130,6 +130,50 @@ def test_an_error_in_a_hook_in_a_worker_stops_the_run(tmp_path: Path) -> None:
     assert run.of("test_after") == []
 
 
+_BREAKS = """
+import sys
+
+def replaced(*arguments):
+    raise {error}
+
+def test_stops(monkeypatch):
+    monkeypatch.setattr(pytest.TestReport, "from_item_and_call", {value})
+    print("to be found", file=sys.stderr)
+"""
+
+
+@pytest.mark.in_turn(2)
+@pytest.mark.parametrize("isolation", ["function", "session"])
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_pytest_failing_in_a_process_is_an_error_of_the_test_that_broke_it(
+    tmp_path: Path, workers: str, isolation: str
+) -> None:
+    """Unlike an error in a hook of the suite: what the test did to its process made it fail."""
+    breaks = {
+        "None": ("0", "lost: pytest itself failed in it, see its stderr", "TypeError: "),
+        "replaced": ("MemoryError", "leaves too little memory", "MemoryError"),
+    }
+    suite = new_suite(
+        tmp_path,
+        **{
+            f"test_{value.lower()}": _SUITE.format(stop=_BREAKS.format(value=value, error=how[0]))
+            for value, how in breaks.items()
+        },
+    )
+    run = Run(suite, "--fkit", workers, f"--fkit-isolation={isolation}", "-rA")
+    assert run.status == 1
+    for value, (_, reason, raised) in breaks.items():
+        name = f"test_{value.lower()}.py::test_stops"
+        (report,) = [each for each in run.reports if each.nodeid == name and each.text]
+        assert (report.when, report.outcome) == ("call", "failed")
+        assert reason in report.text
+        stderr = report.captured["Captured stderr call"]
+        assert stderr.startswith("to be found\nTraceback (most recent call last):\n")
+        assert any(line.startswith(raised) for line in run.lines)
+    assert run.ran("noted").count("ran on") == 2
+    assert sum(report.outcome == "passed" and report.when == "call" for report in run.reports) == 4
+
+
 def test_stop_with_two_workers(tmp_path: Path) -> None:
     suite = new_suite(tmp_path, test_it=_SUITE.format(stop=_STOPS["exit"][0]))
     run = Run(suite, "--fkit", "-n2")

@@ -74,6 +74,16 @@ def test_no_test_runs_whose_wide_fixture_died(run: Run) -> None:
     assert "must not run" not in run.ran("noted")
 
 
+def test_other_parameters_of_a_wide_fixture_that_died_are_set_up(run: Run) -> None:
+    for name in ("test_parameter_1", "test_parameter_2"):
+        for parameter, outcomes in {
+            "sound": ["setup passed", "call passed", "teardown passed"],
+            "dies": ["setup failed", "teardown passed"],
+            "sound again": ["setup passed", "call passed", "teardown passed"],
+        }.items():
+            assert run.outcomes(f"{name}[{parameter}]") == outcomes
+
+
 def test_death_in_wide_setup_keeps_its_output(run: Run) -> None:
     assert run.bad("test_session_setup_1").captured == {
         "Captured stdout setup": "said by the session's fixture\n"

@@ -31,6 +31,24 @@ def _raised_at(error: BaseException) -> tuple[str, int]:
     return path, lineno
 
 
+def is_of_pytest(error: BaseException) -> bool:
+    """Whether a hook of pytest's own, or of ours, failed, or memory or the stack was short.
+
+    Then the reason is what the test did to its process, and not a plugin or a ``conftest.py``.
+    """
+    if isinstance(error, (KeyboardInterrupt, pytest.exit.Exception)):
+        return False
+    if isinstance(error, (MemoryError, RecursionError)):
+        return True
+    caller = hook = ""
+    for entry in entries(error.__traceback__):
+        module = str(entry.tb_frame.f_globals.get("__name__", ""))
+        if caller == "pluggy" and module.partition(".")[0] != "pluggy":
+            hook = module
+        caller = module.partition(".")[0]
+    return hook.startswith(("_pytest.", "pytest_fkit."))
+
+
 def raise_again(message: Interrupted) -> NoReturn:
     """Undo :func:`interruption`: raise the error, from the line where it happened.
 

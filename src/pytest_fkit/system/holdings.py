@@ -20,6 +20,7 @@ from .unforkable import (
     loaded,
     may_buffer,
     open_runtime,
+    unforkable_namespace,
     unforkable_pool,
 )
 
@@ -92,6 +93,7 @@ def _take() -> Holdings:
         return Holdings(threads, frozenset(), runtime, frozenset(), _children())
     descriptors, devices = _descriptors()
     runtime = open_runtime(loaded(CUDA_DRIVER), devices) or unforkable_pool()
+    runtime = runtime or unforkable_namespace()
     return Holdings(threads, native_threads(), runtime, descriptors, _children())
 
 

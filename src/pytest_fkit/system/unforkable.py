@@ -164,6 +164,24 @@ def unforkable_pool() -> str:
     return ""
 
 
+def unforkable_namespace() -> str:
+    """The namespace in which a forked process would be the first, in words, or "".
+
+    All others end with it, and no further one can be made: pid_namespaces(7). Linux 4.12 or newer
+    has a link for it, which can't be read until there is a process: namespaces(7).
+    """
+    link = "/proc/self/ns/pid_for_children"
+    try:
+        other = os.readlink(link) != os.readlink("/proc/self/ns/pid")
+    except OSError:
+        try:
+            os.lstat(link)
+        except OSError:
+            return ""
+        other = True
+    return "a pid namespace for child processes (unshare(2))" if other else ""
+
+
 # Each new progress bar starts one unless there is one that was not told to end (tqdm/std.py).
 _TQDM_MONITOR = ("tqdm._monitor", "TMonitor")
 

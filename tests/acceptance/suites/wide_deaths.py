@@ -108,6 +108,20 @@ def test_module_raises_2(module_raises: None) -> None:
     note("must not run")
 
 
+@pytest.fixture(scope="class", params=["sound", "dies", "sound again"])
+def parametrized(request: pytest.FixtureRequest) -> None:
+    if request.param == "dies":
+        crash()
+
+
+class TestParameters:
+    def test_parameter_1(self, parametrized: None) -> None:
+        pass
+
+    def test_parameter_2(self, parametrized: None) -> None:
+        pass
+
+
 # --- output of a wide setup, and a death after it ---
 
 

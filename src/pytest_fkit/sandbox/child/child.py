@@ -93,7 +93,7 @@ class Child:
         :param warmup: the host's, for a child that is forked while another runs a test, else None.
         :param midway: whether the host has begun the test.
         """
-        status = FAILED
+        status, pid = FAILED, os.getpid()
         self._announced_exit = announced
         try:
             self._process.enter(files, host, midway)
@@ -112,7 +112,7 @@ class Child:
             status = status_of(error, FAILED)
             sys.excepthook(*sys.exc_info())
         flush()
-        if self._process.relay.is_copy():
+        if os.getpid() != pid:  # a copy that the test made
             return 0
         announced.announce(status)
         return status

@@ -130,7 +130,7 @@ class Host:
         if isinstance(message, Run):
             self._key = message.key
             yield from self._run(message)
-            retire = self._poisoned or (tests.ran_tests and (self._is_spent() or self._is_unfit()))
+            retire = self._is_unfit() or (tests.ran_tests and self._is_spent())
         elif isinstance(message, RunTogether):
             self._key = message.run.key
             ran = yield from self._run_together(message)
@@ -171,9 +171,9 @@ class Host:
         return not self._key.is_shared and not self._process.fixtures.watch.cause
 
     def _is_unfit(self) -> bool:
-        """Whether a test that ran in this process left it unfit for another.
+        """Whether a test or a wide fixture left this process unfit for another test.
 
-        Exits at once if the process can't report any more.
+        Exits at once if the process can't report any more, or if pytest failed in it.
         """
         if self._process.relay.lost:
             self._exit(self._process.relay.lost)

@@ -14,6 +14,7 @@ from ...protocol.event_file import Completed
 from ...protocol.messages import Ended, Run
 from ...protocol.process_keys import ProcessKey
 from ...protocol.wire import Sorter
+from ...system.limits import refusal_of
 from ..process.excerpts import read_ends
 from ..process.progress import AnnouncedExit, Progress
 
@@ -226,9 +227,13 @@ class Job:
         return self.test_process.files
 
 
-def end_in_words(status: int) -> str:
-    """Describe the end of a process by its wait status."""
+def end_in_words(status: int, ours: bool = False) -> str:
+    """Describe the end of a process by its wait status.
+
+    :param ours: whether our code chose the exit status.
+    """
     ending = from_wait_status(status)
     if isinstance(ending, Exited):
-        return f"exited with status {ending.status}"
+        reason = refusal_of(ending.status) if ours else ""
+        return f"exited with status {ending.status}" + (f" ({reason})" if reason else "")
     return f"was ended by {ending.title}"

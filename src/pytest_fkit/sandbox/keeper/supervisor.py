@@ -360,7 +360,8 @@ class Supervisor(Loop):
         """Conclude a test whose host died while a child of it was running the test."""
         assert job.host.status is not None
         kill_tree(child.pid)
-        reason = f"its host process {end_in_words(job.host.status)} while the test was running"
+        how = end_in_words(job.host.status, job.host.ended_by_ours())
+        reason = f"its host process {how} while the test was running"
         job.conclude(job.verdict or Lost(reason), child.pid, child.remains())
         job.child = None
 

@@ -1,8 +1,8 @@
-"""Shortens very long output: keeps its beginning and end, and says how much is left out."""
+"""Captured output in reports: joins its parts, and shortens it where it is very long."""
 
 from __future__ import annotations
 
-from typing import Iterator
+from typing import Iterable, Iterator
 
 from ... import system
 from ...own import os, own_builtins
@@ -84,3 +84,22 @@ def free_until(descriptor: int, end: int) -> None:
     """Free the memory of a file's content up to `end`, which has been read."""
     if end > END:
         system.free_range(descriptor, 0, end)
+
+
+def merged(sections: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Join captured sections of the same name.
+
+    The user sees the host's part of a phase and the child's as one, as in plain pytest.
+    """
+    joined: dict[tuple[str, int], str] = {}
+    for number, (name, content) in enumerate(sections, 1):
+        captured = name.startswith("Captured ")
+        key = (name, 0 if captured else number)
+        before = joined.get(key)
+        # pytest strips the log.
+        newline = "\n" if before and name.startswith("Captured log") else ""
+        joined[key] = (before or "") + newline + content
+        log = (f"Captured log {name.rpartition(' ')[2]}", 0)
+        if captured and before is None and key != log and log in joined:
+            joined[log] = joined.pop(log)  # the log comes after the output, as in plain pytest
+    return [(name, content) for (name, _), content in joined.items()]

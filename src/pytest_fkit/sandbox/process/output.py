@@ -115,7 +115,10 @@ class OutputCapture:
 
     def is_whole(self) -> bool:
         """Whether pytest can still capture: a test may have closed the files of the capture."""
-        descriptors = pytest_output.capture_descriptors(self._config)
+        try:
+            descriptors = pytest_output.capture_descriptors(self._config)
+        except ValueError:  # by sys.stdout.close()
+            return False
         if descriptors is None:
             return True
         return all(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generator, Iterable, Iterator
+from typing import TYPE_CHECKING, Generator, Iterator
 
 import pytest
 
 from ...compat.pytest_hooks import is_loaded
 from ...compat.pytest_reports import expected_failure, keep_objects, report_to_data
 from ...config.settings import read
-from ...own import contextmanager, os, own_builtins, time
+from ...own import contextmanager, os, own_builtins, suppress, time
 from ...protocol.descriptors import slots, write_all
 from ...protocol.event_file import (
     Artifacts,
@@ -26,13 +26,13 @@ from ...protocol.event_file import (
     WarningRecorded,
     facts_of,
 )
-from ...protocol.interruptions import interruption
+from ...protocol.interruptions import interruption, is_of_pytest
 from ...protocol.messages import Message
 from ...protocol.plain_values import carriable
 from ...protocol.wire import Packer
 from ...system.limits import MEMORY, room, status_of
 from ...system.stack_texts import stack_text
-from .excerpts import shortened
+from .excerpts import merged, shortened
 from .sanitizers import look_for_sanitizers
 
 if TYPE_CHECKING:
@@ -52,10 +52,14 @@ CHANNEL_LOST = 86
 DEAF = 90
 """Exit status of a process that missed a message of the process above it."""
 
+PYTEST_FAILED = 91
+"""Exit status of a test process in which pytest itself raised an error, which is on stderr."""
+
 UNREPORTED = {
     LEAVES: "it did not say for which wide fixture it left",
     DEAF: "it did not get all that the process above it said",
     CHANNEL_LOST: "it closed the descriptor by which its reports are sent",
+    PYTEST_FAILED: "pytest itself failed in it, see its stderr",
 }
 
 
@@ -146,10 +150,11 @@ class Relay:
         return status.st_size if status.st_ino == self._inode else None
 
     def enter(self, phase: str) -> None:
-        """Begin a phase of the test, and announce it."""
+        """Begin a phase of the test, and announce it unless reports on an earlier one are lost."""
         self.phase = phase
         self._began, self._seconds = time.monotonic(), 0.0
-        self.send(Phase(phase, time.time()))
+        if not self.lost:
+            self.send(Phase(phase, time.time()))
 
     def announce(self) -> None:
         """Announce the current phase, which may have begun in another process."""
@@ -160,7 +165,12 @@ class Relay:
         self._seconds = time.monotonic() - self._began
 
     def interrupt(self, error: BaseException) -> None:
-        """Relay an exception that stops the run."""
+        """Relay an exception that stops the run, unless the test broke pytest in its process."""
+        if is_of_pytest(error):
+            self.lost = self.lost or status_of(error, PYTEST_FAILED)
+            with suppress(OSError):
+                write_all(slots.err, f"{stack_text(error)}\n".encode("utf-8", "replace"))
+            return
         self.interrupted = True
         self.send(interruption(error))
 
@@ -260,7 +270,11 @@ class Relay:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Relay at once reports that pytest-rerunfailures holds back, in case the process dies."""
         self._correct_duration(call)
-        report = yield
+        try:
+            report = yield
+        except BaseException:
+            _put_back(item, call.when)  # since it is in no report
+            raise
         if report.sections:
             look_for_sanitizers(report, self._fails_by_sanitizers)
         self._made = report  # a plugin may have changed its duration
@@ -377,20 +391,10 @@ def _minimal_data(report: pytest.TestReport, error: Exception) -> ReportData:
     }
 
 
-def merged(sections: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Join captured sections of the same name.
-
-    The user sees the host's part of a phase and the child's as one, as in plain pytest.
-    """
-    joined: dict[tuple[str, int], str] = {}
-    for number, (name, content) in enumerate(sections, 1):
-        captured = name.startswith("Captured ")
-        key = (name, 0 if captured else number)
-        before = joined.get(key)
-        # pytest strips the log.
-        newline = "\n" if before and name.startswith("Captured log") else ""
-        joined[key] = (before or "") + newline + content
-        log = (f"Captured log {name.rpartition(' ')[2]}", 0)
-        if captured and before is None and key != log and log in joined:
-            joined[log] = joined.pop(log)  # the log comes after the output, as in plain pytest
-    return [(name, content) for (name, _), content in joined.items()]
+def _put_back(item: pytest.Item, when: str) -> None:
+    """Write what pytest has captured in a phase to this process's own files."""
+    for phase, stream, content in item._report_sections:
+        slot = {"stdout": slots.out, "stderr": slots.err}.get(stream)
+        if phase == when and slot is not None:
+            with suppress(OSError):
+                write_all(slot, content.encode("utf-8", "replace"))

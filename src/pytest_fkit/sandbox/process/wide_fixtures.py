@@ -118,6 +118,7 @@ class WideFixtures:
             f"@{request.node.nodeid}"
         )
         if key in self._broken:
+            pytest_fixtures.forget_setup(fixturedef)  # its next parameter may be sound
             pytest.fail(self._broken[key], pytrace=False)
         may_leave = self._may_leave and self._takes_requests and name not in self._refused
         if may_leave and self._relay.phase == "setup":

@@ -21,7 +21,7 @@ from ...protocol.messages import Broken, Ended
 from ...protocol.plain_values import carriable
 from ...protocol.stacks import origins
 from ...sandbox.keeper.debugger import is_wanted
-from ...sandbox.process.relay import merged
+from ...sandbox.process.excerpts import merged
 from ...system.paths import file_name, joined, relative
 from . import deaths
 from .makereport import made_by_hooks

@@ -190,7 +190,7 @@ def _why_no_stack(ending: Ending) -> str:
         return "Python had left by itself" if ending.begun else "Python was not started"
     if isinstance(ending, Unmet):
         return "there was no process"
-    return "the process was not the one that failed"
+    return "Python did not crash in it"
 
 
 def text_with_message(text: str, message: str, path: str, line: int) -> ReportData:

@@ -41,7 +41,7 @@ from ...protocol.event_file import (
 from ...protocol.messages import Ended, Message, Output, Restarted
 from ...protocol.plain_values import carriable
 from ...protocol.repetitions import HASH_SEED
-from ...sandbox.process.relay import merged
+from ...sandbox.process.excerpts import merged
 from ..needs_of_tests import note_wanted_gpus
 from .attempt_events import AttemptRecorder
 from .kept_folder import KeptFolder

@@ -162,7 +162,10 @@ def _collect_and_leave(
         write_stacks_of_deaths(waits)
         # The worker meets, and reports, errors when it imports the file itself.
         with suppress(BaseException):
-            list(collector.collect())
+            try:
+                list(collector.collect())
+            except Exception:  # noqa: BLE001 (of the suite)
+                str(collector.repr_failure(pytest.ExceptionInfo.from_current()))
         if waits:
             await_keeper()
         os.write(slots.events, _SURVIVED)
