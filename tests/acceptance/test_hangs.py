@@ -130,6 +130,32 @@ _WIDE = """
         time.sleep(0.7)
 """
 
+_GOES_ON = """
+    import signal, time
+    import pytest
+
+    def wait_until_told_to_end():
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        signal.sigwait([signal.SIGTERM])
+
+    @pytest.fixture(scope="session")
+    def hangs_at_its_end():
+        yield
+        while True:
+            time.sleep(1000)
+
+    @pytest.fixture(scope="module")
+    def goes_on():
+        wait_until_told_to_end()
+
+    @pytest.mark.fkit(isolation="module")
+    def test_goes_on_into_teardown(hangs_at_its_end):
+        wait_until_told_to_end()
+
+    def test_of_fixture_that_goes_on(goes_on):
+        pass
+"""
+
 _WIDE_TEARDOWN = """
     import time
     import pytest
@@ -150,7 +176,7 @@ _WIDE_TEARDOWN = """
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return run(
         tmp_path_factory.mktemp("hangs"),
-        {"test_h.py": _HANGS, "test_w.py": _WIDE},
+        {"test_h.py": _HANGS, "test_w.py": _WIDE, "test_g.py": _GOES_ON},
         *("--fkit", "-n5", "--dist=worksteal", "--fkit-timeout=1"),
     )
 
@@ -182,6 +208,19 @@ def test_hang_ends_on_time_with_its_stacks(
     outcome: Outcome, name: str, when: str, stack: str
 ) -> None:
     _assert_death(outcome.reports(name).death, when, stack)
+
+
+@pytest.mark.parametrize(
+    ("name", "phase"),
+    [
+        ("test_goes_on_into_teardown", "phase call,"),
+        ("test_of_fixture_that_goes_on", "phase setup of wide fixtures,"),
+    ],
+)
+def test_hang_is_told_of_what_hung_and_not_of_what_followed(
+    outcome: Outcome, name: str, phase: str
+) -> None:
+    assert phase in outcome.reports(name).death["text"]
 
 
 def test_hang_of_a_session_fixture_at_its_end(tmp_path: Path) -> None:

@@ -238,6 +238,25 @@ def test_timeout_acts_first(suite: MakeSuite) -> None:
     assert "Timeout" in plain.text
 
 
+@pytest.mark.parametrize("said_by", ["mark", "ini"])
+def test_timeout_of_the_function_alone_does_not_count_fixtures(
+    suite: MakeSuite, said_by: str
+) -> None:
+    more = ", func_only=True" if said_by == "mark" else ""
+    source = f"""
+        import time, pytest
+        @pytest.fixture
+        def hangs():
+            time.sleep(60)
+        @pytest.mark.timeout(0.3{more})
+        def test_it(hangs): pass
+    """
+    made = suite("timeout", test_it=source)
+    arguments = ["-o", "timeout_func_only=true"] if said_by == "ini" else []
+    run = made.run("--fkit", "-n0", "--fkit-timeout=0.5", *arguments)
+    assert "timed out after 0.8 s" in run.text
+
+
 def test_timeout_given_by_its_module_acts_first(suite: MakeSuite) -> None:
     source = """
         import time, pytest

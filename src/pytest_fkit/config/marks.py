@@ -205,9 +205,20 @@ def _timeout(item: pytest.Item, settings: Settings) -> float:
         seconds = settings.others_timeout
     if seconds is None:
         return settings.timeout
-    if is_loaded(item.config, "timeout") and seconds > 0:
+    if not is_loaded(item.config, "timeout") or not seconds:
+        return seconds
+    if not _limits_function_only(item):
         return seconds + HANG_GRACE
-    return seconds
+    return settings.timeout and seconds + settings.timeout
+
+
+def _limits_function_only(item: pytest.Item) -> bool:
+    """Whether fixtures don't count for pytest-timeout's limit of this test."""
+    mark = closest_mark(item, "timeout")
+    said = None if mark is None else mark.kwargs.get("func_only")
+    if said is not None:
+        return bool(said)
+    return bool(item.config.getini("timeout_func_only"))
 
 
 def _marked_timeout(item: pytest.Item) -> float | None:

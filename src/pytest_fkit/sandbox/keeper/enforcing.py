@@ -100,7 +100,7 @@ class Enforcer:
         if job.verdict is not None:
             return
         self._forwarder.forward(job)
-        job.verdict = verdict
+        job.judge(verdict)
         pid = job.process
         ended = self._is_over(job)
         _, dump = dump_stacks(pid, job.files, (DUMP_SIGNAL, signal.SIGCONT), self._until, ended)

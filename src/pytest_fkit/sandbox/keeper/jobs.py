@@ -176,12 +176,21 @@ class Job:
         self.ran = 1  # number of tests that were begun
         self.done = False
 
+    def judge(self, verdict: Ending) -> None:
+        """Fix the verdict: whatever the process still does until it ends changes nothing."""
+        self.verdict = verdict
+        self.wide = self._wide_stage()
+
     def conclude(self, ending: Ending, pid: int, remains: Remains = _NOTHING) -> None:
         """Record how a process ended, unless a bad ending is recorded already."""
         if self.ending is None or self.ending == Finished():
             self.ending, self.pid, self.remains = ending, pid, remains
             self.dump = self.dump or remains.dump
-            self.wide = "" if self.stage == "start" else self.stage
+            if self.verdict is None:
+                self.wide = self._wide_stage()
+
+    def _wide_stage(self) -> str:
+        return "" if self.stage == "start" else self.stage
 
     def ended(self) -> Ended:
         """What the worker is told."""
@@ -193,8 +202,12 @@ class Job:
         )  # fmt: skip
 
     def absorb(self, other: Job) -> None:
-        """Add the outcome of a teardown that an idle host did after the test."""
-        if other.ending is not None and other.ending != Finished():
+        """Add the outcome of a teardown that an idle host did after the test.
+
+        A test that has a bad ending keeps it: the teardown's may be a consequence.
+        """
+        if self.ending == Finished() and other.ending not in (None, Finished()):
+            assert other.ending is not None
             self.conclude(other.ending, other.pid, other.remains._replace(dump=other.dump))
             self.native = self.native or other.native
             self.core = self.core or other.core

@@ -175,7 +175,7 @@ class Supervisor(Loop):
     def _host_message_lost(self, host: HostProcess) -> None:
         job = self.job
         if job is not None and job.host is host and job.verdict is None:
-            job.verdict = Lost(f"{host.link.trouble} of what its host process said")
+            job.judge(Lost(f"{host.link.trouble} of what its host process said"))
         kill_tree(host.pid)
 
     def _handle_host(self, host: HostProcess, message: Message) -> None:
