@@ -129,6 +129,32 @@ def test_a_container_without_gpus_on_a_machine_that_has_some(fleet: MakeFleet) -
     assert not found.notices
 
 
+def _without_driver(environment: dict[str, str]) -> dict[str, str]:
+    root = Path(environment[ROOT])
+    shutil.rmtree(root / "proc/driver/nvidia")
+    for device in (root / "dev").glob("nvidia*"):
+        device.unlink()
+    return environment
+
+
+def test_gpus_over_a_network_have_an_nvidia_smi_and_no_driver(fleet: MakeFleet) -> None:
+    gpus = nvidia(8)
+    found = _detect(_without_driver(fleet(gpus, without=[_NVML])))
+    assert list(found.devices) == [_said(gpu) for gpu in gpus]
+    assert not found.notices
+
+
+def test_nobody_is_told_of_an_nvidia_smi_on_a_machine_without_a_driver(fleet: MakeFleet) -> None:
+    # As where nvidia-utils is installed, in the driver's own words.
+    said = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."
+    behaviours = {"nvidia-smi": Behaviour(exits=9, prints=said)}
+    environment = fleet(nvidia(1), without=[_NVML], behaviours=behaviours)
+    found = _detect(_without_driver(environment))
+    assert not found.devices
+    assert not found.notices
+    assert any("couldn't communicate" in line for line in found.trail)
+
+
 @pytest.mark.parametrize(
     "without",
     [pytest.param((), marks=needs_nvml), (_NVML,)],
@@ -472,10 +498,7 @@ def test_a_gpu_that_nvidia_smi_can_not_reach_is_not_found_by_the_next_way(
 
 def test_an_nvidia_smi_that_is_off_the_path_in_wsl(fleet: MakeFleet) -> None:
     gpus = nvidia(1)
-    root = Path(fleet(gpus, without=[_NVML])[ROOT])
-    shutil.rmtree(root / "proc/driver/nvidia")
-    for device in (root / "dev").glob("nvidia*"):
-        device.unlink()
+    root = Path(_without_driver(fleet(gpus, without=[_NVML]))[ROOT])
     (root / "dev/dxg").touch()
     hidden = root / "usr/lib/wsl/lib"
     hidden.mkdir(parents=True)

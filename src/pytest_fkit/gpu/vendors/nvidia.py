@@ -14,22 +14,29 @@ own_builtins(globals())
 
 _MASK = "CUDA_VISIBLE_DEVICES"
 _ORDER = "CUDA_DEVICE_ORDER"
+TOOL = "nvidia-smi"
 _UUIDS = ("GPU-", "MIG-")
 
 # CUDA reads the digits at the beginning of an entry, as strtoul does: "1gpu" is 1.
 _LEADING_NUMBER = re.compile(r"\s*\+?(\d+)")
 
 
-def absent(machine: Machine) -> str:
+def has_driver(machine: Machine) -> bool:
+    """Whether the kernel has NVIDIA's driver, as far as this process can see."""
     # A container shares /proc with a machine that has GPUs, but not its device files; on the
     # machine itself these are made by the first program that asks NVML. /dev/dxg is WSL's.
-    if (
+    return bool(
         machine.exists("proc/driver/nvidia")
         or machine.names("dev", r"nvidia(ctl|\d+)")
         or machine.exists("dev/dxg")
-    ):
+    )
+
+
+def absent(machine: Machine) -> str:
+    # GPUs that are reached over a network come with libraries and an nvidia-smi, and no driver.
+    if has_driver(machine) or machine.tool(TOOL):
         return ""
-    return "no driver (none of /proc/driver/nvidia, /dev/nvidia*, /dev/dxg is there)"
+    return f"no driver (none of /proc/driver/nvidia, /dev/nvidia*, /dev/dxg is there), no {TOOL}"
 
 
 def ways() -> Sequence[Way]:

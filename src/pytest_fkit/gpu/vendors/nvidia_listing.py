@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import itertools
 import re
-from typing import Iterator
+from typing import Callable, Iterator
 
 from ...named_tuple import NamedTuple
 from ...own import os, own_builtins
@@ -31,6 +31,7 @@ from ..answers import (
 from ..devices import Device
 from ..machine import Machine
 from .driver import DriverError
+from .nvidia import TOOL, has_driver
 from .nvml import UNTOLD, GpuHandle, Nvml, told
 from .vendor import Found, Prober, Way
 
@@ -190,7 +191,7 @@ def _said(prober: Prober, *arguments: str) -> tuple[str, FailedError | None]:
     request 87464).
     """
     try:
-        return prober.tool("nvidia-smi", *arguments), None
+        return prober.tool(TOOL, *arguments), None
     except FailedError as error:
         if not error.printed:
             raise
@@ -371,8 +372,27 @@ def parse_proc(facts: object) -> Found:
     )
 
 
+def _where_there_is_a_driver(find: Callable[[Prober], Found]) -> Callable[[Prober], Found]:
+    """Have nobody told that it failed on a machine that merely has NVIDIA's programs."""
+
+    def ask(prober: Prober) -> Found:
+        try:
+            return find(prober)
+        except FailedError as error:
+            if has_driver(prober.machine):
+                raise
+            raise MissingError(str(error)) from error
+
+    return ask
+
+
 WAYS = (
-    Way("NVML", lambda prober: parse_nvml(prober.call(f"{__name__}:read_nvml"))),
-    Way("nvidia-smi", ask_nvidia_smi),
+    Way(
+        "NVML",
+        _where_there_is_a_driver(
+            lambda prober: parse_nvml(prober.call(f"{__name__}:read_nvml")),
+        ),
+    ),
+    Way(TOOL, _where_there_is_a_driver(ask_nvidia_smi)),
     Way("/proc", ask_proc),
 )
