@@ -203,9 +203,9 @@ def test_failures_and_commands_name_what_the_test_saw(fleet: Fleet, tmp_path: Pa
     )
     said = [line for line in ended.lines if line.startswith("worker gw0")]
     assert said == [
-        "worker gw0, GPU 2, attempt 1",
-        "worker gw0, GPU 2, attempt 1",
-        "worker gw0, GPUs 2,3, attempt 1",
+        "worker gw0, GPU 2",
+        "worker gw0, GPU 2",
+        "worker gw0, GPUs 2,3",
     ]
     [command] = [line for line in ended.lines if line.startswith("reproduce: ")]
     assert command.startswith("reproduce: CUDA_VISIBLE_DEVICES=2 pytest ")
@@ -320,7 +320,7 @@ def test_without_workers_a_test_gets_the_gpus_that_nobody_has(fleet: Fleet, tmp_
         (f"{prefix}dies", "ERROR"),
         (f"{prefix}slice_again", "PASSED"),
     }
-    assert "worker main, GPUs 7,3,5, attempt 1" in ended.lines
+    assert "worker main, GPUs 7,3,5" in ended.lines
     [command] = [line for line in ended.lines if line.startswith("reproduce: ")]
     assert command.startswith("reproduce: CUDA_VISIBLE_DEVICES=7,3,5 pytest ")
     [skipped] = [line for line in ended.lines if line.startswith("SKIPPED")]

@@ -74,7 +74,7 @@ def test_a_sick_gpu_is_named_by_its_worker(fleet: Fleet, tmp_path: Path) -> None
     gpus = fleets.nvidia(4, states={3: "corrupt"})
     [line] = _lines(_run(fleet(gpus), tmp_path, "-n2"))
     start, reason = line.split("is retired: probe: ")
-    assert start == "fkit: gw1 (GPU 2,3) "
+    assert start == "fkit: gw1 (GPUs 2,3) "
     assert reason.startswith(f"device 1 ({gpus[3].pci}): what was written to it reads back wrong")
 
 
@@ -82,7 +82,7 @@ def test_amd(fleet: Fleet, tmp_path: Path) -> None:
     gpus = fleets.amd(4, states={0: "lost"})
     [line] = _lines(_run(fleet(gpus), tmp_path, "-n2"))
     start, reason = line.split("is retired: probe: ")
-    assert start == "fkit: gw0 (GPU 0,1) "
+    assert start == "fkit: gw0 (GPUs 0,1) "
     assert reason == f"device 0 ({gpus[0].pci}): hipSetDevice: hipErrorInvalidDevice (101)"
 
 

@@ -96,12 +96,14 @@ def test_what_a_sick_gpu_fails_passes_elsewhere_and_its_worker_retires(
         assert len(places) <= 2
         assert places[-1] != "2,3"
     announced = re.findall(
-        r"^retrying \S+\[(\d+)\] on gw\d after .* on gw1 \(GPU 2,3\)$", ended.out, re.M
+        r"^retrying \S+\[(\d+)\] on gw\d after .* on gw1 \(GPUs 2,3\)$", ended.out, re.M
     )
     assert set(announced) == retried
     # In the test's line and in the short summary.
     assert ended.out.count("PASSED after 2 attempts") == 2 * len(retried)
-    assert ended.out.count("fkit: gw1 (GPU 2,3) is retired: 3 GPU errors in a row, the last: ") == 1
+    assert (
+        ended.out.count("fkit: gw1 (GPUs 2,3) is retired: 3 GPU errors in a row, the last: ") == 1
+    )
     assert f"{len(retried)} tests passed only on a retry:" in ended.lines
     cases = list(ElementTree.parse(tmp_path / "junit.xml").iter("testcase"))
     assert len(cases) == 40
@@ -121,7 +123,7 @@ def test_a_gpu_that_is_gone_runs_nothing(fleet: Fleet, tmp_path: Path, which: st
     assert ended.status == 0, ended.out
     assert Counter(ended.outcomes.values()) == {"PASSED": 40}
     assert all(places != ["2,3"] for places in _places(tmp_path).values())
-    assert ended.out.count("fkit: gw1 (GPU 2,3) is retired: probe: ") == 1
+    assert ended.out.count("fkit: gw1 (GPUs 2,3) is retired: probe: ") == 1
 
 
 def test_skips_of_a_gpu_that_is_gone_are_tried_elsewhere(fleet: Fleet, tmp_path: Path) -> None:
@@ -187,7 +189,7 @@ def test_a_pass_on_another_attempt_can_be_made_a_failure(fleet: Fleet, tmp_path:
     failed = [nodeid for nodeid, outcome in ended.outcomes.items() if outcome == "FAILED"]
     assert len(failed) >= 3
     assert "passed on attempt 2 only (--fkit-fail-on-retry)" in ended.out
-    assert "attempt 1 on gw1 (GPU 2,3): " in ended.out
+    assert "attempt 1 on gw1 (GPUs 2,3): " in ended.out
     assert ended.status == 1
 
 
@@ -464,6 +466,6 @@ def test_a_retired_worker_comes_back_when_no_other_is_left(fleet: Fleet, tmp_pat
         "--fkit-start-method=fork", "--fkit-journal=journal",
         env=_machine(fleet, "2=missing 3=missing"), timeout=200,
     )  # fmt: skip
-    assert "gw1 (GPU 2,3) is retired: probe: " in ended.out, ended.out
-    assert "gw1 (GPU 2,3) is back: no other worker is left" in ended.out
+    assert "gw1 (GPUs 2,3) is retired: probe: " in ended.out, ended.out
+    assert "gw1 (GPUs 2,3) is back: no other worker is left" in ended.out
     assert Counter(ended.outcomes.values()) == {"PASSED": 7, "ERROR": 1}, ended.out

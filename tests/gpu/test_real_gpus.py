@@ -118,4 +118,4 @@ def test_the_command_that_runs_a_crash_again_has_the_mask(fleet: Fleet, tmp_path
     words = shlex.split(command)
     variable = "CUDA_VISIBLE_DEVICES" if fleet.vendor == "nvidia" else "ROCR_VISIBLE_DEVICES"
     assert any(word.startswith(f"{variable}=") for word in words)
-    assert "attempt 1" in out
+    assert "worker gw0, GPU" in out

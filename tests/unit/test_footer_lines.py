@@ -28,13 +28,13 @@ def test_it_takes_a_third_of_the_screen_at_most(workers: int, screen: int, rows:
 def test_the_tests_that_run_longest_come_first() -> None:
     running = [
         ShownTest("gw0", "test_a.py::test_short", 99.5),
-        ShownTest("gw1 (GPU 2,3)", "test_a.py::test_long", 1.0),
+        ShownTest("gw1 (GPUs 2,3)", "test_a.py::test_long", 1.0),
         ShownTest("gw2", "test_a.py::test_middle", 90.0),
         ShownTest("gw3", "test_a.py::test_no_place", 95.0),
     ]
     assert lines(RunProgress(50, 200, 3, 75.0), running, now=100.0, rows=3, columns=80) == [
         "[#####---------------] 50 of 200, 3 failed, about 1:15 min left",
-        "1:39 min  gw1 (GPU 2,3)  test_a.py::test_long",
+        "1:39 min  gw1 (GPUs 2,3)  test_a.py::test_long",
         "   10 s  gw2  test_a.py::test_middle",
     ]
 

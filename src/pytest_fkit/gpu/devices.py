@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 from ..named_tuple import NamedTuple
 from ..own import own_builtins
@@ -63,6 +63,16 @@ def from_wire(data: tuple[Any, ...]) -> Fleet:
     vendor, devices, trail, notices = data
     known = (Device(*values)._replace(links=tuple(links)) for *values, links in devices)
     return Fleet(vendor, tuple(known), tuple(trail), tuple(notices))
+
+
+def gpu_names(gpus: Sequence[str]) -> str:
+    """As in "GPU 4" or "GPUs 0,1"; "" for none."""
+    return f"GPU{'' if len(gpus) == 1 else 's'} {','.join(gpus)}" if gpus else ""
+
+
+def placed(worker: str, gpus: Sequence[str]) -> str:
+    """As in "gw1 (GPU 4)"."""
+    return f"{worker} ({gpu_names(gpus)})" if gpus else worker
 
 
 LINKED, ONE_SOCKET, APART = 0, 1, 2

@@ -69,16 +69,6 @@ def plain(value: object) -> Any:
     return capped(str(value))
 
 
-def gpu_names(gpus: Sequence[str]) -> str:
-    """As in "GPU 4" or "GPUs 0,1"; "" for none."""
-    return f"GPU{'' if len(gpus) == 1 else 's'} {','.join(gpus)}" if gpus else ""
-
-
-def placed(worker: str, gpus: Sequence[str]) -> str:
-    """As in "gw1 (GPU 4)"."""
-    return f"{worker} ({gpu_names(gpus)})" if gpus else worker
-
-
 def is_of_machine(happened: Event) -> bool:
     """Whether the error of an event is the machine's, though it is recorded as a GPU's."""
     return happened["event"] == "gpu_error" and happened.get("category") == HOST

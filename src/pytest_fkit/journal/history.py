@@ -6,10 +6,11 @@ import datetime
 from dataclasses import dataclass, field
 from typing import Callable, Iterable, Iterator
 
+from ..gpu.devices import placed
 from ..own import own_builtins
 from ..protocol.endings import count
 from ..system.paths import joined, relative
-from .events import Event, placed
+from .events import Event
 
 own_builtins(globals())
 

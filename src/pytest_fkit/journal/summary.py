@@ -7,10 +7,11 @@ import io
 from collections import Counter
 from typing import Any, Dict, Iterable, Iterator
 
+from ..gpu.devices import gpu_names, placed
 from ..own import own_builtins
 from ..protocol.endings import count, format_size
 from .causes import LOST, Group, cause_of, grouped, met
-from .events import Event, gpu_names, placed, xid_title
+from .events import Event, xid_title
 from .history import WITH_ZONE, History, Session, TestHistory, argument, ungrouped, xid_key
 from .rates import details, of_events, repeated_again, words
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, Sequence
 
+from ..gpu.devices import gpu_names
 from ..own import own_builtins
 from .events import (
     Event,
     death_title,
     encode_list,
-    gpu_names,
     is_of_machine,
     wide_title,
     xid_title,

@@ -8,6 +8,7 @@ import pytest
 
 from ..config.first_environment import environment
 from ..config.settings import KEY as SETTINGS
+from ..gpu.devices import placed
 from ..gpu.health.probe import LIMIT, Health, Probe, start
 from ..gpu.slices.ownership import KEY as OWNED
 from ..gpu.slices.ownership import Owned
@@ -71,8 +72,8 @@ class Probing:
 
     def _tell(self, health: Health) -> None:
         if health.state == "sick" and self._show is not None:
-            ids = ",".join(self._owned.ids)
-            self._show(f"fkit: {self._name} (GPU {ids}): probe: sick: {health.reason}")
+            place = placed(self._name, self._owned.ids)
+            self._show(f"fkit: {place}: probe: sick: {health.reason}")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_unconfigure(self) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping, Sequence
 import execnet
 import pytest
 
+from ...gpu.devices import placed
 from ...gpu.slices.ownership import HOST, on_machine
 from ...gpu.vendors.detection import MASKS
 from ...named_tuple import NamedTuple
@@ -160,14 +161,12 @@ def gpu_ids(node: WorkerController) -> tuple[str, ...]:
 
 
 def with_gpus(worker: str, gpus: Iterable[str], machine: str = "") -> str:
-    """A worker with its machine and the ids of GPUs, as in "gw2 on n1 (GPU 4,5)".
+    """A worker with its machine and the ids of GPUs, as in "gw2 on n1 (GPUs 4,5)".
 
     :param gpus: none are not named.
     :param machine: as :func:`host_of` has it; that of the controller is not named.
     """
-    ids = ",".join(gpus)
-    placed = on_machine(worker, machine)
-    return f"{placed} (GPU {ids})" if ids else placed
+    return placed(on_machine(worker, machine), tuple(gpus))
 
 
 def physical(node: WorkerController) -> list[str]:

@@ -294,7 +294,7 @@ class Gateways:
         name = report.node.gateway.id
         worker = self._workers.get(name)
         if worker is not None and worker.owned.ids:
-            report.sections.append(worker.owned.section(name, 1))
+            report.sections.append(worker.owned.section(name, 0))
 
     def pytest_unconfigure(self) -> None:
         if self._elsewhere is not None:

@@ -69,7 +69,7 @@ def gpus_of(report: Report, own: Sequence[str] = ()) -> Sequence[str]:
 
 
 def place_of(report: Report, own: Sequence[str] = ()) -> str:
-    """Worker, GPUs and attempt of a report on a death, as in "gw2 (GPU 4,5), attempt 2"."""
+    """Worker, GPUs and attempt of a report on a death, as in "gw2 (GPUs 4,5), attempt 2"."""
     attempts = attempts_of(report)
     node = getattr(report, "node", None)
     machine = "" if node is None else host_of(node)

@@ -15,6 +15,7 @@ from ...own import os, own_builtins, time
 from ...protocol.endings import FAULTS, Ending, Exited, Signaled, TimedOut
 from ...protocol.event_file import GpuError
 from ...protocol.plain_values import carriable
+from ..devices import gpu_names
 
 own_builtins(globals())
 
@@ -117,8 +118,7 @@ class Xid(NamedTuple):
     @property
     def headline(self) -> str:
         """The same with the GPU."""
-        what = "GPU" if len(self.gpus) == 1 else "GPUs"
-        return f"{self.title} on {what} {','.join(self.gpus)}"
+        return f"{self.title} on {gpu_names(self.gpus)}"
 
     @property
     def fault(self) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
+from ..devices import gpu_names
 
 if TYPE_CHECKING:
     from ..health.memory import GpuMemory
@@ -100,17 +101,16 @@ class Owned(NamedTuple):
         said = ids_in(changed)
         return self.ids if said is None else said
 
-    def section(self, name: str, attempt: int, ids: Sequence[str] = ()) -> tuple[str, str]:
+    def section(self, name: str, reruns: int, ids: Sequence[str] = ()) -> tuple[str, str]:
         """The section that names these GPUs in the report on a failed test.
 
         :param name: of the worker, as in "gw0".
-        :param attempt: the first is 1.
+        :param reruns: how often pytest-rerunfailures has run it before, here.
         :param ids: of the GPUs that the test saw, where these are not the worker's.
         """
-        seen = ids or self.ids
-        what = "GPU" if len(seen) == 1 else "GPUs"
-        worker = on_machine(name, self.machine)
-        return TITLE, f"worker {worker}, {what} {','.join(seen)}, attempt {attempt}\n"
+        worker = f"worker {on_machine(name, self.machine)}"
+        rerun = f"rerun {reruns}" if reruns else ""
+        return TITLE, ", ".join(filter(None, (worker, gpu_names(ids or self.ids), rerun))) + "\n"
 
     def assignments(self, changed: Mapping[str, str]) -> str:
         """The masks as assignments in front of a shell command, with a space at the end.

@@ -6,11 +6,12 @@ import re
 from collections import Counter, defaultdict
 from typing import Any, Iterator, Mapping, Sequence
 
+from ...gpu.devices import placed
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.endings import count, format_size
 from ..causes import cause_of
-from ..events import Event, placed
+from ..events import Event
 from ..history import WITH_ZONE, History, Session, TestHistory, history
 from ..rates import of_events, repeated_again, words
 from .details import Command, command_of, details

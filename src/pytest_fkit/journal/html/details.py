@@ -8,9 +8,10 @@ import re
 import shlex
 from typing import Any, Iterable, Iterator, Sequence
 
+from ...gpu.devices import placed
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
-from ..events import Event, death_title, placed, wide_title, xid_title
+from ..events import Event, death_title, wide_title, xid_title
 from ..history import RED, AttemptHistory, TestHistory
 from ..rates import RepeatResult, how_first, repeated_again, with_seed, words
 from ..rates import details as details_of_repeated

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from typing import Callable, Iterable
 
+from ...gpu.devices import gpu_names
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
-from ..events import Event, death_title, gpu_names, is_of_machine, wide_title, xid_title
+from ..events import Event, death_title, is_of_machine, wide_title, xid_title
 from ..history import AttemptHistory
 from .readable import readable
 

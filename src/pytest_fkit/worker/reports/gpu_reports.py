@@ -17,10 +17,9 @@ own_builtins(globals())
 
 
 def name_gpus(owned: Owned, worker: str, data: ReportData) -> None:
-    """Name worker, GPUs and attempt in the report on a failure."""
+    """Name worker and GPUs in the report on a failure."""
     if data["outcome"] == "failed":
-        # pytest-rerunfailures counts the attempts before this one.
-        section = owned.section(worker, data.get("rerun", 0) + 1, facts_in(data).gpus or ())
+        section = owned.section(worker, data.get("rerun", 0), facts_in(data).gpus or ())
         data["sections"] = [*data["sections"], section]
 
 
