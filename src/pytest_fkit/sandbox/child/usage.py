@@ -41,25 +41,18 @@ class Usage(NamedTuple):
 class RawUsage(NamedTuple):
     """The kernel's figures on a process, unprocessed.
 
-    Test processes only collect them, and the worker computes :meth:`usage`: any Python code writes
-    to memory, and in a process that was forked or forks, each page written to is copied first.
+    Hosts only collect them, and the worker computes :meth:`usage`: any Python code writes to
+    memory, and in a process that forks, each page written to is copied first.
 
-    :param own: fields of getrusage(2) on the process, up to ru_majflt.
-    :param waited: the same on the processes that it waited for, or () if `own` includes them.
+    :param all: fields of getrusage(2) on the process and those that it waited for, up to ru_majflt.
     :param moved: the content of its io file, see proc(5); empty where unknown.
     """
 
-    own: tuple[Any, ...]
-    waited: tuple[Any, ...] = ()
+    all: tuple[Any, ...]
     moved: bytes = b""
 
     def usage(self) -> Usage:
-        user, kernel, peak, _, _, _, minor, major = self.own
-        if self.waited:
-            user += self.waited[0]
-            kernel += self.waited[1]
-            minor += self.waited[6]
-            major += self.waited[7]
+        user, kernel, peak, _, _, _, minor, major = self.all
         return Usage(user, kernel, peak * _MAXRSS_UNIT, minor, major, *_moved_bytes(self.moved))
 
 
@@ -70,7 +63,7 @@ def wait_for(pid: int) -> tuple[int, RawUsage]:
     """
     moved = system.io_account_at_end(pid)
     _, status, used = _wait4(pid, 0)
-    return status, RawUsage(used[:8], (), moved)
+    return status, RawUsage(used[:8], moved)
 
 
 def reap(pid: int) -> tuple[int, RawUsage] | None:
@@ -80,13 +73,19 @@ def reap(pid: int) -> tuple[int, RawUsage] | None:
     """
     moved = system.io_account(pid) if system.process_state(pid) == "Z" else b""
     ended, status, used = _wait4(pid, os.WNOHANG)
-    return (status, RawUsage(used[:8], (), moved)) if ended else None
+    return (status, RawUsage(used[:8], moved)) if ended else None
 
 
-def until_now() -> tuple[Any, ...]:
-    """The fields of an :class:`RawUsage` of this process, since its start."""
-    own = resource.getrusage(resource.RUSAGE_SELF)[:8]
-    return own, resource.getrusage(resource.RUSAGE_CHILDREN)[:8], io_account()
+def until_now() -> Usage:
+    """What this process has used since its start; its peak without those that it waited for."""
+    waited = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own = RawUsage(resource.getrusage(resource.RUSAGE_SELF)[:8], io_account()).usage()
+    return own._replace(
+        user=own.user + waited.ru_utime,
+        system=own.system + waited.ru_stime,
+        minor_faults=own.minor_faults + waited.ru_minflt,
+        major_faults=own.major_faults + waited.ru_majflt,
+    )
 
 
 def _wait4(pid: int, options: int) -> tuple[int, int, Any]:
@@ -120,10 +119,10 @@ class Meter:
 
     def __init__(self) -> None:
         system.forget_peak_memory()
-        self.before = RawUsage(*until_now()).usage()
+        self.before = until_now()
 
     def read(self) -> Usage:
-        return since(self.before, RawUsage(*until_now()).usage())
+        return since(self.before, until_now())
 
 
 def _moved_bytes(account: bytes) -> tuple[int | None, int | None]:
