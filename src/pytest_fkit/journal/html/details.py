@@ -8,6 +8,7 @@ import re
 import shlex
 from typing import Any, Iterable, Iterator, Sequence
 
+from ...config.one_test import kept_for_one_test
 from ...gpu.devices import placed
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
@@ -23,19 +24,6 @@ own_builtins(globals())
 _USED = (
     "user", "system", "peak_memory", "gpu_peak_memory", "minor_faults", "major_faults", "read",
     "written",
-)  # fmt: skip
-
-# What chooses tests, what divides or limits the run, where it writes: none of it is the test's.
-_WITH_VALUE = (
-    "-n", "--numprocesses", "--maxprocesses", "--dist", "-k", "-m", "--deselect", "--ignore",
-    "--ignore-glob", "--maxfail", "--splits", "--group", "--junitxml", "--junit-xml", "--basetemp",
-    "--fkit-workers", "--fkit-gpus", "--fkit-journal", "--fkit-trace", "--fkit-html",
-    "--fkit-resume", "--fkit-top", "--fkit-session-timeout", "--fkit-repeat", "--fkit-repeat-seed",
-    "--durations",
-)  # fmt: skip
-_ALONE = (
-    "-x", "--exitfirst", "--lf", "--last-failed", "--ff", "--failed-first", "--nf", "--sw",
-    "--stepwise", "-q", "--quiet",
 )  # fmt: skip
 
 _REPRODUCE = re.compile(r"^reproduce: (.+)$", re.MULTILINE)
@@ -73,7 +61,10 @@ def command_of(run: Event, nodeids: Iterable[str]) -> Command:
     base = os.path.relpath(rootdir, directory) if rootdir and directory else ""
     base = "" if base == "." else base
     paths = {os.path.normpath(f"{base or '.'}/{each}") for each in _places(nodeids)}
-    return Command(tuple(_kept(run.get("arguments", ()), paths, directory)), base)
+    kept = kept_for_one_test(
+        run.get("arguments", ()), lambda each: _place(each, directory) in paths
+    )
+    return Command(tuple(kept), base)
 
 
 def _places(nodeids: Iterable[str]) -> set[str]:
@@ -83,18 +74,6 @@ def _places(nodeids: Iterable[str]) -> set[str]:
         parts = file.split("/")
         found.update("/".join(parts[:number]) or "." for number in range(len(parts) + 1))
     return found
-
-
-def _kept(arguments: Sequence[str], paths: set[str], directory: str) -> Iterator[str]:
-    rest = iter(arguments)
-    for each in rest:
-        name, equals, _ = each.partition("=")
-        if each in _WITH_VALUE:
-            next(rest, None)
-        elif (name in _WITH_VALUE and equals) or each in _ALONE or re.match("-n[0-9al]", each):
-            continue
-        elif each.startswith("-") or _place(each, directory) not in paths:
-            yield each
 
 
 def _place(argument: str, directory: str) -> str:

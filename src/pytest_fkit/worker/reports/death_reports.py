@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Callable, Mapping
 import pytest
 
 from ...compat import pytest_reports
+from ...config.one_test import kept_for_one_test
 from ...config.settings import KEY as SETTINGS
 from ...gpu.errors.failure import Failure
 from ...gpu.slices.ownership import HOST, KEY, one_of_several, owned_by
@@ -291,13 +292,6 @@ def _diagnosis(stderr: str, ended: Ended) -> Diagnosis | None:
 
 # --- the command that runs one test again ---------------------------------------------------------
 
-# Options that the command leaves out.
-_DROPPED = (
-    "-n", "--numprocesses", "--dist", "--junitxml", "--junit-xml", "--basetemp", "--fkit-workers",
-    "--fkit-gpus", "--fkit-journal", "--fkit-trace", "--fkit-html", "--fkit-resume", "--fkit-top",
-    "--fkit-session-timeout",
-)  # fmt: skip
-
 
 def reproducing_command(item: pytest.Item, changed: Mapping[str, str]) -> str:
     """The command that runs only this test, from the directory of this run.
@@ -307,15 +301,7 @@ def reproducing_command(item: pytest.Item, changed: Mapping[str, str]) -> str:
     config = item.config
     given = [str(argument) for argument in config.invocation_params.args]
     paths = {str(path) for path in config.getoption("file_or_dir", None) or ()}
-    arguments = ["pytest"]
-    skip = False
-    for argument in given:
-        if skip or argument in paths:
-            skip = False
-        elif argument in _DROPPED:
-            skip = True
-        elif not argument.startswith((*(f"{option}=" for option in _DROPPED), "-n")):
-            arguments.append(argument)
+    arguments = ["pytest", *kept_for_one_test(given, paths.__contains__)]
     directory = config.invocation_params.dir
     # Not item.nodeid, to which xdist adds the name of its group.
     nodeid = item.name if item.parent is None else f"{item.parent.nodeid}::{item.name}"
