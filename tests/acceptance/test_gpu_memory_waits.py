@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not fleets.compiler(), reason="needs a C compile
 # "late" is what a driver has not freed of processes that are gone, see nvml.c. What has waited for
 # a process may have had a GPU open in it, as an engine of vLLM has.
 SUITE = """\
-import os, signal, subprocess
+import os, signal, subprocess, sys
 from pathlib import Path
 import pytest
 
@@ -62,6 +62,11 @@ def test_second():
 
 def test_third():
     assert looks() == 0  # the second one had no GPU open
+    sys.addaudithook(forbid)
+
+def forbid(event, args):
+    if event == "os.listdir":
+        raise ValueError("nobody sees what is open here")
 """
     text = run(fleet, tmp_path, suite, "-n0")
     assert "3 passed" in text, text

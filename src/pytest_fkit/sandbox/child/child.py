@@ -10,7 +10,7 @@ import pytest
 from ... import system
 from ...compat import pytest_fixtures, pytest_hooks, pytest_nodes
 from ...gpu.slices.ownership import MEMORY
-from ...own import os, own_builtins, resource
+from ...own import os, own_builtins, resource, suppress
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files
 from ...protocol.event_file import Completed, Leaves
@@ -156,7 +156,8 @@ class Child:
         if self._process.relay.lost:
             return self._process.relay.lost
         if self.working_set.is_wanted and not self._process.relay.is_copy():
-            self.working_set.tell(pages.exclusive())
+            with suppress(Exception):  # an audit hook of the test may raise anything
+                self.working_set.tell(pages.exclusive())
         return STOPS if self._process.relay.stops else DONE
 
     def _leave(self) -> int:
@@ -188,5 +189,8 @@ def _may_free_gpus() -> bool:
     """Whether this process has a GPU open, or has waited for others, which may have had."""
     if resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss:
         return True
-    with room():
-        return bool(holders([os.getpid()]))
+    try:
+        with room():
+            return bool(holders([os.getpid()]))
+    except Exception:  # noqa: BLE001 (an audit hook of the test may raise anything)
+        return True
