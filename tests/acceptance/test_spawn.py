@@ -212,6 +212,45 @@ COUNTED = """
 """
 
 
+OUTSIDE = """
+import os
+import threading
+import pytest
+
+if "STARTS" in os.environ:
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+@pytest.fixture(scope="module")
+def dies_in_one():
+    if {name!r} == "one":
+        os._exit(5)
+
+def test_in_{name}(): pass
+def test_in_both(): assert __name__ == "test_{name}"
+def test_asks(dies_in_one): pass
+def test_asks_again(dies_in_one): pass
+"""
+
+
+@pytest.mark.parametrize("env", [{}, {"STARTS": "1"}], ids=["forked", "fresh"])
+def test_files_whose_tests_have_the_same_node_ids_are_told_apart(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
+    """As for files outside of the root directory that the command line names."""
+    files = {f"out/test_{name}.py": OUTSIDE.format(name=name) for name in ("one", "two")}
+    write_files(tmp_path, {**files, "in/pytest.ini": ""})
+    given = [f"../out/test_{name}.py" for name in ("one", "two")]
+    ended = run_pytest(tmp_path / "in", "--fkit", "-n0", "--rootdir=.", *given, env=env)
+    found = sorted((outcome, nodeid) for outcome, nodeid, _ in ended.reported)
+    assert found == [
+        ("ERROR", "::test_asks"),
+        ("ERROR", "::test_asks_again"),
+        *[("PASSED", f"::test_{name}") for name in ("asks", "asks_again", "in_both", "in_both")],
+        ("PASSED", "::test_in_one"),
+        ("PASSED", "::test_in_two"),
+    ], ended.out
+
+
 @pytest.mark.in_turn(2)
 def test_a_crash_costs_no_start(tmp_path: Path, workers: str) -> None:
     test = f"""{COUNTED}

@@ -32,6 +32,18 @@ def ancestor(item: pytest.Item, kind: type[Any]) -> Any | None:
     return next((node for node in lineage(item) if isinstance(node, kind)), None)
 
 
+def unique_id(node: Node) -> str:
+    """The node id, after its path if that is not in it.
+
+    Files outside of the root directory that the command line names have an empty node id, and tests
+    in them may have the same ones.
+    """
+    nodeid = node.nodeid
+    if nodeid.startswith("::") or (not nodeid and isinstance(node, pytest.File)):
+        return f"{node.path}{nodeid}"
+    return nodeid
+
+
 def marks(item: Node) -> Iterator[tuple[Node, pytest.Mark]]:
     """The marks with the nodes that have them, the closest first."""
     for node in lineage(item):

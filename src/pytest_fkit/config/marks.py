@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, TypeVar
 import pytest
 
 from ..compat.pytest_hooks import is_loaded
-from ..compat.pytest_nodes import ancestor, closest_mark, marks
+from ..compat.pytest_nodes import ancestor, closest_mark, marks, unique_id
 from ..named_tuple import NamedTuple
 from ..own import own_builtins
 from ..protocol.process_keys import OWN, SESSION, ProcessKey
@@ -159,7 +159,7 @@ def spawned_key(item: pytest.Item, limits: Limits) -> ProcessKey:
     key = limits.key
     if limits.isolation not in ("function", "class"):
         key = _key(item, limits.isolation or "module")._replace(environ=key.environ)
-    return key._replace(method="spawn", name=key.name if key.is_shared else item.nodeid)
+    return key._replace(method="spawn", name=key.name if key.is_shared else unique_id(item))
 
 
 def _key(item: pytest.Item, isolation: str) -> ProcessKey:
@@ -196,7 +196,7 @@ def key_of_scope(item: pytest.Item, isolation: str) -> ProcessKey:
     kinds: dict[str, Any] = {"class": pytest.Class, "module": pytest.File}
     kind = kinds.get(isolation)
     node = ancestor(item, kind) if kind is not None else None
-    return OWN if node is None else ProcessKey(scope=isolation, name=node.nodeid)
+    return OWN if node is None else ProcessKey(scope=isolation, name=unique_id(node))
 
 
 def _timeout(item: pytest.Item, settings: Settings) -> float:

@@ -115,7 +115,7 @@ class WideFixtures:
             return (yield)
         name = fixturedef.argname
         key = "::".join((str(fixturedef.baseid), name, str(request.param_index))) + (
-            f"@{request.node.nodeid}"
+            f"@{pytest_nodes.unique_id(request.node)}"
         )
         if key in self._broken:
             pytest_fixtures.forget_setup(fixturedef)  # its next parameter may be sound
@@ -201,8 +201,9 @@ class WideFixtures:
         missing = pytest_fixtures.missing_collector(item)
         if missing is None:
             return
-        if missing.nodeid in self._broken:
-            pytest.fail(self._broken[missing.nodeid], pytrace=False)
+        key = pytest_nodes.unique_id(missing)
+        if key in self._broken:
+            pytest.fail(self._broken[key], pytrace=False)
         if not begun:
             self._leave(_COLLECTORS)
         self._set_up_collectors(item)
@@ -345,8 +346,8 @@ class WideFixtures:
         if missing is None:
             pytest_fixtures.set_up_collectors(item)
             return
-        label = f"collector {missing.nodeid}"
-        self._relay.send(WideSetup(missing.nodeid, label, time.time()))
+        key = pytest_nodes.unique_id(missing)
+        self._relay.send(WideSetup(key, f"collector {key}", time.time()))
         try:
             pytest_fixtures.set_up_collectors(item)
         finally:

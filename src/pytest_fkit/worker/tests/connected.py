@@ -10,7 +10,7 @@ import pytest
 
 from ...compat import pytest_fixtures
 from ...compat.pytest_hooks import is_loaded
-from ...compat.pytest_nodes import ancestor, marks
+from ...compat.pytest_nodes import ancestor, marks, unique_id
 from ...config.marks import answer_of_hook, arguments, key_of_scope
 from ...config.options import BY_NAME
 from ...config.values import parse
@@ -351,4 +351,4 @@ def group_of(item: pytest.Item, key: ProcessKey) -> str:
         return ""
     kind: type[pytest.Collector] = pytest.Package if "package" in scopes else pytest.File
     node = ancestor(item, kind)
-    return node.nodeid if node is not None else ""
+    return unique_id(node) if node is not None else ""

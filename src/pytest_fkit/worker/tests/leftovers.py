@@ -6,7 +6,7 @@ from typing import Callable, Generator, Iterator
 
 import pytest
 
-from ...compat.pytest_nodes import lineage
+from ...compat.pytest_nodes import lineage, unique_id
 from ...config.settings import Settings
 from ...named_tuple import NamedTuple
 from ...own import contextmanager, own_builtins
@@ -87,8 +87,9 @@ class CollectionWatch:
         now = holdings.take_forkable(fork, self._held)
         found = now.beyond(self._held)
         if found:
-            cause = f"import of {collector.nodeid or 'a conftest.py'}: {', '.join(found)}"
-            self._causes[collector.nodeid] = cause
+            name = unique_id(collector)
+            cause = f"import of {name or 'a conftest.py'}: {', '.join(found)}"
+            self._causes[name] = cause
             if now.runtime and not self._held.runtime:
                 # A runtime is the whole process's, whichever file opened it.
                 self._of_all = self._of_all or cause
@@ -99,8 +100,9 @@ class CollectionWatch:
         if self._of_all or not self._causes:
             return self._of_all
         for node in lineage(item):
-            if node.nodeid in self._causes:
-                return self._causes[node.nodeid]
+            name = unique_id(node)
+            if name in self._causes:
+                return self._causes[name]
         return ""
 
 

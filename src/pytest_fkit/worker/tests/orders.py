@@ -9,7 +9,7 @@ from typing import Callable, Mapping, Sequence
 
 import pytest
 
-from ...compat.pytest_nodes import lineage
+from ...compat.pytest_nodes import lineage, unique_id
 from ...config.folders import claim_artifacts, wrapper_refusal
 from ...config.marks import Limits, limits, spawned_key
 from ...config.settings import Settings
@@ -225,7 +225,7 @@ class Requests:
             )
         key = wanted.key
         if key.scope != APART:
-            key = ProcessKey("spawn", "function", item.nodeid, environ=key.environ)
+            key = ProcessKey("spawn", "function", unique_id(item), environ=key.environ)
         key = key._replace(wrapper=wanted.wrapper)
         return wanted._replace(key=key, isolation="function")
 
@@ -309,7 +309,7 @@ class Requests:
 
 def _apart(item: pytest.Item, wanted: Limits, environ: Mapping[str, str]) -> Limits:
     """The limits of a test that runs alone, in a fresh interpreter with these variables."""
-    key = ProcessKey("spawn", APART, item.nodeid, environ=_pairs(environ))
+    key = ProcessKey("spawn", APART, unique_id(item), environ=_pairs(environ))
     return wanted._replace(key=key, isolation="function")
 
 
