@@ -112,8 +112,19 @@ SUITES = {
     # Documents, whose examples xdist alone does not keep together. The one test left out needs what
     # an earlier one leaves in a class.
     "testfixtures": Suite("testfixtures==12.4.0 sybil==10.1.0", "-k 'not test_atexit'"),
+    # Not those whose inner tests leave something to each other or to the test around them, in a
+    # global or by an import, and in pytest-socket's in a list that is filled by a patched function.
     "pytest-check": Suite(
-        "pytest-check==3.0.3 pytest-reportlog", "-o pytester_example_dir=.", runs_pytest=True
+        "pytest-check==3.0.3 pytest-reportlog",
+        "-o pytester_example_dir=. --deselect=tests/test_logging.py::test_log "
+        "--deselect=tests/test_not_in_test.py::test_check_not_in_a_test",
+        runs_pytest=True,
+    ),
+    # The one that is left out calls depends() in another module than that of the tests it names.
+    "pytest-dependency": Suite(
+        "pytest-dependency==0.6.1",
+        "tests --deselect=test_03_scope.py::test_scope_dependsfunc",
+        runs_pytest=True,
     ),
     "pytest-randomly": Suite(
         "pytest-randomly==4.1.0 factory-boy faker model-bakery numpy",
@@ -123,7 +134,8 @@ SUITES = {
     ),
     "pytest-socket": Suite(
         "pytest-socket==0.8.1 httpx starlette",
-        "tests --ignore=tests/test_benchmarks.py",
+        "tests --ignore=tests/test_benchmarks.py "
+        "--deselect=tests/test_restrict_hosts.py::test_name_resolution_cached",
         runs_pytest=True,
     ),
     # Those that look at the report need a browser, driven by a server on port 4444.

@@ -99,6 +99,34 @@ def test_options(suite: MakeSuite, arguments: list[str]) -> None:
         assert plain.status == 7
 
 
+def test_failures_of_subtests_are_taken_back(suite: MakeSuite) -> None:
+    again = """
+        def test_subtests(subtests):
+            with subtests.test("flaky"):
+                assert attempt("subtests") == 2
+            with subtests.test("well"):
+                pass
+    """
+    dies = """
+        import os
+        def test_dies_after_its_subtest(subtests):
+            number = attempt("dies")
+            with subtests.test("flaky"):
+                assert number == 2
+            if number == 1:
+                os.abort()
+    """
+    made = suite("rerunfailures", test_it=again, test_dies=dies, conftest=CONFTEST)
+    plain = made.run("--reruns=1", "test_it.py")
+    assert plain.status == 0, plain.text
+    for mode in ("-n0", "-n1"):
+        run = made.run("--fkit", mode, "--reruns=1")
+        assert run.status == 0, run.text
+        assert "2 passed, 2 rerun" in run.text
+        name = "test_it.py::test_subtests"
+        assert run.outcomes[name] == plain.outcomes[name]
+
+
 CRASHES = """
     import os, pathlib, pytest, time
 

@@ -25,6 +25,7 @@ from ...protocol.event_file import GpuError, ReportData
 from ...protocol.plain_values import carriable
 from ...protocol.running_test import Whereabouts
 from .gpu_reports import name_gpus
+from .rerunfailures import forget_subtests
 
 if TYPE_CHECKING:
     from xdist.remote import WorkerInteractor
@@ -146,9 +147,11 @@ class LocalReports(Reports):
             self._others_hear = pytest_hooks.others_hear_reports(item.config)
         if not self._others_hear:
             item.ihook.pytest_runtest_logreport(report=report)
-            return
-        with pytest_hooks.warnings_as_of(item):
-            item.ihook.pytest_runtest_logreport(report=report)
+        else:
+            with pytest_hooks.warnings_as_of(item):
+                item.ihook.pytest_runtest_logreport(report=report)
+        if data["outcome"] == "rerun":
+            forget_subtests(item)
 
     def log_finish(self, item: pytest.Item) -> None:
         self._tell(item, "pytest_runtest_logfinish")

@@ -83,6 +83,18 @@ class Reruns:
         return bool(condition(item, [("death", attempts, _Failure(died))]))
 
 
+def forget_subtests(item: pytest.Item) -> None:
+    """Take failures of subtests back, since the test runs again.
+
+    pytest-rerunfailures does this since 16.4: in its loop, which here runs in the test's process,
+    and with workers where their reports arrive. It has no name without an underscore for it.
+    """
+    plugin = sys.modules.get("pytest_rerunfailures")
+    forget = getattr(plugin, "_remove_failed_subtest_reports_from_stats", None)
+    if forget is not None:
+        forget(item.config, item.session, item.nodeid)
+
+
 def _excluded(item: pytest.Item) -> bool:
     excluded = item.config.getoption("rerun_exclude_path", None) or ()
     own = (item.path, *item.path.parents)
