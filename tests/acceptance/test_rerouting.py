@@ -436,7 +436,7 @@ def test_a_gang_is_tried_again_on_other_gpus_if_there_are_enough(
     first, again = log.read_text().split()
     assert first == ("0,1" if number == 2 else "0,1,2")
     assert again == second, ended.out
-    assert f"uncorrectable ECC error encountered on gw0 (GPU {first})" in ended.out
+    assert f"uncorrectable ECC error encountered on gw0 (GPUs {first})" in ended.out
 
 
 _KILLER = """\
