@@ -184,15 +184,27 @@ def test_what_can_not_be_forked_shares_a_process(tmp_path: Path, library: str, s
     assert "fork()" not in ended.out
 
 
-LOKY = """
-import os
-import pytest
+POOLS = {
+    "joblib": """
 from joblib import Parallel, delayed
-
-PID = os.getpid()
 
 def work():
     return Parallel(2)(delayed(abs)(number) for number in range(4))
+""",
+    "pebble": """
+from pebble import ProcessPool
+
+POOL = ProcessPool(2)
+
+def work():
+    return [POOL.schedule(abs, [number]).result() for number in range(4)]
+""",
+}
+WORK = """
+import os
+import pytest
+
+PID = os.getpid()
 
 def test_in_test():
     assert work() == [0, 1, 2, 3]
@@ -208,10 +220,11 @@ class TestWide:
 """
 
 
-def test_processes_of_joblib_end_with_their_test(tmp_path: Path) -> None:
-    if importlib.util.find_spec("joblib") is None:
-        pytest.skip("needs joblib")
-    write_files(tmp_path, {"test_it.py": LOKY})
+@pytest.mark.parametrize("library", POOLS)
+def test_processes_of_a_pool_end_with_their_test(tmp_path: Path, library: str) -> None:
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"needs {library}")
+    write_files(tmp_path, {"test_it.py": POOLS[library] + WORK})
     arguments = ("--fkit", "-n1", "--fkit-timeout=30", "-p", "no:cacheprovider")
     ended = run_pytest(tmp_path, *arguments)
     assert sorted(ended.outcomes.values()) == ["PASSED", "PASSED"], ended.out

@@ -23,6 +23,15 @@ _EXECUTORS = (
     "joblib.externals.loky.process_executor",
 )
 
+_END_THEIR_PROCESSES = (
+    *((name, "_python_exit") for name in _EXECUTORS),
+    ("pebble.pool.process", "interpreter_shutdown"),
+)
+"""Exit handlers that a library registers when it is imported, so maybe before the fork.
+
+Nothing else tells the processes to end that it has started since, and multiprocessing joins them.
+"""
+
 _TRACKERS = (
     "multiprocessing.resource_tracker",
     "loky.backend.resource_tracker",
@@ -65,9 +74,10 @@ def run_own() -> None:
     if _MULTIPROCESSING not in sys.modules:
         _run_exit_handlers()
         return
-    for executors in _loaded(_EXECUTORS):
-        # Before multiprocessing joins their processes, which nothing else tells to end.
-        executors._python_exit()
+    for name, handler in _END_THEIR_PROCESSES:
+        if name in sys.modules:
+            with suppress(Exception):  # as atexit does, for all of them
+                getattr(sys.modules[name], handler)()
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         atexit.unregister(cast("Any", util)._exit_function)
