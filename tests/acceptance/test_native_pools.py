@@ -184,7 +184,7 @@ def test_what_can_not_be_forked_shares_a_process(tmp_path: Path, library: str, s
     assert "fork()" not in ended.out
 
 
-POOLS = {
+PROCESS_POOLS = {
     "joblib": """
 from joblib import Parallel, delayed
 
@@ -200,7 +200,7 @@ def work():
     return [POOL.schedule(abs, [number]).result() for number in range(4)]
 """,
 }
-WORK = """
+WORKS = """
 import os
 import pytest
 
@@ -220,11 +220,11 @@ class TestWide:
 """
 
 
-@pytest.mark.parametrize("library", POOLS)
+@pytest.mark.parametrize("library", PROCESS_POOLS)
 def test_processes_of_a_pool_end_with_their_test(tmp_path: Path, library: str) -> None:
     if importlib.util.find_spec(library) is None:
         pytest.skip(f"needs {library}")
-    write_files(tmp_path, {"test_it.py": POOLS[library] + WORK})
+    write_files(tmp_path, {"test_it.py": PROCESS_POOLS[library] + WORKS})
     arguments = ("--fkit", "-n1", "--fkit-timeout=30", "-p", "no:cacheprovider")
     ended = run_pytest(tmp_path, *arguments)
     assert sorted(ended.outcomes.values()) == ["PASSED", "PASSED"], ended.out
