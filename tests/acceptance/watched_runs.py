@@ -79,12 +79,19 @@ class Seen:
         :param spared: pid of one that is left alone.
         """
         starting = [each for each in self._run.alive() if _is_worker(each)]
-        pids = {*self.pids(), *(each.pid for each in starting if not _is_worker(each.parent()))}
+        pids = {*self.pids(), *(each.pid for each in starting if not _is_worker(_parent(each)))}
         found = [each for pid in sorted(pids - {spared}) for each in tree(pid)[:1]]
         found = [each for each in found if _is_worker(each)]
         if found:
             with contextlib.suppress(psutil.Error):
                 chosen.choice(found).kill()
+
+
+def _parent(process: psutil.Process) -> psutil.Process | None:
+    try:
+        return process.parent()
+    except psutil.Error:  # it has ended meanwhile
+        return None
 
 
 def _is_worker(process: psutil.Process | None) -> bool:
