@@ -13,7 +13,7 @@ from typing import Any, Callable, cast
 
 import pytest
 
-from ...compat import pytest_fixtures
+from ...compat import pytest_fixtures, pytest_hooks
 from ...own import own_builtins, signal, suppress, time
 from ...protocol.event_file import Leaves
 from ..process.copies import ForkForbiddenError
@@ -175,9 +175,15 @@ class Midway:
             self._fixtures.set_up_for_child(self._item, left.argname)
 
     def _runs_on(self) -> bool:
-        """Whether to unwind the hooks now, while the child runs the test."""
-        statuses = self._children.statuses
-        return self._may_run_on() and not self._begun.concern_others and not statuses.are_kept
+        """Whether to unwind the hooks now, while the child runs the test.
+
+        Not if code of others might undo here what the child still needs.
+        """
+        return (
+            self._may_run_on()
+            and not self._children.statuses.are_kept
+            and not pytest_hooks.others_take_part(self._item)
+        )
 
     def _enter_child(self, timers: list[tuple[float, float]]) -> None:
         self._begun.unwatch()

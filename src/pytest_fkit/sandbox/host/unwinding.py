@@ -46,11 +46,6 @@ class BegunHooks:
         self.leaving = False
         """Whether the hooks are unwound because a child has run the test."""
 
-    @property
-    def concern_others(self) -> bool:
-        """Whether code of others might undo here what the child still needs."""
-        return pytest_hooks.others_take_part(self._item)
-
     def watch(self) -> None:
         """Record all wrappers that begin from now on."""
         for hook in pytest_hooks.wrappers_of_others(self._item):
