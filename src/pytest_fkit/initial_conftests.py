@@ -61,7 +61,7 @@ def around_conftests(early_config: pytest.Config) -> Iterator[None]:
         _import("worker.worker")
     else:
         _import("controller.controller")
-        _import(*(("worker.alone",) if alone else _FOR_WORKERS))
+        _import(*(("controller.alone",) if alone else _FOR_WORKERS))
         if said(early_config, "fkit_machines", early_config.known_args_namespace) is not None:
             _import("controller.workers.elsewhere")
         if asks_for_records(early_config, early_config.known_args_namespace):

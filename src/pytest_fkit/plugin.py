@@ -91,7 +91,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         services = _controller(config).configure()
         if services is not None:
-            from .worker.alone import take_place
+            from .controller.alone import take_place
 
             take_place(config, services)
         return

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pytest_fkit.controller.schedule.collected import CollectedTests
-from pytest_fkit.controller.workers.planning import Durations
+from pytest_fkit.controller.workers.preparation import Durations
 
 
 def test_equal_collections_need_no_tables() -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from pytest_fkit.protocol.messages import Run
 from pytest_fkit.sandbox.keeper import orphans
-from pytest_fkit.sandbox.keeper.gpu_memory import await_release
 from pytest_fkit.sandbox.keeper.jobs import Job
+from pytest_fkit.sandbox.keeper.orphans import await_release
 from pytest_fkit.system.unforkable import holders
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")

@@ -144,7 +144,7 @@ def test_a_worker_that_replaces_another_gets_the_same_environment(
     fleet, inherited = machine
     asked = GpuSettings("auto", wanted, 0, "rocr", 10.0, ())
     config: Any = SimpleNamespace(getoption=lambda name, default=None: [], stash=pytest.Stash())
-    plugin = Gateways(config, Gpus(asked, fleet), pytest.fail)
+    plugin = Gateways(config, Gpus(asked, fleet), pytest.fail, None)
     specs = [execnet.XSpec("popen") for _ in range(workers)]
     for number, spec in enumerate(specs):
         spec.id = f"gw{number}"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.controller.reports.ci_reports import markdown
 from pytest_fkit.controller.reports.reporting import Happened
+from pytest_fkit.controller.reports.step_summary import markdown
 from pytest_fkit.journal.added import restored
 from pytest_fkit.journal.attempts import kept, verdict
 from pytest_fkit.journal.events import TEXT_LIMIT, capped, encode, event, plain

@@ -30,10 +30,19 @@ FOLDERS = {
         "errors",
         "health",
     ),
-    "journal": ("events", "added", "causes", "masking", "history", "rates", "html"),
+    "journal": (
+        "events",
+        "added",
+        "attempts",
+        "masking",
+        "history",
+        "causes",
+        "rates",
+        "html",
+    ),
     "sandbox": ("process", "child", "host", "keeper"),
     "worker": ("needs_of_tests", "reports", "tests"),
-    "controller": ("schedule", "repeat", "retry", "machines", "workers", "reports"),
+    "controller": ("schedule", "reports", "retry", "repeat", "machines", "workers"),
 }
 """The same within a layer; above them are the modules that lie in no folder of it."""
 
@@ -49,21 +58,12 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def statements(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those that are there for type checkers only."""
-    for node in ast.iter_child_nodes(tree):
-        is_typing = isinstance(node, ast.If) and ast.dump(node.test).count("TYPE_CHECKING")
-        for each in node.orelse if is_typing and isinstance(node, ast.If) else [node]:
-            yield each
-            yield from statements(each)
-
-
 def imported(name: str) -> Iterator[str]:
-    """The modules of ours that one imports, at its start or later."""
+    """The modules of ours that one imports: at its start, later, or for type checkers only."""
     path = MODULES[name]
     parts = name.split(".") if name else []
     package = parts if path.name == "__init__.py" else parts[:-1]
-    for node in statements(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = package[: len(package) - node.level + 1]
             base += node.module.split(".") if node.module else []
@@ -107,6 +107,18 @@ def test_what_upward_means(one: str, other: str, upward: bool) -> None:
 @pytest.mark.parametrize("name", MODULES, ids=lambda name: name or "pytest_fkit")
 def test_imports_point_down(name: str) -> None:
     assert [other for other in imported(name) if is_upward(name, other)] == []
+
+
+def test_no_modules_import_each_other() -> None:
+    left = {name: set(imported(name)) - {name} for name in MODULES}
+    before: set[str] = set()
+    while left.keys() != before:
+        before = set(left)
+        used = set().union(*left.values())
+        # What imports nothing of the rest, or is not imported by it, is on no circle.
+        left = {name: found & before for name, found in left.items() if found & before}
+        left = {name: found for name, found in left.items() if name in used}
+    assert left == {}
 
 
 def test_every_folder_has_its_place() -> None:

@@ -65,10 +65,13 @@ INSTEAD = {
 
 ALLOWED = {
     (
-        "controller.workers.planning",
+        "controller.workers.preparation",
         "pathlib",
     ): "reads a file of the run's options, before any test",
-    ("controller.reports.ci_reports", "pathlib"): "writes at the end of the run, where no test ran",
+    (
+        "controller.reports.step_summary",
+        "pathlib",
+    ): "writes when all tests are over",
     ("controller.reports.resume", "pathlib"): "reads the journal before any test",
     ("controller.reports.recording", "pathlib"): "names files, before any test",
     ("journal.files", "pathlib"): "opens, or moves, files before any test",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,45 +11,30 @@ from ..compat.guarded_hooks import GuardedHooks
 from ..compat.versions import installed, warning
 from ..config import others_options
 from ..config.deadline import Deadline
+from ..config.first_environment import variable
 from ..config.folders import check_folders
 from ..config.numprocesses import CAN_FORK, choose_workers, debugger, shows_only, start_none
 from ..config.settings import KEY, Settings, said, settings_of
 from ..gpu.errors.patterns import user_patterns
-from ..named_tuple import NamedTuple
 from ..own import os, own_builtins
 from .reports.accounting import Accounting
 from .reports.causes_shown import CausesShown
-from .reports.ci_reports import write_step_summary
 from .reports.footer import Footer
 from .reports.reporting import FailOnFlaky, Reporting, header
 from .reports.running import RunningTests
-from .schedule.machines import ELSEWHERE, seats_of_run, workers_by_machine
+from .reports.services import RunServices
+from .schedule.machines import seats_of_run, workers_by_machine
 from .workers import gpus
 
 if TYPE_CHECKING:
     from ..journal.recorder import Recorder
     from .repeat.repeating import Repeating
-    from .reports.ci_reports import StepSummary
     from .reports.quarantined import QuarantinedTests
     from .reports.resume import Resuming
+    from .reports.step_summary import StepSummary
+    from .workers.elsewhere import Elsewhere
 
 own_builtins(globals())
-
-
-class RunServices(NamedTuple):
-    """What hears of the tests of a run, whoever runs them: workers, or this process itself.
-
-    :param resuming: reports the verdicts of the resumed run, if there is one.
-    :param screen: changes reports on failures that are quarantined, where there is a quarantine.
-    """
-
-    recorder: Recorder | None
-    resuming: Resuming | None
-    accounting: Accounting
-    show: Callable[[str], None]
-    running: RunningTests
-    deadline: Deadline | None
-    screen: Callable[[pytest.TestReport], None] | None
 
 
 class Controller:
@@ -61,6 +46,7 @@ class Controller:
         self._notices = [f"fkit: {untried}"] if untried else []
         self._maxfail = 0
         self._page: StepSummary | None = None
+        self._elsewhere: Elsewhere | None = None
         self._interruption: KeyboardInterrupt | None = None
 
     def prepare(self) -> None:
@@ -116,9 +102,10 @@ class Controller:
             return False
         from .workers import elsewhere
 
-        if not elsewhere.prepare(self._config, workers):
+        self._elsewhere = elsewhere.prepare(self._config, workers)
+        if self._elsewhere is None:
             return False
-        self._notices += self._config.stash[ELSEWHERE].notices
+        self._notices += self._elsewhere.notices
         return True
 
     def _prepare_to_repeat(self, parsed: Settings) -> None:
@@ -149,9 +136,14 @@ class Controller:
         plugins.register(reporting, "fkit-reporting")
         plugins.register(CausesShown(), "fkit-causes")
         plugins.register(GuardedHooks(config), "fkit-guarded")
-        self._page = write_step_summary(config, reporting.happened)
-        if self._page is not None and quarantined is not None:
-            self._page.quarantined = quarantined.rows
+        page = variable("GITHUB_STEP_SUMMARY")
+        if page:
+            from .reports.step_summary import StepSummary
+
+            self._page = StepSummary(page, reporting.happened)
+            plugins.register(self._page, "fkit-step-summary")
+            if quarantined is not None:
+                self._page.quarantined = quarantined.rows
         recorder, resuming = self._record(config.stash[KEY])
         accounting = Accounting(config, recorder)
         plugins.register(accounting, "fkit-accounting")
@@ -187,7 +179,12 @@ class Controller:
         # A third of a controller, for a journal, a trace or a list that most runs don't want.
         from .reports.recording import record
 
-        return record(self._config, parsed, lambda line: self._notices.append(f"fkit: {line}"))
+        return record(
+            self._config,
+            parsed,
+            gpus.of_run(self._config),
+            lambda line: self._notices.append(f"fkit: {line}"),
+        )
 
     def _deadline(self, accounting: Accounting, recorder: Recorder | None) -> Deadline | None:
         seconds = self._config.stash[KEY].session_timeout
@@ -210,7 +207,9 @@ class Controller:
         config, plugins = self._config, self._config.pluginmanager
         found = config.stash.get(gpus.KEY, None)
         # None where there are not going to be workers.
-        gateways = None if found is None else Gateways(config, found, services.show)
+        gateways = (
+            None if found is None else Gateways(config, found, services.show, self._elsewhere)
+        )
         footer = Footer(config, len(seats_of_run(config)))
         repeating = self._repeating(services, reporting)
         nodes = Nodes(config, services, gateways, footer, repeating)
@@ -245,7 +244,7 @@ class Controller:
             return self._notices or None
         lines, owners = gpus.header_lines(config)
         seats = seats_of_run(config)
-        if ELSEWHERE in config.stash:
+        if self._elsewhere is not None:
             lines = [*lines, f"fkit: {workers_by_machine(seats)}"]
         return [*self._notices, *lines, header(len(seats), parsed, owners)]
 

@@ -9,7 +9,6 @@ import pytest
 
 from .. import system
 from ..config.settings import KEY, Settings
-from ..gpu.slices.ownership import MEMORY
 from ..own import gc, os, own_builtins
 from ..protocol import repetitions
 from ..protocol.channels import Link
@@ -26,7 +25,7 @@ from .keeper.spawn import exec_host
 from .process import crash_wait
 from .process.output import streams
 from .process.steps import FAILED, Role
-from .process.test_process import TestProcess, equip, write_stacks_of_deaths
+from .process.test_process import MEMORY, TestProcess, equip, write_stacks_of_deaths
 
 own_builtins(globals())
 

@@ -7,7 +7,6 @@ from typing import Any, Callable, Generator, Iterator
 import pytest
 
 from .. import system
-from ..gpu.slices.ownership import MEMORY
 from ..own import os, own_builtins, select, signal, suppress, threading, time
 from ..protocol.channels import Link
 from ..protocol.descriptors import Files, read_from, slots
@@ -39,7 +38,8 @@ from ..sandbox.process.excerpts import read_ends
 from ..sandbox.process.output import flush
 from ..sandbox.process.relay import DEAF
 from ..sandbox.process.steps import Fork, Role
-from ..sandbox.process.tree import kill_tree, send_signal
+from ..sandbox.process.test_process import MEMORY
+from ..sandbox.process.tree import KILL_WAIT, kill_tree, send_signal
 from ..sandbox.startup import keeper_role
 from ..system.limits import refusal
 from ..system.pages import COLLAPSE_PAYS_FROM, collapse
@@ -48,9 +48,6 @@ own_builtins(globals())
 
 SILENCE = 60.0
 """Seconds after which a silent keeper is given up: it is stopped, or hangs in the kernel."""
-
-KILL_WAIT = 2.0
-"""Seconds for the processes below a dead keeper to be gone."""
 
 
 class KeeperClient:

@@ -31,9 +31,9 @@ from .tally import RepeatTally, Repetition
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
-    from ..controller import RunServices
-    from ..workers.repeated_tests import RepeatedTests
-    from ..workers.report_attributes import DeathText
+    from ..reports.report_attributes import DeathText
+    from ..reports.services import RunServices
+    from .repeated_tests import RepeatedTests
 
 own_builtins(globals())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generator, Iterator, Literal, Sequence
+from typing import TYPE_CHECKING, Any, Generator, Iterator, Literal, Mapping, Protocol, Sequence
 
 import pytest
 
@@ -13,13 +13,12 @@ from ...own import own_builtins, time
 from ...protocol.border import ItemAttempt, ItemBegins, ItemComplete, Reported, Told
 from ...protocol.endings import Lost
 from ..schedule.collected import Collected, CollectedTests
-from ..workers.report_attributes import CommonAttributes, DeathText, death_text
+from .report_attributes import CommonAttributes, DeathText, death_text
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
     from ...journal.recorder import Recorder
-    from ..workers.dispatch import Dispatch
 
 own_builtins(globals())
 
@@ -103,6 +102,34 @@ class Ledger:
                 yield Wrong(number, self._tests.nodeids[number], complete, twice)
 
 
+class Scheduler(Protocol):
+    """Who distributes the tests to workers, for those who hear of them."""
+
+    numnodes: int
+    """How many workers the run begins with."""
+
+    @property
+    def unrunnable(self) -> Mapping[str, str]:
+        """Why nobody could run a test, by node id."""
+        ...
+
+    @property
+    def blamed_test(self) -> tuple[str, int] | None:
+        """Node id of the test that the last worker to die was running, and which one of these."""
+        ...
+
+    def tell_held(self) -> None:
+        """No other attempt is going to be made: those that are held are verdicts."""
+
+    def begins(self, node: WorkerController, position: int) -> None:
+        """A worker begins the test at a position of its collection."""
+
+    def mark_test_complete(
+        self, node: WorkerController, item_index: int, duration: float = 0.0
+    ) -> None:
+        """A worker is through with the test at a position."""
+
+
 class Accounting:
     """Plugin of the controller, and of pytest itself at ``-n0``.
 
@@ -119,8 +146,7 @@ class Accounting:
         self._collected: dict[WorkerController, Collected] = {}
         self._workers: dict[tuple[object, int], str] = {}
         self._common = CommonAttributes()
-        self.dispatch: Dispatch | None = None
-        """Knows why tests were not run, and which tests dead workers were running."""
+        self.dispatch: Scheduler | None = None
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(

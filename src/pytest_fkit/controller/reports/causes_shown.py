@@ -9,7 +9,7 @@ import pytest
 from ...config.settings import ALONE
 from ...own import own_builtins
 from ...protocol.endings import count
-from ..workers.report_attributes import gpus_of
+from .report_attributes import gpus_of
 
 if TYPE_CHECKING:
     from ...journal.causes import Group, Met

@@ -8,7 +8,16 @@ import shlex
 import sys
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Collection, Generator, Iterator, Mapping, Sequence
+from typing import (
+    TYPE_CHECKING,
+    Callable,
+    Collection,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+    Tuple,
+)
 
 import pluggy
 import psutil
@@ -26,7 +35,6 @@ from ...journal.trace import TraceFile
 from ...own import contextmanager, os, own_builtins, socket
 from ...protocol.endings import Lost, format_size
 from ..schedule.machines import clock_ahead, gpu_ids, host_of
-from ..workers.gpus import KEY
 from .accounting import lost_attempt
 from .origin import drivers, origin, package_versions
 from .resume import Resuming
@@ -35,6 +43,9 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 own_builtins(globals())
+
+GpusOfRun = Tuple[Sequence[Entry], Mapping[str, Sequence[str]]]
+"""Those of this machine that a run may use, and the ids of each local worker's."""
 
 
 class Recording:
@@ -49,12 +60,14 @@ class Recording:
         settings: Settings,
         recorder: Recorder,
         resuming: Resuming | None,
+        gpus: GpusOfRun,
         say: Callable[[str], None],
     ) -> None:
         self._config = config
         self._settings = settings
         self._recorder = recorder
         self._resuming = resuming
+        self._gpus = gpus
         self._say = say
         self._files: list[AppendedFile] = []
         self._trace: TraceFile | None = None
@@ -80,7 +93,8 @@ class Recording:
             top = Top(settings.top)
             recorder.sinks.append(top.add)
             self._config.pluginmanager.register(top, "fkit-top")
-        devices, slices = _gpus_of_run(self._config)
+        entries, slices = self._gpus
+        devices = list(map(_device, entries))
         for worker, ids in slices.items():
             recorder.owns(worker, ids)
         if settings.journal is not None or settings.trace is not None:
@@ -202,7 +216,7 @@ class Recording:
 
 
 def record(
-    config: pytest.Config, settings: Settings, say: Callable[[str], None]
+    config: pytest.Config, settings: Settings, gpus: GpusOfRun, say: Callable[[str], None]
 ) -> tuple[Recorder, Resuming | None]:
     """Record what the user asked for, and resume the run that she named.
 
@@ -213,7 +227,7 @@ def record(
     plugins = config.pluginmanager
     path = settings.resume
     resuming = None if path is None else Resuming(config, path, recorder)
-    plugins.register(Recording(config, settings, recorder, resuming, say), "fkit-recording")
+    plugins.register(Recording(config, settings, recorder, resuming, gpus, say), "fkit-recording")
     if settings.html is not None and settings.journal is not None:
         from .html_report import HtmlReport
 
@@ -236,20 +250,6 @@ def _usage_errors(option: str, path: Path) -> Iterator[None]:
 
 
 # --- the event that begins a run ---
-
-
-def _gpus_of_run(config: pytest.Config) -> tuple[list[Event], dict[str, list[str]]]:
-    """The GPUs of this machine that the run may use, and the ids of each local worker's."""
-    found = config.stash.get(KEY, None)
-    groups = found.groups if found is not None else []
-    entries = {entry.id: entry for _, given in groups for entry in given.visible.entries}
-    slices = {
-        seat.name: list(place.ids)
-        for seats, given in groups
-        for seat, place in zip(seats, given.assignment.places)
-        if place.slice
-    }
-    return [_device(entry) for entry in entries.values()], slices
 
 
 def _device(entry: Entry) -> Event:

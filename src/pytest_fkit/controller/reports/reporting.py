@@ -16,7 +16,9 @@ from ...own import own_builtins, time
 from ...protocol.endings import NOT_BEGUN, count, format_size
 from ...protocol.event_file import NO_FACTS, ReportFacts, add_facts, facts_of
 from ..schedule.machines import count_workers
-from ..workers.report_attributes import (
+from .crash_shown import show_crash
+from .junit_entries import Junit
+from .report_attributes import (
     DeathText,
     Report,
     death_of,
@@ -26,8 +28,6 @@ from ..workers.report_attributes import (
     scarcity,
     split_headline,
 )
-from .ci_reports import Junit
-from .crash_shown import show_crash
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController

@@ -22,7 +22,7 @@ from ...protocol.event_file import Location, ReportData, add_facts, facts_of
 from ...protocol.plain_values import carriable
 from ...worker.reports.deaths import text_with_message
 from ...worker.tests.sources import Resumed
-from ..workers.report_attributes import CommonAttributes
+from .report_attributes import CommonAttributes
 
 own_builtins(globals())
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from execnet import XSpec
     from xdist.workermanage import WorkerController
 
-    from ..workers.elsewhere import Elsewhere
-
 own_builtins(globals())
 
 CPU_WORKER = "FKIT_CPU_WORKER"
@@ -30,9 +28,6 @@ MACHINE_KEY = "fkit_machine"
 
 AHEAD = "fkit_ahead"
 """Of ``workerinput``: see :func:`clock_ahead`."""
-
-ELSEWHERE: pytest.StashKey[Elsewhere] = pytest.StashKey()
-"""In ``config.stash`` of a controller whose workers are on other machines."""
 
 
 class Seat(NamedTuple):

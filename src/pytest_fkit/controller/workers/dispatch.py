@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Iterable, Sequence
+from typing import TYPE_CHECKING, Callable, Iterable, Sequence
 
 import pytest
 
@@ -23,18 +23,18 @@ from ...protocol.border import (
 )
 from ...protocol.border import Settle as TearDown
 from ...protocol.repetitions import AllOf, ByTest, test_of
+from ..repeat.repeated_tests import RepeatedTests, reasons_for_once
 from ..retry.rerouting import Rerouting
 from ..retry.retries import Retry
 from ..schedule.collected import Collected, CollectedTests
 from ..schedule.known_workers import Decision, Lend, Recall, Send, SettleWorker
 from ..schedule.machines import gpu_ids, owned_gpus, physical, physical_name, seats_of_run
+from ..schedule.planning import OVERHEAD, plan, units_of
 from ..schedule.schedule import Schedule
 from ..schedule.units import ANY, Kind
-from .inbox import Arrivals
 from .links import Links
 from .liveness import Replacements
-from .planning import OVERHEAD, Durations, collected_alike, plan, units_of
-from .repeated_tests import RepeatedTests, reasons_for_once
+from .preparation import Durations, collected_alike
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
@@ -46,13 +46,18 @@ own_builtins(globals())
 
 
 class Dispatch:
-    """See xdist's ``Scheduling``. DSession knows tests by node ids; here they have numbers."""
+    """See xdist's ``Scheduling``. DSession knows tests by node ids; here they have numbers.
+
+    :param lost: called with a worker that is gone, and whether the test that it told of last is run
+        again.
+    """
 
     def __init__(
         self,
         config: pytest.Config,
         links: Links,
-        arrivals: Arrivals,
+        show: Callable[[str], None],
+        lost: Callable[[WorkerController, bool], None],
         replacements: Replacements,
         rerouting: Rerouting,
         lending: Gateways | None,
@@ -64,7 +69,8 @@ class Dispatch:
         self.numnodes = len(seats_of_run(config))
         self._links = links
         self._order = links.order
-        self._arrivals = arrivals
+        self._show = show
+        self._lost = lost
         self._replacements = replacements
         self._rerouting = rerouting
         self._lending = lending
@@ -183,7 +189,7 @@ class Dispatch:
         reported_last = self._schedule.running(name)
         blamed = None if at is None else collected.number(at)
         number = self._schedule.remove_worker(name, blamed)
-        self._arrivals.lost(node, reported_last != number)
+        self._lost(node, reported_last != number)
         if self._rerouting.lost(name, number):
             number = None
         self.died_with_worker = number is not None
@@ -329,7 +335,7 @@ class Dispatch:
             if any(isinstance(each, Probed) and each.state == "sick" for each in said)
         )
         doubtful = self._links.in_doubt.union(sick)
-        if not collected_alike(self.config, self._ids, doubtful, self._arrivals.show):
+        if not collected_alike(self.config, self._ids, doubtful, self._show):
             return False
         for node, ids in self._ids.items():
             self._nodes[node] = self._known[node] = self._tests.add(ids)

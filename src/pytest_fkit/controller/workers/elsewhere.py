@@ -20,7 +20,7 @@ from ..machines.clients import Client, NotReachedError, temporary_folder
 from ..machines.fitting import twins
 from ..machines.openings import Leftover, MakeGateway, Openings
 from ..machines.reaching import Questions, Reached, machines_of, needed_by, passed_on, reach
-from ..schedule.machines import ELSEWHERE, MACHINE_KEY
+from ..schedule.machines import MACHINE_KEY
 from .gpus import fleet_of, stated_gpus
 
 if TYPE_CHECKING:
@@ -103,18 +103,18 @@ class Elsewhere:
         return {**passed_on(), "FKIT_MACHINE": str(getattr(spec, MACHINE_KEY))}
 
 
-def prepare(config: pytest.Config, workers: int | str | None) -> bool:
-    """Reach the machines that the user wants, and give xdist workers there; whether there are any.
+def prepare(config: pytest.Config, workers: int | str | None) -> Elsewhere | None:
+    """Reach the machines that the user wants, if any, and give xdist workers there.
 
     :param workers: what ``--fkit-workers`` says.
     :raises pytest.UsageError: naming the machines that don't fit, and what to do.
     """
     settings = machine_settings_of(config)
     if settings.machines is None:
-        return False
+        return None
     wanted = _wanted_workers(config, settings, workers)
     if shows_only(config.option) or config.option.collectonly:
-        return False
+        return None
     machines = machines_of(settings, settings.machines)
     gpus = gpu_settings_of(config, config.option)
     stated = {each.name: stated_gpus(config, gpus, each.name) for each in machines}
@@ -130,8 +130,7 @@ def prepare(config: pytest.Config, workers: int | str | None) -> bool:
         name = reached.machine.name
         fleet, its_settings = stated[name]
         places[name] = KnownMachine(reached, its_settings, fleet or fleet_of(reached.told))
-    _add_workers(config, settings, places, wanted, folder)
-    return True
+    return Elsewhere(config, places, _add_workers(config, settings, places, wanted, folder))
 
 
 def _wanted_workers(
@@ -177,7 +176,8 @@ def _add_workers(
     places: Mapping[str, KnownMachine],
     wanted: int | None,
     folder: str,
-) -> None:
+) -> Openings:
+    """Have xdist start workers there; what opens their gateways."""
     python = settings.machines_python or (sys.executable,)
     clients: list[Client] = []
     for place in places.values():
@@ -193,5 +193,4 @@ def _add_workers(
         options.dist = "load"
     by_python = {client.specification.partition("//python=")[2]: client for client in clients}
     directory = str(config.invocation_params.dir)
-    openings = Openings(by_python, settings.machines_timeout, directory)
-    config.stash[ELSEWHERE] = Elsewhere(config, places, openings)
+    return Openings(by_python, settings.machines_timeout, directory)

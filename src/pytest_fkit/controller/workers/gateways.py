@@ -25,9 +25,8 @@ from ...gpu.slices.ownership import HOST, SEVERAL, Owned
 from ...gpu.vendors.vendor import Entry
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
-from ..schedule.machines import AHEAD, ELSEWHERE, Seat, count_workers, id_of, proxies, seats_of
+from ..schedule.machines import AHEAD, Seat, count_workers, id_of, proxies, seats_of
 from .gpus import Gpus, fleet_of, stated_gpus
-from .liveness import LostError
 
 if TYPE_CHECKING:
     from execnet import Gateway, XSpec
@@ -66,18 +65,31 @@ class _Worker(NamedTuple):
         return owned._replace(machine=self.machine)
 
 
-class Gateways:
-    """Plugin of the controller."""
+class LostError(Exception):
+    """A machine that has just answered does not any more; the text says why."""
 
-    def __init__(self, config: pytest.Config, gpus: Gpus, show: Callable[[str], None]) -> None:
+
+class Gateways:
+    """Plugin of the controller.
+
+    :param elsewhere: the other machines of the run, if there are any.
+    """
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        gpus: Gpus,
+        show: Callable[[str], None],
+        elsewhere: Elsewhere | None,
+    ) -> None:
         self._config = config
         self._settings = gpus.settings
         self._show = show
         self._runs = False
         self._machines = {"": _Machine(gpus.settings, gpus.fleet)}
-        self._elsewhere: Elsewhere | None = config.stash.get(ELSEWHERE, None)
-        if self._elsewhere is not None:
-            for name, place in self._elsewhere.places.items():
+        self._elsewhere = elsewhere
+        if elsewhere is not None:
+            for name, place in elsewhere.places.items():
                 self._machines[name] = _Machine(place.settings, place.fleet)
         # By the object: execnet compares specifications by their text. A worker that replaces
         # another has the same object.

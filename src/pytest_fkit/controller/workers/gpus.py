@@ -21,6 +21,7 @@ from ...gpu.slices.distribution import Distribution, distribute, ownership, rank
 from ...gpu.slices.environment import Environment, owned_gpus, wants_port
 from ...gpu.slices.ownership import KEY as OWNED
 from ...gpu.vendors.detection import VENDORS, detect, may_have_gpus
+from ...gpu.vendors.vendor import Entry
 from ...own import os, own_builtins
 from ..schedule.machines import Seat, count_workers, cpu_workers, proxies, seats, seats_of_run
 
@@ -334,6 +335,20 @@ def header_lines(config: pytest.Config) -> tuple[list[str], str]:
         owners.append(f"{' and '.join(without)} without GPUs")
     text = f"{count_workers(len(found))}, {'; '.join(owners)}" if owners else ""
     return [f"fkit: {line}" for line in lines], text
+
+
+def of_run(config: pytest.Config) -> tuple[list[Entry], dict[str, list[str]]]:
+    """The GPUs of this machine that the run may use, and the ids of each local worker's."""
+    gpus = config.stash.get(KEY, None)
+    groups = [] if gpus is None else gpus.groups
+    entries = {entry.id: entry for _, given in groups for entry in given.visible.entries}
+    slices = {
+        seat.name: list(place.ids)
+        for found, given in groups
+        for seat, place in zip(found, given.assignment.places)
+        if place.slice
+    }
+    return list(entries.values()), slices
 
 
 def notices(config: pytest.Config) -> list[str]:

@@ -23,15 +23,15 @@ from ...protocol.border import (
     Told,
 )
 from ...protocol.running_test import Whereabouts
+from ..reports.report_attributes import death_of
 from ..retry.retries import Retry
-from .report_attributes import death_of
 
 if TYPE_CHECKING:
     from xdist.dsession import DSession
     from xdist.workermanage import WorkerController
 
-    from ..controller import RunServices
     from ..repeat.repeating import Repeating
+    from ..reports.services import RunServices
     from .dispatch import Dispatch
 
 own_builtins(globals())

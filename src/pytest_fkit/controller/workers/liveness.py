@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Callable, Protocol
 
 import pytest
 
 from ... import system
 from ...compat import xdist_controller
 from ...own import os, own_builtins, signal, threading
-from ...protocol.border import GAP_WAIT, CheckAlive
+from ...protocol.border import GAP_WAIT, CheckAlive, Order
 from ..schedule.machines import host_of
+from .gateways import Gateways, LostError
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
-    from .gateways import Gateways
-    from .links import Links
-
 own_builtins(globals())
-
-
-class LostError(Exception):
-    """A machine that has just answered does not any more; the text says why."""
 
 
 _PERIOD = GAP_WAIT / 2
@@ -53,6 +47,20 @@ class _Watched:
     trouble: str = ""
 
 
+class PingedLinks(Protocol):
+    """What a heartbeat asks of the connections to workers, in a thread of its own."""
+
+    show: Callable[[str], None]
+
+    def trouble(self, node: WorkerController) -> str: ...
+
+    def distrust(self, node: WorkerController, trouble: str) -> None: ...
+
+    def silent(self, node: WorkerController, limit: float) -> None: ...
+
+    def order(self, node: WorkerController, order: Order) -> None: ...
+
+
 class Heartbeat:
     """Pings workers, and has those killed that do not answer.
 
@@ -60,10 +68,9 @@ class Heartbeat:
     direction.
 
     :param limit: seconds without an answer, 0 for none.
-    :param links: called in a thread of its own.
     """
 
-    def __init__(self, limit: float, links: Links) -> None:
+    def __init__(self, limit: float, links: PingedLinks) -> None:
         self._limit = limit
         self._links = links
         self.period = min(_PERIOD, limit / _PINGS) if limit else _PERIOD

@@ -18,15 +18,15 @@ from .dispatch import Dispatch
 from .inbox import Arrivals, HeldBack
 from .links import Links
 from .liveness import Replacements
-from .planning import dispatches
+from .preparation import dispatches
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
-    from ..controller import RunServices
     from ..repeat.repeating import Repeating
     from ..reports.footer import Footer
     from ..reports.running import Said
+    from ..reports.services import RunServices
     from .gateways import Gateways
 
 own_builtins(globals())
@@ -113,7 +113,8 @@ class Nodes:
         self._dispatch = self._arrivals.dispatch = Dispatch(
             config,
             self._links,
-            self._arrivals,
+            self._arrivals.show,
+            self._arrivals.lost,
             self._replacements,
             self.rerouting,
             self._lending,

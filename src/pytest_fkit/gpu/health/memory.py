@@ -14,7 +14,7 @@ from ...protocol.descriptors import move_up
 from ...protocol.wire import Packer, cut, unpack
 from ..interpreters import light_interpreter
 from ..machine import Machine
-from ..slices.ownership import MEMORY, Owned
+from ..slices.ownership import Owned
 from ..vendors.detection import VENDORS
 from .memory_reader import MESSAGES, CannotAnswer, MemoryAnswer, MemoryRequest
 
@@ -139,18 +139,18 @@ def _is_broken(pipe: int) -> bool:
     return bool(poller.poll(0))
 
 
-def watch_memory(config: pytest.Config, owned: Owned) -> None:
+def watch_memory(config: pytest.Config, owned: Owned) -> GpuMemory | None:
     """Start the process, if the vendor's driver counts memory, until this pytest is over.
 
     Before collection, so that it is ready when the first test runs.
     """
     named = {gpu: list(names) for gpu, names in owned.named.items() if any(names)}
     if not VENDORS[owned.vendor].memory or not named or config.option.collectonly:
-        return
+        return None
     memory = _start(owned, named, config.stash[SETTINGS].gpu_memory_timeout)
     if memory is not None:
-        config.stash[MEMORY] = memory
         config.add_cleanup(memory.end)
+    return memory
 
 
 def _start(owned: Owned, named: dict[str, list[str]], seconds: float) -> GpuMemory | None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 import pytest
 
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ..devices import gpu_names
-
-if TYPE_CHECKING:
-    from ..health.memory import GpuMemory
 
 own_builtins(globals())
 
@@ -133,9 +130,6 @@ class Owned(NamedTuple):
 
 KEY: pytest.StashKey[Owned] = pytest.StashKey()
 """In ``config.stash`` of a worker that owns GPUs, or of pytest itself at ``-n0``."""
-
-MEMORY: pytest.StashKey[GpuMemory] = pytest.StashKey()
-"""In the same stash: what can be asked about the memory of the GPUs."""
 
 TOLD = "fkit_gpus"
 """The item of ``config.workerinput`` from which workers and fresh interpreters get it."""

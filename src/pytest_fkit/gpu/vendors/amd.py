@@ -17,13 +17,6 @@ _ROCR, _HIP, _CUDA = "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBL
 
 _PCI_VENDOR = 0x1002
 
-LEAST_MEMORY = 4 << 30
-"""Bytes of its own that make a GPU of AMD one to compute on.
-
-The ones integrated into AMD's processors have 0.5 to 2 GiB unless their owner gives them more; the
-smallest one that ROCm supports has 8 (ROCm system requirements). An MI300A, integrated too, has
-128."""
-
 # PyTorch's wheels for ROCm have the runtime inside, or depend on the ROCm SDK's.
 _WHEELS = (("torch", "lib"), ("_rocm_sdk_core", "lib"))
 
@@ -31,6 +24,8 @@ _WHEELS = (("torch", "lib"), ("_rocm_sdk_core", "lib"))
 def absent(machine: Machine) -> str:
     if not machine.exists("dev/kfd"):
         return "no compute driver (there is no /dev/kfd)"
+    from .kfd import LEAST_MEMORY
+
     memory = [device.memory for device in machine.render_devices(_PCI_VENDOR)]
     if memory and min(memory) > 0 and max(memory) < LEAST_MEMORY:
         return f"only integrated GPUs (the largest has {max(memory) >> 20} MiB of its own)"

@@ -20,7 +20,6 @@ from ...own import os, own_builtins
 from ..answers import Answer, FailedError, MissingError, mappings, number, only_mappings, word
 from ..devices import Device
 from ..machine import Machine
-from .amd import LEAST_MEMORY
 from .driver import Count, Counter
 from .vendor import Found, Prober, Way
 
@@ -34,6 +33,13 @@ _FRAME_BUFFER = ("1", "2")
 
 # CRAT_IOLINK_TYPE_XGMI in kfd_crat.h.
 _XGMI = "11"
+
+LEAST_MEMORY = 4 << 30
+"""Bytes of its own that make a GPU of AMD one to compute on.
+
+The ones integrated into AMD's processors have 0.5 to 2 GiB unless their owner gives them more; the
+smallest one that ROCm supports has 8 (ROCm system requirements). An MI300A, integrated too, has
+128."""
 
 
 # --- reading ------------------------------------------------------------------------------------

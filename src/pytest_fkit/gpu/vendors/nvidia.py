@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import re
-from typing import Mapping, Sequence
+from typing import Callable, Mapping, Sequence
 
 from ...own import own_builtins
+from ..answers import FailedError, MissingError
 from ..devices import Device
 from ..machine import Machine
-from .vendor import Entry, Vendor, Visible, Way, by_number, until_invalid
+from .vendor import Entry, Found, Prober, Vendor, Visible, Way, by_number, until_invalid
 
 own_builtins(globals())
 
 _MASK = "CUDA_VISIBLE_DEVICES"
 _ORDER = "CUDA_DEVICE_ORDER"
-TOOL = "nvidia-smi"
+_TOOL = "nvidia-smi"
 _UUIDS = ("GPU-", "MIG-")
 
 # CUDA reads the digits at the beginning of an entry, as strtoul does: "1gpu" is 1.
 _LEADING_NUMBER = re.compile(r"\s*\+?(\d+)")
 
 
-def has_driver(machine: Machine) -> bool:
+def _has_driver(machine: Machine) -> bool:
     """Whether the kernel has NVIDIA's driver, as far as this process can see."""
     # A container shares /proc with a machine that has GPUs, but not its device files; on the
     # machine itself these are made by the first program that asks NVML. /dev/dxg is WSL's.
@@ -34,15 +35,33 @@ def has_driver(machine: Machine) -> bool:
 
 def absent(machine: Machine) -> str:
     # GPUs that are reached over a network come with libraries and an nvidia-smi, and no driver.
-    if has_driver(machine) or machine.tool(TOOL):
+    if _has_driver(machine) or machine.tool(_TOOL):
         return ""
-    return f"no driver (none of /proc/driver/nvidia, /dev/nvidia*, /dev/dxg is there), no {TOOL}"
+    return f"no driver (none of /proc/driver/nvidia, /dev/nvidia*, /dev/dxg is there), no {_TOOL}"
 
 
 def ways() -> Sequence[Way]:
-    from .nvidia_listing import WAYS
+    from .nvidia_listing import ask_nvidia_smi, ask_nvml, ask_proc
 
-    return WAYS
+    return (
+        Way("NVML", _where_there_is_a_driver(ask_nvml)),
+        Way(_TOOL, _where_there_is_a_driver(ask_nvidia_smi)),
+        Way("/proc", ask_proc),
+    )
+
+
+def _where_there_is_a_driver(find: Callable[[Prober], Found]) -> Callable[[Prober], Found]:
+    """Have nobody told that it failed on a machine that merely has NVIDIA's programs."""
+
+    def ask(prober: Prober) -> Found:
+        try:
+            return find(prober)
+        except FailedError as error:
+            if _has_driver(prober.machine):
+                raise
+            raise MissingError(str(error)) from error
+
+    return ask
 
 
 def visible(devices: Sequence[Device], environ: Mapping[str, str]) -> Visible:

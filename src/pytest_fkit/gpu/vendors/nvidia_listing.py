@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import itertools
 import re
-from typing import Callable, Iterator
+from typing import Iterator
 
 from ...named_tuple import NamedTuple
 from ...own import os, own_builtins
@@ -31,9 +31,8 @@ from ..answers import (
 from ..devices import Device
 from ..machine import Machine
 from .driver import DriverError
-from .nvidia import TOOL, has_driver
 from .nvml import UNTOLD, GpuHandle, Nvml, told
-from .vendor import Found, Prober, Way
+from .vendor import Found, Prober
 
 own_builtins(globals())
 
@@ -165,6 +164,10 @@ def _no_instances(index: int) -> str:
     return f"GPU {index} is left out: it is in MIG mode and has no instances"
 
 
+def ask_nvml(prober: Prober) -> Found:
+    return parse_nvml(prober.call(f"{__name__}:read_nvml"))
+
+
 def ask_nvidia_smi(prober: Prober) -> Found:
     query = f"--query-gpu={','.join(_FIELDS)}"
     text, trouble = _said(prober, query, "--format=csv,noheader,nounits")
@@ -191,7 +194,7 @@ def _said(prober: Prober, *arguments: str) -> tuple[str, FailedError | None]:
     request 87464).
     """
     try:
-        return prober.tool(TOOL, *arguments), None
+        return prober.tool("nvidia-smi", *arguments), None
     except FailedError as error:
         if not error.printed:
             raise
@@ -370,29 +373,3 @@ def parse_proc(facts: object) -> Found:
             if mig
         ),
     )
-
-
-def _where_there_is_a_driver(find: Callable[[Prober], Found]) -> Callable[[Prober], Found]:
-    """Have nobody told that it failed on a machine that merely has NVIDIA's programs."""
-
-    def ask(prober: Prober) -> Found:
-        try:
-            return find(prober)
-        except FailedError as error:
-            if has_driver(prober.machine):
-                raise
-            raise MissingError(str(error)) from error
-
-    return ask
-
-
-WAYS = (
-    Way(
-        "NVML",
-        _where_there_is_a_driver(
-            lambda prober: parse_nvml(prober.call(f"{__name__}:read_nvml")),
-        ),
-    ),
-    Way(TOOL, _where_there_is_a_driver(ask_nvidia_smi)),
-    Way("/proc", ask_proc),
-)

@@ -9,7 +9,6 @@ import pytest
 
 from ... import system
 from ...compat import pytest_fixtures, pytest_hooks, pytest_nodes
-from ...gpu.slices.ownership import MEMORY
 from ...own import os, own_builtins, resource, suppress
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files
@@ -24,7 +23,7 @@ from ..process.progress import AnnouncedExit, Tally
 from ..process.relay import DEAF, LEAVES, Relay
 from ..process.seeds import plant
 from ..process.steps import FAILED, Role, RunItem, Step
-from ..process.test_process import TestProcess
+from ..process.test_process import MEMORY, TestProcess
 from . import finalizers
 from .warmup import Warmup
 from .working_set import WorkingSet

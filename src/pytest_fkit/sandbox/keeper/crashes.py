@@ -13,11 +13,10 @@ from ...protocol.endings import Signaled
 from ...protocol.stacks import Frame, crashed_stack
 from ...system.cores import read_core
 from ..process.crash_wait import FATAL, crashed
-from ..process.tree import send_signal
+from ..process.tree import KILL_WAIT, send_signal
 from .debugger import Debugger
 from .jobs import Job
 from .kept_cores import Cores
-from .orphans import KILL_WAIT
 
 own_builtins(globals())
 

@@ -9,11 +9,17 @@ from ... import system
 from ...own import os, own_builtins, signal, time
 from ...protocol.descriptors import Files, read_from
 from ...protocol.endings import Ending, Lost, MemoryExceeded, TimedOut
-from ..process.tree import DUMP_SIGNAL, StoppedGrowing, Until, kill_tree, send_signal
+from ..process.tree import (
+    DUMP_SIGNAL,
+    KILL_WAIT,
+    StoppedGrowing,
+    Until,
+    kill_tree,
+    send_signal,
+)
 from .debugger import Debugger
 from .forwarding import Forwarder
 from .jobs import HostProcess, Job
-from .orphans import KILL_WAIT
 from .wrapped import WRAPPER_LIMIT
 
 own_builtins(globals())

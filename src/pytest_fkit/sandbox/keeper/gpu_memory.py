@@ -1,16 +1,14 @@
-"""Waits for GPU memory: until processes release it, and until the driver reports it free."""
+"""Waits until the driver reports GPU memory free."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Sequence
 
 from ... import system
 from ...gpu.slices.ownership import ids_in
 from ...own import os, own_builtins
 from ...protocol.endings import format_size
 from ...protocol.messages import Notice, Run
-from ...system.unforkable import holders
-from ..process.tree import Until
 
 if TYPE_CHECKING:
     from ...gpu.health.memory import GpuMemory
@@ -21,17 +19,6 @@ own_builtins(globals())
 
 _TICK = 0.02
 """Seconds between two polls of the keeper's messages while it waits for memory."""
-
-
-def await_release(pids: Callable[[], Iterable[int]], until: Until, limit: float) -> list[int]:
-    """Wait until none of the processes has a GPU open; return those that still have at the end.
-
-    :param pids: returns the processes in question that still exist.
-    :param limit: seconds.
-    """
-    if holders(pids()):
-        until(lambda: not holders(pids()), limit)
-    return holders(pids())
 
 
 class MemoryWait:

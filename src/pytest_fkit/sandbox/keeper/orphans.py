@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Callable, Sequence
+from typing import Callable, Iterable, Sequence
 
 from ... import system
 from ...own import os, own_builtins, suppress
-from ..process.tree import Until, end_trees, is_alive
-from .gpu_memory import await_release
+from ...system.unforkable import holders
+from ..process.tree import KILL_WAIT, Until, end_trees, is_alive
 from .jobs import HostProcess, Job
 
 own_builtins(globals())
 
 # Seconds.
-KILL_WAIT = 2.0  # for SIGKILL to take effect
 _GRACE = 0.1  # for processes of an ended test to exit by themselves
 RELEASE_WAIT = 5.0  # for processes that survived SIGKILL to release GPUs
 
@@ -112,3 +111,14 @@ class Orphans:
     def _newly_abandoned(self) -> set[int]:
         roots = self._abandoned - self._hold_gpus
         return roots.union(*map(system.descendants, roots)) - self._hold_gpus
+
+
+def await_release(pids: Callable[[], Iterable[int]], until: Until, limit: float) -> list[int]:
+    """Wait until none of the processes has a GPU open; return those that still have at the end.
+
+    :param pids: returns the processes in question that still exist.
+    :param limit: seconds.
+    """
+    if holders(pids()):
+        until(lambda: not holders(pids()), limit)
+    return holders(pids())

@@ -36,7 +36,7 @@ from ..child.child import DONE, IN_ORDER, STOPS
 from ..child.usage import RawUsage, reap
 from ..process.fork_watch import HOOKS
 from ..process.relay import UNREPORTED
-from ..process.tree import end_children, kill_tree, send_signal
+from ..process.tree import KILL_WAIT, end_children, kill_tree, send_signal
 from .crashes import Crashes
 from .debugger import Debugger, Runner, Tools
 from .enforcing import Enforcer
@@ -44,7 +44,7 @@ from .forwarding import Forwarder
 from .inspecting import inspect
 from .jobs import ChildProcess, HostProcess, Job, end_in_words
 from .kept_cores import Cores, Keeping
-from .orphans import KILL_WAIT, Orphans
+from .orphans import Orphans
 from .waiting_loop import Loop
 from .wrapped import wrapped_end_after_test, wrapped_ending
 

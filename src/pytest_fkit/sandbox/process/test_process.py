@@ -29,6 +29,7 @@ from .tree import DUMP_SIGNAL
 from .wide_fixtures import WideFixtures
 
 if TYPE_CHECKING:
+    from ...gpu.health.memory import GpuMemory
     from ...protocol.descriptors import Files
     from ...protocol.messages import Run
     from .gpu_failures import GpuFailures
@@ -42,6 +43,10 @@ _REPORTING_HOOKS = {
     "pytest_warning_recorded": False,
 }
 """Hooks that the relay implements; whether those of plugins outside of pytest run here, too."""
+
+
+MEMORY: pytest.StashKey[GpuMemory] = pytest.StashKey()
+"""In ``config.stash`` of a worker that owns GPUs: whom to ask about their memory."""
 
 
 class TestProcess(NamedTuple):

@@ -13,6 +13,9 @@ own_builtins(globals())
 DUMP_SIGNAL = signal.SIGRTMAX - 3 if hasattr(signal, "SIGRTMAX") else signal.SIGINFO  # type: ignore[attr-defined,unused-ignore]
 """The signal on which a test process dumps the stacks of all its threads."""
 
+KILL_WAIT = 2.0
+"""Seconds for SIGKILL to take effect."""
+
 
 Until = Callable[[Callable[[], bool], float], bool]
 """Waits for a condition, at most so many seconds; returns whether it holds."""

@@ -8,19 +8,12 @@ import pytest
 
 from ...gpu.slices.ownership import KEY, XIDS, XIDS_TOLD, Owned, owned_by
 from ...own import os, own_builtins
-from ...protocol.event_file import ReportData, facts_in
+from ...sandbox.process.test_process import MEMORY
 
 if TYPE_CHECKING:
     from .xids_of_tests import TestXids
 
 own_builtins(globals())
-
-
-def name_gpus(owned: Owned, worker: str, data: ReportData) -> None:
-    """Name worker and GPUs in the report on a failure."""
-    if data["outcome"] == "failed":
-        section = owned.section(worker, data.get("rerun", 0), facts_in(data).gpus or ())
-        data["sections"] = [*data["sections"], section]
 
 
 class GpuMasks:
@@ -68,4 +61,6 @@ def own_gpus(config: pytest.Config, name: str, show: Callable[[str], None]) -> N
 
         config.stash[KEY] = owned
         config.pluginmanager.register(GpuMasks(owned, name, show), "fkit-gpus")
-        watch_memory(config, owned)
+        memory = watch_memory(config, owned)
+        if memory is not None:
+            config.stash[MEMORY] = memory

@@ -10,8 +10,7 @@ from ...gpu.slices.ownership import Owned
 from ...own import own_builtins
 from ...protocol.border import ItemAttempt
 from ...protocol.event_file import GpuError, ReportData, facts_in
-from .gpu_reports import name_gpus
-from .reports import Reports, WorkerReports
+from .reports import Reports, WorkerReports, name_gpus
 
 if TYPE_CHECKING:
     from ..reports.xids_of_tests import TestXids

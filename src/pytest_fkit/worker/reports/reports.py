@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Callable, Iterator, Protocol, Sequence
 
 import pytest
 
@@ -20,21 +20,27 @@ from ...protocol.border import (
     ItemStarted,
     OfTests,
     Reported,
+    Told,
 )
-from ...protocol.event_file import GpuError, ReportData
+from ...protocol.event_file import GpuError, ReportData, facts_in
 from ...protocol.plain_values import carriable
 from ...protocol.running_test import Whereabouts
-from .gpu_reports import name_gpus
 from .rerunfailures import forget_subtests
 
 if TYPE_CHECKING:
     from xdist.remote import WorkerInteractor
 
-    from ...controller.reports.accounting import Accounting
     from ...gpu.slices.ownership import Owned
     from ...journal.recorder import Recorder
 
 own_builtins(globals())
+
+
+def name_gpus(owned: Owned, worker: str, data: ReportData) -> None:
+    """Name worker and GPUs in the report on a failure."""
+    if data["outcome"] == "failed":
+        section = owned.section(worker, data.get("rerun", 0), facts_in(data).gpus or ())
+        data["sections"] = [*data["sections"], section]
 
 
 class Reports:
@@ -85,11 +91,20 @@ class Reports:
         """Nothing may be held back any longer."""
 
 
+class Account(Protocol):
+    """Counts verdicts."""
+
+    def select(self, nodeids: Sequence[str]) -> None:
+        """Add the tests that are going to run."""
+
+    def hear(self, node: None, told: Sequence[Told]) -> None:
+        """Account for what plugins are about to hear."""
+
+
 class LocalReports(Reports):
     """At ``-n0``: all plugins are in this process, and no other worker could run a test again.
 
     :param recorder: of the journal, if there is one; records everything before plugins hear it.
-    :param account: counts verdicts, if given.
     :param owned: the GPUs of this process, if there are any.
     :param screen: changes a report before anybody has it, if given.
     """
@@ -97,7 +112,7 @@ class LocalReports(Reports):
     def __init__(
         self,
         recorder: Recorder | None = None,
-        account: Accounting | None = None,
+        account: Account | None = None,
         items: Sequence[pytest.Item] = (),
         owned: Owned | None = None,
         screen: Callable[[pytest.TestReport], None] | None = None,

@@ -14,10 +14,9 @@ from ...own import os, own_builtins, time
 from ...protocol.border import ItemAttempt
 from ...protocol.event_file import GpuError, ReportData, facts_in
 from ...protocol.plain_values import carriable
-from .reports import LocalReports
+from .reports import Account, LocalReports
 
 if TYPE_CHECKING:
-    from ...controller.reports.accounting import Accounting
     from ...journal.recorder import Recorder
 
 own_builtins(globals())
@@ -158,7 +157,7 @@ class ReportsWithXids(LocalReports):
     def __init__(
         self,
         recorder: Recorder | None,
-        account: Accounting | None,
+        account: Account | None,
         items: Sequence[pytest.Item],
         owned: Owned,
         xids: TestXids,

@@ -9,14 +9,14 @@ from ...own import own_builtins
 from ...protocol.border import Facts
 from ...protocol.repetitions import ByTest, test_of
 from ..schedule.collected import Collected
+from ..schedule.planning import Plan
 from ..schedule.schedule import Schedule
 from ..schedule.units import Test, Unit, connected_units, one_unit, soft_units
-from .planning import Plan
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
-    from .dispatch import Dispatch
+    from ..reports.accounting import Scheduler
 
 own_builtins(globals())
 
@@ -27,7 +27,7 @@ class RepeatedTests(NamedTuple):
     :param known: what workers collected, those that are gone included.
     """
 
-    dispatch: Dispatch
+    dispatch: Scheduler
     schedule: Schedule
     planned: Plan
     known: Mapping[WorkerController, Collected]

@@ -14,17 +14,17 @@ from ..own import own_builtins
 from ..protocol.interruptions import interrupt_on_sigterm, restore_sigterm
 from ..sandbox.process.steps import Steps, run_steps
 from ..system.unforkable import in_bad_fork
-from .keeper_link import KeeperClient
-from .loop import TestLoop
-from .reports.gpu_reports import own_gpus, xids_of_tests
-from .reports.reports import LocalReports
-from .reports.terminal_output import Unchanged
-from .tests.imports import Collection
-from .tests.leftovers import unforkable
-from .tests.sources import AllTests
+from ..worker.keeper_link import KeeperClient
+from ..worker.loop import TestLoop
+from ..worker.reports.gpu_reports import own_gpus, xids_of_tests
+from ..worker.reports.reports import LocalReports
+from ..worker.reports.terminal_output import Unchanged
+from ..worker.tests.imports import Collection
+from ..worker.tests.leftovers import unforkable
+from ..worker.tests.sources import AllTests
 
 if TYPE_CHECKING:
-    from ..controller.controller import RunServices
+    from .reports.services import RunServices
 
 own_builtins(globals())
 
@@ -106,7 +106,7 @@ class Alone(Collection):
         if owned is None or xids is None:
             reports = LocalReports(*about, owned, screen)
         else:
-            from .reports.xids_of_tests import ReportsWithXids
+            from ..worker.reports.xids_of_tests import ReportsWithXids
 
             reports = ReportsWithXids(*about, owned, xids, screen)
         loop = self._loop = TestLoop(
