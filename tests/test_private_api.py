@@ -482,6 +482,18 @@ def test_evaluate_xfail_marks(pytester: pytest.Pytester) -> None:
     assert found is not None
     assert (found.reason, found.raises) == ("known", None)
     assert pytest_reports.expected_failure(item) == "known"
+    assert pytest_reports.has_xfail(item)
+    pytest_reports.evaluate_xfail(item)
+    assert item.stash[_pytest.skipping.xfailed_key] == found
+
+
+@pytest.mark.parametrize("mark", ["skip", "xfail('1 +', reason='')"])
+def test_no_xfail_of_what_is_skipped_or_wrong(pytester: pytest.Pytester, mark: str) -> None:
+    source = f"import pytest\n@pytest.mark.{mark}\ndef test_it(): pass"
+    item = pytester.getitem(source, "test_it")
+    assert not pytest_reports.has_xfail(item)
+    pytest_reports.evaluate_xfail(item)
+    assert item.stash.get(_pytest.skipping.xfailed_key, None) is None
 
 
 def test_debugger_goes_through_init_pdb(monkeypatch: pytest.MonkeyPatch) -> None:

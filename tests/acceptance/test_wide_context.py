@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +13,8 @@ from inner import run_pytest, write_files
 _CONFTEST = """\
 import os
 import random
+import socket
+import subprocess
 import pytest
 
 RUNNING = []
@@ -18,6 +22,20 @@ RUNNING = []
 def note(text):
     with open("notes", "a") as file:
         file.write(text + "\\n")
+
+def tell(name):
+    number = os.open("notes", os.O_WRONLY | os.O_APPEND)
+    os.write(number, f"{name}, by a descriptor, is over\\n".encode())
+    os.close(number)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(name.encode(), ("127.0.0.1", int(os.environ["PORT"])))
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.connect(("127.0.0.1", int(os.environ["PORT"])))
+            sender.send(f"{name}, connected".encode())
+    finally:
+        echo = f"echo '{name}, by a program, is over' >> notes"
+        subprocess.run(["sh", "-c", echo], check=True)
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol(item):
@@ -29,6 +47,7 @@ def pytest_runtest_protocol(item):
     RUNNING.remove(item.name)
     del os.environ["RUNNING"]
     note(f"{item.name} is over")
+    tell(item.name)
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item):
@@ -164,6 +183,71 @@ class TestClass:
     def test_two(self, of_class):
         pass
 
+class Late:
+    @pytest.fixture(scope="class")
+    def raises_late(self):
+        yield
+        raise ValueError("raised in the teardown")
+
+class TestSkipsLate:
+    @pytest.fixture(scope="class")
+    def skips_late(self):
+        yield
+        pytest.skip("skipped in the teardown")
+
+    def test_passes_1(self, skips_late):
+        pass
+
+    @pytest.mark.parametrize("number", range(2))
+    def test_fails_2(self, number, skips_late):
+        assert not number
+
+class TestExpectedLate:
+    @pytest.fixture(scope="class")
+    def xfails_late(self):
+        yield
+        pytest.xfail("expected in the teardown")
+
+    def test_passes_3(self, xfails_late):
+        pass
+
+class TestXfail(Late):
+    def test_passes_4(self, raises_late):
+        pass
+
+    @pytest.mark.xfail(reason="known")
+    def test_expected_5(self, raises_late):
+        pass
+
+class TestXfailFails(Late):
+    @pytest.mark.xfail(raises=ValueError)
+    def test_expected_6(self, raises_late):
+        raise ValueError
+
+class TestXfailOther(Late):
+    def test_passes_7(self, raises_late):
+        pass
+
+    @pytest.mark.xfail(raises=KeyError)
+    def test_expected_8(self, raises_late):
+        pass
+
+class TestMarksItself(Late):
+    def test_passes_9(self, raises_late):
+        pass
+
+    def test_expected_10(self, raises_late, request):
+        request.applymarker(pytest.mark.xfail(reason="marked"))
+
+class TestSkippedAndXfail(Late):
+    def test_passes_11(self, raises_late):
+        pass
+
+    @pytest.mark.skip
+    @pytest.mark.xfail
+    def test_skipped_12(self, raises_late):
+        pass
+
 class TestUnit(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -189,13 +273,24 @@ class _Seen(NamedTuple):
     notes: list[str]
     reported: list[tuple[str, str, str]]
     out: str
+    sent: list[bytes]
 
 
 def _run(directory: Path, *arguments: str) -> _Seen:
     directory.mkdir()
     write_files(directory, {"conftest.py": _CONFTEST, "test_it.py": _SUITE})
-    ended = run_pytest(directory, "-p", "no:cacheprovider", *arguments)
-    return _Seen((directory / "notes").read_text().splitlines(), ended.reported, ended.out)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.setblocking(False)
+        env = {"PORT": str(receiver.getsockname()[1])}
+        ended = run_pytest(directory, "-p", "no:cacheprovider", *arguments, env=env)
+        sent = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sent.append(receiver.recv(1000))
+    assert "INTERNALERROR" not in ended.out
+    notes = (directory / "notes").read_text().splitlines()
+    return _Seen(notes, ended.reported, ended.out, sent)
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +302,11 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> _Seen:
 def test_hooks_are_around_wide_fixtures_once(tmp_path: Path, plain: _Seen, workers: str) -> None:
     seen = _run(tmp_path / "suite", "--fkit", workers)
     assert sorted(seen.reported) == sorted(plain.reported), seen.out
+    # The host that tears down for it does not know of a mark that the test adds to itself.
+    heard = "test_it.py::TestMarksItself::test_expected_10 teardown: ValueError"
+    seen = seen._replace(notes=[note for note in seen.notes if note != heard])
     assert sorted(seen.notes) == sorted(plain.notes)
+    assert sorted(seen.sent) == sorted(plain.sent) != []
 
     def in_order(notes: list[str]) -> list[str]:
         # What ends with a test is torn down when its process is gone.

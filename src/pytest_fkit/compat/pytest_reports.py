@@ -11,7 +11,7 @@ import _pytest.runner
 import _pytest.skipping
 import pytest
 
-from ..own import os, own_builtins, pickle
+from ..own import os, own_builtins, pickle, suppress
 from ..protocol.event_file import Report, ReportData, add_facts, facts_of
 from ..protocol.plain_values import carriable
 from .pytest_hooks import SERIALIZING, is_pytests
@@ -144,6 +144,25 @@ def expected_failure(item: pytest.Item) -> str | None:
     if xfail is None or xfail.raises is not None:
         return None
     return xfail.reason
+
+
+def has_xfail(item: pytest.Item) -> bool:
+    """Whether a mark that the item has in this process expects it to fail."""
+    try:
+        return _pytest.skipping.evaluate_xfail_marks(item) is not None
+    except pytest.fail.Exception:  # a condition is wrong
+        return False
+
+
+def evaluate_xfail(item: pytest.Item) -> None:
+    """Evaluate the xfail marks of a test of which another process runs the setup.
+
+    Its report on what this process tears down depends on them.
+    """
+    key = _pytest.skipping.xfailed_key
+    with suppress(pytest.fail.Exception):  # a condition is wrong, as the setup's report says
+        if item.stash.get(key, None) is None and not _pytest.skipping.evaluate_skip_marks(item):
+            item.stash[key] = _pytest.skipping.evaluate_xfail_marks(item)
 
 
 def write_source(terminal: Any, lines: Sequence[str], indents: Sequence[str]) -> None:

@@ -54,7 +54,7 @@ PRIVATE_NAMES = {
             "_update_current_test_var", "check_interactive_exception", "stack", "teardown_exact",
         ),
         "_pytest.scope": ("Scope",),
-        "_pytest.skipping": ("evaluate_xfail_marks",),
+        "_pytest.skipping": ("evaluate_skip_marks", "evaluate_xfail_marks", "xfailed_key"),
         "_pytest.terminal": ("_tw",),
         "_pytest.threadexception": ("collect_thread_exception",),
         "_pytest.tmpdir": ("_tmp_path_factory",),

@@ -234,7 +234,7 @@ class WideOutput(NamedTuple):
 class WideTeardown(NamedTuple):
     """Wide fixtures were torn down after the test.
 
-    :param report: a failed teardown report, or None.
+    :param report: a teardown report, None if it passed.
     :param start: seconds since the epoch.
     """
 

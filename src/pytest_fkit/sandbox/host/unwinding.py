@@ -1,13 +1,14 @@
 """Unwinds, in a host, the hooks of a test that it began and a child finished.
 
 Hook wrappers of other plugins undo after their yield what they changed before it, so they have to
-run to their ends in the host, too. The child has written already what they write there: the host's
-copy is discarded.
+run to their ends in the host, too. The child has written what they write there already, started
+what they start and sent what they send: in the host that has no effect.
 """
 
 from __future__ import annotations
 
 import sys
+from errno import EPERM
 from typing import Any, Callable, Iterator
 
 import pytest
@@ -17,24 +18,6 @@ from ...own import contextmanager, os, own_builtins, suppress
 from ...system.limits import room
 
 own_builtins(globals())
-
-_CHANGES_FILES = (
-    "chmod",
-    "chown",
-    "link",
-    "mkdir",
-    "mkfifo",
-    "remove",
-    "removedirs",
-    "rename",
-    "renames",
-    "replace",
-    "rmdir",
-    "symlink",
-    "truncate",
-    "unlink",
-    "utime",
-)
 
 
 class BegunHooks:
@@ -66,7 +49,7 @@ class BegunHooks:
             return
         with self.silence():
             with suppress(BaseException):
-                call = pytest.CallInfo.from_call(_do_nothing, when="setup")
+                call = pytest.CallInfo.from_call(lambda: None, when="setup")
                 pytest_hooks.report_for_installed(self._item, call)
             for undo in teardowns:
                 with suppress(BaseException):
@@ -77,7 +60,7 @@ class BegunHooks:
 
     @contextmanager
     def silence(self) -> Iterator[None]:
-        """Within the block, discard output, and create, change or remove no file."""
+        """Within the block, discard output, and have nobody outside this process notice a thing."""
         with _no_output(), _no_changes():
             yield
 
@@ -161,26 +144,36 @@ def _flush() -> None:
 
 @contextmanager
 def _no_changes() -> Iterator[None]:
-    """Within the block, open files for reading only: /dev/null instead of any for writing."""
-    modules = sys.modules
-    replaced: list[tuple[dict[str, object], str, object]] = []
+    """Within the block, change no file, start no process and send nothing to anybody else.
 
-    def replace(names: dict[str, object], name: str, function: object) -> None:
-        if name in names:
-            replaced.append((names, name, names[name]))
-            names[name] = function
-
-    for module in ("builtins", "io"):
-        names = vars(modules[module])
-        if "open" in names:
-            replace(names, "open", _reading_only(names["open"]))
-    for name in _CHANGES_FILES:
-        replace(vars(modules["os"]), name, _do_nothing)
+    Files that are opened for writing are /dev/null.
+    """
+    undo: list[Callable[[], None]] = []
+    for path, replacement in _HARMLESS.items():
+        module, _, name = path.partition(".")
+        owner: Any = sys.modules.get(module)
+        # A suite may have something else in the place of any of these.
+        with suppress(AttributeError, TypeError):
+            if "." in name:
+                inner, _, name = name.partition(".")
+                owner = getattr(owner, inner)
+            undo.append(_replaced(owner, name, replacement(getattr(owner, name))))
     try:
         yield
     finally:
-        for names, name, function in reversed(replaced):
-            names[name] = function
+        for each in reversed(undo):
+            each()
+
+
+def _replaced(owner: Any, name: str, function: Callable[..., object]) -> Callable[[], None]:
+    """Replace an attribute of a module or class; what restores it."""
+    own = vars(owner)
+    if name not in own:  # inherited
+        setattr(owner, name, function)
+        return lambda: delattr(owner, name)
+    before = own[name]
+    setattr(owner, name, function)
+    return lambda: setattr(owner, name, before)
 
 
 def _reading_only(function: Callable[..., object]) -> Callable[..., object]:
@@ -196,5 +189,51 @@ def _reading_only(function: Callable[..., object]) -> Callable[..., object]:
     return open_for_reading
 
 
-def _do_nothing(*arguments: object, **options: object) -> None:
-    del arguments, options
+def _descriptor_for_reading(function: Callable[..., object]) -> Callable[..., object]:
+    def open_for_reading(path: object, flags: int, *arguments: object, **options: object) -> object:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC):
+            return function(os.devnull, os.O_RDWR)
+        return function(path, flags, *arguments, **options)
+
+    return open_for_reading
+
+
+def _doing_nothing(_: object) -> Callable[..., object]:
+    return lambda *_, **__: None
+
+
+def _sending_nothing(_: object) -> Callable[..., object]:
+    return lambda _, data, *__: len(data)
+
+
+def _refusing(_: object) -> Callable[..., object]:
+    def refuse(*arguments: object, **options: object) -> None:
+        del arguments, options
+        # Hooks that handle such errors of theirs handle this one.
+        raise PermissionError(EPERM, "pytest-fkit: the process of the test has done this")
+
+    return refuse
+
+
+_HARMLESS: dict[str, Callable[[Any], Callable[..., object]]] = {
+    "builtins.open": _reading_only,
+    "io.open": _reading_only,
+    "os.open": _descriptor_for_reading,
+    **dict.fromkeys(
+        (
+            "os.chmod", "os.chown", "os.link", "os.mkdir", "os.mkfifo", "os.remove",
+            "os.removedirs", "os.rename", "os.renames", "os.replace", "os.rmdir", "os.symlink",
+            "os.truncate", "os.unlink", "os.utime",
+        ),
+        _doing_nothing,
+    ),
+    **dict.fromkeys(
+        (
+            "os.fork", "os.forkpty", "os.posix_spawn", "os.posix_spawnp", "os.system",
+            "subprocess.Popen.__init__", "socket.socket.connect", "socket.socket.connect_ex",
+        ),
+        _refusing,
+    ),
+    "socket.socket.sendto": _sending_nothing,
+}  # fmt: skip
+"""For functions that others would notice: what makes of each the one to put in its place."""

@@ -360,9 +360,11 @@ class WideFixtures:
         call = self._phases.run(
             "teardown", item, lambda: pytest_fixtures.tear_down(self._session, nextitem)
         )
+        if call.excinfo is not None:
+            pytest_reports.evaluate_xfail(item)
         made = self._phases.report_teardown(item, call)
         report = None
-        if made is not None and made.failed:
+        if made is not None and made.outcome != "passed":
             report = pytest_reports.report_message(item.config, made)
         self._relay.send(WideTeardown(call.duration, sections(item), report, call.start))
         self._active = [each for each in self._active if each.cached_result is not None]

@@ -26,8 +26,8 @@ from ...sandbox.process.excerpts import merged
 from ...system.paths import file_name, joined, relative
 from . import deaths
 from .makereport import made_by_hooks
-from .replay import Replay, add_section
-from .reports import Reports
+from .replay import Replay
+from .reports import Reports, add_section
 from .rerunfailures import Reruns
 
 if TYPE_CHECKING:

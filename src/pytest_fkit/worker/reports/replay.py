@@ -7,7 +7,7 @@ from typing import Callable, Mapping, Sequence
 import pytest
 
 from ...compat.foreign_warnings import warning_again
-from ...compat.pytest_reports import report_from
+from ...compat.pytest_reports import has_xfail
 from ...gpu.slices.ownership import ids_in
 from ...own import own_builtins, time, warnings
 from ...protocol.endings import ITS_END
@@ -46,7 +46,7 @@ from ..needs_of_tests import note_wanted_gpus
 from .attempt_events import AttemptRecorder
 from .kept_folder import KeptFolder
 from .makereport import made_by_hooks, refused
-from .reports import Reports
+from .reports import Reports, add_section, merge_outcome
 from .terminal_output import LIVE, Lines
 
 own_builtins(globals())
@@ -201,23 +201,20 @@ class Replay:
 
     def wide_teardown(self, message: WideTeardown) -> None:
         """Merge the teardown of wide fixtures into the test's teardown report."""
-        failed = None if message.report is None else message.report.whole()
-        if failed is not None:
-            self._hear_gpu_error(failed)
+        told = None if message.report is None else message.report.whole()
+        if told is not None and told["outcome"] == "failed":
+            self._hear_gpu_error(told)
+            if self.expected is not None and not has_xfail(self.item):
+                # By a mark that its process set, of which the host of the fixtures does not know.
+                told = {**told, "outcome": "skipped", "wasxfail": self.expected}
         data = next((each for each in reversed(self._held) if _is_teardown(each)), None)
-        if data is None:
-            if failed is not None:
-                self._held.append(failed)
-            return
-        data["duration"] += message.duration
-        data["sections"] = merged([*data["sections"], *message.sections])
-        if failed is None:
-            return
-        if data["outcome"] == "failed":
-            text = str(report_from(self.item.config, failed).longrepr)
-            data["sections"].append(("teardown of wide fixtures", text))
-        else:
-            data["outcome"], data["longrepr"] = failed["outcome"], failed["longrepr"]
+        if data is not None:
+            data["duration"] += message.duration
+            data["sections"] = merged([*data["sections"], *message.sections])
+            if told is not None:
+                merge_outcome(self.item.config, data, told)
+        elif told is not None:
+            self._held.append(told)
 
     def _expected(self, message: ExpectedFailure) -> None:
         self.expected = message.reason
@@ -362,11 +359,6 @@ class Replay:
         self.release()
         if self._started:
             self._reports.log_finish(self.item)
-
-
-def add_section(data: ReportData, title: str, text: str) -> None:
-    """Add a section to a report in the format of pytest_report_to_serializable."""
-    data["sections"] = [*data["sections"], (title, text)]
 
 
 def _is_teardown(data: ReportData) -> bool:

@@ -43,6 +43,22 @@ def name_gpus(owned: Owned, worker: str, data: ReportData) -> None:
         data["sections"] = [*data["sections"], section]
 
 
+def add_section(data: ReportData, title: str, text: str) -> None:
+    """Add a section to a report in the format of pytest_report_to_serializable."""
+    data["sections"] = [*data["sections"], (title, text)]
+
+
+def merge_outcome(config: pytest.Config, data: ReportData, other: ReportData) -> None:
+    """Add to a report on a phase what another one says of a part of it, as pytest would do."""
+    if other["outcome"] == "failed" and data["outcome"] == "failed":
+        text = str(report_from(config, other).longrepr)
+        add_section(data, "teardown of wide fixtures", text)
+    elif other["outcome"] == "failed" or data["outcome"] == "passed":
+        data.pop("wasxfail", None)
+        names = ("outcome", "longrepr", "wasxfail")
+        data.update({name: other[name] for name in names if name in other})
+
+
 class Reports:
     """Takes the events of tests, in the order in which plugins are to hear them."""
 
