@@ -398,6 +398,10 @@ ATTRIBUTES = """
             here = {name: value for name, value in vars(report).items() if name not in TAKEN}
             print(report.nodeid, sorted(here.items(), key=str), report.head_line, file=file)
 
+    def pytest_sessionfinish(session):
+        with open("attributes.txt", "a") as file:
+            print("counted for --maxfail:", session.testsfailed, file=file)
+
     # Sections: plain pytest captures what its terminal says of subtests.
     TAKEN = ("duration", "start", "stop", "longrepr", "sections", "fkit")
 """

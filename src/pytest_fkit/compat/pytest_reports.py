@@ -146,6 +146,38 @@ def expected_failure(item: pytest.Item) -> str | None:
     return xfail.reason
 
 
+def fail_for_subtests(config: pytest.Config, report: pytest.TestReport) -> None:
+    """Have pytest make a failure of a test that passed, if subtests of it failed.
+
+    In plain pytest the terminal calls this hook, after the session has counted failures.
+    """
+    passed = report.outcome == "passed"
+    config.hook.pytest_report_teststatus(config=config, report=report)
+    if passed and report.outcome == "failed":
+        failed = _failed_subtests(config)
+        number = 0 if failed is None else failed[_id(report)]
+        add_facts(vars(report), failed_subtests=number)
+
+
+def pass_until_shown(config: pytest.Config, report: pytest.TestReport) -> None:
+    """Undo :func:`fail_for_subtests`, where this process's terminal is going to do it again."""
+    failed, number = _failed_subtests(config), facts_of(report).failed_subtests
+    if failed is not None and number:
+        failed[_id(report)] = number
+        report.outcome, report.longrepr = "passed", None
+
+
+def _failed_subtests(config: pytest.Config) -> dict[Any, int] | None:
+    """How many subtests failed, by test; None before pytest 9."""
+    key = getattr(sys.modules.get("_pytest.subtests"), "failed_subtests_key", None)
+    found: dict[Any, int] | None = None if key is None else config.stash.get(key, None)
+    return found
+
+
+def _id(report: pytest.TestReport) -> object:
+    return getattr(report, "id", report.nodeid)  # pytest 9.1 on has objects
+
+
 def has_xfail(item: pytest.Item) -> bool:
     """Whether a mark that the item has in this process expects it to fail."""
     try:

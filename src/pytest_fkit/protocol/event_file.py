@@ -100,6 +100,7 @@ class ReportFacts(NamedTuple):
     :param fresh: whether it is on a repetition in a fresh interpreter.
     :param repeated: the verdict on all repetitions, a RepeatResult's (journal/rates.py).
     :param made: whether pytest_runtest_makereport did not make or complete it, but we.
+    :param failed_subtests: how many subtests failed, if it is a failure for these only.
     """
 
     gpu_error: GpuError | None = None
@@ -126,6 +127,7 @@ class ReportFacts(NamedTuple):
     quarantined: Quarantined | None = None
     fresh: bool = False
     repeated: tuple[Any, ...] = ()
+    failed_subtests: int = 0
 
 
 NO_FACTS = ReportFacts()

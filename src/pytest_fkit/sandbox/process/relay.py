@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Generator, Iterator
 import pytest
 
 from ...compat.pytest_hooks import is_loaded
-from ...compat.pytest_reports import expected_failure, keep_objects, report_to_data
+from ...compat.pytest_reports import (
+    expected_failure,
+    fail_for_subtests,
+    keep_objects,
+    report_to_data,
+)
 from ...config.settings import read
 from ...own import contextmanager, os, own_builtins, suppress, time
 from ...protocol.descriptors import slots, write_all
@@ -241,9 +246,7 @@ class Relay:
             self._correct_duration(report)
         self._has_subtests = self._has_subtests or type(report) is not pytest.TestReport
         if self._subtests and self._has_subtests:
-            # In plain pytest the terminal calls this hook. With failed subtests, which were counted
-            # in this process, pytest-subtests turns the report on the whole test into a failure.
-            self._config.hook.pytest_report_teststatus(config=self._config, report=report)
+            fail_for_subtests(self._config, report)  # which were counted in this process
         self.send(self._report(report))
         if not self._may_retry:  # else at the end of the test
             self.send_flags()

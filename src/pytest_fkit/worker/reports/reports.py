@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Callable, Iterator, Protocol, Sequence
 import pytest
 
 from ...compat import pytest_hooks, xdist_worker
-from ...compat.pytest_reports import report_from, restore_objects
+from ...compat.pytest_reports import pass_until_shown, report_from, restore_objects
 from ...config.settings import ALONE
 from ...own import contextmanager, own_builtins
 from ...protocol.border import (
@@ -174,6 +174,7 @@ class LocalReports(Reports):
             self._recorder.commit()
         if self._account is not None:
             self._account.hear(None, [Reported(self._positions[item], report)])
+        pass_until_shown(item.config, report)
         if self._others_hear is None:
             self._others_hear = pytest_hooks.others_hear_reports(item.config)
         if not self._others_hear:
@@ -268,8 +269,9 @@ class WorkerReports(Reports):
     def log_report(self, item: pytest.Item, data: ReportData) -> None:
         """Queue a report, by way of the plugins that hear reports here."""
         if not self._heard:
+            counts = data.get("outcome") == "failed" and not facts_in(data).failed_subtests
             self._report(self._positions[item], data)
-            if data.get("outcome") == "failed" and self._tells and not self.silent:
+            if counts and self._tells and not self.silent:
                 self.flush()  # pytest changes the data
                 self._pytests_hook(report=report_from(self._config, data))
             return
