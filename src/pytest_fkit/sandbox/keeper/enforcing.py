@@ -9,7 +9,7 @@ from ... import system
 from ...own import os, own_builtins, signal, time
 from ...protocol.descriptors import Files, read_from
 from ...protocol.endings import Ending, Lost, MemoryExceeded, TimedOut
-from ..process.tree import DUMP_SIGNAL, StoppedGrowing, Until, kill_tree, send_signal
+from ..process.tree import DUMP_SIGNAL, StoppedGrowing, Until, below, kill_tree, send_signal
 from .debugger import Debugger
 from .forwarding import Forwarder
 from .jobs import HostProcess, Job
@@ -108,7 +108,7 @@ class Enforcer:
         wrapped = bool(job.host.key.wrapper)
         if self._debugger is not None and isinstance(verdict, TimedOut) and not wrapped:
             job.native = job.native or self._debugger.stacks(pid)
-        tree = [pid, *system.descendants(pid)]
+        tree = [pid, *below(pid)]
         for process in tree:
             send_signal(process, signal.SIGTERM)
         if not self._until(ended, self.term_grace()):
