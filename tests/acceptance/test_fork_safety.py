@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from inner import InnerRun, run_pytest, write_files
+from inner_runs import run
 
 WIDE = """
     import os, socket, sqlite3, subprocess, sys, threading
@@ -432,3 +433,37 @@ def test_a_fixture_may_put_proc_out_of_reach(tmp_path: Path) -> None:
     run = run_pytest(write_files(tmp_path, {"test_it.py": ANOTHER_ROOT}), "--fkit", "-n0")
     assert set(run.outcomes.values()) == {"PASSED"}, run.out
     assert len(run.outcomes) == 3
+
+
+_COPIES = """
+import os
+
+OUT, ERR = os.dup(1), os.dup(2)
+PID = os.getpid()
+
+def test_one():
+    os.write(OUT, b"to a copy of stdout")
+    os.write(ERR, b"to a copy of stderr")
+    assert os.getpid() != PID
+
+def test_two():
+    os.close(ERR)
+    with open("other.txt", "w") as other:
+        assert other.fileno() == ERR
+
+def test_three():
+    print("three")
+"""
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_copies_of_the_standard_streams_that_an_import_left_are_captured(
+    tmp_path: Path, workers: str
+) -> None:
+    outcome = run(tmp_path, {"test_copies.py": _COPIES}, "--fkit", workers)
+    assert "shared a process" not in outcome.stdout
+    sections = outcome.reports("test_one").reports[-1]["sections"]
+    assert sections["Captured stdout call"] == "to a copy of stdout"
+    assert sections["Captured stderr call"] == "to a copy of stderr"
+    assert outcome.reports("test_two").outcome == "passed"
+    assert outcome.reports("test_three").outcome == "passed"

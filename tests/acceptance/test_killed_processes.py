@@ -231,3 +231,33 @@ def test_stopped_worker_does_not_keep_a_killed_run_alive(tmp_path: Path) -> None
         os.kill(pids[1], signal.SIGSTOP)
         kill(inner.process.pid)
         assert inner.await_gone(2.0 + inner.slowness) == []
+
+
+_IMPATIENT = """
+    from pytest_fkit.worker import keeper_link
+
+    keeper_link.SILENCE = 2.0
+"""
+
+_SUSPENDS = (
+    """
+    from pytest_fkit.worker import keeper_link
+    """
+    + _PEOPLE
+    + """
+    def test_suspends_its_worker():
+        time.sleep(0.5)  # nothing that it has not read shall be there when it goes on
+        os.kill(above(worker), signal.SIGSTOP)
+        time.sleep(keeper_link.SILENCE + 1)
+        os.kill(above(worker), signal.SIGCONT)
+        time.sleep(0.5)
+"""
+)
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_worker_that_was_suspended_finds_its_keeper_again(tmp_path: Path, workers: str) -> None:
+    """As by Ctrl-Z, which stops all but the keeper and the processes below it."""
+    suite = {"conftest.py": _IMPATIENT, "test_s.py": _SUSPENDS}
+    outcome = run(tmp_path, suite, "--fkit", workers)
+    assert outcome.status == 0, outcome.stdout

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
-from inner_runs import Outcome, Run, run, started
+from inner_runs import Outcome, Run, run, started, wait_until
 
 _SUITE = """
     import multiprocessing, os, signal, subprocess, sys, threading, time
@@ -221,6 +222,66 @@ def test_shared_memory_is_unlinked(outcome: Outcome) -> None:
     name = outcome.stdout.partition("memory.txt: ")[2].strip()
     assert name
     assert not Path("/dev/shm", name).exists()
+
+
+# What multiprocessing and PyTorch start to clean up after processes that died, and how.
+_CLEANED_UP_AFTER = """
+    import os, signal, subprocess, sys, time
+    from multiprocessing import shared_memory
+    from pathlib import Path
+    import pytest
+
+    DIRECTORY = Path(os.environ["FKIT_INNER_DIR"])
+    MANAGER = "while kill -0 {0} 2>/dev/null; do sleep 0.1; done; sleep 1; touch {1}"
+
+    @pytest.fixture(autouse=True)
+    def memory(request, monkeypatch):
+        monkeypatch.setenv("PYTHONPATH", str(DIRECTORY))  # where trackers of resources start late
+        memory = shared_memory.SharedMemory(create=True, size=4096)
+        (DIRECTORY / f"{request.node.name}.memory").write_text(memory.name)
+        with subprocess.Popen(
+            ["torch_shm_manager"], executable="/bin/sh", stdin=subprocess.PIPE, text=True,
+            start_new_session=True,
+        ) as manager:
+            cleaned = DIRECTORY / f"{request.node.name}.cleaned"
+            manager.stdin.write(MANAGER.format(os.getpid(), cleaned))
+            manager.stdin.close()
+            manager.returncode = 0  # nobody waits for it
+        yield
+
+    def test_killed():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def test_hangs():
+        time.sleep(1000)
+
+    def test_ignores_sigterm():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(1000)
+
+    def test_passes():
+        pass
+"""
+
+_STARTS_LATE = """
+import sys, time
+
+if b"resource_tracker" in open("/proc/self/cmdline", "rb").read():
+    time.sleep(0.5)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and /dev/shm")
+def test_what_cleans_up_after_a_test_is_left_to_it(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_STARTS_LATE)
+    outcome = run(tmp_path, {"test_c.py": _CLEANED_UP_AFTER}, "--fkit", "-n1", "--fkit-timeout=2")
+    for name in ("test_killed", "test_hangs", "test_ignores_sigterm", "test_passes"):
+        reports = outcome.reports(name)
+        assert (reports.outcome == "passed") == (name == "test_passes")
+        assert reports.reports[-1]["leftovers"] is None
+        memory = (tmp_path / f"{name}.memory").read_text()
+        assert not Path("/dev/shm", memory).exists(), name
+        assert wait_until((tmp_path / f"{name}.cleaned").exists, 10.0), name
 
 
 _PROBE = """

@@ -49,6 +49,17 @@ def test_names_what_is_new_and_can_not_be_shared(tmp_path: Path) -> None:
     assert sorted(found) == sorted(expected)
 
 
+def test_a_copy_of_a_file_that_was_open_counts_only_with_a_buffer(tmp_path: Path) -> None:
+    with tempfile.TemporaryFile(dir=tmp_path) as open_before:
+        before = holdings.take()
+        copy = os.dup(open_before.fileno())
+        forgotten = holdings.take().beyond(before)
+        with open(copy, "w") as buffered:
+            (counted,) = holdings.take().beyond(before)
+            assert counted.startswith(f"descriptor {buffered.fileno()}: ")
+    assert forgotten == []
+
+
 def test_a_second_memory_file_is_known_by_its_device() -> None:
     numbers = [os.memfd_create("memory") for _ in range(2)]
     holdings.take()

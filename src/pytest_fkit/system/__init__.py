@@ -21,10 +21,10 @@ else:
 
 __all__ = [  # noqa: F405
     "PORTABLE", "adopted_children", "anonymous_file", "be_first_for_oom_killer", "become_subreaper",
-    "blocked_signals", "catches", "caught_signals", "children", "descendants", "describe",
-    "die_with_parent", "forget_peak_memory", "free_range", "io_account", "io_account_at_end",
-    "let_attach", "must_let_attach", "oom_kills", "process_memory", "process_state", "tracer",
-    "tree_memory",
+    "blocked_signals", "catches", "caught_signals", "children", "command_line", "descendants",
+    "describe", "die_with_parent", "forget_peak_memory", "free_range", "io_account",
+    "io_account_at_end", "let_attach", "must_let_attach", "oom_kills", "process_memory",
+    "process_state", "tracer", "tree_memory",
 ]  # fmt: skip
 
 

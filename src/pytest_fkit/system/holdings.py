@@ -17,6 +17,7 @@ from .paths import base_name
 from .unforkable import (
     CUDA_DRIVER,
     end_restartable,
+    is_buffered,
     loaded,
     may_buffer,
     open_runtime,
@@ -42,12 +43,25 @@ class Named(NamedTuple):
 
     :param text: names it for people.
     :param identity: tells it from another one with the same name.
-    :param appended: the descriptor of a file that is open for appending, or -1.
+    :param file: the descriptor of a file, or -1.
     """
 
     text: str
     identity: str
-    appended: int = -1
+    file: int = -1
+
+    def is_harmless(self, before: frozenset[str]) -> bool:
+        """Whether processes that share the descriptor lose nothing.
+
+        Writers that append can't overwrite each other, but lose what they have not written yet. The
+        copy of a descriptor adds nothing to what was shared: who saves standard error and restores
+        it may forget to close one, such as DeepSpeed.
+
+        :param before: the files that were open already.
+        """
+        if self.file >= 0 and self.identity in before:
+            return not is_buffered(self.file)
+        return self.text.endswith(_APPENDING) and not may_buffer(self.file)
 
 
 class Holdings(NamedTuple):
@@ -70,11 +84,11 @@ class Holdings(NamedTuple):
         found += _describe_natives(self.natives - before.natives)
         if self.runtime and not before.runtime:
             found.append(self.runtime)
-        # Writers that append can't overwrite each other, but lose what they have not written yet.
+        files = frozenset(each.identity for each in before.descriptors if each.file >= 0)
         found += [
             each.text
             for each in sorted(self.descriptors - before.descriptors)
-            if each.appended < 0 or may_buffer(each.appended)
+            if not each.is_harmless(files)
         ]
         found += [f"child process {pid}" for pid in sorted(self.children - before.children)]
         return found
@@ -212,8 +226,8 @@ def _descriptors() -> tuple[frozenset[Named], list[str]]:
         except OSError:  # the one of the directory listing, or closed by another thread
             continue
         if text:
-            appended = descriptor if text.endswith(_APPENDING) else -1
-            found.add(Named(f"descriptor {descriptor}: {text}", target, appended))
+            file = descriptor if kind == stat.S_IFREG else -1
+            found.add(Named(f"descriptor {descriptor}: {text}", target, file))
     return frozenset(found), devices
 
 

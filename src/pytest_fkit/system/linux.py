@@ -149,12 +149,16 @@ def process_state(pid: int) -> str:
     return rest[:1]
 
 
+def command_line(pid: int) -> str:
+    """What a process was started with, "" if it is gone."""
+    return _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
+
+
 def describe(pid: int) -> str:
     """The process for people: pid, state and command line."""
-    command = _read(f"/proc/{pid}/cmdline")
+    command = command_line(pid)
     if _image(pid) == _image(os.getpid()):
         return f"pid {pid} ({process_state(pid) or 'gone'}): a forked copy of the test process"
-    command = command.replace("\0", " ").strip()
     if not command:
         command = f"[{_read(f'/proc/{pid}/comm').strip()}]"
     return f"pid {pid} ({process_state(pid) or 'gone'}): {command[:200]}"

@@ -124,12 +124,17 @@ def process_state(pid: int) -> str:
         return ""
 
 
+def command_line(pid: int) -> str:
+    """What a process was started with, "" if it is gone or another user's."""
+    try:
+        return " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return ""
+
+
 def describe(pid: int) -> str:
     """The process for people: pid, state and command line."""
-    try:
-        command = " ".join(psutil.Process(pid).cmdline())
-    except psutil.Error:
-        command = "?"
+    command = command_line(pid) or "?"
     return f"pid {pid} ({process_state(pid) or 'gone'}): {command[:200]}"
 
 

@@ -211,11 +211,20 @@ def may_buffer(descriptor: int) -> bool:
     Python may not if it has the file open without a buffer, or if all that writes is a log, which
     flushes each record. Of a file that Python does not know nobody can tell.
     """
-    buffers = [each for each in _files(BufferedWriter, BufferedRandom) if _is(each, descriptor)]
+    buffers = _buffers(descriptor)
     if not buffers:
         return not any(_is(each, descriptor) for each in _files(FileIO))
     flushed = list(_buffers_of_logs())
     return not all(any(each is log for log in flushed) for each in buffers)
+
+
+def is_buffered(descriptor: int) -> bool:
+    """Whether Python buffers what goes into `descriptor`."""
+    return bool(_buffers(descriptor))
+
+
+def _buffers(descriptor: int) -> list[Any]:
+    return [each for each in _files(BufferedWriter, BufferedRandom) if _is(each, descriptor)]
 
 
 def _files(*kinds: type[object]) -> Iterator[Any]:

@@ -197,20 +197,26 @@ class KeeperClient:
         """The next message; None at the end of the stream, or at the deadline.
 
         A silent keeper is pinged. Its answer also shows whether a message before it was lost.
+
+        Count missed pings, not seconds: while this process is suspended, as by Ctrl-Z, it hears
+        nothing.
         """
-        silent = time.monotonic()
+        missed = 0
         while not link.closed:
             message = link.take_message()
             now = time.monotonic()
             if now >= self._look_at:
                 self._look_at = now + PATIENCE / 2
                 self.look()
-            if message is not None or now - silent > SILENCE or now > (deadline or now):
+            if message is not None:
                 return message
             if link.is_readable(PATIENCE):
-                silent = now
+                missed = 0
                 link.read()
+            elif missed * PATIENCE >= SILENCE or now > (deadline or now):
+                return None
             else:
+                missed += 1
                 self._send(link, Ping())
         return None
 

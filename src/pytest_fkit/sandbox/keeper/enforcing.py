@@ -14,6 +14,7 @@ from ..process.tree import (
     KILL_WAIT,
     StoppedGrowing,
     Until,
+    below,
     kill_tree,
     send_signal,
 )
@@ -114,7 +115,7 @@ class Enforcer:
         wrapped = bool(job.host.key.wrapper)
         if self._debugger is not None and isinstance(verdict, TimedOut) and not wrapped:
             job.native = job.native or self._debugger.stacks(pid)
-        tree = [pid, *system.descendants(pid)]
+        tree = [pid, *below(pid)]
         for process in tree:
             send_signal(process, signal.SIGTERM)
         if not self._until(ended, self.term_grace()):

@@ -7,13 +7,14 @@ from typing import Callable, Iterable, Sequence
 from ... import system
 from ...own import os, own_builtins, suppress
 from ...system.unforkable import holders
-from ..process.tree import KILL_WAIT, Until, end_trees, is_alive
+from ..process.tree import KILL_WAIT, Until, below, cleans_up, end_trees, is_alive, lingers
 from .jobs import HostProcess, Job
 
 own_builtins(globals())
 
 # Seconds.
 _GRACE = 0.1  # for processes of an ended test to exit by themselves
+_CLEANING = 10.0  # for those that remove what a dead test left in shared memory
 RELEASE_WAIT = 5.0  # for processes that survived SIGKILL to release GPUs
 
 
@@ -31,6 +32,7 @@ class Orphans:
         self._spares = spares
         self._until = until
         self._abandoned: set[int] = set()
+        self._lingering: set[int] = set()
         self._spared = 0
         self._hold_gpus: set[int] = set()  # abandoned ones that had RELEASE_WAIT already
         self.on_end: Callable[[], None] = lambda: None
@@ -52,6 +54,7 @@ class Orphans:
     def forget(self, pid: int) -> None:
         """Record that a process has ended."""
         self._abandoned.discard(pid)
+        self._lingering.discard(pid)
 
     def record_daemons(self, host: HostProcess) -> None:
         """Attribute all orphans that exist now to the host's wide fixtures or imports."""
@@ -59,7 +62,7 @@ class Orphans:
 
     def reap(self) -> None:
         """Reap orphans and abandoned processes that have ended."""
-        for pid in system.adopted_children(self._known()) | self._abandoned:
+        for pid in system.adopted_children(self._known()) | self._abandoned | self._lingering:
             with suppress(ChildProcessError):  # not a child of the keeper
                 if os.waitpid(pid, os.WNOHANG)[0]:
                     self.forget(pid)
@@ -67,7 +70,8 @@ class Orphans:
 
     def _known(self) -> set[int]:
         living = {host.pid for host in self._hosts if host.status is None}
-        return living | {spare.pid for spare in self._spares} | self._abandoned | {self._spared}
+        spares = {spare.pid for spare in self._spares}
+        return living | spares | self._abandoned | self._lingering | {self._spared}
 
     def sweep(self, host: HostProcess, child: int = 0) -> tuple[str, ...]:
         """End what a test, or a host that has ended, left running.
@@ -76,10 +80,12 @@ class Orphans:
             the host has ended.
         :return: descriptions of the processes that had to be killed.
         """
-        known = self._known() | (host.daemons if child else set())
+        daemons = host.daemons if child else set()
 
         def left() -> set[int]:
-            spared = known.union(*(other.daemons for other in self._hosts if other is not host))
+            spared = self._known().union(
+                daemons, *(other.daemons for other in self._hosts if other is not host)
+            )
             found = system.adopted_children(spared)
             if found:
                 # Don't leave it to the SIGCHLD handling: that may be what called this.
@@ -91,15 +97,19 @@ class Orphans:
 
         if not left() or self._until(lambda: not left(), _GRACE):
             return ()
-        named = end_trees(left, self._until, KILL_WAIT)
+        # First what those that clean up wait for.
+        named = end_trees(
+            lambda: {pid for pid in left() if not cleans_up(pid)}, self._until, KILL_WAIT
+        )
+        self._lingering.update(filter(lingers, left()))
+        if not self._until(lambda: not left(), _CLEANING):
+            named += end_trees(left, self._until, KILL_WAIT)
         self._abandoned |= left()
         return named
 
     def end_below(self, host: HostProcess) -> tuple[str, ...]:
         """End what a host that does not exit has left running; return descriptions of it."""
-        return end_trees(
-            lambda: set(filter(is_alive, system.descendants(host.pid))), self._until, KILL_WAIT
-        )
+        return end_trees(lambda: set(filter(is_alive, below(host.pid))), self._until, KILL_WAIT)
 
     def await_gpu_release(self, job: Job) -> None:
         """Give processes that survived SIGKILL time to release GPUs; record those that don't."""

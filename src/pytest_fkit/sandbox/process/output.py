@@ -13,6 +13,7 @@ from ...own import contextmanager, os, own_builtins, suppress
 from ...protocol.descriptors import Files, OwnFile, read_from, slots, write_all
 from ...protocol.event_file import LiveText
 from ...protocol.plain_values import carriable
+from ...system import PORTABLE
 from ...system.limits import insist
 from .excerpts import is_long, read_ends
 from .relay import Relay
@@ -74,6 +75,7 @@ class OutputCapture:
         self._config = config
         self._stream = streams(config)
         self._redirects = self._stream and _is_worker(config)
+        self._copies = _copies(pytest_output.capture_descriptors(config))
         self._files = {
             slot: OwnFile(slot)
             for slot in (slots.out, slots.err, slots.fixture_out, slots.fixture_err, slots.log)
@@ -108,10 +110,20 @@ class OutputCapture:
         """
         for slot, file in self._files.items():
             file.inode = os.fstat(slot).st_ino
+        self._redirect_copies()
         capture_into_own_files(self._config)
         captures = captures and pytest_output.capture_descriptors(self._config) is not None
         if self._redirects or captures:
             _redirect((slots.out, slots.err), (1, 2))
+
+    def _redirect_copies(self) -> None:
+        captures = pytest_output.capture_descriptors(self._config)
+        if captures is None:
+            return
+        for slot, captured, copies in zip((slots.out, slots.err), captures, self._copies):
+            for copy in copies:
+                if _is_same(copy, captured):  # and not closed, and another file's since
+                    insist(os.dup2, slot, copy, os.get_inheritable(copy))
 
     def is_whole(self) -> bool:
         """Whether pytest can still capture: a test may have closed the files of the capture."""
@@ -215,6 +227,22 @@ def _ends_of_long(descriptor: int) -> str | None:
 def _redirect(targets: tuple[int, int], descriptors: tuple[int, int]) -> None:
     for number, descriptor in zip(targets, descriptors):
         insist(os.dup2, number, descriptor, descriptor in (1, 2))
+
+
+def _copies(captures: tuple[int, int] | None) -> list[list[int]]:
+    """The descriptors that imports copied while pytest captured 1 and 2 into these."""
+    if captures is None or PORTABLE:
+        return []
+    numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    others = [each for each in numbers if each not in (1, 2, *captures) and each not in slots]
+    return [[each for each in others if _is_same(each, captured)] for captured in captures]
+
+
+def _is_same(first: int, second: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(first), os.fstat(second))
+    except OSError:  # closed
+        return False
 
 
 def _mirror(stream: Any, file: OwnFile) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Callable
 
 from ... import system
@@ -32,14 +33,39 @@ def is_alive(pid: int) -> bool:
     return system.process_state(pid) not in ("", "Z")
 
 
+_TRACKER = re.compile(r" -c from [\w.]*\bresource_tracker import main\b")
+_LINGERING = re.compile(r"^(?:[^ ]*/)?torch_shm_manager$")
+
+
+def lingers(pid: int) -> bool:
+    """Whether a process is PyTorch's manager of shared memory.
+
+    It removes what its clients leave there, and ends 2 seconds after the last one has (``libshm``).
+    """
+    return bool(_LINGERING.search(system.command_line(pid)))
+
+
+def cleans_up(pid: int) -> bool:
+    """Whether a process ends by itself, after it has removed what those that are gone left behind.
+
+    multiprocessing and Loky have trackers of resources for that, PyTorch has a manager.
+    """
+    return bool(_TRACKER.search(system.command_line(pid))) or lingers(pid)
+
+
+def below(pid: int) -> list[int]:
+    """The descendants of a process that end only if they are ended."""
+    return [each for each in system.descendants(pid) if not cleans_up(each)]
+
+
 def kill_tree(pid: int) -> None:
-    """SIGKILL a process and its descendants."""
+    """SIGKILL a process and its descendants, except those that clean up after them."""
     # Stop them first, so that none forks while the list is made.
     send_signal(pid, signal.SIGSTOP)
-    tree = [pid, *system.descendants(pid)]
+    tree = [pid, *below(pid)]
     for process in tree:
         send_signal(process, signal.SIGSTOP)
-    for process in [*tree, *system.descendants(pid)]:
+    for process in [*tree, *below(pid)]:
         send_signal(process, signal.SIGKILL)
 
 
@@ -57,7 +83,7 @@ def end_trees(left: Callable[[], set[int]], until: Until, limit: float) -> tuple
         for pid in found:
             if system.process_state(pid) == "Z":
                 continue
-            for process in (pid, *system.descendants(pid)):
+            for process in (pid, *below(pid)):
                 named.setdefault(process, system.describe(process))
             kill_tree(pid)
         until(lambda: not left(), 0.05)
@@ -66,10 +92,18 @@ def end_trees(left: Callable[[], set[int]], until: Until, limit: float) -> tuple
 
 
 def end_children(limit: float) -> None:
-    """Kill and reap all children of this process, adopted ones included, within `limit` seconds."""
+    """Kill and reap all children of this process, adopted ones included, within `limit` seconds.
+
+    Those that clean up get a second more to end by themselves.
+    """
     deadline = time.monotonic() + limit
-    while time.monotonic() < deadline:
-        for pid in system.adopted_children(set()):
+    while time.monotonic() < deadline + 1:
+        late = time.monotonic() > deadline
+        found = system.adopted_children(set())
+        cleaning = set(filter(cleans_up, found))
+        if late and not cleaning:
+            return
+        for pid in found - cleaning:
             kill_tree(pid)
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
@@ -77,6 +111,8 @@ def end_children(limit: float) -> None:
         except ChildProcessError:
             return
         select.select([], [], [], 0.01)
+    for pid in system.adopted_children(set()):
+        kill_tree(pid)
 
 
 class StoppedGrowing:
