@@ -96,7 +96,7 @@ class Forking:
                 return
             seconds = self._set_up(item, left.argname)
             go = go._replace(
-                refused=(*go.refused, left.argname),
+                refused=(*go.refused, left.argname, *self._process.fixtures.refused),
                 wide_setup_seconds=go.wide_setup_seconds + seconds,
             )
             if self._process.fixtures.watch.cause:
