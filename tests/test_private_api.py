@@ -193,7 +193,8 @@ def test_hooks_of_others_around_a_setup(pytester: pytest.Pytester) -> None:
     item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
     assert given == [()]
     (undo,) = pytest_hooks.teardowns_of_others(item, None)
-    undo()
+    undo.call()
+    assert not undo.wraps
     conftest: Any = wrapper.plugin
     assert conftest.done[-1] == (item, None)
     call: Any = pytest.CallInfo.from_call(lambda: 1 / 0, when="teardown")
