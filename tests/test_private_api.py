@@ -193,7 +193,8 @@ def test_hooks_of_others_around_a_setup(pytester: pytest.Pytester) -> None:
     item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
     assert given == [()]
     (undo,) = pytest_hooks.teardowns_of_others(item, None)
-    undo()
+    undo.call()
+    assert not undo.wraps
     conftest: Any = wrapper.plugin
     assert conftest.done[-1] == (item, None)
     call: Any = pytest.CallInfo.from_call(lambda: 1 / 0, when="teardown")
@@ -292,6 +293,34 @@ def test_what_a_fixture_raised_when_it_was_torn_down_for_another_parameter(
 def test_scope_of_fixtures_and_of_parametrize(items: list[Any]) -> None:
     assert sorted(pytest_fixtures.wide_fixtures(items[0])) == ["number", "wide"]
     assert items[0].callspec._arg2scope["number"].value == "module"
+
+
+def test_which_wide_fixtures_one_is_set_up_for(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+        @pytest.fixture(scope="session")
+        def number(): return 1
+        @pytest.fixture(scope="class")
+        def of_test(number): pass
+        @pytest.fixture(scope="module")
+        def inner(request): return request.getfixturevalue("number")
+        @pytest.fixture(scope="module")
+        def outer(inner): pass
+        def test_one(of_test): pass
+        def test_two(outer): pass
+        """
+    )
+    calls = pytester.inline_run("-pno:fkit", "-pno:xdist", "-k", "test_two").getcalls(
+        "pytest_fixture_setup"
+    )
+    requests = {call.fixturedef.argname: call.request for call in calls}
+    assert pytest_fixtures.wide_dependents(requests["number"]) == ["inner", "outer"]
+    assert pytest_fixtures.wide_dependents(requests["outer"]) == []
+    (call, _) = pytester.inline_run("-pno:fkit", "-pno:xdist", "-k", "test_one").getcalls(
+        "pytest_fixture_setup"
+    )
+    assert pytest_fixtures.wide_dependents(call.request) == []
 
 
 def test_which_fixture_is_missing(items: list[Any]) -> None:

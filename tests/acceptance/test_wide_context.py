@@ -383,3 +383,102 @@ def test_what_a_hook_leaves_costs_one_test_its_own_process(tmp_path: Path) -> No
     assert set(ended.outcomes.values()) == {"PASSED"}, ended.out
     cause = "because of hooks around test_it.py::test_first: thread 'of a hook'"
     assert any(line.startswith("1 test shared a process") and cause in line for line in ended.lines)
+
+
+_UNDONE = {
+    "conftest.py": """\
+import itertools
+import pytest
+
+OPEN = {}
+
+def note(text):
+    with open("notes", "a") as file:
+        file.write(text + "\\n")
+
+class Plugin:
+    def __init__(self, name):
+        OPEN[name] = self.open = []
+
+    def begin(self, item):
+        note(f"{item.name} begins, {OPEN}")
+        self.open.append(item.name)
+
+    def end(self, item):
+        self.open.remove(item.name)
+
+def plain(does):
+    return lambda self, item: does(self, item)
+
+def first(does):
+    def wrapper(self, item):
+        does(self, item)
+        return (yield)
+    return pytest.hookimpl(wrapper=True)(wrapper)
+
+def afterwards(does):
+    def wrapper(self, item):
+        result = yield
+        does(self, item)
+        return result
+    return pytest.hookimpl(wrapper=True)(wrapper)
+
+def old_style(does):
+    def wrapper(self, item):
+        outcome = yield
+        outcome.get_result()
+        does(self, item)
+    return pytest.hookimpl(hookwrapper=True)(wrapper)
+
+def late(does):
+    return pytest.hookimpl(trylast=True)(plain(does))
+
+def pytest_configure(config):
+    setups = [plain, late, first, afterwards]
+    teardowns = [plain, first, afterwards, old_style]
+    for setup, teardown in itertools.product(setups, teardowns):
+        name = f"{setup.__name__}-{teardown.__name__}"
+        hooks = {
+            "pytest_runtest_setup": setup(Plugin.begin),
+            "pytest_runtest_teardown": teardown(Plugin.end),
+        }
+        config.pluginmanager.register(type(name, (Plugin,), hooks)(name))
+""",
+    "test_it.py": """\
+import pytest
+from conftest import OPEN, note
+
+@pytest.fixture(scope="module")
+def of_module():
+    pass
+
+@pytest.fixture(scope="class")
+def of_class():
+    yield
+    before = {name: names for name, names in OPEN.items() if "late" not in name}
+    note(f"the class is over, {before}")
+
+class TestClass:
+    def test_first(self, of_class):
+        pass
+
+    def test_second(self, of_class, of_module):
+        pass
+
+def test_third(of_module):
+    note(f"test_third, {OPEN}")
+""",
+}
+
+
+def test_what_hooks_did_before_a_test_is_undone_where_it_was_done(tmp_path: Path) -> None:
+    write_files(tmp_path, _UNDONE)
+    seen = []
+    for arguments in (["-p", "no:fkit"], ["--fkit"]):
+        (tmp_path / "notes").unlink(missing_ok=True)
+        ended = run_pytest(tmp_path, *arguments, "-n0")
+        assert set(ended.outcomes.values()) == {"PASSED"}, ended.out
+        seen.append((tmp_path / "notes").read_text().splitlines())
+    plain, isolated = seen
+    assert len(plain) == 3 * 16 + 2
+    assert sorted(isolated) == sorted(plain)

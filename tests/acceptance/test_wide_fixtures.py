@@ -291,3 +291,74 @@ def test_a_child_asks_for_a_wide_fixture_when_its_host_has_left_the_test(tmp_pat
             note.unlink()
     plain, isolated = written
     assert isolated == plain
+
+
+_NARROWED = """\
+import pytest
+
+def note(text):
+    with open("notes", "a") as file:
+        file.write(f"{__name__} {text}\\n")
+
+@pytest.fixture(scope="session")
+def number(request):
+    note(f"number {request.param}")
+    yield request.param
+    note("number is over")
+
+@pytest.fixture(scope="module")
+def wide(number):
+    note(f"wide {number}")
+    yield [number]
+    note("wide is over")
+
+@pytest.fixture(scope="module")
+def dynamic(request):
+    return request.getfixturevalue("wide")
+
+@pytest.mark.parametrize("number", [1, 1, 2], indirect=True, scope="function")
+def test_it(WIDE, number):
+    WIDE.append(3)
+    assert WIDE == [number, 3]
+"""
+
+# As pytest-asyncio does; and so late that wide fixtures are requested before, which a parametrized
+# one precedes otherwise.
+_REQUESTS_ONE_FIRST = """\
+import pytest
+
+class Item(pytest.Function):
+    def setup(self):
+        if "early" in self.path.name:
+            self._request.getfixturevalue("number")
+        super().setup()
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(collector, name, obj):
+    if name == "test_it":
+        items = list(collector._genfunctions(name, obj))
+        for item in items:
+            item.__class__ = Item
+            item.fixturenames.sort(key="number".__eq__)
+        return items
+"""
+
+
+def test_a_wide_fixture_lives_no_longer_than_what_it_needs(tmp_path: Path) -> None:
+    suites = {"test_early.py": "wide", "test_late.py": "wide", "test_dynamic.py": "dynamic"}
+    sources = {path: _NARROWED.replace("WIDE", name) for path, name in suites.items()}
+    write_files(tmp_path, {**sources, "conftest.py": _REQUESTS_ONE_FIRST})
+    seen = []
+    for arguments in (["-p", "no:fkit"], ["--fkit"]):
+        (tmp_path / "notes").write_text("")
+        ended = run_pytest(tmp_path, *arguments, "-n0")
+        seen.append((ended, (tmp_path / "notes").read_text()))
+    (plain, in_order), (isolated, notes) = seen
+    if "ERROR" in plain.outcomes.values():
+        pytest.skip("this pytest lets no wide fixture need one that a test has narrowed")
+    # Plain pytest hands the dynamic one of the first test to those after it.
+    assert set(isolated.outcomes.values()) == {"PASSED"}, isolated.out
+    assert notes.count("test_dynamic wide is over") == 3
+    expected = [line for line in in_order.splitlines() if "dynamic" not in line]
+    assert len(expected) == 2 * 12
+    assert [line for line in notes.splitlines() if "dynamic" not in line] == expected

@@ -119,7 +119,8 @@ def test_insta_lists_what_it_created(suite: MakeSuite) -> None:
 def test_isort_remembers_what_passed(suite: MakeSuite) -> None:
     made = suite("isort", good="import os\n", bad="import sys\nimport os\n")
     (made.path / "tox.ini").write_text("[pytest]\n")  # with the cache
-    for mode in ([], *MODES.values()):
+    # One worker: each reads the cache and writes it back, so that one of two may undo the other's.
+    for mode in ([], MODES["n0"], MODES["session"], ["--fkit", "-n1"]):
         made.run(*mode, "--isort", "--cache-clear")
         assert made.run(*mode, "--isort", "good.py").counts() == {
             "setup skipped": 1,

@@ -5,14 +5,14 @@ A *wide* fixture is one that lives longer than the test that requests it.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, Sequence, cast
+from typing import Any, Callable, Iterator, Mapping, Sequence, cast
 
 import _pytest.fixtures
 import _pytest.logging
 import pytest
 from _pytest.scope import Scope
 
-from ..own import own_builtins
+from ..own import contextmanager, own_builtins
 from ..system.stack_texts import entries
 from .pytest_nodes import ancestor
 
@@ -207,6 +207,34 @@ def forget_setup(fixturedef: Any) -> None:
     """Let the next request set up a fixture that raised, or whose setup was not begun."""
     fixturedef.cached_result = None
     del fixturedef._finalizers[:]
+
+
+@contextmanager
+def setup_not_begun(fixturedef: Any) -> Iterator[None]:
+    """Within the block, another fixture may request one whose setup has been begun."""
+    begun = list(fixturedef._finalizers)
+    forget_setup(fixturedef)
+    try:
+        yield
+    finally:
+        fixturedef._finalizers[:] = begun
+
+
+def is_wide(request: Any) -> bool:
+    """Whether what is requested outlives the test."""
+    # Outside of a class, pytest gives a class-scoped fixture the test function as its node.
+    return request.scope != "function" and not isinstance(request.node, pytest.Item)
+
+
+def wide_dependents(request: Any) -> list[str]:
+    """The wide fixtures for which this one is set up, the closest first."""
+    names = []
+    above = getattr(request, "_parent_request", None)  # the test's own request has none
+    while above is not None:
+        if above.fixturename is not None and is_wide(above):
+            names.append(above.fixturename)
+        above = getattr(above, "_parent_request", None)
+    return names
 
 
 def expect_log_records(item: pytest.Item) -> None:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Sequence, cast
 
 import _pytest.warnings
 import pytest
+from pluggy import Result
 
+from ..named_tuple import NamedTuple
 from ..own import contextmanager, no_warnings, own_builtins
 
 if TYPE_CHECKING:
@@ -291,23 +293,34 @@ def wrappers_of_others(item: pytest.Item) -> list[Any]:
     ]
 
 
-def teardowns_of_others(
-    item: pytest.Item, nextitem: pytest.Item | None
-) -> Iterator[Callable[[], object]]:
-    """What foreign plugins that implement pytest_runtest_setup do in pytest_runtest_teardown.
+class Teardown(NamedTuple):
+    """What a plugin does in pytest_runtest_teardown.
 
-    Wrappers left out; in the order in which they are called.
+    :param call: does it; returns the generator of a wrapper.
+    :param wraps: whether it is a wrapper.
+    :param result: what to send to the generator if no other implementation was called.
     """
 
-    def plain(name: str) -> list[HookImpl]:
-        found = implementations(item.ihook, name)
-        return [each for each in found if not wraps(each) and is_foreign(each)]
+    call: Callable[[], Any]
+    wraps: bool
+    result: object
 
-    began = [each.plugin for each in plain("pytest_runtest_setup")]
+
+def teardowns_of_others(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[Teardown]:
+    """What foreign plugins do whose pytest_runtest_setup begins before the item's fixtures.
+
+    In the order in which they are called.
+    """
+    began = [
+        each.plugin
+        for each in implementations(item.ihook, "pytest_runtest_setup")
+        if wraps(each) or not each.trylast  # the last ones are called after the fixtures
+    ]
     given = {"item": item, "nextitem": nextitem}
-    for each in reversed(plain("pytest_runtest_teardown")):
-        if each.plugin in began:
-            yield functools.partial(each.function, *(given[name] for name in each.argnames))
+    for each in reversed([*implementations(item.ihook, "pytest_runtest_teardown")]):
+        if is_foreign(each) and each.plugin in began:
+            call = functools.partial(each.function, *(given[name] for name in each.argnames))
+            yield Teardown(call, wraps(each), Result([], None) if each.hookwrapper else [])
 
 
 def report_for_installed(item: pytest.Item, call: pytest.CallInfo[None]) -> pytest.TestReport:

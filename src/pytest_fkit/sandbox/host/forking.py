@@ -60,6 +60,7 @@ class Forking:
         """Whether this process has run a test itself; it forks no child after that."""
         self.hooks_prevent_forks = False
         """Whether hooks left something in this process that does not survive a fork."""
+        self._begun: Midway | None = None
         self.hit_limit = False
         """Whether a limit of the machine kept a child from running its test."""
 
@@ -96,7 +97,7 @@ class Forking:
                 return
             seconds = self._set_up(item, left.argname)
             go = go._replace(
-                refused=(*go.refused, left.argname),
+                refused=(*go.refused, left.argname, *self._process.fixtures.refused),
                 wide_setup_seconds=go.wide_setup_seconds + seconds,
             )
             if self._process.fixtures.watch.cause:
@@ -113,6 +114,7 @@ class Forking:
         :return: None if the test has run; else what its child left for, after the host had left
             the test as well, and the order for another.
         """
+        self.end_hooks()  # of a first attempt
         self.children.end_all()
         self._link.send(Began("setup"))
         self._process.before_test(item, go.run)
@@ -131,6 +133,7 @@ class Forking:
             item, nextitem, self._process.fixtures, self.children, callbacks, wanted,
             lambda: wanted is None and self._may_run_on(go.run, nextitem),
         )  # fmt: skip
+        self._begun = midway
         midway.begin()
         raised = yield RunItem(item, nextitem, midway.handover)
         midway.end()
@@ -148,6 +151,13 @@ class Forking:
             self.ran_tests = self.hooks_prevent_forks = True
         self._conclude(item, meter)
         return go, None
+
+    def end_hooks(self) -> None:
+        """After a test that this process may have begun, and the teardown of wide fixtures."""
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun.end_hooks()
+            self._process.states.forget()
 
     def _may_run_on(self, run: Run, nextitem: pytest.Item | None) -> bool:
         """Whether this process may leave a test that it has begun while the child runs it.

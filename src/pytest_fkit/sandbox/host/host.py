@@ -246,6 +246,7 @@ class Host:
                 self._tear_down(nextitem)
         except (pytest.exit.Exception, KeyboardInterrupt) as error:
             self._process.relay.interrupt(error)
+        self._tests.end_hooks()
         pytest_fixtures.forget_request(item)
 
     def _tear_down(self, nextitem: pytest.Item | None) -> None:

@@ -107,6 +107,10 @@ class Midway:
             self._fixtures.hooks_ran(self._item)
         self._fixtures.end()
 
+    def end_hooks(self) -> None:
+        """After the teardown of wide fixtures that ended with the test."""
+        self._begun.end_tear_down()
+
     def _ensure_filled(self) -> None:
         """Set up now, for an item or a plugin that requests fixtures in a way of its own."""
         if not self._filled:

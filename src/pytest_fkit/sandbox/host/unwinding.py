@@ -26,6 +26,7 @@ class BegunHooks:
     def __init__(self, item: pytest.Item) -> None:
         self._item = item
         self._functions: list[tuple[Any, Callable[..., object]]] = []
+        self._open: list[tuple[Any, object]] = []
         self.leaving = False
         """Whether the hooks are unwound because a child has run the test."""
 
@@ -42,7 +43,7 @@ class BegunHooks:
         self._functions.clear()
 
     def tear_down(self, nextitem: pytest.Item | None) -> None:
-        """Have plugins undo what they did for the test outside of wrappers."""
+        """Have plugins undo what they did for the test, but for what follows all teardown."""
         hear_reports = pytest_hooks.installed_hear_reports(self._item)
         teardowns = list(pytest_hooks.teardowns_of_others(self._item, nextitem))
         if not hear_reports and not teardowns:
@@ -51,9 +52,24 @@ class BegunHooks:
             with suppress(BaseException):
                 call = pytest.CallInfo.from_call(lambda: None, when="setup")
                 pytest_hooks.report_for_installed(self._item, call)
-            for undo in teardowns:
+            for teardown in teardowns:
                 with suppress(BaseException):
-                    undo()
+                    generator = teardown.call()
+                    if teardown.wraps:
+                        next(generator)
+                        self._open.append((generator, teardown.result))
+
+    def end_tear_down(self) -> None:
+        """Run the second halves of wrappers, after the teardown of wide fixtures."""
+        if not self._open:
+            return
+        with self.silence():
+            while self._open:
+                generator, result = self._open.pop()
+                with suppress(BaseException):
+                    generator.send(result)
+                with suppress(BaseException):
+                    generator.close()
 
     def _watched(self, function: Callable[..., Any], old_style: bool) -> Callable[..., _Wrapper]:
         return lambda *arguments: _Wrapper(function(*arguments), self, old_style)

@@ -6,13 +6,8 @@ from typing import TYPE_CHECKING, Generator, Iterator
 
 import pytest
 
+from ...compat import pytest_reports
 from ...compat.pytest_hooks import is_loaded
-from ...compat.pytest_reports import (
-    expected_failure,
-    fail_for_subtests,
-    keep_objects,
-    report_to_data,
-)
 from ...config.settings import read
 from ...own import contextmanager, os, own_builtins, suppress, time
 from ...protocol.descriptors import slots, write_all
@@ -246,7 +241,9 @@ class Relay:
             self._correct_duration(report)
         self._has_subtests = self._has_subtests or type(report) is not pytest.TestReport
         if self._subtests and self._has_subtests:
-            fail_for_subtests(self._config, report)  # which were counted in this process
+            pytest_reports.fail_for_subtests(
+                self._config, report
+            )  # which were counted in this process
         self.send(self._report(report))
         if not self._may_retry:  # else at the end of the test
             self.send_flags()
@@ -287,7 +284,7 @@ class Relay:
 
     def _report(self, report: pytest.TestReport) -> Report:
         try:
-            data = report_to_data(self._config, report)
+            data = pytest_reports.report_to_data(self._config, report)
         except Exception as error:  # noqa: BLE001 (of something that the test or a plugin patched)
             data = _minimal_data(report, error)
         for name in ("sections", "user_properties"):
@@ -300,7 +297,7 @@ class Relay:
             ]
         data = carriable(data)
         if self._keeps_objects:
-            keep_objects(self._session, report, data)
+            pytest_reports.keep_objects(self._session, report, data)
         return Report(data, data.pop("fkit", None))
 
     @pytest.hookimpl
@@ -366,7 +363,7 @@ class Relay:
             add_marker(marker, append)
             if getattr(marker, "name", marker) == "xfail":
                 # If the test dies, the worker could not know of this mark otherwise.
-                reason = expected_failure(item)
+                reason = pytest_reports.expected_failure(item)
                 if reason is not None:
                     self.send(ExpectedFailure(reason))
 

@@ -11,6 +11,7 @@ from ...gpu.errors.failure import mark_event
 from ...own import own_builtins, time
 from ...protocol.event_file import WideOutput, WideSetup, WideSetupDone, WideTeardown
 from .fork_watch import HOOKS, ForkWatch
+from .outliving import Outliving
 from .phases import Phases, captured_so_far, sections
 from .relay import Relay
 
@@ -67,8 +68,7 @@ class WideFixtures:
         self._collector_set_up = False  # whether a collector is set up for the test begun
         self._ensure_filled: Callable[[], None] | None = None
         self._on_unwound: Callable[[], None] | None = None
-        self._raised: list[pytest.FixtureDef[object]] = []
-        self._out_of_context: list[str] = []
+        self._outliving = Outliving()
         self._phases = Phases(session)
         self.watch = ForkWatch(session, watch)
         session.config.pluginmanager.register(_Collectors(self), "fkit-collectors")
@@ -108,8 +108,9 @@ class WideFixtures:
     ) -> Generator[None, object, object]:
         """In a child, leave for a wide fixture that the host lacks; else announce its setup."""
         __tracebackhide__ = True
-        if not _is_wide(request):
+        if not pytest_fixtures.is_wide(request):
             self._leave_at_once = None  # from now on leaving has to tear this fixture down
+            self._outliving.check(fixturedef, request)
             if self._ensure_filled is not None:
                 self._leave_before(fixturedef, self._ensure_filled)
             return (yield)
@@ -128,7 +129,7 @@ class WideFixtures:
         try:
             return (yield)
         except BaseException as error:
-            self._raised.append(fixturedef)
+            self._outliving.has_raised(fixturedef)
             # pytest raises this object again for every test that needs the fixture.
             if self._gpu_failures is not None:
                 mark_event(error, f"{key}#{time.monotonic_ns()}")
@@ -179,7 +180,8 @@ class WideFixtures:
     def _leave_before(self, fixture: pytest.FixtureDef[object], fill: Callable[[], None]) -> None:
         """Set up wide fixtures before a fixture of the test's own that a plugin requests early."""
         try:
-            fill()
+            with pytest_fixtures.setup_not_begun(fixture):
+                fill()
         except LeaveForHost:
             pytest_fixtures.forget_setup(fixture)
             raise
@@ -240,7 +242,7 @@ class WideFixtures:
         self._begun = item
         self._collector_set_up = pytest_fixtures.missing_collector(item) is not None
         self._ensure_filled = ensure_filled
-        self._out_of_context = []
+        self._outliving = Outliving()
         self.watch.begin()
 
     def end(self) -> None:
@@ -267,8 +269,9 @@ class WideFixtures:
         self.hooks_ran(item)
         with self.watch.fixtures():
             try:
-                for name in pytest_fixtures.first_wide_fixtures(item):
-                    pytest_fixtures.fill_in(item, name)
+                with self._outliving.setup():
+                    for name in pytest_fixtures.first_wide_fixtures(item):
+                        pytest_fixtures.fill_in(item, name)
             except (pytest.exit.Exception, KeyboardInterrupt):
                 raise
             except BaseException as error:  # noqa: BLE001 (raised again in the child)
@@ -282,16 +285,15 @@ class WideFixtures:
 
         If that raises, perhaps for lack of those, forget it: the next child sets it up itself.
         """
-        self._out_of_context.append(name)
-        self._raised = []
+        self._outliving.refused.append(name)
         with self.watch.fixtures():
             try:
-                pytest_fixtures.fill_in(item, name)
+                with self._outliving.setup():
+                    pytest_fixtures.fill_in(item, name)
             except (pytest.exit.Exception, KeyboardInterrupt):
                 raise
             except BaseException:  # noqa: BLE001 (the child will meet it)
-                for fixturedef in self._raised:
-                    pytest_fixtures.forget_setup(fixturedef)
+                self._outliving.forget_raised()
 
     def blame(self, found: str) -> None:
         """Blame a fixture for what a child found, and this host must have left."""
@@ -299,8 +301,8 @@ class WideFixtures:
 
     @property
     def refused(self) -> tuple[str, ...]:
-        """The wide fixtures for which children of this test have left, set up or not."""
-        return tuple(self._out_of_context)
+        """The wide fixtures that children of this test set up themselves if they are missing."""
+        return tuple(self._outliving.refused)
 
     def leave_test(self, on_unwound: Callable[[], None]) -> NoReturn:
         """In the host: leave a test that a child has run.
@@ -325,11 +327,14 @@ class WideFixtures:
         names = pytest_fixtures.wide_fixtures(item)
         if argname not in (*names, _COLLECTORS):
             names.append(argname)
+        self._outliving = Outliving()
 
         def work() -> None:
             with self.watch.fixtures_and_collectors(item):
                 self._set_up_collectors(item)
-                pytest_fixtures.request_fixtures(item, names)
+                for name in names:
+                    with self._outliving.setup():
+                        pytest_fixtures.request_fixtures(item, [name])
 
         call = self._phases.run("setup", item, work)
         if call.excinfo is not None:
@@ -368,11 +373,6 @@ class WideFixtures:
             report = pytest_reports.report_message(item.config, made)
         self._relay.send(WideTeardown(call.duration, sections(item), report, call.start))
         self._active = [each for each in self._active if each.cached_result is not None]
-
-
-def _is_wide(request: pytest.FixtureRequest) -> bool:
-    # Outside of a class, pytest gives a class-scoped fixture the test function as its node.
-    return request.scope != "function" and not isinstance(request.node, pytest.Item)
 
 
 class _Collectors:
