@@ -31,8 +31,11 @@ def _raised_at(error: BaseException) -> tuple[str, int]:
     return path, lineno
 
 
+_PLUGGYS = ("pluggy", "typing")  # its classes are generic: in Python 3.8 typing makes the instances
+
+
 def is_of_pytest(error: BaseException) -> bool:
-    """Whether a hook of pytest's own, or of ours, failed, or memory or the stack was short.
+    """Whether a hook of pytest's own, or of ours, or pluggy failed, or memory or stack was short.
 
     Then the reason is what the test did to its process, and not a plugin or a ``conftest.py``.
     """
@@ -40,12 +43,15 @@ def is_of_pytest(error: BaseException) -> bool:
         return False
     if isinstance(error, (MemoryError, RecursionError)):
         return True
-    caller = hook = ""
+    caller = hook = function = ""
     for entry in entries(error.__traceback__):
         module = str(entry.tb_frame.f_globals.get("__name__", ""))
-        if caller == "pluggy" and module.partition(".")[0] != "pluggy":
+        package = module.partition(".")[0]
+        if caller == "pluggy" and package not in _PLUGGYS:
             hook = module
-        caller = module.partition(".")[0]
+        caller, function = package, entry.tb_frame.f_code.co_name
+    if not hook and caller in _PLUGGYS:  # without a built-in function, say, if it blames no wrapper
+        return function != "_raise_wrapfail"
     return hook.startswith(("_pytest.", "pytest_fkit."))
 
 
