@@ -14,13 +14,20 @@ from .plain_values import carriable
 own_builtins(globals())
 
 
+_BETWEEN = "\0"
+"""Stands between the texts of a usage error, of each of which pytest makes a line of its own."""
+
+
 def interruption(error: BaseException) -> Interrupted:
-    """The message for a KeyboardInterrupt, a pytest.exit or an error in a hook."""
+    """The message for a KeyboardInterrupt, pytest.exit, a usage error or an error in a hook."""
     path, lineno = _raised_at(error)
     if isinstance(error, pytest.exit.Exception):
         return Interrupted("exit", str(error.msg), error.returncode, path, lineno)
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupt", str(error), None, path, lineno)
+    if isinstance(error, pytest.UsageError):
+        texts = [carriable(str(each)) for each in error.args]
+        return Interrupted("usage", _BETWEEN.join(texts), None, path, lineno)
     return Interrupted("internal", carriable(f"{stack_text(error)}\n"), None, path, lineno)
 
 
@@ -58,8 +65,10 @@ def is_of_pytest(error: BaseException) -> bool:
 def raise_again(message: Interrupted) -> NoReturn:
     """Undo :func:`interruption`: raise the error, from the line where it happened.
 
-    :raises KeyboardInterrupt, pytest.exit.Exception, RuntimeError: for the three kinds.
+    :raises KeyboardInterrupt, pytest.exit.Exception, pytest.UsageError, RuntimeError: as it says.
     """
+    if message.kind == "usage":
+        raise pytest.UsageError(*message.text.split(_BETWEEN))
     if message.kind == "exit":
         error: BaseException = pytest.exit.Exception(message.text, message.returncode)
     elif message.kind == "interrupt":
