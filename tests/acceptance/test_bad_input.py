@@ -64,14 +64,6 @@ def test_is_a_usage_error_without_a_traceback(
     assert "test_pid" not in both
 
 
-def test_what_is_not_there_to_be_tested_is_named_by_workers_too(suite: Path) -> None:
-    ended = run_pytest(suite, "--fkit", "-n1", "test_a.py::test_b", "test_a.py::test_c")
-    assert ended.status == pytest.ExitCode.USAGE_ERROR
-    names = [line.rpartition("::")[2] for line in ended.err.splitlines() if "not found:" in line]
-    assert names == ["test_b", "test_c"]
-    assert "INTERNALERROR" not in ended.out + ended.err
-
-
 @pytest.mark.parametrize("arguments", [(), ("--fkit-workers=2",)], ids=["", "with workers"])
 def test_without_xdist_it_says_so_and_runs_as_with_n0(
     suite: Path, arguments: tuple[str, ...]
