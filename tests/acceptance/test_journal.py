@@ -411,6 +411,7 @@ def test_a_worker_that_dies_is_told_of_with_its_test(tmp_path: Path) -> None:
 
 MISUSES: dict[str, tuple[list[str], str]] = {
     "a directory": (["--fkit-journal=."], "--fkit-journal: .*Is a directory"),
+    "a directory for the report": (["--fkit-html=."], "--fkit-html: .*Is a directory"),
     "one file for both": (["--fkit-journal=a", "--fkit-trace=a"], "can't be one file"),
     "a number": (
         ["--fkit-top=many"],

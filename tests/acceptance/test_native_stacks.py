@@ -232,10 +232,11 @@ def test_an_import_that_crashes_or_hangs_has_its_native_stack(
 def test_nobody_is_asked_again_and_again_for_crashes_that_are_alike(directory: Path) -> None:
     run = _run(directory, _INSTALLED, "-n0", "-k", "test_again")
     messages = {message for _, nodeid, message in run.reported if "test_again" in nodeid}
-    assert len(messages) == 1  # or one cause would look like two
-    assert messages.pop().startswith("SIGSEGV in frob (")
+    seen, inferred = sorted(messages)
+    assert seen.startswith("SIGSEGV in frob (")
+    assert inferred == seen.replace(" in ", " probably in ", 1)
     assert run.out.count("native stack of the thread that crashed, by ") == 3
-    assert run.out.count("native stack of an earlier crash with the same signal and Python") == 2
+    assert run.out.count("native stack of an earlier crash with the same signal, Python") == 2
     assert run.out.count("  > frob at ") == 5
 
 

@@ -131,13 +131,16 @@ def test_an_error_in_a_hook_in_a_worker_stops_the_run(tmp_path: Path) -> None:
 
 
 _BREAKS = """
-import sys
+import builtins, sys
 
 def replaced(*arguments):
     raise {error}
 
 def test_stops(monkeypatch):
-    monkeypatch.setattr(pytest.TestReport, "from_item_and_call", {value})
+    if {value} is reversed:  # of which each level of pluggy has need
+        builtins.reversed = builtins.isinstance = None
+    else:
+        monkeypatch.setattr(pytest.TestReport, "from_item_and_call", {value})
     print("to be found", file=sys.stderr)
 """
 
@@ -151,6 +154,7 @@ def test_pytest_failing_in_a_process_is_an_error_of_the_test_that_broke_it(
     """Unlike an error in a hook of the suite: what the test did to its process made it fail."""
     breaks = {
         "None": ("0", "lost: pytest itself failed in it, see its stderr", "TypeError: "),
+        "reversed": ("0", "lost: pytest itself failed in it, see its stderr", "TypeError: "),
         "replaced": ("MemoryError", "leaves too little memory", "MemoryError"),
     }
     suite = new_suite(
@@ -170,8 +174,8 @@ def test_pytest_failing_in_a_process_is_an_error_of_the_test_that_broke_it(
         stderr = report.captured["Captured stderr call"]
         assert stderr.startswith("to be found\nTraceback (most recent call last):\n")
         assert any(line.startswith(raised) for line in run.lines)
-    assert run.ran("noted").count("ran on") == 2
-    assert sum(report.outcome == "passed" and report.when == "call" for report in run.reports) == 4
+    assert run.ran("noted").count("ran on") == 3
+    assert sum(report.outcome == "passed" and report.when == "call" for report in run.reports) == 6
 
 
 def test_stop_with_two_workers(tmp_path: Path) -> None:

@@ -34,6 +34,10 @@ def test_ends_its_group():
     signal.signal(signal.SIGTERM, before)
     assert os.waitpid(pid, 0)[1] == signal.SIGTERM
 
+@pytest.mark.parametrize("number", range(3))
+def test_interrupts_its_parent(number, tmp_path):
+    os.kill(os.getppid(), signal.SIGINT)
+
 def test_leaves_a_process_in_a_group_of_its_own():
     subprocess.Popen(SLEEP, preexec_fn=os.setpgrp)
 

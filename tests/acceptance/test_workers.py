@@ -137,7 +137,14 @@ def test_a_call_of_the_debugger_names_the_command(tmp_path: Path, workers: str) 
     assert ended.status == 1
 
 
-def test_workers_that_end_for_a_wrong_argument_end_the_run(tmp_path: Path) -> None:
-    ended = run_pytest(tmp_path, "--fkit", "-n2", "nowhere")
-    assert "INTERNALERROR" not in ended.out
-    assert ended.status == pytest.ExitCode.NO_TESTS_COLLECTED
+@pytest.mark.parametrize("names", [("nowhere",), ("test_a.py::test_b", "test_a.py::test_c")])
+def test_workers_that_end_for_a_wrong_argument_end_the_run(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    write_files(tmp_path, {"test_a.py": "def test_a(): pass\n"})
+    ended = run_pytest(tmp_path, "--fkit", "-n2", *names)
+    assert "INTERNALERROR" not in ended.out + ended.err
+    assert ended.status == pytest.ExitCode.USAGE_ERROR
+    said = [line for line in ended.err.splitlines() if "not found: " in line]
+    assert [line.rpartition("/")[2].rpartition(" ")[2] for line in said] == list(names)
+    assert all(line.startswith("ERROR: ") for line in said)

@@ -170,6 +170,11 @@ def test_the_frame_is_the_innermost_of_the_users_own_code(
         ({"text": "012 >>> f()\n/x/y/z/a.py:3: DocTestFailure"},
          ("DocTestFailure", "<n> >>> f()", "y/z/a.py")),
         ({"fkit_death": "SIGSEGV at t/a.py:3 in f"}, ("SIGSEGV", "", "t/a.py in f")),
+        ({"fkit_death": "SIGSEGV in g (g.c:4) at a.py:3"}, ("SIGSEGV in g (g.c:<n>)", "", "a.py")),
+        (
+            {"fkit_death": "SIGSEGV probably in g (g.c:4) at a.py:3"},
+            ("SIGSEGV in g (g.c:<n>)", "", "a.py"),
+        ),
         ({"fkit_death": "SIGABRT: it said 5 at a.py:3"}, ("SIGABRT", "it said <n>", "a.py")),
         ({"fkit_death": "exit status 3"}, ("exit status 3", "", "")),
         ({"fkit_death": "exit status 3: MPI_ABORT 5"}, ("exit status 3", "MPI_ABORT <n>", "")),

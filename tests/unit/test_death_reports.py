@@ -141,12 +141,26 @@ def test_innermost_frame_without_a_line_number_is_passed_over() -> None:
     assert innermost_frame(dump, _ROOT) == Frame("b.py", 2, "found")
 
 
+_NO_PYTHON = 'Thread 0x1 (most recent call first):\n  File "/usr/lib/a.py", line 1 in main\n'
+_PYTHON_THREAD = (
+    "Current thread 0x2 (most recent call first):\n"
+    '  File "/usr/lib/python3.11/threading.py", line 982 in run\n'
+    '  File "/usr/lib/python3.11/threading.py", line 1002 in _bootstrap\n'
+)
+
+
 @pytest.mark.parametrize(
     ("others", "line"),
     [
         ({"dump": _DUMP}, "SIGSEGV at tests/test_x.py:27 in test_segv"),
         ({}, "SIGSEGV"),
         ({"phase": "exit"}, "SIGSEGV in an exit handler"),
+        (
+            {"phase": "exit", "dump": _DUMP},
+            "SIGSEGV in an exit handler at tests/test_x.py:27 in test_segv",
+        ),
+        ({"phase": "exit", "dump": _NO_PYTHON}, "SIGSEGV after the test"),
+        ({"phase": "exit", "dump": _PYTHON_THREAD}, "SIGSEGV after the test"),
         ({"wide": "teardown", "phase": "teardown"}, "SIGSEGV while tearing down wide fixtures"),
         (
             {"wide": "setup", "phase": "setup", "fixture": "module-scoped fixture 'db'"},

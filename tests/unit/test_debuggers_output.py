@@ -6,13 +6,10 @@ import pytest
 
 from pytest_fkit.protocol.crash_report import NativeStacks
 from pytest_fkit.protocol.endings import Signaled
-from pytest_fkit.worker.reports.native_stacks import (
-    NativeFrame,
-    Sections,
-    crashed_frames,
-    section,
-    threads,
-)
+from pytest_fkit.protocol.native_frames import NativeFrame, crashed_frames, threads
+from pytest_fkit.protocol.stacks import Frame
+from pytest_fkit.sandbox.keeper.crashes import AskedBefore, Crash
+from pytest_fkit.worker.reports.native_stacks import section, section_of
 
 _GDB = """\
 [Thread debugging using libthread_db enabled]
@@ -176,27 +173,30 @@ def test_the_function_of_the_interpreter_that_crashed() -> None:
     ]
 
 
-_DUMP = b"""Fatal Python error: Segmentation fault
-
-Current thread 0x00007f0000000001 (most recent call first):
-  File "/src/test_frob.py", line 19 in test_frob
-"""
+_LINE = (Frame("/src/test_frob.py", 19, "test_frob"),)
 
 
-def test_who_is_not_asked_again_has_the_stack_of_the_crash_before() -> None:
-    sections, again = Sections(), NativeStacks("gdb", 0, b"", "asked before", b"", 0.0, alike=True)
-    segv, bus = Signaled(11), Signaled(7)
-    assert sections.of(again, segv, _DUMP).text == "no native stack: gdb: asked before"
-    first = sections.of(_told("gdb", _GDB), segv, _DUMP)
-    second = sections.of(again, segv, _DUMP)
-    assert second.function == first.function != ""
-    assert second.text.startswith("native stack of an earlier crash with the same signal and")
-    assert second.text.splitlines()[1:] == first.text.splitlines()[1:]
-    for others in (
-        sections.of(again, bus, _DUMP),
-        sections.of(again, segv, _DUMP.replace(b"19", b"20")),
-    ):
-        assert others.text == "no native stack: gdb: asked before"
+def test_who_is_not_asked_again_has_the_stack_of_the_crashes_before() -> None:
+    asked, crash, told = AskedBefore(), Crash(11, _LINE, b"bad size"), _told("gdb", _GDB)
+    for _ in range(asked.MOST_ALIKE):
+        assert asked.alike(crash) is None
+        asked.remember(crash, told)
+    first, again = section(told), section_of(asked.alike(crash), Signaled(11))
+    assert (again.function, again.inferred) == (first.function, True)
+    assert again.text.startswith("native stack of an earlier crash with the same signal, Python ")
+    assert again.text.splitlines()[1:] == first.text.splitlines()[1:]
+    elsewhere = (Frame("/src/test_frob.py", 20, "test_frob"),)
+    for other in (Crash(7, _LINE, b"bad size"), Crash(11, elsewhere, b"bad size"),
+                  Crash(11, _LINE, b"bad type"), Crash(11, (), b"bad size")):  # fmt: skip
+        assert asked.alike(other) is None
+
+
+def test_crashes_of_one_line_in_different_functions_tell_nothing_of_the_next() -> None:
+    asked, crash = AskedBefore(), Crash(11, _LINE, b"")
+    for number in range(asked.MOST_THERE):
+        assert (asked.alike(crash), asked.is_enough(crash)) == (None, False)
+        asked.remember(crash, _told("gdb", _GDB.replace("frob", f"frob{number % 2}")))
+    assert (asked.alike(crash), asked.is_enough(crash)) == (None, True)
 
 
 def test_a_thread_that_the_tool_does_not_know() -> None:

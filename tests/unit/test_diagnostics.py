@@ -51,6 +51,39 @@ note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace
 
 _OLD_RUST = "thread 'main' panicked at 'index 7 out of range', src/lib.rs:12:9\n"
 
+# ROCm: https://github.com/ROCm/ROCm/issues, as several quote it, with a made-up queue and time.
+_QUEUE = """\
+:0:rocdevice.cpp            :2984: 2787027630305 us: [pid:7 tid:0x7d] Callback: Queue 0x7f aborting with error : HSA_STATUS_ERROR_EXCEPTION: An HSAIL operation resulted in a hardware exception. code: 0x1016
+GPU core dump failed
+"""  # noqa: E501
+
+# JAX: https://github.com/marin-community/marin/issues/1921.
+_CHECK = """\
+F0912 11:59:01.941641  741969 shape_tree.cc:54] Check failed: result->children_start_id >= 0 (-1 vs. 0)
+*** Check failure stack trace: ***
+    @     0x7f0e2365c1d4  absl::lts_20230802::log_internal::LogMessage::SendToLog()
+"""  # noqa: E501
+
+# JAX: https://github.com/jax-ml/jax/issues/17730.
+_OLD_CHECK = (
+    "2024-02-27 16:32:33.075782: F external/xla/gpu/nvptx_compiler.cc:614] Check failed: ok\n"
+)
+
+_OPENMP = """\
+OMP: Error #15: Initializing libiomp5.so, but found libomp.so already initialized.
+OMP: Hint This means that multiple copies of the OpenMP runtime have been linked into the program.
+"""
+
+_CODE_GENERATOR = """\
+LLVM ERROR: Cannot select: intrinsic %llvm.nvvm.frob
+PLEASE submit a bug report and include the crash backtrace.
+Stack dump:
+0.\tRunning pass 'NVPTX DAG->DAG Pattern Instruction Selection' on function '@frob'
+ #0 0x000055d0 llvm::sys::PrintStackTrace(llvm::raw_ostream&, int)
+"""
+
+_PURE = "pure virtual method called\nterminate called without an active exception\n"
+
 _THROWN = "terminate called after throwing an instance of 'std::bad_alloc'\n"
 
 _MODULE_ONLY = """\
@@ -87,6 +120,12 @@ _ABORT = "SIGABRT"
         (_COMPUTE, "exit 99", "Invalid __shared__ read of size 16 bytes in void cub::DeviceR"),
         (_ROCM, _ABORT, "Memory access fault by GPU node-1: Page not present or supervisor priv"),
         (_CUDA, _ABORT, "Assertion `srcIndex < srcSelectDimSize` failed in Indexing.cu:1292"),
+        (_QUEUE, _ABORT, "HSA_STATUS_ERROR_EXCEPTION: An HSAIL operation resulted in a hardware "),
+        (_CHECK, _ABORT, "Check failed: result->children_start_id >= 0 (-1 vs. 0) in shape_tree.c"),
+        (_OLD_CHECK, _ABORT, "Check failed: ok in nvptx_compiler.cc:614"),
+        (_OPENMP, _ABORT, "Error #15: Initializing libiomp5.so, but found libomp.so already init"),
+        (_CODE_GENERATOR, _ABORT, "LLVM ERROR: Cannot select: intrinsic %llvm.nvvm.frob"),
+        (_PURE, _ABORT, "pure virtual method called"),
         (_RUST, _ABORT, "panicked in lib.rs:12: index 7 out of range"),
         (_OLD_RUST, _ABORT, "panicked in lib.rs:12: index 7 out of range"),
         (_THROWN, _ABORT, "terminate called after throwing an instance of 'std::bad_alloc'"),
@@ -122,7 +161,11 @@ def test_recorded_outputs(text: str, ending: str, reason: str) -> None:
         # Of another process.
         (_LLVM, "exit 1"),
         # Followed by something else.
-        *[(text + "goes on\n", _ABORT) for text in (_ROCM, _THROWN, _OLD_RUST)],
+        *[
+            (text + "goes on\n", _ABORT)
+            for text in (_ROCM, _QUEUE, _CHECK, _OPENMP, _CODE_GENERATOR, _PURE)
+        ],
+        *[(text + "goes on\n", _ABORT) for text in (_THROWN, _OLD_RUST)],
         ("free(): invalid pointer\ngoes on\n", _ABORT),
         # Another ending.
         *[(text, "SIGSEGV") for text in (_ROCM, _RUST, _THROWN, _CUDA)],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Iterable, Iterator, Sequence
 
 from ..named_tuple import NamedTuple
 from ..own import own_builtins
+from ..protocol.crash_report import PROBABLY
 
 if TYPE_CHECKING:
     from .attempts import Kept
@@ -133,6 +134,7 @@ def _of_death(headline: str) -> Cause:
     what, frame = headline, ""
     if found is not None:
         what, frame = found[1], _frame(found[2], found[3] or "")
+    what = what.replace(PROBABLY, " ", 1)
     status = _STATUS.match(what)
     if status is not None:  # a number that tells one cause from another
         return Cause(status[0], masked(what[status.end() :].lstrip(": ")), frame)

@@ -10,6 +10,9 @@ from .stacks import Origins
 
 own_builtins(globals())
 
+PROBABLY = " probably "
+"""Stands in a headline before a native function that is known of earlier crashes only."""
+
 
 class NativeStacks(NamedTuple):
     """What a debugger printed of a process.
@@ -19,7 +22,7 @@ class NativeStacks(NamedTuple):
     :param trouble: what went wrong, or "".
     :param said: its standard error.
     :param seconds: how long it took, while the process waited.
-    :param alike: whether it was not asked again, after crashes with this signal and Python stack.
+    :param alike: whether it was not asked again: then this is what it printed of an earlier crash.
     """
 
     tool: str

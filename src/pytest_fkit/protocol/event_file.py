@@ -260,7 +260,11 @@ class SessionFlag(NamedTuple):
 
 
 class Interrupted(NamedTuple):
-    """KeyboardInterrupt ("interrupt"), pytest.exit ("exit") or an error in a hook ("internal")."""
+    """What stops the run.
+
+    :param kind: "interrupt" (KeyboardInterrupt), "exit" (pytest.exit), "usage" (a UsageError) or
+        "internal" (another error in a hook).
+    """
 
     kind: str
     text: str

@@ -14,13 +14,20 @@ from .plain_values import carriable
 own_builtins(globals())
 
 
+_BETWEEN = "\0"
+"""Stands between the texts of a usage error, of each of which pytest makes a line of its own."""
+
+
 def interruption(error: BaseException) -> Interrupted:
-    """The message for a KeyboardInterrupt, a pytest.exit or an error in a hook."""
+    """The message for a KeyboardInterrupt, pytest.exit, a usage error or an error in a hook."""
     path, lineno = _raised_at(error)
     if isinstance(error, pytest.exit.Exception):
         return Interrupted("exit", str(error.msg), error.returncode, path, lineno)
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupt", str(error), None, path, lineno)
+    if isinstance(error, pytest.UsageError):
+        texts = [carriable(str(each)) for each in error.args]
+        return Interrupted("usage", _BETWEEN.join(texts), None, path, lineno)
     return Interrupted("internal", carriable(f"{stack_text(error)}\n"), None, path, lineno)
 
 
@@ -31,8 +38,11 @@ def _raised_at(error: BaseException) -> tuple[str, int]:
     return path, lineno
 
 
+_PLUGGYS = ("pluggy", "typing")  # its classes are generic: in Python 3.8 typing makes the instances
+
+
 def is_of_pytest(error: BaseException) -> bool:
-    """Whether a hook of pytest's own, or of ours, failed, or memory or the stack was short.
+    """Whether a hook of pytest's own, or of ours, or pluggy failed, or memory or stack was short.
 
     Then the reason is what the test did to its process, and not a plugin or a ``conftest.py``.
     """
@@ -40,20 +50,25 @@ def is_of_pytest(error: BaseException) -> bool:
         return False
     if isinstance(error, (MemoryError, RecursionError)):
         return True
-    caller = hook = ""
+    caller = hook = function = ""
     for entry in entries(error.__traceback__):
         module = str(entry.tb_frame.f_globals.get("__name__", ""))
-        if caller == "pluggy" and module.partition(".")[0] != "pluggy":
+        package = module.partition(".")[0]
+        if caller == "pluggy" and package not in _PLUGGYS:
             hook = module
-        caller = module.partition(".")[0]
+        caller, function = package, entry.tb_frame.f_code.co_name
+    if not hook and caller in _PLUGGYS:  # without a built-in function, say, if it blames no wrapper
+        return function != "_raise_wrapfail"
     return hook.startswith(("_pytest.", "pytest_fkit."))
 
 
 def raise_again(message: Interrupted) -> NoReturn:
     """Undo :func:`interruption`: raise the error, from the line where it happened.
 
-    :raises KeyboardInterrupt, pytest.exit.Exception, RuntimeError: for the three kinds.
+    :raises KeyboardInterrupt, pytest.exit.Exception, pytest.UsageError, RuntimeError: as it says.
     """
+    if message.kind == "usage":
+        raise pytest.UsageError(*message.text.split(_BETWEEN))
     if message.kind == "exit":
         error: BaseException = pytest.exit.Exception(message.text, message.returncode)
     elif message.kind == "interrupt":

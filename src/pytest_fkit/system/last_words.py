@@ -93,6 +93,40 @@ _TABLE = (
         _faulted,
         _only("^Reason: ", "^Failed to", "^GPU core dump", r"^:\d:"),
     ),
+    # ROCm's clr, rocdevice.cpp: callbackQueue.
+    LastWords(
+        re.compile(
+            r"^:0:rocdevice\.cpp.*(?:Queue \S+|callbackQueue) aborting with error : "
+            r"(?P<what>HSA_STATUS_\w+.*?)\.?(?: code: 0x[0-9a-f]+)?$"
+        ),
+        _itself,
+        _only("^Failed to", "^GPU core dump", r"^:\d:"),
+    ),
+    # Abseil's and glog's LOG(FATAL) and CHECK, as JAX, XLA and TensorFlow print it; without the
+    # date, TensorFlow's own of before: log_format.cc, logging.cc, tsl/platform/default/logging.cc.
+    LastWords(
+        re.compile(
+            r"^(?:F\d{4,8} [\d:.]+ +\d+|(?:[\d-]{10} [\d:.]+: )?F) "
+            r"(?P<file>[^\s:]+):(?P<line>\d+)\] (?P<what>\S.*)$"
+        ),
+        _asserted,
+        _only(r"^\*\*\* (?:Check failure|SIGABRT)", "^PC: ", r"^ +@ ", r"^\[.*\] RAW: "),
+        last=False,
+    ),
+    # LLVM and Intel's OpenMP: kmp_i18n.cpp.
+    LastWords(re.compile(r"^OMP: (?P<what>Error #\d+: .*)$"), _itself, _only("^OMP: "), last=False),
+    # LLVM's ErrorHandling.cpp, and what its PrettyStackTrace.cpp and Signals.inc add.
+    LastWords(
+        re.compile(r"^(?P<what>LLVM ERROR: .*)$"),
+        _itself,
+        _only("^PLEASE submit", "^Stack dump", r"^ ?#\d+ ", r"^\d+\.\t", r"^\S+\(.*\)\[0x"),
+    ),
+    # libsupc++, pure.cc.
+    LastWords(
+        re.compile(r"^(?P<what>(?:pure|deleted) virtual method called)$"),
+        _itself,
+        _only("^terminate called without an active exception$"),
+    ),
     # libstdc++, vterminate.cc, and libc++abi, cxa_default_handlers.cpp.
     LastWords(
         re.compile(r"^(?P<what>terminate called (?:after throwing an instance of '.*'|.*))$"),

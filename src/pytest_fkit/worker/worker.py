@@ -34,6 +34,7 @@ from ..protocol.border import (
     orders,
 )
 from ..protocol.event_file import GpuError
+from ..protocol.interruptions import interruption
 from ..sandbox.keeper.debugger import is_wanted
 from ..sandbox.process.steps import Steps, run_steps
 from .controller_watch import ControllerWatch
@@ -115,11 +116,19 @@ class Worker:
             )
             plugins.register(errors, "fkit-collection-errors")
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_collection(self) -> None:
-        """Watch the controller, to whom xdist has just said that this worker is ready."""
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection(self) -> Generator[None, object, object]:
+        """Watch the controller, to whom xdist has just said that this worker is ready.
+
+        Tell it why nothing can be collected: it sees an empty collection only.
+        """
         if self._watch is not None:
             self._watch.begin()
+        try:
+            return (yield)
+        except pytest.UsageError as error:
+            self._config.workeroutput["fkit_stop"] = tuple(interruption(error))  # type: ignore[attr-defined]
+            raise
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(
@@ -262,7 +271,7 @@ class Worker:
         try:
             with _ignoring_interrupts(keeper):
                 yield from loop.run_all(self._tests(interactor))
-        except (KeyboardInterrupt, pytest.exit.Exception) as error:
+        except (KeyboardInterrupt, pytest.exit.Exception, pytest.UsageError) as error:
             self._config.workeroutput["fkit_stop"] = tuple(loop.stop_reason(error))  # type: ignore[attr-defined]
             raise
         finally:

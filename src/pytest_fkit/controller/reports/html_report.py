@@ -40,6 +40,10 @@ class HtmlReport:
             raise pytest.UsageError(
                 "pytest-fkit: --fkit-html needs Jinja2: pip install 'pytest-forkit[html]'"
             )
+        if path.is_dir():  # else the run would end before this is known
+            raise pytest.UsageError(
+                f"pytest-fkit: --fkit-html: {path}: Is a directory; expected the path of a file"
+            )
         self._journal, self._path = journal, path
         self._failure = ""
 

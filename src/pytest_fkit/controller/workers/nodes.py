@@ -73,6 +73,7 @@ class Nodes:
         self._dispatch: Dispatch | None = None
         self._replacements = Replacements(config, lending, self._arrivals.add)
         self._collected: set[WorkerController] = set()
+        self._found_tests = False
         self._careful: set[WorkerController] = set()
         self._careful_deaths = 0
         self._one_died_collecting = False
@@ -152,6 +153,7 @@ class Nodes:
     def pytest_xdist_node_collection_finished(self, node: WorkerController, ids: list[str]) -> None:
         """From now on a death is not that of an import."""
         self._collected.add(node)
+        self._found_tests = self._found_tests or bool(ids)
         self._links.has_collected(node)
         if self._services.resuming is not None:
             # DSession counts what was collected after this hook.
@@ -211,7 +213,7 @@ class Nodes:
     def pytest_testnodedown(self, node: WorkerController, error: object | None) -> None:
         """Stop the run as its worker was stopped; replace a worker that an import killed.
 
-        :raises KeyboardInterrupt, pytest.exit.Exception: as plain pytest does.
+        :raises KeyboardInterrupt, pytest.exit.Exception, pytest.UsageError: as plain pytest does.
         """
         self._links.down(node)
         self._footer.lost(node.gateway.id)
@@ -220,7 +222,9 @@ class Nodes:
             if self._session is not None and output.get(flag):
                 setattr(self._session, flag, getattr(self._session, flag) or output[flag])
         words = output.get("fkit_stop")
-        if words is not None and words[0] != "internal":
+        # Where others found tests, these go on: a test may have removed a file.
+        goes_on = ("internal", "usage") if self._found_tests else ("internal",)
+        if words is not None and words[0] not in goes_on:
             raise_again(Interrupted(*words))
         if error and node not in self._collected and not self._is_stopping():
             self._died_collecting(node)

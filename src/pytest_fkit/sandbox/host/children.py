@@ -57,7 +57,7 @@ class Children:
         self._sets: tuple[Files, ...] = ()
         self._exits: tuple[AnnouncedExit, ...] = ()
         self._free: list[int] = []
-        self.statuses = Statuses(self._not_reaped, report)
+        self.statuses = Statuses(self._not_reaped, report, drops_interrupts=True)
         self.hosts_link: Pipes | None = None
         """The host's link to the keeper, which children close."""
 
@@ -215,6 +215,7 @@ class Children:
         """
         if not self.working_set.is_wanted:
             self.working_set.common.copy_now()  # before any of these pages is written to
+        self.statuses.hear_interrupts()
         if self.statuses.are_kept:
             self.statuses.leave()
         if self.hosts_link is not None:
@@ -249,21 +250,29 @@ class Statuses:
     :param ours: returns pids of children of ours that may have ended, but are not reaped.
     :param report: called with what a handler raises that is told, after the block, of a process of
         the suite's own that has ended; without it that is raised.
+    :param drops_interrupts: whether SIGINT has no effect within the block. A test may send it to
+        its parent; a stop of the run interrupts the test, and not the process that waits for it.
     """
 
     def __init__(
         self,
         ours: Callable[[], Iterable[int]] = tuple,
         report: Callable[[Exception], None] | None = None,
+        *,
+        drops_interrupts: bool = False,
     ) -> None:
         self._ours = ours
         self._report = report
+        self._drops_interrupts = drops_interrupts
+        self._mask: Any = None  # of signals, while SIGINT is blocked
         self._handler: Any = None  # the suite's
         self._ended: set[int] = set()
         self.are_kept = False
         """Whether the suite handles SIGCHLD in a way of its own, which is put off."""
 
     def __enter__(self) -> None:
+        if self._drops_interrupts and self._mask is None:
+            self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
         handler = signal.getsignal(signal.SIGCHLD)
         # Compared by identity: it may be an object of the suite. None: it is not Python's.
         if handler is None or handler is signal.SIG_DFL:
@@ -274,6 +283,7 @@ class Statuses:
             self._ended = self._processes_that_ended()
 
     def __exit__(self, *error: object) -> None:
+        self.hear_interrupts()
         if not self.are_kept:
             return
         missed = self._processes_that_ended() - self._ended
@@ -286,6 +296,15 @@ class Statuses:
                 if self._report is None:
                     raise
                 self._report(raised)
+
+    def hear_interrupts(self) -> None:
+        """Let SIGINT have its effect again, but for one that has come; called in children, too."""
+        if self._mask is None:
+            return
+        if signal.SIGINT not in self._mask and signal.SIGINT in signal.sigpending():
+            signal.sigwait((signal.SIGINT,))
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        self._mask = None
 
     def leave(self) -> None:
         """Have the suite's handler back; called in new children, too."""

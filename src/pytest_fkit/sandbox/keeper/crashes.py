@@ -6,10 +6,12 @@ from collections import Counter
 from typing import Iterable
 
 from ... import system
+from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, time
 from ...protocol.crash_report import NativeStacks
 from ...protocol.descriptors import read_from
 from ...protocol.endings import Signaled
+from ...protocol.native_frames import function_of
 from ...protocol.stacks import Frame, crashed_stack
 from ...system.cores import read_core
 from ..process.crash_wait import FATAL, crashed
@@ -39,36 +41,68 @@ def end_crashed(pids: Iterable[int]) -> None:
             send_signal(pid, crash[1])
 
 
+class Crash(NamedTuple):
+    """What is known of a crash before a debugger is asked.
+
+    :param stack: of the thread that crashed, in Python, the innermost frame first.
+    :param said: the last lines on its stderr.
+    """
+
+    signal: int
+    stack: tuple[Frame, ...]
+    said: bytes
+
+
 class AskedBefore:
     """Remembers for which crashes the debugger was asked, of which each takes seconds.
 
     A test that is repeated a hundred times, or a hundred tests of the same broken function, would
-    say the same a hundred times.
+    say the same a hundred times. But one line of a test may call a different native function for
+    each of its parameters: crashes are alike where those before were all in one native function.
     """
 
     MOST_ALIKE = 3
-    """With the same signal and the same Python stack."""
+    """Of crashes that are alike."""
 
     MOST_THERE = 10
     """With the same signal in the same line of Python."""
 
     def __init__(self) -> None:
-        self._alike: Counter[tuple[int, tuple[Frame, ...]]] = Counter()
+        self._before: dict[Crash, list[NativeStacks]] = {}
         self._there: Counter[tuple[int, tuple[Frame, ...]]] = Counter()
 
-    def refuses(self, number: int, stack: tuple[Frame, ...]) -> tuple[str, bool]:
-        """Why it is not asked once more, "" if it is; and whether there were crashes like this one.
+    def alike(self, crash: Crash) -> NativeStacks | None:
+        """What was printed of one like this; None if it takes the debugger to know."""
+        before = self._before.get(crash, [])
+        if not crash.stack or len(before) < self.MOST_ALIKE:
+            return None
+        where = {function_of(stacks) for stacks in before}
+        return before[-1]._replace(seconds=0.0, alike=True) if len(where) == 1 else None
 
-        :param stack: of the thread that crashed, in Python.
-        """
-        alike, there = (number, stack), (number, stack[:1])
-        if stack and self._alike[alike] >= self.MOST_ALIKE:
-            return f"asked for {self.MOST_ALIKE} crashes with the same Python stack before", True
-        if self._there[there] >= self.MOST_THERE:
-            return f"asked for {self.MOST_THERE} crashes in the same line of Python before", False
-        self._alike[alike] += 1
-        self._there[there] += 1
-        return "", False
+    def is_enough(self, crash: Crash) -> bool:
+        """Whether it was asked often enough for crashes in this line of Python."""
+        return self._there[crash.signal, crash.stack[:1]] >= self.MOST_THERE
+
+    def remember(self, crash: Crash, stacks: NativeStacks) -> None:
+        """It was asked."""
+        self._there[crash.signal, crash.stack[:1]] += 1
+        if len(self._before) < _MOST_KNOWN and len(stacks.text) <= _LONGEST_KNOWN:
+            self._before.setdefault(crash, []).append(stacks)
+
+
+_MOST_KNOWN = 256
+_LONGEST_KNOWN = 1 << 16
+"""Bytes of what a debugger printed: 15 threads of 40 frames."""
+
+_LAST_SAID = 3
+"""Lines: a Rust panic has the reason and a note below it."""
+
+_TAIL = 4096
+
+
+def _last_said(descriptor: int) -> bytes:
+    begin = max(0, os.fstat(descriptor).st_size - _TAIL)
+    return b"\n".join(os.pread(descriptor, _TAIL, begin).splitlines()[-_LAST_SAID:])
 
 
 class Crashes:
@@ -130,10 +164,17 @@ class Crashes:
 
     def _stacks(self, debugger: Debugger, job: Job, thread: int, number: int) -> NativeStacks:
         stack = crashed_stack(read_from(job.files.dump).decode("utf-8", "replace"))
-        why_not, alike = self._asked.refuses(number, stack)
-        if why_not:
-            return debugger.tools.crash.unasked(why_not, alike)
-        return debugger.stacks(job.process, thread)
+        crash = Crash(number, stack, _last_said(job.files.err))
+        before = self._asked.alike(crash)
+        if before is not None:
+            return before
+        if self._asked.is_enough(crash):
+            most = self._asked.MOST_THERE
+            why_not = f"asked for {most} crashes in the same line of Python before"
+            return debugger.tools.crash.unasked(why_not)
+        stacks = debugger.stacks(job.process, thread)
+        self._asked.remember(crash, stacks)
+        return stacks
 
     def ended(self, job: Job) -> None:
         """The running test's process has died: if it did not wait for us, look at its core."""

@@ -54,9 +54,9 @@ class Tool(NamedTuple):
     of_core: tuple[str, ...] = ()
     path: str = ""
 
-    def unasked(self, why: str, alike: bool = False) -> NativeStacks:
+    def unasked(self, why: str) -> NativeStacks:
         """What is said where it is not asked, see :class:`.crash_report.NativeStacks`."""
-        return NativeStacks(self.name, 0, b"", why, b"", 0.0, alike)
+        return NativeStacks(self.name, 0, b"", why, b"", 0.0)
 
 
 _GDB = (

@@ -60,10 +60,16 @@ class Loop(ABC):
         self._wakeup = _wake_on_child_exit()
         # A module may have blocked it, or whoever started pytest.
         self._blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
+        # A test may send it to its parent. None: its handler is not Python's, and stays.
+        self._sigint_handler = signal.getsignal(signal.SIGINT)
+        if self._sigint_handler is not None:
+            signal.signal(signal.SIGINT, lambda *_: None)
 
     def _unwatch_children(self) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, self._sigchld_handler)
+        if self._sigint_handler is not None:
+            signal.signal(signal.SIGINT, self._sigint_handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
         for descriptor in self._wakeup:
             os.close(descriptor)

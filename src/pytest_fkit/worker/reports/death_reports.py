@@ -33,7 +33,6 @@ from .rerunfailures import Reruns
 if TYPE_CHECKING:
     from ...gpu.errors.classification import Classifier
     from ...system.diagnostics import Diagnosis
-    from .native_stacks import Sections
 
 own_builtins(globals())
 
@@ -72,7 +71,6 @@ class DeathReports:
         self._remember_broken = remember_broken
         self._in_doubt = in_doubt
         self._wants_native = is_wanted(config.stash.get(SETTINGS, None))
-        self._sections: Sections | None = None
         self._classifier: Classifier | None = None
         if owned_by(config) is not None:
             from ...gpu.errors.classification import Classifier
@@ -211,11 +209,9 @@ class DeathReports:
     def _native(self, ended: Ended) -> deaths.NativeSection:
         if not self._wants_native:
             return deaths.NativeSection()
-        if self._sections is None:
-            from .native_stacks import Sections
+        from .native_stacks import section_of
 
-            self._sections = Sections()
-        return self._sections.of(ended.native, ended.ending, ended.dump)
+        return section_of(ended.native, ended.ending)
 
 
 def _named(core: Core | None, nodeid: str, pid: int) -> Core:

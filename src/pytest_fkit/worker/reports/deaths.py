@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ...gpu.slices.ownership import on_machine
 from ...named_tuple import NamedTuple
 from ...own import own_builtins, signal
-from ...protocol.crash_report import Core, CrashReport
+from ...protocol.crash_report import PROBABLY, Core, CrashReport
 from ...protocol.endings import (
     FAULTS,
     Ending,
@@ -22,7 +22,7 @@ from ...protocol.endings import (
 )
 from ...protocol.event_file import ReportData, add_facts
 from ...protocol.plain_values import carriable
-from ...protocol.stacks import Origins, innermost_frame, reorder_stacks
+from ...protocol.stacks import Origins, crashed_stack, innermost_frame, reorder_stacks
 from ...system.paths import joined
 
 if TYPE_CHECKING:
@@ -39,10 +39,12 @@ class NativeSection(NamedTuple):
 
     :param text: of the report; "" where nobody asks for native stacks.
     :param function: the one in which it crashed, and its place, "" if unknown.
+    :param inferred: whether they are those of earlier crashes like this one.
     """
 
     text: str = ""
     function: str = ""
+    inferred: bool = False
 
 
 _NO_CORE = Core()
@@ -104,7 +106,7 @@ def what(death: Death) -> str:
     elif death.wide == "teardown":
         title += " while tearing down wide fixtures"
     elif death.phase == "exit" and not after:
-        title += " in an exit handler"
+        title += " after the test" if _in_thread(death) else " in an exit handler"
     return title + why
 
 
@@ -114,7 +116,9 @@ def headline(death: Death, rootdir: Path) -> str:
     With the native function before the Python function, where that is known.
     """
     frame = innermost_frame(death.dump, rootdir)
-    native = f" in {death.native.function}" if death.native.function else ""
+    native, inferred = "", PROBABLY if death.native.inferred else " "
+    if death.native.function:
+        native = f"{inferred}in {death.native.function}"
     where = f" at {frame.path}:{frame.line} in {frame.name}" if frame is not None else ""
     return what(death) + native + where
 
@@ -164,9 +168,15 @@ def _phase(death: Death) -> str:
     if death.wide == "teardown":
         return "teardown of wide fixtures"
     if death.phase == "exit":
-        after = isinstance(death.ending, WrapperEnded)
+        after = isinstance(death.ending, WrapperEnded) or _in_thread(death)
         return "after the test" if after else "exit handlers, after the test"
     return death.phase
+
+
+def _in_thread(death: Death) -> bool:
+    """Whether it crashed in another thread than the one that runs exit handlers."""
+    stack = crashed_stack(death.dump)
+    return bool(death.dump) and (not stack or stack[-1].name == "_bootstrap")
 
 
 def _why_no_stack(ending: Ending) -> str:

@@ -112,7 +112,7 @@ class CarefulCollection:
                 ending, stacks = self._try(collector, files)
                 if isinstance(ending, Finished):
                     return None
-                return _error(collector, ending, files, self._section(ending, stacks, files))
+                return _error(collector, ending, files, self._section(ending, stacks))
             finally:
                 files.close()
         except OSError as error:
@@ -136,15 +136,15 @@ class CarefulCollection:
             return Finished(), None
         return from_wait_status(trial.status), trial.stacks
 
-    def _section(self, ending: Ending, stacks: NativeStacks | None, files: Files) -> NativeSection:
+    def _section(self, ending: Ending, stacks: NativeStacks | None) -> NativeSection:
         if not self._native:
             return NativeSection()
         crashed_at_once = isinstance(ending, Signaled) and ending.signal in FATAL
         if stacks is None and self._tools is not None and crashed_at_once:
             stacks = self._tools.crash.unasked(DIED_AT_ONCE)
-        from ..reports.native_stacks import Sections
+        from ..reports.native_stacks import section_of
 
-        return Sections().of(stacks, ending, read_ends(files.dump))
+        return section_of(stacks, ending)
 
 
 def _collect_and_leave(
