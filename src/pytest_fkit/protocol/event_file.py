@@ -260,10 +260,8 @@ class SessionFlag(NamedTuple):
 
 
 class Interrupted(NamedTuple):
-    """What stops the run.
-
-    :param kind: "interrupt" (KeyboardInterrupt), "exit" (pytest.exit), "usage" (a UsageError) or
-        "internal" (another error in a hook).
+    """KeyboardInterrupt ("interrupt"), pytest.exit ("exit"), pytest.UsageError ("usage") or another
+    error in a hook ("internal") stops the run.
     """
 
     kind: str

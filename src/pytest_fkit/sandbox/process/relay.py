@@ -241,9 +241,7 @@ class Relay:
             self._correct_duration(report)
         self._has_subtests = self._has_subtests or type(report) is not pytest.TestReport
         if self._subtests and self._has_subtests:
-            pytest_reports.fail_for_subtests(
-                self._config, report
-            )  # which were counted in this process
+            pytest_reports.fail_for_subtests(self._config, report)
         self.send(self._report(report))
         if not self._may_retry:  # else at the end of the test
             self.send_flags()
