@@ -215,7 +215,8 @@ class Children:
         """
         if not self.working_set.is_wanted:
             self.working_set.common.copy_now()  # before any of these pages is written to
-        self.statuses.hear_interrupts()
+        if self.statuses.mask is not None:  # one that has come is the host's
+            signal.pthread_sigmask(signal.SIG_SETMASK, self.statuses.mask)
         if self.statuses.are_kept:
             self.statuses.leave()
         if self.hosts_link is not None:
@@ -264,15 +265,16 @@ class Statuses:
         self._ours = ours
         self._report = report
         self._drops_interrupts = drops_interrupts
-        self._mask: Any = None  # of signals, while SIGINT is blocked
+        self.mask: Any = None
+        """The signals that were blocked before, while SIGINT is."""
         self._handler: Any = None  # the suite's
         self._ended: set[int] = set()
         self.are_kept = False
         """Whether the suite handles SIGCHLD in a way of its own, which is put off."""
 
     def __enter__(self) -> None:
-        if self._drops_interrupts and self._mask is None:
-            self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        if self._drops_interrupts and self.mask is None:
+            self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
         handler = signal.getsignal(signal.SIGCHLD)
         # Compared by identity: it may be an object of the suite. None: it is not Python's.
         if handler is None or handler is signal.SIG_DFL:
@@ -298,13 +300,13 @@ class Statuses:
                 self._report(raised)
 
     def hear_interrupts(self) -> None:
-        """Let SIGINT have its effect again, but for one that has come; called in children, too."""
-        if self._mask is None:
+        """Let SIGINT have its effect again, but for one that has come."""
+        if self.mask is None:
             return
-        if signal.SIGINT not in self._mask and signal.SIGINT in signal.sigpending():
+        if signal.SIGINT not in self.mask and signal.SIGINT in signal.sigpending():
             signal.sigwait((signal.SIGINT,))
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-        self._mask = None
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+        self.mask = None
 
     def leave(self) -> None:
         """Have the suite's handler back; called in new children, too."""

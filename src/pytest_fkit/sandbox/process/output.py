@@ -110,7 +110,8 @@ class OutputCapture:
         """
         for slot, file in self._files.items():
             file.inode = os.fstat(slot).st_ino
-        self._redirect_copies()
+        if any(self._copies):
+            self._redirect_copies()
         capture_into_own_files(self._config)
         captures = captures and pytest_output.capture_descriptors(self._config) is not None
         if self._redirects or captures:
