@@ -7,11 +7,10 @@ from typing import Iterable
 
 from ... import system
 from ...named_tuple import NamedTuple
-from ...own import os, own_builtins, time
+from ...own import os, own_builtins, own_imports, time
 from ...protocol.crash_report import NativeStacks
 from ...protocol.descriptors import read_from
 from ...protocol.endings import Signaled
-from ...protocol.native_frames import function_of
 from ...protocol.stacks import Frame, crashed_stack
 from ...system.cores import read_core
 from ..process.crash_wait import FATAL, crashed
@@ -68,6 +67,9 @@ class AskedBefore:
     """With the same signal in the same line of Python."""
 
     def __init__(self) -> None:
+        with own_imports():  # most machines have no debugger, and spare this
+            from ...protocol.native_frames import function_of
+        self._function_of = function_of
         self._before: dict[Crash, list[NativeStacks]] = {}
         self._there: Counter[tuple[int, tuple[Frame, ...]]] = Counter()
 
@@ -76,7 +78,7 @@ class AskedBefore:
         before = self._before.get(crash, [])
         if not crash.stack or len(before) < self.MOST_ALIKE:
             return None
-        where = {function_of(stacks) for stacks in before}
+        where = {self._function_of(stacks) for stacks in before}
         return before[-1]._replace(seconds=0.0, alike=True) if len(where) == 1 else None
 
     def is_enough(self, crash: Crash) -> bool:
@@ -115,7 +117,7 @@ class Crashes:
     def __init__(self, debugger: Debugger | None, cores: Cores | None) -> None:
         self._debugger = debugger
         self._cores = cores
-        self._asked = AskedBefore()
+        self._asked = None if debugger is None else AskedBefore()
         self._next_look = self._next_round = 0.0
         self._dumped = 0
         self._looking = False
@@ -163,6 +165,7 @@ class Crashes:
             send_signal(pid, number)
 
     def _stacks(self, debugger: Debugger, job: Job, thread: int, number: int) -> NativeStacks:
+        assert self._asked is not None
         stack = crashed_stack(read_from(job.files.dump).decode("utf-8", "replace"))
         crash = Crash(number, stack, _last_said(job.files.err))
         before = self._asked.alike(crash)
