@@ -43,7 +43,8 @@ PRIVATE_NAMES = {
         "_pytest.config": ("_cleanup_stack", "_inicfg", "_prepareconfig", "create_terminal_writer"),
         "_pytest.debugging": ("_init_pdb", "pytestPDB"),
         "_pytest.fixtures": (
-            "_fillfixtures", "_finalizers", "_scope", "cached_result", "finish", "name2fixturedefs",
+            "_fillfixtures", "_finalizers", "_parent_request", "_scope", "cached_result", "finish",
+            "name2fixturedefs",
         ),
         "_pytest.junitxml": ("LogXML", "_add_simple", "node_reporter", "xml_key"),
         "_pytest.logging": ("caplog_records_key", "report_handler"),
