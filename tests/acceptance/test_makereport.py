@@ -113,3 +113,35 @@ def test_what_hooks_add_to_reports_is_on_ours(suite: MakeSuite, mode: str) -> No
     assert (judged, description) == ("skipped", "has no GPUs")
     assert "needs 99 GPUs" in raised
     assert run.counts()["call failed"] == 2
+
+
+DEADLY = """
+    import ctypes, time
+    import pytest
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(item, call):
+        report = yield
+        look(item)
+        return report
+
+    def look(item):
+        if item.name == "test_dies":
+            ctypes.string_at(0)
+        if item.name == "test_hangs":
+            time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("mode", ["-n0", "-n1"])
+def test_a_hook_that_ends_the_process_of_the_test_does_not_end_the_run(
+    suite: MakeSuite, mode: str
+) -> None:
+    tests = "def test_dies(): pass\ndef test_hangs(): pass\ndef test_passes(): pass"
+    made = suite(conftest=DEADLY, test_it=tests)
+    run = made.run("--fkit", mode, "--fkit-timeout=2")
+    assert "INTERNALERROR" not in run.text
+    assert "2 errors" in run.text
+    assert "1 passed" in run.text
+    assert "replacing crashed worker" not in run.text
+    assert "the process died in pytest_runtest_makereport, which is not called" in run.text

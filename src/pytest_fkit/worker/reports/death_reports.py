@@ -148,12 +148,13 @@ class DeathReports:
         replay.log_complete_phases(data)
         data["sections"] = merged([*replay.sections(), *data["sections"]])
         data["user_properties"] = list(replay.metrics.items())
-        data = made_by_hooks(item, carriable(data), deaths.headline(death, item.config.rootpath))
+        headline = deaths.headline(death, item.config.rootpath)
+        data = made_by_hooks(item, carriable(data), headline, death.dump)
         replay.release()
         replay.log(data)
         if death.when != "teardown":
             # It did not run, but reporters (JUnit XML, HTML) close a test with a teardown's report.
-            replay.log(made_by_hooks(item, _empty_teardown(data)))
+            replay.log(made_by_hooks(item, _empty_teardown(data), dump=death.dump))
 
     def _classify(self, replay: Replay, death: deaths.Death) -> None:
         """Report an error of the machine or a GPU, if that is why the process died."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Generator
 
 import pytest
@@ -17,17 +18,33 @@ from .rerunfailures import ProcessDiedError
 own_builtins(globals())
 
 
-def made_by_hooks(item: pytest.Item, data: ReportData, text: str = "") -> ReportData:
+_IN_HOOK = re.compile(
+    r'^ *File "(?![^"\n]*/(?:_pytest|pytest_fkit)/)[^"\n]*", line \d+ '
+    r"in pytest_runtest_makereport$",
+    re.MULTILINE,
+)
+"""In faulthandler's stacks: that of a plugin or a conftest.py."""
+
+
+def made_by_hooks(
+    item: pytest.Item, data: ReportData, text: str = "", dump: str = ""
+) -> ReportData:
     """A report of ours with everything that pytest_runtest_makereport adds to it.
 
     Plugins that hear of the report rely on that. A hook that needs the process that died may raise:
-    then the report has what was added before, and says so.
+    then the report has what was added before, and says so. One in which the process died or hung is
+    not called: it might do the same here, where no other test would run after it.
 
     :param data: in the format of pytest_report_to_serializable, as the result is.
     :param text: what happened, "" if nothing.
+    :param dump: the stacks of the process that died.
     """
     data = {**data}
     add_facts(data, made=True)
+    if _IN_HOOK.search(dump):
+        why = "the process died in pytest_runtest_makereport, which is not called for this report"
+        data["sections"] = [*data["sections"], ("pytest-fkit", why)]
+        return data
     pytest_fixtures.renew_request(item)
     kept_values.begin_reports(item)
     with no_warnings():  # pluggy's, of hooks that raise
