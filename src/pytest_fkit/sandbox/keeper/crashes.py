@@ -52,6 +52,13 @@ class Crash(NamedTuple):
     said: bytes
 
 
+def prepare_to_compare() -> None:
+    """Import what it takes to compare crashes, before a test may be in the way."""
+    with own_imports():
+        from ...protocol import native_frames
+    del native_frames
+
+
 class AskedBefore:
     """Remembers for which crashes the debugger was asked, of which each takes seconds.
 
@@ -67,9 +74,6 @@ class AskedBefore:
     """With the same signal in the same line of Python."""
 
     def __init__(self) -> None:
-        with own_imports():  # most machines have no debugger, and spare this
-            from ...protocol.native_frames import function_of
-        self._function_of = function_of
         self._before: dict[Crash, list[NativeStacks]] = {}
         self._there: Counter[tuple[int, tuple[Frame, ...]]] = Counter()
 
@@ -78,7 +82,9 @@ class AskedBefore:
         before = self._before.get(crash, [])
         if not crash.stack or len(before) < self.MOST_ALIKE:
             return None
-        where = {self._function_of(stacks) for stacks in before}
+        from ...protocol.native_frames import function_of
+
+        where = {function_of(stacks) for stacks in before}
         return before[-1]._replace(seconds=0.0, alike=True) if len(where) == 1 else None
 
     def is_enough(self, crash: Crash) -> bool:
@@ -117,7 +123,7 @@ class Crashes:
     def __init__(self, debugger: Debugger | None, cores: Cores | None) -> None:
         self._debugger = debugger
         self._cores = cores
-        self._asked = None if debugger is None else AskedBefore()
+        self._asked = AskedBefore()
         self._next_look = self._next_round = 0.0
         self._dumped = 0
         self._looking = False
@@ -165,7 +171,6 @@ class Crashes:
             send_signal(pid, number)
 
     def _stacks(self, debugger: Debugger, job: Job, thread: int, number: int) -> NativeStacks:
-        assert self._asked is not None
         stack = crashed_stack(read_from(job.files.dump).decode("utf-8", "replace"))
         crash = Crash(number, stack, _last_said(job.files.err))
         before = self._asked.alike(crash)

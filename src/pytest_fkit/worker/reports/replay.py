@@ -202,9 +202,10 @@ class Replay:
     def wide_teardown(self, message: WideTeardown) -> None:
         """Merge the teardown of wide fixtures into the test's teardown report."""
         told = None if message.report is None else message.report.whole()
+        marked = told is not None and has_xfail(self.item)
         if told is not None and told["outcome"] == "failed":
             self._hear_gpu_error(told)
-            if self.expected is not None and not has_xfail(self.item):
+            if self.expected is not None and not marked:
                 # By a mark that its process set, of which the host of the fixtures does not know.
                 told = {**told, "outcome": "skipped", "wasxfail": self.expected}
         data = next((each for each in reversed(self._held) if _is_teardown(each)), None)
@@ -212,7 +213,8 @@ class Replay:
             data["duration"] += message.duration
             data["sections"] = merged([*data["sections"], *message.sections])
             if told is not None:
-                merge_outcome(self.item.config, data, told)
+                expected = marked or self.expected is not None
+                merge_outcome(self.item.config, data, told, expected)
         elif told is not None:
             self._held.append(told)
 

@@ -48,8 +48,13 @@ def add_section(data: ReportData, title: str, text: str) -> None:
     data["sections"] = [*data["sections"], (title, text)]
 
 
-def merge_outcome(config: pytest.Config, data: ReportData, other: ReportData) -> None:
-    """Add to a report on a phase what another one says of a part of it, as pytest would do."""
+def merge_outcome(
+    config: pytest.Config, data: ReportData, other: ReportData, expected: bool
+) -> None:
+    """Add to a report on a phase what another one says of a part of it, as pytest would do.
+
+    :param expected: whether a mark of the test expects failures (xfail).
+    """
     if other["outcome"] == "failed" and data["outcome"] == "failed":
         text = str(report_from(config, other).longrepr)
         add_section(data, "teardown of wide fixtures", text)
@@ -57,6 +62,11 @@ def merge_outcome(config: pytest.Config, data: ReportData, other: ReportData) ->
         data.pop("wasxfail", None)
         names = ("outcome", "longrepr", "wasxfail")
         data.update({name: other[name] for name in names if name in other})
+    elif data["outcome"] == "skipped" and not expected:
+        # Two exceptions of one phase are a group, which does not skip a test.
+        texts = [str(report_from(config, each).longrepr) for each in (data, other)]
+        data.pop("wasxfail", None)
+        data.update(outcome="failed", longrepr="\n".join(texts))
 
 
 class Reports:
