@@ -161,8 +161,9 @@ def fail_for_subtests(config: pytest.Config, report: pytest.TestReport) -> None:
 
 def pass_until_shown(config: pytest.Config, report: pytest.TestReport) -> None:
     """Undo :func:`fail_for_subtests`, where this process's terminal is going to do it again."""
-    failed, number = _failed_subtests(config), facts_of(report).failed_subtests
-    if failed is not None and number:
+    number = facts_of(report).failed_subtests
+    failed = _failed_subtests(config) if number else None
+    if failed is not None:
         failed[_id(report)] = number
         report.outcome, report.longrepr = "passed", None
 

@@ -50,7 +50,8 @@ def cleans_up(pid: int) -> bool:
 
     multiprocessing and Loky have trackers of resources for that, PyTorch has a manager.
     """
-    return bool(_TRACKER.search(system.command_line(pid))) or lingers(pid)
+    command = system.command_line(pid)
+    return bool(_TRACKER.search(command) or _LINGERING.search(command))
 
 
 def below(pid: int) -> list[int]:

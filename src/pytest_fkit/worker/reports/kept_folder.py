@@ -6,6 +6,7 @@ from ...own import own_builtins
 from ...protocol.event_file import ReportData, add_facts
 from ...protocol.plain_values import carriable
 from ...system.paths import holds, remove_tree
+from .reports import add_section
 
 own_builtins(globals())
 
@@ -27,7 +28,7 @@ class KeptFolder:
         self._is_kept = True
         path = carriable(self.path)
         add_facts(data, artifacts=path)
-        data["sections"] = [*data["sections"], ("artifacts", f"{path}\n")]
+        add_section(data, "artifacts", f"{path}\n")
 
     def settle(self) -> None:
         """When all is reported: remove it, unless it is to be kept."""

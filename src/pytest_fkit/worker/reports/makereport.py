@@ -13,6 +13,7 @@ from ...own import marshal, no_warnings, own_builtins, suppress
 from ...protocol.event_file import ReportData, add_facts
 from ...protocol.plain_values import carriable
 from ...system.stack_texts import stack_text
+from .reports import add_section
 from .rerunfailures import ProcessDiedError
 
 own_builtins(globals())
@@ -43,7 +44,7 @@ def made_by_hooks(
     add_facts(data, made=True)
     if _IN_HOOK.search(dump):
         why = "the process died in pytest_runtest_makereport, which is not called for this report"
-        data["sections"] = [*data["sections"], ("pytest-fkit", why)]
+        add_section(data, "pytest-fkit", why)
         return data
     pytest_fixtures.renew_request(item)
     kept_values.begin_reports(item)
@@ -118,7 +119,7 @@ def _after_error(
     except Exception as another:  # noqa: BLE001 (what a hook put into the report)
         error = another
     text = f"pytest_runtest_makereport could not add to this report:\n{stack_text(error)}"
-    data["sections"] = [*data["sections"], ("pytest-fkit", carriable(text))]
+    add_section(data, "pytest-fkit", carriable(text))
     return data
 
 

@@ -40,7 +40,7 @@ def name_gpus(owned: Owned, worker: str, data: ReportData) -> None:
     """Name worker and GPUs in the report on a failure."""
     if data["outcome"] == "failed":
         section = owned.section(worker, data.get("rerun", 0), facts_in(data).gpus or ())
-        data["sections"] = [*data["sections"], section]
+        add_section(data, *section)
 
 
 def add_section(data: ReportData, title: str, text: str) -> None:

@@ -14,7 +14,7 @@ from ...own import os, own_builtins, time
 from ...protocol.border import ItemAttempt
 from ...protocol.event_file import GpuError, ReportData, facts_in
 from ...protocol.plain_values import carriable
-from .reports import Account, LocalReports
+from .reports import Account, LocalReports, add_section
 
 if TYPE_CHECKING:
     from ...journal.recorder import Recorder
@@ -113,7 +113,7 @@ class TestXids:
         """Name the Xids in a report on the test's call, or on a failure."""
         found = self._found.get(item, ())
         if found and (data["outcome"] == "failed" or data.get("when") == "call"):
-            data["sections"] = [*data["sections"], (TITLE, carriable(described(found)))]
+            add_section(data, TITLE, carriable(described(found)))
 
     def add_to(self, item: pytest.Item, attempt: ItemAttempt) -> ItemAttempt:
         """The attempt, with the Xids."""
