@@ -183,6 +183,42 @@ def test_what_it_has_torn_down_is_not_interrupted(tmp_path: Path, how: str) -> N
     assert (tmp_path / "torn-down.txt").read_text() == "xx"
 
 
+_TO_THE_NEXT = """
+import os, signal, time
+import psutil
+import pytest
+
+@pytest.mark.parametrize("number", range(8))
+def test_whose_written_pages_the_next_children_copy_ahead(number):
+    pass
+
+def test_interrupts_the_process_that_waits_for_the_next_test():
+    me, since = psutil.Process(), time.monotonic()
+    while time.monotonic() < since + 20:
+        for sibling in me.parent().children():
+            if sibling.pid != me.pid:
+                sibling.send_signal(signal.SIGINT)
+                return
+
+def test_is_interrupted_before_it_begins():
+    open("went-on.txt", "w").close()
+
+def test_not_run():
+    open("went-on.txt", "w").close()
+"""
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_process_that_waits_for_its_test_puts_the_interrupt_off(
+    tmp_path: Path, workers: str
+) -> None:
+    with started(tmp_path, {"test_i.py": _TO_THE_NEXT}, "--fkit", workers) as inner:
+        outcome = _interrupted_outcome(inner, time.monotonic(), 30)
+    assert {v.outcome for v in outcome.verdicts.values()} == {"passed"}, outcome.stdout
+    assert len(outcome.verdicts) == 9
+    assert not (tmp_path / "went-on.txt").exists()
+
+
 @pytest.mark.parametrize("workers", ["-n0", "-n1"])
 def test_second_ends_everything_at_once(tmp_path: Path, workers: str) -> None:
     with started(tmp_path, {"test_i.py": _DEAF}, "--fkit", workers) as inner:

@@ -41,13 +41,22 @@ IN_ORDER = (0, DONE << 8, STOPS << 8)
 
 
 def run_protocol(
-    item: pytest.Item, nextitem: pytest.Item | None, relay: Relay
+    item: pytest.Item,
+    nextitem: pytest.Item | None,
+    relay: Relay,
+    unblock_interrupts: Callable[[], None] | None = None,
 ) -> Generator[Step, BaseException | None, None]:
     """Run the whole pytest_runtest_protocol chain, and relay an exception that stops the run.
 
+    :param unblock_interrupts: see :meth:`Child.main`.
     :raises pytest.exit.Exception: only if the relay is muted, that is, in a child that leaves.
     """
-    raised = yield RunItem(item, nextitem)
+    try:
+        if unblock_interrupts is not None:
+            unblock_interrupts()
+        raised = yield RunItem(item, nextitem)
+    except KeyboardInterrupt as error:  # before the chain began
+        raised = error
     relay.send_flags()  # a hook wrapper may set them after its yield
     if raised is not None:
         if relay.muted:
@@ -79,6 +88,7 @@ class Child:
         pipes: Pipes,
         host: int,
         warmup: Warmup | None,
+        unblock_interrupts: Callable[[], None],
         midway: bool = False,
     ) -> Role:
         """The role of the new process: wait for an order, run its test, exit.
@@ -90,6 +100,8 @@ class Child:
         :param pipes: by which :class:`Go` comes, or the end of the stream.
         :param host: pid of the host.
         :param warmup: the host's, for a child that is forked while another runs a test, else None.
+        :param unblock_interrupts: lets SIGINT, which is blocked, have its effect: it interrupts a
+            test, and nothing of ours before it. Not called if the host has begun the test.
         :param midway: whether the host has begun the test.
         """
         status, pid = FAILED, os.getpid()
@@ -104,7 +116,7 @@ class Child:
             go = pipes.receive()
             pipes.stop_reading()
             if isinstance(go, Go):
-                status = yield from self._execute(go, midway)
+                status = yield from self._execute(go, None if midway else unblock_interrupts)
             else:
                 status = DEAF if pipes.trouble else 0
         except BaseException as error:  # noqa: BLE001 (it is the end of the process)
@@ -116,9 +128,9 @@ class Child:
         announced.announce(status)
         return status
 
-    def _execute(self, go: Go, midway: bool) -> Role:
+    def _execute(self, go: Go, unblock_interrupts: Callable[[], None] | None) -> Role:
         self._process.relay.open(go.wide_setup_seconds)
-        if midway:
+        if unblock_interrupts is None:  # the host has begun the test
             self._process.relay.announce()
         item = self._item(go.run.position)
         assert item is not None
@@ -134,7 +146,7 @@ class Child:
             self._process.relay.send(Leaves("", unsafe))
             return LEAVES
         try:
-            yield from run_protocol(item, nextitem, self._process.relay)
+            yield from run_protocol(item, nextitem, self._process.relay, unblock_interrupts)
         except pytest.exit.Exception:
             return self._leave()
         self._tear_down_quietly()

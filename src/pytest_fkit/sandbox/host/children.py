@@ -170,6 +170,7 @@ class Children:
                 status = end.value
             else:
                 handover.role = role
+                self.statuses.unblock_interrupts()
                 return None
             finally:
                 if handover.role is None:
@@ -215,8 +216,6 @@ class Children:
         """
         if not self.working_set.is_wanted:
             self.working_set.common.copy_now()  # before any of these pages is written to
-        if self.statuses.mask is not None:  # one that has come is the host's
-            signal.pthread_sigmask(signal.SIG_SETMASK, self.statuses.mask)
         if self.statuses.are_kept:
             self.statuses.leave()
         if self.hosts_link is not None:
@@ -236,6 +235,7 @@ class Children:
                 own.pipes,
                 own.pid,
                 warmup,
+                self.statuses.unblock_interrupts,
                 midway,
             )
         )
@@ -285,7 +285,7 @@ class Statuses:
             self._ended = self._processes_that_ended()
 
     def __exit__(self, *error: object) -> None:
-        self.hear_interrupts()
+        self.drop_interrupts()
         if not self.are_kept:
             return
         missed = self._processes_that_ended() - self._ended
@@ -299,14 +299,19 @@ class Statuses:
                     raise
                 self._report(raised)
 
-    def hear_interrupts(self) -> None:
+    def drop_interrupts(self) -> None:
         """Let SIGINT have its effect again, but for one that has come."""
         if self.mask is None:
             return
         if signal.SIGINT not in self.mask and signal.SIGINT in signal.sigpending():
             signal.sigwait((signal.SIGINT,))
-        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
-        self.mask = None
+        self.unblock_interrupts()
+
+    def unblock_interrupts(self) -> None:
+        """Let SIGINT have its effect again, and one that has come, too; called in new children."""
+        if self.mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+            self.mask = None
 
     def leave(self) -> None:
         """Have the suite's handler back; called in new children, too."""
