@@ -134,13 +134,10 @@ _BREAKS = """
 import builtins, sys
 
 def replaced(*arguments):
-    raise {error}
+    raise MemoryError
 
-def test_stops(monkeypatch):
-    if {value} is reversed:  # of which each level of pluggy has need
-        builtins.reversed = builtins.isinstance = None
-    else:
-        monkeypatch.setattr(pytest.TestReport, "from_item_and_call", {value})
+def test_stops(monkeypatch, pytestconfig):
+    {breaks}
     print("to be found", file=sys.stderr)
 """
 
@@ -152,30 +149,35 @@ def test_pytest_failing_in_a_process_is_an_error_of_the_test_that_broke_it(
     tmp_path: Path, workers: str, isolation: str
 ) -> None:
     """Unlike an error in a hook of the suite: what the test did to its process made it fail."""
-    breaks = {
-        "None": ("0", "lost: pytest itself failed in it, see its stderr", "TypeError: "),
-        "reversed": ("0", "lost: pytest itself failed in it, see its stderr", "TypeError: "),
-        "replaced": ("MemoryError", "leaves too little memory", "MemoryError"),
+    lost = "lost: pytest itself failed in it, see its stderr"
+    replaced = "monkeypatch.setattr(pytest.TestReport, 'from_item_and_call', {})".format
+    ways = {
+        "report": (replaced("None"), lost, "TypeError: "),
+        # of which each level of pluggy has need
+        "pluggy": ("builtins.reversed = builtins.isinstance = None", lost, "TypeError: "),
+        "config": ("pytestconfig.hook = None", lost, "AttributeError: "),
+        "memory": (replaced("replaced"), "leaves too little memory", "MemoryError"),
     }
     suite = new_suite(
         tmp_path,
         **{
-            f"test_{value.lower()}": _SUITE.format(stop=_BREAKS.format(value=value, error=how[0]))
-            for value, how in breaks.items()
+            f"test_{what}": _SUITE.format(stop=_BREAKS.format(breaks=breaks))
+            for what, (breaks, _, _) in ways.items()
         },
     )
     run = Run(suite, "--fkit", workers, f"--fkit-isolation={isolation}", "-rA")
     assert run.status == 1
-    for value, (_, reason, raised) in breaks.items():
-        name = f"test_{value.lower()}.py::test_stops"
+    for what, (_, reason, raised) in ways.items():
+        name = f"test_{what}.py::test_stops"
         (report,) = [each for each in run.reports if each.nodeid == name and each.text]
         assert (report.when, report.outcome) == ("call", "failed")
         assert reason in report.text
         stderr = report.captured["Captured stderr call"]
-        assert stderr.startswith("to be found\nTraceback (most recent call last):\n")
+        printed = "" if what == "config" else "to be found\n"  # there the call was reported
+        assert stderr.startswith(f"{printed}Traceback (most recent call last):\n")
         assert any(line.startswith(raised) for line in run.lines)
-    assert run.ran("noted").count("ran on") == 3
-    assert sum(report.outcome == "passed" and report.when == "call" for report in run.reports) == 6
+    assert run.ran("noted").count("ran on") == 4
+    assert sum(report.outcome == "passed" and report.when == "call" for report in run.reports) == 9
 
 
 def test_stop_with_two_workers(tmp_path: Path) -> None:

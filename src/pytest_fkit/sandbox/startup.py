@@ -25,7 +25,8 @@ from .keeper.kept_cores import Keeping
 from .keeper.spawn import exec_host
 from .process import crash_wait
 from .process.output import streams
-from .process.steps import FAILED, Role
+from .process.relay import FAILED
+from .process.steps import Role
 from .process.test_process import MEMORY, TestProcess, equip, write_stacks_of_deaths
 
 own_builtins(globals())

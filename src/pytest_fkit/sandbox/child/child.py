@@ -20,9 +20,9 @@ from ...system.unforkable import holders, in_bad_fork
 from ..process.crash_wait import WAITS, await_keeper
 from ..process.output import flush
 from ..process.progress import AnnouncedExit, Tally
-from ..process.relay import DEAF, LEAVES, Relay
+from ..process.relay import DEAF, FAILED, LEAVES, Relay
 from ..process.seeds import plant
-from ..process.steps import FAILED, Role, RunItem, Step
+from ..process.steps import Role, RunItem, Step
 from ..process.test_process import MEMORY, TestProcess
 from . import finalizers
 from .warmup import Warmup

@@ -17,7 +17,8 @@ from ..child.warmup import LIMIT, Warmup
 from ..process.copies import fork, heeding_audit_hooks
 from ..process.output import flush
 from ..process.progress import AnnouncedExit
-from ..process.steps import FAILED, Fork, Handover, Role
+from ..process.relay import FAILED
+from ..process.steps import Fork, Handover, Role
 
 own_builtins(globals())
 

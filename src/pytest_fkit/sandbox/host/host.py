@@ -20,8 +20,8 @@ from ...system.stack_texts import stack_text
 from ..child import finalizers
 from ..process import titles
 from ..process.progress import AnnouncedExit, Progress
-from ..process.relay import DEAF
-from ..process.steps import FAILED, Role, Steps
+from ..process.relay import DEAF, FAILED
+from ..process.steps import Role, Steps
 from ..process.test_process import TestProcess
 from .forking import Forking
 

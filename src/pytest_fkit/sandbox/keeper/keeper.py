@@ -29,8 +29,8 @@ from ...system.stack_texts import stack_text
 from ..host.children import CHILDREN
 from ..process.copies import fork
 from ..process.progress import Progress, announced_exits
-from ..process.relay import DEAF
-from ..process.steps import FAILED, Fork, Role
+from ..process.relay import DEAF, FAILED
+from ..process.steps import Fork, Role
 from ..process.tree import send_signal
 from .debugger import Tools
 from .gpu_memory import MemoryWait

@@ -52,14 +52,14 @@ CHANNEL_LOST = 86
 DEAF = 90
 """Exit status of a process that missed a message of the process above it."""
 
-PYTEST_FAILED = 91
-"""Exit status of a test process in which pytest itself raised an error, which is on stderr."""
+FAILED = 70
+"""Exit status (EX_SOFTWARE) of a process whose role, or pytest, failed; stderr says how."""
 
 UNREPORTED = {
     LEAVES: "it did not say for which wide fixture it left",
     DEAF: "it did not get all that the process above it said",
     CHANNEL_LOST: "it closed the descriptor by which its reports are sent",
-    PYTEST_FAILED: "pytest itself failed in it, see its stderr",
+    FAILED: "pytest itself failed in it, see its stderr",
 }
 
 
@@ -167,7 +167,7 @@ class Relay:
     def interrupt(self, error: BaseException) -> None:
         """Relay an exception that stops the run, unless the test broke pytest in its process."""
         if is_of_pytest(error):
-            self.lost = self.lost or status_of(error, PYTEST_FAILED)
+            self.lost = self.lost or status_of(error, FAILED)
             with suppress(OSError):
                 write_all(slots.err, f"{stack_text(error)}\n".encode("utf-8", "replace"))
             return

@@ -16,11 +16,9 @@ import pytest
 from ...named_tuple import NamedTuple
 from ...own import os, own_builtins
 from .copies import fork
+from .relay import FAILED
 
 own_builtins(globals())
-
-FAILED = 70
-"""Exit status of a process whose role failed: EX_SOFTWARE of sysexits.h."""
 
 
 class Handover:
