@@ -183,6 +183,35 @@ def test_what_it_has_torn_down_is_not_interrupted(tmp_path: Path, how: str) -> N
     assert (tmp_path / "torn-down.txt").read_text() == "xx"
 
 
+_AMONG_QUICK_ONES = """
+import os, signal, time
+import pytest
+
+MAIN = os.getpid()  # it imports this, and forks what runs it
+
+@pytest.mark.parametrize("number", range(300))
+def test_quick(number):
+    if number == 280:
+        os.kill(MAIN, signal.SIGINT)
+        time.sleep(1000)
+"""
+
+
+def test_interrupted_tests_of_one_process_keep_what_the_others_said(tmp_path: Path) -> None:
+    """Of what they said much is not heard yet, and belongs to several of them."""
+    with started(
+        tmp_path, {"test_i.py": _AMONG_QUICK_ONES}, "--fkit", "-n0", "--fkit-isolation=session"
+    ) as inner:
+        outcome = _interrupted_outcome(inner, time.monotonic(), 30)
+    phases = {
+        name: [report["when"] for report in verdict.reports]
+        for name, verdict in outcome.verdicts.items()
+    }
+    assert phases.pop("test_i.py::test_quick[280]") == ["setup"]
+    complete = ["setup", "call", "teardown"]
+    assert phases == {f"test_i.py::test_quick[{number}]": complete for number in range(280)}
+
+
 _TO_THE_NEXT = """
 import os, signal, time
 import psutil

@@ -70,7 +70,7 @@ def test_a_killed_keeper_takes_none_along_where_the_controller_is_slow(tmp_path:
     # does. What the host says then counts among what it wrote.
     slow = """
 from pytest_fkit.worker.tests.sources import Dispatched
-from pytest_fkit.worker.tests.sources import Pace
+from pytest_fkit.worker.tests.batches import Pace
 take = Dispatched.take
 def unaware(self, most):
     taken = take(self, most)
@@ -98,6 +98,34 @@ def test_kills():
     assert run.outcomes("test_passes") == ["setup passed", "call passed", "teardown passed"]
     assert run.outcomes("test_skips") == ["setup passed", "call skipped", "teardown passed"]
     assert run.outcomes("test_kills") == ["setup passed", "call failed", "teardown passed"]
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_what_is_ordered_ahead_runs_once_whatever_happens_before_it(
+    tmp_path: Path, workers: str
+) -> None:
+    """While tests of one order run, the next ones are ordered: too early, if something happens."""
+    body = """
+@pytest.mark.parametrize("number", range(600))
+def test_quick(number, request):
+    with open("ran.txt", "a") as file:
+        print(number, request.session.testsfailed, file=file)
+    if number == 150:
+        time.sleep(0.5)  # other tests of its order are not begun
+    if number == 300:
+        os._exit(3)
+    assert number % 100 != 99
+"""
+    suite = new_suite(tmp_path, test_it=f"import os, pytest, time\n{body}")
+    run = Run(suite, *_SHARED, workers)
+    lines = [line.split() for line in (suite / "ran.txt").read_text().splitlines()]
+    assert [int(number) for number, _ in lines] == list(range(600))
+    failed = [number // 100 + (number > 300) for number in range(600)]
+    assert [int(failures) for _, failures in lines] == failed
+    bad = {each.nodeid for each in run.reports if each.outcome == "failed"}
+    numbers = (99, 199, 299, 300, 399, 499, 599)
+    assert bad == {f"test_it.py::test_quick[{number}]" for number in numbers}
+    assert len({each.nodeid for each in run.reports if each.when == "teardown"}) == 600
 
 
 def test_a_bomb_costs_the_test_that_runs_when_it_goes_off(tmp_path: Path) -> None:

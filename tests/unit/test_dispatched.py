@@ -72,6 +72,20 @@ def test_what_was_put_back_comes_first_and_can_be_called_back() -> None:
     assert tests.take(3) == Taken([2], None, certain=False)
 
 
+def test_what_is_ordered_already_comes_next_whatever_happens() -> None:
+    tests, sent = _dispatched()
+    tests.obey(RunTests((1, 2, 3, 4)))
+    tests.take(4)
+    tests.put_back([2, 3, 4], 2)
+    tests.obey(RecallTests((2, 3, 4), whole=False))
+    assert sent == [Returned((4,))]
+    tests.hold()
+    tests.doubt()
+    assert tests.keeps(2)
+    assert tests.take(3) == Taken([2, 3], None, certain=False)
+    assert not tests.keeps(None)
+
+
 def test_who_has_nothing_says_so_once_and_waits() -> None:
     sent: list[Any] = []
 

@@ -27,7 +27,8 @@ class Run(NamedTuple):
     :param timeout: seconds from setup to teardown, and for the setup or teardown of wide fixtures
         as well; 0 for no limit.
     :param memory_limit: bytes, 0 for no limit.
-    :param tests_failed: failures this session has counted.
+    :param tests_failed: failures this session has counted; -1: those that the process that runs
+        the test has counted, of an order given before the tests ahead of it ended.
     :param location: of the test, which a fresh process would have to work out at some cost.
     :param attempts: how often the test was tried before, in processes that died.
     :param suite_reruns: how many tests were run again, where nobody else counts that.
@@ -186,7 +187,8 @@ class Ended(NamedTuple):
     :param leftovers: descriptions of processes that had to be ended.
     :param survivors: descriptions of processes that not even SIGKILL ended.
     :param goes_on: whether the keeper begins what is queued; not after a bad ending, or if the
-        test said that the run is to stop.
+        test said that the run is to stop, or if not all tests of the order were begun.
+    :param seconds: that its process took for the order.
     :param used: the fields of a RawUsage (sandbox/child/usage.py), none where it was not measured.
     :param hold_gpus: descriptions of processes that could not be ended and have a GPU open.
     :param gpu_memory: what the driver did not count as free again, in words, for each GPU.
@@ -209,6 +211,7 @@ class Ended(NamedTuple):
     gpu_memory: tuple[str, ...] = ()
     native: NativeStacks | None = None
     core: Core | None = None
+    seconds: float = 0.0
 
 
 class TornDown(NamedTuple):
@@ -323,6 +326,8 @@ class HostDone(NamedTuple):
     :param trouble: what kept it from running the test, or "".
     :param wary: whether hooks, other than wide fixtures, left in it what keeps it from forking, so
         that no host may begin a test that a child continues.
+    :param awaits_judgment: whether no other test may begin before the controller has judged the
+        last one's error.
     """
 
     retire: bool = False
@@ -330,6 +335,7 @@ class HostDone(NamedTuple):
     ran: int = 1
     trouble: str = ""
     wary: bool = False
+    awaits_judgment: bool = False
 
 
 Message = Union[

@@ -72,7 +72,7 @@ class KeeperClient:
         self._broken: list[Broken] = []
         self._hosts: dict[ProcessKey, tuple[int, Files]] = {}
         self._following: dict[int, int] = {}  # number of the next frame of such a host, by pid
-        self._ahead: Run | None = None
+        self._ahead: Run | RunTogether | None = None
         memory = session.config.stash.get(MEMORY, None)
         self._memory_wait = 0.0 if memory is None else memory.longest
         self._lock = threading.Lock()
@@ -129,13 +129,15 @@ class KeeperClient:
             )
         )
 
-    def run(self, order: Run | RunTogether, ahead: Run | None = None) -> Iterator[Message]:
+    def run(
+        self, order: Run | RunTogether, ahead: Run | RunTogether | None = None
+    ) -> Iterator[Message]:
         """Run tests; the last message is the :class:`Ended` of the last one, whatever happens.
 
         Comes after :meth:`start`.
 
-        :param ahead: the test to run next, begun at once, but only if this order ends well. The
-            next call has to be for it, unless the run ends here.
+        :param ahead: the order to execute next, begun at once, but only if this order ends well.
+            The next call has to be for it, unless the run ends here.
         """
         flush()
         host = order.key if isinstance(order, Run) else order.run.key
@@ -220,16 +222,21 @@ class KeeperClient:
                 self._send(link, Ping())
         return None
 
-    def _order(self, link: Link, order: Run | RunTogether, ahead: Run | None, fresh: bool) -> None:
+    def _order(
+        self,
+        link: Link,
+        order: Run | RunTogether,
+        ahead: Run | RunTogether | None,
+        fresh: bool,
+    ) -> None:
         with self._lock:
             if fresh and self._grace is not None:
                 # The order to stop came while there was no keeper.
                 link.send(Stop(self._grace, self._drain))
             if self._ahead is None:
                 link.send(order)
-            else:  # the two differ in what was not known then: how many tests have failed
-                assert isinstance(order, Run)
-                assert self._ahead.position == order.position
+            else:
+                assert self._ahead == order
             self._ahead = ahead
             if ahead is not None:
                 link.send(ahead)

@@ -9,11 +9,11 @@ import pytest
 from ..compat import pytest_fixtures, pytest_hooks
 from ..config.deadline import Deadline
 from ..config.settings import ALONE, Settings
-from ..own import own_builtins, threading, time
+from ..own import own_builtins, time
 from ..protocol.endings import Finished, ForkUnsafe, Lost, Unreported
-from ..protocol.event_file import Begins, EndError, Interrupted, WideTeardown
-from ..protocol.interruptions import interruption, raise_again
-from ..protocol.messages import Ended, Follows, Output, Run, TornDown
+from ..protocol.event_file import Begins, EndError, WideTeardown
+from ..protocol.interruptions import raise_again
+from ..protocol.messages import Ended, Follows, Message, Output, Run, TornDown
 from ..protocol.process_keys import OWN
 from ..protocol.repetitions import item_at
 from ..sandbox.process.steps import Steps
@@ -25,8 +25,10 @@ from .reports.reports import Reports
 from .reports.rerunfailures import Reruns
 from .reports.terminal_output import Lines
 from .session_messages import SessionMessages, hear_last
-from .tests.orders import Refusal, Requests, ahead, order, together
-from .tests.sources import MOST, Pace, Taken, Tests
+from .stopping import Stopping
+from .tests.batches import Batch, Batches, Refusal
+from .tests.orders import Requests
+from .tests.sources import Taken, Tests
 from .watching import Tell, Watch
 
 own_builtins(globals())
@@ -68,7 +70,6 @@ class TestLoop:
         self._name = name
         self._lines = lines
         self._reports = reports
-        self._pace = Pace(MOST)
         config = session.config
         capture = config.getoption("capture", "no")  # no: -p no:capture
         self._shows_output = name == ALONE and capture in ("no", "tee-sys")
@@ -77,15 +78,13 @@ class TestLoop:
             config, name, reports, self._reruns, keeper.remember_broken, in_doubt
         )
         self._requests = Requests(session, settings, unforkable, self._reruns)
-        self._runs_ahead = not (reports.are_awaited(config) or self._reruns.active)
-        # They are to hear of a test before the next one begins.
-        self._one_by_one = pytest_hooks.others_hear_reports(config)
-        self._stopping = threading.Event()
-        self._stop_reason: Interrupted | None = None
-        self._deadline = deadline
-        self._over: BaseException | None = None
-        self._drained = 0.0
-        self._most = 1
+        self._batches = Batches(
+            # They are to hear of a test before the next one begins.
+            one_by_one=pytest_hooks.others_hear_reports(config),
+            own_ahead=not (reports.are_awaited(config) or self._reruns.active),
+            shared_ahead=not self._reruns.active,
+        )
+        self.stopping = Stopping(session, keeper, settings.grace, deadline)
         self.messages = SessionMessages(session, reports)
         self.watch = Watch(settings.slow, keeper.inspect, tell)
         keeper.look = self._look
@@ -99,12 +98,12 @@ class TestLoop:
         :raises KeyboardInterrupt, pytest.exit.Exception: if a test or the user interrupts.
         """
         while True:
-            taken = tests.take(self._most)
+            taken = tests.take(self._batches.to_take)
             if self._last is not None:
                 self._finish_last(*self._last, taken)
             if taken is not None:
                 self._look()
-            self._raise_if_stopping()
+            self.stopping.check()
             if taken is None:
                 return
             if taken.environ is not None:
@@ -116,32 +115,27 @@ class TestLoop:
 
     def _run_some(self, tests: Tests, taken: Taken) -> Steps[None]:
         """Run the first test, and those after it that can be ordered with it."""
-        runs = self._requests.of(taken)
+        runs = self._requests.of(taken, self._batches.ordered)
         self._begins(runs[0].position)
         if isinstance(runs[0], Refusal):
             self._refuse(runs[0])
             tests.put_back(taken.positions[1:])
             self._reports.flush()  # there may be no other test
             return
-        chosen = [runs[0]] if self._one_by_one else together(runs)
-        after = ahead(runs[: len(chosen) + 1]) if self._runs_ahead else None
+        batch, after = self._batches.first(runs, taken)
         yield from self._keeper.start()
-        began = time.monotonic()
-        replay, begun, ended = self._listen(chosen, after)
+        replay, begun, ended = self._listen(batch, after)
+        ordered = self._batches.ended(batch, after, begun, ended)
         if isinstance(ended.ending, ForkUnsafe):
             self._requests.note_fork_unsafe(ended.ending.reason)
             tests.put_back(taken.positions)
             return
-        tests.put_back(taken.positions[begun:])
-        last = chosen[begun - 1]
+        tests.put_back(taken.positions[begun:], ordered)
+        last = batch.runs[begun - 1]
         again = self._conclude(replay, ended, 0)
         replay = yield from self._run_again(last, replay, again)
-        self._most = 2
-        if last.key.is_shared and not self._one_by_one:
-            self._pace.took(begun, time.monotonic() - began)
-            self._most = self._pace.most
-        follows = [*taken.positions, taken.following][begun]
-        self._finish_or_keep(tests, replay, last, follows)
+        cut = batch.runs[begun:]
+        self._finish_or_keep(tests, replay, last, cut[0].position if cut else batch.following)
 
     def _finish_or_keep(
         self, tests: Tests, replay: Replay, run: Run, following: int | None
@@ -161,7 +155,7 @@ class TestLoop:
         """Finish the test that ran last, now that the next one is known."""
         self._last = None
         replay.phase_began = time.time()  # of the teardown; the test may have waited for it
-        if taken is None or self._stopping.is_set():
+        if taken is None or self.stopping.has_begun:
             self._tear_down(replay)
         else:
             position = taken.positions[0] if taken.positions else None
@@ -197,8 +191,8 @@ class TestLoop:
         """Run the test as often as it is to be run again."""
         while again is not None:
             self._finish(replay, again=True)
-            self._stopping.wait(again.delay)
-            self._raise_if_stopping()
+            self.stopping.wait(again.delay)
+            self.stopping.check()
             replay, again = yield from self._run_once(run, again.attempts)
         return replay
 
@@ -207,7 +201,7 @@ class TestLoop:
         run = run._replace(attempts=before, suite_reruns=self._reruns.in_suite)
         if before:
             run = self._requests.with_new_artifacts(run)
-        replay, _, ended = self._listen([run], None)
+        replay, _, ended = self._listen(Batch([run], None), None)
         return replay, self._conclude(replay, ended, before)
 
     def _conclude(self, replay: Replay, ended: Ended, before: int) -> Again | None:
@@ -224,61 +218,35 @@ class TestLoop:
         self._reruns.note(replay.item, before, attempts)
         again: Again | None = None
         if not isinstance(ended.ending, Finished):
-            if time.monotonic() >= self._drained:  # else nobody interrupted it
-                self._raise_if_stopping()
+            if not self.stopping.drains:  # else nobody interrupted it
+                self.stopping.check()
             again = self._deaths.report(replay, ended, attempts)
         else:
             replay.name_leftovers(ended)
         self._reports.settle()
         if self._session.shouldfail or self._session.shouldstop:
             self._tear_down(replay)
-        if replay.interrupted is not None or self._stopping.is_set():
+        if replay.interrupted is not None or self.stopping.has_begun:
             self._finish(replay, again is not None)
             self._reports.flush()
             self._raise_interruption(replay)
         return again
 
-    def _report_missing(self, replay: Replay) -> None:
-        """Report a test whose reports are not complete, after which others ran in its process."""
-        missing = replay.missing()
-        if missing:
-            self._report_end(replay, Ended(Unreported(missing)))
-
     def _raise_interruption(self, replay: Replay) -> None:
         if replay.interrupted is not None:
-            self._stop_reason = replay.interrupted
+            self.stopping.said = replay.interrupted
             raise_again(replay.interrupted)
-        self._raise_if_stopping()
+        self.stopping.check()
 
     def _finish(self, replay: Replay, again: bool = False) -> None:
         replay.finish(again)
         pytest_fixtures.forget_request(replay.item)
         self._lines.flush()
 
-    def _raise_if_stopping(self) -> None:
-        if self._stopping.is_set():
-            raise KeyboardInterrupt if self._over is None else self._over
-
-    def stop(self, drain: float = 0.0) -> None:
-        """End the running test and tear down, within the grace; called in another thread.
-
-        :param drain: the part of it in which a test may end by itself.
-        """
-        self._drained = time.monotonic() + drain
-        self._stopping.set()
-        self._keeper.request_stop(self._settings.grace, drain)
-
     def _look(self) -> None:
         """What there is to do while a test runs, about once a second."""
         self.watch.look()
-        deadline = self._deadline
-        if deadline is not None and deadline.is_over and not self._stopping.is_set():
-            self._over = self._session.Interrupted(deadline.reason)
-            self.stop(self._settings.grace / 2)
-
-    def stop_reason(self, error: BaseException) -> Interrupted:
-        """The reason from which the controller stops the run as `error` would stop plain pytest."""
-        return self._stop_reason or interruption(error)
+        self.stopping.look()
 
     def run_apart(self, position: int, environ: Mapping[str, str]) -> Steps[None]:
         """Run one test in a fresh interpreter, when no other process is left below this worker.
@@ -286,7 +254,7 @@ class TestLoop:
         :param environ: variables to be set before anything is imported there.
         :raises KeyboardInterrupt, pytest.exit.Exception: if the test or the user interrupts.
         """
-        self._raise_if_stopping()
+        self.stopping.check()
         self.vacate()
         run = self._requests.apart(position, environ)
         self._begins(position)
@@ -311,7 +279,7 @@ class TestLoop:
         Failures become warnings: there is no test left whose report could have them.
         """
         last = self.messages.filter(self._keeper.finish(self._settings.timeout))
-        hear_last(last, self._lines, self.messages.warn, self._stopping.is_set())
+        hear_last(last, self._lines, self.messages.warn, self.stopping.has_begun)
         self._reports.settle(over=True)
         self._reports.flush()
         self._lines.flush()
@@ -332,41 +300,51 @@ class TestLoop:
             bool(key.wrapper),
         )  # fmt: skip
 
-    def _listen(self, runs: list[Run], after: Run | None) -> tuple[Replay, int, Ended]:
+    def _listen(self, batch: Batch, after: Batch | None) -> tuple[Replay, int, Ended]:
         """Run tests in one process.
 
-        :param after: the test that the keeper may begin next, before it is ordered.
+        :param after: the tests that the keeper may begin next, before they are ordered.
         :return: the test that began last, how many began, and how their process ended.
         """
-        replay = self._replay(runs[0])
-        self.watch.begins(replay)
-        begun = 0
+        running = _Running(self._replay(batch.runs[0]), batch.runs)
+        self.watch.begins(running.replay)
         if self._shows_output:
-            replay.start()  # before what the test writes to the terminal itself
+            running.replay.start()  # before what the test writes to the terminal itself
+        ahead = None if after is None else after.order()
         try:
-            for message in self.messages.filter(self._keeper.run(order(runs), after)):
+            for message in self.messages.filter(self._keeper.run(batch.order(), ahead)):
                 if isinstance(message, Ended):
-                    return replay, max(1, begun), message
-                if isinstance(message, Output):
-                    self._lines.feed(message.fd, message.text)
-                    replay.printed(message)
-                elif isinstance(message, Begins):
-                    begun += 1
-                    if begun > 1:
-                        self._reruns.note(replay.item, 0, replay.attempts)
-                        self._report_missing(replay)
-                        self._finish(replay)
-                        replay = self._replay(runs[begun - 1])
-                        self._reports.begins(replay.item, message.position)
-                        self.watch.begins(replay)
-                else:
-                    replay.handle(message)
+                    return running.replay, max(1, running.begun), message
+                self._pass_on(message, running)
         except KeyboardInterrupt:
-            self._stop(replay)
+            self._stop(running, after)
             raise
         finally:
             self.watch.over()
         raise AssertionError("the keeper's last message is Ended")
+
+    def _pass_on(self, message: Message, running: _Running) -> None:
+        """Handle what a test of an order says."""
+        if isinstance(message, Output):
+            self._lines.feed(message.fd, message.text)
+            running.replay.printed(message)
+        elif isinstance(message, Begins):
+            running.begun += 1
+            if running.begun > 1:
+                self._reruns.note(running.replay.item, 0, running.replay.attempts)
+                self._begin_next(running, running.runs[running.begun - 1])
+        else:
+            running.replay.handle(message)
+
+    def _begin_next(self, running: _Running, run: Run) -> None:
+        """After a test that is over as soon as another one begins."""
+        missing = running.replay.missing()
+        if missing:
+            self._report_end(running.replay, Ended(Unreported(missing)))
+        self._finish(running.replay)
+        running.replay = self._replay(run)
+        self._reports.begins(running.replay.item, run.position)
+        self.watch.begins(running.replay)
 
     def _refuse(self, refusal: Refusal) -> None:
         """Report a test that can't be run, or is skipped."""
@@ -388,13 +366,33 @@ class TestLoop:
                     self._report_end(replay, ended)
         self.watch.over()
 
-    def _stop(self, replay: Replay) -> None:
-        """After a Ctrl-C at ``-n0``: end the running test and tear down, within the grace."""
-        self._stopping.set()
+    def _stop(self, running: _Running, after: Batch | None) -> None:
+        """After a Ctrl-C at ``-n0``: end the running test and tear down, within the grace.
+
+        :param after: what the keeper may have begun since.
+        """
+        self.stopping.begin()
         try:
             for message in self.messages.filter(self._keeper.stop(self._settings.grace)):
-                replay.handle(message)
+                if isinstance(message, Ended) and message.goes_on and after is not None:
+                    running.replay.handle(message)
+                    self._begin_next(running, after.runs[0])
+                    running.begun, running.runs, after = 0, after.runs, None
+                else:
+                    self._pass_on(message, running)
         finally:
             self._keeper.close()  # the second Ctrl-C comes here at once
-        if replay.interrupted is not None:
-            raise_again(replay.interrupted)
+        if running.replay.interrupted is not None:
+            raise_again(running.replay.interrupted)
+
+
+class _Running:
+    """The tests of an order that is being executed.
+
+    :param replay: of the one that began last.
+    """
+
+    def __init__(self, replay: Replay, runs: list[Run]) -> None:
+        self.replay = replay
+        self.runs = runs
+        self.begun = 0

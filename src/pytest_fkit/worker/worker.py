@@ -214,7 +214,7 @@ class Worker:
         if self._dispatched is not None:
             self._dispatched.end()
         if self._loop is not None:
-            self._loop.stop(drain)
+            self._loop.stopping.order(drain)
         elif not self._interrupted:  # still collecting
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -267,12 +267,12 @@ class Worker:
             self._doubt, self._outbox.send,
         )  # fmt: skip
         if self._stopped:
-            loop.stop()
+            loop.stopping.order()
         try:
             with _ignoring_interrupts(keeper):
                 yield from loop.run_all(self._tests(interactor))
         except (KeyboardInterrupt, pytest.exit.Exception, pytest.UsageError) as error:
-            self._config.workeroutput["fkit_stop"] = tuple(loop.stop_reason(error))  # type: ignore[attr-defined]
+            self._config.workeroutput["fkit_stop"] = tuple(loop.stopping.reason(error))  # type: ignore[attr-defined]
             raise
         finally:
             loop.finish()

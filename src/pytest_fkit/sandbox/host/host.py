@@ -119,7 +119,8 @@ class Host:
             titles.idle()
             retire = retire or (tests.hit_limit and limits.hard() != self._limits)
             wary, stops = tests.hooks_prevent_forks, self._process.relay.stops
-            self._link.send(HostDone(retire, stops, ran, self._trouble, wary))
+            awaits = self._must_report_first()
+            self._link.send(HostDone(retire, stops, ran, self._trouble, wary, awaits))
             if isinstance(message, Run) and not retire and not stops:
                 yield from tests.fork_next(message)
 
@@ -197,7 +198,8 @@ class Host:
         session = self._process.session
         if self._process.gpu_failures is not None:
             self._process.gpu_failures.counted = False
-        session.testsfailed = order.run.tests_failed
+        if order.run.tests_failed >= 0:
+            session.testsfailed = order.run.tests_failed
         number = 0
         end = time.monotonic() + order.seconds
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...named_tuple import NamedTuple
-from ...own import own_builtins
+from ...own import own_builtins, time
 from ...protocol.channels import Pipes
 from ...protocol.crash_report import Core, NativeStacks
 from ...protocol.descriptors import Files
@@ -174,6 +174,9 @@ class Job:
         self.hold_gpus: tuple[str, ...] = ()
         self.stops = False  # whether the test asked for the run to stop
         self.ran = 1  # number of tests that were begun
+        self.awaits_judgment = False  # of an error, before another test may begin
+        self.began = time.monotonic()
+        self.seconds = 0.0
         self.done = False
 
     def judge(self, verdict: Ending) -> None:
@@ -198,7 +201,7 @@ class Job:
         return Ended(
             self.ending, self.pid, self.wide, *self.remains[:3], self.dump, self.leftovers,
             self.survivors, used=self.used, hold_gpus=self.hold_gpus,
-            native=self.native, core=self.core,
+            native=self.native, core=self.core, seconds=self.seconds,
         )  # fmt: skip
 
     def absorb(self, other: Job) -> None:

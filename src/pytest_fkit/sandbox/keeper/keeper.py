@@ -133,7 +133,10 @@ class Keeper:
         if isinstance(message, (Run, RunTogether)):
             if not self._awaits_new_orders:
                 self._orders.append(message)
-        elif isinstance(message, (Finish, Follows)):
+        elif isinstance(message, Follows):
+            self._orders.append(message)
+        elif isinstance(message, Finish):
+            self._orders.clear()  # of tests that were ordered ahead
             self._orders.append(message)
         elif isinstance(message, OrderAnew):
             self._awaits_new_orders = False
@@ -190,6 +193,9 @@ class Keeper:
         gpu_memory = self._memory.await_returned()
         stops = job.stops or self._supervisor.stop_deadline is not None
         goes_on = job.ending == Finished() and not stops
+        if run.key.is_shared:
+            ordered = len(order.tests) if isinstance(order, RunTogether) else 1
+            goes_on &= job.ran == ordered and not (job.host.retire or job.awaits_judgment)
         self._report_end(job.ended()._replace(goes_on=goes_on, gpu_memory=gpu_memory))
         self._finish_if_stopped()
 

@@ -52,7 +52,7 @@ own_builtins(globals())
 
 # Seconds.
 TICK = 0.1  # between checks of a running test
-MEMORY_TICK = 0.02  # between checks of a running test that has a memory limit
+SHORT_TICK = 0.02  # where it has a memory limit, or is one of several that may be over long before
 
 
 class Supervisor(Loop):
@@ -77,7 +77,7 @@ class Supervisor(Loop):
         super().__init__(link, handle_order, controller)
         self._forwarder = Forwarder(link.hold, self.send, stream)
         self._oom_kills = system.oom_kills()
-        self._forwarded_at = 0.0  # monotonic time of the last periodic forwarding
+        self._forwarded_at = self._freed_at = 0.0  # monotonic times of the last periodic ones
         self.spares: list[HostProcess] = []
         """Hosts that have not been given a test yet."""
         self.orphans = Orphans(self.hosts, self.spares, self.until)
@@ -126,7 +126,7 @@ class Supervisor(Loop):
     def wait_for(self, job: Job) -> None:
         """Supervise a test until it is over and its host is idle."""
         while not job.done:
-            wait = MEMORY_TICK if job.run.memory_limit else TICK
+            wait = SHORT_TICK if job.run.memory_limit or job.together else TICK
             if job.together and job.limit:
                 job.deadline = job.host.progress.began() + job.limit
             if job.deadline is not None:
@@ -147,9 +147,12 @@ class Supervisor(Loop):
             if time.monotonic() > deadline:
                 self._enforcer.end(job, Lost("the run was stopped"))
                 return
-        if time.monotonic() >= self._forwarded_at + TICK:  # not after each event
-            self._forwarded_at = time.monotonic()
+        now = time.monotonic()
+        if now >= self._forwarded_at + (SHORT_TICK if job.together else TICK):  # not at each event
+            self._forwarded_at = now
             self._forwarder.forward(job)
+        if now >= self._freed_at + TICK:
+            self._freed_at = now
             self._forwarder.free(job)
         self._enforcer.check(job)
 
@@ -203,7 +206,8 @@ class Supervisor(Loop):
     def _host_idle(self, job: Job, message: HostDone) -> None:
         job.host.retire = message.retire
         job.stops = job.stops or message.stops
-        job.ran = message.ran
+        job.ran, job.awaits_judgment = message.ran, message.awaits_judgment
+        job.seconds = time.monotonic() - job.began
         if message.wary:
             self._handle_order(Broken(HOOKS, ""))
         if message.trouble:

@@ -87,7 +87,8 @@ class TestProcess(NamedTuple):
 
     def before_test(self, item: pytest.Item, order: Run) -> None:
         """Tell all who need it what the order says of a test."""
-        item.session.testsfailed = order.tests_failed
+        if order.tests_failed >= 0:
+            item.session.testsfailed = order.tests_failed
         pytest_nodes.set_location(item, order.location)
         titles.runs(item.nodeid)
         item.stash[ARTIFACTS] = order.artifacts

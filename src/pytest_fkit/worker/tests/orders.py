@@ -14,11 +14,10 @@ from ...config.folders import claim_artifacts, wrapper_refusal
 from ...config.marks import Limits, limits, spawned_key
 from ...config.settings import Settings
 from ...gpu.slices.ownership import KEY
-from ...named_tuple import NamedTuple
 from ...own import os, own_builtins
 from ...protocol.border import Facts
 from ...protocol.endings import count, format_size
-from ...protocol.messages import Run, RunTogether
+from ...protocol.messages import Run
 from ...protocol.needs import Needs
 from ...protocol.plain_values import carriable
 from ...protocol.process_keys import APART, OWN, SESSION, ProcessKey
@@ -26,22 +25,12 @@ from ...protocol.repetitions import item_at, test_of
 from ...system.paths import remove_tree
 from ..needs_of_tests import needs_of, needs_of_all
 from ..reports.rerunfailures import Reruns
+from .batches import MOST, Refusal
 from .connected import Connection, Connections, connections, group_of
 from .repeats import Repeats
-from .sources import MOST, SECONDS, Taken
+from .sources import Taken
 
 own_builtins(globals())
-
-
-class Refusal(NamedTuple):
-    """Why the test at a position can't be run.
-
-    :param skipped: whether it is skipped; else that is an error.
-    """
-
-    position: int
-    reason: str
-    skipped: bool = False
 
 
 class Requests:
@@ -68,16 +57,20 @@ class Requests:
         self._artifacts: dict[int, str] = {}  # by position, of tests that have not begun
         self._owned = session.config.stash.get(KEY, None)
 
-    def of(self, taken: Taken) -> list[Run | Refusal]:
-        """The orders for tests that were taken."""
-        positions, following = taken.positions, self._guess(taken)
+    def of(self, taken: Taken, ordered: Sequence[Run] = ()) -> list[Run | Refusal]:
+        """The orders for tests that were taken.
+
+        :param ordered: those that the keeper has already.
+        """
+        positions, following = taken.positions[len(ordered) :], self._guess(taken)
         chain = [*positions, *(() if following is None else (following,))]
         wanted = [self._wanted(each) for each in chain]
-        return [
+        orders = (
             self._order(*each)
             for each in itertools.zip_longest(positions, wanted, chain[1:], wanted[1:])
             if each[0] is not None
-        ]
+        )
+        return [*ordered, *orders]
 
     def key(self, position: int | None) -> ProcessKey:
         """The key of the process that runs the test at a position."""
@@ -320,47 +313,6 @@ def _is_apart(wanted: Limits | str | None) -> bool:
 def _pairs(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """Variables in the form of :class:`.ProcessKey`."""
     return tuple(sorted(environ.items()))
-
-
-def together(runs: Sequence[Run | Refusal]) -> list[Run]:
-    """The first test, and those after it that can be ordered with it, to run in the same process.
-
-    The keeper enforces the limits of the first one for all of them.
-    """
-    first = runs[0]
-    assert isinstance(first, Run)
-    chosen = [first]
-    # A fresh interpreter has its limits from the first test on, and has to start before that.
-    if not first.key.is_shared or first.key.is_spawned or _has_needs(first):
-        return chosen
-    for each in runs[1:]:
-        alike = isinstance(each, Run) and (each.key, each.timeout) == (first.key, first.timeout)
-        if not isinstance(each, Run) or not alike or _has_needs(each):
-            break
-        chosen.append(each)
-    return chosen
-
-
-def _has_needs(run: Run) -> bool:
-    """Whether the keeper has to watch memory for it alone."""
-    return bool(run.memory_limit or run.gpu_memory)
-
-
-def order(runs: Sequence[Run]) -> Run | RunTogether:
-    """The order to run these, which :func:`together` chose."""
-    if len(runs) == 1:
-        return runs[0]
-    return RunTogether(runs[-1], tuple((run.position, run.location) for run in runs), SECONDS)
-
-
-def ahead(runs: Sequence[Run | Refusal]) -> Run | None:
-    """The second of two tests, if it can be ordered ahead: each has a process of its own."""
-    if len(runs) != 2:
-        return None
-    first, second = runs
-    if isinstance(first, Refusal) or isinstance(second, Refusal):
-        return None
-    return None if first.key.is_shared or second.key.is_shared else second
 
 
 # --- what the controller is told ------------------------------------------------------------------

@@ -28,16 +28,6 @@ if TYPE_CHECKING:
 
 own_builtins(globals())
 
-SECONDS = 0.2
-"""How long the tests of one order to a shared process should take: a round trip costs about 1 ms.
-"""
-
-FIRST = 32
-"""Tests in one order before it is known how long they take."""
-
-MOST = 1024
-"""Tests in one order."""
-
 
 class Taken(NamedTuple):
     """Tests to run now; none if there is nothing at the moment and everything is to be torn down.
@@ -65,8 +55,11 @@ class Tests(Protocol):
     def take(self, most: int) -> Taken | None:
         """Wait for a test; take more, up to `most`, if they are there; None if there are none."""
 
-    def put_back(self, positions: Sequence[int]) -> None:
-        """Return the last of the tests taken, which were not begun."""
+    def put_back(self, positions: Sequence[int], ordered: int = 0) -> None:
+        """Return the last of the tests taken, which were not begun.
+
+        :param ordered: how many of these are ordered already: the next ones, whatever happens.
+        """
 
     def keeps(self, following: int | None) -> bool:
         """Whether this test will be taken next, whatever happens meanwhile."""
@@ -87,7 +80,8 @@ class AllTests:
         following = self._next if self._next < self._number else None
         return Taken(taken, following) if taken else None
 
-    def put_back(self, positions: Sequence[int]) -> None:
+    def put_back(self, positions: Sequence[int], ordered: int = 0) -> None:
+        del ordered
         self._next -= len(positions)
 
     def keeps(self, following: int | None) -> bool:
@@ -112,7 +106,8 @@ class Assigned:
             taken, self._following = self._source.take(most)
         return Taken(taken, self._back[0] if self._back else self._following) if taken else None
 
-    def put_back(self, positions: Sequence[int]) -> None:
+    def put_back(self, positions: Sequence[int], ordered: int = 0) -> None:
+        del ordered
         self._back = [*positions, *self._back]
 
     def keeps(self, following: int | None) -> bool:
@@ -143,6 +138,7 @@ class Dispatched:
         self._changed = threading.Condition()
         self._queue: deque[int] = deque()
         self._kept = 0
+        self._ordered = 0
         self._hold = 0
         self._holds = False
         self._told = False
@@ -179,7 +175,7 @@ class Dispatched:
             self._in_doubt = self._probe is not None
 
     def _is_to_be_probed(self) -> bool:
-        return self._asked or (self._in_doubt and bool(self._queue))
+        return not self._ordered and (self._asked or (self._in_doubt and bool(self._queue)))
 
     def recall(self, positions: Sequence[int], whole: bool) -> None:
         """Give back those of these tests that were not begun.
@@ -239,7 +235,7 @@ class Dispatched:
             if not self._may_begin:
                 self._settles = False
                 return Taken([], None)
-            self._kept = 0
+            self._kept = self._ordered = 0
             if self._queue[0] in self._environs:
                 position = self._queue.popleft()
                 return Taken([position], None, False, self._environs.pop(position))
@@ -248,39 +244,24 @@ class Dispatched:
 
     @property
     def _may_begin(self) -> bool:
-        return bool(self._queue) and not self._holds
+        return bool(self._queue) and (not self._holds or bool(self._ordered))
 
-    def put_back(self, positions: Sequence[int]) -> None:
+    def put_back(self, positions: Sequence[int], ordered: int = 0) -> None:
         with self._changed:
             self._queue.extendleft(reversed(positions))
+            self._ordered = self._kept = ordered
 
     def keeps(self, following: int | None) -> bool:
         """See :class:`Tests`; tests that are held, or wait for a probe, may be called back."""
         with self._changed:
+            if self._ordered:
+                return True
             if self._holds or self._in_doubt:
                 return False
             if following is None or not self._queue or self._queue[0] != following:
                 return False
             self._kept = 1
             return True
-
-
-class Pace:
-    """Learns how many tests to put into one order.
-
-    :param limit: the most that there may be.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.most = min(limit, FIRST)
-
-    def took(self, number: int, seconds: float) -> None:
-        """Learn that so many tests took so long."""
-        if seconds > SECONDS:
-            self.most = max(1, int(number * SECONDS / seconds))
-        elif number == self.most and seconds < SECONDS / 2:
-            self.most = min(self._limit, 2 * self.most)
 
 
 class Resumed:
