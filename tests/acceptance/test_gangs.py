@@ -35,7 +35,7 @@ CONFTEST = """
         def take(self, most):
             taken, self._positions = self._positions, []
             return Taken(taken, 0) if taken else None
-        def put_back(self, positions):
+        def put_back(self, positions, ordered=0):
             self._positions = [*positions, *self._positions]
 
     def run_all(self, tests):
