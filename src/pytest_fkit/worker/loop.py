@@ -97,6 +97,8 @@ class TestLoop:
 
         :raises KeyboardInterrupt, pytest.exit.Exception: if a test or the user interrupts.
         """
+        if self._session.items:
+            yield from self._keeper.start()  # which prepares itself while the first test comes
         while True:
             taken = tests.take(self._batches.to_take)
             if self._last is not None:
