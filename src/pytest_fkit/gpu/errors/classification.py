@@ -180,11 +180,11 @@ def classify(
         own = _own(_searchable(link), patterns)
         if own is not None:
             return _error(own[0], link.text)
-    found = [(category, _told(link)) for link in chain for category in _category(link)]
+    found = [(category, _told(link, category)) for link in chain for category in _category(link)]
     if not found and any(map(points, chain)):
         found = [
             (category, text)
-            for printed in dict.fromkeys(link.printed for link in chain)
+            for printed in dict.fromkeys(text for link in chain for text in _printed(link))
             for text in raised(printed)
             for category in _said_by(text)
         ]
@@ -208,9 +208,18 @@ def _first_of(
     return error if poisons else error._replace(poisons=False)
 
 
-def _told(failure: Failure) -> str:
-    """The message, or the name of the class where there is none."""
-    return failure.text.strip() or failure.types[0].rpartition(".")[2]
+def _told(failure: Failure, category: Category) -> str:
+    """The message; of one with another process's traceback, what was raised there, if that is it.
+
+    Where there is no message, the name of the class.
+    """
+    there = (text for text in raised(failure.text) if category in _said_by(text))
+    return next(there, failure.text.strip()) or failure.types[0].rpartition(".")[2]
+
+
+def _printed(failure: Failure) -> tuple[str, ...]:
+    """Texts with what ended another process: its output, and a message that has its traceback."""
+    return (failure.text, failure.printed) if points(failure) else (failure.printed,)
 
 
 def named(category: str, failure: Failure) -> GpuError:
