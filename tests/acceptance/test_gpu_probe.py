@@ -70,6 +70,26 @@ def test_healthy_gpus_are_not_mentioned(fleet: Fleet, tmp_path: Path) -> None:
     assert _probes(tmp_path) == 2
 
 
+_SKIPS = """\
+import pytest
+
+@pytest.mark.parametrize("number", range(12))
+def test_it(number):
+    pytest.skip(["CUDA not available", "test requires CUDA"][number % 2])
+"""
+
+
+def test_skips_for_the_same_reason_have_a_worker_probed_once(fleet: Fleet, tmp_path: Path) -> None:
+    write_files(tmp_path, {"test_skips.py": _SKIPS})
+    env = {**fleet(fleets.nvidia(2)), "FKIT_FLEET_LOG": str(tmp_path / "log")}
+    options = ("--fkit", "-n2", "--fkit-gpus-per-worker=1", "--fkit-retire-after=0")
+    ended = run_pytest(tmp_path, *options, env=env)
+    assert ended.out.count("retrying ") == 12
+    assert " 12 skipped in " in ended.lines[-1]
+    # Each worker before its first test, and after the first skip for each of the two reasons.
+    assert 4 <= _probes(tmp_path) <= 6
+
+
 def test_a_sick_gpu_is_named_by_its_worker(fleet: Fleet, tmp_path: Path) -> None:
     gpus = fleets.nvidia(4, states={3: "corrupt"})
     [line] = _lines(_run(fleet(gpus), tmp_path, "-n2"))

@@ -116,6 +116,34 @@ def test_what_a_sick_gpu_fails_passes_elsewhere_and_its_worker_retires(
     assert attempts == {"2": len(retried), "1": 40 - len(retried)}
 
 
+_ROW = """\
+import pytest
+import fleet_torch
+
+NUMBERS = [
+    pytest.param(number, marks=[pytest.mark.fkit(gpus=0)] if number % 3 == 2 else [])
+    for number in range(36)
+]
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_it(number):
+    if number % 3 == 1:
+        pytest.skip("not on this model")
+    if number % 3 == 0:
+        fleet_torch.launch(number)
+"""
+
+
+def test_what_did_not_try_a_gpu_does_not_end_its_row_of_errors(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    write_files(tmp_path, {"test_row.py": _ROW, "conftest.py": _BREAKS})
+    options = ("--fkit", "--fkit-gpus-per-worker=1", "-n2", "--fkit-probe=off")
+    ended = run_pytest(tmp_path, *options, env=_machine(fleet, "1=lost"), timeout=200)
+    assert Counter(ended.outcomes.values())["PASSED"] == 24, ended.out
+    assert "fkit: gw1 (GPU 1) is retired: 3 GPU errors in a row, the last: " in ended.out
+
+
 @pytest.mark.skipif(not fleets.compiler(), reason="no C compiler for the driver's library")
 @pytest.mark.parametrize("which", ["TestLaunches", "TestSkips"])
 def test_a_gpu_that_is_gone_runs_nothing(fleet: Fleet, tmp_path: Path, which: str) -> None:

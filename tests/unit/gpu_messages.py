@@ -85,6 +85,27 @@ MESSAGES = (
             "rocBLAS error: Cannot read /opt/rocm/lib/rocblas/library/TensileLibrary.dat: No such file "
             "or directory"),
     Message("ROCm/MIOpen", "library", "miopenStatusInternalError"),
+    Message("NVIDIA/nvshmem src/host/init/init.cu (pytorch/pytorch issue 161232)", "library",
+            "src/host/init/init.cu:nvshmemi_check_state_and_init:1117: nvshmem initialization failed, exiting"),
+    Message("NVIDIA/nvshmem src/host/init/init.cu (deepseek-ai/DeepEP issue 55)", "library",
+            "/workspace/nvshmem_src/src/host/init/init.cu:989: non-zero status: 7 nvshmem detect topo failed"),
+    Message("deepseek-ai/DeepEP, reports of users", "library", "DeepEP error: CPU recv timeout"),
+    Message("deepseek-ai/DeepEP issue 707", "library", "DeepEP error: timeout (dispatch CPU)"),
+    Message("nvidia-smi (NVIDIA/nvidia-docker issue 1553)", "device",
+            "Unable to determine the device handle for GPU 0000:09:00.0: Unknown Error"),
+    Message("nvidia-smi (NVIDIA/nvidia-container-toolkit issue 48)", "missing",
+            "Failed to initialize NVML: Unknown Error"),
+    Message("NVIDIA's pynvml.py", "missing", "Driver Not Loaded", "pynvml.NVMLError_DriverNotLoaded"),
+    Message("ROCm/hipBLAS library/include/hipblas-common.h", "library",
+            "CUDA error: HIPBLAS_STATUS_UNKNOWN when calling `hipblasCreate(handle)`"),
+    Message("ROCm/rccl, ROCm/rocm-systems issue 8178", "other",
+            "[FATAL ERROR]: HIP failure: 'invalid device pointer'"),
+    Message("microsoft/onnxruntime onnxruntime/core/framework/bfc_arena.cc (issue 22702)", "memory",
+            "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running Conv "
+            "node. Name:'/Conv' Status Message: /onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:376 "
+            "void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool, onnxruntime::Stream*, bool, "
+            "onnxruntime::WaitNotificationFn) Failed to allocate memory for requested buffer of size 9395240",
+            "onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException"),
     # CuPy, RAPIDS, numba
     Message("cupy/cupy cupy_backends/cuda/api/driver.pyx", "memory",
             "CUDA_ERROR_OUT_OF_MEMORY: out of memory", "cupy_backends.cuda.api.driver.CUDADriverError"),
@@ -117,6 +138,13 @@ MESSAGES = (
     Message("NVIDIA/numba-cuda numba_cuda/numba/cuda/cudadrv/driver.py", "",
             "CUDA is disabled due to setting NUMBA_DISABLE_CUDA=1 in the environment, or because CUDA "
             "is unsupported on 32-bit systems.", "numba.cuda.cudadrv.error.CudaSupportError"),
+    Message("numba/numba issue 8638", "missing",
+            "Error at driver init: Call to cuInit results in CUDA_ERROR_UNKNOWN (999)",
+            "numba.cuda.cudadrv.error.CudaSupportError"),
+    Message("NVIDIA/cudf pull request 16300", "missing", "[999] Call to cuInit results in CUDA_ERROR_UNKNOWN",
+            "numba.cuda.cudadrv.driver.CudaAPIError"),
+    Message("numba/numba issue 8395", "missing", "Error at driver init: \nCall to cuInit results in "
+            "UNKNOWN_CUDA_ERROR (-1)", "numba.cuda.cudadrv.error.CudaSupportError"),
     # JAX, XLA, TensorFlow
     Message("jax-ml/jax jaxlib/gpu/gpu_kernel_helpers.cc", "library",
             "INTERNAL: jaxlib/gpu/solver_handle_pool.cc:37: operation gpusolverDnCreate(&handle) "
@@ -130,6 +158,27 @@ MESSAGES = (
     Message("openxla/xla xla/stream_executor/cuda/cuda_status.cc", "sticky",
             "INTERNAL: CUDA error: Failed call to cuStreamSynchronize: CUDA_ERROR_ILLEGAL_ADDRESS: an "
             "illegal memory access was encountered", "jaxlib._jax.XlaRuntimeError"),
+    Message("openxla/xla xla/service/gpu/nccl_utils.cc (jax-ml/jax issue 17399)", "library",
+            "INTERNAL: Failed to execute XLA Runtime executable: run time error: custom call "
+            "'xla.gpu.all_reduce' failed: external/xla/xla/service/gpu/nccl_utils.cc:275: NCCL operation "
+            "ncclCommInitRank(&comm, nranks, id, rank) failed: unhandled cuda error",
+            "jaxlib.xla_extension.XlaRuntimeError"),
+    Message("openxla/xla xla/service/gpu/nccl_utils.cc (LargeWorldModel/LWM issue 42)", "library",
+            "INTERNAL: external/xla/xla/service/gpu/nccl_utils.cc:305: NCCL operation ncclCommInitRank(&comm, "
+            "nranks, id, rank) failed: internal error - please report this issue to the NCCL developers. Last "
+            "NCCL warning(error) log entry (may be unrelated) 'Attribute busid of node nic not found'.",
+            "jaxlib.xla_extension.XlaRuntimeError"),
+    Message("openxla/xla pull request 7201", "memory",
+            "NCCL operation ncclCommInitRank(&comm, nranks, id, rank) failed: unhandled cuda error (run with "
+            "NCCL_DEBUG=INFO for details). Last NCCL warning(error) log entry (may be unrelated) 'Cuda failure "
+            "2 'out of memory''.", "jaxlib._jax.XlaRuntimeError"),
+    Message("openxla/xla xla/service/gpu/nccl_utils.cc (j-towns/vdvae-jax issue 2)", "",
+            "Internal: nccl_all_reduce_thunk.cc:162: NCCL operation ncclAllReduce(send_buffer, recv_buffer, "
+            "buffer.element_count, datatype, reduce_op, comm, *cu_stream) failed: invalid usage"),
+    Message("openxla/xla (jax-ml/jax issue 18391)", "build",
+            "external/xla/xla/service/gpu/nccl_utils.cc:133: NCCL operation ncclGetUniqueId(&id) failed: "
+            "Unable to load NCCL library. Multi-GPU collectives will not work.",
+            "jaxlib.xla_extension.XlaRuntimeError"),
     Message("grpc/grpc", "", "RESOURCE_EXHAUSTED: Received message larger than max (5 vs. 4)"),
     Message("tensorflow/tensorflow tensorflow/core/framework/op_kernel.cc", "memory",
             "OOM when allocating tensor with shape[10,10] and type float on "
@@ -182,7 +231,15 @@ MESSAGES = (
     Message("sgl-project/sglang python/sglang/srt/model_executor/model_runner.py", "memory",
             "Not enough memory. Please try to increase --mem-fraction-static. Current value: "
             "mem_fraction_static=0.1"),
+    Message("vllm-project/vllm tests/utils.py", "memory",
+            "Memory of devices devices=[0] not free after dur_s=120.04 (threshold_bytes=2147483648)",
+            "builtins.ValueError"),
     # Intel's, Ascend's
+    Message("pytorch/pytorch issue 149953", "other", "UR error"),
+    Message("intel/torch-xpu-ops issue 5061", "memory",
+            "level_zero backend failed with error: 40 (UR_RESULT_ERROR_OUT_OF_RESOURCES)"),
+    Message("intel/torch-xpu-ops issue 5432", "suspect",
+            "level_zero backend failed with error: 20 (UR_RESULT_ERROR_DEVICE_LOST)"),
     Message("oneapi-src/level-zero include/ze_api.h", "suspect", "ZE_RESULT_ERROR_DEVICE_LOST"),
     Message("oneapi-src/level-zero include/ze_api.h", "memory", "ZE_RESULT_ERROR_OUT_OF_DEVICE_MEMORY"),
     Message("oneapi-src/level-zero include/ze_api.h", "", "level_zero backend failed with error: 38 "
@@ -200,7 +257,47 @@ MESSAGES = (
     Message("Ascend/pytorch torch_npu/csrc/core/npu/NPUException.h", "device",
             "f:/x/y.cpp:7 NPU function error: HBM MULTI BIT ECC ERROR, device error: reason=[hbm "
             "Multi-bit ECC error], error code is 507054"),
-    # Not of the GPU
+    # Not of the GPU: the test's own fault, or the program's
+    Message("NVIDIA/cudnn-frontend issue 75", "", "[cudnn_frontend] Error: No execution plans support the "
+            "graph.", "cudnn._compiled_module.cudnnGraphNotSupportedError"),
+    Message("pytorch/pytorch issue 140930", "",
+            "cuDNN Frontend error: [cudnn_frontend] Error: No execution plans support the graph."),
+    Message("pytorch/pytorch, reports of users", "", "Expected all tensors to be on the same device, but "
+            "found at least two devices, cuda:0 and cpu!"),
+    Message("pytorch/pytorch, reports of users", "", "Input type (torch.cuda.FloatTensor) and weight type "
+            "(torch.FloatTensor) should be the same"),
+    Message("pytorch/pytorch, reports of users", "", "Could not run 'aten::empty.memory_format' with arguments "
+            "from the 'CUDA' backend. This could be because the operator doesn't exist for this backend",
+            "builtins.NotImplementedError"),
+    Message("pytorch/pytorch, reports of users", "", "Distributed package doesn't have NCCL built in"),
+    Message("pytorch/pytorch, reports of users", "",
+            "wait timeout after 300000ms, keys: /default_pg/0//cuda//0", "torch.distributed.DistStoreError"),
+    Message("pytorch/pytorch, reports of users", "", "CUDA_HOME environment variable is not set. Please set "
+            "it to your CUDA install root.", "builtins.OSError"),
+    Message("pytorch/gloo (sgl-project/sglang issue 4205)", "",
+            "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:51021"),
+    Message("rapidsai/ucxx pull request 681", "", "Trying to reset UCX but not all Endpoints and/or Listeners "
+            "are closed()", "ucp.exceptions.UCXError"),
+    Message("rapidsai/dask-cuda issue 713", "", "Endpoint 0x7f5440fb3d00 error: Connection reset by remote "
+            "peer", "ucp.exceptions.UCXConnectionReset"),
+    Message("jax-ml/jax, reports of users", "", "INVALID_ARGUMENT: Executable expected parameter 0 of size 8 "
+            "but got buffer with incompatible size 16", "jaxlib._jax.XlaRuntimeError"),
+    Message("triton-lang/triton, reports of users", "", "Internal Triton PTX codegen error\n`ptxas` stderr:\n"
+            "ptxas fatal   : Value 'sm_103a' is not defined for option 'gpu-name'",
+            "triton.runtime.errors.PTXASError"),
+    Message("triton-lang/triton, reports of users", "", "PassManager::run failed"),
+    Message("vllm-project/vllm, reports of users", "", "Bfloat16 is only supported on GPUs with compute "
+            "capability of at least 8.0. Your Tesla T4 GPU has compute capability 7.5.", "builtins.ValueError"),
+    Message("vllm-project/vllm, reports of users", "", "The quantization method fp8 is not supported for the "
+            "current GPU. Minimum capability: 89. Current capability: 80.", "builtins.ValueError"),
+    Message("vllm-project/vllm tests/utils.py", "", "Server failed to start in time."),
+    Message("Dao-AILab/flash-attention", "", "FlashAttention only supports Ampere GPUs or newer."),
+    Message("huggingface/transformers, reports of users", "", "Some modules are dispatched on the CPU or the "
+            "disk. Make sure you have enough GPU RAM to fit the quantized model.", "builtins.ValueError"),
+    Message("deepspeedai/DeepSpeed, reports of users", "", "Error building extension 'fused_adam': nvcc fatal "
+            ": Unsupported gpu architecture 'compute_120'"),
+    Message("sqlite", "", "out of memory", "sqlite3.OperationalError"),
+    # Not of the GPU: the machine's
     Message("ray-project/ray python/ray/exceptions.py", "",
             "Task was killed due to the node running low on memory.\nMemory on the node was 62GB / 64GB",
             "ray.exceptions.OutOfMemoryError"),

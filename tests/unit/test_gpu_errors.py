@@ -338,6 +338,19 @@ def test_what_is_more_exact_counts_wherever_it_is_in_the_chain() -> None:
         "needs a GPU", "Requires GPU", "requires a CUDA GPU", "GPU required", "requires ROCm",
         "Skip test if CUDA is not available", "skipping: no GPU found", "cuda unavailable",
         "no CUDA-capable device is detected", "This test requires a GPU to run",
+        # accelerate, diffusers, peft
+        "test requires a CUDA GPU or XPU", "test requires a hardware accelerator",
+        "test requires PyTorch CUDA", "test requires PyTorch+CUDA",
+        "test requires accelerator+PyTorch",
+        "Test requires a CUDA or XPU device.", "CUDA is required for flash_hub backend.",
+        "float16 requires CUDA or XPU", "test requires a GPU or XPU",
+        "GPU tests require hardware accelerator, got CPU only",
+        # DeepSpeed, torchtitan, JAX, torchmetrics, pytest
+        "accelerator not available", "This test runs only on GPU", "symmetric memory requires CUDA",
+        "Triton grouped GEMM requires a CUDA device", "CUDA required for MoE forward",
+        "Test requires an NVIDIA GPU", "Tests only for GPU.", "Works only on GPU",
+        "Test requires cuda, but GPU not available.", "test requires GPU machine",
+        "condition: not torch.cuda.is_available()",
     ],
 )  # fmt: skip
 def test_skips_for_want_of_any_gpu(reason: str) -> None:
@@ -354,10 +367,40 @@ def test_skips_for_want_of_any_gpu(reason: str) -> None:
         "requires CUDA compute capability 9.0", "CUDA graphs not available", "slow",
         "GPU memory too small", "not on ROCm", "requires bitsandbytes and CUDA", "flaky on GPU",
         "test requires PyTorch", "CUDA out of memory",
+        # accelerate, DeepSpeed, dask-cuda, CuPy, JAX, diffusers, peft
+        "test requires only a CPU", "requires a stream-capable accelerator",
+        "DeepCompile requires CUDA and supported PyTorch", "No MIG devices found",
+        "CUDA-pinned memory is required", "CUDA sleep helper is unavailable",
+        "Requires CUDA grid synchronization", "tests for CUDA only", "Need TPU devices",
+        "Only works on GPU with capability sm90a", "Schur not supported on GPU.",
+        "XFormers attention is only available with CUDA and `xformers` installed",
+        "test requires a GPU with at least 40 GB memory", "test requires Neuron device",
+        "test requires accelerator with fp64 support", "test does not need a GPU",
+        "CUDA kernels not available (compute capability < 7 or kernels not installed)",
     ],
 )  # fmt: skip
 def test_skips_for_other_reasons(reason: str) -> None:
     assert classify(Failure(text=reason, skip=True)) is None
+
+
+@pytest.mark.parametrize(
+    ("vendor", "reason", "missing"),
+    [
+        ("nvidia", "Only run on ROCm", False),
+        ("nvidia", "requires ROCm", False),
+        ("nvidia", "No HIP GPUs are available", False),
+        ("nvidia", "requires CUDA or ROCm", True),
+        ("nvidia", "requires CUDA", True),
+        ("amd", "Only run on ROCm", True),
+        ("amd", "test requires CUDA", True),  # as PyTorch calls it there, too
+        ("intel", "test requires CUDA", False),
+        ("intel", "test requires a GPU or XPU", True),
+        ("ascend", "test requires accelerator", True),
+    ],
+)
+def test_skips_that_ask_for_another_vendors_gpu(vendor: str, reason: str, missing: bool) -> None:
+    error = classify(Failure(text=reason, skip=True), vendor=vendor)
+    assert (error is not None) == missing
 
 
 @pytest.mark.parametrize(
@@ -369,6 +412,7 @@ def test_skips_for_other_reasons(reason: str) -> None:
         "requires 4 GPUs, found 1", "NCCL test requires 2+ GPUs", "fewer than 2 devices detected",
         "only one GPU detected", "detected only one GPU", "Requires: [GPUs>=2]",
         "This test requires at least 2 GPUs", "Test requires 8 global devices.",
+        "Only >=2 devices are supported.", "Test requires more >1 device.", "requires multi GPUs",
     ],
 )  # fmt: skip
 def test_too_few_gpus_are_another_thing(reason: str) -> None:

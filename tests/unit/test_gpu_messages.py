@@ -100,6 +100,12 @@ _POINTING = (
     ("A process in the process pool was terminated abruptly while the future was running or pending.",
      "concurrent.futures.process.BrokenProcessPool"),
     ("Server exited unexpectedly.", ""),
+    # vLLM, tests/utils.py; PyTorch, common_distributed.py; DeepSpeed, tests/unit/common.py
+    ("function test_x failed when called with args () and kwargs {'tp': 2} (exit code: 6)",
+     "builtins.AssertionError"),
+    ("Scalars are not equal!\n\nExpected 0 but got -6.\nExpected exit code 0 but got -6 for pid: 7\n",
+     "builtins.AssertionError"),
+    ("Worker 1 killed by signal 6", "_pytest.outcomes.OutcomeException"),
 )  # fmt: skip
 
 
@@ -118,6 +124,8 @@ def test_the_cause_is_in_what_the_test_printed(text: str, type_: str) -> None:
         "  what():  CUDA error: uncorrectable ECC error encountered\nException raised from x\n"
     )
     assert _category(text, *types, printed=uncaught) == "device"
+    hang = "(EngineCore pid=7) HW Exception by GPU node-9 (Agent handle: 0x63) reason :GPU Hang\n"
+    assert _category(text, *types, printed=f"INFO starting\n{hang}") == "suspect"
     several = _traceback(
         "torch.distributed.DistBackendError: NCCL error in: x\nLast error:\nCuda failure 700"
     )
@@ -144,6 +152,27 @@ def test_what_says_itself_what_happened_does_not_point() -> None:
     assert _category("no such model", printed=printed) == ""
     assert _category("CUDA error: misaligned address; worker exited", printed=printed) == "sticky"
     assert _category("assert 1 == 0, worker died", "builtins.AssertionError", printed=printed) == ""
+
+
+def test_a_traceback_in_the_message_of_an_assertion_that_compares_nothing() -> None:
+    failed = "Test test_x failed when called with args () and kwargs {} (exit code: 256):\n"
+    assert _category(failed + _traceback("ValueError: 3"), "builtins.AssertionError") == ""
+    with_cause = _traceback("x.EngineError: CUDA error: hardware stack error")
+    error = _found(failed + with_cause, "builtins.AssertionError")
+    assert error is not None
+    assert error.text == "x.EngineError: CUDA error: hardware stack error"
+
+
+@pytest.mark.parametrize("first", [
+    "Error raised in subprocess:",  # vLLM, tests/utils.py
+    "Process 1 exited with error code 10 and exception:",  # PyTorch, common_distributed.py
+    "-- Process 0 terminated with the following error:",  # PyTorch, multiprocessing/spawn.py
+])  # fmt: skip
+def test_what_another_process_raised_is_named(first: str) -> None:
+    last = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
+    error = _found(f"{first}\nWARNING something\n{_traceback(last)}\nTo execute this test, run it")
+    assert error is not None
+    assert (error.category, error.text) == ("memory", last)
 
 
 def test_a_subprocess_whose_output_the_exception_has() -> None:

@@ -224,7 +224,7 @@ class Controller:
             elif isinstance(each, Reported):
                 self.verdicts[each.position] += 1
             elif isinstance(each, ItemComplete) and node.gateway.id in self.workers:
-                self.rerouting.ended(node)
+                self.rerouting.ended(node, each.position)
                 self.schedule.completed(node.gateway.id, each.position, each.seconds)
 
     def act(self) -> None:

@@ -100,12 +100,14 @@ class Rerouting:
 
     # --- attempts ---
 
-    def ended(self, node: WorkerController) -> None:
+    def ended(self, node: WorkerController, position: int) -> None:
         """A test that is not tried again ended there."""
-        name = node.gateway.id
+        name, test = node.gateway.id, self._number(node, position)
+        skipped = self.open_attempts.skipped(node, position)
         if name in self._erred:
             self._erred.discard(name)
-        else:
+        elif not skipped and (test is None or self._kinds[test].gpus != 0):
+            # Others have not tried the GPUs.
             self._slices.ended(name)
 
     def _has_attempts(self, node: WorkerController, position: int) -> bool:

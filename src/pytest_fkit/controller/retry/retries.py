@@ -87,10 +87,7 @@ class Attempt:
     @property
     def skipped(self) -> bool:
         """Whether the test was skipped: none of its subtests, and no expected failure."""
-        return any(
-            report.skipped and not hasattr(report, "wasxfail") and not hasattr(report, "context")
-            for report in self.reports
-        )
+        return any(map(_is_skip, self.reports))
 
     @property
     def failed_before(self) -> bool:
@@ -108,6 +105,11 @@ class Attempt:
             report.passed or (report.skipped and hasattr(report, "context"))
             for report in self.reports
         )
+
+
+def _is_skip(report: pytest.TestReport) -> bool:
+    xfail_or_subtest = hasattr(report, "wasxfail") or hasattr(report, "context")
+    return report.skipped and not xfail_or_subtest
 
 
 class Verdict(NamedTuple):
@@ -344,6 +346,7 @@ class OpenAttempts:
         self._retried = retried
         self._over = over
         self._open: dict[WorkerController, _Open] = {}
+        self._skips: dict[WorkerController, set[int]] = {}
 
     def decided(
         self, node: WorkerController, told: Iterable[Told]
@@ -351,8 +354,11 @@ class OpenAttempts:
         """What plugins are to hear of this now, and the retries that follow from it."""
         now: list[Told] = []
         for each in told:
+            if isinstance(each, Reported) and _is_skip(each.report):
+                self._skips.setdefault(node, set()).add(each.position)
             if isinstance(each, ItemBegins):
                 self._open.pop(node, None)
+                self._skips.get(node, set()).discard(each.position)
                 if self._retried(node, each.position):
                     self._open[node] = _Open()
                 now.append(each)
@@ -375,5 +381,13 @@ class OpenAttempts:
                 self._open[node].told.append(each)
         yield now
 
+    def skipped(self, node: WorkerController, position: int) -> bool:
+        """Whether a test that is over was skipped there; asked once."""
+        skips = self._skips.get(node, set())
+        found = position in skips
+        skips.discard(position)
+        return found
+
     def forget(self, node: WorkerController) -> None:
         self._open.pop(node, None)
+        self._skips.pop(node, None)

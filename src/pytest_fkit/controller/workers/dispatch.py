@@ -152,7 +152,7 @@ class Dispatch:
         if nodeid not in self._died:
             self._durations.found(nodeid, duration)
         self._replacements.ended_a_test(node)
-        self._rerouting.ended(node)
+        self._rerouting.ended(node, item_index)
         self._schedule.completed(node.gateway.id, number, duration)
 
     def mark_test_pending(self, item: str) -> None:

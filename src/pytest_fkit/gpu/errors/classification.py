@@ -14,9 +14,11 @@ from ...compat.guarded_hooks import record_warning
 from ...own import own_builtins
 from ...protocol.event_file import HOST, NETWORK, GpuError
 from ...protocol.plain_values import carriable
+from ..slices.ownership import owned_by
 from .error_table import CATEGORIES, FINAL, OTHER, Category
 from .failure import Failure
 from .patterns import NAMES, Pattern, user_patterns
+from .scarcity import NONE_THERE, asks_for_others, lacks_any, wants_several
 from .wording import exact, fatal, number_in, points, raised, said, vague
 
 own_builtins(globals())
@@ -54,31 +56,11 @@ _SPEAKING = re.compile(
 )
 
 # What an assertion's message may be as a whole: `assert torch.cuda.is_available(), "no GPU"`.
-_NONE_THERE = (
-    r"no (\w+ )?(gpus?|devices?)( (is |are )?(found|available|visible|detected))?"
-    r"|(gpus?|cuda|rocm|hip)( devices?)?( is| are| was)?"
-    r" (not (found|available|visible|detected)|unavailable|missing|required)"
-)
 _SAYS = (
-    (re.compile(rf"\W*({_NONE_THERE})\W*", re.IGNORECASE), _MISSING),
+    (re.compile(rf"\W*({NONE_THERE})\W*", re.IGNORECASE), _MISSING),
     (re.compile(r"CUDA unavailable, invalid device \S+ requested"), _MISSING),  # Ultralytics
     # torch/cuda/__init__.py. But "Torch not compiled with CUDA enabled" would be so everywhere.
     (re.compile(r"Invalid device id"), _BY_NAME["ordinal"]),
-)
-
-# Reasons of skips where there is no GPU at all: as a whole, since "requires CUDA 12" is another
-# thing. transformers and accelerate: "test requires CUDA", "test requires accelerator"; PyTorch's
-# TEST_SKIPS: "CUDA is not available.", "Need at least 1 CUDA device".
-_SKIPS_WITHOUT = re.compile(
-    rf"\W*((skip\w*( this| the)?( tests?)?\W+)?((if|since|because|as) )?({_NONE_THERE})"
-    r"|((this |the )?tests? )?(requires?|needs?|only runs? on|only runs? with)"
-    r"( an?| the| at least (one|1)| 1)?( (cuda|nvidia|rocm|hip|amd|or|a|an))*"
-    r" (cuda|rocm|hip|gpus?|accelerators?)( (devices?|gpus?|accelerators?))?"
-    r"( to run| to be available)?)\W*",
-    re.IGNORECASE,
-)
-_SKIPS_WITH_TOO_FEW = re.compile(
-    r"multi|at least (?!1\b|one\b)\w+|\b([2-9]|1\d) |more than|\btwo\b|several|peer", re.IGNORECASE
 )
 
 
@@ -105,6 +87,8 @@ class Classifier:
             from .network import network_error
 
             self._network_error = network_error
+        owned = owned_by(config)
+        self._vendor = "" if owned is None else owned.vendor
         patterns = user_patterns(config)
         self._patterns = [each for each in patterns if each.category != NETWORK]
         self._network_patterns = [each for each in patterns if each.category == NETWORK]
@@ -144,7 +128,7 @@ class Classifier:
                     return _error(_BY_NAME[NETWORK], link.text)
         found = None
         if self._gpus or self._machines:
-            found = classify(failure, self._patterns, self._machines)
+            found = classify(failure, self._patterns, self._machines, self._vendor)
             if found is not None and not (self._gpus or found.category == HOST):
                 found = None
         if found is not None or network_error is None:
@@ -154,7 +138,7 @@ class Classifier:
 
     def of_collection(self, failure: Failure) -> GpuError | None:
         """The GPU error of a module or a class; the hook is asked about tests only."""
-        return classify(failure, self._patterns)
+        return classify(failure, self._patterns, vendor=self._vendor)
 
     def _asked(self, item: pytest.Item, failure: Failure) -> Any:
         """The answer of the hook pytest_fkit_classify: one of NAMES, False, or None."""
@@ -174,17 +158,21 @@ class Classifier:
 
 
 def classify(
-    failure: Failure, patterns: Sequence[Pattern] = (), machines: bool = False
+    failure: Failure,
+    patterns: Sequence[Pattern] = (),
+    machines: bool = False,
+    vendor: str = "",
 ) -> GpuError | None:
     """The GPU error that a failure is, None if it is none.
 
     :param patterns: the user's own, which are tried first.
     :param machines: whether errors of the machine count as well.
+    :param vendor: whose GPUs the test had, as in :mod:`..devices`; "" if unknown.
     """
     if not machines:
         patterns = [each for each in patterns if each.category != HOST]
     if failure.skip:
-        return _of_skip(failure.text, patterns)
+        return _of_skip(failure.text, patterns, vendor)
     if failure.death:
         return _of_death(failure.stderr, patterns)
     chain = [failure, *failure.causes]
@@ -192,11 +180,11 @@ def classify(
         own = _own(_searchable(link), patterns)
         if own is not None:
             return _error(own[0], link.text)
-    found = [(category, _told(link)) for link in chain for category in _category(link)]
+    found = [(category, _told(link, category)) for link in chain for category in _category(link)]
     if not found and any(map(points, chain)):
         found = [
             (category, text)
-            for printed in dict.fromkeys(link.printed for link in chain)
+            for printed in dict.fromkeys(text for link in chain for text in _printed(link))
             for text in raised(printed)
             for category in _said_by(text)
         ]
@@ -220,9 +208,18 @@ def _first_of(
     return error if poisons else error._replace(poisons=False)
 
 
-def _told(failure: Failure) -> str:
-    """The message, or the name of the class where there is none."""
-    return failure.text.strip() or failure.types[0].rpartition(".")[2]
+def _told(failure: Failure, category: Category) -> str:
+    """The message; of one with another process's traceback, what was raised there, if that is it.
+
+    Where there is no message, the name of the class.
+    """
+    there = (text for text in raised(failure.text) if category in _said_by(text))
+    return next(there, failure.text.strip()) or failure.types[0].rpartition(".")[2]
+
+
+def _printed(failure: Failure) -> tuple[str, ...]:
+    """Texts with what ended another process: its output, and a message that has its traceback."""
+    return (failure.text, failure.printed) if points(failure) else (failure.printed,)
 
 
 def named(category: str, failure: Failure) -> GpuError:
@@ -284,15 +281,13 @@ def _searchable(failure: Failure) -> str:
     return "\n".join((*failure.types, speaker + said(failure.text)))
 
 
-def _of_skip(reason: str, patterns: Sequence[Pattern]) -> GpuError | None:
+def _of_skip(reason: str, patterns: Sequence[Pattern], vendor: str) -> GpuError | None:
     own = _own(reason, patterns)
     if own is not None:
         return _error(own[0], reason)
-    if _SKIPS_WITH_TOO_FEW.search(reason):
+    if wants_several(reason) or asks_for_others(reason, vendor):
         return None
-    without = _SKIPS_WITHOUT.fullmatch(_first_line(reason)) or dict(exact())[_MISSING].search(
-        reason
-    )
+    without = lacks_any(_first_line(reason)) or dict(exact())[_MISSING].search(reason)
     return _error(_MISSING, reason) if without else None
 
 

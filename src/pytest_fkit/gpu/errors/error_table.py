@@ -88,6 +88,7 @@ CATEGORIES = (
             r"ncclInvalid(Usage|Argument)|NCCL_ERROR_INVALID_(USAGE|ARGUMENT)",
             r"Duplicate GPU detected",
             r"[NR]CCL error( \d)?(: | in: [^\n]*?, )invalid (usage|argument)",
+            r"NCCL operation \w+\([^\n]*?\) failed: invalid (usage|argument)",  # XLA
         ),
         is_gpu=False,
     ),
@@ -116,6 +117,7 @@ CATEGORIES = (
             r"(DRAM|SRAM) ECC failure|reason ?: ?ECC",  # ROCr, core/runtime/runtime.cpp
             # NVML_ERROR_GPU_IS_LOST, pynvml's class for it; NVIDIA's kernel module
             r"GPU is lost|GPU_?IS_?LOST|fallen off the bus",
+            r"Unable to determine the device handle for GPU",  # nvidia-smi, of one that is gone
             # torch_npu, NPUException.h
             r"multi-bit ECC error|reason=\[?device mem error|ZE_RESULT_ERROR_SURVIVABILITY_MODE",
         ),
@@ -157,6 +159,7 @@ CATEGORIES = (
             r"No available memory for the cache blocks|larger than the available KV cache memory",
             r"larger than the maximum number of tokens that can be stored in KV cache",
             r"Error in memory profiling\. Initial free memory",
+            r"Memory of devices [^\n]*? not free after",  # its tests, tests/utils.py
             # SGLang, model_executor
             r"Not enough memory\. Please try to increase --mem-fraction-static",
             r"memory capacity is unbalanced\. Some GPUs may be occupied",
@@ -165,6 +168,7 @@ CATEGORIES = (
             r"Error Code \d+: OutOfMemory|Requested amount of GPU memory .* could not be allocated",
             # PyTorch, native/cudnn/Conv_v7.cpp, Conv_v8.cpp; ONNX Runtime
             r"Unable to find a valid cuDNN algorithm|unable to find an engine to execute",
+            r"BFCArena::AllocateRawInternal[^\n]* Failed to allocate memory",
             rf"{_LIBRARIES}_STATUS_(ALLOC\w*_FAILED|INSUFFICIENT_(RESOURCES|WORKSPACE))",
             r"_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED|CUFFT_ALLOC_FAILED",
             rf"{_SPOKEN} allocation (failed|failure)|(rocblas|rocsparse)_status_memory_error",
@@ -214,6 +218,7 @@ CATEGORIES = (
             r"CUDA-enabled jaxlib is not installed",
             r"libdevice not found at|Couldn't (invoke|get) ptxas",
             r"nvrtc: error: (invalid value for --gpu-architecture|failed to open libnvrtc)",
+            r"Unable to load NCCL library",
         ),
         names=(
             "NO_BINARY_FOR_GPU|NO_KERNEL_IMAGE_FOR_DEVICE|INVALID_DEVICE_FUNCTION|"
@@ -247,6 +252,9 @@ CATEGORIES = (
             + _NOT_OF_THEM,
             r"\bGPUs? (was |were )?not found",
             r"error code is (200002|507033)\b",  # torch_npu: no such device, or it does not start
+            # The driver does not start: numba, JAX; nvml.h, of a container that lost its GPUs, too.
+            r"\bcuInit(\(0\))? (results in|failed)",
+            r"Failed to initialize NVML: Unknown Error|NVMLError_DriverNotLoaded",
         ),
         names="NO_DEVICE|NOT_INITIALIZED|INITIALIZATION_ERROR|SYSTEM_NOT_READY",
         after=("initialization error",),
@@ -336,6 +344,7 @@ CATEGORIES = (
         (
             rf"{_LIBRARIES}_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)",
             rf"{_LIBRARIES}_STATUS_((NOT_)?INITIALI[SZ]\w+|LAUNCH_FAILURE|PREEXISTING_FAILURE)",
+            r"HIPBLAS_STATUS_UNKNOWN",
             r"CUFFT_(EXEC|SETUP)_FAILED|CUFFT_INTERNAL_ERROR",  # cufft.h
             rf"{_SPOKEN} (has not been initialized|execution failed|mapping error|setup failed)",
             rf"{_SPOKEN} internal error|miopenStatus(InternalError|UnknownError|NotInitialized)",
@@ -350,14 +359,15 @@ CATEGORIES = (
             r"call hccl api failed|HCCL function error",  # torch_npu
             r"Failed to (get convolution|determine best cudnn convolution) algorithm",
             r"without BLAS support|No algorithm worked!",  # TensorFlow
-            r"nvshmem\S*[^\n]* non-zero status|NVSHMEM error",
+            r"nvshmem\S*[^\n]* non-zero status|NVSHMEM error|nvshmem initialization failed",
+            r"DeepEP error: [^\n]*timeout",  # like NCCL's watchdog
             # cublasGetStatusString, and others of CUDA's libraries
             r"the library was not initialized|the GPU program failed to execute",
             r"an access to GPU memory space failed",
         ),
         after=("an internal operation failed",),
         vague=(
-            r"[NR]CCL (error|failure)|NCCL_ERROR_\w+",
+            r"[NR]CCL (error|failure|operation \w+\([^\n]*?\) failed)|NCCL_ERROR_\w+",
             r"\bnccl(System|Internal|Remote|UnhandledCuda)Error|DistBackendError",
             r"reason=\[?(link error|device network link|hccl op)",
         ),
@@ -379,7 +389,7 @@ CATEGORIES = (
         vague=(
             r"(CUDA|HIP)( (driver|runtime|API|runtime API))? (error|failure)",
             r"CUDA_ERROR_\w+|\b(cuda|hip)Error[A-Z]\w+|Triton Error \[(CUDA|HIP|ZE)\]",
-            r"Native API (failed|returns)|level_zero backend failed",  # SYCL
+            r"Native API (failed|returns)|level_zero backend failed|\bUR error\b",  # SYCL, PyTorch
             r"\b(ZE_RESULT|UR_RESULT|HSA_STATUS|PI)_ERROR_\w+",
             r"NPU (function )?error|call acl api failed|OPS function error",  # torch_npu
         ),

@@ -105,6 +105,7 @@ _FRAME = re.compile(r'(?P<prefix>[^"]*?)  File "[^"]+", line \d+')
 _DIGITS = re.compile(r"\d+")
 _EXCEPTION = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt|Warning|Failed)\b")
 _WHAT = re.compile(r"\bwhat\(\): ")  # libstdc++, of an exception that nobody caught
+_ABORT = re.compile(r"\bHW Exception by GPU node-\d")  # ROCr, runtime.cpp, before it aborts
 
 _QUOTING = (
     "AssertionError",
@@ -136,12 +137,12 @@ def said(text: str) -> str:
 
 
 def raised(output: str) -> Iterator[str]:
-    """The messages of exceptions in the output of processes, each with the lines that follow it."""
+    """What ended processes, by their output: messages of exceptions, with the lines that follow."""
     message: list[str] = []
     ended = True
     for line, began in _heard(output.splitlines()):
         found = _WHAT.search(line)
-        if found or (began and _EXCEPTION.match(line)):
+        if found or _ABORT.search(line) or (began and _EXCEPTION.match(line)):
             yield from _joined(message)
             message, ended = [line[found.end() :] if found else line], False
         elif began or not line.strip() or len(message) > _CONTINUED:
@@ -200,7 +201,7 @@ _CLASSES = {
 }
 
 _PROCESS = r"(server|engine|scheduler|executor|worker|process|subprocess|rank|child)"
-_GONE = r"(died|is dead|crashed|exited|terminated|failed to start|returned error)"
+_GONE = r"(died|is dead|crashed|exited|terminated|killed|failed to start|returned error)"
 
 _MESSAGE = re.compile(
     "|".join(
@@ -221,8 +222,17 @@ _MESSAGE = re.compile(
 )
 
 
+# Assertions that compare nothing of the test's: vLLM's tests/utils.py, of a test that it ran in a
+# fork; PyTorch's common_distributed.py, of a rank.
+_FORKED = re.compile(
+    r"^(function|Test) \S+ failed when called with args [^\n]*\(exit code: -?\d+\)"
+    r"|^Expected exit code 0 but got -?\d+ for pid: \d+",
+    re.MULTILINE,
+)
+
+
 def points(failure: Failure) -> bool:
     """Whether the exception says only that another process failed."""
     if "builtins.AssertionError" in failure.types:
-        return False
+        return _FORKED.search(failure.text) is not None
     return not _CLASSES.isdisjoint(failure.types) or bool(_MESSAGE.search(failure.text))

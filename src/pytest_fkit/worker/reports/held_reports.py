@@ -45,6 +45,7 @@ class HeldReports(Reports):
         self._begun: pytest.Item | None = None
         self._unexplained = ""
         self._in_doubt = in_doubt
+        self._reasons: set[str] = set()
         self._hold_tests = hold
         self._reports = reports
         self._owned = owned
@@ -92,8 +93,19 @@ class HeldReports(Reports):
         """Remember the first error; one of wide fixtures at the end of the run comes too late."""
         if self._error is None and not self._settled:
             self._error, self._erred = error, item
-            if error.probe:
+            if error.probe and self._is_news(error):
                 self._in_doubt()
+
+    def _is_news(self, error: GpuError) -> bool:
+        """Whether a probe may find something: of skips for the same reason, after the first one.
+
+        A suite whose libraries were built without CUDA skips all tests for one reason.
+        """
+        skip = error.category == "missing" and not error.poisons
+        known = skip and error.text in self._reasons
+        if skip:
+            self._reasons.add(error.text)
+        return not known
 
     def unexplained(self, item: pytest.Item, how: str) -> None:
         """Remember the death, which an Xid may explain as a GPU error."""
