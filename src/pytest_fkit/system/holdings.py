@@ -92,7 +92,9 @@ class Holdings(NamedTuple):
             for each in sorted(self.descriptors - before.descriptors)
             if not each.is_harmless(files)
         ]
-        found += [f"child process {pid}" for pid in sorted(self.children - before.children)]
+        number = len(self.children - before.children)
+        if number:
+            found.append("child process" if number == 1 else f"{number} child processes")
         return found
 
 
