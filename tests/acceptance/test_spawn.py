@@ -249,6 +249,8 @@ def test_files_whose_tests_have_the_same_node_ids_are_told_apart(
         ("PASSED", "::test_in_one"),
         ("PASSED", "::test_in_two"),
     ], ended.out
+    commands = [line for line in ended.lines if line.startswith("reproduce: ")]
+    assert commands[0].endswith(" ../out/test_one.py::test_asks")
 
 
 @pytest.mark.in_turn(2)

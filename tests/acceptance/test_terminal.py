@@ -16,7 +16,8 @@ def test_dies(text):
     os.write(1, "output \\u2713\\n".encode())
     os.abort()
 def test_exits(): os._exit(3)
-def test_leaves_a_process(): subprocess.Popen(["sleep", "600"])
+def test_leaves_processes():
+    for _ in range(52): subprocess.Popen(["sleep", "600"])
 def test_fails(): assert "\\u2713" == "x"
 """
 }
@@ -63,8 +64,10 @@ def test_the_summary_lists_deaths_and_processes_left(ascii_run: InnerRun) -> Non
     exits = [column.strip() for column in lines[start + 3].split("  ") if column.strip()]
     assert exits == ["test_events.py::test_exits", "exit status 3", "gw0"]
     assert lines[start + 4] == "1 test left processes running, which were ended:"
-    assert "test_events.py::test_leaves_a_process" in lines[start + 5]
-    assert "sleep" in lines[start + 5]
+    left = lines[start + 5 : start + 55]
+    assert all(line.startswith("  test_events.py::test_leaves_processes  pid ") for line in left)
+    assert all("sleep" in line for line in left)
+    assert lines[start + 55] == "  \\u2026 2 more"
 
 
 def test_a_stream_that_shows_ascii_only_gets_ascii(ascii_run: InnerRun) -> None:

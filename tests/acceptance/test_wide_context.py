@@ -349,6 +349,35 @@ def test_what_needs_a_fixture_of_the_test_is_set_up_within_it(tmp_path: Path) ->
     assert set_up.count("other") == 1  # in the host
 
 
+_ABSENT = """\
+import os
+import pytest
+
+@pytest.fixture(scope="module")
+def server(request):
+    with open("set up", "a") as file:
+        file.write(f"{request.module.__name__}\\n")
+    if "SERVER" not in os.environ:
+        raise ConnectionError("after a minute")
+
+@pytest.fixture
+def client(monkeypatch, request):
+    if request.module.__name__ == "test_b":
+        monkeypatch.setenv("SERVER", "there")
+    return request.getfixturevalue("server")
+"""
+
+
+def test_what_is_absent_is_not_looked_for_in_each_test(tmp_path: Path) -> None:
+    test = "import pytest\n@pytest.mark.parametrize('n', range(6))\ndef test_it(client, n): pass\n"
+    write_files(tmp_path, {"conftest.py": _ABSENT, "test_a.py": test, "test_b.py": test})
+    ended = run_pytest(tmp_path, "--fkit", "-n0")
+    outcomes = [outcome for _, outcome in sorted(ended.outcomes.items())]
+    assert outcomes == ["ERROR"] * 6 + ["PASSED"] * 6, ended.out
+    # In the host, in the first test, and in the host to stay.
+    assert (tmp_path / "set up").read_text().split().count("test_a") == 3
+
+
 _THREADS = {
     "conftest.py": """\
 import threading

@@ -49,6 +49,20 @@ def test_names_what_is_new_and_can_not_be_shared(tmp_path: Path) -> None:
     assert sorted(found) == sorted(expected)
 
 
+def test_the_threads_of_a_pool_are_named_together() -> None:
+    before = holdings.take()
+    over = threading.Event()
+    names = ["Pool-1 worker-2", "Pool-1 worker-10", "Pool-12 worker-1", "monitor"]
+    started = [threading.Thread(target=over.wait, name=each, daemon=True) for each in names]
+    for each in started:
+        each.start()
+    found = holdings.take().beyond(before)
+    over.set()
+    for each in started:
+        each.join()
+    assert found == ["3 threads such as 'Pool-1 worker-10'", "thread 'monitor'"]
+
+
 def test_a_copy_of_a_file_that_was_open_counts_only_with_a_buffer(tmp_path: Path) -> None:
     with tempfile.TemporaryFile(dir=tmp_path) as open_before:
         before = holdings.take()

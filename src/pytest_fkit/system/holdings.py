@@ -30,6 +30,8 @@ own_builtins(globals())
 _OPENMP = re.compile(r"/lib(?:gomp|omp|iomp5)[^/]*\.so[^/]*$")
 _OMP_PAUSE_HARD = 2  # omp_pause_resource_t, OpenMP 5.0 API specification, 3.2.44
 
+_NUMBER = re.compile(r"\d+")
+
 _PYTHON = os.path.realpath(sys.executable or "")
 
 _APPENDING = ", open for appending with a buffer"
@@ -80,7 +82,7 @@ class Holdings(NamedTuple):
 
     def beyond(self, before: Holdings) -> list[str]:
         """What is held now, was not `before`, and does not survive a fork, in words."""
-        found = [f"thread {thread.text!r}" for thread in sorted(self.threads - before.threads)]
+        found = _describe_threads(self.threads - before.threads)
         found += _describe_natives(self.natives - before.natives)
         if self.runtime and not before.runtime:
             found.append(self.runtime)
@@ -90,7 +92,9 @@ class Holdings(NamedTuple):
             for each in sorted(self.descriptors - before.descriptors)
             if not each.is_harmless(files)
         ]
-        found += [f"child process {pid}" for pid in sorted(self.children - before.children)]
+        number = len(self.children - before.children)
+        if number:
+            found.append("child process" if number == 1 else f"{number} child processes")
         return found
 
 
@@ -187,6 +191,17 @@ def _end_forkable_threads(fork: Callable[[], int]) -> None:
         os._exit(0)
     with suppress(ChildProcessError):  # gone already, where SIGCHLD is ignored
         os.waitpid(pid, 0)
+
+
+def _describe_threads(threads: Iterable[Named]) -> list[str]:
+    """Python's threads in words, those of a pool, whose names differ in a number, together."""
+    alike: dict[str, list[str]] = {}
+    for each in sorted(threads):
+        alike.setdefault(_NUMBER.sub("", each.text), []).append(each.text)
+    return [
+        f"thread {name!r}" if not others else f"{len(others) + 1} threads such as {name!r}"
+        for name, *others in alike.values()
+    ]
 
 
 def _describe_natives(threads: Iterable[int]) -> list[str]:

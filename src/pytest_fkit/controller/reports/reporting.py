@@ -202,6 +202,9 @@ _NO_STACKS = "no stacks: nobody looks at workers; after a signal Python's is on 
 
 _Line = Tuple[str, "dict[str, bool]"]
 _PLAIN: dict[str, bool] = {}
+_MOST = 50
+"""Processes left running that the terminal names; the journal has all of them."""
+
 _YELLOW = {"yellow": True}
 _RED = {"red": True}
 
@@ -232,7 +235,7 @@ def _summary(happened: Happened) -> Iterator[_Line]:
         yield f"{no_core(number)}: {reason}", _YELLOW
     yield from _section(
         f"{count(len(happened.leftovers), 'test')} left processes running, which were ended:",
-        _each_line(happened.leftovers),
+        _first(list(_each_line(happened.leftovers))),
     )
     if happened.end_errors:
         title = "raised at the end of test processes; plain pytest exits with status 1, too:"
@@ -272,6 +275,12 @@ def _section(title: str, rows: Iterable[str], markup: dict[str, bool] = _PLAIN) 
 
 def _each_line(told: Iterable[tuple[str, Sequence[str]]]) -> Iterator[str]:
     return (f"{nodeid}  {line}" for nodeid, lines in told for line in lines)
+
+
+def _first(rows: Sequence[str]) -> Sequence[str]:
+    if len(rows) <= _MOST:
+        return rows
+    return [*rows[:_MOST], f"… {len(rows) - _MOST} more"]
 
 
 def _aligned(deaths: Deaths) -> Iterator[str]:

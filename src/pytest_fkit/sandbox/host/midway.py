@@ -167,6 +167,7 @@ class Midway:
                 self.fork_error = error
                 return True
             if left is None:
+                self._fixtures.child_ended()
                 return True
             self.child_ran_test = False
             for which, timer in zip(_TIMERS, timers):

@@ -17,6 +17,8 @@ own_builtins(globals())
 HOOKS = "hooks"
 """Key of :class:`.messages.Broken` where hooks leave such things in a host."""
 
+_PYTESTS = pytest.fixture.__code__.co_filename[: -len("fixtures.py")]
+
 
 class ForkWatch:
     """Compares what a host holds before and after code of the suite, and records the cause.
@@ -141,4 +143,6 @@ class ForkWatch:
         if code is None:
             return ""
         path: str = code.co_filename
+        if path.startswith(_PYTESTS):  # it calls setup_module, setUpClass and the like
+            return ""
         return f" ({below(path, self._rootdir) or path}:{code.co_firstlineno})"

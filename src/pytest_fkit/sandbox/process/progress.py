@@ -27,7 +27,7 @@ class Progress:
 
 
 class Tally:
-    """The number of failures in a host's session: written by its children, read by the host."""
+    """A number that the children of a host write, and the host reads."""
 
     def __init__(self) -> None:
         self._memory = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")

@@ -129,7 +129,7 @@ class WideFixtures:
         try:
             return (yield)
         except BaseException as error:
-            self._outliving.has_raised(fixturedef)
+            self._outliving.has_raised(key, fixturedef, error, child=not self._owns_all)
             # pytest raises this object again for every test that needs the fixture.
             if self._gpu_failures is not None:
                 mark_event(error, f"{key}#{time.monotonic_ns()}")
@@ -242,7 +242,7 @@ class WideFixtures:
         self._begun = item
         self._collector_set_up = pytest_fixtures.missing_collector(item) is not None
         self._ensure_filled = ensure_filled
-        self._outliving = Outliving()
+        self._outliving.begin()
         self.watch.begin()
 
     def end(self) -> None:
@@ -283,7 +283,8 @@ class WideFixtures:
     def set_up_for_child(self, item: pytest.Item, name: str) -> None:
         """Set up, at the same place, a wide fixture for which a child left amid its own fixtures.
 
-        If that raises, perhaps for lack of those, forget it: the next child sets it up itself.
+        If that raises, perhaps for lack of those, forget it: the next child sets it up itself. If
+        that raises the same, the next failure here is kept.
         """
         self._outliving.refused.append(name)
         with self.watch.fixtures():
@@ -294,6 +295,10 @@ class WideFixtures:
                 raise
             except BaseException:  # noqa: BLE001 (the child will meet it)
                 self._outliving.forget_raised()
+
+    def child_ended(self) -> None:
+        """After a child that ran the test, amid its setup."""
+        self._outliving.child_ended()
 
     def blame(self, found: str) -> None:
         """Blame a fixture for what a child found, and this host must have left."""
@@ -327,7 +332,7 @@ class WideFixtures:
         names = pytest_fixtures.wide_fixtures(item)
         if argname not in (*names, _COLLECTORS):
             names.append(argname)
-        self._outliving = Outliving()
+        self._outliving.begin()
 
         def work() -> None:
             with self.watch.fixtures_and_collectors(item):

@@ -303,8 +303,12 @@ def reproducing_command(item: pytest.Item, changed: Mapping[str, str]) -> str:
     # Not item.nodeid, to which xdist adds the name of its group.
     nodeid = item.name if item.parent is None else f"{item.parent.nodeid}::{item.name}"
     path, separator, rest = nodeid.partition("::")
-    # Node ids are relative to rootdir, arguments to the current directory.
-    path = relative(joined(str(config.rootpath), path), str(directory))
+    # Node ids are relative to rootdir, and outside of it to what the command line names; arguments
+    # to the current directory.
+    where = str(item.path)
+    if not where.endswith(path):
+        where = joined(str(config.rootpath), path)
+    path = relative(where, str(directory))
     owned = config.stash.get(KEY, None)
     masks = "" if owned is None else owned.assignments(changed)
     return masks + shlex.join([*arguments, path + separator + rest])
