@@ -11,7 +11,7 @@ import math
 from typing import Any, Dict, Sequence
 
 from ..own import own_builtins, time
-from ..protocol.event_file import HOST
+from ..protocol.event_file import OF_MACHINE
 
 own_builtins(globals())
 
@@ -71,7 +71,7 @@ def plain(value: object) -> Any:
 
 def is_of_machine(happened: Event) -> bool:
     """Whether the error of an event is the machine's, though it is recorded as a GPU's."""
-    return happened["event"] == "gpu_error" and happened.get("category") == HOST
+    return happened["event"] == "gpu_error" and happened.get("category") == OF_MACHINE
 
 
 def wide_title(step: Event) -> str:

@@ -16,7 +16,7 @@ own_builtins(globals())
 
 RUN, SKIP = "run", "skip"
 
-TOLD = "fkit_quarantine"
+QUARANTINE_TOLD = "fkit_quarantine"
 """The name in ``workerinput`` of the entries, as tuples."""
 
 _TABLE = "quarantine"

@@ -74,7 +74,7 @@ class LendGpus(NamedTuple):
     environ: dict[str, str]
 
 
-class Settle(NamedTuple):
+class TearDown(NamedTuple):
     """No test follows for now: tear down."""
 
 
@@ -320,7 +320,7 @@ class RepeatedItem(NamedTuple):
 
 
 Order = Union[
-    RunTests, RecallTests, LendGpus, Settle, GoOn, ProbeGpus, DescribeRunning, CheckAlive,
+    RunTests, RecallTests, LendGpus, TearDown, GoOn, ProbeGpus, DescribeRunning, CheckAlive,
     StopRun, EndNow,
 ]  # fmt: skip
 

@@ -22,7 +22,7 @@ Figure = Union[str, bool, int, float]
 NETWORK = "network"
 """The category of errors of the network."""
 
-HOST = "host"
+OF_MACHINE = "host"
 """The category of exhausted memory, shared memory and file systems of a machine."""
 
 

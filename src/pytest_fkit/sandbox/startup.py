@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import pytest
 
 from .. import system
-from ..config.settings import KEY, Settings
+from ..config.settings import SETTINGS, Settings
 from ..own import gc, os, own_builtins
 from ..protocol import repetitions
 from ..protocol.channels import Link
@@ -67,7 +67,7 @@ def _replace_by_devnull(descriptors: list[int]) -> None:
 
 def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any | None) -> Keeper:
     config = session.config
-    settings = config.stash.get(KEY, None)
+    settings = config.stash.get(SETTINGS, None)
     tools = find_tools() if is_wanted(settings) else None
     if tools is not None:
         prepare_to_compare()

@@ -7,11 +7,10 @@ from typing import Callable, Generator, Mapping
 import pytest
 
 from ..config.first_environment import environment
-from ..config.settings import KEY as SETTINGS
+from ..config.settings import SETTINGS
 from ..gpu.devices import placed
 from ..gpu.health.probe import LIMIT, Health, Probe, start
-from ..gpu.slices.ownership import KEY as OWNED
-from ..gpu.slices.ownership import Owned
+from ..gpu.slices.ownership import OWNED, Owned
 from ..own import own_builtins
 from ..protocol.endings import count
 

@@ -13,7 +13,7 @@ from typing import Iterable, Mapping, Sequence, TextIO
 import pytest
 
 from ...compat.pytest_output import terminal_file
-from ...config.settings import KEY
+from ...config.settings import SETTINGS
 from ...named_tuple import NamedTuple
 from ...own import atexit, os, own_builtins, time
 from ...protocol.border import ItemFinished, ItemStarted, Told
@@ -120,7 +120,7 @@ class Footer:
 
     def __init__(self, config: pytest.Config, workers: int) -> None:
         self._config = config
-        self._wanted = config.stash[KEY].footer == "auto"
+        self._wanted = config.stash[SETTINGS].footer == "auto"
         self._workers = workers
         self._session: pytest.Session | None = None
         self._file: TextIO | None = None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Sequence
 
-from ...gpu.errors.wording import is_of_machine
+from ...gpu.errors.wording import is_rather_the_machines
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.border import ItemBegins, ItemComplete, ItemGpuError, Reported, Told
-from ...protocol.event_file import HOST, NETWORK, GpuError, add_facts, facts_of
+from ...protocol.event_file import NETWORK, OF_MACHINE, GpuError, add_facts, facts_of
 from ..schedule.machines import host_of, id_of, physical, with_gpus
 from ..schedule.units import Kind
 
@@ -192,10 +192,10 @@ def decide(
     """
     kind = _next_kind(attempt, before, rules, able, shared)
     error = attempt.error
-    if kind is not None and error is not None and error.category == HOST:
+    if kind is not None and error is not None and error.category == OF_MACHINE:
         # Whoever runs on that machine lacks the same; nor on one where it was lacking before.
         kind = kind._replace(avoid=kind.avoid | before.given.avoid | there)
-    elif kind is not None and error is not None and is_of_machine(error):
+    elif kind is not None and error is not None and is_rather_the_machines(error):
         elsewhere = kind._replace(avoid=kind.avoid | there)
         kind = elsewhere if able(elsewhere) else kind
     if kind is not None and able(kind):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Tuple
 
-from ...gpu.devices import APART, Nearness
+from ...gpu.devices import FAR, Nearness
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from .known_workers import KnownWorker
@@ -15,7 +15,7 @@ from .units import Kind, Unit
 own_builtins(globals())
 
 _Distance = Tuple[int, int]
-"""How GPUs are connected; where that is unknown, APART, and how far they are apart in order."""
+"""How GPUs are connected; where that is unknown, FAR, and how far they are apart in order."""
 
 
 class Gang(NamedTuple):
@@ -149,7 +149,7 @@ class _Machine:
 
     def _distance(self, one: str, other: str) -> _Distance:
         way = self._between(one, other)
-        return (APART, abs(self._places[one] - self._places[other])) if way is None else (way, 0)
+        return (FAR, abs(self._places[one] - self._places[other])) if way is None else (way, 0)
 
 
 @dataclass

@@ -9,7 +9,7 @@ import execnet
 import pytest
 
 from ...gpu.devices import placed
-from ...gpu.slices.ownership import HOST, on_machine
+from ...gpu.slices.ownership import GPUS_TOLD, HOST, on_machine
 from ...gpu.vendors.detection import MASKS
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
@@ -144,15 +144,15 @@ def clock_ahead(node: WorkerController) -> float:
     return float(node.workerinput.get(AHEAD, 0.0))
 
 
-def owned_gpus(node: WorkerController) -> Mapping[str, Any]:
+def told_gpus(node: WorkerController) -> Mapping[str, Any]:
     """What a worker was told of its GPUs (Owned.to_wire()), empty if it has none."""
-    owned: Mapping[str, Any] = node.workerinput.get("fkit_gpus", {})
+    owned: Mapping[str, Any] = node.workerinput.get(GPUS_TOLD, {})
     return owned
 
 
 def gpu_ids(node: WorkerController) -> tuple[str, ...]:
     """The ids of a worker's GPUs, as they are shown."""
-    return tuple(owned_gpus(node).get("ids", ()))
+    return tuple(told_gpus(node).get("ids", ()))
 
 
 def with_gpus(worker: str, gpus: Iterable[str], machine: str = "") -> str:

@@ -11,7 +11,7 @@ from ...own import own_builtins
 from ...protocol.border import Facts
 from ...protocol.needs import Needs
 from .collected import Collected, CollectedTests
-from .machines import machine_of, owned_gpus, physical, physical_name
+from .machines import machine_of, physical, physical_name, told_gpus
 from .units import (
     ANY,
     Kind,
@@ -94,7 +94,7 @@ def plan(
 
 def _kind(node: WorkerController, needs: Needs) -> Kind:
     """What a test needs; if no machine of the run has it, the worker refuses to run the test."""
-    owned = owned_gpus(node)
+    owned = told_gpus(node)
     most = max(owned.get("most", 0), len(owned.get("ids", ())))
     gpus = None if needs.gpus is not None and needs.gpus > most else needs.gpus
     if owned.get("slots", 1) < 2:
@@ -111,7 +111,7 @@ def _on_large_gpus(
     small = {
         physical_name(node, gpu)
         for node in nodes
-        for gpu, size in owned_gpus(node).get("memory", {}).items()
+        for gpu, size in told_gpus(node).get("memory", {}).items()
         if size < memory
     }
     whole = [set(physical(node)) for node in nodes if small.isdisjoint(physical(node))]

@@ -21,7 +21,7 @@ from ...gpu.slices.environment import (
     owned_gpus,
     wants_port,
 )
-from ...gpu.slices.ownership import HOST, SEVERAL, Owned
+from ...gpu.slices.ownership import GPUS_TOLD, HOST, SEVERAL, Owned
 from ...gpu.vendors.vendor import Entry
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
@@ -287,7 +287,7 @@ class Gateways:
         worker = self._workers.get(node.gateway.id)
         node.workerinput["fkit_pid"] = 0 if worker is None else worker.pid
         if worker is not None and worker.owned.ids:
-            node.workerinput["fkit_gpus"] = worker.owned.to_wire()
+            node.workerinput[GPUS_TOLD] = worker.owned.to_wire()
         seat = self._seat(node.gateway.spec)
         node.workerinput["fkit_cpu"] = seat.cpu
         node.workerinput[HOST] = seat.host

@@ -31,7 +31,7 @@ from ...protocol.border import (
     Waits,
     answers,
 )
-from ...protocol.running_test import Whereabouts
+from ...protocol.whereabouts import Whereabouts
 from ...protocol.wire import Unpacker
 from ..schedule.machines import host_of
 from .liveness import Heartbeat, kill
@@ -56,7 +56,7 @@ class _Link:
     """
 
     outbox: Outbox
-    inbox: Unpacker = field(default_factory=answers)
+    unpacker: Unpacker = field(default_factory=answers)
     gone: threading.Event = field(default_factory=threading.Event)
     whereabouts: Whereabouts | None = None
     descriptor: int = -1
@@ -198,7 +198,7 @@ class Links:
             return
         self.heartbeat.heard(node)
         told: list[OfTests] = []
-        for message in link.inbox.feed(data):
+        for message in link.unpacker.feed(data):
             handler = self._handlers.get(type(message))
             if handler is None:
                 told.append(message)
@@ -209,8 +209,8 @@ class Links:
             handler(node, message)
         if told:
             self._of_tests(node, told)
-        if link.inbox.broken:
-            self.distrust(node, link.inbox.trouble)
+        if link.unpacker.broken:
+            self.distrust(node, link.unpacker.trouble)
 
     def _doubt(self, node: WorkerController, message: CollectionGpuErrors) -> None:
         del message
@@ -220,7 +220,7 @@ class Links:
 
     def trouble(self, node: WorkerController) -> str:
         """What is wrong with what a worker sends, "" if nothing is."""
-        return self._links[node].inbox.trouble
+        return self._links[node].unpacker.trouble
 
     def distrust(self, node: WorkerController, trouble: str) -> None:
         self._kill(node, _with_sender(trouble, f"worker {node.gateway.id}"))

@@ -12,7 +12,7 @@ import pytest
 
 from ...compat.guarded_hooks import record_warning
 from ...own import own_builtins
-from ...protocol.event_file import HOST, NETWORK, GpuError
+from ...protocol.event_file import NETWORK, OF_MACHINE, GpuError
 from ...protocol.plain_values import carriable
 from .error_table import CATEGORIES, FINAL, OTHER, Category
 from .failure import Failure
@@ -127,7 +127,7 @@ class Classifier:
             found = self._recognized(failure, network_error)
         else:
             network = network_error is not None
-            counts = {NETWORK: network, HOST: self._machines}.get(said, self._gpus)
+            counts = {NETWORK: network, OF_MACHINE: self._machines}.get(said, self._gpus)
             found = named(said, failure) if counts else None
         return found, found is None
 
@@ -145,7 +145,7 @@ class Classifier:
         found = None
         if self._gpus or self._machines:
             found = classify(failure, self._patterns, self._machines)
-            if found is not None and not (self._gpus or found.category == HOST):
+            if found is not None and not (self._gpus or found.category == OF_MACHINE):
                 found = None
         if found is not None or network_error is None:
             return found
@@ -182,7 +182,7 @@ def classify(
     :param machines: whether errors of the machine count as well.
     """
     if not machines:
-        patterns = [each for each in patterns if each.category != HOST]
+        patterns = [each for each in patterns if each.category != OF_MACHINE]
     if failure.skip:
         return _of_skip(failure.text, patterns)
     if failure.death:

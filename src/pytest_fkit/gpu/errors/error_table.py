@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
-from ...protocol.event_file import HOST
+from ...protocol.event_file import OF_MACHINE
 
 own_builtins(globals())
 
@@ -93,7 +93,7 @@ CATEGORIES = (
     ),
     # The host's memory or a file system, though it reads like the GPU's, or a GPU library says it.
     Category(
-        HOST,
+        OF_MACHINE,
         (
             r"ray\.exceptions\.OutOfMemoryError|RayOutOfMemoryError|node running low on memory",
             r"java\.lang\.OutOfMemoryError",  # Spark

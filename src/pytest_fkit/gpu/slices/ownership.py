@@ -128,10 +128,10 @@ class Owned(NamedTuple):
         ]
 
 
-KEY: pytest.StashKey[Owned] = pytest.StashKey()
+OWNED: pytest.StashKey[Owned] = pytest.StashKey()
 """In ``config.stash`` of a worker that owns GPUs, or of pytest itself at ``-n0``."""
 
-TOLD = "fkit_gpus"
+GPUS_TOLD = "fkit_gpus"
 """The item of ``config.workerinput`` from which workers and fresh interpreters get it."""
 
 
@@ -155,8 +155,8 @@ def owned_by(config: pytest.Config) -> Owned | None:
     Modules that only owners of GPUs need, such as the table of errors, are imported after this
     check, so that other workers fork their tests without them.
     """
-    told = getattr(config, "workerinput", {}).get(TOLD)
-    return config.stash.get(KEY, None) if told is None else Owned.from_wire(told)
+    told = getattr(config, "workerinput", {}).get(GPUS_TOLD)
+    return config.stash.get(OWNED, None) if told is None else Owned.from_wire(told)
 
 
 def one_of_several(config: pytest.Config) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Callable
 import pytest
 
 from ... import system
-from ...config.settings import KEY
+from ...config.settings import SETTINGS
 from ...gpu.frameworks import open_imported
 from ...gpu.slices.ownership import owned_by
 from ...own import ctypes, os, own_builtins, warnings
@@ -50,7 +50,7 @@ class Warmup:
     """
 
     def __init__(self, config: pytest.Config, relay: Relay) -> None:
-        settings = config.stash.get(KEY, None)
+        settings = config.stash.get(SETTINGS, None)
         self.is_on = (
             settings is not None and settings.warmup and SUPPORTED and owned_by(config) is not None
         )

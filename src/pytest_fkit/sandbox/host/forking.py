@@ -12,7 +12,7 @@ from ...own import os, own_builtins
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files, read_from
 from ...protocol.event_file import Completed, EndError, Leaves, SharedProcess, Used, UsedBefore
-from ...protocol.messages import PATIENCE, Began, Forked, Go, Ping, Run, WideSetUp
+from ...protocol.messages import PATIENCE, Began, Forked, Go, Ping, Run, WideReady
 from ...protocol.plain_values import carriable
 from ...protocol.wire import Unpacker
 from ...system import limits
@@ -243,9 +243,9 @@ class Forking:
         :return: False if the keeper is gone.
         """
         self._process.session_end.report_unraisable()
-        self._link.send(WideSetUp())
+        self._link.send(WideReady())
         while not self._link.is_readable(PATIENCE):
-            self._link.send(Ping())  # its number reveals to the keeper that WideSetUp was lost
+            self._link.send(Ping())  # its number reveals to the keeper that WideReady was lost
         return self._link.receive() is not None
 
     def run_here(

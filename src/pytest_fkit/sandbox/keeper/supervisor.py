@@ -29,7 +29,7 @@ from ...protocol.messages import (
     Ready,
     Restarted,
     SessionOver,
-    WideSetUp,
+    WideReady,
 )
 from ...system.limits import raise_soft, refusal_of, restore
 from ..child.child import DONE, IN_ORDER, STOPS
@@ -191,7 +191,7 @@ class Supervisor(Loop):
         elif isinstance(message, Ready):
             host.inner = message.pid
             self.orphans.record_daemons(host)
-        elif isinstance(message, WideSetUp):
+        elif isinstance(message, WideReady):
             self.orphans.record_daemons(host)
             self.set_clock(job, job.run.timeout, "go on after wide fixtures were set up")
             self.send_to_host(host, Proceed())

@@ -10,7 +10,7 @@ from ... import system
 from ...compat import pytest_hooks, pytest_junit, pytest_nodes, pytest_session
 from ...compat.kept_values import report_each_test
 from ...config.folders import ARTIFACTS
-from ...config.settings import KEY, read
+from ...config.settings import SETTINGS, read
 from ...gpu.slices.ownership import may_retry, one_of_several, owned_by
 from ...named_tuple import NamedTuple
 from ...own import faulthandler, os, own_builtins, signal
@@ -107,7 +107,7 @@ def equip(session: pytest.Session, coverage: Any | None, waits: bool) -> TestPro
     broken: dict[str, str] = {}
     gpu_failures = _gpu_failures(config)
     relay = Relay(session, may_retry=gpu_failures is not None and may_retry(config))
-    settings = config.stash.get(KEY, None)
+    settings = config.stash.get(SETTINGS, None)
     fixtures = WideFixtures(
         session, relay, broken, settings is not None and settings.start_method == "auto",
         gpu_failures,

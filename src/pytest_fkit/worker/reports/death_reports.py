@@ -9,15 +9,14 @@ import pytest
 
 from ...compat import pytest_reports
 from ...config.one_test import kept_for_one_test
-from ...config.settings import KEY as SETTINGS
+from ...config.settings import SETTINGS
 from ...gpu.errors.failure import Failure
-from ...gpu.slices.ownership import HOST, KEY, one_of_several, owned_by
+from ...gpu.slices.ownership import HOST, OWNED, one_of_several, owned_by
 from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, signal, time
 from ...protocol.crash_report import Core
 from ...protocol.endings import Ending, Exited, Lost, Signaled, Unmet, Unreported, WrapperEnded
-from ...protocol.event_file import HOST as OF_MACHINE
-from ...protocol.event_file import GpuError, ReportData, add_facts
+from ...protocol.event_file import OF_MACHINE, GpuError, ReportData, add_facts
 from ...protocol.messages import Broken, Ended
 from ...protocol.plain_values import carriable
 from ...protocol.stacks import origins
@@ -305,6 +304,6 @@ def reproducing_command(item: pytest.Item, changed: Mapping[str, str]) -> str:
     path, separator, rest = nodeid.partition("::")
     # Node ids are relative to rootdir, arguments to the current directory.
     path = relative(joined(str(config.rootpath), path), str(directory))
-    owned = config.stash.get(KEY, None)
+    owned = config.stash.get(OWNED, None)
     masks = "" if owned is None else owned.assignments(changed)
     return masks + shlex.join([*arguments, path + separator + rest])

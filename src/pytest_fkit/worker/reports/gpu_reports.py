@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Callable, Generator
 
 import pytest
 
-from ...gpu.slices.ownership import KEY, XIDS, XIDS_TOLD, Owned, owned_by
+from ...gpu.slices.ownership import OWNED, XIDS, XIDS_TOLD, Owned, owned_by
 from ...own import os, own_builtins
 from ...sandbox.process.test_process import MEMORY
 
@@ -59,7 +59,7 @@ def own_gpus(config: pytest.Config, name: str, show: Callable[[str], None]) -> N
     if owned is not None:
         from ...gpu.health.memory import watch_memory
 
-        config.stash[KEY] = owned
+        config.stash[OWNED] = owned
         config.pluginmanager.register(GpuMasks(owned, name, show), "fkit-gpus")
         memory = watch_memory(config, owned)
         if memory is not None:

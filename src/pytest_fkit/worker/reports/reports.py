@@ -24,7 +24,7 @@ from ...protocol.border import (
 )
 from ...protocol.event_file import GpuError, ReportData, facts_in
 from ...protocol.plain_values import carriable
-from ...protocol.running_test import Whereabouts
+from ...protocol.whereabouts import Whereabouts
 from .rerunfailures import forget_subtests
 
 if TYPE_CHECKING:

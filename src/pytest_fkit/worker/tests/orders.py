@@ -13,7 +13,7 @@ from ...compat.pytest_nodes import lineage, unique_id
 from ...config.folders import claim_artifacts, wrapper_refusal
 from ...config.marks import Limits, limits, spawned_key
 from ...config.settings import Settings
-from ...gpu.slices.ownership import KEY
+from ...gpu.slices.ownership import OWNED
 from ...named_tuple import NamedTuple
 from ...own import os, own_builtins
 from ...protocol.border import Facts
@@ -66,7 +66,7 @@ class Requests:
         self._known: dict[int, Limits | str] = {}
         self._causes: dict[tuple[int, ...], str] = {}
         self._artifacts: dict[int, str] = {}  # by position, of tests that have not begun
-        self._owned = session.config.stash.get(KEY, None)
+        self._owned = session.config.stash.get(OWNED, None)
 
     def of(self, taken: Taken) -> list[Run | Refusal]:
         """The orders for tests that were taken."""
