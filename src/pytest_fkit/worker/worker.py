@@ -109,7 +109,7 @@ class Worker:
         elif limit:
             plugins.register(LimitedCollection(limit), "fkit-limited")
         if owned_by(self._config) is not None:
-            from .tests.collection_errors import CollectionErrors
+            from .probing import CollectionErrors
 
             errors = CollectionErrors(
                 self._config, lambda found: self._outbox.send(CollectionGpuErrors(tuple(found)))

@@ -21,9 +21,8 @@ from ..process.crash_wait import WAITS, await_keeper
 from ..process.output import flush
 from ..process.progress import AnnouncedExit, Tally
 from ..process.relay import DEAF, LEAVES, Relay
-from ..process.seeds import plant
 from ..process.steps import FAILED, Role, RunItem, Step
-from ..process.test_process import MEMORY, TestProcess
+from ..process.test_process import MEMORY, TestProcess, plant
 from . import finalizers
 from .warmup import Warmup
 from .working_set import WorkingSet

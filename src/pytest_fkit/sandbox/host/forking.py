@@ -23,9 +23,8 @@ from ..child.warmup import GAVE_BACK, Warmup
 from ..process.copies import ForkForbiddenError
 from ..process.progress import Tally
 from ..process.relay import DEAF, LEAVES
-from ..process.seeds import SEED, plant
 from ..process.steps import RunItem, Steps
-from ..process.test_process import TestProcess
+from ..process.test_process import SEED, TestProcess, plant
 from .children import Children, ForkedChild
 from .midway import HostCallbacks, Midway
 

@@ -17,8 +17,8 @@ from ...compat import pytest_fixtures, pytest_hooks
 from ...own import own_builtins, signal, suppress, time
 from ...protocol.event_file import Leaves
 from ..process.copies import ForkForbiddenError
-from ..process.seeds import plant
 from ..process.steps import Handover
+from ..process.test_process import plant
 from ..process.wide_fixtures import WideFixtures
 from .children import Children, ForkedChild
 from .unwinding import BegunHooks

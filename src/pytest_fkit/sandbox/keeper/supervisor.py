@@ -39,9 +39,8 @@ from ..process.relay import UNREPORTED
 from ..process.tree import KILL_WAIT, end_children, kill_tree, send_signal
 from .crashes import Crashes
 from .debugger import Debugger, Runner, Tools
-from .enforcing import Enforcer
+from .enforcing import Enforcer, inspect
 from .forwarding import Forwarder
-from .inspecting import inspect
 from .jobs import ChildProcess, HostProcess, Job, end_in_words
 from .kept_cores import Cores, Keeping
 from .orphans import Orphans
