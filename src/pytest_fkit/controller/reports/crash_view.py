@@ -10,7 +10,8 @@ from typing import Callable, Iterator, Sequence, Union
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.crash_report import CrashReport
-from ...protocol.stacks import Frame, Origins, Thread, parsed
+from ...protocol.endings import count
+from ...protocol.stacks import FATAL_ERRORS, Frame, Origins, Thread, parsed
 from ...system.paths import base_name, below, joined
 from ...system.source_lines import NOTHING, Excerpt
 
@@ -58,8 +59,7 @@ class Fold(NamedTuple):
     label: str
 
     def __str__(self) -> str:
-        number = len(self.frames)
-        return f"… {'1 frame' if number == 1 else f'{number} frames'} of {self.label}"
+        return f"… {count(len(self.frames), 'frame')} of {self.label}"
 
 
 class Repeated(NamedTuple):
@@ -96,17 +96,7 @@ _WAITS = frozenset(
 )  # fmt: skip
 
 # What faulthandler writes of signals, which the first line of the report says by itself.
-_SAID = frozenset(
-    f"Fatal Python error: {name}"
-    for name in (
-        "Segmentation fault",
-        "Aborted",
-        "Bus error",
-        "Illegal instruction",
-        "Floating point exception",
-        "Floating-point exception",
-    )
-)
+_SAID = frozenset(f"Fatal Python error: {name}" for name in FATAL_ERRORS)
 
 
 def frames_of(thread: Thread, origins: Origins) -> list[Entry]:

@@ -7,7 +7,7 @@ from typing import Callable, Sequence
 
 from ... import system
 from ...own import os, own_builtins, signal, time
-from ...protocol.descriptors import Files, read_from
+from ...protocol.descriptors import Files, read_from, read_tail
 from ...protocol.endings import Ending, Lost, MemoryExceeded, TimedOut
 from ...protocol.messages import Inspected
 from ..process.tree import (
@@ -206,8 +206,7 @@ def _last_line(files: Files) -> str:
     """The last line of output and error output; of that which was written later."""
     descriptors = sorted((files.out, files.err), key=lambda each: os.fstat(each).st_mtime_ns)
     for descriptor in reversed(descriptors):
-        size = os.fstat(descriptor).st_size
-        tail = os.pread(descriptor, _TAIL, max(0, size - _TAIL)).decode("utf-8", "replace")
+        tail = read_tail(descriptor, _TAIL).decode("utf-8", "replace")
         lines = [line.strip() for line in tail.splitlines() if line.strip(" \0\t")]
         if lines:
             return lines[-1]
