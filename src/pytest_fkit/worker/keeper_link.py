@@ -31,8 +31,8 @@ from ..protocol.messages import (
 )
 from ..protocol.process_keys import OWN, ProcessKey
 from ..protocol.wire import Sorter, following
-from ..sandbox.host.children import Statuses
 from ..sandbox.keeper.jobs import end_in_words
+from ..sandbox.process.copies import Statuses
 from ..sandbox.process.coverage import running_coverage
 from ..sandbox.process.excerpts import read_ends
 from ..sandbox.process.output import flush

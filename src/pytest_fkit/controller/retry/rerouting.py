@@ -371,7 +371,7 @@ class Rerouting:
         """The run is over: end probing, and tell what was held."""
         for timer in self._timers:
             timer.cancel()
-        for node, told in self._retries.release_all("the run ended before it"):
+        for node, told in self._retries.release_all():
             self._edges.tell(node, told)
 
 

@@ -284,8 +284,8 @@ class Retries:
                 report.sections.append(("pytest-fkit", f"no other attempt: {reason}\n"))
         return attempts[-1].node, told
 
-    def release_all(self, reason: str) -> list[tuple[WorkerController, Sequence[Told]]]:
-        return [self.release(test, reason) for test in list(self._held)]
+    def release_all(self) -> list[tuple[WorkerController, Sequence[Told]]]:
+        return [self.release(test, "the run ended before it") for test in list(self._held)]
 
     def _told(self, verdict: Attempt, attempts: Sequence[Attempt]) -> Sequence[Told]:
         """What was told of the attempt that is the verdict; its reports name all others."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Generator, Iterable
+from typing import Any, Callable, Generator
 
-from ... import system
 from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, select, signal, suppress
 from ...protocol.channels import Pipes
@@ -14,7 +13,7 @@ from ...system.limits import insist
 from ..child.child import DONE, Child
 from ..child.usage import wait_for
 from ..child.warmup import LIMIT, Warmup
-from ..process.copies import fork, heeding_audit_hooks
+from ..process.copies import Statuses, fork, heeding_audit_hooks
 from ..process.output import flush
 from ..process.progress import AnnouncedExit
 from ..process.steps import FAILED, Fork, Handover, Role
@@ -239,88 +238,6 @@ class Children:
                 midway,
             )
         )
-
-
-class Statuses:
-    """Context manager: has SIGCHLD handled by default while children of ours end.
-
-    A handler of the suite would hear of them, and may reap them, or raise. Where the suite ignores
-    the signal, the kernel discards statuses, see waitpid(2). Within the block no code of the suite
-    runs in this process; forked tests find SIGCHLD as the suite left it, by :meth:`leave`.
-
-    :param ours: returns pids of children of ours that may have ended, but are not reaped.
-    :param report: called with what a handler raises that is told, after the block, of a process of
-        the suite's own that has ended; without it that is raised.
-    :param drops_interrupts: whether SIGINT has no effect within the block. A test may send it to
-        its parent; a stop of the run interrupts the test, and not the process that waits for it.
-    """
-
-    def __init__(
-        self,
-        ours: Callable[[], Iterable[int]] = tuple,
-        report: Callable[[Exception], None] | None = None,
-        *,
-        drops_interrupts: bool = False,
-    ) -> None:
-        self._ours = ours
-        self._report = report
-        self._drops_interrupts = drops_interrupts
-        self.mask: Any = None
-        """The signals that were blocked before, while SIGINT is."""
-        self._handler: Any = None  # the suite's
-        self._ended: set[int] = set()
-        self.are_kept = False
-        """Whether the suite handles SIGCHLD in a way of its own, which is put off."""
-
-    def __enter__(self) -> None:
-        if self._drops_interrupts and self.mask is None:
-            self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
-        handler = signal.getsignal(signal.SIGCHLD)
-        # Compared by identity: it may be an object of the suite. None: it is not Python's.
-        if handler is None or handler is signal.SIG_DFL:
-            return
-        with suppress(ValueError):  # not in the main thread, where no handler runs
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            self._handler, self.are_kept = handler, True
-            self._ended = self._processes_that_ended()
-
-    def __exit__(self, *error: object) -> None:
-        self.hear_interrupts()
-        if not self.are_kept:
-            return
-        missed = self._processes_that_ended() - self._ended
-        self.leave()
-        if missed:
-            try:
-                os.kill(os.getpid(), signal.SIGCHLD)
-                os.getpid()  # before Python 3.9 handlers run a little later
-            except Exception as raised:
-                if self._report is None:
-                    raise
-                self._report(raised)
-
-    def hear_interrupts(self) -> None:
-        """Let SIGINT have its effect again, but for one that has come."""
-        if self.mask is None:
-            return
-        if signal.SIGINT not in self.mask and signal.SIGINT in signal.sigpending():
-            signal.sigwait((signal.SIGINT,))
-        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
-        self.mask = None
-
-    def leave(self) -> None:
-        """Have the suite's handler back; called in new children, too."""
-        if self.are_kept:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # drops one that is blocked
-            signal.signal(signal.SIGCHLD, self._handler)
-            self._handler, self.are_kept = None, False
-
-    def _processes_that_ended(self) -> set[int]:
-        """Children that a handler would be told of, and that are not ours."""
-        if self._handler is signal.SIG_IGN:
-            return set()
-        found = set(system.children(os.getpid())).difference(self._ours())
-        return {pid for pid in found if system.process_state(pid) == "Z"}
 
 
 def _receive(child: ForkedChild, limit: float) -> Message | None:

@@ -201,10 +201,6 @@ class Forking:
         self._link.send(Began("test"))
         plant(item)
 
-    def _watch_midway(self, child: ForkedChild, go: Go) -> Leaves | None:
-        self._start_child(child, go)
-        return self._await_end(child)
-
     def fork_next(self, run: Run) -> Steps[None]:
         """Fork the next test's child while the keeper ends what the last test left running."""
         if self.ran_tests or not self.children.may_fork_next:
