@@ -26,6 +26,12 @@ TEXT_LIMIT = 20_000
 
 Event = Dict[str, Any]
 
+USAGE = (
+    "user", "system", "peak_memory", "gpu_peak_memory", "minor_faults", "major_faults", "read",
+    "written",
+)  # fmt: skip
+"""Fields of an ``attempt``: what it used."""
+
 # Pure ASCII, so that lone surrogates and line separators do no harm.
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=repr).encode
 

@@ -19,7 +19,7 @@ own_builtins(globals())
 
 Sink = Callable[[Sequence[Event]], None]
 
-Usage = Dict[str, Dict[str, int]]
+GpusUsed = Dict[str, Dict[str, int]]
 """By GPU id, as far as they are known: "memory" in use, in bytes, and "utilisation" in per cent."""
 
 MOST_SAMPLES = 36_000
@@ -30,9 +30,9 @@ class GpuUsage:
     """Samples in order of time; each holds until the next."""
 
     def __init__(self) -> None:
-        self._samples: deque[tuple[float, Usage]] = deque(maxlen=MOST_SAMPLES)
+        self._samples: deque[tuple[float, GpusUsed]] = deque(maxlen=MOST_SAMPLES)
 
-    def add(self, wall: float, usage: Usage) -> None:
+    def add(self, wall: float, usage: GpusUsed) -> None:
         self._samples.append((wall, usage))
 
     def peak(self, gpus: Sequence[str], start: float, end: float) -> int | None:
@@ -96,7 +96,7 @@ class Recorder:
         where = {"host": host} if host else {}
         self.add(event("worker_up", worker=worker, pid=pid, gpus=list(gpus), **where))
 
-    def gpus_used(self, wall: float, mono: float, usage: Usage) -> None:
+    def gpus_used(self, wall: float, mono: float, usage: GpusUsed) -> None:
         """Add a sample of the GPUs' usage; it is written with the next event."""
         self._usage.add(wall, usage)
         self._events.append({"event": "gpus", "wall": wall, "mono": mono, "used": usage})

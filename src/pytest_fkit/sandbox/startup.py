@@ -26,7 +26,7 @@ from .keeper.spawn import exec_host
 from .process import crash_wait
 from .process.output import streams
 from .process.steps import FAILED, Role
-from .process.test_process import MEMORY, TestProcess, equip, write_stacks_of_deaths
+from .process.test_process import GPU_MEMORY, TestProcess, equip, write_stacks_of_deaths
 
 own_builtins(globals())
 
@@ -92,7 +92,7 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
         streams(config),
         unsafe=in_bad_fork() if process.fixtures.watch.on else "",
         controller=controller if system.PORTABLE else 0,
-        memory=config.stash.get(MEMORY, None),
+        memory=config.stash.get(GPU_MEMORY, None),
         tools=tools,
         keeping=keeping,
     )

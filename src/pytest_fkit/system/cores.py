@@ -15,7 +15,7 @@ own_builtins(globals())
 
 CORE = resource.RLIMIT_CORE
 
-MOST = 4 << 30
+MOST_BYTES = 4 << 30
 """Bytes of a core; a larger one would take minutes, and a disk."""
 
 SIGNALS = frozenset(
@@ -51,7 +51,7 @@ def is_piped(told: str) -> bool:
 
 
 def _at_most(hard: int) -> int:
-    return MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
+    return MOST_BYTES if hard == resource.RLIM_INFINITY else min(hard, MOST_BYTES)
 
 
 def allow() -> None:

@@ -26,7 +26,7 @@ from .reports.rerunfailures import Reruns
 from .reports.terminal_output import Lines
 from .session_messages import SessionMessages, hear_last
 from .tests.orders import Refusal, Requests, ahead, order, together
-from .tests.sources import MOST, Pace, Taken, Tests
+from .tests.sources import MOST_IN_ORDER, Pace, Taken, Tests
 from .watching import Tell, Watch
 
 own_builtins(globals())
@@ -68,7 +68,7 @@ class TestLoop:
         self._name = name
         self._lines = lines
         self._reports = reports
-        self._pace = Pace(MOST)
+        self._pace = Pace(MOST_IN_ORDER)
         config = session.config
         capture = config.getoption("capture", "no")  # no: -p no:capture
         self._shows_output = name == ALONE and capture in ("no", "tee-sys")

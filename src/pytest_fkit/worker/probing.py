@@ -12,7 +12,7 @@ from ..config.settings import SETTINGS
 from ..gpu.devices import placed
 from ..gpu.errors.classification import Classifier
 from ..gpu.errors.failure import Failure, failure_of, skip_reason
-from ..gpu.health.probe import LIMIT, Health, Probe, start
+from ..gpu.health.probe import PROBE_LIMIT, Health, Probe, start
 from ..gpu.slices.ownership import OWNED, Owned
 from ..own import own_builtins
 from ..protocol.endings import count
@@ -44,7 +44,7 @@ class Probing:
         return self._answer
 
     def again(self) -> Health:
-        """Probe again and wait, :data:`.probe.LIMIT` at most; what the probe found."""
+        """Probe again and wait, :data:`.probe.PROBE_LIMIT` at most; what the probe found."""
         self.first()
         self._running = self._start()
         return self._wait()
@@ -56,7 +56,7 @@ class Probing:
     def _start(self) -> Probe:
         # The GPUs of the slice, whichever a conftest.py shows the tests.
         environ = {**environment(), **self._owned.masks}
-        return start(self._owned.vendor, environ, LIMIT, self._owned.shown)
+        return start(self._owned.vendor, environ, PROBE_LIMIT, self._owned.shown)
 
     def _wait(self) -> Health:
         health = self._running.result()

@@ -10,9 +10,9 @@ from .checkout import Checkout
 
 own_builtins(globals())
 
-OWN = "pytest-forkit"
+DISTRIBUTION = "pytest-forkit"
 
-ALWAYS = (OWN, "pytest", "pytest-xdist", "execnet")
+ALWAYS = (DISTRIBUTION, "pytest", "pytest-xdist", "execnet")
 """Distributions that every run needs."""
 
 

@@ -26,7 +26,7 @@ CPU_WORKER = "FKIT_CPU_WORKER"
 MACHINE_KEY = "fkit_machine"
 """Of execnet's specification of a worker: the name of its machine, of ``--fkit-machines``."""
 
-AHEAD = "fkit_ahead"
+CLOCK_AHEAD = "fkit_ahead"
 """Of ``workerinput``: see :func:`clock_ahead`."""
 
 
@@ -141,7 +141,7 @@ def host_of(node: WorkerController) -> str:
 
 def clock_ahead(node: WorkerController) -> float:
     """Seconds by which the clock of a worker's machine is ahead of ours, as far as is known."""
-    return float(node.workerinput.get(AHEAD, 0.0))
+    return float(node.workerinput.get(CLOCK_AHEAD, 0.0))
 
 
 def told_gpus(node: WorkerController) -> Mapping[str, Any]:

@@ -24,7 +24,7 @@ from .units import Kind, Unit
 
 own_builtins(globals())
 
-MOST = 1024
+MOST_IN_QUEUE = 1024
 """Tests in a worker's queue."""
 
 
@@ -292,12 +292,12 @@ class Schedule:
 
     def _fill(self, worker: KnownWorker) -> Iterator[Send]:
         ahead, enough = self._ahead(worker), worker.enough
-        if ahead >= enough / 2 or len(worker.queue) >= MOST:
+        if ahead >= enough / 2 or len(worker.queue) >= MOST_IN_QUEUE:
             return
         tests: list[int] = []
         # Leave some for the others where there is little.
         share = -(-self._backlog.size // len(self._workers))
-        most = min(MOST - len(worker.queue), share)
+        most = min(MOST_IN_QUEUE - len(worker.queue), share)
         while ahead < enough and len(tests) < most:
             unit = self._backlog.next_unit(worker)
             if unit is None:

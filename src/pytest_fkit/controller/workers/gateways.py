@@ -25,7 +25,7 @@ from ...gpu.slices.ownership import GPUS_TOLD, HOST, SEVERAL, Owned
 from ...gpu.vendors.vendor import Entry
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
-from ..schedule.machines import AHEAD, Seat, count_workers, id_of, proxies, seats_of
+from ..schedule.machines import CLOCK_AHEAD, Seat, count_workers, id_of, proxies, seats_of
 from .gpus import Gpus, fleet_of, stated_gpus
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ class Gateways:
         node.workerinput[HOST] = seat.host
         node.workerinput[SEVERAL] = len({each.host for each in self._seats.values()}) > 1
         if self._elsewhere is not None and self._elsewhere.serves(node.gateway.spec):
-            node.workerinput[AHEAD] = self._elsewhere.reached(node.gateway.spec).ahead
+            node.workerinput[CLOCK_AHEAD] = self._elsewhere.reached(node.gateway.spec).ahead
             xdist_controller.as_remote(node)
 
     @pytest.hookimpl(tryfirst=True)

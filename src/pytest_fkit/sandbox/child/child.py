@@ -22,7 +22,7 @@ from ..process.output import flush
 from ..process.progress import AnnouncedExit, Tally
 from ..process.relay import DEAF, LEAVES, Relay
 from ..process.steps import FAILED, Role, RunItem, Step
-from ..process.test_process import MEMORY, TestProcess, plant
+from ..process.test_process import GPU_MEMORY, TestProcess, plant
 from . import finalizers
 from .warmup import Warmup
 from .working_set import WorkingSet
@@ -64,7 +64,7 @@ class Child:
     ) -> None:
         self._process = process
         self._item = item_at
-        self._counts_gpus = MEMORY in process.session.config.stash
+        self._counts_gpus = GPU_MEMORY in process.session.config.stash
         self._waits = process.session.config.stash.get(WAITS, False)
         self._announced_exit: AnnouncedExit | None = None
         self.working_set = WorkingSet()

@@ -24,7 +24,7 @@ own_builtins(globals())
 SUPPORTED = not system.PORTABLE and hasattr(os, "pidfd_open")
 """Whether a host can wait for a message and for the end of a child at once; Python 3.9."""
 
-LIMIT = 30.0
+WARMUP_LIMIT = 30.0
 """Seconds for a GPU runtime to open; a context takes 0.3 to 1 s, the first on a machine longer.
 
 Less than the keeper's limit for a host to begin a test.

@@ -12,7 +12,7 @@ from ...protocol.messages import ChildExited, Message
 from ...system.limits import insist
 from ..child.child import DONE, Child
 from ..child.usage import wait_for
-from ..child.warmup import LIMIT, Warmup
+from ..child.warmup import WARMUP_LIMIT, Warmup
 from ..process.copies import Statuses, fork, heeding_audit_hooks
 from ..process.output import flush
 from ..process.progress import AnnouncedExit
@@ -81,7 +81,7 @@ class Children:
     def next(self) -> Generator[Fork, int, ForkedChild]:
         """Return the child that was forked ahead, or fork one."""
         if self._waiting is not None and self._warmup.is_on:
-            warm = self._warmup.succeeded(_receive(self._waiting, LIMIT))
+            warm = self._warmup.succeeded(_receive(self._waiting, WARMUP_LIMIT))
             if not warm or _has_exited(self._waiting.pid):  # to give its GPU memory back
                 self._end_all()
         child, self._waiting = self._waiting, None

@@ -45,7 +45,7 @@ _REPORTING_HOOKS = {
 """Hooks that the relay implements; whether those of plugins outside of pytest run here, too."""
 
 
-MEMORY: pytest.StashKey[GpuMemory] = pytest.StashKey()
+GPU_MEMORY: pytest.StashKey[GpuMemory] = pytest.StashKey()
 """In ``config.stash`` of a worker that owns GPUs: whom to ask about their memory."""
 
 SEED: pytest.StashKey[int] = pytest.StashKey()

@@ -8,7 +8,7 @@ import pytest
 
 from ...gpu.slices.ownership import OWNED, XIDS, XIDS_TOLD, Owned, owned_by
 from ...own import os, own_builtins
-from ...sandbox.process.test_process import MEMORY
+from ...sandbox.process.test_process import GPU_MEMORY
 
 if TYPE_CHECKING:
     from .xids_of_tests import TestXids
@@ -63,4 +63,4 @@ def own_gpus(config: pytest.Config, name: str, show: Callable[[str], None]) -> N
         config.pluginmanager.register(GpuMasks(owned, name, show), "fkit-gpus")
         memory = watch_memory(config, owned)
         if memory is not None:
-            config.stash[MEMORY] = memory
+            config.stash[GPU_MEMORY] = memory

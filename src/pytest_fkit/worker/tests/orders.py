@@ -28,7 +28,7 @@ from ..needs_of_tests import needs_of, needs_of_all
 from ..reports.rerunfailures import Reruns
 from .connected import Connection, Connections, connections, group_of
 from .repeats import Repeats
-from .sources import MOST, SECONDS, Taken
+from .sources import MOST_IN_ORDER, SECONDS, Taken
 
 own_builtins(globals())
 
@@ -180,7 +180,7 @@ class Requests:
     def _wanted(self, position: int) -> Limits | str:
         """The limits of the test and its process, or the usage error about them."""
         if position not in self._known:
-            if len(self._known) > 2 * MOST:
+            if len(self._known) > 2 * MOST_IN_ORDER:
                 self._known.clear()
             wanted = self._wanted_by(test_of(position))
             self._known[position] = self.repeats.limits(position, wanted)

@@ -35,7 +35,7 @@ SECONDS = 0.2
 FIRST = 32
 """Tests in one order before it is known how long they take."""
 
-MOST = 1024
+MOST_IN_ORDER = 1024
 """Tests in one order."""
 
 
