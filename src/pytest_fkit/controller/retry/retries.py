@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Sequence
 from ...gpu.errors.wording import is_rather_the_machines
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
-from ...protocol.border import ItemBegins, ItemComplete, ItemGpuError, Reported, Told
+from ...protocol.border import (
+    ItemBegins,
+    ItemComplete,
+    ItemGpuError,
+    Told,
+    came_to_its_end,
+    reports_of,
+)
 from ...protocol.event_file import NETWORK, OF_MACHINE, GpuError, add_facts, facts_of
 from ..schedule.machines import host_of, id_of, physical, with_gpus
 from ..schedule.units import Kind
@@ -45,7 +52,7 @@ class Attempt:
 
     @property
     def reports(self) -> list[pytest.TestReport]:
-        return [each.report for each in self.said if isinstance(each, Reported)]
+        return reports_of(self.said)
 
     def section(self, number: int) -> tuple[str, str]:
         """The section on it in the report on a later attempt.
@@ -81,8 +88,7 @@ class Attempt:
 
     @property
     def ended(self) -> bool:
-        """Whether the test came to its end; otherwise the run was stopped meanwhile."""
-        return any(report.when != "setup" or not report.passed for report in self.reports)
+        return came_to_its_end(self.reports)
 
     @property
     def skipped(self) -> bool:
