@@ -20,7 +20,7 @@ KeptReport = Dict[str, Any]
 """A report as a journal has it: see docs/reference/journal.md."""
 
 _FACTS = ("death", "worker", "core", "artifacts", "leftovers", "gpu_memory", "shared", "sanitizers")
-"""Of what we say in a report, these are in the journal, as in "fkit_death"."""
+"""The fields of our ReportFacts that a journal keeps, as in "fkit_death"."""
 
 # The fields of a Usage (sandbox/child/usage.py), in its order.
 _USED = ("user", "system", "peak_memory", "minor_faults", "major_faults", "read", "written")
@@ -63,7 +63,7 @@ def _keep_facts(found: KeptReport, facts: ReportFacts) -> None:
 
 
 def facts_again(report: KeptReport) -> dict[str, Any]:
-    """Of what we said in a report, what a journal kept."""
+    """The fields of our ReportFacts that a journal has kept."""
     said = {name: report[f"fkit_{name}"] for name in _FACTS if f"fkit_{name}" in report}
     again = {name: tuple(it) if isinstance(it, list) else it for name, it in said.items()}
     if "fkit_quarantined" in report:

@@ -78,7 +78,7 @@ def _in_order(names: Iterable[str]) -> list[str]:
 
 
 LOST = Cause("no report", "the test's call was not reported", "")
-"""Of a test that is an error since a report on it was lost."""
+"""The cause of a test that is an error because a report on it was lost."""
 
 
 def cause(reports: Sequence[KeptReport]) -> Cause | None:
@@ -160,7 +160,7 @@ def _kind(message: str) -> tuple[str, str]:
 
 
 def _said(text: str) -> str:
-    """What a report without a message says; all that pytest marks with an E, or its first line."""
+    """For a report without a message: the lines that pytest marks with an E, or the first."""
     found = _SAID.search(text)
     # No class stands before it.
     return f"\n{text if found is None else found[1]}"

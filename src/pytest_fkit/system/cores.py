@@ -25,7 +25,7 @@ SIGNALS = frozenset(
         signal.SIGFPE, signal.SIGSEGV, signal.SIGXCPU, signal.SIGXFSZ, signal.SIGSYS,
     )
 )  # fmt: skip
-"""Those whose default action is a core, see signal(7)."""
+"""The signals whose default action is a core, see signal(7)."""
 
 _PATTERN = "/proc/sys/kernel/core_pattern"
 

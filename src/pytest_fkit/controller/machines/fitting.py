@@ -128,7 +128,7 @@ def hint(reason: str) -> str:
 
 
 _SHOWN = 3
-"""So many paths are named, of those that are missing or differ."""
+"""Paths that are named of those that are missing or differ."""
 
 
 def _some(names: Sequence[str]) -> str:

@@ -36,7 +36,7 @@ _TOOL = 10.0
 """Seconds for one of Slurm's commands."""
 
 _FORMER_NAME = "pytest-fkit"
-"""Of our distribution, which an older checkout may have left installed."""
+"""What our distribution was called; an older checkout may have left it installed."""
 
 _PASSED_ON = (
     "PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "FKIT_STACKS",

@@ -22,7 +22,7 @@ from ...system.source_lines import showable
 own_builtins(globals())
 
 _FEWEST_ROWS = 9
-"""Of a screen, with a third of which the footer has one test and the bar."""
+"""Rows of the smallest screen with a footer, which may take a third of it."""
 
 _MOST_TESTS = 8
 

@@ -89,7 +89,7 @@ def no_core(number: int) -> str:
 
 
 _NOT_COMMON = ("worker_id", "testrun_uid", "item_index", "fkit")
-"""What xdist and we say of one report."""
+"""Attributes by xdist and us that belong to one report."""
 
 _EMPTY = (str, bytes, bool, int, float, list, tuple, dict, set, frozenset)
 

@@ -154,12 +154,12 @@ class Before(NamedTuple):
 
     @property
     def erred(self) -> list[Attempt]:
-        """Those that met GPU errors."""
+        """The attempts that met GPU errors."""
         return [each for each in self.attempts if each.error and not each.met_network]
 
     @property
     def disconnected(self) -> list[Attempt]:
-        """Those that met errors of the network."""
+        """The attempts that met errors of the network."""
         return [each for each in self.attempts if each.met_network]
 
 

@@ -24,10 +24,10 @@ CPU_WORKER = "FKIT_CPU_WORKER"
 """A variable that is set for workers that get no GPUs where others get some."""
 
 MACHINE_KEY = "fkit_machine"
-"""Of execnet's specification of a worker: the name of its machine, of ``--fkit-machines``."""
+"""The item of a worker's execnet specification with its machine's name in ``--fkit-machines``."""
 
 CLOCK_AHEAD = "fkit_ahead"
-"""Of ``workerinput``: see :func:`clock_ahead`."""
+"""The item of ``workerinput`` that :func:`clock_ahead` reads."""
 
 
 class Seat(NamedTuple):

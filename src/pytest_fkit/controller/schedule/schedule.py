@@ -63,7 +63,7 @@ class Schedule:
             self._backlog.add(unit)
 
     def expect(self, number: int) -> None:
-        """So many workers are starting, and may be added."""
+        """Expect so many workers, which are starting and may be added."""
         self._coming = number
 
     def add_worker(
@@ -210,7 +210,7 @@ class Schedule:
         self._backlog.add_again(test, kind)
 
     def want_only(self, wanted: Callable[[int], bool]) -> None:
-        """From now on begin none but these tests; the others are finished without a verdict."""
+        """Begin no other tests from now on; the rest is finished without a verdict."""
         self._wanted = wanted
 
     @property

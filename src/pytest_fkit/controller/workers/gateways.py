@@ -235,7 +235,7 @@ class Gateways:
         self._elsewhere.reopen(node.gateway.spec, self._left(node), then)
 
     def abandon(self, node: WorkerController) -> None:
-        """That worker is not needed any more."""
+        """Let a worker go: it is not needed any more."""
         assert self._elsewhere is not None
         self._elsewhere.openings.abandon(node.gateway.spec)
 

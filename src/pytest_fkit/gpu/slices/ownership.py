@@ -14,7 +14,7 @@ from ..devices import gpu_names
 own_builtins(globals())
 
 TITLE = "pytest-fkit"
-"""Of the section of a report that names worker, GPUs and attempt."""
+"""The title of the section of a report that names worker, GPUs and attempt."""
 
 
 HOST = "fkit_host"
@@ -68,7 +68,7 @@ class Owned(NamedTuple):
     machine: str = ""
 
     def to_wire(self) -> dict[str, Any]:
-        """In types that execnet carries."""
+        """The same in types that execnet carries."""
         return self._asdict()
 
     @classmethod

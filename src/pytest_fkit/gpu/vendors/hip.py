@@ -20,7 +20,7 @@ _LIBRARY = "libamdhip64.so"
 """Its name, to which sonames append a number."""
 
 _MAJORS = range(9, 3, -1)
-"""Of ROCm, which are those of the library's soname; 7 is the newest that is known."""
+"""Major versions of ROCm, and so of the library's soname; 7 is the newest known."""
 
 _TO_DEVICE, _TO_HOST = 1, 2  # hipMemcpyKind
 

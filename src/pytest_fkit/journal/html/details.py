@@ -103,7 +103,7 @@ def details(
 
 
 def _shown(attempts: Sequence[LaneAttempt]) -> Sequence[LaneAttempt]:
-    """Not all of ten thousand repetitions: first those that failed."""
+    """The attempts to show: not all of ten thousand repetitions, failures first."""
     if len(attempts) <= MOST_ATTEMPTS:
         return attempts
     ordered = sorted(attempts, key=lambda each: each.attempt.repetition.get("outcome") not in RED)

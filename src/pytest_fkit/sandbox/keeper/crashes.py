@@ -68,10 +68,10 @@ class AskedBefore:
     """
 
     MOST_ALIKE = 3
-    """Of crashes that are alike."""
+    """Crashes alike for which a debugger is asked."""
 
     MOST_THERE = 10
-    """With the same signal in the same line of Python."""
+    """Crashes by the same signal in the same line of Python for which one is asked."""
 
     def __init__(self) -> None:
         self._before: dict[Crash, list[NativeStacks]] = {}

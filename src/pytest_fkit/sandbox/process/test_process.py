@@ -49,7 +49,7 @@ GPU_MEMORY: pytest.StashKey[GpuMemory] = pytest.StashKey()
 """In ``config.stash`` of a worker that owns GPUs: whom to ask about their memory."""
 
 SEED: pytest.StashKey[int] = pytest.StashKey()
-"""Of the test that an item runs next, in its stash; -1 to leave random numbers alone."""
+"""In an item's stash: the seed for its next run; -1 to leave random numbers alone."""
 
 
 class TestProcess(NamedTuple):
