@@ -14,7 +14,7 @@ from ..schedule.machines import gpu_ids, host_of, machine_name, physical, physic
 from ..schedule.schedule import Schedule
 from ..schedule.units import Kind
 from .retries import Attempt, OpenAttempts, Retries, Retry, Rules, decide
-from .trust import Slices
+from .trust import SliceTrust
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
@@ -48,7 +48,7 @@ class Rerouting:
         self._recorder = recorder
         self._retries = Retries(settings.fail_on_retry)
         self._rules = Rules(settings.max_retries, settings.widen, settings.network_retries)
-        self._slices = Slices(settings.retire_after)
+        self._trust = SliceTrust(settings.retire_after)
         self.open_attempts = OpenAttempts(self._has_attempts, self._attempt_over)
         self._announced: set[tuple[int, int]] = set()
         self._nodes: dict[str, WorkerController] = {}
@@ -88,13 +88,13 @@ class Rerouting:
         if not gpu_ids(node):
             return
         gpus = frozenset(physical(node))
-        self._slices.add(name, gpus)
+        self._trust.add(name, gpus)
         retired = self._retired_dead_by_gpus.pop(gpus, None)
-        if self._slices.is_retired(name):
-            self._retire_one(name, _shares(self._slices.sharing(name)[1]))
-        elif retired is not None and self._slices.retire(name):
+        if self._trust.is_retired(name):
+            self._retire_one(name, _shares(self._trust.sharing(name)[1]))
+        elif retired is not None and self._trust.retire(name):
             self._retire(name, f"as {retired} before it")
-        elif self._slices.in_doubt(name):  # as the one before it, which held
+        elif self._trust.in_doubt(name):  # as the one before it, which held
             self._holding[name] = 0
             self._retire_due()
 
@@ -106,7 +106,7 @@ class Rerouting:
         if name in self._erred:
             self._erred.discard(name)
         else:
-            self._slices.ended(name)
+            self._trust.ended(name)
 
     def _has_attempts(self, node: WorkerController, position: int) -> bool:
         test = self._number(node, position)
@@ -122,7 +122,7 @@ class Rerouting:
         worker, error = node.gateway.id, attempt.error
         if error is not None and self._recorder is not None:
             self._recorder.erred(worker, self._nodeids[test], error.category, error.text)
-        shared = list(attempt.gpus) == physical(node) and len(self._slices.sharing(worker)) > 1
+        shared = list(attempt.gpus) == physical(node) and len(self._trust.sharing(worker)) > 1
         before = self._retries.before(test, self._kinds[test])
         there = self._on_machine(host_of(node))
         decided = decide(attempt, before, self._rules, self._schedule.able, shared, there)
@@ -132,7 +132,7 @@ class Rerouting:
             self._retries.hold(test, attempt, decided.kind)
             return decided
         if test in self._retries:
-            self._slices.resolve(test, everywhere=error is not None or attempt.skipped)
+            self._trust.resolve(test, everywhere=error is not None or attempt.skipped)
         elif error is not None:
             self._count(node, test, error, certain=True)
         if error is not None:
@@ -154,15 +154,15 @@ class Rerouting:
         """
         lent = set(self._schedule.reservations.lent(test))
         if not lent or lent == set(physical(node)):
-            self._slices.error(node.gateway.id, test, error, certain)
+            self._trust.error(node.gateway.id, test, error, certain)
             return
         named = lent.intersection(physical_name(node, gpu) for gpu in error.gpus)
         for name, each in self._nodes.items():
             gpus = set(physical(each))
             if gpus & named:
-                self._slices.error(name, test, error, certain)
+                self._trust.error(name, test, error, certain)
             elif gpus & lent and not named and error.counts:
-                self._slices.suspect(name)
+                self._trust.suspect(name)
 
     def retry(self, node: WorkerController, retry: Retry) -> str:
         """Requeue the test that ended there; its node id."""
@@ -202,7 +202,7 @@ class Rerouting:
         if test not in self._retries:
             return False
         self._edges.tell(*self._retries.release(test, "no other worker could make one"))
-        self._slices.resolve(test, everywhere=False)
+        self._trust.resolve(test, everywhere=False)
         self._retire_due()
         return True
 
@@ -217,13 +217,13 @@ class Rerouting:
         self._holding.pop(name, None)
         if node is not None:
             gpus = frozenset(physical(node))
-            if self._slices.is_retired(name):
+            if self._trust.is_retired(name):
                 self._retired_dead_by_gpus[gpus] = name
-            self._slices.remove(name, gpus)
+            self._trust.remove(name, gpus)
         if test is None or test not in self._retries:
             return False
         self._edges.tell(*self._retries.release(test, f"worker {name} died during it"))
-        self._slices.resolve(test, everywhere=True)  # nobody knows whose fault it was
+        self._trust.resolve(test, everywhere=True)  # nobody knows whose fault it was
         return True
 
     def holds(self, node: WorkerController, said: Holds) -> None:
@@ -237,7 +237,7 @@ class Rerouting:
         if not before.attempts or (error.retry and self._rules.allow(before, error)):
             self._count(node, test, error, certain=False)
         else:
-            self._slices.suspect(name)
+            self._trust.suspect(name)
 
     def answer(self) -> list[tuple[WorkerController, GoOn]]:
         """The answers to workers that hold; none to those whose GPUs are in doubt.
@@ -245,25 +245,25 @@ class Rerouting:
         Doubts end when the tests that failed there were tried elsewhere. If nobody else can do
         that, because all are in doubt, the worker goes on on which most tests ended well.
         """
-        suspects = self._slices.suspects()
+        suspects = self._trust.suspects()
         if suspects != self._suspects:
             self._suspects = suspects
             self._schedule.suspect(suspects)
         going_on = []
         doubtful = []
         for name in list(self._holding):
-            retired = self._slices.is_retired(name)
-            if not retired and not self._slices.in_doubt(name):
+            retired = self._trust.is_retired(name)
+            if not retired and not self._trust.in_doubt(name):
                 going_on.append(self._go_on(name))
                 continue
             self._schedule.hold(name)
             if not retired:
                 doubtful.append(name)
         if doubtful and not any(map(self._will_be_known, doubtful)):
-            best = self._slices.sharing(max(doubtful, key=self._slices.well))
+            best = self._trust.sharing(max(doubtful, key=self._trust.well))
             going_on += [self._go_on(name) for name in best if name in doubtful]
             doubtful = [name for name in doubtful if name not in best]
-        self._pause({other for name in doubtful for other in self._slices.sharing(name)})
+        self._pause({other for name in doubtful for other in self._trust.sharing(name)})
         return going_on
 
     def _pause(self, names: set[str]) -> None:
@@ -275,11 +275,11 @@ class Rerouting:
 
     def _will_be_known(self, name: str) -> bool:
         """Whether the state of a worker's GPUs will become known while all hold who hold now."""
-        if any(self._schedule.running(each) is not None for each in self._slices.sharing(name)):
+        if any(self._schedule.running(each) is not None for each in self._trust.sharing(name)):
             return True
         return any(
             test in self._retries and self._schedule.able_now(self._retries.kinds[test], test)
-            for test in self._slices.open_errors(name)
+            for test in self._trust.open_errors(name)
         )
 
     def _go_on(self, name: str) -> tuple[WorkerController, GoOn]:
@@ -291,14 +291,14 @@ class Rerouting:
     def probed(self, node: WorkerController, state: str, reason: str) -> None:
         name = node.gateway.id
         self._record("probed", name, answer=state, reason=reason)
-        if self._slices.is_retired(name):
-            if not self._slices.probed(name, state):
+        if self._trust.is_retired(name):
+            if not self._trust.probed(name, state):
                 self._probe_later(frozenset(physical(node)))
                 return
-            for each in self._slices.sharing(name):
+            for each in self._trust.sharing(name):
                 self._readmit(each, "two probes in a row found it healthy", reason)
         elif state == "sick":
-            if self._slices.retire(name):
+            if self._trust.retire(name):
                 self._retire(name, f"probe: {reason}")
             elif name not in self._reported_sick:
                 self._reported_sick.add(name)
@@ -308,11 +308,11 @@ class Rerouting:
                 )
 
     def _retire_due(self) -> None:
-        for name, reason in self._slices.to_retire():
+        for name, reason in self._trust.to_retire():
             self._retire(name, reason)
 
     def _retire(self, name: str, reason: str) -> None:
-        first, *others = self._slices.sharing(name)
+        first, *others = self._trust.sharing(name)
         self._retire_one(first, reason)
         for each in others:
             self._retire_one(each, _shares(first))
@@ -333,8 +333,8 @@ class Rerouting:
 
     def bring_back(self) -> None:
         """If all workers that are left are retired, give them tests again."""
-        for name in self._slices.only_retired():
-            self._slices.readmit(name)
+        for name in self._trust.only_retired():
+            self._trust.readmit(name)
             reason = "no other worker is left"
             self._readmit(name, reason, reason)
 
@@ -355,7 +355,7 @@ class Rerouting:
     def _probe(self, gpus: frozenset[str]) -> None:
         self._to_probe.discard(gpus)
         for name, node in self._nodes.items():
-            if self._slices.is_retired(name) and gpus == frozenset(physical(node)):
+            if self._trust.is_retired(name) and gpus == frozenset(physical(node)):
                 self._edges.order(node, ProbeGpus())
                 break  # one probe for all who share them
 
