@@ -37,7 +37,7 @@ def interval(failed: int, times: int, confidence: float = CONFIDENCE) -> Interva
     Each end is the probability for which what was seen, or what is further away, is just as rare
     as allowed. It covers the true probability at least as often as it says.
 
-    :param failed: of so many independent repetitions.
+    :param failed: how many of `times` independent repetitions failed.
     """
     tail = (1 - confidence) / 2
     low = 0.0 if failed == 0 else _solve(lambda p: _at_least(failed, times, p) > tail)

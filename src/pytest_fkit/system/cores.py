@@ -223,7 +223,7 @@ def _read_core(descriptor: int) -> CoreFile:
 def _pid(notes: bytes, order: str, wanted: int, place: int) -> int:
     """The pid in the first note of a kind, 0 if there is none.
 
-    :param place: of the pid in the note, in bytes.
+    :param place: where in the note the pid is, in bytes.
     """
     at = 0
     while at + 12 <= len(notes):

@@ -33,8 +33,8 @@ class Category(NamedTuple):
         a FINAL verdict though a probe is due, or a fault of the DEVICE.
     :param counts, probe, poisons, alone, doubtful: as in :class:`.event_file.GpuError`.
     :param is_gpu: whether it is a GPU error at all, not a message that reads like one.
-    :param explains: of one that is none: whether it explains the other exceptions of a chain.
-    :param of_machine: of one that is none: whether another machine may have what was exhausted.
+    :param explains: if it is no GPU error: whether it explains the other exceptions of a chain.
+    :param of_machine: if it is no GPU error: whether another machine may have what was exhausted.
     """
 
     name: str

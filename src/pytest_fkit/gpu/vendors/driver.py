@@ -87,8 +87,8 @@ class Errors(NamedTuple):
     """What a driver's error numbers mean for a GPU that is asked for nothing special.
 
     :param sick: names of errors that say that the GPU can't be used.
-    :param unknown: of those that say nothing about it: somebody else has it, or its memory; or the
-        machine's set-up keeps us from it. Numbers in neither say nothing, too.
+    :param unknown: names of errors that say nothing about the GPU: somebody else has it, or its
+        memory, or the machine's set-up keeps us from it. Numbers in neither say nothing, too.
     """
 
     sick: Mapping[int, str]

@@ -230,7 +230,7 @@ class WorkerReports(Reports):
     it, which may change it.
 
     :param send: sends several messages to the controller as one.
-    :param positions: of items; of one that is repeated, that of its last repetition.
+    :param positions: by item, its position; the last repetition's if it is repeated.
     :param tells: whether plugins of this process hear of tests; not of repetitions, which are no
         verdicts.
     :param whereabouts: memory in which the controller sees which test runs, on the same machine.
