@@ -83,17 +83,17 @@ class Recorder:
         self._gpus[worker] = list(gpus)
 
     def worker_up(
-        self, worker: str, pid: int, gpus: Sequence[str], host: str = "", ahead: float = 0.0
+        self, worker: str, pid: int, gpus: Sequence[str], machine: str = "", ahead: float = 0.0
     ) -> None:
         """A worker has started.
 
         :param pid: 0 if unknown.
-        :param host: its machine, "" for the controller's.
+        :param machine: its machine, "" for the controller's.
         :param ahead: seconds by which the clock there is ahead of this one.
         """
         self._ahead[worker] = ahead
         self.owns(worker, gpus)
-        where = {"host": host} if host else {}
+        where = {"host": machine} if machine else {}
         self.add(event("worker_up", worker=worker, pid=pid, gpus=list(gpus), **where))
 
     def gpus_used(self, wall: float, mono: float, usage: GpusUsed) -> None:

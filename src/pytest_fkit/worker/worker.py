@@ -11,7 +11,7 @@ from ..compat import pytest_output, pytest_session, xdist_worker
 from ..compat.foreign_warnings import make_portable
 from ..compat.guarded_hooks import GuardedHooks
 from ..config.settings import SETTINGS, Settings, start_limit
-from ..gpu.slices.ownership import HOST, one_of_several, owned_by
+from ..gpu.slices.ownership import MACHINE_TOLD, one_of_several, owned_by
 from ..own import contextmanager, os, own_builtins, signal, suppress, threading
 from ..protocol import whereabouts
 from ..protocol.border import (
@@ -90,7 +90,7 @@ class Worker:
         self._stopped = False
         self._interrupted = False
         self._watch: ControllerWatch | None = None
-        if config.workerinput.get(HOST):  # type: ignore[attr-defined]
+        if config.workerinput.get(MACHINE_TOLD):  # type: ignore[attr-defined]
             self._watch = ControllerWatch(settings.worker_timeout)
         self._register_collection(start)
         # Registered last, to wrap those: the clock of an import is a native thread.
@@ -336,7 +336,7 @@ def take_orders(config: pytest.Config, start: Start) -> None:
         config.option.maxfail = 0
         if hasattr(config.option, "force_reruns"):  # of pytest-rerunfailures, which hides failures
             config.option.force_reruns = 0
-    if config.workerinput.get(HOST):  # type: ignore[attr-defined]
+    if config.workerinput.get(MACHINE_TOLD):  # type: ignore[attr-defined]
         # xdist names a directory of the controller's machine, above which nothing may be there.
         config.option.basetemp = None
     worker = Worker(config, config.stash[SETTINGS], start)

@@ -10,7 +10,14 @@ from ...named_tuple import NamedTuple
 from ...own import own_builtins, threading
 from ...protocol.border import GoOn, Holds, Order, ProbeGpus, Told
 from ...protocol.event_file import GpuError
-from ..schedule.machines import gpu_ids, host_of, machine_name, physical, physical_name, with_gpus
+from ..schedule.machines import (
+    gpu_ids,
+    machine_name,
+    machine_of,
+    physical,
+    physical_name,
+    with_gpus,
+)
 from ..schedule.schedule import Schedule
 from ..schedule.units import Kind
 from .retries import Attempt, OpenAttempts, Retries, Retry, Rules, decide
@@ -124,7 +131,7 @@ class Rerouting:
             self._recorder.erred(worker, self._nodeids[test], error.category, error.text)
         shared = list(attempt.gpus) == physical(node) and len(self._trust.sharing(worker)) > 1
         before = self._retries.before(test, self._kinds[test])
-        there = self._on_machine(host_of(node))
+        there = self._on_machine(machine_of(node))
         decided = decide(attempt, before, self._rules, self._schedule.able, shared, there)
         if isinstance(decided, Retry):
             if error is not None:
@@ -141,10 +148,12 @@ class Rerouting:
         self._retire_due()
         return told
 
-    def _on_machine(self, host: str) -> frozenset[str]:
+    def _on_machine(self, machine: str) -> frozenset[str]:
         """A machine, and the GPUs of all workers on it."""
-        nodes = [each for each in self._nodes.values() if host_of(each) == host]
-        return frozenset((machine_name(host), *(gpu for each in nodes for gpu in physical(each))))
+        nodes = [each for each in self._nodes.values() if machine_of(each) == machine]
+        return frozenset(
+            (machine_name(machine), *(gpu for each in nodes for gpu in physical(each)))
+        )
 
     def _count(self, node: WorkerController, test: int, error: GpuError, certain: bool) -> None:
         """Count the error against the worker's GPUs, of a gang's GPUs against those that it names.
@@ -365,7 +374,7 @@ class Rerouting:
 
     def _place(self, name: str) -> str:
         node = self._nodes.get(name)
-        return name if node is None else with_gpus(name, gpu_ids(node), host_of(node))
+        return name if node is None else with_gpus(name, gpu_ids(node), machine_of(node))
 
     def close(self) -> None:
         """The run is over: end probing, and tell what was held."""

@@ -17,7 +17,7 @@ from ...protocol.border import (
     reports_of,
 )
 from ...protocol.event_file import NETWORK, OF_MACHINE, GpuError, add_facts, facts_of
-from ..schedule.machines import host_of, id_of, physical, with_gpus
+from ..schedule.machines import id_of, machine_of, physical, with_gpus
 from ..schedule.units import Kind
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Attempt:
     @property
     def place(self) -> str:
         """As in "gw2 (GPU 4)"."""
-        return with_gpus(self.node.gateway.id, map(id_of, self.gpus), host_of(self.node))
+        return with_gpus(self.node.gateway.id, map(id_of, self.gpus), machine_of(self.node))
 
     @property
     def reports(self) -> list[pytest.TestReport]:

@@ -9,7 +9,7 @@ from ...gpu.devices import FAR, Nearness
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from .known_workers import KnownWorker
-from .machines import machine_of
+from .machines import machine_of_gpu
 from .units import Kind, Unit
 
 own_builtins(globals())
@@ -62,12 +62,12 @@ def choose_gang(
     by_machine: dict[str, list[KnownWorker]] = {}
     for worker in workers:
         if worker.gpus and not (worker.retired or kind.avoid & set(worker.gpus)):
-            by_machine.setdefault(machine_of(worker.gpus[0]), []).append(worker)
+            by_machine.setdefault(machine_of_gpu(worker.gpus[0]), []).append(worker)
     found = [
         candidate
         for machine, there in by_machine.items()
         for candidate in _Machine(
-            there, [gpu for gpu in spare if machine_of(gpu) == machine], nearness
+            there, [gpu for gpu in spare if machine_of_gpu(gpu) == machine], nearness
         ).candidates(kind.gpus)
         if any(test not in member.lacks for member in candidate.members)
     ]

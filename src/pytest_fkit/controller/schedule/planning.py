@@ -11,7 +11,7 @@ from ...own import own_builtins
 from ...protocol.border import Facts
 from ...protocol.needs import Needs
 from .collected import Collected, CollectedTests
-from .machines import machine_of, physical, physical_name, told_gpus
+from .machines import machine_of_gpu, physical, physical_name, told_gpus
 from .units import (
     ANY,
     Kind,
@@ -120,7 +120,7 @@ def _on_large_gpus(
     else:
         by_machine: dict[str, set[str]] = {}
         for gpu in set(unowned).difference(small).union(*whole):
-            by_machine.setdefault(machine_of(gpu), set()).add(gpu)
+            by_machine.setdefault(machine_of_gpu(gpu), set()).add(gpu)
         able = any(max(kind.gpus, 1) <= len(gpus) for gpus in by_machine.values())
     return kind._replace(avoid=frozenset(small)) if able else kind
 

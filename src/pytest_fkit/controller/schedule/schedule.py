@@ -33,7 +33,7 @@ class Schedule:
 
     :param seconds: the expected duration of each test, None where unknown.
     :param overhead: seconds that a test takes beyond that.
-    :param unowned: GPUs that belong to no worker. GPUs have names as in "host/id"; a test can have
+    :param unowned: GPUs that belong to no worker. GPUs have names as in "machine/id"; a test has
         those of one machine only.
     """
 

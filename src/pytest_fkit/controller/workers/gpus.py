@@ -65,7 +65,7 @@ class Gpus:
         """
         groups: dict[object, list[Seat]] = defaultdict(list)
         for seat in found:
-            if not seat.host and not seat.cpu:
+            if not seat.machine and not seat.cpu:
                 groups[seat.group].append(seat)
         for group in groups.values():
             environ = {**environment(), **dict(group[0].environ)}
@@ -102,7 +102,7 @@ def prepare(config: pytest.Config, workers_option: int | str | None) -> None:
         prepare_alone(config, options)
         return
     gpus = Gpus(gpu_settings_of(config, options))
-    is_local = any(not seat.host for seat in seats(options.tx, proxies(config)))
+    is_local = any(not seat.machine for seat in seats(options.tx, proxies(config)))
     if options.numprocesses or is_local or (options.tx and gpus.settings.cpu_workers):
         gpus = _find(config, gpus.settings)
         slices = _slice_count(gpus)
@@ -165,17 +165,17 @@ def _answering(config: pytest.Config) -> int:
 
 
 def stated_gpus(
-    config: pytest.Config, settings: GpuSettings, host: str
+    config: pytest.Config, settings: GpuSettings, machine: str
 ) -> tuple[Fleet | None, GpuSettings]:
     """The GPUs of a machine, if the user or a plugin states them, and the settings that follow.
 
-    :param host: "" for this machine, else its address.
+    :param machine: "" for this machine, else its address.
     :return: None for GPUs that have to be detected.
     :raises pytest.UsageError: if a plugin's answer makes no sense.
     """
     if settings.gpus == "none":
         return Fleet(trail=(f"{settings.source}: not looked for",)), settings
-    answer: Any = config.hook.pytest_fkit_gpus(config=config, host=host)
+    answer: Any = config.hook.pytest_fkit_gpus(config=config, host=machine)
     if answer is None:
         return None, settings
     kinds = {type(each) for each in answer} if isinstance(answer, (list, tuple)) else {None}

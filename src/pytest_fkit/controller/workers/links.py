@@ -33,7 +33,7 @@ from ...protocol.border import (
 )
 from ...protocol.whereabouts import Whereabouts
 from ...protocol.wire import Unpacker
-from ..schedule.machines import host_of
+from ..schedule.machines import machine_of
 from .liveness import Heartbeat, kill
 
 if TYPE_CHECKING:
@@ -142,14 +142,14 @@ class Links:
     def listen(self, node: WorkerController, channel: Channel) -> None:
         """From now on handle what the worker says."""
         channel.setcallback(lambda data: self._hear(node, data), endmarker=None)
-        if host_of(node):
+        if machine_of(node):
             self._starting.add(node)
             self.heartbeat.add(node, self._start, asked=False)
 
     def is_up(self, node: WorkerController) -> None:
         """A worker is about to collect."""
         self._starting.discard(node)
-        if host_of(node):
+        if machine_of(node):
             self.heartbeat.add(node, self._start)
 
     def ask_what_runs(self) -> list[str]:

@@ -13,7 +13,7 @@ from ...protocol.border import OfItself, Start, Told
 from ...protocol.event_file import Interrupted
 from ...protocol.interruptions import interrupt_on_sigterm, raise_again, restore_sigterm
 from ..retry import rerouting
-from ..schedule.machines import gpu_ids, host_of, with_gpus
+from ..schedule.machines import gpu_ids, machine_of, with_gpus
 from .dispatch import Dispatch
 from .inbox import HeldBack, Inbox
 from .links import Links
@@ -125,7 +125,7 @@ class Nodes:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
-        local = not host_of(node)
+        local = not machine_of(node)
         channel, whereabouts = self._links.open(node, local)
         start = Start(
             channel,
@@ -178,7 +178,7 @@ class Nodes:
     def _show_progress(self, node: WorkerController, told: Sequence[Told]) -> None:
         if self._footer.is_shown:
             name = node.gateway.id
-            self._footer.hear(name, with_gpus(name, gpu_ids(node), host_of(node)), told)
+            self._footer.hear(name, with_gpus(name, gpu_ids(node), machine_of(node)), told)
 
     def _draw(self) -> None:
         if self._runs:
@@ -196,7 +196,7 @@ class Nodes:
 
     def _hear_of_running(self, node: WorkerController, said: Said) -> None:
         """Show what a worker says; called in execnet's receiver threads."""
-        own, name, machine = gpu_ids(node), node.gateway.id, host_of(node)
+        own, name, machine = gpu_ids(node), node.gateway.id, machine_of(node)
         self._inbox.add(lambda: self._services.running.hear(name, own, said, machine))
 
     # --- deaths ---

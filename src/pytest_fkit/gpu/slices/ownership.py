@@ -16,8 +16,7 @@ own_builtins(globals())
 TITLE = "pytest-fkit"
 """The title of the section of a report that names worker, GPUs and attempt."""
 
-
-HOST = "fkit_host"
+MACHINE_TOLD = "fkit_host"
 """The item of ``config.workerinput`` with the machine of a worker, "" for the controller's."""
 
 SEVERAL = "fkit_several_machines"

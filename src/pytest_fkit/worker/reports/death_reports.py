@@ -11,7 +11,7 @@ from ...compat import pytest_reports
 from ...config.one_test import kept_for_one_test
 from ...config.settings import SETTINGS
 from ...gpu.errors.failure import Failure
-from ...gpu.slices.ownership import HOST, OWNED, one_of_several, owned_by
+from ...gpu.slices.ownership import MACHINE_TOLD, OWNED, one_of_several, owned_by
 from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, signal, time
 from ...protocol.crash_report import Core
@@ -203,7 +203,7 @@ class DeathReports:
             diagnosis=_diagnosis(replay.error_output + deaths.text_of(ended.err), ended),
             native=deaths.NativeSection() if replay.wrapped else self._native(ended),
             core=_named(ended.core, replay.item.nodeid, ended.pid),
-            machine=str(getattr(replay.item.config, "workerinput", {}).get(HOST, "")),
+            machine=str(getattr(replay.item.config, "workerinput", {}).get(MACHINE_TOLD, "")),
         )
 
     def _native(self, ended: Ended) -> deaths.NativeSection:
