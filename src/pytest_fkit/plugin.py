@@ -85,9 +85,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Skipping(config), "fkit-skipping")
     if not config.getoption("fkit"):
         return
-    from .config.settings import KEY, settings_of
+    from .config.settings import SETTINGS, settings_of
 
-    config.stash[KEY] = settings_of(config)
+    config.stash[SETTINGS] = settings_of(config)
     if not hasattr(config, "workerinput"):
         services = _controller(config).configure()
         if services is not None:

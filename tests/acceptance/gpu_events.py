@@ -10,10 +10,10 @@ from inner import InnerRun, run_pytest, write_files
 
 _LISTENER = """
 import json, os
-from pytest_fkit.controller.workers.inbox import Arrivals
+from pytest_fkit.controller.workers.inbox import Inbox
 from pytest_fkit.controller.workers.links import Links
 
-add_told, doubt = Arrivals.add_told, Links._doubt
+add_told, doubt = Inbox.add_told, Links._doubt
 
 def write(*messages):
     with open(os.environ["HEARD_IN"], "a") as log:
@@ -31,7 +31,7 @@ def doubted(self, node, message):
     write(message)
     doubt(self, node, message)
 
-Arrivals.add_told = heard
+Inbox.add_told = heard
 Links._doubt = doubted
 """
 

@@ -146,7 +146,10 @@ class Run:
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                ours = process.environ().get(MARK) == self.mark
+                # A title by setproctitle is written over the environment.
+                ours = process.environ().get(MARK) == self.mark or process.cwd() == str(
+                    self.directory
+                )
                 if ours and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found

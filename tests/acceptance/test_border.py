@@ -86,7 +86,7 @@ def _check(ended: InnerRun, said: str) -> None:
         ("Waits", r"worker gw\d"),
         ("Stopped", r"worker gw\d"),
         ("RunTests", "the controller"),
-        ("Settle", "the controller"),
+        ("TearDown", "the controller"),
     ],
 )
 def test_a_message_that_is_lost_costs_no_verdict(tmp_path: Path, kind: str, sender: str) -> None:
@@ -186,10 +186,10 @@ def test_it(number):
 _LOSES = """
 import os
 from pytest_fkit.protocol.border import ItemReported
-from pytest_fkit.controller.workers.inbox import Arrivals
+from pytest_fkit.controller.workers.inbox import Inbox
 from pytest_fkit.worker.reports.reports import LocalReports
 
-add_told, log_report = Arrivals.add_told, LocalReports.log_report
+add_told, log_report = Inbox.add_told, LocalReports.log_report
 
 def kept(data):
     return data["when"] != "call" or "[2]" not in data["nodeid"]
@@ -202,7 +202,7 @@ def logged(self, item, data):
     if kept(data):
         log_report(self, item, data)
 
-Arrivals.add_told = added
+Inbox.add_told = added
 if "PYTEST_XDIST_WORKER" not in os.environ:
     LocalReports.log_report = logged
 """

@@ -187,9 +187,9 @@ def test_workers_don_t_stop_because_of_what_may_run_again(
 # A controller that drops attempts that met a GPU error, as if it ran them elsewhere.
 _DROPS = """
 from pytest_fkit.protocol.border import ItemComplete, ItemGpuError, ItemReported
-from pytest_fkit.controller.workers.inbox import Arrivals
+from pytest_fkit.controller.workers.inbox import Inbox
 
-add_told = Arrivals.add_told
+add_told = Inbox.add_told
 
 def dropped(self, node, told):
     kept, open_ = [], False
@@ -202,7 +202,7 @@ def dropped(self, node, told):
             kept.append(each)
     add_told(self, node, kept)
 
-Arrivals.add_told = dropped
+Inbox.add_told = dropped
 """
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from pytest_fkit.gpu.devices import Fleet
 from pytest_fkit.gpu.health import probe
-from pytest_fkit.gpu.health.probe import LIMIT, Health, Probe
+from pytest_fkit.gpu.health.probe import PROBE_LIMIT, Health, Probe
 from pytest_fkit.gpu.vendors.detection import detect, visible
 
 Say = Callable[[str], None]
@@ -49,7 +49,7 @@ def say(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> S
 
 def _start(expected: int, **variables: str) -> Probe:
     environ = {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", **variables}
-    return probe.start("nvidia", environ, LIMIT, expected)
+    return probe.start("nvidia", environ, PROBE_LIMIT, expected)
 
 
 def _one(fleet: Fleet) -> str:

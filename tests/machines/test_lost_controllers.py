@@ -16,7 +16,7 @@ from far_machines import Machines, by_each_engine, by_ssh, tree
 from inner_runs import started, wait_until
 from watched_runs import TESTS, running
 
-from pytest_fkit.worker.controller_watch import PATIENCE
+from pytest_fkit.worker.controller_watch import TIMES_LONGER
 
 machines = by_each_engine
 
@@ -49,7 +49,7 @@ def test_a_link_that_dies_without_a_word(
             each.suspend()
         outcome = run.wait(60)
         # By itself: no connection has ended.
-        assert wait_until(lambda: not any(map(_runs, far)), PATIENCE * 2 + 20), far
+        assert wait_until(lambda: not any(map(_runs, far)), TIMES_LONGER * 2 + 20), far
         assert all(map(_runs, links))
         for each in links:
             each.kill()

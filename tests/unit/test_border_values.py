@@ -12,7 +12,7 @@ from pytest_fkit.controller.schedule import units
 from pytest_fkit.controller.schedule.schedule import Schedule
 from pytest_fkit.controller.schedule.units import ANY, one_unit
 from pytest_fkit.controller.workers.inbox import HeldBack
-from pytest_fkit.protocol import running_test as whereabouts
+from pytest_fkit.protocol import whereabouts
 from pytest_fkit.protocol.border import (
     FROM_WORKER,
     TO_WORKER,
@@ -29,7 +29,7 @@ from pytest_fkit.protocol.border import (
     answers,
     orders,
 )
-from pytest_fkit.protocol.running_test import Whereabouts
+from pytest_fkit.protocol.whereabouts import Whereabouts
 
 LOCATION = ("a.py", 0, "b")
 

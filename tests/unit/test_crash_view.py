@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_fkit.controller.reports.crash_shown import ShownCrash, show_crash
-from pytest_fkit.controller.reports.crash_view import Location, Source, parts_of
+from pytest_fkit.controller.reports.crash_view import FrameLocation, Source, parts_of
 from pytest_fkit.protocol.crash_report import CrashReport
 from pytest_fkit.protocol.event_file import add_facts, facts_of
 from pytest_fkit.protocol.stacks import Frame, Origins, origins, parsed
@@ -38,7 +38,7 @@ def _shown(*stacks: str, style: str = "short", everything: bool = False) -> list
     for part in parts_of(crash, "the headline", style, everything, _read):
         if isinstance(part, Source):
             lines += map("".join, zip(part.indents, part.lines))
-        elif isinstance(part, Location):
+        elif isinstance(part, FrameLocation):
             lines.append(f"{part.path}:{part.line}: {part.text}")
         else:
             lines.append(f"!{part.text}" if part.red else part.text)

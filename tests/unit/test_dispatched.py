@@ -11,7 +11,7 @@ from pytest_fkit.protocol.border import (
     RecallTests,
     Returned,
     RunTests,
-    Settle,
+    TearDown,
     Waits,
 )
 from pytest_fkit.protocol.event_file import GpuError
@@ -94,7 +94,7 @@ def test_who_has_nothing_says_so_once_and_waits() -> None:
         threading.Thread(target=next(answers)).start()
 
     tests = Dispatched(answer)
-    answers = iter([lambda: tests.obey(Settle()), lambda: tests.obey(RunTests((5,))), tests.end])
+    answers = iter([lambda: tests.obey(TearDown()), lambda: tests.obey(RunTests((5,))), tests.end])
     assert tests.take(1) == Taken([], None)
     threading.Thread(target=next(answers)).start()
     assert tests.take(1) == Taken([5], None, certain=False)
@@ -156,13 +156,13 @@ def test_who_is_held_begins_nothing_before_the_last_hold_is_over() -> None:
     tests.take(1)
     tests.hold(1, ERROR)
     assert not tests.keeps(2)  # the controller may want it back
-    tests.obey(Settle())
+    tests.obey(TearDown())
     assert tests.take(1) == Taken([], None)
     tests.hold()
     tests.obey(GoOn(1))  # which has crossed with the second hold
     tests.obey(RunTests((4,)))
     tests.obey(RecallTests((2,), whole=False))
-    tests.obey(Settle())
+    tests.obey(TearDown())
     assert tests.take(1) == Taken([], None)
     tests.obey(GoOn(2))
     assert tests.take(9) == Taken([3, 4], None, certain=False)

@@ -11,7 +11,7 @@ from typing import Any, Iterator
 import pytest
 
 from pytest_fkit.controller.workers.liveness import Heartbeat, kill
-from pytest_fkit.gpu.slices.ownership import HOST
+from pytest_fkit.gpu.slices.ownership import MACHINE_TOLD
 from pytest_fkit.protocol.border import CheckAlive
 
 
@@ -19,7 +19,7 @@ class Node:
     """A worker, as xdist's controller knows it."""
 
     def __init__(self, pid: int, host: str = "") -> None:
-        self.workerinput = {"fkit_pid": pid, HOST: host}
+        self.workerinput = {"fkit_pid": pid, MACHINE_TOLD: host}
         self.ended = threading.Event()
         self.gateway = SimpleNamespace(id="gw0", _io=SimpleNamespace(kill=self._end))
 

@@ -31,7 +31,7 @@ from pytest_fkit.protocol.border import (
     Reported,
     Returned,
     RunTests,
-    Settle,
+    TearDown,
     Waits,
 )
 from pytest_fkit.protocol.event_file import GpuError
@@ -83,7 +83,7 @@ class Worker:
                 given = []
             self.queue = deque(test for test in self.queue if test not in given)
             self.outbox.append(Returned(tuple(given)))
-        elif isinstance(order, Settle):
+        elif isinstance(order, TearDown):
             self.settles = True
         elif isinstance(order, GoOn) and order.hold == self.hold:
             self.holds = self.told = False
@@ -126,7 +126,7 @@ class Worker:
 
 
 class Controller:
-    """What dispatch.py and arrivals.py do with what workers say.
+    """What dispatch.py and inbox.py do with what workers say.
 
     :param gangs: tests that need two GPUs.
     :param slots: workers on each GPU.
@@ -241,7 +241,7 @@ class Controller:
             elif isinstance(each, decisions.Recall):
                 self.order(each.worker, RecallTests(each.tests, each.whole))
             elif isinstance(each, decisions.SettleWorker):
-                self.order(each.worker, Settle())
+                self.order(each.worker, TearDown())
             elif isinstance(each, decisions.Lend):
                 self.rerouting.sent(each.worker, [each.test])
                 self.lent[each.test] = each.gpus

@@ -7,8 +7,10 @@ from typing import Any, Mapping
 import pytest
 from gpu_values import amd, ascend, intel, mig, nvidia
 
+import fleet as fleets
 from pytest_fkit.gpu.devices import Device, Fleet
-from pytest_fkit.gpu.vendors.detection import visible
+from pytest_fkit.gpu.machine import Machine
+from pytest_fkit.gpu.vendors.detection import MASKS, visible
 from pytest_fkit.gpu.vendors.vendor import Visible
 
 U = [device.uuid for device in nvidia(8).devices]
@@ -188,3 +190,12 @@ def test_numbers_that_count_the_fastest_first_are_said_to_where_gpus_differ() ->
 
 def test_no_gpus() -> None:
     assert visible(Fleet(), {"CUDA_VISIBLE_DEVICES": "0"}) == Visible()
+
+
+def test_masks_of_each_vendor_are_kept_from_tools_and_fake_machines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in MASKS:
+        monkeypatch.setenv(name, "0")
+    assert not MASKS & Machine.here().environment().keys()
+    assert MASKS.issubset(fleets.MASKS)

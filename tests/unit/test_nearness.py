@@ -14,7 +14,7 @@ from pytest_fkit.controller.schedule.gangs import choose_gang
 from pytest_fkit.controller.schedule.known_workers import KnownWorker
 from pytest_fkit.controller.schedule.units import Kind
 from pytest_fkit.gpu.devices import (
-    APART,
+    FAR,
     LINKED,
     ONE_SOCKET,
     Device,
@@ -78,9 +78,9 @@ def test_ways_between_gpus() -> None:
     )
     assert way_between(one, linked) == way_between(linked, one) == LINKED
     assert way_between(one, near) == ONE_SOCKET
-    assert way_between(one, far) == APART
+    assert way_between(one, far) == FAR
     assert way_between(Device("nvidia", 4), Device("nvidia", 5)) is None
-    assert way_between(Device("nvidia", 4), one) == APART  # it has links, but none to that one
+    assert way_between(Device("nvidia", 4), one) == FAR  # it has links, but none to that one
 
 
 def test_a_gang_has_links_of_its_own_where_there_are_any() -> None:

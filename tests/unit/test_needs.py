@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.gpu.slices.ownership import KEY, Owned
+from pytest_fkit.gpu.slices.ownership import OWNED, Owned
 from pytest_fkit.protocol.needs import Needs
 from pytest_fkit.worker.needs_of_tests import needs_if_right, needs_of, needs_of_all
 
@@ -25,7 +25,7 @@ def _items(pytester: pytest.Pytester, source: str) -> list[pytest.Item]:
 
 def _needs(pytester: pytest.Pytester, marks: str, plugin: object = None) -> Needs:
     [item] = _items(pytester, f"{marks}\ndef test_it(): pass")
-    item.config.stash[KEY] = Owned(0, ("0", "1"), most=2)
+    item.config.stash[OWNED] = Owned(0, ("0", "1"), most=2)
     if plugin is not None:
         item.config.pluginmanager.register(plugin)
     return needs_of(item)
@@ -59,7 +59,7 @@ _SAID = [
 def test_what_marks_say(pytester: pytest.Pytester) -> None:
     tests = (f"{marks}\ndef test_{number}(): pass\n" for number, (marks, _) in enumerate(_SAID))
     items = _items(pytester, "".join(tests))
-    items[0].config.stash[KEY] = Owned(0, ("0", "1"), most=2)
+    items[0].config.stash[OWNED] = Owned(0, ("0", "1"), most=2)
     assert [(marks, needs_of(item)) for item, (marks, _) in zip(items, _SAID)] == _SAID
 
 
@@ -83,7 +83,7 @@ def test_jaxs_mark_means_all_gpus_that_there_are(
     pytester: pytest.Pytester, ids: str, most: int, gpus: int
 ) -> None:
     [item] = _items(pytester, "@mark.multiaccelerator\ndef test_it(): pass")
-    item.config.stash[KEY] = Owned(0, tuple(ids), most=most)
+    item.config.stash[OWNED] = Owned(0, tuple(ids), most=most)
     assert needs_of(item) == Needs(gpus)
 
 

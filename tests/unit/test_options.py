@@ -96,6 +96,8 @@ def test_help_shows_the_groups(pytester: pytest.Pytester) -> None:
     assert [text.count(f"\n{heading}:\n") for heading in GROUPS.values()] == [1, 1, 1, 1]
     for option in OPTIONS:
         assert not option.negation or option.negation in text
+    flags = {option.flag for option in OPTIONS if COMMAND_LINE in option.where}
+    assert set(re.findall(r"the same as\s+(--[\w-]+)", text)) <= flags
 
 
 _VALUES = {"N|auto": "2", "auto|none|IDS": "none", "slurm|ssh:HOST,...|exec:NAME,...": "slurm"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_fkit.gpu.slices.ownership import KEY, Owned
+from pytest_fkit.gpu.slices.ownership import OWNED, Owned
 from pytest_fkit.protocol.needs import Needs
 from pytest_fkit.worker.needs_of_tests import needs_of
 
@@ -92,7 +92,7 @@ _EXPECTED = {
 
 def _found(pytester: pytest.Pytester) -> dict[str, int | None]:
     items = pytester.getitems(_SUITE)
-    items[0].config.stash[KEY] = Owned(0, ("0", "1"), most=8)
+    items[0].config.stash[OWNED] = Owned(0, ("0", "1"), most=8)
     names = (".".join(item.nodeid.split("::")[1:]) for item in items)
     return {name: needs_of(item).gpus for name, item in zip(names, items)}
 
@@ -106,7 +106,7 @@ def test_ranks_that_use_no_gpu(pytester: pytest.Pytester) -> None:
         test_c10d_gloo="class TestIt:\n    world_size = 4\n    def test_it(self): pass\n"
     )
     items, _ = pytester.inline_genitems(path)
-    items[0].config.stash[KEY] = Owned(0, ("0", "1"), most=8)
+    items[0].config.stash[OWNED] = Owned(0, ("0", "1"), most=8)
     assert needs_of(items[0]) == Needs()
 
 

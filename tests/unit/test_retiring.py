@@ -4,20 +4,20 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.controller.retry.trust import Slices
+from pytest_fkit.controller.retry.trust import SliceTrust
 from pytest_fkit.protocol.event_file import GpuError
 
 ERROR = GpuError("suspect", "unspecified launch failure", counts=True)
 
 
-def _slices(*workers: str, after: int = 3) -> Slices:
-    slices = Slices(after)
+def _slices(*workers: str, after: int = 3) -> SliceTrust:
+    slices = SliceTrust(after)
     for worker in workers:
         slices.add(worker)
     return slices
 
 
-def _meet(slices: Slices, worker: str, tests: range, error: GpuError = ERROR) -> None:
+def _meet(slices: SliceTrust, worker: str, tests: range, error: GpuError = ERROR) -> None:
     for test in tests:
         slices.error(worker, test, error, certain=False)
 
@@ -130,7 +130,7 @@ def test_a_slice_is_in_doubt_while_its_errors_may_retire_it() -> None:
 
 
 def test_what_is_known_of_gpus_stays_known_when_their_worker_is_replaced() -> None:
-    slices = Slices(3)
+    slices = SliceTrust(3)
     slices.add("gw0", "place")
     slices.add("gw1", "another")
     _meet(slices, "gw0", range(3))

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_fkit import __version__, compat
 from pytest_fkit.compat import versions
-from pytest_fkit.compat.versions import PRIVATE_NAMES, TRIED, missing, untried, warning
+from pytest_fkit.compat.versions import NEWEST, PRIVATE_NAMES, missing, untried, warning
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_the_newest_versions_that_were_tried_have_all_names() -> None:
     found = {
         name: version
         for name, version in versions.installed().items()
-        if versions._major_minor(version) >= TRIED[name].newest
+        if versions._major_minor(version) >= NEWEST[name]
     }
     assert missing(list(found)) == []
 

@@ -161,7 +161,7 @@ _BEGINNING = frozenset({"pytest_configure", "pytest_sessionstart"})
 _COLLECTS_IN_TESTS = frozenset({"inline-snapshot-plugin"})
 _HEAR_IN_TESTS = frozenset({"pytest_nunit.plugin", "pytest_opentelemetry.instrumentation"})
 _SENT_ELSEWHERE = frozenset({"pytest_accept", "pytest_insta.plugin", "pytest_mpl.plugin"})
-"""What they keep is sent to where they use it at the end, see kept_values.py."""
+"""Their values are sent to where they are used at the end, see kept_values.py."""
 
 
 def plugins_of_tests(config: pytest.Config, begun: bool) -> dict[str, object]:

@@ -15,20 +15,13 @@ from typing import Any, Mapping
 import pytest
 
 from .. import __version__
-from ..named_tuple import NamedTuple
 from ..own import own_builtins
 
 own_builtins(globals())
 
 
-class Tried(NamedTuple):
-    """The oldest and the newest version of a package with which this one was tried."""
-
-    oldest: tuple[int, int]
-    newest: tuple[int, int]
-
-
-TRIED = {"pytest": Tried((7, 0), (9, 2)), "pytest-xdist": Tried((3, 6), (3, 8))}
+NEWEST = {"pytest": (9, 2), "pytest-xdist": (3, 8)}
+"""The versions up to which this one was tried; pyproject.toml has the oldest."""
 
 PRIVATE_NAMES = {
     "pytest": {
@@ -87,9 +80,7 @@ def installed() -> dict[str, str]:
 
 def untried(versions: Mapping[str, str]) -> list[str]:
     """Names of the packages whose version, major and minor, is newer than any that was tried."""
-    return [
-        name for name, version in versions.items() if _major_minor(version) > TRIED[name].newest
-    ]
+    return [name for name, version in versions.items() if _major_minor(version) > NEWEST[name]]
 
 
 def _major_minor(version: str) -> tuple[int, int]:
@@ -102,7 +93,7 @@ def warning(versions: Mapping[str, str]) -> str:
     names = untried(versions)
     if not names:
         return ""
-    newest = [".".join(map(str, TRIED[name].newest)) for name in names]
+    newest = [".".join(map(str, NEWEST[name])) for name in names]
     were = "was" if len(names) == 1 else "were"
     return (
         f"{' and '.join(f'{name} {versions[name]}' for name in names)} {were} never tried with "

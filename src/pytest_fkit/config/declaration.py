@@ -113,9 +113,11 @@ def _add_to_command_line(group: pytest.OptionGroup, option: Option) -> None:
 def _add_ini(parser: pytest.Parser, option: Option) -> None:
     if option.type in LISTS:
         parser.addini(option.name, option.help, type="linelist", default=[])
-    else:
+    elif COMMAND_LINE in option.where:
         on_or_off = ", on or off" if option.type == "switch" else ""
         parser.addini(option.name, f"the same as {option.flag}{on_or_off}")
+    else:
+        parser.addini(option.name, f"{option.metavar}: {_described(option)}")
 
 
 def _described(option: Option) -> str:

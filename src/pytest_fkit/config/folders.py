@@ -10,7 +10,7 @@ from .. import system
 from ..compat.pytest_session import temporary
 from ..own import os, own_builtins
 from ..system.paths import claim_directory, file_name, joined, make_directory, program
-from .settings import KEY, Settings, said
+from .settings import SETTINGS, Settings, said
 
 own_builtins(globals())
 
@@ -73,7 +73,7 @@ def claim_artifacts(config: pytest.Config, nodeid: str) -> str:
     :raises OSError: if it can't be made.
     :raises pytest.UsageError: if nobody says where.
     """
-    settings = config.stash.get(KEY, None)
+    settings = config.stash.get(SETTINGS, None)
     chosen = None if settings is None else settings.artifacts
     root = temporary(config, "artifacts") if chosen is None else str(chosen)
     if not root:

@@ -190,7 +190,7 @@ def answer_of_hook(item: pytest.Item, name: str, checked: Callable[[Any], T]) ->
 
 
 def key_of_scope(item: pytest.Item, isolation: str) -> ProcessKey:
-    """Of the item's process for this scope."""
+    """The key of the process that runs the item in this scope."""
     if isolation == "session":
         return SESSION
     kinds: dict[str, Any] = {"class": pytest.Class, "module": pytest.File}

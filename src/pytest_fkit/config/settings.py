@@ -145,7 +145,7 @@ def start_limit(timeout: float) -> float:
     return max(timeout, SHORTEST_START_LIMIT) if timeout else 0.0
 
 
-KEY: pytest.StashKey[Settings] = pytest.StashKey()
+SETTINGS: pytest.StashKey[Settings] = pytest.StashKey()
 """Where the settings of a process are, in ``config.stash``."""
 
 FOR_FRESH: pytest.StashKey[dict[str, Any]] = pytest.StashKey()

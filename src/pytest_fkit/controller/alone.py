@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ..compat import pytest_output, pytest_session, xdist_worker
-from ..config.settings import ALONE, KEY, Settings
-from ..gpu.slices.ownership import KEY as GPUS
-from ..gpu.slices.ownership import XIDS
+from ..config.settings import ALONE, SETTINGS, Settings
+from ..gpu.slices.ownership import OWNED, XIDS
 from ..own import own_builtins
 from ..protocol.interruptions import interrupt_on_sigterm, restore_sigterm
 from ..sandbox.process.steps import Steps, run_steps
@@ -31,7 +30,7 @@ own_builtins(globals())
 
 def take_place(config: pytest.Config, services: RunServices) -> None:
     """Register the plugins of a pytest process that runs tests itself."""
-    alone = Alone(config, config.stash[KEY], services)
+    alone = Alone(config, config.stash[SETTINGS], services)
     config.pluginmanager.register(alone, "fkit-alone")
     own_gpus(config, ALONE, services.show)
 
@@ -85,7 +84,7 @@ class Alone(Collection):
         config = session.config
         if not xdist_worker.configures_nodes(config):
             return
-        owns = config.stash.get(GPUS, None) is not None
+        owns = config.stash.get(OWNED, None) is not None
         if owns or in_bad_fork() or any(map(self._unforkable, session.items)):
             try:
                 xdist_worker.configure_node(config)
@@ -97,7 +96,7 @@ class Alone(Collection):
         config = session.config
         lines = Unchanged(pytest_output.terminal_writer(config))
         forks = len(session.items) if self._settings.isolation == "function" else 0
-        owned, here = config.stash.get(GPUS, None), config.stash.get(XIDS, None)
+        owned, here = config.stash.get(OWNED, None), config.stash.get(XIDS, None)
         keeper = KeeperClient(session, [] if here is None else [here.descriptor], 0, forks)
         keeper.at_start = self._restore_signals
         about = self._services.recorder, self._services.accounting, session.items

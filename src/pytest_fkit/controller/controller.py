@@ -14,7 +14,7 @@ from ..config.deadline import Deadline
 from ..config.first_environment import variable
 from ..config.folders import check_folders
 from ..config.numprocesses import CAN_FORK, choose_workers, debugger, shows_only, start_none
-from ..config.settings import KEY, Settings, said, settings_of
+from ..config.settings import SETTINGS, Settings, said, settings_of
 from ..gpu.errors.patterns import user_patterns
 from ..own import os, own_builtins
 from .reports.accounting import Accounting
@@ -131,7 +131,7 @@ class Controller:
         if config.option.collectonly:
             return None
         plugins = config.pluginmanager
-        quarantined = self._quarantined(config.stash[KEY])
+        quarantined = self._quarantined(config.stash[SETTINGS])
         reporting = Reporting(config)
         plugins.register(reporting, "fkit-reporting")
         plugins.register(CausesShown(), "fkit-causes")
@@ -144,7 +144,7 @@ class Controller:
             plugins.register(self._page, "fkit-step-summary")
             if quarantined is not None:
                 self._page.quarantined = quarantined.rows
-        recorder, resuming = self._record(config.stash[KEY])
+        recorder, resuming = self._record(config.stash[SETTINGS])
         accounting = Accounting(config, recorder)
         plugins.register(accounting, "fkit-accounting")
         devices = gpus.nvidia_devices(config)
@@ -187,7 +187,7 @@ class Controller:
         )
 
     def _deadline(self, accounting: Accounting, recorder: Recorder | None) -> Deadline | None:
-        seconds = self._config.stash[KEY].session_timeout
+        seconds = self._config.stash[SETTINGS].session_timeout
         if not seconds:
             return None
         from .reports.unfinished import Unfinished
@@ -205,7 +205,7 @@ class Controller:
         from .workers.nodes import Nodes
 
         config, plugins = self._config, self._config.pluginmanager
-        found = config.stash.get(gpus.KEY, None)
+        found = config.stash.get(gpus.GPUS, None)
         # None where there are not going to be workers.
         gateways = (
             None if found is None else Gateways(config, found, services.show, self._elsewhere)
@@ -226,7 +226,7 @@ class Controller:
 
     def _repeating(self, services: RunServices, reporting: Reporting) -> Repeating | None:
         config = self._config
-        if config.stash[KEY].repeat is None:
+        if config.stash[SETTINGS].repeat is None:
             return None
         from .repeat.repeating import Repeating
 
@@ -239,7 +239,7 @@ class Controller:
 
     def header(self) -> list[str] | None:
         config = self._config
-        parsed = config.stash.get(KEY, None)
+        parsed = config.stash.get(SETTINGS, None)
         if parsed is None:
             return self._notices or None
         lines, owners = gpus.header_lines(config)

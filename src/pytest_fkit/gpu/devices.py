@@ -75,19 +75,19 @@ def placed(worker: str, gpus: Sequence[str]) -> str:
     return f"{worker} ({gpu_names(gpus)})" if gpus else worker
 
 
-LINKED, ONE_SOCKET, APART = 0, 1, 2
+LINKED, ONE_SOCKET, FAR = 0, 1, 2
 """Between two GPUs: a direct link (NVLink, xGMI), one NUMA node, neither."""
 
 
 def way_between(one: Device, other: Device) -> int | None:
-    """LINKED, ONE_SOCKET or APART; None if nobody knows."""
+    """LINKED, ONE_SOCKET or FAR; None if nobody knows."""
     if one.pci and one.pci == other.pci:
         return LINKED  # parts of one GPU
     if other.pci in one.links or one.pci in other.links:
         return LINKED
     if one.node < 0 or other.node < 0:
-        return APART if one.links or other.links else None
-    return ONE_SOCKET if one.node == other.node else APART
+        return FAR if one.links or other.links else None
+    return ONE_SOCKET if one.node == other.node else FAR
 
 
 class Nearness:

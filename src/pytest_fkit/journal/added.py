@@ -36,7 +36,7 @@ class _NotKeptError(Exception):
 
 
 def added(report: object) -> Added:
-    """What a report has beside what pytest and xdist put there, and we."""
+    """The attributes of a report that neither pytest nor xdist nor we have set."""
     return {name: _kept(value) for name, value in vars(report).items() if name not in _OTHERS}
 
 

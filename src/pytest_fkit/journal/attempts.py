@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 own_builtins(globals())
 
-Kept = Dict[str, Any]
+KeptReport = Dict[str, Any]
 """A report as a journal has it: see docs/reference/journal.md."""
 
 _FACTS = ("death", "worker", "core", "artifacts", "leftovers", "gpu_memory", "shared", "sanitizers")
-"""Of what we say in a report, these are in the journal, as in "fkit_death"."""
+"""The fields of our ReportFacts that a journal keeps, as in "fkit_death"."""
 
 # The fields of a Usage (sandbox/child/usage.py), in its order.
 _USED = ("user", "system", "peak_memory", "minor_faults", "major_faults", "read", "written")
 
 
-def kept(report: pytest.TestReport) -> Kept:
+def kept(report: pytest.TestReport) -> KeptReport:
     """What a journal keeps of a report; empty fields are left out."""
-    found: Kept = {
+    found: KeptReport = {
         "when": report.when,
         "outcome": report.outcome,
         "duration": round(report.duration, 6),
@@ -53,7 +53,7 @@ def kept(report: pytest.TestReport) -> Kept:
     return found
 
 
-def _keep_facts(found: Kept, facts: ReportFacts) -> None:
+def _keep_facts(found: KeptReport, facts: ReportFacts) -> None:
     if facts.quarantined is not None:
         found["fkit_quarantined"] = facts.quarantined.reason
         found["text"], found["message"] = map(capped, facts.quarantined[1:])
@@ -62,8 +62,8 @@ def _keep_facts(found: Kept, facts: ReportFacts) -> None:
             found[f"fkit_{name}"] = getattr(facts, name)
 
 
-def facts_again(report: Kept) -> dict[str, Any]:
-    """Of what we said in a report, what a journal kept."""
+def facts_again(report: KeptReport) -> dict[str, Any]:
+    """The fields of our ReportFacts that a journal has kept."""
     said = {name: report[f"fkit_{name}"] for name in _FACTS if f"fkit_{name}" in report}
     again = {name: tuple(it) if isinstance(it, list) else it for name, it in said.items()}
     if "fkit_quarantined" in report:
@@ -72,7 +72,7 @@ def facts_again(report: Kept) -> dict[str, Any]:
     return again
 
 
-def _keep_longrepr(found: Kept, longrepr: Any) -> None:
+def _keep_longrepr(found: KeptReport, longrepr: Any) -> None:
     if isinstance(longrepr, tuple):
         path, line, reason = longrepr
         number = line if isinstance(line, int) else None
@@ -84,7 +84,7 @@ def _keep_longrepr(found: Kept, longrepr: Any) -> None:
         found["message"] = capped(str(crash.message))
 
 
-def verdict(reports: Sequence[Kept]) -> str:
+def verdict(reports: Sequence[KeptReport]) -> str:
     """One word for all reports on a test.
 
     The first of "error" (in setup or teardown, or the test's process died), "failed",
@@ -99,7 +99,7 @@ def verdict(reports: Sequence[Kept]) -> str:
     return "passed" if is_whole(reports) else "error"
 
 
-def is_whole(reports: Sequence[Kept]) -> bool:
+def is_whole(reports: Sequence[KeptReport]) -> bool:
     """Whether one of these says how the test ended: by its call, or by what went wrong."""
     return any(
         report["outcome"] != "rerun"
@@ -108,7 +108,7 @@ def is_whole(reports: Sequence[Kept]) -> bool:
     )
 
 
-def _word(report: Kept) -> str:
+def _word(report: KeptReport) -> str:
     outcome = str(report["outcome"])
     if "fkit_quarantined" in report:
         return "quarantined"
@@ -145,7 +145,7 @@ class Running:
         self._earlier_attempts = earlier_attempts
         self._begun = now()
         self._written: int | None = None  # reports, None before its start
-        self.reports: list[Kept] = []
+        self.reports: list[KeptReport] = []
         self.facts: ItemAttempt | None = None
         self.awaited = 0
         """How many reports are still to come when `facts` are known."""

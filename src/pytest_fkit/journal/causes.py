@@ -14,7 +14,7 @@ from ..own import own_builtins
 from ..protocol.crash_report import PROBABLY
 
 if TYPE_CHECKING:
-    from .attempts import Kept
+    from .attempts import KeptReport
     from .history import TestHistory
 
 own_builtins(globals())
@@ -78,10 +78,10 @@ def _in_order(names: Iterable[str]) -> list[str]:
 
 
 LOST = Cause("no report", "the test's call was not reported", "")
-"""Of a test that is an error since a report on it was lost."""
+"""The cause of a test that is an error because a report on it was lost."""
 
 
-def cause(reports: Sequence[Kept]) -> Cause | None:
+def cause(reports: Sequence[KeptReport]) -> Cause | None:
     """What went wrong with a test, by the reports of its verdict; None if no report failed.
 
     A failure that is quarantined has a cause, too.
@@ -114,7 +114,7 @@ def grouped(tests: Iterable[Met]) -> list[Group]:
     return sorted((Group(*each) for each in groups.items()), key=lambda group: -len(group.tests))
 
 
-def _cause(report: Kept) -> Cause:
+def _cause(report: KeptReport) -> Cause:
     death = str(report.get("fkit_death", ""))
     if death:
         return _of_death(death)
@@ -160,7 +160,7 @@ def _kind(message: str) -> tuple[str, str]:
 
 
 def _said(text: str) -> str:
-    """What a report without a message says; all that pytest marks with an E, or its first line."""
+    """For a report without a message: the lines that pytest marks with an E, or the first."""
     found = _SAID.search(text)
     # No class stands before it.
     return f"\n{text if found is None else found[1]}"

@@ -223,7 +223,7 @@ class _Noise(NamedTuple):
 
 
 def _logarithms(name: str, old: Side, new: Side) -> list[float]:
-    """Of how many times as much each test takes; of those that take enough to tell."""
+    """By how much each test grew, as logarithms; of tests that take enough to tell."""
     least = MEASURES[name].least
     found = []
     for test in old.keys() & new.keys():

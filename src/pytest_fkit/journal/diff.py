@@ -175,12 +175,12 @@ def _reason(state: State | None) -> str:
 
 
 def _grown(name: str, growth: Growth) -> str:
-    old, new = map(_FORMATS[growth.measure], _order(name, growth))
+    old, new = map(_AS_TEXT[growth.measure], _order(name, growth))
     what = "" if growth.measure == "time" else f"{growth.measure} "
     return f"{what}{old} -> {new}"
 
 
-_FORMATS: dict[str, Callable[[float], str]] = {
+_AS_TEXT: dict[str, Callable[[float], str]] = {
     "time": "{:.3f} s".format,
     "memory": format_size,
     "GPU memory": format_size,

@@ -11,7 +11,7 @@ import math
 from typing import Any, Dict, Sequence
 
 from ..own import own_builtins, time
-from ..protocol.event_file import HOST
+from ..protocol.event_file import OF_MACHINE
 
 own_builtins(globals())
 
@@ -25,6 +25,12 @@ TEXT_LIMIT = 20_000
 """Longest text that is kept whole, in characters."""
 
 Event = Dict[str, Any]
+
+USAGE = (
+    "user", "system", "peak_memory", "gpu_peak_memory", "minor_faults", "major_faults", "read",
+    "written",
+)  # fmt: skip
+"""Fields of an ``attempt``: what it used."""
 
 # Pure ASCII, so that lone surrogates and line separators do no harm.
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=repr).encode
@@ -71,7 +77,7 @@ def plain(value: object) -> Any:
 
 def is_of_machine(happened: Event) -> bool:
     """Whether the error of an event is the machine's, though it is recorded as a GPU's."""
-    return happened["event"] == "gpu_error" and happened.get("category") == HOST
+    return happened["event"] == "gpu_error" and happened.get("category") == OF_MACHINE
 
 
 def wide_title(step: Event) -> str:

@@ -6,7 +6,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from typing import Any, Dict, Iterator, Sequence
 
-from .attempts import Kept
+from .attempts import KeptReport
 from .events import Event
 from .history import History, Session, TestHistory
 from .rates import repeated_again, words
@@ -74,7 +74,7 @@ def _named(nodeid: str) -> Case:
     return {"classname": ".".join(parts[:-1]), "name": parts[-1]}
 
 
-def _properties(test: TestHistory, reports: Sequence[Kept]) -> list[list[str]]:
+def _properties(test: TestHistory, reports: Sequence[KeptReport]) -> list[list[str]]:
     last = reports[-1].get("properties", ()) if reports else ()
     ending = test.attempt.get("ending", {}).get("title", "finished")
     ours = {
@@ -91,7 +91,7 @@ def _properties(test: TestHistory, reports: Sequence[Kept]) -> list[list[str]]:
     return [*own, *([name, value] for name, value in ours.items())]
 
 
-def _result(test: TestHistory, reports: Sequence[Kept]) -> Case | None:
+def _result(test: TestHistory, reports: Sequence[KeptReport]) -> Case | None:
     """The element that says how the test ended, None if it passed."""
     if test.outcome in ("passed", "xpassed"):
         return None
@@ -112,7 +112,7 @@ def _result(test: TestHistory, reports: Sequence[Kept]) -> Case | None:
     return {"tag": "skipped", "message": str(test.verdict.get("message", test.outcome))}
 
 
-def _message(test: TestHistory, failed: Sequence[Kept]) -> str:
+def _message(test: TestHistory, failed: Sequence[KeptReport]) -> str:
     if not failed:
         return "the test's call was not reported"
     first = failed[0]
@@ -125,7 +125,7 @@ def _message(test: TestHistory, failed: Sequence[Kept]) -> str:
     return reason if test.outcome == "failed" else f'failed on {first["when"]} with "{reason}"'
 
 
-def _output(reports: Sequence[Kept]) -> Case:
+def _output(reports: Sequence[KeptReport]) -> Case:
     """What the test wrote; each report has what was captured up to its end."""
     sections = {name: text for each in reports for name, text in each.get("sections", ())}
     found = {}

@@ -16,7 +16,7 @@ own_builtins(globals())
 
 RUN, SKIP = "run", "skip"
 
-TOLD = "fkit_quarantine"
+QUARANTINE_TOLD = "fkit_quarantine"
 """The name in ``workerinput`` of the entries, as tuples."""
 
 _TABLE = "quarantine"
@@ -86,7 +86,7 @@ def _goes_on(first: str, rest: Sequence[str], text: str) -> bool:
 class Quarantine:
     """The entries that count, for the tests that there are.
 
-    :param nodeids: of the tests: an entry with the node id of one is about that one alone.
+    :param nodeids: those of the tests: an entry that is the node id of one is about that one alone.
     """
 
     def __init__(self, entries: Sequence[KnownFailure], nodeids: Iterable[str]) -> None:

@@ -37,7 +37,7 @@ def interval(failed: int, times: int, confidence: float = CONFIDENCE) -> Interva
     Each end is the probability for which what was seen, or what is further away, is just as rare
     as allowed. It covers the true probability at least as often as it says.
 
-    :param failed: of so many independent repetitions.
+    :param failed: how many of `times` independent repetitions failed.
     """
     tail = (1 - confidence) / 2
     low = 0.0 if failed == 0 else _solve(lambda p: _at_least(failed, times, p) > tail)
@@ -138,7 +138,7 @@ class RepeatResult(NamedTuple):
 
 
 def repeated_again(kept: Event) -> RepeatResult:
-    """What a journal kept; anybody may have written it."""
+    """The result that a journal kept; anybody may have written it."""
     known = {name: it for name, it in kept.items() if name in RepeatResult._fields}
     for name, it in known.items():
         if isinstance(it, float):
@@ -160,7 +160,7 @@ def repeated_again(kept: Event) -> RepeatResult:
 
 
 def of_events(repetitions: Iterable[Event]) -> RepeatResult:
-    """Those of a test that has no verdict, since its run was cut off."""
+    """The result so far of a test without a verdict, since its run was cut off."""
     found = [each["repetition"] for each in repetitions]
     failed = [each for each in found if each["outcome"] in RED]
     fresh = [each for each in found if each.get("fresh") and each["outcome"] != SKIPPED]

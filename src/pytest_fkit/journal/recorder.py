@@ -19,7 +19,7 @@ own_builtins(globals())
 
 Sink = Callable[[Sequence[Event]], None]
 
-Usage = Dict[str, Dict[str, int]]
+GpusUsed = Dict[str, Dict[str, int]]
 """By GPU id, as far as they are known: "memory" in use, in bytes, and "utilisation" in per cent."""
 
 MOST_SAMPLES = 36_000
@@ -30,9 +30,9 @@ class GpuUsage:
     """Samples in order of time; each holds until the next."""
 
     def __init__(self) -> None:
-        self._samples: deque[tuple[float, Usage]] = deque(maxlen=MOST_SAMPLES)
+        self._samples: deque[tuple[float, GpusUsed]] = deque(maxlen=MOST_SAMPLES)
 
-    def add(self, wall: float, usage: Usage) -> None:
+    def add(self, wall: float, usage: GpusUsed) -> None:
         self._samples.append((wall, usage))
 
     def peak(self, gpus: Sequence[str], start: float, end: float) -> int | None:
@@ -83,20 +83,20 @@ class Recorder:
         self._gpus[worker] = list(gpus)
 
     def worker_up(
-        self, worker: str, pid: int, gpus: Sequence[str], host: str = "", ahead: float = 0.0
+        self, worker: str, pid: int, gpus: Sequence[str], machine: str = "", ahead: float = 0.0
     ) -> None:
         """A worker has started.
 
         :param pid: 0 if unknown.
-        :param host: its machine, "" for the controller's.
+        :param machine: its machine, "" for the controller's.
         :param ahead: seconds by which the clock there is ahead of this one.
         """
         self._ahead[worker] = ahead
         self.owns(worker, gpus)
-        where = {"host": host} if host else {}
+        where = {"host": machine} if machine else {}
         self.add(event("worker_up", worker=worker, pid=pid, gpus=list(gpus), **where))
 
-    def gpus_used(self, wall: float, mono: float, usage: Usage) -> None:
+    def gpus_used(self, wall: float, mono: float, usage: GpusUsed) -> None:
         """Add a sample of the GPUs' usage; it is written with the next event."""
         self._usage.add(wall, usage)
         self._events.append({"event": "gpus", "wall": wall, "mono": mono, "used": usage})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, Seque
 from ..gpu.devices import gpu_names
 from ..own import own_builtins
 from .events import (
+    USAGE,
     Event,
     death_title,
     encode_list,
@@ -31,11 +32,6 @@ _LANES = {"worker": 1, "wide fixtures": 2, "tests": 3}
 
 _HEAD = b'{"displayTimeUnit":"ms","traceEvents":[\n'
 _TAIL = b"\n]}\n"
-
-_USAGE = (
-    "user", "system", "peak_memory", "minor_faults", "major_faults", "read", "written",
-    "gpu_peak_memory",
-)  # fmt: skip
 
 
 def _complete(
@@ -259,7 +255,7 @@ class _Timeline:
 
 
 def _arguments(attempt: Event) -> Event:
-    names = ("pid", "attempt", "category", "shared", *_USAGE)
+    names = ("pid", "attempt", "category", "shared", *USAGE)
     found = {name: attempt.get(name) for name in names}
     found["outcomes"] = ", ".join(str(each["outcome"]) for each in attempt.get("phases", ()))
     found["ending"] = attempt.get("ending", {}).get("title")

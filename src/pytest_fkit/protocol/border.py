@@ -6,7 +6,7 @@ noticed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Union, get_args
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Union, get_args
 
 from ..named_tuple import NamedTuple
 from ..own import own_builtins, threading
@@ -74,7 +74,7 @@ class LendGpus(NamedTuple):
     environ: dict[str, str]
 
 
-class Settle(NamedTuple):
+class TearDown(NamedTuple):
     """No test follows for now: tear down."""
 
 
@@ -320,7 +320,7 @@ class RepeatedItem(NamedTuple):
 
 
 Order = Union[
-    RunTests, RecallTests, LendGpus, Settle, GoOn, ProbeGpus, DescribeRunning, CheckAlive,
+    RunTests, RecallTests, LendGpus, TearDown, GoOn, ProbeGpus, DescribeRunning, CheckAlive,
     StopRun, EndNow,
 ]  # fmt: skip
 
@@ -341,6 +341,16 @@ Told = Union[
     RepeatedItem,
 ]  # fmt: skip
 """What a worker said of tests, as the controller handles it."""
+
+
+def reports_of(said: Iterable[Told]) -> list[pytest.TestReport]:
+    return [each.report for each in said if isinstance(each, Reported)]
+
+
+def came_to_its_end(reports: Iterable[pytest.TestReport]) -> bool:
+    """Whether the test of these did; otherwise the run was stopped meanwhile."""
+    return any(report.when != "setup" or not report.passed for report in reports)
+
 
 has_values(ItemAttempt, "ending")
 has_values(ItemReported, "facts")

@@ -216,6 +216,11 @@ def read_from(descriptor: int, offset: int = 0) -> bytes:
     return b"".join(chunks)
 
 
+def read_tail(descriptor: int, most: int) -> bytes:
+    """The last bytes that the file holds, so many at most; the file position stays."""
+    return os.pread(descriptor, most, max(0, os.fstat(descriptor).st_size - most))
+
+
 class OwnFile:
     """The file in a slot, as long as the test leaves it there.
 

@@ -13,7 +13,7 @@ ReportData = Dict[str, Any]
 """A report as pytest_report_to_serializable gives it, or the attributes of a report."""
 
 Location = Tuple[str, Optional[int], str]
-"""Of a test, as pytest's: path, line and name."""
+"""Where a test is, as pytest says it: path, line and name."""
 
 Figure = Union[str, bool, int, float]
 """A value of ``fkit_metrics``."""
@@ -22,7 +22,7 @@ Figure = Union[str, bool, int, float]
 NETWORK = "network"
 """The category of errors of the network."""
 
-HOST = "host"
+OF_MACHINE = "host"
 """The category of exhausted memory, shared memory and file systems of a machine."""
 
 

@@ -230,7 +230,7 @@ class Release(NamedTuple):
 
 
 class Proceed(NamedTuple):
-    """Go on after :class:`WideSetUp`."""
+    """Go on after :class:`WideReady`."""
 
 
 # --- host to child ------------------------------------------------------------------------------
@@ -297,7 +297,7 @@ class Began(NamedTuple):
     what: str
 
 
-class WideSetUp(NamedTuple):
+class WideReady(NamedTuple):
     """Wide fixtures are set up; the host waits for :class:`Proceed` before it forks a test.
 
     The keeper has to know what they started before a test can start anything.
@@ -341,7 +341,7 @@ class HostDone(NamedTuple):
 Message = Union[
     Run, RunTogether, Follows, Finish, Stop, OrderAnew, Ping, Inspect, Broken,
     Events, Output, Pong, Inspected, Notice, Restarted, HostFiles, Ended, TornDown,
-    Release, Proceed, Go, Forked, ChildExited, Began, WideSetUp, Ready, SessionOver, HostDone,
+    Release, Proceed, Go, Forked, ChildExited, Began, WideReady, Ready, SessionOver, HostDone,
     Warm, TestEvent,
 ]  # fmt: skip
 

@@ -63,7 +63,7 @@ class ProcessKey(NamedTuple):
 
 
 OWN = ProcessKey()
-"""Of tests that each have a process of their own."""
+"""The key of tests that each have a process of their own."""
 
 SESSION = ProcessKey(scope="session")
-"""Of all tests."""
+"""The key of the process that all tests share."""

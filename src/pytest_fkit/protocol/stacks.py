@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
 from ..named_tuple import NamedTuple
-from ..own import os, own_builtins
+from ..own import os, own_builtins, signal
 from ..system.paths import below, joined
 
 if TYPE_CHECKING:
@@ -23,6 +23,16 @@ _FRAME = re.compile(r'^  File "(?P<path>.*)", line (?P<line>\d+|\?\?\?) in (?P<n
 _THREAD = re.compile(r"^(?P<current>Current t|T)hread 0x[0-9a-f]*(?: \[(?P<name>.*)\])?.*:$")
 
 _FATAL = "Fatal Python error: "
+
+FATAL_ERRORS = {
+    "Segmentation fault": signal.SIGSEGV,
+    "Aborted": signal.SIGABRT,
+    "Bus error": signal.SIGBUS,
+    "Illegal instruction": signal.SIGILL,
+    "Floating point exception": signal.SIGFPE,
+    "Floating-point exception": signal.SIGFPE,
+}
+"""What follows "Fatal Python error: ", and the signal it stands for."""
 
 # The C functions of the crashing thread, from Python 3.14 on: _Py_DumpStack in traceback.c, which
 # faulthandler calls after the stacks of all threads and before the line "Extension modules: ...".

@@ -24,7 +24,7 @@ from .process_keys import OWN, ProcessKey
 own_builtins(globals())
 
 MARSHAL_VERSION = 4
-"""Of marshal's format, which Python 3.4 to 3.14 read."""
+"""The version of marshal's format; Python 3.4 to 3.14 read it."""
 
 _HEADER = struct.Struct("<III")
 
@@ -123,7 +123,7 @@ def _made(said: tuple[Any, ...], known: Known) -> Any:
 
 
 def _pickled(fields: tuple[Any, ...] | list[tuple[Any, ...]]) -> bytes:
-    """By pickle, of which no audit hook hears, where one keeps us from marshal.
+    """By pickle, which raises no audit event, where a hook keeps us from marshal.
 
     :raises Exception: marshal's, where it refuses the fields.
     """

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import pytest
 
 from .. import system
-from ..config.settings import KEY, Settings
+from ..config.settings import SETTINGS, Settings
 from ..own import gc, os, own_builtins
 from ..protocol import repetitions
 from ..protocol.channels import Link
@@ -27,7 +27,7 @@ from .process import crash_wait
 from .process.output import streams
 from .process.relay import FAILED
 from .process.steps import Role
-from .process.test_process import MEMORY, TestProcess, equip, write_stacks_of_deaths
+from .process.test_process import GPU_MEMORY, TestProcess, equip, write_stacks_of_deaths
 
 own_builtins(globals())
 
@@ -68,7 +68,7 @@ def _replace_by_devnull(descriptors: list[int]) -> None:
 
 def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any | None) -> Keeper:
     config = session.config
-    settings = config.stash.get(KEY, None)
+    settings = config.stash.get(SETTINGS, None)
     tools = find_tools() if is_wanted(settings) else None
     if tools is not None:
         prepare_to_compare()
@@ -93,7 +93,7 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
         streams(config),
         unsafe=in_bad_fork() if process.fixtures.watch.on else "",
         controller=controller if system.PORTABLE else 0,
-        memory=config.stash.get(MEMORY, None),
+        memory=config.stash.get(GPU_MEMORY, None),
         tools=tools,
         keeping=keeping,
     )

@@ -15,7 +15,7 @@ own_builtins(globals())
 
 CORE = resource.RLIMIT_CORE
 
-MOST = 4 << 30
+MOST_BYTES = 4 << 30
 """Bytes of a core; a larger one would take minutes, and a disk."""
 
 SIGNALS = frozenset(
@@ -25,7 +25,7 @@ SIGNALS = frozenset(
         signal.SIGFPE, signal.SIGSEGV, signal.SIGXCPU, signal.SIGXFSZ, signal.SIGSYS,
     )
 )  # fmt: skip
-"""Those whose default action is a core, see signal(7)."""
+"""The signals whose default action is a core, see signal(7)."""
 
 _PATTERN = "/proc/sys/kernel/core_pattern"
 
@@ -51,7 +51,7 @@ def is_piped(told: str) -> bool:
 
 
 def _at_most(hard: int) -> int:
-    return MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
+    return MOST_BYTES if hard == resource.RLIM_INFINITY else min(hard, MOST_BYTES)
 
 
 def allow() -> None:
@@ -223,7 +223,7 @@ def _read_core(descriptor: int) -> CoreFile:
 def _pid(notes: bytes, order: str, wanted: int, place: int) -> int:
     """The pid in the first note of a kind, 0 if there is none.
 
-    :param place: of the pid in the note, in bytes.
+    :param place: where in the note the pid is, in bytes.
     """
     at = 0
     while at + 12 <= len(notes):

@@ -70,8 +70,8 @@ class Holdings(NamedTuple):
     """Threads, descriptors and children.
 
     :param natives: ids of the threads that Python does not know, the main thread left out.
-    :param runtime: an open GPU runtime, or something else that works in the process alone that
-        began with it, whoever in it that was; or "".
+    :param runtime: an open GPU runtime, or something else that only works in the process that
+        began with it; "" if there is none.
     """
 
     threads: frozenset[Named]

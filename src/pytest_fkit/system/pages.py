@@ -126,7 +126,7 @@ def exclusive() -> frozenset[int]:
 
 
 def mapped(pages: AbstractSet[int]) -> set[int]:
-    """Those of the pages that are in private mappings; none where the kernel does not tell."""
+    """The pages that are in private mappings; none where the kernel does not tell."""
     try:
         mappings = _mappings()
     except OSError:

@@ -190,7 +190,7 @@ _WAIT = 1.0
 
 
 def end_restartable() -> bool:
-    """End the threads that whoever needs them starts again; whether there were any."""
+    """End the threads that are started again when needed; whether there were any."""
     found: list[Any] = [
         each
         for each in threading.enumerate()

@@ -7,7 +7,7 @@ from ..protocol.border import GAP_WAIT
 
 own_builtins(globals())
 
-PATIENCE = 5
+TIMES_LONGER = 5
 """How many times longer than the controller for a worker this waits for the controller.
 
 Whoever is suspended by Ctrl-Z for a while is to find workers again.
@@ -23,7 +23,7 @@ class ControllerWatch:
     """
 
     def __init__(self, limit: float) -> None:
-        self._limit = PATIENCE * limit
+        self._limit = TIMES_LONGER * limit
         self._period = min(GAP_WAIT, limit)
         self._missed = 0
         self._status = 1

@@ -31,14 +31,14 @@ from ..protocol.messages import (
 )
 from ..protocol.process_keys import OWN, ProcessKey
 from ..protocol.wire import Sorter, following
-from ..sandbox.host.children import Statuses
 from ..sandbox.keeper.jobs import end_in_words
+from ..sandbox.process.copies import Statuses
 from ..sandbox.process.coverage import running_coverage
 from ..sandbox.process.excerpts import read_ends
 from ..sandbox.process.output import flush
 from ..sandbox.process.relay import DEAF
 from ..sandbox.process.steps import Fork, Role
-from ..sandbox.process.test_process import MEMORY
+from ..sandbox.process.test_process import GPU_MEMORY
 from ..sandbox.process.tree import KILL_WAIT, kill_tree, send_signal
 from ..sandbox.startup import keeper_role
 from ..system.limits import refusal
@@ -73,7 +73,7 @@ class KeeperClient:
         self._hosts: dict[ProcessKey, tuple[int, Files]] = {}
         self._following: dict[int, int] = {}  # number of the next frame of such a host, by pid
         self._ahead: Run | RunTogether | None = None
-        memory = session.config.stash.get(MEMORY, None)
+        memory = session.config.stash.get(GPU_MEMORY, None)
         self._memory_wait = 0.0 if memory is None else memory.longest
         self._lock = threading.Lock()
         self._grace: float | None = None

@@ -10,7 +10,7 @@ import pytest
 from ..config.marks import ALL_GPUS, SERIAL, Arguments, answer_of_hook, arguments
 from ..config.options import MARK_ARGUMENTS
 from ..config.values import parse
-from ..gpu.slices.ownership import KEY, ids_in
+from ..gpu.slices.ownership import OWNED, ids_in
 from ..own import own_builtins
 from ..protocol.event_file import ReportData, add_facts
 from ..protocol.needs import Needs
@@ -68,7 +68,7 @@ def needs_of_all(items: Sequence[pytest.Item], patterns: Sequence[str]) -> list[
 def _others(item: pytest.Item, said: Arguments) -> Arguments:
     """What the marks of other projects say; nothing without GPUs, where TPUs may be meant."""
     gpus = said.get("others_gpus")
-    owned = item.config.stash.get(KEY, None)
+    owned = item.config.stash.get(OWNED, None)
     if owned is None:
         return {}
     most = max(owned.most, len(owned.ids))
@@ -116,7 +116,7 @@ def note_wanted_gpus(item: pytest.Item, data: ReportData, changed: Mapping[str, 
     :param data: the report, as pytest_report_to_serializable gives it.
     :param changed: the variables in which the test's process differs from its worker.
     """
-    owned = item.config.stash.get(KEY, None)
+    owned = item.config.stash.get(OWNED, None)
     if owned is None or data.get("outcome") != "skipped" or "wasxfail" in data:
         return
     seen = len(ids_in(changed) or owned.ids)

@@ -1,4 +1,4 @@
-"""Probes of a worker's GPUs: one during collection, others whenever the GPUs are in doubt."""
+"""A worker's GPUs: probes, the first during collection, and errors that collectors meet."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from typing import Callable, Generator, Mapping
 
 import pytest
 
+from ..compat import pytest_session
 from ..config.first_environment import environment
-from ..config.settings import KEY as SETTINGS
+from ..config.settings import SETTINGS
 from ..gpu.devices import placed
-from ..gpu.health.probe import LIMIT, Health, Probe, start
-from ..gpu.slices.ownership import KEY as OWNED
-from ..gpu.slices.ownership import Owned
+from ..gpu.errors.classification import Classifier
+from ..gpu.errors.failure import Failure, failure_of, skip_reason
+from ..gpu.health.probe import PROBE_LIMIT, Health, Probe, start
+from ..gpu.slices.ownership import OWNED, Owned
 from ..own import own_builtins
 from ..protocol.endings import count
+from ..protocol.plain_values import carriable
 
 own_builtins(globals())
 
@@ -41,7 +44,7 @@ class Probing:
         return self._answer
 
     def again(self) -> Health:
-        """Probe again and wait, :data:`.probe.LIMIT` at most; what the probe found."""
+        """Probe again and wait, :data:`.probe.PROBE_LIMIT` at most; what the probe found."""
         self.first()
         self._running = self._start()
         return self._wait()
@@ -53,7 +56,7 @@ class Probing:
     def _start(self) -> Probe:
         # The GPUs of the slice, whichever a conftest.py shows the tests.
         environ = {**environment(), **self._owned.masks}
-        return start(self._owned.vendor, environ, LIMIT, self._owned.shown)
+        return start(self._owned.vendor, environ, PROBE_LIMIT, self._owned.shown)
 
     def _wait(self) -> Health:
         health = self._running.result()
@@ -109,3 +112,42 @@ def probe_gpus(
     probing = Probing(owned, name, show)
     config.pluginmanager.register(probing, "fkit-probing")
     return probing
+
+
+class CollectionErrors:
+    """Plugin of a worker that owns GPUs: tells of errors in its collection; others may meet none.
+
+    :param tell: called once at the end of the collection, if there was any error, with the node id
+        of each collector and its category of GPU error.
+    """
+
+    def __init__(
+        self, config: pytest.Config, tell: Callable[[list[tuple[str, str]]], None]
+    ) -> None:
+        self._classifier = Classifier(config)
+        self._tell = tell
+        self._found: list[tuple[str, str]] = []
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """Classify what the collection of a module or a class raised."""
+        report = yield
+        raised = pytest_session.collection_error(report)
+        if raised is not None and not report.passed:
+            self._look(collector, report, raised)
+        return report
+
+    def _look(
+        self, collector: pytest.Collector, report: pytest.CollectReport, raised: BaseException
+    ) -> None:
+        skip = Failure(text=skip_reason(report), skip=True)
+        error = self._classifier.of_collection(skip if report.skipped else failure_of(raised))
+        if error is not None:
+            self._found.append((carriable(collector.nodeid), error.category))
+
+    def pytest_collection_finish(self) -> None:
+        """Tell the controller what was found."""
+        if self._found:
+            self._tell(self._found)

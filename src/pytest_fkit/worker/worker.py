@@ -10,10 +10,10 @@ from .. import system
 from ..compat import pytest_output, pytest_session, xdist_worker
 from ..compat.foreign_warnings import make_portable
 from ..compat.guarded_hooks import GuardedHooks
-from ..config.settings import KEY, Settings, start_limit
-from ..gpu.slices.ownership import HOST, one_of_several, owned_by
+from ..config.settings import SETTINGS, Settings, start_limit
+from ..gpu.slices.ownership import MACHINE_TOLD, one_of_several, owned_by
 from ..own import contextmanager, os, own_builtins, signal, suppress, threading
-from ..protocol import running_test as whereabouts
+from ..protocol import whereabouts
 from ..protocol.border import (
     GAP_WAIT,
     Alive,
@@ -78,7 +78,7 @@ class Worker:
         self._groups = start.groups
         self._whereabouts = whereabouts.shared(start.whereabouts)
         if self._whereabouts is not None:
-            config.stash[whereabouts.KEY] = self._whereabouts
+            config.stash[whereabouts.WHEREABOUTS] = self._whereabouts
         self._dispatched: Dispatched | None = None
         if start.dispatches:
             owns = owned_by(config) is not None and settings.probe
@@ -90,7 +90,7 @@ class Worker:
         self._stopped = False
         self._interrupted = False
         self._watch: ControllerWatch | None = None
-        if config.workerinput.get(HOST):  # type: ignore[attr-defined]
+        if config.workerinput.get(MACHINE_TOLD):  # type: ignore[attr-defined]
             self._watch = ControllerWatch(settings.worker_timeout)
         self._register_collection(start)
         # Registered last, to wrap those: the clock of an import is a native thread.
@@ -109,7 +109,7 @@ class Worker:
         elif limit:
             plugins.register(LimitedCollection(limit), "fkit-limited")
         if owned_by(self._config) is not None:
-            from .tests.collection_errors import CollectionErrors
+            from .probing import CollectionErrors
 
             errors = CollectionErrors(
                 self._config, lambda found: self._outbox.send(CollectionGpuErrors(tuple(found)))
@@ -331,15 +331,15 @@ def _ignoring_interrupts(keeper: KeeperClient) -> Iterator[None]:
 def take_orders(config: pytest.Config, start: Start) -> None:
     """Register the plugins of a worker."""
     if start.seed is not None:
-        config.stash[KEY] = config.stash[KEY]._replace(repeat_seed=start.seed)
+        config.stash[SETTINGS] = config.stash[SETTINGS]._replace(repeat_seed=start.seed)
         # The controller counts: a failure of a repetition is no verdict.
         config.option.maxfail = 0
         if hasattr(config.option, "force_reruns"):  # of pytest-rerunfailures, which hides failures
             config.option.force_reruns = 0
-    if config.workerinput.get(HOST):  # type: ignore[attr-defined]
+    if config.workerinput.get(MACHINE_TOLD):  # type: ignore[attr-defined]
         # xdist names a directory of the controller's machine, above which nothing may be there.
         config.option.basetemp = None
-    worker = Worker(config, config.stash[KEY], start)
+    worker = Worker(config, config.stash[SETTINGS], start)
     config.pluginmanager.register(worker, "fkit-worker")
     config.pluginmanager.register(GuardedHooks(config), "fkit-guarded")
     own_gpus(config, start.worker, worker.show)

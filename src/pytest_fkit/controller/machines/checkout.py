@@ -15,10 +15,10 @@ own_builtins(globals())
 
 _MOST_FILES = 1000
 _MOST_ENTRIES = 10_000
-"""So many files are compared, of so many that are looked at: machines may see them by a network."""
+"""Files that are compared, and entries that are looked at: a network may be in between."""
 
 _MOST_BYTES = 1 << 28
-"""Of files whose content is compared, all together."""
+"""Total size of the files whose content is compared."""
 
 
 class Checkout(NamedTuple):
@@ -101,7 +101,7 @@ def _test_files(
 
 
 def _files_below(directories: Iterable[str], without: Sequence[str]) -> Iterator[os.DirEntry[str]]:
-    """What is no directory, below some; see :func:`_test_files`."""
+    """Whatever is below these directories and is none itself; see :func:`_test_files`."""
     waiting = list(directories)
     while waiting:
         directory = waiting.pop(0)

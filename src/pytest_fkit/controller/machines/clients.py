@@ -25,7 +25,7 @@ _KILL_WAIT = 5.0
 """Seconds in which a local end has to be gone after SIGKILL."""
 
 _LINES = 3
-"""Of what a command has said last, so many are shown."""
+"""Last lines of a command's output that are shown."""
 
 
 class NotReachedError(Exception):

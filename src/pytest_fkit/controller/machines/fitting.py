@@ -10,9 +10,9 @@ from .checkout import Checkout
 
 own_builtins(globals())
 
-OWN = "pytest-forkit"
+DISTRIBUTION = "pytest-forkit"
 
-ALWAYS = (OWN, "pytest", "pytest-xdist", "execnet")
+ALWAYS = (DISTRIBUTION, "pytest", "pytest-xdist", "execnet")
 """Distributions that every run needs."""
 
 
@@ -128,7 +128,7 @@ def hint(reason: str) -> str:
 
 
 _SHOWN = 3
-"""So many paths are named, of those that are missing or differ."""
+"""Paths that are named of those that are missing or differ."""
 
 
 def _some(names: Sequence[str]) -> str:

@@ -50,7 +50,7 @@ def _size(path: str) -> int | None:
 
 
 def checksums(paths: list[str]) -> list[int | None]:
-    """Of the content of files, None for what can't be read."""
+    """Checksums of files; None for what can't be read."""
     found: list[int | None] = []
     for path in paths:
         try:

@@ -22,7 +22,7 @@ from . import questions as program
 from .checkout import Checkout, checkout_of
 from .clients import Client, NotReachedError, asked, open_within
 from .engines import Target, by_hand, cpus_of_nodes, gpus_of_nodes, starting, target
-from .fitting import ALWAYS, OWN, Answers, Needed, advice, hint, misfits
+from .fitting import ALWAYS, DISTRIBUTION, Answers, Needed, advice, hint, misfits
 
 if TYPE_CHECKING:
     from execnet import Channel
@@ -36,7 +36,7 @@ _TOOL = 10.0
 """Seconds for one of Slurm's commands."""
 
 _FORMER_NAME = "pytest-fkit"
-"""Of our distribution, which an older checkout may have left installed."""
+"""What our distribution was called; an older checkout may have left it installed."""
 
 _PASSED_ON = (
     "PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "FKIT_STACKS",
@@ -249,7 +249,7 @@ def _ask(client: Client, questions: Questions, seconds: float) -> Reached:
         channel.send(False)
         channel.waitclose(deadline.left)
         told: Any = {}
-        if data["versions"][OWN]:  # else it can't be used, and does not know how to look
+        if data["versions"][DISTRIBUTION]:  # else it can't be used, and does not know how to look
             channel = gateway.remote_exec(handshake)
             channel.send(("answer", list(questions.names), detection))
             told = channel.receive(deadline.left)

@@ -38,7 +38,7 @@ class RepeatedTests(NamedTuple):
         return self.dispatch.numnodes
 
     def number(self, node: WorkerController, position: int) -> int:
-        """That of the test at a position of a worker's collection."""
+        """The number of the test at a position of a worker's collection."""
         return self.known[node].number(position)
 
     def add(self, numbers: Sequence[int]) -> None:

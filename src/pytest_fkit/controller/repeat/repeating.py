@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Sequence
 import pytest
 
 from ...compat import xdist_controller
-from ...config.settings import KEY
+from ...config.settings import SETTINGS
 from ...journal.history import argument
 from ...journal.rates import SHARED_BY_FORKED, RepeatResult, again, details, how_first, words
 from ...own import own_builtins, time
@@ -45,7 +45,7 @@ class Repeating:
     """Plugin of a controller with workers."""
 
     def __init__(self, config: pytest.Config, maxfail: int, services: RunServices) -> None:
-        settings = config.stash[KEY]
+        settings = config.stash[SETTINGS]
         assert settings.repeat is not None
         assert settings.repeat_seed is not None
         self._config = config

@@ -10,7 +10,7 @@ from ...journal.history import RED
 from ...journal.rates import SKIPPED, RepeatResult
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
-from ...protocol.border import ItemComplete, Reported, Told
+from ...protocol.border import ItemComplete, Told, came_to_its_end, reports_of
 from ...protocol.event_file import facts_of
 from ...protocol.repetitions import is_fresh
 
@@ -35,12 +35,11 @@ class Repetition(NamedTuple):
 
     @property
     def reports(self) -> list[pytest.TestReport]:
-        return [each.report for each in self.said if isinstance(each, Reported)]
+        return reports_of(self.said)
 
     @property
     def ended(self) -> bool:
-        """Whether the test came to its end; otherwise the run was stopped meanwhile."""
-        return any(report.when != "setup" or not report.passed for report in self.reports)
+        return came_to_its_end(self.reports)
 
     @property
     def outcome(self) -> str:

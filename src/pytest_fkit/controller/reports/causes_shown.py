@@ -47,7 +47,7 @@ class CausesShown:
 
 
 def _failures(reporter: pytest.TerminalReporter) -> list[pytest.TestReport]:
-    """Of each red test the first report that failed, as pytest counted it."""
+    """The first failed report of each red test, as pytest counted it."""
     found: dict[tuple[str, str], pytest.TestReport] = {}
     for category in ("failed", "error"):
         for report in reporter.stats.get(category, ()):

@@ -11,7 +11,7 @@ from ...protocol.event_file import add_facts, facts_of
 from ...protocol.stacks import Frame
 from ...system.paths import below, joined, relative
 from ...system.source_lines import Excerpt, Sources, showable
-from .crash_view import Location, Part, Source, parts_of
+from .crash_view import FrameLocation, Part, Source, parts_of
 
 if TYPE_CHECKING:
     import pytest
@@ -121,7 +121,7 @@ class _Reader:
 
     def placed(self, part: Part) -> Part:
         """With the path as pytest writes it: the shorter one of its two forms."""
-        if not isinstance(part, Location) or part.path.startswith("<"):
+        if not isinstance(part, FrameLocation) or part.path.startswith("<"):
             return part
         path = self._path(part.path)
         text = part.text
@@ -134,7 +134,7 @@ class _Reader:
 def _write(part: Part, tw: Any) -> None:
     if isinstance(part, Source):
         pytest_reports.write_source(tw, part.lines, part.indents)
-    elif isinstance(part, Location):
+    elif isinstance(part, FrameLocation):
         tw.write(part.path, bold=True, red=True)
         tw.line(f":{part.line or '?'}: {part.text}")
     elif part.red:
@@ -146,6 +146,6 @@ def _write(part: Part, tw: Any) -> None:
 def _text(part: Part) -> str:
     if isinstance(part, Source):
         return "\n".join(map("".join, zip(part.indents, part.lines)))
-    if isinstance(part, Location):
+    if isinstance(part, FrameLocation):
         return f"{part.path}:{part.line or '?'}: {part.text}"
     return part.text

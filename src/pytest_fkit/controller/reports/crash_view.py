@@ -10,7 +10,8 @@ from typing import Callable, Iterator, Sequence, Union
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.crash_report import CrashReport
-from ...protocol.stacks import Frame, Origins, Thread, parsed
+from ...protocol.endings import count
+from ...protocol.stacks import FATAL_ERRORS, Frame, Origins, Thread, parsed
 from ...system.paths import base_name, below, joined
 from ...system.source_lines import NOTHING, Excerpt
 
@@ -27,7 +28,7 @@ class Text(NamedTuple):
     red: bool = False
 
 
-class Location(NamedTuple):
+class FrameLocation(NamedTuple):
     """The location of a frame, in front of its source lines."""
 
     path: str
@@ -42,7 +43,7 @@ class Source(NamedTuple):
     indents: Sequence[str]
 
 
-Part = Union[Text, Location, Source]
+Part = Union[Text, FrameLocation, Source]
 
 Reader = Callable[[Frame, int], Excerpt]
 """Gives the line of a frame, and so many before and after it."""
@@ -58,8 +59,7 @@ class Fold(NamedTuple):
     label: str
 
     def __str__(self) -> str:
-        number = len(self.frames)
-        return f"… {'1 frame' if number == 1 else f'{number} frames'} of {self.label}"
+        return f"… {count(len(self.frames), 'frame')} of {self.label}"
 
 
 class Repeated(NamedTuple):
@@ -73,7 +73,7 @@ class Repeated(NamedTuple):
         return f"… {what} {self.times} times more"
 
 
-Entry = Union[Frame, str, Fold, Repeated]
+Shown = Union[Frame, str, Fold, Repeated]
 
 _AROUND = 2
 """Source lines that are shown before and after that of a frame."""
@@ -96,25 +96,15 @@ _WAITS = frozenset(
 )  # fmt: skip
 
 # What faulthandler writes of signals, which the first line of the report says by itself.
-_SAID = frozenset(
-    f"Fatal Python error: {name}"
-    for name in (
-        "Segmentation fault",
-        "Aborted",
-        "Bus error",
-        "Illegal instruction",
-        "Floating point exception",
-        "Floating-point exception",
-    )
-)
+_SAID = frozenset(f"Fatal Python error: {name}" for name in FATAL_ERRORS)
 
 
-def frames_of(thread: Thread, origins: Origins) -> list[Entry]:
+def frames_of(thread: Thread, origins: Origins) -> list[Shown]:
     """What is shown of a thread: the user's frames, and those of the library that they called.
 
     Who tests a library has it in site-packages as often as not: what is there counts as the user's.
     """
-    entries: list[Entry] = []
+    entries: list[Shown] = []
     folded: list[Frame] = []
     rest = list(thread.lines)
     shown = False
@@ -157,15 +147,15 @@ def _fold(folded: list[Frame], origins: Origins) -> Iterator[Fold]:
         yield Fold(frames, label)
 
 
-def _nothing_folded(thread: Thread, origins: Origins) -> list[Entry]:
+def _nothing_folded(thread: Thread, origins: Origins) -> list[Shown]:
     """The innermost frames, whoever's they are, of a thread in which no code of the user's runs."""
     head = [line if isinstance(line, Frame) else _note(line) for line in thread.lines[:3]]
     return [*head, *_fold([line for line in thread.lines[3:] if isinstance(line, Frame)], origins)]
 
 
-def _without_cycles(entries: list[Entry]) -> list[Entry]:
+def _without_cycles(entries: list[Shown]) -> list[Shown]:
     """Fold what repeats itself at least three times in a row."""
-    found: list[Entry] = []
+    found: list[Shown] = []
     start = 0
     while start < len(entries):
         for length in range(1, _LONGEST_CYCLE + 1):
@@ -287,7 +277,7 @@ def _thread(
         if style == "native":
             yield from _native(entry, read if users else None, reason)
         elif not users and everything:
-            yield Location(entry.path, entry.line, f"in {entry.name}")
+            yield FrameLocation(entry.path, entry.line, f"in {entry.name}")
             yield from _reason(reason)
         elif users and (style == "long" or (style == "auto" and entry in full)):
             yield from _long(entry, reason, read)
@@ -297,7 +287,7 @@ def _thread(
 
 def _one_line(frame: Frame, reason: str, read: Reader) -> Iterator[Part]:
     """As in pytest's style "short"."""
-    yield Location(frame.path, frame.line, f"in {frame.name}")
+    yield FrameLocation(frame.path, frame.line, f"in {frame.name}")
     excerpt = read(frame, 0)
     if excerpt.lines:
         yield Source([line.strip() for line in excerpt.lines], ["    "])
@@ -307,7 +297,7 @@ def _one_line(frame: Frame, reason: str, read: Reader) -> Iterator[Part]:
 def _long(frame: Frame, reason: str, read: Reader) -> Iterator[Part]:
     """The source line and some around it, marked as in pytest's style "long"."""
     excerpt = read(frame, _AROUND)
-    yield Location(frame.path, frame.line, f"in {frame.name}")
+    yield FrameLocation(frame.path, frame.line, f"in {frame.name}")
     if not excerpt.lines:
         yield from (*_reason(reason), Text(""))
         return

@@ -13,7 +13,7 @@ from typing import Iterable, Mapping, Sequence, TextIO
 import pytest
 
 from ...compat.pytest_output import terminal_file
-from ...config.settings import KEY
+from ...config.settings import SETTINGS
 from ...named_tuple import NamedTuple
 from ...own import atexit, os, own_builtins, time
 from ...protocol.border import ItemFinished, ItemStarted, Told
@@ -22,7 +22,7 @@ from ...system.source_lines import showable
 own_builtins(globals())
 
 _FEWEST_ROWS = 9
-"""Of a screen, with a third of which the footer has one test and the bar."""
+"""Rows of the smallest screen with a footer, which may take a third of it."""
 
 _MOST_TESTS = 8
 
@@ -120,7 +120,7 @@ class Footer:
 
     def __init__(self, config: pytest.Config, workers: int) -> None:
         self._config = config
-        self._wanted = config.stash[KEY].footer == "auto"
+        self._wanted = config.stash[SETTINGS].footer == "auto"
         self._workers = workers
         self._session: pytest.Session | None = None
         self._file: TextIO | None = None

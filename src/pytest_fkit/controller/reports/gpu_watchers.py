@@ -12,11 +12,11 @@ from ...gpu.devices import Device
 from ...gpu.health.xids import XidFile, without_doubles
 from ...gpu.interpreters import light_interpreter
 from ...gpu.machine import Machine
-from ...gpu.slices.ownership import XIDS, XIDS_TOLD, XidsHere
+from ...gpu.slices.ownership import GPUS_TOLD, XIDS, XIDS_TOLD, XidsHere
 from ...journal.events import Event, event
 from ...own import fcntl, os, own_builtins, subprocess, suppress
 from ...protocol.descriptors import move_up
-from ..schedule.machines import host_of
+from ..schedule.machines import machine_of
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
@@ -104,7 +104,7 @@ class XidReaders:
     @pytest.hookimpl(optionalhook=True, trylast=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
         told = node.workerinput
-        if self._here is not None and "fkit_gpus" in told and not host_of(node):
+        if self._here is not None and GPUS_TOLD in told and not machine_of(node):
             told[XIDS_TOLD] = self._here.path
 
     def read(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from typing import Dict, Iterable, Mapping, Sequence
+from typing import Iterable, Mapping, Sequence
 
 from ...config.first_environment import environment
 from ...gpu.machine import Machine
@@ -12,8 +12,6 @@ from ...own import own_builtins
 from ...system.git import head
 
 own_builtins(globals())
-
-Known = Dict[str, str]
 
 
 class _System(NamedTuple):
@@ -52,12 +50,12 @@ _SYSTEMS = (
 )
 
 
-def origin(rootdir: str) -> Known:
+def origin(rootdir: str) -> dict[str, str]:
     """`commit`, `branch` and the address of the CI `job`, as far as they are known."""
     return {name: value for name, value in _origin(environment(), rootdir).items() if value}
 
 
-def _origin(variables: Mapping[str, str], rootdir: str) -> Known:
+def _origin(variables: Mapping[str, str], rootdir: str) -> dict[str, str]:
     for system in _SYSTEMS:
         commit = _first(variables, system.commit)
         if commit:
@@ -81,7 +79,7 @@ _DRIVERS = {"nvidia": "nvidia", "amd": "amdgpu"}
 """The kernel's module of a vendor's driver; AMD's has a version where it is not the kernel's."""
 
 
-def drivers(vendors: Iterable[str]) -> Known:
+def drivers(vendors: Iterable[str]) -> dict[str, str]:
     """The versions of the drivers of these vendors' GPUs, by vendor, as far as they are known."""
     machine = Machine.here()
     found = {
@@ -95,7 +93,7 @@ def drivers(vendors: Iterable[str]) -> Known:
 NOT_INSTALLED = "not installed"
 
 
-def package_versions(names: Iterable[str]) -> Known:
+def package_versions(names: Iterable[str]) -> dict[str, str]:
     return {name: _version(name) for name in names}
 
 

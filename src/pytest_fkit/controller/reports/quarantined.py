@@ -11,7 +11,14 @@ from ...config.settings import FOR_FRESH
 from ...journal.attempts import kept
 from ...journal.causes import LOST, Cause, cause
 from ...journal.history import ungrouped
-from ...journal.quarantine import SKIP, TOLD, KnownFailure, Quarantine, QuarantineError, parse
+from ...journal.quarantine import (
+    QUARANTINE_TOLD,
+    SKIP,
+    KnownFailure,
+    Quarantine,
+    QuarantineError,
+    parse,
+)
 from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, time
 from ...protocol.endings import count
@@ -71,7 +78,7 @@ class QuarantinedTests:
         self._session: pytest.Session | None = None
         self._maxfail = 0
         self._pid = os.getpid()
-        config.stash[FOR_FRESH] = {TOLD: [tuple(entry) for entry in self._entries]}
+        config.stash[FOR_FRESH] = {QUARANTINE_TOLD: [tuple(entry) for entry in self._entries]}
 
     # --- at -n0 ---
 
@@ -101,7 +108,7 @@ class QuarantinedTests:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
-        node.workerinput[TOLD] = [tuple(entry) for entry in self._entries]
+        node.workerinput[QUARANTINE_TOLD] = [tuple(entry) for entry in self._entries]
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:

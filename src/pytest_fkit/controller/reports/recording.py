@@ -34,7 +34,7 @@ from ...journal.recorder import Recorder
 from ...journal.trace import TraceFile
 from ...own import contextmanager, os, own_builtins, socket
 from ...protocol.endings import Lost, format_size
-from ..schedule.machines import clock_ahead, gpu_ids, host_of
+from ..schedule.machines import clock_ahead, gpu_ids, machine_of
 from .accounting import lost_attempt
 from .origin import drivers, origin, package_versions
 from .resume import Resuming
@@ -163,7 +163,7 @@ class Recording:
     def pytest_testnodeready(self, node: WorkerController) -> None:
         pid = node.workerinput.get("fkit_pid", 0)
         self._recorder.worker_up(
-            node.gateway.id, pid, gpu_ids(node), host_of(node), clock_ahead(node)
+            node.gateway.id, pid, gpu_ids(node), machine_of(node), clock_ahead(node)
         )
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)

@@ -10,7 +10,7 @@ import pytest
 from ...own import own_builtins
 from ...protocol.endings import count
 from ...protocol.event_file import Location, add_facts, facts_of
-from ..schedule.machines import gpu_ids, host_of, with_gpus
+from ..schedule.machines import gpu_ids, machine_of, with_gpus
 
 own_builtins(globals())
 
@@ -72,7 +72,7 @@ def place_of(report: Report, own: Sequence[str] = ()) -> str:
     """Worker, GPUs and attempt of a report on a death, as in "gw2 (GPUs 4,5), attempt 2"."""
     attempts = attempts_of(report)
     node = getattr(report, "node", None)
-    machine = "" if node is None else host_of(node)
+    machine = "" if node is None else machine_of(node)
     place = with_gpus(facts_of(report).worker, gpus_of(report, own), machine)
     return f"{place}, attempt {attempts}" if attempts > 1 else place
 
@@ -89,7 +89,7 @@ def no_core(number: int) -> str:
 
 
 _NOT_COMMON = ("worker_id", "testrun_uid", "item_index", "fkit")
-"""What xdist and we say of one report."""
+"""Attributes by xdist and us that belong to one report."""
 
 _EMPTY = (str, bytes, bool, int, float, list, tuple, dict, set, frozenset)
 

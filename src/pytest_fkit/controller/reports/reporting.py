@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Callable, Iterable, Iterator, List, Sequence, 
 import pytest
 
 from ...compat import pytest_junit
-from ...config.settings import KEY as SETTINGS
-from ...config.settings import Settings
-from ...gpu.slices.ownership import KEY as OWNED
+from ...config.settings import SETTINGS, Settings
+from ...gpu.slices.ownership import OWNED
 from ...own import own_builtins, time
 from ...protocol.endings import NOT_BEGUN, count, format_size
 from ...protocol.event_file import NO_FACTS, ReportFacts, add_facts, facts_of

@@ -10,7 +10,7 @@ import pytest
 
 from ...compat.pytest_reports import report_from
 from ...journal.added import restored
-from ...journal.attempts import Kept, facts_again
+from ...journal.attempts import KeptReport, facts_again
 from ...journal.events import event
 from ...journal.files import RUN_LINE
 from ...journal.history import TestHistory, history
@@ -179,7 +179,7 @@ def _reports(config: pytest.Config, test: TestHistory, common: CommonAttributes)
         yield report
 
 
-def _report(test: TestHistory, kept: Kept, location: Location) -> ReportData:
+def _report(test: TestHistory, kept: KeptReport, location: Location) -> ReportData:
     """A report in the format of pytest_report_to_serializable."""
     start = float(kept.get("start", 0.0))
     data = {
@@ -205,7 +205,7 @@ def _report(test: TestHistory, kept: Kept, location: Location) -> ReportData:
     return data
 
 
-def _longrepr(kept: Kept, location: Location) -> Any:
+def _longrepr(kept: KeptReport, location: Location) -> Any:
     if "skip" in kept:
         path, line, reason = kept["skip"]
         return path, line, reason

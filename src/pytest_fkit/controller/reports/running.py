@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable, Sequence, Union
 import pytest
 
 from ... import system
-from ...gpu.slices.ownership import KEY as OWNED
+from ...gpu.slices.ownership import OWNED
 from ...own import os, own_builtins, signal, threading, time
 from ...protocol.border import NothingRuns, RunningItem, SlowItem
 from ...protocol.crash_report import CrashReport

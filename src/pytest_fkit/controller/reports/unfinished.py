@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ...config.deadline import Deadline
-from ...config.settings import KEY
+from ...config.settings import SETTINGS
 from ...journal.events import event
 from ...own import own_builtins
 from ...protocol.endings import count
@@ -78,7 +78,7 @@ class Unfinished:
         terminalreporter.line(self._advice())
 
     def _advice(self) -> str:
-        journal = self._config.stash[KEY].journal
+        journal = self._config.stash[SETTINGS].journal
         if journal is None:
             return "a run with --fkit-journal=PATH can be resumed, by --fkit-resume=PATH"
         return f"--fkit-resume={journal} runs these tests"

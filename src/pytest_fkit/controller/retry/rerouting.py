@@ -10,11 +10,18 @@ from ...named_tuple import NamedTuple
 from ...own import own_builtins, threading
 from ...protocol.border import GoOn, Holds, Order, ProbeGpus, Told
 from ...protocol.event_file import GpuError
-from ..schedule.machines import gpu_ids, host_of, machine_name, physical, physical_name, with_gpus
+from ..schedule.machines import (
+    gpu_ids,
+    machine_name,
+    machine_of,
+    physical,
+    physical_name,
+    with_gpus,
+)
 from ..schedule.schedule import Schedule
 from ..schedule.units import Kind
 from .retries import Attempt, OpenAttempts, Retries, Retry, Rules, decide
-from .trust import Slices
+from .trust import SliceTrust
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
@@ -48,7 +55,7 @@ class Rerouting:
         self._recorder = recorder
         self._retries = Retries(settings.fail_on_retry)
         self._rules = Rules(settings.max_retries, settings.widen, settings.network_retries)
-        self._slices = Slices(settings.retire_after)
+        self._trust = SliceTrust(settings.retire_after)
         self.open_attempts = OpenAttempts(self._has_attempts, self._attempt_over)
         self._announced: set[tuple[int, int]] = set()
         self._nodes: dict[str, WorkerController] = {}
@@ -88,13 +95,13 @@ class Rerouting:
         if not gpu_ids(node):
             return
         gpus = frozenset(physical(node))
-        self._slices.add(name, gpus)
+        self._trust.add(name, gpus)
         retired = self._retired_dead_by_gpus.pop(gpus, None)
-        if self._slices.is_retired(name):
-            self._retire_one(name, _shares(self._slices.sharing(name)[1]))
-        elif retired is not None and self._slices.retire(name):
+        if self._trust.is_retired(name):
+            self._retire_one(name, _shares(self._trust.sharing(name)[1]))
+        elif retired is not None and self._trust.retire(name):
             self._retire(name, f"as {retired} before it")
-        elif self._slices.in_doubt(name):  # as the one before it, which held
+        elif self._trust.in_doubt(name):  # as the one before it, which held
             self._holding[name] = 0
             self._retire_due()
 
@@ -108,7 +115,7 @@ class Rerouting:
             self._erred.discard(name)
         elif not skipped and (test is None or self._kinds[test].gpus != 0):
             # Others have not tried the GPUs.
-            self._slices.ended(name)
+            self._trust.ended(name)
 
     def _has_attempts(self, node: WorkerController, position: int) -> bool:
         test = self._number(node, position)
@@ -124,9 +131,9 @@ class Rerouting:
         worker, error = node.gateway.id, attempt.error
         if error is not None and self._recorder is not None:
             self._recorder.erred(worker, self._nodeids[test], error.category, error.text)
-        shared = list(attempt.gpus) == physical(node) and len(self._slices.sharing(worker)) > 1
+        shared = list(attempt.gpus) == physical(node) and len(self._trust.sharing(worker)) > 1
         before = self._retries.before(test, self._kinds[test])
-        there = self._on_machine(host_of(node))
+        there = self._on_machine(machine_of(node))
         decided = decide(attempt, before, self._rules, self._schedule.able, shared, there)
         if isinstance(decided, Retry):
             if error is not None:
@@ -134,7 +141,7 @@ class Rerouting:
             self._retries.hold(test, attempt, decided.kind)
             return decided
         if test in self._retries:
-            self._slices.resolve(test, everywhere=error is not None or attempt.skipped)
+            self._trust.resolve(test, everywhere=error is not None or attempt.skipped)
         elif error is not None:
             self._count(node, test, error, certain=True)
         if error is not None:
@@ -143,10 +150,12 @@ class Rerouting:
         self._retire_due()
         return told
 
-    def _on_machine(self, host: str) -> frozenset[str]:
+    def _on_machine(self, machine: str) -> frozenset[str]:
         """A machine, and the GPUs of all workers on it."""
-        nodes = [each for each in self._nodes.values() if host_of(each) == host]
-        return frozenset((machine_name(host), *(gpu for each in nodes for gpu in physical(each))))
+        nodes = [each for each in self._nodes.values() if machine_of(each) == machine]
+        return frozenset(
+            (machine_name(machine), *(gpu for each in nodes for gpu in physical(each)))
+        )
 
     def _count(self, node: WorkerController, test: int, error: GpuError, certain: bool) -> None:
         """Count the error against the worker's GPUs, of a gang's GPUs against those that it names.
@@ -156,15 +165,15 @@ class Rerouting:
         """
         lent = set(self._schedule.reservations.lent(test))
         if not lent or lent == set(physical(node)):
-            self._slices.error(node.gateway.id, test, error, certain)
+            self._trust.error(node.gateway.id, test, error, certain)
             return
         named = lent.intersection(physical_name(node, gpu) for gpu in error.gpus)
         for name, each in self._nodes.items():
             gpus = set(physical(each))
             if gpus & named:
-                self._slices.error(name, test, error, certain)
+                self._trust.error(name, test, error, certain)
             elif gpus & lent and not named and error.counts:
-                self._slices.suspect(name)
+                self._trust.suspect(name)
 
     def retry(self, node: WorkerController, retry: Retry) -> str:
         """Requeue the test that ended there; its node id."""
@@ -204,7 +213,7 @@ class Rerouting:
         if test not in self._retries:
             return False
         self._edges.tell(*self._retries.release(test, "no other worker could make one"))
-        self._slices.resolve(test, everywhere=False)
+        self._trust.resolve(test, everywhere=False)
         self._retire_due()
         return True
 
@@ -219,13 +228,13 @@ class Rerouting:
         self._holding.pop(name, None)
         if node is not None:
             gpus = frozenset(physical(node))
-            if self._slices.is_retired(name):
+            if self._trust.is_retired(name):
                 self._retired_dead_by_gpus[gpus] = name
-            self._slices.remove(name, gpus)
+            self._trust.remove(name, gpus)
         if test is None or test not in self._retries:
             return False
         self._edges.tell(*self._retries.release(test, f"worker {name} died during it"))
-        self._slices.resolve(test, everywhere=True)  # nobody knows whose fault it was
+        self._trust.resolve(test, everywhere=True)  # nobody knows whose fault it was
         return True
 
     def holds(self, node: WorkerController, said: Holds) -> None:
@@ -239,7 +248,7 @@ class Rerouting:
         if not before.attempts or (error.retry and self._rules.allow(before, error)):
             self._count(node, test, error, certain=False)
         else:
-            self._slices.suspect(name)
+            self._trust.suspect(name)
 
     def answer(self) -> list[tuple[WorkerController, GoOn]]:
         """The answers to workers that hold; none to those whose GPUs are in doubt.
@@ -247,25 +256,25 @@ class Rerouting:
         Doubts end when the tests that failed there were tried elsewhere. If nobody else can do
         that, because all are in doubt, the worker goes on on which most tests ended well.
         """
-        suspects = self._slices.suspects()
+        suspects = self._trust.suspects()
         if suspects != self._suspects:
             self._suspects = suspects
             self._schedule.suspect(suspects)
         going_on = []
         doubtful = []
         for name in list(self._holding):
-            retired = self._slices.is_retired(name)
-            if not retired and not self._slices.in_doubt(name):
+            retired = self._trust.is_retired(name)
+            if not retired and not self._trust.in_doubt(name):
                 going_on.append(self._go_on(name))
                 continue
             self._schedule.hold(name)
             if not retired:
                 doubtful.append(name)
         if doubtful and not any(map(self._will_be_known, doubtful)):
-            best = self._slices.sharing(max(doubtful, key=self._slices.well))
+            best = self._trust.sharing(max(doubtful, key=self._trust.well))
             going_on += [self._go_on(name) for name in best if name in doubtful]
             doubtful = [name for name in doubtful if name not in best]
-        self._pause({other for name in doubtful for other in self._slices.sharing(name)})
+        self._pause({other for name in doubtful for other in self._trust.sharing(name)})
         return going_on
 
     def _pause(self, names: set[str]) -> None:
@@ -277,11 +286,11 @@ class Rerouting:
 
     def _will_be_known(self, name: str) -> bool:
         """Whether the state of a worker's GPUs will become known while all hold who hold now."""
-        if any(self._schedule.running(each) is not None for each in self._slices.sharing(name)):
+        if any(self._schedule.running(each) is not None for each in self._trust.sharing(name)):
             return True
         return any(
             test in self._retries and self._schedule.able_now(self._retries.kinds[test], test)
-            for test in self._slices.open_errors(name)
+            for test in self._trust.open_errors(name)
         )
 
     def _go_on(self, name: str) -> tuple[WorkerController, GoOn]:
@@ -293,14 +302,14 @@ class Rerouting:
     def probed(self, node: WorkerController, state: str, reason: str) -> None:
         name = node.gateway.id
         self._record("probed", name, answer=state, reason=reason)
-        if self._slices.is_retired(name):
-            if not self._slices.probed(name, state):
+        if self._trust.is_retired(name):
+            if not self._trust.probed(name, state):
                 self._probe_later(frozenset(physical(node)))
                 return
-            for each in self._slices.sharing(name):
+            for each in self._trust.sharing(name):
                 self._readmit(each, "two probes in a row found it healthy", reason)
         elif state == "sick":
-            if self._slices.retire(name):
+            if self._trust.retire(name):
                 self._retire(name, f"probe: {reason}")
             elif name not in self._reported_sick:
                 self._reported_sick.add(name)
@@ -310,11 +319,11 @@ class Rerouting:
                 )
 
     def _retire_due(self) -> None:
-        for name, reason in self._slices.to_retire():
+        for name, reason in self._trust.to_retire():
             self._retire(name, reason)
 
     def _retire(self, name: str, reason: str) -> None:
-        first, *others = self._slices.sharing(name)
+        first, *others = self._trust.sharing(name)
         self._retire_one(first, reason)
         for each in others:
             self._retire_one(each, _shares(first))
@@ -335,8 +344,8 @@ class Rerouting:
 
     def bring_back(self) -> None:
         """If all workers that are left are retired, give them tests again."""
-        for name in self._slices.only_retired():
-            self._slices.readmit(name)
+        for name in self._trust.only_retired():
+            self._trust.readmit(name)
             reason = "no other worker is left"
             self._readmit(name, reason, reason)
 
@@ -357,7 +366,7 @@ class Rerouting:
     def _probe(self, gpus: frozenset[str]) -> None:
         self._to_probe.discard(gpus)
         for name, node in self._nodes.items():
-            if self._slices.is_retired(name) and gpus == frozenset(physical(node)):
+            if self._trust.is_retired(name) and gpus == frozenset(physical(node)):
                 self._edges.order(node, ProbeGpus())
                 break  # one probe for all who share them
 
@@ -367,13 +376,13 @@ class Rerouting:
 
     def _place(self, name: str) -> str:
         node = self._nodes.get(name)
-        return name if node is None else with_gpus(name, gpu_ids(node), host_of(node))
+        return name if node is None else with_gpus(name, gpu_ids(node), machine_of(node))
 
     def close(self) -> None:
         """The run is over: end probing, and tell what was held."""
         for timer in self._timers:
             timer.cancel()
-        for node, told in self._retries.release_all("the run ended before it"):
+        for node, told in self._retries.release_all():
             self._edges.tell(node, told)
 
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Sequence
 
-from ...gpu.errors.wording import is_of_machine
+from ...gpu.errors.wording import is_rather_the_machines
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
-from ...protocol.border import ItemBegins, ItemComplete, ItemGpuError, Reported, Told
-from ...protocol.event_file import HOST, NETWORK, GpuError, add_facts, facts_of
-from ..schedule.machines import host_of, id_of, physical, with_gpus
+from ...protocol.border import (
+    ItemBegins,
+    ItemComplete,
+    ItemGpuError,
+    Reported,
+    Told,
+    came_to_its_end,
+    reports_of,
+)
+from ...protocol.event_file import NETWORK, OF_MACHINE, GpuError, add_facts, facts_of
+from ..schedule.machines import id_of, machine_of, physical, with_gpus
 from ..schedule.units import Kind
 
 if TYPE_CHECKING:
@@ -41,11 +49,11 @@ class Attempt:
     @property
     def place(self) -> str:
         """As in "gw2 (GPU 4)"."""
-        return with_gpus(self.node.gateway.id, map(id_of, self.gpus), host_of(self.node))
+        return with_gpus(self.node.gateway.id, map(id_of, self.gpus), machine_of(self.node))
 
     @property
     def reports(self) -> list[pytest.TestReport]:
-        return [each.report for each in self.said if isinstance(each, Reported)]
+        return reports_of(self.said)
 
     def section(self, number: int) -> tuple[str, str]:
         """The section on it in the report on a later attempt.
@@ -81,8 +89,7 @@ class Attempt:
 
     @property
     def ended(self) -> bool:
-        """Whether the test came to its end; otherwise the run was stopped meanwhile."""
-        return any(report.when != "setup" or not report.passed for report in self.reports)
+        return came_to_its_end(self.reports)
 
     @property
     def skipped(self) -> bool:
@@ -150,12 +157,12 @@ class Before(NamedTuple):
 
     @property
     def erred(self) -> list[Attempt]:
-        """Those that met GPU errors."""
+        """The attempts that met GPU errors."""
         return [each for each in self.attempts if each.error and not each.met_network]
 
     @property
     def disconnected(self) -> list[Attempt]:
-        """Those that met errors of the network."""
+        """The attempts that met errors of the network."""
         return [each for each in self.attempts if each.met_network]
 
 
@@ -194,10 +201,10 @@ def decide(
     """
     kind = _next_kind(attempt, before, rules, able, shared)
     error = attempt.error
-    if kind is not None and error is not None and error.category == HOST:
+    if kind is not None and error is not None and error.category == OF_MACHINE:
         # Whoever runs on that machine lacks the same; nor on one where it was lacking before.
         kind = kind._replace(avoid=kind.avoid | before.given.avoid | there)
-    elif kind is not None and error is not None and is_of_machine(error):
+    elif kind is not None and error is not None and is_rather_the_machines(error):
         elsewhere = kind._replace(avoid=kind.avoid | there)
         kind = elsewhere if able(elsewhere) else kind
     if kind is not None and able(kind):
@@ -286,8 +293,8 @@ class Retries:
                 report.sections.append(("pytest-fkit", f"no other attempt: {reason}\n"))
         return attempts[-1].node, told
 
-    def release_all(self, reason: str) -> list[tuple[WorkerController, Sequence[Told]]]:
-        return [self.release(test, reason) for test in list(self._held)]
+    def release_all(self) -> list[tuple[WorkerController, Sequence[Told]]]:
+        return [self.release(test, "the run ended before it") for test in list(self._held)]
 
     def _told(self, verdict: Attempt, attempts: Sequence[Attempt]) -> Sequence[Told]:
         """What was told of the attempt that is the verdict; its reports name all others."""

@@ -35,7 +35,7 @@ class _Slice:
     retired: bool = False
 
 
-class Slices:
+class SliceTrust:
     """Counts errors per slice.
 
     An error counts if the test that met it met none elsewhere, or is not tried elsewhere: tests

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Tuple
 
-from ...gpu.devices import APART, Nearness
+from ...gpu.devices import FAR, Nearness
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from .known_workers import KnownWorker
-from .machines import machine_of
+from .machines import machine_of_gpu
 from .units import Kind, Unit
 
 own_builtins(globals())
 
 _Distance = Tuple[int, int]
-"""How GPUs are connected; where that is unknown, APART, and how far they are apart in order."""
+"""How GPUs are connected; where that is unknown, FAR, and how far they are apart in order."""
 
 
 class Gang(NamedTuple):
@@ -62,12 +62,12 @@ def choose_gang(
     by_machine: dict[str, list[KnownWorker]] = {}
     for worker in workers:
         if worker.gpus and not (worker.retired or kind.avoid & set(worker.gpus)):
-            by_machine.setdefault(machine_of(worker.gpus[0]), []).append(worker)
+            by_machine.setdefault(machine_of_gpu(worker.gpus[0]), []).append(worker)
     found = [
         candidate
         for machine, there in by_machine.items()
         for candidate in _Machine(
-            there, [gpu for gpu in spare if machine_of(gpu) == machine], nearness
+            there, [gpu for gpu in spare if machine_of_gpu(gpu) == machine], nearness
         ).candidates(kind.gpus)
         if any(test not in member.lacks for member in candidate.members)
     ]
@@ -149,7 +149,7 @@ class _Machine:
 
     def _distance(self, one: str, other: str) -> _Distance:
         way = self._between(one, other)
-        return (APART, abs(self._places[one] - self._places[other])) if way is None else (way, 0)
+        return (FAR, abs(self._places[one] - self._places[other])) if way is None else (way, 0)
 
 
 @dataclass

@@ -9,7 +9,7 @@ import execnet
 import pytest
 
 from ...gpu.devices import placed
-from ...gpu.slices.ownership import HOST, on_machine
+from ...gpu.slices.ownership import GPUS_TOLD, MACHINE_TOLD, on_machine
 from ...gpu.vendors.detection import MASKS
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
@@ -24,10 +24,10 @@ CPU_WORKER = "FKIT_CPU_WORKER"
 """A variable that is set for workers that get no GPUs where others get some."""
 
 MACHINE_KEY = "fkit_machine"
-"""Of execnet's specification of a worker: the name of its machine, of ``--fkit-machines``."""
+"""The item of a worker's execnet specification with its machine's name in ``--fkit-machines``."""
 
-AHEAD = "fkit_ahead"
-"""Of ``workerinput``: see :func:`clock_ahead`."""
+CLOCK_AHEAD = "fkit_ahead"
+"""The item of ``workerinput`` that :func:`clock_ahead` reads."""
 
 
 class Seat(NamedTuple):
@@ -35,21 +35,21 @@ class Seat(NamedTuple):
 
     :param number: of the worker, from 0, in the order of ``--tx``.
     :param name: of the first worker there, as in "gw0".
-    :param host: "" for the machine of the controller, else its address.
+    :param machine: "" for the machine of the controller, else its address.
     :param environ: mask variables that ``--tx`` sets for this worker.
     :param cpu: whether it gets no GPUs.
     """
 
     number: int
     name: str
-    host: str = ""
+    machine: str = ""
     environ: tuple[tuple[str, str], ...] = ()
     cpu: bool = False
 
     @property
     def group(self) -> tuple[object, ...]:
         """Equal for all workers among which the same GPUs are distributed."""
-        return self.host, self.environ
+        return self.machine, self.environ
 
 
 def proxies(config: pytest.Config) -> list[str]:
@@ -67,7 +67,7 @@ def seats_of(specs: Sequence[XSpec], px: Sequence[str]) -> list[Seat]:
     names = (f"gw{number}" for number in range(len(specs)))
     return [
         Seat(
-            number, spec.id or next(names), _host(spec, proxies), _masks(spec),
+            number, spec.id or next(names), _machine(spec, proxies), _masks(spec),
             bool(spec.env.get(CPU_WORKER)),
         )
         for number, spec in enumerate(specs)
@@ -84,7 +84,7 @@ def workers_by_machine(seats: Iterable[Seat]) -> str:
     """Which machine has which workers, as in "n1 gw0,gw1 | n2 gw2,gw3"."""
     found: dict[str, list[str]] = {}
     for seat in seats:
-        found.setdefault(seat.host or "this machine", []).append(seat.name)
+        found.setdefault(seat.machine or "this machine", []).append(seat.name)
     return " | ".join(f"{machine} {','.join(names)}" for machine, names in found.items())
 
 
@@ -107,13 +107,13 @@ def _expanded(tx: Sequence[str]) -> Iterator[str]:
             yield text
 
 
-def _host(spec: XSpec, proxies: Mapping[str, XSpec], depth: int = 0) -> str:
+def _machine(spec: XSpec, proxies: Mapping[str, XSpec], depth: int = 0) -> str:
     named: object = getattr(spec, MACHINE_KEY)
     if named:
         return str(named)
     via = str(spec.via or spec.installvia or "")
     if via in proxies and depth < len(proxies):
-        return _host(proxies[via], proxies, depth + 1)
+        return _machine(proxies[via], proxies, depth + 1)
     if spec.ssh or spec.vagrant_ssh:
         # As on ssh's command line: options, then the address.
         return str(spec.ssh or spec.vagrant_ssh).split()[-1].rpartition("@")[2]
@@ -134,52 +134,52 @@ def _masks(spec: XSpec) -> tuple[tuple[str, str], ...]:
 # --- what a worker of xdist's was told ---
 
 
-def host_of(node: WorkerController) -> str:
+def machine_of(node: WorkerController) -> str:
     """The machine on which a worker runs, as :class:`Seat` names it."""
-    return str(node.workerinput.get(HOST, ""))
+    return str(node.workerinput.get(MACHINE_TOLD, ""))
 
 
 def clock_ahead(node: WorkerController) -> float:
     """Seconds by which the clock of a worker's machine is ahead of ours, as far as is known."""
-    return float(node.workerinput.get(AHEAD, 0.0))
+    return float(node.workerinput.get(CLOCK_AHEAD, 0.0))
 
 
-def owned_gpus(node: WorkerController) -> Mapping[str, Any]:
+def told_gpus(node: WorkerController) -> Mapping[str, Any]:
     """What a worker was told of its GPUs (Owned.to_wire()), empty if it has none."""
-    owned: Mapping[str, Any] = node.workerinput.get("fkit_gpus", {})
+    owned: Mapping[str, Any] = node.workerinput.get(GPUS_TOLD, {})
     return owned
 
 
 def gpu_ids(node: WorkerController) -> tuple[str, ...]:
     """The ids of a worker's GPUs, as they are shown."""
-    return tuple(owned_gpus(node).get("ids", ()))
+    return tuple(told_gpus(node).get("ids", ()))
 
 
 def with_gpus(worker: str, gpus: Iterable[str], machine: str = "") -> str:
     """A worker with its machine and the ids of GPUs, as in "gw2 on n1 (GPUs 4,5)".
 
     :param gpus: none are not named.
-    :param machine: as :func:`host_of` has it; that of the controller is not named.
+    :param machine: as :func:`machine_of` has it; that of the controller is not named.
     """
     return placed(on_machine(worker, machine), tuple(gpus))
 
 
 def physical(node: WorkerController) -> list[str]:
-    """The GPUs of a worker, by names that no two machines share: "host/id"."""
+    """The GPUs of a worker, by names that no two machines share: "machine/id"."""
     return [physical_name(node, gpu) for gpu in gpu_ids(node)]
 
 
 def physical_name(node: WorkerController, gpu: str) -> str:
     """The same for any GPU of the worker's machine."""
-    return f"{machine_name(host_of(node))}{gpu}"
+    return f"{machine_name(machine_of(node))}{gpu}"
 
 
-def machine_name(host: str) -> str:
-    """A machine among the names of GPUs: "host/"."""
-    return f"{host}/"
+def machine_name(machine: str) -> str:
+    """A machine among the names of GPUs: "machine/"."""
+    return f"{machine}/"
 
 
-def machine_of(gpu: str) -> str:
+def machine_of_gpu(gpu: str) -> str:
     """The machine of a GPU with such a name."""
     return gpu.rpartition("/")[0]
 

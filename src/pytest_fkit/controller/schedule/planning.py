@@ -11,7 +11,7 @@ from ...own import own_builtins
 from ...protocol.border import Facts
 from ...protocol.needs import Needs
 from .collected import Collected, CollectedTests
-from .machines import machine_of, owned_gpus, physical, physical_name
+from .machines import machine_of_gpu, physical, physical_name, told_gpus
 from .units import (
     ANY,
     Kind,
@@ -94,7 +94,7 @@ def plan(
 
 def _kind(node: WorkerController, needs: Needs) -> Kind:
     """What a test needs; if no machine of the run has it, the worker refuses to run the test."""
-    owned = owned_gpus(node)
+    owned = told_gpus(node)
     most = max(owned.get("most", 0), len(owned.get("ids", ())))
     gpus = None if needs.gpus is not None and needs.gpus > most else needs.gpus
     if owned.get("slots", 1) < 2:
@@ -111,7 +111,7 @@ def _on_large_gpus(
     small = {
         physical_name(node, gpu)
         for node in nodes
-        for gpu, size in owned_gpus(node).get("memory", {}).items()
+        for gpu, size in told_gpus(node).get("memory", {}).items()
         if size < memory
     }
     whole = [set(physical(node)) for node in nodes if small.isdisjoint(physical(node))]
@@ -120,7 +120,7 @@ def _on_large_gpus(
     else:
         by_machine: dict[str, set[str]] = {}
         for gpu in set(unowned).difference(small).union(*whole):
-            by_machine.setdefault(machine_of(gpu), set()).add(gpu)
+            by_machine.setdefault(machine_of_gpu(gpu), set()).add(gpu)
         able = any(max(kind.gpus, 1) <= len(gpus) for gpus in by_machine.values())
     return kind._replace(avoid=frozenset(small)) if able else kind
 

@@ -24,7 +24,7 @@ from .units import Kind, Unit
 
 own_builtins(globals())
 
-MOST = 1024
+MOST_IN_QUEUE = 1024
 """Tests in a worker's queue."""
 
 
@@ -33,7 +33,7 @@ class Schedule:
 
     :param seconds: the expected duration of each test, None where unknown.
     :param overhead: seconds that a test takes beyond that.
-    :param unowned: GPUs that belong to no worker. GPUs have names as in "host/id"; a test can have
+    :param unowned: GPUs that belong to no worker. GPUs have names as in "machine/id"; a test has
         those of one machine only.
     """
 
@@ -63,7 +63,7 @@ class Schedule:
             self._backlog.add(unit)
 
     def expect(self, number: int) -> None:
-        """So many workers are starting, and may be added."""
+        """Expect so many workers, which are starting and may be added."""
         self._coming = number
 
     def add_worker(
@@ -210,7 +210,7 @@ class Schedule:
         self._backlog.add_again(test, kind)
 
     def want_only(self, wanted: Callable[[int], bool]) -> None:
-        """From now on begin none but these tests; the others are finished without a verdict."""
+        """Begin no other tests from now on; the rest is finished without a verdict."""
         self._wanted = wanted
 
     @property
@@ -292,12 +292,12 @@ class Schedule:
 
     def _fill(self, worker: KnownWorker) -> Iterator[Send]:
         ahead, enough = self._ahead(worker), worker.enough
-        if ahead >= enough / 2 or len(worker.queue) >= MOST:
+        if ahead >= enough / 2 or len(worker.queue) >= MOST_IN_QUEUE:
             return
         tests: list[int] = []
         # Leave some for the others where there is little.
         share = -(-self._backlog.size // len(self._workers))
-        most = min(MOST - len(worker.queue), share)
+        most = min(MOST_IN_QUEUE - len(worker.queue), share)
         while ahead < enough and len(tests) < most:
             unit = self._backlog.next_unit(worker)
             if unit is None:

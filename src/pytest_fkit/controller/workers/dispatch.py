@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Callable, Iterable, Sequence
 import pytest
 
 from ...compat import xdist_controller
-from ...config.settings import KEY
+from ...config.settings import SETTINGS
 from ...gpu.devices import Nearness
 from ...own import own_builtins
 from ...protocol.border import (
@@ -18,17 +18,17 @@ from ...protocol.border import (
     RecallTests,
     Returned,
     RunTests,
+    TearDown,
     Told,
     Waits,
 )
-from ...protocol.border import Settle as TearDown
 from ...protocol.repetitions import AllOf, ByTest, test_of
 from ..repeat.repeated_tests import RepeatedTests, reasons_for_once
 from ..retry.rerouting import Rerouting
 from ..retry.retries import Retry
 from ..schedule.collected import Collected, CollectedTests
 from ..schedule.known_workers import Decision, Lend, Recall, Send, SettleWorker
-from ..schedule.machines import gpu_ids, owned_gpus, physical, physical_name, seats_of_run
+from ..schedule.machines import gpu_ids, physical, physical_name, seats_of_run, told_gpus
 from ..schedule.planning import OVERHEAD, plan, units_of
 from ..schedule.schedule import Schedule
 from ..schedule.units import ANY, Kind
@@ -345,7 +345,7 @@ class Dispatch:
         unowned = [] if self._lending is None else self._lending.unowned()
         self._schedule = Schedule(
             seconds if self._repeating is None else ByTest(seconds),
-            OVERHEAD[self.config.stash[KEY].isolation],
+            OVERHEAD[self.config.stash[SETTINGS].isolation],
             unowned,
             self._nearness,
         )
@@ -379,7 +379,7 @@ class Dispatch:
         if self._lending is not None:
             entries = self._lending.visible(node.gateway.id)
             self._nearness.add({physical_name(node, entry.id): entry.device for entry in entries})
-        owned, lacking = owned_gpus(node), self._tests.lacking(collected)
+        owned, lacking = told_gpus(node), self._tests.lacking(collected)
         self._schedule.add_worker(
             node.gateway.id,
             physical(node),

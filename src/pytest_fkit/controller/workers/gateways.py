@@ -21,11 +21,11 @@ from ...gpu.slices.environment import (
     owned_gpus,
     wants_port,
 )
-from ...gpu.slices.ownership import HOST, SEVERAL, Owned
+from ...gpu.slices.ownership import GPUS_TOLD, MACHINE_TOLD, SEVERAL, Owned
 from ...gpu.vendors.vendor import Entry
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
-from ..schedule.machines import AHEAD, Seat, count_workers, id_of, proxies, seats_of
+from ..schedule.machines import CLOCK_AHEAD, Seat, count_workers, id_of, proxies, seats_of
 from .gpus import Gpus, fleet_of, stated_gpus
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Gateways:
         """
         seat = self._seat(gateway.spec)
         try:
-            self._workers[gateway.id] = self._set_up(gateway, seat, self._machine(seat.host))
+            self._workers[gateway.id] = self._set_up(gateway, seat, self._machine(seat.machine))
         except (execnet.RemoteError, execnet.TimeoutError, EOFError, OSError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             if self._runs:
@@ -149,14 +149,14 @@ class Gateways:
         if machine.fleet is None:
             machine.fleet = fleet_of(answer)
         environ = answer["environ"]
-        if gateway.spec.popen and not seat.host:
+        if gateway.spec.popen and not seat.machine:
             # It was started with what conftest files had left.
             environ = {**inherited.environment(), **environ}
         place, distribution = self._place(seat, settings, machine.fleet, environ)
         port = 0
         if place.slice or wants_port(settings.templates):
             port = self._port(gateway, seat)
-        workers_there = sum(each.host == seat.host for each in self._seats.values())
+        workers_there = sum(each.machine == seat.machine for each in self._seats.values())
         environment = Environment(
             place,
             environ,
@@ -170,10 +170,10 @@ class Gateways:
         if self._elsewhere is not None:
             variables = {**self._elsewhere.variables(gateway.spec), **variables}
         _call(gateway, _ANSWER, "set", variables)
-        if seat.host and seat.group not in self._introduced:
+        if seat.machine and seat.group not in self._introduced:
             self._introduced.add(seat.group)
             self._introduce(seat, machine.fleet, distribution)
-        return _Worker(answer["pid"], environment, distribution, answer, seat.host)
+        return _Worker(answer["pid"], environment, distribution, answer, seat.machine)
 
     def _place(
         self, seat: Seat, settings: GpuSettings, fleet: Fleet, environ: Mapping[str, str]
@@ -190,7 +190,7 @@ class Gateways:
         return [each for each in seats if each.group == seat.group and not each.cpu]
 
     def _port(self, gateway: Gateway, seat: Seat) -> int:
-        if seat.host:
+        if seat.machine:
             channel = gateway.remote_exec(ports)
             port = int(channel.receive(_ANSWER))
             channel.waitclose(_ANSWER)
@@ -207,11 +207,11 @@ class Gateways:
         """Say about a remote machine what the header says about this one."""
         verbose = self._config.getoption("verbose", 0) >= 2
         for line in (*(fleet.trail if verbose else fleet.notices), *distribution.notices):
-            self._show(f"fkit: {seat.host}: {line}")
+            self._show(f"fkit: {seat.machine}: {line}")
         if distribution.visible.entries:
             names = [each.name for each in self._group(seat)]
             text = ownership(distribution.visible, distribution.assignment, names)
-            self._show(f"fkit: {seat.host}: {count_workers(len(names))}, {text}")
+            self._show(f"fkit: {seat.machine}: {count_workers(len(names))}, {text}")
 
     # --- other machines ---
 
@@ -235,7 +235,7 @@ class Gateways:
         self._elsewhere.reopen(node.gateway.spec, self._left(node), then)
 
     def abandon(self, node: WorkerController) -> None:
-        """That worker is not needed any more."""
+        """Let a worker go: it is not needed any more."""
         assert self._elsewhere is not None
         self._elsewhere.openings.abandon(node.gateway.spec)
 
@@ -258,7 +258,7 @@ class Gateways:
     def variables(self, name: str, gpus: Sequence[str]) -> dict[str, str]:
         """What has to be set in a process of a worker so that it sees these GPUs, not its own.
 
-        :param gpus: of its machine, as in "host/id".
+        :param gpus: of its machine, as in "machine/id".
         :raises ValueError: see :func:`pytest_fkit.gpu.slices.environment.gang_variables`.
         """
         worker = self._workers[name]
@@ -266,8 +266,8 @@ class Gateways:
         return gang_variables(worker.environment, [entries[id_of(gpu)] for gpu in gpus])
 
     def unowned(self) -> list[str]:
-        """The GPUs of this machine that belong to no worker, as in "host/id"."""
-        local = (each for each in self._seats.values() if not each.host and not each.cpu)
+        """The GPUs of this machine that belong to no worker, as in "machine/id"."""
+        local = (each for each in self._seats.values() if not each.machine and not each.cpu)
         found = {
             f"/{entry.id}": None
             for seat in local
@@ -287,13 +287,13 @@ class Gateways:
         worker = self._workers.get(node.gateway.id)
         node.workerinput["fkit_pid"] = 0 if worker is None else worker.pid
         if worker is not None and worker.owned.ids:
-            node.workerinput["fkit_gpus"] = worker.owned.to_wire()
+            node.workerinput[GPUS_TOLD] = worker.owned.to_wire()
         seat = self._seat(node.gateway.spec)
         node.workerinput["fkit_cpu"] = seat.cpu
-        node.workerinput[HOST] = seat.host
-        node.workerinput[SEVERAL] = len({each.host for each in self._seats.values()}) > 1
+        node.workerinput[MACHINE_TOLD] = seat.machine
+        node.workerinput[SEVERAL] = len({each.machine for each in self._seats.values()}) > 1
         if self._elsewhere is not None and self._elsewhere.serves(node.gateway.spec):
-            node.workerinput[AHEAD] = self._elsewhere.reached(node.gateway.spec).ahead
+            node.workerinput[CLOCK_AHEAD] = self._elsewhere.reached(node.gateway.spec).ahead
             xdist_controller.as_remote(node)
 
     @pytest.hookimpl(tryfirst=True)

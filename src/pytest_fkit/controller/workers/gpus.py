@@ -13,22 +13,19 @@ import pytest
 
 from ...config.first_environment import environment
 from ...config.numprocesses import run_alone, shows_only
-from ...config.settings import GpuSettings, gpu_settings_of
+from ...config.settings import ALONE, GpuSettings, gpu_settings_of
 from ...gpu.devices import Device, Fleet, from_wire
 from ...gpu.machine import Machine
 from ...gpu.slices import ports
 from ...gpu.slices.distribution import Distribution, distribute, ownership, rank_of, worker_count
 from ...gpu.slices.environment import Environment, owned_gpus, wants_port
-from ...gpu.slices.ownership import KEY as OWNED
+from ...gpu.slices.ownership import OWNED
 from ...gpu.vendors.detection import VENDORS, detect, may_have_gpus
 from ...gpu.vendors.vendor import Entry
 from ...own import os, own_builtins
 from ..schedule.machines import Seat, count_workers, cpu_workers, proxies, seats, seats_of_run
 
 own_builtins(globals())
-
-ALONE = Seat(0, "main")
-"""The pytest process itself, at ``-n0``."""
 
 _AUTO = "PYTEST_XDIST_AUTO_NUM_WORKERS"
 
@@ -68,7 +65,7 @@ class Gpus:
         """
         groups: dict[object, list[Seat]] = defaultdict(list)
         for seat in found:
-            if not seat.host and not seat.cpu:
+            if not seat.machine and not seat.cpu:
                 groups[seat.group].append(seat)
         for group in groups.values():
             environ = {**environment(), **dict(group[0].environ)}
@@ -77,7 +74,7 @@ class Gpus:
             self.groups.append((group, distribution))
 
 
-KEY: pytest.StashKey[Gpus] = pytest.StashKey()
+GPUS: pytest.StashKey[Gpus] = pytest.StashKey()
 """In ``config.stash`` of the controller, or of pytest itself at ``-n0``."""
 
 
@@ -93,8 +90,8 @@ def prepare(config: pytest.Config, workers_option: int | str | None) -> None:
     options = config.option
     if shows_only(options):
         return
-    if KEY in config.stash:  # from prepare_alone
-        gpus = config.stash[KEY]
+    if GPUS in config.stash:  # from prepare_alone
+        gpus = config.stash[GPUS]
         if _answering(config) > gpus.answering:
             gpus.notices.append(
                 "pytest_fkit_gpus in a conftest.py is not called at -n0, where GPUs have to be "
@@ -105,7 +102,7 @@ def prepare(config: pytest.Config, workers_option: int | str | None) -> None:
         prepare_alone(config, options)
         return
     gpus = Gpus(gpu_settings_of(config, options))
-    is_local = any(not seat.host for seat in seats(options.tx, proxies(config)))
+    is_local = any(not seat.machine for seat in seats(options.tx, proxies(config)))
     if options.numprocesses or is_local or (options.tx and gpus.settings.cpu_workers):
         gpus = _find(config, gpus.settings)
         slices = _slice_count(gpus)
@@ -114,7 +111,7 @@ def prepare(config: pytest.Config, workers_option: int | str | None) -> None:
     elif not options.tx:  # --collect-only
         gpus = _find(config, gpus.settings)
         gpus.planned = _planned(config, workers_option, _slice_count(gpus))
-    config.stash[KEY] = gpus
+    config.stash[GPUS] = gpus
 
 
 def _slice_count(gpus: Gpus) -> int:
@@ -168,17 +165,17 @@ def _answering(config: pytest.Config) -> int:
 
 
 def stated_gpus(
-    config: pytest.Config, settings: GpuSettings, host: str
+    config: pytest.Config, settings: GpuSettings, machine: str
 ) -> tuple[Fleet | None, GpuSettings]:
     """The GPUs of a machine, if the user or a plugin states them, and the settings that follow.
 
-    :param host: "" for this machine, else its address.
+    :param machine: "" for this machine, else its address.
     :return: None for GPUs that have to be detected.
     :raises pytest.UsageError: if a plugin's answer makes no sense.
     """
     if settings.gpus == "none":
         return Fleet(trail=(f"{settings.source}: not looked for",)), settings
-    answer: Any = config.hook.pytest_fkit_gpus(config=config, host=host)
+    answer: Any = config.hook.pytest_fkit_gpus(config=config, host=machine)
     if answer is None:
         return None, settings
     kinds = {type(each) for each in answer} if isinstance(answer, (list, tuple)) else {None}
@@ -227,10 +224,10 @@ def prepare_alone(config: pytest.Config, options: Namespace) -> None:
     if run_alone(options) and not shows_only(options):
         # With one worker there is nobody to share with.
         gpus = _find(config, gpu_settings_of(config, options)._replace(gpu_slots=1))
-        gpus.distribute([ALONE])
+        gpus.distribute([Seat(0, ALONE)])
         [(_, distribution)] = gpus.groups
         gpus.notices += _set_own_environment(config, gpus.settings, distribution)
-        config.stash[KEY] = gpus
+        config.stash[GPUS] = gpus
 
 
 def _set_own_environment(
@@ -287,7 +284,7 @@ def distribute_gpus(config: pytest.Config) -> None:
 
     :raises pytest.UsageError: if there is none of the GPUs that the user named.
     """
-    gpus = config.stash.get(KEY, None)
+    gpus = config.stash.get(GPUS, None)
     if gpus is not None and not gpus.groups:
         _add_cpu_workers(config, gpus.settings)
         gpus.distribute(_seats(config, gpus))
@@ -317,7 +314,7 @@ def _seats(config: pytest.Config, gpus: Gpus) -> list[Seat]:
 
 def header_lines(config: pytest.Config) -> tuple[list[str], str]:
     """Notices and, if asked for, how GPUs were found; and the workers with their GPUs, or ""."""
-    gpus = config.stash.get(KEY, None)
+    gpus = config.stash.get(GPUS, None)
     if gpus is None:
         return [], ""
     lines = gpus.all_notices
@@ -339,7 +336,7 @@ def header_lines(config: pytest.Config) -> tuple[list[str], str]:
 
 def of_run(config: pytest.Config) -> tuple[list[Entry], dict[str, list[str]]]:
     """The GPUs of this machine that the run may use, and the ids of each local worker's."""
-    gpus = config.stash.get(KEY, None)
+    gpus = config.stash.get(GPUS, None)
     groups = [] if gpus is None else gpus.groups
     entries = {entry.id: entry for _, given in groups for entry in given.visible.entries}
     slices = {
@@ -353,13 +350,13 @@ def of_run(config: pytest.Config) -> tuple[list[Entry], dict[str, list[str]]]:
 
 def notices(config: pytest.Config) -> list[str]:
     """What the user has to know even where pytest shows no header."""
-    gpus = config.stash.get(KEY, None)
+    gpus = config.stash.get(GPUS, None)
     return [] if gpus is None else [f"fkit: {line}" for line in gpus.all_notices]
 
 
 def nvidia_devices(config: pytest.Config) -> dict[str, Device]:
     """NVIDIA's GPUs of this machine that the run may use, by id; none if no worker owns any."""
-    gpus = config.stash.get(KEY, None)
+    gpus = config.stash.get(GPUS, None)
     return {
         entry.id: entry.device
         for _, distribution in ([] if gpus is None else gpus.groups)

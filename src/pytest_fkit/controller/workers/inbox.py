@@ -22,7 +22,7 @@ from ...protocol.border import (
     Reported,
     Told,
 )
-from ...protocol.running_test import Whereabouts
+from ...protocol.whereabouts import Whereabouts
 from ..reports.report_attributes import death_of
 from ..retry.retries import Retry
 
@@ -94,7 +94,7 @@ class HeldBack:
         return self._open.pop(node, _Open()).told
 
 
-class Arrivals:
+class Inbox:
     """Receives messages on execnet's threads, and handles them on the main one.
 
     :param services: the quarantine, the journal and the accounting hear before plugins do.

@@ -31,9 +31,9 @@ from ...protocol.border import (
     Waits,
     answers,
 )
-from ...protocol.running_test import Whereabouts
+from ...protocol.whereabouts import Whereabouts
 from ...protocol.wire import Unpacker
-from ..schedule.machines import host_of
+from ..schedule.machines import machine_of
 from .liveness import Heartbeat, kill
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class _Link:
     """
 
     outbox: Outbox
-    inbox: Unpacker = field(default_factory=answers)
+    unpacker: Unpacker = field(default_factory=answers)
     gone: threading.Event = field(default_factory=threading.Event)
     whereabouts: Whereabouts | None = None
     descriptor: int = -1
@@ -142,14 +142,14 @@ class Links:
     def listen(self, node: WorkerController, channel: Channel) -> None:
         """From now on handle what the worker says."""
         channel.setcallback(lambda data: self._hear(node, data), endmarker=None)
-        if host_of(node):
+        if machine_of(node):
             self._starting.add(node)
             self.heartbeat.add(node, self._start, asked=False)
 
     def is_up(self, node: WorkerController) -> None:
         """A worker is about to collect."""
         self._starting.discard(node)
-        if host_of(node):
+        if machine_of(node):
             self.heartbeat.add(node, self._start)
 
     def ask_what_runs(self) -> list[str]:
@@ -198,7 +198,7 @@ class Links:
             return
         self.heartbeat.heard(node)
         told: list[OfTests] = []
-        for message in link.inbox.feed(data):
+        for message in link.unpacker.feed(data):
             handler = self._handlers.get(type(message))
             if handler is None:
                 told.append(message)
@@ -209,8 +209,8 @@ class Links:
             handler(node, message)
         if told:
             self._of_tests(node, told)
-        if link.inbox.broken:
-            self.distrust(node, link.inbox.trouble)
+        if link.unpacker.broken:
+            self.distrust(node, link.unpacker.trouble)
 
     def _doubt(self, node: WorkerController, message: CollectionGpuErrors) -> None:
         del message
@@ -220,7 +220,7 @@ class Links:
 
     def trouble(self, node: WorkerController) -> str:
         """What is wrong with what a worker sends, "" if nothing is."""
-        return self._links[node].inbox.trouble
+        return self._links[node].unpacker.trouble
 
     def distrust(self, node: WorkerController, trouble: str) -> None:
         self._kill(node, _with_sender(trouble, f"worker {node.gateway.id}"))

@@ -12,7 +12,7 @@ from ... import system
 from ...compat import xdist_controller
 from ...own import os, own_builtins, signal, threading
 from ...protocol.border import GAP_WAIT, CheckAlive, Order
-from ..schedule.machines import host_of
+from ..schedule.machines import machine_of
 from .gateways import Gateways, LostError
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def kill(node: WorkerController) -> None:
     Otherwise the connection is cut, and the worker ends because of that.
     """
     pid = node.workerinput.get("fkit_pid", 0)
-    if pid and not host_of(node) and pid in system.descendants(os.getpid()):
+    if pid and not machine_of(node) and pid in system.descendants(os.getpid()):
         try:
             os.kill(pid, signal.SIGKILL)
         except OSError:  # it has died since, or runs as somebody else
@@ -250,7 +250,7 @@ class Replacements:
                 problem = str(error)
         self._awaited.remove(node)
         if problem:
-            name, machine = node.gateway.id, host_of(node)
+            name, machine = node.gateway.id, machine_of(node)
             reason = f"worker {name} is not replaced, {machine} is lost: {problem}"
             self._give_up(reason)
             active = xdist_controller.active_nodes(self._config)

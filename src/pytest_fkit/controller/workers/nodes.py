@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Generator, Sequence
 import pytest
 
 from ...compat import xdist_controller
-from ...config.settings import KEY, start_limit
+from ...config.settings import SETTINGS, start_limit
 from ...own import os, own_builtins, threading
 from ...protocol.border import OfItself, Start, Told
 from ...protocol.event_file import Interrupted
 from ...protocol.interruptions import interrupt_on_sigterm, raise_again, restore_sigterm
 from ..retry import rerouting
-from ..schedule.machines import gpu_ids, host_of, with_gpus
+from ..schedule.machines import gpu_ids, machine_of, with_gpus
 from .dispatch import Dispatch
-from .inbox import Arrivals, HeldBack
+from .inbox import HeldBack, Inbox
 from .links import Links
 from .liveness import Replacements
 from .preparation import dispatches
@@ -49,14 +49,14 @@ class Nodes:
         self._config = config
         self._services = services
         self._repeating = repeating
-        self._settings = settings = config.stash[KEY]
+        self._settings = settings = config.stash[SETTINGS]
         self._lending = lending
         held_back = HeldBack(lambda node: self._links.whereabouts(node))
-        self._arrivals = Arrivals(config, services, held_back, self._show_progress, repeating)
+        self._inbox = Inbox(config, services, held_back, self._show_progress, repeating)
         self._links = Links(
-            self._arrivals.add_told,
+            self._inbox.add_told,
             self._hear,
-            self._arrivals.add_line,
+            self._inbox.add_line,
             settings.worker_timeout,
             self._hear_of_running,
             start_limit(settings.timeout),
@@ -66,12 +66,10 @@ class Nodes:
         self._timed_out = self._ends = False
         self._links.heartbeat.at_tick = self._ask_workers
         self.why_killed = self._links.why_killed
-        edges = rerouting.Edges(
-            services.show, self._arrivals.tell, self._links.order, self._arrivals.add
-        )
+        edges = rerouting.Edges(services.show, self._inbox.tell, self._links.order, self._inbox.add)
         self.rerouting = rerouting.Rerouting(settings, edges, services.recorder)
         self._dispatch: Dispatch | None = None
-        self._replacements = Replacements(config, lending, self._arrivals.add)
+        self._replacements = Replacements(config, lending, self._inbox.add)
         self._collected: set[WorkerController] = set()
         self._found_tests = False
         self._careful: set[WorkerController] = set()
@@ -89,7 +87,7 @@ class Nodes:
         self._sigterm = interrupt_on_sigterm()
         deadline = self._services.deadline
         if deadline is not None:
-            self._timer = threading.Timer(deadline.left, lambda: self._arrivals.add(self._time_out))
+            self._timer = threading.Timer(deadline.left, lambda: self._inbox.add(self._time_out))
             self._timer.daemon = True
             self._timer.start()
 
@@ -111,11 +109,11 @@ class Nodes:
         del log
         if not dispatches(config):
             return None
-        self._dispatch = self._arrivals.dispatch = Dispatch(
+        self._dispatch = self._inbox.dispatch = Dispatch(
             config,
             self._links,
-            self._arrivals.show,
-            self._arrivals.lost,
+            self._inbox.show,
+            self._inbox.lost,
             self._replacements,
             self.rerouting,
             self._lending,
@@ -127,7 +125,7 @@ class Nodes:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
-        local = not host_of(node)
+        local = not machine_of(node)
         channel, whereabouts = self._links.open(node, local)
         start = Start(
             channel,
@@ -157,7 +155,7 @@ class Nodes:
         self._links.has_collected(node)
         if self._services.resuming is not None:
             # DSession counts what was collected after this hook.
-            self._arrivals.add(lambda: self._report_done(node, ids))
+            self._inbox.add(lambda: self._report_done(node, ids))
 
     def _report_done(self, node: WorkerController, rest: list[str]) -> None:
         # When the last worker has collected, the terminal is through with its report on workers.
@@ -173,14 +171,14 @@ class Nodes:
             if self._dispatch is not None:
                 self._dispatch.hear(node, said)
 
-        self._arrivals.add(hear)
+        self._inbox.add(hear)
 
     # --- what runs now ---
 
     def _show_progress(self, node: WorkerController, told: Sequence[Told]) -> None:
         if self._footer.is_shown:
             name = node.gateway.id
-            self._footer.hear(name, with_gpus(name, gpu_ids(node), host_of(node)), told)
+            self._footer.hear(name, with_gpus(name, gpu_ids(node), machine_of(node)), told)
 
     def _draw(self) -> None:
         if self._runs:
@@ -194,12 +192,12 @@ class Nodes:
         for worker in running.silent():
             self._links.show(f"fkit: {worker} does not say what it runs")
         if self._footer.is_shown:
-            self._arrivals.add(self._draw)
+            self._inbox.add(self._draw)
 
     def _hear_of_running(self, node: WorkerController, said: Said) -> None:
         """Show what a worker says; called in execnet's receiver threads."""
-        own, name, machine = gpu_ids(node), node.gateway.id, host_of(node)
-        self._arrivals.add(lambda: self._services.running.hear(name, own, said, machine))
+        own, name, machine = gpu_ids(node), node.gateway.id, machine_of(node)
+        self._inbox.add(lambda: self._services.running.hear(name, own, said, machine))
 
     # --- deaths ---
 
@@ -291,12 +289,12 @@ class Nodes:
         if self._timer is not None:
             self._timer.cancel()
         try:
-            handle, show = self._arrivals.handle, self._services.show
+            handle, show = self._inbox.handle, self._services.show
             self._links.stop_workers(self._settings.grace, handle, show, drain)
         finally:
             self._links.heartbeat.close()
             restore_sigterm(self._sigterm)
-            self._arrivals.handle()
+            self._inbox.handle()
             if self._dispatch is not None:
                 self._dispatch.close()
             if self._repeating is not None:

@@ -10,7 +10,7 @@ import pytest
 
 from ...compat import xdist_controller
 from ...own import own_builtins
-from ..schedule.machines import owned_gpus
+from ..schedule.machines import told_gpus
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
@@ -43,7 +43,7 @@ def collected_alike(
     """
     equal: dict[tuple[object, ...], dict[WorkerController, Sequence[str]]] = {}
     for node, each in ids.items():
-        owned = owned_gpus(node)
+        owned = told_gpus(node)
         key = (node,) if node in doubtful else (len(owned.get("ids", ())), owned.get("vendor"))
         equal.setdefault(key, {})[node] = each
     if not all(xdist_controller.same_collections(config, each) for each in equal.values()):

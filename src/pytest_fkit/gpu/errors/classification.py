@@ -12,7 +12,7 @@ import pytest
 
 from ...compat.guarded_hooks import record_warning
 from ...own import own_builtins
-from ...protocol.event_file import HOST, NETWORK, GpuError
+from ...protocol.event_file import NETWORK, OF_MACHINE, GpuError
 from ...protocol.plain_values import carriable
 from ..slices.ownership import owned_by
 from .error_table import CATEGORIES, FINAL, OTHER, Category
@@ -111,7 +111,7 @@ class Classifier:
             found = self._recognized(failure, network_error)
         else:
             network = network_error is not None
-            counts = {NETWORK: network, HOST: self._machines}.get(said, self._gpus)
+            counts = {NETWORK: network, OF_MACHINE: self._machines}.get(said, self._gpus)
             found = named(said, failure) if counts else None
         return found, found is None
 
@@ -129,7 +129,7 @@ class Classifier:
         found = None
         if self._gpus or self._machines:
             found = classify(failure, self._patterns, self._machines, self._vendor)
-            if found is not None and not (self._gpus or found.category == HOST):
+            if found is not None and not (self._gpus or found.category == OF_MACHINE):
                 found = None
         if found is not None or network_error is None:
             return found
@@ -170,7 +170,7 @@ def classify(
     :param vendor: whose GPUs the test had, as in :mod:`..devices`; "" if unknown.
     """
     if not machines:
-        patterns = [each for each in patterns if each.category != HOST]
+        patterns = [each for each in patterns if each.category != OF_MACHINE]
     if failure.skip:
         return _of_skip(failure.text, patterns, vendor)
     if failure.death:

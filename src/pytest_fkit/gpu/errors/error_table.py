@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
-from ...protocol.event_file import HOST
+from ...protocol.event_file import OF_MACHINE
 
 own_builtins(globals())
 
@@ -33,8 +33,8 @@ class Category(NamedTuple):
         a FINAL verdict though a probe is due, or a fault of the DEVICE.
     :param counts, probe, poisons, alone, doubtful: as in :class:`.event_file.GpuError`.
     :param is_gpu: whether it is a GPU error at all, not a message that reads like one.
-    :param explains: of one that is none: whether it explains the other exceptions of a chain.
-    :param of_machine: of one that is none: whether another machine may have what was exhausted.
+    :param explains: if it is no GPU error: whether it explains the other exceptions of a chain.
+    :param of_machine: if it is no GPU error: whether another machine may have what was exhausted.
     """
 
     name: str
@@ -94,7 +94,7 @@ CATEGORIES = (
     ),
     # The host's memory or a file system, though it reads like the GPU's, or a GPU library says it.
     Category(
-        HOST,
+        OF_MACHINE,
         (
             r"ray\.exceptions\.OutOfMemoryError|RayOutOfMemoryError|node running low on memory",
             r"java\.lang\.OutOfMemoryError",  # Spark

@@ -108,7 +108,7 @@ def _error_code(error: BaseException) -> int | None:
 
 
 def _status(error: BaseException) -> int | None:
-    """Of the response in an exception of requests, httpx and what is made of them; or its own."""
+    """The HTTP status in an exception of requests, httpx and what builds on them, or its own."""
     try:
         response: Any = getattr(error, "response", None)
         status = getattr(response, "status_code", None)

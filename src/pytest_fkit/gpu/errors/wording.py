@@ -90,7 +90,7 @@ _OF_MACHINE = ("missing", "port")
 _LOCKED = re.compile(r"(cuda|hip)(Host(Alloc|Malloc|Register)|MallocHost)|cuMem(AllocHost|Host)")
 
 
-def is_of_machine(error: GpuError) -> bool:
+def is_rather_the_machines(error: GpuError) -> bool:
     """Whether an error is rather the machine's than one GPU's, so that another is preferred."""
     return error.category in _OF_MACHINE or bool(_LOCKED.search(error.text))
 

@@ -8,7 +8,7 @@ from typing import Collection, Sequence
 import pytest
 
 from ... import system
-from ...config.settings import KEY as SETTINGS
+from ...config.settings import SETTINGS
 from ...own import os, own_builtins, select, signal, subprocess, suppress, time
 from ...protocol.descriptors import move_up
 from ...protocol.wire import Packer, cut, unpack

@@ -16,7 +16,7 @@ from ..vendors.detection import VENDORS
 
 own_builtins(globals())
 
-LIMIT = 60.0
+PROBE_LIMIT = 60.0
 """Seconds. Opening a GPU takes 0.1 s to 1 s, one after the other for all processes of the machine,
 up to 6.6 s where the driver keeps no GPU awake, see detection.py."""
 

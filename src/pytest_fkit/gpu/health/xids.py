@@ -76,7 +76,7 @@ _DOUBLE = 1.0
 
 _MOST_SHOWN = 20
 _TEXT = 200
-"""Of a report: lines, and characters of what the driver says."""
+"""Lines in a report, and characters of each text by the driver."""
 
 _CAUSED = re.compile(r"\bcaused by previous Xid (\d{1,9})\b")  # driver 580 on, after Xid 45
 

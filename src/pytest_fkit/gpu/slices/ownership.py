@@ -14,10 +14,9 @@ from ..devices import gpu_names
 own_builtins(globals())
 
 TITLE = "pytest-fkit"
-"""Of the section of a report that names worker, GPUs and attempt."""
+"""The title of the section of a report that names worker, GPUs and attempt."""
 
-
-HOST = "fkit_host"
+MACHINE_TOLD = "fkit_host"
 """The item of ``config.workerinput`` with the machine of a worker, "" for the controller's."""
 
 SEVERAL = "fkit_several_machines"
@@ -68,7 +67,7 @@ class Owned(NamedTuple):
     machine: str = ""
 
     def to_wire(self) -> dict[str, Any]:
-        """In types that execnet carries."""
+        """The same in types that execnet carries."""
         return self._asdict()
 
     @classmethod
@@ -128,10 +127,10 @@ class Owned(NamedTuple):
         ]
 
 
-KEY: pytest.StashKey[Owned] = pytest.StashKey()
+OWNED: pytest.StashKey[Owned] = pytest.StashKey()
 """In ``config.stash`` of a worker that owns GPUs, or of pytest itself at ``-n0``."""
 
-TOLD = "fkit_gpus"
+GPUS_TOLD = "fkit_gpus"
 """The item of ``config.workerinput`` from which workers and fresh interpreters get it."""
 
 
@@ -155,8 +154,8 @@ def owned_by(config: pytest.Config) -> Owned | None:
     Modules that only owners of GPUs need, such as the table of errors, are imported after this
     check, so that other workers fork their tests without them.
     """
-    told = getattr(config, "workerinput", {}).get(TOLD)
-    return config.stash.get(KEY, None) if told is None else Owned.from_wire(told)
+    told = getattr(config, "workerinput", {}).get(GPUS_TOLD)
+    return config.stash.get(OWNED, None) if told is None else Owned.from_wire(told)
 
 
 def one_of_several(config: pytest.Config) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..answers import MissingError
 from ..machine import Machine
-from .driver import SIZE, Driver, Errors, Finding, Functions, Library, begin, try_out
+from .driver import TRIED_BYTES, Driver, Errors, Finding, Functions, Library, begin, try_out
 from .nvml import ask_health
 
 _LIBRARY = "libcuda.so.1"
@@ -103,6 +103,6 @@ class Cuda(Driver):
         self._call("cuMemcpyHtoD_v2", c_void_p(address), data, c_size_t(len(data)))
 
     def read(self, address: int) -> bytes:
-        data = create_string_buffer(SIZE)
+        data = create_string_buffer(TRIED_BYTES)
         self._call("cuMemcpyDtoH_v2", data, c_void_p(address), c_size_t(len(data)))
         return data.raw

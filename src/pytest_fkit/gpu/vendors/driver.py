@@ -15,7 +15,7 @@ from ..machine import Machine
 
 own_builtins(globals())
 
-SIZE = 1 << 20
+TRIED_BYTES = 1 << 20
 """Bytes that are written to each GPU: enough for a fill to be a kernel on all of it."""
 
 _FILL = 0xA5
@@ -87,8 +87,8 @@ class Errors(NamedTuple):
     """What a driver's error numbers mean for a GPU that is asked for nothing special.
 
     :param sick: names of errors that say that the GPU can't be used.
-    :param unknown: of those that say nothing about it: somebody else has it, or its memory; or the
-        machine's set-up keeps us from it. Numbers in neither say nothing, too.
+    :param unknown: names of errors that say nothing about the GPU: somebody else has it, or its
+        memory, or the machine's set-up keeps us from it. Numbers in neither say nothing, too.
     """
 
     sick: Mapping[int, str]
@@ -155,22 +155,22 @@ class Driver:
         raise NotImplementedError
 
     def allocate(self) -> int:
-        """The address of SIZE bytes of the GPU's memory."""
+        """The address of TRIED_BYTES bytes of the GPU's memory."""
         address = ctypes.c_void_p()
-        self._call(self.functions.allocate, ctypes.byref(address), ctypes.c_size_t(SIZE))
+        self._call(self.functions.allocate, ctypes.byref(address), ctypes.c_size_t(TRIED_BYTES))
         return address.value or 0
 
     def write(self, address: int, data: bytes) -> None:
-        """Copy SIZE bytes to the GPU."""
+        """Copy TRIED_BYTES bytes to the GPU."""
         raise NotImplementedError
 
     def read(self, address: int) -> bytes:
-        """Copy SIZE bytes from the GPU."""
+        """Copy TRIED_BYTES bytes from the GPU."""
         raise NotImplementedError
 
     def fill(self, address: int, byte: int) -> None:
-        """Set SIZE bytes of the GPU's memory, and wait until that is done."""
-        size = ctypes.c_size_t(SIZE)
+        """Set TRIED_BYTES bytes of the GPU's memory, and wait until that is done."""
+        size = ctypes.c_size_t(TRIED_BYTES)
         self._call(self.functions.fill, ctypes.c_void_p(address), byte, size)
         self._call(self.functions.synchronize)
 
@@ -253,12 +253,12 @@ def _try_one(driver: Driver, ordinal: int) -> Finding:
 
 
 def _use(driver: Driver) -> None:
-    written = os.urandom(SIZE)
+    written = os.urandom(TRIED_BYTES)
     address = driver.allocate()
     driver.write(address, written)
     _compare("what was written to it", written, driver.read(address))
     driver.fill(address, _FILL)
-    _compare("what it filled its memory with", bytes([_FILL]) * SIZE, driver.read(address))
+    _compare("what it filled its memory with", bytes([_FILL]) * TRIED_BYTES, driver.read(address))
     driver.free(address)
 
 

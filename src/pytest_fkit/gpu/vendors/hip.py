@@ -12,7 +12,7 @@ from typing import Any, Iterator, Mapping, Sequence
 from ...own import os, own_builtins
 from ..answers import MissingError
 from ..machine import Machine
-from .driver import SIZE, Driver, Errors, Functions, Library, begin, try_out
+from .driver import TRIED_BYTES, Driver, Errors, Functions, Library, begin, try_out
 
 own_builtins(globals())
 
@@ -20,7 +20,7 @@ _LIBRARY = "libamdhip64.so"
 """Its name, to which sonames append a number."""
 
 _MAJORS = range(9, 3, -1)
-"""Of ROCm, which are those of the library's soname; 7 is the newest that is known."""
+"""Major versions of ROCm, and so of the library's soname; 7 is the newest known."""
 
 _TO_DEVICE, _TO_HOST = 1, 2  # hipMemcpyKind
 
@@ -122,6 +122,6 @@ class Hip(Driver):
         self._call("hipMemcpy", c_void_p(address), data, c_size_t(len(data)), _TO_DEVICE)
 
     def read(self, address: int) -> bytes:
-        data = create_string_buffer(SIZE)
+        data = create_string_buffer(TRIED_BYTES)
         self._call("hipMemcpy", data, c_void_p(address), c_size_t(len(data)), _TO_HOST)
         return data.raw

@@ -50,7 +50,7 @@ UNTOLD = (DriverError, MissingError)
 """Raised by a call to which this driver, or an old one, has no answer."""
 
 GpuHandle = ctypes.c_void_p
-"""Of a GPU or a MIG instance."""
+"""The handle of a GPU or a MIG instance."""
 
 
 class _Memory(ctypes.Structure):  # nvmlMemory_t

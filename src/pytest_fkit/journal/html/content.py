@@ -27,7 +27,7 @@ OUTCOMES = (
 """All outcomes, in the order in which tests are shown; two that a verdict does not know: the
 journal was cut off while the test ran, or before."""
 
-RED = ("error", "failed", "unfinished")
+RED_OR_UNFINISHED = ("error", "failed", "unfinished")
 """What somebody has to look at."""
 
 
@@ -112,7 +112,7 @@ class ReportContent(NamedTuple):
 
     @property
     def red(self) -> int:
-        return sum(self.counts.get(name, 0) for name in RED)
+        return sum(self.counts.get(name, 0) for name in RED_OR_UNFINISHED)
 
     def lane_names(self) -> list[str]:
         """What lanes are called, as in "gw1 (GPU 4)"."""
@@ -196,9 +196,9 @@ def _without_verdict(told: History, number: int, timeline: Timeline) -> Iterator
         outcome, message = ("unfinished", _CUT_OFF) if runs or repetitions else ("not run", "")
         if repetitions:
             message = f"{words(of_events(repetitions))}  {message}"
-        placed = _placed(test, timeline)
-        last = len(placed) - 1
-        yield ReportedTest(test, readable_name(nodeid), outcome, message, placed, last, len(placed))
+        attempts = _placed(test, timeline)
+        made = len(attempts)
+        yield ReportedTest(test, readable_name(nodeid), outcome, message, attempts, made - 1, made)
 
 
 _CUT_OFF = "the journal was cut off while the test ran"
@@ -210,7 +210,7 @@ def _by_cause(
     """The tests with the numbers of their causes, and these, that of most tests first."""
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
     for number, test in enumerate(tests):
-        if test.outcome in RED:
+        if test.outcome in RED_OR_UNFINISHED:
             groups[_cause(test)].append(number)
     ordered = sorted(groups.items(), key=lambda group: (-len(group[1]), group[1]))
     causes = tuple(

@@ -12,7 +12,7 @@ from ...config.one_test import kept_for_one_test
 from ...gpu.devices import placed
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
-from ..events import Event, death_title, wide_title, xid_title
+from ..events import USAGE, Event, death_title, wide_title, xid_title
 from ..history import RED, AttemptHistory, TestHistory
 from ..rates import RepeatResult, how_first, repeated_again, with_seed, words
 from ..rates import details as details_of_repeated
@@ -20,11 +20,6 @@ from .readable import readable
 from .timeline import LaneAttempt
 
 own_builtins(globals())
-
-_USED = (
-    "user", "system", "peak_memory", "gpu_peak_memory", "minor_faults", "major_faults", "read",
-    "written",
-)  # fmt: skip
 
 _REPRODUCE = re.compile(r"^reproduce: (.+)$", re.MULTILINE)
 """As reports of deaths say it, with masks of GPUs."""
@@ -108,7 +103,7 @@ def details(
 
 
 def _shown(attempts: Sequence[LaneAttempt]) -> Sequence[LaneAttempt]:
-    """Not all of ten thousand repetitions: first those that failed."""
+    """The attempts to show: not all of ten thousand repetitions, failures first."""
     if len(attempts) <= MOST_ATTEMPTS:
         return attempts
     ordered = sorted(attempts, key=lambda each: each.attempt.repetition.get("outcome") not in RED)
@@ -201,8 +196,8 @@ def _sections(reports: Sequence[Event]) -> list[tuple[str, str]]:
     )
 
 
-def _attempt(placed: LaneAttempt, lanes: Sequence[str]) -> dict[str, Any]:
-    attempt, lane, start, duration = placed
+def _attempt(shown: LaneAttempt, lanes: Sequence[str]) -> dict[str, Any]:
+    attempt, lane, start, duration = shown
     event = attempt.event
     found = {
         "where": lanes[lane],
@@ -218,7 +213,7 @@ def _attempt(placed: LaneAttempt, lanes: Sequence[str]) -> dict[str, Any]:
         "ending": readable(death_title(event)),
         "category": readable(str(event.get("category", ""))),
         "to": _next(attempt.again),
-        "used": [[name, event[name]] for name in _USED if event.get(name) is not None],
+        "used": [[name, event[name]] for name in USAGE if event.get(name) is not None],
         "wide": [[readable(wide_title(each)), each["duration"]] for each in event.get("wide", ())],
         "metrics": _pairs(event.get("metrics", {}).items()),
         "facts": _pairs(_facts(event)),

@@ -150,7 +150,7 @@ def _tests(
 
 
 def _test(test: ReportedTest, outcome: int, row: Sequence[Any]) -> tuple[Any, ...]:
-    """Of what is not known: -1.
+    """The row of a test; -1 stands for what is not known.
 
     :param row: of the attempt that counts, as :func:`_attempt` makes it.
     """
@@ -211,7 +211,7 @@ class _Moments:
         self._numbers: dict[tuple[float, ...], int] = {}
 
     def number(self, line: GpuMemoryLine) -> int:
-        """That of the list of a GPU."""
+        """The number of a GPU's list."""
         moments = tuple(at for at, _ in line.samples)
         if moments not in self._numbers:
             self._numbers[moments] = len(self.lists)

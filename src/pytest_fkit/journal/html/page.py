@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Sequence
 
 from ..events import Event
-from .content import OUTCOMES, RED, ReportContent, content
+from .content import OUTCOMES, RED_OR_UNFINISHED, ReportContent, content
 from .packing import packed
 
 HERE = Path(__file__).parent
@@ -59,7 +59,7 @@ def page(events: Sequence[Event]) -> bytes:
             for name in (*OUTCOMES, *sorted(told.counts.keys() - set(OUTCOMES)))
             if told.counts.get(name)
         ],
-        red=RED,
+        red=RED_OR_UNFINISHED,
         lanes=told.lane_names(),
         causes=told.causes[:MOST_CAUSES],
         most=_SHOWN_OF_A_CAUSE,

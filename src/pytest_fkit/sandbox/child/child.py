@@ -21,9 +21,8 @@ from ..process.crash_wait import WAITS, await_keeper
 from ..process.output import flush
 from ..process.progress import AnnouncedExit, Tally
 from ..process.relay import DEAF, FAILED, LEAVES, Relay
-from ..process.seeds import plant
 from ..process.steps import Role, RunItem, Step
-from ..process.test_process import MEMORY, TestProcess
+from ..process.test_process import GPU_MEMORY, TestProcess, plant
 from . import finalizers
 from .warmup import Warmup
 from .working_set import WorkingSet
@@ -74,7 +73,7 @@ class Child:
     ) -> None:
         self._process = process
         self._item = item_at
-        self._counts_gpus = MEMORY in process.session.config.stash
+        self._counts_gpus = GPU_MEMORY in process.session.config.stash
         self._waits = process.session.config.stash.get(WAITS, False)
         self._announced_exit: AnnouncedExit | None = None
         self.working_set = WorkingSet()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any, Callable
 
 import pytest
 
 from ... import system
-from ...config.settings import KEY
-from ...gpu.frameworks import open_imported
+from ...config.settings import SETTINGS
 from ...gpu.slices.ownership import owned_by
 from ...own import ctypes, os, own_builtins, warnings
 from ...protocol.channels import Pipes
@@ -24,7 +24,7 @@ own_builtins(globals())
 SUPPORTED = not system.PORTABLE and hasattr(os, "pidfd_open")
 """Whether a host can wait for a message and for the end of a child at once; Python 3.9."""
 
-LIMIT = 30.0
+WARMUP_LIMIT = 30.0
 """Seconds for a GPU runtime to open; a context takes 0.3 to 1 s, the first on a machine longer.
 
 Less than the keeper's limit for a host to begin a test.
@@ -50,7 +50,7 @@ class Warmup:
     """
 
     def __init__(self, config: pytest.Config, relay: Relay) -> None:
-        settings = config.stash.get(KEY, None)
+        settings = config.stash.get(SETTINGS, None)
         self.is_on = (
             settings is not None and settings.warmup and SUPPORTED and owned_by(config) is not None
         )
@@ -116,3 +116,20 @@ def _read_free_share(memory_info: Any) -> float | None:
     if memory_info(ctypes.byref(free), ctypes.byref(total)) or not total.value:
         return None
     return free.value / total.value
+
+
+def open_imported() -> None:
+    """Have PyTorch and CuPy, if imported, open a context on their current GPU.
+
+    Not JAX: creating its client takes three quarters of the memory of each GPU.
+
+    :raises Exception: whatever they raise.
+    """
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.zeros(1, device="cuda")
+        torch.cuda.synchronize()
+    cupy: Any = sys.modules.get("cupy")
+    if cupy is not None:
+        cupy.zeros(1)
+        cupy.cuda.runtime.deviceSynchronize()

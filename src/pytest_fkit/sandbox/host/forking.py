@@ -12,7 +12,7 @@ from ...own import os, own_builtins
 from ...protocol.channels import Pipes
 from ...protocol.descriptors import Files, read_from
 from ...protocol.event_file import Completed, EndError, Leaves, SharedProcess, Used, UsedBefore
-from ...protocol.messages import PATIENCE, Began, Forked, Go, Ping, Run, WideSetUp
+from ...protocol.messages import PATIENCE, Began, Forked, Go, Ping, Run, WideReady
 from ...protocol.plain_values import carriable
 from ...protocol.wire import Unpacker
 from ...system import limits
@@ -23,9 +23,8 @@ from ..child.warmup import GAVE_BACK, Warmup
 from ..process.copies import ForkForbiddenError
 from ..process.progress import Tally
 from ..process.relay import DEAF, LEAVES
-from ..process.seeds import SEED, plant
 from ..process.steps import RunItem, Steps
-from ..process.test_process import TestProcess
+from ..process.test_process import SEED, TestProcess, plant
 from .children import Children, ForkedChild
 from .midway import HostCallbacks, Midway
 
@@ -202,10 +201,6 @@ class Forking:
         self._link.send(Began("test"))
         plant(item)
 
-    def _watch_midway(self, child: ForkedChild, go: Go) -> Leaves | None:
-        self._start_child(child, go)
-        return self._await_end(child)
-
     def fork_next(self, run: Run) -> Steps[None]:
         """Fork the next test's child while the keeper ends what the last test left running."""
         if self.ran_tests or not self.children.may_fork_next:
@@ -243,9 +238,9 @@ class Forking:
         :return: False if the keeper is gone.
         """
         self._process.session_end.report_unraisable()
-        self._link.send(WideSetUp())
+        self._link.send(WideReady())
         while not self._link.is_readable(PATIENCE):
-            self._link.send(Ping())  # its number reveals to the keeper that WideSetUp was lost
+            self._link.send(Ping())  # its number reveals to the keeper that WideReady was lost
         return self._link.receive() is not None
 
     def run_here(

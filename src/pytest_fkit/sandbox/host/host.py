@@ -14,7 +14,7 @@ from ...protocol.event_file import Begins, Completed, NotCollected
 from ...protocol.messages import Began, Finish, HostDone, Message, Release, Run, RunTogether
 from ...protocol.plain_values import carriable
 from ...protocol.process_keys import OWN
-from ...protocol.running_test import KEY as WHEREABOUTS
+from ...protocol.whereabouts import WHEREABOUTS
 from ...system import limits
 from ...system.stack_texts import stack_text
 from ..child import finalizers

@@ -14,11 +14,12 @@ from typing import Any, Callable, cast
 import pytest
 
 from ...compat import pytest_fixtures, pytest_hooks
+from ...named_tuple import NamedTuple
 from ...own import own_builtins, signal, suppress, time
 from ...protocol.event_file import Leaves
 from ..process.copies import ForkForbiddenError
-from ..process.seeds import plant
 from ..process.steps import Handover
+from ..process.test_process import plant
 from ..process.wide_fixtures import WideFixtures
 from .children import Children, ForkedChild
 from .unwinding import BegunHooks
@@ -28,7 +29,7 @@ own_builtins(globals())
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
-class HostCallbacks:
+class HostCallbacks(NamedTuple):
     """What the host does in the midst of the hooks.
 
     :param before_fork: reports that fixtures are set up, so that what they started is known before
@@ -39,19 +40,11 @@ class HostCallbacks:
     :param run_here: called when the host runs the test itself, with the reason.
     """
 
-    def __init__(
-        self,
-        before_fork: Callable[[pytest.Item], None],
-        start_child: Callable[[ForkedChild, tuple[str, ...]], None],
-        await_child: Callable[[ForkedChild], Leaves | None],
-        resume_setup: Callable[[], None],
-        run_here: Callable[[str], None],
-    ) -> None:
-        self.before_fork = before_fork
-        self.start_child = start_child
-        self.await_child = await_child
-        self.resume_setup = resume_setup
-        self.run_here = run_here
+    before_fork: Callable[[pytest.Item], None]
+    start_child: Callable[[ForkedChild, tuple[str, ...]], None]
+    await_child: Callable[[ForkedChild], Leaves | None]
+    resume_setup: Callable[[], None]
+    run_here: Callable[[str], None]
 
 
 class Midway:

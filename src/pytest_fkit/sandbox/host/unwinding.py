@@ -252,4 +252,4 @@ _HARMLESS: dict[str, Callable[[Any], Callable[..., object]]] = {
     ),
     "socket.socket.sendto": _sending_nothing,
 }  # fmt: skip
-"""For functions that others would notice: what makes of each the one to put in its place."""
+"""By function whose effect others would notice, what makes the one to put in its place."""

@@ -9,7 +9,7 @@ from ... import system
 from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, own_imports, time
 from ...protocol.crash_report import NativeStacks
-from ...protocol.descriptors import read_from
+from ...protocol.descriptors import read_from, read_tail
 from ...protocol.endings import Signaled
 from ...protocol.stacks import Frame, crashed_stack
 from ...system.cores import read_core
@@ -68,10 +68,10 @@ class AskedBefore:
     """
 
     MOST_ALIKE = 3
-    """Of crashes that are alike."""
+    """Crashes alike for which a debugger is asked."""
 
     MOST_THERE = 10
-    """With the same signal in the same line of Python."""
+    """Crashes by the same signal in the same line of Python for which one is asked."""
 
     def __init__(self) -> None:
         self._before: dict[Crash, list[NativeStacks]] = {}
@@ -109,8 +109,7 @@ _TAIL = 4096
 
 
 def _last_said(descriptor: int) -> bytes:
-    begin = max(0, os.fstat(descriptor).st_size - _TAIL)
-    return b"\n".join(os.pread(descriptor, _TAIL, begin).splitlines()[-_LAST_SAID:])
+    return b"\n".join(read_tail(descriptor, _TAIL).splitlines()[-_LAST_SAID:])
 
 
 class Crashes:

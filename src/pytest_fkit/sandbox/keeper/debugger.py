@@ -84,7 +84,7 @@ abort() often is, and pystack 1.7 names that one. The Python stack is there with
 
 
 class Tools(NamedTuple):
-    """Who is asked.
+    """The tools to ask.
 
     :param crash: about a process that crashed.
     :param hang: about one that hangs.
@@ -105,7 +105,7 @@ def is_wanted(settings: Settings | None) -> bool:
 
 
 def find_tools() -> Tools | None:
-    """Those that are installed, with their paths; None if none is."""
+    """The installed tools, with their paths; None if there is none."""
     paths = {tool.name: installed(tool.name) for tool in TOOLS}
     found = [tool._replace(path=paths[tool.name]) for tool in TOOLS if paths[tool.name]]
     if not found:

@@ -1,4 +1,4 @@
-"""Enforces the limits of the running test: a process over one is dumped, then ended."""
+"""Looks at the process of the running test: ends one over a limit, describes one that goes on."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Callable, Sequence
 
 from ... import system
 from ...own import os, own_builtins, signal, time
-from ...protocol.descriptors import Files, read_from
+from ...protocol.descriptors import Files, read_from, read_tail
 from ...protocol.endings import Ending, Lost, MemoryExceeded, TimedOut
+from ...protocol.messages import Inspected
 from ..process.tree import (
     DUMP_SIGNAL,
     KILL_WAIT,
@@ -184,3 +185,29 @@ class Enforcer:
             self._forget_host(job.host)
             job.conclude(job.verdict or Lost("it can't be ended"), pid)
             job.done = True
+
+
+_TAIL = 4096
+"""Bytes of output in which its last line is looked for."""
+
+
+def inspect(job: Job, until: Until) -> Inspected:
+    """What the process that runs the test does now."""
+    source = job.test_process
+    pid, line, dump = source.pid, _last_line(source.files), b""
+    # By default the signal would end a process: one that has become another program, for example.
+    if system.catches(pid, DUMP_SIGNAL):
+        before, dump = dump_stacks(pid, source.files, (DUMP_SIGNAL,), until, lambda: False)
+        source.dump_read = before + len(dump)
+    return Inspected(pid, line, dump)
+
+
+def _last_line(files: Files) -> str:
+    """The last line of output and error output; of that which was written later."""
+    descriptors = sorted((files.out, files.err), key=lambda each: os.fstat(each).st_mtime_ns)
+    for descriptor in reversed(descriptors):
+        tail = read_tail(descriptor, _TAIL).decode("utf-8", "replace")
+        lines = [line.strip() for line in tail.splitlines() if line.strip(" \0\t")]
+        if lines:
+            return lines[-1]
+    return ""

@@ -14,7 +14,7 @@ from ...protocol.crash_report import Core
 from ...protocol.descriptors import read_from
 from ...protocol.endings import format_size
 from ...system import cores
-from ...system.cores import MOST, CoreFile
+from ...system.cores import MOST_BYTES, CoreFile
 from ...system.paths import base_name, joined, make_directory
 from ..process.crash_wait import end_thread
 from ..process.tree import Until, is_alive, send_signal
@@ -129,8 +129,8 @@ class Cores:
             cores.allow_process(pid)
         except OSError as error:
             return f"its limits can't be changed: {error.strerror}"
-        if expected > MOST:
-            return f"it would have {format_size(expected)}, more than {format_size(MOST)}"
+        if expected > MOST_BYTES:
+            return f"it would have {format_size(expected)}, more than {format_size(MOST_BYTES)}"
         if cores.room_in(self._keeping.directory) < expected + _SPARE:
             return f"it would have {format_size(expected)}, and there is too little room for it"
         return ""
@@ -155,7 +155,9 @@ class Cores:
         cut = not taken and not cores.is_whole(path, cores.read_core(path))
         if refused or cut:
             _remove(path)
-            return Core(why_not=refused or f"it has more than {format_size(MOST)}, or its limit")
+            return Core(
+                why_not=refused or f"it has more than {format_size(MOST_BYTES)}, or its limit"
+            )
         kept = self._place(pid)
         try:
             if path != kept:

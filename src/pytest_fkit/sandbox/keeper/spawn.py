@@ -16,7 +16,7 @@ from ...compat import pytest_session, xdist_worker
 from ...compat.pytest_nodes import lineage
 from ...config.first_environment import environment
 from ...config.settings import FOR_FRESH, STARTUP_PATH
-from ...gpu.slices.ownership import KEY, TOLD
+from ...gpu.slices.ownership import GPUS_TOLD, OWNED
 from ...own import os, own_builtins, subprocess, suppress
 from ...protocol.descriptors import slots, write_all
 from ...protocol.fresh_start import FreshStart
@@ -117,9 +117,9 @@ def _workerinput(config: pytest.Config) -> dict[str, Any]:
     told: dict[str, Any] = config.stash.get(FOR_FRESH, {})
     found = {**input_for_another(config), **told, **xdist_worker.worker_input(config)}
     found.pop("fkit", None)
-    owned = config.stash.get(KEY, None)
+    owned = config.stash.get(OWNED, None)
     if owned is not None:
-        found[TOLD] = owned.to_wire()
+        found[GPUS_TOLD] = owned.to_wire()
     return found
 
 

@@ -29,7 +29,7 @@ from ...protocol.messages import (
     Ready,
     Restarted,
     SessionOver,
-    WideSetUp,
+    WideReady,
 )
 from ...system.limits import raise_soft, refusal_of, restore
 from ..child.child import DONE, IN_ORDER, STOPS
@@ -39,9 +39,8 @@ from ..process.relay import UNREPORTED
 from ..process.tree import KILL_WAIT, end_children, kill_tree, send_signal
 from .crashes import Crashes
 from .debugger import Debugger, Runner, Tools
-from .enforcing import Enforcer
+from .enforcing import Enforcer, inspect
 from .forwarding import Forwarder
-from .inspecting import inspect
 from .jobs import ChildProcess, HostProcess, Job, end_in_words
 from .kept_cores import Cores, Keeping
 from .orphans import Orphans
@@ -194,7 +193,7 @@ class Supervisor(Loop):
         elif isinstance(message, Ready):
             host.inner = message.pid
             self.orphans.record_daemons(host)
-        elif isinstance(message, WideSetUp):
+        elif isinstance(message, WideReady):
             self.orphans.record_daemons(host)
             self.set_clock(job, job.run.timeout, "go on after wide fixtures were set up")
             self.send_to_host(host, Proceed())

@@ -6,9 +6,10 @@ import re
 from typing import Sequence
 
 from ...config.folders import wrapper_program
-from ...own import os, own_builtins, signal
-from ...protocol.descriptors import Files, read_from
+from ...own import own_builtins, signal
+from ...protocol.descriptors import Files, read_from, read_tail
 from ...protocol.endings import Ending, Exited, Signaled, WrapperEnded, from_wait_status
+from ...protocol.stacks import FATAL_ERRORS
 from ...system.paths import base_name
 from .jobs import HostProcess, HostStart
 
@@ -16,16 +17,6 @@ own_builtins(globals())
 
 WRAPPER_LIMIT = 600.0
 """Seconds for a wrapper to end after its test, where tests have no limit: it may write much."""
-
-# What faulthandler writes before the stacks, and the signal it stands for.
-_FATAL = {
-    b"Segmentation fault": signal.SIGSEGV,
-    b"Aborted": signal.SIGABRT,
-    b"Bus error": signal.SIGBUS,
-    b"Illegal instruction": signal.SIGILL,
-    b"Floating point exception": signal.SIGFPE,
-    b"Floating-point exception": signal.SIGFPE,
-}
 
 _GDB = re.compile(
     rb'^(?:Program|Thread \S+ "[^"\n]*") (?:received|terminated with) signal (SIG[A-Z0-9]+)', re.M
@@ -68,15 +59,14 @@ def wrapped_end_after_test(host: HostProcess) -> Ending | None:
 
 def _hidden_signal(files: Files, wrapper: str) -> int:
     """The signal that ended a process whose wrapper only exited, 0 if none did."""
-    dump = read_from(files.dump)
-    found = re.search(rb"^Fatal Python error: (.*)$", dump, re.M)
-    if found is not None and found[1] in _FATAL:
-        return int(_FATAL[found[1]])
+    dump = read_from(files.dump).decode("utf-8", "replace")
+    found = re.search("^Fatal Python error: (.*)$", dump, re.M)
+    if found is not None and found[1] in FATAL_ERRORS:
+        return int(FATAL_ERRORS[found[1]])
     if "gdb" not in wrapper:
         return 0
     for descriptor in (files.out, files.err):
-        size = os.fstat(descriptor).st_size
-        said = _GDB.findall(os.pread(descriptor, _TAIL, max(0, size - _TAIL)))
+        said = _GDB.findall(read_tail(descriptor, _TAIL))
         if said:
             return int(getattr(signal, said[-1].decode(), 0))
     return 0

@@ -1,14 +1,15 @@
-"""Forks of our own, and forks by a test that return into pytest."""
+"""Forks of our own, the SIGCHLD of their ends, and forks by a test that return into pytest."""
 
 from __future__ import annotations
 
 import errno
 import sys
-from typing import Callable, Generator, TypeVar
+from typing import Any, Callable, Generator, Iterable, TypeVar
 
 import pytest
 
-from ...own import gc, no_warnings, os, own_builtins
+from ... import system
+from ...own import gc, no_warnings, os, own_builtins, signal, suppress
 from ...system.limits import insist
 from .relay import Relay
 
@@ -101,3 +102,90 @@ class Copies:
         """Run after the finalizers of one fixture, before those of the next."""
         if self._relay.is_copy():
             os._exit(0)
+
+
+class Statuses:
+    """Context manager: has SIGCHLD handled by default while children of ours end.
+
+    A handler of the suite would hear of them, and may reap them, or raise. Where the suite ignores
+    the signal, the kernel discards statuses, see waitpid(2). Within the block no code of the suite
+    runs in this process; forked tests find SIGCHLD as the suite left it, by :meth:`leave`.
+
+    :param ours: returns pids of children of ours that may have ended, but are not reaped.
+    :param report: called with what a handler raises that is told, after the block, of a process of
+        the suite's own that has ended; without it that is raised.
+    :param drops_interrupts: whether SIGINT has no effect within the block. A test may send it to
+        its parent; a stop of the run interrupts the test, and not the process that waits for it.
+    """
+
+    def __init__(
+        self,
+        ours: Callable[[], Iterable[int]] = tuple,
+        report: Callable[[Exception], None] | None = None,
+        *,
+        drops_interrupts: bool = False,
+    ) -> None:
+        self._ours = ours
+        self._report = report
+        self._drops_interrupts = drops_interrupts
+        self.mask: Any = None
+        """The signals that were blocked before, while SIGINT is."""
+        self._handler: Any = None  # the suite's
+        self._ended: set[int] = set()
+        self.are_kept = False
+        """Whether the suite handles SIGCHLD in a way of its own, which is put off."""
+
+    def __enter__(self) -> None:
+        if self._drops_interrupts and self.mask is None:
+            self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        handler = signal.getsignal(signal.SIGCHLD)
+        # Compared by identity: it may be an object of the suite. None: it is not Python's.
+        if handler is None or handler is signal.SIG_DFL:
+            return
+        with suppress(ValueError):  # not in the main thread, where no handler runs
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._handler, self.are_kept = handler, True
+            self._ended = self._processes_that_ended()
+
+    def __exit__(self, *error: object) -> None:
+        self.drop_interrupts()
+        if not self.are_kept:
+            return
+        missed = self._processes_that_ended() - self._ended
+        self.leave()
+        if missed:
+            try:
+                os.kill(os.getpid(), signal.SIGCHLD)
+                os.getpid()  # before Python 3.9 handlers run a little later
+            except Exception as raised:
+                if self._report is None:
+                    raise
+                self._report(raised)
+
+    def drop_interrupts(self) -> None:
+        """Let SIGINT have its effect again, but for one that has come."""
+        if self.mask is None:
+            return
+        if signal.SIGINT not in self.mask and signal.SIGINT in signal.sigpending():
+            signal.sigwait((signal.SIGINT,))
+        self.unblock_interrupts()
+
+    def unblock_interrupts(self) -> None:
+        """Let SIGINT have its effect again, and one that has come, too; called in new children."""
+        if self.mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+            self.mask = None
+
+    def leave(self) -> None:
+        """Have the suite's handler back; called in new children, too."""
+        if self.are_kept:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # drops one that is blocked
+            signal.signal(signal.SIGCHLD, self._handler)
+            self._handler, self.are_kept = None, False
+
+    def _processes_that_ended(self) -> set[int]:
+        """Children that a handler would be told of, and that are not ours."""
+        if self._handler is signal.SIG_IGN:
+            return set()
+        found = set(system.children(os.getpid())).difference(self._ours())
+        return {pid for pid in found if system.process_state(pid) == "Z"}

@@ -23,7 +23,7 @@ FATAL = tuple(
     int(number)
     for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT)
 )
-"""Those that faulthandler handles."""
+"""The signals that faulthandler handles."""
 
 
 def _bit(number: int) -> int:
@@ -42,7 +42,7 @@ _ALL = (1 << 64) - 1
 _BLOCKABLE = _ALL & ~_bit(signal.SIGKILL) & ~_bit(signal.SIGSTOP)
 _HANDLED = sum(map(_bit, FATAL))
 _CRASHED = {_BLOCKABLE & ~_bit(number): number for number in FATAL}
-"""By what a waiting thread blocks, the signal that hit it."""
+"""The signal that hit a waiting thread, by the mask of signals that it blocks."""
 
 _LOOKED_AT_BY = 15.0
 """Seconds in which the keeper has looked at a crashed thread, and ended its process."""

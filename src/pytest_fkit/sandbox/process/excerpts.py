@@ -1,12 +1,14 @@
-"""Captured output in reports: joins its parts, and shortens it where it is very long."""
+"""Captured output in reports: joined, shortened where it is very long, searched for sanitizers."""
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator
+from typing import Any, Iterable, Iterator
 
 from ... import system
-from ...own import os, own_builtins
+from ...own import os, own_builtins, own_imports
 from ...protocol.endings import format_size
+from ...protocol.event_file import add_facts
+from ...protocol.plain_values import carriable
 
 own_builtins(globals())
 
@@ -103,3 +105,32 @@ def merged(sections: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         if captured and before is None and key != log and log in joined:
             joined[log] = joined.pop(log)  # the log comes after the output, as in plain pytest
     return [(name, content) for (name, _), content in joined.items()]
+
+
+_WORDS = ("Sanitizer: ", ": runtime error: ", "\n==")
+
+
+def look_for_sanitizers(report: Any, fails: bool) -> None:
+    """Name what sanitizers have said in the phase, on descriptor 2 as pytest captured it.
+
+    :param fails: whether a phase fails by that which passed.
+    """
+    title = f"Captured stderr {report.when}"
+    text = "\n".join(["", *(content for name, content in report.sections if name == title)])
+    if not any(word in text for word in _WORDS):
+        return
+    try:
+        with own_imports():
+            from ...system.diagnostics import sanitizer_reports
+    except Exception:  # noqa: BLE001 (the test has changed how modules are imported)
+        return
+    found = sanitizer_reports(text, os.getpid())
+    if not found:
+        return
+    add_facts(vars(report), sanitizers=carriable(tuple(found)))
+    if fails and report.outcome == "passed" and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = (
+            f"{'; '.join(found)}, said a sanitizer, see the captured stderr "
+            "(ini value fkit_sanitizer_reports = fail)"
+        )

@@ -46,7 +46,7 @@ def _is_worker(config: pytest.Config) -> bool:
 
 
 def _in_memory() -> list[tuple[TextIO, int]]:
-    """Those of sys.stdout and sys.stderr that have no descriptor, with their usual numbers."""
+    """sys.stdout and sys.stderr as far as they have no descriptor, with their usual numbers."""
     found = []
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
         try:

@@ -32,8 +32,7 @@ from ...protocol.plain_values import carriable
 from ...protocol.wire import Packer
 from ...system.limits import MEMORY, room, status_of
 from ...system.stack_texts import stack_text
-from .excerpts import merged, shortened
-from .sanitizers import look_for_sanitizers
+from .excerpts import look_for_sanitizers, merged, shortened
 
 if TYPE_CHECKING:
     import warnings

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -10,10 +11,10 @@ from ... import system
 from ...compat import pytest_hooks, pytest_junit, pytest_nodes, pytest_session
 from ...compat.kept_values import report_each_test
 from ...config.folders import ARTIFACTS
-from ...config.settings import KEY, read
+from ...config.settings import SETTINGS, read
 from ...gpu.slices.ownership import may_retry, one_of_several, owned_by
 from ...named_tuple import NamedTuple
-from ...own import faulthandler, os, own_builtins, signal
+from ...own import faulthandler, os, own_builtins, signal, suppress
 from ...protocol.descriptors import slots
 from . import crash_wait, titles
 from .copies import Copies
@@ -22,7 +23,6 @@ from .hidden_frames import Tracebacks
 from .output import OutputCapture, Terminal
 from .phases import GPU_FAILURES
 from .relay import Relay
-from .seeds import SEED
 from .session_end import SessionEnd
 from .states import Counts, StateSender, count_reruns
 from .tree import DUMP_SIGNAL
@@ -45,8 +45,11 @@ _REPORTING_HOOKS = {
 """Hooks that the relay implements; whether those of plugins outside of pytest run here, too."""
 
 
-MEMORY: pytest.StashKey[GpuMemory] = pytest.StashKey()
+GPU_MEMORY: pytest.StashKey[GpuMemory] = pytest.StashKey()
 """In ``config.stash`` of a worker that owns GPUs: whom to ask about their memory."""
+
+SEED: pytest.StashKey[int] = pytest.StashKey()
+"""In an item's stash: the seed for its next run; -1 to leave random numbers alone."""
 
 
 class TestProcess(NamedTuple):
@@ -108,7 +111,7 @@ def equip(session: pytest.Session, coverage: Any | None, waits: bool) -> TestPro
     broken: dict[str, str] = {}
     gpu_failures = _gpu_failures(config)
     relay = Relay(session, may_retry=gpu_failures is not None and may_retry(config))
-    settings = config.stash.get(KEY, None)
+    settings = config.stash.get(SETTINGS, None)
     fixtures = WideFixtures(
         session, relay, broken, settings is not None and settings.start_method == "auto",
         gpu_failures,
@@ -189,3 +192,23 @@ def _no_debugger(*args: object, **kwargs: object) -> None:
         "no debugger here: run it with -n0 --pdb, which turns isolation off "
         "(a test's own process has no terminal)"
     )
+
+
+def plant(item: pytest.Item) -> None:
+    """Seed what is imported, in the process that is to run the test; a suite may do it again.
+
+    Forked repetitions of a test would all begin with the same state.
+    """
+    seed = item.stash.get(SEED, -1)
+    if seed < 0:
+        return
+    # pytest-randomly seeds before each phase, always the same, and all libraries that it knows.
+    if hasattr(item.config.option, "randomly_seed"):
+        item.config.option.randomly_seed = seed
+    for name, function in (
+        ("random", "seed"), ("numpy.random", "seed"), ("torch", "manual_seed"),
+    ):  # fmt: skip
+        with suppress(Exception):  # a suite may have replaced what is there
+            module = cast("Any", sys.modules.get(name))
+            if module is not None:
+                getattr(module, function)(seed)

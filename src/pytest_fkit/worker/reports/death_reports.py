@@ -9,15 +9,14 @@ import pytest
 
 from ...compat import pytest_reports
 from ...config.one_test import kept_for_one_test
-from ...config.settings import KEY as SETTINGS
+from ...config.settings import SETTINGS
 from ...gpu.errors.failure import Failure
-from ...gpu.slices.ownership import HOST, KEY, one_of_several, owned_by
+from ...gpu.slices.ownership import MACHINE_TOLD, OWNED, one_of_several, owned_by
 from ...named_tuple import NamedTuple
 from ...own import os, own_builtins, signal, time
 from ...protocol.crash_report import Core
 from ...protocol.endings import Ending, Exited, Lost, Signaled, Unmet, Unreported, WrapperEnded
-from ...protocol.event_file import HOST as OF_MACHINE
-from ...protocol.event_file import GpuError, ReportData, add_facts
+from ...protocol.event_file import OF_MACHINE, GpuError, ReportData, add_facts
 from ...protocol.messages import Broken, Ended
 from ...protocol.plain_values import carriable
 from ...protocol.stacks import origins
@@ -204,7 +203,7 @@ class DeathReports:
             diagnosis=_diagnosis(replay.error_output + deaths.text_of(ended.err), ended),
             native=deaths.NativeSection() if replay.wrapped else self._native(ended),
             core=_named(ended.core, replay.item.nodeid, ended.pid),
-            machine=str(getattr(replay.item.config, "workerinput", {}).get(HOST, "")),
+            machine=str(getattr(replay.item.config, "workerinput", {}).get(MACHINE_TOLD, "")),
         )
 
     def _native(self, ended: Ended) -> deaths.NativeSection:
@@ -309,6 +308,6 @@ def reproducing_command(item: pytest.Item, changed: Mapping[str, str]) -> str:
     if not where.endswith(path):
         where = joined(str(config.rootpath), path)
     path = relative(where, str(directory))
-    owned = config.stash.get(KEY, None)
+    owned = config.stash.get(OWNED, None)
     masks = "" if owned is None else owned.assignments(changed)
     return masks + shlex.join([*arguments, path + separator + rest])

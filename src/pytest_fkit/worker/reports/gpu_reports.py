@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Callable, Generator
 
 import pytest
 
-from ...gpu.slices.ownership import KEY, XIDS, XIDS_TOLD, Owned, owned_by
+from ...gpu.slices.ownership import OWNED, XIDS, XIDS_TOLD, Owned, owned_by
 from ...own import os, own_builtins
-from ...sandbox.process.test_process import MEMORY
+from ...sandbox.process.test_process import GPU_MEMORY
 
 if TYPE_CHECKING:
     from .xids_of_tests import TestXids
@@ -59,8 +59,8 @@ def own_gpus(config: pytest.Config, name: str, show: Callable[[str], None]) -> N
     if owned is not None:
         from ...gpu.health.memory import watch_memory
 
-        config.stash[KEY] = owned
+        config.stash[OWNED] = owned
         config.pluginmanager.register(GpuMasks(owned, name, show), "fkit-gpus")
         memory = watch_memory(config, owned)
         if memory is not None:
-            config.stash[MEMORY] = memory
+            config.stash[GPU_MEMORY] = memory

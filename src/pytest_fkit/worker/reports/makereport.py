@@ -24,7 +24,7 @@ _IN_HOOK = re.compile(
     r"in pytest_runtest_makereport$",
     re.MULTILINE,
 )
-"""In faulthandler's stacks: that of a plugin or a conftest.py."""
+"""A plugin's or a conftest.py's function in faulthandler's stacks."""
 
 
 def made_by_hooks(

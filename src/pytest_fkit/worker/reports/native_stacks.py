@@ -24,10 +24,10 @@ from .deaths import NativeSection
 own_builtins(globals())
 
 MOST_LINES = 40
-"""For one thread; what is below is counted."""
+"""Lines shown for one thread; those below are counted."""
 
 MOST_THREADS = 16
-"""Of a process that hangs; the others are counted."""
+"""Threads of a hanging process that are shown; the others are counted."""
 
 NO_TOOL = (
     "no native stack: install gdb, elfutils, or pystack (pip install pystack); "
@@ -78,7 +78,7 @@ def _described(frame: NativeFrame) -> str:
 
 
 def section_of(stacks: NativeStacks | None, ending: Ending) -> NativeSection:
-    """That of a process which ended so.
+    """The native stack of a process that ended so.
 
     :param stacks: None if nobody was asked.
     """

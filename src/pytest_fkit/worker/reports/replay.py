@@ -44,9 +44,8 @@ from ...protocol.repetitions import HASH_SEED
 from ...sandbox.process.excerpts import merged
 from ..needs_of_tests import note_wanted_gpus
 from .attempt_events import AttemptRecorder
-from .kept_folder import KeptFolder
 from .makereport import made_by_hooks, refused
-from .reports import Reports, add_section, merge_outcome
+from .reports import KeptFolder, Reports, add_section, merge_outcome
 from .terminal_output import LIVE, Lines
 
 own_builtins(globals())

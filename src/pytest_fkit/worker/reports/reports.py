@@ -22,9 +22,10 @@ from ...protocol.border import (
     Reported,
     Told,
 )
-from ...protocol.event_file import GpuError, ReportData, facts_in
+from ...protocol.event_file import GpuError, ReportData, add_facts, facts_in
 from ...protocol.plain_values import carriable
-from ...protocol.running_test import Whereabouts
+from ...protocol.whereabouts import Whereabouts
+from ...system.paths import holds, remove_tree
 from .rerunfailures import forget_subtests
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ class WorkerReports(Reports):
     it, which may change it.
 
     :param send: sends several messages to the controller as one.
-    :param positions: of items; of one that is repeated, that of its last repetition.
+    :param positions: by item, its position; the last repetition's if it is repeated.
     :param tells: whether plugins of this process hear of tests; not of repetitions, which are no
         verdicts.
     :param whereabouts: memory in which the controller sees which test runs, on the same machine.
@@ -333,3 +334,28 @@ class WorkerReports(Reports):
             self._send(*events)
             if self._whereabouts is not None:
                 self._whereabouts.ran(self._completed)
+
+
+class KeptFolder:
+    """The folder of one attempt at a test.
+
+    :param path: "" if it has none yet.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._is_kept = False
+
+    def name_in(self, data: ReportData) -> None:
+        """Name it in a report that says that the test failed, if there is something in it."""
+        if data["outcome"] not in ("failed", "rerun") or not holds(self.path):
+            return
+        self._is_kept = True
+        path = carriable(self.path)
+        add_facts(data, artifacts=path)
+        add_section(data, "artifacts", f"{path}\n")
+
+    def settle(self) -> None:
+        """When all is reported: remove it, unless it is to be kept."""
+        if self.path and not self._is_kept:
+            remove_tree(self.path)

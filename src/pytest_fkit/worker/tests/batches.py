@@ -21,7 +21,7 @@ MOST_SECONDS = 0.2
 FIRST = 32
 """Tests in one order before it is known how long they take."""
 
-MOST = 1024
+MOST_IN_ORDER = 1024
 """Tests in one order."""
 
 
@@ -145,7 +145,7 @@ class Batches:
         self._one_by_one = one_by_one
         self._own_ahead = own_ahead
         self._shared_ahead = shared_ahead and not one_by_one
-        self._pace = Pace(1 if one_by_one else MOST)
+        self._pace = Pace(1 if one_by_one else MOST_IN_ORDER)
         self.to_take = 1
         """How many tests to take next."""
         self._ahead: Batch | None = None

@@ -19,10 +19,9 @@ from ...protocol.descriptors import Files, read_from, slots
 from ...protocol.endings import Ending, Finished, Signaled, TimedOut, from_wait_status
 from ...protocol.event_file import ReportFacts
 from ...protocol.stacks import innermost_frame, origins, reorder_stacks
-from ...sandbox.host.children import Statuses
 from ...sandbox.keeper.crashes import DIED_AT_ONCE, ROUND, TICK, end_crashed
 from ...sandbox.keeper.debugger import Debugger, Runner, Tools, find_tools
-from ...sandbox.process.copies import fork
+from ...sandbox.process.copies import Statuses, fork
 from ...sandbox.process.crash_wait import FATAL, await_keeper, crashed, end_thread
 from ...sandbox.process.excerpts import free_middle, read_ends
 from ...sandbox.process.output import flush

@@ -13,7 +13,7 @@ from ...compat.pytest_nodes import lineage, unique_id
 from ...config.folders import claim_artifacts, wrapper_refusal
 from ...config.marks import Limits, limits, spawned_key
 from ...config.settings import Settings
-from ...gpu.slices.ownership import KEY
+from ...gpu.slices.ownership import OWNED
 from ...own import os, own_builtins
 from ...protocol.border import Facts
 from ...protocol.endings import count, format_size
@@ -25,7 +25,7 @@ from ...protocol.repetitions import item_at, test_of
 from ...system.paths import remove_tree
 from ..needs_of_tests import needs_of, needs_of_all
 from ..reports.rerunfailures import Reruns
-from .batches import MOST, Refusal
+from .batches import MOST_IN_ORDER, Refusal
 from .connected import Connection, Connections, connections, group_of
 from .repeats import Repeats
 from .sources import Taken
@@ -55,7 +55,7 @@ class Requests:
         self._known: dict[int, Limits | str] = {}
         self._causes: dict[tuple[int, ...], str] = {}
         self._artifacts: dict[int, str] = {}  # by position, of tests that have not begun
-        self._owned = session.config.stash.get(KEY, None)
+        self._owned = session.config.stash.get(OWNED, None)
 
     def of(self, taken: Taken, ordered: Sequence[Run] = ()) -> list[Run | Refusal]:
         """The orders for tests that were taken.
@@ -173,7 +173,7 @@ class Requests:
     def _wanted(self, position: int) -> Limits | str:
         """The limits of the test and its process, or the usage error about them."""
         if position not in self._known:
-            if len(self._known) > 2 * MOST:
+            if len(self._known) > 2 * MOST_IN_ORDER:
                 self._known.clear()
             wanted = self._wanted_by(test_of(position))
             self._known[position] = self.repeats.limits(position, wanted)

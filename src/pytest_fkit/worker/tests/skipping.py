@@ -7,7 +7,7 @@ from typing import Sequence
 import pytest
 
 from ...journal.history import ungrouped
-from ...journal.quarantine import SKIP, TOLD, KnownFailure, Quarantine
+from ...journal.quarantine import QUARANTINE_TOLD, SKIP, KnownFailure, Quarantine
 from ...own import own_builtins
 
 own_builtins(globals())
@@ -35,7 +35,7 @@ class Skipping:
     """Plugin of the processes that collect for a controller."""
 
     def __init__(self, config: pytest.Config) -> None:
-        told = config.workerinput[TOLD]  # type: ignore[attr-defined]
+        told = config.workerinput[QUARANTINE_TOLD]  # type: ignore[attr-defined]
         self._entries = [KnownFailure(*each) for each in told]
         # The controller counts: it alone knows which failures don't count.
         config.option.maxfail = 0

@@ -18,7 +18,7 @@ from ...protocol.border import (
     RecallTests,
     Returned,
     RunTests,
-    Settle,
+    TearDown,
     Waits,
 )
 from ...protocol.event_file import GpuError
@@ -157,7 +157,7 @@ class Dispatched:
                 self._add([order.position])
             elif isinstance(order, RunTests):
                 self._add(order.positions)
-            elif isinstance(order, Settle):
+            elif isinstance(order, TearDown):
                 self._settles = True
             elif isinstance(order, GoOn) and order.hold == self._hold:  # else there was another
                 self._holds = self._told = False

@@ -11,7 +11,7 @@ own_builtins(globals())
 _NONE = -1
 _RUNNING, _TOLD = range(2)
 
-KEY: pytest.StashKey[Whereabouts] = pytest.StashKey()
+WHEREABOUTS: pytest.StashKey[Whereabouts] = pytest.StashKey()
 
 
 class Whereabouts:

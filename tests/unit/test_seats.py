@@ -21,7 +21,7 @@ from pytest_fkit.controller.schedule.machines import cpu_workers, seats
     ],
 )
 def test_hosts(tx: list[str], hosts: list[str]) -> None:
-    assert [seat.host for seat in seats(tx, ["id=far//ssh=me@node9"])] == hosts
+    assert [seat.machine for seat in seats(tx, ["id=far//ssh=me@node9"])] == hosts
 
 
 def test_numbers_go_on_and_names_are_execnets() -> None:
