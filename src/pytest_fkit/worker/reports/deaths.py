@@ -219,16 +219,19 @@ def text_with_message(text: str, message: str, path: str, line: int) -> ReportDa
     classes.
     """
     crash = {"path": path, "lineno": line, "message": message}
-    traceback = {
-        "reprentries": [{"type": "ReprEntryNative", "data": {"lines": [text + "\n"]}}],
-        "extraline": None,
-        "style": "native",
-    }
+
+    def traceback() -> dict[str, object]:  # which pytest changes where it reads it
+        return {
+            "reprentries": [{"type": "ReprEntryNative", "data": {"lines": [text + "\n"]}}],
+            "extraline": None,
+            "style": "native",
+        }
+
     return {
         "reprcrash": crash,
-        "reprtraceback": traceback,
+        "reprtraceback": traceback(),
         "sections": [],
-        "chain": [(traceback, crash, None)],
+        "chain": [(traceback(), crash, None)],
     }
 
 
