@@ -111,6 +111,24 @@ def test_setup_state_stack_and_teardown_exact(items: list[Any]) -> None:
     assert not session._setupstate.stack
 
 
+@pytest.mark.parametrize("how", ["skip", "xfail"])
+def test_several_exceptions_of_one_teardown(pytester: pytest.Pytester, how: str) -> None:
+    source = f"""
+        import pytest
+        @pytest.fixture(scope="module")
+        def wide():
+            yield
+            pytest.{how}("second")
+        class TestIt:
+            def teardown_method(self): pytest.{how}("first")
+            def test_it(self, wide): pass
+    """
+    found = pytester.inline_run(pytester.makepyfile(source), "-p", "no:fkit")
+    (report,) = (each for each in found.getreports() if getattr(each, "when", "") == "teardown")
+    skips = how == "skip" and pytest_fixtures.skips_by_groups()
+    assert report.failed is (pytest_fixtures.groups_errors_of_teardown() and not skips)
+
+
 def test_setup_state_finalizers_can_be_forgotten(items: list[Any]) -> None:
     session = items[0].session
     pytest_fixtures.set_up_collectors(items[0])

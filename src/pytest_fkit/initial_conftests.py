@@ -27,7 +27,8 @@ def before_conftests(early_config: pytest.Config) -> None:
 
     Without workers, assign GPUs to the tests now; a spawned host has its worker's already.
 
-    :raises pytest.UsageError: if another project with this name is installed, too.
+    :raises pytest.UsageError: if another project with this name is installed, too, or if nothing
+        can be known of processes.
     """
     if not early_config.pluginmanager.hasplugin("fkit-installation"):  # loaded by -p
         check_installation()
@@ -38,6 +39,11 @@ def before_conftests(early_config: pytest.Config) -> None:
     options = early_config.known_args_namespace
     if numprocesses.debugger(options) is not None or not numprocesses.CAN_FORK:
         return
+    if sys.platform == "linux" and not os.access("/proc/self/fd", os.R_OK):
+        raise pytest.UsageError(
+            "pytest-fkit: /proc is not mounted, which shows processes and their descriptors; "
+            "`mount -t proc proc /proc` mounts it, --no-fkit runs without"
+        )
     with contextlib.suppress(pytest.UsageError):  # reported when the options are complete
         if hasattr(options, "numprocesses"):
             numprocesses.choose_workers(options, read(early_config, "fkit_workers", options))

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import builtins
 import gc as _collector
+import os as _os
 import sys
+import warnings as _warnings  # which a suite may take out of sys.modules
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import TYPE_CHECKING, Any, Generator, Sequence
 
 _builtins: dict[str, Any] = dict(vars(builtins))
-_warnings = sys.modules["warnings"]  # which a suite may take out of sys.modules
 
 
 def own_builtins(names: dict[str, Any]) -> None:
@@ -42,7 +43,7 @@ _HIDDEN = ("mmap", "pickle", "resource")
 Not ctypes, of which two copies do not know each other's types; ``import ctypes`` gets ours.
 """
 
-_LIBRARY = str(sys.modules["os"].__file__).rpartition("/")[0]
+_LIBRARY = str(_os.__file__).rpartition("/")[0]
 
 
 def standard_library_first(path: Sequence[str]) -> list[str]:

@@ -12,6 +12,10 @@ CRASHES = {
         "import os\n\ndef crash():\n    os.kill(os.getpid(), 11)\n\ncrash()\ndef test_it(): pass\n",
         "SIGSEGV at test_segv.py:4 in crash",
     ),
+    "test_fatal.py": (
+        "import ctypes\nctypes.pythonapi.Py_FatalError(b'said by C')\n",
+        "SIGABRT at test_fatal.py:2 in <module>",
+    ),
     "test_kill.py": ("import os\nos.kill(os.getpid(), 9)\n", "SIGKILL"),
     "test_exit_0.py": ("import os\nprint('said before')\nos._exit(0)\n", "exit status 0"),
     "test_exit_3.py": ("import os\nos._exit(3)\n", "exit status 3"),

@@ -54,6 +54,11 @@ def run(request: pytest.FixtureRequest) -> Run:
 _DEATHS: dict[str, tuple[str, str, str]] = {
     "test_segv": ("SIGSEGV", "test_segv", "call"),
     "test_abrt": ("SIGABRT", "test_abrt", "call"),
+    "test_fatal_error": (
+        "SIGABRT: Fatal Python error: said by C",
+        "test_fatal_error",
+        "call",
+    ),
     "test_bus": ("SIGBUS", "test_bus", "call"),
     "test_fpe": ("SIGFPE", "test_fpe", "call"),
     "test_ill": ("SIGILL", "test_ill", "call"),
@@ -143,7 +148,7 @@ def test_death_is_exactly_one_error_in_junit(run: Run, name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in _DEATHS if _DEATHS[name][0].startswith("SIG")])
 def test_signal_is_named_with_its_number(with_workers: Run, name: str) -> None:
-    signame = _DEATHS[name][0].split()[0]
+    signame = _DEATHS[name][0].split()[0].rstrip(":")
     number = signal.Signals[signame].value
     (report,) = [each for each in with_workers.of(name) if "the test process" in each.text]
     assert f"the test process was ended by {signame} (signal {number})" in report.text

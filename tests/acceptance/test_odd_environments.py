@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 from comparing import MODES, MakeSuite
+from inner import command, environment, run_to_its_end, write_files
 
 SUITE = """
 import os, sys
@@ -97,6 +102,21 @@ def test_deaths_are_not_expected_where_no_plugin_knows_xfail(suite: MakeSuite) -
 def test_all_of_them_at_once(suite: MakeSuite) -> None:
     blocked = [part for name in " ".join(BLOCKED).split() for part in ("-p", f"no:{name}")]
     suite(conftest=CLEARED + STREAMS["that are None"] + REPLACED, test_it=SUITE).compare(*blocked)
+
+
+_WITHOUT_PROC = ["unshare", "-Urm", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"]
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n2"])
+def test_without_proc_the_run_does_not_begin(tmp_path: Path, workers: str) -> None:
+    if shutil.which("unshare") is None or subprocess.run([*_WITHOUT_PROC, "true"]).returncode:
+        pytest.skip("nothing may be mounted here")
+    write_files(tmp_path, {"test_it.py": "def test_it(): pass\n"})
+    started = [*_WITHOUT_PROC, *command("--fkit", workers)]
+    ended = run_to_its_end(started, tmp_path, environment(), timeout=120)
+    assert ended.status == pytest.ExitCode.USAGE_ERROR
+    assert ended.err.startswith("ERROR: pytest-fkit: /proc is not mounted")
+    assert "Traceback" not in ended.out + ended.err
 
 
 @pytest.mark.parametrize("mode", ["n0", "n2", "session"])

@@ -511,3 +511,42 @@ def test_what_hooks_did_before_a_test_is_undone_where_it_was_done(tmp_path: Path
     plain, isolated = seen
     assert len(plain) == 3 * 16 + 2
     assert sorted(isolated) == sorted(plain)
+
+
+_TWICE = """
+import pytest
+
+class TestExpectedTwice:
+    @pytest.fixture(scope="class")
+    def xfails_last(self):
+        yield
+        pytest.xfail("expected in the teardown")
+
+    def teardown_method(self):
+        pytest.xfail("expected in the teardown, too")
+
+    def test_passes_13(self, xfails_last):
+        pass
+
+class TestSkipsTwice:
+    @pytest.fixture(scope="class")
+    def skips_last(self):
+        yield
+        pytest.skip("skipped last")
+
+    def teardown_method(self):
+        pytest.skip("skipped before")
+
+    def test_passes_14(self, skips_last):
+        pass
+
+"""
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_two_exceptions_of_one_teardown(tmp_path: Path, workers: str) -> None:
+    write_files(tmp_path, {"test_it.py": _TWICE})
+    plain = run_pytest(tmp_path, "-p", "no:cacheprovider")
+    ours = run_pytest(tmp_path, "-p", "no:cacheprovider", "--fkit", workers)
+    assert (ours.status, ours.reported) == (plain.status, plain.reported)
+    assert len(ours.reported) >= 2

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from importlib.metadata import distributions
 from pathlib import Path
@@ -75,6 +77,32 @@ def test_cov_counts_what_runs_in_test_processes(suite: MakeSuite, branch: tuple[
         artefact=lambda directory: (lines_missed(directory), data_files(directory)),
     )  # fmt: skip
     assert plain.artefact[0]["product.py"][0] == [13]
+
+
+@pytest.mark.parametrize("isolation", ["function", "session"])
+@pytest.mark.parametrize("options", [(), ("-p",), ("--branch",)], ids=" ".join)
+def test_coverage_run_counts_what_runs_in_test_processes(
+    request: pytest.FixtureRequest, suite: MakeSuite, options: tuple[str, ...], isolation: str
+) -> None:
+    directory = suite(**COVERED).path
+    without = request.config.getoption("--without-plugins")
+    measuring = [] if without else ["-m", "coverage", "run", "--source=.", *options]
+    plugins = ["-m", "pytest", "-p", "xdist", "-p", "fkit"]
+
+    def measured(*arguments: str) -> tuple[Any, list[str]]:
+        combining = [["-m", "coverage", "combine", "-q"]] if "-p" in options else []
+        commands = [
+            [*measuring, *plugins, *arguments],
+            *combining,
+            ["-m", "coverage", "json", "-q"],
+        ]
+        found = [subprocess.run([sys.executable, *each], check=False) for each in commands]
+        assert [ended.returncode for ended in found] == [1, *[0] * (len(commands) - 1)]
+        return lines_missed(directory), data_files(directory)
+
+    plain = measured()
+    assert measured("--fkit", "-n0", f"--fkit-isolation={isolation}") == plain
+    assert plain[0]["product.py"][0] == [13]
 
 
 def test_cov_contexts_name_the_tests(suite: MakeSuite) -> None:

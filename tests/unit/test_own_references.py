@@ -214,6 +214,8 @@ def has_own_builtins(tree: ast.Module) -> bool:
 
 MODULES = read(PACKAGE)
 
+_SYS_MODULES = ast.dump(ast.parse("sys.modules", mode="eval").body)
+
 
 def test_modules_that_run_among_user_code_call_nothing_that_it_can_change() -> None:
     wrong = [text for module in among_user_code(MODULES).values() for text in faults(module)]
@@ -225,6 +227,25 @@ def test_functions_that_are_kept_look_nothing_up_that_it_can_change() -> None:
         name for module in among_user_code(MODULES).values() for name in kept_functions(module)
     }
     assert found == set(WRITTEN_IN_PYTHON)
+
+
+def while_imported(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a module outside of functions."""
+    for child in ast.iter_child_nodes(tree):
+        if not isinstance(child, (ast.FunctionDef, ast.Lambda)):
+            yield child
+            yield from while_imported(child)
+
+
+def test_no_module_relies_on_what_others_have_imported() -> None:
+    """What the standard library imports by itself differs from Python to Python."""
+    wrong = [
+        f"{name}, line {node.lineno}"
+        for name, module in MODULES.items()
+        for node in while_imported(module.tree)
+        if isinstance(node, ast.Subscript) and ast.dump(node.value) == _SYS_MODULES
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_no_exception_is_made_without_need() -> None:

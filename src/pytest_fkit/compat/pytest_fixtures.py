@@ -9,6 +9,7 @@ from typing import Any, Callable, Iterator, Mapping, Sequence, cast
 
 import _pytest.fixtures
 import _pytest.logging
+import _pytest.runner
 import pytest
 from _pytest.scope import Scope
 
@@ -66,6 +67,17 @@ def leave_finalizers(
 def tear_down(session: pytest.Session, nextitem: pytest.Item | None) -> None:
     """Run the finalizers of all nodes that `nextitem` does not descend from."""
     session._setupstate.teardown_exact(nextitem)
+
+
+def groups_errors_of_teardown() -> bool:
+    """Whether several exceptions of one teardown are raised as a group; if not, it is the first."""
+    return "exceptions" in _pytest.runner.SetupState.teardown_exact.__code__.co_varnames
+
+
+def skips_by_groups() -> bool:
+    """Whether such a group in which all are skips is a skip."""
+    make: Any = pytest.TestReport.from_item_and_call
+    return "BaseExceptionGroup" in make.__func__.__code__.co_names
 
 
 def needs_tear_down(session: pytest.Session, nextitem: pytest.Item | None) -> bool:

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Sequence, cast
 
 import _pytest.warnings
 import pytest
-from pluggy import Result
 
 from ..named_tuple import NamedTuple
 from ..own import contextmanager, no_warnings, own_builtins
 
 if TYPE_CHECKING:
     from pluggy import HookCaller, HookImpl, HookRelay
+
+try:
+    from pluggy import Result
+except ImportError:  # before pluggy 1.3
+    from pluggy._result import _Result as Result
 
 own_builtins(globals())
 

@@ -22,7 +22,7 @@ _FRAME = re.compile(r'^  File "(?P<path>.*)", line (?P<line>\d+|\?\?\?) in (?P<n
 # As traceback.c of CPython writes it; from 3.14 on the thread's name may be there, in brackets.
 _THREAD = re.compile(r"^(?P<current>Current t|T)hread 0x[0-9a-f]*(?: \[(?P<name>.*)\])?.*:$")
 
-_FATAL = "Fatal Python error: "
+FATAL_ERROR = "Fatal Python error: "
 
 FATAL_ERRORS = {
     "Segmentation fault": signal.SIGSEGV,
@@ -105,6 +105,17 @@ def reorder_stacks(dump: str) -> str:
     ).strip()
 
 
+def fatal_error(stderr: str) -> str:
+    """What Python wrote when it ended itself, if that has stacks; "" if it did not.
+
+    pylifecycle.c, fatal_error: it has no fault handler any more, and writes to descriptor 2.
+
+    :param stderr: the last part of what a process wrote there, which was ended by SIGABRT.
+    """
+    _, fatal, rest = f"\n{stderr}".rpartition(f"\n{FATAL_ERROR}")
+    return fatal[1:] + rest if fatal and any(map(_THREAD.match, rest.splitlines())) else ""
+
+
 def parsed(dump: str) -> Stacks:
     """Faulthandler's text as values, in the order of :func:`reorder_stacks`."""
     head, blocks = _blocks(dump)
@@ -136,7 +147,7 @@ def _line(text: str) -> Frame | str:
 
 def _blocks(dump: str) -> tuple[list[str], list[list[str]]]:
     """What stands before the stacks, and the stacks, without frames of ours below pytest's."""
-    _, fatal, rest = dump.rpartition(_FATAL)
+    _, fatal, rest = dump.rpartition(FATAL_ERROR)
     blocks: list[list[str]] = [[]]
     for line in (fatal + rest).splitlines():
         if _THREAD.match(line) or line.startswith(_C_STACK):

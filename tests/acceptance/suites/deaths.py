@@ -50,6 +50,10 @@ def test_abrt() -> None:
     os.abort()  # here: test_abrt
 
 
+def test_fatal_error() -> None:
+    ctypes.pythonapi.Py_FatalError(b"said by C")  # here: test_fatal_error
+
+
 def test_bus() -> None:
     with tempfile.TemporaryFile() as file:
         file.truncate(mmap.PAGESIZE)

@@ -9,7 +9,6 @@ import pytest
 
 from ...own import contextmanager, no_warnings, os, own_builtins, socket, suppress
 from ...protocol.event_file import Measured
-from ...system.paths import joined
 from .relay import Relay
 
 own_builtins(globals())
@@ -18,16 +17,14 @@ own_builtins(globals())
 def running_coverage() -> Any | None:
     """In the worker, before a fork: save coverage.py's data, and return the running ``Coverage``.
 
-    None if coverage.py is not loaded or not running, or if its data file has the same name in all
-    processes, which would overwrite each other's.
+    None if coverage.py is not loaded or not running.
     """
     coverage: Any = sys.modules.get("coverage")
     current = coverage.Coverage.current() if coverage is not None else None
-    if current is None:
-        return None
-    with quietly():
-        name = _save(current).data_filename()
-    return None if name == joined(os.getcwd(), current.get_option("run:data_file")) else current
+    if current is not None:
+        with quietly():
+            _save(current)
+    return current
 
 
 def arguments_for_another(config: pytest.Config) -> list[str]:
@@ -55,8 +52,8 @@ class Measuring:
 
     def __init__(self, relay: Relay, coverage: Any | None) -> None:
         self._relay = relay
-        self._coverage = coverage
-        self.is_on = coverage is not None
+        self._coverage = coverage if coverage is not None and _has_own_data(coverage) else None
+        self.is_on = self._coverage is not None
         """Whether it does anything: a fork copies the pages of each function that is called."""
         self._keeps_file = False
 
@@ -74,7 +71,6 @@ class Measuring:
             return
         failures = (OSError, sys.modules["coverage"].CoverageException)
         with quietly(), suppress(*failures):
-            # After a fork, coverage.py uses a data file of this process's own.
             data = _save(self._coverage)
             if data and (last or not self._keeps_file):
                 self._relay.send(_measured(data))
@@ -95,6 +91,24 @@ def quietly() -> Iterator[None]:
     """Within the block, drop warnings of what is not measured yet; they are repeated at the end."""
     with no_warnings():
         yield
+
+
+def _has_own_data(coverage: Any) -> bool:
+    """Whether this process has data of its own; otherwise processes would erase each other's.
+
+    After a fork, coverage.py uses another file if its file has a suffix (``parallel = true``). If
+    not, as with ``coverage run -m pytest``, the data stays in memory.
+    """
+    try:
+        data = coverage._data
+        if data._suffix:
+            return True
+        if data._pid == os.getpid():  # it has that file already: a fresh interpreter
+            return False
+    except AttributeError:  # another version
+        return False
+    data._no_disk = True
+    return True
 
 
 def _save(coverage: Any) -> Any:

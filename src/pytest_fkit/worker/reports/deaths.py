@@ -22,7 +22,14 @@ from ...protocol.endings import (
 )
 from ...protocol.event_file import ReportData, add_facts
 from ...protocol.plain_values import carriable
-from ...protocol.stacks import Origins, crashed_stack, innermost_frame, reorder_stacks
+from ...protocol.stacks import (
+    FATAL_ERROR,
+    Origins,
+    crashed_stack,
+    fatal_error,
+    innermost_frame,
+    reorder_stacks,
+)
 from ...system.paths import joined
 
 if TYPE_CHECKING:
@@ -84,8 +91,10 @@ class Death(NamedTuple):
 
     @property
     def dump(self) -> str:
-        """What faulthandler wrote."""
-        return text_of(self.ended.dump)
+        """What faulthandler wrote, or Python itself of a fatal error of its own."""
+        written = text_of(self.ended.dump)
+        pythons = self.diagnosis is not None and self.diagnosis.line.startswith(FATAL_ERROR)
+        return fatal_error(text_of(self.ended.err)) if pythons and not written.strip() else written
 
 
 def text_of(data: bytes) -> str:
@@ -210,16 +219,19 @@ def text_with_message(text: str, message: str, path: str, line: int) -> ReportDa
     classes.
     """
     crash = {"path": path, "lineno": line, "message": message}
-    traceback = {
-        "reprentries": [{"type": "ReprEntryNative", "data": {"lines": [text + "\n"]}}],
-        "extraline": None,
-        "style": "native",
-    }
+
+    def traceback() -> dict[str, object]:  # which pytest changes where it reads it
+        return {
+            "reprentries": [{"type": "ReprEntryNative", "data": {"lines": [text + "\n"]}}],
+            "extraline": None,
+            "style": "native",
+        }
+
     return {
         "reprcrash": crash,
-        "reprtraceback": traceback,
+        "reprtraceback": traceback(),
         "sections": [],
-        "chain": [(traceback, crash, None)],
+        "chain": [(traceback(), crash, None)],
     }
 
 

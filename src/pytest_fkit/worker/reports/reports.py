@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Callable, Iterator, Protocol, Sequence
 
 import pytest
 
 from ...compat import pytest_hooks, xdist_worker
+from ...compat.pytest_fixtures import groups_errors_of_teardown, skips_by_groups
 from ...compat.pytest_reports import pass_until_shown, report_from, restore_objects
 from ...config.settings import ALONE
 from ...own import contextmanager, own_builtins
@@ -26,6 +28,7 @@ from ...protocol.event_file import GpuError, ReportData, add_facts, facts_in
 from ...protocol.plain_values import carriable
 from ...protocol.whereabouts import Whereabouts
 from ...system.paths import holds, remove_tree
+from .deaths import text_with_message
 from .rerunfailures import forget_subtests
 
 if TYPE_CHECKING:
@@ -49,6 +52,11 @@ def add_section(data: ReportData, title: str, text: str) -> None:
     data["sections"] = [*data["sections"], (title, text)]
 
 
+_BACKPORT = "exceptiongroup." if sys.version_info < (3, 11) else ""
+_GROUP = f"{_BACKPORT}BaseExceptionGroup: errors during test teardown (2 sub-exceptions)"
+"""The message where the two are of two nodes, see SetupState.teardown_exact of pytest."""
+
+
 def merge_outcome(
     config: pytest.Config, data: ReportData, other: ReportData, expected: bool
 ) -> None:
@@ -63,11 +71,15 @@ def merge_outcome(
         data.pop("wasxfail", None)
         names = ("outcome", "longrepr", "wasxfail")
         data.update({name: other[name] for name in names if name in other})
-    elif data["outcome"] == "skipped" and not expected:
-        # Two exceptions of one phase are a group, which does not skip a test.
+    elif data["outcome"] == "skipped" and not expected and groups_errors_of_teardown():
+        both_skip = "wasxfail" not in data and "wasxfail" not in other
+        if both_skip and skips_by_groups():
+            return
         texts = [str(report_from(config, each).longrepr) for each in (data, other)]
+        path, line, _ = data["location"]
         data.pop("wasxfail", None)
-        data.update(outcome="failed", longrepr="\n".join(texts))
+        longrepr = text_with_message("\n".join(texts), _GROUP, path, (line or 0) + 1)
+        data.update(outcome="failed", longrepr=longrepr)
 
 
 class Reports:

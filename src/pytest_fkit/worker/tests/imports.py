@@ -18,7 +18,7 @@ from ...protocol.crash_report import CrashReport, NativeStacks
 from ...protocol.descriptors import Files, read_from, slots
 from ...protocol.endings import Ending, Finished, Signaled, TimedOut, from_wait_status
 from ...protocol.event_file import ReportFacts
-from ...protocol.stacks import innermost_frame, origins, reorder_stacks
+from ...protocol.stacks import fatal_error, innermost_frame, origins, reorder_stacks
 from ...sandbox.keeper.crashes import DIED_AT_ONCE, ROUND, TICK, end_crashed
 from ...sandbox.keeper.debugger import Debugger, Runner, Tools, find_tools
 from ...sandbox.process.copies import Statuses, fork
@@ -253,7 +253,11 @@ def _error(
     collector: pytest.Collector, ending: Ending, files: Files, native: NativeSection
 ) -> pytest.CollectReport:
     rootdir = collector.config.rootpath
-    dump = read_ends(files.dump).decode("utf-8", "replace")
+    out, err, dump = (
+        read_ends(file).decode("utf-8", "replace") for file in (files.out, files.err, files.dump)
+    )
+    if not dump and ending.title == "SIGABRT":
+        dump = fatal_error(err)
     frame = innermost_frame(dump, rootdir)
     where = f" at {frame.path}:{frame.line} in {frame.name}" if frame is not None else ""
     function = f" in {native.function}" if native.function else ""
@@ -263,11 +267,8 @@ def _error(
     told = re.sub(r"^thread \d+", "thread", native.text, flags=re.MULTILINE)
     before, after = (_first_line(headline, collector), ""), ("", told) if told else ()
     crash = CrashReport(ending.title, before, stacks, after, origins(collector.config))
-    sections = [
-        (f"Captured {name}", text.decode("utf-8", "replace"))
-        for name, text in (("stdout", read_ends(files.out)), ("stderr", read_ends(files.err)))
-        if text
-    ]
+    written = (("Captured stdout", out), ("Captured stderr", err))
+    sections = [(title, text) for title, text in written if text]
     text = crash.text.rstrip()
     return _report(collector, text, sections, death=headline, crash=crash.to_wire())
 
