@@ -42,6 +42,21 @@ _OTHER = encode(event("collection", worker="gw0", tests=1, nodeids=['{"event":"e
         (b"\0\xff\n", True, None),
         (_run().replace(SCHEMA.encode(), b"99.0"), True, None),
     ],
+    # Before pytest 9 ids are made of the data, in which the time is: workers would not agree.
+    ids=[
+        "nothing",
+        "begun",
+        "ended",
+        "ended twice",
+        "not ended",
+        "cut",
+        "end cut",
+        "second not ended",
+        "text",
+        "no line",
+        "binary",
+        "newer",
+    ],
 )
 def test_what_has_to_stay(data: bytes, keep: bool, arguments: list[str] | None) -> None:
     found = look_at(data)
