@@ -32,7 +32,7 @@ FATAL_ERRORS = {
     "Floating point exception": signal.SIGFPE,
     "Floating-point exception": signal.SIGFPE,
 }
-"""What follows "Fatal Python error: ", and the signal it stands for."""
+"""What follows that, and the signal it stands for."""
 
 # The C functions of the crashing thread, from Python 3.14 on: _Py_DumpStack in traceback.c, which
 # faulthandler calls after the stacks of all threads and before the line "Extension modules: ...".

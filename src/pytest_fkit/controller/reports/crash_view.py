@@ -11,7 +11,7 @@ from ...named_tuple import NamedTuple
 from ...own import own_builtins
 from ...protocol.crash_report import CrashReport
 from ...protocol.endings import count
-from ...protocol.stacks import FATAL_ERRORS, Frame, Origins, Thread, parsed
+from ...protocol.stacks import FATAL_ERROR, FATAL_ERRORS, Frame, Origins, Thread, parsed
 from ...system.paths import base_name, below, joined
 from ...system.source_lines import NOTHING, Excerpt
 
@@ -96,7 +96,7 @@ _WAITS = frozenset(
 )  # fmt: skip
 
 # What faulthandler writes of signals, which the first line of the report says by itself.
-_SAID = frozenset(f"Fatal Python error: {name}" for name in FATAL_ERRORS)
+_SAID = frozenset(FATAL_ERROR + name for name in FATAL_ERRORS)
 
 
 def frames_of(thread: Thread, origins: Origins) -> list[Shown]:

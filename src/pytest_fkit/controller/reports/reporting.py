@@ -234,7 +234,7 @@ def _summary(happened: Happened) -> Iterator[_Line]:
         yield f"{no_core(number)}: {reason}", _YELLOW
     yield from _section(
         f"{count(len(happened.leftovers), 'test')} left processes running, which were ended:",
-        _first(list(_each_line(happened.leftovers))),
+        first_rows(list(_each_line(happened.leftovers)), _MOST),
     )
     if happened.end_errors:
         title = "raised at the end of test processes; plain pytest exits with status 1, too:"
@@ -276,10 +276,10 @@ def _each_line(told: Iterable[tuple[str, Sequence[str]]]) -> Iterator[str]:
     return (f"{nodeid}  {line}" for nodeid, lines in told for line in lines)
 
 
-def _first(rows: Sequence[str]) -> Sequence[str]:
-    if len(rows) <= _MOST:
-        return rows
-    return [*rows[:_MOST], f"… {len(rows) - _MOST} more"]
+def first_rows(rows: Sequence[str], most: int) -> list[str]:
+    """The first rows, `most` of them, and how many others there are."""
+    more = len(rows) - most
+    return [*rows[:most], *([f"… {more} more"] if more > 0 else ())]
 
 
 def _aligned(deaths: Deaths) -> Iterator[str]:

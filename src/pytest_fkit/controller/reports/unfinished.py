@@ -13,6 +13,7 @@ from ...own import own_builtins
 from ...protocol.endings import count
 from ...system.source_lines import showable
 from .accounting import Accounting
+from .reporting import first_rows
 
 if TYPE_CHECKING:
     from ...journal.recorder import Recorder
@@ -71,10 +72,8 @@ class Unfinished:
             tests = [nodeid for nodeid, each in self._left if each == begun]
             if tests:
                 terminalreporter.line(f"{count(len(tests), 'test')} {title}:")
-            for nodeid in tests[:_NAMED]:
-                terminalreporter.line(f"  {showable(nodeid)}")
-            if tests[_NAMED:]:
-                terminalreporter.line(f"  … {len(tests) - _NAMED} more")
+            for row in first_rows(tests, _NAMED):
+                terminalreporter.line(f"  {showable(row)}")
         terminalreporter.line(self._advice())
 
     def _advice(self) -> str:

@@ -9,7 +9,7 @@ from ...config.folders import wrapper_program
 from ...own import own_builtins, signal
 from ...protocol.descriptors import Files, read_from, read_tail
 from ...protocol.endings import Ending, Exited, Signaled, WrapperEnded, from_wait_status
-from ...protocol.stacks import FATAL_ERRORS
+from ...protocol.stacks import FATAL_ERROR, FATAL_ERRORS
 from ...system.paths import base_name
 from .jobs import HostProcess, HostStart
 
@@ -60,7 +60,7 @@ def wrapped_end_after_test(host: HostProcess) -> Ending | None:
 def _hidden_signal(files: Files, wrapper: str) -> int:
     """The signal that ended a process whose wrapper only exited, 0 if none did."""
     dump = read_from(files.dump).decode("utf-8", "replace")
-    found = re.search("^Fatal Python error: (.*)$", dump, re.M)
+    found = re.search(f"^{FATAL_ERROR}(.*)$", dump, re.M)
     if found is not None and found[1] in FATAL_ERRORS:
         return int(FATAL_ERRORS[found[1]])
     if "gdb" not in wrapper:

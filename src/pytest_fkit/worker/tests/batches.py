@@ -142,7 +142,6 @@ class Batches:
     """
 
     def __init__(self, one_by_one: bool, own_ahead: bool, shared_ahead: bool) -> None:
-        self._one_by_one = one_by_one
         self._own_ahead = own_ahead
         self._shared_ahead = shared_ahead and not one_by_one
         self._pace = Pace(1 if one_by_one else MOST_IN_ORDER)
