@@ -105,6 +105,33 @@ def test_scopes_end_where_they_end(tmp_path: Path) -> None:
     assert len({pid for _, pid in seen}) == len(seen) == len("abcde")
 
 
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_what_was_set_up_last_is_torn_down_first(tmp_path: Path, workers: str) -> None:
+    """A module's process outlives that of a class in it, at the end of the run, too."""
+    test = """
+    import pytest
+
+    @pytest.fixture(scope="module")
+    def of_module():
+        yield
+        with open("ends", "a") as file: file.write("module\\n")
+
+    @pytest.fixture(scope="class")
+    def of_class(of_module):
+        yield
+        with open("ends", "a") as file: file.write("class\\n")
+
+    def test_1(of_module): pass
+
+    class TestClass:
+        def test_2(self, of_class): pass
+        def test_3(self, of_class): pass
+    """
+    outcome = run(tmp_path, {"test_it.py": test}, "--fkit", workers, "--fkit-isolation=class")
+    assert outcome.status == 0, outcome.stdout
+    assert (tmp_path / "ends").read_text().split() == ["class", "module", "module"]
+
+
 def slow_fixture(tmp_path: Path, tests: int, *arguments: str) -> Outcome:
     suite = f"""
     import os, time

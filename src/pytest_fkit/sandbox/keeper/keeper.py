@@ -315,7 +315,7 @@ class Keeper:
 
         :param ran: the host that ran the last test, and so has done its teardown.
         """
-        for host in list(self._supervisor.hosts):
+        for host in self._last_first():
             over = host.key.ends_before(run.next_key, run.position)
             over = over or host.retire or run.next_position < 0
             if not over and host is not ran:
@@ -323,6 +323,10 @@ class Keeper:
                 over = host in self._supervisor.hosts and host.retire  # the command may change both
             if over:
                 yield self._command(host, Finish(run.timeout), run)
+
+    def _last_first(self) -> list[HostProcess]:
+        """The hosts in the order in which they tear down: the fixtures set up last go first."""
+        return self._supervisor.hosts[::-1]
 
     def _command(self, host: HostProcess, command: Message, run: Run) -> Job:
         """Send Release or Finish to an idle host, and wait until it has obeyed."""
@@ -341,8 +345,7 @@ class Keeper:
         """End all hosts, each after its teardown within `timeout` seconds, and report TornDown."""
         self._spare.end()
         run = Run(0, -1, timeout=timeout)
-        hosts = list(self._supervisor.hosts)
-        jobs = [self._command(host, Finish(timeout), run) for host in hosts]
+        jobs = [self._command(host, Finish(timeout), run) for host in self._last_first()]
         self._supervisor.send(TornDown(self._torn_down(jobs)))
 
 
