@@ -73,8 +73,4 @@ else:
             )
             return type(name, (_Methods,), names)
 
-    class _Base:
-        def __mro_entries__(self, bases: object) -> tuple[type]:
-            return (type.__new__(_Meta, "NamedTuple", (), {}),)
-
-    NamedTuple = _Base()
+    NamedTuple = type.__new__(_Meta, "NamedTuple", (), {})

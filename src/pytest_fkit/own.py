@@ -16,6 +16,7 @@ from __future__ import annotations
 import builtins
 import gc as _collector
 import os as _os
+import re
 import sys
 import warnings as _warnings  # which a suite may take out of sys.modules
 from importlib.machinery import ModuleSpec, PathFinder
@@ -37,7 +38,7 @@ def own_builtins(names: dict[str, Any]) -> None:
 
 own_builtins(globals())
 
-_HIDDEN = ("mmap", "pickle", "resource")
+_HIDDEN = ("mmap", "resource")
 """What we import and pytest does not, and what may be imported again: they keep no state.
 
 Not ctypes, of which two copies do not know each other's types; ``import ctypes`` gets ours.
@@ -123,6 +124,8 @@ if TYPE_CHECKING:
     import warnings as warnings
     import zlib as zlib
     from contextlib import contextmanager as contextmanager
+
+    pattern = re.compile
 else:
     import contextlib
     import functools
@@ -262,12 +265,14 @@ else:
     with own_imports():
         for _name in (
             "array", "atexit", "copy", "ctypes", "faulthandler", "fcntl", "gc", "marshal", "mmap",
-            "os", "pickle", "resource", "select", "struct", "subprocess", "warnings", "zlib",
+            "os", "resource", "select", "struct", "subprocess", "warnings", "zlib",
         ):  # fmt: skip
             globals()[_name] = _Kept(_name)
         # Its functions are C's: those that Python's own module wraps around them call what is in
         # that module, which a suite may have patched.
         signal = _Kept("signal", **vars(importlib.import_module("_signal")))
+        # All that we need of it is in C.
+        pickle = _Kept("_pickle")
         # Its C type: guards replace, and wrap, the class that Python's own module makes of it.
         socket = _Kept("_socket")
         threading = _Kept(
@@ -277,6 +282,23 @@ else:
 
 
 if not TYPE_CHECKING:
+    _compile = re.compile
+
+    class pattern:  # noqa: N801 (as re.compile, for which it stands)
+        """A regular expression that is compiled when it is first used.
+
+        Some forty are for what happens in few runs, a crash or a GPU error: compiled at once they
+        take 2 to 4 ms at the start of each process.
+        """
+
+        def __init__(self, text: str, flags: int = 0) -> None:
+            self._arguments = text, flags
+
+        def __getattr__(self, name: str) -> Any:
+            compiled = _compile(*self._arguments)
+            for each in ("search", "match", "fullmatch", "finditer", "findall", "split", "sub"):
+                setattr(self, each, getattr(compiled, each))
+            return getattr(compiled, name)
 
     def contextmanager(function):
         """As contextlib's, whose own builtins a suite can change."""

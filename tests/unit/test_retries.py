@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -79,7 +78,7 @@ def test_an_error_of_the_machine_is_tried_on_another_one_if_there_is_one(others:
     there = frozenset({"/0", "/1", "/2", "/3"})
     decided = _decided(failed, there=there, able=lambda kind: others or kind.avoid != there)
     assert decided.kind.avoid == (there if others else {"/0"})
-    of_gpu = _decided(replace(failed, error=ERROR), there=there)
+    of_gpu = _decided(failed._replace(error=ERROR), there=there)
     assert of_gpu.kind.avoid == {"/0"}
 
 

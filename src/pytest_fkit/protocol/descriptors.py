@@ -7,7 +7,7 @@ from typing import Iterator
 
 from .. import system
 from ..named_tuple import NamedTuple
-from ..own import fcntl, os, own_builtins, resource
+from ..own import fcntl, os, own_builtins, resource, suppress
 from ..system.limits import FSIZE, NOFILE, insist, room
 
 own_builtins(globals())
@@ -155,6 +155,16 @@ def _is_open(descriptor: int) -> bool:
 
 
 slots = Slots()
+
+
+def make_room_above() -> None:
+    """Have the kernel enlarge the table of this process's descriptors, up to those above the slots.
+
+    In a process with threads that takes some 10 ms, in which the kernel waits for all CPUs
+    (``expand_fdtable`` in Linux's fs/file.c); in a thread of its own nobody else waits.
+    """
+    with suppress(OSError):  # reported where a descriptor is needed
+        os.close(move_up(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)))
 
 
 def move_up(descriptor: int) -> int:

@@ -26,6 +26,9 @@ own_builtins(globals())
 MARSHAL_VERSION = 4
 """The version of marshal's format; Python 3.4 to 3.14 read it."""
 
+_PICKLED = b"\x80"
+"""What a pickle begins with, its opcode PROTO, and nothing of marshal's does."""
+
 _HEADER = struct.Struct("<III")
 
 Known = Mapping[str, Type[Any]]
@@ -141,7 +144,7 @@ def unpack(frame: bytes, known: Known = BY_NAME) -> list[Any]:
 
 def _messages(body: bytes, known: Known) -> list[Any]:
     # The checksum holds, the writer is ours.
-    said = pickle.loads(body) if body[:1] == pickle.PROTO else marshal.loads(body)
+    said = pickle.loads(body) if body[:1] == _PICKLED else marshal.loads(body)
     if type(said) is tuple:
         return [_made(said, known)]
     return [_made(each, known) for each in said]

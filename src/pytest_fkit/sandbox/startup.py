@@ -17,7 +17,6 @@ from ..system import cores
 from ..system.limits import room
 from ..system.unforkable import in_bad_fork
 from .host.host import Host
-from .keeper.crashes import prepare_to_compare
 from .keeper.debugger import find_tools, is_wanted
 from .keeper.jobs import HostConnection, HostStart
 from .keeper.keeper import Keeper
@@ -70,8 +69,6 @@ def _prepare(session: pytest.Session, link: Link, controller: int, coverage: Any
     config = session.config
     settings = config.stash.get(SETTINGS, None)
     tools = find_tools() if is_wanted(settings) else None
-    if tools is not None:
-        prepare_to_compare()
     keeping = _keeping(config, settings)
     waits = config.stash[crash_wait.WAITS] = tools is not None or keeping is not None
     if waits and system.must_let_attach():

@@ -381,6 +381,7 @@ def _started_here(pid: int) -> bool:
 def _wait(pid: int, limit: float) -> str:
     """Wait for a process to end, SIGKILL it if it does not; how it ended."""
     deadline, killed = time.monotonic() + limit, False
+    pause = 0.0005
     while True:
         try:
             found, status = os.waitpid(pid, os.WNOHANG)
@@ -394,4 +395,5 @@ def _wait(pid: int, limit: float) -> str:
                 return "can't be ended"
             send_signal(pid, signal.SIGKILL)
             deadline, killed = time.monotonic() + KILL_WAIT, True
-        select.select([], [], [], 0.005)
+        select.select([], [], [], pause)
+        pause = min(2 * pause, 0.01)

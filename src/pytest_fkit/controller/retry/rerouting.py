@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Callable, Iterable, Sequence
 
 from ...config.settings import Settings
@@ -127,7 +126,7 @@ class Rerouting:
             return attempt.told
         lent = self._schedule.reservations.lent(test)
         if lent:
-            attempt = replace(attempt, gpus=lent)
+            attempt = attempt._replace(gpus=lent)
         worker, error = node.gateway.id, attempt.error
         if error is not None and self._recorder is not None:
             self._recorder.erred(worker, self._nodeids[test], error.category, error.text)

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 own_builtins(globals())
 
 
-@dataclass(frozen=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One attempt at a test.
 
     :param gpus: those that the test was given, by :func:`.machines.physical_name`.

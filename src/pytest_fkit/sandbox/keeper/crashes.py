@@ -52,13 +52,6 @@ class Crash(NamedTuple):
     said: bytes
 
 
-def prepare_to_compare() -> None:
-    """Import what it takes to compare crashes, before a test may be in the way."""
-    with own_imports():
-        from ...protocol import native_frames
-    del native_frames
-
-
 class AskedBefore:
     """Remembers for which crashes the debugger was asked, of which each takes seconds.
 
@@ -82,7 +75,8 @@ class AskedBefore:
         before = self._before.get(crash, [])
         if not crash.stack or len(before) < self.MOST_ALIKE:
             return None
-        from ...protocol.native_frames import function_of
+        with own_imports():  # few runs need it, and each keeper would pay for it
+            from ...protocol.native_frames import function_of
 
         where = {function_of(stacks) for stacks in before}
         return before[-1]._replace(seconds=0.0, alike=True) if len(where) == 1 else None
