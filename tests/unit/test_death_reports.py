@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pytest_fkit.config.one_test import kept_for_one_test
 from pytest_fkit.protocol.crash_report import CrashReport
 from pytest_fkit.protocol.endings import (
     Ending,
@@ -224,6 +225,11 @@ def test_story_is_complete() -> None:
     )
     assert lines[lines.index("  pid 8 (D): x") - 1].startswith("processes that survived SIGKILL")
     assert lines[-1] == "reproduce: pytest tests/test_x.py::test_segv"
+
+
+def test_what_runs_one_test_again_has_one_process_here() -> None:
+    given = ["--fkit", "-d", "--tx", "2*popen", "-n4", "--fkit-machines=ssh:a,b", "-s", "tests"]
+    assert list(kept_for_one_test(given, {"tests"}.__contains__)) == ["--fkit", "-s"]
 
 
 def _data(death: Death, expected: str | None = None) -> dict[str, Any]:

@@ -11,14 +11,14 @@ own_builtins(globals())
 
 # What chooses tests, what divides or limits the run, where it writes: none of it is the test's.
 _WITH_VALUE = (
-    "-n", "--numprocesses", "--maxprocesses", "--dist", "-k", "-m", "--deselect", "--ignore",
-    "--ignore-glob", "--maxfail", "--splits", "--group", "--junitxml", "--junit-xml", "--basetemp",
-    "--fkit-workers", "--fkit-gpus", "--fkit-journal", "--fkit-trace", "--fkit-html",
-    "--fkit-resume", "--fkit-top", "--fkit-session-timeout", "--fkit-repeat", "--fkit-repeat-seed",
-    "--durations",
+    "-n", "--numprocesses", "--maxprocesses", "--dist", "--tx", "--max-worker-restart", "-k", "-m",
+    "--deselect", "--ignore", "--ignore-glob", "--maxfail", "--splits", "--group", "--junitxml",
+    "--junit-xml", "--basetemp", "--fkit-workers", "--fkit-machines", "--fkit-gpus",
+    "--fkit-journal", "--fkit-trace", "--fkit-html", "--fkit-resume", "--fkit-top",
+    "--fkit-session-timeout", "--fkit-repeat", "--fkit-repeat-seed", "--durations",
 )  # fmt: skip
 _ALONE = (
-    "-x", "--exitfirst", "--lf", "--last-failed", "--ff", "--failed-first", "--nf", "--sw",
+    "-d", "-x", "--exitfirst", "--lf", "--last-failed", "--ff", "--failed-first", "--nf", "--sw",
     "--stepwise", "-q", "--quiet",
 )  # fmt: skip
 _WORKERS = re.compile(r"-n(?:\d|auto|logical)")

@@ -34,7 +34,7 @@ _NUMBER = re.compile(r"\d+")
 
 _PYTHON = os.path.realpath(sys.executable or "")
 
-_APPENDING = ", open for appending with a buffer"
+_APPENDING = ", open for appending, maybe with a buffer"
 
 _ENDING = 0.1
 """Seconds for threads to be gone that are done; long only where the machine is overloaded."""
