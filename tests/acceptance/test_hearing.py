@@ -18,10 +18,10 @@ KEEPS_STATE = """
 """
 
 REPORTS = """
-    import pytest
+    import pytest, sys
     CURRENT = []
     class Reporter:
-        def __init__(self, config): self.config = config
+        def __init__(self, config): self.config, self.kept = config, sys.stdout.buffer
         def line(self, text):
             reporter = self.config.pluginmanager.getplugin("terminalreporter")
             reporter.ensure_newline()
@@ -32,6 +32,8 @@ REPORTS = """
             CURRENT.append(nodeid)
             self.line(f"BEGUN {nodeid}")
             print("PRINTED", nodeid)
+            self.kept.write(f"WRITTEN {nodeid}\\n".encode())  # as PyCharm's does
+            self.kept.flush()
         def pytest_runtest_setup(self, item): self.line(f"SET UP {item.name}")
         def pytest_runtest_logreport(self, report):
             if report.when == "call": self.line(f"REPORTED {CURRENT[-1]}")
@@ -107,7 +109,16 @@ def test_lines_of_plugins_appear_as_often_as_without_us(
     suite: MakeSuite, modes: tuple[str, ...]
 ) -> None:
     made = suite(conftest=REPORTS, test_it=TESTS)
-    words = ("SESSION STARTS", "COLLECTED", "BEGUN", "PRINTED", "SET UP", "REPORTED", "SESSION END")
+    words = [
+        "SESSION STARTS",
+        "COLLECTED",
+        "BEGUN",
+        "PRINTED",
+        "WRITTEN",
+        "SET UP",
+        "REPORTED",
+        "SESSION ENDS",
+    ]
     plain, ours = made.run(*modes), made.run("--fkit", *(modes or ("-n0",)))
     assert ours.outcomes == plain.outcomes, ours.text
     assert {word: ours.text.count(word) for word in words} == {

@@ -210,12 +210,32 @@ class Terminal:
         # Not open(), which a suite may have replaced.
         with TextIOWrapper(BufferedWriter(FileIO(os.devnull, "w")), "utf-8", "replace") as null:
             self._silent = True
-            sys.stdout = sys.stderr = null
-            try:
-                yield
-            finally:
-                sys.stdout, sys.stderr = streams
-                self._silent = False
+            flush()
+            # As well: PyCharm's reporter has kept the stream that was there when it began.
+            with _at_descriptors(null.fileno()):
+                sys.stdout = sys.stderr = null
+                try:
+                    yield
+                finally:
+                    sys.stdout, sys.stderr = streams
+                    self._silent = False
+                    flush()
+
+
+@contextmanager
+def _at_descriptors(other: int) -> Any:
+    """Within the block, `other` is at descriptors 1 and 2, as far as they are open."""
+    kept = []
+    for number in (1, 2):
+        with suppress(OSError):
+            kept.append((insist(os.dup, number), number))
+            os.dup2(other, number)
+    try:
+        yield
+    finally:
+        for copy, number in kept:
+            os.dup2(copy, number)
+            os.close(copy)
 
 
 def _ends_of_long(descriptor: int) -> str | None:
