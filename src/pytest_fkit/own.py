@@ -291,7 +291,7 @@ if not TYPE_CHECKING:
         take 2 to 4 ms at the start of each process.
         """
 
-        def __init__(self, text: str, flags: int = 0) -> None:
+        def __init__(self, text: str | bytes, flags: int = 0) -> None:
             self._arguments = text, flags
 
         def __getattr__(self, name: str) -> Any:
