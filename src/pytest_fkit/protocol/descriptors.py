@@ -7,8 +7,9 @@ from typing import Iterator
 
 from .. import system
 from ..named_tuple import NamedTuple
-from ..own import fcntl, os, own_builtins, resource
+from ..own import fcntl, os, own_builtins, resource, suppress
 from ..system.limits import FSIZE, NOFILE, insist, room
+from ..system.stack_texts import stack_text
 
 own_builtins(globals())
 
@@ -194,6 +195,15 @@ def write_all(descriptor: int, data: bytes) -> None:
     else:
         with room(FSIZE):
             write_unlimited(descriptor, data)
+
+
+def write_last_words(error: BaseException) -> None:
+    """Write an error that ends this process where its standard error is kept.
+
+    Not by sys.excepthook, which a suite may have replaced.
+    """
+    with suppress(BaseException):  # the end comes anyhow
+        write_all(slots.err, f"{stack_text(error)}\n".encode("utf-8", "replace"))
 
 
 def write_unlimited(descriptor: int, data: bytes) -> None:

@@ -16,6 +16,7 @@ import pytest
 from ...compat import pytest_hooks
 from ...own import contextmanager, os, own_builtins, suppress
 from ...system.limits import room
+from ..process.output import flush
 
 own_builtins(globals())
 
@@ -127,7 +128,7 @@ class _Wrapper:
 
 @contextmanager
 def _no_output() -> Iterator[None]:
-    _flush()
+    flush()
     with room():
         null = os.open(os.devnull, os.O_WRONLY)
         kept = [(number, _copy(number)) for number in (1, 2)]
@@ -137,7 +138,7 @@ def _no_output() -> Iterator[None]:
                 os.dup2(null, number)
         yield
     finally:
-        _flush()
+        flush()
         for number, copy in kept:
             if copy is not None:
                 os.dup2(copy, number)
@@ -150,12 +151,6 @@ def _copy(descriptor: int) -> int | None:
         return os.dup(descriptor)
     except OSError:
         return None
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
 
 
 @contextmanager

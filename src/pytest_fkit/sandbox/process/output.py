@@ -23,11 +23,12 @@ own_builtins(globals())
 
 def flush() -> None:
     """Flush Python's buffers, so that no forked process writes a copy of them."""
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+    for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
         try:
+            stream = getattr(sys, name)
             if stream is not None:
                 stream.flush()
-        except Exception:  # noqa: BLE001, S112 (closed, broken, or an object of the suite)
+        except BaseException:  # noqa: BLE001, S112 (gone, closed, or an object of the suite)
             continue
 
 
