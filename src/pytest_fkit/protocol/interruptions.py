@@ -58,7 +58,7 @@ def is_of_pytest(error: BaseException) -> bool:
         module = str(frame.f_globals.get("__name__", ""))
         package = module.partition(".")[0]
         if caller == "pluggy" and package not in _PLUGGYS:
-            if before is None or _replaces_a_builtin(frame, before):
+            if before is None or not _is_hook(frame, before):
                 return True
             hook = module
         before, caller, function = frame, package, frame.f_code.co_name
@@ -67,15 +67,20 @@ def is_of_pytest(error: BaseException) -> bool:
     return hook.startswith(("_pytest.", "pytest_fkit."))
 
 
-def _replaces_a_builtin(called: FrameType, caller: FrameType) -> bool:
-    """Whether pluggy did not call a hook, but what the test has in the place of ``next``, say.
+_CALL_HOOKS = ("_multicall", "run_old_style_hookwrapper", "traced_hookexec")
+"""pluggy's functions that do; the last one calls those who watch hooks."""
+
+
+def _is_hook(called: FrameType, caller: FrameType) -> bool:
+    """Whether pluggy called a hook, and not what a test has in the place of ``next``, say.
 
     :param called: a frame of a function, or of a mock.
     """
     if called.f_globals.get("__name__") == "unittest.mock":
-        return True
+        return False
     functions = (each for each in caller.f_builtins.values() if type(each) is FunctionType)
-    return any(each.__code__ is called.f_code for each in functions)
+    replaced = any(each.__code__ is called.f_code for each in functions)
+    return caller.f_code.co_name in _CALL_HOOKS and not replaced
 
 
 def raise_again(message: Interrupted) -> NoReturn:
