@@ -212,4 +212,8 @@ class Pipes(_Stream):
         write_unlimited(self.writer, data)
 
     def _take_in(self) -> bytes:
-        return os.read(self.reader, 1 << 16)
+        try:
+            return os.read(self.reader, 1 << 16)
+        except BlockingIOError:  # a fixture has made all descriptors so
+            os.set_blocking(self.reader, True)
+            return os.read(self.reader, 1 << 16)
