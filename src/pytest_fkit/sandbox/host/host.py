@@ -176,7 +176,7 @@ class Host:
         """
         if self._process.relay.lost:
             self._exit(self._process.relay.lost)
-        return self._poisoned or not self._process.output.is_whole()
+        return self._poisoned or self._tests.is_doubtful or not self._process.output.is_whole()
 
     @property
     def _poisoned(self) -> bool:
