@@ -13,92 +13,17 @@ imported before the initial conftest files are, see initial_conftests.py.
 
 from __future__ import annotations
 
-import builtins
-import gc as _collector
-import os as _os
 import re
 import sys
 import warnings as _warnings  # which a suite may take out of sys.modules
-from importlib.machinery import ModuleSpec, PathFinder
-from typing import TYPE_CHECKING, Any, Generator, Sequence
+from typing import TYPE_CHECKING, Any, Generator
 
-_builtins: dict[str, Any] = dict(vars(builtins))
-
-
-def own_builtins(names: dict[str, Any]) -> None:
-    """Have functions that a module defines from now on look built-in names up in a copy of ours.
-
-    A function has the ``__builtins__`` of its globals at the moment when it is made (in Python 3.8
-    and 3.9, when it is called from elsewhere).
-
-    :param names: the module's ``globals()``.
-    """
-    names["__builtins__"] = _builtins
-
+from .importing import hide as hide
+from .importing import own_builtins as own_builtins
+from .importing import own_imports as own_imports
+from .importing import standard_library_first as standard_library_first
 
 own_builtins(globals())
-
-_HIDDEN = ("mmap", "resource")
-"""What we import and pytest does not, and what may be imported again: they keep no state.
-
-Not ctypes, of which two copies do not know each other's types; ``import ctypes`` gets ours.
-"""
-
-_LIBRARY = str(_os.__file__).rpartition("/")[0]
-
-
-def standard_library_first(path: Sequence[str]) -> list[str]:
-    """The same entries, those of the standard library before all others."""
-    first = (_LIBRARY, f"{_LIBRARY}/lib-dynload")
-    return sorted(map(str, path), key=lambda entry: entry not in first)
-
-
-def hide(modules: set[str]) -> None:
-    """Remove our imports but for those named in `modules`; existing references stay valid."""
-    for name in _HIDDEN:
-        if name not in modules:
-            sys.modules.pop(name, None)
-
-
-class _OwnModules:
-    """Finds this package's modules where ``sys.path`` says.
-
-    pytest's hook, which comes first otherwise, rewrites the assertions of plugins. It reads what
-    it has rewritten at half the speed of Python's own cache, rewrites each module again in each
-    process where PYTHONDONTWRITEBYTECODE or permissions keep it from writing, and we have no
-    assertions that a test could see.
-    """
-
-    @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None, *_: object) -> ModuleSpec | None:
-        return PathFinder.find_spec(name, path) if name.startswith(_PACKAGE) else None
-
-
-_PACKAGE = f"{__package__}."
-
-
-class own_imports:  # noqa: N801 (a statement, like suppress)
-    """Within the block, import modules of ours.
-
-    A suite may have a module of the same name as one of the standard library's that we use, say
-    resource.py beside its conftest.py. Ours comes from the standard library even so, and what a
-    test imports is what it would get without us.
-    """
-
-    def __enter__(self) -> None:
-        self._collects = _collector.isenabled()
-        _collector.disable()  # nothing of what it would look at is garbage
-        self._path, self._modules = sys.path[:], set(sys.modules)
-        sys.path[:] = standard_library_first(self._path)
-        sys.meta_path.insert(0, _OwnModules)
-
-    def __exit__(self, *raised: object) -> None:
-        if _OwnModules in sys.meta_path:
-            sys.meta_path.remove(_OwnModules)
-        sys.path[:] = self._path
-        hide(self._modules)
-        if self._collects:
-            _collector.enable()
 
 
 if TYPE_CHECKING:

@@ -91,6 +91,24 @@ _SUITE = """
     def test_joins_a_process():
         process = multiprocessing.get_context("fork").Process(target=note, args=("process",))
         process.start()
+
+    def test_replaces_what_the_end_reads():
+        import multiprocessing.resource_tracker as trackers
+        multiprocessing.util._exit_function = trackers._resource_tracker = None
+
+    class TestReplaced:
+        @pytest.fixture(scope="class", autouse=True)
+        def replaced(self, monkeypatch_class):
+            monkeypatch_class.setattr(weakref, "finalize", None)
+            monkeypatch_class.setattr(multiprocessing.util, "_finalizer_registry", None)
+
+        @pytest.fixture(scope="class")
+        def monkeypatch_class(self):
+            with pytest.MonkeyPatch.context() as patch:
+                yield patch
+
+        def test_in_a_fork_of_a_host_that_replaces_it(self):
+            pass
 """
 
 
@@ -135,7 +153,11 @@ def test_exit_handler_that_ends_the_process_is_a_death(outcome: Outcome) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["test_registers[2]", "test_without_fixture", "test_under_a_context_manager"]
-)
+    "name",
+    [
+        "test_registers[2]", "test_without_fixture", "test_under_a_context_manager",
+        "test_replaces_what_the_end_reads", "test_in_a_fork_of_a_host_that_replaces_it",
+    ],
+)  # fmt: skip
 def test_others_pass(outcome: Outcome, name: str) -> None:
     assert outcome.reports(name).outcome == "passed"

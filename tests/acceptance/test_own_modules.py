@@ -112,3 +112,45 @@ def test_each_finds_its_own(
     assert outcomes.pop("test_crash.py::test_crashes") == "ERROR", run.out
     assert outcomes.pop("test_crash.py::test_passes_afterwards") == "PASSED", run.out
     assert outcomes == expected, run.out + run.err
+
+
+_REFUSES = """
+import os, resource, sys
+
+class Refuses:
+    def find_spec(self, *_):
+        raise RuntimeError("no imports")
+
+sys.meta_path.insert(0, Refuses())
+sys.path_importer_cache.clear()
+sys.path_hooks.clear()
+sys.path.clear()
+del sys.excepthook, sys.unraisablehook
+# No temporary directory can be made: pytest writes a file into it.
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+def test_fails():
+    assert 1 == 2
+
+def test_exits():
+    os._exit(3)
+
+def test_crashes():
+    os.abort()
+
+def test_passes():
+    pass
+"""
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_a_module_that_leaves_python_unable_to_import(tmp_path: Path, workers: str) -> None:
+    """What is imported late, to explain a death, say, is imported even so."""
+    write_files(tmp_path, {"test_it.py": _REFUSES})
+    ended = run_pytest(tmp_path, "--fkit", workers, "-p", "no:cacheprovider")
+    assert ended.outcomes == {
+        "test_it.py::test_fails": "FAILED", "test_it.py::test_exits": "ERROR",
+        "test_it.py::test_crashes": "ERROR", "test_it.py::test_passes": "PASSED",
+    }, ended.out + ended.err  # fmt: skip
+    assert ended.status == 1
+    assert "SIGABRT" in ended.message("test_it.py::test_crashes")

@@ -13,8 +13,8 @@ import pytest_fkit
 ROOT = Path(pytest_fkit.__file__).parent
 
 LAYERS = (
-    "own", "named_tuple", "system", "protocol", "compat", "config", "gpu", "journal", "sandbox",
-    "worker", "controller",
+    "importing", "own", "named_tuple", "system", "protocol", "compat", "config", "gpu", "journal",
+    "sandbox", "worker", "controller",
 )  # fmt: skip
 """From the bottom to the top; above them are the modules that pytest itself meets."""
 

@@ -14,6 +14,7 @@ import pytest
 from ..own import os, own_builtins, pickle, suppress
 from ..protocol.event_file import Report, ReportData, add_facts, facts_of
 from ..protocol.plain_values import carriable
+from ..system.stack_texts import stack_text
 from .pytest_hooks import SERIALIZING, is_pytests
 
 own_builtins(globals())
@@ -55,8 +56,20 @@ def report_to_data(config: pytest.Config, report: pytest.TestReport) -> ReportDa
 
 def report_from(config: pytest.Config, data: ReportData) -> pytest.TestReport:
     """The report that pytest_report_to_serializable turned into `data`."""
-    hooks = config.hook
-    report: pytest.TestReport = hooks.pytest_report_from_serializable(config=config, data=data)
+    hooks, longrepr = config.hook, data.get("longrepr")
+    if isinstance(longrepr, str) and "reprcrash" in longrepr:
+        # pytest would take a text with the names of its own parts for these.
+        read = report_from(config, {**data, "longrepr": None})
+        read.longrepr = longrepr
+        return read
+    try:
+        report: pytest.TestReport = hooks.pytest_report_from_serializable(config=config, data=data)
+    except Exception as error:
+        if not isinstance(longrepr, dict):
+            raise
+        # A hook of the suite has put something of its own among pytest's parts.
+        text = f"pytest-fkit: pytest's text on this can't be read: {stack_text(error)}"
+        return report_from(config, {**data, "longrepr": text})
     context = vars(report).get("context") if _SUBTEST in data else None
     if hasattr(context, "kwargs"):
         # pytest takes the repr of its values once more; it is frozen.
@@ -93,8 +106,10 @@ def _report_data(report: pytest.TestReport) -> ReportData:
 
 
 def _longrepr_data(longrepr: Any) -> Any:
-    if not hasattr(longrepr, "toterminal"):
+    if isinstance(longrepr, (str, tuple)):
         return longrepr
+    if not hasattr(longrepr, "toterminal"):
+        return str(longrepr)  # as pytest does to show it
     if not (hasattr(longrepr, "reprtraceback") and hasattr(longrepr, "reprcrash")):
         return str(longrepr)
     last, chain = _parts(longrepr.reprtraceback), None
@@ -235,10 +250,12 @@ def keep_objects(session: pytest.Session, report: pytest.TestReport, data: Repor
     found: dict[str, bytes] = {}
     for name in data.keys() - _PYTESTS:
         value = vars(report).get(name)
-        if type(value) not in _PLAIN and value != []:
+        if type(value) not in _PLAIN and not (type(value) is list and not value):
             _keep(session, found, name, value)
     longrepr = report.longrepr
-    if type(data.get("longrepr")) is str and type(longrepr) not in (str, _code.ExceptionChainRepr):
+    writes = hasattr(type(longrepr), "toterminal")
+    chain = type(longrepr) is _code.ExceptionChainRepr
+    if writes and not chain and type(data.get("longrepr")) is str:
         # It writes to the terminal by itself, and the short summary has no message of it. Of one of
         # pytest's, text remains only where a test kept pytest from completing it.
         _keep(session, found, "longrepr", report.longrepr)
@@ -261,7 +278,9 @@ def restore_objects(session: pytest.Session, report: pytest.TestReport) -> None:
     for name, pickled in objects:
         try:
             value = _Unpickler(session, BytesIO(pickled)).load()
-        except Exception:  # noqa: BLE001, S112 (see above)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001, S112 (see above)
             continue
         if name in _REGISTRIES:
             _registry(name)[report] = value
@@ -273,7 +292,9 @@ def _keep(session: pytest.Session, found: dict[str, bytes], name: str, value: ob
     file = BytesIO()
     try:
         _Pickler(session, file).dump(value)
-    except Exception:  # noqa: BLE001 (of a class that belongs to users: the text stays)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 (of a class that belongs to users: the text stays)
         return
     found[name] = file.getvalue()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..own import array, os, own_builtins, select, socket
-from ..system.limits import insist, room
+from ..system.limits import MEMORY, NOFILE, insist, room
 from .descriptors import Files, move_up, write_unlimited
 from .messages import Message
 from .wire import Packer, Unpacker
@@ -142,7 +142,7 @@ class Link(_Stream):
     def _take_in(self) -> bytes:
         most = socket.CMSG_SPACE(len(Files._fields) * array.array("i").itemsize)
         try:
-            with room():  # with messages of a keeper there are descriptors
+            with room(NOFILE, *MEMORY):  # with messages of a keeper there are descriptors
                 data, ancillary, _, _ = self._socket.recvmsg(1 << 18, most)
         except ConnectionResetError:
             return b""
@@ -212,4 +212,8 @@ class Pipes(_Stream):
         write_unlimited(self.writer, data)
 
     def _take_in(self) -> bytes:
-        return os.read(self.reader, 1 << 16)
+        try:
+            return os.read(self.reader, 1 << 16)
+        except BlockingIOError:  # a fixture has made all descriptors so
+            os.set_blocking(self.reader, True)
+            return os.read(self.reader, 1 << 16)

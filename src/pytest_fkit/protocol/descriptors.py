@@ -9,6 +9,7 @@ from .. import system
 from ..named_tuple import NamedTuple
 from ..own import fcntl, os, own_builtins, resource, suppress
 from ..system.limits import FSIZE, NOFILE, insist, room
+from ..system.stack_texts import stack_text
 
 own_builtins(globals())
 
@@ -207,11 +208,28 @@ def write_all(descriptor: int, data: bytes) -> None:
             write_unlimited(descriptor, data)
 
 
+def write_last_words(error: BaseException) -> None:
+    """Write an error that ends this process where its standard error is kept.
+
+    Not by sys.excepthook, which a suite may have replaced.
+    """
+    with suppress(BaseException):  # the end comes anyhow
+        write_all(slots.err, f"{stack_text(error)}\n".encode("utf-8", "replace"))
+
+
 def write_unlimited(descriptor: int, data: bytes) -> None:
     """Write all of `data` where no limit on file sizes applies, as to a pipe."""
-    written = os.write(descriptor, data)
+    written = _write(descriptor, data)
     while written < len(data):  # a signal's handler was run in the middle
-        written += os.write(descriptor, memoryview(data)[written:])
+        written += _write(descriptor, memoryview(data)[written:])
+
+
+def _write(descriptor: int, data: bytes | memoryview) -> int:
+    try:
+        return os.write(descriptor, data)
+    except BlockingIOError:  # a test, or a fixture, has made all descriptors so
+        os.set_blocking(descriptor, True)
+        return os.write(descriptor, data)
 
 
 def read_from(descriptor: int, offset: int = 0) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import FrameType, FunctionType
 from typing import Any, NoReturn
 
 import pytest
@@ -51,15 +52,35 @@ def is_of_pytest(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, RecursionError)):
         return True
     caller = hook = function = ""
+    before: FrameType | None = None
     for entry in entries(error.__traceback__):
-        module = str(entry.tb_frame.f_globals.get("__name__", ""))
+        frame = entry.tb_frame
+        module = str(frame.f_globals.get("__name__", ""))
         package = module.partition(".")[0]
         if caller == "pluggy" and package not in _PLUGGYS:
+            if before is None or not _is_hook(frame, before):
+                return True
             hook = module
-        caller, function = package, entry.tb_frame.f_code.co_name
+        before, caller, function = frame, package, frame.f_code.co_name
     if not hook and caller in _PLUGGYS:  # without a built-in function, say, if it blames no wrapper
         return function != "_raise_wrapfail"
     return hook.startswith(("_pytest.", "pytest_fkit."))
+
+
+_CALL_HOOKS = ("_multicall", "run_old_style_hookwrapper", "traced_hookexec")
+"""pluggy's functions that do; the last one calls those who watch hooks."""
+
+
+def _is_hook(called: FrameType, caller: FrameType) -> bool:
+    """Whether pluggy called a hook, and not what a test has in the place of ``next``, say.
+
+    :param called: a frame of a function, or of a mock.
+    """
+    if called.f_globals.get("__name__") == "unittest.mock":
+        return False
+    functions = (each for each in caller.f_builtins.values() if type(each) is FunctionType)
+    replaced = any(each.__code__ is called.f_code for each in functions)
+    return caller.f_code.co_name in _CALL_HOOKS and not replaced
 
 
 def raise_again(message: Interrupted) -> NoReturn:

@@ -76,5 +76,7 @@ def _converted(value: object) -> Any:
         return _plain_text(path) if isinstance(path, str) else path
     try:
         return _plain_text(repr(value))
-    except Exception as error:  # noqa: BLE001 (a user's __repr__ may raise anything)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 (a user's __repr__ may raise anything)
         return f"<unpresentable {type(value).__name__}: {type(error).__name__}>"

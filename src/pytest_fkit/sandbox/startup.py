@@ -14,7 +14,7 @@ from ..protocol import repetitions
 from ..protocol.channels import Link
 from ..protocol.messages import Broken
 from ..system import cores
-from ..system.limits import room
+from ..system.limits import MEMORY, room
 from ..system.unforkable import in_bad_fork
 from .host.host import Host
 from .keeper.debugger import find_tools, is_wanted
@@ -48,7 +48,8 @@ def keeper_role(
         os.setsid()  # the terminal's SIGINT and SIGHUP must not reach the keeper
         system.become_subreaper()
         _replace_by_devnull(worker_descriptors)
-        keeper = _prepare(session, link, controller, coverage)
+        with room(*MEMORY):
+            keeper = _prepare(session, link, controller, coverage)
     except BaseException:  # noqa: BLE001 (it is the end of the process, whatever it was)
         sys.excepthook(*sys.exc_info())
         return FAILED

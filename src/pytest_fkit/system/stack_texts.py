@@ -57,11 +57,21 @@ def _source_line(code: CodeType, number: int) -> str:
 
 def _last_line(error: BaseException) -> str:
     kind = type(error)
-    name = kind.__qualname__
-    if kind.__module__ not in ("builtins", "__main__"):
-        name = f"{kind.__module__}.{name}"
+    name = _name(kind)
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 (a user's __str__ may raise anything)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 (a user's __str__ may raise anything)
         text = "<exception str() failed>"
     return f"{name}: {text}" if text else name
+
+
+def _name(kind: type[BaseException]) -> str:
+    try:
+        name, module = kind.__qualname__, kind.__module__
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 (a user's metaclass may raise anything)
+        return "<exception of an unknown class>"
+    return name if module in ("builtins", "__main__") else f"{module}.{name}"

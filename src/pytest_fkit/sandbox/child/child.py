@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Callable, Generator, NoReturn
 
 import pytest
@@ -11,7 +10,7 @@ from ... import system
 from ...compat import pytest_fixtures, pytest_hooks, pytest_nodes
 from ...own import os, own_builtins, resource, suppress
 from ...protocol.channels import Pipes
-from ...protocol.descriptors import Files
+from ...protocol.descriptors import Files, write_last_words
 from ...protocol.event_file import Completed, Leaves
 from ...protocol.messages import Go
 from ...system import pages
@@ -120,7 +119,7 @@ class Child:
                 status = DEAF if pipes.trouble else 0
         except BaseException as error:  # noqa: BLE001 (it is the end of the process)
             status = status_of(error, FAILED)
-            sys.excepthook(*sys.exc_info())
+            write_last_words(error)
         flush()
         if os.getpid() != pid:  # a copy that the test made
             return 0

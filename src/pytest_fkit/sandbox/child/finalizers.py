@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from typing import Any, cast
+from typing import Any
 
 from ...own import atexit, os, own_builtins, suppress, time
 
@@ -32,11 +32,27 @@ _END_THEIR_PROCESSES = (
 Nothing else tells the processes to end that it has started since, and multiprocessing joins them.
 """
 
+_REGISTRIES = (
+    # As multiprocessing.process.BaseProcess._bootstrap does after its own fork.
+    ("multiprocessing.util", "_finalizer_registry"),
+    ("multiprocessing.process", "_children"),
+    *((name, "_threads_wakeups") for name in _EXECUTORS),
+)
+"""What a new process clears."""
+
 _TRACKERS = (
     "multiprocessing.resource_tracker",
     "loky.backend.resource_tracker",
     "joblib.externals.loky.backend.resource_tracker",
 )
+
+_HELPERS = (
+    ("multiprocessing.forkserver", "_forkserver", "_forkserver_pid", "_forkserver_alive_fd"),
+    *((name, "_resource_tracker", "_pid", "_fd") for name in _TRACKERS),
+)
+"""Modules, and where they keep pid and pipe of the helper process that they start."""
+
+_FINALIZE: Any = weakref.finalize
 
 _inherited_helpers: set[int] = set()
 
@@ -47,22 +63,17 @@ def forget_inherited() -> None:
     ``atexit._clear`` and ``atexit._run_exitfuncs`` are what CPython's own tests use, 3.8 to 3.14.
     """
     atexit._clear()
-    finalize: Any = weakref.finalize
-    for finalizer in list(finalize._registry):
-        finalizer.atexit = False
+    with _whatever_is_there():
+        for finalizer in list(_FINALIZE._registry):
+            finalizer.atexit = False
     # atexit.register(weakref.finalize._exitfunc) happens once per process image.
-    finalize._registered_with_atexit = False
+    _FINALIZE._registered_with_atexit = False
     if _MULTIPROCESSING not in sys.modules:
         return
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        # As multiprocessing.process.BaseProcess._bootstrap does after its own fork.
-        cast("Any", util)._finalizer_registry.clear()
-    process = sys.modules.get("multiprocessing.process")
-    if process is not None:
-        cast("Any", process)._children.clear()
-    for executors in _loaded(_EXECUTORS):
-        executors._threads_wakeups.clear()
+    for name, registry in _REGISTRIES:
+        for module in _loaded((name,)):
+            with _whatever_is_there():
+                getattr(module, registry).clear()
     _inherited_helpers.update(pid for pid, _ in _helpers())
 
 
@@ -75,27 +86,36 @@ def run_own() -> None:
         _run_exit_handlers()
         return
     for name, handler in _END_THEIR_PROCESSES:
-        if name in sys.modules:
-            with suppress(Exception):  # as atexit does, for all of them
-                getattr(sys.modules[name], handler)()
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        atexit.unregister(cast("Any", util)._exit_function)
+        for module in _loaded((name,)):
+            with _whatever_is_there():  # as atexit does, for all of them
+                getattr(module, handler)()
+    utils = _loaded(("multiprocessing.util",))
+    for util in utils:
+        with _whatever_is_there():
+            atexit.unregister(util._exit_function)
     _run_exit_handlers()
-    if util is not None:
+    for util in utils:
         # Last, as it was imported first. Its handler may be gone with the inherited ones.
-        atexit.register(cast("Any", util)._exit_function)
-        _run_exit_handlers()
+        with _whatever_is_there():
+            atexit.register(util._exit_function)
+            _run_exit_handlers()
     for pid, pipe in _helpers():
         if pid not in _inherited_helpers:
             _end_helper(pid, pipe)
 
 
 def _run_exit_handlers() -> None:
-    try:
+    # Python 3.8 and 3.9 print all exceptions, and raise the last one again.
+    with suppress(BaseException):
         atexit._run_exitfuncs()
-    except BaseException:  # noqa: BLE001 (Python 3.8 and 3.9 print all and reraise the last one)
-        return
+
+
+def _whatever_is_there() -> suppress:
+    """For private attributes of modules, which a test may have given any value.
+
+    At the end of an interpreter an exception of any kind changes nothing, either.
+    """
+    return suppress(BaseException)
 
 
 def _loaded(names: tuple[str, ...]) -> list[Any]:
@@ -108,13 +128,15 @@ def _helpers() -> list[tuple[int, int]]:
     The fork server comes first, since it holds the pipe of the resource tracker. From Python 3.14
     on, starting a process on Linux starts both.
     """
-    servers = [module._forkserver for module in _loaded(("multiprocessing.forkserver",))]
-    trackers = [module._resource_tracker for module in _loaded(_TRACKERS)]
-    found = [
-        *((server._forkserver_pid, server._forkserver_alive_fd) for server in servers),
-        *((tracker._pid, tracker._fd) for tracker in trackers),
-    ]
-    return [(pid, pipe) for pid, pipe in found if pid is not None]
+    found: list[tuple[int, int]] = []
+    for name, helper, pid, pipe in _HELPERS:
+        for module in _loaded((name,)):
+            with _whatever_is_there():
+                one = getattr(module, helper)
+                numbers = getattr(one, pid), getattr(one, pipe)
+                if type(numbers[0]) is type(numbers[1]) is int:
+                    found.append(numbers)
+    return found
 
 
 def _end_helper(pid: int, pipe: int) -> None:

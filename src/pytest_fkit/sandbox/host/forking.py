@@ -22,13 +22,18 @@ from ..child.usage import Meter
 from ..child.warmup import GAVE_BACK, Warmup
 from ..process.copies import ForkForbiddenError
 from ..process.progress import Tally
-from ..process.relay import DEAF, LEAVES
+from ..process.relay import DEAF, FAILED, LEAVES
 from ..process.steps import RunItem, Steps
 from ..process.test_process import SEED, TestProcess, plant
 from .children import Children, ForkedChild
 from .midway import HostCallbacks, Midway
 
 own_builtins(globals())
+
+_SUSPICIOUS = 2
+"""Children in a row: one may have broken pytest by itself; wide fixtures are not set up again
+without need.
+"""
 
 _NO_ORDER = Leaves("")
 """Stands for a child that exited before its order came, to give GPU memory back."""
@@ -62,6 +67,7 @@ class Forking:
         self._begun: Midway | None = None
         self.hit_limit = False
         """Whether a limit of the machine kept a child from running its test."""
+        self._failed_in_a_row = 0
 
     def serve(self, link: Pipes) -> None:
         """Set the link to the keeper, before the first test."""
@@ -307,10 +313,17 @@ class Forking:
         except OSError:  # it is dead, as waiting for it will show
             return
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether pytest failed in so many children that this process may be to blame."""
+        return self._failed_in_a_row >= _SUSPICIOUS
+
     def _await_end(self, child: ForkedChild) -> Leaves | None:
         try:
             exited = self.children.await_end(child)
             left = None
+            failed = exited.ours and exited.status == FAILED << 8
+            self._failed_in_a_row = self._failed_in_a_row + 1 if failed else 0
             if exited.status in IN_ORDER:
                 self._process.session.testsfailed = self.failures.get()
             else:

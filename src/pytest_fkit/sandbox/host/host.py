@@ -7,16 +7,15 @@ from typing import Callable, NoReturn
 import pytest
 
 from ...compat import pytest_fixtures, pytest_nodes
-from ...own import os, own_builtins, suppress, time
+from ...own import os, own_builtins, time
 from ...protocol.channels import Pipes
-from ...protocol.descriptors import Files, slots
+from ...protocol.descriptors import Files, write_last_words
 from ...protocol.event_file import Begins, Completed, NotCollected
 from ...protocol.messages import Began, Finish, HostDone, Message, Release, Run, RunTogether
 from ...protocol.plain_values import carriable
 from ...protocol.process_keys import OWN
 from ...protocol.whereabouts import WHEREABOUTS
 from ...system import limits
-from ...system.stack_texts import stack_text
 from ..child import finalizers
 from ..process import titles
 from ..process.progress import AnnouncedExit, Progress
@@ -84,8 +83,7 @@ class Host:
             status = 0
         except BaseException as error:  # noqa: BLE001 (it is the end of the process, whatever it was)
             status = limits.status_of(error, FAILED)
-            with suppress(OSError):
-                os.write(slots.err, stack_text(error).encode("utf-8", "replace"))
+            write_last_words(error)
         self._announced_exit.announce(status)
         return status
 
@@ -178,7 +176,7 @@ class Host:
         """
         if self._process.relay.lost:
             self._exit(self._process.relay.lost)
-        return self._poisoned or not self._process.output.is_whole()
+        return self._poisoned or self._tests.is_doubtful or not self._process.output.is_whole()
 
     @property
     def _poisoned(self) -> bool:

@@ -15,7 +15,7 @@ import pytest
 
 from ...compat import pytest_hooks
 from ...own import contextmanager, os, own_builtins, suppress
-from ...system.limits import room
+from ..process.output import no_output
 
 own_builtins(globals())
 
@@ -77,7 +77,7 @@ class BegunHooks:
     @contextmanager
     def silence(self) -> Iterator[None]:
         """Within the block, discard output, and have nobody outside this process notice a thing."""
-        with _no_output(), _no_changes():
+        with no_output(), _no_changes():
             yield
 
 
@@ -123,39 +123,6 @@ class _Wrapper:
             self._generator.send(result)
         with self._begun.silence(), suppress(BaseException):
             self._generator.close()
-
-
-@contextmanager
-def _no_output() -> Iterator[None]:
-    _flush()
-    with room():
-        null = os.open(os.devnull, os.O_WRONLY)
-        kept = [(number, _copy(number)) for number in (1, 2)]
-    try:
-        for number, copy in kept:
-            if copy is not None:
-                os.dup2(null, number)
-        yield
-    finally:
-        _flush()
-        for number, copy in kept:
-            if copy is not None:
-                os.dup2(copy, number)
-                os.close(copy)
-        os.close(null)
-
-
-def _copy(descriptor: int) -> int | None:
-    try:
-        return os.dup(descriptor)
-    except OSError:
-        return None
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
 
 
 @contextmanager

@@ -54,7 +54,9 @@ def fork() -> int:
     """
     collects = gc.isenabled()
     gc.disable()  # errors of finalizers would be dropped along with those of the handlers
-    hook, sys.unraisablehook = sys.unraisablehook, _ignore
+    # A suite may have deleted it, which is as Python's own.
+    hook = getattr(sys, "unraisablehook", sys.__unraisablehook__)
+    sys.unraisablehook = _ignore
     try:
         with no_warnings():
             pid: int = insist(heeding_audit_hooks, os.fork)

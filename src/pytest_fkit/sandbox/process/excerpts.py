@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Iterable, Iterator
 
 from ... import system
+from ...compat.sound_reports import sound_sections
 from ...own import os, own_builtins, own_imports
 from ...protocol.endings import format_size
 from ...protocol.event_file import add_facts
@@ -115,8 +116,9 @@ def look_for_sanitizers(report: Any, fails: bool) -> None:
 
     :param fails: whether a phase fails by that which passed.
     """
+    sections = sound_sections(report.sections)
     title = f"Captured stderr {report.when}"
-    text = "\n".join(["", *(content for name, content in report.sections if name == title)])
+    text = "\n".join(["", *(content for name, content in sections if name == title)])
     if not any(word in text for word in _WORDS):
         return
     try:

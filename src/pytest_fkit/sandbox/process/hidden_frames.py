@@ -26,7 +26,7 @@ class Tracebacks:
         error = call.excinfo.value
         cut = _without_ours(call.excinfo.tb)
         if cut is not None and cut is not call.excinfo.tb:
-            call.excinfo = pytest.ExceptionInfo.from_exc_info((type(error), error, cut))
+            call.excinfo = type(call.excinfo).from_exc_info((type(error), error, cut))
         # pytest shows a group and causes by their own tracebacks, and hooks may do so, too.
         for each in _linked(error):
             cut = _without_ours(each.__traceback__)

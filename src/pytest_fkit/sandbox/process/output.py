@@ -14,7 +14,7 @@ from ...protocol.descriptors import Files, OwnFile, read_from, slots, write_all
 from ...protocol.event_file import LiveText
 from ...protocol.plain_values import carriable
 from ...system import PORTABLE
-from ...system.limits import insist
+from ...system.limits import insist, room
 from .excerpts import is_long, read_ends
 from .relay import Relay
 
@@ -23,12 +23,34 @@ own_builtins(globals())
 
 def flush() -> None:
     """Flush Python's buffers, so that no forked process writes a copy of them."""
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+    for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
         try:
+            stream = getattr(sys, name)
             if stream is not None:
                 stream.flush()
-        except Exception:  # noqa: BLE001, S112 (closed, broken, or an object of the suite)
+        except BaseException:  # noqa: BLE001, S112 (gone, closed, or an object of the suite)
             continue
+
+
+@contextmanager
+def no_output() -> Any:
+    """Within the block, descriptors 1 and 2 lead nowhere."""
+    flush()
+    kept = []
+    with room():
+        null = os.open(os.devnull, os.O_WRONLY)
+        for number in (1, 2):
+            with suppress(OSError):  # closed
+                kept.append((os.dup(number), number))
+                os.dup2(null, number)
+    os.close(null)
+    try:
+        yield
+    finally:
+        flush()
+        for copy, number in kept:
+            os.dup2(copy, number)
+            os.close(copy)
 
 
 def streams(config: pytest.Config) -> bool:
@@ -210,32 +232,14 @@ class Terminal:
         # Not open(), which a suite may have replaced.
         with TextIOWrapper(BufferedWriter(FileIO(os.devnull, "w")), "utf-8", "replace") as null:
             self._silent = True
-            flush()
-            # As well: PyCharm's reporter has kept the stream that was there when it began.
-            with _at_descriptors(null.fileno()):
+            # PyCharm's reporter has kept the stream that was there when it began.
+            with no_output():
                 sys.stdout = sys.stderr = null
                 try:
                     yield
                 finally:
                     sys.stdout, sys.stderr = streams
                     self._silent = False
-                    flush()
-
-
-@contextmanager
-def _at_descriptors(other: int) -> Any:
-    """Within the block, `other` is at descriptors 1 and 2, as far as they are open."""
-    kept = []
-    for number in (1, 2):
-        with suppress(OSError):
-            kept.append((insist(os.dup, number), number))
-            os.dup2(other, number)
-    try:
-        yield
-    finally:
-        for copy, number in kept:
-            os.dup2(copy, number)
-            os.close(copy)
 
 
 def _ends_of_long(descriptor: int) -> str | None:

@@ -8,9 +8,10 @@ import pytest
 
 from ...compat import pytest_reports
 from ...compat.pytest_hooks import is_loaded
+from ...compat.sound_reports import sound_data
 from ...config.settings import read
 from ...own import contextmanager, os, own_builtins, suppress, time
-from ...protocol.descriptors import slots, write_all
+from ...protocol.descriptors import slots, write_all, write_last_words
 from ...protocol.event_file import (
     Artifacts,
     ExpectedFailure,
@@ -21,7 +22,6 @@ from ...protocol.event_file import (
     Metric,
     Phase,
     Report,
-    ReportData,
     SessionFlag,
     WarningRecorded,
     facts_of,
@@ -31,7 +31,6 @@ from ...protocol.messages import Message
 from ...protocol.plain_values import carriable
 from ...protocol.wire import Packer
 from ...system.limits import MEMORY, room, status_of
-from ...system.stack_texts import stack_text
 from .excerpts import look_for_sanitizers, merged, shortened
 
 if TYPE_CHECKING:
@@ -167,8 +166,7 @@ class Relay:
         """Relay an exception that stops the run, unless the test broke pytest in its process."""
         if is_of_pytest(error):
             self.lost = self.lost or status_of(error, FAILED)
-            with suppress(OSError):
-                write_all(slots.err, f"{stack_text(error)}\n".encode("utf-8", "replace"))
+            write_last_words(error)
             return
         self.interrupted = True
         self.send(interruption(error))
@@ -280,14 +278,7 @@ class Relay:
         return report
 
     def _report(self, report: pytest.TestReport) -> Report:
-        try:
-            data = pytest_reports.report_to_data(self._config, report)
-        except Exception as error:  # noqa: BLE001 (of something that the test or a plugin patched)
-            data = _minimal_data(report, error)
-        for name in ("sections", "user_properties"):
-            # Of another type if the test has replaced ``list``, which pytest calls to make them.
-            if not isinstance(data.get(name), (list, tuple)):
-                data[name] = []
+        data = sound_data(self._config, report, self._seconds)
         if data["sections"]:
             data["sections"] = [
                 (name, shortened(content)) for name, content in merged(data["sections"])
@@ -365,27 +356,6 @@ class Relay:
                     self.send(ExpectedFailure(reason))
 
         item.add_marker = watched  # type: ignore[method-assign]
-
-
-def _minimal_data(report: pytest.TestReport, error: Exception) -> ReportData:
-    """The data of a report that can't be serialized: its verdict, and the reason.
-
-    In plain pytest reports are not serialized, and the verdict stands.
-
-    :raises Exception: `error`, if the report is not of pytest's own class.
-    """
-    if type(report) is not pytest.TestReport:
-        raise error
-    text = f"pytest-fkit: pytest's text on this can't be passed on: {stack_text(error)}"
-    kept = ("location", "outcome", "when", "duration", "start", "stop", "wasxfail")
-    return {
-        "$report_type": "TestReport",
-        "nodeid": report.nodeid,
-        "keywords": {},
-        "longrepr": None if report.outcome == "passed" else text,
-        "user_properties": [],
-        **{name: value for name, value in vars(report).items() if name in kept},
-    }
 
 
 def _put_back(item: pytest.Item, when: str) -> None:

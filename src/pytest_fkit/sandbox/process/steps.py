@@ -8,13 +8,13 @@ but never resumed: none of its ``finally`` blocks runs, and no second half of an
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Generator, TypeVar, Union, cast
 
 import pytest
 
 from ...named_tuple import NamedTuple
 from ...own import os, own_builtins
+from ...protocol.descriptors import write_last_words
 from .copies import fork
 from .relay import FAILED
 
@@ -97,7 +97,7 @@ def run_steps(role: Steps[T]) -> T:
                 # The role has not ended: a signal handler or the fork raised this.
                 raised = error
             elif suspended:
-                sys.excepthook(*sys.exc_info())
+                write_last_words(error)
                 os._exit(FAILED)
             else:
                 raise

@@ -9,6 +9,7 @@ import pytest
 
 from ...compat import kept_values, pytest_fixtures, pytest_hooks, pytest_reports
 from ...compat.pytest_reports import keep_objects, report_from
+from ...compat.sound_reports import sound_data
 from ...own import marshal, no_warnings, own_builtins, pattern, suppress
 from ...protocol.event_file import ReportData, add_facts
 from ...protocol.plain_values import carriable
@@ -105,7 +106,7 @@ def _nothing() -> None:
 
 
 def _data(item: pytest.Item, report: pytest.TestReport) -> ReportData:
-    data: ReportData = carriable(pytest_reports.report_to_data(item.config, report))
+    data: ReportData = carriable(sound_data(item.config, report, 0.0))
     if not hasattr(item.config, "workerinput"):
         keep_objects(item.session, report, data)
     return data
