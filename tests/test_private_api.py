@@ -594,6 +594,16 @@ def test_a_terminal_writer_highlights_source_lines() -> None:
     assert re.search(">   \x1b.*def.*\x1b.*f", file.getvalue())
 
 
+def test_a_report_is_text_as_on_a_terminal() -> None:
+    class Shown:
+        def toterminal(self, terminal: Any) -> None:
+            terminal.line("    def f():")
+            terminal.line("E       AssertionError")
+
+    assert pytest_reports.shown_text(Shown()) == "    def f():\nE       AssertionError"
+    assert pytest_reports.shown_text("  died") == "  died"
+
+
 def test_junit_node_reporters(pytester: pytest.Pytester, tmp_path: Path) -> None:
     config = pytester.parseconfigure(f"--junitxml={tmp_path / 'junit.xml'}")
     log = pytest_junit.junit_log(config)

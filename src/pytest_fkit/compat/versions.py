@@ -29,7 +29,7 @@ PRIVATE_NAMES = {
             "ExceptionChainRepr", "ReprEntry", "ReprEntryNative", "ReprFileLocation",
             "ReprFuncArgs", "ReprLocals", "ReprTraceback", "ReprTracebackNative",
         ),
-        "_pytest._io.terminalwriter": ("_write_source",),
+        "_pytest._io.terminalwriter": ("TerminalWriter", "_write_source"),
         "_pytest.capture": (
             "_capture", "_global_capturing", "_start", "is_started", "targetfd", "tmpfile",
         ),

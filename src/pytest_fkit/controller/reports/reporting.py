@@ -57,6 +57,7 @@ class Happened:
         error of a GPU or the network.
     :param in_vain: the same of tests that failed after one.
     :param retired: workers with their GPUs that were retired, and why.
+    :param kept: those that went on with sick GPUs, since no other was left, and what is wrong.
     :param shared: the number of tests that shared a process, by the cause.
     :param scarce: the number of tests that skipped themselves because they saw too few GPUs, by the
         reason and the number that they wanted.
@@ -75,6 +76,7 @@ class Happened:
     retried: list[tuple[str, str, str]] = field(default_factory=list)
     in_vain: list[tuple[str, str, str]] = field(default_factory=list)
     retired: list[tuple[str, str]] = field(default_factory=list)
+    kept: list[tuple[str, str]] = field(default_factory=list)
     shared: Counter[str] = field(default_factory=Counter)
     scarce: Counter[tuple[str, int]] = field(default_factory=Counter)
 
@@ -253,11 +255,13 @@ def _summary(happened: Happened) -> Iterator[_Line]:
     ):
         rows = map("  ".join, retried)
         yield from _section(f"{count(len(retried), 'test')} {what}:", rows, markup)
-    yield from _section(
-        f"{count(len(happened.retired), 'worker')} retired:",
-        map(": ".join, happened.retired),
-        _YELLOW,
-    )
+    for what, workers, markup in (
+        ("retired", happened.retired, _YELLOW),
+        ("with sick GPUs went on, since no other was left", happened.kept, _RED),
+    ):
+        number = len({place for place, _ in workers})
+        rows = map(": ".join, workers)
+        yield from _section(f"{count(number, 'worker')} {what}:", rows, markup)
     for cause, number in happened.shared.items():
         yield f"{count(number, 'test')} shared a process, because of {cause}", _PLAIN
     for (reason, wanted), number in happened.scarce.items():
