@@ -482,6 +482,10 @@ def test_global_capture(request: pytest.FixtureRequest) -> None:
     for capture in (capturing.out, capturing.err):
         assert hasattr(capture, "targetfd") == (request.config.getoption("capture") == "fd")
         assert hasattr(capture, "tmpfile")
+    assert pytest_output.uncaptured_stderr(request.config) is None
+    if request.config.getoption("capture") == "fd":
+        with manager.global_and_fixture_disabled():
+            assert pytest_output.uncaptured_stderr(request.config) == capturing.err.targetfd_save
 
 
 def test_what_was_captured_is_read_at_once() -> None:
