@@ -328,7 +328,9 @@ def test_what_skips_itself_for_want_of_gpus_gets_them_if_asked(
     write_files(tmp_path, {"test_wide.py": _WIDE})
     ended = run_pytest(tmp_path, *_FKIT, "--fkit-widen", env=_machine(fleet), timeout=200)
     assert ended.outcomes["test_wide.py::test_four"] == "PASSED", ended.out
-    assert "retrying test_wide.py::test_four on gw" in ended.out
+    assert re.search(
+        r"^retrying test_wide.py::test_four on gw. \(GPUs .,.,.,.\); ", ended.out, re.M
+    )
     assert ": skipped itself for want of 4 GPUs" in ended.out
     assert "not now" in ended.out
     assert ended.out.count("SKIPPED [1]") == 2  # the other one wants two, which it has

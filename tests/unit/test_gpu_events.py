@@ -52,7 +52,8 @@ def recorded() -> list[dict[str, Any]]:
     recorder.worker_up("gw0", 10, ["0", "1"])
     recorder.worker_up("gw2", 12, ["4"])
     recorder.erred("gw2", "a.py::b", "out of memory", "CUDA out of memory")
-    recorder.retried("gw2", "a.py::b", told(began + 1, "failed"), "out of memory", "gw0")
+    failed = told(began + 1, "failed")
+    recorder.retried(("gw2", ["4"]), "a.py::b", failed, "out of memory", ("gw0", ["0", "1"]))
     recorder.about_gpus("probed", "gw2", answer="sick", reason="GPU 4: no answer")
     recorder.about_gpus("retired", "gw2", reason="3 GPU errors in a row")
     recorder.record("gw0", told(began + 2, "passed"))
@@ -103,7 +104,7 @@ def test_what_a_worker_said_before_it_was_held_back_counts() -> None:
     recorder.sinks.append(events.extend)
     first, second = told(1.0, "failed")[:2], told(1.0, "failed")[2:]
     recorder.record("gw0", first)  # a long test: its first reports came alone
-    recorder.retried("gw0", "a.py::b", second, "out of memory", "gw1")
+    recorder.retried(("gw0", []), "a.py::b", second, "out of memory", ("gw1", []))
     recorder.record("gw1", told(2.0, "failed"))
     assert [(each["event"], each["worker"]) for each in events] == [
         ("start", "gw0"), ("report", "gw0"), ("attempt", "gw0"), ("retried", "gw0"),

@@ -233,12 +233,19 @@ class Recorder:
             self.about_gpus("gpu_error", worker, test=nodeid, category=category, message=message)
 
     def retried(
-        self, worker: str, nodeid: str, messages: Iterable[Told], category: str, to: str
+        self,
+        before: tuple[str, Sequence[str]],
+        nodeid: str,
+        messages: Iterable[Told],
+        category: str,
+        to: tuple[str, Sequence[str]],
     ) -> None:
-        """An attempt on `worker` gives no verdict: the worker `to` runs the test again.
+        """An attempt gives no verdict: another worker, or the same one, runs the test again.
 
-        :param messages: what `worker` sent of the attempt, which was held back from plugins.
+        :param before, to: the workers, and the GPUs that the test had, and has now.
+        :param messages: what the first one sent of the attempt, which was held back from plugins.
         """
+        worker, gpus = before
         key = worker, str(nodeid)
         running = self.forget(*key) or self._new_running(key, None)
         for each in messages:
@@ -253,7 +260,7 @@ class Recorder:
         self.add(
             event(
                 "retried", test=key[1], attempt=number, category=category, worker=worker,
-                gpus=self._gpus.get(worker, []), to=to, to_gpus=self._gpus.get(to, []),
+                gpus=list(gpus), to=to[0], to_gpus=list(to[1]),
             )
         )  # fmt: skip
 

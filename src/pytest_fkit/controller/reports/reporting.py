@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator, List, Sequence, Tuple
@@ -91,6 +92,7 @@ class Reporting:
         self._config = config
         self._began = time.time()
         self.happened = Happened()
+        self._causes: dict[tuple[str, str], str] = {}
         self._gpus: Sequence[str] = ()
         self.why_killed: Callable[[WorkerController], str] = lambda _: ""
         """Why we killed a worker, "" if we did not."""
@@ -147,7 +149,7 @@ class Reporting:
         if facts.no_core:
             happened.no_cores[facts.no_core] += 1
         if facts.shared:
-            happened.shared[facts.shared] += 1
+            happened.shared[self._alike(facts.shared)] += 1
         if facts.wanted_gpus:
             from ...gpu.errors.failure import skip_reason
 
@@ -160,6 +162,11 @@ class Reporting:
         ):
             if lines:
                 told.append((nodeid, lines))
+
+    def _alike(self, cause: str) -> str:
+        """The first cause that has only other numbers: descriptors and pids differ by worker."""
+        where, _, what = cause.partition(": ")
+        return self._causes.setdefault((where, re.sub("[0-9]+", "0", what)), cause)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:

@@ -12,6 +12,7 @@ from ...protocol.border import GoOn, Holds, Order, ProbeGpus, Told
 from ...protocol.event_file import GpuError
 from ..schedule.machines import (
     gpu_ids,
+    id_of,
     machine_name,
     machine_of,
     physical,
@@ -126,10 +127,12 @@ class Rerouting:
         name, nodeid = node.gateway.id, self._nodeids[test]
         earlier = self._retries.before(test, self._kinds[test]).attempts
         title, last = earlier[-1].title(len(earlier)), earlier[-1]
-        self._edges.show(f"retrying {nodeid} on {self._place(name)}; {title}")
+        gpus = [*map(id_of, self._schedule.reservations.lent(test) or physical(node))]
+        place = with_gpus(name, gpus, machine_of(node))
+        self._edges.show(f"retrying {nodeid} on {place}; {title}")
         if self._recorder is not None:
-            worker = last.node.gateway.id
-            self._recorder.retried(worker, nodeid, last.told, last.category, name)
+            before = last.node.gateway.id, [*map(id_of, last.gpus)]
+            self._recorder.retried(before, nodeid, last.told, last.category, (name, gpus))
         return True
 
     def _attempt_over(self, node: WorkerController, attempt: Attempt) -> Sequence[Told] | Retry:

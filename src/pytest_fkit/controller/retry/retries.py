@@ -304,7 +304,7 @@ class Retries:
         ]
         passed = verdict.passed
         before = "; ".join(title for title, _ in sections)
-        met_error = any(each.error for each in attempts)
+        met_error = any(each.error for each in attempts[:-1])
         for report in verdict.reports:
             about = vars(report)
             if len(attempts) > 1 and verdict is attempts[-1]:
