@@ -116,6 +116,16 @@ def test_what_a_worker_said_before_it_was_held_back_counts() -> None:
     assert events[-1]["attempt"] == 1
 
 
+def test_the_last_worker_is_named_though_it_is_not_retired() -> None:
+    events: list[dict[str, Any]] = []
+    recorder = Recorder()
+    recorder.sinks.append(events.extend)
+    recorder.owns("gw0", ["3"])
+    recorder.about_gpus("not_retired", "gw0", reason="probe: ECC")
+    [line] = history([event("run", session="s"), *events]).sessions[0].retirement_lines()
+    assert line == "gw0 (GPU 3) was not retired, since no other was left: probe: ECC"
+
+
 def test_the_trace_has_an_arrow_and_an_instant_for_each(
     recorded: list[dict[str, Any]], tmp_path: Path
 ) -> None:

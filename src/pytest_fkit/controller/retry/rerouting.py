@@ -335,7 +335,7 @@ class Rerouting:
         """Say that a worker would be retired if it were not the last."""
         self.kept.append((self._place(name), reason))
         self._edges.show(f"fkit: {self._place(name)} goes on, since no other is left: {reason}")
-        self._record("kept", name, reason=reason)
+        self._record("not_retired", name, reason=reason)
 
     def _readmit(self, name: str, shown: str, recorded: str) -> None:
         self._schedule.readmit(name)

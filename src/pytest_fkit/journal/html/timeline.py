@@ -252,7 +252,7 @@ _MARKED = {
     "gpu_error": ERROR,
     "network_error": NETWORK,
     "retired": SICK,
-    "kept": SICK,
+    "not_retired": SICK,
     "probed": SICK,
     "readmitted": WELL,
     "session_timeout": RUN,
