@@ -67,10 +67,7 @@ DETAILS = {
         "`auto`: all that are found. Numbers are those of the machine; UUIDs may be shortened, as "
         "in `GPU-5e21a,GPU-77b0`"
     ),
-    "fkit_gpus_per_worker": (
-        "With `-n`: 2 if there are enough GPUs, otherwise 1. MIG: 1. See "
-        "[slices](../gpus/slices.md)"
-    ),
+    "fkit_gpus_per_worker": "See [slices](../gpus/slices.md)",
     "fkit_gpu_slots": (
         "Tests run together that [fit into its memory]"
         "(../gpus/memory.md#several-workers-on-one-slice)"

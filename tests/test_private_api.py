@@ -482,6 +482,10 @@ def test_global_capture(request: pytest.FixtureRequest) -> None:
     for capture in (capturing.out, capturing.err):
         assert hasattr(capture, "targetfd") == (request.config.getoption("capture") == "fd")
         assert hasattr(capture, "tmpfile")
+    assert pytest_output.uncaptured_stderr(request.config) is None
+    if request.config.getoption("capture") == "fd":
+        with manager.global_and_fixture_disabled():
+            assert pytest_output.uncaptured_stderr(request.config) == capturing.err.targetfd_save
 
 
 def test_what_was_captured_is_read_at_once() -> None:
@@ -592,6 +596,16 @@ def test_a_terminal_writer_highlights_source_lines() -> None:
     writer.hasmarkup = True
     pytest_reports.write_source(writer, ["def f():"], [">   "])
     assert re.search(">   \x1b.*def.*\x1b.*f", file.getvalue())
+
+
+def test_a_report_is_text_as_on_a_terminal() -> None:
+    class Shown:
+        def toterminal(self, terminal: Any) -> None:
+            terminal.line("    def f():")
+            terminal.line("E       AssertionError")
+
+    assert pytest_reports.shown_text(Shown()) == "    def f():\nE       AssertionError"
+    assert pytest_reports.shown_text("  died") == "  died"
 
 
 def test_junit_node_reporters(pytester: pytest.Pytester, tmp_path: Path) -> None:

@@ -511,3 +511,31 @@ def test_a_status_that_a_test_exits_with_is_not_taken_for_one_of_ours(
     assert {nodeid: text for _, nodeid, text in ended.reported} == {
         f"test_it.py::test_it[{status}]": f"exit status {status}" for status in range(64, 96)
     }
+
+
+_BETWEEN_PHASES = """\
+import os
+import pytest
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    # As glibc does when it finds that the test has corrupted the heap.
+    os.write(2, f"{item.name}: free(): invalid pointer\\n".encode())
+    if item.name == "test_dies" and call.when == "call":
+        os.write(2, b"free(): invalid pointer\\n")
+        os.abort()
+    return (yield)
+"""
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_last_words_between_phases_are_in_the_report(tmp_path: Path, workers: str) -> None:
+    suite = "def test_goes_on(): pass\ndef test_dies(): pass\n"
+    write_files(tmp_path, {"test_it.py": suite, "conftest.py": _BETWEEN_PHASES})
+    ended = run_pytest(tmp_path, "--fkit", workers)
+    said = "free(): invalid pointer"
+    assert f"SIGABRT: {said}" in ended.message("test_it.py::test_dies")
+    assert f"test_dies: {said}\n{said}\n" in ended.out  # among what was captured
+    # What others write then goes to where it goes in plain pytest.
+    assert ended.err.count(f"test_goes_on: {said}\n") == 3
+    assert f"\n{said}\n" not in ended.err

@@ -35,7 +35,8 @@ def process_names(trace: list[dict[str, Any]]) -> list[str]:
 
 @pytest.mark.parametrize("workers", ["-n0", "-n2"])
 def test_the_run_names_devices_and_slices(fleet: Fleet, tmp_path: Path, workers: str) -> None:
-    directory = write_files(tmp_path, SUITE)
+    three = "import pytest\n@pytest.mark.fkit(gpus=3)\ndef test_it(): pass\n"
+    directory = write_files(tmp_path, {**SUITE, "test_three.py": three})
     gpus = fleets.nvidia(5)
     ended = run_pytest(
         directory, "--fkit", workers, "--fkit-journal=run.jsonl", "--fkit-trace=run.json",
@@ -53,7 +54,9 @@ def test_the_run_names_devices_and_slices(fleet: Fleet, tmp_path: Path, workers:
     }  # fmt: skip
     ups = {each["worker"]: each["gpus"] for each in events(journal, "worker_up")}
     assert ups == ({} if workers == "-n0" else slices)
-    for attempt in events(journal, "attempt"):
+    seen = {each["test"]: each for each in events(journal, "attempt")}
+    assert len(seen.pop("test_three.py::test_it")["gpus"]) == 3
+    for attempt in seen.values():
         assert attempt["gpus"] == slices[attempt["worker"]]
     trace = chrome_trace.load(directory / "run.json")
     titles = sorted(name.partition(" (")[0] for name in process_names(trace))
@@ -61,7 +64,8 @@ def test_the_run_names_devices_and_slices(fleet: Fleet, tmp_path: Path, workers:
     assert fkit(directory, "csv", "run.jsonl").stdout.count('"4,1"') >= 1
     for case in ElementTree.parse(directory / "junit.xml").iter("testcase"):
         said = {each.get("name"): each.get("value") for each in case.iter("property")}
-        assert said["fkit_gpus"] == ",".join(slices[str(said["fkit_worker"])])
+        shown = ",".join(slices[str(said["fkit_worker"])])
+        assert (said["fkit_gpus"] == shown) == (case.get("classname") != "test_three")
 
 
 def test_a_worker_that_replaces_another_has_a_pid_and_its_gpus(

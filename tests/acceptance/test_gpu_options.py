@@ -57,10 +57,15 @@ def test_a_rank_has_the_gpus_that_its_launcher_gave_it(
     fleet: Fleet, tmp_path: Path, workers: str
 ) -> None:
     rank = {"LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "8"}  # torchrun's
-    ended = run_on(fleet(fleets.nvidia(8)), tmp_path, workers, env=rank)
+    needs = "import pytest\n@pytest.mark.fkit(gpus=2)\ndef test_needs(): pass\n"
+    ended = run_on(
+        fleet(fleets.nvidia(8)), tmp_path, workers, env=rank, files={"test_needs.py": needs}
+    )
     [seen] = ended.seen.values()
     assert "CUDA_VISIBLE_DEVICES" not in seen.environ
     assert ended.header[0].startswith("fkit: LOCAL_RANK=2 of 8 (torchrun): the GPUs are left to")
+    reason = "needs 2 GPUs; LOCAL_RANK=2 of 8 (torchrun): they are left to the launcher"
+    assert ended.inner.out.count(reason) == 1, ended.inner.out
 
 
 def test_a_rank_that_names_its_gpus_has_them(fleet: Fleet, tmp_path: Path) -> None:

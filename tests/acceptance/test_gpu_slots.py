@@ -199,7 +199,8 @@ def test_what_found_no_memory_beside_others_is_tried_again_alone(
         ("test_finds_no_memory", "CUDA out of memory"),
         ("test_is_not_begun_beside_it", "not begun: needs 39 GiB of GPU memory"),
     ):
-        assert re.search(f"retrying test_it.py::{name} on gw. after {reason}", ended.out)
+        line = rf"^retrying test_it.py::{name} on gw. \(GPU .\); attempt 1 on .*: {reason}"
+        assert re.search(line, ended.out, re.M)
     assert "2 tests passed after" in ended.out or "PASSED after 2 attempts" in ended.out
 
 

@@ -116,7 +116,7 @@ def test_what_met_the_network_is_tried_again(tmp_path: Path) -> None:
     }  # fmt: skip
     # In the terminal.
     met = "HTTPError: HTTP Error 503: Service Unavailable"
-    line = rf"^retrying test_net.py::test_busy on gw\d after {met} on gw\d$"
+    line = rf"^retrying test_net.py::test_busy on gw\d; attempt 1 on gw\d: {met}$"
     assert re.search(line, ended.out, re.M)
     assert len(re.findall("^retrying ", ended.out, re.M)) in (6, 7)  # of what shares `wide` 1 or 2
     line = rf"^  test_net.py::test_busy  passed on attempt 2  attempt 1 on gw\d: {met}$"

@@ -96,9 +96,14 @@ def test_what_a_sick_gpu_fails_passes_elsewhere_and_its_worker_retires(
         assert len(places) <= 2
         assert places[-1] != "2,3"
     announced = re.findall(
-        r"^retrying \S+\[(\d+)\] on gw\d after .* on gw1 \(GPUs 2,3\)$", ended.out, re.M
+        r"^retrying \S+\[(\d+)\] on (gw\d) \(GPUs .,.\); attempt 1 on gw1 \(GPUs 2,3\): .",
+        ended.out,
+        re.M,
     )
-    assert set(announced) == retried
+    assert {number for number, _ in announced} == retried
+    for number, worker in announced:
+        line = rf"^\[{worker}\] .* PASSED after 2 attempts \S+\[{number}\]"
+        assert re.search(line, ended.out, re.M), ended.out
     # In the test's line and in the short summary.
     assert ended.out.count("PASSED after 2 attempts") == 2 * len(retried)
     assert (
@@ -323,8 +328,10 @@ def test_what_skips_itself_for_want_of_gpus_gets_them_if_asked(
     write_files(tmp_path, {"test_wide.py": _WIDE})
     ended = run_pytest(tmp_path, *_FKIT, "--fkit-widen", env=_machine(fleet), timeout=200)
     assert ended.outcomes["test_wide.py::test_four"] == "PASSED", ended.out
-    assert "retrying test_wide.py::test_four on gw" in ended.out
-    assert "after skipping itself for want of 4 GPUs on gw" in ended.out
+    assert re.search(
+        r"^retrying test_wide.py::test_four on gw. \(GPUs .,.,.,.\); ", ended.out, re.M
+    )
+    assert ": skipped itself for want of 4 GPUs" in ended.out
     assert "not now" in ended.out
     assert ended.out.count("SKIPPED [1]") == 2  # the other one wants two, which it has
     assert ended.status == 0
@@ -360,7 +367,7 @@ def test_what_got_more_gpus_gets_as_many_after_a_gpu_error(
     assert [len(each) for each in attempts] == [4] * (most + 1)
     assert not attempts[0] & attempts[1]
     assert "attempt 1 on gw" in ended.out
-    assert ": skipping itself for want of 4 GPUs" in ended.out
+    assert ": skipped itself for want of 4 GPUs" in ended.out
 
 
 _NEEDS = """\
@@ -464,7 +471,7 @@ def test_a_gang_is_tried_again_on_other_gpus_if_there_are_enough(
     first, again = log.read_text().split()
     assert first == ("0,1" if number == 2 else "0,1,2")
     assert again == second, ended.out
-    assert f"uncorrectable ECC error encountered on gw0 (GPUs {first})" in ended.out
+    assert f"; attempt 1 on gw0 (GPUs {first}): CUDA error: uncorrectable" in ended.out
 
 
 _KILLER = """\
@@ -496,4 +503,7 @@ def test_a_retired_worker_comes_back_when_no_other_is_left(fleet: Fleet, tmp_pat
     )  # fmt: skip
     assert "gw1 (GPUs 2,3) is retired: probe: " in ended.out, ended.out
     assert "gw1 (GPUs 2,3) is back: no other worker is left" in ended.out
+    assert "1 worker retired:" in ended.lines
+    line = r"^  gw1 \(GPUs 2,3\): probe: .*; back: no other worker is left$"
+    assert re.search(line, ended.out, re.M)
     assert Counter(ended.outcomes.values()) == {"PASSED": 7, "ERROR": 1}, ended.out

@@ -177,6 +177,13 @@ def test_the_frame_is_the_innermost_of_the_users_own_code(
         ),
         ({"fkit_death": "SIGABRT: it said 5 at a.py:3"}, ("SIGABRT", "it said <n>", "a.py")),
         ({"fkit_death": "exit status 3"}, ("exit status 3", "", "")),
+        (
+            {
+                "message": "Failed: module-scoped fixture 'w' was not set up again: SIGSEGV while "
+                "setting up module-scoped fixture 'w' at t/a.py:3 in w\nsee the report on x",
+            },
+            ("SIGSEGV while setting up module-scoped fixture 'w'", "", "t/a.py in w"),
+        ),
         ({"fkit_death": "exit status 3: MPI_ABORT 5"}, ("exit status 3", "MPI_ABORT <n>", "")),
         (
             {"fkit_death": "timed out after 0.3 s at a.py:4 in f"},

@@ -182,8 +182,8 @@ def test_headline(others: dict[str, Any], line: str) -> None:
         (
             Signaled(11),
             (
-                "the signal handler that writes it was replaced, its descriptor closed, or a "
-                "debugger kept the signal from it"
+                "the thread's stack was full, the signal handler that writes it was replaced, its "
+                "descriptor closed, or a debugger kept the signal from it"
             ),
         ),
         (

@@ -49,6 +49,11 @@ index 7 out of range
 note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace
 """
 
+_RUST_OVERFLOW = """
+thread 'main' (7) has overflowed its stack
+fatal runtime error: stack overflow, aborting
+"""
+
 _OLD_RUST = "thread 'main' panicked at 'index 7 out of range', src/lib.rs:12:9\n"
 
 # ROCm: https://github.com/ROCm/ROCm/issues, as several quote it, with a made-up queue and time.
@@ -135,6 +140,18 @@ _ABORT = "SIGABRT"
         (_VALGRIND_SIGNAL, "SIGSEGV", "Process terminating with default action of signal 11"),
         ("*** buffer overflow detected ***: terminated\n", _ABORT, "buffer overflow detected"),
         ("corrupted size vs. prev_size\n", _ABORT, "corrupted size vs. prev_size"),
+        *[
+            (f"{text}\n", _ABORT, text)
+            for text in (
+                "Fatal glibc error: malloc assertion failure in sysmalloc: (old_top == initial_top",
+                "Fatal glibc error: malloc.c:2599 (sysmalloc): assertion failed: (old_top == initi",
+                "The futex facility returned an unexpected error code.",
+                "tcache_thread_shutdown(): unaligned tcache chunk detected",
+                "memory allocation of 70368744177664 bytes failed",
+            )
+        ],
+        (_RUST_OVERFLOW, _ABORT, "fatal runtime error: stack overflow"),
+        ("*** longjmp causes uninitialized stack frame ***: terminated\n", _ABORT, "longjmp cau"),
         ("Assertion failed: (x), function f, file a.c, line 9.\n", _ABORT, "Assertion failed: (x)"),
         # setproctitle puts the test's name in the place of the program's.
         (

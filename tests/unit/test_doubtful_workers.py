@@ -75,6 +75,19 @@ def test_who_replaces_a_retired_worker_is_retired(run: Run) -> None:
     for _ in range(2):
         run.rerouting.probed(replacement, "healthy", "")
     assert run.shown[2:] == ["fkit: gw2 (GPU 1) is back: two probes in a row found it healthy"]
+    assert run.rerouting.retired[1] == (
+        "gw2 (GPU 1)", "as gw1 before it; back: two probes in a row found it healthy",
+    )  # fmt: skip
+
+
+def test_the_last_worker_goes_on_and_is_named_once(run: Run) -> None:
+    last = run.add("gw0", "0")
+    run.rerouting.probed(run.add("gw1", "1"), "sick", "no device")
+    for _ in range(2):
+        run.rerouting.probed(last, "sick", "an error")
+    assert run.shown[1:] == ["fkit: gw0 (GPU 0) goes on, since no other is left: probe: an error"]
+    assert run.rerouting.kept == [("gw0 (GPU 0)", "probe: an error")]
+    assert run.rerouting.retired == [("gw1 (GPU 1)", "probe: no device")]
 
 
 def test_who_replaces_the_last_worker_goes_on(run: Run) -> None:

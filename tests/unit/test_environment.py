@@ -235,6 +235,17 @@ def test_a_worker_knows_how_fewer_or_more_gpus_are_seen() -> None:
     )
 
 
+def test_of_a_worker_with_a_mig_instance_more_gpus_are_whole_ones() -> None:
+    fleet = mig(1, 2, whole=3)
+    entries = visible(fleet, {}).entries
+    worker = Environment(place_of(fleet, {}, worker=0, workers=2, size=1), {}, most=3)
+    owned = owned_gpus(worker, entries[2:])
+    for number, shown in ((2, entries[2:4]), (3, entries[2:5])):
+        assert owned.showing(number, dict(owned.masks)) == gang_variables(worker, shown)
+    assert not owned.showing(1, dict(owned.masks))
+    assert not owned.showing(4, dict(owned.masks))
+
+
 def test_ours() -> None:
     told = variables(place_of(nvidia(4), {}), {}, port=12000)
     assert told["FKIT_WORKER_ID"] == "1"

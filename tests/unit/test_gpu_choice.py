@@ -134,8 +134,8 @@ def test_trust_does_not_reach_beyond_the_mask() -> None:
     ("fleet", "per_worker", "workers", "said"),
     [
         (amd(2), None, 4, "4 workers share 2 AMD GPUs; .* -n 2 gives every worker its own"),
-        (nvidia(2), 4, 1, "4 GPUs per worker are asked for, there are 2 in all"),
-        (mig(1, 4), 2, 2, "a process sees one MIG instance"),
+        (nvidia(2), 4, 1, "per-worker=4: there are only 2 GPUs, so each worker has 2"),
+        (mig(1, 4), 2, 2, "a process sees one MIG instance, .*: use --fkit-gpus-per-worker=1"),
     ],
 )
 def test_what_a_user_has_to_know(

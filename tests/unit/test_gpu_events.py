@@ -52,7 +52,8 @@ def recorded() -> list[dict[str, Any]]:
     recorder.worker_up("gw0", 10, ["0", "1"])
     recorder.worker_up("gw2", 12, ["4"])
     recorder.erred("gw2", "a.py::b", "out of memory", "CUDA out of memory")
-    recorder.retried("gw2", "a.py::b", told(began + 1, "failed"), "out of memory", "gw0")
+    failed = told(began + 1, "failed")
+    recorder.retried(("gw2", ["4"]), "a.py::b", failed, "out of memory", ("gw0", ["0", "1"]))
     recorder.about_gpus("probed", "gw2", answer="sick", reason="GPU 4: no answer")
     recorder.about_gpus("retired", "gw2", reason="3 GPU errors in a row")
     recorder.record("gw0", told(began + 2, "passed"))
@@ -103,7 +104,7 @@ def test_what_a_worker_said_before_it_was_held_back_counts() -> None:
     recorder.sinks.append(events.extend)
     first, second = told(1.0, "failed")[:2], told(1.0, "failed")[2:]
     recorder.record("gw0", first)  # a long test: its first reports came alone
-    recorder.retried("gw0", "a.py::b", second, "out of memory", "gw1")
+    recorder.retried(("gw0", []), "a.py::b", second, "out of memory", ("gw1", []))
     recorder.record("gw1", told(2.0, "failed"))
     assert [(each["event"], each["worker"]) for each in events] == [
         ("start", "gw0"), ("report", "gw0"), ("attempt", "gw0"), ("retried", "gw0"),
@@ -113,6 +114,16 @@ def test_what_a_worker_said_before_it_was_held_back_counts() -> None:
     # A second test of the same name, in another run of the suite, begins anew.
     recorder.record("gw1", told(3.0, "passed"))
     assert events[-1]["attempt"] == 1
+
+
+def test_the_last_worker_is_named_though_it_is_not_retired() -> None:
+    events: list[dict[str, Any]] = []
+    recorder = Recorder()
+    recorder.sinks.append(events.extend)
+    recorder.owns("gw0", ["3"])
+    recorder.about_gpus("not_retired", "gw0", reason="probe: ECC")
+    [line] = history([event("run", session="s"), *events]).sessions[0].retirement_lines()
+    assert line == "gw0 (GPU 3) was not retired, since no other was left: probe: ECC"
 
 
 def test_the_trace_has_an_arrow_and_an_instant_for_each(

@@ -234,7 +234,6 @@ class Controller:
         going_on = self.rerouting.answer()
         for each in self.schedule.decide():
             if isinstance(each, decisions.Send):
-                self.rerouting.sent(each.worker, each.tests)
                 for test in each.tests:
                     self.lent.pop(test, None)
                 self.order(each.worker, RunTests(each.tests))
@@ -243,7 +242,6 @@ class Controller:
             elif isinstance(each, decisions.SettleWorker):
                 self.order(each.worker, TearDown())
             elif isinstance(each, decisions.Lend):
-                self.rerouting.sent(each.worker, [each.test])
                 self.lent[each.test] = each.gpus
                 self.order(each.worker, LendGpus(each.test, {}))
             elif not self.rerouting.unrunnable(each.test):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_fkit.controller.reports.reporting import Happened
+from pytest_fkit.controller.reports.reporting import Happened, Reporting
 from pytest_fkit.controller.reports.step_summary import markdown
 from pytest_fkit.journal.added import restored
 from pytest_fkit.journal.attempts import kept, verdict
@@ -20,7 +20,7 @@ from pytest_fkit.journal.recorder import Recorder
 from pytest_fkit.journal.trace import TraceFile, lines
 from pytest_fkit.protocol.border import ItemAttempt, ItemFinished, ItemStarted, Reported
 from pytest_fkit.protocol.endings import Finished
-from pytest_fkit.protocol.event_file import ReportFacts
+from pytest_fkit.protocol.event_file import ReportFacts, add_facts
 
 
 def report(when: Any, outcome: Any = "passed", **more: Any) -> pytest.TestReport:
@@ -198,6 +198,21 @@ def test_a_session_knows_what_it_did_not_run() -> None:
     assert told.sessions[0].end is None
 
 
+def test_what_made_tests_share_a_process_is_one_cause_for_all_workers(
+    pytestconfig: pytest.Config,
+) -> None:
+    reporting = Reporting(pytestconfig)
+    for cause in (
+        "session-scoped fixture 'pool' (a.py:4): descriptor 11: /tmp/runtime-77, open for writing",
+        "session-scoped fixture 'pool' (a.py:4): descriptor 9: /tmp/runtime-78, open for writing",
+        "session-scoped fixture 'pool' (a.py:9): descriptor 9: /tmp/runtime-78, open for writing",
+    ):
+        report = pytest.TestReport("a.py::b", ("a.py", 0, "b"), {}, "passed", None, "call")
+        add_facts(vars(report), shared=cause)
+        reporting.pytest_runtest_logreport(report)
+    assert list(reporting.happened.shared.values()) == [2, 1]
+
+
 def test_markdown_of_nothing_is_nothing() -> None:
     assert list(markdown(Happened())) == []
 
@@ -208,6 +223,7 @@ def test_markdown_names_everything() -> None:
         leftovers=[("a.py::b", ["pid 1: x", "pid 2: y"])],
         shared=Counter({"a cause": 2}),
         scarce=Counter({("Need at least 4 GPUs", 4): 1}),
+        kept=[("gw0 (GPU 1)", "probe: ECC")],
         in_vain=[("a.py::c", "failed, 2 attempts", "attempt 1 on gw0 (GPU 1): ECC")],
     )
     text = "\n".join(markdown(happened))
@@ -215,6 +231,7 @@ def test_markdown_names_everything() -> None:
     assert "| `a.py::b` | `pid 1: x`<br>`pid 2: y` |" in text
     assert "| `a.py::c` | failed, 2 attempts | `attempt 1 on gw0 (GPU 1): ECC` |" in text
     assert "2 tests shared a process, because of `a cause`" in text
+    assert "| gw0 (GPU 1) | `probe: ECC` |" in text
     assert (
         "1 test skipped for want of 4 GPUs (--fkit-gpus-per-worker=4 or --fkit-widen): "
         "`Need at least 4 GPUs`"

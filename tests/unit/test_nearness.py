@@ -142,3 +142,8 @@ def test_amds_driver_knows_links_and_the_kernel_sockets(fleet: MakeFleet) -> Non
     found = detection.detect(30.0, Machine(fleet(gpus)[ROOT]))
     assert [device.links for device in found.devices] == [gpu.links for gpu in gpus]
     assert [device.node for device in found.devices] == [0, 1, 0, 1]
+
+
+def test_a_mig_instance_is_in_no_gang() -> None:
+    devices = [Device("nvidia", n, parent="GPU-1" if n in (1, 4) else "") for n in range(6)]
+    assert _gang(devices, 3, unowned=[4, 5]) == ["2", "3", "5"]

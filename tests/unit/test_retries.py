@@ -11,7 +11,7 @@ from pytest_fkit.controller.retry.retries import Attempt, Before, Retries, Retry
 from pytest_fkit.controller.retry.retries import verdict as verdict_of
 from pytest_fkit.controller.schedule.units import ANY
 from pytest_fkit.protocol.border import ItemComplete, Reported
-from pytest_fkit.protocol.event_file import GpuError, add_facts
+from pytest_fkit.protocol.event_file import GpuError, add_facts, facts_of
 
 ERROR = GpuError("suspect", "unspecified launch failure")
 
@@ -61,6 +61,17 @@ def test_a_failure_stands_unless_another_attempt_came_to_its_end(
     outcomes = {each.report.outcome for each in told if isinstance(each, Reported)}
     assert ("failed" in outcomes) == (verdict == "failed")
     assert 0 not in retries
+
+
+def test_what_was_only_given_more_gpus_has_not_failed_before() -> None:
+    retries = Retries(fail=False)
+    first, second = _attempt("gw0", ("setup", "skipped")), _attempt("gw1", *FAILED, error=ERROR)
+    for before, failed_before in ((first, False), (second, True)):
+        retries.hold(0, before, ANY)
+        last = _attempt("gw2", *FAILED, error=ERROR)
+        retries.conclude(0, verdict_of(last, [before]))
+        told = [bool(facts_of(report).failed_after) for report in last.reports]
+        assert told == [False, failed_before, False]
 
 
 def test_a_test_that_met_a_gpu_error_is_tried_on_other_gpus() -> None:

@@ -61,6 +61,17 @@ def captures_descriptors_now(config: pytest.Config) -> bool:
     return bool(_descriptor_files(capturing)) and capturing.is_started()
 
 
+def uncaptured_stderr(config: pytest.Config) -> int | None:
+    """The descriptor of what descriptor 2 is while pytest does not capture it for a while.
+
+    None if it captures it now, or never.
+    """
+    capturing = _of_session(config)
+    if _descriptors(capturing) is None or capturing.is_started():
+        return None
+    return int(capturing.err.targetfd_save)
+
+
 def replace_reading(config: pytest.Config, read: Callable[[int], str | None]) -> None:
     """Have pytest get what it captured into a file from `read`, given the file's descriptor.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from _io import BytesIO
+from _io import BytesIO, StringIO
 from typing import Any, Sequence, cast
 
 import _pytest._code.code
+import _pytest._io.terminalwriter
 import _pytest.runner
 import _pytest.skipping
 import pytest
@@ -216,6 +217,14 @@ def evaluate_xfail(item: pytest.Item) -> None:
 def write_source(terminal: Any, lines: Sequence[str], indents: Sequence[str]) -> None:
     """Write source lines to a ``TerminalWriter``, highlighted as pytest's own are."""
     terminal._write_source(lines, indents)
+
+
+def shown_text(longrepr: Any) -> str:
+    """What a terminal shows of it, without a line end; ``str`` takes the first line's indent."""
+    if not hasattr(longrepr, "toterminal"):
+        return str(longrepr)
+    longrepr.toterminal(_pytest._io.terminalwriter.TerminalWriter(file := StringIO()))
+    return file.getvalue().strip("\n")
 
 
 def interacts(call: pytest.CallInfo[None], report: pytest.TestReport) -> bool:

@@ -29,9 +29,10 @@ PRIVATE_NAMES = {
             "ExceptionChainRepr", "ReprEntry", "ReprEntryNative", "ReprFileLocation",
             "ReprFuncArgs", "ReprLocals", "ReprTraceback", "ReprTracebackNative",
         ),
-        "_pytest._io.terminalwriter": ("_write_source",),
+        "_pytest._io.terminalwriter": ("TerminalWriter", "_write_source"),
         "_pytest.capture": (
-            "_capture", "_global_capturing", "_start", "is_started", "targetfd", "tmpfile",
+            "_capture", "_global_capturing", "_start", "is_started", "targetfd", "targetfd_save",
+            "tmpfile",
         ),
         "_pytest.config": ("_cleanup_stack", "_inicfg", "_prepareconfig", "create_terminal_writer"),
         "_pytest.debugging": ("_init_pdb", "pytestPDB"),

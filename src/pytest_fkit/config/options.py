@@ -194,7 +194,7 @@ OPTIONS = (
     Option("fkit_gpus", "gpus", "GPUs to use: numbers or UUIDs, such as 0,2",
            default="auto", group=GPUS, value="auto|none|IDS", variable="FKIT_GPUS"),
     Option("fkit_gpus_per_worker", "count", "GPUs that each worker owns",
-           group=GPUS, unsaid="2"),
+           group=GPUS, unsaid="2; 1 with MIG, or if there are too few for -n"),
     Option("fkit_gpu_slots", "count", "number of workers that share each slice of GPUs, by memory",
            default=1, group=GPUS),
     Option("fkit_cpu_workers", "count",

@@ -218,6 +218,7 @@ class Controller:
         plugins.register(nodes, "fkit-nodes")
         plugins.register(footer, "fkit-footer")
         reporting.happened.retired = nodes.rerouting.retired
+        reporting.happened.kept = nodes.rerouting.kept
         reporting.why_killed = nodes.why_killed
         if gateways is not None:
             plugins.register(gateways, "fkit-gateways")

@@ -106,6 +106,10 @@ class Nearness:
         """A GPU's place in the order of its machine, 0 if nothing is known of it."""
         return self._places.get(name, 0)
 
+    def is_part(self, name: str) -> bool:
+        """Whether it is a MIG instance; a process that sees one sees no other GPU."""
+        return name in self._devices and bool(self._devices[name].parent)
+
     def between(self, one: str, other: str) -> int | None:
         """See :func:`way_between`."""
         if one not in self._devices or other not in self._devices:

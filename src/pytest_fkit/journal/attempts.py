@@ -146,9 +146,15 @@ class Running:
         self._begun = now()
         self._written: int | None = None  # reports, None before its start
         self.reports: list[KeptReport] = []
+        self.gpus: Sequence[str] | None = None
+        """The ids of the GPUs that the test saw, None for those of its worker."""
         self.facts: ItemAttempt | None = None
         self.awaited = 0
         """How many reports are still to come when `facts` are known."""
+
+    def add(self, report: pytest.TestReport) -> None:
+        self.reports.append(kept(report))
+        self.gpus = facts_of(report).gpus
 
     def unwritten(self) -> Iterable[Event]:
         """Events on its start and its reports that the journal lacks while it runs."""

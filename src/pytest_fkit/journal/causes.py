@@ -119,7 +119,11 @@ def _cause(report: KeptReport) -> Cause:
     if death:
         return _of_death(death)
     text = str(report.get("text", ""))
-    kind, message = _kind(str(report.get("message", "")) or _said(text))
+    said = str(report.get("message", "")) or _said(text)
+    again = _AGAIN.match(said)
+    if again is not None:
+        return _of_death(again[1])
+    kind, message = _kind(said)
     return Cause(kind or _last_class(text), masked(message), _own_frame(text))
 
 
@@ -127,6 +131,9 @@ def _cause(report: KeptReport) -> Cause:
 
 _HEADLINE = re.compile(r"(.*) at (.+):\d+(?: in (\S+))?$", re.DOTALL)
 _STATUS = re.compile(r"exit status \d+")
+
+# Of a test that needs a wide fixture in whose setup the process died for another test.
+_AGAIN = re.compile(r"Failed: .*? was not set up again: (.+)")
 
 
 def _of_death(headline: str) -> Cause:

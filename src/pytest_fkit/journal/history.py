@@ -107,7 +107,7 @@ class Session:
     :param gone: node ids with a verdict that the last run did not collect any more.
     :param running: start events of what the last run was running when it was cut off, by node id
         and worker.
-    :param retirements: ``retired`` and ``readmitted`` events.
+    :param retirements: ``retired``, ``not_retired`` and ``readmitted`` events.
     :param xids: ``xid`` events.
     :param tests: those that have begun, by node id.
     :param xid_tests: node ids of the tests that ran while an Xid occurred, by its number and GPUs.
@@ -155,7 +155,9 @@ class Session:
         """As in "gw2 (GPU 4) was retired: the reason"."""
         for each in self.retirements:
             worker = placed(str(each.get("worker", "?")), each.get("gpus", ()))
-            yield f"{worker} was {each['event']}: {each.get('reason', '?')}"
+            what = each["event"].replace("_", " ")
+            last = ", since no other was left" if what == "not retired" else ""
+            yield f"{worker} was {what}{last}: {each.get('reason', '?')}"
 
 
 @dataclass
@@ -324,7 +326,7 @@ def _update(session: Session, happened: Event) -> None:
         session.planned = list(happened["nodeids"])
     elif name == "resume":
         session.gone = set(happened.get("gone", ()))
-    elif name in ("retired", "readmitted"):
+    elif name in ("retired", "not_retired", "readmitted"):
         session.retirements.append(happened)
     elif name == "xid":
         session.xids.append(happened)

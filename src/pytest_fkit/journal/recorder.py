@@ -9,7 +9,7 @@ from ..own import own_builtins
 from ..protocol.border import ItemAttempt, ItemStarted, RepeatedItem, Reported, Told
 from ..protocol.endings import Lost
 from ..protocol.event_file import NETWORK, Location
-from .attempts import Running, by_clock_of_controller, is_whole, kept
+from .attempts import Running, by_clock_of_controller, is_whole
 from .events import Event, event, now, plain
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Recorder:
         if key not in self._running:
             self.begin(worker, report.nodeid, report.location)
         running = self._running[key]
-        running.reports.append(kept(report))
+        running.add(report)
         self._touched[key] = None
         if running.facts is not None:
             running.awaited -= 1
@@ -183,7 +183,9 @@ class Recorder:
         key = worker, str(nodeid)
         running = self.forget(*key) or self._new_running(key, None)
         self._earlier_attempts.pop(key[1], None)
-        running.reports = [kept(each) for each in reports]
+        running.reports.clear()
+        for each in reports:
+            running.add(each)
         known = attempt or ItemAttempt(nodeid, now()["wall"], Lost(f"worker {worker} died"))
         self._end_attempt(worker, running, now(), known._replace(again=False))
         self._events[-1]["repetition"] = about
@@ -210,7 +212,7 @@ class Recorder:
     def _end_attempt(
         self, worker: str, running: Running, at: Event, facts: ItemAttempt, category: str = ""
     ) -> None:
-        gpus = self._gpus.get(worker, [])
+        gpus = self._gpus.get(worker, []) if running.gpus is None else running.gpus
         facts = by_clock_of_controller(facts, self._ahead.get(worker, 0.0))
         attempt = running.attempt(at, facts, gpus, category)
         if gpus and self.samplers:
@@ -233,17 +235,24 @@ class Recorder:
             self.about_gpus("gpu_error", worker, test=nodeid, category=category, message=message)
 
     def retried(
-        self, worker: str, nodeid: str, messages: Iterable[Told], category: str, to: str
+        self,
+        before: tuple[str, Sequence[str]],
+        nodeid: str,
+        messages: Iterable[Told],
+        category: str,
+        to: tuple[str, Sequence[str]],
     ) -> None:
-        """An attempt on `worker` gives no verdict: the worker `to` runs the test again.
+        """An attempt gives no verdict: another worker, or the same one, runs the test again.
 
-        :param messages: what `worker` sent of the attempt, which was held back from plugins.
+        :param before, to: the workers, and the GPUs that the test had, and has now.
+        :param messages: what the first one sent of the attempt, which was held back from plugins.
         """
+        worker, gpus = before
         key = worker, str(nodeid)
         running = self.forget(*key) or self._new_running(key, None)
         for each in messages:
             if isinstance(each, Reported):
-                running.reports.append(kept(each.report))
+                running.add(each.report)
             elif isinstance(each, ItemAttempt):
                 running.facts = each
         if running.facts is not None:
@@ -253,7 +262,7 @@ class Recorder:
         self.add(
             event(
                 "retried", test=key[1], attempt=number, category=category, worker=worker,
-                gpus=self._gpus.get(worker, []), to=to, to_gpus=self._gpus.get(to, []),
+                gpus=list(gpus), to=to[0], to_gpus=list(to[1]),
             )
         )  # fmt: skip
 

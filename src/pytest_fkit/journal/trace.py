@@ -287,6 +287,7 @@ _HANDLERS: dict[str, Callable[[_Timeline, int, str, Event], Iterator[TraceEvent]
     "gpu_error": _Timeline._gpu,
     "network_error": _Timeline._network,
     "retired": _Timeline._gpu,
+    "not_retired": _Timeline._gpu,
     "readmitted": _Timeline._gpu,
     "probed": _Timeline._gpu,
 }

@@ -138,7 +138,8 @@ _TABLE = (
     LastWords(
         re.compile(
             r"^(?P<what>(?:(?:malloc|free|realloc|calloc|munmap_chunk|malloc_consolidate|"
-            r"mremap_chunk|sysmalloc)\(\)|corrupted (?:size vs\. prev_size|double-linked list)|"
+            r"mremap_chunk|sysmalloc|tcache_thread_shutdown)\(\)|"
+            r"corrupted (?:size vs\. prev_size|double-linked list)|"
             r"double free or corruption|break adjusted to free malloc space)[^\n]*)$"
         ),
         _itself,
@@ -146,7 +147,18 @@ _TABLE = (
     ),
     LastWords(
         re.compile(
-            r"^\*\*\* (?P<what>(?:stack smashing|buffer overflow|.*%n.*) detected) \*\*\*:.*$"
+            r"^\*\*\* (?P<what>(?:stack smashing|buffer overflow|.*%[nN].*) detected|"
+            r"longjmp causes uninitialized stack frame) \*\*\*:.*$"
+        ),
+        _itself,
+        _nothing,
+    ),
+    # glibc: callers of __libc_fatal, and from 2.35 on of __libc_assert_fail.
+    LastWords(
+        re.compile(
+            r"^(?P<what>Fatal glibc error: .*|Fatal error: glibc detected .*|"
+            r"FATAL: exception not rethrown|"
+            r"The futex facility returned an unexpected error code\.)$"
         ),
         _itself,
         _nothing,
@@ -181,6 +193,15 @@ _TABLE = (
             "^Memory block",
             "^Debug memory",
         ),
+    ),
+    # Rust, std/src/alloc.rs, and the macro rtabort! of std/src/rt.rs.
+    LastWords(
+        re.compile(
+            r"^(?P<what>memory allocation of \d+ bytes failed|fatal runtime error: .*?)"
+            r"(?:, aborting)?$"
+        ),
+        _itself,
+        _only("^stack backtrace:", "^ +"),
     ),
     # Rust, std/src/panicking.rs; up to 1.72 with the message in front of the place.
     LastWords(

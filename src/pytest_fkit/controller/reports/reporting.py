@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator, List, Sequence, Tuple
@@ -57,6 +58,7 @@ class Happened:
         error of a GPU or the network.
     :param in_vain: the same of tests that failed after one.
     :param retired: workers with their GPUs that were retired, and why.
+    :param kept: those that went on with sick GPUs, since no other was left, and what is wrong.
     :param shared: the number of tests that shared a process, by the cause.
     :param scarce: the number of tests that skipped themselves because they saw too few GPUs, by the
         reason and the number that they wanted.
@@ -75,6 +77,7 @@ class Happened:
     retried: list[tuple[str, str, str]] = field(default_factory=list)
     in_vain: list[tuple[str, str, str]] = field(default_factory=list)
     retired: list[tuple[str, str]] = field(default_factory=list)
+    kept: list[tuple[str, str]] = field(default_factory=list)
     shared: Counter[str] = field(default_factory=Counter)
     scarce: Counter[tuple[str, int]] = field(default_factory=Counter)
 
@@ -89,6 +92,7 @@ class Reporting:
         self._config = config
         self._began = time.time()
         self.happened = Happened()
+        self._causes: dict[tuple[str, str], str] = {}
         self._gpus: Sequence[str] = ()
         self.why_killed: Callable[[WorkerController], str] = lambda _: ""
         """Why we killed a worker, "" if we did not."""
@@ -145,7 +149,7 @@ class Reporting:
         if facts.no_core:
             happened.no_cores[facts.no_core] += 1
         if facts.shared:
-            happened.shared[facts.shared] += 1
+            happened.shared[self._alike(facts.shared)] += 1
         if facts.wanted_gpus:
             from ...gpu.errors.failure import skip_reason
 
@@ -158,6 +162,11 @@ class Reporting:
         ):
             if lines:
                 told.append((nodeid, lines))
+
+    def _alike(self, cause: str) -> str:
+        """The first cause that has only other numbers: descriptors and pids differ by worker."""
+        where, _, what = cause.partition(": ")
+        return self._causes.setdefault((where, re.sub("[0-9]+", "0", what)), cause)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -253,11 +262,13 @@ def _summary(happened: Happened) -> Iterator[_Line]:
     ):
         rows = map("  ".join, retried)
         yield from _section(f"{count(len(retried), 'test')} {what}:", rows, markup)
-    yield from _section(
-        f"{count(len(happened.retired), 'worker')} retired:",
-        map(": ".join, happened.retired),
-        _YELLOW,
-    )
+    for what, workers, markup in (
+        ("retired", happened.retired, _YELLOW),
+        ("with sick GPUs went on, since no other was left", happened.kept, _RED),
+    ):
+        number = len({place for place, _ in workers})
+        rows = map(": ".join, workers)
+        yield from _section(f"{count(number, 'worker')} {what}:", rows, markup)
     for cause, number in happened.shared.items():
         yield f"{count(number, 'test')} shared a process, because of {cause}", _PLAIN
     for (reason, wanted), number in happened.scarce.items():

@@ -113,6 +113,10 @@ def markdown(happened: Happened) -> Iterator[str]:
     yield from table(
         "| Retired worker | why |", [(place, code(reason)) for place, reason in happened.retired]
     )
+    yield from table(
+        "| Worker that went on with sick GPUs, since no other was left | why |",
+        [(place, code(reason)) for place, reason in happened.kept],
+    )
     for cause, number in happened.shared.items():
         yield from ("", f"{count(number, 'test')} shared a process, because of {code(cause)}")
     for (reason, wanted), number in happened.scarce.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Callable, Sequence
 
 from ...config.settings import Settings
 from ...named_tuple import NamedTuple
@@ -11,6 +11,7 @@ from ...protocol.border import GoOn, Holds, Order, ProbeGpus, Told
 from ...protocol.event_file import GpuError
 from ..schedule.machines import (
     gpu_ids,
+    id_of,
     machine_name,
     machine_of,
     physical,
@@ -55,8 +56,7 @@ class Rerouting:
         self._retries = Retries(settings.fail_on_retry)
         self._rules = Rules(settings.max_retries, settings.widen, settings.network_retries)
         self._trust = SliceTrust(settings.retire_after)
-        self.open_attempts = OpenAttempts(self._has_attempts, self._attempt_over)
-        self._announced: set[tuple[int, int]] = set()
+        self.open_attempts = OpenAttempts(self._begins, self._attempt_over)
         self._nodes: dict[str, WorkerController] = {}
         self._pauses: dict[frozenset[str], float] = {}
         self._timers: list[threading.Timer] = []
@@ -68,7 +68,9 @@ class Rerouting:
         self._paused: set[str] = set()
         self._retired_dead_by_gpus: dict[frozenset[str], str] = {}
         self.retired: list[tuple[str, str]] = []
-        """Workers with their GPUs that were retired, and why."""
+        """Workers with their GPUs that were retired, and why, also if they are back."""
+        self.kept: list[tuple[str, str]] = []
+        """Workers that went on with sick GPUs, since no other was left, and what is wrong."""
 
     def start(
         self,
@@ -116,9 +118,21 @@ class Rerouting:
             # Others have not tried the GPUs.
             self._trust.ended(name)
 
-    def _has_attempts(self, node: WorkerController, position: int) -> bool:
+    def _begins(self, node: WorkerController, position: int) -> bool:
+        """A worker begins a test; whether that may be one of several attempts."""
         test = self._number(node, position)
-        return test is not None and (self._rules.widens or test in self._retries)
+        if test is None or test not in self._retries:
+            return test is not None and self._rules.widens
+        name, nodeid = node.gateway.id, self._nodeids[test]
+        earlier = self._retries.before(test, self._kinds[test]).attempts
+        title, last = earlier[-1].title(len(earlier)), earlier[-1]
+        gpus = [*map(id_of, self._schedule.reservations.lent(test) or physical(node))]
+        place = with_gpus(name, gpus, machine_of(node))
+        self._edges.show(f"retrying {nodeid} on {place}; {title}")
+        if self._recorder is not None:
+            before = last.node.gateway.id, [*map(id_of, last.gpus)]
+            self._recorder.retried(before, nodeid, last.told, last.category, (name, gpus))
+        return True
 
     def _attempt_over(self, node: WorkerController, attempt: Attempt) -> Sequence[Told] | Retry:
         test = self._number(node, attempt.complete.position)
@@ -189,23 +203,6 @@ class Rerouting:
     def _again(self, test: int, kind: Kind) -> None:
         if test in self._retries:
             self._schedule.requeue(test, kind)
-
-    def sent(self, name: str, tests: Iterable[int]) -> None:
-        """Announce the retries among the tests that are sent to a worker."""
-        for test in tests:
-            if test not in self._retries:
-                continue
-            attempt = self._retries.last(test)
-            if (test, id(attempt)) in self._announced:
-                continue
-            self._announced.add((test, id(attempt)))
-            nodeid = self._nodeids[test]
-            self._edges.show(
-                f"retrying {nodeid} on {name} after {attempt.reason} on {attempt.place}"
-            )
-            if self._recorder is not None:
-                worker = attempt.node.gateway.id
-                self._recorder.retried(worker, nodeid, attempt.told, attempt.category, name)
 
     def unrunnable(self, test: int) -> bool:
         """No worker is left for a test; whether its last attempt is its verdict now."""
@@ -312,10 +309,7 @@ class Rerouting:
                 self._retire(name, f"probe: {reason}")
             elif name not in self._reported_sick:
                 self._reported_sick.add(name)
-                self._edges.show(
-                    f"fkit: {self._place(name)}: probe: sick: {reason}; "
-                    "it continues, since no other worker is left"
-                )
+                self._keep(name, f"probe: {reason}")
 
     def _retire_due(self) -> None:
         for name, reason in self._trust.to_retire():
@@ -336,9 +330,20 @@ class Rerouting:
         self._edges.show(f"fkit: {self._place(name)} is retired: {reason}")
         self._record("retired", name, reason=reason)
 
+    def _keep(self, name: str, reason: str) -> None:
+        """Say that a worker would be retired if it were not the last."""
+        self.kept.append((self._place(name), reason))
+        self._edges.show(f"fkit: {self._place(name)} goes on, since no other is left: {reason}")
+        self._record("not_retired", name, reason=reason)
+
     def _readmit(self, name: str, shown: str, recorded: str) -> None:
         self._schedule.readmit(name)
-        self._edges.show(f"fkit: {self._place(name)} is back: {shown}")
+        place = self._place(name)
+        self.retired[:] = [
+            (each, f"{why}; back: {shown}" if each == place and "; back: " not in why else why)
+            for each, why in self.retired
+        ]
+        self._edges.show(f"fkit: {place} is back: {shown}")
         self._record("readmitted", name, reason=recorded)
 
     def bring_back(self) -> None:

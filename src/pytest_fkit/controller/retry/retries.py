@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Sequence
 
+from ...compat.pytest_reports import shown_text
 from ...gpu.errors.wording import is_rather_the_machines
 from ...named_tuple import NamedTuple
 from ...own import own_builtins
@@ -59,12 +60,12 @@ class Attempt(NamedTuple):
 
         :param number: the first is 1.
         """
-        if self.error or self.wanted_gpus:
-            reason = self.reason
-        else:
-            reason = "skipped" if self.skipped else "ended" if self.ended else "interrupted"
-        texts = [str(report.longrepr) for report in self.reports if report.failed]
-        return f"attempt {number} on {self.place}: {reason}", "\n".join(texts) + "\n"
+        texts = [shown_text(report.longrepr) for report in self.reports if report.failed]
+        return self.title(number), "\n".join(texts) + "\n"
+
+    def title(self, number: int) -> str:
+        """As in "attempt 1 on gw2 (GPU 4): out of memory"."""
+        return f"attempt {number} on {self.place}: {self.outcome}"
 
     @property
     def wanted_gpus(self) -> int:
@@ -72,11 +73,12 @@ class Attempt(NamedTuple):
         return max((facts_of(each).wanted_gpus for each in self.reports), default=0)
 
     @property
-    def reason(self) -> str:
-        """Why there is to be another attempt."""
+    def outcome(self) -> str:
         if self.error is not None:
             return self.error.text
-        return f"skipping itself for want of {self.wanted_gpus} GPUs"
+        if self.wanted_gpus:
+            return f"skipped itself for want of {self.wanted_gpus} GPUs"
+        return "skipped" if self.skipped else "ended" if self.ended else "interrupted"
 
     @property
     def category(self) -> str:
@@ -272,9 +274,6 @@ class Retries:
         self._held.setdefault(test, []).append(attempt)
         self.kinds[test] = kind
 
-    def last(self, test: int) -> Attempt:
-        return self._held[test][-1]
-
     def conclude(self, test: int, verdict: Verdict) -> Sequence[Told]:
         """What plugins are to hear of a test after its last attempt."""
         self._held.pop(test, None)
@@ -304,7 +303,7 @@ class Retries:
         ]
         passed = verdict.passed
         before = "; ".join(title for title, _ in sections)
-        met_error = any(each.error for each in attempts)
+        met_error = any(each.error for each in attempts[:-1])
         for report in verdict.reports:
             about = vars(report)
             if len(attempts) > 1 and verdict is attempts[-1]:
@@ -339,17 +338,18 @@ class OpenAttempts:
     Those are attempts that met errors of GPUs or the network, and any at a test of which others are
     held.
 
-    :param retried: whether others are held, of the test at a position of a worker's collection.
+    :param again: hears of each test that a worker begins, by its position in the collection of the
+        worker; whether others are held.
     :param over: called with a worker and its attempt; returns what plugins are to hear of it, or
         what is to be done instead.
     """
 
     def __init__(
         self,
-        retried: Callable[[WorkerController, int], bool],
+        again: Callable[[WorkerController, int], bool],
         over: Callable[[WorkerController, Attempt], Sequence[Told] | Retry],
     ) -> None:
-        self._retried = retried
+        self._again = again
         self._over = over
         self._open: dict[WorkerController, _Open] = {}
         self._skips: dict[WorkerController, set[int]] = {}
@@ -365,7 +365,7 @@ class OpenAttempts:
             if isinstance(each, ItemBegins):
                 self._open.pop(node, None)
                 self._skips.get(node, set()).discard(each.position)
-                if self._retried(node, each.position):
+                if self._again(node, each.position):
                     self._open[node] = _Open()
                 now.append(each)
             elif isinstance(each, ItemGpuError):

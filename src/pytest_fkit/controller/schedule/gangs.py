@@ -58,10 +58,15 @@ def choose_gang(
     :param test: the leader has to have collected it.
     :param unowned: GPUs that may take part besides theirs.
     """
-    spare = [gpu for gpu in unowned if gpu not in kind.avoid]
+    several = (kind.gpus or 0) > 1
+
+    def may_take_part(gpus: Iterable[str]) -> bool:
+        return not any(gpu in kind.avoid or (several and nearness.is_part(gpu)) for gpu in gpus)
+
+    spare = [gpu for gpu in unowned if may_take_part([gpu])]
     by_machine: dict[str, list[KnownWorker]] = {}
     for worker in workers:
-        if worker.gpus and not (worker.retired or kind.avoid & set(worker.gpus)):
+        if worker.gpus and not worker.retired and may_take_part(worker.gpus):
             by_machine.setdefault(machine_of_gpu(worker.gpus[0]), []).append(worker)
     found = [
         candidate

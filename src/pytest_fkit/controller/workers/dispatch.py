@@ -290,7 +290,6 @@ class Dispatch:
 
     def _do(self, decision: Decision) -> None:
         if isinstance(decision, Send):
-            self._rerouting.sent(decision.worker, decision.tests)
             positions = self._positions(decision.worker, decision.tests)
             self._order(self._by_name[decision.worker], RunTests(positions))
         elif isinstance(decision, Recall):
@@ -299,7 +298,6 @@ class Dispatch:
         elif isinstance(decision, SettleWorker):
             self._order(self._by_name[decision.worker], TearDown())
         elif isinstance(decision, Lend):
-            self._rerouting.sent(decision.worker, [decision.test])
             self._lend(decision)
         elif not self._rerouting.unrunnable(decision.test):
             nodeid = self._tests.nodeids[test_of(decision.test)]

@@ -199,14 +199,18 @@ def distribute(
     wanted = settings.gpus_per_worker or 0
     if seen.entries and wanted > len(seen.entries):
         notices.append(
-            f"{wanted} GPUs per worker are asked for, there are {len(seen.entries)} in all"
+            f"--fkit-gpus-per-worker={wanted}: there are only {len(seen.entries)} GPUs, so each "
+            f"worker has {size}"
         )
     if (
         wanted > 1
         and any(len(place.slice) > 1 for place in assignment.places)
         and any(entry.device.parent for entry in seen.entries)
     ):
-        notices.append("a process sees one MIG instance, whatever its mask names")
+        notices.append(
+            "a process sees one MIG instance, whatever its mask names: use "
+            "--fkit-gpus-per-worker=1, which is the default with MIG"
+        )
     warning = sharing(seen, assignment)
     if warning is not None:
         notices.append(warning)

@@ -93,7 +93,10 @@ def owned_gpus(
     """
     place = worker.place
     entries = (*place.slice, *spare)
-    numbers = range(1, 1 + min(worker.most, len(entries)))
+    whole = [each for each in entries if not each.device.parent]
+    # A process sees one MIG instance.
+    views = {1: entries[:1]}
+    views.update({number: tuple(whole[:number]) for number in range(2, 1 + len(whole))})
     return Owned(
         place.worker,
         place.ids,
@@ -101,11 +104,9 @@ def owned_gpus(
         place.vendor,
         worker.most,
         {
-            number: gang_variables(worker, entries[:number])
-            for number in numbers
-            if number != len(place.slice) and worker.most > 1
-            # A process sees one MIG instance.
-            if number == 1 or not any(each.device.parent for each in entries[:number])
+            number: gang_variables(worker, shown)
+            for number, shown in views.items()
+            if number <= worker.most and worker.most > 1 and shown != place.slice
         },
         {entry.id: (entry.device.uuid, entry.device.pci) for entry in visible},
         {entry.id: entry.device.memory for entry in visible if entry.device.memory},

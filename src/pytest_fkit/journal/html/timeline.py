@@ -252,6 +252,7 @@ _MARKED = {
     "gpu_error": ERROR,
     "network_error": NETWORK,
     "retired": SICK,
+    "not_retired": SICK,
     "probed": SICK,
     "readmitted": WELL,
     "session_timeout": RUN,

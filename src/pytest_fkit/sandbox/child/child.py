@@ -154,6 +154,7 @@ class Child:
         self._process.states.send(item)
         self._process.relay.enter("exit")
         flush()
+        self._process.output.leave_test()
         self._process.output.enter_exit()
         self._process.session_end.conclude()
         finalizers.run_own()

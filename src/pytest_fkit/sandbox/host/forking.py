@@ -277,6 +277,7 @@ class Forking:
         self._conclude(item, meter)
 
     def _conclude(self, item: pytest.Item, meter: Meter | None) -> None:
+        self._process.output.leave_test()
         if meter is not None:
             self._process.relay.send(Used(os.getpid(), tuple(meter.read())))
         self._process.measuring.send()

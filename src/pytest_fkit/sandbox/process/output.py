@@ -107,8 +107,11 @@ class OutputCapture:
         if self._stream and not self._redirects:
             for stream, number in _in_memory():
                 _mirror(stream, self._files[slots.out if number == 1 else slots.err])
+        self._in_phase = False
+        self._gap_began: int | None = None
+        """What the file for descriptor 2 held then, in bytes; None in a phase."""
         pytest_output.on_new_log_stream(config, self._new_log_stream)
-        pytest_output.replace_reading(config, _ends_of_long)
+        pytest_output.replace_reading(config, self._read)
 
     def copy_inherited(self, files: Files) -> None:
         """In a new process: copy what pytest had captured in the host, and not read, to `files`."""
@@ -167,6 +170,82 @@ class OutputCapture:
             _redirect((slots.out, slots.err), (1, 2))
         except OSError:  # closed by the test
             return
+
+    # --- between phases, when pytest does not capture ---
+    #
+    # A corrupt heap is often found there. What a process says of it would be lost among the
+    # terminal's lines, so it goes to the file of what it said last, and on to where it was to go
+    # when the process is still there at the next phase.
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self) -> Generator[None, object, object]:
+        __tracebackhide__ = True
+        self._enter_phase()
+        try:
+            return (yield)
+        finally:
+            self._leave_phase()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self) -> Generator[None, object, object]:
+        __tracebackhide__ = True
+        self._enter_phase()
+        try:
+            return (yield)
+        finally:
+            self._leave_phase()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
+        __tracebackhide__ = True
+        self._enter_phase()
+        try:
+            return (yield)
+        finally:
+            self._leave_phase()
+
+    def leave_test(self) -> None:
+        """After all hooks around a test."""
+        outside = self._end_gap()
+        if outside is not None:
+            insist(os.dup2, outside, 2, True)
+
+    def _enter_phase(self) -> None:
+        self._end_gap()
+        self._in_phase = True
+
+    def _leave_phase(self) -> None:
+        self._in_phase = False
+        if self._gap_began is None and self._files[slots.err].is_at(slots.err):
+            self._begin_gap(os.fstat(slots.err).st_size)
+
+    def _read(self, descriptor: int) -> str | None:
+        """Called for what pytest captured in a phase, by which it is over for the capture."""
+        if self._in_phase and self._files[slots.err].is_at(descriptor):
+            self._begin_gap(0)  # it empties the file
+        return _ends_of_long(descriptor)
+
+    def _begin_gap(self, size: int) -> None:
+        if pytest_output.uncaptured_stderr(self._config) is not None:
+            self._gap_began = size
+            insist(os.dup2, slots.err, 2, True)
+
+    def _end_gap(self) -> int | None:
+        """Pass on what was written in a gap; the descriptor to which, None if there was no gap."""
+        began, self._gap_began = self._gap_began, None
+        outside = pytest_output.uncaptured_stderr(self._config)
+        if began is None or outside is None:
+            return None
+        if self._files[slots.err].is_at(slots.err):
+            said = read_from(slots.err, began)
+            if said:
+                os.ftruncate(slots.err, began)
+                os.lseek(slots.err, began, os.SEEK_SET)
+                with suppress(OSError):  # as of a terminal that is gone
+                    write_all(outside, said)
+        return outside
+
+    # --- capturing fixtures, logs ---
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_fixture_setup(self) -> Generator[None, object, object]:

@@ -196,8 +196,8 @@ def _why_no_stack(ending: Ending) -> str:
     # Those that faulthandler handles, and the one for which we have it do so.
     if isinstance(ending, Signaled) and ending.signal in (*FAULTS, signal.SIGTERM):
         return (
-            "the signal handler that writes it was replaced, its descriptor closed, or a debugger "
-            "kept the signal from it"
+            "the thread's stack was full, the signal handler that writes it was replaced, its "
+            "descriptor closed, or a debugger kept the signal from it"
         )
     if isinstance(ending, Signaled):
         return f"Python's fault handler does not handle {ending.title}"

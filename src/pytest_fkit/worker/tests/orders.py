@@ -12,7 +12,8 @@ import pytest
 from ...compat.pytest_nodes import lineage, unique_id
 from ...config.folders import claim_artifacts, wrapper_refusal
 from ...config.marks import Limits, limits, spawned_key
-from ...config.settings import Settings
+from ...config.settings import Settings, read
+from ...gpu.slices.distribution import rank_of
 from ...gpu.slices.ownership import OWNED
 from ...own import os, own_builtins
 from ...protocol.border import Facts
@@ -264,7 +265,8 @@ class Requests:
         needs, owned = needs_of(item), self._owned
         most = 0 if owned is None else max(owned.most, len(owned.ids))
         if needs.gpus and needs.gpus > most:
-            return f"needs {count(needs.gpus, 'GPU')}; this run has {most or 'none'}"
+            has = self._why_no_gpus() or f"this run has {most}"
+            return f"needs {count(needs.gpus, 'GPU')}; {has}"
         if owned is None or not needs.gpu_memory:
             return ""
         for gpu in owned.seen(dict(wanted.key.environ)):
@@ -273,6 +275,15 @@ class Requests:
                 what = format_size(needs.gpu_memory)
                 return f"needs {what} of GPU memory; GPU {gpu} has {format_size(memory)}"
         return ""
+
+    def _why_no_gpus(self) -> str:
+        """Why this run has no GPUs to give; "" if it has some."""
+        if self._owned is not None:
+            return ""
+        if read(self._session.config, "fkit_gpus") == "none":
+            return "this run has none (--fkit-gpus=none)"
+        rank = rank_of(os.environ)
+        return f"{rank}: they are left to the launcher" if rank else "this run has none"
 
     def _gpu_memory(self, item: pytest.Item) -> int:
         """Bytes that have to be free on its GPUs; 0 where nobody knows which these are."""
