@@ -107,9 +107,7 @@ class OutputCapture:
         if self._stream and not self._redirects:
             for stream, number in _in_memory():
                 _mirror(stream, self._files[slots.out if number == 1 else slots.err])
-        self._in_phase = False
-        self._gap_began: int | None = None
-        """What the file for descriptor 2 held then, in bytes; None in a phase."""
+        self._in_phase = self._in_gap = False
         pytest_output.on_new_log_stream(config, self._new_log_stream)
         pytest_output.replace_reading(config, self._read)
 
@@ -177,70 +175,37 @@ class OutputCapture:
     # terminal's lines, so it goes to the file of what it said last, and on to where it was to go
     # when the process is still there at the next phase.
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_setup(self) -> Generator[None, object, object]:
-        __tracebackhide__ = True
-        self._enter_phase()
-        try:
-            return (yield)
-        finally:
-            self._leave_phase()
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_call(self) -> Generator[None, object, object]:
-        __tracebackhide__ = True
-        self._enter_phase()
-        try:
-            return (yield)
-        finally:
-            self._leave_phase()
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
-        __tracebackhide__ = True
-        self._enter_phase()
-        try:
-            return (yield)
-        finally:
-            self._leave_phase()
+    def enter_phase(self) -> None:
+        """Before a phase of a test, when pytest begins to capture."""
+        if self._in_gap:
+            self._end_gap()
+        self._in_phase = True
 
     def leave_test(self) -> None:
         """After all hooks around a test."""
-        outside = self._end_gap()
-        if outside is not None:
-            insist(os.dup2, outside, 2, True)
-
-    def _enter_phase(self) -> None:
-        self._end_gap()
-        self._in_phase = True
-
-    def _leave_phase(self) -> None:
-        self._in_phase = False
-        if self._gap_began is None and self._files[slots.err].is_at(slots.err):
-            self._begin_gap(os.fstat(slots.err).st_size)
+        if self._in_gap:
+            outside = self._end_gap()
+            if outside is not None:
+                insist(os.dup2, outside, 2, True)
 
     def _read(self, descriptor: int) -> str | None:
-        """Called for what pytest captured in a phase, by which it is over for the capture."""
+        """Called when pytest reads, and then drops, what it captured in a phase."""
         if self._in_phase and self._files[slots.err].is_at(descriptor):
-            self._begin_gap(0)  # it empties the file
+            self._in_phase = False
+            if pytest_output.uncaptured_stderr(self._config) is not None:
+                self._in_gap = True
+                insist(os.dup2, slots.err, 2, True)
         return _ends_of_long(descriptor)
 
-    def _begin_gap(self, size: int) -> None:
-        if pytest_output.uncaptured_stderr(self._config) is not None:
-            self._gap_began = size
-            insist(os.dup2, slots.err, 2, True)
-
     def _end_gap(self) -> int | None:
-        """Pass on what was written in a gap; the descriptor to which, None if there was no gap."""
-        began, self._gap_began = self._gap_began, None
+        """Pass on what was written in a gap; the descriptor to which, None if pytest captures."""
+        self._in_gap = False
         outside = pytest_output.uncaptured_stderr(self._config)
-        if began is None or outside is None:
-            return None
-        if self._files[slots.err].is_at(slots.err):
-            said = read_from(slots.err, began)
+        if outside is not None and self._files[slots.err].is_at(slots.err):
+            said = read_from(slots.err)
             if said:
-                os.ftruncate(slots.err, began)
-                os.lseek(slots.err, began, os.SEEK_SET)
+                os.ftruncate(slots.err, 0)
+                os.lseek(slots.err, 0, os.SEEK_SET)
                 with suppress(OSError):  # as of a terminal that is gone
                     write_all(outside, said)
         return outside

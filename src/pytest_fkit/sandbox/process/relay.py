@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generator, Iterator
+from typing import TYPE_CHECKING, Callable, Generator, Iterator
 
 import pytest
 
@@ -90,6 +90,8 @@ class Relay:
         self._wide_setup_seconds = 0.0
         self._began = self._seconds = 0.0
         self.muted = False
+        self.on_phase: Callable[[], None] = lambda: None
+        """Called before a phase begins."""
         self.phase = ""
         self.lost = 0
         """Exit status if the reports did not get through, else 0."""
@@ -149,6 +151,7 @@ class Relay:
 
     def enter(self, phase: str) -> None:
         """Begin a phase of the test, and announce it unless reports on an earlier one are lost."""
+        self.on_phase()
         self.phase = phase
         self._began, self._seconds = time.monotonic(), 0.0
         if not self.lost:
