@@ -13,7 +13,6 @@ imported before the initial conftest files are, see initial_conftests.py.
 
 from __future__ import annotations
 
-import re
 import sys
 import warnings as _warnings  # which a suite may take out of sys.modules
 from typing import TYPE_CHECKING, Any, Generator
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
     import zlib as zlib
     from contextlib import contextmanager as contextmanager
 
-    pattern = re.compile
 else:
     import contextlib
     import functools
@@ -207,23 +205,6 @@ else:
 
 
 if not TYPE_CHECKING:
-    _compile = re.compile
-
-    class pattern:  # noqa: N801 (as re.compile, for which it stands)
-        """A regular expression that is compiled when it is first used.
-
-        Some forty are for what happens in few runs, a crash or a GPU error: compiled at once they
-        take 2 to 4 ms at the start of each process.
-        """
-
-        def __init__(self, text: str | bytes, flags: int = 0) -> None:
-            self._arguments = text, flags
-
-        def __getattr__(self, name: str) -> Any:
-            compiled = _compile(*self._arguments)
-            for each in ("search", "match", "fullmatch", "finditer", "findall", "split", "sub"):
-                setattr(self, each, getattr(compiled, each))
-            return getattr(compiled, name)
 
     def contextmanager(function):
         """As contextlib's, whose own builtins a suite can change."""

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any, Dict
 
-from ..own import own_builtins, pattern
+from ..own import own_builtins
 
 own_builtins(globals())
 
@@ -34,9 +34,9 @@ class FailedError(Exception):
 
 
 # Not "[WARNING] …".
-_JSON = pattern(r"^\s*(?:\{|\[(?=\s*(?:[\[{\]\"\d]|$)))", re.MULTILINE)
+_JSON = re.compile(r"^\s*(?:\{|\[(?=\s*(?:[\[{\]\"\d]|$)))", re.MULTILINE)
 
-_PCI = pattern(r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])", re.IGNORECASE)
+_PCI = re.compile(r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])", re.IGNORECASE)
 
 
 def load_json(text: str) -> Any:

@@ -268,6 +268,14 @@ class OwnFile:
         except OSError:
             return False
 
+    def size(self) -> int | None:
+        """Bytes that it holds; None if the test has closed it."""
+        try:
+            status = os.fstat(self._slot)
+        except OSError:
+            return None
+        return status.st_size if status.st_ino == self.inode else None
+
     def write(self, data: bytes) -> None:
         if self.is_at(self._slot):
             try:

@@ -6,7 +6,7 @@ import re
 from typing import Callable, Iterator, Sequence
 
 from ..named_tuple import NamedTuple
-from ..own import own_builtins, pattern
+from ..own import own_builtins
 from ..system.paths import base_name
 from .crash_report import NativeStacks
 
@@ -35,21 +35,21 @@ class NativeThread(NamedTuple):
 
 # --- what tools print ---
 
-_GDB_THREAD = pattern(r"^Thread \d+ \(.*?LWP (\d+)\)?.*:$")
-_GDB_FRAME = pattern(
+_GDB_THREAD = re.compile(r"^Thread \d+ \(.*?LWP (\d+)\)?.*:$")
+_GDB_FRAME = re.compile(
     r"^#\d+ +(?:0x[0-9a-f]+ in )?(?P<name>.+?) \(.*?\)"
     r"(?: at (?P<place>\S+:\d+)| from (?P<library>\S+))?$"
 )
-_EU_THREAD = pattern(r"^TID (\d+):$")
-_EU_FRAME = pattern(r"^#\d+ +0x[0-9a-f]+(?: (?P<name>\S.*?))?(?: \(inlined\))?$")
-_EU_PLACE = pattern(r"^ {4}(\S.*?:\d+)(:\d+)?$")
-_PYSTACK_THREAD = pattern(r"^Traceback for thread (\d+) ")
-_PYSTACK_FRAME = pattern(
+_EU_THREAD = re.compile(r"^TID (\d+):$")
+_EU_FRAME = re.compile(r"^#\d+ +0x[0-9a-f]+(?: (?P<name>\S.*?))?(?: \(inlined\))?$")
+_EU_PLACE = re.compile(r"^ {4}(\S.*?:\d+)(:\d+)?$")
+_PYSTACK_THREAD = re.compile(r"^Traceback for thread (\d+) ")
+_PYSTACK_FRAME = re.compile(
     r'^    \((?P<kind>C|Python)\) File "(?P<file>.*)", line (?P<line>\d+), in (?P<name>.+?)'
     r"(?: \(inlined\))?(?: \((?P<library>/.*)\))?$"
 )
-_PY_SPY_THREAD = pattern(r"^Thread (?:0x)?([0-9A-Fa-f]+) ")
-_PY_SPY_FRAME = pattern(r"^    (?P<name>\S.*?) \((?P<place>[^()]*)\)$")
+_PY_SPY_THREAD = re.compile(r"^Thread (?:0x)?([0-9A-Fa-f]+) ")
+_PY_SPY_FRAME = re.compile(r"^    (?P<name>\S.*?) \((?P<place>[^()]*)\)$")
 
 
 def _gdb(lines: Sequence[str]) -> Iterator[NativeFrame]:
@@ -104,18 +104,18 @@ _PARSERS: dict[str, tuple[re.Pattern[str], Callable[[Sequence[str]], Iterator[Na
 
 # --- whose a function is ---
 
-_INTERPRETER = pattern(
+_INTERPRETER = re.compile(
     r"_?_?Py[A-Z_]|_ctypes_|PyInit|pymain|pyrun_|run_(mod|eval_code_obj)$|Py_|_Py|"
     r"(cfunction|method|function_code|slot|wrap|type|object|builtin|vectorcall|context_run|"
     r"partial|bound|gen_send|call)_?\w*(call|vectorcall|exec|FASTCALL|fastcall|new|init)\w*$|"
     r"(_start|main|__libc_start\w*|call_init|ffi_call\w*|_call_function_pointer)$"
 )
-_INTERPRETERS_FILE = pattern(
+_INTERPRETERS_FILE = re.compile(
     r"(^|/)(Python|Objects|Modules|\.?/?Include)/|libpython|^python3|libffi|^_ctypes\.|/_ctypes/"
 )
 
 
-_PYTEST = pattern(r"(^|/)(_pytest|pluggy|pytest_fkit|xdist|execnet)/")
+_PYTEST = re.compile(r"(^|/)(_pytest|pluggy|pytest_fkit|xdist|execnet)/")
 
 
 def is_interpreters(frame: NativeFrame) -> bool:
@@ -142,10 +142,10 @@ def without_handlers(frames: Sequence[NativeFrame]) -> tuple[NativeFrame, ...]:
     return tuple(frames[first:]) or tuple(frames)
 
 
-_RUNTIMES_FILE = pattern(
+_RUNTIMES_FILE = re.compile(
     r"^(\.\.?/(sysdeps|nptl|stdlib|signal|csu|malloc|debug|libio|assert)/|lib(c|pthread|stdc\+\+|gcc_s)[.-])"
 )
-_RUNTIMES = pattern(
+_RUNTIMES = re.compile(
     r"(__|_IO_|_Unwind_|std::terminate|std::__throw_|__cxxabiv1::|__gnu_cxx::)|"
     r"(raise|abort|kill|tgkill|pause)$"
 )

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
 from ..named_tuple import NamedTuple
-from ..own import os, own_builtins, pattern, signal
+from ..own import os, own_builtins, signal
 from ..system.paths import below, joined
 
 if TYPE_CHECKING:
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 own_builtins(globals())
 
-_FRAME = pattern(r'^  File "(?P<path>.*)", line (?P<line>\d+|\?\?\?) in (?P<name>.*)$')
+_FRAME = re.compile(r'^  File "(?P<path>.*)", line (?P<line>\d+|\?\?\?) in (?P<name>.*)$')
 
 # As traceback.c of CPython writes it; from 3.14 on the thread's name may be there, in brackets.
-_THREAD = pattern(r"^(?P<current>Current t|T)hread 0x[0-9a-f]*(?: \[(?P<name>.*)\])?.*:$")
+_THREAD = re.compile(r"^(?P<current>Current t|T)hread 0x[0-9a-f]*(?: \[(?P<name>.*)\])?.*:$")
 
 FATAL_ERROR = "Fatal Python error: "
 

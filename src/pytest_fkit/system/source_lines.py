@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Sequence
 
 from ..named_tuple import NamedTuple
-from ..own import os, own_builtins, pattern
+from ..own import os, own_builtins
 
 own_builtins(globals())
 
@@ -15,13 +16,13 @@ _LARGEST = 8 << 20
 _WIDEST = 200
 """Characters of a line that are shown."""
 
-_LINE_END = pattern(rb"\r\n|\r|\n")
+_LINE_END = re.compile(rb"\r\n|\r|\n")
 
 # PEP 263, in one of the first two lines.
-_CODING = pattern(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
+_CODING = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
 
 # What ends a line for str.splitlines, or moves a terminal's cursor.
-_UNSHOWABLE = pattern("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UNSHOWABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 _REGULAR = 0o100000
 _TYPE_OF_FILE = 0o170000

@@ -11,7 +11,7 @@ from ..config.marks import ALL_GPUS, SERIAL, Arguments, answer_of_hook, argument
 from ..config.options import MARK_ARGUMENTS
 from ..config.values import parse
 from ..gpu.slices.ownership import OWNED, ids_in
-from ..own import own_builtins, pattern
+from ..own import own_builtins
 from ..protocol.event_file import ReportData, add_facts
 from ..protocol.needs import Needs
 
@@ -190,10 +190,10 @@ def _cupy(item: pytest.Item) -> int:
 READERS = (_deepspeed, _cupy, _pytorch)
 """By project; a conftest.py adds its own by the hook pytest_fkit_requirements."""
 
-_GPUS_REQUIRED = pattern(r"(\d{1,4}) GPUs required")
+_GPUS_REQUIRED = re.compile(r"(\d{1,4}) GPUs required")
 
 # As PyTorch's conftest.py tells files of tests whose ranks use no GPU.
-_CPU_FILE = pattern(r"(?:^|.*_)(?:gloo|mpi|ucc|cpu)(?:_.*|$)")
+_CPU_FILE = re.compile(r"(?:^|.*_)(?:gloo|mpi|ucc|cpu)(?:_.*|$)")
 
 
 def _on_the_cpu(item: pytest.Item) -> bool:

@@ -6,7 +6,7 @@ import functools
 import re
 from typing import Iterable, Iterator
 
-from ...own import own_builtins, pattern
+from ...own import own_builtins
 from ...protocol.event_file import GpuError
 from .error_table import CATEGORIES, Category
 from .failure import Failure
@@ -30,7 +30,7 @@ _NAME = r"\b(?:CUDA_ERROR_|(?:cuda|hip)Error)"
 # An error's number without its name: numba's "[700] Call to cuMemcpyDtoH results in …",
 # FlashInfer's "cuLaunchKernelEx failed with error code 719", "CUDA error 700", "CUDA error
 # code=700(", "CUDA driver error: 2" of PyTorch on ROCm.
-_NUMBERED = pattern(
+_NUMBERED = re.compile(
     r"\[(?P<call>\d{1,3})\] Call to cu\w+ results in"
     r"|(?:\bCUDA|\bHIP|Triton Error \[\w+\]"
     r"|(?-i:\b(?:cu|hip)(?!BLAS|DNN|FFT|RAND|S[Oo]|S[Pp]|TENSOR)[A-Z]\w+|\bcuda[A-Z]\w+))[^\n]{0,120}?"
@@ -87,7 +87,7 @@ def _compiled(parts: Iterable[str]) -> re.Pattern[str]:
 _OF_MACHINE = ("missing", "port")
 
 # Memory that the host locks for GPUs: CUDA's runtime and driver, HIP's runtime.
-_LOCKED = pattern(r"(cuda|hip)(Host(Alloc|Malloc|Register)|MallocHost)|cuMem(AllocHost|Host)")
+_LOCKED = re.compile(r"(cuda|hip)(Host(Alloc|Malloc|Register)|MallocHost)|cuMem(AllocHost|Host)")
 
 
 def is_rather_the_machines(error: GpuError) -> bool:
@@ -101,11 +101,11 @@ _HEADER = "Traceback (most recent call last):"
 # The text before it on the line is the prefix of a rank, an actor or a logger: `[rank1]: ` of
 # PyTorch's workers, `(EngineCore_0 pid=7) ERROR 05-10 16:00:15 [core.py:396] ` of vLLM's. Ray's
 # RayTaskError has frames and no header.
-_FRAME = pattern(r'(?P<prefix>[^"]*?)  File "[^"]+", line \d+')
-_DIGITS = pattern(r"\d+")
-_EXCEPTION = pattern(r"(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt|Warning|Failed)\b")
-_WHAT = pattern(r"\bwhat\(\): ")  # libstdc++, of an exception that nobody caught
-_ABORT = pattern(r"\bHW Exception by GPU node-\d")  # ROCr, runtime.cpp, before it aborts
+_FRAME = re.compile(r'(?P<prefix>[^"]*?)  File "[^"]+", line \d+')
+_DIGITS = re.compile(r"\d+")
+_EXCEPTION = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt|Warning|Failed)\b")
+_WHAT = re.compile(r"\bwhat\(\): ")  # libstdc++, of an exception that nobody caught
+_ABORT = re.compile(r"\bHW Exception by GPU node-\d")  # ROCr, runtime.cpp, before it aborts
 
 _QUOTING = (
     "AssertionError",
@@ -124,7 +124,7 @@ _QUOTING = (
 )
 """Names of exceptions whose messages quote values, keys, names, a command."""
 
-_QUOTED = pattern(rf"(?:\w+\.)*(?:{'|'.join(_QUOTING)})\b")
+_QUOTED = re.compile(rf"(?:\w+\.)*(?:{'|'.join(_QUOTING)})\b")
 _CONTINUED = 8
 """Lines of a message that are searched where its end is unknown."""
 
@@ -203,7 +203,7 @@ _CLASSES = {
 _PROCESS = r"(server|engine|scheduler|executor|worker|process|subprocess|rank|child)"
 _GONE = r"(died|is dead|crashed|exited|terminated|killed|failed to start|returned error)"
 
-_MESSAGE = pattern(
+_MESSAGE = re.compile(
     "|".join(
         (
             # vLLM, v1/engine/utils.py, v1/engine/exceptions.py, v1/executor/multiproc_executor.py,
@@ -224,7 +224,7 @@ _MESSAGE = pattern(
 
 # Assertions that compare nothing of the test's: vLLM's tests/utils.py, of a test that it ran in a
 # fork; PyTorch's common_distributed.py, of a rank.
-_FORKED = pattern(
+_FORKED = re.compile(
     r"^(function|Test) \S+ failed when called with args [^\n]*\(exit code: -?\d+\)"
     r"|^Expected exit code 0 but got -?\d+ for pid: \d+",
     re.MULTILINE,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Callable, Mapping, Sequence
 
-from ...own import own_builtins, pattern
+from ...own import own_builtins
 from ..answers import FailedError, MissingError
 from ..devices import Device
 from ..machine import Machine
@@ -18,7 +19,7 @@ _TOOL = "nvidia-smi"
 _UUIDS = ("GPU-", "MIG-")
 
 # CUDA reads the digits at the beginning of an entry, as strtoul does: "1gpu" is 1.
-_LEADING_NUMBER = pattern(r"\s*\+?(\d+)")
+_LEADING_NUMBER = re.compile(r"\s*\+?(\d+)")
 
 
 def _has_driver(machine: Machine) -> bool:

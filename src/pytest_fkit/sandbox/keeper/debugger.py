@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import errno
 import math
+import re
 from typing import TYPE_CHECKING, Callable, Sequence
 
 from ... import system
 from ...named_tuple import NamedTuple
-from ...own import fcntl, os, own_builtins, pattern, signal, subprocess, time
+from ...own import fcntl, os, own_builtins, signal, subprocess, time
 from ...protocol.crash_report import NativeStacks
 from ...protocol.descriptors import read_from
 from ...system.paths import program
@@ -34,7 +35,7 @@ _TURN = "/tmp"  # noqa: S108 (nothing is written there)
 MOST_OUTPUT = 1 << 20
 """Bytes of its output that are read: 200 threads of 40 frames have about 800 KiB."""
 
-_NOT_FOR_TOOLS = pattern(
+_NOT_FOR_TOOLS = re.compile(
     # What a test needs, or a sanitizer, and what would stop or mislead an interpreter of its own.
     r"(LD_PRELOAD|LD_AUDIT|PYTHON.*|COVERAGE_.*|(A|L|T|M|UB)SAN_OPTIONS|DEBUGINFOD_URLS)$"
 )

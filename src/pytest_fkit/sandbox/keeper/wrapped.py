@@ -6,7 +6,7 @@ import re
 from typing import Sequence
 
 from ...config.folders import wrapper_program
-from ...own import own_builtins, pattern, signal
+from ...own import own_builtins, signal
 from ...protocol.descriptors import Files, read_from, read_tail
 from ...protocol.endings import Ending, Exited, Signaled, WrapperEnded, from_wait_status
 from ...protocol.stacks import FATAL_ERROR, FATAL_ERRORS
@@ -18,7 +18,7 @@ own_builtins(globals())
 WRAPPER_LIMIT = 600.0
 """Seconds for a wrapper to end after its test, where tests have no limit: it may write much."""
 
-_GDB = pattern(
+_GDB = re.compile(
     rb'^(?:Program|Thread \S+ "[^"\n]*") (?:received|terminated with) signal (SIG[A-Z0-9]+)', re.M
 )
 

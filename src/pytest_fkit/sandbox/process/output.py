@@ -107,9 +107,10 @@ class OutputCapture:
         if self._stream and not self._redirects:
             for stream, number in _in_memory():
                 _mirror(stream, self._files[slots.out if number == 1 else slots.err])
-        self._in_phase = self._in_gap = False
+        self._gap_began: int | None = None
+        """What the file for descriptor 2 held then, in bytes; None in a phase."""
         pytest_output.on_new_log_stream(config, self._new_log_stream)
-        pytest_output.replace_reading(config, self._read)
+        pytest_output.replace_reading(config, _ends_of_long)
 
     def copy_inherited(self, files: Files) -> None:
         """In a new process: copy what pytest had captured in the host, and not read, to `files`."""
@@ -177,37 +178,33 @@ class OutputCapture:
 
     def enter_phase(self) -> None:
         """Before a phase of a test, when pytest begins to capture."""
-        if self._in_gap:
+        if self._gap_began is not None:
             self._end_gap()
-        self._in_phase = True
+
+    def leave_phase(self) -> None:
+        """After a phase, when pytest captures no more and has read what it captured."""
+        if pytest_output.uncaptured_stderr(self._config) is not None:
+            self._gap_began = self._files[slots.err].size()
+            if self._gap_began is not None:
+                insist(os.dup2, slots.err, 2, True)
 
     def leave_test(self) -> None:
         """After all hooks around a test."""
-        if self._in_gap:
+        if self._gap_began is not None:
             outside = self._end_gap()
             if outside is not None:
                 insist(os.dup2, outside, 2, True)
 
-    def _read(self, descriptor: int) -> str | None:
-        """Called when pytest reads, and then drops, what it captured in a phase."""
-        if self._in_phase and self._files[slots.err].is_at(descriptor):
-            self._in_phase = False
-            if pytest_output.uncaptured_stderr(self._config) is not None:
-                self._in_gap = True
-                insist(os.dup2, slots.err, 2, True)
-        return _ends_of_long(descriptor)
-
     def _end_gap(self) -> int | None:
         """Pass on what was written in a gap; the descriptor to which, None if pytest captures."""
-        self._in_gap = False
+        began, self._gap_began = self._gap_began or 0, None
         outside = pytest_output.uncaptured_stderr(self._config)
-        if outside is not None and self._files[slots.err].is_at(slots.err):
-            said = read_from(slots.err)
-            if said:
-                os.ftruncate(slots.err, 0)
-                os.lseek(slots.err, 0, os.SEEK_SET)
-                with suppress(OSError):  # as of a terminal that is gone
-                    write_all(outside, said)
+        if outside is not None and (self._files[slots.err].size() or 0) > began:
+            said = read_from(slots.err, began)
+            os.ftruncate(slots.err, began)
+            os.lseek(slots.err, began, os.SEEK_SET)
+            with suppress(OSError):  # as of a terminal that is gone
+                write_all(outside, said)
         return outside
 
     # --- capturing fixtures, logs ---

@@ -91,7 +91,9 @@ class Relay:
         self._began = self._seconds = 0.0
         self.muted = False
         self.on_phase: Callable[[], None] = lambda: None
-        """Called before a phase begins."""
+        """Called before a phase."""
+        self.on_phase_end: Callable[[], None] = lambda: None
+        """Called after a phase."""
         self.phase = ""
         self.lost = 0
         """Exit status if the reports did not get through, else 0."""
@@ -163,6 +165,7 @@ class Relay:
 
     def leave(self) -> None:
         """End the phase, whose report is made later."""
+        self.on_phase_end()
         self._seconds = time.monotonic() - self._began
 
     def interrupt(self, error: BaseException) -> None:

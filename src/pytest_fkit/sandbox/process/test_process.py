@@ -117,7 +117,7 @@ def equip(session: pytest.Session, coverage: Any | None, waits: bool) -> TestPro
         gpu_failures,
     )  # fmt: skip
     output = OutputCapture(config)
-    relay.on_phase = output.enter_phase
+    relay.on_phase, relay.on_phase_end = output.enter_phase, output.leave_phase
     plugins = config.pluginmanager
     for name, plugin in (
         ("fkit-relay", relay),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Callable
 
 from ... import system
-from ...own import os, own_builtins, pattern, select, signal, suppress, time
+from ...own import os, own_builtins, select, signal, suppress, time
 
 own_builtins(globals())
 
@@ -32,8 +33,8 @@ def is_alive(pid: int) -> bool:
     return system.process_state(pid) not in ("", "Z")
 
 
-_TRACKER = pattern(r" -c from [\w.]*\bresource_tracker import main\b")
-_LINGERING = pattern(r"^(?:[^ ]*/)?torch_shm_manager$")
+_TRACKER = re.compile(r" -c from [\w.]*\bresource_tracker import main\b")
+_LINGERING = re.compile(r"^(?:[^ ]*/)?torch_shm_manager$")
 
 
 def lingers(pid: int) -> bool:

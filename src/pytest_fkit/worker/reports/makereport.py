@@ -10,7 +10,7 @@ import pytest
 from ...compat import kept_values, pytest_fixtures, pytest_hooks, pytest_reports
 from ...compat.pytest_reports import keep_objects, report_from
 from ...compat.sound_reports import sound_data
-from ...own import marshal, no_warnings, own_builtins, pattern, suppress
+from ...own import marshal, no_warnings, own_builtins, suppress
 from ...protocol.event_file import ReportData, add_facts
 from ...protocol.plain_values import carriable
 from ...system.stack_texts import stack_text
@@ -20,7 +20,7 @@ from .rerunfailures import ProcessDiedError
 own_builtins(globals())
 
 
-_IN_HOOK = pattern(
+_IN_HOOK = re.compile(
     r'^ *File "(?![^"\n]*/(?:_pytest|pytest_fkit)/)[^"\n]*", line \d+ '
     r"in pytest_runtest_makereport$",
     re.MULTILINE,

@@ -6,7 +6,7 @@ import re
 from itertools import groupby
 from typing import Sequence
 
-from ...own import own_builtins, pattern
+from ...own import own_builtins
 from ...protocol.crash_report import NativeStacks
 from ...protocol.endings import Ending, Signaled, TimedOut, count
 from ...protocol.native_frames import (
@@ -34,12 +34,12 @@ NO_TOOL = (
     "--fkit-stacks=python leaves this line out"
 )
 
-_NO_PERMISSION = pattern(
+_NO_PERMISSION = re.compile(
     r"ptrace: Operation not permitted|Operation not permitted \(os error 1\)|Permission denied"
     r"|ptrace_scope|requires.*root|EPERM",
     re.IGNORECASE,
 )
-_GONE = pattern(r"is a zombie|No such process")  # of which gdb says "not permitted", too
+_GONE = re.compile(r"is a zombie|No such process")  # of which gdb says "not permitted", too
 _ALLOW = (
     "attaching to a process is not permitted here: start the container with --cap-add=SYS_PTRACE, "
     "or run sysctl kernel.yama.ptrace_scope=0"
