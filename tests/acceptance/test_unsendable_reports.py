@@ -134,6 +134,16 @@ def test_whatever_a_hook_makes_of_a_report_its_verdict_stands(suite: MakeSuite, 
     assert run.status == 1
 
 
+def test_a_hook_that_exits_leaves_the_run_its_status(suite: MakeSuite) -> None:
+    """Also for reports that come after the end of the run, when the first one has ended it."""
+    hook = """
+        def pytest_report_teststatus(report):
+            if "test_fails" in report.nodeid: raise SystemExit(0)
+    """
+    run = suite(conftest=hook, test_it="def test_fails(): assert 1 == 2").run("--fkit", "-n1")
+    assert run.status == 3, run.text
+
+
 def test_what_processes_of_pytest_need_is_theirs_again(suite: MakeSuite) -> None:
     """A test that replaces what pluggy calls does not stop the run."""
     run = suite(test_it=IN_THE_WAY).run("--fkit", "-n0")

@@ -289,12 +289,12 @@ class Nodes:
         if self._timer is not None:
             self._timer.cancel()
         try:
-            handle, show = self._inbox.handle, self._services.show
-            self._links.stop_workers(self._settings.grace, handle, show, drain)
+            show = self._services.show
+            self._links.stop_workers(self._settings.grace, self._handle_rest, show, drain)
         finally:
             self._links.heartbeat.close()
             restore_sigterm(self._sigterm)
-            self._inbox.handle()
+            self._handle_rest()
             if self._dispatch is not None:
                 self._dispatch.close()
             if self._repeating is not None:
@@ -303,3 +303,15 @@ class Nodes:
                 # pytest counts on; what is reported after the stop was no reason for it.
                 session.shouldfail = reason
         return (yield)
+
+    def _handle_rest(self) -> None:
+        """Handle what came since the run ended, which has its exit status by now."""
+        try:
+            self._inbox.handle()
+        except SystemExit:
+            # Of a hook that hears of a report: pytest would exit with the hook's status, maybe 0.
+            session = self._session
+            if session is None:
+                raise
+            session.config.notify_exception(pytest.ExceptionInfo.from_current())
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
