@@ -354,7 +354,7 @@ def test_reads():
 
 def test_a_verdict_is_written_before_a_reporter_hears_of_it(tmp_path: Path) -> None:
     directory = write_files(tmp_path, {"test_a.py": PASSES, "conftest.py": LISTENS})
-    for workers in ("-n0", "-n2"):
+    for workers in ("-n0", "-n1"):
         ended = run_pytest(directory, "--fkit", workers, "--fkit-journal=run.jsonl")
         assert ended.status == 0, ended.out
         assert "heard 18 reports" in ended.out

@@ -316,7 +316,7 @@ def test_last_failed(suite: MakeSuite, pytester: pytest.Pytester) -> None:
     source = "def test_a(): pass\ndef test_b(): assert 0\ndef test_c(): pass\n"
     made = suite(test_it=source)
     pytester.makeini("[pytest]\n")
-    for mode in ("-n0", "-n2"):
+    for mode in ("-n0", "-n1"):
         made.run("--fkit", mode)
         again = made.run("--fkit", mode, "--lf")
         assert list(again.outcomes) == ["test_it.py::test_b"], mode
