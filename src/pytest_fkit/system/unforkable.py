@@ -204,23 +204,24 @@ def end_restartable() -> bool:
 
 # --- locks --------------------------------------------------------------------------------------
 
-_INHERITED = -1
-"""What filelock's handler puts into ``_creator_pid`` in the child of a fork (_core/_state.py)."""
+_KNOW_LOCKS = (("filelock._core._fork", "_FORK_OBJECTS"), ("filelock._api", "_FORK_OBJECTS"))
+"""Where filelock 4.3, and versions before it, keep what their fork handler makes as new."""
 
 
 def adopt_file_locks() -> None:
     """In a forked process: have locks of filelock that are from before the fork usable.
 
-    filelock 4 refuses them, since a child normally goes on beside the process that made them; that
-    of a test takes its place. One that is held has an open file, for which nothing is forked.
+    filelock refuses them, since a child normally goes on beside the process that made them; that of
+    a test takes its place. One that is held has an open file, for which nothing is forked.
     """
-    live: Any = getattr(sys.modules.get("filelock._core._shutdown"), "LIVE_LOCKS", None)
-    if live is None:
+    if "filelock" not in sys.modules:
         return
     with suppress(Exception):  # these are private names, which a version may give another meaning
-        for lock in list(live.values()):
-            if lock._creator_pid == _INHERITED:
-                lock._creator_pid = os.getpid()
+        kind: Any = sys.modules["filelock"].BaseFileLock
+        for module, name in _KNOW_LOCKS:
+            for lock in list(getattr(sys.modules.get(module), name, {}).values()):
+                if isinstance(lock, kind):
+                    lock._creator_pid = os.getpid()
 
 
 # --- buffers of files ---------------------------------------------------------------------------
