@@ -166,6 +166,59 @@ def test_anyio(tmp_path: Path) -> None:
     assert any("event loop" in line for line in shared(ended))
 
 
+FILELOCK = """
+import os
+import filelock
+import pytest
+
+IMPORTED = filelock.FileLock("imported.lock")
+
+@pytest.fixture(scope="session")
+def wide():
+    return filelock.FileLock("wide.lock")
+
+@pytest.fixture(scope="module")
+def held():
+    with filelock.FileLock("held.lock") as lock:
+        yield lock
+
+def test_locks(wide):
+    for lock in (IMPORTED, wide):
+        with lock:
+            assert lock.is_locked
+            with pytest.raises(filelock.Timeout):
+                filelock.FileLock(lock.lock_file, timeout=0).acquire()
+
+def test_crash(wide):
+    wide.acquire()
+    os._exit(1)
+
+def test_locks_again(wide):
+    with wide, IMPORTED:
+        pass
+
+def test_holds(held):
+    assert held.is_locked
+    with held:
+        pass
+"""
+
+
+def test_filelock(tmp_path: Path) -> None:
+    """Its locks refuse processes forked from the one that made them."""
+    pytest.importorskip("filelock")
+    ended = run(tmp_path, FILELOCK)
+    assert outcomes(ended) == {
+        "test_locks": "PASSED",
+        "test_crash": "ERROR",
+        "test_locks_again": "PASSED",
+        "test_holds": "PASSED",
+    }, ended.out
+    (line,) = shared(ended)
+    assert line.startswith("1 test ")
+    assert "module-scoped fixture 'held'" in line
+
+
 POSTGRESQL = """
 import os, pathlib, shutil, subprocess, tempfile
 import psycopg

@@ -29,6 +29,17 @@ def test_after():
     note("ran on")
 """
 
+# What a plugin that gathers something in workers does.
+_GATHERS = """
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["gathered"] = 5
+
+def pytest_testnodedown(node):
+    with open("gathered", "a") as file:
+        file.write(f"{node.workeroutput['gathered']}\\n")
+"""
+
 # What stops it, and what plain pytest makes of that: exit status and message.
 _STOPS: dict[str, tuple[str, int, str]] = {
     "keyboard interrupt": (
@@ -82,13 +93,16 @@ def test_run_stops_as_plain_pytest_does(
     tmp_path: Path, how: str, workers: str, isolation: str
 ) -> None:
     stop, status, message = _STOPS[how]
-    suite = new_suite(tmp_path, test_it=_SUITE.format(stop=stop))
+    suite = new_suite(tmp_path, gathers=_GATHERS, test_it=_SUITE.format(stop=stop))
     options = [how] if how.startswith("-") else []
-    run = Run(suite, "--fkit", workers, f"--fkit-isolation={isolation}", *options)
+    isolated = f"--fkit-isolation={isolation}"
+    run = Run(suite, "--fkit", workers, isolated, "-p", "gathers", *options)
     assert (run.status, _message(run)) == (status, message)
     # Two tests die: a process that they share takes the fixture along.
     dead = (how, isolation) == ("--maxfail=2", "session")
     assert run.ran("noted") == ([] if dead else ["torn down"])
+    if workers != "-n0" and not options:  # by an option the controller may stop first
+        assert run.ran("gathered") == ["5"]
     assert run.of("test_after") == []
     assert run.outcomes("test_before") == ["setup passed", "call passed", "teardown passed"]
     if how == "keyboard interrupt":

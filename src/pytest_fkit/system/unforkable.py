@@ -202,6 +202,28 @@ def end_restartable() -> bool:
     return bool(found)
 
 
+# --- locks --------------------------------------------------------------------------------------
+
+_KNOW_LOCKS = (("filelock._core._fork", "_FORK_OBJECTS"), ("filelock._api", "_FORK_OBJECTS"))
+"""Where filelock 4.3, and versions before it, keep what their fork handler makes as new."""
+
+
+def adopt_file_locks() -> None:
+    """In a forked process: have locks of filelock that are from before the fork usable.
+
+    filelock refuses them, since a child normally goes on beside the process that made them; that of
+    a test takes its place. One that is held has an open file, for which nothing is forked.
+    """
+    if "filelock" not in sys.modules:
+        return
+    with suppress(Exception):  # these are private names, which a version may give another meaning
+        kind: Any = sys.modules["filelock"].BaseFileLock
+        for module, name in _KNOW_LOCKS:
+            for lock in list(getattr(sys.modules.get(module), name, {}).values()):
+                if isinstance(lock, kind):
+                    lock._creator_pid = os.getpid()
+
+
 # --- buffers of files ---------------------------------------------------------------------------
 
 

@@ -207,9 +207,13 @@ class Nodes:
         if str(report.when) == "???":
             xdist_controller.count_crash(self._config, report)
 
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: WorkerController, error: object | None) -> None:
+    @pytest.hookimpl(optionalhook=True, wrapper=True, tryfirst=True)
+    def pytest_testnodedown(
+        self, node: WorkerController, error: object | None
+    ) -> Generator[None, object, object]:
         """Stop the run as its worker was stopped; replace a worker that an import killed.
+
+        Others, which may want what the worker put into its output, are called before the stop.
 
         :raises KeyboardInterrupt, pytest.exit.Exception, pytest.UsageError: as plain pytest does.
         """
@@ -219,6 +223,7 @@ class Nodes:
         for flag in ("shouldfail", "shouldstop"):
             if self._session is not None and output.get(flag):
                 setattr(self._session, flag, getattr(self._session, flag) or output[flag])
+        result = yield
         words = output.get("fkit_stop")
         # Where others found tests, these go on: a test may have removed a file.
         goes_on = ("internal", "usage") if self._found_tests else ("internal",)
@@ -226,6 +231,7 @@ class Nodes:
             raise_again(Interrupted(*words))
         if error and node not in self._collected and not self._is_stopping():
             self._died_collecting(node)
+        return result
 
     def _is_stopping(self) -> bool:
         dsession: Any = self._config.pluginmanager.getplugin("dsession")

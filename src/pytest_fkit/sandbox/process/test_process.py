@@ -16,6 +16,7 @@ from ...gpu.slices.ownership import may_retry, one_of_several, owned_by
 from ...named_tuple import NamedTuple
 from ...own import faulthandler, os, own_builtins, signal, suppress
 from ...protocol.descriptors import slots
+from ...system.unforkable import adopt_file_locks
 from . import crash_wait, titles
 from .copies import Copies
 from .coverage import Measuring
@@ -87,6 +88,7 @@ class TestProcess(NamedTuple):
         files.install()
         self.output.enter_process(midway)
         self.session_end.enter_process()
+        adopt_file_locks()
 
     def before_test(self, item: pytest.Item, order: Run) -> None:
         """Tell all who need it what the order says of a test."""
