@@ -149,7 +149,10 @@ def test_only_what_every_pytest_imports_is_rewritten_by_it(noted: Path) -> None:
     found = [set(file.read_text().splitlines()) for file in noted.glob("*.rewritten")]
     assert len(found) == 2
     for process in found:
-        assert _below(process, "pytest_fkit") - _ALWAYS == {"pytest_fkit.own"}
+        assert _below(process, "pytest_fkit") - _ALWAYS == {
+            "pytest_fkit.importing",
+            "pytest_fkit.own",
+        }
 
 
 def test_a_worker_imports_nothing_of_a_controller(noted: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Mapping
 
 import pytest
 
-from pytest_fkit.gpu.slices.distribution import rank_of
+from pytest_fkit.gpu.slices.launchers import rank_of
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from ...config.settings import ALONE, GpuSettings, gpu_settings_of
 from ...gpu.devices import Device, Fleet, from_wire
 from ...gpu.machine import Machine
 from ...gpu.slices import ports
-from ...gpu.slices.distribution import Distribution, distribute, ownership, rank_of, worker_count
+from ...gpu.slices.distribution import Distribution, distribute, ownership, worker_count
 from ...gpu.slices.environment import Environment, owned_gpus, wants_port
+from ...gpu.slices.launchers import rank_of
 from ...gpu.slices.ownership import OWNED
 from ...gpu.vendors.detection import VENDORS, detect, may_have_gpus
 from ...gpu.vendors.vendor import Entry

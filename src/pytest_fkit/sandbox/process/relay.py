@@ -91,7 +91,7 @@ class Relay:
         self._began = self._seconds = 0.0
         self.muted = False
         self.on_phase: Callable[[], None] = lambda: None
-        """Called before a phase."""
+        """Called before a phase, and before something is written for the report on a death."""
         self.on_phase_end: Callable[[], None] = lambda: None
         """Called after a phase."""
         self.phase = ""
@@ -172,6 +172,7 @@ class Relay:
         """Relay an exception that stops the run, unless the test broke pytest in its process."""
         if is_of_pytest(error):
             self.lost = self.lost or status_of(error, FAILED)
+            self.on_phase()
             write_last_words(error)
             return
         self.interrupted = True
@@ -274,6 +275,7 @@ class Relay:
         try:
             report = yield
         except BaseException:
+            self.on_phase()
             _put_back(item, call.when)  # since it is in no report
             raise
         if report.sections:

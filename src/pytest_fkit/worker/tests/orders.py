@@ -13,7 +13,7 @@ from ...compat.pytest_nodes import lineage, unique_id
 from ...config.folders import claim_artifacts, wrapper_refusal
 from ...config.marks import Limits, limits, spawned_key
 from ...config.settings import Settings, read
-from ...gpu.slices.distribution import rank_of
+from ...gpu.slices.launchers import rank_of
 from ...gpu.slices.ownership import OWNED
 from ...own import os, own_builtins
 from ...protocol.border import Facts
