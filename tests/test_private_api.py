@@ -482,10 +482,11 @@ def test_global_capture(request: pytest.FixtureRequest) -> None:
     for capture in (capturing.out, capturing.err):
         assert hasattr(capture, "targetfd") == (request.config.getoption("capture") == "fd")
         assert hasattr(capture, "tmpfile")
-    assert pytest_output.uncaptured_stderr(request.config) is None
+    outside = pytest_output.uncaptured_stderr(request.config)
+    assert outside() is None
     if request.config.getoption("capture") == "fd":
         with manager.global_and_fixture_disabled():
-            assert pytest_output.uncaptured_stderr(request.config) == capturing.err.targetfd_save
+            assert outside() == capturing.err.targetfd_save
 
 
 def test_what_was_captured_is_read_at_once() -> None:

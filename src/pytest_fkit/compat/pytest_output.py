@@ -61,15 +61,19 @@ def captures_descriptors_now(config: pytest.Config) -> bool:
     return bool(_descriptor_files(capturing)) and capturing.is_started()
 
 
-def uncaptured_stderr(config: pytest.Config) -> int | None:
-    """The descriptor of what descriptor 2 is while pytest does not capture it for a while.
+def uncaptured_stderr(config: pytest.Config) -> Callable[[], int | None]:
+    """A function that returns the descriptor of what 2 is while pytest does not capture it.
 
-    None if it captures it now, or never.
+    It returns None if pytest captures it now, or never.
     """
     capturing = _of_session(config)
-    if _descriptors(capturing) is None or capturing.is_started():
-        return None
-    return int(capturing.err.targetfd_save)
+    if _descriptors(capturing) is None:
+        return lambda: None
+
+    def outside() -> int | None:
+        return None if capturing.is_started() else capturing.err.targetfd_save
+
+    return outside
 
 
 def replace_reading(config: pytest.Config, read: Callable[[int], str | None]) -> None:

@@ -20,6 +20,8 @@ _KINDS: dict[str, tuple[type[Any], ...]] = {
 }  # fmt: skip
 """What pytest, and we, take for granted in the data of a report."""
 
+_USUAL = [kinds[0] for kinds in _KINDS.values()]
+
 
 def sound_data(config: pytest.Config, report: pytest.TestReport, seconds: float) -> ReportData:
     """The data of a report that a test, or a hook of a suite, may have made anything of.
@@ -32,7 +34,7 @@ def sound_data(config: pytest.Config, report: pytest.TestReport, seconds: float)
     """
     try:
         data = report_to_data(config, report)
-        wrong = [name for name, kinds in _KINDS.items() if not isinstance(data.get(name), kinds)]
+        wrong = _wrong(data)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 (of something that the test or a plugin patched)
@@ -44,8 +46,16 @@ def sound_data(config: pytest.Config, report: pytest.TestReport, seconds: float)
     data.update((name, seconds if name == "duration" else _KINDS[name][0]()) for name in wrong)
     if not isinstance(data.get("longrepr"), (str, tuple, list, dict, type(None))):
         data["longrepr"] = str(carriable(data["longrepr"]))
-    data["sections"] = sound_sections(data["sections"])
+    if data["sections"]:
+        data["sections"] = sound_sections(data["sections"])
     return data
+
+
+def _wrong(data: ReportData) -> list[str]:
+    """The names of what is of no kind that is expected."""
+    if [*map(type, map(data.get, _KINDS))] == _USUAL:
+        return []
+    return [name for name, kinds in _KINDS.items() if not isinstance(data.get(name), kinds)]
 
 
 def sound_sections(found: Any) -> list[tuple[str, str]]:

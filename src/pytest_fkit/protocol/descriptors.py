@@ -219,17 +219,13 @@ def write_last_words(error: BaseException) -> None:
 
 def write_unlimited(descriptor: int, data: bytes) -> None:
     """Write all of `data` where no limit on file sizes applies, as to a pipe."""
-    written = _write(descriptor, data)
-    while written < len(data):  # a signal's handler was run in the middle
-        written += _write(descriptor, memoryview(data)[written:])
-
-
-def _write(descriptor: int, data: bytes | memoryview) -> int:
     try:
-        return os.write(descriptor, data)
+        written = os.write(descriptor, data)
     except BlockingIOError:  # a test, or a fixture, has made all descriptors so
         os.set_blocking(descriptor, True)
-        return os.write(descriptor, data)
+        written = 0
+    while written < len(data):  # a signal's handler was run in the middle
+        written += os.write(descriptor, memoryview(data)[written:])
 
 
 def read_from(descriptor: int, offset: int = 0) -> bytes:

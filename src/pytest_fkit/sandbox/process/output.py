@@ -107,8 +107,8 @@ class OutputCapture:
         if self._stream and not self._redirects:
             for stream, number in _in_memory():
                 _mirror(stream, self._files[slots.out if number == 1 else slots.err])
-        self._gap_began: int | None = None
-        """What the file for descriptor 2 held then, in bytes; None in a phase."""
+        self._outside = pytest_output.uncaptured_stderr(config)
+        self._in_gap = False
         pytest_output.on_new_log_stream(config, self._new_log_stream)
         pytest_output.replace_reading(config, _ends_of_long)
 
@@ -178,34 +178,34 @@ class OutputCapture:
 
     def enter_phase(self) -> None:
         """Before a phase of a test, when pytest begins to capture."""
-        if self._gap_began is not None:
+        if self._in_gap:
             self._end_gap()
 
     def leave_phase(self) -> None:
         """After a phase, when pytest captures no more and has read what it captured."""
-        if pytest_output.uncaptured_stderr(self._config) is not None:
-            self._gap_began = self._files[slots.err].size()
-            if self._gap_began is not None:
+        if self._outside() is not None:
+            with suppress(OSError):  # closed by the test
                 insist(os.dup2, slots.err, 2, True)
+                self._in_gap = True
 
     def leave_test(self) -> None:
         """After all hooks around a test."""
-        if self._gap_began is not None:
-            outside = self._end_gap()
+        if self._in_gap:
+            self._end_gap()
+            outside = self._outside()
             if outside is not None:
                 insist(os.dup2, outside, 2, True)
 
-    def _end_gap(self) -> int | None:
-        """Pass on what was written in a gap; the descriptor to which, None if pytest captures."""
-        began, self._gap_began = self._gap_began or 0, None
-        outside = pytest_output.uncaptured_stderr(self._config)
-        if outside is not None and (self._files[slots.err].size() or 0) > began:
-            said = read_from(slots.err, began)
-            os.ftruncate(slots.err, began)
-            os.lseek(slots.err, began, os.SEEK_SET)
-            with suppress(OSError):  # as of a terminal that is gone
-                write_all(outside, said)
-        return outside
+    def _end_gap(self) -> None:
+        """Pass on what was written in a gap."""
+        self._in_gap = False
+        if self._files[slots.err].size():
+            outside = self._outside()
+            if outside is not None:
+                said = read_from(slots.err)
+                self._files[slots.err].truncate()
+                with suppress(OSError):  # as of a terminal that is gone
+                    write_all(outside, said)
 
     # --- capturing fixtures, logs ---
 
