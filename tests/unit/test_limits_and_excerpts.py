@@ -84,19 +84,6 @@ def test_ours_are_at_the_top_of_a_low_hard_limit(ulimit: str, first: int) -> Non
     assert where(ulimit) == (first, first + 7)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_room_above_is_made_before_it_is_needed() -> None:
-    """In a worker, which has threads, the kernel takes some 10 ms for it."""
-    program = (
-        "from pytest_fkit.protocol.descriptors import make_room_above, slots;"
-        "make_room_above(); print(slots.end); print(open('/proc/self/status').read())"
-    )
-    end, status = subprocess.check_output([sys.executable, "-c", program], text=True).split("\n", 1)
-    room = re.search(r"^FDSize:\s+(\d+)$", status, re.MULTILINE)
-    assert room is not None
-    assert int(room[1]) > int(end)
-
-
 def test_files_need_a_hard_limit_above_the_slots() -> None:
     program = (
         "import resource; from pytest_fkit.protocol.descriptors import Files, slots;"

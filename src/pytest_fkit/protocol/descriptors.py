@@ -158,17 +158,6 @@ def _is_open(descriptor: int) -> bool:
 slots = Slots()
 
 
-def make_room_above() -> None:
-    """Have the kernel enlarge the table of this process's descriptors, up to those above the slots.
-
-    In a process with threads that takes some 10 ms, in which the kernel waits for all CPUs
-    (``expand_fdtable`` in Linux's fs/file.c); in a thread of its own nobody else waits.
-    """
-    with suppress(OSError):  # reported where a descriptor is needed
-        # A copy of 2, not a new file: what the suite opens meanwhile has the numbers of always.
-        os.close(insist(fcntl.fcntl, 2, fcntl.F_DUPFD_CLOEXEC, slots.end))
-
-
 def move_up(descriptor: int) -> int:
     """The same file at a number above the slots, closed on exec; `descriptor` is closed.
 

@@ -33,7 +33,6 @@ from ..protocol.border import (
     StopRun,
     orders,
 )
-from ..protocol.descriptors import make_room_above
 from ..protocol.event_file import GpuError
 from ..protocol.interruptions import interruption
 from ..sandbox.keeper.debugger import is_wanted
@@ -99,7 +98,6 @@ class Worker:
         if start.done is not None:
             resumed = Resumed(start.done, lambda done, _: self._outbox.send(LeftOut(tuple(done))))
             config.pluginmanager.register(resumed, "fkit-resumed")
-        threading.Thread(target=make_room_above).start()  # over before the keeper's socket is made
         start.channel.setcallback(self._hear)
 
     def _register_collection(self, start: Start) -> None:
